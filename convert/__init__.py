@@ -1,0 +1,1 @@
+"""A tool of the repository, not installed: brings a PyTorch checkpoint over to Keras and proves it."""

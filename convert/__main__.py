@@ -1,0 +1,120 @@
+"""Converts a PyTorch BiT checkpoint to Keras, and writes it only if its numbers are the reference's.
+
+    python -m convert SOURCE --out DIR                           compares with transformers itself, on photographs
+    python -m convert SOURCE --out DIR --reference GOLDEN.npz    compares with a stored file, where torch is not installed
+    python -m convert SOURCE --write-golden GOLDEN.npz           makes such a file (takes torch and transformers)
+
+SOURCE is a Hub id such as google/bit-50, or a directory or file in transformers' layout. What is compared is what was
+written, read back: the embedding, every stage, the pooled features and the logits. Exit codes: 0 all equal and
+written, 1 a difference or an error and nothing written, 2 wrong usage.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from convert import goldens, parity, photographs, reference
+from keras_bit import BitImageProcessor, from_pretrained
+
+MODEL_NAME = "model.keras"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.out is None and options.write_golden is None:
+        parser.error("nothing to write: give --out DIR, --write-golden FILE, or both")
+    console = Console()
+    hub = {"revision": options.revision, "cache_dir": options.cache_dir, "local_files_only": options.local_files_only}
+    try:
+        if options.write_golden is not None:
+            goldens.write(options.write_golden, options.source, **hub)
+            console.print(f"wrote {options.write_golden}")
+        if options.out is None:
+            return 0
+        rows = convert(options.source, options.out, options.reference, options.images, hub, console)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"convert: {error}", file=sys.stderr)
+        return 1
+    return 0 if all(row.passed for row in rows) else 1
+
+
+def convert(
+    source: str,
+    out: Path,
+    golden: Path | None,
+    images: Sequence[Path],
+    hub: dict[str, Any],
+    console: Console,
+) -> list[parity.Row]:
+    """Writes `model.keras`, `config.json` and the processor to `out` if every row passes; prints and returns the rows.
+
+    Args:
+        source: Hub id, directory or file in transformers' layout.
+        out: directory to write; must not exist.
+        golden: golden file to compare with; None compares with transformers itself.
+        images: files or directories to compare on; none takes scikit-image's. A golden file brings its own.
+        hub: `revision`, `cache_dir`, `local_files_only` of a Hub id.
+        console: where the table goes.
+    """
+    if out.exists():
+        raise FileExistsError(f"`--out` {out} exists already. Name another directory, or remove it first.")
+    console.print(f"reading {source}")
+    model = from_pretrained(source, **hub)
+    processor = BitImageProcessor.from_pretrained(source, **hub)
+    if golden is None:
+        files = photographs.find(images)
+        batches = [processor(file) for file in files]
+        console.print(f"running transformers on {len(files)} photographs: {', '.join(file.name for file in files)}")
+        theirs, versions = reference.outputs(source, batches, **hub), reference.versions()
+    else:
+        batches, theirs, versions = goldens.read(golden)
+        console.print(f"comparing with {golden} ({len(batches)} generated pictures)")
+
+    beside = out.with_name(out.name + ".partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        model.save(beside / MODEL_NAME)
+        model.config.save_pretrained(beside)
+        processor.save_pretrained(beside)
+        written = from_pretrained(beside / MODEL_NAME, classifier_activation=None)
+        rows = parity.compare(parity.outputs(written, batches), theirs)
+        made_by = ", ".join(f"{name} {version}" for name, version in versions.items())
+        console.print(parity.table(rows, f"keras_bit beside {made_by}"))
+        if all(row.passed for row in rows):
+            os.replace(beside, out)
+            console.print(f"wrote {out / MODEL_NAME}, config.json and preprocessor_config.json")
+        else:
+            console.print("[bold red]the numbers differ: nothing was written[/]")
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return rows
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SOURCE", help="Hub id, directory or file in transformers' layout")
+    target = parser.add_argument_group("what to write (at least one)")
+    target.add_argument("--out", type=Path, metavar="DIR", help="new directory for the Keras model")
+    target.add_argument("--write-golden", type=Path, metavar="FILE", help="golden file of SOURCE, made by transformers")
+    parser.add_argument("--reference", type=Path, metavar="GOLDEN.npz", help="compare with this file, without torch")
+    parser.add_argument(
+        "--images", type=Path, nargs="+", default=[], metavar="PATH", help="photographs or folders of them to compare on"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
+    parser.add_argument("--cache-dir", help="cache of huggingface_hub")
+    parser.add_argument("--local-files-only", action="store_true", help="do not ask the Hub, use its cache")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Golden files: generated pictures and what the reference makes of them, for machines without torch."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convert import reference
+
+# (height, width): the smallest square that every stage of a BiT sees as more than one pixel, and an odd, oblong size.
+SIZES = ((64, 64), (45, 61))
+SEED = 20190511
+
+
+def generated_pictures() -> list[np.ndarray]:
+    """Batches of one picture, uint8 [0, 255], `(1, height, width, 3)`: soft shapes with noise, no two channels alike."""
+    generator = np.random.default_rng(SEED)
+    pictures = []
+    for height, width in SIZES:
+        y, x = np.mgrid[0:height, 0:width][..., None] / 8.0
+        frequency, phase = generator.uniform(0.3, 1.5, (2, 3)), generator.uniform(0, 6, (2, 3))
+        waves = np.sin(x * frequency[0] + phase[0]) * np.cos(y * frequency[1] + phase[1])
+        noise = generator.normal(0.0, 12.0, (height, width, 3))
+        pictures.append(np.clip(127.5 + 100.0 * waves + noise, 0, 255).astype(np.uint8)[None])
+    return pictures
+
+
+def to_pixel_values(pictures: np.ndarray) -> np.ndarray:
+    """uint8 [0, 255] to float32 [-1, 1], with no processor in between."""
+    return pictures.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+
+
+def write(path: Path, source: str, **hub: Any) -> None:
+    """Writes the golden file of a checkpoint; `source` and `hub` as in `reference.outputs`."""
+    pictures = generated_pictures()
+    results = reference.outputs(source, [to_pixel_values(batch) for batch in pictures], **hub)
+    arrays = {"versions": np.array(json.dumps({**reference.versions(), "numpy": np.__version__}))}
+    for index, (batch, outputs) in enumerate(zip(pictures, results, strict=True)):
+        arrays[f"{index}/pictures"] = batch
+        arrays.update({f"{index}/{name}": values for name, values in outputs.items()})
+    beside = path.with_name(path.name + ".partial")
+    with beside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(beside, path)
+
+
+def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dict[str, str]]:
+    """The pixel values, the reference's outputs for each of them, and the versions that made them.
+
+    Raises:
+        ValueError: `path` is no golden file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        versions = json.loads(str(arrays.pop("versions")))
+        batches, results = [], []
+        for index in range(sum(name.endswith("/pictures") for name in arrays)):
+            prefix = f"{index}/"
+            found = {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+            batches.append(to_pixel_values(found.pop("pictures")))
+            results.append(found)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} is no golden file (python -m convert SOURCE --write-golden FILE makes one)") from error
+    if not batches:
+        raise ValueError(f"{path} is no golden file: it holds no pictures.")
+    return batches, results, versions

@@ -1,0 +1,43 @@
+"""Real photographs to prove and show things on: the user's own, or those in scikit-image's wheel."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+# Photographs of single things that the wheel carries; its other files are drawings, scans and microscopy.
+SCIKIT_IMAGE = ("chelsea.png", "rocket.jpg", "astronaut.png", "coffee.png")
+
+
+def find(paths: Sequence[Path]) -> list[Path]:
+    """The photographs in `paths`, files or directories; without any, those that scikit-image carries.
+
+    Raises:
+        FileNotFoundError: a path does not exist, or there is no photograph in all of them.
+        ImportError: no path was given and scikit-image is not installed.
+    """
+    if not paths:
+        return _scikit_image()
+    files = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"There is no photograph or folder {path}.")
+    if not files:
+        named = ", ".join(map(str, paths))
+        raise FileNotFoundError(f"There are no photographs ({', '.join(SUFFIXES)}) in {named}.")
+    return files
+
+
+def _scikit_image() -> list[Path]:
+    found = importlib.util.find_spec("skimage")
+    if found is None:
+        raise ImportError(
+            "The photographs to show are scikit-image's, which is not installed: pip install 'keras_bit[demo]'. Or "
+            "name photographs or a folder of them."
+        )
+    folder = Path(found.origin).parent / "data"
+    return [folder / name for name in SCIKIT_IMAGE if (folder / name).is_file()]

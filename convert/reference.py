@@ -1,0 +1,57 @@
+"""The reference: transformers' own BiT. The only file of convert/ that imports torch or transformers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+INSTALL = "pip install 'keras_bit[reference]'"
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the reference."""
+    torch, transformers = _import()
+    return {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
+
+
+def outputs(source: str, batches: Sequence[np.ndarray], **hub: Any) -> list[dict[str, np.ndarray]]:
+    """What transformers' `BitForImageClassification` makes of every batch, channels last.
+
+    Args:
+        source: a Hub id or a local directory in transformers' layout.
+        batches: float32 pixel values, `(batch, height, width, channels)` each.
+        hub: `revision`, `cache_dir`, `token`, `local_files_only`.
+
+    Returns:
+        For each batch `embedding` (the stem after its pool), `stage1` ... , `pooled`, `logits`.
+
+    Raises:
+        ImportError: torch or transformers is not installed.
+    """
+    torch, transformers = _import()
+    model = transformers.BitForImageClassification.from_pretrained(source, **hub).eval()
+    results = []
+    for pixel_values in batches:
+        pooled = []
+        handle = model.bit.pooler.register_forward_hook(lambda _module, _inputs, output, to=pooled: to.append(output))
+        with torch.no_grad():
+            found = model(torch.from_numpy(pixel_values).permute(0, 3, 1, 2), output_hidden_states=True)
+        handle.remove()
+        maps = [feature_map.permute(0, 2, 3, 1).numpy() for feature_map in found.hidden_states]
+        stages = {f"stage{stage}": feature_map for stage, feature_map in enumerate(maps[1:], start=1)}
+        results.append(
+            {"embedding": maps[0], **stages, "pooled": pooled[0].flatten(1).numpy(), "logits": found.logits.numpy()}
+        )
+    return results
+
+
+def _import() -> tuple[Any, Any]:
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            f"The live reference takes torch and transformers ({error.name} is not installed): {INSTALL}. Without them "
+            "compare with a golden file: --reference GOLDEN.npz."
+        ) from error
+    return torch, transformers

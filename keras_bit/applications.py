@@ -1,0 +1,251 @@
+"""Models by name: `BiT50`, any `BitConfig`, any checkpoint."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from keras_bit import model as network
+from keras_bit import weights as weight_files
+from keras_bit.config import BitConfig
+from keras_bit.model import BiTModel
+
+_SHARED_ARGUMENTS = """
+        include_top: whether the model ends in the head `predictions`; otherwise in the feature map after the final
+            norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling` makes of it.
+        input_tensor: a Keras tensor to use as input.
+        input_shape: `(height, width, channels)`, default `(None, None, 3)`: BiT pools globally, so any size from 32 px
+            works, with the head as well.
+        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
+        classes: number of classes; `None` takes the checkpoint's, or `config.num_labels` without one. Another number
+            than the checkpoint's gives a new head of zeros and a warning. Ignored for `include_top=False`.
+        classifier_activation: `"auto"` is softmax, or sigmoid where `problem_type` is `multi_label_classification`, or
+            nothing for a regression; `None` gives logits.
+        name: the model's name.
+        revision, cache_dir, token, local_files_only: of a Hub id, as in `huggingface_hub.hf_hub_download`.
+        config: a `BitConfig` that replaces the checkpoint's own; also for weights that have none.
+
+    Returns:
+        A functional model with the attribute `config`. Its input `pixel_values` is float32
+        `(batch, height, width, channels)`, as `BitImageProcessor` makes it: [-1, 1] for BiT's published checkpoints.
+
+    Raises:
+        ValueError: an argument is out of its range, or the checkpoint does not fit, is damaged, or is no BiT; all
+            tensors that do not fit are listed, and no model is returned.
+        OSError: the checkpoint does not exist (FileNotFoundError) or cannot be fetched.
+        ImportError: the checkpoint is a `pytorch_model.bin` and torch is not installed.
+
+    Checked against transformers 5.23 `BitForImageClassification` with the same weights.
+"""
+
+
+def BiT(  # noqa: N802 - keras.applications' way
+    config: BitConfig,
+    include_top: bool = True,
+    weights: str | Path | None = None,
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | None = "auto",
+    name: str = "bit",
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> BiTModel:
+    if not isinstance(config, BitConfig):
+        raise ValueError(
+            f"`config` must be a BitConfig, got {type(config).__name__}. A checkpoint's own architecture is read by "
+            "`from_pretrained(source)`."
+        )
+    graph = _graph(input_tensor, input_shape, pooling, classifier_activation, name)
+    if weights is not None:
+        hub = _hub(revision, cache_dir, token, local_files_only)
+        return _pretrained(weights, config, None, include_top=include_top, classes=classes, graph=graph, hub=hub)
+    return _random(config, include_top=include_top, classes=classes, graph=graph)
+
+
+BiT.__doc__ = f"""A BiT of any `BitConfig`, with random weights unless `weights` names some.
+
+    Args:
+        config: the architecture.
+        weights: `None` (random), a Hub id, a local directory or a local file.{_SHARED_ARGUMENTS}"""
+
+
+def from_pretrained(
+    source: str | Path,
+    include_top: bool = True,
+    input_tensor: Any = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | None = "auto",
+    name: str = "bit",
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    config: BitConfig | None = None,
+) -> BiTModel:
+    return _pretrained(
+        source,
+        config,
+        None,
+        include_top=include_top,
+        classes=classes,
+        graph=_graph(input_tensor, input_shape, pooling, classifier_activation, name),
+        hub=_hub(revision, cache_dir, token, local_files_only),
+    )
+
+
+from_pretrained.__doc__ = f"""A model with the architecture and the weights of a checkpoint.
+
+    Args:
+        source: a Hub id (`"google/bit-50"`), a local directory, or a local file. Read are transformers' layout
+            (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` where torch is installed)
+            and `.keras` files of this package.{_SHARED_ARGUMENTS}"""
+
+
+def _application(title: str, summary: str, architecture: BitConfig, default_weights: str) -> Callable[..., BiTModel]:
+    """One published architecture as a function in keras.applications' manner."""
+
+    def application(
+        include_top: bool = True,
+        weights: str | Path | None = default_weights,
+        input_tensor: Any = None,
+        input_shape: tuple[int | None, ...] | None = None,
+        pooling: str | None = None,
+        classes: int | None = None,
+        classifier_activation: str | None = "auto",
+        name: str = title.lower(),
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        config: BitConfig | None = None,
+    ) -> BiTModel:
+        graph = _graph(input_tensor, input_shape, pooling, classifier_activation, name)
+        if weights is None:
+            return _random(config or architecture, include_top=include_top, classes=classes, graph=graph)
+        hub = _hub(revision, cache_dir, token, local_files_only)
+        named = (title, architecture)
+        return _pretrained(weights, config, named, include_top=include_top, classes=classes, graph=graph, hub=hub)
+
+    application.__name__ = application.__qualname__ = title
+    application.__doc__ = f"""{summary}
+
+    Args:
+        weights: `None` (random), a Hub id, a local directory or a local file.{_SHARED_ARGUMENTS}"""
+    return application
+
+
+BiT50 = _application(
+    "BiT50",
+    "BiT-R50x1: ResNet-50 version 2 with group norm and weight standardization, 25.5 million parameters.",
+    BitConfig(),
+    default_weights="google/bit-50",
+)
+
+
+def _random(config: BitConfig, *, include_top: bool, classes: int | None, graph: dict[str, Any]) -> BiTModel:
+    if include_top and classes is not None:
+        config = config.with_num_labels(_checked_classes(classes))
+    return network.build(config, include_top=include_top, initialize=True, **graph)
+
+
+def _pretrained(
+    source: str | Path,
+    config: BitConfig | None,
+    named: tuple[str, BitConfig] | None,
+    *,
+    include_top: bool,
+    classes: int | None,
+    graph: dict[str, Any],
+    hub: dict[str, Any],
+) -> BiTModel:
+    checkpoint = weight_files.open_checkpoint(source, **hub)
+    config = config or checkpoint.config or _own_config(source, named, hub)
+    if named is not None:
+        _refuse_other_architecture(source, config, *named)
+    new_head = False
+    if include_top:
+        config, new_head = _fit_head(config, checkpoint, classes)
+    model = network.build(config, include_top=include_top, initialize=False, **graph)
+    weight_files.load(model, checkpoint, head=include_top and not new_head)
+    return model
+
+
+def _own_config(source: str | Path, named: tuple[str, BitConfig] | None, hub: dict[str, Any]) -> BitConfig:
+    try:
+        return BitConfig.from_pretrained(source, **hub)
+    except FileNotFoundError:
+        # The weights are there and have no config.json; the application's name still says what they are.
+        if named is None:
+            raise
+        return named[1]
+
+
+def _refuse_other_architecture(source: str | Path, config: BitConfig, title: str, architecture: BitConfig) -> None:
+    for field in ("depths", "hidden_sizes", "embedding_size", "width_factor", "layer_type"):
+        expected, got = getattr(architecture, field), getattr(config, field)
+        if got != expected:
+            raise ValueError(
+                f"`weights` {str(source)!r} is no {title}: its {field} is {got}, expected {expected}. Use "
+                "`from_pretrained(source)`, which takes the architecture from the checkpoint."
+            )
+
+
+def _fit_head(config: BitConfig, checkpoint: weight_files.Checkpoint, classes: int | None) -> tuple[BitConfig, bool]:
+    """The configuration with the right number of classes, and whether the head is a new one."""
+    in_file = checkpoint.head_classes
+    if classes is not None and _checked_classes(classes) != in_file:
+        held = "no head" if in_file is None else f"a head of {in_file} classes"
+        warnings.warn(
+            f"The checkpoint {checkpoint.source!r} has {held}; `classes={classes}` gives the model a new head of "
+            "zeros, which has to be trained.",
+            stacklevel=4,
+        )
+        return config.with_num_labels(classes), True
+    if in_file is not None and in_file != config.num_labels:
+        if config.has_named_labels:
+            raise ValueError(
+                f"The checkpoint {checkpoint.source!r} contradicts itself: its head has {in_file} classes and its "
+                f"`id2label` names {config.num_labels}. Mend its config.json, pass `config`, or take a new head by "
+                "`classes=`."
+            )
+        return config.with_num_labels(in_file), False
+    return config, False
+
+
+def _checked_classes(classes: int) -> int:
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+        raise ValueError(f"`classes` must be a positive whole number, got {classes!r}.")
+    return classes
+
+
+def _graph(
+    input_tensor: Any,
+    input_shape: tuple[int | None, ...] | None,
+    pooling: str | None,
+    classifier_activation: str | None,
+    name: str,
+) -> dict[str, Any]:
+    """The arguments that describe the graph, as `model.build` names them."""
+    return {
+        "input_tensor": input_tensor,
+        "input_shape": input_shape,
+        "pooling": pooling,
+        "classifier_activation": classifier_activation,
+        "name": name,
+    }
+
+
+def _hub(
+    revision: str | None, cache_dir: str | Path | None, token: str | bool | None, local_files_only: bool
+) -> dict[str, Any]:
+    """The arguments that say how a Hub id is fetched, as `hub.find_file` names them."""
+    return {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}

@@ -1,0 +1,196 @@
+"""The commands `keras-bit classify` and `keras-bit info`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are no part of a command's output
+
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.table import Table
+
+DEFAULT_WEIGHTS = "google/bit-50"
+BATCH_SIZE = 8  # pictures classified at a time; bounds the memory that many large ones take
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; 0 is success, 1 an error or an unreadable file, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"keras-bit {options.command}: {error}", file=sys.stderr)
+        return 1
+
+
+def classify(options: argparse.Namespace) -> int:
+    import keras_bit
+
+    model = keras_bit.from_pretrained(options.weights, **_hub(options))
+    processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **_hub(options))
+    # A checkpoint whose config names no labels and has ImageNet's number of classes is an ImageNet one.
+    known = model.config.has_named_labels or model.config.num_labels != 1000
+    labels = model.config.id2label if known else None
+
+    results: list[dict[str, Any]] = []
+    for names, batch in _batches(options.images, processor, results):
+        scores = model.predict_on_batch(batch)
+        for name, found in zip(names, keras_bit.decode_predictions(scores, options.top, labels=labels), strict=True):
+            predictions = [{"id": key, "label": label, "score": score} for key, label, score in found]
+            results.append({"file": name, "predictions": predictions})
+    results.sort(key=lambda result: options.images.index(result["file"]))
+
+    if options.json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+    else:
+        _print_predictions(results)
+    for result in results:
+        if "error" in result:
+            print(f"keras-bit classify: {result['error']}", file=sys.stderr)
+    return int(any("error" in result for result in results))
+
+
+def info(options: argparse.Namespace) -> int:
+    from keras_bit.config import BitConfig
+    from keras_bit.preprocessing import BitImageProcessor
+    from keras_bit.weights import open_checkpoint
+
+    checkpoint = open_checkpoint(options.source, **_hub(options))
+    config = checkpoint.config or BitConfig.from_pretrained(options.source, **_hub(options))
+    try:
+        processor = BitImageProcessor.from_pretrained(options.source, **_hub(options))
+        size = processor.crop_size if processor.do_center_crop else processor.size
+        input_size = f"{size['height']}x{size['width']} px" if "height" in size else f"{size} px"
+    except FileNotFoundError:
+        input_size = "not stated: no preprocessor_config.json"
+
+    classes = checkpoint.head_classes
+    names = f" ({config.id2label[0]}, {config.id2label[1]}, ...)" if config.has_named_labels and classes else ""
+    table = Table(title=options.source, title_justify="left", show_header=False)
+    table.add_row("architecture", f"{config.layer_type}, depths {config.depths}, width x{config.width_factor}")
+    table.add_row("widths", f"stem {config.stem_width}, stages {config.stage_widths}, {config.num_groups} groups")
+    table.add_row("parameters", f"{checkpoint.parameters:,} in {len(checkpoint.tensors)} tensors")
+    table.add_row("classes", f"{classes}{names}" if classes else "none: no head")
+    table.add_row("input size", input_size)
+    for file in checkpoint.files:
+        table.add_row("file", f"{file.name}, {file.stat().st_size / 1e6:,.1f} MB")
+    Console().print(table)
+    return 0
+
+
+def _batches(images: Sequence[str], processor: Any, results: list[dict[str, Any]]) -> Iterator[tuple[list[str], Any]]:
+    """Preprocessed pictures of one size, with their names; what cannot be read goes to `results` as an error."""
+    import numpy as np
+    from tqdm import tqdm
+
+    names: list[str] = []
+    waiting: list[Any] = []
+    for name in tqdm(images, desc="classify", unit="picture", delay=2, leave=False):
+        try:
+            pixels = processor(_upright(Path(name)))
+        except (OSError, ValueError) as error:
+            results.append({"file": name, "error": str(error)})
+            continue
+        if waiting and (len(waiting) == BATCH_SIZE or waiting[0].shape != pixels.shape):
+            yield names, np.concatenate(waiting)
+            names, waiting = [], []
+        names.append(name)
+        waiting.append(pixels)
+    if waiting:
+        yield names, np.concatenate(waiting)
+
+
+def _upright(path: Path) -> Image.Image:
+    """The picture as a person sees it: cameras store the orientation beside the pixels."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; name the pictures in it, {path}/*")
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist") from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+
+
+def _print_predictions(results: Sequence[dict[str, Any]]) -> None:
+    table = Table()
+    table.add_column("picture", overflow="fold")
+    table.add_column("label")
+    table.add_column("score", justify="right")
+    for result in results:
+        for rank, prediction in enumerate(result.get("predictions", ())):
+            name = "" if rank else result["file"]
+            table.add_row(name, prediction["label"], f"{prediction['score']:.4f}", end_section=False)
+        table.add_section()
+    if table.row_count:
+        Console().print(table)
+
+
+def _hub(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "revision": options.revision,
+        "cache_dir": options.cache_dir,
+        "local_files_only": options.local_files_only,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="keras-bit",
+        description="BiT (Big Transfer) image classification in Keras.",
+        epilog="Exit codes: 0 success, 1 an error or a file that could not be read, 2 wrong usage.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    command = commands.add_parser(
+        "classify",
+        help="name what is on pictures",
+        description="Prints the most probable labels of each picture. Files that cannot be read get a line on standard "
+        "error and exit code 1; the others are classified all the same.",
+        epilog="Example: keras-bit classify cat.jpg dog.png --weights google/bit-50 --top 3",
+    )
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="picture files; turned upright by their EXIF tag")
+    command.add_argument(
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        metavar="SOURCE",
+        help="Hub id, directory or file of a checkpoint with its preprocessor_config.json (default: %(default)s)",
+    )
+    command.add_argument("--top", type=_positive, default=5, metavar="N", help="labels per picture (default: 5)")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    _add_hub_arguments(command)
+    command.set_defaults(run=classify)
+
+    command = commands.add_parser(
+        "info",
+        help="what a checkpoint holds",
+        description="Prints architecture, parameters, classes, input size and files of a checkpoint. Reads the names "
+        "and shapes of its tensors, not the numbers.",
+    )
+    command.add_argument("source", metavar="SOURCE", help="Hub id, directory or file")
+    _add_hub_arguments(command)
+    command.set_defaults(run=info)
+    return parser
+
+
+def _add_hub_arguments(command: argparse.ArgumentParser) -> None:
+    hub = command.add_argument_group("for a Hub id")
+    hub.add_argument("--revision", help="branch, tag or commit")
+    hub.add_argument("--cache-dir", metavar="DIR", help="cache of huggingface_hub")
+    hub.add_argument("--local-files-only", action="store_true", help="use the cache, do not ask the Hub")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

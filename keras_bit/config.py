@@ -1,0 +1,266 @@
+"""What a BiT is: the arguments of transformers' BitConfig, and the published architectures. Pure data."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_bit import hub
+
+LAYER_TYPES = ("preactivation", "bottleneck")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+OUTPUT_STRIDES = (8, 16, 32)
+ACTIVATIONS = ("relu", "gelu", "gelu_new", "selu")
+
+CONFIG_NAME = "config.json"
+
+
+def make_divisible(width: float, divisor: int = 8) -> int:
+    """`width` rounded to a multiple of `divisor`, by at most 10 % down (transformers' and timm's `make_div`)."""
+    rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * width else rounded
+
+
+@dataclasses.dataclass(frozen=True)
+class BitConfig:
+    """The architecture and the labels of a BiT, with transformers' names and defaults.
+
+    Args:
+        num_channels: channels of the input pictures.
+        embedding_size: width of the stem, before `width_factor`.
+        hidden_sizes: output width of each stage, before `width_factor`; a block's inner width is a quarter of it.
+        depths: number of blocks of each stage.
+        layer_type: `"preactivation"` (BiT's own) or `"bottleneck"` (the stem of hybrid ViT and DPT).
+        hidden_act: `"relu"`, `"gelu"` (exact), `"gelu_new"` (tanh form) or `"selu"`.
+        global_padding: `None` (fixed, symmetric pads) or `"SAME"` (TensorFlow's rule), in any case.
+        num_groups: groups of every group normalization; divides every width and a quarter of it.
+        drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first, in [0, 1).
+        embedding_dynamic_padding: pads the stem's pool with zeros by TensorFlow's SAME rule.
+        output_stride: 8, 16 or 32 input pixels per output pixel; below 32 the later stages dilate instead of striding.
+        width_factor: multiplies every width, stem and head included. transformers widens the stages only and crashes;
+            this is the meaning of timm and of Google's code.
+        out_features, out_indices: stages that `BitBackbone` returns, by name or by index (0 is the stem).
+        num_labels: number of classes; `None` takes the length of `id2label`, or 1000.
+        id2label: class index to label; `None` gives `LABEL_0`, `LABEL_1` ... as in transformers.
+        label2id: the inverse of `id2label`.
+        problem_type: `None` or one of transformers' `single_label_classification`, `multi_label_classification`,
+            `regression`; decides the activation of the head.
+
+    Raises:
+        ValueError: an argument is out of its range; names the argument, what is allowed and what came.
+
+    Checked against transformers 5.23 `models/bit/configuration_bit.py`.
+    """
+
+    num_channels: int = 3
+    embedding_size: int = 64
+    hidden_sizes: tuple[int, ...] = (256, 512, 1024, 2048)
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    layer_type: str = "preactivation"
+    hidden_act: str = "relu"
+    global_padding: str | None = None
+    num_groups: int = 32
+    drop_path_rate: float = 0.0
+    embedding_dynamic_padding: bool = False
+    output_stride: int = 32
+    width_factor: int = 1
+    out_features: tuple[str, ...] | None = None
+    out_indices: tuple[int, ...] | None = None
+    num_labels: int | None = None
+    id2label: Mapping[int, str] | None = None
+    label2id: Mapping[str, int] | None = None
+    problem_type: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_sizes", "depths", "out_features", "out_indices"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        if isinstance(self.global_padding, str):
+            object.__setattr__(self, "global_padding", self.global_padding.upper())
+        self._check_architecture()
+        self._complete_labels()
+
+    @property
+    def stem_width(self) -> int:
+        return make_divisible(self.embedding_size * self.width_factor)
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        return tuple(make_divisible(size * self.width_factor) for size in self.hidden_sizes)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        return ("stem", *(f"stage{stage}" for stage in range(1, len(self.depths) + 1)))
+
+    @property
+    def has_named_labels(self) -> bool:
+        """Whether `id2label` says more than `LABEL_0`, `LABEL_1` ..."""
+        return dict(self.id2label) != _generic_labels(self.num_labels)
+
+    def with_num_labels(self, num_labels: int) -> "BitConfig":
+        """The same architecture with `num_labels` classes, whose labels are unknown if their number changes."""
+        if num_labels == self.num_labels:
+            return self
+        return dataclasses.replace(self, num_labels=num_labels, id2label=None, label2id=None)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "BitConfig":
+        """Reads the dictionary of a transformers `config.json`; unknown keys are left out.
+
+        Without `id2label` and `num_labels` it means 2 labels, as in transformers.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        arguments = {name: value for name, value in values.items() if name in known}
+        if arguments.get("id2label") is None and arguments.get("num_labels") is None:
+            arguments["num_labels"] = 2
+        return cls(**arguments)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+    ) -> "BitConfig":
+        """Reads the `config.json` of a Hub id, of a local directory, or beside a local file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: the Hub cannot be reached, or refuses.
+            ValueError: it is not JSON, belongs to another model type, or holds arguments that are out of range.
+        """
+        path = hub.find_file(
+            source,
+            (CONFIG_NAME,),
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        if path is None:
+            raise FileNotFoundError(
+                f"`source` {str(source)!r} has no {CONFIG_NAME}, which tells the architecture. Expected a checkpoint "
+                "in transformers' layout (config.json and model.safetensors); for weights without it pass "
+                "`config=BitConfig(...)`."
+            )
+        values = hub.read_json(path)
+        if values.get("model_type") != "bit":
+            raise ValueError(
+                f"`source` {str(source)!r} is not a BiT: {path.name} has model_type {values.get('model_type')!r}, "
+                "expected 'bit'."
+            )
+        try:
+            return cls.from_dict(values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`source` {str(source)!r}: {path.name} does not describe a BiT: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dictionary of a `config.json` that transformers reads as the same configuration."""
+        values = {"model_type": "bit", "architectures": ["BitForImageClassification"]}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                value = list(value)
+            elif isinstance(value, Mapping):
+                value = {str(key) if field.name == "id2label" else key: item for key, item in value.items()}
+            if value is not None:
+                values[field.name] = value
+        return values
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes `config.json` into `directory`, which is made if need be; a reader never sees half of it."""
+        path = Path(directory) / CONFIG_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(path.name + ".partial")
+        beside.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(beside, path)
+
+    def _check_architecture(self) -> None:
+        for name in ("num_channels", "embedding_size", "num_groups", "width_factor"):
+            _check_positive(name, getattr(self, name))
+        for name in ("hidden_sizes", "depths"):
+            if not getattr(self, name):
+                raise ValueError(f"`{name}` must name at least one stage, got {getattr(self, name)}.")
+            for value in getattr(self, name):
+                _check_positive(name, value)
+        if len(self.hidden_sizes) != len(self.depths):
+            raise ValueError(
+                "`hidden_sizes` and `depths` must have one entry per stage each, got "
+                f"hidden_sizes={self.hidden_sizes} and depths={self.depths}."
+            )
+        _check_choice("layer_type", self.layer_type, LAYER_TYPES)
+        _check_choice("hidden_act", self.hidden_act, ACTIVATIONS)
+        _check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
+        if self.global_padding == "VALID":
+            raise ValueError(
+                "`global_padding` 'valid' builds no network: without padding the 3x3 convolution shrinks its branch by "
+                "two pixels and the residual sum no longer fits. Use None or 'SAME'."
+            )
+        _check_choice("global_padding", self.global_padding, (None, "SAME"))
+        _check_choice("problem_type", self.problem_type, (None, *PROBLEM_TYPES))
+        if not 0.0 <= self.drop_path_rate < 1.0:
+            raise ValueError(f"`drop_path_rate` must be at least 0 and below 1, got {self.drop_path_rate}.")
+        for width in (self.stem_width, *self.stage_widths, *map(block_width, self.stage_widths)):
+            if width % self.num_groups:
+                raise ValueError(
+                    f"`num_groups` {self.num_groups} does not divide the width {width}: every width after "
+                    f"`width_factor` (stem {self.stem_width}, stages {self.stage_widths}) and a quarter of every "
+                    "stage's must be a multiple of it."
+                )
+        for feature in self.out_features or ():
+            _check_choice("out_features", feature, self.stage_names)
+        for index in self.out_indices or ():
+            if not -len(self.stage_names) <= index < len(self.stage_names):
+                raise ValueError(
+                    f"`out_indices` must lie between {-len(self.stage_names)} and {len(self.stage_names) - 1} "
+                    f"(0 is the stem), got {index}."
+                )
+
+    def _complete_labels(self) -> None:
+        id2label = None if self.id2label is None else {int(index): str(name) for index, name in self.id2label.items()}
+        num_labels = self.num_labels
+        if num_labels is None:
+            num_labels = 1000 if id2label is None else len(id2label)
+        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 0:
+            raise ValueError(f"`num_labels` must be a whole number of at least 0, got {num_labels!r}.")
+        if id2label is None:
+            id2label = _generic_labels(num_labels)
+        if sorted(id2label) != list(range(num_labels)):
+            raise ValueError(
+                f"`id2label` must name every class from 0 to {num_labels - 1} (`num_labels` is {num_labels}), got "
+                f"{len(id2label)} labels for {_some(sorted(id2label))}."
+            )
+        object.__setattr__(self, "num_labels", num_labels)
+        object.__setattr__(self, "id2label", {index: id2label[index] for index in range(num_labels)})
+        if self.label2id is None:
+            object.__setattr__(self, "label2id", {label: index for index, label in self.id2label.items()})
+        else:
+            object.__setattr__(self, "label2id", {str(label): int(index) for label, index in self.label2id.items()})
+
+
+def block_width(stage_width: int) -> int:
+    """Inner width of a block: a quarter of its stage's, rounded."""
+    return make_divisible(stage_width / 4)
+
+
+def _generic_labels(num_labels: int) -> dict[int, str]:
+    return {index: f"LABEL_{index}" for index in range(num_labels)}
+
+
+def _some(indices: list[int]) -> str:
+    return str(indices) if len(indices) <= 6 else f"[{indices[0]}, {indices[1]}, ... {indices[-1]}]"
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be a positive whole number, got {value!r}.")
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}.")

@@ -1,0 +1,167 @@
+"""From scores to class names, offline."""
+
+import functools
+import importlib.resources
+import operator
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+
+@functools.cache
+def imagenet_labels() -> tuple[tuple[str, str], ...]:
+    """The `(wordnet_id, names)` of the 1000 ImageNet-1k classes, in the order of the model's outputs.
+
+    `names` holds every name that WordNet has for the class, in the form transformers' `id2label` uses:
+
+    >>> imagenet_labels()[0]
+    ('n01440764', 'tench, Tinca tinca')
+
+    Two classes are called "crane" (134, the bird, and 517, the machine): only the wordnet ids are unique.
+
+    Returns:
+        1000 pairs of strings, read once from the table inside the package.
+
+    Source: the lists in timm 1.0.31, by `convert/labels.py`.
+    """
+    table = importlib.resources.files("keras_bit").joinpath("imagenet1k.tsv").read_text(encoding="utf-8")
+    pairs = (line.split("\t") for line in table.splitlines())
+    return tuple((wordnet_id, names) for wordnet_id, names in pairs)
+
+
+def decode_predictions(
+    preds: Any, top: int = 5, *, labels: Sequence[str] | Mapping[int | str, str] | None = None
+) -> list[list[tuple[str, str, float]]]:
+    """The best classes of every image, as `keras.applications` gives them, for ImageNet-1k or for your own labels.
+
+    >>> decode_predictions([[0.1, 0.2, 0.7]], top=2, labels=["cat", "dog", "zebra"])
+    [[('2', 'zebra', 0.7), ('1', 'dog', 0.2)]]
+
+    Args:
+        preds: scores `(batch, classes)`, an array, nested list or tensor; probabilities or logits, higher is better.
+        top: how many classes per image, at least 1; more than there are gives them all.
+        labels: `None` for the 1000 classes of ImageNet-1k; for any other model its class names in the order of its
+            outputs, or a dict from index to name such as `model.config.id2label` (keys 0 or "0").
+
+    Returns:
+        A list per image of `(wordnet_id, name, score)`, best first; equal scores go by class index, lowest first.
+        `name` is the class's first name with underscores ("great_white_shark"), the name that `keras.applications`
+        gives. With `labels` the tuple stays three long and the first entry is still the class's identifier, here its
+        index as a string: `(str(index), name, score)`, with `name` exactly as given. `score` is a Python float.
+
+    Raises:
+        ValueError: `preds` is not a two-dimensional array of numbers or has NaN; it has not as many classes as `labels`
+            or, without it, ImageNet-1k has; `top` is not a whole number of at least 1; `labels` is not one name each
+            for 0 to classes - 1.
+
+    Source: keras 3.15 `applications/imagenet_utils.py`, whose order of equal scores and of NaN is left to `argsort`.
+    """
+    try:
+        top = operator.index(top)
+    except TypeError:
+        raise ValueError(f"`top` must be a whole number of at least 1; got {top!r}.") from None
+    if top < 1:
+        raise ValueError(f"`top` must be a whole number of at least 1; got {top}.")
+
+    scores = _as_scores(preds)
+    classes = scores.shape[1]
+    if labels is None:
+        identified = _keras_labels()
+        if classes != len(identified):
+            raise ValueError(
+                f"`preds` must have the {len(identified)} classes of ImageNet-1k where `labels` is not given; got "
+                f"{classes} classes, shape {scores.shape}. Pass `labels=`, the {classes} class names in the order of "
+                "the model's outputs, for instance `model.config.id2label`."
+            )
+    else:
+        identified = tuple((str(index), name) for index, name in enumerate(_as_names(labels, classes)))
+
+    # Stable on the negated scores: a tie keeps the lower index first, which reversing an ascending sort would not.
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [
+        [(*identified[index], float(row[index])) for index in indices]
+        for row, indices in zip(scores, best, strict=True)
+    ]
+
+
+@functools.cache
+def _keras_labels() -> tuple[tuple[str, str], ...]:
+    """`(wordnet_id, name)` with Keras' names: the first one, underscores for spaces."""
+    return tuple((wordnet_id, names.split(", ")[0].replace(" ", "_")) for wordnet_id, names in imagenet_labels())
+
+
+def _as_scores(preds: Any) -> np.ndarray:
+    """`preds` as float64, which holds every float16, bfloat16 and float32 exactly; checked."""
+    try:
+        if isinstance(preds, np.ndarray | list | tuple):
+            scores = np.asarray(preds, dtype=np.float64)
+        else:
+            import keras  # here: arrays and the table need no backend
+
+            scores = keras.ops.convert_to_numpy(preds).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`preds` must be scores of shape (batch, classes); got a {type(preds).__name__} that is no array of "
+            f"numbers ({error}). Pass one array or tensor, with the same number of classes for every image."
+        ) from error
+    if scores.ndim != 2:
+        remedy = (
+            "For one image add the batch axis: `numpy.expand_dims(preds, 0)`."
+            if scores.ndim == 1
+            else "Pass the output of a model with its classification head (`include_top=True`)."
+        )
+        raise ValueError(f"`preds` must be scores of shape (batch, classes); got shape {scores.shape}. {remedy}")
+    if (images := np.flatnonzero(np.isnan(scores).any(axis=1))).size:
+        raise ValueError(
+            f"`preds` must be numbers that can be ordered; got NaN for {images.size} of {len(scores)} images, first "
+            f"at index {images[0]}. Check the weights and the input, or the range of float16."
+        )
+    return scores
+
+
+def _as_names(labels: Sequence[str] | Mapping[int | str, str], classes: int) -> list[str]:
+    """The names of classes 0 to `classes - 1`; all that does not fit in one error."""
+    if isinstance(labels, str | bytes | Set) or not isinstance(labels, Iterable):
+        raise ValueError(
+            f"`labels` must be a sequence of {classes} names or a dict from index to name; got "
+            f"{type(labels).__name__}. Pass a list in the order of the model's outputs."
+        )
+    if isinstance(labels, Mapping):
+        names = _from_mapping(labels, classes)
+    else:
+        names = list(labels)
+        if len(names) != classes:
+            raise ValueError(
+                f"`labels` must have a name for each of the {classes} classes of `preds`; got {len(names)}. Pass the "
+                "names of the model that gave these scores."
+            )
+    for index, name in enumerate(names):
+        if not isinstance(name, str):
+            raise ValueError(f"`labels` must be names (strings); got {name!r} for class {index}. Pass one string each.")
+    return [str(name) for name in names]  # numpy's strings too become plain ones
+
+
+def _from_mapping(labels: Mapping[int | str, str], classes: int) -> list[str]:
+    by_index: dict[int, str] = {}
+    misfits = []
+    for key, name in labels.items():
+        index = int(key) if isinstance(key, str) and key.isdecimal() else key
+        if isinstance(index, int | np.integer) and 0 <= index < classes and index not in by_index:
+            by_index[int(index)] = name
+        else:
+            misfits.append(key)
+    missing = [index for index in range(classes) if index not in by_index]
+    if missing or misfits:
+        problems = [f"without a name: {_abridged(missing)}"] if missing else []
+        problems += [f"not an index of its own: {_abridged(misfits)}"] if misfits else []
+        raise ValueError(
+            f"`labels` must map each index from 0 to {classes - 1}, once, to a name; {'; '.join(problems)}. Pass the "
+            "`id2label` of the model that gave these scores (`label2id` is the reverse)."
+        )
+    return [by_index[index] for index in range(classes)]
+
+
+def _abridged(values: list[Any], most: int = 8) -> str:
+    shown = ", ".join(repr(value) for value in values[:most])
+    return shown if len(values) <= most else f"{shown} and {len(values) - most} more"

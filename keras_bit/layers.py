@@ -1,0 +1,170 @@
+"""The two layers that BiT needs and Keras lacks. They know nothing of BiT."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+WEIGHT_STANDARDIZATION_EPSILON = 1e-8  # transformers, timm; Google's big_transfer has 1e-10
+GROUP_NORMALIZATION_EPSILON = 1e-5  # transformers, timm, big_transfer; Keras' own layer has 1e-3
+
+
+def _widened(x: Any) -> Any:
+    """`x` in at least float32: 1e-8 underflows in float16, and half-precision sums lose the statistics."""
+    return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x
+
+
+def standardize_kernel(kernel: Any, epsilon: float = WEIGHT_STANDARDIZATION_EPSILON) -> Any:
+    """`(kernel - mean) / sqrt(variance + epsilon)`, for each output channel over height, width and input channels.
+
+    Args:
+        kernel: `(height, width, input channels, output channels)`; half precision is computed and returned in float32.
+        epsilon: added to the biased variance.
+
+    Checked against transformers 5.23 `WeightStandardizedConv2d`.
+    """
+    kernel = _widened(kernel)
+    centred = kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
+    variance = ops.mean(ops.square(centred), axis=(0, 1, 2), keepdims=True)
+    return centred * ops.rsqrt(variance + epsilon)
+
+
+@keras.saving.register_keras_serializable(package="keras_bit")
+class StdConv2D(keras.layers.Conv2D):
+    """2-D convolution whose kernel is standardised on every use (weight standardization).
+
+    The raw kernel is what is stored and trained; each output channel of it is brought to mean 0 and variance 1 over
+    `(height, width, input channels)` before the convolution, in float32 also under mixed precision.
+
+    Args:
+        filters, kernel_size, strides, padding, dilation_rate, groups: as in `keras.layers.Conv2D`.
+        use_bias: `False` by default, unlike Keras: BiT has no bias in any convolution.
+        epsilon: added to the variance, 1e-8 as in transformers and timm.
+        **kwargs: further arguments of `keras.layers.Conv2D`.
+
+    Input: `(batch, height, width, channels)`. Output: `(batch, new height, new width, filters)`.
+
+    Source: Qiao et al., "Micro-Batch Training with Batch-Channel Normalization and Weight Standardization"
+    (arXiv:1903.10520); checked against transformers 5.23 `WeightStandardizedConv2d`.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        strides: int | tuple[int, int] = 1,
+        padding: str = "valid",
+        dilation_rate: int | tuple[int, int] = 1,
+        groups: int = 1,
+        use_bias: bool = False,
+        epsilon: float = WEIGHT_STANDARDIZATION_EPSILON,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding=padding,
+            dilation_rate=dilation_rate,
+            groups=groups,
+            use_bias=use_bias,
+            **kwargs,
+        )
+        self.epsilon = epsilon
+
+    def add_weight(self, *args: Any, **kwargs: Any) -> Any:
+        # The statistics need the variable as it is stored; autocasting would hand us a float16 copy of it.
+        if kwargs.get("name") == "kernel":
+            kwargs["autocast"] = False
+        return super().add_weight(*args, **kwargs)
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        kernel = standardize_kernel(ops.convert_to_tensor(kernel), self.epsilon)
+        return super().convolution_op(inputs, ops.cast(kernel, inputs.dtype))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@keras.saving.register_keras_serializable(package="keras_bit")
+class GroupNormalization(keras.layers.Layer):
+    """Group normalization of channels-last feature maps with the activation that follows it.
+
+    `activation((x - mean) / sqrt(variance + epsilon) * gamma + beta)`, mean and biased variance per sample and group
+    over height, width and the group's channels, in float32 also under mixed precision.
+
+    It is computed as `x * scale + shift` with factors per sample and channel, after two reductions over the picture:
+    the channels' means and their *centred* squares, which a tensor of one number per channel combines to groups. That
+    keeps four dimensions and reads the feature map three times; `E[x^2] - E[x]^2` would save one read and lose three
+    digits where the mean is large beside the spread.
+
+    Args:
+        groups: number of groups; divides the number of channels.
+        epsilon: added to the variance, 1e-5 as everywhere in BiT (Keras' own layer has 1e-3).
+        activation: name or function, applied to the result; `None` for none.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Input and output: `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: the input is not four-dimensional, or `groups` does not divide its channels.
+
+    Checked against transformers 5.23 `BitGroupNormActivation` and a float64 oracle.
+    """
+
+    def __init__(
+        self,
+        groups: int = 32,
+        epsilon: float = GROUP_NORMALIZATION_EPSILON,
+        activation: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if groups < 1:
+            raise ValueError(f"`groups` must be a positive whole number, got {groups!r}.")
+        self.groups = groups
+        self.epsilon = epsilon
+        self.activation = keras.activations.get(activation)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if len(input_shape) != 4 or input_shape[-1] is None:
+            raise ValueError(
+                "The input of `GroupNormalization` must be (batch, height, width, channels) with a known number of "
+                f"channels, got shape {tuple(input_shape)}."
+            )
+        channels = input_shape[-1]
+        if channels % self.groups:
+            raise ValueError(f"`groups` {self.groups} does not divide the {channels} channels of the input.")
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
+        # Scale and shift are worked out beside the statistics, in float32: no autocasting.
+        self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma", autocast=False)
+        self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta", autocast=False)
+
+    def call(self, inputs: Any) -> Any:
+        x = _widened(inputs)
+        channels = inputs.shape[-1]
+        grouped = (-1, 1, self.groups, channels // self.groups)
+        channel_mean = ops.mean(x, axis=(1, 2), keepdims=True)
+        channel_variance = ops.mean(ops.square(x - channel_mean), axis=(1, 2), keepdims=True)
+        # A group's variance is the mean of its channels' variances plus the variance of their means.
+        channel_mean = ops.reshape(channel_mean, grouped)
+        mean = ops.mean(channel_mean, axis=3, keepdims=True)
+        variance = ops.mean(
+            ops.reshape(channel_variance, grouped) + ops.square(channel_mean - mean), axis=3, keepdims=True
+        )
+        scale = ops.rsqrt(variance + self.epsilon) * ops.reshape(_widened(self.gamma), grouped)
+        shift = ops.reshape(_widened(self.beta), grouped) - mean * scale
+        per_channel = (-1, 1, 1, channels)
+        outputs = x * ops.reshape(scale, per_channel) + ops.reshape(shift, per_channel)
+        return self.activation(ops.cast(outputs, self.compute_dtype))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "groups": self.groups,
+            "epsilon": self.epsilon,
+            "activation": keras.activations.serialize(self.activation),
+        }

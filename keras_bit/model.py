@@ -1,0 +1,310 @@
+"""The BiT network as a functional graph, read top-down: stem, stages of blocks, final norm, head.
+
+Stages count from 1 and blocks from 0; a layer's name is its address (`stage1_block2_conv1`). Channels last throughout.
+"""
+
+import itertools
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_bit.config import BitConfig, block_width
+from keras_bit.layers import GroupNormalization, StdConv2D
+
+MIN_SIZE = 32  # px; smaller pictures leave less than one pixel at the last stage
+POOLINGS = (None, "avg", "max")
+
+# transformers' initialisation: Kaiming normal over the fan out for convolutions, nn.Linear's own for the head.
+KERNEL_INITIALIZER = keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+HEAD_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
+
+
+@keras.saving.register_keras_serializable(package="keras_bit")
+class PixelValues(layers.Layer):
+    """Passes the pictures on if the network can take them; carries the `BitConfig` through the graph.
+
+    Keras rebuilds a functional model from its layers alone (`.keras` files, `clone_model`), so what must survive that
+    has to live in one of them.
+
+    Args:
+        config: the dictionary of a `BitConfig`.
+
+    Input and output: `(batch, height, width, channels)`.
+
+    Raises:
+        ValueError: wrong number of channels, or a known height or width below 32 px.
+    """
+
+    def __init__(self, config: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bit_config = BitConfig.from_dict(config)
+
+    def call(self, inputs: Any) -> Any:
+        check_input_shape(inputs.shape[1:], self.bit_config.num_channels, "pixel_values")
+        return inputs
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "config": self.bit_config.to_dict()}
+
+
+@keras.saving.register_keras_serializable(package="keras_bit")
+class ZeroPaddedToSame(layers.Layer):
+    """Pads a 3x3, stride-2 pool with zeros by TensorFlow's SAME rule, from sizes known only at run time.
+
+    An even size gets no row before and one after, an odd one gets one on both sides; Keras' own SAME pool would pad
+    with minus infinity, which differs wherever the feature map is negative.
+
+    Input: `(batch, height, width, channels)`. Checked against transformers 5.23 `DynamicPad2d`.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        padded = ops.pad(inputs, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        _, height, width, _ = ops.shape(inputs)
+        return padded[:, 1 - height % 2 :, 1 - width % 2 :, :]
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        batch, height, width, channels = input_shape
+        return (batch, *(None if size is None else size + 1 + size % 2 for size in (height, width)), channels)
+
+
+@keras.saving.register_keras_serializable(package="keras_bit")
+class BiTModel(keras.Model):
+    """The functional model that every function of keras_bit returns; `config` is its `BitConfig`."""
+
+    @property
+    def config(self) -> BitConfig:
+        return next(layer.bit_config for layer in self.layers if isinstance(layer, PixelValues))
+
+
+def check_input_shape(shape: tuple[int | None, ...], num_channels: int, argument: str) -> None:
+    """Refuses `(height, width, channels)` that the network cannot take; unknown sizes pass."""
+    if len(shape) != 3 or shape[-1] != num_channels:
+        raise ValueError(
+            f"`{argument}` must be channels-last with {num_channels} channels, (height, width, {num_channels}) per "
+            f"picture, got {tuple(shape)}."
+        )
+    if any(size is not None and size < MIN_SIZE for size in shape[:2]):
+        raise ValueError(
+            f"`{argument}` must be at least {MIN_SIZE} px high and wide, got {shape[0]}x{shape[1]}. Enlarge the "
+            "pictures first, as `BitImageProcessor` does."
+        )
+
+
+def build(
+    config: BitConfig,
+    *,
+    include_top: bool,
+    input_tensor: Any,
+    input_shape: tuple[int | None, ...] | None,
+    pooling: str | None,
+    classifier_activation: str | None,
+    name: str,
+    initialize: bool,
+) -> BiTModel:
+    """The network of `config`; the arguments are those of `keras_bit.BiT`.
+
+    Args:
+        initialize: `False` leaves the kernels zero, for a checkpoint that will overwrite all of them: drawing random
+            numbers for R152x4 costs seconds.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {pooling!r}.")
+    if input_shape is not None:
+        check_input_shape(tuple(input_shape), config.num_channels, "input_shape")
+    if input_tensor is None:
+        shape = (None, None, config.num_channels) if input_shape is None else tuple(input_shape)
+        pixel_values = keras.Input(shape=shape, name="pixel_values")
+    elif isinstance(input_tensor, keras.KerasTensor):
+        pixel_values = input_tensor
+    else:
+        pixel_values = keras.Input(tensor=input_tensor, name="pixel_values")
+
+    graph = _Graph(config, KERNEL_INITIALIZER if initialize else keras.initializers.Zeros())
+    x = PixelValues(config.to_dict(), name="checked_pixel_values")(pixel_values)
+    x = graph.stem(x)
+    for stage in range(1, len(config.depths) + 1):
+        x = graph.stage(x, stage)
+    if config.layer_type == "preactivation":
+        x = graph.norm(x, "norm")
+
+    if include_top:
+        x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
+        if config.num_labels:
+            x = layers.Dense(
+                config.num_labels,
+                activation=_head_activation(config, classifier_activation),
+                kernel_initializer=HEAD_INITIALIZER if initialize else "zeros",
+                name="predictions",
+            )(x)
+    elif pooling == "avg":
+        x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
+    elif pooling == "max":
+        x = layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
+
+    inputs = pixel_values if input_tensor is None else keras.utils.get_source_inputs(pixel_values)
+    model = BiTModel(inputs, x, name=name)
+    if not initialize:
+        _name_training_initializers(model)
+    return model
+
+
+def stage_outputs(model: BiTModel) -> dict[str, Any]:
+    """The symbolic feature maps `stem` (after its pool), `stage1` ... (before the final norm), as transformers has them.
+
+    `keras.Model(model.inputs, stage_outputs(model))` computes them.
+    """
+    last = "add" if model.config.layer_type == "preactivation" else "out"
+    outputs = {"stem": model.get_layer("stem_pool").output}
+    for stage, depth in enumerate(model.config.depths, start=1):
+        outputs[f"stage{stage}"] = model.get_layer(f"stage{stage}_block{depth - 1}_{last}").output
+    return outputs
+
+
+class _Graph:
+    """Adds layers to the functional graph. Holds what every part of it needs, nothing that changes but the dilation."""
+
+    def __init__(self, config: BitConfig, kernel_initializer: Any) -> None:
+        self.config = config
+        self.kernel_initializer = kernel_initializer
+        rates = np.linspace(0.0, config.drop_path_rate, sum(config.depths))
+        ends = [0, *itertools.accumulate(config.depths)]
+        self.drop_path_rates = [rates[start:end].tolist() for start, end in itertools.pairwise(ends)]
+
+    def stem(self, x: Any) -> Any:
+        x = self.conv(x, "stem_conv", self.config.stem_width, 7, strides=2)
+        # The pad is zeros, not the pool's own minus infinity: negative values reach the pool, for BiT has no
+        # activation before it. In the bottleneck form the norm comes between, and its statistics see the pad.
+        if self.config.global_padding is None:
+            x = layers.ZeroPadding2D(1, data_format="channels_last", name="stem_pad")(x)
+        if self.config.layer_type == "bottleneck":
+            x = self.norm(x, "stem_norm")
+        if self.config.embedding_dynamic_padding:
+            x = ZeroPaddedToSame(name="stem_dynamic_pad")(x)
+        return layers.MaxPooling2D(3, strides=2, padding="valid", data_format="channels_last", name="stem_pool")(x)
+
+    def stage(self, x: Any, stage: int) -> Any:
+        stride, dilation, first_dilation = _stride_and_dilations(stage, self.config.output_stride)
+        block = self.preactivation_block if self.config.layer_type == "preactivation" else self.bottleneck_block
+        for index in range(self.config.depths[stage - 1]):
+            first = index == 0
+            x = block(
+                x,
+                f"stage{stage}_block{index}",
+                width=self.config.stage_widths[stage - 1],
+                stride=stride if first else 1,
+                dilation=first_dilation if first else dilation,
+                drop_path_rate=self.drop_path_rates[stage - 1][index],
+                project=first,
+            )
+        return x
+
+    def preactivation_block(
+        self, x: Any, name: str, *, width: int, stride: int, dilation: int, drop_path_rate: float, project: bool
+    ) -> Any:
+        """BiT's own block: norm and activation come before each convolution; the projection reads them too."""
+        shortcut = x
+        x = self.norm(x, f"{name}_norm1")
+        if project:
+            shortcut = self.conv(x, f"{name}_shortcut_conv", width, 1, strides=stride)
+        x = self.conv(x, f"{name}_conv1", block_width(width), 1)
+        x = self.norm(x, f"{name}_norm2")
+        x = self.conv(x, f"{name}_conv2", block_width(width), 3, strides=stride, dilation_rate=dilation)
+        x = self.norm(x, f"{name}_norm3")
+        x = self.conv(x, f"{name}_conv3", width, 1)
+        x = self.drop_path(x, f"{name}_drop_path", drop_path_rate)
+        return layers.Add(name=f"{name}_add")([x, shortcut])
+
+    def bottleneck_block(
+        self, x: Any, name: str, *, width: int, stride: int, dilation: int, drop_path_rate: float, project: bool
+    ) -> Any:
+        """The block of the hybrid ViT and DPT stems: norms follow the convolutions, the activation follows the sum."""
+        shortcut = x
+        if project:
+            shortcut = self.conv(x, f"{name}_shortcut_conv", width, 1, strides=stride)
+            shortcut = self.norm(shortcut, f"{name}_shortcut_norm", activate=False)
+        x = self.conv(x, f"{name}_conv1", block_width(width), 1)
+        x = self.norm(x, f"{name}_norm1")
+        x = self.conv(x, f"{name}_conv2", block_width(width), 3, strides=stride, dilation_rate=dilation)
+        x = self.norm(x, f"{name}_norm2")
+        x = self.conv(x, f"{name}_conv3", width, 1)
+        x = self.norm(x, f"{name}_norm3", activate=False)
+        x = self.drop_path(x, f"{name}_drop_path", drop_path_rate)
+        x = layers.Add(name=f"{name}_add")([x, shortcut])
+        return layers.Activation(_activation(self.config.hidden_act), name=f"{name}_out")(x)
+
+    def conv(self, x: Any, name: str, filters: int, kernel_size: int, strides: int = 1, dilation_rate: int = 1) -> Any:
+        padding = "same"
+        if self.config.global_padding is None and strides > 1:
+            # PyTorch pads both sides alike; SAME puts the odd pixel after. At stride 1 the two agree.
+            padding = "valid"
+            if kernel_size > 1:
+                pad = dilation_rate * (kernel_size // 2)
+                x = layers.ZeroPadding2D(pad, data_format="channels_last", name=f"{name}_pad")(x)
+        return StdConv2D(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding=padding,
+            dilation_rate=dilation_rate,
+            kernel_initializer=self.kernel_initializer,
+            data_format="channels_last",
+            name=name,
+        )(x)
+
+    def norm(self, x: Any, name: str, activate: bool = True) -> Any:
+        activation = _activation(self.config.hidden_act) if activate else None
+        return GroupNormalization(self.config.num_groups, activation=activation, name=name)(x)
+
+    @staticmethod
+    def drop_path(x: Any, name: str, rate: float) -> Any:
+        # One draw per sample makes dropout stochastic depth.
+        return layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=name)(x) if rate else x
+
+
+def _stride_and_dilations(stage: int, output_stride: int) -> tuple[int, int, int]:
+    """Stride of a stage, dilation of its blocks, and dilation of its first block.
+
+    Where `output_stride` is reached the stride becomes dilation; the first block still sees the undilated grid of the
+    stage before. Checked against timm 1.0 `resnetv2.py` (transformers drops the dilation of pre-activation blocks).
+    """
+    stride_so_far, dilation = 4, 1
+    for current in range(1, stage + 1):
+        stride = 1 if current == 1 else 2
+        if stride_so_far >= output_stride:
+            dilation *= stride
+            stride = 1
+        stride_so_far *= stride
+    return stride, dilation, 1 if dilation in (1, 2) else 2
+
+
+@keras.saving.register_keras_serializable(package="keras_bit")
+def gelu_new(x: Any) -> Any:
+    """The tanh form of GELU, under transformers' name."""
+    return ops.gelu(x, approximate=True)
+
+
+def _activation(hidden_act: str) -> Any:
+    return gelu_new if hidden_act == "gelu_new" else hidden_act
+
+
+def _head_activation(config: BitConfig, classifier_activation: str | None) -> str | None:
+    if classifier_activation != "auto":
+        return classifier_activation
+    # transformers takes a single output without a `problem_type` for regression.
+    if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
+        return None
+    return "sigmoid" if config.problem_type == "multi_label_classification" else "softmax"
+
+
+def _name_training_initializers(model: BiTModel) -> None:
+    """Gives layers that were built with zeros the initialiser that a clone or a saved copy of them should have."""
+    for layer in model.layers:
+        if isinstance(layer, StdConv2D):
+            layer.kernel_initializer = KERNEL_INITIALIZER
+        elif isinstance(layer, layers.Dense):
+            layer.kernel_initializer = HEAD_INITIALIZER

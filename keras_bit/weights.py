@@ -1,0 +1,248 @@
+"""Local files to named tensors, read one at a time, and from there into a model: all of them or none."""
+
+import dataclasses
+import importlib.util
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors
+from tqdm import tqdm
+
+from keras_bit import hub
+from keras_bit.checkpoint import KERAS, TRANSFORMERS, Layout
+from keras_bit.config import BitConfig
+
+# In the order in which they are looked for.
+WEIGHT_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.keras",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyTensor:
+    """A tensor whose shape is known and whose numbers are still in the file."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The named tensors of local files.
+
+    Args:
+        source: where they came from, as the user named it.
+        layout: how they are named and laid out.
+        tensors: name to tensor; nothing has been read yet.
+        files: the files that hold them.
+        config: the architecture, where the file itself says it (`.keras`).
+    """
+
+    source: str
+    layout: Layout
+    tensors: dict[str, LazyTensor]
+    files: tuple[Path, ...]
+    config: BitConfig | None = None
+
+    @property
+    def head_classes(self) -> int | None:
+        """Number of classes of the head's tensor; `None` where there is no head."""
+        kernel = self.tensors.get(self.layout.tensor_name("predictions", "kernel"))
+        if kernel is None or not kernel.shape:
+            return None
+        return kernel.shape[0] if self.layout.pytorch_axes else kernel.shape[-1]
+
+    @property
+    def parameters(self) -> int:
+        return sum(int(np.prod(tensor.shape)) for tensor in self.tensors.values())
+
+
+def open_checkpoint(
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Checkpoint:
+    """Finds the weights of a Hub id, a directory or a file and reads their names and shapes, not the numbers.
+
+    Raises:
+        FileNotFoundError: there are no weights, or a shard is missing.
+        OSError: the Hub cannot be reached, or refuses.
+        ImportError: a `pytorch_model.bin`, and torch is not installed.
+        ValueError: the file is damaged, or of an unknown kind.
+    """
+    where = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    local = Path(source).expanduser()
+    path = local if local.is_file() else hub.find_file(source, WEIGHT_NAMES, **where)
+    if path is None:
+        raise FileNotFoundError(f"`source` {str(source)!r} holds no weights: looked for {', '.join(WEIGHT_NAMES)}.")
+    if path.suffix == ".keras":
+        return _open_keras(str(source), path)
+    files = _shards(source, path, where) if path.suffix == ".json" else (path,)
+    tensors: dict[str, LazyTensor] = {}
+    for file in files:
+        tensors.update(_open_file(file))
+    return Checkpoint(str(source), TRANSFORMERS, tensors, files)
+
+
+def load(model: keras.Model, checkpoint: Checkpoint, *, head: bool) -> None:
+    """Copies every tensor of `checkpoint` into the variable of `model` that it belongs to.
+
+    Args:
+        model: a model that was just built and that nobody else holds: after an error its weights are undefined.
+        checkpoint: where the tensors come from.
+        head: whether the head is read, or left as it is and the checkpoint's ignored.
+
+    Raises:
+        ValueError: names, shapes, dtypes or values do not fit; lists every tensor that does not.
+    """
+    layout = checkpoint.layout
+    variables = {
+        layout.tensor_name(layer.name, variable.name): variable
+        for layer in model.layers
+        for variable in layer.weights
+        if head or layer.name != "predictions"
+    }
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if head or not layout.is_head(name)}
+    _refuse_misfits(checkpoint, variables, tensors)
+    damaged = []
+    for name, variable in tqdm(variables.items(), desc="load weights", unit="tensor", delay=2, leave=False):
+        values = _read(checkpoint, name, tensors[name])
+        if not np.issubdtype(values.dtype, np.floating) and values.dtype.name != "bfloat16":
+            damaged.append(f"{name} holds {values.dtype}, expected floating point")
+        elif not np.isfinite(values).all():
+            damaged.append(f"{name} holds NaN or infinity")
+        elif not damaged:
+            variable.assign(layout.to_keras(values))
+    if damaged:
+        raise ValueError(f"The checkpoint {checkpoint.source!r} is damaged: {'; '.join(damaged)}. Nothing was loaded.")
+
+
+def _refuse_misfits(checkpoint: Checkpoint, variables: dict[str, Any], tensors: dict[str, LazyTensor]) -> None:
+    lines = []
+    missing = [name for name in variables if name not in tensors]
+    if missing:
+        lines.append(f"missing from the checkpoint ({len(missing)}): {', '.join(missing)}")
+    unexpected = [name for name in tensors if name not in variables]
+    if unexpected:
+        lines.append(f"not part of the model ({len(unexpected)}): {', '.join(unexpected)}")
+    misshapen = []
+    for name, variable in variables.items():
+        expected = checkpoint.layout.file_shape(tuple(variable.shape))
+        got = tensors[name].shape if name in tensors else expected
+        if got != expected:
+            transposed = sorted(got) == sorted(expected)
+            misshapen.append(
+                f"{name} expected {expected}, got {got}"
+                + (" (transposed: the same sizes in another order)" * transposed)
+            )
+    if misshapen:
+        lines.append(f"wrongly shaped ({len(misshapen)}): {'; '.join(misshapen)}")
+    if lines:
+        problems = "\n  ".join(lines)
+        raise ValueError(
+            f"The checkpoint {checkpoint.source!r} ({checkpoint.layout.title}) does not fit the model. Nothing was "
+            f"loaded.\n  {problems}\nIts config.json, or `config`, must describe the network that was saved; for a "
+            "checkpoint without a head use `include_top=False` or `classes=`."
+        )
+
+
+def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor) -> np.ndarray:
+    try:
+        return tensor.read()
+    except (safetensors.SafetensorError, RuntimeError, OSError, TypeError) as error:
+        raise ValueError(
+            f"The tensor {name} of the checkpoint {checkpoint.source!r} cannot be read: {error}. Nothing was loaded."
+        ) from error
+
+
+def _shards(source: str | Path, index: Path, where: dict[str, Any]) -> tuple[Path, ...]:
+    """The files that an index names, each once."""
+    weight_map = hub.read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ValueError(f"{index} is no index of shards: it has no `weight_map` from tensor names to file names.")
+    files = []
+    for name in sorted(set(weight_map.values())):
+        if Path(name).name != name or Path(name).suffix not in (".safetensors", ".bin"):
+            raise ValueError(f"{index} names the shard {name!r}; expected a .safetensors or .bin file beside it.")
+        file = hub.find_file(source, (name,), **where)
+        if file is None:
+            raise FileNotFoundError(f"`source` {str(source)!r} lacks the shard {name} that {index.name} names.")
+        files.append(file)
+    return tuple(files)
+
+
+def _open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
+    if path.suffix == ".safetensors":
+        return _open_safetensors(path)
+    if path.suffix == ".bin":
+        return _open_torch(path)
+    raise ValueError(
+        f"`source` {str(path)!r} is of an unknown kind: expected .safetensors, .bin, .keras or the .index.json of "
+        "sharded weights."
+    )
+
+
+def _open_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
+    try:
+        handle = safetensors.safe_open(path, framework="numpy")
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path} is damaged or no safetensors file: {error}. Its download may be incomplete; fetch it again."
+        ) from error
+    for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+        yield name, LazyTensor(tuple(handle.get_slice(name).get_shape()), lambda name=name: handle.get_tensor(name))
+
+
+def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
+    if importlib.util.find_spec("torch") is None:
+        raise ImportError(
+            f"{path.name} is a PyTorch file and reading it takes torch, which is not installed: pip install "
+            "'keras_bit[torch]'. A checkpoint with model.safetensors needs no torch."
+        )
+    import torch
+
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged, or holds more than tensors, which is never unpickled: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise ValueError(f"{path} does not hold a dictionary of tensors.")
+    for name, tensor in tensors.items():
+        # numpy knows no bfloat16, and nothing is lost by widening it.
+        yield name, LazyTensor(tuple(tensor.shape), lambda tensor=tensor: _torch_to_numpy(tensor))
+
+
+def _torch_to_numpy(tensor: Any) -> np.ndarray:
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
+def _open_keras(source: str, path: Path) -> Checkpoint:
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read as a Keras model: {error}") from error
+    config = getattr(model, "config", None)
+    if not isinstance(config, BitConfig):
+        raise ValueError(f"{path} holds a {type(model).__name__}, expected a model that keras_bit built.")
+    tensors = {
+        KERAS.tensor_name(layer.name, variable.name): LazyTensor(
+            tuple(variable.shape), lambda variable=variable: keras.ops.convert_to_numpy(variable)
+        )
+        for layer in model.layers
+        for variable in layer.weights
+    }
+    return Checkpoint(source, KERAS, tensors, (path,), config)

@@ -1,0 +1,37 @@
+"""What the tests share: where optional things are, and what their absence means.
+
+A test marked `live` or `data` is skipped, with the reason, where torch and transformers or the data are absent. With
+KERAS_BIT_REQUIRE_ALL=1 (CI) their absence fails the test instead: there, a parity test that did not run is an error.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT.parent / "shared" / "data"
+
+
+def _absent(what: str) -> None:
+    if os.environ.get("KERAS_BIT_REQUIRE_ALL") == "1":
+        pytest.fail(f"KERAS_BIT_REQUIRE_ALL=1, but {what}")
+    pytest.skip(what)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("live"):
+        missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+        if missing:
+            _absent(f"{' and '.join(missing)} not installed: pip install 'keras_bit[reference]'")
+    if item.get_closest_marker("data") and not DATA.is_dir():
+        _absent("no ../shared/data beside the repository")
+
+
+@pytest.fixture(scope="session")
+def photos() -> list[Path]:
+    """Real photographs of many sizes."""
+    return sorted((DATA / "photos").glob("*.JPEG"))
