@@ -1,0 +1,236 @@
+"""A Hub on 127.0.0.1, a process that asks it, and a cache made by hand.
+
+It serves `/{repo}/resolve/{revision}/{file}` and nothing else, with the headers and the errors of the real Hub. A
+commit hash is that of (repository, revision), and is a revision too.
+
+HF_ENDPOINT and HF_HUB_OFFLINE are read when huggingface_hub is imported, so what is to ask this Hub runs in a process
+of its own: `run_against_hub`.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What may be wrong with a Hub, as values of `LoopbackHub.fault`.
+SERVER_ERROR = "every answer is status 500"
+BUSY = "the first two answers are status 503"
+PLAIN_404 = "a missing file is 404 without the Hub's X-Error-Code, as some mirrors do"
+BAD_TOKEN = "every answer is 401 for a token that the Hub does not know"
+HANG_UP = "the connection closes without an answer"
+SHORT = "GET announces and sends half of the bytes that HEAD announced"
+CUT = "GET announces all bytes; the connection closes after half of them"
+NOT_A_HUB = "files without X-Repo-Commit and ETag"
+
+
+def commit_of(repo_id: str, revision: str = "main") -> str:
+    """The commit hash that LoopbackHub and `make_cache` give to a revision."""
+    return hashlib.sha1(f"{repo_id}@{revision}".encode()).hexdigest()
+
+
+class LoopbackHub:
+    """`with LoopbackHub({repo_id: {revision: {filename: bytes}}}) as server:` serves at `server.url`.
+
+    `private` maps a repository to the token that may read it, `gated` names repositories that no token may read.
+    `fault` can be set at any time. `requests` is the log, one "HEAD /owner/name/resolve/main/config.json" per request.
+    """
+
+    def __init__(
+        self,
+        repositories: Mapping[str, Mapping[str, Mapping[str, bytes]]],
+        *,
+        private: Mapping[str, str] | None = None,
+        gated: Collection[str] = (),
+        fault: str | None = None,
+    ) -> None:
+        self.repositories = repositories
+        self.private = private or {}
+        self.gated = gated
+        self.fault = fault
+        self.requests: list[str] = []
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def refusal(self, repo_id: str, token: str | None) -> tuple[int, str, str] | None:
+        """Status, X-Error-Code and X-Error-Message where `token` may not read `repo_id`."""
+        if self.fault == BAD_TOKEN:
+            return 401, "", "Invalid credentials in Authorization header"
+        if repo_id in self.gated:
+            return 403 if token else 401, "GatedRepo", f"Access to model {repo_id} is restricted"
+        if repo_id not in self.repositories or self.private.get(repo_id, token) != token:
+            # The Hub does not tell a stranger whether a repository is private or missing.
+            return (404, "RepoNotFound", "Repository not found") if token else (401, "RepoNotFound", "Invalid username")
+        return None
+
+    def files(self, repo_id: str, revision: str) -> tuple[str, Mapping[str, bytes]] | None:
+        """Commit hash and files of a revision."""
+        for name, files in self.repositories[repo_id].items():
+            commit = commit_of(repo_id, name)
+            if revision in (name, commit):
+                return commit, files
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: LoopbackHub
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, *_: object) -> None:
+        pass  # `hub.requests` is the log
+
+    def _answer(self) -> None:
+        hub = self.hub
+        hub.requests.append(f"{self.command} {unquote(self.path)}")
+        if hub.fault == HANG_UP:
+            self.close_connection = True
+            return
+        if hub.fault == SERVER_ERROR:
+            self._send(500)
+            return
+        if hub.fault == BUSY and len(hub.requests) <= 2:
+            self._send(503)
+            return
+        address = re.fullmatch("/((?:[^/]+/)?[^/]+)/resolve/([^/]+)/(.+)", self.path)
+        if address is None:
+            self._send(404)
+            return
+        repo_id, revision, filename = (unquote(part) for part in address.groups())
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+        if (refusal := hub.refusal(repo_id, token)) is not None:
+            self._refuse(*refusal)
+        elif (found := hub.files(repo_id, revision)) is None:
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        elif filename not in found[1]:
+            if hub.fault == PLAIN_404:
+                self._send(404)
+            else:
+                self._refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": found[0]})
+        else:
+            self._send_file(found[0], found[1][filename])
+
+    def _refuse(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        errors = {"X-Error-Code": code, "X-Error-Message": message}
+        self._send(status, {name: value for name, value in errors.items() if value} | dict(headers or {}))
+
+    def _send_file(self, commit: str, content: bytes) -> None:
+        fault = self.hub.fault
+        half = content[: len(content) // 2]
+        if fault == SHORT and self.command == "GET":
+            content = half
+        headers = {
+            "X-Repo-Commit": commit,
+            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "Accept-Ranges": "bytes",
+        }
+        if fault == NOT_A_HUB:
+            headers = {}
+        start, status = 0, 200
+        if self.command == "GET" and (asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")):
+            start, status = int(asked[1]), 206
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        sent = half[start:] if fault == CUT else content[start:]
+        self._send(status, headers, sent, announced=len(content) - start)
+
+    def _send(
+        self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"", announced: int | None = None
+    ) -> None:
+        announced = len(body) if announced is None else announced
+        self.send_response(status)
+        for name, value in {"Content-Length": str(announced), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+            if len(body) < announced:
+                self.close_connection = True
+
+
+def run_against_hub(
+    code: str, server: LoopbackHub | str, tmp_path: Path, **env: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run Python `code` in a process whose Hub is `server` (or the one at a URL) and whose home and cache are new.
+
+    The default cache is `tmp_path / "hub"`. `env` is added to the environment last. It can import keras_bit.
+    """
+    url = server if isinstance(server, str) else server.url
+    # A token, a cache or a proxy of the person who runs the tests must not reach them.
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.upper().startswith(("HF_", "HUGGING", "TRANSFORMERS_")) and not name.lower().endswith("_proxy")
+    }
+    environment = inherited | {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(tmp_path),
+        "HF_HUB_DISABLE_TELEMETRY": "1",  # it would ask this Hub for more than files
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,  # against a hang, not a claim about speed
+        check=False,
+    )
+
+
+def closed_url() -> str:
+    """The URL of a Hub that has just gone: connections to it are refused."""
+    with LoopbackHub({}) as server:
+        return server.url
+
+
+def make_cache(
+    cache_dir: Path,
+    repo_id: str,
+    files: Mapping[str, bytes],
+    *,
+    revision: str = "main",
+    commit: str | None = None,
+    absent: Sequence[str] = (),
+) -> Path:
+    """Write what huggingface_hub's cache holds after `files` were downloaded; returns the snapshot's directory.
+
+    `commit` is that of LoopbackHub unless given. `absent` are names that were asked for and that the repository does
+    not have.
+    """
+    commit = commit or commit_of(repo_id, revision)
+    repository = cache_dir / f"models--{repo_id.replace('/', '--')}"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for name, content in files.items():
+        (snapshot / name).write_bytes(content)
+    for name in absent:
+        marker = repository / ".no_exist" / commit / name
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    reference = repository / "refs" / revision
+    reference.parent.mkdir(parents=True, exist_ok=True)
+    reference.write_text(commit)
+    return snapshot

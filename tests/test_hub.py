@@ -1,0 +1,511 @@
+"""hub.py against directories, a loopback Hub, and caches made by hand. No network."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from loopback_hub import (
+    BAD_TOKEN,
+    BUSY,
+    CUT,
+    HANG_UP,
+    NOT_A_HUB,
+    PLAIN_404,
+    ROOT,
+    SERVER_ERROR,
+    SHORT,
+    LoopbackHub,
+    closed_url,
+    commit_of,
+    make_cache,
+    run_against_hub,
+)
+
+from keras_bit.hub import find_file, read_json
+
+ID = "google/bit-50"
+CONFIG = b'{"model_type": "bit"}'
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+PREPROCESSOR = ("preprocessor_config.json", "processor_config.json")
+REPOSITORIES = {
+    ID: {
+        "main": {"config.json": CONFIG, "pytorch_model.bin": bytes(range(256)) * 40},
+        "v1": {"config.json": b'{"model_type": "bit", "version": 1}'},
+    },
+    "someone/private": {"main": {"config.json": CONFIG}},
+    "someone/gated": {"main": {"config.json": CONFIG}},
+    "bare": {"main": {"config.json": CONFIG}},
+}
+
+# hub.py is loaded from its path: `import keras_bit` would cost each process Keras and TensorFlow.
+ASK = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("hub", {hub!r})
+hub = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(hub)
+answers = []
+for arguments in json.loads({calls!r}):
+    source, names = arguments.pop("source"), arguments.pop("names")
+    try:
+        path = hub.find_file(source, names, **arguments)
+        answers.append(dict(path=path and str(path)))
+    except Exception as error:
+        answers.append(dict(error=type(error).__name__, text=str(error), cause=type(error.__cause__).__name__))
+heavy = sorted(set(sys.modules) & {{"keras", "tensorflow", "torch", "jax"}})
+print(json.dumps(dict(answers=answers, heavy=heavy)))
+"""
+
+
+def ask(server, tmp_path, *calls, **env):
+    """find_file(**call) for each of `calls`, in one process: a list of {path} or {error, text, cause}."""
+    code = ASK.format(hub=str(ROOT / "keras_bit" / "hub.py"), calls=json.dumps(calls))
+    process = run_against_hub(code, server, tmp_path, **env)
+    assert process.returncode == 0, process.stderr
+    assert "Retrying in" not in process.stderr  # huggingface_hub's words before it sleeps
+    answer = json.loads(process.stdout)
+    assert answer["heavy"] == []
+    return answer["answers"]
+
+
+def call(source=ID, names=("config.json",), **arguments):
+    return {"source": source, "names": names, **arguments}
+
+
+def downloads_below(cache):
+    """Everything in the cache that could be taken for a file of a repository, unfinished ones included."""
+    return [path for path in cache.rglob("*") if path.is_file() and {"blobs", "snapshots"} & set(path.parts)]
+
+
+# Local sources
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "bit-50"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "pytorch_model.bin"):
+        (folder / name).touch()
+    (folder / "model.safetensors.index.json").mkdir()  # not a file: never an answer
+    return folder
+
+
+@pytest.mark.parametrize("as_type", [str, Path])
+def test_a_directory_gives_the_first_name_it_has(checkpoint, as_type):
+    assert find_file(as_type(checkpoint), WEIGHTS) == checkpoint / "model.safetensors"
+    assert find_file(as_type(checkpoint), WEIGHTS[1:]) == checkpoint / "pytorch_model.bin"
+    assert find_file(as_type(checkpoint), PREPROCESSOR) is None
+
+
+def test_a_file_stands_for_its_directory(checkpoint):
+    assert find_file(checkpoint / "model.safetensors", ("config.json",)) == checkpoint / "config.json"
+
+
+def test_a_relative_path_and_a_home_directory_are_found(checkpoint, monkeypatch):
+    monkeypatch.chdir(checkpoint.parent)
+    monkeypatch.setenv("HOME", str(checkpoint.parent))
+    assert find_file("bit-50", ("config.json",)) == Path("bit-50/config.json")  # though it could be a Hub id
+    assert find_file("~/bit-50", ("config.json",)) == checkpoint / "config.json"
+    monkeypatch.chdir(checkpoint)
+    assert find_file("model.safetensors", ("config.json",)) == Path("config.json")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/no/such/directory",
+        "./bit-50",
+        "../bit-50",
+        "~/no/such/bit-50",
+        "runs/1/bit-50",
+        "runs/",
+        "https://huggingface.co/google/bit-50",
+        r"runs\bit-50",
+        "C:bit-50",
+        "bit-50.safetensors",
+        "runs/weights.NPZ",
+        "weights.h5",
+        "model.keras",
+        "pytorch_model.bin",
+        "config.json",
+        Path("google/bit-50"),
+    ],
+)
+def test_what_can_only_be_a_path_is_not_looked_for_on_the_hub(source):
+    with pytest.raises(FileNotFoundError, match=r"^No such file or directory: .* was not looked for on the Hub") as e:
+        find_file(source, ("config.json",))
+    assert repr(str(source)) in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"source": ""}, ValueError, "`source` is empty: pass a path or a Hub id such as 'google/bit-50'"),
+        ({"source": None}, TypeError, "`source` must be a path or a Hub id such as 'google/bit-50', but is a NoneType"),
+        ({"source": b"google/bit-50"}, TypeError, "but is a bytes: b'google/bit-50'"),
+        ({"source": "google/bit--50"}, ValueError, "`source` 'google/bit--50' is no local file or directory, and it"),
+        ({"source": "google bit"}, ValueError, "it cannot be a Hub id (`name` or `owner/name`, such as"),
+        ({"source": "nul\0"}, ValueError, "it cannot be a Hub id"),
+        ({"source": "x" * 5000}, ValueError, "it cannot be a Hub id"),
+        ({"source": ID, "revision": ""}, ValueError, "`revision` is empty: pass a branch, a tag, a full commit hash"),
+        ({"source": ID, "revision": 1}, TypeError, "`revision` must be a string or None, but is a int: 1"),
+        ({"source": ".", "revision": "v1"}, ValueError, "`revision` 'v1' was given, but `source` '.' is on this disk"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        find_file(**arguments, names=("config.json",))
+
+
+def test_a_directory_takes_the_revision_main(checkpoint):
+    assert find_file(checkpoint, ("config.json",), revision="main") == checkpoint / "config.json"
+
+
+# The Hub
+
+
+def test_files_are_downloaded_once_and_then_come_from_the_cache(tmp_path):
+    with LoopbackHub(REPOSITORIES) as server:
+        config, weights, none, old, pinned, bare = ask(
+            server,
+            tmp_path,
+            call(),
+            call(names=WEIGHTS),
+            call(names=PREPROCESSOR),
+            call(revision="v1"),
+            call(revision=commit_of(ID, "v1")),
+            call("bare"),
+        )
+        assert not [request for request in server.requests if "/resolve/" not in request]
+        assert len([request for request in server.requests if request.startswith("GET")]) == 4  # pinned: cached by v1
+        server.requests.clear()
+        again, pinned_again = ask(server, tmp_path, call(names=WEIGHTS), call(revision=commit_of(ID, "v1")))
+        # The cached name alone was asked for; a commit hash needs no question.
+        assert server.requests == [f"HEAD /{ID}/resolve/main/pytorch_model.bin"]
+    snapshot = tmp_path / "hub" / "models--google--bit-50" / "snapshots" / commit_of(ID)
+    assert config == {"path": str(snapshot / "config.json")}
+    assert Path(config["path"]).read_bytes() == CONFIG
+    assert weights == again == {"path": str(snapshot / "pytorch_model.bin")}
+    assert none == {"path": None}
+    assert json.loads(Path(old["path"]).read_bytes())["version"] == 1
+    assert pinned == pinned_again == old
+    assert Path(bare["path"]).read_bytes() == CONFIG
+
+
+def test_after_one_online_run_an_offline_one_gives_the_same_answers(tmp_path):
+    calls = call(), call(names=WEIGHTS), call(names=PREPROCESSOR)
+    with LoopbackHub(REPOSITORIES) as server:
+        online = ask(server, tmp_path, *calls)
+    assert online[2] == {"path": None}
+    assert ask(server, tmp_path, *calls) == online  # the server is gone
+    assert ask(server, tmp_path, *calls, HF_HUB_OFFLINE="1") == online
+    assert ask(server, tmp_path, *(one | {"local_files_only": True} for one in calls)) == online
+
+
+def test_a_cached_file_that_changed_on_the_hub_is_brought_up_to_date(tmp_path):
+    stale = {"config.json": b"{}", "gone.json": b"{}"}
+    make_cache(tmp_path / "hub", ID, stale, commit="0" * 40)
+    with LoopbackHub(REPOSITORIES) as server:
+        config, gone = ask(server, tmp_path, call(), call(names=("gone.json", "config.json")))
+    assert Path(config["path"]).read_bytes() == CONFIG
+    assert gone == config
+
+
+def test_a_mirror_with_plain_404_answers_is_understood(tmp_path):
+    with LoopbackHub(REPOSITORIES, fault=PLAIN_404) as server:
+        weights, none = ask(server, tmp_path, call(names=WEIGHTS), call(names=PREPROCESSOR))
+    assert weights["path"].endswith("pytorch_model.bin")
+    assert none == {"path": None}
+
+
+def test_a_busy_hub_is_asked_again(tmp_path):
+    with LoopbackHub(REPOSITORIES, fault=BUSY) as server:
+        (answer,) = ask(server, tmp_path, call())
+    assert Path(answer["path"]).read_bytes() == CONFIG
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "full").touch()
+    with LoopbackHub(REPOSITORIES) as server:
+        (answer,) = ask(server, tmp_path, call(cache_dir=str(tmp_path / "full")))
+        assert answer["text"].startswith(
+            f"Could not get config.json of 'google/bit-50' from {server.url} into the cache {tmp_path / 'full'}: [Errno"
+        )
+
+
+def test_a_private_repository_opens_with_its_token(tmp_path):
+    with LoopbackHub(REPOSITORIES, private={"someone/private": "hf_right"}) as server:
+        calls = call("someone/private", token="hf_right"), call("someone/private", token="hf_wrong")
+        right, wrong = ask(server, tmp_path, *calls)
+    assert Path(right["path"]).read_bytes() == CONFIG
+    assert wrong == right  # huggingface_hub answers from the cache what the token may no longer read
+
+
+ONLINE_ERRORS = {
+    "an id that does not exist": (
+        call("google/bit-5o"),
+        "FileNotFoundError",
+        "RepositoryNotFoundError",
+        "'google/bit-5o' is no local file or directory, and {hub} shows no repository of that name: it may be "
+        "misspelt or private. If it is private, log in with `hf auth login` or pass `token=`.",
+    ),
+    "an id that does not exist, asked with a token": (
+        call("google/bit-5o", token="hf_x"),
+        "FileNotFoundError",
+        "RepositoryNotFoundError",
+        "'google/bit-5o' is no local file or directory, and {hub} shows no repository of that name: it may be "
+        "misspelt or private. If it is private, log in with `hf auth login` or pass `token=`.",
+    ),
+    "a private repository": (
+        call("someone/private", names=WEIGHTS),
+        "FileNotFoundError",
+        "RepositoryNotFoundError",
+        "'someone/private' is no local file or directory, and {hub} shows no repository of that name: it may be "
+        "misspelt or private. If it is private, log in with `hf auth login` or pass `token=`.",
+    ),
+    "a gated repository": (
+        call("someone/gated"),
+        "PermissionError",
+        "GatedRepoError",
+        "'someone/gated' is a gated repository and {hub} refuses config.json of 'someone/gated'. Ask for access at "
+        "{hub}/someone/gated, then log in with `hf auth login` or pass `token=`.",
+    ),
+    "a gated repository, asked with a token": (
+        call("someone/gated", token="hf_x"),
+        "PermissionError",
+        "GatedRepoError",
+        "'someone/gated' is a gated repository and {hub} refuses config.json of 'someone/gated'. Ask for access at "
+        "{hub}/someone/gated, then log in with `hf auth login` or pass `token=`.",
+    ),
+    "a revision that does not exist": (
+        call(revision="v9"),
+        "FileNotFoundError",
+        "RevisionNotFoundError",
+        "'google/bit-50' has no revision 'v9' on {hub}. Pass an existing branch, a tag or a full commit hash as "
+        "`revision`.",
+    ),
+    "a token that is demanded and absent": (
+        call(token=True),
+        "OSError",
+        "LocalTokenNotFoundError",
+        "Could not get config.json of 'google/bit-50' from {hub} into the cache {cache}: Token is required "
+        "(`token=True`), but no token found.",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def online_errors(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("online")
+    with LoopbackHub(REPOSITORIES, private={"someone/private": "hf_right"}, gated=["someone/gated"]) as server:
+        answers = ask(server, tmp_path, *(row[0] for row in ONLINE_ERRORS.values()))
+    assert downloads_below(tmp_path / "hub") == []
+    return dict(zip(ONLINE_ERRORS, answers, strict=True)), {"hub": server.url, "cache": tmp_path / "hub"}
+
+
+@pytest.mark.parametrize("case", ONLINE_ERRORS)
+def test_a_refusal_of_the_hub_is_told_in_a_sentence(online_errors, case):
+    answers, places = online_errors
+    _, error, cause, text = ONLINE_ERRORS[case]
+    assert (answers[case]["error"], answers[case]["cause"]) == (error, cause)
+    assert answers[case]["text"].startswith(text.format(**places))
+
+
+FAULTS = {
+    SERVER_ERROR: (
+        "OSError",
+        "{hub} answered config.json of 'google/bit-50' with status 500, and the cache {cache} does not have it. Try "
+        "again later. The answer was: Server error",
+    ),
+    BAD_TOKEN: (
+        "PermissionError",
+        "{hub} refused config.json of 'google/bit-50' with status 401. The token may be wrong, expired or without the "
+        "right to read it: log in with `hf auth login` or pass `token=`. The answer was: ",
+    ),
+    HANG_UP: (
+        "ConnectionError",
+        "The connection to {hub} for config.json of 'google/bit-50' failed (Server disconnected without sending a "
+        "response.), and the cache {cache} does not have it",
+    ),
+    NOT_A_HUB: (
+        "OSError",
+        "Could not get config.json of 'google/bit-50' from {hub} into the cache {cache}: Response from ",
+    ),
+    SHORT: (
+        "OSError",
+        "Could not get config.json of 'google/bit-50' from {hub} into the cache {cache}: Consistency check failed: "
+        "file should be of size 21 but has size 10",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_hub_gives_an_error_and_leaves_nothing_behind(tmp_path, fault):
+    with LoopbackHub(REPOSITORIES, fault=fault) as server:
+        (answer,) = ask(server, tmp_path, call())
+        if fault in (SERVER_ERROR, HANG_UP):
+            assert server.requests == [f"HEAD /{ID}/resolve/main/config.json"]  # one question, no retry
+        error, text = FAULTS[fault]
+        assert answer["error"] == error
+        assert answer["text"].startswith(text.format(hub=server.url, cache=tmp_path / "hub"))
+        assert downloads_below(tmp_path / "hub") == []
+        server.fault = None
+        (mended,) = ask(server, tmp_path, call())
+    assert Path(mended["path"]).read_bytes() == CONFIG
+
+
+def test_a_download_that_breaks_off_is_an_error_and_neither_half_a_file_nor_the_old_one(tmp_path):
+    old = make_cache(tmp_path / "hub", ID, {"config.json": b"{}"}, commit="0" * 40)
+    with LoopbackHub(REPOSITORIES, fault=CUT) as server:
+        (answer,) = ask(server, tmp_path, call())
+        assert answer["error"] == "ConnectionError"
+        assert answer["text"].startswith(
+            f"The connection to {server.url} for config.json of 'google/bit-50' failed (peer closed connection without "
+            "sending complete message body"
+        )
+        assert downloads_below(tmp_path / "hub") == [old / "config.json"]
+        server.fault = None
+        (mended,) = ask(server, tmp_path, call())
+    assert Path(mended["path"]).read_bytes() == CONFIG
+
+
+def test_a_transfer_that_hf_xet_gives_up_is_told_like_any_other(tmp_path, monkeypatch):
+    # hf_xet tries for minutes before it raises this, so here it is only said to have tried.
+    def give_up(*_, **__):
+        raise RuntimeError("Task error: File reconstruction error")
+
+    monkeypatch.setattr("keras_bit.hub._ask_once", lambda *_: None)
+    monkeypatch.setattr("keras_bit.hub.hf_hub_download", give_up)
+    with pytest.raises(OSError, match=r"^Could not get config\.json of 'google/bit-50' .*: Task error: File") as e:
+        find_file(ID, ("config.json",), cache_dir=tmp_path)
+    assert isinstance(e.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("fault", [SERVER_ERROR, BAD_TOKEN, HANG_UP, NOT_A_HUB])
+def test_a_faulty_hub_does_not_stand_before_the_cache(tmp_path, fault):
+    snapshot = make_cache(tmp_path / "hub", ID, {"config.json": CONFIG})
+    with LoopbackHub(REPOSITORIES, fault=fault) as server:
+        assert ask(server, tmp_path, call()) == [{"path": str(snapshot / "config.json")}]
+
+
+# No network
+
+
+def test_what_is_cached_needs_no_network(tmp_path):
+    snapshot = make_cache(tmp_path / "hub", ID, {"config.json": CONFIG, "pytorch_model.bin": b"1"})
+    both = make_cache(tmp_path / "hub", "bare", {"model.safetensors": b"1", "pytorch_model.bin": b"2"})
+    elsewhere = make_cache(tmp_path / "other", ID, {"config.json": b"{}"}, revision="v1")
+    assert ask(
+        closed_url(),
+        tmp_path,
+        call(),
+        call(names=WEIGHTS),
+        call("bare", names=WEIGHTS),
+        call(revision=commit_of(ID)),
+        call(revision="v1", cache_dir=str(tmp_path / "other")),
+        call(revision="v1", cache_dir="~/other"),
+        HOME=str(tmp_path),
+    ) == [
+        {"path": str(snapshot / "config.json")},
+        {"path": str(snapshot / "pytorch_model.bin")},
+        {"path": str(both / "model.safetensors")},
+        {"path": str(snapshot / "config.json")},
+        {"path": str(elsewhere / "config.json")},
+        {"path": str(elsewhere / "config.json")},
+    ]
+
+
+def test_what_the_cache_knows_to_be_absent_needs_no_network(tmp_path):
+    make_cache(tmp_path / "hub", ID, {"config.json": CONFIG}, absent=PREPROCESSOR)
+    make_cache(tmp_path / "hub", "bare", {"config.json": CONFIG}, absent=PREPROCESSOR[:1])
+    calls = call(names=PREPROCESSOR), call("bare", names=PREPROCESSOR)
+    for answers in (ask(closed_url(), tmp_path, *calls), ask(closed_url(), tmp_path, *calls, HF_HUB_OFFLINE="1")):
+        assert answers[0] == {"path": None}
+        # Nothing is known of the second name: "there is none" would be a guess.
+        assert "preprocessor_config.json or processor_config.json of 'bare'" in answers[1]["text"]
+
+
+def test_no_network_and_not_cached_is_told_after_one_question(tmp_path):
+    make_cache(tmp_path / "hub", ID, {"config.json": CONFIG})
+    url = closed_url()
+    nothing, other_file, other_revision = ask(
+        url, tmp_path, call("google/bit-5o"), call(names=WEIGHTS), call(revision="v1")
+    )
+    assert (nothing["error"], nothing["cause"]) == ("ConnectionError", "ConnectError")
+    assert re.fullmatch(
+        rf"The connection to {url} for config\.json of 'google/bit-5o' failed \(.*Connection refused\), and the cache "
+        rf"{tmp_path / 'hub'} does not have it; nor is there a local file or directory 'google/bit-5o'\. Check the "
+        r"network, a proxy and HF_ENDPOINT\. To work offline, point `cache_dir` or HF_HUB_CACHE to a cache that has "
+        r"it; HF_HUB_OFFLINE=1 or `local_files_only=True` then saves asking the Hub\.",
+        nothing["text"],
+    )
+    wanted = "model.safetensors or model.safetensors.index.json or pytorch_model.bin of 'google/bit-50' failed ("
+    assert wanted in other_file["text"]
+    assert "config.json of 'google/bit-50' at revision 'v1' failed (" in other_revision["text"]
+
+
+def test_an_endpoint_that_is_no_url_is_named(tmp_path):
+    (answer,) = ask("hub.example", tmp_path, call())
+    assert answer["error"] == "ConnectionError"
+    assert answer["text"].startswith(
+        "The connection to hub.example for config.json of 'google/bit-50' failed (Request URL is missing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("forbidden", "arguments", "env"),
+    [("`local_files_only=True`", {"local_files_only": True}, {}), ("HF_HUB_OFFLINE=1", {}, {"HF_HUB_OFFLINE": "1"})],
+)
+def test_offline_and_not_cached_names_the_files_and_the_cache(tmp_path, forbidden, arguments, env):
+    with LoopbackHub(REPOSITORIES) as server:
+        here, there = ask(
+            server,
+            tmp_path,
+            call(names=WEIGHTS, **arguments),
+            call(revision="v1", cache_dir=str(tmp_path / "other"), **arguments),
+            **env,
+        )
+        assert server.requests == []
+    assert here["error"] == there["error"] == "FileNotFoundError"
+    assert here["text"] == (
+        f"The cache {tmp_path / 'hub'} does not have model.safetensors or model.safetensors.index.json or "
+        f"pytorch_model.bin of 'google/bit-50', and {forbidden} forbids asking the Hub; nor is there a local file or "
+        f"directory 'google/bit-50'. Download it once without {forbidden}, or point `cache_dir` or HF_HUB_CACHE to a "
+        "cache that has it."
+    )
+    assert there["text"].startswith(f"The cache {tmp_path / 'other'} does not have config.json of 'google/bit-50' at")
+
+
+# JSON
+
+
+def test_json_is_read(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"name": "Größe", "sizes": [1, 2.5]}', encoding="utf-8")
+    assert read_json(path) == {"name": "Größe", "sizes": [1, 2.5]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", " is not JSON: Expecting value: line 1 column 1"),
+        (b'{"a": 1', " is not JSON: Expecting ',' delimiter"),
+        (b"[" * 100_000, " is not JSON: "),
+        (b'{"a": ' + b"1" * 5000 + b"}", " is not JSON: "),
+        ("{}".encode("utf-8-sig"), " is not JSON: Unexpected UTF-8 BOM"),
+        ('{"a": "ö"}'.encode("latin-1"), " is not UTF-8 text, which JSON must be: "),
+        ("{}".encode("utf-16"), " is not UTF-8 text, which JSON must be: "),
+        (b"[1]", " must hold a JSON object, {...}, but holds a list"),
+        (b"null", " must hold a JSON object, {...}, but holds a NoneType"),
+    ],
+)
+def test_what_is_not_a_json_object_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}{message}")):
+        read_json(path)
+
+
+def test_a_json_file_that_is_absent_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.json"):
+        read_json(tmp_path / "nothing.json")
