@@ -1,8 +1,8 @@
 """Converts a PyTorch BiT checkpoint to Keras, and writes it only if its numbers are the reference's.
 
-    python -m convert SOURCE --out DIR                           compares with transformers itself, on photographs
-    python -m convert SOURCE --out DIR --reference GOLDEN.npz    compares with a stored file, where torch is not installed
-    python -m convert SOURCE --write-golden GOLDEN.npz           makes such a file (takes torch and transformers)
+    python -m convert SOURCE --out DIR                          compares with transformers itself, on photographs
+    python -m convert SOURCE --out DIR --reference GOLDEN.npz   compares with a stored file; takes no torch
+    python -m convert SOURCE --write-golden GOLDEN.npz          makes such a file; takes torch and transformers
 
 SOURCE is a Hub id such as google/bit-50, or a directory or file in transformers' layout. What is compared is what was
 written, read back: the embedding, every stage, the pooled features and the logits. Exit codes: 0 all equal and
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.write_golden is not None:
             goldens.write(options.write_golden, options.source, **hub)
-            console.print(f"wrote {options.write_golden}")
+            console.print(f"wrote {options.write_golden}", soft_wrap=True)
         if options.out is None:
             return 0
         rows = convert(options.source, options.out, options.reference, options.images, hub, console)
@@ -65,17 +65,17 @@ def convert(
     """
     if out.exists():
         raise FileExistsError(f"`--out` {out} exists already. Name another directory, or remove it first.")
-    console.print(f"reading {source}")
+    console.print(f"reading {source}", soft_wrap=True)
     model = from_pretrained(source, **hub)
     processor = BitImageProcessor.from_pretrained(source, **hub)
     if golden is None:
         files = photographs.find(images)
         batches = [processor(file) for file in files]
-        console.print(f"running transformers on {len(files)} photographs: {', '.join(file.name for file in files)}")
+        console.print(f"running transformers on {len(files)} photographs: {', '.join(file.name for file in files)}", soft_wrap=True)
         theirs, versions = reference.outputs(source, batches, **hub), reference.versions()
     else:
         batches, theirs, versions = goldens.read(golden)
-        console.print(f"comparing with {golden} ({len(batches)} generated pictures)")
+        console.print(f"comparing with {golden} ({len(batches)} generated pictures)", soft_wrap=True)
 
     beside = out.with_name(out.name + ".partial")
     shutil.rmtree(beside, ignore_errors=True)
@@ -90,9 +90,9 @@ def convert(
         console.print(parity.table(rows, f"keras_bit beside {made_by}"))
         if all(row.passed for row in rows):
             os.replace(beside, out)
-            console.print(f"wrote {out / MODEL_NAME}, config.json and preprocessor_config.json")
+            console.print(f"wrote {out / MODEL_NAME}, config.json and preprocessor_config.json", soft_wrap=True)
         else:
-            console.print("[bold red]the numbers differ: nothing was written[/]")
+            console.print("[bold red]the numbers differ: nothing was written[/]", soft_wrap=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return rows
@@ -108,7 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     target.add_argument("--write-golden", type=Path, metavar="FILE", help="golden file of SOURCE, made by transformers")
     parser.add_argument("--reference", type=Path, metavar="GOLDEN.npz", help="compare with this file, without torch")
     parser.add_argument(
-        "--images", type=Path, nargs="+", default=[], metavar="PATH", help="photographs or folders of them to compare on"
+        "--images",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="photographs or folders of them to compare on",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
     parser.add_argument("--cache-dir", help="cache of huggingface_hub")

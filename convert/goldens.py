@@ -15,7 +15,7 @@ SEED = 20190511
 
 
 def generated_pictures() -> list[np.ndarray]:
-    """Batches of one picture, uint8 [0, 255], `(1, height, width, 3)`: soft shapes with noise, no two channels alike."""
+    """Batches of one picture, uint8 [0, 255], `(1, height, width, 3)`: waves with noise, no two channels alike."""
     generator = np.random.default_rng(SEED)
     pictures = []
     for height, width in SIZES:
@@ -65,7 +65,9 @@ def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dic
     except (OSError, ValueError, KeyError, EOFError) as error:
         if isinstance(error, FileNotFoundError):
             raise
-        raise ValueError(f"{path} is no golden file (python -m convert SOURCE --write-golden FILE makes one)") from error
+        raise ValueError(
+            f"{path} is no golden file (python -m convert SOURCE --write-golden FILE makes one)"
+        ) from error
     if not batches:
         raise ValueError(f"{path} is no golden file: it holds no pictures.")
     return batches, results, versions

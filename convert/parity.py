@@ -31,7 +31,7 @@ def outputs(model: BiTModel, batches: Sequence[np.ndarray]) -> list[dict[str, np
     named = {"embedding" if stage == "stem" else stage: tensor for stage, tensor in stage_outputs(model).items()}
     named["pooled"] = model.get_layer("avg_pool").output
     named["logits"] = model.output
-    probe = keras.Model(model.inputs, named)
+    probe = keras.Model(model.input, named)
     return [
         {name: keras.ops.convert_to_numpy(values) for name, values in probe(batch, training=False).items()}
         for batch in batches

@@ -37,13 +37,12 @@ def classify(options: argparse.Namespace) -> int:
     known = model.config.has_named_labels or model.config.num_labels != 1000
     labels = model.config.id2label if known else None
 
-    results: list[dict[str, Any]] = []
-    for names, batch in _batches(options.images, processor, results):
+    results: list[dict[str, Any]] = [{"file": name} for name in options.images]
+    for places, batch in _batches(results, processor):
         scores = model.predict_on_batch(batch)
-        for name, found in zip(names, keras_bit.decode_predictions(scores, options.top, labels=labels), strict=True):
+        for place, found in zip(places, keras_bit.decode_predictions(scores, options.top, labels=labels), strict=True):
             predictions = [{"id": key, "label": label, "score": score} for key, label, score in found]
-            results.append({"file": name, "predictions": predictions})
-    results.sort(key=lambda result: options.images.index(result["file"]))
+            results[place]["predictions"] = predictions
 
     if options.json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
@@ -83,26 +82,27 @@ def info(options: argparse.Namespace) -> int:
     return 0
 
 
-def _batches(images: Sequence[str], processor: Any, results: list[dict[str, Any]]) -> Iterator[tuple[list[str], Any]]:
-    """Preprocessed pictures of one size, with their names; what cannot be read goes to `results` as an error."""
+def _batches(results: list[dict[str, Any]], processor: Any) -> Iterator[tuple[list[int], Any]]:
+    """Preprocessed pictures of one size, with their places in `results`; what cannot be read gets an `error` there."""
     import numpy as np
     from tqdm import tqdm
 
-    names: list[str] = []
+    places: list[int] = []
     waiting: list[Any] = []
-    for name in tqdm(images, desc="classify", unit="picture", delay=2, leave=False):
+    for place, result in enumerate(tqdm(results, desc="classify", unit="picture", delay=2, leave=False)):
         try:
-            pixels = processor(_upright(Path(name)))
+            pixels = processor(_upright(Path(result["file"])))
         except (OSError, ValueError) as error:
-            results.append({"file": name, "error": str(error)})
+            message = str(error)
+            result["error"] = message if result["file"] in message else f"{result['file']}: {message}"
             continue
         if waiting and (len(waiting) == BATCH_SIZE or waiting[0].shape != pixels.shape):
-            yield names, np.concatenate(waiting)
-            names, waiting = [], []
-        names.append(name)
+            yield places, np.concatenate(waiting)
+            places, waiting = [], []
+        places.append(place)
         waiting.append(pixels)
     if waiting:
-        yield names, np.concatenate(waiting)
+        yield places, np.concatenate(waiting)
 
 
 def _upright(path: Path) -> Image.Image:
@@ -126,7 +126,7 @@ def _print_predictions(results: Sequence[dict[str, Any]]) -> None:
     for result in results:
         for rank, prediction in enumerate(result.get("predictions", ())):
             name = "" if rank else result["file"]
-            table.add_row(name, prediction["label"], f"{prediction['score']:.4f}", end_section=False)
+            table.add_row(name, prediction["label"], f"{prediction['score']:.4f}")
         table.add_section()
     if table.row_count:
         Console().print(table)

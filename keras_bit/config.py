@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,12 @@ class BitConfig:
         output_stride: 8, 16 or 32 input pixels per output pixel; below 32 the later stages dilate instead of striding.
         width_factor: multiplies every width, stem and head included. transformers widens the stages only and crashes;
             this is the meaning of timm and of Google's code.
-        out_features, out_indices: stages that `BitBackbone` returns, by name or by index (0 is the stem).
+        out_features, out_indices: stages that `BitBackbone` returns, by name or by index (0 is the stem), in the
+            network's order; where both are given they name the same stages.
         num_labels: number of classes; `None` takes the length of `id2label`, or 1000.
         id2label: class index to label; `None` gives `LABEL_0`, `LABEL_1` ... as in transformers.
-        label2id: the inverse of `id2label`.
+        label2id: the inverse of `id2label`, which is also the default; without `id2label` it is ignored, as in
+            transformers.
         problem_type: `None` or one of transformers' `single_label_classification`, `multi_label_classification`,
             `regression`; decides the activation of the head.
 
@@ -76,7 +79,11 @@ class BitConfig:
     def __post_init__(self) -> None:
         for name in ("hidden_sizes", "depths", "out_features", "out_indices"):
             value = getattr(self, name)
-            object.__setattr__(self, name, None if value is None else tuple(value))
+            if value is None and name.startswith("out_"):
+                continue
+            if isinstance(value, str) or not isinstance(value, Sequence):
+                raise ValueError(f"`{name}` must be a list or a tuple with one entry per stage, got {value!r}.")
+            object.__setattr__(self, name, tuple(value))
         if isinstance(self.global_padding, str):
             object.__setattr__(self, "global_padding", self.global_padding.upper())
         self._check_architecture()
@@ -176,9 +183,12 @@ class BitConfig:
         """Writes `config.json` into `directory`, which is made if need be; a reader never sees half of it."""
         path = Path(directory) / CONFIG_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(path.name + ".partial")
-        beside.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            beside.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
     def _check_architecture(self) -> None:
         for name in ("num_channels", "embedding_size", "num_groups", "width_factor"):
@@ -203,8 +213,10 @@ class BitConfig:
             )
         _check_choice("global_padding", self.global_padding, (None, "SAME"))
         _check_choice("problem_type", self.problem_type, (None, *PROBLEM_TYPES))
-        if not 0.0 <= self.drop_path_rate < 1.0:
-            raise ValueError(f"`drop_path_rate` must be at least 0 and below 1, got {self.drop_path_rate}.")
+        _check_choice("embedding_dynamic_padding", self.embedding_dynamic_padding, (True, False))
+        rate = self.drop_path_rate
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
+            raise ValueError(f"`drop_path_rate` must be a number of at least 0 and below 1, got {rate!r}.")
         for width in (self.stem_width, *self.stage_widths, *map(block_width, self.stage_widths)):
             if width % self.num_groups:
                 raise ValueError(
@@ -212,17 +224,34 @@ class BitConfig:
                     f"`width_factor` (stem {self.stem_width}, stages {self.stage_widths}) and a quarter of every "
                     "stage's must be a multiple of it."
                 )
+        self._check_outputs()
+
+    def _check_outputs(self) -> None:
+        names = self.stage_names
         for feature in self.out_features or ():
-            _check_choice("out_features", feature, self.stage_names)
+            _check_choice("out_features", feature, names)
         for index in self.out_indices or ():
-            if not -len(self.stage_names) <= index < len(self.stage_names):
+            if isinstance(index, bool) or not isinstance(index, int) or not -len(names) <= index < len(names):
                 raise ValueError(
-                    f"`out_indices` must lie between {-len(self.stage_names)} and {len(self.stage_names) - 1} "
-                    f"(0 is the stem), got {index}."
+                    f"`out_indices` must be whole numbers between {-len(names)} and {len(names) - 1} (0 is the stem), "
+                    f"got {index!r}."
                 )
+        positions = [names.index(feature) for feature in self.out_features or ()]
+        indices = [index % len(names) for index in self.out_indices or ()]
+        for argument, values in (("out_features", positions), ("out_indices", indices)):
+            if values != sorted(set(values)):
+                raise ValueError(
+                    f"`{argument}` must name each stage once and in the network's order {names}, got "
+                    f"{getattr(self, argument)}."
+                )
+        if self.out_features is not None and self.out_indices is not None and positions != indices:
+            raise ValueError(
+                f"`out_features` {self.out_features} and `out_indices` {self.out_indices} must name the same stages. "
+                "Give only one of them."
+            )
 
     def _complete_labels(self) -> None:
-        id2label = None if self.id2label is None else {int(index): str(name) for index, name in self.id2label.items()}
+        id2label = None if self.id2label is None else _read_id2label(self.id2label)
         num_labels = self.num_labels
         if num_labels is None:
             num_labels = 1000 if id2label is None else len(id2label)
@@ -235,12 +264,13 @@ class BitConfig:
                 f"`id2label` must name every class from 0 to {num_labels - 1} (`num_labels` is {num_labels}), got "
                 f"{len(id2label)} labels for {_some(sorted(id2label))}."
             )
+        if self.id2label is None or self.label2id is None:
+            label2id = {id2label[index]: index for index in range(num_labels)}
+        else:
+            label2id = _read_label2id(self.label2id)
         object.__setattr__(self, "num_labels", num_labels)
         object.__setattr__(self, "id2label", {index: id2label[index] for index in range(num_labels)})
-        if self.label2id is None:
-            object.__setattr__(self, "label2id", {label: index for index, label in self.id2label.items()})
-        else:
-            object.__setattr__(self, "label2id", {str(label): int(index) for label, index in self.label2id.items()})
+        object.__setattr__(self, "label2id", label2id)
 
 
 def block_width(stage_width: int) -> int:
@@ -250,6 +280,25 @@ def block_width(stage_width: int) -> int:
 
 def _generic_labels(num_labels: int) -> dict[int, str]:
     return {index: f"LABEL_{index}" for index in range(num_labels)}
+
+
+def _read_id2label(id2label: Any) -> dict[int, str]:
+    # The keys are strings in JSON and numbers in Python.
+    try:
+        return {int(index): str(label) for index, label in id2label.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'`id2label` must map class indices to labels, such as {{0: "cat", 1: "dog"}}, got {id2label!r}.'
+        ) from error
+
+
+def _read_label2id(label2id: Any) -> dict[str, int]:
+    try:
+        return {str(label): int(index) for label, index in label2id.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'`label2id` must map labels to class indices, such as {{"cat": 0, "dog": 1}}, got {label2id!r}.'
+        ) from error
 
 
 def _some(indices: list[int]) -> str:
@@ -262,5 +311,6 @@ def _check_positive(name: str, value: Any) -> None:
 
 
 def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
+    # With its type: 32.0 and 1 equal 32 and True, but transformers refuses them in a config.json.
+    if not any(isinstance(value, type(choice)) and value == choice for choice in allowed):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}.")

@@ -120,7 +120,7 @@ class GroupNormalization(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if groups < 1:
+        if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
             raise ValueError(f"`groups` must be a positive whole number, got {groups!r}.")
         self.groups = groups
         self.epsilon = epsilon

@@ -4,6 +4,7 @@ Stages count from 1 and blocks from 0; a layer's name is its address (`stage1_bl
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,9 +17,16 @@ from keras_bit.layers import GroupNormalization, StdConv2D
 MIN_SIZE = 32  # px; smaller pictures leave less than one pixel at the last stage
 POOLINGS = (None, "avg", "max")
 
-# transformers' initialisation: Kaiming normal over the fan out for convolutions, nn.Linear's own for the head.
-KERNEL_INITIALIZER = keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
-HEAD_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
+
+# transformers' initialisation. Each layer needs an object of its own: one draws the same numbers every time it is called.
+def kernel_initializer() -> keras.initializers.Initializer:
+    """Of the convolutions: Kaiming normal over the fan out."""
+    return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+
+
+def head_initializer() -> keras.initializers.Initializer:
+    """Of the head: `torch.nn.Linear`'s own."""
+    return keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
 
 
 @keras.saving.register_keras_serializable(package="keras_bit")
@@ -42,11 +50,9 @@ class PixelValues(layers.Layer):
         self.bit_config = BitConfig.from_dict(config)
 
     def call(self, inputs: Any) -> Any:
+        # Without `compute_output_shape` Keras comes through here for symbolic inputs, too.
         check_input_shape(inputs.shape[1:], self.bit_config.num_channels, "pixel_values")
         return inputs
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "config": self.bit_config.to_dict()}
@@ -120,11 +126,15 @@ def build(
         shape = (None, None, config.num_channels) if input_shape is None else tuple(input_shape)
         pixel_values = keras.Input(shape=shape, name="pixel_values")
     elif isinstance(input_tensor, keras.KerasTensor):
+        check_input_shape(tuple(input_tensor.shape[1:]), config.num_channels, "input_tensor")
         pixel_values = input_tensor
     else:
-        pixel_values = keras.Input(tensor=input_tensor, name="pixel_values")
+        raise ValueError(
+            "`input_tensor` must be a symbolic Keras tensor, as `keras.Input` and layers called on it give, got "
+            f"{type(input_tensor).__name__}. Call the model on values instead."
+        )
 
-    graph = _Graph(config, KERNEL_INITIALIZER if initialize else keras.initializers.Zeros())
+    graph = _Graph(config, kernel_initializer if initialize else keras.initializers.Zeros)
     x = PixelValues(config.to_dict(), name="checked_pixel_values")(pixel_values)
     x = graph.stem(x)
     for stage in range(1, len(config.depths) + 1):
@@ -138,7 +148,7 @@ def build(
             x = layers.Dense(
                 config.num_labels,
                 activation=_head_activation(config, classifier_activation),
-                kernel_initializer=HEAD_INITIALIZER if initialize else "zeros",
+                kernel_initializer=head_initializer() if initialize else "zeros",
                 name="predictions",
             )(x)
     elif pooling == "avg":
@@ -146,17 +156,17 @@ def build(
     elif pooling == "max":
         x = layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
 
-    inputs = pixel_values if input_tensor is None else keras.utils.get_source_inputs(pixel_values)
-    model = BiTModel(inputs, x, name=name)
+    sources = [pixel_values] if input_tensor is None else keras.utils.get_source_inputs(pixel_values)
+    model = BiTModel(sources[0] if len(sources) == 1 else sources, x, name=name)
     if not initialize:
         _name_training_initializers(model)
     return model
 
 
 def stage_outputs(model: BiTModel) -> dict[str, Any]:
-    """The symbolic feature maps `stem` (after its pool), `stage1` ... (before the final norm), as transformers has them.
+    """The symbolic maps `stem` (after its pool), `stage1` ... (before the final norm): transformers' `hidden_states`.
 
-    `keras.Model(model.inputs, stage_outputs(model))` computes them.
+    `keras.Model(model.input, stage_outputs(model))` computes them.
     """
     last = "add" if model.config.layer_type == "preactivation" else "out"
     outputs = {"stem": model.get_layer("stem_pool").output}
@@ -168,7 +178,7 @@ def stage_outputs(model: BiTModel) -> dict[str, Any]:
 class _Graph:
     """Adds layers to the functional graph. Holds what every part of it needs, nothing that changes but the dilation."""
 
-    def __init__(self, config: BitConfig, kernel_initializer: Any) -> None:
+    def __init__(self, config: BitConfig, kernel_initializer: Callable[[], keras.initializers.Initializer]) -> None:
         self.config = config
         self.kernel_initializer = kernel_initializer
         rates = np.linspace(0.0, config.drop_path_rate, sum(config.depths))
@@ -251,7 +261,7 @@ class _Graph:
             strides=strides,
             padding=padding,
             dilation_rate=dilation_rate,
-            kernel_initializer=self.kernel_initializer,
+            kernel_initializer=self.kernel_initializer(),
             data_format="channels_last",
             name=name,
         )(x)
@@ -305,6 +315,6 @@ def _name_training_initializers(model: BiTModel) -> None:
     """Gives layers that were built with zeros the initialiser that a clone or a saved copy of them should have."""
     for layer in model.layers:
         if isinstance(layer, StdConv2D):
-            layer.kernel_initializer = KERNEL_INITIALIZER
+            layer.kernel_initializer = kernel_initializer()
         elif isinstance(layer, layers.Dense):
-            layer.kernel_initializer = HEAD_INITIALIZER
+            layer.kernel_initializer = head_initializer()

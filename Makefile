@@ -1,0 +1,45 @@
+# make demo   sets up .venv and runs the main job on the small checkpoint in this repository (about a minute)
+# make test   sets up .venv, checks style and runs the tests (some minutes; with torch and transformers also the live parity)
+#
+# Options: WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
+# PYTHON=python3.11.
+
+PYTHON ?= python3
+TINY := tests/checkpoints/bit-tiny-cifar10
+WEIGHTS ?= $(TINY)
+PHOTOS ?=
+
+BIN := .venv/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+ifeq ($(WEIGHTS),$(TINY))
+SETUP := .venv/installed
+REFERENCE := --reference $(TINY)/golden.npz
+else
+# Other weights have no golden file here: the reference itself is run.
+SETUP := .venv/installed-reference
+REFERENCE :=
+test: export KERAS_BIT_TEST_WEIGHTS := $(WEIGHTS)
+endif
+
+.PHONY: demo test clean
+
+demo: $(SETUP)
+	$(BIN)/python -m convert.demo $(WEIGHTS) $(PHOTOS) $(REFERENCE)
+
+test: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]'
+	touch $@
+
+.venv/installed-reference: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo,reference]'
+	touch $@
+
+clean:
+	rm -rf .venv out build dist *.egg-info

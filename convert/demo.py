@@ -1,0 +1,139 @@
+"""The main job from end to end, with the time of each step: `make demo`.
+
+A PyTorch checkpoint is converted and its numbers are proven, photographs are classified, and the model is exported as
+a SavedModel that a process without Keras loads and runs. Without photographs named it takes those in scikit-image's
+wheel.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from convert import parity, photographs
+from convert.__main__ import MODEL_NAME, convert
+from keras_bit import BitImageProcessor, decode_predictions, from_pretrained
+
+RUN_WITHOUT_KERAS = Path(__file__).with_name("run_saved_model.py")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    console = Console()
+    try:
+        return demo(options.source, options.images, options.reference, options.out, console)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+
+
+def demo(source: str, images: Sequence[Path], golden: Path | None, out: Path, console: Console) -> int:
+    """Runs every step and prints the summary; the arguments are those of the command."""
+    files = photographs.find(images)
+    shutil.rmtree(out, ignore_errors=True)
+    steps: list[tuple[str, str, float]] = []
+
+    with _timed(steps, "convert and prove") as result:
+        rows = convert(source, out / "keras", golden, files, {}, console)
+        worst = max(row.relative for row in rows)
+        result.append(
+            f"{len(rows)} outputs compared, largest relative difference {worst:.1e} (limit {parity.LIMIT:.0e})"
+        )
+    if not all(row.passed for row in rows):
+        return 1
+
+    with _timed(steps, "load the Keras model") as result:
+        model = from_pretrained(out / "keras" / MODEL_NAME)
+        processor = BitImageProcessor.from_pretrained(out / "keras")
+        result.append(
+            f"{model.count_params():,} parameters, {(out / 'keras' / MODEL_NAME).stat().st_size / 1e6:.1f} MB"
+        )
+
+    with _timed(steps, "classify photographs") as result:
+        pictures = processor(files)
+        scores = model.predict(pictures, verbose=0)
+        result.append(f"{len(files)} photographs at {pictures.shape[1]}x{pictures.shape[2]} px")
+    # A checkpoint whose config names no labels and has ImageNet's number of classes is an ImageNet one.
+    known = model.config.has_named_labels or model.config.num_labels != 1000
+    console.print(_predictions(files, scores, dict(model.config.id2label) if known else None))
+
+    with _timed(steps, "export a SavedModel") as result:
+        saved_model = out / "saved_model" / "1"
+        model.export(saved_model, format="tf_saved_model", verbose=False)
+        size = sum(file.stat().st_size for file in saved_model.rglob("*") if file.is_file())
+        result.append(f"{saved_model}, {size / 1e6:.1f} MB")
+
+    with _timed(steps, "run it without Keras") as result:
+        difference = _difference_without_keras(saved_model, pictures, scores, out)
+        result.append(f"TensorFlow alone, in its own process: largest difference {difference:.1e}")
+
+    console.print(_summary(steps))
+    if not difference <= parity.LIMIT:
+        print(f"demo: the SavedModel differs from the model by {difference:.1e}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def _timed(steps: list[tuple[str, str, float]], name: str) -> Iterator[list[str]]:
+    result: list[str] = []
+    started = time.perf_counter()
+    yield result
+    steps.append((name, " ".join(result), time.perf_counter() - started))
+
+
+def _difference_without_keras(saved_model: Path, pictures: np.ndarray, scores: np.ndarray, out: Path) -> float:
+    """Runs the SavedModel in a new process that never imports Keras; the largest difference to `scores`."""
+    np.save(out / "pixel_values.npy", pictures)
+    command = [sys.executable, str(RUN_WITHOUT_KERAS), str(saved_model), str(out / "pixel_values.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"})
+    if done.returncode:
+        raise ValueError(f"the SavedModel does not run: {done.stderr.strip().splitlines()[-1]}")
+    return float(np.abs(np.array(json.loads(done.stdout)) - scores).max())
+
+
+def _predictions(files: Sequence[Path], scores: np.ndarray, labels: dict[int, str] | None) -> Table:
+    table = Table(title="what the Keras model sees", title_justify="left")
+    table.add_column("photograph")
+    for place in ("first", "second", "third"):
+        table.add_column(place)
+    for file, found in zip(files, decode_predictions(scores, 3, labels=labels), strict=True):
+        table.add_row(file.name, *(f"{label} {score:.2f}" for _, label, score in found))
+    return table
+
+
+def _summary(steps: Sequence[tuple[str, str, float]]) -> Table:
+    table = Table(title="what was done", title_justify="left")
+    table.add_column("step", no_wrap=True)
+    table.add_column("result")
+    table.add_column("seconds", justify="right")
+    for name, result, seconds in steps:
+        table.add_row(name, result, f"{seconds:.1f}")
+    table.add_section()
+    table.add_row("all of it", "", f"{sum(seconds for _, _, seconds in steps):.1f}")
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m convert.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SOURCE", help="Hub id or directory of a PyTorch checkpoint")
+    parser.add_argument("images", nargs="*", type=Path, metavar="PHOTOGRAPHS", help="files, or a folder of them")
+    parser.add_argument("--reference", type=Path, metavar="GOLDEN.npz", help="compare with this file, without torch")
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="replaced (default: out)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

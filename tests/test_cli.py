@@ -1,0 +1,160 @@
+"""The commands, run as a person runs them: output, exit codes, and what happens to files that cannot be read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_bit import BitImageProcessor, cli, from_pretrained
+
+TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[str]:
+    generator = np.random.default_rng(0)
+    paths = []
+    for name, shape in (("wide.png", (80, 120, 3)), ("high.jpg", (150, 70, 3)), ("grey.png", (64, 64))):
+        path = tmp_path / name
+        Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)).save(path)
+        paths.append(str(path))
+    return paths
+
+
+def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_classify_prints_a_table_with_every_picture(capsys, pictures):
+    code, out, _ = run(capsys, "classify", *pictures, "--weights", str(TINY), "--top", "2")
+    assert code == 0
+    labels = from_pretrained(TINY).config.id2label.values()
+    assert sum(any(f" {label} " in line for label in labels) for line in out.splitlines()) == 6
+    assert all(Path(picture).name in out.replace("\n", "") for picture in pictures)
+
+
+def test_classify_as_json_says_what_the_model_says(capsys, pictures):
+    code, out, _ = run(capsys, "classify", *pictures, "--weights", str(TINY), "--json")
+    assert code == 0
+    results = json.loads(out)
+    assert [result["file"] for result in results] == pictures
+    model, processor = from_pretrained(TINY), BitImageProcessor.from_pretrained(TINY)
+    for picture, result in zip(pictures, results, strict=True):
+        scores = np.asarray(model(processor(picture)))[0]
+        assert [int(found["id"]) for found in result["predictions"]] == np.argsort(-scores)[:5].tolist()
+        found = [prediction["score"] for prediction in result["predictions"]]
+        np.testing.assert_allclose(found, np.sort(scores)[::-1][:5], atol=1e-6)  # the graph sums in another order
+        assert result["predictions"][0]["label"] == model.config.id2label[int(scores.argmax())]
+
+
+def test_unreadable_files_get_a_line_each_and_the_others_are_classified(capsys, pictures, tmp_path):
+    text = tmp_path / "text.jpg"
+    text.write_text("not a picture")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(Path(pictures[1]).read_bytes()[:300])
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.zeros((40, 40), np.uint16)).save(deep)
+    bad = [str(text), str(broken), str(empty), str(deep), str(tmp_path / "missing.png"), str(tmp_path)]
+    code, out, err = run(capsys, "classify", bad[0], pictures[0], *bad[1:], "--weights", str(TINY), "--json")
+    assert code == 1
+    results = json.loads(out)
+    assert [("error" in result) for result in results] == [True, False, True, True, True, True, True]
+    lines = err.strip().splitlines()
+    assert len(lines) == len(bad)
+    for path, line in zip(bad, lines, strict=True):
+        assert line.startswith("keras-bit classify: ")
+        assert path in line
+    for words, line in zip(
+        ("cannot be read as a picture", "cannot be", "cannot be read", "16", "does not exist", "is a directory"),
+        lines,
+        strict=True,
+    ):
+        assert words in line
+
+
+def test_classify_turns_a_picture_upright_first(capsys, tmp_path):
+    pixels = np.zeros((90, 60, 3), np.uint8)
+    pixels[:30] = (250, 40, 20)
+    upright, turned = tmp_path / "upright.png", tmp_path / "turned.png"
+    Image.fromarray(pixels).save(upright)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held on its side: rotate by 90 degrees clockwise to see it
+    Image.fromarray(np.rot90(pixels).copy()).save(turned, exif=exif)
+    _, out, _ = run(capsys, "classify", str(upright), str(turned), "--weights", str(TINY), "--json")
+    first, second = json.loads(out)
+    assert first["predictions"] == second["predictions"]
+
+
+def test_one_picture_named_twice_is_classified_twice(capsys, pictures):
+    _, out, _ = run(capsys, "classify", pictures[0], pictures[0], "--weights", str(TINY), "--json")
+    assert [result["file"] for result in json.loads(out)] == [pictures[0], pictures[0]]
+
+
+def test_more_pictures_than_a_batch_come_out_in_order(capsys, pictures):
+    many = pictures * 7
+    _, out, _ = run(capsys, "classify", *many, "--weights", str(TINY), "--json", "--top", "1")
+    results = json.loads(out)
+    assert [result["file"] for result in results] == many
+    assert all(result["predictions"] == results[index % 3]["predictions"] for index, result in enumerate(results))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("classify", "x.png", "--weights", "./nowhere"), "nowhere"),
+        (("info", "./nowhere"), "nowhere"),
+        (("info", "not a hub id!"), "`source`"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_one_line_and_exit_code_1(capsys, arguments, message):
+    code, out, err = run(capsys, *arguments)
+    assert code == 1
+    assert not out
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("classify",), ("classify", "x.png", "--top", "0"), ("info",), ("paint", "x.png")]
+)
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["classify", "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "Example: keras-bit classify" in out
+    assert "google/bit-50" in out
+
+
+def test_info_tells_what_the_files_hold(capsys):
+    code, out, _ = run(capsys, "info", str(TINY))
+    assert code == 0
+    parameters = from_pretrained(TINY).count_params()
+    size = (TINY / "model.safetensors").stat().st_size / 1e6
+    for words in (f"{parameters:,}", "64x64 px", "airplane", "10 (", "(2, 2, 2)", f"model.safetensors, {size:.1f} MB"):
+        assert words in out
+
+
+def test_a_model_that_shrinks_pictures_below_32_px_is_refused(capsys, pictures, tmp_path):
+    directory = tmp_path / "small"
+    directory.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (directory / file).write_bytes((TINY / file).read_bytes())
+    BitImageProcessor(size=16, crop_size=16).save_pretrained(directory)
+    code, _, err = run(capsys, "classify", pictures[0], "--weights", str(directory))
+    assert code == 1
+    assert "at least 32 px" in err
+    assert "16x16" in err
