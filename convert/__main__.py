@@ -71,7 +71,10 @@ def convert(
     if golden is None:
         files = photographs.find(images)
         batches = [processor(file) for file in files]
-        console.print(f"running transformers on {len(files)} photographs: {', '.join(file.name for file in files)}", soft_wrap=True)
+        console.print(
+            f"running transformers on {len(files)} photographs: {', '.join(file.name for file in files)}",
+            soft_wrap=True,
+        )
         theirs, versions = reference.outputs(source, batches, **hub), reference.versions()
     else:
         batches, theirs, versions = goldens.read(golden)

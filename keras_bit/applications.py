@@ -55,9 +55,9 @@ def BiT(  # noqa: N802 - keras.applications' way
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> BiTModel:
-    if not isinstance(config, BitConfig):
+    if config is None:
         raise ValueError(
-            f"`config` must be a BitConfig, got {type(config).__name__}. A checkpoint's own architecture is read by "
+            "`config` must be a BitConfig, got None. A checkpoint's own architecture is read by "
             "`from_pretrained(source)`."
         )
     graph = _graph(input_tensor, input_shape, pooling, classifier_activation, name)
@@ -130,7 +130,8 @@ def _application(title: str, summary: str, architecture: BitConfig, default_weig
     ) -> BiTModel:
         graph = _graph(input_tensor, input_shape, pooling, classifier_activation, name)
         if weights is None:
-            return _random(config or architecture, include_top=include_top, classes=classes, graph=graph)
+            config = architecture if config is None else config
+            return _random(config, include_top=include_top, classes=classes, graph=graph)
         hub = _hub(revision, cache_dir, token, local_files_only)
         named = (title, architecture)
         return _pretrained(weights, config, named, include_top=include_top, classes=classes, graph=graph, hub=hub)
@@ -152,6 +153,7 @@ BiT50 = _application(
 
 
 def _random(config: BitConfig, *, include_top: bool, classes: int | None, graph: dict[str, Any]) -> BiTModel:
+    _check_config(config)
     if include_top and classes is not None:
         config = config.with_num_labels(_checked_classes(classes))
     return network.build(config, include_top=include_top, initialize=True, **graph)
@@ -167,10 +169,17 @@ def _pretrained(
     graph: dict[str, Any],
     hub: dict[str, Any],
 ) -> BiTModel:
+    _check_config(config)
+    own = None
+    if config is None:
+        # Before the weights: those of another model are not worth downloading.
+        own = weight_files.find_config(source, **hub)
+        _refuse_other_architecture(source, own, named)
     checkpoint = weight_files.open_checkpoint(source, **hub)
-    config = config or checkpoint.config or _own_config(source, named, hub)
-    if named is not None:
-        _refuse_other_architecture(source, config, *named)
+    if config is None:
+        _refuse_other_architecture(source, checkpoint.config, named)
+        # Weights without a config.json are what the application's name says; from_pretrained has no name to go by.
+        config = own or checkpoint.config or (named[1] if named else BitConfig.from_pretrained(source, **hub))
     new_head = False
     if include_top:
         config, new_head = _fit_head(config, checkpoint, classes)
@@ -179,17 +188,17 @@ def _pretrained(
     return model
 
 
-def _own_config(source: str | Path, named: tuple[str, BitConfig] | None, hub: dict[str, Any]) -> BitConfig:
-    try:
-        return BitConfig.from_pretrained(source, **hub)
-    except FileNotFoundError:
-        # The weights are there and have no config.json; the application's name still says what they are.
-        if named is None:
-            raise
-        return named[1]
+def _check_config(config: BitConfig | None) -> None:
+    if config is not None and not isinstance(config, BitConfig):
+        raise ValueError(f"`config` must be a BitConfig, got {type(config).__name__}: {config!r}.")
 
 
-def _refuse_other_architecture(source: str | Path, config: BitConfig, title: str, architecture: BitConfig) -> None:
+def _refuse_other_architecture(
+    source: str | Path, config: BitConfig | None, named: tuple[str, BitConfig] | None
+) -> None:
+    if config is None or named is None:
+        return
+    title, architecture = named
     for field in ("depths", "hidden_sizes", "embedding_size", "width_factor", "layer_type"):
         expected, got = getattr(architecture, field), getattr(config, field)
         if got != expected:

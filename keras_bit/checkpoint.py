@@ -75,6 +75,13 @@ TRANSFORMERS = Layout(
     pytorch_axes=True,
 )
 
+# `BitModel` saved by itself: the names start one level lower, and there is no head.
+TRANSFORMERS_BASE = dataclasses.replace(
+    TRANSFORMERS,
+    title="transformers layout of a BitModel",
+    rules=tuple((pattern, template.removeprefix("bit.")) for pattern, template in TRANSFORMERS.rules),
+)
+
 # A Keras model's own names: nothing to translate.
 KERAS = Layout(
     title="Keras layout",

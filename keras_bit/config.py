@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import reprlib
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ class BitConfig:
             if value is None and name.startswith("out_"):
                 continue
             if isinstance(value, str) or not isinstance(value, Sequence):
-                raise ValueError(f"`{name}` must be a list or a tuple with one entry per stage, got {value!r}.")
+                raise ValueError(f"`{name}` must be a list or a tuple, got {value!r}.")
             object.__setattr__(self, name, tuple(value))
         if isinstance(self.global_padding, str):
             object.__setattr__(self, "global_padding", self.global_padding.upper())
@@ -288,7 +289,8 @@ def _read_id2label(id2label: Any) -> dict[int, str]:
         return {int(index): str(label) for index, label in id2label.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
-            f'`id2label` must map class indices to labels, such as {{0: "cat", 1: "dog"}}, got {id2label!r}.'
+            f'`id2label` must map class indices to labels, such as {{0: "cat", 1: "dog"}}, got '
+            f"{reprlib.repr(id2label)}."
         ) from error
 
 
@@ -297,7 +299,8 @@ def _read_label2id(label2id: Any) -> dict[str, int]:
         return {str(label): int(index) for label, index in label2id.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
-            f'`label2id` must map labels to class indices, such as {{"cat": 0, "dog": 1}}, got {label2id!r}.'
+            f'`label2id` must map labels to class indices, such as {{"cat": 0, "dog": 1}}, got '
+            f"{reprlib.repr(label2id)}."
         ) from error
 
 

@@ -86,6 +86,12 @@ class StdConv2D(keras.layers.Conv2D):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
+def _spatial_mean(x: Any) -> Any:
+    # One axis after the other: TensorFlow adds up the 50,176 pixels of a 224x224 map one by one, and is then off by
+    # ten times as much (2.5e-4 of the spread where the mean is 100 times that). It is no slower.
+    return ops.mean(ops.mean(x, axis=2, keepdims=True), axis=1, keepdims=True)
+
+
 @keras.saving.register_keras_serializable(package="keras_bit")
 class GroupNormalization(keras.layers.Layer):
     """Group normalization of channels-last feature maps with the activation that follows it.
@@ -144,8 +150,8 @@ class GroupNormalization(keras.layers.Layer):
         x = _widened(inputs)
         channels = inputs.shape[-1]
         grouped = (-1, 1, self.groups, channels // self.groups)
-        channel_mean = ops.mean(x, axis=(1, 2), keepdims=True)
-        channel_variance = ops.mean(ops.square(x - channel_mean), axis=(1, 2), keepdims=True)
+        channel_mean = _spatial_mean(x)
+        channel_variance = _spatial_mean(ops.square(x - channel_mean))
         # A group's variance is the mean of its channels' variances plus the variance of their means.
         channel_mean = ops.reshape(channel_mean, grouped)
         mean = ops.mean(channel_mean, axis=3, keepdims=True)

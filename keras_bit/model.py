@@ -18,7 +18,7 @@ MIN_SIZE = 32  # px; smaller pictures leave less than one pixel at the last stag
 POOLINGS = (None, "avg", "max")
 
 
-# transformers' initialisation. Each layer needs an object of its own: one draws the same numbers every time it is called.
+# transformers' initialisation. Each layer needs an object of its own: one object draws the same numbers on every call.
 def kernel_initializer() -> keras.initializers.Initializer:
     """Of the convolutions: Kaiming normal over the fan out."""
     return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")

@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.util
-import pickle
+import itertools
+import os
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ import safetensors
 from tqdm import tqdm
 
 from keras_bit import hub
-from keras_bit.checkpoint import KERAS, TRANSFORMERS, Layout
-from keras_bit.config import BitConfig
+from keras_bit.checkpoint import KERAS, TRANSFORMERS, TRANSFORMERS_BASE, Layout
+from keras_bit.config import CONFIG_NAME, BitConfig
 
 # In the order in which they are looked for.
 WEIGHT_NAMES = (
@@ -56,8 +58,11 @@ class Checkpoint:
     def head_classes(self) -> int | None:
         """Number of classes of the head's tensor; `None` where there is no head."""
         kernel = self.tensors.get(self.layout.tensor_name("predictions", "kernel"))
+        bias = self.tensors.get(self.layout.tensor_name("predictions", "bias"))
         if kernel is None or not kernel.shape:
             return None
+        if bias is not None and len(bias.shape) == 1 and bias.shape[0] in kernel.shape:
+            return bias.shape[0]  # right also where the kernel is transposed, which `load` then says
         return kernel.shape[0] if self.layout.pytorch_axes else kernel.shape[-1]
 
     @property
@@ -82,17 +87,42 @@ def open_checkpoint(
         ValueError: the file is damaged, or of an unknown kind.
     """
     where = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-    local = Path(source).expanduser()
-    path = local if local.is_file() else hub.find_file(source, WEIGHT_NAMES, **where)
+    local = os.path.expanduser(str(source))
+    names = (os.path.basename(local),) if os.path.isfile(local) else WEIGHT_NAMES
+    path = hub.find_file(source, names, **where)
     if path is None:
         raise FileNotFoundError(f"`source` {str(source)!r} holds no weights: looked for {', '.join(WEIGHT_NAMES)}.")
     if path.suffix == ".keras":
         return _open_keras(str(source), path)
-    files = _shards(source, path, where) if path.suffix == ".json" else (path,)
+    shards = _shards(source, path, where) if path.suffix == ".json" else {path: []}
     tensors: dict[str, LazyTensor] = {}
-    for file in files:
-        tensors.update(_open_file(file))
-    return Checkpoint(str(source), TRANSFORMERS, tensors, files)
+    for file, promised in shards.items():
+        held = dict(_open_file(file))
+        if lacking := [name for name in promised if name not in held]:
+            raise ValueError(f"{file} lacks tensors that {path.name} promises of it: {', '.join(lacking)}.")
+        if twice := [name for name in held if name in tensors]:
+            raise ValueError(f"{file} holds tensors that another shard holds too: {', '.join(twice)}.")
+        tensors.update(held)
+    base = TRANSFORMERS_BASE.tensor_name("stem_conv", "kernel") in tensors
+    return Checkpoint(str(source), TRANSFORMERS_BASE if base else TRANSFORMERS, tensors, tuple(shards))
+
+
+def find_config(source: str | Path, **where: Any) -> BitConfig | None:
+    """The configuration beside the weights of `source`; `None` where it has none, as a `.keras` file needs none.
+
+    Args:
+        source: as for `open_checkpoint`.
+        **where: `revision`, `cache_dir`, `token` and `local_files_only`, as there.
+    """
+    if str(source).endswith(".keras"):
+        return None
+    try:
+        return BitConfig.from_pretrained(source, **where)
+    except FileNotFoundError:
+        # Raises again where there is no such source, or where the cache cannot say.
+        if hub.find_file(source, (CONFIG_NAME,), **where) is not None:
+            raise
+        return None
 
 
 def load(model: keras.Model, checkpoint: Checkpoint, *, head: bool) -> None:
@@ -109,7 +139,7 @@ def load(model: keras.Model, checkpoint: Checkpoint, *, head: bool) -> None:
     layout = checkpoint.layout
     variables = {
         layout.tensor_name(layer.name, variable.name): variable
-        for layer in model.layers
+        for layer in _network_layers(model)
         for variable in layer.weights
         if head or layer.name != "predictions"
     }
@@ -120,12 +150,24 @@ def load(model: keras.Model, checkpoint: Checkpoint, *, head: bool) -> None:
         values = _read(checkpoint, name, tensors[name])
         if not np.issubdtype(values.dtype, np.floating) and values.dtype.name != "bfloat16":
             damaged.append(f"{name} holds {values.dtype}, expected floating point")
-        elif not np.isfinite(values).all():
+            continue
+        with np.errstate(over="ignore"):  # what grows to infinity here is refused below
+            values = values.astype(variable.dtype, copy=False)
+        if not np.isfinite(values).all():
             damaged.append(f"{name} holds NaN or infinity")
         elif not damaged:
             variable.assign(layout.to_keras(values))
     if damaged:
         raise ValueError(f"The checkpoint {checkpoint.source!r} is damaged: {'; '.join(damaged)}. Nothing was loaded.")
+
+
+def _is_in_front(layer: keras.layers.Layer) -> bool:
+    """Whether the network has not begun yet: `input_tensor` may come from layers of the user's own."""
+    return layer.name != "checked_pixel_values"
+
+
+def _network_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    return itertools.dropwhile(_is_in_front, model.layers)
 
 
 def _refuse_misfits(checkpoint: Checkpoint, variables: dict[str, Any], tensors: dict[str, LazyTensor]) -> None:
@@ -160,26 +202,26 @@ def _refuse_misfits(checkpoint: Checkpoint, variables: dict[str, Any], tensors: 
 def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor) -> np.ndarray:
     try:
         return tensor.read()
-    except (safetensors.SafetensorError, RuntimeError, OSError, TypeError) as error:
+    except (safetensors.SafetensorError, RuntimeError, OSError, TypeError, AttributeError) as error:
         raise ValueError(
             f"The tensor {name} of the checkpoint {checkpoint.source!r} cannot be read: {error}. Nothing was loaded."
         ) from error
 
 
-def _shards(source: str | Path, index: Path, where: dict[str, Any]) -> tuple[Path, ...]:
-    """The files that an index names, each once."""
+def _shards(source: str | Path, index: Path, where: dict[str, Any]) -> dict[Path, list[str]]:
+    """The files that an index names, and the tensors that it says are in each."""
     weight_map = hub.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise ValueError(f"{index} is no index of shards: it has no `weight_map` from tensor names to file names.")
-    files = []
+    shards = {}
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name or Path(name).suffix not in (".safetensors", ".bin"):
             raise ValueError(f"{index} names the shard {name!r}; expected a .safetensors or .bin file beside it.")
         file = hub.find_file(source, (name,), **where)
         if file is None:
             raise FileNotFoundError(f"`source` {str(source)!r} lacks the shard {name} that {index.name} names.")
-        files.append(file)
-    return tuple(files)
+        shards[file] = [tensor for tensor, shard in weight_map.items() if shard == name]
+    return shards
 
 
 def _open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
@@ -213,36 +255,52 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     import torch
 
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        # The files of torch before 1.6 are no zip archives, and are read whole.
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except PermissionError:
+        raise
+    except Exception as error:  # a damaged pickle ends in almost any of them
+        # torch's own words are kept out: they recommend to unpickle it all the same.
         raise ValueError(
-            f"{path} is damaged, or holds more than tensors, which is never unpickled: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            f"{path} is damaged, or holds more than tensors, which is never unpickled because it can run code "
+            f"({type(error).__name__}). Fetch it again, or take a checkpoint with model.safetensors."
         ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-        raise ValueError(f"{path} does not hold a dictionary of tensors.")
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
+    ):
+        raise ValueError(f"{path} does not hold a dictionary from names to tensors, as torch saves a state_dict.")
     for name, tensor in tensors.items():
-        # numpy knows no bfloat16, and nothing is lost by widening it.
         yield name, LazyTensor(tuple(tensor.shape), lambda tensor=tensor: _torch_to_numpy(tensor))
 
 
 def _torch_to_numpy(tensor: Any) -> np.ndarray:
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    # numpy knows no bfloat16, and nothing is lost by widening it.
+    return (tensor.detach().float() if tensor.is_floating_point() else tensor.detach()).numpy()
 
 
 def _open_keras(source: str, path: Path) -> Checkpoint:
     try:
         model = keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read as a Keras model: {error}") from error
+    except Exception as error:  # from the zip, JSON and HDF5 readers and from every layer
+        raise ValueError(f"{path} is damaged, or no model that Keras can load: {error}") from error
     config = getattr(model, "config", None)
     if not isinstance(config, BitConfig):
         raise ValueError(f"{path} holds a {type(model).__name__}, expected a model that keras_bit built.")
+    in_front = [
+        layer.name
+        for layer in itertools.takewhile(_is_in_front, model.layers)
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    if in_front:
+        raise ValueError(
+            f"{path} holds layers before BiT ({', '.join(in_front)}), which would be lost. "
+            "`keras.saving.load_model` loads the model with them."
+        )
     tensors = {
         KERAS.tensor_name(layer.name, variable.name): LazyTensor(
             tuple(variable.shape), lambda variable=variable: keras.ops.convert_to_numpy(variable)
         )
-        for layer in model.layers
+        for layer in _network_layers(model)
         for variable in layer.weights
     }
     return Checkpoint(source, KERAS, tensors, (path,), config)

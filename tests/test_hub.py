@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+from keras_bit.hub import find_file, read_json
 from loopback_hub import (
     BAD_TOKEN,
     BUSY,
@@ -21,8 +23,6 @@ from loopback_hub import (
     make_cache,
     run_against_hub,
 )
-
-from keras_bit.hub import find_file, read_json
 
 ID = "google/bit-50"
 CONFIG = b'{"model_type": "bit"}'

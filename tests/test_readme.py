@@ -1,4 +1,4 @@
-"""Every Python block of the README runs, in order, against a Hub on loopback that has a google/bit-50 of random numbers."""
+"""Every Python block of the README runs, in order, against a loopback Hub with a google/bit-50 of random numbers."""
 
 import re
 

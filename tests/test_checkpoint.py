@@ -1,0 +1,125 @@
+"""checkpoint.py against a table of transformers' names written out by hand, and (live) against transformers itself."""
+
+import re
+
+import numpy as np
+import pytest
+from tiny_bit import BOTTLENECK, BOTTLENECK_CONFIG, CONFIG, PREACTIVATION
+
+from keras_bit import model as network
+from keras_bit.checkpoint import KERAS, TRANSFORMERS, TRANSFORMERS_BASE
+from keras_bit.config import BitConfig
+
+FORMS = {"preactivation": (CONFIG, PREACTIVATION), "bottleneck": (BOTTLENECK_CONFIG, BOTTLENECK)}
+forms = pytest.mark.parametrize(("config", "rows"), FORMS.values(), ids=FORMS)
+
+
+def build(config):
+    return network.build(
+        config,
+        include_top=True,
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classifier_activation=None,
+        name="bit",
+        initialize=False,
+    )
+
+
+def named_variables(model, layout=TRANSFORMERS):
+    return [(layout.tensor_name(layer.name, v.name), v) for layer in model.layers for v in layer.weights]
+
+
+@pytest.fixture(scope="module")
+def bit50():
+    return build(BitConfig())
+
+
+@forms
+def test_every_variable_has_the_name_and_the_shape_that_transformers_gives_it(config, rows):
+    model = build(BitConfig.from_dict(config))
+    found = {name: (TRANSFORMERS.file_shape(v.shape), v.path.split("/")) for name, v in named_variables(model)}
+    assert found == {name: (shape, [layer, variable]) for name, shape, layer, variable in rows}
+
+
+@forms
+@pytest.mark.live
+def test_the_table_of_names_is_that_of_transformers(config, rows):
+    import transformers
+
+    theirs = transformers.BitForImageClassification(transformers.BitConfig(**config))
+    assert {name: tuple(t.shape) for name, t in theirs.state_dict().items()} == {name: s for name, s, _, _ in rows}
+    assert theirs.base_model_prefix == "bit"
+
+
+def test_bit50_has_153_tensors_of_25549352_parameters_and_no_two_share_a_name(bit50):
+    assert len({name for name, _ in named_variables(bit50)}) == len(bit50.weights) == 153
+    assert bit50.count_params() == 25_549_352
+
+
+@pytest.mark.live
+def test_bit50_has_the_names_and_shapes_of_transformers(bit50):
+    import torch
+    import transformers
+
+    with torch.device("meta"):  # names and shapes alone
+        theirs = transformers.BitForImageClassification(transformers.BitConfig(num_labels=1000)).state_dict()
+    assert len(theirs) == 153
+    assert sum(tensor.numel() for tensor in theirs.values()) == 25_549_352
+    ours = {name: TRANSFORMERS.file_shape(v.shape) for name, v in named_variables(bit50)}
+    assert ours == {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+
+
+@pytest.mark.parametrize(
+    ("layer", "variable", "name"),
+    [
+        ("stage1_block0_conv1", "kernel", "bit.encoder.stages.0.layers.0.conv1.weight"),
+        ("stage3_block35_norm2", "beta", "bit.encoder.stages.2.layers.35.norm2.bias"),
+        ("stage10_block0_conv3", "kernel", "bit.encoder.stages.9.layers.0.conv3.weight"),
+        ("stage4_block0_shortcut_conv", "kernel", "bit.encoder.stages.3.layers.0.downsample.conv.weight"),
+        ("stage4_block0_shortcut_norm", "gamma", "bit.encoder.stages.3.layers.0.downsample.norm.weight"),
+    ],
+)
+def test_stages_count_from_0_in_the_file_and_both_numbers_may_have_two_digits(layer, variable, name):
+    assert TRANSFORMERS.tensor_name(layer, variable) == name
+    assert TRANSFORMERS_BASE.tensor_name(layer, variable) == name.removeprefix("bit.")
+
+
+@forms
+def test_exactly_one_rule_names_each_layer(config, rows):
+    for layer in {layer for _, _, layer, _ in rows}:
+        assert sum(re.fullmatch(pattern, layer) is not None for pattern, _ in TRANSFORMERS.rules) == 1
+
+
+@pytest.mark.parametrize("layer", ["avg_pool", "stage1_block0_conv12", "stage1_block0_conv1_pad", "my_norm", "norm1"])
+def test_a_layer_that_no_rule_names_is_an_error(layer):
+    with pytest.raises(KeyError, match=f"no rule of the transformers layout names the layer '{layer}'"):
+        TRANSFORMERS.tensor_name(layer, "kernel")
+
+
+def test_only_the_classifier_is_the_head():
+    for name, *_ in (*PREACTIVATION, *BOTTLENECK):
+        assert TRANSFORMERS.is_head(name) == (name in ("classifier.1.weight", "classifier.1.bias"))
+    assert KERAS.is_head("predictions/kernel")
+    assert not KERAS.is_head("norm/gamma")
+
+
+def test_convolutions_and_linear_layers_change_their_axes_and_vectors_do_not():
+    rng = np.random.default_rng(0)
+    convolution, linear, vector = rng.random((2, 3, 5, 7)), rng.random((2, 3)), rng.random(4)
+    kernel = TRANSFORMERS.to_keras(convolution)
+    assert kernel.shape == (5, 7, 3, 2)
+    for out, into, row, column in np.ndindex(2, 3, 5, 7):
+        assert kernel[row, column, into, out] == convolution[out, into, row, column]
+    np.testing.assert_array_equal(TRANSFORMERS.to_keras(linear), linear.T)
+    np.testing.assert_array_equal(TRANSFORMERS.to_keras(vector), vector)
+    for tensor in (convolution, linear, vector):
+        assert TRANSFORMERS.file_shape(TRANSFORMERS.to_keras(tensor).shape) == tensor.shape
+
+
+def test_keras_own_files_are_read_as_they_are():
+    kernel = np.arange(2 * 3 * 5 * 7).reshape(2, 3, 5, 7)
+    assert KERAS.tensor_name("stage1_block0_conv1", "kernel") == "stage1_block0_conv1/kernel"
+    assert KERAS.file_shape((2, 3, 5, 7)) == (2, 3, 5, 7)
+    np.testing.assert_array_equal(KERAS.to_keras(kernel), kernel)

@@ -1,0 +1,153 @@
+"""Who imports whom: the picture of the house, held by a table. Reads the sources, runs none of them."""
+
+import ast
+import importlib
+import types
+from pathlib import Path
+
+import pytest
+
+import keras_bit
+
+ROOT = Path(__file__).resolve().parent.parent
+ANYTHING = None
+# Module to the modules of keras_bit that it may import, in functions too. A new module needs a row.
+KERAS_BIT = {
+    "__init__": ANYTHING,
+    "applications": {"config", "model", "weights"},
+    "checkpoint": set(),
+    "cli": ANYTHING,
+    "config": {"hub"},
+    "hub": set(),
+    "labels": set(),
+    "layers": set(),
+    "model": {"config", "layers"},
+    "preprocessing": {"hub"},
+    "weights": {"hub", "checkpoint", "config"},
+}
+# Module to what it may import of torch and transformers.
+CONVERT = {
+    "__init__": set(),
+    "__main__": set(),
+    "demo": set(),
+    "goldens": set(),
+    "labels": set(),
+    "parity": set(),
+    "photographs": set(),
+    "reference": {"torch", "transformers"},
+    "run_saved_model": set(),
+}
+FRAMEWORKS = {"tensorflow", "torch", "jax"}
+
+
+def modules(package):
+    return {path.stem: path for path in sorted((ROOT / package).glob("*.py"))}
+
+
+def imported(path, whole=True):
+    """The dotted names that a file imports, `from a import b` as `a.b`; not `whole`: only those at module level.
+
+    Module level is everything that runs on import: `if` and `try` and the bodies of classes too, functions not.
+    """
+    names = set()
+
+    def visit(node):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively; name the package"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif not whole and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            return
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8"), filename=str(path)))
+    return names
+
+
+def packages(path, whole=True):
+    return {name.partition(".")[0] for name in imported(path, whole)}
+
+
+def edges(path, package):
+    """The modules of `package` that the file imports; what is no module of it is a name in its `__init__`."""
+    inside = {name.split(".")[1] if "." in name else "" for name in imported(path) if name.split(".")[0] == package}
+    return {name if name in modules(package) else "__init__" for name in inside}
+
+
+def table_of(package):
+    return [pytest.param(name, path, id=f"{package}.{name}") for name, path in modules(package).items()]
+
+
+def every_source():
+    folders = ("keras_bit", "convert", "benchmarks")
+    paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
+
+
+@pytest.mark.parametrize(("package", "table"), [("keras_bit", KERAS_BIT), ("convert", CONVERT)])
+def test_every_module_has_a_row_and_no_row_is_without_its_module(package, table):
+    assert sorted(modules(package)) == sorted(table), "a new module: add it, and what it may import, to the table"
+
+
+@pytest.mark.parametrize(("name", "path"), table_of("keras_bit"))
+def test_a_module_of_keras_bit_imports_only_what_the_picture_allows(name, path):
+    allowed = KERAS_BIT[name]
+    if allowed is not ANYTHING:
+        assert edges(path, "keras_bit") - allowed == set()
+
+
+def test_the_import_graph_has_no_circle():
+    left = {name: edges(path, "keras_bit") - {name} for name, path in modules("keras_bit").items()}
+    left = {name: found for name, found in left.items() if KERAS_BIT[name] is not ANYTHING}
+    while left:
+        ready = {name for name, found in left.items() if not found & set(left)}
+        assert ready, f"these import each other: {left}"
+        left = {name: found for name, found in left.items() if name not in ready}
+
+
+@pytest.mark.parametrize(("name", "path"), table_of("keras_bit"))
+def test_what_is_installed_imports_nothing_of_the_repository_around_it(name, path):
+    assert packages(path) & {"convert", "tests", "benchmarks"} == set()
+
+
+@pytest.mark.parametrize(("name", "path"), table_of("keras_bit"))
+def test_keras_bit_imports_no_framework_before_it_is_used(name, path):
+    assert packages(path, whole=False) & FRAMEWORKS == set()
+
+
+@pytest.mark.parametrize("name", ["layers", "model"])
+def test_layers_and_model_know_no_backend(name):
+    assert packages(ROOT / "keras_bit" / f"{name}.py") & FRAMEWORKS == set()
+
+
+@pytest.mark.parametrize(("name", "path"), table_of("convert"))
+def test_only_the_reference_imports_torch_and_transformers(name, path):
+    assert packages(path) & {"torch", "transformers"} == CONVERT[name]
+    assert packages(path, whole=False) & {"torch", "transformers"} == set()  # convert starts without them
+
+
+@pytest.mark.parametrize("path", every_source())
+def test_nothing_imports_timm(path):
+    assert "timm" not in packages(path)
+
+
+def test_all_is_what_the_package_imports_for_its_users():
+    names = imported(ROOT / "keras_bit" / "__init__.py")
+    assert sorted(keras_bit.__all__) == sorted(name.rpartition(".")[2] for name in names)
+    assert sorted(keras_bit.__all__) == sorted(set(keras_bit.__all__))
+
+
+@pytest.mark.parametrize("name", keras_bit.__all__)
+def test_every_public_name_is_importable_and_says_what_it_is(name):
+    public = getattr(importlib.import_module("keras_bit"), name)
+    assert public.__doc__
+    assert isinstance(public, types.ModuleType) or public.__name__ == name
+
+
+def test_the_checks_see_an_import_wherever_it_hides(tmp_path):
+    source = "import a.b\nif True:\n    from c import d\ndef f():\n    import torch\nclass C:\n    import e\n"
+    (tmp_path / "module.py").write_text(source)
+    assert imported(tmp_path / "module.py") == {"a.b", "c.d", "torch", "e"}
+    assert packages(tmp_path / "module.py", whole=False) == {"a", "c", "e"}

@@ -1,0 +1,720 @@
+"""weights.py: files of every kind, whole and damaged, opened lazily and loaded all or nothing."""
+
+import json
+import pickle
+import re
+import struct
+from pathlib import Path
+
+import keras
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from tiny_bit import (
+    BOTTLENECK,
+    BOTTLENECK_CONFIG,
+    CONFIG,
+    PREACTIVATION,
+    assert_holds,
+    contiguous,
+    random_tensors,
+    variables,
+    write_checkpoint,
+    write_shards,
+)
+
+from keras_bit import model as network
+from keras_bit import weights
+from keras_bit.checkpoint import KERAS, TRANSFORMERS, TRANSFORMERS_BASE
+from keras_bit.config import BitConfig
+from keras_bit.weights import Checkpoint, LazyTensor, find_config, load, open_checkpoint
+
+STEM = "bit.embedder.convolution.weight"
+CONV1 = "bit.encoder.stages.0.layers.0.conv1.weight"
+NORM = "bit.norm.weight"
+HEAD = "classifier.1.weight"
+TENSORS = random_tensors()
+
+
+def tiny_model(config=CONFIG, include_top=True, input_tensor=None, initialize=False):
+    return network.build(
+        BitConfig.from_dict(config),
+        include_top=include_top,
+        input_tensor=input_tensor,
+        input_shape=None,
+        pooling=None,
+        classifier_activation=None,
+        name="bit",
+        initialize=initialize,
+    )
+
+
+def loaded(source, config=CONFIG):
+    model = tiny_model(config)
+    load(model, open_checkpoint(source), head=True)
+    return model
+
+
+def in_memory(tensors, log=None):
+    """A checkpoint without a file; `log` gets the name of every tensor that is read."""
+
+    def lazy(name):
+        def read():
+            if log is not None:
+                log.append(name)
+            return tensors[name]
+
+        return LazyTensor(tensors[name].shape, read)
+
+    return Checkpoint("somewhere", TRANSFORMERS, {name: lazy(name) for name in tensors}, ())
+
+
+def save_raw(path, entries):
+    """A safetensors file from name to (dtype, shape, bytes): also of dtypes that numpy lacks."""
+    header, data = {}, b""
+    for name, (dtype, shape, content) in entries.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
+        data += content
+    encoded = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + data)
+    return path
+
+
+# Opening
+
+
+def test_a_directory_a_file_and_shards_are_the_same_tensors(tmp_path):
+    folder = write_checkpoint(tmp_path / "whole")
+    shards = write_shards(tmp_path / "shards")
+    opened = {
+        "directory": open_checkpoint(folder),
+        "file": open_checkpoint(str(folder / "model.safetensors")),
+        "shards": open_checkpoint(str(shards)),
+        "index": open_checkpoint(shards / "model.safetensors.index.json"),
+    }
+    for checkpoint in opened.values():
+        assert {name: tensor.shape for name, tensor in checkpoint.tensors.items()} == {
+            name: shape for name, shape, _, _ in PREACTIVATION
+        }
+        assert checkpoint.layout is TRANSFORMERS
+        assert checkpoint.config is None
+        assert checkpoint.head_classes == 5
+        assert checkpoint.parameters == sum(tensor.size for tensor in TENSORS.values())
+    assert opened["directory"].source == str(folder)
+    assert opened["directory"].files == (folder / "model.safetensors",)
+    assert opened["shards"].files == tuple(shards / f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
+
+
+def test_a_home_directory_and_a_relative_path_are_found(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "bit")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "bit")
+    for source in ("~/bit", "~/bit/model.safetensors", "model.safetensors", Path("model.safetensors")):
+        assert len(open_checkpoint(source).tensors) == 34
+
+
+def test_safetensors_are_preferred_to_what_takes_torch(tmp_path):
+    folder = write_checkpoint(tmp_path)
+    (folder / "pytorch_model.bin").write_bytes(b"never opened")
+    assert open_checkpoint(folder).files == (folder / "model.safetensors",)
+
+
+NO_SOURCE = {
+    "an empty directory": (".", {}, FileNotFoundError, r"holds no weights: looked for model\.safetensors, "),
+    "a path that does not exist": ("./none", {}, FileNotFoundError, r"No such file or directory: '\./none'"),
+    "a file that does not exist": ("none.safetensors", {}, FileNotFoundError, "No such file or directory"),
+    "a null character": ("a\0b", {}, ValueError, "`source` 'a.x00b' is no local file or directory"),
+    "an endless name": ("a" * 5000, {}, ValueError, "`source` 'aaa"),
+    "a home of nobody": ("~nobody/bit", {}, FileNotFoundError, "No such file or directory: '~nobody/bit'"),
+    "nothing": ("", {}, ValueError, "`source` is empty"),
+    "None": (None, {}, TypeError, "`source` must be a path or a Hub id .*, but is a NoneType"),
+    "a number": (5, {}, TypeError, "`source` must be a path or a Hub id .*, but is a int"),
+    "a revision of a directory": (".", {"revision": "v1"}, ValueError, "`revision` 'v1' was given, but `source` '.'"),
+    "a revision of a file": ("file.bin", {"revision": "v1"}, ValueError, "`revision` 'v1' was given, but `source`"),
+    "a file of another kind": ("file.onnx", {}, ValueError, r"file\.onnx' is of an unknown kind: expected \.safetens"),
+}
+
+
+@pytest.mark.parametrize(("source", "arguments", "error", "message"), NO_SOURCE.values(), ids=NO_SOURCE)
+def test_a_source_without_weights_is_named(tmp_path, monkeypatch, source, arguments, error, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.onnx").touch()
+    (tmp_path / "file.bin").touch()
+    with pytest.raises(error, match=message):
+        open_checkpoint(source, **arguments)
+
+
+def test_a_file_that_is_no_safetensors_or_half_of_one_is_called_damaged(tmp_path):
+    whole = safetensors.numpy.save(TENSORS)
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    path = tmp_path / "model.safetensors"
+    cut_off = [whole[:size] for size in (0, 4, 8, header // 2, header, len(whole) // 2, len(whole) - 1)]
+    others = [b"version https://git-lfs.github.com/spec/v1\noid sha256:0", b"<html>Not found</html>", whole + b"\0"]
+    for content in (*cut_off, *others):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is damaged or no safetensors file: .*fetch it"):
+            open_checkpoint(tmp_path)
+
+
+# Shards
+
+
+INDICES = {
+    "not JSON": ("{", r"index\.json is not JSON: "),
+    "a list": ("[]", r"index\.json must hold a JSON object"),
+    "no weight_map": ("{}", "is no index of shards: it has no `weight_map`"),
+    "a list as weight_map": ('{"weight_map": []}', "is no index of shards: it has no `weight_map`"),
+    "numbers as files": ('{"weight_map": {"a": 1}}', "is no index of shards: it has no `weight_map`"),
+    **{
+        name: (json.dumps({"weight_map": {STEM: name}}), "names the shard .*; expected a .safetensors or .bin file")
+        for name in (
+            "../a.safetensors",
+            "/etc/a.safetensors",
+            "b/a.safetensors",
+            "..",
+            "",
+            "a.pkl",
+            "a.json",
+            "a.keras",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize(("index", "message"), INDICES.values(), ids=INDICES)
+def test_an_index_that_cannot_be_followed_is_refused(tmp_path, index, message):
+    folder = write_shards(tmp_path / "in")
+    write_checkpoint(tmp_path, config=None).joinpath("model.safetensors").rename(tmp_path / "a.safetensors")
+    (folder / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=message):
+        open_checkpoint(folder)
+
+
+def test_a_shard_that_is_absent_is_named(tmp_path):
+    folder = write_shards(tmp_path)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"lacks the shard model-00002-of-00002\.safetensors that model\.safetensors\.index"
+    ):
+        open_checkpoint(folder)
+
+
+def test_a_shard_that_is_cut_off_is_named(tmp_path):
+    path = write_shards(tmp_path) / "model-00002-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"model-00002-of-00002\.safetensors is damaged or no safetensors file"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_tensor_that_its_shard_lacks_is_named_wherever_else_it_may_be(tmp_path):
+    folder = write_shards(tmp_path)
+    index = folder / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"][STEM] = "model-00002-of-00002.safetensors"
+    index.write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError,
+        match=rf"00002\.safetensors lacks tensors that model\.safetensors\.index\.json promises of it: {STEM}",
+    ):
+        open_checkpoint(folder)
+
+
+def test_a_tensor_in_two_shards_is_not_taken_from_either(tmp_path):
+    folder = write_shards(tmp_path)
+    path = folder / "model-00002-of-00002.safetensors"
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path) | {STEM: TENSORS[STEM]}, path)
+    with pytest.raises(ValueError, match=rf"00002\.safetensors holds tensors that another shard holds too: {STEM}"):
+        open_checkpoint(folder)
+
+
+# Lazily
+
+
+def test_opening_reads_no_tensor(tmp_path, monkeypatch):
+    opened = []
+
+    class Handle:
+        def __init__(self, path, framework):
+            self.handle = safetensors_open(path, framework=framework)
+            opened.append(path)
+
+        def __getattr__(self, name):
+            assert name in ("keys", "get_slice")
+            return getattr(self.handle, name)
+
+    safetensors_open = safetensors.safe_open
+    monkeypatch.setattr(weights.safetensors, "safe_open", Handle)
+    assert len(open_checkpoint(write_shards(tmp_path)).tensors) == 34
+    assert len(opened) == 2
+
+
+def test_tensors_are_read_once_each_and_each_is_stored_before_the_next_is_read():
+    model = tiny_model()
+    read = []
+
+    def reading(name, layer, variable):
+        def values():
+            stored = variables(model)
+            for earlier in read:
+                assert np.any(stored[earlier]), f"{earlier} waits while {name} is read"
+            assert not np.any(stored[layer, variable]) or variable == "gamma"  # which starts with ones
+            read.append((layer, variable))
+            return TENSORS[name]
+
+        return values
+
+    tensors = {
+        name: LazyTensor(shape, reading(name, layer, variable)) for name, shape, layer, variable in PREACTIVATION
+    }
+    load(model, Checkpoint("somewhere", TRANSFORMERS, tensors, ()), head=True)
+    assert len(read) == len(set(read)) == 34
+    assert_holds(model, TENSORS)
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_read():
+    log = []
+    with pytest.raises(ValueError, match="does not fit"):
+        load(tiny_model(), in_memory(TENSORS | {STEM: np.zeros((16, 3, 7, 6))}, log), head=True)
+    assert log == []
+
+
+# Loading
+
+
+@pytest.mark.parametrize(("config", "rows"), [(CONFIG, PREACTIVATION), (BOTTLENECK_CONFIG, BOTTLENECK)])
+@pytest.mark.parametrize("write", [write_checkpoint, write_shards])
+def test_every_tensor_comes_to_its_variable(tmp_path, write, config, rows):
+    tensors = random_tensors(rows)
+    assert_holds(loaded(write(tmp_path, tensors, config), config), tensors, rows)
+
+
+def test_stochastic_depth_has_no_tensors(tmp_path):
+    config = CONFIG | {"drop_path_rate": 0.2}
+    assert_holds(loaded(write_checkpoint(tmp_path, config=config), config), TENSORS)
+
+
+def test_a_bit_model_saved_by_itself_is_read_without_the_prefix(tmp_path):
+    tensors = {name.removeprefix("bit."): TENSORS[name] for name in TENSORS if name.startswith("bit.")}
+    checkpoint = open_checkpoint(write_checkpoint(tmp_path, tensors))
+    assert checkpoint.layout is TRANSFORMERS_BASE
+    assert checkpoint.head_classes is None
+    model = tiny_model(include_top=False)
+    load(model, checkpoint, head=False)
+    assert_holds(model, {name: TENSORS[name] for name in TENSORS if name.startswith("bit.")})
+
+
+def test_without_the_head_its_tensors_are_neither_read_nor_missed():
+    log = []
+    spoilt = TENSORS | {HEAD: np.full((7, 3), np.nan), "classifier.1.bias": np.zeros(7, np.int8)}
+    model = tiny_model(include_top=False)
+    load(model, in_memory(spoilt, log), head=False)
+    assert not {HEAD, "classifier.1.bias"} & set(log)
+    assert_holds(model, {name: TENSORS[name] for name in TENSORS if name.startswith("bit.")})
+
+
+def test_layers_in_front_of_the_network_keep_their_weights():
+    pixels = keras.Input((None, None, 3))
+    adapted = keras.layers.Dense(3, name="adapter")(pixels)
+    model = tiny_model(input_tensor=adapted)
+    before = np.asarray(model.get_layer("adapter").kernel.value)
+    load(model, in_memory(TENSORS), head=True)
+    found = {key: value for key, value in variables(model).items() if key[0] == "adapter"}
+    np.testing.assert_array_equal(found["adapter", "kernel"], before)
+    assert len(variables(model)) == 34 + 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
+def test_other_floating_point_types_are_read_as_float32(tmp_path, dtype):
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    tensors = {name: tensor.astype(kind) for name, tensor in TENSORS.items()}
+    assert_holds(
+        loaded(write_checkpoint(tmp_path, tensors)), {name: t.astype(np.float32) for name, t in tensors.items()}
+    )
+
+
+def without(*names):
+    return lambda tensors: {name: tensor for name, tensor in tensors.items() if name not in names}
+
+
+def changed(name, change):
+    return lambda tensors: tensors | {name: change(tensors[name])}
+
+
+MISFITS = {
+    "one is missing": (without(STEM), [f"missing from the checkpoint (1): {STEM}\n"]),
+    "the head is missing": (
+        without(HEAD, "classifier.1.bias"),
+        [
+            "missing from the checkpoint (2): classifier.1.weight, classifier.1.bias\n",
+            "for a checkpoint without a head use `include_top=False` or `classes=`.",
+        ],
+    ),
+    "one is extra": (
+        lambda tensors: tensors | {"bit.pooler.weight": np.zeros(3)},
+        ["not part of the model (1): bit.pooler.weight\n"],
+    ),
+    "a convolution in Keras' axis order": (
+        changed(STEM, lambda tensor: tensor.transpose(2, 3, 1, 0)),
+        [
+            f"wrongly shaped (1): {STEM} expected (16, 3, 7, 7), got (7, 7, 3, 16) "
+            "(transposed: the same sizes in another order)\n"
+        ],
+    ),
+    "a transposed head": (
+        changed(HEAD, np.transpose),
+        [
+            "wrongly shaped (1): classifier.1.weight expected (5, 64), got (64, 5) "
+            "(transposed: the same sizes in another order)\n"
+        ],
+    ),
+    "a wrong size": (
+        changed(CONV1, lambda tensor: tensor[:, :-1]),
+        [f"wrongly shaped (1): {CONV1} expected (8, 16, 1, 1), got (8, 15, 1, 1)\n"],
+    ),
+    "a wrong rank": (
+        changed(CONV1, lambda tensor: tensor[:, :, 0, 0]),
+        [f"wrongly shaped (1): {CONV1} expected (8, 16, 1, 1), got (8, 16)\n"],
+    ),
+    "a number for a vector": (changed(NORM, np.mean), [f"wrongly shaped (1): {NORM} expected (64,), got ()\n"]),
+    "an empty vector": (changed(NORM, lambda t: t[:0]), [f"wrongly shaped (1): {NORM} expected (64,), got (0,)\n"]),
+    "everything at once": (
+        lambda tensors: (
+            changed(NORM, lambda t: t[1:])(without(STEM, CONV1)(tensors)) | {"x": np.zeros(3), "y": np.ones(1)}
+        ),
+        [
+            f"missing from the checkpoint (2): {STEM}, {CONV1}\n",
+            "not part of the model (2): x, y\n",
+            f"wrongly shaped (1): {NORM} expected (64,), got (63,)\n",
+        ],
+    ),
+    "another layer type": (
+        lambda _: random_tensors(BOTTLENECK),
+        [
+            "missing from the checkpoint (2): bit.norm.weight, bit.norm.bias\n",
+            "not part of the model (6): bit.embedder.norm.bias, ",
+            "wrongly shaped (12): bit.encoder",
+        ],
+    ),
+    "another model": (
+        lambda _: {"vit.embeddings.cls_token": np.zeros((1, 1, 8))},
+        ["missing from the checkpoint (34): bit.embedder", "not part of the model (1): vit.embeddings.cls_token\n"],
+    ),
+    "no tensor": (lambda _: {}, ["missing from the checkpoint (34): bit.embedder"]),
+}
+
+
+@pytest.mark.parametrize(("change", "messages"), MISFITS.values(), ids=MISFITS)
+def test_tensors_that_do_not_fit_are_listed_and_none_is_loaded(tmp_path, change, messages):
+    model = tiny_model(initialize=True)
+    before = variables(model)
+    folder = write_checkpoint(tmp_path, change(TENSORS))
+    with pytest.raises(ValueError, match=r"does not fit the model\. Nothing was loaded\.") as error:
+        load(model, open_checkpoint(folder), head=True)
+    text = str(error.value)
+    assert text.startswith(f"The checkpoint {str(folder)!r} (transformers layout) does not fit the model.")
+    for message in messages:
+        assert message in text
+    sections = ("missing from the checkpoint (", "not part of the model (", "wrongly shaped (")
+    assert sum(section in text for section in sections) == sum(message.startswith(sections) for message in messages)
+    for key, value in variables(model).items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def spoilt_by(value):
+    def spoil(tensor):
+        tensor = tensor.copy()
+        tensor.flat[-1] = value
+        return tensor
+
+    return spoil
+
+
+DAMAGES = {
+    "NaN": (changed(STEM, spoilt_by(np.nan)), f"{STEM} holds NaN or infinity"),
+    "infinity": (changed(NORM, spoilt_by(-np.inf)), f"{NORM} holds NaN or infinity"),
+    "NaN in float16": (changed(NORM, lambda t: spoilt_by(np.nan)(t.astype("float16"))), f"{NORM} holds NaN or inf"),
+    "NaN in bfloat16": (
+        changed(NORM, lambda t: spoilt_by(np.nan)(t.astype(ml_dtypes.bfloat16))),
+        f"{NORM} holds NaN or inf",
+    ),
+    "more than float32 holds": (changed(NORM, lambda t: spoilt_by(1e300)(t.astype("float64"))), f"{NORM} holds NaN or"),
+    "whole numbers": (changed(STEM, lambda t: t.astype("int64")), f"{STEM} holds int64, expected floating point"),
+    "truth values": (changed(STEM, lambda t: t > 0), f"{STEM} holds bool, expected floating point"),
+    "several": (
+        lambda tensors: changed(HEAD, spoilt_by(np.inf))(changed(STEM, spoilt_by(np.nan))(tensors)),
+        f"{STEM} holds NaN or infinity; {HEAD} holds NaN or infinity. Nothing was loaded.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.filterwarnings("error")
+def test_tensors_that_are_no_finite_numbers_are_listed(tmp_path, change, message):
+    folder = write_checkpoint(tmp_path, change(TENSORS))
+    with pytest.raises(ValueError, match=f"^The checkpoint {str(folder)!r} is damaged: {message}"):
+        load(tiny_model(), open_checkpoint(folder), head=True)
+
+
+def test_a_type_that_numpy_lacks_is_told_with_the_tensor(tmp_path):
+    entries = {name: ("F32", tensor.shape, tensor.tobytes()) for name, tensor in TENSORS.items()}
+    path = save_raw(tmp_path / "bit.safetensors", entries | {NORM: ("F8_E4M3", [64], bytes(64))})
+    with pytest.raises(ValueError, match=f"The tensor {NORM} of the checkpoint .* cannot be read: .*float8_e4m3fn"):
+        load(tiny_model(), open_checkpoint(path), head=True)
+
+
+HEADS = {
+    "a head": ({}, 5),
+    "no head": (None, None),
+    "a transposed kernel": ({HEAD: (64, 5)}, 5),
+    "a wrong bias": ({"classifier.1.bias": (4,)}, 5),
+    "no bias": ({"classifier.1.bias": None}, 5),
+    "no kernel": ({HEAD: None}, None),
+    "a number as kernel": ({HEAD: ()}, None),
+    "one class": ({HEAD: (1, 64), "classifier.1.bias": (1,)}, 1),
+}
+
+
+@pytest.mark.parametrize(("change", "classes"), HEADS.values(), ids=HEADS)
+def test_the_number_of_classes_is_that_of_the_head_tensors(change, classes):
+    shapes = {HEAD: (5, 64), "classifier.1.bias": (5,)} | (change or {})
+    if change is None:
+        shapes = {}
+    tensors = {name: LazyTensor(shape, pytest.fail) for name, shape in shapes.items() if shape is not None}
+    assert Checkpoint("here", TRANSFORMERS, tensors, ()).head_classes == classes
+
+
+# config.json
+
+
+def test_the_configuration_beside_the_weights_is_found_or_known_to_be_absent(tmp_path):
+    folder = write_checkpoint(tmp_path / "with")
+    bare = write_checkpoint(tmp_path / "without", config=None)
+    assert find_config(folder) == find_config(folder / "model.safetensors") == BitConfig.from_dict(CONFIG)
+    assert find_config(bare) is None
+    assert find_config(tmp_path / "model.keras") is None  # says it itself
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
+        find_config(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match=r"does not have config\.json of 'google/bit-50'"):
+        find_config("google/bit-50", cache_dir=tmp_path, local_files_only=True)
+
+
+# .keras files
+
+
+@pytest.mark.parametrize(("config", "rows"), [(CONFIG, PREACTIVATION), (BOTTLENECK_CONFIG, BOTTLENECK)])
+def test_a_keras_file_is_read_with_its_configuration(tmp_path, config, rows):
+    model = loaded(write_checkpoint(tmp_path, random_tensors(rows), config), config)
+    path = tmp_path / "model.keras"
+    model.save(path)
+    (tmp_path / "model.safetensors").unlink()
+    for source in (path, tmp_path):
+        checkpoint = open_checkpoint(source)
+        assert checkpoint.layout is KERAS
+        assert checkpoint.config == BitConfig.from_dict(config)
+        assert checkpoint.head_classes == 5
+        assert checkpoint.files == (path,)
+        again = tiny_model(config)
+        load(again, checkpoint, head=True)
+        assert_holds(again, random_tensors(rows), rows)
+
+
+def test_a_keras_file_of_another_model_is_refused(tmp_path):
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
+    with pytest.raises(ValueError, match=rf"{path} holds a Sequential, expected a model that keras_bit built\."):
+        open_checkpoint(path)
+
+
+def test_a_keras_file_whose_other_layers_would_be_lost_is_refused(tmp_path):
+    path = tmp_path / "model.keras"
+    pixels = keras.Input((None, None, 3))
+    tiny_model(input_tensor=keras.layers.Rescaling(1 / 127.5, -1, name="rescale")(pixels)).save(path)
+    with pytest.raises(ValueError, match=r"holds layers before BiT \(rescale\), which would be lost\. `keras\.saving"):
+        open_checkpoint(path)
+
+
+def test_a_keras_file_that_is_damaged_is_called_so(tmp_path):
+    path = tmp_path / "model.keras"
+    tiny_model().save(path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    for content in (b"", b"hello", whole[: len(whole) // 2], whole[:-1], bytes(flipped)):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is damaged, or no model that Keras can load: "):
+            open_checkpoint(path)
+
+
+# pytorch_model.bin
+
+
+def test_without_torch_the_error_names_the_extra_to_install(tmp_path, monkeypatch):
+    found = weights.importlib.util.find_spec
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"never opened")
+    with pytest.raises(
+        ImportError, match=r"pytorch_model\.bin .* torch, which is not installed: pip install 'keras_bit"
+    ):
+        open_checkpoint(tmp_path)
+
+
+class Intruder:
+    """Pickles as a call that leaves a file behind."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.fixture
+def save_bin(tmp_path):
+    def save(content, **arguments):
+        import torch
+
+        torch.save(content, tmp_path / "pytorch_model.bin", **arguments)
+        return tmp_path
+
+    return save
+
+
+def torch_tensors():
+    import torch
+
+    return {name: torch.from_numpy(tensor) for name, tensor in contiguous(TENSORS).items()}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("zipped", [True, False], ids=["of today", "from before torch 1.6"])
+def test_a_torch_file_is_read_by_weights_only(save_bin, monkeypatch, zipped):
+    import torch
+
+    folder = save_bin(torch_tensors(), _use_new_zipfile_serialization=zipped)
+    asked = []
+    torch_load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *a, **k: asked.append(k["weights_only"]) or torch_load(*a, **k))
+    assert_holds(loaded(folder), TENSORS)
+    assert asked == [True]
+
+
+@pytest.mark.live
+def test_torch_tensors_of_other_kinds_are_read_as_float32(save_bin):
+    import torch
+
+    tensors = {name: tensor.bfloat16() for name, tensor in torch_tensors().items()}
+    tensors[NORM] = torch.nn.Parameter(tensors[NORM].half())  # a Parameter will not be turned into numpy as it is
+    expected = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
+    assert_holds(loaded(save_bin(tensors)), expected)
+
+
+@pytest.mark.live
+def test_shards_of_torch_files_are_read_through_their_index(tmp_path):
+    import torch
+
+    tensors = torch_tensors()
+    weight_map = {name: f"pytorch_model-{index % 3}.bin" for index, name in enumerate(tensors)}
+    for file in set(weight_map.values()):
+        torch.save({name: tensors[name] for name in tensors if weight_map[name] == file}, tmp_path / file)
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert_holds(loaded(tmp_path), TENSORS)
+
+
+@pytest.mark.live
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("form", ["torch.save", "torch.save, legacy", "pickle"])
+def test_a_torch_file_that_holds_code_is_refused_and_the_code_is_not_run(tmp_path, save_bin, form):
+    trace = tmp_path / "it was run"
+    content = torch_tensors() | {"extra": Intruder(trace)}
+    if form == "pickle":
+        (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(content))
+    else:
+        save_bin(content, _use_new_zipfile_serialization=form == "torch.save")
+    with pytest.raises(
+        ValueError, match="holds more than tensors, which is never unpickled because it can run"
+    ) as error:
+        open_checkpoint(tmp_path)
+    assert "weights_only" not in str(error.value)  # torch's own words end in advice to switch it off
+    assert not trace.exists()
+
+
+@pytest.mark.live
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_torch_file_that_is_damaged_is_called_so(tmp_path, save_bin):
+    path = tmp_path / "pytorch_model.bin"
+    contents = [b"", b"hello", b"\x80\x02.", b"version https://git-lfs.github.com/spec/v1", b"<html>"]
+    for zipped in (True, False):
+        save_bin(torch_tensors(), _use_new_zipfile_serialization=zipped)
+        whole = path.read_bytes()
+        contents += [whole[:size] for size in (1, 4, 30, 100, len(whole) // 2, len(whole) - 1)]
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is damaged, or holds more than tensors"):
+            open_checkpoint(path)
+
+
+@pytest.mark.live
+def test_a_torch_file_that_holds_something_else_is_refused(tmp_path, save_bin):
+    import torch
+
+    for content in ([torch.zeros(1)], torch.zeros(1), {"state_dict": torch_tensors()}, {1: torch.zeros(1)}, None):
+        save_bin(content)
+        with pytest.raises(ValueError, match="does not hold a dictionary from names to tensors"):
+            open_checkpoint(tmp_path)
+
+
+@pytest.mark.live
+def test_damaged_torch_tensors_are_told_as_others_are(save_bin):
+    import torch
+
+    tensors = torch_tensors() | {STEM: torch.full((16, 3, 7, 7), torch.nan), NORM: torch.ones(64, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=f"is damaged: {STEM} holds NaN or infinity; {NORM} holds int64"):
+        loaded(save_bin(tensors))
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("config", "rows"), [(CONFIG, PREACTIVATION), (BOTTLENECK_CONFIG, BOTTLENECK)])
+def test_what_transformers_saves_whole_or_sharded_and_what_torch_saves_are_the_same_model(tmp_path, config, rows):
+    import torch
+    import transformers
+
+    theirs = transformers.BitForImageClassification(transformers.BitConfig(**config))
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # some start as ones or zeros, and would not tell one from another
+            parameter.normal_(generator=torch.Generator().manual_seed(parameter.numel()))
+    theirs.save_pretrained(tmp_path / "whole")
+    theirs.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    (tmp_path / "bin").mkdir()
+    theirs.config.save_pretrained(tmp_path / "bin")
+    torch.save(theirs.state_dict(), tmp_path / "bin" / "pytorch_model.bin")
+    expected = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
+    for form, files in (("whole", 1), ("shards", 3), ("bin", 1)):
+        checkpoint = open_checkpoint(tmp_path / form)
+        assert len(checkpoint.files) >= files
+        model = network.build(
+            find_config(tmp_path / form),
+            include_top=True,
+            input_tensor=None,
+            input_shape=None,
+            pooling=None,
+            classifier_activation=None,
+            name="bit",
+            initialize=False,
+        )
+        load(model, checkpoint, head=True)
+        assert_holds(model, expected, rows)
+
+
+@pytest.mark.live
+def test_what_transformers_saves_of_a_backbone_is_read(tmp_path):
+    import transformers
+
+    for kind in (transformers.BitModel, transformers.BitBackbone):
+        theirs = kind(transformers.BitConfig(**CONFIG))
+        theirs.save_pretrained(tmp_path / kind.__name__)
+        model = tiny_model(include_top=False)
+        load(model, open_checkpoint(tmp_path / kind.__name__), head=False)
+        state = {f"bit.{name.removeprefix('bit.')}": tensor.numpy() for name, tensor in theirs.state_dict().items()}
+        assert_holds(model, state)

@@ -1,0 +1,163 @@
+"""A BiT of 34 tensors and its checkpoint in transformers' layout, written out by hand: the loading tests' oracle."""
+
+import json
+
+import numpy as np
+import safetensors.numpy
+
+CLASSES = 5
+CONFIG = {
+    "model_type": "bit",
+    "num_channels": 3,
+    "embedding_size": 16,
+    "hidden_sizes": [32, 64],
+    "depths": [2, 1],
+    "num_groups": 4,
+    "id2label": {"0": "apple", "1": "bee", "2": "cat", "3": "dog", "4": "egg"},
+    "label2id": {"apple": 0, "bee": 1, "cat": 2, "dog": 3, "egg": 4},
+}
+BOTTLENECK_CONFIG = CONFIG | {"layer_type": "bottleneck"}
+
+
+def _rows(text):
+    """(tensor name, its shape in the file, Keras layer, Keras variable), one per line."""
+    for line in text.strip().splitlines():
+        name, shape, layer, variable = line.split()
+        yield name, tuple(int(size) for size in shape.split("x")), layer, variable
+
+
+PREACTIVATION = tuple(
+    _rows("""
+    bit.embedder.convolution.weight                        16x3x7x7   stem_conv                    kernel
+    bit.encoder.stages.0.layers.0.downsample.conv.weight   32x16x1x1  stage1_block0_shortcut_conv  kernel
+    bit.encoder.stages.0.layers.0.norm1.weight             16         stage1_block0_norm1          gamma
+    bit.encoder.stages.0.layers.0.norm1.bias               16         stage1_block0_norm1          beta
+    bit.encoder.stages.0.layers.0.conv1.weight             8x16x1x1   stage1_block0_conv1          kernel
+    bit.encoder.stages.0.layers.0.norm2.weight             8          stage1_block0_norm2          gamma
+    bit.encoder.stages.0.layers.0.norm2.bias               8          stage1_block0_norm2          beta
+    bit.encoder.stages.0.layers.0.conv2.weight             8x8x3x3    stage1_block0_conv2          kernel
+    bit.encoder.stages.0.layers.0.norm3.weight             8          stage1_block0_norm3          gamma
+    bit.encoder.stages.0.layers.0.norm3.bias               8          stage1_block0_norm3          beta
+    bit.encoder.stages.0.layers.0.conv3.weight             32x8x1x1   stage1_block0_conv3          kernel
+    bit.encoder.stages.0.layers.1.norm1.weight             32         stage1_block1_norm1          gamma
+    bit.encoder.stages.0.layers.1.norm1.bias               32         stage1_block1_norm1          beta
+    bit.encoder.stages.0.layers.1.conv1.weight             8x32x1x1   stage1_block1_conv1          kernel
+    bit.encoder.stages.0.layers.1.norm2.weight             8          stage1_block1_norm2          gamma
+    bit.encoder.stages.0.layers.1.norm2.bias               8          stage1_block1_norm2          beta
+    bit.encoder.stages.0.layers.1.conv2.weight             8x8x3x3    stage1_block1_conv2          kernel
+    bit.encoder.stages.0.layers.1.norm3.weight             8          stage1_block1_norm3          gamma
+    bit.encoder.stages.0.layers.1.norm3.bias               8          stage1_block1_norm3          beta
+    bit.encoder.stages.0.layers.1.conv3.weight             32x8x1x1   stage1_block1_conv3          kernel
+    bit.encoder.stages.1.layers.0.downsample.conv.weight   64x32x1x1  stage2_block0_shortcut_conv  kernel
+    bit.encoder.stages.1.layers.0.norm1.weight             32         stage2_block0_norm1          gamma
+    bit.encoder.stages.1.layers.0.norm1.bias               32         stage2_block0_norm1          beta
+    bit.encoder.stages.1.layers.0.conv1.weight             16x32x1x1  stage2_block0_conv1          kernel
+    bit.encoder.stages.1.layers.0.norm2.weight             16         stage2_block0_norm2          gamma
+    bit.encoder.stages.1.layers.0.norm2.bias               16         stage2_block0_norm2          beta
+    bit.encoder.stages.1.layers.0.conv2.weight             16x16x3x3  stage2_block0_conv2          kernel
+    bit.encoder.stages.1.layers.0.norm3.weight             16         stage2_block0_norm3          gamma
+    bit.encoder.stages.1.layers.0.norm3.bias               16         stage2_block0_norm3          beta
+    bit.encoder.stages.1.layers.0.conv3.weight             64x16x1x1  stage2_block0_conv3          kernel
+    bit.norm.weight                                        64         norm                         gamma
+    bit.norm.bias                                          64         norm                         beta
+    classifier.1.weight                                    5x64       predictions                  kernel
+    classifier.1.bias                                      5          predictions                  bias
+    """)
+)
+
+BOTTLENECK = tuple(
+    _rows("""
+    bit.embedder.convolution.weight                        16x3x7x7   stem_conv                    kernel
+    bit.embedder.norm.weight                               16         stem_norm                    gamma
+    bit.embedder.norm.bias                                 16         stem_norm                    beta
+    bit.encoder.stages.0.layers.0.downsample.conv.weight   32x16x1x1  stage1_block0_shortcut_conv  kernel
+    bit.encoder.stages.0.layers.0.downsample.norm.weight   32         stage1_block0_shortcut_norm  gamma
+    bit.encoder.stages.0.layers.0.downsample.norm.bias     32         stage1_block0_shortcut_norm  beta
+    bit.encoder.stages.0.layers.0.conv1.weight             8x16x1x1   stage1_block0_conv1          kernel
+    bit.encoder.stages.0.layers.0.norm1.weight             8          stage1_block0_norm1          gamma
+    bit.encoder.stages.0.layers.0.norm1.bias               8          stage1_block0_norm1          beta
+    bit.encoder.stages.0.layers.0.conv2.weight             8x8x3x3    stage1_block0_conv2          kernel
+    bit.encoder.stages.0.layers.0.norm2.weight             8          stage1_block0_norm2          gamma
+    bit.encoder.stages.0.layers.0.norm2.bias               8          stage1_block0_norm2          beta
+    bit.encoder.stages.0.layers.0.conv3.weight             32x8x1x1   stage1_block0_conv3          kernel
+    bit.encoder.stages.0.layers.0.norm3.weight             32         stage1_block0_norm3          gamma
+    bit.encoder.stages.0.layers.0.norm3.bias               32         stage1_block0_norm3          beta
+    bit.encoder.stages.0.layers.1.conv1.weight             8x32x1x1   stage1_block1_conv1          kernel
+    bit.encoder.stages.0.layers.1.norm1.weight             8          stage1_block1_norm1          gamma
+    bit.encoder.stages.0.layers.1.norm1.bias               8          stage1_block1_norm1          beta
+    bit.encoder.stages.0.layers.1.conv2.weight             8x8x3x3    stage1_block1_conv2          kernel
+    bit.encoder.stages.0.layers.1.norm2.weight             8          stage1_block1_norm2          gamma
+    bit.encoder.stages.0.layers.1.norm2.bias               8          stage1_block1_norm2          beta
+    bit.encoder.stages.0.layers.1.conv3.weight             32x8x1x1   stage1_block1_conv3          kernel
+    bit.encoder.stages.0.layers.1.norm3.weight             32         stage1_block1_norm3          gamma
+    bit.encoder.stages.0.layers.1.norm3.bias               32         stage1_block1_norm3          beta
+    bit.encoder.stages.1.layers.0.downsample.conv.weight   64x32x1x1  stage2_block0_shortcut_conv  kernel
+    bit.encoder.stages.1.layers.0.downsample.norm.weight   64         stage2_block0_shortcut_norm  gamma
+    bit.encoder.stages.1.layers.0.downsample.norm.bias     64         stage2_block0_shortcut_norm  beta
+    bit.encoder.stages.1.layers.0.conv1.weight             16x32x1x1  stage2_block0_conv1          kernel
+    bit.encoder.stages.1.layers.0.norm1.weight             16         stage2_block0_norm1          gamma
+    bit.encoder.stages.1.layers.0.norm1.bias               16         stage2_block0_norm1          beta
+    bit.encoder.stages.1.layers.0.conv2.weight             16x16x3x3  stage2_block0_conv2          kernel
+    bit.encoder.stages.1.layers.0.norm2.weight             16         stage2_block0_norm2          gamma
+    bit.encoder.stages.1.layers.0.norm2.bias               16         stage2_block0_norm2          beta
+    bit.encoder.stages.1.layers.0.conv3.weight             64x16x1x1  stage2_block0_conv3          kernel
+    bit.encoder.stages.1.layers.0.norm3.weight             64         stage2_block0_norm3          gamma
+    bit.encoder.stages.1.layers.0.norm3.bias               64         stage2_block0_norm3          beta
+    classifier.1.weight                                    5x64       predictions                  kernel
+    classifier.1.bias                                      5          predictions                  bias
+    """)
+)
+
+
+def random_tensors(rows=PREACTIVATION, seed=0):
+    """Name to float32 array, no two alike."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape, _, _ in rows}
+
+
+def write_checkpoint(folder, tensors=None, config=CONFIG):
+    """`config.json` (unless None) and `model.safetensors`, as transformers saves them; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    tensors = random_tensors() if tensors is None else tensors
+    (folder / "model.safetensors").write_bytes(safetensors.numpy.save(contiguous(tensors)))
+    return folder
+
+
+def write_shards(folder, tensors=None, config=CONFIG):
+    """The same in two shards with their index, the stem and the head in different ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = contiguous(random_tensors() if tensors is None else tensors)
+    weight_map = {}
+    for shard, name in enumerate(tensors):
+        weight_map[name] = f"model-0000{shard % 2 + 1}-of-00002.safetensors"
+    for file in set(weight_map.values()):
+        part = {name: tensors[name] for name in tensors if weight_map[name] == file}
+        (folder / file).write_bytes(safetensors.numpy.save(part))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+def contiguous(tensors):
+    return {name: np.array(tensor, order="C") for name, tensor in tensors.items()}
+
+
+def in_keras(tensor):
+    """The tensor of a file in Keras' axis order."""
+    return {1: lambda: tensor, 2: lambda: tensor.T, 4: lambda: np.einsum("oihw->hwio", tensor)}[tensor.ndim]()
+
+
+def variables(model):
+    """(layer name, variable name) to numpy array, for every layer with weights."""
+    return {(layer.name, v.name): np.asarray(v.value) for layer in model.layers for v in layer.weights}
+
+
+def assert_holds(model, tensors, rows=PREACTIVATION):
+    """Every variable of `model` is, bit for bit, the tensor that the table gives to it; none is without one."""
+    expected = {(layer, variable): in_keras(tensors[name]) for name, _, layer, variable in rows if name in tensors}
+    found = variables(model)
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        np.testing.assert_array_equal(found[key], values, err_msg=str(key))
