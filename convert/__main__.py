@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.out is None and options.write_golden is None:
         parser.error("nothing to write: give --out DIR, --write-golden FILE, or both")
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # a path like out[1] is printed as it is
     hub = {"revision": options.revision, "cache_dir": options.cache_dir, "local_files_only": options.local_files_only}
     try:
         if options.write_golden is not None:
@@ -95,7 +95,7 @@ def convert(
             os.replace(beside, out)
             console.print(f"wrote {out / MODEL_NAME}, config.json and preprocessor_config.json", soft_wrap=True)
         else:
-            console.print("[bold red]the numbers differ: nothing was written[/]", soft_wrap=True)
+            console.print("the numbers differ: nothing was written", style="bold red", soft_wrap=True)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return rows

@@ -29,7 +29,7 @@ RUN_WITHOUT_KERAS = Path(__file__).with_name("run_saved_model.py")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # a path like out[1] is printed as it is
     try:
         return demo(options.source, options.images, options.reference, options.out, console)
     except (OSError, ValueError, ImportError) as error:

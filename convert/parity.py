@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from keras_bit.model import BiTModel, stage_outputs
 
@@ -79,6 +80,6 @@ def table(rows: Sequence[Row], title: str) -> Table:
             f"{row.absolute:.2e}",
             f"{row.relative:.2e}",
             f"{LIMIT:.0e}",
-            "equal" if row.passed else "[bold red]DIFFERS[/]",
+            "equal" if row.passed else Text("DIFFERS", style="bold red"),
         )
     return made

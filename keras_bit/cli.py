@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except (OSError, ValueError, ImportError) as error:
-        print(f"keras-bit {options.command}: {error}", file=sys.stderr)
+        print(f"keras-bit {options.command}: {_printable(str(error))}", file=sys.stderr)
         return 1
 
 
@@ -42,12 +43,12 @@ def classify(options: argparse.Namespace) -> int:
             results[place]["predictions"] = predictions
 
     if options.json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
+        print(json.dumps(results, indent=2))
     else:
         _print_predictions(results)
     for result in results:
         if "error" in result:
-            print(f"keras-bit classify: {result['error']}", file=sys.stderr)
+            print(f"keras-bit classify: {_printable(result['error'])}", file=sys.stderr)
     return int(any("error" in result for result in results))
 
 
@@ -67,7 +68,7 @@ def info(options: argparse.Namespace) -> int:
 
     classes = checkpoint.head_classes
     names = f" ({config.id2label[0]}, {config.id2label[1]}, ...)" if config.has_named_labels and classes else ""
-    table = Table(title=options.source, title_justify="left", show_header=False)
+    table = Table(title=_printable(options.source), title_justify="left", show_header=False)
     table.add_row("architecture", f"{config.layer_type}, depths {config.depths}, width x{config.width_factor}")
     table.add_row("widths", f"stem {config.stem_width}, stages {config.stage_widths}, {config.num_groups} groups")
     table.add_row("parameters", f"{checkpoint.parameters:,} in {len(checkpoint.tensors)} tensors")
@@ -75,7 +76,7 @@ def info(options: argparse.Namespace) -> int:
     table.add_row("input size", input_size)
     for file in checkpoint.files:
         table.add_row("file", f"{file.name}, {file.stat().st_size / 1e6:,.1f} MB")
-    Console().print(table)
+    _console().print(table)
     return 0
 
 
@@ -122,11 +123,21 @@ def _print_predictions(results: Sequence[dict[str, Any]]) -> None:
     table.add_column("score", justify="right")
     for result in results:
         for rank, prediction in enumerate(result.get("predictions", ())):
-            name = "" if rank else result["file"]
+            name = "" if rank else _printable(result["file"])
             table.add_row(name, prediction["label"], f"{prediction['score']:.4f}")
         table.add_section()
     if table.row_count:
-        Console().print(table)
+        _console().print(table)
+
+
+def _console() -> Console:
+    # File names and labels are printed as they are: `[cat]` is no markup in them and `:dog:` no emoji.
+    return Console(markup=False, emoji=False, highlight=False)
+
+
+def _printable(text: str) -> str:
+    """`text` as one line that any terminal takes: a file name may hold line breaks and bytes that are no UTF-8."""
+    return " ".join(os.fsencode(text).decode("utf-8", "replace").split("\n"))
 
 
 def _hub(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The commands, run as a person runs them: output, exit codes, and what happens to files that cannot be read."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,20 @@ def test_unreadable_files_get_a_line_each_and_the_others_are_classified(capsys, 
         strict=True,
     ):
         assert words in line
+
+
+def test_names_are_printed_as_they_are(capsys, pictures, tmp_path):
+    names = ["[bold]cat.png", ":dog:.png", os.fsdecode(b"caf\xe9.png"), "two\nlines.png"]
+    paths = [str(tmp_path / name) for name in names]
+    for path in paths:
+        Path(path).write_bytes(Path(pictures[0]).read_bytes())
+    code, out, _ = run(capsys, "classify", *paths, "--weights", str(TINY), "--top", "1")
+    assert code == 0
+    table = "".join(line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│"))
+    for name in ("[bold]cat.png", ":dog:.png", "caf\N{REPLACEMENT CHARACTER}.png", "two lines.png"):
+        assert name.replace(" ", "") in table.replace(" ", "")
+    code, out, _ = run(capsys, "classify", *paths, "--weights", str(TINY), "--top", "1", "--json")
+    assert [result["file"] for result in json.loads(out)] == paths
 
 
 def test_classify_turns_a_picture_upright_first(capsys, tmp_path):
