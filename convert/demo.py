@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from rich.table import Table
 from convert import parity, photographs
 from convert.__main__ import MODEL_NAME, convert
 from keras_bit import BitImageProcessor, decode_predictions, from_pretrained
+from keras_bit.labels import labels_of_checkpoint
 
 RUN_WITHOUT_KERAS = Path(__file__).with_name("run_saved_model.py")
 
@@ -63,9 +64,7 @@ def demo(source: str, images: Sequence[Path], golden: Path | None, out: Path, co
         pictures = processor(files)
         scores = model.predict(pictures, verbose=0)
         result.append(f"{len(files)} photographs at {pictures.shape[1]}x{pictures.shape[2]} px")
-    # A checkpoint whose config names no labels and has ImageNet's number of classes is an ImageNet one.
-    known = model.config.has_named_labels or model.config.num_labels != 1000
-    console.print(_predictions(files, scores, dict(model.config.id2label) if known else None))
+    console.print(_predictions(files, scores, labels_of_checkpoint(model.config.id2label)))
 
     with _timed(steps, "export a SavedModel") as result:
         saved_model = out / "saved_model" / "1"
@@ -102,7 +101,7 @@ def _difference_without_keras(saved_model: Path, pictures: np.ndarray, scores: n
     return float(np.abs(np.array(json.loads(done.stdout)) - scores).max())
 
 
-def _predictions(files: Sequence[Path], scores: np.ndarray, labels: dict[int, str] | None) -> Table:
+def _predictions(files: Sequence[Path], scores: np.ndarray, labels: Mapping[int, str] | None) -> Table:
     table = Table(title="what the Keras model sees", title_justify="left")
     table.add_column("photograph")
     for place in ("first", "second", "third"):

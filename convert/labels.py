@@ -1,55 +1,74 @@
-"""Writes `keras_bit/imagenet1k.tsv`, the 1000 classes of ImageNet-1k, from the lists in timm's wheel.
+"""Writes the class lists of the package, `keras_bit/imagenet1k.tsv` and `imagenet21k.tsv`, from those in timm's wheel.
 
-The classes are facts: a wordnet id and its names in WordNet, in the order of the model's outputs. timm carries them as
-two text files; only these are read, nothing is imported or unpacked. The table of this repository was made from timm
+The classes are facts: a wordnet id and its names in WordNet, in the order of the models' outputs. timm carries them as
+text files; only these are read, nothing is imported or unpacked. The tables of this repository were made from timm
 1.0.31:
 
     pip download --no-deps timm==1.0.31 -d out
-    python -m convert.labels out/timm-1.0.31-py3-none-any.whl --out keras_bit/imagenet1k.tsv
+    python -m convert.labels out/timm-1.0.31-py3-none-any.whl --out keras_bit
 """
 
 import argparse
+import collections
+import dataclasses
 import os
 import zipfile
 from pathlib import Path
 
-NUM_CLASSES = 1000
-SYNSETS = "timm/data/_info/imagenet_synsets.txt"  # a wordnet id per line, in the order of the model's outputs
-NAMES = "timm/data/_info/imagenet_synset_to_lemma.txt"  # wordnet id, tab, its names; all of ImageNet-21k
+
+@dataclasses.dataclass(frozen=True)
+class ClassList:
+    """A list of classes: the name of our table, how many lines it has, and timm's file of ids."""
+
+    name: str
+    classes: int
+    synsets: str  # a wordnet id per line, in the order of the models' outputs
 
 
-def read_wheel(wheel: Path) -> tuple[str, str]:
-    """The texts of `SYNSETS` and `NAMES` in the wheel."""
+CLASS_LISTS = (
+    ClassList("imagenet1k", 1000, "timm/data/_info/imagenet_synsets.txt"),
+    # Google's: two ids more than the 21,841 of ImageNet's own fall11.tar, so every index behind them differs.
+    ClassList("imagenet21k", 21843, "timm/data/_info/imagenet21k_goog_synsets.txt"),
+)
+NAMES = "timm/data/_info/imagenet_synset_to_lemma.txt"  # wordnet id, tab, its names; the ids of both lists
+
+
+def read_wheel(wheel: Path) -> dict[str, str]:
+    """The texts in the wheel by member: `NAMES` and the ids of every list."""
     if not zipfile.is_zipfile(wheel):
         raise ValueError(f"Expected a wheel of timm (a zip file); got {wheel}. `pip download --no-deps timm` gets one.")
+    members = {NAMES, *(class_list.synsets for class_list in CLASS_LISTS)}
     with zipfile.ZipFile(wheel) as archive:
-        missing = sorted({SYNSETS, NAMES} - set(archive.namelist()))
+        missing = sorted(members - set(archive.namelist()))
         if missing:
             raise ValueError(f"Expected a wheel of timm 1.0.31 or similar; {wheel} lacks {', '.join(missing)}.")
-        return archive.read(SYNSETS).decode("utf-8"), archive.read(NAMES).decode("utf-8")
+        return {member: archive.read(member).decode("utf-8") for member in members}
 
 
-def label_table(synsets: str, names: str) -> str:
+def label_table(class_list: ClassList, synsets: str, names: str) -> str:
     """A line `wordnet_id<TAB>names` per class, in the order of `synsets`.
 
     Args:
+        class_list: the list these are; it says how many classes there must be.
         synsets: a wordnet id per line.
         names: a line `wordnet_id<TAB>names` for at least these ids, in any order.
 
     Raises:
-        ValueError: an id is listed twice or has no name, or there are not `NUM_CLASSES` of them.
+        ValueError: an id is listed twice or has no name, or there are not `class_list.classes` of them.
     """
     ids = synsets.split()
     name_of = dict(line.split("\t", maxsplit=1) for line in names.splitlines())
     problems = []
-    if len(ids) != NUM_CLASSES:
-        problems.append(f"expected {NUM_CLASSES} classes, got {len(ids)}")
-    if repeated := sorted({wordnet_id for wordnet_id in ids if ids.count(wordnet_id) > 1}):
-        problems.append(f"listed more than once: {', '.join(repeated)}")
+    if len(ids) != class_list.classes:
+        problems.append(f"expected {class_list.classes} classes, got {len(ids)}")
+    if repeated := sorted(wordnet_id for wordnet_id, times in collections.Counter(ids).items() if times > 1):
+        problems.append(f"listed more than once: {_abridged(repeated)}")
     if nameless := [wordnet_id for wordnet_id in ids if not name_of.get(wordnet_id, "").strip()]:
-        problems.append(f"without a name: {', '.join(nameless)}")
+        problems.append(f"without a name: {_abridged(nameless)}")
     if problems:
-        raise ValueError(f"The class list does not fit: {'; '.join(problems)}. Was it read from a release of timm?")
+        raise ValueError(
+            f"The class list {class_list.name} does not fit: {'; '.join(problems)}. Was it read from a release of timm?"
+        )
     return "".join(f"{wordnet_id}\t{name_of[wordnet_id].strip()}\n" for wordnet_id in ids)
 
 
@@ -63,22 +82,40 @@ def write_atomically(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
+def _abridged(ids: list[str], most: int = 8) -> str:
+    shown = ", ".join(ids[:most])
+    return shown if len(ids) <= most else f"{shown} and {len(ids) - most} more"
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m convert.labels",
-        description="Write the table of ImageNet-1k classes (wordnet id, tab, names; one line per model output) "
-        "from the lists in a wheel of timm. timm itself need not be installed.",
+        description="Write the tables of ImageNet-1k and ImageNet-21k classes (wordnet id, tab, names; one line per "
+        "model output) from the lists in a wheel of timm. timm itself need not be installed.",
         epilog="example: pip download --no-deps timm==1.0.31 -d out && python -m convert.labels "
-        "out/timm-1.0.31-py3-none-any.whl --out keras_bit/imagenet1k.tsv",
+        "out/timm-1.0.31-py3-none-any.whl --out keras_bit",
     )
     parser.add_argument("wheel", type=Path, metavar="TIMM_WHEEL", help="a timm-*.whl, as `pip download` gets it")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the table to write or replace")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help=f"the directory in which to write or replace {' and '.join(f'{one.name}.tsv' for one in CLASS_LISTS)}",
+    )
     args = parser.parse_args(argv)
+    if not args.out.is_dir():
+        parser.error(f"--out must be a directory that exists; got {args.out}.")
     try:
-        write_atomically(args.out, label_table(*read_wheel(args.wheel)))
+        texts = read_wheel(args.wheel)
+        # Every table is made before the first is written: a wheel that does not fit changes nothing.
+        tables = [(one, label_table(one, texts[one.synsets], texts[NAMES])) for one in CLASS_LISTS]
+        for class_list, table in tables:
+            path = args.out / f"{class_list.name}.tsv"
+            write_atomically(path, table)
+            print(f"{class_list.classes} classes from {args.wheel.name} written to {path}")
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    print(f"{NUM_CLASSES} classes from {args.wheel.name} written to {args.out}")
 
 
 if __name__ == "__main__":

@@ -28,12 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def classify(options: argparse.Namespace) -> int:
     import keras_bit
+    from keras_bit.labels import labels_of_checkpoint
 
     model = keras_bit.from_pretrained(options.weights, **_hub(options))
     processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **_hub(options))
-    # A checkpoint whose config names no labels and has ImageNet's number of classes is an ImageNet one.
-    known = model.config.has_named_labels or model.config.num_labels != 1000
-    labels = model.config.id2label if known else None
+    labels = labels_of_checkpoint(model.config.id2label)
 
     results: list[dict[str, Any]] = [{"file": name} for name in options.images]
     for places, batch in _batches(results, processor):

@@ -8,32 +8,59 @@ from typing import Any
 
 import numpy as np
 
+# The class lists inside the package: number of classes, the list's name, its table.
+CLASS_LISTS = {
+    1000: ("ImageNet-1k", "imagenet1k.tsv"),
+    21843: ("ImageNet-21k", "imagenet21k.tsv"),  # the BiT-M pre-training heads; 21,841 would be ImageNet's fall11.tar
+}
 
-@functools.cache
-def imagenet_labels() -> tuple[tuple[str, str], ...]:
-    """The `(wordnet_id, names)` of the 1000 ImageNet-1k classes, in the order of the model's outputs.
+
+def imagenet_labels(classes: int = 1000) -> tuple[tuple[str, str], ...]:
+    """The `(wordnet_id, names)` of the classes of ImageNet-1k or ImageNet-21k, in the order of the model's outputs.
 
     `names` holds every name that WordNet has for the class, in the form transformers' `id2label` uses:
 
     >>> imagenet_labels()[0]
     ('n01440764', 'tench, Tinca tinca')
+    >>> imagenet_labels(21843)[359]
+    ('n01440764', 'tench, Tinca tinca')
 
-    Two classes are called "crane" (134, the bird, and 517, the machine): only the wordnet ids are unique.
+    Only the wordnet ids are unique. Two classes of ImageNet-1k are called "crane" (134, the bird, and 517, the
+    machine); in ImageNet-21k 1128 classes have the names of another.
+
+    ImageNet-21k has general classes beside special ones ("fish" is 3692) and, in the same order, the classes of
+    ImageNet-1k but one: it lacks "teddy, teddy bear" (n04399382).
+
+    Args:
+        classes: 1000 for ImageNet-1k, 21843 for ImageNet-21k as Google's pre-training heads have it.
 
     Returns:
-        1000 pairs of strings, read once from the table inside the package.
+        `classes` pairs of strings. Each list is read once, when it is first asked for, from its table inside the
+        package.
+
+    Raises:
+        ValueError: `classes` is another number.
 
     Source: the lists in timm 1.0.31, by `convert/labels.py`.
     """
-    table = importlib.resources.files("keras_bit").joinpath("imagenet1k.tsv").read_text(encoding="utf-8")
-    pairs = (line.split("\t") for line in table.splitlines())
-    return tuple((wordnet_id, names) for wordnet_id, names in pairs)
+    if classes not in CLASS_LISTS:
+        raise ValueError(f"`classes` must be {_known_numbers()}; got {classes!r}.")
+    return _read_table(CLASS_LISTS[classes][1])
+
+
+def labels_of_checkpoint(id2label: Mapping[int, str]) -> Mapping[int, str] | None:
+    """The `labels` of `decode_predictions` for a checkpoint's `id2label`.
+
+    `None` where the checkpoint says `LABEL_0`, `LABEL_1` ... of as many classes as ImageNet has, which says nothing.
+    """
+    says_nothing = all(name == f"LABEL_{index}" for index, name in id2label.items())
+    return None if says_nothing and len(id2label) in CLASS_LISTS else id2label
 
 
 def decode_predictions(
     preds: Any, top: int = 5, *, labels: Sequence[str] | Mapping[int | str, str] | None = None
 ) -> list[list[tuple[str, str, float]]]:
-    """The best classes of every image, as `keras.applications` gives them, for ImageNet-1k or for your own labels.
+    """The best classes of every image, as `keras.applications` gives them, for ImageNet or for your own labels.
 
     >>> decode_predictions([[0.1, 0.2, 0.7]], top=2, labels=["cat", "dog", "zebra"])
     [[('2', 'zebra', 0.7), ('1', 'dog', 0.2)]]
@@ -41,19 +68,21 @@ def decode_predictions(
     Args:
         preds: scores `(batch, classes)`, an array, nested list or tensor; probabilities or logits, higher is better.
         top: how many classes per image, at least 1; more than there are gives them all.
-        labels: `None` for the 1000 classes of ImageNet-1k; for any other model its class names in the order of its
-            outputs, or a dict from index to name such as `model.config.id2label` (keys 0 or "0").
+        labels: `None` for the classes of ImageNet, 1000 (ImageNet-1k) or 21,843 (ImageNet-21k in Google's order), told
+            apart by the number of classes; for any other model its class names in the order of its outputs, or a dict
+            from index to name such as `model.config.id2label` (keys 0 or "0").
 
     Returns:
         A list per image of `(wordnet_id, name, score)`, best first; equal scores go by class index, lowest first.
-        `name` is the class's first name with underscores ("great_white_shark"), the name that `keras.applications`
-        gives. With `labels` the tuple stays three long and the first entry is still the class's identifier, here its
-        index as a string: `(str(index), name, score)`, with `name` exactly as given. `score` is a Python float.
+        `name` is the class's first name with underscores ("great_white_shark"), for ImageNet-1k the name that
+        `keras.applications` gives. With `labels` the tuple stays three long and the first entry is still the class's
+        identifier, here its index as a string: `(str(index), name, score)`, with `name` exactly as given. `score` is a
+        Python float.
 
     Raises:
         ValueError: `preds` is not a two-dimensional array of numbers or has NaN; it has not as many classes as `labels`
-            or, without it, ImageNet-1k has; `top` is not a whole number of at least 1; `labels` is not one name each
-            for 0 to classes - 1.
+            or, without it, a list of ImageNet has; `top` is not a whole number of at least 1; `labels` is not one name
+            each for 0 to classes - 1.
 
     Source: keras 3.15 `applications/imagenet_utils.py`, whose order of equal scores and of NaN is left to `argsort`.
     """
@@ -67,13 +96,13 @@ def decode_predictions(
     scores = _as_scores(preds)
     classes = scores.shape[1]
     if labels is None:
-        identified = _keras_labels()
-        if classes != len(identified):
+        if classes not in CLASS_LISTS:
             raise ValueError(
-                f"`preds` must have the {len(identified)} classes of ImageNet-1k where `labels` is not given; got "
-                f"{classes} classes, shape {scores.shape}. Pass `labels=`, the {classes} class names in the order of "
-                "the model's outputs, for instance `model.config.id2label`."
+                f"`preds` must have {_known_numbers()} classes where `labels` is not given; got {classes} classes, "
+                f"shape {scores.shape}. Pass `labels=`, the {classes} class names in the order of the model's outputs, "
+                "for instance `model.config.id2label`."
             )
+        identified = _keras_labels(classes)
     else:
         identified = tuple((str(index), name) for index, name in enumerate(_as_names(labels, classes)))
 
@@ -85,10 +114,21 @@ def decode_predictions(
     ]
 
 
+def _known_numbers() -> str:
+    return " or ".join(f"{classes} ({name})" for classes, (name, _) in CLASS_LISTS.items())
+
+
+@functools.cache  # here, where a list has one key, and not on `imagenet_labels`: `()`, `(1000)`, `(classes=1000)`
+def _read_table(file: str) -> tuple[tuple[str, str], ...]:
+    table = importlib.resources.files("keras_bit").joinpath(file).read_text(encoding="utf-8")
+    pairs = (line.split("\t") for line in table.splitlines())
+    return tuple((wordnet_id, names) for wordnet_id, names in pairs)
+
+
 @functools.cache
-def _keras_labels() -> tuple[tuple[str, str], ...]:
+def _keras_labels(classes: int) -> tuple[tuple[str, str], ...]:
     """`(wordnet_id, name)` with Keras' names: the first one, underscores for spaces."""
-    return tuple((wordnet_id, names.split(", ")[0].replace(" ", "_")) for wordnet_id, names in imagenet_labels())
+    return tuple((wordnet_id, names.split(", ")[0].replace(" ", "_")) for wordnet_id, names in imagenet_labels(classes))
 
 
 def _as_scores(preds: Any) -> np.ndarray:

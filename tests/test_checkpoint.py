@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from tiny_bit import BOTTLENECK, BOTTLENECK_CONFIG, CONFIG, PREACTIVATION
 
 from keras_bit import model as network
 from keras_bit.checkpoint import KERAS, TRANSFORMERS, TRANSFORMERS_BASE
 from keras_bit.config import BitConfig
+from tiny_bit import BOTTLENECK, BOTTLENECK_CONFIG, CONFIG, PREACTIVATION
 
 FORMS = {"preactivation": (CONFIG, PREACTIVATION), "bottleneck": (BOTTLENECK_CONFIG, BOTTLENECK)}
 forms = pytest.mark.parametrize(("config", "rows"), FORMS.values(), ids=FORMS)

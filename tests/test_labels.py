@@ -1,9 +1,11 @@
-"""Class names: the table against Keras' own published index, `decode_predictions` against Keras' own."""
+"""Class names: the tables against indices that others published, `decode_predictions` against Keras' own."""
 
 import doctest
 import hashlib
+import importlib.util
 import json
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -12,15 +14,24 @@ import pytest
 
 from convert import labels as convert_labels
 from keras_bit import labels as labels_module
-from keras_bit.labels import decode_predictions, imagenet_labels
+from keras_bit.labels import decode_predictions, imagenet_labels, labels_of_checkpoint
 
 # md5 of https://storage.googleapis.com/download.tensorflow.org/data/imagenet_class_index.json, as keras 3.15 has it in
 # `applications/imagenet_utils.py`: equal bytes mean the same 1000 ids, names and order as Keras' file.
 KERAS_CLASS_INDEX_MD5 = "c2c37ea517e94d9795004a39431a14cb"
+# md5 of `imagenet21k_class_index.json`, with which keras_cv_attention_models 1.4.3 decodes Google's 21,843 outputs, as
+# it has it in `imagenet/eval_func.py`: equal bytes mean the same ids, names and order as that file.
+KECAM_21K_CLASS_INDEX_MD5 = "a07173727548feaea3cc855ed6341a4f"
 
 
 def one_hot(index, classes=1000):
-    return np.eye(classes, dtype="float32")[[index]]
+    scores = np.zeros((1, classes), dtype="float32")
+    scores[0, index] = 1
+    return scores
+
+
+def ids_of(classes):
+    return [wordnet_id for wordnet_id, _ in imagenet_labels(classes)]
 
 
 def keras_names():
@@ -36,24 +47,58 @@ def test_ids_names_and_order_are_those_of_keras_class_index_file():
     assert hashlib.md5(json.dumps(keras_names()).encode()).hexdigest() == KERAS_CLASS_INDEX_MD5
 
 
-def test_table_has_1000_unique_wordnet_ids_in_ascending_order():
-    ids = [wordnet_id for wordnet_id, _ in imagenet_labels()]
-    assert len(ids) == len(set(ids)) == 1000
+def test_ids_names_and_order_of_21k_are_those_of_the_class_index_of_keras_cv_attention_models():
+    # That file has all the names, each with its own underscores: "great_white_shark, white_shark".
+    index = {
+        str(index): [wordnet_id, ", ".join(name.replace(" ", "_") for name in names.split(", "))]
+        for index, (wordnet_id, names) in enumerate(imagenet_labels(21843))
+    }
+    assert hashlib.md5(json.dumps(index).encode()).hexdigest() == KECAM_21K_CLASS_INDEX_MD5
+
+
+@pytest.mark.parametrize("classes", [1000, 21843])
+def test_table_has_unique_wordnet_ids_in_ascending_order(classes):
+    ids = ids_of(classes)
+    assert len(ids) == len(set(ids)) == classes
     assert ids == sorted(ids)
     assert all(len(wordnet_id) == 9 and wordnet_id[0] == "n" and wordnet_id[1:].isdigit() for wordnet_id in ids)
 
 
-def test_names_are_clean_text():
-    for _, names in imagenet_labels():
+@pytest.mark.parametrize("classes", [1000, 21843])
+def test_names_are_clean_text(classes):
+    for _, names in imagenet_labels(classes):
         assert names
         assert names == " ".join(names.split())
         assert "_" not in names
+
+
+def test_1k_is_21k_thinned_out_but_for_the_teddy_bear():
+    common = set(ids_of(1000)) & set(ids_of(21843))
+    assert set(ids_of(1000)) - common == {"n04399382"}
+    assert dict(imagenet_labels())["n04399382"] == "teddy, teddy bear"
+    assert [pair for pair in imagenet_labels(21843) if pair[0] in common] == [
+        pair for pair in imagenet_labels() if pair[0] in common
+    ]
+
+
+def test_21k_has_the_two_classes_that_are_googles_only():
+    # https://github.com/google-research/big_transfer/issues/18: not among ImageNet's own 21,841.
+    googles = {"n03931044", "n09859684"}
+    assert {index: pair for index, pair in enumerate(imagenet_labels(21843)) if pair[0] in googles} == {
+        9205: ("n03931044", "picture, image, icon, ikon"),
+        15027: ("n09859684", "bleacher"),
+    }
 
 
 def test_only_the_name_crane_is_given_twice():
     names = [names for _, names in imagenet_labels()]
     assert [index for index, name in enumerate(names) if names.count(name) > 1] == [134, 517]
     assert names[134] == "crane"
+
+
+def test_1128_classes_of_21k_have_the_names_of_another():
+    times = Counter(names for _, names in imagenet_labels(21843))
+    assert sum(count for count in times.values() if count > 1) == 1128
 
 
 @pytest.mark.parametrize(
@@ -79,6 +124,25 @@ def test_well_known_classes(index, wordnet_id, names, keras_name):
     assert decode_predictions(one_hot(index), top=1) == [[(wordnet_id, keras_name, 1.0)]]
 
 
+@pytest.mark.parametrize(
+    ("index", "wordnet_id", "names", "name"),
+    [
+        # The index is the line in timm 1.0.31's imagenet21k_goog_synsets.txt, counted from 0.
+        (0, "n00004475", "organism, being", "organism"),
+        (359, "n01440764", "tench, Tinca tinca", "tench"),
+        (1000, "n01665932", "snapping turtle", "snapping_turtle"),
+        (3692, "n02512053", "fish", "fish"),
+        (9204, "n03930630", "pickup, pickup truck", "pickup"),
+        (9206, "n03931765", "picture frame", "picture_frame"),
+        (10921, "n04347754", "submarine, pigboat, sub, U-boat", "submarine"),
+        (21842, "n15102894", "knothole", "knothole"),
+    ],
+)
+def test_well_known_classes_of_21k(index, wordnet_id, names, name):
+    assert imagenet_labels(21843)[index] == (wordnet_id, names)
+    assert decode_predictions(one_hot(index, 21843), top=1) == [[(wordnet_id, name, 1.0)]]
+
+
 @pytest.mark.data
 def test_every_photograph_is_named_as_its_class(photos):
     names = dict(keras_names().values())
@@ -88,13 +152,49 @@ def test_every_photograph_is_named_as_its_class(photos):
         assert names[wordnet_id] == name
 
 
-def test_table_is_read_once():
-    assert imagenet_labels() is imagenet_labels()
+@pytest.fixture
+def unread(monkeypatch):
+    """A module of its own that has read no table yet; its `tables_read` are those it has read since, in order."""
+    spec = importlib.util.spec_from_file_location("unread_labels", labels_module.__file__)
+    module = importlib.util.module_from_spec(spec)
+    module.tables_read = []
+    read_text = Path.read_text
+
+    def noted(self, *arguments, **keywords):
+        module.tables_read.append(self.name)
+        return read_text(self, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "read_text", noted)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_table_is_read_once_and_only_when_it_is_needed(unread):
+    assert unread.tables_read == []
+    unread.decode_predictions([[0.5, 0.25]], labels=["a", "b"])
+    with pytest.raises(ValueError, match="got 10 classes"):
+        unread.decode_predictions(np.zeros((1, 10)))
+    assert unread.tables_read == []
+    for _ in range(2):
+        unread.decode_predictions(np.zeros((1, 1000)))
+        assert unread.imagenet_labels() is unread.imagenet_labels(1000) is unread.imagenet_labels(classes=1000)
+    assert unread.tables_read == ["imagenet1k.tsv"]
+    for _ in range(2):
+        unread.decode_predictions(np.zeros((1, 21843)))
+        assert unread.imagenet_labels(21843) is unread.imagenet_labels(classes=21843)
+    assert unread.tables_read == ["imagenet1k.tsv", "imagenet21k.tsv"]
+
+
+@pytest.mark.parametrize("classes", [0, 10, 21841, None])
+def test_there_is_no_list_of_another_number_of_classes(classes):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the whole text is asserted below
+        imagenet_labels(classes)
+    assert str(caught.value) == f"`classes` must be 1000 (ImageNet-1k) or 21843 (ImageNet-21k); got {classes}."
 
 
 def test_docstring_examples_run():
     result = doctest.testmod(labels_module)
-    assert result.attempted == 2
+    assert result.attempted == 3
     assert result.failed == 0
 
 
@@ -109,6 +209,18 @@ def test_decodes_as_keras_does(top, monkeypatch):
     rng = np.random.default_rng(0)
     preds = np.stack([rng.permutation(1000) for _ in range(3)]).astype("float32") / 1000 - 0.5
     assert decode_predictions(preds, top=top) == reference(preds, top=top)
+
+
+def test_decodes_21k_with_the_first_names():
+    rng = np.random.default_rng(0)
+    preds = rng.permutation(21843)[None].astype("float32")
+    [decoded] = decode_predictions(preds, top=21843)
+    pairs = imagenet_labels(21843)
+    assert decoded == [
+        (pairs[index][0], pairs[index][1].split(", ")[0].replace(" ", "_"), float(preds[0, index]))
+        for index in preds[0].argsort()[::-1]
+    ]
+    assert len(decode_predictions(preds)[0]) == 5
 
 
 def test_top_is_five_unless_told():
@@ -190,9 +302,9 @@ ABC = ["a", "b", "c"]
         (
             np.zeros((2, 10)),
             {},
-            "`preds` must have the 1000 classes of ImageNet-1k where `labels` is not given; got 10 classes, shape "
-            "(2, 10). Pass `labels=`, the 10 class names in the order of the model's outputs, for instance "
-            "`model.config.id2label`.",
+            "`preds` must have 1000 (ImageNet-1k) or 21843 (ImageNet-21k) classes where `labels` is not given; got 10 "
+            "classes, shape (2, 10). Pass `labels=`, the 10 class names in the order of the model's outputs, for "
+            "instance `model.config.id2label`.",
         ),
         (
             [[0.0, 1.0], [np.nan, 1.0], [0.0, np.nan]],
@@ -277,33 +389,58 @@ def test_refuses_what_is_no_array_of_numbers(preds, kind):
         decode_predictions(preds, labels=["a", "b"])
 
 
-# The script that writes the table
+# The script that writes the tables
 
-IDS = [f"n{index:08d}" for index in range(1000)]
+IDS_21K = [f"n{index:08d}" for index in range(21843)]
+IDS_1K = IDS_21K[:1000]
 
 
-def wheel(directory, ids=IDS, named=IDS):
+def wheel(directory, ids=IDS_1K, ids_21k=IDS_21K, named=IDS_21K):
     path = directory / "timm-0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(convert_labels.SYNSETS, "\n".join(ids) + "\n")
+        for class_list, listed in zip(convert_labels.CLASS_LISTS, (ids, ids_21k), strict=True):
+            archive.writestr(class_list.synsets, "\n".join(listed) + "\n")
         archive.writestr(convert_labels.NAMES, "".join(f"{one}\tname of {one}, other\n" for one in reversed(named)))
     return path
 
 
-def test_script_writes_a_line_per_class_in_model_order(tmp_path, capsys):
-    ids = IDS[::-1]
-    out = tmp_path / "table.tsv"
-    out.write_text("old")
-    convert_labels.main([str(wheel(tmp_path, ids)), "--out", str(out)])
-    assert out.read_bytes().decode() == "".join(f"{one}\tname of {one}, other\n" for one in ids)
-    assert capsys.readouterr().out == f"1000 classes from timm-0-py3-none-any.whl written to {out}\n"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.tsv", "timm-0-py3-none-any.whl"]
+@pytest.fixture
+def out(tmp_path):
+    """A directory with an old table of each list."""
+    directory = tmp_path / "out"
+    directory.mkdir()
+    for name in ("imagenet1k.tsv", "imagenet21k.tsv"):
+        (directory / name).write_text("old")
+    return directory
 
 
-def test_script_leaves_the_old_table_when_writing_fails(tmp_path, monkeypatch):
-    out = tmp_path / "table.tsv"
-    out.write_text("old")
+def written(directory):
+    return {path.name: path.read_bytes().decode() for path in directory.iterdir()}
 
+
+OLD = {"imagenet1k.tsv": "old", "imagenet21k.tsv": "old"}
+
+
+def test_script_and_package_have_the_same_lists():
+    assert {one.classes: f"{one.name}.tsv" for one in convert_labels.CLASS_LISTS} == {
+        classes: table for classes, (_, table) in labels_module.CLASS_LISTS.items()
+    }
+
+
+def test_script_writes_a_line_per_class_in_model_order(tmp_path, out, capsys):
+    ids, ids_21k = IDS_1K[::-1], IDS_21K[::-1]
+    convert_labels.main([str(wheel(tmp_path, ids, ids_21k)), "--out", str(out)])
+    assert written(out) == {
+        "imagenet1k.tsv": "".join(f"{one}\tname of {one}, other\n" for one in ids),
+        "imagenet21k.tsv": "".join(f"{one}\tname of {one}, other\n" for one in ids_21k),
+    }
+    assert capsys.readouterr().out == (
+        f"1000 classes from timm-0-py3-none-any.whl written to {out / 'imagenet1k.tsv'}\n"
+        f"21843 classes from timm-0-py3-none-any.whl written to {out / 'imagenet21k.tsv'}\n"
+    )
+
+
+def test_script_leaves_the_old_tables_when_writing_fails(tmp_path, out, monkeypatch, capsys):
     def full_disk(self, data):
         self.touch()
         raise OSError("No space left on device")
@@ -312,40 +449,67 @@ def test_script_leaves_the_old_table_when_writing_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(SystemExit):
         convert_labels.main([str(source), "--out", str(out)])
-    assert out.read_text() == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["table.tsv", "timm-0-py3-none-any.whl"]
+    assert "error: No space left on device\n" in capsys.readouterr().err
+    assert written(out) == OLD
 
 
 @pytest.mark.parametrize(
-    ("ids", "named", "message"),
+    ("lists", "message"),
     [
-        (IDS[:-1], IDS, "expected 1000 classes, got 999."),
-        (IDS[:-1] + IDS[:1], IDS, "listed more than once: n00000000."),
-        (IDS, IDS[1:], "without a name: n00000000."),
-        (IDS[:2] + IDS[1:2], IDS[:1], "expected 1000 classes, got 3; listed more than once: n00000001; without a name: "
-         "n00000001, n00000001."),
+        ({"ids": IDS_1K[:-1]}, "imagenet1k does not fit: expected 1000 classes, got 999."),
+        ({"ids": IDS_1K[:-1] + IDS_1K[:1]}, "imagenet1k does not fit: listed more than once: n00000000."),
+        ({"named": IDS_21K[1:]}, "imagenet1k does not fit: without a name: n00000000."),
+        (
+            {"ids": IDS_1K[:2] + IDS_1K[1:2], "named": IDS_1K[:1]},
+            "imagenet1k does not fit: expected 1000 classes, got 3; listed more than once: n00000001; without a name: "
+            "n00000001, n00000001.",
+        ),
+        ({"ids_21k": IDS_21K[:-2]}, "imagenet21k does not fit: expected 21843 classes, got 21841."),
+        ({"ids_21k": IDS_21K[:-1] + IDS_21K[:1]}, "imagenet21k does not fit: listed more than once: n00000000."),
+        (
+            {"named": IDS_1K},
+            "imagenet21k does not fit: without a name: n00001000, n00001001, n00001002, n00001003, n00001004, "
+            "n00001005, n00001006, n00001007 and 20835 more.",
+        ),
     ],
-)  # fmt: skip
-def test_script_refuses_lists_that_do_not_fit(tmp_path, capsys, ids, named, message):
+)
+def test_script_refuses_lists_that_do_not_fit_and_writes_none(tmp_path, out, capsys, lists, message):
     with pytest.raises(SystemExit) as caught:
-        convert_labels.main([str(wheel(tmp_path, ids, named)), "--out", str(tmp_path / "table.tsv")])
+        convert_labels.main([str(wheel(tmp_path, **lists)), "--out", str(out)])
     assert caught.value.code == 2
-    assert (
-        f"error: The class list does not fit: {message} Was it read from a release of timm?\n"
-        in capsys.readouterr().err
-    )
-    assert not (tmp_path / "table.tsv").exists()
+    assert f"error: The class list {message} Was it read from a release of timm?\n" in capsys.readouterr().err
+    assert written(out) == OLD
 
 
-def test_script_refuses_what_is_not_a_wheel_of_timm(tmp_path, capsys):
+def test_script_refuses_what_is_not_a_wheel_of_timm(tmp_path, out, capsys):
     other = tmp_path / "other.whl"
-    out = str(tmp_path / "table.tsv")
     other.write_text("not a zip file")
     with pytest.raises(SystemExit):
-        convert_labels.main([str(other), "--out", out])
+        convert_labels.main([str(other), "--out", str(out)])
     assert f"Expected a wheel of timm (a zip file); got {other}." in capsys.readouterr().err
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr(convert_labels.NAMES, "")
     with pytest.raises(SystemExit):
-        convert_labels.main([str(other), "--out", out])
-    assert f"{other} lacks timm/data/_info/imagenet_synsets.txt." in capsys.readouterr().err
+        convert_labels.main([str(other), "--out", str(out)])
+    assert (
+        f"{other} lacks timm/data/_info/imagenet21k_goog_synsets.txt, timm/data/_info/imagenet_synsets.txt."
+        in capsys.readouterr().err
+    )
+    assert written(out) == OLD
+
+
+def test_script_refuses_to_write_where_there_is_no_directory(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        convert_labels.main([str(wheel(tmp_path)), "--out", str(tmp_path / "table.tsv")])
+    assert f"error: --out must be a directory that exists; got {tmp_path / 'table.tsv'}.\n" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["timm-0-py3-none-any.whl"]
+
+
+@pytest.mark.parametrize("classes", [1000, 21843])
+def test_a_checkpoint_that_names_nothing_has_the_labels_of_its_number_of_classes(classes):
+    assert labels_of_checkpoint({index: f"LABEL_{index}" for index in range(classes)}) is None
+
+
+@pytest.mark.parametrize("id2label", [{0: "LABEL_0", 1: "LABEL_1"}, {index: f"kind {index}" for index in range(1000)}])
+def test_a_checkpoint_that_names_its_classes_or_has_another_number_keeps_its_labels(id2label):
+    assert labels_of_checkpoint(id2label) is id2label
