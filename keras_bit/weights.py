@@ -119,9 +119,7 @@ def find_config(source: str | Path, **where: Any) -> BitConfig | None:
     try:
         return BitConfig.from_pretrained(source, **where)
     except FileNotFoundError:
-        # Raises again where there is no such source, or where the cache cannot say.
-        if hub.find_file(source, (CONFIG_NAME,), **where) is not None:
-            raise
+        hub.find_file(source, (CONFIG_NAME,), **where)  # raises again where there is no such source, or no answer
         return None
 
 
@@ -298,7 +296,7 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
         )
     tensors = {
         KERAS.tensor_name(layer.name, variable.name): LazyTensor(
-            tuple(variable.shape), lambda variable=variable: keras.ops.convert_to_numpy(variable)
+            tuple(variable.shape), lambda variable=variable: variable.numpy()
         )
         for layer in _network_layers(model)
         for variable in layer.weights

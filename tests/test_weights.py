@@ -12,6 +12,12 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+
+from keras_bit import model as network
+from keras_bit import weights
+from keras_bit.checkpoint import KERAS, TRANSFORMERS, TRANSFORMERS_BASE
+from keras_bit.config import BitConfig
+from keras_bit.weights import Checkpoint, LazyTensor, find_config, load, open_checkpoint
 from tiny_bit import (
     BOTTLENECK,
     BOTTLENECK_CONFIG,
@@ -24,12 +30,6 @@ from tiny_bit import (
     write_checkpoint,
     write_shards,
 )
-
-from keras_bit import model as network
-from keras_bit import weights
-from keras_bit.checkpoint import KERAS, TRANSFORMERS, TRANSFORMERS_BASE
-from keras_bit.config import BitConfig
-from keras_bit.weights import Checkpoint, LazyTensor, find_config, load, open_checkpoint
 
 STEM = "bit.embedder.convolution.weight"
 CONV1 = "bit.encoder.stages.0.layers.0.conv1.weight"
@@ -524,6 +524,13 @@ def test_a_keras_file_of_another_model_is_refused(tmp_path):
     path = tmp_path / "model.keras"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
     with pytest.raises(ValueError, match=rf"{path} holds a Sequential, expected a model that keras_bit built\."):
+        open_checkpoint(path)
+
+
+def test_a_keras_file_that_holds_code_is_refused(tmp_path):
+    path = tmp_path / "model.keras"
+    keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: x + 1)]).save(path)
+    with pytest.raises(ValueError, match=r"no model that Keras can load: .*\n?.*[Ll]ambda"):
         open_checkpoint(path)
 
 

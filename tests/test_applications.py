@@ -1,0 +1,659 @@
+"""applications.py: the public functions on whole checkpoints, from a directory, a file, a cache and a Hub."""
+
+import hashlib
+import inspect
+import json
+import struct
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from keras_bit import BiT, BiT50, BitConfig, from_pretrained
+from keras_bit.checkpoint import TRANSFORMERS
+from loopback_hub import LoopbackHub, closed_url, commit_of, make_cache, run_against_hub
+from tiny_bit import (
+    BOTTLENECK,
+    BOTTLENECK_CONFIG,
+    CONFIG,
+    assert_holds,
+    random_tensors,
+    variables,
+    write_checkpoint,
+    write_shards,
+)
+
+ID = "google/bit-50"
+HEAD = ("classifier.1.weight", "classifier.1.bias")
+TENSORS = random_tensors()
+BODY = {name: tensor for name, tensor in TENSORS.items() if name not in HEAD}
+LABELS = {0: "apple", 1: "bee", 2: "cat", 3: "dog", 4: "egg"}
+PICTURES = np.random.default_rng(0).uniform(-1, 1, (2, 64, 48, 3)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("bit"))
+
+
+@pytest.fixture(scope="module")
+def headless(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("headless"), BODY)
+
+
+def without_warnings(function, *arguments, **keywords):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return function(*arguments, **keywords)
+
+
+def files_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def digest(model):
+    """One word for names and numbers of all weights."""
+    found = sorted((layer, variable, values.tobytes()) for (layer, variable), values in variables(model).items())
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+# Signatures
+
+
+def test_the_functions_have_the_arguments_of_keras_applications_and_ours_by_keyword_alone():
+    keras_own = inspect.signature(keras.applications.ResNet50V2).parameters
+    ours = inspect.signature(BiT50).parameters
+    positional = [name for name, p in ours.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional == list(keras_own)
+    hub = ["revision", "cache_dir", "token", "local_files_only"]
+    assert [name for name, p in ours.items() if p.kind is p.KEYWORD_ONLY] == [*hub, "config"]
+    assert {name: p.default for name, p in ours.items()} == {
+        "include_top": True,
+        "weights": "google/bit-50",
+        "input_tensor": None,
+        "input_shape": None,
+        "pooling": None,
+        "classes": None,
+        "classifier_activation": "auto",
+        "name": "bit50",
+        "revision": None,
+        "cache_dir": None,
+        "token": None,
+        "local_files_only": False,
+        "config": None,
+    }
+    assert list(inspect.signature(from_pretrained).parameters) == ["source", *(set_aside(ours, "weights"))]
+    assert list(inspect.signature(BiT).parameters) == ["config", *set_aside(ours, "config")]
+
+
+def set_aside(parameters, name):
+    return [parameter for parameter in parameters if parameter != name]
+
+
+@pytest.mark.parametrize("function", [BiT, BiT50, from_pretrained])
+def test_every_argument_is_documented(function):
+    for name in inspect.signature(function).parameters:
+        assert f"{name}:" in function.__doc__ or f"{name}, " in function.__doc__ or f", {name}" in function.__doc__
+    assert function.__name__ in ("BiT", "BiT50", "from_pretrained")
+
+
+# Sources
+
+
+def test_a_directory_a_file_shards_and_a_keras_file_give_the_same_model(tmp_path, checkpoint):
+    from_pretrained(checkpoint).save(tmp_path / "bit.keras")
+    shards = write_shards(tmp_path / "shards")
+    sources = checkpoint, str(checkpoint), checkpoint / "model.safetensors", shards, tmp_path / "bit.keras"
+    for source in sources:
+        model = without_warnings(from_pretrained, source)
+        assert_holds(model, TENSORS)
+        assert model.config == BitConfig.from_dict(CONFIG)
+        assert dict(model.config.id2label) == LABELS
+        assert isinstance(model, keras.Model)
+        assert model.name == "bit"
+        assert [tensor.name for tensor in model.inputs] == ["pixel_values"]
+        assert model.input_shape == (None, None, None, 3)
+        assert model.layers[-1].name == "predictions"
+
+
+def test_a_bottleneck_checkpoint_is_loaded(tmp_path):
+    tensors = random_tensors(BOTTLENECK)
+    model = from_pretrained(write_checkpoint(tmp_path, tensors, BOTTLENECK_CONFIG))
+    assert_holds(model, tensors, BOTTLENECK)
+    assert model.config.layer_type == "bottleneck"
+
+
+def test_bit_takes_any_configuration_with_random_weights_or_with_a_checkpoints(checkpoint):
+    config = BitConfig.from_dict(CONFIG)
+    one, other = BiT(config), BiT(config)
+    assert not np.array_equal(one.get_layer("stem_conv").kernel, other.get_layer("stem_conv").kernel)
+    assert one.config == config
+    assert_holds(BiT(config, weights=checkpoint), TENSORS)
+
+
+def test_bit50_is_the_published_architecture_unless_a_config_replaces_it(checkpoint):
+    config = BitConfig.from_dict(CONFIG)
+    model = BiT50(weights=None, config=config)
+    assert (model.name, model.config) == ("bit50", config)
+    assert_holds(BiT50(weights=checkpoint, config=config), TENSORS)
+
+
+def test_bit50_takes_weights_for_what_its_name_says_and_labels_from_a_config_json(tmp_path):
+    expected = BiT50(weights=None, classes=7)
+    assert expected.config == BitConfig(num_labels=7)
+    header, size = {}, 0
+    for layer in expected.layers:
+        for variable in layer.weights:
+            shape = TRANSFORMERS.file_shape(variable.shape)
+            end = size + 2 * int(np.prod(shape))
+            name = TRANSFORMERS.tensor_name(layer.name, variable.name)
+            header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [size, end]}
+            size = end
+    encoded = json.dumps(header).encode()
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        file.truncate(8 + len(encoded) + size)  # zeros that take no room on the disk
+    model = without_warnings(BiT50, weights=tmp_path)
+    assert model.config == expected.config
+    assert not any(np.any(variable) for variable in model.get_weights())
+    theirs = {"model_type": "bit", "id2label": dict(enumerate("abcdefg")), "problem_type": "multi_label_classification"}
+    (tmp_path / "config.json").write_text(json.dumps(theirs))
+    model = BiT50(weights=tmp_path)
+    assert "".join(model.config.id2label.values()) == "abcdefg"
+    assert model.get_layer("predictions").activation is keras.activations.sigmoid
+
+
+@pytest.mark.parametrize("form", ["directory", "keras"])
+def test_bit50_refuses_a_checkpoint_of_another_architecture(tmp_path, checkpoint, form):
+    source = checkpoint
+    if form == "keras":
+        source = tmp_path / "bit.keras"
+        from_pretrained(checkpoint).save(source)
+    with pytest.raises(
+        ValueError,
+        match=r"^`weights` '.*' is no BiT50: its depths is \(2, 1\), expected \(3, 4, 6, 3\)\. Use `from_pretrained",
+    ):
+        BiT50(weights=source)
+
+
+# What the model ends in
+
+
+def test_without_the_top_the_map_comes_out_and_pooling_pools_it(checkpoint):
+    maps = from_pretrained(checkpoint, include_top=False)
+    assert maps.output_shape == (None, None, None, 64)
+    assert_holds(maps, BODY)
+    found = np.asarray(maps(PICTURES))
+    assert found.shape == (2, 8, 6, 64)
+    for pooling, pooled in (("avg", found.mean((1, 2))), ("max", found.max((1, 2)))):
+        model = from_pretrained(checkpoint, include_top=False, pooling=pooling)
+        np.testing.assert_allclose(model(PICTURES), pooled, rtol=1e-5, atol=1e-6)  # summed in another order
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "asked", "activation"),
+    [
+        (None, "auto", "softmax"),
+        ("single_label_classification", "auto", "softmax"),
+        ("multi_label_classification", "auto", "sigmoid"),
+        ("regression", "auto", "linear"),
+        ("multi_label_classification", None, "linear"),
+        (None, None, "linear"),
+        ("regression", "relu", "relu"),
+    ],
+)
+def test_the_heads_activation_follows_the_checkpoints_problem(tmp_path, problem_type, asked, activation):
+    folder = write_checkpoint(tmp_path, config=CONFIG | {"problem_type": problem_type})
+    model = from_pretrained(folder, classifier_activation=asked)
+    assert model.get_layer("predictions").activation.__name__ == activation
+    assert model.config.problem_type == problem_type
+
+
+def test_the_scores_are_the_softmax_of_the_logits(checkpoint):
+    logits = np.asarray(from_pretrained(checkpoint, classifier_activation=None)(PICTURES), "float64")
+    scores = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(from_pretrained(checkpoint)(PICTURES), scores, rtol=1e-5, atol=1e-7)
+
+
+def test_an_input_tensor_and_an_input_shape_are_taken(checkpoint):
+    assert from_pretrained(checkpoint, input_shape=(64, 48, 3)).input_shape == (None, 64, 48, 3)
+    bytes_in = keras.Input((64, 48, 3), name="bytes")
+    scaled = keras.layers.Rescaling(1 / 127.5, -1)(bytes_in)
+    model = from_pretrained(checkpoint, input_tensor=scaled, name="mine")
+    assert (model.name, model.inputs[0].name) == ("mine", "bytes")
+    pictures = np.random.default_rng(0).integers(0, 256, (1, 64, 48, 3)).astype("float32")
+    # atol: the one rounds 1/127.5, the other divides.
+    np.testing.assert_allclose(model(pictures), from_pretrained(checkpoint)(pictures / 127.5 - 1), atol=1e-4)
+
+
+def test_weights_of_layers_before_the_input_tensor_are_not_the_checkpoints(checkpoint):
+    adapter = keras.layers.Conv2D(3, 1, name="adapter")
+    model = from_pretrained(checkpoint, input_tensor=adapter(keras.Input((None, None, 1))))
+    found = {key: value for key, value in variables(model).items() if key[0] != "adapter"}
+    assert {key: value.tobytes() for key, value in found.items()} == {
+        key: value.tobytes() for key, value in variables(from_pretrained(checkpoint)).items()
+    }
+
+
+# Classes
+
+
+@pytest.mark.parametrize("classes", [None, 5])
+def test_the_checkpoints_number_of_classes_keeps_its_head_and_labels(checkpoint, classes):
+    model = without_warnings(from_pretrained, checkpoint, classes=classes)
+    assert_holds(model, TENSORS)
+    assert dict(model.config.id2label) == LABELS
+
+
+@pytest.mark.parametrize(
+    ("fixture", "held"), [("checkpoint", "a head of 5 classes"), ("headless", "no head")], ids=["a head", "no head"]
+)
+def test_another_number_of_classes_gives_a_head_of_zeros_and_one_warning(request, fixture, held):
+    folder = request.getfixturevalue(fixture)
+    calls = {
+        "from_pretrained": lambda: from_pretrained(folder, classes=3),
+        "BiT": lambda: BiT(BitConfig.from_dict(CONFIG), weights=folder, classes=3),
+        "BiT50": lambda: BiT50(weights=folder, classes=3, config=BitConfig.from_dict(CONFIG)),
+    }
+    for call in calls.values():
+        with pytest.warns(UserWarning, match="new head of zeros") as caught:
+            model = call()
+        assert [str(warning.message) for warning in caught] == [
+            f"The checkpoint {str(folder)!r} has {held}; `classes=3` gives the model a new head of zeros, which has to "
+            "be trained."
+        ]
+        assert caught[0].filename == __file__  # the line that asked for it
+        zeros = {HEAD[0]: np.zeros((3, 64)), HEAD[1]: np.zeros(3)}
+        assert_holds(model, BODY | zeros)
+        assert (model.output_shape, model.config.num_labels) == ((None, 3), 3)
+        assert dict(model.config.id2label) == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
+        np.testing.assert_allclose(model(PICTURES), np.full((2, 3), 1 / 3), rtol=1e-6)
+
+
+def test_without_the_top_neither_classes_nor_the_head_matter(checkpoint, headless):
+    for folder in (checkpoint, headless):
+        assert_holds(without_warnings(from_pretrained, folder, include_top=False, classes=3), BODY)
+
+
+def test_a_head_that_the_config_does_not_number_decides_the_number_of_classes(tmp_path):
+    config = {name: value for name, value in CONFIG.items() if name not in ("id2label", "label2id")}
+    assert BitConfig.from_dict(config).num_labels == 2  # transformers leaves its default out
+    model = without_warnings(from_pretrained, write_checkpoint(tmp_path, config=config))
+    assert_holds(model, TENSORS)
+    assert model.config.num_labels == 5
+
+
+def test_labels_that_the_head_contradicts_are_refused_unless_it_is_replaced(tmp_path):
+    labels = {"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}}
+    folder = write_checkpoint(tmp_path, config=CONFIG | labels)
+    with pytest.raises(
+        ValueError,
+        match=r"contradicts itself: its head has 5 classes and its `id2label` names 2\. Mend its config\.json, pass "
+        r"`config`, or take a new head by `classes=`\.",
+    ):
+        from_pretrained(folder)
+    assert from_pretrained(folder, config=BitConfig.from_dict(CONFIG)).config.num_labels == 5
+    with pytest.warns(UserWarning, match="a new head of zeros"):
+        model = from_pretrained(folder, classes=2)
+    assert dict(model.config.id2label) == {0: "cat", 1: "dog"}
+
+
+@pytest.mark.parametrize("classes", [0, -1, 2.5, True, "5"])
+def test_a_number_of_classes_that_is_none_is_refused(checkpoint, classes):
+    for call in (
+        lambda: from_pretrained(checkpoint, classes=classes),
+        lambda: BiT(BitConfig.from_dict(CONFIG), classes=classes),
+    ):
+        with pytest.raises(ValueError, match=f"`classes` must be a positive whole number, got {classes!r}"):
+            call()
+
+
+# Configuration
+
+
+def test_a_config_serves_weights_without_one_and_replaces_the_checkpoints(tmp_path, checkpoint):
+    bare = write_checkpoint(tmp_path, config=None)
+    config = BitConfig.from_dict(CONFIG | {"problem_type": "multi_label_classification", "drop_path_rate": 0.1})
+    for source in (bare, bare / "model.safetensors", checkpoint):
+        model = from_pretrained(source, config=config)
+        assert_holds(model, TENSORS)
+        assert model.config == config
+        assert model.get_layer("predictions").activation.__name__ == "sigmoid"
+    (tmp_path / "config.json").write_text("not JSON, and not read")
+    assert from_pretrained(bare, config=config).config == config
+
+
+@pytest.mark.parametrize("config", [CONFIG, {}, "bit", 5], ids=["dict", "empty dict", "str", "int"])
+def test_a_config_that_is_none_is_refused(checkpoint, config):
+    for call in (
+        lambda: from_pretrained(checkpoint, config=config),
+        lambda: BiT50(weights=checkpoint, config=config),
+        lambda: BiT50(weights=None, config=config),
+        lambda: BiT(config),
+    ):
+        with pytest.raises(ValueError, match=f"^`config` must be a BitConfig, got {type(config).__name__}"):
+            call()
+
+
+def test_bit_without_a_config_points_to_from_pretrained():
+    with pytest.raises(ValueError, match=r"`config` must be a BitConfig, got None\. .* `from_pretrained\(source\)`"):
+        BiT(None)
+
+
+CONFIGS = {
+    "another model": ('{"model_type": "vit"}', "is not a BiT: config.json has model_type 'vit', expected 'bit'"),
+    "no model type": ("{}", "is not a BiT: config.json has model_type None, expected 'bit'"),
+    "not JSON": ("{", "config.json is not JSON: "),
+    "a list": ("[]", "config.json must hold a JSON object"),
+    "a wrong value": (
+        json.dumps(CONFIG | {"depths": [2]}),
+        "does not describe a BiT: `hidden_sizes` and `depths` must",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), CONFIGS.values(), ids=CONFIGS)
+def test_a_config_json_that_is_no_bits_is_refused_before_the_weights_are_opened(tmp_path, content, message):
+    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "model.safetensors").write_bytes(b"never opened")
+    for call in (lambda: from_pretrained(tmp_path), lambda: BiT50(weights=tmp_path)):
+        with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+            call()
+
+
+def test_without_a_config_json_there_is_no_architecture(tmp_path):
+    folder = write_checkpoint(tmp_path, config=None)
+    with pytest.raises(
+        FileNotFoundError, match=r"has no config\.json, which tells the architecture.*pass `config=BitConfig"
+    ):
+        from_pretrained(folder)
+
+
+# Damage
+
+
+def damaged(name, change):
+    return TENSORS | {name: change(TENSORS[name])}
+
+
+DAMAGES = {
+    "missing": (
+        {n: t for n, t in TENSORS.items() if n != "bit.norm.bias"},
+        "missing from the checkpoint .1.: bit.norm.b",
+    ),
+    "extra": (TENSORS | {"extra": np.zeros(1)}, "not part of the model .1.: extra"),
+    "transposed": (
+        damaged(HEAD[0], np.transpose),
+        "1.weight expected .5, 64., got .64, 5. .transposed: the same sizes",
+    ),
+    "wrongly shaped": (damaged("bit.norm.bias", lambda t: t[1:]), "bit.norm.bias expected .64,., got .63,."),
+    "NaN": (damaged("bit.norm.bias", lambda t: t * np.nan), "is damaged: bit.norm.bias holds NaN or infinity"),
+    "without a head": (BODY, "missing from the checkpoint .2.: .*\n.*use `include_top=False` or `classes=`"),
+}
+
+
+@pytest.mark.parametrize(("tensors", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_a_checkpoint_that_does_not_fit_gives_an_error_and_no_model(tmp_path, tensors, message):
+    folder = write_checkpoint(tmp_path, tensors)
+    with pytest.raises(ValueError, match=message) as error:
+        from_pretrained(folder)
+    assert str(error.value).startswith(f"The checkpoint {str(folder)!r} ")
+    assert "Nothing was loaded." in str(error.value)
+
+
+def test_a_config_of_another_network_is_a_misfit(checkpoint):
+    with pytest.raises(
+        ValueError, match=r"missing from the checkpoint \(9\): bit\.encoder\.stages\.1\.layers\.1\.norm1"
+    ):
+        from_pretrained(checkpoint, config=BitConfig.from_dict(CONFIG | {"depths": [2, 2]}))
+
+
+INPUTS = {
+    "one channel": ({"input_shape": (64, 64, 1)}, "`input_shape` must be channels-last with 3 channels, .*64, 64, 1"),
+    "channels first": ({"input_shape": (3, 64, 64)}, "`input_shape` must be channels-last with 3 channels"),
+    "too low": ({"input_shape": (31, 64, 3)}, "`input_shape` must be at least 32 px high and wide, got 31x64"),
+    "too narrow": ({"input_shape": (None, 31, 3)}, "`input_shape` must be at least 32 px high and wide, got Nonex31"),
+    "another pooling": (
+        {"include_top": False, "pooling": "sum"},
+        "`pooling` must be one of None, 'avg', 'max', got 'sum'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), INPUTS.values(), ids=INPUTS)
+def test_pictures_that_the_network_cannot_take_are_refused(checkpoint, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        from_pretrained(checkpoint, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((1, 64, 64, 1), "shape"), ((1, 16, 64, 3), "must be at least 32 px high and wide, got 16x64")],
+)
+def test_a_loaded_model_refuses_them_too(checkpoint, shape, message):
+    with pytest.raises(ValueError, match=message):
+        from_pretrained(checkpoint)(np.zeros(shape, "float32"))
+
+
+# Initial values and what survives
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The shapes of all random numbers that initialisers draw."""
+    shapes = []
+    draw = keras.initializers.VarianceScaling.__call__  # glorot_uniform, Keras' default, inherits it
+    spy = lambda self, shape, dtype=None: shapes.append(tuple(shape)) or draw(self, shape, dtype)  # noqa: E731
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", spy)
+    return shapes
+
+
+def test_nothing_is_drawn_that_a_checkpoint_overwrites(checkpoint, drawn):
+    from_pretrained(checkpoint)
+    from_pretrained(checkpoint, include_top=False)
+    with pytest.warns(UserWarning, match="new head of zeros"):
+        from_pretrained(checkpoint, classes=3)
+    assert drawn == []
+    BiT(BitConfig.from_dict(CONFIG))
+    assert len(drawn) == 12 + 1  # 12 convolutions and the head
+
+
+def test_a_loaded_model_initialises_its_clones_as_a_random_one_does(checkpoint, drawn):
+    with pytest.warns(UserWarning, match="new head of zeros"):
+        new_head = from_pretrained(checkpoint, classes=3)
+    for model in (from_pretrained(checkpoint), new_head):
+        drawn.clear()
+        clone = keras.models.clone_model(model)
+        assert len(drawn) == 12 + 1
+        random = BiT(model.config)
+        for layer in random.layers:
+            if hasattr(layer, "kernel_initializer"):
+                expected = layer.kernel_initializer.get_config()
+                assert clone.get_layer(layer.name).kernel_initializer.get_config() == expected
+                assert np.any(clone.get_layer(layer.name).kernel)
+
+
+def test_the_configuration_and_the_numbers_survive_saving_and_cloning(tmp_path, checkpoint):
+    model = from_pretrained(checkpoint)
+    model.save(tmp_path / "bit.keras")
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    for copy in (keras.saving.load_model(tmp_path / "bit.keras"), from_pretrained(tmp_path / "bit.keras"), clone):
+        assert copy.config == model.config
+        assert dict(copy.config.id2label) == LABELS
+        assert copy.inputs[0].name == "pixel_values"
+        assert_holds(copy, TENSORS)
+        np.testing.assert_array_equal(copy(PICTURES), model(PICTURES))
+
+
+# The Hub
+
+
+def test_a_cache_made_by_hand_answers_without_a_hub(tmp_path, checkpoint):
+    cache = tmp_path / "cache"
+    make_cache(cache, ID, files_in(checkpoint))
+    make_cache(cache, "someone/sharded", files_in(write_shards(tmp_path / "shards")))
+    where = {"cache_dir": cache, "local_files_only": True}
+    for model in (
+        from_pretrained(ID, **where),
+        from_pretrained("someone/sharded", **where),
+        BiT(BitConfig.from_dict(CONFIG), weights=ID, **where),
+        BiT50(config=BitConfig.from_dict(CONFIG), **where),  # google/bit-50 is its default
+    ):
+        assert_holds(model, TENSORS)
+    with pytest.raises(ValueError, match=f"`weights` '{ID}' is no BiT50"):
+        BiT50(**where)
+
+
+def test_what_the_cache_lacks_or_holds_half_of_is_named(tmp_path, checkpoint):
+    files = files_in(checkpoint)
+    half = files["model.safetensors"][:-100]
+    make_cache(tmp_path, "someone/half", files | {"model.safetensors": half})
+    make_cache(tmp_path, "someone/config", {"config.json": files["config.json"]})
+    make_cache(tmp_path, ID, {"model.safetensors": files["model.safetensors"]})
+    where = {"cache_dir": tmp_path, "local_files_only": True}
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged or no safetensors file: .*fetch it again"):
+        from_pretrained("someone/half", **where)
+    with pytest.raises(FileNotFoundError, match=r"does not have model\.safetensors or .* of 'someone/config'"):
+        from_pretrained("someone/config", **where)
+    # Not "it has none": BiT50 would give it labels and an activation that may be wrong.
+    with pytest.raises(FileNotFoundError, match=rf"does not have config\.json of '{ID}', and `local_files_only=True`"):
+        BiT50(**where)
+
+
+CALLS = """
+import hashlib, json, sys
+import numpy as np
+import keras_bit
+answers = []
+for arguments in json.loads({calls!r}):
+    source = arguments.pop("source")
+    try:
+        model = keras_bit.from_pretrained(source, **arguments)
+        found = sorted((l.name, v.name, np.asarray(v.value).tobytes()) for l in model.layers for v in l.weights)
+        answers.append(hashlib.sha256(repr(found).encode()).hexdigest())
+    except Exception as error:
+        answers.append([type(error).__name__, str(error)])
+    print("-- answered", file=sys.stderr)
+print(json.dumps(answers))
+"""
+
+
+def ask(server, tmp_path, *calls, **env):
+    """from_pretrained(**call) for each of `calls` in one process: digests of weights or [error, text], and stderr."""
+    process = run_against_hub(CALLS.format(calls=json.dumps(calls)), server, tmp_path, **env)
+    assert process.returncode == 0, process.stderr
+    assert "Retrying in" not in process.stderr  # huggingface_hub's words before it sleeps
+    return json.loads(process.stdout.splitlines()[-1]), process.stderr
+
+
+def test_a_hub_is_asked_by_revision_token_and_cache_and_once_for_each_file(tmp_path, checkpoint):
+    version_1, secret = random_tensors(seed=1), random_tensors(seed=2)
+    repositories = {
+        ID: {"main": files_in(checkpoint), "v1": files_in(write_shards(tmp_path / "v1", version_1))},
+        "someone/private": {"main": files_in(write_checkpoint(tmp_path / "secret", secret))},
+    }
+    with LoopbackHub(repositories, private={"someone/private": "hf_right"}) as server:
+        answers, stderr = ask(
+            server,
+            tmp_path,
+            {"source": ID},
+            {"source": ID},
+            {"source": ID, "local_files_only": True},
+            {"source": ID, "revision": "v1"},
+            {"source": "someone/private", "token": "hf_right"},
+            {"source": ID, "cache_dir": str(tmp_path / "other")},
+            TQDM_POSITION="-1",  # makes huggingface_hub show its progress bars where there is no terminal
+        )
+        requests = server.requests
+    main, v1, private = (digest(from_pretrained(f)) for f in (checkpoint, tmp_path / "v1", tmp_path / "secret"))
+    assert answers == [main, main, main, v1, private, main]
+    fetched = [request for request in requests if request.startswith("GET")]
+    # Each file once, and again for the other cache; v1's config.json is main's, which huggingface_hub sees.
+    assert len(fetched) == 2 + 3 + 2 + 2
+    assert (tmp_path / "other" / "models--google--bit-50").is_dir()
+    assert "model.safetensors" in stderr.split("-- answered")[0]  # the progress bar of the download
+    assert "model.safetensors" not in stderr.split("-- answered")[1]
+
+
+HUB_ERRORS = {
+    "an id that does not exist": (
+        {"source": "google/bit-5o"},
+        "FileNotFoundError",
+        "'google/bit-5o' is no local file or directory, and {hub} shows no repository of that name",
+    ),
+    "a private repository": (
+        {"source": "someone/private"},
+        "FileNotFoundError",
+        "'someone/private' is no local file or directory, and {hub} shows no repository of that name: it may be "
+        "misspelt or private. If it is private, log in with `hf auth login` or pass `token=`.",
+    ),
+    "a gated repository": ({"source": "someone/gated"}, "PermissionError", "'someone/gated' is a gated repository"),
+    "a revision that does not exist": (
+        {"source": ID, "revision": "v9"},
+        "FileNotFoundError",
+        "'google/bit-50' has no revision 'v9' on {hub}",
+    ),
+    "another model": (
+        {"source": "someone/vit"},
+        "ValueError",
+        "`source` 'someone/vit' is not a BiT: config.json has model_type 'vit', expected 'bit'",
+    ),
+    "a config.json that is not JSON": (
+        {"source": "someone/text"},
+        "ValueError",
+        "{cache}/models--someone--text/snapshots/{text_commit}/config.json is not JSON: ",
+    ),
+    "no config.json": (
+        {"source": "someone/bare"},
+        "FileNotFoundError",
+        "`source` 'someone/bare' has no config.json, which tells the architecture",
+    ),
+    "no weights": (
+        {"source": "someone/empty"},
+        "FileNotFoundError",
+        "`source` 'someone/empty' holds no weights: looked for model.safetensors, ",
+    ),
+    "no id": ({"source": "not an id"}, "ValueError", "`source` 'not an id' is no local file or directory, and it can"),
+}
+
+
+@pytest.fixture(scope="module")
+def hub_errors(tmp_path_factory, checkpoint):
+    tmp_path = tmp_path_factory.mktemp("errors")
+    files = files_in(checkpoint)
+    repositories = {
+        ID: {"main": files},
+        "someone/private": {"main": files},
+        "someone/gated": {"main": files},
+        "someone/vit": {"main": files | {"config.json": b'{"model_type": "vit"}'}},
+        "someone/text": {"main": files | {"config.json": b"{"}},
+        "someone/bare": {"main": {"model.safetensors": files["model.safetensors"]}},
+        "someone/empty": {"main": {"config.json": files["config.json"]}},
+    }
+    with LoopbackHub(repositories, private={"someone/private": "hf_right"}, gated=["someone/gated"]) as server:
+        places = {"hub": server.url, "cache": tmp_path / "hub", "text_commit": commit_of("someone/text")}
+        answers, _ = ask(server, tmp_path, *(call for call, _, _ in HUB_ERRORS.values()))
+        fetched = [request for request in server.requests if request.startswith("GET")]
+    return dict(zip(HUB_ERRORS, answers, strict=True)), places, fetched
+
+
+@pytest.mark.parametrize("case", HUB_ERRORS)
+def test_what_the_hub_refuses_or_holds_wrongly_is_told_in_a_sentence(hub_errors, case):
+    answers, places, fetched = hub_errors
+    _, error, text = HUB_ERRORS[case]
+    assert answers[case][0] == error
+    assert answers[case][1].startswith(text.format(**places))
+    # Nothing is downloaded for an error that can be seen without it.
+    weights = [request.split("/resolve/")[0] for request in fetched if request.endswith("model.safetensors")]
+    assert weights == ["GET /someone/bare"]
+
+
+def test_without_a_network_the_cache_answers_and_what_it_lacks_is_told_after_one_question(tmp_path, checkpoint):
+    make_cache(tmp_path / "hub", ID, files_in(checkpoint))
+    url = closed_url()
+    (cached, absent), _ = ask(url, tmp_path, {"source": ID}, {"source": "google/bit-5o"})
+    assert cached == digest(from_pretrained(checkpoint))
+    assert absent[0] == "ConnectionError"
+    assert absent[1].startswith(f"The connection to {url} for config.json of 'google/bit-5o' failed (")
