@@ -4,7 +4,6 @@ Stages count from 1 and blocks from 0; a layer's name is its address (`stage1_bl
 """
 
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -134,7 +133,7 @@ def build(
             f"{type(input_tensor).__name__}. Call the model on values instead."
         )
 
-    graph = _Graph(config, kernel_initializer if initialize else keras.initializers.Zeros)
+    graph = _Graph(config, initialize)
     x = PixelValues(config.to_dict(), name="checked_pixel_values")(pixel_values)
     x = graph.stem(x)
     for stage in range(1, len(config.depths) + 1):
@@ -145,22 +144,20 @@ def build(
     if include_top:
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
         if config.num_labels:
-            x = layers.Dense(
+            head = layers.Dense(
                 config.num_labels,
                 activation=_head_activation(config, classifier_activation),
-                kernel_initializer=head_initializer() if initialize else "zeros",
+                kernel_initializer=head_initializer(),
                 name="predictions",
-            )(x)
+            )
+            x = _call_new(head, x, initialize)
     elif pooling == "avg":
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
     elif pooling == "max":
         x = layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
 
     sources = [pixel_values] if input_tensor is None else keras.utils.get_source_inputs(pixel_values)
-    model = BiTModel(sources[0] if len(sources) == 1 else sources, x, name=name)
-    if not initialize:
-        _name_training_initializers(model)
-    return model
+    return BiTModel(sources[0] if len(sources) == 1 else sources, x, name=name)
 
 
 def stage_outputs(model: BiTModel) -> dict[str, Any]:
@@ -176,11 +173,11 @@ def stage_outputs(model: BiTModel) -> dict[str, Any]:
 
 
 class _Graph:
-    """Adds layers to the functional graph. Holds what every part of it needs, nothing that changes but the dilation."""
+    """Adds layers to the functional graph. Holds what every part of it needs and nothing that changes."""
 
-    def __init__(self, config: BitConfig, kernel_initializer: Callable[[], keras.initializers.Initializer]) -> None:
+    def __init__(self, config: BitConfig, initialize: bool) -> None:
         self.config = config
-        self.kernel_initializer = kernel_initializer
+        self.initialize = initialize
         rates = np.linspace(0.0, config.drop_path_rate, sum(config.depths))
         ends = [0, *itertools.accumulate(config.depths)]
         self.drop_path_rates = [rates[start:end].tolist() for start, end in itertools.pairwise(ends)]
@@ -255,16 +252,17 @@ class _Graph:
             if kernel_size > 1:
                 pad = dilation_rate * (kernel_size // 2)
                 x = layers.ZeroPadding2D(pad, data_format="channels_last", name=f"{name}_pad")(x)
-        return StdConv2D(
+        layer = StdConv2D(
             filters,
             kernel_size,
             strides=strides,
             padding=padding,
             dilation_rate=dilation_rate,
-            kernel_initializer=self.kernel_initializer(),
+            kernel_initializer=kernel_initializer(),
             data_format="channels_last",
             name=name,
-        )(x)
+        )
+        return _call_new(layer, x, self.initialize)
 
     def norm(self, x: Any, name: str, activate: bool = True) -> Any:
         activation = _activation(self.config.hidden_act) if activate else None
@@ -311,10 +309,15 @@ def _head_activation(config: BitConfig, classifier_activation: str | None) -> st
     return "sigmoid" if config.problem_type == "multi_label_classification" else "softmax"
 
 
-def _name_training_initializers(model: BiTModel) -> None:
-    """Gives layers that were built with zeros the initialiser that a clone or a saved copy of them should have."""
-    for layer in model.layers:
-        if isinstance(layer, StdConv2D):
-            layer.kernel_initializer = kernel_initializer()
-        elif isinstance(layer, layers.Dense):
-            layer.kernel_initializer = head_initializer()
+def _call_new(layer: Any, x: Any, initialize: bool) -> Any:
+    """Calls a new layer for the first time, which builds it: with random numbers, or with zeros in their place.
+
+    Either way a clone or a saved copy of the layer has its initialiser.
+    """
+    if initialize:
+        return layer(x)
+    initializer = layer.kernel_initializer
+    layer.kernel_initializer = keras.initializers.Zeros()
+    x = layer(x)
+    layer.kernel_initializer = initializer
+    return x
