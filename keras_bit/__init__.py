@@ -1,7 +1,7 @@
 """BiT (Big Transfer) for Keras 3: PyTorch's checkpoints with PyTorch's numbers, channels last."""
 
 from keras_bit import layers
-from keras_bit.applications import BiT, BiT50, from_pretrained
+from keras_bit.applications import BiT, BiT50, BiT50x3, BiT101, BiT101x3, BiT152x2, BiT152x4, from_pretrained
 from keras_bit.config import BitConfig
 from keras_bit.labels import decode_predictions
 from keras_bit.preprocessing import BitImageProcessor, preprocess_input
@@ -11,6 +11,11 @@ __version__ = "0.1.0"
 __all__ = [
     "BiT",
     "BiT50",
+    "BiT50x3",
+    "BiT101",
+    "BiT101x3",
+    "BiT152x2",
+    "BiT152x4",
     "BitConfig",
     "BitImageProcessor",
     "decode_predictions",

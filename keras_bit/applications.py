@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_bit import model as network
 from keras_bit import weights as weight_files
-from keras_bit.config import BitConfig
+from keras_bit.config import ARCHITECTURES, BitConfig
 from keras_bit.model import BiTModel
 
 _SHARED_ARGUMENTS = """
@@ -105,16 +105,19 @@ from_pretrained.__doc__ = f"""A model with the architecture and the weights of a
 
     Args:
         source: a Hub id (`"google/bit-50"`), a local directory, or a local file. Read are transformers' layout
-            (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` where torch is installed)
-            and `.keras` files of this package.{_SHARED_ARGUMENTS}"""
+            (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` where torch is installed),
+            timm's (`config.json` with `pretrained_cfg`), Google's `.npz`, and `.keras` files of this package. The
+            published architectures are also known by the shapes of their tensors.{_SHARED_ARGUMENTS}"""
 
 
-def _application(title: str, summary: str, architecture: BitConfig, default_weights: str) -> Callable[..., BiTModel]:
-    """One published architecture as a function in keras.applications' manner."""
+def _application(title: str) -> Callable[..., BiTModel]:
+    """One row of the published architectures as a function in keras.applications' manner."""
+    row = next(architecture for architecture in ARCHITECTURES if architecture.title == title)
+    architecture = row.config
 
     def application(
         include_top: bool = True,
-        weights: str | Path | None = default_weights,
+        weights: str | Path | None = row.weights,
         input_tensor: Any = None,
         input_shape: tuple[int | None, ...] | None = None,
         pooling: str | None = None,
@@ -137,19 +140,21 @@ def _application(title: str, summary: str, architecture: BitConfig, default_weig
         return _pretrained(weights, config, named, include_top=include_top, classes=classes, graph=graph, hub=hub)
 
     application.__name__ = application.__qualname__ = title
-    application.__doc__ = f"""{summary}
+    application.__doc__ = f"""BiT-R{row.layers}: ResNet version 2 with group norm and weight standardization.
+
+    {architecture.depths} blocks in its stages, {row.width_factor} times the width of a ResNet-50.
 
     Args:
         weights: `None` (random), a Hub id, a local directory or a local file.{_SHARED_ARGUMENTS}"""
     return application
 
 
-BiT50 = _application(
-    "BiT50",
-    "BiT-R50x1: ResNet-50 version 2 with group norm and weight standardization, 25.5 million parameters.",
-    BitConfig(),
-    default_weights="google/bit-50",
-)
+BiT50 = _application("BiT50")
+BiT50x3 = _application("BiT50x3")
+BiT101 = _application("BiT101")
+BiT101x3 = _application("BiT101x3")
+BiT152x2 = _application("BiT152x2")
+BiT152x4 = _application("BiT152x4")
 
 
 def _random(config: BitConfig, *, include_top: bool, classes: int | None, graph: dict[str, Any]) -> BiTModel:
@@ -178,8 +183,9 @@ def _pretrained(
     checkpoint = weight_files.open_checkpoint(source, **hub)
     if config is None:
         _refuse_other_architecture(source, checkpoint.config, named)
-        # Weights without a config.json are what the application's name says; from_pretrained has no name to go by.
-        config = own or checkpoint.config or (named[1] if named else BitConfig.from_pretrained(source, **hub))
+        # Weights without a config.json are what the application's name says, or what their shapes tell.
+        config = own or checkpoint.config or (named[1] if named else weight_files.infer_config(checkpoint))
+        config = config or BitConfig.from_pretrained(source, **hub)  # says what is missing
     new_head = False
     if include_top:
         config, new_head = _fit_head(config, checkpoint, classes)

@@ -15,63 +15,78 @@ class Layout:
 
     Args:
         title: what messages call it.
+        marker: how at least one tensor's name begins, and none in another layout.
         rules: pairs of a regular expression for a whole layer name and the tensor's name without its last part; every
-            layer with weights matches exactly one. `{0}`, `{1}` ... are the expression's groups, with stages counted
-            from 0 as checkpoints do.
+            layer with weights matches exactly one. The groups `stage` (from 1), `block` (from 0) and `index` (from 1)
+            of the expression come as `{stage}`, counted from 0; `{block}`; and in Google's counting as `{group}` and
+            `{unit}`, from 1, and `{letter}`. Other groups come as they are.
         variables: Keras' variable name to the last part of the tensor's name.
         pytorch_axes: whether convolutions are (out, in, height, width) and linear layers (out, in).
+        convolutional_head: whether the head is a 1x1 convolution in the file.
     """
 
     title: str
+    marker: str
     rules: tuple[tuple[str, str], ...]
     variables: tuple[tuple[str, str], ...]
     pytorch_axes: bool
+    convolutional_head: bool = False
 
     def tensor_name(self, layer_name: str, variable_name: str) -> str:
         for pattern, template in self.rules:
             match = re.fullmatch(pattern, layer_name)
             if match:
-                groups = match.groupdict()
-                if "stage" in groups:
-                    groups["stage"] = str(int(groups["stage"]) - 1)
-                return f"{template.format(**groups)}{dict(self.variables)[variable_name]}"
+                return f"{template.format(**_counted(match.groupdict()))}{dict(self.variables)[variable_name]}"
         raise KeyError(f"no rule of the {self.title} names the layer {layer_name!r}")
 
     def is_head(self, tensor_name: str) -> bool:
         return tensor_name in (self.tensor_name("predictions", "kernel"), self.tensor_name("predictions", "bias"))
 
-    def file_shape(self, keras_shape: tuple[int, ...]) -> tuple[int, ...]:
+    def file_shape(self, tensor_name: str, keras_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in the file of a variable of `keras_shape`."""
-        if not self.pytorch_axes:
-            return tuple(keras_shape)
-        return tuple(keras_shape[axis] for axis in _TO_PYTORCH[len(keras_shape)])
+        shape = tuple(keras_shape)
+        if len(shape) == 2 and self.convolutional_head and self.is_head(tensor_name):
+            shape = (1, 1, *shape)
+        return tuple(shape[axis] for axis in _TO_PYTORCH[len(shape)]) if self.pytorch_axes else shape
 
-    def to_keras(self, tensor: np.ndarray) -> np.ndarray:
-        """A tensor of the file in Keras' axis order."""
-        return tensor.transpose(_TO_KERAS[tensor.ndim]) if self.pytorch_axes else tensor
+    def to_keras(self, tensor_name: str, tensor: np.ndarray) -> np.ndarray:
+        """A tensor of the file in Keras' axis order and rank."""
+        if self.pytorch_axes:
+            tensor = tensor.transpose(_TO_KERAS[tensor.ndim])
+        return tensor[0, 0] if tensor.ndim == 4 and self.is_head(tensor_name) else tensor
+
+
+def _counted(groups: dict[str, str]) -> dict[str, str]:
+    """The groups of a layer's name, with the counts of every layout."""
+    counted = dict(groups)
+    if "stage" in groups:
+        counted |= {"stage": str(int(groups["stage"]) - 1), "group": groups["stage"]}
+        counted["unit"] = f"{int(groups['block']) + 1:02d}"
+    if "index" in groups:
+        counted["letter"] = "abc"[int(groups["index"]) - 1]
+    return counted
 
 
 # By rank: vectors, linear layers (in, out), convolutions (height, width, in, out).
 _TO_PYTORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 _TO_KERAS = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 
+_BLOCK = r"stage(?P<stage>\d+)_block(?P<block>\d+)"
+_PYTORCH_VARIABLES = (("kernel", "weight"), ("gamma", "weight"), ("beta", "bias"), ("bias", "bias"))
+_KERAS_VARIABLES = tuple((name, name) for name in ("kernel", "gamma", "beta", "bias"))
+
 TRANSFORMERS = Layout(
     title="transformers layout",
+    marker="bit.",
     rules=(
         (r"stem_conv", "bit.embedder.convolution."),
         (r"stem_norm", "bit.embedder.norm."),
-        (
-            r"stage(?P<stage>\d+)_block(?P<block>\d+)_(?P<part>(?:conv|norm)\d)",
-            "bit.encoder.stages.{stage}.layers.{block}.{part}.",
-        ),
-        (
-            r"stage(?P<stage>\d+)_block(?P<block>\d+)_shortcut_(?P<part>conv|norm)",
-            "bit.encoder.stages.{stage}.layers.{block}.downsample.{part}.",
-        ),
+        (_BLOCK + r"_(?P<part>(?:conv|norm)\d)", "bit.encoder.stages.{stage}.layers.{block}.{part}."),
+        (_BLOCK + r"_shortcut_(?P<part>conv|norm)", "bit.encoder.stages.{stage}.layers.{block}.downsample.{part}."),
         (r"norm", "bit.norm."),
         (r"predictions", "classifier.1."),
     ),
-    variables=(("kernel", "weight"), ("gamma", "weight"), ("beta", "bias"), ("bias", "bias")),
+    variables=_PYTORCH_VARIABLES,
     pytorch_axes=True,
 )
 
@@ -79,13 +94,57 @@ TRANSFORMERS = Layout(
 TRANSFORMERS_BASE = dataclasses.replace(
     TRANSFORMERS,
     title="transformers layout of a BitModel",
+    marker="encoder.",
     rules=tuple((pattern, template.removeprefix("bit.")) for pattern, template in TRANSFORMERS.rules),
 )
+
+TIMM = Layout(
+    title="timm layout",
+    marker="stages.",
+    rules=(
+        (r"stem_(?P<part>conv|norm)", "stem.{part}."),
+        (_BLOCK + r"_(?P<part>(?:conv|norm)\d)", "stages.{stage}.blocks.{block}.{part}."),
+        (_BLOCK + r"_shortcut_(?P<part>conv|norm)", "stages.{stage}.blocks.{block}.downsample.{part}."),
+        (r"norm", "norm."),
+        (r"predictions", "head.fc."),
+    ),
+    variables=_PYTORCH_VARIABLES,
+    pytorch_axes=True,
+    convolutional_head=True,
+)
+
+# Google's .npz files, for pre-activation networks. TensorFlow numbered the operations of some of them
+# (`standardized_conv2d_12`), which is undone where they are read.
+GOOGLE = Layout(
+    title="Google's .npz layout",
+    marker="resnet/",
+    rules=(
+        (r"stem_conv", "resnet/root_block/standardized_conv2d/"),
+        (_BLOCK + r"_conv(?P<index>\d)", "resnet/block{group}/unit{unit}/{letter}/standardized_conv2d/"),
+        (_BLOCK + r"_norm(?P<index>\d)", "resnet/block{group}/unit{unit}/{letter}/group_norm/"),
+        (_BLOCK + r"_shortcut_conv", "resnet/block{group}/unit{unit}/a/proj/standardized_conv2d/"),
+        (r"norm", "resnet/group_norm/"),
+        (r"predictions", "resnet/head/conv2d/"),
+    ),
+    variables=_KERAS_VARIABLES,
+    pytorch_axes=False,
+    convolutional_head=True,
+)
+
+
+def without_operation_number(tensor_name: str) -> str:
+    """A name of Google's layout without the number that TensorFlow gave the operation."""
+    return re.sub(r"(standardized_conv2d|group_norm|conv2d)_\d+(?=/)", r"\1", tensor_name)
+
+
+# Which of them a file has is told by the beginnings of its names.
+FILE_LAYOUTS = (TRANSFORMERS, TRANSFORMERS_BASE, TIMM, GOOGLE)
 
 # A Keras model's own names: nothing to translate.
 KERAS = Layout(
     title="Keras layout",
+    marker="",
     rules=((r"(?P<layer>.+)", "{layer}/"),),
-    variables=tuple((name, name) for name in ("kernel", "gamma", "beta", "bias")),
+    variables=_KERAS_VARIABLES,
     pytorch_axes=False,
 )

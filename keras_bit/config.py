@@ -126,6 +126,34 @@ class BitConfig:
         return cls(**arguments)
 
     @classmethod
+    def from_timm(cls, values: Mapping[str, Any]) -> "BitConfig":
+        """Reads the dictionary of a `config.json` in timm's layout: `architecture`, `num_classes` and labels.
+
+        `label_names`, with `label_descriptions` where there are some, become `id2label`.
+
+        Raises:
+            ValueError: `architecture` is none of timm's BiTs.
+        """
+        known = {f"resnetv2_{architecture.layers}_bit": architecture for architecture in ARCHITECTURES}
+        name = str(values["architecture"]).split(".")[0]
+        if name not in known:
+            raise ValueError(f"`architecture` must be one of {', '.join(known)}, got {values['architecture']!r}.")
+        pretrained = values.get("pretrained_cfg") or {}
+        arguments = values.get("model_args") or {}
+        labels = values.get("label_names") or pretrained.get("label_names")
+        descriptions = values.get("label_descriptions") or pretrained.get("label_descriptions") or {}
+        classes = values.get("num_classes", pretrained.get("num_classes", 1000))
+        return dataclasses.replace(
+            known[name].config,
+            num_channels=arguments.get("in_chans", 3),
+            output_stride=arguments.get("output_stride", 32),
+            drop_path_rate=arguments.get("drop_path_rate", 0.0),
+            num_labels=classes,
+            id2label={index: descriptions.get(label, label) for index, label in enumerate(labels)} if labels else None,
+            label2id=None,
+        )
+
+    @classmethod
     def from_pretrained(
         cls,
         source: str | Path,
@@ -153,10 +181,15 @@ class BitConfig:
         if path is None:
             raise FileNotFoundError(
                 f"`source` {str(source)!r} has no {CONFIG_NAME}, which tells the architecture. Expected a checkpoint "
-                "in transformers' layout (config.json and model.safetensors); for weights without it pass "
+                "in transformers' or timm's layout (config.json and model.safetensors); for weights without it pass "
                 "`config=BitConfig(...)`."
             )
         values = hub.read_json(path)
+        if "architecture" in values and "model_type" not in values:
+            try:
+                return cls.from_timm(values)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"`source` {str(source)!r}: {path.name} does not describe a BiT: {error}") from error
         if values.get("model_type") != "bit":
             raise ValueError(
                 f"`source` {str(source)!r} is not a BiT: {path.name} has model_type {values.get('model_type')!r}, "
@@ -317,3 +350,36 @@ def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
     # With its type: 32.0 and 1 equal 32 and True, but transformers refuses them in a config.json.
     if not any(isinstance(value, type(choice)) and value == choice for choice in allowed):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A published architecture.
+
+    Args:
+        title: its name as an application of this package.
+        layers: depth and width, as timm's and Google's names have them.
+        depths: number of blocks of each stage.
+        width_factor: multiplies every width of the smallest.
+        weights: its ImageNet-1k checkpoint on the Hub.
+    """
+
+    title: str
+    layers: str
+    depths: tuple[int, ...]
+    width_factor: int
+    weights: str
+
+    @property
+    def config(self) -> BitConfig:
+        return BitConfig(depths=self.depths, width_factor=self.width_factor)
+
+
+ARCHITECTURES = (
+    Architecture("BiT50", "50x1", (3, 4, 6, 3), 1, "google/bit-50"),
+    Architecture("BiT50x3", "50x3", (3, 4, 6, 3), 3, "timm/resnetv2_50x3_bit.goog_in21k_ft_in1k"),
+    Architecture("BiT101", "101x1", (3, 4, 23, 3), 1, "timm/resnetv2_101x1_bit.goog_in21k_ft_in1k"),
+    Architecture("BiT101x3", "101x3", (3, 4, 23, 3), 3, "timm/resnetv2_101x3_bit.goog_in21k_ft_in1k"),
+    Architecture("BiT152x2", "152x2", (3, 8, 36, 3), 2, "timm/resnetv2_152x2_bit.goog_in21k_ft_in1k"),
+    Architecture("BiT152x4", "152x4", (3, 8, 36, 3), 4, "timm/resnetv2_152x4_bit.goog_in21k_ft_in1k"),
+)

@@ -5,7 +5,8 @@ import importlib.util
 import itertools
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import safetensors
 from tqdm import tqdm
 
 from keras_bit import hub
-from keras_bit.checkpoint import KERAS, TRANSFORMERS, TRANSFORMERS_BASE, Layout
-from keras_bit.config import CONFIG_NAME, BitConfig
+from keras_bit.checkpoint import FILE_LAYOUTS, KERAS, Layout, without_operation_number
+from keras_bit.config import ARCHITECTURES, CONFIG_NAME, BitConfig
 
 # In the order in which they are looked for.
 WEIGHT_NAMES = (
@@ -103,8 +104,7 @@ def open_checkpoint(
         if twice := [name for name in held if name in tensors]:
             raise ValueError(f"{file} holds tensors that another shard holds too: {', '.join(twice)}.")
         tensors.update(held)
-    base = TRANSFORMERS_BASE.tensor_name("stem_conv", "kernel") in tensors
-    return Checkpoint(str(source), TRANSFORMERS_BASE if base else TRANSFORMERS, tensors, tuple(shards))
+    return Checkpoint(str(source), _layout(source, tensors), tensors, tuple(shards))
 
 
 def find_config(source: str | Path, **where: Any) -> BitConfig | None:
@@ -121,6 +121,30 @@ def find_config(source: str | Path, **where: Any) -> BitConfig | None:
     except FileNotFoundError:
         hub.find_file(source, (CONFIG_NAME,), **where)  # raises again where there is no such source, or no answer
         return None
+
+
+def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
+    """The published architecture whose names and shapes the tensors have; `None` where there is none.
+
+    Tensors do not tell the activation, the padding or the number of groups, so no other network is guessed from them:
+    with another number of groups it would load, and give other numbers.
+    """
+    layout, tensors = checkpoint.layout, checkpoint.tensors
+
+    def width(layer: str) -> int | None:
+        tensor = tensors.get(layout.tensor_name(layer, "kernel"))
+        return None if tensor is None or not tensor.shape else tensor.shape[0 if layout.pytorch_axes else -1]
+
+    def depth(stage: int) -> int:
+        return next(block for block in itertools.count() if width(f"stage{stage}_block{block}_conv3") is None)
+
+    depths = tuple(itertools.takewhile(bool, map(depth, itertools.count(1))))
+    widths = tuple(width(f"stage{stage}_block0_conv3") for stage in range(1, len(depths) + 1))
+    for architecture in ARCHITECTURES:
+        config = architecture.config
+        if (width("stem_conv"), widths, depths) == (config.stem_width, config.stage_widths, config.depths):
+            return config.with_num_labels(checkpoint.head_classes or config.num_labels)
+    return None
 
 
 def load(model: keras.Model, checkpoint: Checkpoint, *, head: bool) -> None:
@@ -154,7 +178,7 @@ def load(model: keras.Model, checkpoint: Checkpoint, *, head: bool) -> None:
         if not np.isfinite(values).all():
             damaged.append(f"{name} holds NaN or infinity")
         elif not damaged:
-            variable.assign(layout.to_keras(values))
+            variable.assign(layout.to_keras(name, values))
     if damaged:
         raise ValueError(f"The checkpoint {checkpoint.source!r} is damaged: {'; '.join(damaged)}. Nothing was loaded.")
 
@@ -178,7 +202,7 @@ def _refuse_misfits(checkpoint: Checkpoint, variables: dict[str, Any], tensors: 
         lines.append(f"not part of the model ({len(unexpected)}): {', '.join(unexpected)}")
     misshapen = []
     for name, variable in variables.items():
-        expected = checkpoint.layout.file_shape(tuple(variable.shape))
+        expected = checkpoint.layout.file_shape(name, tuple(variable.shape))
         got = tensors[name].shape if name in tensors else expected
         if got != expected:
             transposed = sorted(got) == sorted(expected)
@@ -197,13 +221,36 @@ def _refuse_misfits(checkpoint: Checkpoint, variables: dict[str, Any], tensors: 
         )
 
 
+_UNREADABLE = (
+    safetensors.SafetensorError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+)
+
+
 def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor) -> np.ndarray:
     try:
         return tensor.read()
-    except (safetensors.SafetensorError, RuntimeError, OSError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ValueError(
             f"The tensor {name} of the checkpoint {checkpoint.source!r} cannot be read: {error}. Nothing was loaded."
         ) from error
+
+
+def _layout(source: str | Path, names: Collection[str]) -> Layout:
+    for layout in FILE_LAYOUTS:
+        if any(name.startswith(layout.marker) for name in names):
+            return layout
+    looked_for = ", ".join(f"{layout.marker}* ({layout.title})" for layout in FILE_LAYOUTS)
+    raise ValueError(
+        f"`source` {str(source)!r} holds no BiT: looked for tensors {looked_for}; its names begin "
+        f"{', '.join(list(names)[:4]) or 'with nothing: it is empty'}."
+    )
 
 
 def _shards(source: str | Path, index: Path, where: dict[str, Any]) -> dict[Path, list[str]]:
@@ -227,9 +274,11 @@ def _open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         return _open_safetensors(path)
     if path.suffix == ".bin":
         return _open_torch(path)
+    if path.suffix == ".npz":
+        return _open_npz(path)
     raise ValueError(
-        f"`source` {str(path)!r} is of an unknown kind: expected .safetensors, .bin, .keras or the .index.json of "
-        "sharded weights."
+        f"`source` {str(path)!r} is of an unknown kind: expected .safetensors, .bin, .npz, .keras or the .index.json "
+        "of sharded weights."
     )
 
 
@@ -242,6 +291,31 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         ) from error
     for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
         yield name, LazyTensor(tuple(handle.get_slice(name).get_shape()), lambda name=name: handle.get_tensor(name))
+
+
+def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = [member for member in archive.namelist() if member.endswith(".npy")]
+            shapes = {member.removesuffix(".npy"): _npy_shape(archive, member) for member in members}
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or no .npz file: {error}. Fetch it again.") from error
+    for name, shape in shapes.items():
+        yield without_operation_number(name), LazyTensor(shape, lambda name=name: _read_npy(path, name))
+
+
+def _npy_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in read_header:
+            raise ValueError(f"{member} has version {version} of numpy's format, expected 1.0 or 2.0")
+        return read_header[version](file)[0]
+
+
+def _read_npy(path: Path, name: str) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as file:
+        return file[name]
 
 
 def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:

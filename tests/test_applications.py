@@ -10,8 +10,11 @@ import keras
 import numpy as np
 import pytest
 
+import keras_bit
 from keras_bit import BiT, BiT50, BitConfig, from_pretrained
-from keras_bit.checkpoint import TRANSFORMERS
+from keras_bit import model as network
+from keras_bit.checkpoint import TIMM, TRANSFORMERS
+from keras_bit.config import ARCHITECTURES
 from loopback_hub import LoopbackHub, closed_url, commit_of, make_cache, run_against_hub
 from tiny_bit import (
     BOTTLENECK,
@@ -21,6 +24,7 @@ from tiny_bit import (
     random_tensors,
     variables,
     write_checkpoint,
+    write_npz,
     write_shards,
 )
 
@@ -145,17 +149,18 @@ def test_bit50_takes_weights_for_what_its_name_says_and_labels_from_a_config_jso
     header, size = {}, 0
     for layer in expected.layers:
         for variable in layer.weights:
-            shape = TRANSFORMERS.file_shape(variable.shape)
-            end = size + 2 * int(np.prod(shape))
             name = TRANSFORMERS.tensor_name(layer.name, variable.name)
+            shape = TRANSFORMERS.file_shape(name, variable.shape)
+            end = size + 2 * int(np.prod(shape))
             header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [size, end]}
             size = end
     encoded = json.dumps(header).encode()
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         file.truncate(8 + len(encoded) + size)  # zeros that take no room on the disk
-    model = without_warnings(BiT50, weights=tmp_path)
-    assert model.config == expected.config
+    # The published architectures are known by the shapes of their tensors.
+    for model in (without_warnings(BiT50, weights=tmp_path), without_warnings(from_pretrained, tmp_path)):
+        assert model.config == expected.config
     assert not any(np.any(variable) for variable in model.get_weights())
     theirs = {"model_type": "bit", "id2label": dict(enumerate("abcdefg")), "problem_type": "multi_label_classification"}
     (tmp_path / "config.json").write_text(json.dumps(theirs))
@@ -657,3 +662,72 @@ def test_without_a_network_the_cache_answers_and_what_it_lacks_is_told_after_one
     assert cached == digest(from_pretrained(checkpoint))
     assert absent[0] == "ConnectionError"
     assert absent[1].startswith(f"The connection to {url} for config.json of 'google/bit-5o' failed (")
+
+
+# The published architectures
+
+
+APPLICATIONS = ("BiT50", "BiT50x3", "BiT101", "BiT101x3", "BiT152x2", "BiT152x4")
+
+
+@pytest.mark.parametrize("title", APPLICATIONS)
+def test_every_application_has_its_name_its_weights_and_the_same_arguments(title):
+    application = getattr(keras_bit, title)
+    row = next(architecture for architecture in ARCHITECTURES if architecture.title == title)
+    arguments = inspect.signature(application).parameters
+    assert application.__name__ == title
+    assert arguments["weights"].default == row.weights
+    assert arguments["name"].default == title.lower()
+    assert list(arguments) == list(inspect.signature(BiT50).parameters)
+    assert f"BiT-R{row.layers}" in application.__doc__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("title", "parameters"),
+    [
+        ("BiT50x3", 217_319_080),
+        ("BiT101", 44_541_480),
+        ("BiT101x3", 387_934_888),
+        ("BiT152x2", 236_335_208),
+        ("BiT152x4", 936_533_224),
+    ],
+)
+def test_the_network_of_every_application_has_its_published_size(title, parameters):
+    row = next(architecture for architecture in ARCHITECTURES if architecture.title == title)
+    model = network.build(
+        row.config,
+        include_top=True,
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classifier_activation=None,
+        name="bit",
+        initialize=False,  # no one reads these numbers, and drawing a billion of them takes a minute
+    )
+    assert model.count_params() == parameters
+
+
+def test_a_checkpoint_in_timms_layout_loads_with_its_config_and_labels(tmp_path):
+    # The widths of a published architecture are needed here: timm's config.json names one and no widths.
+    expected = BiT50(weights=None, classes=2)
+    tensors = {}
+    for layer in expected.layers:
+        for variable, values in zip(layer.weights, layer.get_weights(), strict=True):
+            name = TIMM.tensor_name(layer.name, variable.name)
+            if values.ndim == 2:
+                values = values[None, None]
+            tensors[name] = values.transpose(3, 2, 0, 1) if values.ndim == 4 else values
+    config = {"architecture": "resnetv2_50x1_bit", "num_classes": 2, "label_names": ["cat", "dog"]}
+    write_checkpoint(tmp_path, tensors, config)
+    for model in (from_pretrained(tmp_path), BiT50(weights=tmp_path)):
+        assert model.config.id2label == {0: "cat", 1: "dog"}
+        for ours, theirs in zip(model.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_npz_of_another_network_needs_a_config(tmp_path):
+    path = write_npz(tmp_path / "BiT.npz")
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json, which tells the architecture"):
+        from_pretrained(path)
+    assert_holds(from_pretrained(path, config=BitConfig.from_dict(CONFIG)), TENSORS)

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from keras_bit import model as network
-from keras_bit.checkpoint import KERAS, TRANSFORMERS, TRANSFORMERS_BASE
+from keras_bit.checkpoint import (
+    FILE_LAYOUTS,
+    GOOGLE,
+    KERAS,
+    TIMM,
+    TRANSFORMERS,
+    TRANSFORMERS_BASE,
+    without_operation_number,
+)
 from keras_bit.config import BitConfig
-from tiny_bit import BOTTLENECK, BOTTLENECK_CONFIG, CONFIG, PREACTIVATION
+from tiny_bit import BOTTLENECK, BOTTLENECK_CONFIG, CONFIG, GOOGLE_NAMES, PREACTIVATION, TIMM_NAMES
 
 FORMS = {"preactivation": (CONFIG, PREACTIVATION), "bottleneck": (BOTTLENECK_CONFIG, BOTTLENECK)}
 forms = pytest.mark.parametrize(("config", "rows"), FORMS.values(), ids=FORMS)
@@ -39,7 +47,7 @@ def bit50():
 @forms
 def test_every_variable_has_the_name_and_the_shape_that_transformers_gives_it(config, rows):
     model = build(BitConfig.from_dict(config))
-    found = {name: (TRANSFORMERS.file_shape(v.shape), v.path.split("/")) for name, v in named_variables(model)}
+    found = {name: (TRANSFORMERS.file_shape(name, v.shape), v.path.split("/")) for name, v in named_variables(model)}
     assert found == {name: (shape, [layer, variable]) for name, shape, layer, variable in rows}
 
 
@@ -67,7 +75,7 @@ def test_bit50_has_the_names_and_shapes_of_transformers(bit50):
         theirs = transformers.BitForImageClassification(transformers.BitConfig(num_labels=1000)).state_dict()
     assert len(theirs) == 153
     assert sum(tensor.numel() for tensor in theirs.values()) == 25_549_352
-    ours = {name: TRANSFORMERS.file_shape(v.shape) for name, v in named_variables(bit50)}
+    ours = {name: TRANSFORMERS.file_shape(name, v.shape) for name, v in named_variables(bit50)}
     assert ours == {name: tuple(tensor.shape) for name, tensor in theirs.items()}
 
 
@@ -108,18 +116,75 @@ def test_only_the_classifier_is_the_head():
 def test_convolutions_and_linear_layers_change_their_axes_and_vectors_do_not():
     rng = np.random.default_rng(0)
     convolution, linear, vector = rng.random((2, 3, 5, 7)), rng.random((2, 3)), rng.random(4)
-    kernel = TRANSFORMERS.to_keras(convolution)
+    kernel = TRANSFORMERS.to_keras("bit.a", convolution)
     assert kernel.shape == (5, 7, 3, 2)
     for out, into, row, column in np.ndindex(2, 3, 5, 7):
         assert kernel[row, column, into, out] == convolution[out, into, row, column]
-    np.testing.assert_array_equal(TRANSFORMERS.to_keras(linear), linear.T)
-    np.testing.assert_array_equal(TRANSFORMERS.to_keras(vector), vector)
+    np.testing.assert_array_equal(TRANSFORMERS.to_keras("bit.a", linear), linear.T)
+    np.testing.assert_array_equal(TRANSFORMERS.to_keras("bit.a", vector), vector)
     for tensor in (convolution, linear, vector):
-        assert TRANSFORMERS.file_shape(TRANSFORMERS.to_keras(tensor).shape) == tensor.shape
+        assert TRANSFORMERS.file_shape("bit.a", TRANSFORMERS.to_keras("bit.a", tensor).shape) == tensor.shape
 
 
 def test_keras_own_files_are_read_as_they_are():
     kernel = np.arange(2 * 3 * 5 * 7).reshape(2, 3, 5, 7)
     assert KERAS.tensor_name("stage1_block0_conv1", "kernel") == "stage1_block0_conv1/kernel"
-    assert KERAS.file_shape((2, 3, 5, 7)) == (2, 3, 5, 7)
-    np.testing.assert_array_equal(KERAS.to_keras(kernel), kernel)
+    assert KERAS.file_shape("stage1_block0_conv1/kernel", (2, 3, 5, 7)) == (2, 3, 5, 7)
+    np.testing.assert_array_equal(KERAS.to_keras("stage1_block0_conv1/kernel", kernel), kernel)
+
+
+# timm's and Google's layouts
+
+
+@pytest.mark.parametrize(("layout", "names"), [(TIMM, TIMM_NAMES), (GOOGLE, GOOGLE_NAMES)], ids=["timm", "google"])
+def test_every_variable_has_its_name_in_the_other_layouts(layout, names):
+    model = build(BitConfig.from_dict(CONFIG))
+    found = {
+        f"{layer.name}/{v.name}": layout.tensor_name(layer.name, v.name)
+        for layer in model.layers
+        for v in layer.weights
+    }
+    assert found == {f"{layer}/{variable}": names[name] for name, _, layer, variable in PREACTIVATION}
+
+
+@pytest.mark.parametrize("layout", FILE_LAYOUTS, ids=lambda layout: layout.title)
+def test_a_layout_is_told_by_how_its_names_begin(layout):
+    model = build(BitConfig.from_dict(CONFIG))
+    names = [name for name, _ in named_variables(model, layout)]
+    assert [other for other in FILE_LAYOUTS if any(name.startswith(other.marker) for name in names)] == [layout]
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "in_file", "in_keras"),
+    [
+        (TIMM, "head.fc.weight", (5, 64, 1, 1), (64, 5)),
+        (TIMM, "head.fc.bias", (5,), (5,)),
+        (TIMM, "stages.0.blocks.0.conv1.weight", (8, 16, 1, 1), (1, 1, 16, 8)),
+        (GOOGLE, "resnet/head/conv2d/kernel", (1, 1, 64, 5), (64, 5)),
+        (GOOGLE, "resnet/head/conv2d/bias", (5,), (5,)),
+        (GOOGLE, "resnet/root_block/standardized_conv2d/kernel", (7, 7, 3, 16), (7, 7, 3, 16)),
+    ],
+)
+def test_a_convolutional_head_becomes_a_linear_one(layout, name, in_file, in_keras):
+    tensor = np.arange(np.prod(in_file)).reshape(in_file)
+    ours = layout.to_keras(name, tensor)
+    assert ours.shape == in_keras
+    assert layout.file_shape(name, in_keras) == in_file
+    if tensor.size == 320:
+        assert ours[3, 4] == (tensor[4, 3, 0, 0] if layout is TIMM else tensor[0, 0, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("resnet/block1/unit01/a/standardized_conv2d_12/kernel", "resnet/block1/unit01/a/standardized_conv2d/kernel"),
+        (
+            "resnet/block1/unit01/a/proj/standardized_conv2d_1/kernel",
+            "resnet/block1/unit01/a/proj/standardized_conv2d/kernel",
+        ),
+        ("resnet/head/conv2d_1/kernel", "resnet/head/conv2d/kernel"),
+        ("resnet/root_block/standardized_conv2d/kernel", "resnet/root_block/standardized_conv2d/kernel"),
+    ],
+)
+def test_the_numbers_that_tensorflow_gave_operations_are_undone(name, plain):
+    assert without_operation_number(name) == plain

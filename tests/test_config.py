@@ -8,6 +8,7 @@ import re
 import pytest
 
 from keras_bit import BitConfig
+from keras_bit.config import ARCHITECTURES
 
 # The smallest widths that eight groups divide, quarters included.
 TINY = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (1, 2), "num_groups": 8}
@@ -373,3 +374,73 @@ def test_incomplete_labels_mean_what_they_mean_in_transformers(values):
 
     values = {"model_type": "bit", **values}
     assert_equal_fields(BitConfig.from_dict(values), transformers.BitConfig.from_dict(values))
+
+
+# timm's config.json, and the published architectures
+
+TIMM_CONFIG = {
+    "architecture": "resnetv2_101x3_bit",
+    "num_classes": 1000,
+    "num_features": 6144,
+    "pretrained_cfg": {"tag": "goog_in21k_ft_in1k", "input_size": [3, 448, 448], "num_classes": 1000},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, {"depths": (3, 4, 23, 3), "width_factor": 3, "num_labels": 1000}),
+        ({"architecture": "resnetv2_50x1_bit.goog_in21k", "num_classes": 21843}, {"num_labels": 21843}),
+        ({"model_args": {"in_chans": 1, "output_stride": 8}}, {"num_channels": 1, "output_stride": 8}),
+        ({"num_classes": 2, "label_names": ["cat", "dog"]}, {"id2label": {0: "cat", 1: "dog"}}),
+        (
+            {"num_classes": 2, "label_names": ["n1", "n2"], "label_descriptions": {"n1": "cat", "n2": "dog"}},
+            {"id2label": {0: "cat", 1: "dog"}, "label2id": {"cat": 0, "dog": 1}},
+        ),
+    ],
+)
+def test_a_config_json_of_timm_is_read(change, expected, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TIMM_CONFIG | change))
+    config = BitConfig.from_pretrained(tmp_path)
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_an_architecture_of_timm_that_is_no_bit_is_refused_by_name(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TIMM_CONFIG | {"architecture": "resnetv2_50"}))
+    with pytest.raises(ValueError, match=r"`architecture` must be one of resnetv2_50x1_bit, .*, got 'resnetv2_50'"):
+        BitConfig.from_pretrained(tmp_path)
+
+
+# layers in the names, parameters with 1000 classes, with 21,843; as timm and the papers count them
+PARAMETERS = {
+    "BiT50": ("50x1", 25_549_352, 68_256_659),
+    "BiT50x3": ("50x3", 217_319_080, 345_399_315),
+    "BiT101": ("101x1", 44_541_480, 87_248_787),
+    "BiT101x3": ("101x3", 387_934_888, 516_015_123),
+    "BiT152x2": ("152x2", 236_335_208, 321_728_979),
+    "BiT152x4": ("152x4", 936_533_224, 1_107_299_923),
+}
+
+
+def count_parameters(config):
+    """By hand: every convolution of height x width x in x out, two numbers per channel of every norm, the head."""
+    stem, wide = config.stem_width, config.stage_widths
+    total, incoming = 7 * 7 * config.num_channels * stem, stem
+    for depth, width in zip(config.depths, wide, strict=True):
+        inner = width // 4
+        for block in range(depth):
+            total += incoming * inner + 9 * inner * inner + inner * width + 2 * (incoming + inner + inner)
+            total += incoming * width if block == 0 else 0
+            incoming = width
+    return total + 2 * incoming + (incoming + 1) * config.num_labels
+
+
+def test_the_published_architectures_have_their_published_sizes():
+    assert [architecture.title for architecture in ARCHITECTURES] == list(PARAMETERS)
+    for architecture in ARCHITECTURES:
+        layers, with_1000, with_21843 = PARAMETERS[architecture.title]
+        assert architecture.layers == layers
+        assert count_parameters(architecture.config) == with_1000
+        assert count_parameters(architecture.config.with_num_labels(21843)) == with_21843
+        expected = "google/bit-50" if layers == "50x1" else f"timm/resnetv2_{layers}_bit.goog_in21k_ft_in1k"
+        assert architecture.weights == expected

@@ -15,9 +15,9 @@ import safetensors.numpy
 
 from keras_bit import model as network
 from keras_bit import weights
-from keras_bit.checkpoint import KERAS, TRANSFORMERS, TRANSFORMERS_BASE
+from keras_bit.checkpoint import KERAS, TIMM, TRANSFORMERS, TRANSFORMERS_BASE
 from keras_bit.config import BitConfig
-from keras_bit.weights import Checkpoint, LazyTensor, find_config, load, open_checkpoint
+from keras_bit.weights import Checkpoint, LazyTensor, find_config, infer_config, load, open_checkpoint
 from tiny_bit import (
     BOTTLENECK,
     BOTTLENECK_CONFIG,
@@ -28,7 +28,9 @@ from tiny_bit import (
     random_tensors,
     variables,
     write_checkpoint,
+    write_npz,
     write_shards,
+    write_timm,
 )
 
 STEM = "bit.embedder.convolution.weight"
@@ -397,11 +399,6 @@ MISFITS = {
             "wrongly shaped (12): bit.encoder",
         ],
     ),
-    "another model": (
-        lambda _: {"vit.embeddings.cls_token": np.zeros((1, 1, 8))},
-        ["missing from the checkpoint (34): bit.embedder", "not part of the model (1): vit.embeddings.cls_token\n"],
-    ),
-    "no tensor": (lambda _: {}, ["missing from the checkpoint (34): bit.embedder"]),
 }
 
 
@@ -725,3 +722,79 @@ def test_what_transformers_saves_of_a_backbone_is_read(tmp_path):
         load(model, open_checkpoint(tmp_path / kind.__name__), head=False)
         state = {f"bit.{name.removeprefix('bit.')}": tensor.numpy() for name, tensor in theirs.state_dict().items()}
         assert_holds(model, state)
+
+
+# Layouts
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"), [(["vit.embeddings.cls_token"], "vit.embeddings.cls_token"), ([], "with nothing: it is empty")]
+)
+def test_a_layout_that_cannot_be_told_is_refused_with_what_was_looked_for(tmp_path, names, shown):
+    folder = write_checkpoint(tmp_path, {name: np.zeros((1, 1, 8), np.float32) for name in names})
+    looked_for = r"bit\.\* .*encoder\.\* .*stages\.\* \(timm layout\), resnet/\* \(Google's \.npz layout\)"
+    with pytest.raises(ValueError, match=rf"holds no BiT: looked for tensors {looked_for}; its names begin {shown}"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("numbered", [False, True], ids=["plain", "numbered by TensorFlow"])
+def test_the_same_weights_in_every_layout_make_the_same_model(tmp_path, numbered):
+    expected = variables(loaded(write_checkpoint(tmp_path / "transformers")))
+    config = BitConfig.from_dict(CONFIG)
+    for path in (write_timm(tmp_path / "timm"), write_npz(tmp_path / "BiT.npz", numbered=numbered)):
+        checkpoint = open_checkpoint(path)
+        assert checkpoint.head_classes == 5
+        model = tiny_model(initialize=False)
+        load(model, checkpoint, head=True)
+        found = variables(model)
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)
+        assert model.config == config
+
+
+def test_an_npz_is_read_array_by_array(tmp_path, monkeypatch):
+    path = write_npz(tmp_path / "BiT.npz")
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("read before it was asked for"))
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.tensors["resnet/root_block/standardized_conv2d/kernel"].shape == (7, 7, 3, 16)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[: len(content) // 2], "is damaged or no .npz file"),
+        (lambda _: b"not a zip", "is damaged or no .npz file"),
+    ],
+)
+def test_a_damaged_npz_is_refused(tmp_path, damage, message):
+    path = write_npz(tmp_path / "BiT.npz")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=message):
+        open_checkpoint(path)
+
+
+def test_an_npz_that_would_be_unpickled_is_refused(tmp_path):
+    path = write_npz(tmp_path / "BiT.npz", extra={"resnet/group_norm/gamma": np.array([{}] * 64, dtype=object)})
+    model = tiny_model(initialize=False)
+    with pytest.raises(ValueError, match=r"resnet/group_norm/gamma .* cannot be read"):
+        load(model, open_checkpoint(path), head=True)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_published_architecture_is_known_by_its_shapes_and_no_other_is_guessed(tmp_path, width):
+    config = BitConfig(width_factor=width)
+    shapes = {}
+    for stage, (depth, size) in enumerate(zip(config.depths, config.stage_widths, strict=True)):
+        for block in range(depth):
+            shapes[f"stages.{stage}.blocks.{block}.conv3.weight"] = (size, size // 4, 1, 1)
+    shapes["stem.conv.weight"] = (config.stem_width, 3, 7, 7)
+    shapes["head.fc.weight"] = (21, config.stage_widths[-1], 1, 1)
+
+    def infer():
+        tensors = {name: LazyTensor(shape, lambda: pytest.fail("read")) for name, shape in shapes.items()}
+        return infer_config(Checkpoint("somewhere", TIMM, tensors, ()))
+
+    assert infer() == BitConfig(width_factor=width, num_labels=21)
+    shapes["stages.3.blocks.3.conv3.weight"] = shapes["stages.3.blocks.2.conv3.weight"]
+    assert infer() is None

@@ -109,6 +109,51 @@ BOTTLENECK = tuple(
 )
 
 
+# transformers' name of each tensor to timm's and to Google's.
+TIMM_NAMES = {
+    "bit.embedder.convolution.weight": "stem.conv.weight",
+    "bit.norm.weight": "norm.weight",
+    "bit.norm.bias": "norm.bias",
+    "classifier.1.weight": "head.fc.weight",
+    "classifier.1.bias": "head.fc.bias",
+    **{
+        f"bit.encoder.stages.{stage}.layers.{block}.{part}": f"stages.{stage}.blocks.{block}.{part}"
+        for stage, block in ((0, 0), (0, 1), (1, 0))
+        for part in (
+            "downsample.conv.weight",
+            *("conv1.weight", "norm1.weight", "norm1.bias"),
+            *("conv2.weight", "norm2.weight", "norm2.bias"),
+            *("conv3.weight", "norm3.weight", "norm3.bias"),
+        )
+        if (block, part) != (1, "downsample.conv.weight")
+    },
+}
+GOOGLE_NAMES = {
+    "bit.embedder.convolution.weight": "resnet/root_block/standardized_conv2d/kernel",
+    "bit.norm.weight": "resnet/group_norm/gamma",
+    "bit.norm.bias": "resnet/group_norm/beta",
+    "classifier.1.weight": "resnet/head/conv2d/kernel",
+    "classifier.1.bias": "resnet/head/conv2d/bias",
+    **{
+        f"bit.encoder.stages.{stage}.layers.{block}.{theirs}": f"resnet/{unit}/{ours}"
+        for stage, block, unit in ((0, 0, "block1/unit01"), (0, 1, "block1/unit02"), (1, 0, "block2/unit01"))
+        for theirs, ours in (
+            ("downsample.conv.weight", "a/proj/standardized_conv2d/kernel"),
+            ("conv1.weight", "a/standardized_conv2d/kernel"),
+            ("norm1.weight", "a/group_norm/gamma"),
+            ("norm1.bias", "a/group_norm/beta"),
+            ("conv2.weight", "b/standardized_conv2d/kernel"),
+            ("norm2.weight", "b/group_norm/gamma"),
+            ("norm2.bias", "b/group_norm/beta"),
+            ("conv3.weight", "c/standardized_conv2d/kernel"),
+            ("norm3.weight", "c/group_norm/gamma"),
+            ("norm3.bias", "c/group_norm/beta"),
+        )
+        if (block, theirs) != (1, "downsample.conv.weight")
+    },
+}
+
+
 def random_tensors(rows=PREACTIVATION, seed=0):
     """Name to float32 array, no two alike."""
     rng = np.random.default_rng(seed)
@@ -161,3 +206,26 @@ def assert_holds(model, tensors, rows=PREACTIVATION):
     assert found.keys() == expected.keys()
     for key, values in expected.items():
         np.testing.assert_array_equal(found[key], values, err_msg=str(key))
+
+
+def write_timm(folder, config=None):
+    """The random tensors as timm saves them: its names, and a head that is a convolution."""
+    tensors = {TIMM_NAMES[name]: values for name, values in random_tensors().items()}
+    tensors["head.fc.weight"] = tensors["head.fc.weight"][:, :, None, None]
+    return write_checkpoint(folder, tensors, config)
+
+
+def write_npz(path, numbered=False, extra=None):
+    """The random tensors as Google saved them: height, width, in, out; TensorFlow's numbers on some names."""
+    tensors = {}
+    for number, (name, values) in enumerate(random_tensors().items()):
+        theirs = GOOGLE_NAMES[name]
+        if values.ndim == 4:
+            values = values.transpose(2, 3, 1, 0)
+        elif values.ndim == 2:
+            values = values.T[None, None]
+        if numbered and number % 3:
+            theirs = theirs.replace("standardized_conv2d/", f"standardized_conv2d_{number}/")
+        tensors[theirs] = values
+    np.savez(path, **tensors | (extra or {}))
+    return path
