@@ -23,6 +23,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in [0, 1]; transformer
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)  # of RGB in [0, 1]; transformers' OPENAI_CLIP_STD
 
 CONFIG_NAME = "preprocessor_config.json"
+TIMM_CONFIG_NAME = "config.json"  # timm: what the picture should be like stands under "pretrained_cfg"
 PROCESSOR_CONFIG_NAME = "processor_config.json"  # transformers 5: nests the dictionary under "image_processor"
 
 FILTERS = tuple(Image.Resampling(number) for number in range(6))  # what every Pillow has; 13 has two more
@@ -180,7 +181,10 @@ class BitImageProcessor:
         local_files_only: bool = False,
         **overrides: Any,
     ) -> Self:
-        """Reads the processor of a checkpoint: its `preprocessor_config.json`, else its `processor_config.json`.
+        """Reads the processor of a checkpoint.
+
+        That is its `preprocessor_config.json`, else its `processor_config.json`, else, in timm's layout, the
+        `pretrained_cfg` in its `config.json`.
 
         Keys that are no option of this class are ignored, and `null` means the default.
 
@@ -193,22 +197,24 @@ class BitImageProcessor:
             **overrides: Options that replace the file's.
 
         Raises:
-            FileNotFoundError: `source` has neither file.
+            FileNotFoundError: `source` has none of them.
             ValueError: The file is not a processor's configuration, or holds an impossible value.
         """
-        path = hub.find_file(
-            source,
-            (CONFIG_NAME, PROCESSOR_CONFIG_NAME),
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-        )
+        where = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        path = hub.find_file(source, (CONFIG_NAME, PROCESSOR_CONFIG_NAME), **where)
         if path is None:
-            raise FileNotFoundError(
-                f"{str(source)!r} has no {CONFIG_NAME} and no {PROCESSOR_CONFIG_NAME}. Build the processor with "
-                "`BitImageProcessor(...)`, and write it beside the weights with `save_pretrained`."
-            )
+            # Asked for by itself: with the others it would be taken first where the model's own reading cached it.
+            path = hub.find_file(source, (TIMM_CONFIG_NAME,), **where)
+            config = {} if path is None else hub.read_json(path)
+            if "pretrained_cfg" not in config:
+                raise FileNotFoundError(
+                    f"{str(source)!r} has no {CONFIG_NAME} and no {PROCESSOR_CONFIG_NAME}. Build the processor with "
+                    "`BitImageProcessor(...)`, and write it beside the weights with `save_pretrained`."
+                )
+            try:
+                return cls.from_timm(config["pretrained_cfg"])._replaced(overrides)
+            except (TypeError, ValueError, AttributeError) as error:
+                raise ValueError(f"{path}: `pretrained_cfg` describes no processor: {error}") from error
         config = hub.read_json(path)
         if path.name == PROCESSOR_CONFIG_NAME:
             config = config.get("image_processor")
@@ -219,6 +225,44 @@ class BitImageProcessor:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
         return processor._replaced(overrides)
+
+    @classmethod
+    def from_timm(cls, pretrained_cfg: Mapping[str, Any]) -> Self:
+        """The processor of a checkpoint in timm's layout: its evaluation transform, with Pillow.
+
+        The short edge becomes `floor(input size / crop_pct)`, and the input size is cropped from its middle;
+        `crop_mode="squash"` resizes to the input size at once. Where an odd number of pixels is cut, timm crops by
+        rounding and this class, as transformers, by flooring.
+
+        Args:
+            pretrained_cfg: `input_size` (channels, height, width), `crop_pct`, `crop_mode`, `interpolation`, `mean` and
+                `std`, as in timm's `config.json`; missing ones mean timm's defaults.
+
+        Raises:
+            ValueError: an input size that is not square, or a mode or interpolation that has no counterpart here.
+
+        Checked against timm 1.0.31 `data/transforms_factory.py`.
+        """
+        _, height, width = pretrained_cfg.get("input_size", (3, 224, 224))
+        interpolation = pretrained_cfg.get("interpolation", "bicubic")
+        filters = {resample.name.lower(): resample for resample in FILTERS}
+        if interpolation not in filters:
+            raise ValueError(f"`interpolation` must be one of {', '.join(filters)}. Received: {interpolation!r}")
+        options = {
+            "crop_size": {"height": height, "width": width},
+            "resample": filters[interpolation],
+            "image_mean": pretrained_cfg.get("mean", (0.485, 0.456, 0.406)),
+            "image_std": pretrained_cfg.get("std", (0.229, 0.224, 0.225)),
+        }
+        crop_mode = pretrained_cfg.get("crop_mode", "center")
+        if crop_mode == "squash" and pretrained_cfg.get("crop_pct", 0.875) == 1:
+            return cls(size=options["crop_size"], do_center_crop=False, **options)
+        if crop_mode != "center" or height != width:
+            raise ValueError(
+                "`crop_mode` must be 'center' with a square `input_size`, or 'squash' with a `crop_pct` of 1. "
+                f"Received: crop_mode={crop_mode!r}, input_size={(height, width)}"
+            )
+        return cls(size=math.floor(height / pretrained_cfg.get("crop_pct", 0.875)), **options)
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
         """Writes `preprocessor_config.json`, which transformers' `AutoImageProcessor` reads too, into `directory`.

@@ -917,3 +917,48 @@ def test_the_photographs_are_read_from_paths_bytes_and_pictures_alike(photos):
     expected = processor(Image.open(path))
     np.testing.assert_array_equal(processor(path), expected)
     np.testing.assert_array_equal(processor(path.read_bytes()), expected)
+
+
+# timm's layout
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, {"size": {"shortest_edge": 448}, "crop_size": {"height": 448, "width": 448}, "resample": 2}),
+        ({"input_size": [3, 224, 224], "crop_pct": 0.875}, {"size": {"shortest_edge": 256}}),
+        ({"interpolation": "bicubic"}, {"resample": 3}),
+        ({"mean": [0.1, 0.2, 0.3]}, {"image_mean": (0.1, 0.2, 0.3)}),
+        ({"crop_mode": "squash"}, {"size": {"height": 448, "width": 448}, "do_center_crop": False}),
+    ],
+)
+def test_timms_pretrained_cfg_gives_the_processor(change, expected, tmp_path):
+    pretrained_cfg = {
+        "input_size": [3, 448, 448],
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    } | change
+    config = {"architecture": "resnetv2_50x1_bit", "pretrained_cfg": pretrained_cfg}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = BitImageProcessor.from_pretrained(tmp_path)
+    for name, value in expected.items():
+        got = getattr(found, name)
+        assert (tuple(got) if isinstance(value, tuple) else got) == value
+    assert found == BitImageProcessor.from_timm(pretrained_cfg)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"interpolation": "random"}, "`interpolation` must be one of nearest, .*Received: 'random'"),
+        ({"crop_mode": "border"}, "`crop_mode` must be 'center' .*Received: crop_mode='border'"),
+        ({"input_size": [3, 224, 448]}, r".* with a square `input_size`, .*input_size=\(224, 448\)"),
+    ],
+)
+def test_what_timm_can_and_this_class_cannot_is_refused(change, message, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": change}))
+    with pytest.raises(ValueError, match=f"`pretrained_cfg` describes no processor: {message}"):
+        BitImageProcessor.from_pretrained(tmp_path)
