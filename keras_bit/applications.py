@@ -1,7 +1,8 @@
 """Models by name: `BiT50`, any `BitConfig`, any checkpoint."""
 
+import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ _SHARED_ARGUMENTS = """
             norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling` makes of it.
         input_tensor: a Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: BiT pools globally, so any size from 32 px
-            works, with the head as well.
+            works, with the head as well. Other channels than the checkpoint's adapt its first kernel, with a warning.
         pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or `config.num_labels` without one. Another number
             than the checkpoint's gives a new head of zeros and a warning. Ignored for `include_top=False`.
@@ -186,6 +187,7 @@ def _pretrained(
         # Weights without a config.json are what the application's name says, or what their shapes tell.
         config = own or checkpoint.config or (named[1] if named else weight_files.infer_config(checkpoint))
         config = config or BitConfig.from_pretrained(source, **hub)  # says what is missing
+    config, checkpoint = _fit_channels(config, checkpoint, graph)
     new_head = False
     if include_top:
         config, new_head = _fit_head(config, checkpoint, classes)
@@ -212,6 +214,23 @@ def _refuse_other_architecture(
                 f"`weights` {str(source)!r} is no {title}: its {field} is {got}, expected {expected}. Use "
                 "`from_pretrained(source)`, which takes the architecture from the checkpoint."
             )
+
+
+def _fit_channels(
+    config: BitConfig, checkpoint: weight_files.Checkpoint, graph: dict[str, Any]
+) -> tuple[BitConfig, weight_files.Checkpoint]:
+    """Configuration and checkpoint for the pictures that the caller has, where those have other channels."""
+    shape = graph["input_shape"] or tuple(getattr(graph["input_tensor"], "shape", ()))[1:]
+    channels = shape[-1] if isinstance(shape, Sequence) and len(shape) == 3 else None
+    if type(channels) is not int or config.num_channels in (channels, shape[0]):
+        return config, checkpoint  # they are the checkpoint's, or stand first, which `build` refuses
+    warnings.warn(
+        f"The checkpoint {checkpoint.source!r} is for pictures of {config.num_channels} channels; its first kernel was "
+        f"adapted to {channels}, which should be trained.",
+        stacklevel=4,
+    )
+    config = dataclasses.replace(config, num_channels=channels)
+    return config, weight_files.with_input_channels(checkpoint, channels)
 
 
 def _fit_head(config: BitConfig, checkpoint: weight_files.Checkpoint, classes: int | None) -> tuple[BitConfig, bool]:

@@ -67,6 +67,22 @@ def _counted(groups: dict[str, str]) -> dict[str, str]:
     return counted
 
 
+def adapt_channels(kernel: np.ndarray, channels: int, axis: int) -> np.ndarray:
+    """A first kernel for pictures of another number of channels: `axis`, its input channels, becomes `channels` long.
+
+    One channel gets the sum of all, so that a grey picture gives what it gave as RGB. Several are taken in turn and
+    scaled by `channels before / channels`, so that the sum over them keeps its size. Checked against timm 1.0.31
+    `adapt_input_conv`.
+    """
+    values = kernel.astype(np.promote_types(kernel.dtype, np.float32), copy=False)
+    before = kernel.shape[axis]
+    if channels == 1:
+        adapted = values.sum(axis=axis, keepdims=True)
+    else:
+        adapted = values.take(np.arange(channels) % before, axis=axis) * np.float32(before / channels)
+    return adapted.astype(kernel.dtype)
+
+
 # By rank: vectors, linear layers (in, out), convolutions (height, width, in, out).
 _TO_PYTORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 _TO_KERAS = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}

@@ -4,6 +4,7 @@ Stages count from 1 and blocks from 0; a layer's name is its address (`stage1_bl
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -50,7 +51,7 @@ class PixelValues(layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         # Without `compute_output_shape` Keras comes through here for symbolic inputs, too.
-        check_input_shape(inputs.shape[1:], self.bit_config.num_channels, "pixel_values")
+        check_input_shape(tuple(inputs.shape[1:]), self.bit_config.num_channels, "pixel_values")
         return inputs
 
     def get_config(self) -> dict[str, Any]:
@@ -86,16 +87,18 @@ class BiTModel(keras.Model):
         return next(layer.bit_config for layer in self.layers if isinstance(layer, PixelValues))
 
 
-def check_input_shape(shape: tuple[int | None, ...], num_channels: int, argument: str) -> None:
+def check_input_shape(shape: Any, num_channels: int, argument: str) -> None:
     """Refuses `(height, width, channels)` that the network cannot take; unknown sizes pass."""
-    if len(shape) != 3 or shape[-1] != num_channels:
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else None
+    known = sizes is not None and all(size is None or isinstance(size, int) for size in sizes)
+    if not known or len(sizes) != 3 or sizes[-1] != num_channels:
         raise ValueError(
             f"`{argument}` must be channels-last with {num_channels} channels, (height, width, {num_channels}) per "
-            f"picture, got {tuple(shape)}."
+            f"picture, got {shape if sizes is None else sizes}."
         )
-    if any(size is not None and size < MIN_SIZE for size in shape[:2]):
+    if any(size is not None and size < MIN_SIZE for size in sizes[:2]):
         raise ValueError(
-            f"`{argument}` must be at least {MIN_SIZE} px high and wide, got {shape[0]}x{shape[1]}. Enlarge the "
+            f"`{argument}` must be at least {MIN_SIZE} px high and wide, got {sizes[0]}x{sizes[1]}. Enlarge the "
             "pictures first, as `BitImageProcessor` does."
         )
 
@@ -120,7 +123,7 @@ def build(
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {pooling!r}.")
     if input_shape is not None:
-        check_input_shape(tuple(input_shape), config.num_channels, "input_shape")
+        check_input_shape(input_shape, config.num_channels, "input_shape")
     if input_tensor is None:
         shape = (None, None, config.num_channels) if input_shape is None else tuple(input_shape)
         pixel_values = keras.Input(shape=shape, name="pixel_values")

@@ -16,7 +16,7 @@ import safetensors
 from tqdm import tqdm
 
 from keras_bit import hub
-from keras_bit.checkpoint import FILE_LAYOUTS, KERAS, Layout, without_operation_number
+from keras_bit.checkpoint import FILE_LAYOUTS, KERAS, Layout, adapt_channels, without_operation_number
 from keras_bit.config import ARCHITECTURES, CONFIG_NAME, BitConfig
 
 # In the order in which they are looked for.
@@ -145,6 +145,20 @@ def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
         if (width("stem_conv"), widths, depths) == (config.stem_width, config.stage_widths, config.depths):
             return config.with_num_labels(checkpoint.head_classes or config.num_labels)
     return None
+
+
+def with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
+    """The same checkpoint with its first kernel adapted to pictures of `channels` channels."""
+    name = checkpoint.layout.tensor_name("stem_conv", "kernel")
+    stem = checkpoint.tensors.get(name)
+    axis = 1 if checkpoint.layout.pytorch_axes else 2
+    if stem is None or len(stem.shape) != 4:
+        return checkpoint  # `load` says what is wrong with it
+    adapted = LazyTensor(
+        tuple(channels if dimension == axis else size for dimension, size in enumerate(stem.shape)),
+        lambda: adapt_channels(stem.read(), channels, axis),
+    )
+    return dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, name: adapted})
 
 
 def load(model: keras.Model, checkpoint: Checkpoint, *, head: bool) -> None:

@@ -20,7 +20,9 @@ from tiny_bit import (
     BOTTLENECK,
     BOTTLENECK_CONFIG,
     CONFIG,
+    PREACTIVATION,
     assert_holds,
+    in_keras,
     random_tensors,
     variables,
     write_checkpoint,
@@ -415,7 +417,9 @@ def test_a_config_of_another_network_is_a_misfit(checkpoint):
 
 
 INPUTS = {
-    "one channel": ({"input_shape": (64, 64, 1)}, "`input_shape` must be channels-last with 3 channels, .*64, 64, 1"),
+    "no channels": ({"input_shape": (64, 64)}, "`input_shape` must be channels-last with 3 channels, .*64, 64"),
+    "no number": ({"input_shape": ("a", 64, 3)}, r"`input_shape` must be channels-last .*'a', 64, 3"),
+    "no tuple": ({"input_shape": 64}, "`input_shape` must be channels-last with 3 channels, .*got 64"),
     "channels first": ({"input_shape": (3, 64, 64)}, "`input_shape` must be channels-last with 3 channels"),
     "too low": ({"input_shape": (31, 64, 3)}, "`input_shape` must be at least 32 px high and wide, got 31x64"),
     "too narrow": ({"input_shape": (None, 31, 3)}, "`input_shape` must be at least 32 px high and wide, got Nonex31"),
@@ -731,3 +735,30 @@ def test_an_npz_of_another_network_needs_a_config(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no config\.json, which tells the architecture"):
         from_pretrained(path)
     assert_holds(from_pretrained(path, config=BitConfig.from_dict(CONFIG)), TENSORS)
+
+
+# Pictures of other channels
+
+
+@pytest.mark.parametrize("given", ["input_shape", "input_tensor"])
+@pytest.mark.parametrize("channels", [1, 5])
+def test_pictures_of_other_channels_adapt_the_first_kernel_with_one_warning(checkpoint, given, channels):
+    shape = (None, None, channels)
+    arguments = {given: shape if given == "input_shape" else keras.Input(shape)}
+    with pytest.warns(
+        UserWarning, match=rf"for pictures of 3 channels; its first kernel was adapted to {channels}"
+    ) as w:
+        model = from_pretrained(checkpoint, **arguments)
+    assert len(w) == 1
+    assert w[0].filename == __file__
+    assert model.config.num_channels == channels
+    kernel = TENSORS["bit.embedder.convolution.weight"].transpose(2, 3, 1, 0)
+    expected = kernel.sum(2, keepdims=True) if channels == 1 else kernel[:, :, [0, 1, 2, 0, 1]] * 3 / 5
+    np.testing.assert_allclose(model.get_layer("stem_conv").get_weights()[0], expected, rtol=1e-5, atol=1e-6)
+    others = {name: values for name, values in TENSORS.items() if "embedder" not in name}
+    model.get_layer("stem_conv").set_weights([np.zeros_like(expected)])
+    for name, _, layer, variable in PREACTIVATION:
+        if name in others:
+            found = next(v for v in model.get_layer(layer).weights if v.name == variable)
+            assert found.shape == in_keras(others[name]).shape
+            np.testing.assert_array_equal(found, in_keras(others[name]))

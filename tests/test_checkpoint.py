@@ -13,6 +13,7 @@ from keras_bit.checkpoint import (
     TIMM,
     TRANSFORMERS,
     TRANSFORMERS_BASE,
+    adapt_channels,
     without_operation_number,
 )
 from keras_bit.config import BitConfig
@@ -188,3 +189,26 @@ def test_a_convolutional_head_becomes_a_linear_one(layout, name, in_file, in_ker
 )
 def test_the_numbers_that_tensorflow_gave_operations_are_undone(name, plain):
     assert without_operation_number(name) == plain
+
+
+# Other channels
+
+
+def test_one_channel_gets_the_sum_so_a_grey_picture_gives_what_it_gave_as_rgb():
+    kernel = np.random.default_rng(0).standard_normal((16, 3, 7, 7)).astype(np.float32)
+    adapted = adapt_channels(kernel, 1, axis=1)
+    assert adapted.shape == (16, 1, 7, 7)
+    np.testing.assert_allclose(adapted[:, 0], kernel[:, 0] + kernel[:, 1] + kernel[:, 2], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5, 7])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_other_numbers_take_the_channels_in_turn_and_keep_the_size_of_their_sum(channels, axis):
+    kernel = np.random.default_rng(0).standard_normal((4, 3, 3, 6)).astype(np.float16)
+    adapted = adapt_channels(kernel, channels, axis)
+    before = kernel.shape[axis]
+    assert adapted.dtype == np.float16
+    assert adapted.shape[axis] == channels
+    for channel in range(channels):
+        expected = kernel.take(channel % before, axis=axis).astype(np.float32) * before / channels
+        np.testing.assert_allclose(adapted.take(channel, axis=axis), expected, rtol=1e-3)  # float16 rounds at 5e-4
