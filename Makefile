@@ -25,7 +25,7 @@ endif
 .PHONY: demo test clean
 
 demo: $(SETUP)
-	$(BIN)/python -m convert.demo $(WEIGHTS) $(PHOTOS) $(REFERENCE)
+	$(BIN)/python -m convert.demo $(WEIGHTS) $(if $(PHOTOS),"$(PHOTOS)") $(REFERENCE)
 
 test: $(SETUP)
 	$(BIN)/ruff check .

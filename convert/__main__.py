@@ -10,9 +10,9 @@ written, 1 a difference or an error and nothing written, 2 wrong usage.
 """
 
 import argparse
-import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(markup=False, emoji=False, highlight=False)  # a path like out[1] is printed as it is
     hub = {"revision": options.revision, "cache_dir": options.cache_dir, "local_files_only": options.local_files_only}
     try:
+        if options.out is not None and options.out.exists():
+            raise FileExistsError(f"`--out` {options.out} exists already. Name another directory, or remove it first.")
         if options.write_golden is not None:
             goldens.write(options.write_golden, options.source, **hub)
             console.print(f"wrote {options.write_golden}", soft_wrap=True)
@@ -57,14 +59,12 @@ def convert(
 
     Args:
         source: Hub id, directory or file in transformers' layout.
-        out: directory to write; must not exist.
+        out: directory to write, which does not exist.
         golden: golden file to compare with; None compares with transformers itself.
         images: files or directories to compare on; none takes scikit-image's. A golden file brings its own.
         hub: `revision`, `cache_dir`, `local_files_only` of a Hub id.
         console: where the table goes.
     """
-    if out.exists():
-        raise FileExistsError(f"`--out` {out} exists already. Name another directory, or remove it first.")
     console.print(f"reading {source}", soft_wrap=True)
     model = from_pretrained(source, **hub)
     processor = BitImageProcessor.from_pretrained(source, **hub)
@@ -80,10 +80,11 @@ def convert(
         batches, theirs, versions = goldens.read(golden)
         console.print(f"comparing with {golden} ({len(batches)} generated pictures)", soft_wrap=True)
 
-    beside = out.with_name(out.name + ".partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    # Written in the nearest directory that exists, so that a failure leaves not even a parent behind.
+    existing = next(parent for parent in out.absolute().parents if parent.is_dir())
+    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=existing))
     try:
+        beside.chmod(0o755)  # mkdtemp's is for its owner alone
         model.save(beside / MODEL_NAME)
         model.config.save_pretrained(beside)
         processor.save_pretrained(beside)
@@ -92,7 +93,8 @@ def convert(
         made_by = ", ".join(f"{name} {version}" for name, version in versions.items())
         console.print(parity.table(rows, f"keras_bit beside {made_by}"))
         if all(row.passed for row in rows):
-            os.replace(beside, out)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            beside.rename(out)
             console.print(f"wrote {out / MODEL_NAME}, config.json and preprocessor_config.json", soft_wrap=True)
         else:
             console.print("the numbers differ: nothing was written", style="bold red", soft_wrap=True)

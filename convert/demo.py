@@ -25,6 +25,7 @@ from convert.__main__ import MODEL_NAME, convert
 from keras_bit import BitImageProcessor, decode_predictions, from_pretrained
 from keras_bit.labels import labels_of_checkpoint
 
+RESULTS = {"keras", "saved_model", "pixel_values.npy"}
 RUN_WITHOUT_KERAS = Path(__file__).with_name("run_saved_model.py")
 
 
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def demo(source: str, images: Sequence[Path], golden: Path | None, out: Path, console: Console) -> int:
     """Runs every step and prints the summary; the arguments are those of the command."""
     files = photographs.find(images)
-    shutil.rmtree(out, ignore_errors=True)
+    _remove_earlier_results(out)
     steps: list[tuple[str, str, float]] = []
 
     with _timed(steps, "convert and prove") as result:
@@ -81,6 +82,15 @@ def demo(source: str, images: Sequence[Path], golden: Path | None, out: Path, co
         print(f"demo: the SavedModel differs from the model by {difference:.1e}", file=sys.stderr)
         return 1
     return 0
+
+
+def _remove_earlier_results(out: Path) -> None:
+    """Makes room in `out`, if nothing but an earlier demo's results is there."""
+    found = {entry.name for entry in out.iterdir()} if out.exists() else set()
+    if strange := sorted(found - RESULTS):
+        raise FileExistsError(f"`--out` {out} holds {strange[0]}, which no demo wrote. Name another directory.")
+    if found:
+        shutil.rmtree(out)
 
 
 @contextmanager
@@ -130,7 +140,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", metavar="SOURCE", help="Hub id or directory of a PyTorch checkpoint")
     parser.add_argument("images", nargs="*", type=Path, metavar="PHOTOGRAPHS", help="files, or a folder of them")
     parser.add_argument("--reference", type=Path, metavar="GOLDEN.npz", help="compare with this file, without torch")
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="replaced (default: out)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out"),
+        metavar="DIR",
+        help="for the results, replacing an earlier demo's (default: out)",
+    )
     return parser
 
 

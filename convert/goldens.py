@@ -2,6 +2,9 @@
 
 import json
 import os
+import tempfile
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +43,15 @@ def write(path: Path, source: str, **hub: Any) -> None:
     for index, (batch, outputs) in enumerate(zip(pictures, results, strict=True)):
         arrays[f"{index}/pictures"] = batch
         arrays.update({f"{index}/{name}": values for name, values in outputs.items()})
-    beside = path.with_name(path.name + ".partial")
-    with beside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(beside, path)
+    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            np.savez_compressed(file, **arrays)
+        os.chmod(beside, 0o644)  # mkstemp's is for its owner alone
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
 
 
 def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dict[str, str]]:
@@ -55,18 +63,21 @@ def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dic
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        versions = json.loads(str(arrays.pop("versions")))
+        versions = dict(json.loads(str(arrays.pop("versions"))))
         batches, results = [], []
         for index in range(sum(name.endswith("/pictures") for name in arrays)):
             prefix = f"{index}/"
             found = {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
-            batches.append(to_pixel_values(found.pop("pictures")))
+            pictures = found.pop("pictures")
+            if pictures.ndim != 4 or any(values.dtype.kind != "f" for values in found.values()):
+                raise ValueError("pictures of four dimensions and outputs of floating point are expected")
+            batches.append(to_pixel_values(pictures))
             results.append(found)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"{path} is no golden file (python -m convert SOURCE --write-golden FILE makes one)"
+            f"{path} is no golden file, or a damaged one: {error}. `--write-golden FILE` makes one."
         ) from error
     if not batches:
         raise ValueError(f"{path} is no golden file: it holds no pictures.")

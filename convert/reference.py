@@ -1,5 +1,6 @@
 """The reference: transformers' own BiT. The only file of convert/ that imports torch or transformers."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ def outputs(source: str, batches: Sequence[np.ndarray], **hub: Any) -> list[dict
     """What transformers' `BitForImageClassification` makes of every batch, channels last.
 
     Args:
-        source: a Hub id or a local directory in transformers' layout.
+        source: a Hub id, or a local directory in transformers' layout or its file of weights.
         batches: float32 pixel values, `(batch, height, width, channels)` each.
         hub: `revision`, `cache_dir`, `token`, `local_files_only`.
 
@@ -29,6 +30,11 @@ def outputs(source: str, batches: Sequence[np.ndarray], **hub: Any) -> list[dict
         ImportError: torch or transformers is not installed.
     """
     torch, transformers = _import()
+    if os.path.isfile(source):
+        # transformers takes the directory; which file it reads there is its own choice.
+        source, named = os.path.split(os.path.abspath(source))
+        if named not in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
+            raise ValueError(f"transformers reads no {named}: name the directory of a checkpoint in its layout.")
     model = transformers.BitForImageClassification.from_pretrained(source, **hub).eval()
     results = []
     for pixel_values in batches:

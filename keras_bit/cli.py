@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -13,12 +12,16 @@ from rich.console import Console
 from rich.table import Table
 
 DEFAULT_WEIGHTS = "google/bit-50"
+_CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json")
 BATCH_SIZE = 8  # pictures classified at a time; bounds the memory that many large ones take
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; 0 is success, 1 an error or an unreadable file, 2 wrong usage."""
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # File names may hold bytes that are no UTF-8, and a terminal may be ASCII: they are escaped, not an error.
+        stream.reconfigure(errors="backslashreplace")
     try:
         return options.run(options)
     except (OSError, ValueError, ImportError) as error:
@@ -35,7 +38,7 @@ def classify(options: argparse.Namespace) -> int:
     labels = labels_of_checkpoint(model.config.id2label)
 
     results: list[dict[str, Any]] = [{"file": name} for name in options.images]
-    for places, batch in _batches(results, processor):
+    for places, batch in _batches(results, processor, model.config.num_channels):
         scores = model.predict_on_batch(batch)
         for place, found in zip(places, keras_bit.decode_predictions(scores, options.top, labels=labels), strict=True):
             predictions = [{"id": key, "label": label, "score": score} for key, label, score in found]
@@ -52,6 +55,7 @@ def classify(options: argparse.Namespace) -> int:
 
 
 def info(options: argparse.Namespace) -> int:
+    from keras_bit import hub
     from keras_bit.config import BitConfig
     from keras_bit.preprocessing import BitImageProcessor
     from keras_bit.weights import open_checkpoint
@@ -59,37 +63,57 @@ def info(options: argparse.Namespace) -> int:
     checkpoint = open_checkpoint(options.source, **_hub(options))
     config = checkpoint.config or BitConfig.from_pretrained(options.source, **_hub(options))
     try:
-        processor = BitImageProcessor.from_pretrained(options.source, **_hub(options))
-        size = processor.crop_size if processor.do_center_crop else processor.size
-        input_size = f"{size['height']}x{size['width']} px" if "height" in size else f"{size} px"
+        input_size = _input_size(BitImageProcessor.from_pretrained(options.source, **_hub(options)))
     except FileNotFoundError:
         input_size = "not stated: no preprocessor_config.json"
 
     classes = checkpoint.head_classes
-    names = f" ({config.id2label[0]}, {config.id2label[1]}, ...)" if config.has_named_labels and classes else ""
+    names = ""
+    if config.has_named_labels and classes:
+        names = f" ({', '.join(map(_printable, list(config.id2label.values())[:2]))}{', ...' * (classes > 2)})"
     table = Table(title=_printable(options.source), title_justify="left", show_header=False)
     table.add_row("architecture", f"{config.layer_type}, depths {config.depths}, width x{config.width_factor}")
     table.add_row("widths", f"stem {config.stem_width}, stages {config.stage_widths}, {config.num_groups} groups")
     table.add_row("parameters", f"{checkpoint.parameters:,} in {len(checkpoint.tensors)} tensors")
     table.add_row("classes", f"{classes}{names}" if classes else "none: no head")
     table.add_row("input size", input_size)
-    for file in checkpoint.files:
-        table.add_row("file", f"{file.name}, {file.stat().st_size / 1e6:,.1f} MB")
+    others = [hub.find_file(options.source, (name,), **_hub(options)) for name in _CONFIG_NAMES]
+    for file in dict.fromkeys([*checkpoint.files, *filter(None, others)]):
+        table.add_row("file", f"{file.name}, {_size(file.stat().st_size)}")
     _console().print(table)
     return 0
 
 
-def _batches(results: list[dict[str, Any]], processor: Any) -> Iterator[tuple[list[int], Any]]:
+def _input_size(processor: Any) -> str:
+    """What the processor makes of a picture, in words."""
+    if processor.do_center_crop:
+        return f"{processor.crop_size['height']}x{processor.crop_size['width']} px"
+    if not processor.do_resize:
+        return "the picture's own"
+    if "shortest_edge" in processor.size:
+        return f"short edge {processor.size['shortest_edge']} px"
+    return f"{processor.size['height']}x{processor.size['width']} px"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+
+
+def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -> Iterator[tuple[list[int], Any]]:
     """Preprocessed pictures of one size, with their places in `results`; what cannot be read gets an `error` there."""
     import numpy as np
     from tqdm import tqdm
+
+    from keras_bit.model import check_input_shape
 
     places: list[int] = []
     waiting: list[Any] = []
     for place, result in enumerate(tqdm(results, desc="classify", unit="picture", delay=2, leave=False)):
         try:
-            pixels = processor(_upright(Path(result["file"])))
-        except (OSError, ValueError) as error:
+            pixels = processor(_upright(result["file"]))
+            # Here and not in the model, which is traced for unknown sizes once it has seen two.
+            check_input_shape(pixels.shape[1:], num_channels, "pixel_values")
+        except (OSError, ValueError, MemoryError) as error:
             message = str(error)
             result["error"] = message if result["file"] in message else f"{result['file']}: {message}"
             continue
@@ -102,17 +126,20 @@ def _batches(results: list[dict[str, Any]], processor: Any) -> Iterator[tuple[li
         yield places, np.concatenate(waiting)
 
 
-def _upright(path: Path) -> Image.Image:
+def _upright(name: str) -> Image.Image:
     """The picture as a person sees it: cameras store the orientation beside the pixels."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; name the pictures in it, {path}/*")
+    if os.path.isdir(name):
+        raise IsADirectoryError(f"{name} is a directory; name the pictures in it, {name}/*")
     try:
-        with Image.open(path) as image:
+        with Image.open(name) as image:
             return ImageOps.exif_transpose(image)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
+        raise FileNotFoundError(f"{name!r} does not exist") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        # On damaged files Pillow's decoders raise OSError, SyntaxError, RuntimeError, NotImplementedError and others.
+        raise ValueError(f"{name} cannot be read as a picture: {error}") from error
 
 
 def _print_predictions(results: Sequence[dict[str, Any]]) -> None:
@@ -123,7 +150,7 @@ def _print_predictions(results: Sequence[dict[str, Any]]) -> None:
     for result in results:
         for rank, prediction in enumerate(result.get("predictions", ())):
             name = "" if rank else _printable(result["file"])
-            table.add_row(name, prediction["label"], f"{prediction['score']:.4f}")
+            table.add_row(name, _printable(prediction["label"]), f"{prediction['score']:.4f}")
         table.add_section()
     if table.row_count:
         _console().print(table)
@@ -135,8 +162,8 @@ def _console() -> Console:
 
 
 def _printable(text: str) -> str:
-    """`text` as one line that any terminal takes: a file name may hold line breaks and bytes that are no UTF-8."""
-    return " ".join(os.fsencode(text).decode("utf-8", "replace").split("\n"))
+    """`text` as one line without control characters: names and labels must not drive the terminal."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _hub(options: argparse.Namespace) -> dict[str, Any]:

@@ -36,6 +36,10 @@ from huggingface_hub.utils import validate_repo_id
 # Each could be part of a valid Hub id, but `bit.safetensors` that does not exist is a misspelt path, not a repository.
 _FILE_SUFFIXES = (".safetensors", ".npz", ".h5", ".keras", ".bin", ".json")
 
+# Seconds that a Hub has to answer whether a cached file is still the newest, before the cached one is taken: a firewall
+# that swallows connections would otherwise cost HF_HUB_ETAG_TIMEOUT, ten seconds, for every file.
+_QUICK_ANSWER = 2.0
+
 
 def find_file(
     source: str | Path,
@@ -103,6 +107,7 @@ def find_file(
                         cache_dir=cache,
                         token=token,
                         local_files_only=local_files_only,
+                        etag_timeout=_QUICK_ANSWER if name in cached else constants.HF_HUB_ETAG_TIMEOUT,
                     )
                 )
             except (RemoteEntryNotFoundError, LocalEntryNotFoundError) as error:

@@ -407,6 +407,13 @@ def center_crop(image: np.ndarray, crop_height: int, crop_width: int) -> np.ndar
 
 def _resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
     """Pillow resizes uint8 only, so arrays of fractions go there and back, with transformers' truncation."""
+    # Pillow's own limit for a file that it decodes. A long, thin picture of few bytes gets past it, and its short edge
+    # enlarged makes it enormous.
+    if Image.MAX_IMAGE_PIXELS is not None and math.prod(shape) > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"{name} of {image.shape[0]}x{image.shape[1]} px would be resized to {shape[0]}x{shape[1]}, more than "
+            f"{2 * Image.MAX_IMAGE_PIXELS:,} pixels. Crop it first, or raise `PIL.Image.MAX_IMAGE_PIXELS`."
+        )
     fractions = image.dtype != np.uint8 and not _is_whole(image)
     low, high = (0, 1) if fractions else (0, 255)
     if image.min() < low or image.max() > high:
@@ -493,9 +500,7 @@ def _load(name: str, picture: bytes | Image.Image) -> Image.Image:
     except UnidentifiedImageError as error:
         raise ValueError(f"{name} is not an image file that Pillow can read.") from error
     except Image.DecompressionBombError as error:
-        raise Image.DecompressionBombError(
-            f"{name}: {error} Raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust its source."
-        ) from error
+        raise ValueError(f"{name}: {error} Raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust its source.") from error
     except MemoryError:
         raise
     except Exception as error:

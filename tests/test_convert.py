@@ -116,6 +116,84 @@ def test_errors_are_one_line_and_exit_code_1(arguments, message, tmp_path, capsy
     assert not list(tmp_path.iterdir())
 
 
+def damaged_golden(path: Path, form: str) -> Path:
+    content = GOLDEN.read_bytes()
+    if form == "cut":
+        path.write_bytes(content[:200_000])
+    elif form == "flipped":
+        path.write_bytes(content[:60_000] + bytes(byte ^ 255 for byte in content[60_000:60_100]) + content[60_100:])
+    elif form == "empty":
+        path.touch()
+    else:
+        changes = {
+            "versions": lambda arrays: arrays.update(versions=np.array("[1]")),
+            "strings": lambda arrays: arrays.update({"0/logits": np.array([["a"] * 10])}),
+            "flat pictures": lambda arrays: arrays.update({"0/pictures": arrays["0/pictures"][0]}),
+        }
+        changed_golden(path, changes[form])
+    return path
+
+
+@pytest.mark.parametrize("form", ["cut", "flipped", "empty", "versions", "strings", "flat pictures"])
+def test_a_damaged_golden_file_is_one_line(form, tmp_path, capsys):
+    golden = damaged_golden(tmp_path / "damaged.npz", form)
+    assert convert_main([str(TINY), "--out", str(tmp_path / "keras"), "--reference", str(golden)]) == 1
+    err = capsys.readouterr().err
+    assert "is no golden file, or a damaged one" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "keras").exists()
+
+
+def test_a_failure_leaves_nothing_behind_and_what_was_there_stays(tmp_path, monkeypatch):
+    precious = tmp_path / "deep.partial"
+    precious.mkdir()
+    (precious / "file").write_text("precious")
+    monkeypatch.setattr(parity, "LIMIT", 0.0)
+    out = tmp_path / "new" / "deep"
+    assert convert_main([str(TINY), "--out", str(out), "--reference", str(GOLDEN)]) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["deep.partial"]
+    assert (precious / "file").read_text() == "precious"
+
+
+def test_an_existing_out_is_told_before_a_golden_file_is_written(tmp_path, capsys):
+    golden = tmp_path / "golden.npz"
+    assert convert_main([str(TINY), "--out", str(tmp_path), "--write-golden", str(golden)]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert not golden.exists()
+
+
+def test_a_golden_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "golden.npz"
+    path.write_text("the earlier one")
+    outputs = [{"logits": np.ones((1, 2), np.float32)}] * len(goldens.SIZES)
+    monkeypatch.setattr(goldens.reference, "outputs", lambda *_, **__: outputs)
+    monkeypatch.setattr(goldens.reference, "versions", dict)
+
+    def interrupted(file, **_):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez_compressed", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            goldens.write(path, "somewhere")
+    assert [file.name for file in tmp_path.iterdir()] == ["golden.npz"]
+    assert path.read_text() == "the earlier one"
+    goldens.write(path, "somewhere")
+    assert len(goldens.read(path)[0]) == len(goldens.SIZES)
+
+
+def test_the_demo_removes_nothing_that_it_did_not_write(tmp_path, pictures):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("precious")
+    command = [sys.executable, "-m", "convert.demo", str(TINY), str(pictures), "--reference", str(GOLDEN)]
+    done = subprocess.run([*command, "--out", str(mine)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "holds thesis.txt, which no demo wrote" in done.stderr
+    assert (mine / "thesis.txt").read_text() == "precious"
+
+
 def test_without_torch_the_live_reference_says_what_to_install(monkeypatch, tmp_path, pictures, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert convert_main([str(TINY), "--out", str(tmp_path / "keras"), "--images", str(pictures)]) == 1
@@ -196,7 +274,9 @@ def test_the_golden_file_is_what_transformers_computes(tmp_path):
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("source", [str(TINY), *filter(None, [os.environ.get("KERAS_BIT_TEST_WEIGHTS")])])
+@pytest.mark.parametrize(
+    "source", [str(TINY), str(TINY / "model.safetensors"), *filter(None, [os.environ.get("KERAS_BIT_TEST_WEIGHTS")])]
+)
 def test_a_checkpoint_converts_beside_transformers_itself(source, tmp_path, pictures, capsys):
     assert convert_main([source, "--out", str(tmp_path / "keras"), "--images", str(pictures)]) == 0
     print(capsys.readouterr().out)

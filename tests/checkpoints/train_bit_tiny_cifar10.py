@@ -176,7 +176,8 @@ def count_correct(model, processor, pictures: list[Image.Image], targets: torch.
 
 def model_card(correct: int, count: int, parameters: int) -> str:
     accuracy = correct / count
-    epochs = " and ".join(f"{epochs} epochs at {px} px" for epochs, px in PHASES)
+    px = TEST_SIZE
+    epochs = " and ".join(f"{count} epochs at {size} px" for count, size in PHASES)
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -197,8 +198,7 @@ is no model for production.
 
 * **{correct:,} of {count:,} test pictures are right ({accuracy:.2%} top-1)**, one view each, through
   `BitImageProcessorPil` with the `preprocessor_config.json` beside this file.
-* {parameters:,} parameters, float32; 3 stages of 2 blocks, widths 128, 256, 512, 8 groups;
-  input {TEST_SIZE}x{TEST_SIZE} px.
+* {parameters:,} parameters, float32; 3 stages of 2 blocks, widths 128, 256, 512, 8 groups; input {px}x{px} px.
 * Training: SGD with Nesterov momentum, batch {BATCH_SIZE}, {epochs}, peak rate {PEAK_LEARNING_RATE}, weight decay
   {WEIGHT_DECAY}; 4 px shifts, horizontal flips, 8x8 cut-out.
 * Made by `tests/checkpoints/train_bit_tiny_cifar10.py` with torch {torch.__version__.split("+")[0]}, transformers
