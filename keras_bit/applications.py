@@ -159,7 +159,7 @@ BiT152x4 = _application("BiT152x4")
 
 
 def _random(config: BitConfig, *, include_top: bool, classes: int | None, graph: dict[str, Any]) -> BiTModel:
-    _check_config(config)
+    check_config(config)
     if include_top and classes is not None:
         config = config.with_num_labels(_checked_classes(classes))
     return network.build(config, include_top=include_top, initialize=True, **graph)
@@ -175,7 +175,7 @@ def _pretrained(
     graph: dict[str, Any],
     hub: dict[str, Any],
 ) -> BiTModel:
-    _check_config(config)
+    check_config(config)
     own = None
     if config is None:
         # Before the weights: those of another model are not worth downloading.
@@ -187,16 +187,17 @@ def _pretrained(
         # Weights without a config.json are what the application's name says, or what their shapes tell.
         config = own or checkpoint.config or (named[1] if named else weight_files.infer_config(checkpoint))
         config = config or BitConfig.from_pretrained(source, **hub)  # says what is missing
-    config, checkpoint = _fit_channels(config, checkpoint, graph)
+    config, checkpoint = fit_channels(config, checkpoint, graph)
     new_head = False
     if include_top:
         config, new_head = _fit_head(config, checkpoint, classes)
+    weight_files.refuse_larger(config, checkpoint)
     model = network.build(config, include_top=include_top, initialize=False, **graph)
     weight_files.load(model, checkpoint, head=include_top and not new_head)
     return model
 
 
-def _check_config(config: BitConfig | None) -> None:
+def check_config(config: BitConfig | None) -> None:
     if config is not None and not isinstance(config, BitConfig):
         raise ValueError(f"`config` must be a BitConfig, got {type(config).__name__}: {config!r}.")
 
@@ -216,7 +217,7 @@ def _refuse_other_architecture(
             )
 
 
-def _fit_channels(
+def fit_channels(
     config: BitConfig, checkpoint: weight_files.Checkpoint, graph: dict[str, Any]
 ) -> tuple[BitConfig, weight_files.Checkpoint]:
     """Configuration and checkpoint for the pictures that the caller has, where those have other channels."""

@@ -103,6 +103,23 @@ class BitConfig:
         return ("stem", *(f"stage{stage}" for stage in range(1, len(self.depths) + 1)))
 
     @property
+    def num_parameters(self) -> int:
+        """Parameters of the network: convolutions, norms and head."""
+        incoming = self.stem_width
+        total = 7 * 7 * self.num_channels * incoming
+        norms = 0
+        for depth, width in zip(self.depths, self.stage_widths, strict=True):
+            inner = block_width(width)
+            total += incoming * width  # the projection
+            # Pre-activation blocks norm what comes in, the others what goes out, the projection's too.
+            norms += incoming + (depth - 1) * width if self.layer_type == "preactivation" else (depth + 1) * width
+            norms += depth * 2 * inner
+            total += incoming * inner + (depth - 1) * width * inner + depth * (9 * inner * inner + inner * width)
+            incoming = width
+        norms += incoming if self.layer_type == "preactivation" else self.stem_width
+        return total + 2 * norms + (incoming + 1) * self.num_labels
+
+    @property
     def has_named_labels(self) -> bool:
         """Whether `id2label` says more than `LABEL_0`, `LABEL_1` ..."""
         return dict(self.id2label) != _generic_labels(self.num_labels)

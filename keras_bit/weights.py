@@ -161,6 +161,23 @@ def with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
     return dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, name: adapted})
 
 
+def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
+    """Refuses a configuration of far more parameters than the file holds, before a network of that size is built.
+
+    Smaller misfits are left to `load`, which lists them tensor by tensor.
+
+    Raises:
+        ValueError: the network would have twice the checkpoint's parameters and ten million more.
+    """
+    needed = config.with_num_labels(0).num_parameters
+    if needed > 2 * checkpoint.parameters + 10_000_000:
+        raise ValueError(
+            f"The checkpoint {checkpoint.source!r} does not fit the model: it holds {checkpoint.parameters:,} parameters "
+            f"and its config.json, or `config`, describes a network of {needed:,} (stem {config.stem_width}, stages "
+            f"{config.stage_widths}, depths {config.depths}). Nothing was loaded."
+        )
+
+
 def load(model: keras.Model, checkpoint: Checkpoint, *, head: bool) -> None:
     """Copies every tensor of `checkpoint` into the variable of `model` that it belongs to.
 

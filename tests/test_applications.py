@@ -762,3 +762,10 @@ def test_pictures_of_other_channels_adapt_the_first_kernel_with_one_warning(chec
             found = next(v for v in model.get_layer(layer).weights if v.name == variable)
             assert found.shape == in_keras(others[name]).shape
             np.testing.assert_array_equal(found, in_keras(others[name]))
+
+
+def test_a_config_of_a_far_larger_network_is_refused_before_it_is_built(tmp_path, monkeypatch):
+    folder = write_checkpoint(tmp_path, config=CONFIG | {"hidden_sizes": [32, 5_120_000]})
+    monkeypatch.setattr(network, "build", lambda *_, **__: pytest.fail("was built"))
+    with pytest.raises(ValueError, match=r"holds [\d,]+ parameters and its config\.json, .* stages \(32, 5120000"):
+        from_pretrained(folder)

@@ -422,25 +422,12 @@ PARAMETERS = {
 }
 
 
-def count_parameters(config):
-    """By hand: every convolution of height x width x in x out, two numbers per channel of every norm, the head."""
-    stem, wide = config.stem_width, config.stage_widths
-    total, incoming = 7 * 7 * config.num_channels * stem, stem
-    for depth, width in zip(config.depths, wide, strict=True):
-        inner = width // 4
-        for block in range(depth):
-            total += incoming * inner + 9 * inner * inner + inner * width + 2 * (incoming + inner + inner)
-            total += incoming * width if block == 0 else 0
-            incoming = width
-    return total + 2 * incoming + (incoming + 1) * config.num_labels
-
-
 def test_the_published_architectures_have_their_published_sizes():
     assert [architecture.title for architecture in ARCHITECTURES] == list(PARAMETERS)
     for architecture in ARCHITECTURES:
         layers, with_1000, with_21843 = PARAMETERS[architecture.title]
         assert architecture.layers == layers
-        assert count_parameters(architecture.config) == with_1000
-        assert count_parameters(architecture.config.with_num_labels(21843)) == with_21843
+        assert architecture.config.num_parameters == with_1000
+        assert architecture.config.with_num_labels(21843).num_parameters == with_21843
         expected = "google/bit-50" if layers == "50x1" else f"timm/resnetv2_{layers}_bit.goog_in21k_ft_in1k"
         assert architecture.weights == expected

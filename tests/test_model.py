@@ -1,5 +1,6 @@
 """model.py: the graph's names and shapes, and each part of it that transformers cannot vouch for, against an oracle."""
 
+import dataclasses
 import json
 import math
 import os
@@ -549,3 +550,13 @@ def test_mixed_precision_gives_the_same_scores_roughly(policy):
     x = random(0, 2, 64, 64, 3)
     # 0.02: bfloat16 holds numbers to 4e-3, and its errors add up through 17 convolutions; scores of three classes.
     np.testing.assert_allclose(values_of(mixed(x)).astype("float32"), values_of(plain(x)), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("layer_type", ["preactivation", "bottleneck"])
+@pytest.mark.parametrize(
+    "change", [{}, {"num_channels": 5}, {"depths": (1, 3)}, {"width_factor": 2}, {"num_labels": 0}]
+)
+def test_a_config_knows_how_many_parameters_its_network_has(layer_type, change):
+    config = BitConfig(**{"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4} | change)
+    config = dataclasses.replace(config, layer_type=layer_type)
+    assert BiT(config).count_params() == config.num_parameters
