@@ -172,8 +172,8 @@ def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
     needed = config.with_num_labels(0).num_parameters
     if needed > 2 * checkpoint.parameters + 10_000_000:
         raise ValueError(
-            f"The checkpoint {checkpoint.source!r} does not fit the model: it holds {checkpoint.parameters:,} parameters "
-            f"and its config.json, or `config`, describes a network of {needed:,} (stem {config.stem_width}, stages "
+            f"The checkpoint {checkpoint.source!r} does not fit the model: it holds {checkpoint.parameters:,} "
+            f"parameters and its config.json, or `config`, describes a network of {needed:,} (stem {config.stem_width}, stages "
             f"{config.stage_widths}, depths {config.depths}). Nothing was loaded."
         )
 
