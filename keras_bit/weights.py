@@ -173,8 +173,8 @@ def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
     if needed > 2 * checkpoint.parameters + 10_000_000:
         raise ValueError(
             f"The checkpoint {checkpoint.source!r} does not fit the model: it holds {checkpoint.parameters:,} "
-            f"parameters and its config.json, or `config`, describes a network of {needed:,} (stem {config.stem_width}, stages "
-            f"{config.stage_widths}, depths {config.depths}). Nothing was loaded."
+            f"parameters and its config.json, or `config`, describes a network of {needed:,} (stem "
+            f"{config.stem_width}, stages {config.stage_widths}, depths {config.depths}). Nothing was loaded."
         )
 
 
