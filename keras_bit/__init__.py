@@ -2,9 +2,11 @@
 
 from keras_bit import layers
 from keras_bit.applications import BiT, BiT50, BiT50x3, BiT101, BiT101x3, BiT152x2, BiT152x4, from_pretrained
+from keras_bit.backbone import BiTBackbone, freeze
 from keras_bit.config import BitConfig
 from keras_bit.labels import decode_predictions
 from keras_bit.preprocessing import BitImageProcessor, preprocess_input
+from keras_bit.saving import push_to_hub, save_pretrained
 
 __version__ = "0.1.0"
 
@@ -16,10 +18,14 @@ __all__ = [
     "BiT101x3",
     "BiT152x2",
     "BiT152x4",
+    "BiTBackbone",
     "BitConfig",
     "BitImageProcessor",
     "decode_predictions",
+    "freeze",
     "from_pretrained",
     "layers",
     "preprocess_input",
+    "push_to_hub",
+    "save_pretrained",
 ]

@@ -55,6 +55,12 @@ class Layout:
             tensor = tensor.transpose(_TO_KERAS[tensor.ndim])
         return tensor[0, 0] if tensor.ndim == 4 and self.is_head(tensor_name) else tensor
 
+    def to_file(self, tensor_name: str, array: np.ndarray) -> np.ndarray:
+        """A variable's values in the file's axis order and rank: the exact inverse of `to_keras`."""
+        if array.ndim == 2 and self.convolutional_head and self.is_head(tensor_name):
+            array = array[np.newaxis, np.newaxis]
+        return array.transpose(_TO_PYTORCH[array.ndim]) if self.pytorch_axes else array
+
 
 def _counted(groups: dict[str, str]) -> dict[str, str]:
     """The groups of a layer's name, with the counts of every layout."""

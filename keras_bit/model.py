@@ -122,22 +122,8 @@ def build(
     """
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {pooling!r}.")
-    if input_shape is not None:
-        check_input_shape(input_shape, config.num_channels, "input_shape")
-    if input_tensor is None:
-        shape = (None, None, config.num_channels) if input_shape is None else tuple(input_shape)
-        pixel_values = keras.Input(shape=shape, name="pixel_values")
-    elif isinstance(input_tensor, keras.KerasTensor):
-        check_input_shape(tuple(input_tensor.shape[1:]), config.num_channels, "input_tensor")
-        pixel_values = input_tensor
-    else:
-        raise ValueError(
-            "`input_tensor` must be a symbolic Keras tensor, as `keras.Input` and layers called on it give, got "
-            f"{type(input_tensor).__name__}. Call the model on values instead."
-        )
-
+    inputs, x = _inputs(config, input_tensor, input_shape)
     graph = _Graph(config, initialize)
-    x = PixelValues(config.to_dict(), name="checked_pixel_values")(pixel_values)
     x = graph.stem(x)
     for stage in range(1, len(config.depths) + 1):
         x = graph.stage(x, stage)
@@ -159,8 +145,46 @@ def build(
     elif pooling == "max":
         x = layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
 
+    return BiTModel(inputs, x, name=name)
+
+
+def build_backbone(
+    config: BitConfig,
+    *,
+    input_tensor: Any,
+    input_shape: tuple[int | None, ...] | None,
+    name: str,
+    initialize: bool,
+) -> BiTModel:
+    """The network of `config` up to the last of its `out_features`, giving a dict of these maps; as `build`."""
+    inputs, x = _inputs(config, input_tensor, input_shape)
+    graph = _Graph(config, initialize)
+    x = graph.stem(x)
+    maps = {"stem": x}
+    for stage in range(1, config.stage_names.index(config.out_features[-1]) + 1):
+        x = graph.stage(x, stage)
+        maps[f"stage{stage}"] = x
+    return BiTModel(inputs, {feature: maps[feature] for feature in config.out_features}, name=name)
+
+
+def _inputs(config: BitConfig, input_tensor: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, Any]:
+    """What the model takes, and the checked pictures that the stem reads."""
+    if input_shape is not None:
+        check_input_shape(input_shape, config.num_channels, "input_shape")
+    if input_tensor is None:
+        shape = (None, None, config.num_channels) if input_shape is None else tuple(input_shape)
+        pixel_values = keras.Input(shape=shape, name="pixel_values")
+    elif isinstance(input_tensor, keras.KerasTensor):
+        check_input_shape(tuple(input_tensor.shape[1:]), config.num_channels, "input_tensor")
+        pixel_values = input_tensor
+    else:
+        raise ValueError(
+            "`input_tensor` must be a symbolic Keras tensor, as `keras.Input` and layers called on it give, got "
+            f"{type(input_tensor).__name__}. Call the model on values instead."
+        )
     sources = [pixel_values] if input_tensor is None else keras.utils.get_source_inputs(pixel_values)
-    return BiTModel(sources[0] if len(sources) == 1 else sources, x, name=name)
+    x = PixelValues(config.to_dict(), name="checked_pixel_values")(pixel_values)
+    return sources[0] if len(sources) == 1 else sources, x
 
 
 def stage_outputs(model: BiTModel) -> dict[str, Any]:

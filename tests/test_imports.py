@@ -15,6 +15,7 @@ ANYTHING = None
 KERAS_BIT = {
     "__init__": ANYTHING,
     "applications": {"config", "model", "weights"},
+    "backbone": {"applications", "config", "model", "weights"},
     "checkpoint": set(),
     "cli": ANYTHING,
     "config": {"hub"},
@@ -23,6 +24,7 @@ KERAS_BIT = {
     "layers": set(),
     "model": {"config", "layers"},
     "preprocessing": {"hub"},
+    "saving": {"checkpoint", "config", "layers", "model", "preprocessing"},
     "weights": {"hub", "checkpoint", "config"},
 }
 # Module to what it may import of torch and transformers.

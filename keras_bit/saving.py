@@ -1,0 +1,341 @@
+"""From a model to transformers' files: a directory of them, or a repository on the Hub."""
+
+import contextlib
+import fnmatch
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import keras
+import numpy as np
+import safetensors.numpy
+
+from keras_bit.checkpoint import TRANSFORMERS, TRANSFORMERS_BASE
+from keras_bit.config import CONFIG_NAME, BitConfig
+from keras_bit.layers import StdConv2D
+from keras_bit.model import PixelValues
+from keras_bit.preprocessing import CONFIG_NAME as PREPROCESSOR_NAME
+from keras_bit.preprocessing import PROCESSOR_CONFIG_NAME, BitImageProcessor
+
+WEIGHTS_NAME = "model.safetensors"
+DTYPES = ("float16", "bfloat16", "float32", "float64")  # what safetensors, transformers and our own loader all read
+
+# Other weights of transformers' layout: what reads them first, or is told to, gets another network than ours.
+OTHER_WEIGHTS = ("model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
+
+
+def save_pretrained(model: keras.Model, directory: str | Path, processor: BitImageProcessor | None = None) -> None:
+    """Writes a model in transformers' layout, which `keras_bit.from_pretrained` and transformers read.
+
+    The files are `config.json`, `model.safetensors` and, for a `processor`, `preprocessor_config.json`. All of them are
+    written aside, then renamed into place, the weights last: no reader ever sees half a file, and after an error the
+    directory holds what it held before. Between the renames a reader may pair the new `config.json` with the old
+    weights. Files of other names are left, an older `preprocessor_config.json` too where no `processor` is given.
+
+    Every tensor keeps the dtype of its variable. `num_labels`, `id2label` and `problem_type` are those of
+    `model.config`; the head's activation is not stored, as transformers returns logits. A model without a head is
+    written as transformers' `BitModel`; read it with `include_top=False`. Two kinds of networks are written with a
+    warning because only keras_bit reads them as they are: a `width_factor` other than 1, which transformers cannot
+    build, and a pre-activation network with an `output_stride` below 32, whose dilation transformers leaves out.
+
+    Args:
+        model: what any function of keras_bit returned, before or after training; not a fused one.
+        directory: is made where it does not exist; `~` is the home directory.
+        processor: how pictures become the model's input.
+
+    Raises:
+        ValueError: `model` is not a whole network of keras_bit, is fused, or holds NaN or infinity; `processor` is no
+            `BitImageProcessor`. Nothing is written.
+        FileExistsError: `directory` holds weights of transformers' layout under other names (`pytorch_model.bin`,
+            shards with their index), which would contradict the new `config.json`, or, with a `processor`, a
+            `processor_config.json`, which transformers reads in its place. They may be the only copy, so they are
+            never deleted.
+        NotADirectoryError: `directory` is a file.
+
+    Checked against transformers 5.23 `BitForImageClassification.from_pretrained` and `BitModel.from_pretrained`.
+    """
+    _check_processor(processor)
+    directory = Path(directory).expanduser()
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"`directory` must be a directory, or a new name for one. {directory} is a file.")
+    _refuse_contradictions(directory, processor)
+    config, tensors = _content(model)
+    _warn_where_transformers_differs(model.config)
+    new = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".save_pretrained-", dir=directory) as aside:
+            _write(Path(aside), config, tensors, processor)
+            _rename(Path(aside), directory)
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                directory.rmdir()
+        raise
+
+
+def push_to_hub(
+    model: keras.Model,
+    repo_id: str,
+    *,
+    processor: BitImageProcessor | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    commit_message: str = "Upload BiT",
+    model_card: huggingface_hub.ModelCard | str | None = None,
+) -> huggingface_hub.CommitInfo:
+    """Uploads what `save_pretrained` writes, in one commit, to a repository on the Hub that is made if need be.
+
+    The model is written to a temporary directory first (`TMPDIR` needs room for it), so that one that cannot be saved
+    makes no repository. The commit also removes the weights of an earlier checkpoint that would contradict this one:
+    `pytorch_model.bin`, shards and their index, and `processor_config.json` where a `processor` is given. The
+    repository's history keeps them.
+
+    Args:
+        model: as for `save_pretrained`.
+        repo_id: `owner/name`, or `name` for the token's owner.
+        processor: how pictures become the model's input.
+        private: whether a new repository is private; `None` is the owner's default. An existing one stays as it is.
+        revision: the branch, which is made if need be, or a pull request's `refs/pr/1`; `None` is `main`.
+        token: of an account that may write; `None` is the one that `hf auth login` stored.
+        commit_message: first line of the commit.
+        model_card: `README.md`, as a text or as a `ModelCard`. `None` writes one that says how to load the model, but
+            only where the repository has none. It names no license: that is for the model's owner to choose.
+
+    Returns:
+        The commit, as `huggingface_hub` describes it.
+
+    Raises:
+        ValueError: as for `save_pretrained`; nothing is sent.
+        huggingface_hub.errors.HfHubHTTPError: the Hub refuses: no token, no permission, no such pull request.
+
+    Checked against huggingface_hub 2.4 `HfApi.create_repo` and `HfApi.upload_folder`.
+    """
+    _check_processor(processor)
+    config, tensors = _content(model)
+    _warn_where_transformers_differs(model.config)
+    with tempfile.TemporaryDirectory(prefix="push_to_hub-") as folder:
+        _write(Path(folder), config, tensors, processor)
+        del tensors  # an upload may take hours
+        api = huggingface_hub.HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision not in (None, "main") and not revision.startswith("refs/pr/"):
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        present = api.list_repo_files(repo_id, revision=revision)
+        if model_card is None and "README.md" not in present:
+            model_card = _model_card(repo_id, config, model.config, processor is not None)
+        if model_card is not None:
+            huggingface_hub.ModelCard(str(model_card)).save(Path(folder, "README.md"))
+        contradictions = (*OTHER_WEIGHTS, *SHARDS, *((PROCESSOR_CONFIG_NAME,) if processor else ()))
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message,
+            delete_patterns=[name for name in present if any(fnmatch.fnmatch(name, one) for one in contradictions)]
+            or None,
+        )
+
+
+def _check_processor(processor: BitImageProcessor | None) -> None:
+    if processor is not None and not isinstance(processor, BitImageProcessor):
+        raise ValueError(
+            f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}. "
+            "`BitImageProcessor.from_pretrained` reads the files of others."
+        )
+
+
+def _refuse_contradictions(directory: Path, processor: BitImageProcessor | None) -> None:
+    names = (*OTHER_WEIGHTS, *((PROCESSOR_CONFIG_NAME,) if processor else ()))
+    if found := [name for name in names if os.path.lexists(directory / name)]:
+        raise FileExistsError(
+            f"`directory` {str(directory)!r} holds files of another checkpoint, which would contradict or shadow the "
+            f"new ones: {', '.join(found)}. Move them away, or choose another directory. Nothing was written."
+        )
+
+
+def _content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
+    """The dictionary of `config.json`, and the named tensors."""
+    config = getattr(model, "config", None)
+    if not isinstance(config, BitConfig) or not isinstance(model, keras.Model):
+        raise ValueError(
+            f"`model` must be a model that keras_bit built, got {type(model).__name__} without its `config`. For a "
+            "new head use `classes=`; a model with layers of your own around BiT is saved by `model.save`."
+        )
+    in_front = [
+        layer.name
+        for layer in itertools.takewhile(lambda layer: not isinstance(layer, PixelValues), model.layers)
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    if in_front:
+        raise ValueError(
+            f"`model` has layers before BiT ({', '.join(in_front)}), which this format cannot hold. Save it with "
+            "`model.save`."
+        )
+    layers = {layer.name: layer for layer in model.layers}
+    head = "predictions" in layers
+    expected = tuple(_layers_with_weights(config, head))
+    convolutions = [layers[name] for name in expected if "conv" in name and name in layers]
+    fused = [layer for layer in convolutions if not isinstance(layer, StdConv2D)]
+    if fused:
+        raise ValueError(
+            f"`model` is fused: {len(fused)} of its convolutions are no StdConv2D ({fused[0].name} is a "
+            f"{type(fused[0]).__name__}), and the kernels before standardization, which this format holds, "
+            "are gone. Save before fusing."
+        )
+    if missing := [name for name in expected if name not in layers]:
+        raise ValueError(
+            f"`model` is not the whole network of its `config`: it lacks the layers {_some(missing)}. Save the model "
+            "that keras_bit returned."
+        )
+
+    layout = TRANSFORMERS if head else TRANSFORMERS_BASE
+    tensors, unknown, damaged = {}, [], []
+    for layer in model.layers:
+        for variable in layer.weights:
+            address = f"{layer.name}/{variable.name}"
+            try:
+                name = layout.tensor_name(layer.name, variable.name)
+            except KeyError:
+                unknown.append(address)
+                continue
+            values = keras.ops.convert_to_numpy(variable)
+            if values.dtype.name not in DTYPES:
+                damaged.append(f"{address} holds {values.dtype.name}, expected one of {', '.join(DTYPES)}")
+            elif not np.isfinite(values).all():
+                damaged.append(f"{address} holds NaN or infinity")
+            else:
+                tensors[name] = np.ascontiguousarray(layout.to_file(name, values))
+    if unknown:
+        raise ValueError(
+            f"`model` has weights that the {layout.title} has no names for: {_some(unknown)}. Save it with "
+            "`model.save`."
+        )
+    if damaged:
+        raise ValueError(f"`model` has weights that cannot be saved: {_some(damaged, '; ')}. Nothing was written.")
+
+    values = config.to_dict()
+    if not head:
+        values["architectures"] = ["BitModel"]
+    dtypes = {tensor.dtype.name for tensor in tensors.values()}
+    if len(dtypes) == 1:
+        values["dtype"] = dtypes.pop()
+    return values, tensors
+
+
+def _layers_with_weights(config: BitConfig, head: bool) -> Iterator[str]:
+    """The names of the layers that hold all of the network's weights."""
+    bottleneck = config.layer_type == "bottleneck"
+    yield from ("stem_conv", "stem_norm")[: 1 + bottleneck]
+    for stage, depth in enumerate(config.depths, start=1):
+        for block in range(depth):
+            parts = ["conv1", "conv2", "conv3", "norm1", "norm2", "norm3"]
+            if block == 0:
+                parts += ("shortcut_conv", "shortcut_norm")[: 1 + bottleneck]
+            yield from (f"stage{stage}_block{block}_{part}" for part in parts)
+    if not bottleneck:
+        yield "norm"
+    if head:
+        yield "predictions"
+
+
+def _some(names: list[str], separator: str = ", ") -> str:
+    return separator.join(names[:4]) + (f"{separator}and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _difference(config: BitConfig) -> str | None:
+    """What transformers does otherwise with this network; `None` where it does the same."""
+    if config.width_factor != 1:
+        return f"transformers cannot build a network with `width_factor` {config.width_factor}"
+    if config.layer_type == "preactivation" and config.output_stride != 32:
+        return f"transformers leaves out the dilation of `output_stride` {config.output_stride} and gives other numbers"
+    return None
+
+
+def _warn_where_transformers_differs(config: BitConfig) -> None:
+    if difference := _difference(config):
+        warnings.warn(f"{difference}: these files are for `keras_bit.from_pretrained`.", stacklevel=3)
+
+
+def _write(folder: Path, config: dict, tensors: dict[str, np.ndarray], processor: BitImageProcessor | None) -> None:
+    if processor is not None:
+        processor.save_pretrained(folder)
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+    # transformers 5 writes this as well; version 4 refuses a file without it.
+    safetensors.numpy.save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    shutil.copymode(folder / CONFIG_NAME, folder / WEIGHTS_NAME)  # safetensors lets nobody but the owner read it
+
+
+def _rename(aside: Path, directory: Path) -> None:
+    """Moves the files of `aside` into `directory`, all of them or none.
+
+    The weights go last: what goes wrong before is undone from copies of the small files, so no copy of the weights is
+    needed.
+    """
+    small = [name for name in (PREPROCESSOR_NAME, CONFIG_NAME) if (aside / name).exists()]
+    kept = {name: (directory / name).read_bytes() for name in small if (directory / name).exists()}
+    for name, content in kept.items():
+        (aside / f"old-{name}").write_bytes(content)
+    moved = []
+    try:
+        for name in (*small, WEIGHTS_NAME):
+            os.replace(aside / name, directory / name)
+            moved.append(name)
+    except BaseException:
+        for name in moved:
+            if name in kept:
+                os.replace(aside / f"old-{name}", directory / name)
+            elif name in small:
+                (directory / name).unlink(missing_ok=True)
+        raise
+
+
+def _model_card(repo_id: str, values: dict, config: BitConfig, has_processor: bool) -> str:
+    head = values["architectures"] == ["BitForImageClassification"]
+    difference = _difference(config)
+    data = huggingface_hub.ModelCardData(
+        # The Hub shows transformers' code for it and counts its downloads.
+        library_name="keras_bit" if difference else "transformers",
+        pipeline_tag="image-classification" if head else "image-feature-extraction",
+        tags=["bit", "keras", *(["image-classification"] if head else [])],
+    )
+    about = f"a head of {config.num_labels} labels" if head else "no head: it gives feature maps"
+    keras_lines = ["import keras_bit", ""]
+    keras_lines.append(f'model = keras_bit.from_pretrained("{repo_id}"{"" if head else ", include_top=False"})')
+    processor_line = f'processor = {{}}.from_pretrained("{repo_id}")'
+    if has_processor:
+        keras_lines += [
+            processor_line.format("keras_bit.BitImageProcessor"),
+            'outputs = model.predict(processor("picture.jpg"))',
+        ]
+    title = repo_id.rpartition("/")[2]
+    parts = [
+        f"---\n{data.to_yaml()}\n---\n",
+        f"# {title}\n",
+        f"BiT (Big Transfer) with {len(config.depths)} stages of {', '.join(map(str, config.depths))} blocks and "
+        f"{about}.\n",
+        _code("In Keras, with keras_bit:", keras_lines),
+    ]
+    if difference:
+        parts.append(f"Only keras_bit reads it: {difference}.\n")
+    else:
+        name = values["architectures"][0]
+        lines = [f"from transformers import {'AutoImageProcessor, ' * has_processor}{name}", ""]
+        lines.append(f'model = {name}.from_pretrained("{repo_id}")')
+        if has_processor:
+            lines.append(processor_line.format("AutoImageProcessor"))
+        parts.append(_code("In PyTorch, with transformers:", lines))
+    return "\n".join(parts)
+
+
+def _code(introduction: str, lines: list[str]) -> str:
+    return "\n".join((introduction, "", "```python", *lines, "```", ""))
