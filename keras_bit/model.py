@@ -51,7 +51,9 @@ class PixelValues(layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         # Without `compute_output_shape` Keras comes through here for symbolic inputs, too.
-        check_input_shape(tuple(inputs.shape[1:]), self.bit_config.num_channels, "pixel_values")
+        # JAX traces unknown sizes as symbols.
+        shape = tuple(size if isinstance(size, int) else None for size in inputs.shape[1:])
+        check_input_shape(shape, self.bit_config.num_channels, "pixel_values")
         return inputs
 
     def get_config(self) -> dict[str, Any]:

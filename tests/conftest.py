@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"
 
 
-def _absent(what: str) -> None:
+def absent(what: str) -> None:
     if os.environ.get("KERAS_BIT_REQUIRE_ALL") == "1":
         pytest.fail(f"KERAS_BIT_REQUIRE_ALL=1, but {what}")
     pytest.skip(what)
@@ -26,9 +26,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("live"):
         missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
         if missing:
-            _absent(f"{' and '.join(missing)} not installed: pip install 'keras_bit[reference]'")
+            absent(f"{' and '.join(missing)} not installed: pip install 'keras_bit[reference]'")
     if item.get_closest_marker("data") and not DATA.is_dir():
-        _absent("no ../shared/data beside the repository")
+        absent("no ../shared/data beside the repository")
 
 
 @pytest.fixture(scope="session")
