@@ -28,7 +28,6 @@ def main() -> None:
         small = from_pretrained(path, classifier_activation=None)
         half[policy] = keras.ops.convert_to_numpy(keras.ops.cast(small(pictures), "float32")).tolist()
 
-    {name: float(np.abs(keras.ops.convert_to_numpy(values)).sum()) for name, values in maps.items()}
     print(
         json.dumps(
             {

@@ -1,0 +1,68 @@
+"""timm's networks with timm's weights, where transformers is broken: width factors, output strides, and `.npz` files.
+
+timm takes torchvision, which has to fit torch, so it is kept apart: KERAS_BIT_TIMM names the directories (separated as
+in PYTHONPATH) from which a process of its own imports it.
+"""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, absent
+from keras_bit import BiTBackbone, BitConfig, from_pretrained
+from timm_probe_cases import CASES, SIZES
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The directory that timm wrote."""
+    folder = tmp_path_factory.mktemp("timm")
+    path = os.environ.get("KERAS_BIT_TIMM")
+    if not path:
+        absent("KERAS_BIT_TIMM does not say where timm is")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "timm_probe.py"), str(folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def config_of(arguments):
+    return BitConfig(
+        embedding_size=SIZES["stem_chs"],
+        hidden_sizes=SIZES["channels"],
+        depths=SIZES["layers"],
+        num_labels=SIZES["num_classes"],
+        num_groups=8,
+        num_channels=arguments.get("in_chans", 3),
+        width_factor=arguments.get("width_factor", 1),
+        output_stride=arguments.get("output_stride", 32),
+    )
+
+
+def relative(ours, theirs):
+    assert np.shape(ours) == theirs.shape
+    return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("layout", ["model.safetensors", "BiT.npz"])
+@pytest.mark.parametrize("case", CASES)
+def test_timms_networks_and_files_give_timms_numbers(written, case, layout):
+    folder, config = written / case, config_of(CASES[case])
+    pictures = np.load(folder / "pictures.npy")
+    with np.load(folder / "outputs.npz") as file:
+        logits, features = file["logits"], file["features"]
+    model = from_pretrained(folder / layout, config=config, classifier_activation=None)
+    body = from_pretrained(folder / layout, config=config, include_top=False)
+    off = relative(model(pictures), logits), relative(body(pictures), features)
+    print(f"{case}, {layout}: logits {off[0]:.1e}, features {off[1]:.1e} relative")
+    assert max(off) <= 1e-4  # float32 through 22 convolutions; measured some 1e-5
+    maps = BiTBackbone(folder / layout, config=config, out_features=["stage4"])(pictures)
+    assert maps["stage4"].shape == features.shape

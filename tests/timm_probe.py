@@ -1,0 +1,86 @@
+"""Run in a process of its own, where timm can be imported: timm's networks with random weights, and what they compute.
+
+    python tests/timm_probe.py OUT
+
+Writes for every case `OUT/<case>/model.safetensors` (timm's own names), `BiT.npz` (Google's, written from timm's
+parameters and read back by timm's own reader), `pictures.npy` and `outputs.npz`.
+"""
+
+import contextlib
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+with contextlib.suppress(ImportError):
+    import torchvision_stub  # noqa: F401 - lets timm import beside a torch that torchvision was not built for
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from timm.layers import GroupNormAct, StdConv2d
+from timm.models.resnetv2 import ResNetV2
+
+from timm_probe_cases import CASES, SIZES
+
+
+def google_names(model: ResNetV2) -> dict[str, np.ndarray]:
+    """The parameters under Google's names, height x width x in x out."""
+
+    def hwio(values: torch.Tensor) -> np.ndarray:
+        values = values.detach().numpy()
+        return values.transpose(2, 3, 1, 0) if values.ndim == 4 else values
+
+    named = {
+        "resnet/root_block/standardized_conv2d/kernel": model.stem.conv.weight,
+        "resnet/group_norm/gamma": model.norm.weight,
+        "resnet/group_norm/beta": model.norm.bias,
+        "resnet/head/conv2d/kernel": model.head.fc.weight,
+        "resnet/head/conv2d/bias": model.head.fc.bias,
+    }
+    for stage, blocks in enumerate(model.stages, start=1):
+        for unit, block in enumerate(blocks.blocks, start=1):
+            prefix = f"resnet/block{stage}/unit{unit:02d}"
+            for index, letter in enumerate("abc", start=1):
+                named[f"{prefix}/{letter}/standardized_conv2d/kernel"] = getattr(block, f"conv{index}").weight
+                named[f"{prefix}/{letter}/group_norm/gamma"] = getattr(block, f"norm{index}").weight
+                named[f"{prefix}/{letter}/group_norm/beta"] = getattr(block, f"norm{index}").bias
+            if block.downsample is not None:
+                named[f"{prefix}/a/proj/standardized_conv2d/kernel"] = block.downsample.conv.weight
+    return {name: hwio(values) for name, values in named.items()}
+
+
+def main() -> None:
+    for case, arguments in CASES.items():
+        folder = Path(sys.argv[1], case)
+        folder.mkdir(parents=True)
+        build = partial(
+            ResNetV2,
+            **SIZES,
+            **arguments,
+            stem_type="fixed",
+            conv_layer=partial(StdConv2d, eps=1e-8),
+            norm_layer=partial(GroupNormAct, num_groups=8),
+        )
+        model = build().eval()
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, values in model.named_parameters():
+                scale = 0.3 if values.ndim == 1 else values[0].numel() ** -0.5
+                centre = 1.0 if values.ndim == 1 and name.endswith("weight") else 0.0
+                values.copy_(centre + scale * torch.randn(values.shape, generator=generator))
+        pictures = torch.rand(2, arguments.get("in_chans", 3), 64, 101, generator=generator) * 2 - 1
+        with torch.no_grad():
+            logits, features = model(pictures), model.forward_features(pictures)
+        save_file(model.state_dict(), folder / "model.safetensors")
+        np.savez(folder / "BiT.npz", **google_names(model))
+        again = build().eval()
+        again.load_pretrained(str(folder / "BiT.npz"))
+        with torch.no_grad():
+            assert torch.equal(again(pictures), logits), "timm reads the .npz as another network"
+        np.save(folder / "pictures.npy", pictures.permute(0, 2, 3, 1).numpy())
+        np.savez(folder / "outputs.npz", logits=logits.numpy(), features=features.permute(0, 2, 3, 1).numpy())
+    print(json.dumps(list(CASES)))
+
+
+if __name__ == "__main__":
+    main()
