@@ -1,23 +1,20 @@
-"""Local files to named tensors, read one at a time, and from there into a model: all of them or none."""
+"""From a source to a checkpoint, and from there into a model: all of its tensors or none."""
 
 import dataclasses
-import importlib.util
 import itertools
 import os
-import zipfile
-import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import safetensors
 from tqdm import tqdm
 
 from keras_bit import hub
-from keras_bit.checkpoint import FILE_LAYOUTS, KERAS, Layout, adapt_channels, without_operation_number
+from keras_bit.checkpoint import FILE_LAYOUTS, KERAS, Layout, adapt_channels
 from keras_bit.config import ARCHITECTURES, CONFIG_NAME, BitConfig
+from keras_bit.tensors import UNREADABLE, LazyTensor, open_file
 
 # In the order in which they are looked for.
 WEIGHT_NAMES = (
@@ -27,14 +24,6 @@ WEIGHT_NAMES = (
     "pytorch_model.bin.index.json",
     "model.keras",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class LazyTensor:
-    """A tensor whose shape is known and whose numbers are still in the file."""
-
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +87,7 @@ def open_checkpoint(
     shards = _shards(source, path, where) if path.suffix == ".json" else {path: []}
     tensors: dict[str, LazyTensor] = {}
     for file, promised in shards.items():
-        held = dict(_open_file(file))
+        held = dict(open_file(file))
         if lacking := [name for name in promised if name not in held]:
             raise ValueError(f"{file} lacks tensors that {path.name} promises of it: {', '.join(lacking)}.")
         if twice := [name for name in held if name in tensors]:
@@ -252,22 +241,10 @@ def _refuse_misfits(checkpoint: Checkpoint, variables: dict[str, Any], tensors: 
         )
 
 
-_UNREADABLE = (
-    safetensors.SafetensorError,
-    zipfile.BadZipFile,
-    zlib.error,
-    RuntimeError,
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-)
-
-
 def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor) -> np.ndarray:
     try:
         return tensor.read()
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"The tensor {name} of the checkpoint {checkpoint.source!r} cannot be read: {error}. Nothing was loaded."
         ) from error
@@ -298,87 +275,6 @@ def _shards(source: str | Path, index: Path, where: dict[str, Any]) -> dict[Path
             raise FileNotFoundError(f"`source` {str(source)!r} lacks the shard {name} that {index.name} names.")
         shards[file] = [tensor for tensor, shard in weight_map.items() if shard == name]
     return shards
-
-
-def _open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    if path.suffix == ".safetensors":
-        return _open_safetensors(path)
-    if path.suffix == ".bin":
-        return _open_torch(path)
-    if path.suffix == ".npz":
-        return _open_npz(path)
-    raise ValueError(
-        f"`source` {str(path)!r} is of an unknown kind: expected .safetensors, .bin, .npz, .keras or the .index.json "
-        "of sharded weights."
-    )
-
-
-def _open_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    try:
-        handle = safetensors.safe_open(path, framework="numpy")
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{path} is damaged or no safetensors file: {error}. Its download may be incomplete; fetch it again."
-        ) from error
-    for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
-        yield name, LazyTensor(tuple(handle.get_slice(name).get_shape()), lambda name=name: handle.get_tensor(name))
-
-
-def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.namelist() if member.endswith(".npy")]
-            shapes = {member.removesuffix(".npy"): _npy_shape(archive, member) for member in members}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged or no .npz file: {error}. Fetch it again.") from error
-    for name, shape in shapes.items():
-        yield without_operation_number(name), LazyTensor(shape, lambda name=name: _read_npy(path, name))
-
-
-def _npy_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read_header:
-            raise ValueError(f"{member} has version {version} of numpy's format, expected 1.0 or 2.0")
-        return read_header[version](file)[0]
-
-
-def _read_npy(path: Path, name: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as file:
-        return file[name]
-
-
-def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    if importlib.util.find_spec("torch") is None:
-        raise ImportError(
-            f"{path.name} is a PyTorch file and reading it takes torch, which is not installed: pip install "
-            "'keras_bit[torch]'. A checkpoint with model.safetensors needs no torch."
-        )
-    import torch
-
-    try:
-        # The files of torch before 1.6 are no zip archives, and are read whole.
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except PermissionError:
-        raise
-    except Exception as error:  # a damaged pickle ends in almost any of them
-        # torch's own words are kept out: they recommend to unpickle it all the same.
-        raise ValueError(
-            f"{path} is damaged, or holds more than tensors, which is never unpickled because it can run code "
-            f"({type(error).__name__}). Fetch it again, or take a checkpoint with model.safetensors."
-        ) from error
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
-    ):
-        raise ValueError(f"{path} does not hold a dictionary from names to tensors, as torch saves a state_dict.")
-    for name, tensor in tensors.items():
-        yield name, LazyTensor(tuple(tensor.shape), lambda tensor=tensor: _torch_to_numpy(tensor))
-
-
-def _torch_to_numpy(tensor: Any) -> np.ndarray:
-    # numpy knows no bfloat16, and nothing is lost by widening it.
-    return (tensor.detach().float() if tensor.is_floating_point() else tensor.detach()).numpy()
 
 
 def _open_keras(source: str, path: Path) -> Checkpoint:

@@ -25,7 +25,8 @@ KERAS_BIT = {
     "model": {"config", "layers"},
     "preprocessing": {"hub"},
     "saving": {"checkpoint", "config", "layers", "model", "preprocessing"},
-    "weights": {"hub", "checkpoint", "config"},
+    "tensors": {"checkpoint"},
+    "weights": {"tensors", "hub", "checkpoint", "config"},
 }
 # Module to what it may import of torch and transformers.
 CONVERT = {

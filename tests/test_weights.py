@@ -1,5 +1,6 @@
 """weights.py: files of every kind, whole and damaged, opened lazily and loaded all or nothing."""
 
+import importlib.util
 import json
 import pickle
 import re
@@ -14,7 +15,6 @@ import safetensors
 import safetensors.numpy
 
 from keras_bit import model as network
-from keras_bit import weights
 from keras_bit.checkpoint import KERAS, TIMM, TRANSFORMERS, TRANSFORMERS_BASE
 from keras_bit.config import BitConfig
 from keras_bit.weights import Checkpoint, LazyTensor, find_config, infer_config, load, open_checkpoint
@@ -247,7 +247,7 @@ def test_opening_reads_no_tensor(tmp_path, monkeypatch):
             return getattr(self.handle, name)
 
     safetensors_open = safetensors.safe_open
-    monkeypatch.setattr(weights.safetensors, "safe_open", Handle)
+    monkeypatch.setattr(safetensors, "safe_open", Handle)
     assert len(open_checkpoint(write_shards(tmp_path)).tensors) == 34
     assert len(opened) == 2
 
@@ -555,8 +555,8 @@ def test_a_keras_file_that_is_damaged_is_called_so(tmp_path):
 
 
 def test_without_torch_the_error_names_the_extra_to_install(tmp_path, monkeypatch):
-    found = weights.importlib.util.find_spec
-    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     (tmp_path / "pytorch_model.bin").write_bytes(b"never opened")
     with pytest.raises(
         ImportError, match=r"pytorch_model\.bin .* torch, which is not installed: pip install 'keras_bit"
