@@ -37,7 +37,7 @@ class Layout:
             match = re.fullmatch(pattern, layer_name)
             if match:
                 return f"{template.format(**_counted(match.groupdict()))}{dict(self.variables)[variable_name]}"
-        raise KeyError(f"no rule of the {self.title} names the layer {layer_name!r}")
+        raise KeyError(f"no rule of {self.title} names the layer {layer_name!r}")
 
     def is_head(self, tensor_name: str) -> bool:
         return tensor_name in (self.tensor_name("predictions", "kernel"), self.tensor_name("predictions", "bias"))

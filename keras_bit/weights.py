@@ -179,12 +179,17 @@ def load(model: keras.Model, checkpoint: Checkpoint, *, head: bool) -> None:
         ValueError: names, shapes, dtypes or values do not fit; lists every tensor that does not.
     """
     layout = checkpoint.layout
-    variables = {
-        layout.tensor_name(layer.name, variable.name): variable
-        for layer in _network_layers(model)
-        for variable in layer.weights
-        if head or layer.name != "predictions"
-    }
+    try:
+        variables = {
+            layout.tensor_name(layer.name, variable.name): variable
+            for layer in _network_layers(model)
+            for variable in layer.weights
+            if head or layer.name != "predictions"
+        }
+    except KeyError as error:
+        raise ValueError(
+            f"The checkpoint {checkpoint.source!r} does not fit the model: {error.args[0]}. Nothing was loaded."
+        ) from error
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if head or not layout.is_head(name)}
     _refuse_misfits(checkpoint, variables, tensors)
     damaged = []

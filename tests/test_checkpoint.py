@@ -103,7 +103,7 @@ def test_exactly_one_rule_names_each_layer(config, rows):
 
 @pytest.mark.parametrize("layer", ["avg_pool", "stage1_block0_conv12", "stage1_block0_conv1_pad", "my_norm", "norm1"])
 def test_a_layer_that_no_rule_names_is_an_error(layer):
-    with pytest.raises(KeyError, match=f"no rule of the transformers layout names the layer '{layer}'"):
+    with pytest.raises(KeyError, match=f"no rule of transformers layout names the layer '{layer}'"):
         TRANSFORMERS.tensor_name(layer, "kernel")
 
 

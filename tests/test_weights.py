@@ -798,3 +798,9 @@ def test_a_published_architecture_is_known_by_its_shapes_and_no_other_is_guessed
     assert infer() == BitConfig(width_factor=width, num_labels=21)
     shapes["stages.3.blocks.3.conv3.weight"] = shapes["stages.3.blocks.2.conv3.weight"]
     assert infer() is None
+
+
+def test_a_network_that_a_layout_has_no_names_for_is_refused(tmp_path):
+    path = write_npz(tmp_path / "BiT.npz")
+    with pytest.raises(ValueError, match=r"does not fit the model: no rule of Google's \.npz layout .* 'stem_norm'"):
+        load(tiny_model(BOTTLENECK_CONFIG), open_checkpoint(path), head=True)
