@@ -36,7 +36,7 @@ def _scikit_image() -> list[Path]:
     found = importlib.util.find_spec("skimage")
     if found is None:
         raise ImportError(
-            "The photographs to show are scikit-image's, which is not installed: pip install 'keras_bit[demo]'. Or "
+            "The photographs to show are scikit-image's, which is not installed: pip install -e '.[demo]'. Or "
             "name photographs or a folder of them."
         )
     folder = Path(found.origin).parent / "data"

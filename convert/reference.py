@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-INSTALL = "pip install 'keras_bit[reference]'"
+INSTALL = "pip install -e '.[reference]'"
 
 
 def versions() -> dict[str, str]:

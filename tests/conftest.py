@@ -26,7 +26,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("live"):
         missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
         if missing:
-            absent(f"{' and '.join(missing)} not installed: pip install 'keras_bit[reference]'")
+            absent(f"{' and '.join(missing)} not installed: pip install -e '.[reference]'")
     if item.get_closest_marker("data") and not DATA.is_dir():
         absent("no ../shared/data beside the repository")
 

@@ -198,7 +198,7 @@ def test_without_torch_the_live_reference_says_what_to_install(monkeypatch, tmp_
     monkeypatch.setitem(sys.modules, "torch", None)
     assert convert_main([str(TINY), "--out", str(tmp_path / "keras"), "--images", str(pictures)]) == 1
     err = capsys.readouterr().err
-    assert "pip install 'keras_bit[reference]'" in err
+    assert "pip install -e '.[reference]'" in err
     assert "--reference GOLDEN.npz" in err
     assert not (tmp_path / "keras").exists()
 
