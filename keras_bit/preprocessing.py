@@ -170,6 +170,36 @@ class BitImageProcessor:
             batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
         return _to_framework(batch, return_tensors)
 
+    def tf_preprocess(self, image: Any) -> Any:
+        """The same for one picture in a TensorFlow graph, as `dataset.map(processor.tf_preprocess)`, bit for bit.
+
+        JPEG (not CMYK), PNG (not grey of 16 bits), GIF (first frame, without transparency), BMP (24 or 32 bits) and
+        WebP are decoded as Pillow does; of a JPEG only the part that the crop keeps. What TensorFlow's decoders would
+        give other values for is refused, and `processor(path)` takes most of it. As there, orientation tags are
+        ignored and alpha is dropped. A picture of more than `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value when the
+        graph is made, is refused as Pillow does.
+
+        Pillow 13 resizes some pictures in another order than 12; the graph takes that of the Pillow that is installed
+        when it is made.
+
+        Args:
+            image: The bytes of a file, a scalar string; or uint8 `(height, width, channels)` in [0, 255] with 1, 3 or
+                4 channels.
+
+        Returns:
+            float32 `(height, width, 3)`; the sizes are known where the options fix them.
+
+        Raises:
+            TypeError, ValueError: `image` has another type or shape, or `do_convert_rgb=False` with encoded pictures,
+                or with other than 1 or 3 channels.
+            tf.errors.InvalidArgumentError: The picture is damaged, too large or refused, when the graph runs.
+
+        Checked against `processor(image)`, and so against Pillow 13.0, on photographs and random sizes from 1x1.
+        """
+        from keras_bit import graph_preprocessing
+
+        return graph_preprocessing.preprocess(image, self)
+
     @classmethod
     def from_pretrained(
         cls,

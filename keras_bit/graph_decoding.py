@@ -1,0 +1,221 @@
+"""Encoded pictures to pixels in a TensorFlow graph, where its decoders give Pillow's values; refused elsewhere.
+
+Imports TensorFlow, and is imported by functions only.
+
+Checked against Pillow 13.0's own decoders, through `convert("RGB")`.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_bit.graph_resizing import Window
+
+# TensorFlow's default is a faster and less exact transform; Pillow's is libjpeg's own default.
+DCT_METHOD = "INTEGER_ACCURATE"
+# A decoder that starts in mid-picture lacks a neighbour for the first and last column's colours.
+MARGIN = 2  # pixels
+
+HEADER = 40  # bytes, enough for every format's sizes
+ARRAY_PATH = "Read it outside of the graph: `processor(path)` can."
+
+
+class Header(NamedTuple):
+    """What the first bytes tell: int32 scalars, and a string scalar, empty where the picture can be decoded."""
+
+    kind: Any
+    height: Any
+    width: Any
+    problem: Any
+
+
+def read_header(contents: Any, max_pixels: int | None) -> Header:
+    """The kind and the size of an encoded picture, and why it cannot be decoded here, as far as the header tells.
+
+    Args:
+        contents: a scalar string, the bytes of the file.
+        max_pixels: the most pixels that a picture may have; `None` for no limit.
+
+    Returns:
+        A `Header`; its `problem` goes on after the picture's name ("is empty.").
+
+    Raises:
+        tf.errors.InvalidArgumentError: a JPEG whose header is damaged.
+    """
+    padded = tf.strings.substr(tf.strings.join([contents, "\0" * HEADER]), 0, HEADER)
+    head = tf.ensure_shape(tf.cast(tf.io.decode_raw(padded, tf.uint8), tf.int32), [HEADER])
+    kind = tf.reduce_sum([index * tf.cast(_begins(head, mark), tf.int32) for index, mark in enumerate(_MARKS, start=1)])
+    height, width, problem = tf.switch_case(
+        kind, [lambda read=read: read(contents, head) for read in (_unknown, _jpeg, _png, _gif, _bmp, _webp)]
+    )
+    if max_pixels is not None:
+        pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+        large = tf.strings.format(
+            f"has {{}}x{{}} pixels (height x width), more than the limit of {max_pixels:,} in all. Raise `max_pixels`, "
+            "or PIL.Image.MAX_IMAGE_PIXELS, half of the limit, if you trust its source.",
+            (height, width),
+        )
+        problem = tf.where((problem == "") & (pixels > max_pixels), large, problem)
+    return Header(kind, height, width, problem)
+
+
+def decode(contents: Any, header: Header, window: Window | None = None) -> Any:
+    """The pixels of an encoded picture, or of a part of it.
+
+    Of a JPEG only what the window needs is decoded. Orientation tags are ignored; an alpha channel is dropped; of
+    several frames the first counts.
+
+    Args:
+        contents: a scalar string, the bytes of the file.
+        header: what `read_header` gave for it, without a problem.
+        window: the part that is wanted; `None` is the whole picture.
+
+    Returns:
+        uint8 `(height, width, 3)`, RGB.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the picture is damaged.
+    """
+
+    def cut(pixels: Any) -> Any:
+        return pixels if window is None else window.cut(pixels)
+
+    def jpeg() -> Any:
+        whole = lambda: cut(tf.io.decode_jpeg(contents, channels=3, dct_method=DCT_METHOD))  # noqa: E731
+        if window is None:
+            return whole()
+        # What follows the window is not read, so the file has to end as a whole one does. Otherwise the decoder looks.
+        ended = tf.strings.substr(contents, -2, 2) == b"\xff\xd9"
+        return tf.cond(ended, lambda: _decode_jpeg_window(contents, header.width, window), whole)
+
+    branches = [
+        lambda: tf.zeros([0, 0, 3], tf.uint8),  # not reached: this kind has a problem
+        jpeg,
+        lambda: cut(tf.io.decode_png(contents, channels=3)),
+        lambda: cut(tf.io.decode_image(contents, channels=3, expand_animations=False)),
+        lambda: cut(tf.io.decode_bmp(contents))[..., :3],
+        lambda: cut(tf.io.decode_webp(contents)[0])[..., :3],
+    ]
+    return tf.ensure_shape(tf.switch_case(header.kind, branches), [None, None, 3])
+
+
+def _decode_jpeg_window(contents: Any, width: Any, window: Window) -> Any:
+    left = tf.maximum(window.left - MARGIN, 0)
+    right = tf.minimum(window.left + window.width + MARGIN, width)
+    box = tf.stack([window.top, left, window.height, right - left])
+    pixels = tf.io.decode_and_crop_jpeg(contents, box, channels=3, dct_method=DCT_METHOD)
+    return pixels[:, window.left - left :][:, : window.width]
+
+
+# How the files begin; `None` is any byte. In the order of the branches of `read_header` and `decode`, from 1.
+_MARKS = (
+    (0xFF, 0xD8, 0xFF),
+    tuple(b"\x89PNG\r\n\x1a\n"),
+    (*b"GIF8", None, *b"a"),
+    tuple(b"BM"),
+    (*b"RIFF", None, None, None, None, *b"WEBP"),
+)
+
+
+def _begins(head: Any, mark: tuple[int | None, ...]) -> Any:
+    return tf.reduce_all([head[index] == byte for index, byte in enumerate(mark) if byte is not None])
+
+
+def _number(head: Any, start: int, size: int, *, big: bool = False) -> Any:
+    """The unsigned number in `size` bytes, the lowest first unless `big`."""
+    places = range(size - 1, -1, -1) if big else range(size)
+    return sum(head[start + index] * 256**place for index, place in enumerate(places))
+
+
+def _either(*cases: tuple[Any, str]) -> Any:
+    """The text of the first case that holds, or an empty one."""
+    text = tf.constant("")
+    for condition, problem in reversed(cases):
+        text = tf.where(condition, problem, text)
+    return text
+
+
+def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any]:
+    del head
+    problem = tf.where(
+        tf.strings.length(contents) == 0, "is empty.", f"is no JPEG, PNG, GIF, BMP or WebP file. {ARRAY_PATH}"
+    )
+    return tf.constant(0), tf.constant(0), problem
+
+
+def _jpeg(contents: Any, head: Any) -> tuple[Any, Any, Any]:
+    del head
+    height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
+    # Its decoder multiplies by black and rounds down; Pillow rounds to the nearest.
+    cmyk = f"is a JPEG of four colours (CMYK), which TensorFlow's decoder converts otherwise. {ARRAY_PATH}"
+    return height, width, _either((channels == 4, cmyk))
+
+
+def _png(contents: Any, head: Any) -> tuple[Any, Any, Any]:
+    del contents
+    grey16 = (
+        "is a grey PNG of 16 bits, which Pillow would make white above 255. Scale it to 8 bits first, or convert it to "
+        "colour."
+    )
+    return (
+        _number(head, 20, 4, big=True),
+        _number(head, 16, 4, big=True),
+        _either(((head[24] == 16) & (head[25] == 0), grey16)),
+    )
+
+
+def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any]:
+    height, width = _number(head, 8, 2), _number(head, 6, 2)
+    data = tf.cast(tf.io.decode_raw(contents, tf.uint8), tf.int32)
+    data = tf.concat([data, tf.zeros([HEADER], tf.int32)], axis=0)  # so that a damaged file is not read beyond its end
+    length = tf.shape(data)[0] - HEADER
+    packed = head[10]
+    start = 13 + tf.where(packed >= 128, 3 * tf.bitwise.left_shift(2, packed % 8), 0)
+
+    def is_extension(position: Any, transparent: Any) -> Any:
+        del transparent
+        return (position < length) & (data[position] == 0x21)
+
+    def skip_extension(position: Any, transparent: Any) -> tuple[Any, Any]:
+        control = data[position + 1] == 0xF9  # of the frame that follows
+        transparent = transparent | (control & (data[position + 3] % 2 == 1))
+        (position,) = tf.while_loop(
+            lambda block: (block < length) & (data[block] != 0), lambda block: [block + 1 + data[block]], [position + 2]
+        )
+        return position + 1, transparent
+
+    position, transparent = tf.while_loop(is_extension, skip_extension, [start, False])
+    frame = data[tf.minimum(position, length) :]
+    covers = (
+        (_number(frame, 1, 2) == 0)
+        & (_number(frame, 3, 2) == 0)
+        & (_number(frame, 5, 2) == width)
+        & (_number(frame, 7, 2) == height)
+    )
+    problem = _either(
+        (frame[0] != 0x2C, "is a damaged GIF."),
+        (transparent, f"is a GIF with transparency, which TensorFlow's decoder makes black. {ARRAY_PATH}"),
+        (~covers, f"is a GIF whose first frame does not cover it, which Pillow fills otherwise. {ARRAY_PATH}"),
+    )
+    return height, width, problem
+
+
+def _bmp(contents: Any, head: Any) -> tuple[Any, Any, Any]:
+    del contents
+    plain = (_number(head, 14, 4) >= 40) & (_number(head, 30, 4) == 0)
+    bits = _number(head, 28, 2)
+    # The height is negative where the first row is the top one; the numbers are int32 and wrap around by themselves.
+    height = tf.abs(_number(head, 22, 4))
+    problem = f"is a BMP with a palette or a compression, which TensorFlow's decoder does not read. {ARRAY_PATH}"
+    return height, _number(head, 18, 4), _either((~(plain & ((bits == 24) | (bits == 32))), problem))
+
+
+def _webp(contents: Any, head: Any) -> tuple[Any, Any, Any]:
+    del contents
+    extended, lossless, lossy = (_begins(head[12:], tuple(name)) for name in (b"VP8X", b"VP8L", b"VP8 "))
+    packed = _number(head, 21, 4)  # 14 bits each, less one; the sign bit is not part of them
+    width = tf.where(extended, 1 + _number(head, 24, 3), _number(head, 26, 2) % 2**14)
+    width = tf.where(lossless, 1 + packed % 2**14, width)
+    height = tf.where(extended, 1 + _number(head, 27, 3), _number(head, 28, 2) % 2**14)
+    height = tf.where(lossless, 1 + tf.bitwise.right_shift(packed, 14) % 2**14, height)
+    return height, width, _either((~(extended | lossless | lossy), "is a damaged WebP file."))

@@ -1,0 +1,181 @@
+"""`BitImageProcessor` in a TensorFlow graph, for `tf.data` and exported models: the array path's values, bit for bit.
+
+Imports TensorFlow, and is imported by functions only.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+from PIL import Image
+
+from keras_bit import graph_decoding
+from keras_bit.graph_resizing import Resize, Window
+
+CHANNELS = 3
+
+
+def preprocess(image: Any, processor: Any, max_pixels: int | None = None) -> Any:
+    """Takes one picture through the steps of `processor`; see `BitImageProcessor.tf_preprocess`.
+
+    Args:
+        image: the bytes of a file as a scalar string, or uint8 `(height, width, channels)` in [0, 255].
+        processor: a `BitImageProcessor`.
+        max_pixels: the most pixels that an encoded picture may have; `None` is Pillow's limit for its own decoders.
+    """
+    image = tf.convert_to_tensor(image)
+    if image.dtype == tf.string:
+        size, read = _encoded(image, processor, max_pixels)
+    elif image.dtype == tf.uint8:
+        pixels = _with_channels(image, processor.do_convert_rgb)
+        size, read = tuple(tf.unstack(tf.shape(pixels)[:2])), lambda window: window.cut(pixels)
+    else:
+        raise TypeError(
+            "`image` must be the bytes of a file (a string tensor) or a uint8 tensor (height, width, channels), got "
+            f"{image.dtype.name}. Arrays of other types go through `processor(images)`."
+        )
+
+    target = _resized_shape(size, processor.size) if processor.do_resize else size
+    window, padding = _crop(target, processor)
+    if processor.do_resize:
+        resize = Resize(size, target, processor.resample, window)
+        with tf.control_dependencies([_assert_not_enormous(target)]):
+            pixels = resize.apply(read(resize.source))
+    else:
+        pixels = tf.cast(read(window), tf.float32)
+    if padding is not None:
+        pixels = tf.pad(pixels, [*padding, [0, 0]])
+    if processor.do_center_crop:
+        crop = processor.crop_size
+        pixels = tf.ensure_shape(pixels, [crop["height"], crop["width"], pixels.shape[-1]])
+    return rescale_and_normalize(pixels, processor)
+
+
+def _encoded(contents: Any, processor: Any, max_pixels: int | None) -> tuple[tuple[Any, Any], Callable[[Window], Any]]:
+    """The size of an encoded picture, and what decodes a part of it."""
+    if contents.shape.rank != 0:
+        raise ValueError(
+            f"`image` must be one picture, a scalar string, got a string tensor of the shape {contents.shape}. Batches "
+            "go through `tf.map_fn` or a dataset's `map`."
+        )
+    if not processor.do_convert_rgb:
+        raise ValueError(
+            "`do_convert_rgb` must be True for encoded pictures in a graph, which are decoded as RGB, got False. "
+            "Decode them yourself and pass the uint8 tensor, or use `processor(images)`."
+        )
+    header = checked_header(contents, max_pixels)
+    return (header.height, header.width), lambda window: graph_decoding.decode(contents, header, window)
+
+
+def checked_header(contents: Any, max_pixels: int | None = None) -> graph_decoding.Header:
+    """The header of an encoded picture that can be decoded here.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it cannot, or has more than `max_pixels`; says why and what to do.
+    """
+    header = graph_decoding.read_header(contents, pixel_limit(max_pixels))
+    check = tf.debugging.Assert(header.problem == "", [tf.strings.join(["The picture ", header.problem])])
+    with tf.control_dependencies([check] if check is not None else []):
+        return graph_decoding.Header(*map(tf.identity, header))
+
+
+def pixel_limit(max_pixels: int | None) -> int | None:
+    """`max_pixels`, or by default Pillow's limit beyond which its decoders raise: twice `MAX_IMAGE_PIXELS`."""
+    if max_pixels is None and Image.MAX_IMAGE_PIXELS is not None:
+        return 2 * Image.MAX_IMAGE_PIXELS
+    return max_pixels
+
+
+def rescale_and_normalize(pixels: Any, processor: Any) -> Any:
+    """The last two steps of `processor`, in the array path's order and precision.
+
+    Args:
+        pixels: `(height, width, channels)`, whole numbers in [0, 255], float32 or uint8.
+        processor: a `BitImageProcessor`.
+
+    Returns:
+        float32 `(height, width, channels)`.
+    """
+    if processor.do_rescale:
+        pixels = tf.cast(tf.cast(pixels, tf.float64) * processor.rescale_factor, tf.float32)
+    pixels = tf.cast(pixels, tf.float32)
+    if processor.do_normalize:
+        pixels -= _per_channel(processor.image_mean)
+        # TensorFlow's graph optimizer turns a division by a constant into a product with its reciprocal, an ulp off for
+        # a quarter of the values. It leaves this one alone; the divisor is never 0.
+        pixels = tf.math.divide_no_nan(pixels, _per_channel(processor.image_std))
+    return pixels
+
+
+def _per_channel(values: tuple[float, ...] | float) -> Any:
+    if isinstance(values, tuple) and len(set(values)) == 1:
+        values = values[0]  # a scalar is four times as fast as a vector of equal values
+    return tf.constant(values, tf.float32)
+
+
+def _with_channels(image: Any, convert_rgb: bool) -> Any:
+    """uint8 pixels as the processor's first step leaves them."""
+    if image.shape.rank != 3:
+        raise ValueError(
+            "`image` must have the shape (height, width, channels), or be a scalar string, got the shape "
+            f"{image.shape}. Batches go through `tf.map_fn` or a dataset's `map`."
+        )
+    channels = image.shape[-1]
+    if not convert_rgb:
+        # Pillow weights colours by alpha where there is some
+        if channels not in (1, 3):
+            raise ValueError(
+                f"`image` must have 1 or 3 channels, known when the graph is made, with `do_convert_rgb=False`, got "
+                f"{channels}. Others go through `processor(images)`."
+            )
+        return image
+    if channels is None:
+        count = tf.shape(image)[-1]
+        message = "`image` must have 1, 3 or 4 channels to become RGB, got"
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(count == [1, 3, 4]), [message, count])]):
+            image = tf.identity(image)
+        image = tf.cond(count == 1, lambda: tf.repeat(image, CHANNELS, axis=-1), lambda: image[..., :CHANNELS])
+        return tf.ensure_shape(image, [None, None, CHANNELS])
+    if channels not in (1, 3, 4):
+        raise ValueError(f"`image` must have 1, 3 or 4 channels to become RGB, got {channels}.")
+    return tf.repeat(image, CHANNELS, axis=-1) if channels == 1 else image[..., :CHANNELS]
+
+
+def _resized_shape(size: tuple[Any, Any], target: Any) -> tuple[Any, Any]:
+    """The height and width that a picture is resized to: `preprocessing.resized_shape` for tensors."""
+    if "shortest_edge" not in target:
+        return target["height"], target["width"]
+    height, width = (tf.cast(side, tf.float64) for side in size)
+    short = target["shortest_edge"]
+    long = tf.cast(short * tf.maximum(height, width) / tf.minimum(height, width), tf.int32)
+    upright = width <= height
+    return tf.where(upright, long, short), tf.where(upright, short, long)
+
+
+def _crop(size: tuple[Any, Any], processor: Any) -> tuple[Window, list | None]:
+    """The part of a picture of `size` that the centre crop keeps, and the zeros around it, where there may be some."""
+    if not processor.do_center_crop:
+        return Window(0, 0, *size), None
+    crop = (processor.crop_size["height"], processor.crop_size["width"])
+    starts = [(side - wanted) // 2 for side, wanted in zip(size, crop, strict=True)]
+    smallest = processor.size.get("shortest_edge") if processor.do_resize else 0
+    sides = (smallest, smallest) if smallest is not None else size
+    if all(isinstance(side, int) and side >= wanted for side, wanted in zip(sides, crop, strict=True)):
+        return Window(*starts, *crop), None
+    starts = [tf.convert_to_tensor(start) for start in starts]
+    kept = [tf.minimum(side, wanted) for side, wanted in zip(size, crop, strict=True)]
+    before = [tf.maximum(-start, 0) for start in starts]
+    padding = [[first, wanted - count - first] for first, wanted, count in zip(before, crop, kept, strict=True)]
+    return Window(*(tf.maximum(start, 0) for start in starts), *kept), padding
+
+
+def _assert_not_enormous(size: tuple[Any, Any]) -> Any:
+    """The array path's limit: a long, thin picture of few bytes, its short edge enlarged, becomes enormous."""
+    limit = pixel_limit(None)
+    pixels = tf.cast(size[0], tf.int64) * tf.cast(size[1], tf.int64)
+    if limit is None:
+        return tf.no_op()
+    return tf.debugging.Assert(
+        pixels <= limit,
+        ["The picture would be resized to more pixels than", limit, "by (height, width)", size[0], size[1]],
+    )

@@ -1,0 +1,140 @@
+"""The BiT-HyperRule: how long to fine-tune, at which size and rate, from the number and the size of the pictures."""
+
+import dataclasses
+import numbers
+from typing import Any
+
+import keras
+from keras import ops
+
+SMALL_AREA = 96 * 96  # pixels; training pictures below are small
+SMALL_SIZES = (160, 128)  # px: resized to, cropped to
+LARGE_SIZES = (512, 480)
+# Number of examples below which the row holds, and its steps: end of the warm-up, three falls of the rate, end.
+STEPS = (
+    (20_000, (100, 200, 300, 400, 500)),
+    (500_000, (500, 3000, 6000, 9000, 10_000)),
+    (None, (500, 6000, 12_000, 18_000, 20_000)),
+)
+MIXUP_EXAMPLES = 20_000  # MixUp is on from this number of examples on
+MIXUP_ALPHA = 0.1
+MOMENTUM = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class HyperRule:
+    """BiT's recipe for a data set.
+
+    >>> rule = HyperRule(num_examples=50_000, image_size=32)
+    >>> rule.resize_size, rule.crop_size, rule.total_steps, rule.mixup_alpha
+    (160, 128, 10000, 0.1)
+
+    Args:
+        num_examples: number of training pictures.
+        image_size: the training pictures' size in pixels, (height, width) or one number for a square; where they vary,
+            a typical one.
+        batch_size: pictures in a step. The rule was made for 512; nothing is scaled for another number.
+        base_learning_rate: the rate after the warm-up. For batches of 128 Google's code suggests 0.001.
+
+    Raises:
+        ValueError: an argument is not a positive number.
+
+    Source: google-research/big_transfer, `bit_hyperrule.py`.
+    """
+
+    num_examples: int
+    image_size: tuple[int, int] | int
+    batch_size: int = 512
+    base_learning_rate: float = 0.003
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        size = (size, size) if isinstance(size, numbers.Integral) else size
+        if not isinstance(size, tuple | list) or len(size) != 2 or not all(map(_is_count, size)):
+            raise ValueError(
+                f"`image_size` must be (height, width) in whole pixels, or one number for a square, got "
+                f"{self.image_size!r}."
+            )
+        object.__setattr__(self, "image_size", tuple(map(int, size)))
+        for name in ("num_examples", "batch_size"):
+            value = getattr(self, name)
+            if not _is_count(value):
+                raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+            object.__setattr__(self, name, int(value))
+        rate = self.base_learning_rate
+        if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 < rate < float("inf"):
+            raise ValueError(f"`base_learning_rate` must be a number above 0, got {rate!r}.")
+
+    @property
+    def resize_size(self) -> int:
+        """Height and width that training pictures are resized to, whatever their aspect ratio, in pixels."""
+        return self._sizes[0]
+
+    @property
+    def crop_size(self) -> int:
+        """Height and width of the random crop, and of evaluation pictures, in pixels."""
+        return self._sizes[1]
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """Steps at which the schedule changes: the end of the warm-up, the falls of the rate, and the end."""
+        return next(steps for most, steps in STEPS if most is None or self.num_examples < most)
+
+    @property
+    def warmup_steps(self) -> int:
+        return self.boundaries[0]
+
+    @property
+    def total_steps(self) -> int:
+        return self.boundaries[-1]
+
+    @property
+    def mixup_alpha(self) -> float:
+        """Parameter of MixUp's beta distribution; 0 where there is no MixUp."""
+        return MIXUP_ALPHA if self.num_examples >= MIXUP_EXAMPLES else 0.0
+
+    def schedule(self) -> "HyperRuleSchedule":
+        """The learning rate by step."""
+        return HyperRuleSchedule(self.base_learning_rate, self.boundaries)
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """Stochastic gradient descent with the schedule and a momentum of 0.9, without weight decay."""
+        return keras.optimizers.SGD(self.schedule(), momentum=MOMENTUM)
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        height, width = self.image_size
+        return SMALL_SIZES if height * width < SMALL_AREA else LARGE_SIZES
+
+
+@keras.saving.register_keras_serializable(package="keras_bit")
+class HyperRuleSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up to the base rate, then a tenth of it after each fall.
+
+    For step `s`, from 0, and `boundaries` b0 ... bn: `base * s / b0` before b0; then `base / 10 ** k`, with k the
+    number of b1 ... b(n-1) that are *below* s, so that the step at a boundary still has the rate before it. From bn
+    on, where Google's code stops, the last rate holds.
+
+    Args:
+        base_learning_rate: the rate after the warm-up.
+        boundaries: steps, increasing.
+    """
+
+    def __init__(self, base_learning_rate: float, boundaries: tuple[int, ...]) -> None:
+        self.base_learning_rate = base_learning_rate
+        self.boundaries = tuple(boundaries)
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32")  # exact up to 16 million steps
+        first, *falls = self.boundaries[:-1]
+        rate = ops.where(step < first, self.base_learning_rate * (step / first), self.base_learning_rate)
+        for count, boundary in enumerate(falls, start=1):
+            rate = ops.where(step > boundary, self.base_learning_rate / 10**count, rate)
+        return rate
+
+    def get_config(self) -> dict[str, Any]:
+        return {"base_learning_rate": self.base_learning_rate, "boundaries": list(self.boundaries)}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
