@@ -167,8 +167,9 @@ def _png(contents: Any, head: Any) -> tuple[Any, Any, Any]:
 def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     height, width = _number(head, 8, 2), _number(head, 6, 2)
     data = tf.cast(tf.io.decode_raw(contents, tf.uint8), tf.int32)
-    data = tf.concat([data, tf.zeros([HEADER], tf.int32)], axis=0)  # so that a damaged file is not read beyond its end
-    length = tf.shape(data)[0] - HEADER
+    # A file that is cut is read beyond its end, by a colour table or by a block of an extension at the most.
+    data = tf.concat([data, tf.zeros([3 * 256 + 256 + HEADER], tf.int32)], axis=0)
+    length = tf.strings.length(contents)
     packed = head[10]
     start = 13 + tf.where(packed >= 128, 3 * tf.bitwise.left_shift(2, packed % 8), 0)
 
@@ -185,7 +186,7 @@ def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any]:
         return position + 1, transparent
 
     position, transparent = tf.while_loop(is_extension, skip_extension, [start, False])
-    frame = data[tf.minimum(position, length) :]
+    frame = data[position:]
     covers = (
         (_number(frame, 1, 2) == 0)
         & (_number(frame, 3, 2) == 0)
@@ -218,4 +219,10 @@ def _webp(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     width = tf.where(lossless, 1 + packed % 2**14, width)
     height = tf.where(extended, 1 + _number(head, 27, 3), _number(head, 28, 2) % 2**14)
     height = tf.where(lossless, 1 + tf.bitwise.right_shift(packed, 14) % 2**14, height)
-    return height, width, _either((~(extended | lossless | lossy), "is a damaged WebP file."))
+    animated = extended & (head[20] // 2 % 2 == 1)
+    problem = _either(
+        (~(extended | lossless | lossy), "is a damaged WebP file."),
+        # TensorFlow 2.21 ends the whole process on some of them.
+        (animated, f"is an animated WebP file, which TensorFlow's decoder does not read. {ARRAY_PATH}"),
+    )
+    return height, width, problem

@@ -174,10 +174,10 @@ class BitImageProcessor:
         """The same for one picture in a TensorFlow graph, as `dataset.map(processor.tf_preprocess)`, bit for bit.
 
         JPEG (not CMYK), PNG (not grey of 16 bits), GIF (first frame, without transparency), BMP (24 or 32 bits) and
-        WebP are decoded as Pillow does; of a JPEG only the part that the crop keeps. What TensorFlow's decoders would
-        give other values for is refused, and `processor(path)` takes most of it. As there, orientation tags are
-        ignored and alpha is dropped. A picture of more than `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value when the
-        graph is made, is refused as Pillow does.
+        WebP (not animated) are decoded as Pillow does; of a JPEG only the part that the crop keeps. What TensorFlow's
+        decoders would give other values for is refused, and `processor(path)` takes most of it. As there, orientation
+        tags are ignored and alpha is dropped. A picture of more than `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value
+        when the graph is made, is refused as Pillow does.
 
         Pillow 13 resizes some pictures in another order than 12; the graph takes that of the Pillow that is installed
         when it is made.

@@ -1,0 +1,138 @@
+"""Pillow's resize in a graph beside Pillow itself: whole numbers, so every comparison is for equality."""
+
+import functools
+
+import numpy as np
+import PIL
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_bit.graph_resizing import PILLOW_WITH_VERTICAL_FIRST, Resize, Window
+
+FILTERS = [Image.Resampling(number) for number in range(6)]
+NAMES = [resample.name.lower() for resample in FILTERS]
+
+
+@functools.cache
+def compiled(resample):
+    """As `tf.data` runs it, optimized: eager operations would not show what the optimizer rewrites."""
+    scalars = [tf.TensorSpec([], tf.int32)] * 6
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None], tf.uint8), *scalars])
+    def run(pixels, height, width, top, left, rows, columns):
+        size = tuple(tf.unstack(tf.shape(pixels)[:2]))
+        resize = Resize(size, (height, width), resample, Window(top, left, rows, columns))
+        return resize.apply(resize.source.cut(pixels))
+
+    return run
+
+
+def picture(rng, height, width, channels=3):
+    """Noise, half of it of black and white only, where sums go furthest beyond [0, 255]."""
+    pixels = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
+    return np.where(rng.random() < 0.5, pixels, (pixels > 127) * np.uint8(255))
+
+
+def with_pillow(pixels, height, width, resample):
+    return np.asarray(Image.fromarray(pixels).resize((width, height), resample))
+
+
+def assert_equal(pixels, height, width, resample, window=None):
+    window = window or Window(0, 0, height, width)
+    found = compiled(resample)(pixels, height, width, *window).numpy()
+    expected = window.cut(with_pillow(pixels, height, width, resample))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected, err_msg=f"{pixels.shape} to {(height, width)}, {window}")
+
+
+# (height, width) of the picture and of the result
+SIZES = {
+    "one pixel": ((1, 1), (1, 1)),
+    "one pixel, enlarged": ((1, 1), (37, 5)),
+    "to one pixel": ((61, 43), (1, 1)),
+    "one row": ((1, 501), (24, 224)),
+    "one column": ((501, 1), (224, 24)),
+    "the same size": ((40, 56), (40, 56)),
+    "one side the same": ((40, 56), (40, 31)),
+    "half": ((96, 128), (48, 64)),  # taps end exactly between two pixels
+    "a third": ((96, 129), (32, 43)),
+    "double": ((48, 64), (96, 128)),
+    "two thirds": ((96, 129), (64, 86)),
+    "many taps": ((1500, 1201), (7, 9)),
+    "short edge": ((375, 500), (224, 298)),
+    "squashed high": ((333, 250), (128, 128)),  # vertically first since Pillow 13
+    "squashed wide": ((250, 333), (128, 128)),
+    "wider and lower": ((300, 40), (64, 90)),
+}
+
+
+@pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
+@pytest.mark.parametrize(("size", "resized"), SIZES.values(), ids=SIZES)
+def test_every_value_is_pillows(size, resized, resample):
+    assert_equal(picture(np.random.default_rng(0), *size), *resized, resample)
+
+
+@pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
+def test_every_value_of_any_window_of_any_size_is_pillows(resample):
+    rng = np.random.default_rng(int(resample))
+    for case in range(60):
+        height, width = rng.integers(1, 400 if case % 3 else 12, 2)
+        to_height, to_width = rng.integers(1, 300 if case % 2 else 12, 2)
+        top, left = rng.integers(to_height), rng.integers(to_width)
+        window = Window(top, left, rng.integers(1, to_height - top + 1), rng.integers(1, to_width - left + 1))
+        assert_equal(picture(rng, height, width), int(to_height), int(to_width), resample, window)
+
+
+@pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
+def test_one_channel_is_resized_as_well(resample):
+    pixels = picture(np.random.default_rng(1), 30, 47, 1)
+    found = compiled(resample)(pixels, 19, 60, 0, 0, 19, 60).numpy()
+    np.testing.assert_array_equal(found[..., 0], with_pillow(pixels[..., 0], 19, 60, resample))
+
+
+def test_sizes_that_are_known_when_the_graph_is_made_give_the_same_and_a_known_shape():
+    # Constants are where the optimizer rewrites most: an ulp moves a tap of the box filter.
+    rng = np.random.default_rng(2)
+    for resample in FILTERS:
+
+        @tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8)])
+        def run(pixels, resample=resample):
+            resize = Resize(tuple(tf.unstack(tf.shape(pixels)[:2])), (224, 224), resample, Window(0, 0, 224, 224))
+            return resize.apply(resize.source.cut(pixels))
+
+        assert run.get_concrete_function().structured_outputs.shape == (224, 224, 3)
+        for _ in range(12):
+            pixels = picture(rng, *rng.integers(1, 700, 2))
+            np.testing.assert_array_equal(run(pixels), with_pillow(pixels, 224, 224, resample), err_msg=resample.name)
+
+
+def test_the_order_of_the_directions_is_that_of_the_installed_pillow(monkeypatch):
+    size, resized = SIZES["squashed high"]
+    pixels = picture(np.random.default_rng(0), *size)
+    horizontal_first = with_pillow(
+        with_pillow(pixels, size[0], resized[1], Image.Resampling.BILINEAR), *resized, Image.Resampling.BILINEAR
+    )
+    vertical_first = with_pillow(
+        with_pillow(pixels, resized[0], size[1], Image.Resampling.BILINEAR), *resized, Image.Resampling.BILINEAR
+    )
+    assert (horizontal_first != vertical_first).any()
+    for version, expected in {"12.3.0": horizontal_first, f"{PILLOW_WITH_VERTICAL_FIRST}.0.0": vertical_first}.items():
+        monkeypatch.setattr(PIL, "__version__", version)
+        resize = Resize(size, resized, Image.Resampling.BILINEAR, Window(0, 0, *resized))
+        np.testing.assert_array_equal(resize.apply(resize.source.cut(pixels)), expected)
+
+
+@pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
+def test_only_the_source_is_read_and_all_of_it(resample):
+    size, resized, window = (90, 120), (45, 60), Window(11, 20, 16, 24)
+    source = Resize(size, resized, resample, window).source
+    pixels = picture(np.random.default_rng(3), *size)
+    expected = window.cut(with_pillow(pixels, *resized, resample))
+    elsewhere = np.zeros_like(pixels)
+    source.cut(elsewhere)[...] = source.cut(pixels)
+    np.testing.assert_array_equal(window.cut(with_pillow(elsewhere, *resized, resample)), expected)
+    radius = {0: 0, 1: 3, 2: 1, 3: 2, 4: 0.5, 5: 1}[resample]
+    # twice the window, and the support of the filter on both sides
+    assert window.height * 2 - 1 <= source.height <= (window.height + 2 * radius) * 2
+    assert window.width * 2 - 1 <= source.width <= (window.width + 2 * radius) * 2
