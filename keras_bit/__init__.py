@@ -4,6 +4,7 @@ from keras_bit import layers
 from keras_bit.applications import BiT, BiT50, BiT50x3, BiT101, BiT101x3, BiT152x2, BiT152x4, from_pretrained
 from keras_bit.backbone import BiTBackbone, freeze
 from keras_bit.config import BitConfig
+from keras_bit.data import image_dataset
 from keras_bit.hyperrule import HyperRule
 from keras_bit.labels import decode_predictions
 from keras_bit.preprocessing import BitImageProcessor, preprocess_input
@@ -26,6 +27,7 @@ __all__ = [
     "decode_predictions",
     "freeze",
     "from_pretrained",
+    "image_dataset",
     "layers",
     "preprocess_input",
     "push_to_hub",

@@ -1,10 +1,13 @@
-"""The commands `keras-bit classify` and `keras-bit info`."""
+"""The commands `keras-bit classify`, `keras-bit info` and `keras-bit plot`."""
 
 import argparse
+import dataclasses
 import json
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -13,6 +16,8 @@ from rich.table import Table
 
 DEFAULT_WEIGHTS = "google/bit-50"
 _CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json")
+# What google/bit-50 has in its preprocessor_config.json.
+BIT_PROCESSOR = {"size": 448, "crop_size": 448, "resample": 2, "image_mean": 0.5, "image_std": 0.5}
 BATCH_SIZE = 8  # pictures classified at a time; bounds the memory that many large ones take
 
 
@@ -82,6 +87,71 @@ def info(options: argparse.Namespace) -> int:
         table.add_row("file", f"{file.name}, {_size(file.stat().st_size)}")
     _console().print(table)
     return 0
+
+
+def plot(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    import keras_bit
+    from keras_bit import contact_sheet
+
+    out = Path(options.out)
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"`--out` must be a file name that ends in .png, got {options.out!r}.")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"`--out`: there is no directory {str(out.absolute().parent)!r}.")
+    processor = keras_bit.BitImageProcessor(**BIT_PROCESSOR)
+    if options.weights is not None:
+        processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **_hub(options))
+    source = {"source": options.data, "seed": options.seed, "batch_size": options.batch_size, "on_error": "skip"}
+    if options.evaluation:
+        applied = [f"Evaluation: the processor's pictures, {_input_size(processor)}"]
+        batches = keras_bit.image_dataset(**source, processor=processor)
+    else:
+        rule = _rule(options, processor)
+        crop = f"{rule.crop_size}x{rule.crop_size}"
+        how = f"resize to {rule.resize_size}x{rule.resize_size}, random crop of {crop}"
+        if options.random_resized_crop:
+            how = f"random part resized to {crop}"
+        mixup = f"MixUp with alpha {rule.mixup_alpha}" if rule.mixup_alpha else "no MixUp"
+        applied = [
+            f"Training: {how}, half flipped, {mixup}",
+            f"BiT-HyperRule for {rule.num_examples:,} pictures of {rule.image_size[0]}x{rule.image_size[1]}",
+        ]
+        batches = keras_bit.image_dataset(
+            **source, processor=processor, training=True, rule=rule, random_resized_crop=options.random_resized_crop
+        )
+    images, labels = next(iter(batches.as_numpy_iterator()))
+    text = [contact_sheet.label_text(label, batches.class_names) for label in labels]
+    sheet = contact_sheet.draw(contact_sheet.denormalize(images, processor), text, [options.data, *applied])
+    beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        sheet.save(beside, "PNG")
+        os.replace(beside, out)
+    finally:
+        beside.unlink(missing_ok=True)
+    print(f"{_printable(str(out))}: {len(np.atleast_1d(labels))} pictures, {sheet.width}x{sheet.height} px")
+    for line in batches.skipped:
+        print(f"keras-bit plot: {_printable(line)}", file=sys.stderr)
+    return int(bool(batches.skipped))
+
+
+def _rule(options: argparse.Namespace, processor: Any) -> Any:
+    """The rule for the data, whose number and size are looked up where they are not given."""
+    import keras_bit
+
+    count, size = options.num_examples, options.image_size
+    if count is None or size is None:
+        untouched = dataclasses.replace(processor, do_resize=False, do_center_crop=False)
+        if count is None:
+            count = int(keras_bit.image_dataset(options.data, processor=untouched, batch_size=1).cardinality())
+            if count < 0:
+                raise ValueError("`--num-examples` must be given for TFRecord files, which do not tell their number.")
+        if size is None:
+            # The first that can be read.
+            pictures = keras_bit.image_dataset(options.data, processor=untouched, batch_size=1, on_error="skip")
+            size = next(iter(pictures))[0].shape[1:3]
+    return keras_bit.HyperRule(count, tuple(map(int, size)))
 
 
 def _input_size(processor: Any) -> str:
@@ -210,6 +280,41 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("source", metavar="SOURCE", help="Hub id, directory or file")
     _add_hub_arguments(command)
     command.set_defaults(run=info)
+
+    command = commands.add_parser(
+        "plot",
+        help="a picture of what the model is trained on",
+        description="Draws a training batch of a data set with its labels, as fine-tuning feeds it to the model: "
+        "resized, cropped, flipped and mixed by the BiT-HyperRule. Pictures that cannot be read get a line on standard "
+        "error and exit code 1; the others are drawn all the same.",
+        epilog="Examples: keras-bit plot flowers/train --out sheet.png; with MixUp, which the rule has for large data "
+        "sets only: keras-bit plot flowers/train --out sheet.png --num-examples 50000",
+    )
+    command.add_argument("data", metavar="DATA", help="directory with a folder per class, or TFRecord files")
+    command.add_argument("--out", required=True, metavar="FILE.png", help="where the sheet is written")
+    command.add_argument(
+        "--weights",
+        metavar="SOURCE",
+        help="Hub id, directory or file of a checkpoint whose preprocessor_config.json is used (default: that of "
+        "google/bit-50, without asking the Hub)",
+    )
+    command.add_argument("--batch-size", type=_positive, default=24, metavar="N", help="pictures (default: 24)")
+    command.add_argument("--seed", type=int, metavar="N", help="for the same sheet again (default: another every time)")
+    command.add_argument(
+        "--num-examples", type=_positive, metavar="N", help="for the rule; from 20000 on there is MixUp (default: all)"
+    )
+    command.add_argument(
+        "--image-size",
+        type=_image_size,
+        metavar="HxW",
+        help="for the rule: the pictures' typical size, as 375x500 (default: the first one's)",
+    )
+    command.add_argument(
+        "--random-resized-crop", action="store_true", help="the Inception networks' crop instead of the rule's"
+    )
+    command.add_argument("--evaluation", action="store_true", help="draw what evaluation sees instead")
+    _add_hub_arguments(command)
+    command.set_defaults(run=plot)
     return parser
 
 
@@ -224,6 +329,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
     return int(text)
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    height, times, width = text.partition("x")
+    if not times:
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, as 375x500, got {text!r}")
+    return _positive(height), _positive(width)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,14 @@ ANYTHING = None
 KERAS_BIT = {
     "__init__": ANYTHING,
     "applications": {"config", "model", "weights"},
+    "augmentation": {"graph_decoding", "graph_preprocessing", "graph_resizing"},
     "backbone": {"applications", "config", "model", "weights"},
+    "broken_files": {"graph_decoding", "graph_preprocessing"},
     "checkpoint": set(),
     "cli": ANYTHING,
     "config": {"hub"},
+    "contact_sheet": set(),
+    "data": {"hyperrule", "pipeline", "preprocessing", "sources"},
     "graph_decoding": {"graph_resizing"},
     "graph_preprocessing": {"graph_decoding", "graph_resizing"},
     "graph_resizing": set(),
@@ -27,8 +31,11 @@ KERAS_BIT = {
     "labels": set(),
     "layers": set(),
     "model": {"config", "layers"},
+    "pipeline": {"augmentation", "broken_files", "graph_preprocessing", "sources"},
     "preprocessing": {"graph_preprocessing", "hub"},
     "saving": {"checkpoint", "config", "layers", "model", "preprocessing"},
+    "sources": {"targets"},
+    "targets": set(),
     "tensors": {"checkpoint"},
     "weights": {"tensors", "hub", "checkpoint", "config"},
 }
@@ -46,7 +53,15 @@ CONVERT = {
 }
 FRAMEWORKS = {"tensorflow", "torch", "jax"}
 # These are TensorFlow from the first line to the last, and are imported by functions only.
-TENSORFLOW = {"graph_decoding", "graph_preprocessing", "graph_resizing"}
+TENSORFLOW = {
+    "augmentation",
+    "broken_files",
+    "graph_decoding",
+    "graph_preprocessing",
+    "graph_resizing",
+    "pipeline",
+    "sources",
+}
 
 
 def modules(package):

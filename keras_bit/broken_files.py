@@ -1,0 +1,158 @@
+"""Pictures that cannot be read, in a TensorFlow graph: which, why, and a data set without them.
+
+Imports TensorFlow, and is imported by functions only.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bit import graph_decoding
+from keras_bit.graph_preprocessing import pixel_limit
+
+CHUNK = 64  # elements that are held until all of them are known to be read
+JPEG = 1  # the kind of a `graph_decoding.Header`
+TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it first."
+SHOWN = 10  # pictures that the warning at the end of an epoch lists
+
+
+class Skipped:
+    """The pictures that a data set left out, and the warning about them at the end of each epoch."""
+
+    def __init__(self) -> None:
+        self.files: list[str] = []  # "name problem", each once
+
+    def note(self, lines: np.ndarray) -> np.bool_:
+        for line in map(os.fsdecode, lines):
+            if line not in self.files:
+                self.files.append(line)
+        return np.bool_(True)
+
+    def report(self, left_out: np.ndarray, total: np.ndarray) -> np.bool_:
+        if left_out:
+            lines = "".join(f"\n  {line}" for line in self.files[:SHOWN])
+            more = f"\n  and {len(self.files) - SHOWN:,} more" if len(self.files) > SHOWN else ""
+            message = f"{left_out:,} of {total:,} pictures were left out; the data set's `skipped` lists them:"
+            if left_out == total:
+                raise ValueError(message + lines + more)
+            warnings.warn(message + lines + more, stacklevel=1)
+        return np.bool_(True)
+
+
+def read_or_name(
+    data: tf.data.Dataset,
+    read: Callable[[Any], Any],
+    describe: Callable[[Any], Any],
+    nothing: tuple[Any, ...],
+    skipped: Skipped | None,
+    num_parallel_calls: int,
+) -> tf.data.Dataset:
+    """`data.map(read)`, in order, where an element that `read` fails for is named.
+
+    A graph has no exceptions: an operation that fails ends the data set, without a word about the element, or, after
+    `ignore_errors`, the element is not there. So the elements go through `read` with their places in a chunk, and with
+    the chunk; where a place is missing afterwards, the chunk still has the element. A check of each picture by itself,
+    in a data set of its own, cost 0.7 ms per picture.
+
+    Args:
+        data: elements that can be batched.
+        read: from an element to a tuple of tensors.
+        describe: from an element that failed to a sentence, a scalar string.
+        nothing: a tuple of arrays of the types and ranks that `read` returns.
+        skipped: collects the sentences; `None` raises the first.
+        num_parallel_calls: elements that are read at a time.
+    """
+    chunks = data.batch(CHUNK)
+    # An empty chunk ends the epoch.
+    empty = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), chunks.element_spec)
+    chunks = chunks.concatenate(tf.data.Dataset.from_tensors(empty))
+
+    # Beside the places of the elements one more, which cannot fail, so that the last are missed too.
+    def numbered(*chunk: Any) -> tf.data.Dataset:
+        return tf.data.Dataset.zip(
+            tf.data.Dataset.range(_size(chunk) + 1), tf.data.Dataset.from_tensors(chunk).repeat()
+        )
+
+    places = chunks.flat_map(numbered)
+
+    @tf.autograph.experimental.do_not_convert  # takes seconds, and there is no branch of Python's to convert
+    def read_place(place: Any, chunk: Any) -> Any:
+        return place, chunk, tf.cond(place < _size(chunk), lambda: read(*_at(place, chunk)), lambda: nothing)
+
+    @tf.autograph.experimental.do_not_convert
+    def check(state: Any, read_element: Any) -> Any:
+        place, chunk, result = read_element
+        expected, left_out, total = tf.unstack(state)
+        size = _size(chunk)
+        count = place - expected
+
+        def name() -> Any:
+            missing = tf.data.Dataset.range(expected, place).map(lambda index: describe(*_at(index, chunk)))
+            if skipped is None:
+                return tf.debugging.Assert(False, [missing.take(1).get_single_element()])
+            return tf.numpy_function(skipped.note, [missing.batch(CHUNK).get_single_element()], tf.bool)
+
+        def report() -> Any:
+            return tf.numpy_function(skipped.report, [left_out, total], tf.bool)
+
+        done = [tf.cond(count > 0, lambda: _then(name()), lambda: True)]
+        if skipped is not None:
+            done.append(tf.cond(size == 0, lambda: _then(report()), lambda: True))
+        is_element = place < size
+        with tf.control_dependencies(done):
+            state = tf.stack(
+                [tf.where(is_element, place + 1, 0), left_out + count, total + count + tf.cast(is_element, tf.int64)]
+            )
+        return state, (is_element, result)
+
+    results = places.map(read_place, num_parallel_calls, deterministic=True).ignore_errors()
+    checked = results.scan(tf.zeros([3], tf.int64), check)
+    elements = checked.filter(lambda is_element, result: is_element)
+    return elements.map(lambda is_element, result: result)
+
+
+def _at(place: Any, chunk: Any) -> Any:
+    return tf.nest.map_structure(lambda values: values[place], chunk)
+
+
+def _size(chunk: Any) -> Any:
+    return tf.shape(tf.nest.flatten(chunk)[0], tf.int64)[0]
+
+
+def _then(operation: Any) -> Any:
+    with tf.control_dependencies([operation]):
+        return tf.constant(True)
+
+
+def problem(load: Callable[[], Any], max_pixels: int | None) -> Any:
+    """Why an encoded picture failed: a scalar string that goes on after its name ("is empty.")."""
+    limit = pixel_limit(max_pixels)
+    contents, readable = _attempt(load, "")
+
+    def damaged() -> Any:
+        header = graph_decoding.read_header(contents, limit)
+        nothing = np.zeros((0, 0, 3), np.uint8)
+        _, complete = _attempt(lambda: graph_decoding.decode(contents, header), nothing)
+        _, recovered = _attempt(lambda: tf.io.decode_jpeg(contents, 3, try_recover_truncated=True), nothing)
+        cut = recovered & (header.kind == JPEG)
+        text = tf.where(cut, "is a JPEG that is cut off: its data ends too early.", "is damaged and cannot be decoded.")
+        return tf.where(complete, TOO_LONG, text)
+
+    def look() -> Any:
+        found, whole = _attempt(lambda: graph_decoding.read_header(contents, limit).problem, "")
+        return tf.cond(
+            whole & (found == ""), damaged, lambda: tf.where(whole, found, "is a JPEG with a damaged header.")
+        )
+
+    missing = "cannot be read: there is no such file, or no permission to read it."
+    return tf.cond(readable, look, lambda: tf.constant(missing))
+
+
+def _attempt(prepare: Callable[[], Any], otherwise: Any) -> tuple[Any, Any]:
+    """What `prepare` returns and True, or, where an operation in it fails, `otherwise` and False."""
+    once = tf.data.Dataset.from_tensors(0).map(lambda _: (prepare(), True)).ignore_errors()
+    return once.concatenate(tf.data.Dataset.from_tensors((otherwise, False))).take(1).get_single_element()

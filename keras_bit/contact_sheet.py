@@ -1,0 +1,105 @@
+"""A batch as a person sees it: pictures in a grid, each with its label under it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+TILE = 192  # px, width and height of a picture on the sheet
+GAP = 12  # px between pictures, and around the sheet
+FONT = 15  # px
+LINE = 20  # px
+BACKGROUND, INK, FAINT = (250, 250, 250), (25, 25, 25), (110, 110, 110)
+SMALLEST_SHARE = 0.005  # of a label; the recipe's beta distribution often leaves less of one picture than can be seen
+ELLIPSIS = "…"
+
+
+def denormalize(images: np.ndarray, processor: Any) -> np.ndarray:
+    """The uint8 pictures that `processor` rescaled and normalized: float32 `(batch, height, width, 3)` back."""
+    pixels = np.asarray(images, np.float64)
+    if processor.do_normalize:
+        pixels = pixels * np.array(processor.image_std) + np.array(processor.image_mean)
+    if processor.do_rescale:
+        pixels = pixels / processor.rescale_factor
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def label_text(label: np.ndarray, class_names: Sequence[str] | None) -> list[str]:
+    """The lines under a picture: `cat`; `0.73 cat` and `+ 0.27 dog` for a label mixed of two."""
+    label = np.asarray(label)
+    if label.ndim == 0:
+        return [_one_line(class_names[int(label)] if class_names else str(int(label)))]
+    order = [index for index in np.argsort(-label, kind="stable") if label[index] >= SMALLEST_SHARE]
+    names = [_one_line(class_names[index] if class_names else str(index)) for index in order]
+    if len(order) == 1 and label[order[0]] > 1 - SMALLEST_SHARE:
+        return names
+    lines = [f"{label[index]:.2f} {name}" for index, name in zip(order, names, strict=True)]
+    return [lines[0], *(f"+ {line}" for line in lines[1:])] if lines else ["no label"]
+
+
+def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[str]) -> Image.Image:
+    """The sheet.
+
+    Args:
+        images: uint8 `(count, height, width, 3)`.
+        labels: the lines under each picture.
+        title: the lines above all of them, the first in full ink.
+    """
+    columns = math.ceil(math.sqrt(len(images)))
+    if len(images) > 4:
+        columns = math.ceil(math.sqrt(len(images) * 1.5))  # wider than high, as screens are
+    rows = math.ceil(len(images) / columns)
+    lines = min(max(map(len, labels)), 3)
+    scale = TILE / max(images.shape[1:3])
+    tile_width, tile_height = (max(1, round(side * scale)) for side in (images.shape[2], images.shape[1]))
+    cell = tile_height + GAP // 2 + lines * LINE + GAP
+    # A title needs some room, also above a single picture.
+    width = max(columns * (tile_width + GAP) + GAP, 2 * TILE)
+    font = ImageFont.load_default(FONT)
+    wrapped = [
+        (part, INK if index == 0 else FAINT)
+        for index, line in enumerate(title)
+        for part in _wrap(_one_line(line), font, width - 2 * GAP)
+    ]
+    top = GAP + LINE * len(wrapped) + GAP
+    sheet = Image.new("RGB", (width, top + rows * cell), BACKGROUND)
+    pen = ImageDraw.Draw(sheet)
+    for index, (line, colour) in enumerate(wrapped):
+        pen.text((GAP, GAP + index * LINE), line, colour, font)
+    # Enlarged pixels stay squares: a person should see what the model gets.
+    resample = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
+    for index, (image, text) in enumerate(zip(images, labels, strict=True)):
+        left = GAP + index % columns * (tile_width + GAP)
+        upper = top + index // columns * cell
+        sheet.paste(Image.fromarray(image).resize((tile_width, tile_height), resample), (left, upper))
+        shown = [*text[: lines - 1], f"{ELLIPSIS} {len(text) - lines + 1} more"] if len(text) > lines else text
+        for number, line in enumerate(shown):
+            place = (left, upper + tile_height + GAP // 2 + number * LINE)
+            pen.text(place, _shortened(line, font, tile_width), INK if number == 0 else FAINT, font)
+    return sheet
+
+
+def _one_line(text: str) -> str:
+    """`text` without line breaks and control characters, which would be drawn over other pictures or as boxes."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _shortened(text: str, font: Any, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + ELLIPSIS) > width:
+        text = text[:-1]
+    return text + ELLIPSIS
+
+
+def _wrap(text: str, font: Any, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return [_shortened(line, font, width) for line in lines]

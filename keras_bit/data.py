@@ -1,0 +1,164 @@
+"""From pictures on a disk to the batches that `model.fit` takes: one `tf.data` pipeline."""
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+from keras_bit.hyperrule import HyperRule
+from keras_bit.preprocessing import BitImageProcessor
+
+ON_ERROR = ("raise", "skip")
+
+
+def image_dataset(
+    source: Any,
+    *,
+    processor: BitImageProcessor,
+    batch_size: int,
+    training: bool = False,
+    rule: HyperRule | None = None,
+    seed: int | None = None,
+    on_error: str = "raise",
+    class_names: Sequence[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split: str | None = None,
+    random_resized_crop: bool = False,
+    max_pixels: int | None = None,
+    shuffle_buffer: int = 4096,
+    drop_remainder: bool = False,
+    num_parallel_calls: int | None = None,
+) -> Any:
+    """A `tf.data.Dataset` of `(images, labels)`, one epoch long, that feeds `model.fit` under every backend.
+
+    For evaluation every picture is `processor.tf_preprocess` of it, the values of `processor(path)`, in the source's
+    order. For training (`training=True`) it is BiT's recipe, in an order and with random numbers that are new in every
+    epoch and the same for the same `seed`:
+
+    1. resize to `rule.resize_size` high and wide, whatever the aspect ratio, as Pillow does with the processor's filter
+       (bilinear in BiT's own), so that training pictures look like those of evaluation;
+    2. a crop of `rule.crop_size` at a random place;
+    3. a flip of half of the pictures, left to right;
+    4. the processor's rescaling and normalization;
+    5. where `rule.mixup_alpha` is above 0, MixUp: `w * x + (1 - w) * x[order]` of the images and the one-hot labels of
+       a batch, `w` from the beta distribution (alpha, alpha), one for the batch.
+
+    Args:
+        source: one of
+
+            * a directory with a folder per class; the classes are the folders' sorted names, pictures are the files in
+              them, at any depth, whose names end as pictures do; hidden files and folders are left out;
+            * a pair `(pictures, labels)`: a list of paths, a list of uint8 arrays `(height, width, channels)` or one
+              array `(count, height, width, channels)`; with whole numbers, names, or rows of a number in [0, 1] per
+              class (for pictures of several classes);
+            * a `tf.data.Dataset` of `(picture, label)` or of dictionaries with two such columns, not batched: encoded
+              bytes or uint8 pixels, with whole numbers or rows;
+            * TFRecord files of `tf.Example`: a path, a pattern or a list of them, ending in `.tfrecord`, `.tfrecords`
+              or `-00000-of-00001`; labels count from 0;
+            * a Hugging Face `datasets.Dataset` or `DatasetDict` with a column of images, bytes or paths;
+            * a TensorFlow Datasets builder that has been prepared.
+        processor: a `BitImageProcessor` with `do_convert_rgb`.
+        batch_size: pictures per batch; the last one may have fewer.
+        training: whether to shuffle and augment. Needs a `rule`.
+        rule: a `HyperRule`. Evaluation does not look at it: there the size is the processor's, for the recipe
+            `size={"height": crop_size, "width": crop_size}, do_center_crop=False`.
+        seed: for the order and the augmentation; `None` takes new ones every time.
+        on_error: `"raise"` ends with an error that names the first picture that cannot be read, or whose label is no
+            class, and says why. `"skip"` leaves such pictures out, lists them in the data set's attribute `skipped`,
+            and warns at the end of each epoch; where all are left out it raises.
+        class_names: the order of the classes. For a directory it may name some of the folders, and the others are left
+            out; where labels are names it must hold all of them; for whole numbers it names them.
+        image_column, label_column: names in a source with columns. By default `"image"` and `"label"`; in TFRecords
+            `"image/encoded"` and `"image/class/label"`.
+        split: which one of a `DatasetDict` or a TensorFlow Datasets builder.
+        random_resized_crop: whether training replaces steps 1 and 2 by the Inception networks' crop: a random part of
+            5 % to all of the area, 3/4 to 4/3 times as wide as high, is resized to `rule.crop_size`.
+        max_pixels: the most pixels that an encoded picture may have. By default Pillow's limit,
+            `2 * PIL.Image.MAX_IMAGE_PIXELS`, which is 178,956,970.
+        shuffle_buffer: how many elements are shuffled at a time, in training, where `source` has to be read from its
+            beginning: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets. They are held in memory, encoded where the
+            source is. Other sources are shuffled as a whole; what is held are numbers.
+        drop_remainder: whether to leave out a last batch that is not full.
+        num_parallel_calls: pictures that are decoded at a time; `None` lets tf.data choose. Changes no value.
+
+    Returns:
+        A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
+        for rows and after MixUp. Its attribute `class_names` is a tuple of strings: `"0"`, `"1"`, ... for numbers
+        without names, `None` for those of a source that is not known to its end. Methods such as `take` return data
+        sets without the attributes.
+
+    Raises:
+        ValueError: an argument, or labels or shapes in `source`, are not what is described above.
+        FileNotFoundError: `source` does not exist.
+        tf.errors.InvalidArgumentError: while it runs: a picture cannot be read.
+
+    Files, arrays and records can be read by the workers of `tf.data` service too, with `on_error="raise"`; a Hugging
+    Face data set is read by Python, in this process.
+
+    Checked against Pillow, numpy and google-research/big_transfer `bit_pytorch/train.py`, and for the order of a
+    directory against Keras' `image_dataset_from_directory`.
+    """
+    _check(processor, training, rule, on_error)
+    for name, value in (("batch_size", batch_size), ("shuffle_buffer", shuffle_buffer)):
+        _check_count(name, value)
+    for name, value in (("max_pixels", max_pixels), ("num_parallel_calls", num_parallel_calls)):
+        if value is not None:
+            _check_count(name, value)
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
+        raise ValueError(f"`seed` must be a whole number or None, got {seed!r}.")
+
+    # Here, so that `import keras_bit` does without TensorFlow under the other backends.
+    from keras_bit import pipeline, sources
+
+    opened = sources.open_source(
+        source,
+        class_names=class_names,
+        image_column=image_column,
+        label_column=label_column,
+        split=split,
+        shuffle_buffer=shuffle_buffer,
+        check_labels=on_error == "raise",
+    )
+    if not training and opened.size is None and batch_size > 1 and not _has_one_size(processor):
+        raise ValueError(
+            "`processor` must make pictures of one size, to be batched. Turn on `do_center_crop`, or give `size` a "
+            f"height and a width, or use batch_size=1. Got do_resize={processor.do_resize}, size={processor.size}, "
+            f"do_center_crop={processor.do_center_crop}."
+        )
+    return pipeline.build(
+        opened,
+        processor=processor,
+        batch_size=int(batch_size),
+        rule=rule if training else None,
+        seed=None if seed is None else int(seed),
+        skip=on_error == "skip",
+        random_resized_crop=random_resized_crop,
+        max_pixels=max_pixels,
+        drop_remainder=drop_remainder,
+        num_parallel_calls=num_parallel_calls,
+    )
+
+
+def _check(processor: Any, training: bool, rule: Any, on_error: str) -> None:
+    if not isinstance(processor, BitImageProcessor):
+        raise ValueError(f"`processor` must be a BitImageProcessor, got {type(processor).__name__}.")
+    if not processor.do_convert_rgb:
+        raise ValueError("`processor` must have do_convert_rgb=True: the pictures are RGB. Got do_convert_rgb=False.")
+    if rule is not None and not isinstance(rule, HyperRule):
+        raise ValueError(f"`rule` must be a keras_bit.HyperRule, got {type(rule).__name__}.")
+    if training and rule is None:
+        raise ValueError(
+            "`rule` must say how training pictures are resized and cropped, got None with training=True. Pass "
+            "keras_bit.HyperRule(num_examples, image_size), with the number of pictures and their typical size."
+        )
+    if on_error not in ON_ERROR:
+        raise ValueError(f"`on_error` must be one of {', '.join(map(repr, ON_ERROR))}, got {on_error!r}.")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+
+
+def _has_one_size(processor: BitImageProcessor) -> bool:
+    return processor.do_center_crop or (processor.do_resize and "shortest_edge" not in processor.size)

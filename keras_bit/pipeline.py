@@ -1,0 +1,112 @@
+"""What happens to a source's pictures, in order: shuffle, read, preprocess or augment, check, batch, MixUp.
+
+Imports TensorFlow, and is imported by functions only.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bit import augmentation, broken_files, graph_preprocessing
+from keras_bit.sources import Source
+
+
+def build(
+    source: Source,
+    *,
+    processor: Any,
+    batch_size: int,
+    rule: Any,
+    seed: int | None,
+    skip: bool,
+    random_resized_crop: bool,
+    max_pixels: int | None,
+    drop_remainder: bool,
+    num_parallel_calls: int | None,
+) -> tf.data.Dataset:
+    """The data set of `keras_bit.image_dataset`; `rule` is `None` for evaluation."""
+    mixes = rule is not None and rule.mixup_alpha > 0
+    classes = None if source.class_names is None else len(source.class_names)
+    if mixes and classes is None:
+        raise ValueError(
+            "`class_names` must be given for MixUp, which needs one-hot labels, got None for a `source` that does not "
+            "tell how many classes there are."
+        )
+    parallel = tf.data.AUTOTUNE if num_parallel_calls is None else num_parallel_calls
+
+    height, width = _size(source, processor, rule)
+
+    def read(element: Any, *picture_seed: Any) -> tuple[Any, ...]:
+        example = source.open(element)
+        if rule is None:
+            image = graph_preprocessing.preprocess(example.load(), processor, max_pixels)
+        else:
+            image = augmentation.augment(
+                example.load(), *picture_seed, processor, rule, random_resized_crop, max_pixels
+            )
+        wrong = _label_problem(example.label, classes)
+        with tf.control_dependencies([tf.debugging.Assert(wrong == "", [wrong])]):
+            return tf.identity(image), example.label, *picture_seed
+
+    def describe(element: Any, *picture_seed: Any) -> Any:
+        del picture_seed
+        example = source.open(element)
+        wrong = _label_problem(example.label, classes)
+        why = broken_files.problem(example.load, max_pixels) if source.encoded else broken_files.TOO_LONG
+        advice = "" if skip else " Mend it, or pass on_error='skip' to leave such pictures out."
+        return tf.strings.join([example.name, " ", tf.where(wrong == "", why, wrong), advice])
+
+    if rule is None:
+        elements = tf.data.Dataset.zip((source.elements,))
+    else:
+        # Drawn before the pictures are read, in their order: the same numbers, whichever thread reads which picture.
+        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
+        elements = tf.data.Dataset.zip(source.shuffled(seed), seeds)
+    label = tf.data.Dataset.zip((source.elements,)).map(lambda element: source.open(element).label).element_spec
+    nothing = (np.zeros([0, 0, 3], np.float32), np.zeros(label.shape, label.dtype.as_numpy_dtype))
+    if rule is not None:
+        nothing += (np.zeros([2], np.int64),)
+    skipped = broken_files.Skipped()
+    examples = broken_files.read_or_name(elements, read, describe, nothing, skipped if skip else None, parallel)
+
+    def finish(image: Any, label: Any, *picture_seed: Any) -> tuple[Any, ...]:
+        image = tf.ensure_shape(image, [height, width, 3])
+        return (image, label, *picture_seed) if mixes else (image, label)
+
+    data = examples.map(finish).batch(batch_size, drop_remainder=drop_remainder)
+    if mixes:
+
+        def mix(images: Any, labels: Any, seeds: Any) -> tuple[Any, Any]:
+            rows = tf.one_hot(labels, classes) if labels.dtype.is_integer else labels
+            return augmentation.mix_up(images, rows, seeds[0], rule.mixup_alpha)
+
+        data = data.map(mix, parallel, deterministic=True)
+    data = data.prefetch(tf.data.AUTOTUNE)
+    # As on the data sets of keras.utils.image_dataset_from_directory.
+    data.class_names = source.class_names
+    data.skipped = skipped.files
+    count = elements.cardinality()
+    if not skip and count >= 0:
+        # Not by `assert_cardinality`, which fails in the workers of tf.data service: each gets a part of the elements.
+        batches = count // batch_size if drop_remainder else -(-count // batch_size)
+        data.cardinality = lambda: batches
+    return data
+
+
+def _label_problem(label: Any, classes: int | None) -> Any:
+    if classes is None or not label.dtype.is_integer:
+        return tf.constant("")
+    wrong = tf.strings.format(f"has the label {{}}, which is none of the {classes} classes, [0, {classes}).", label)
+    return tf.where((label >= 0) & (label < classes), "", wrong)
+
+
+def _size(source: Source, processor: Any, rule: Any) -> tuple[int | None, int | None]:
+    """Height and width of the pictures that come out, where they are known."""
+    if rule is not None:
+        return rule.crop_size, rule.crop_size
+    if processor.do_center_crop:
+        return processor.crop_size["height"], processor.crop_size["width"]
+    if not processor.do_resize:
+        return source.size or (None, None)
+    return processor.size.get("height"), processor.size.get("width")

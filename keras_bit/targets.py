@@ -1,0 +1,104 @@
+"""Labels as people write them, to numbers: names, whole numbers, and rows with a number per class."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SHOWN = 5  # wrong labels that an error lists
+
+
+class Labels(NamedTuple):
+    values: np.ndarray  # int32 (count,), or float32 (count, classes)
+    class_names: tuple[str, ...]
+
+
+def checked_class_names(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
+    if class_names is None:
+        return None
+    names = () if isinstance(class_names, str) else tuple(class_names)
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"`class_names` must be a list of different strings, at least one, got {class_names!r}.")
+    return names
+
+
+def names_for(count: int, class_names: tuple[str, ...] | None) -> tuple[str, ...]:
+    """A name for each of the numbers a row of labels holds."""
+    if class_names is None:
+        return tuple(map(str, range(count)))
+    if len(class_names) != count:
+        raise ValueError(
+            f"`class_names` must have a name for each of the {count} numbers in a row of labels, got "
+            f"{len(class_names)} names."
+        )
+    return class_names
+
+
+def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -> Labels:
+    """Numbers for labels.
+
+    Args:
+        labels: strings; whole numbers from 0 on; or rows with a number in [0, 1] per class, `(count, classes)`.
+        class_names: the order of the classes. By default the sorted strings, or the numbers themselves as strings.
+        check: whether to raise for labels that are no class; otherwise their number is -1, or what it was.
+
+    Raises:
+        ValueError: labels of another kind, or outside of `class_names`.
+    """
+    try:
+        values = np.asarray(labels)
+    except ValueError:  # rows of different lengths
+        values = np.array(None)
+    if values.ndim == 1 and (values.dtype.kind == "U" or all(isinstance(label, str) for label in labels)):
+        names = class_names or tuple(sorted(set(map(str, values))))
+        numbers = {name: number for number, name in enumerate(names)}
+        found = np.array([numbers.get(str(label), -1) for label in values], np.int32)
+        if check:
+            _refuse(values, found < 0, f"one of `class_names` ({', '.join(map(repr, names[:SHOWN]))}, ...)")
+        return Labels(found, names)
+    if values.ndim == 1 and values.dtype.kind in "iu" and values.size:
+        names = class_names or tuple(map(str, range(max(int(values.max()), 0) + 1)))
+        if check:
+            _refuse(values, (values < 0) | (values >= len(names)), f"in [0, {len(names)}), as there are class names")
+        return Labels(np.clip(values, -(2**31), 2**31 - 1).astype(np.int32), names)
+    if values.ndim == 2 and values.dtype.kind in "biuf" and values.size:
+        rows = values.astype(np.float32)
+        _refuse(values, ~((rows >= 0) & (rows <= 1)).all(axis=1), "rows of numbers in [0, 1]")
+        return Labels(rows, names_for(rows.shape[1], class_names))
+    raise ValueError(
+        "Labels must be whole numbers, strings, or rows with a number per class (count, classes), got "
+        f"{values.dtype} {values.shape if values.ndim else 'of different lengths or none'}."
+    )
+
+
+def read_renamed(labels: Any, names: tuple[str, ...], wanted: tuple[str, ...] | None, check: bool) -> Labels:
+    """Labels that are numbers for `names`, as numbers for the `wanted` names, in their order."""
+    values = np.array([-1 if label is None else label for label in labels], np.int64)
+    inside = (values >= 0) & (values < len(names))
+    found = np.where(inside, np.array(renumbered(names, wanted))[np.where(inside, values, 0)], -1).astype(np.int32)
+    if check:
+        known = [names[value] if fits else int(value) for value, fits in zip(values, inside, strict=True)]
+        _refuse(known, found < 0, f"one of {', '.join(map(repr, (wanted or names)[:SHOWN]))}, ...")
+    return Labels(found, wanted or names)
+
+
+def renumbered(names: tuple[str, ...], wanted: tuple[str, ...] | None) -> list[int]:
+    """The place of each of `names` among the `wanted`, or -1."""
+    unknown = [name for name in wanted or () if name not in names]
+    if unknown:
+        raise ValueError(
+            f"`class_names` must be names that `source` has, got {', '.join(map(repr, unknown))}; it has "
+            f"{', '.join(map(repr, names[:20]))}{', ...' * (len(names) > 20)}."
+        )
+    places = {name: place for place, name in enumerate(wanted or names)}
+    return [places.get(name, -1) for name in names]
+
+
+def _refuse(labels: Any, wrong: np.ndarray, expected: str) -> None:
+    places = np.flatnonzero(wrong)
+    if places.size:
+        shown = ", ".join(f"{labels[place]!s} for picture {place}" for place in places[:SHOWN])
+        raise ValueError(
+            f"Labels must be {expected}, got {shown}{', ...' * (places.size > SHOWN)} ({places.size:,} of "
+            f"{len(labels):,}). Correct them, or pass on_error='skip' to leave labels outside of the classes out."
+        )
