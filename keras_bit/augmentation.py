@@ -1,4 +1,4 @@
-"""What BiT's recipe does to training pictures: resize, random crop, random flip, MixUp. The same seed, the same picture.
+"""What BiT's recipe does to training pictures: resize, random crop, random flip, MixUp. A seed decides all of it.
 
 Imports TensorFlow, and is imported by functions only.
 
@@ -93,14 +93,21 @@ def mix_up(images: Any, labels: Any, seed: Any, alpha: float) -> tuple[Any, Any]
         seed: int64 `(2,)`.
         alpha: above 0.
     """
-    first, second, order_seed = tf.unstack(tf.random.split(seed, 3))
-    # In float32 one in some thousands of gamma variates is 0 where alpha is 0.1.
-    first = tf.random.stateless_gamma([], first, tf.constant(alpha, tf.float64), dtype=tf.float64)
-    second = tf.random.stateless_gamma([], second, tf.constant(alpha, tf.float64), dtype=tf.float64)
-    weight = tf.cast(first / (first + second), tf.float32)
+    weight_seed, order_seed = tf.unstack(tf.random.split(seed))
+    weight = beta(weight_seed, alpha)
     order = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(images)[0]), order_seed)
 
     def mixed(values: Any) -> Any:
         return weight * values + (1 - weight) * tf.gather(values, order)
 
     return mixed(images), mixed(labels)
+
+
+def beta(seed: Any, alpha: float) -> Any:
+    """A float32 in [0, 1] from the beta distribution (alpha, alpha), as the share of one of two gamma variates."""
+    # In float32 one gamma variate in some thousands is 0 where alpha is 0.1.
+    first, second = (
+        tf.random.stateless_gamma([], part, tf.constant(alpha, tf.float64), dtype=tf.float64)
+        for part in tf.unstack(tf.random.split(seed))
+    )
+    return tf.cast(first / (first + second), tf.float32)

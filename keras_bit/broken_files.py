@@ -17,6 +17,8 @@ from keras_bit.graph_preprocessing import pixel_limit
 CHUNK = 64  # elements that are held until all of them are known to be read
 JPEG = 1  # the kind of a `graph_decoding.Header`
 TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it first."
+# Autograph rewrites a function before it is traced, which takes longer than that; here is no Python branch to rewrite.
+_plain = tf.autograph.experimental.do_not_convert
 SHOWN = 10  # pictures that the warning at the end of an epoch lists
 
 
@@ -79,11 +81,11 @@ def read_or_name(
 
     places = chunks.flat_map(numbered)
 
-    @tf.autograph.experimental.do_not_convert  # takes seconds, and there is no branch of Python's to convert
+    @_plain
     def read_place(place: Any, chunk: Any) -> Any:
         return place, chunk, tf.cond(place < _size(chunk), lambda: read(*_at(place, chunk)), lambda: nothing)
 
-    @tf.autograph.experimental.do_not_convert
+    @_plain
     def check(state: Any, read_element: Any) -> Any:
         place, chunk, result = read_element
         expected, left_out, total = tf.unstack(state)
@@ -91,7 +93,7 @@ def read_or_name(
         count = place - expected
 
         def name() -> Any:
-            missing = tf.data.Dataset.range(expected, place).map(lambda index: describe(*_at(index, chunk)))
+            missing = tf.data.Dataset.range(expected, place).map(_plain(lambda index: describe(*_at(index, chunk))))
             if skipped is None:
                 return tf.debugging.Assert(False, [missing.take(1).get_single_element()])
             return tf.numpy_function(skipped.note, [missing.batch(CHUNK).get_single_element()], tf.bool)
@@ -133,8 +135,7 @@ def problem(load: Callable[[], Any], max_pixels: int | None) -> Any:
     limit = pixel_limit(max_pixels)
     contents, readable = _attempt(load, "")
 
-    def damaged() -> Any:
-        header = graph_decoding.read_header(contents, limit)
+    def damaged(header: graph_decoding.Header) -> Any:
         nothing = np.zeros((0, 0, 3), np.uint8)
         _, complete = _attempt(lambda: graph_decoding.decode(contents, header), nothing)
         _, recovered = _attempt(lambda: tf.io.decode_jpeg(contents, 3, try_recover_truncated=True), nothing)
@@ -143,10 +144,10 @@ def problem(load: Callable[[], Any], max_pixels: int | None) -> Any:
         return tf.where(complete, TOO_LONG, text)
 
     def look() -> Any:
-        found, whole = _attempt(lambda: graph_decoding.read_header(contents, limit).problem, "")
-        return tf.cond(
-            whole & (found == ""), damaged, lambda: tf.where(whole, found, "is a JPEG with a damaged header.")
-        )
+        nothing = graph_decoding.Header(0, 0, 0, "")
+        header, whole = _attempt(lambda: graph_decoding.read_header(contents, limit), nothing)
+        known = tf.where(whole, header.problem, "is a JPEG with a damaged header.")
+        return tf.cond(known == "", lambda: damaged(header), lambda: known)
 
     missing = "cannot be read: there is no such file, or no permission to read it."
     return tf.cond(readable, look, lambda: tf.constant(missing))
@@ -154,5 +155,5 @@ def problem(load: Callable[[], Any], max_pixels: int | None) -> Any:
 
 def _attempt(prepare: Callable[[], Any], otherwise: Any) -> tuple[Any, Any]:
     """What `prepare` returns and True, or, where an operation in it fails, `otherwise` and False."""
-    once = tf.data.Dataset.from_tensors(0).map(lambda _: (prepare(), True)).ignore_errors()
+    once = tf.data.Dataset.from_tensors(0).map(_plain(lambda _: (prepare(), True))).ignore_errors()
     return once.concatenate(tf.data.Dataset.from_tensors((otherwise, False))).take(1).get_single_element()

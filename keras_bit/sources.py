@@ -139,8 +139,9 @@ def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Source:
     missing = sorted(set(names) - set(folders))
     if missing:
         raise ValueError(
-            f"`class_names` must name folders in {str(directory)!r}. There is none for {', '.join(map(repr, missing))}; "
-            f"there are {', '.join(map(repr, folders[:20]))}{', ...' * (len(folders) > 20)}."
+            f"`class_names` must name folders in {str(directory)!r}. There is none for "
+            f"{', '.join(map(repr, missing))}; there are "
+            f"{', '.join(map(repr, folders[:20]))}{', ...' * (len(folders) > 20)}."
         )
     paths, labels = _scan(directory, names)
     if not paths:

@@ -1,0 +1,42 @@
+"""Pictures for tests of data sets, made here: no two are equal."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from keras_bit import BitImageProcessor
+
+HALF = {"resample": 2, "image_mean": 0.5, "image_std": 0.5}
+PROCESSOR = BitImageProcessor(size={"height": 24, "width": 32}, do_center_crop=False, **HALF)
+
+
+def pixels(seed, height=40, width=50):
+    """A gradient with noise, so that JPEG files differ and are small."""
+    generator = np.random.default_rng(seed)
+    slope = np.add.outer(np.linspace(0, 90, height), np.linspace(0, 90, width))[..., None]
+    return (slope + generator.integers(0, 70, (height, width, 3)) + generator.integers(0, 6, 3)).astype(np.uint8)
+
+
+def encoded(picture, kind="JPEG", **options):
+    file = io.BytesIO()
+    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def make_folders(directory: Path, counts: dict[str, int]) -> list[Path]:
+    """A folder per class with so many pictures; returns the files in the order of an evaluation."""
+    files = []
+    for label, (name, count) in enumerate(sorted(counts.items())):
+        (directory / name).mkdir(parents=True)
+        for index in range(count):
+            files.append(directory / name / f"{index:03d}.jpg")
+            files[-1].write_bytes(encoded(pixels(1000 * label + index, 30 + index, 50)))
+    return files
+
+
+def collect(data):
+    """All images and labels of one epoch."""
+    batches = list(data.as_numpy_iterator())
+    return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])

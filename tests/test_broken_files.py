@@ -1,0 +1,187 @@
+"""Pictures that cannot be read: named with the reason, or left out, counted and listed; the others are not touched."""
+
+import warnings
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_bit import BitImageProcessor, HyperRule, broken_files, image_dataset
+from pictures import HALF, PROCESSOR, collect, encoded, pixels
+
+GOOD = encoded(pixels(0, 60, 80))
+# What the file holds (None: there is none), and what is said of it.
+BROKEN = {
+    "cut.jpg": (GOOD[: len(GOOD) // 2], "is a JPEG that is cut off: its data ends too early."),
+    "header.jpg": (GOOD[:100], "is a JPEG with a damaged header."),
+    "empty.jpg": (b"", "is empty."),
+    "text.jpg": (b"not a picture", "is no JPEG, PNG, GIF, BMP or WebP file."),
+    "cmyk.jpg": (encoded(Image.new("CMYK", (30, 40)), "JPEG"), "is a JPEG of four colours (CMYK)"),
+    "deep.png": (encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"), "is a grey PNG of 16 bits"),
+    "cut.png": (encoded(pixels(0), "PNG")[:900], "is damaged and cannot be decoded."),
+    "wrong.png": (encoded(pixels(0), "PNG").replace(b"IDAT", b"JUNK"), "is damaged and cannot be decoded."),
+    "missing.jpg": (None, "cannot be read: there is no such file, or no permission to read it."),
+}
+
+
+def write(folder, name):
+    if BROKEN[name][0] is not None:
+        (folder / name).write_bytes(BROKEN[name][0])
+    return folder / name
+
+
+def good(folder, count=4):
+    paths = [folder / f"good{index}.jpg" for index in range(count)]
+    for index, path in enumerate(paths):
+        path.write_bytes(encoded(pixels(index, 30, 20)))
+    return paths
+
+
+def dataset(paths, labels=None, **options):
+    labels = [0] * len(paths) if labels is None else labels
+    return image_dataset((paths, labels), **{"processor": PROCESSOR, "batch_size": 3, **options})
+
+
+@pytest.mark.parametrize("name", ["cut.jpg", "text.jpg", "missing.jpg"])
+def test_a_broken_file_is_an_error_that_names_it_and_says_why(tmp_path, name):
+    paths = good(tmp_path)
+    data = dataset([*paths[:3], write(tmp_path, name), paths[3]])
+    iterator = iter(data)
+    np.testing.assert_array_equal(next(iterator)[0], PROCESSOR(paths[:3]))
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        next(iterator)
+    assert f"{tmp_path / name} {BROKEN[name][1]}" in str(error.value)
+    assert "pass on_error=\\'skip\\' to leave such pictures out" in str(error.value)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_broken_files_are_left_out_counted_and_listed(tmp_path, training):
+    paths, bad = good(tmp_path), [write(tmp_path, name) for name in BROKEN]
+    mixed = [*bad[:3], paths[0], *bad[3:5], paths[1], paths[2], *bad[5:], paths[3]]
+    options = {"training": True, "rule": HyperRule(100, 32), "seed": 0} if training else {}
+    data = dataset(mixed, range(len(mixed)), on_error="skip", **options)
+    assert data.skipped == []
+    for _ in range(2):
+        with pytest.warns(
+            UserWarning, match=f"^{len(bad)} of {len(mixed)} pictures were left out; the data set's"
+        ) as seen:
+            images, labels = collect(data)
+        assert len(seen) == 1
+        assert sorted(labels) == [mixed.index(path) for path in paths]
+        if not training:
+            np.testing.assert_array_equal(images, PROCESSOR(paths))
+        assert len(data.skipped) == len(bad)
+        for name, (_, reason) in BROKEN.items():
+            [line] = [line for line in data.skipped if line.startswith(f"{tmp_path / name} ")]
+            assert line.startswith(f"{tmp_path / name} {reason}")
+            assert line in str(seen[0].message)
+
+
+def test_the_same_pictures_come_with_the_same_augmentation_whoever_is_broken(tmp_path):
+    paths = good(tmp_path, 5)
+    options = {"training": True, "rule": HyperRule(100, 32), "seed": 7, "on_error": "skip"}
+    whole = dict(zip(*collect(dataset(paths, range(5), **options))[::-1], strict=True))
+    paths[2].write_bytes(b"")
+    with pytest.warns(UserWarning, match="1 of 5 pictures were left out"):
+        images, labels = collect(dataset(paths, range(5), **options))
+    assert sorted(labels) == [0, 1, 3, 4]
+    for image, label in zip(images, labels, strict=True):
+        np.testing.assert_array_equal(image, whole[label])
+
+
+def test_more_broken_files_than_a_chunk_and_none_but_broken_ones(tmp_path):
+    [path] = good(tmp_path, 1)
+    empty = [write(tmp_path, "empty.jpg")] * (2 * broken_files.CHUNK + 5)
+    with pytest.warns(UserWarning, match=f"{2 * len(empty)} of {2 * len(empty) + 1} pictures"):
+        _, labels = collect(dataset([*empty, path, *empty], range(2 * len(empty) + 1), on_error="skip"))
+    assert labels.tolist() == [len(empty)]
+    data = dataset(empty[:5], on_error="skip")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="ValueError: 5 of 5 pictures were left out"):
+        next(iter(data))
+
+
+def test_a_long_list_is_cut_in_the_warning_and_whole_on_the_data_set(tmp_path):
+    paths = [tmp_path / f"{index}.jpg" for index in range(14)] + good(tmp_path, 1)
+    data = dataset(paths, on_error="skip")
+    with pytest.warns(UserWarning, match="and 4 more$"):
+        collect(data)
+    assert len(data.skipped) == 14
+
+
+def test_whole_files_give_no_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = dataset(good(tmp_path), on_error="skip")
+        assert len(collect(data)[0]) == 4
+    assert data.skipped == []
+
+
+def test_pictures_of_one_pixel_are_pictures(tmp_path):
+    paths = [tmp_path / name for name in ("1.png", "1.jpg", "1.bmp", "1.webp")]
+    for path in paths:
+        Image.new("RGB", (1, 1), (10, 200, 30)).save(path)
+    np.testing.assert_array_equal(collect(dataset(paths))[0], PROCESSOR(paths))
+    for options in ({}, {"random_resized_crop": True}):
+        images, _ = collect(dataset(paths, training=True, rule=HyperRule(100, 32), **options))
+        assert images.shape == (4, 128, 128, 3)
+
+
+def test_the_limit_on_pixels_is_pillows_and_adjustable(tmp_path, monkeypatch):
+    path = tmp_path / "enormous.png"
+    Image.new("1", (20_000, 20_000)).save(path)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match="enormous.png has 20000x20000 pixels .height x width., more than the limit of 178,956,970 in all. Raise",
+    ):
+        collect(dataset([path]))
+    small = good(tmp_path, 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has 30x20 pixels .* more than the limit of 599 in all"):
+        collect(dataset(small, max_pixels=599))
+    assert len(collect(dataset(small, max_pixels=600))[0]) == 1
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 250)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than the limit of 500 in all"):
+        collect(dataset(small))
+
+
+def test_a_thin_picture_that_would_become_enormous_is_told(tmp_path):
+    path = tmp_path / "thin.png"
+    Image.new("L", (60_000, 1)).save(path)
+    processor = BitImageProcessor(size=224, crop_size=224, **HALF)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="thin.png cannot be resized: its long side would get too"):
+        collect(dataset([path], processor=processor))
+    arrays = [np.zeros((1, 60_000, 3), np.uint8)]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"source\[0\]\[0\] cannot be resized: its long side"):
+        collect(dataset(arrays, processor=processor))
+
+
+def test_labels_outside_of_the_classes_are_left_out_or_named(tmp_path):
+    paths = good(tmp_path)
+    with pytest.warns(UserWarning, match="2 of 4 pictures"):
+        data = dataset(paths, [0, 5, 1, -1], class_names=["a", "b"], on_error="skip")
+        assert collect(data)[1].tolist() == [0, 1]
+    assert f"{paths[1]} has the label 5, which is none of the 2 classes, [0, 2)." in data.skipped
+    with pytest.warns(UserWarning, match="1 of 4 pictures"):
+        data = dataset(paths, ["a", "b", "c", "a"], class_names=["b", "a"], on_error="skip")
+        assert collect(data)[1].tolist() == [1, 0, 1]
+    stream = tf.data.Dataset.from_tensor_slices(([GOOD, GOOD, b""], [0, 2, 1]))
+    for options, message in (
+        ({"class_names": ["a", "b"]}, "element 1 of `source` has the label 2, which is none of the 2 classes"),
+        ({}, "element 2 of `source` is empty."),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError) as error:
+            collect(image_dataset(stream, processor=PROCESSOR, batch_size=1, **options))
+        assert message in str(error.value)
+
+
+def test_a_record_is_named_by_its_file_and_number(tmp_path):
+    path = str(tmp_path / "train.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        for content in (GOOD, b"", GOOD):
+            example = tf.train.Example()
+            example.features.feature["image/encoded"].bytes_list.value.append(content)
+            example.features.feature["image/class/label"].int64_list.value.append(0)
+            writer.write(example.SerializeToString())
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        collect(image_dataset(path, processor=PROCESSOR, batch_size=1))
+    assert f"record 1 of {path} is empty." in str(error.value)

@@ -1,0 +1,468 @@
+"""image_dataset: every kind of source gives the processor's values, in order; what does not fit is refused at once."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tarfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from conftest import DATA, ROOT, absent
+from keras_bit import BitImageProcessor, HyperRule, image_dataset
+from pictures import HALF, PROCESSOR, collect, encoded, make_folders, pixels
+
+RULE = HyperRule(100, 32)
+ARRAYS = [pixels(index, 20 + index, 30) for index in range(7)]
+LABELS = [0, 1, 2, 0, 1, 2, 1]
+
+
+def dataset(source, **options):
+    return image_dataset(source, **{"processor": PROCESSOR, "batch_size": 3, **options})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("folders")
+    return directory, make_folders(directory, {"cat": 4, "dog": 3, "Ant": 2})
+
+
+def write_records(path, contents, labels, **names):
+    image, label = names.get("image", "image/encoded"), names.get("label", "image/class/label")
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for content, number in zip(contents, labels, strict=True):
+            features = {
+                image: tf.train.Feature(bytes_list=tf.train.BytesList(value=[content])),
+                label: tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    return str(path)
+
+
+def test_a_directory_gives_what_the_processor_gives_in_the_order_of_keras(folders):
+    directory, files = folders
+    data = dataset(directory)
+    images, labels = collect(data)
+    np.testing.assert_array_equal(images, PROCESSOR(files))
+    reference = keras.utils.image_dataset_from_directory(directory, shuffle=False, verbose=False)
+    assert list(map(str, files)) == reference.file_paths
+    np.testing.assert_array_equal(labels, np.concatenate([labels for _, labels in reference.as_numpy_iterator()]))
+    assert list(data.class_names) == reference.class_names == ["Ant", "cat", "dog"]
+    assert labels.dtype == np.int32
+    assert len(data) == 3
+    assert data.element_spec[0].shape.as_list() == [None, 24, 32, 3]
+
+
+def test_a_directory_is_searched_at_any_depth_for_pictures_alone(tmp_path):
+    inside = ["b/2.PNG", "b/deep/er/1.png", "b/.hidden.png", "b/.git/3.png", "b/notes.txt", "a/1.webp", ".c/1.png"]
+    for index, name in enumerate(inside):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(pixels(index), "WEBP" if "webp" in name else "PNG", lossless=True))
+    (tmp_path / "loose.png").write_bytes(encoded(pixels(9), "PNG"))
+    data = dataset(tmp_path)
+    images, labels = collect(data)
+    assert data.class_names == ("a", "b")
+    assert labels.tolist() == [0, 1, 1]
+    np.testing.assert_array_equal(images, PROCESSOR([tmp_path / name for name in (inside[5], inside[0], inside[1])]))
+
+
+def test_class_names_fix_the_order_of_folders_and_leave_the_others_out(folders):
+    directory, files = folders
+    data = dataset(str(directory), class_names=["dog", "Ant"])
+    images, labels = collect(data)
+    assert data.class_names == ("dog", "Ant")
+    assert labels.tolist() == [0] * 3 + [1] * 2
+    np.testing.assert_array_equal(images, PROCESSOR(files[-3:] + files[:2]))
+
+
+def test_a_name_that_is_no_utf8_is_read(tmp_path):
+    (tmp_path / "a").mkdir()
+    path = os.fsencode(tmp_path / "a") + b"/caf\xe9.png"
+    with open(path, "wb") as file:
+        file.write(encoded(ARRAYS[0], "PNG"))
+    with pytest.warns(UserWarning, match="has one class, 'a': there is nothing to tell apart"):
+        images, _ = collect(dataset(tmp_path))
+    np.testing.assert_array_equal(images, PROCESSOR(ARRAYS[0]))
+
+
+def paths_and_numbers(folder):
+    paths = [folder / f"{index}.png" for index in range(len(ARRAYS))]
+    for path, array in zip(paths, ARRAYS, strict=True):
+        path.write_bytes(encoded(array, "PNG"))
+    return paths, LABELS
+
+
+def hugging_face(folder, kind):
+    if importlib.util.find_spec("datasets") is None:
+        absent("datasets is not installed: pip install -e '.[datasets]'")
+    import datasets
+
+    paths, _ = paths_and_numbers(folder)
+    values = {
+        "pictures": [Image.fromarray(array) for array in ARRAYS],
+        "image files": list(map(str, paths)),
+        "paths": list(map(str, paths)),
+        "bytes": [encoded(array, "PNG") + bytes(3) for array in ARRAYS],  # zeros at the end are kept, and harmless
+    }[kind]
+    feature = {"pictures": datasets.Image(), "image files": datasets.Image(), "bytes": datasets.Value("binary")}
+    features = datasets.Features(
+        {"image": feature.get(kind, datasets.Value("string")), "label": datasets.ClassLabel(names=["x", "y", "z"])}
+    )
+    return datasets.Dataset.from_dict({"image": values, "label": LABELS}, features=features)
+
+
+def tensorflow_datasets(folder):
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        absent("tensorflow-datasets is not installed: pip install -e '.[tensorflow-datasets]'")
+    import tensorflow_datasets as tfds
+
+    class Pictures(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        name = "pictures"
+        pkg_dir_path = folder  # where its metadata would be
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                "label": tfds.features.ClassLabel(names=["x", "y", "z"]),
+            }
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for index, (array, label) in enumerate(zip(ARRAYS, LABELS, strict=True)):
+                yield index, {"image": array, "label": label}
+
+    builder = Pictures(data_dir=str(folder), file_format="tfrecord")
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    return builder
+
+
+def records(folder):
+    contents = [encoded(array, "PNG") for array in ARRAYS]
+    write_records(folder / "b-00001-of-00002", contents[4:], LABELS[4:])
+    write_records(folder / "a-00000-of-00002", contents[:4], LABELS[:4])
+    return str(folder / "*-of-00002")
+
+
+def stream_of_bytes(folder):
+    contents = [encoded(array, "PNG") for array in ARRAYS]
+    return tf.data.Dataset.from_tensor_slices((contents, LABELS))
+
+
+def stream_of_pixels(folder):
+    spec = {"picture": tf.TensorSpec([None, None, 3], tf.uint8), "kind": tf.TensorSpec([], tf.int64)}
+    rows = [{"picture": array, "kind": label} for array, label in zip(ARRAYS, LABELS, strict=True)]
+    return tf.data.Dataset.from_generator(lambda: iter(rows), output_signature=spec)
+
+
+# What makes the source, options, the class names.
+SOURCES = {
+    "paths and numbers": (paths_and_numbers, {}, ("0", "1", "2")),
+    "paths and names": (
+        lambda folder: (list(map(str, paths_and_numbers(folder)[0])), np.array(["x", "y", "z"])[LABELS]),
+        {},
+        ("x", "y", "z"),
+    ),
+    "arrays of many sizes": (lambda folder: (ARRAYS, np.array(LABELS)), {"class_names": list("xyz")}, ("x", "y", "z")),
+    "tf.data of bytes": (stream_of_bytes, {}, None),
+    "tf.data of pixels": (
+        stream_of_pixels,
+        {"image_column": "picture", "label_column": "kind", "class_names": list("xyz")},
+        ("x", "y", "z"),
+    ),
+    "TFRecords": (records, {"class_names": list("xyz")}, ("x", "y", "z")),
+    **{
+        f"Hugging Face, {kind}": (lambda folder, kind=kind: hugging_face(folder, kind), {}, ("x", "y", "z"))
+        for kind in ("pictures", "image files", "paths", "bytes")
+    },
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_source_gives_the_processors_values_and_its_own_labels(kind, tmp_path):
+    make, options, names = SOURCES[kind]
+    data = dataset(make(tmp_path), **options)
+    images, labels = collect(data)
+    expected = np.concatenate([PROCESSOR(array, input_data_format="channels_last") for array in ARRAYS])
+    np.testing.assert_array_equal(images, expected)
+    assert labels.tolist() == LABELS
+    assert data.class_names == names
+
+
+@pytest.mark.parametrize("kind", ["arrays of many sizes", "TFRecords", "tf.data of pixels"])
+def test_training_gives_every_picture_once_in_an_order_of_its_own(kind, tmp_path):
+    make, options, _ = SOURCES[kind]
+    # A row of the picture's own number, to tell them apart after the augmentation.
+    data = dataset(make(tmp_path), training=True, rule=RULE, seed=1, **options)
+    epochs = [collect(data)[1].tolist() for _ in range(3)]
+    assert all(sorted(labels) == sorted(LABELS) for labels in epochs)
+    assert any(labels != LABELS for labels in epochs)
+    assert len({tuple(labels) for labels in epochs}) > 1
+
+
+def test_tensorflow_datasets_are_read_undecoded(tmp_path):
+    builder = tensorflow_datasets(tmp_path)
+    data = dataset(builder, split="train")
+    images, labels = collect(data)
+    assert data.class_names == ("x", "y", "z")
+    expected = [PROCESSOR(array, input_data_format="channels_last")[0] for array in ARRAYS]
+    for image, label in zip(images, labels, strict=True):  # in the order of its own shuffle
+        [place] = [index for index, other in enumerate(expected) if np.array_equal(image, other)]
+        assert LABELS[place] == label
+    renamed = dataset(builder, split="train", class_names=["z", "y", "x"])
+    assert (2 - collect(renamed)[1]).tolist() == labels.tolist()
+    assert (
+        collect(dataset(builder.as_dataset(split="train"), class_names=["x", "y", "z"]))[1].tolist() == labels.tolist()
+    )
+    with pytest.raises(ValueError, match="`split` must be one of 'train', got None"):
+        dataset(builder)
+
+
+def test_hugging_face_splits_orders_and_columns(tmp_path):
+    rows = hugging_face(tmp_path, "pictures")
+    import datasets
+
+    shuffled = rows.shuffle(seed=1).rename_columns({"image": "img", "label": "fine"})
+    data = dataset(
+        datasets.DatasetDict(test=shuffled),
+        split="test",
+        image_column="img",
+        label_column="fine",
+        class_names="z y x".split(),
+    )
+    images, labels = collect(data)
+    assert labels.tolist() == [2 - label for label in shuffled["fine"]]
+    expected = np.concatenate(
+        [PROCESSOR(np.asarray(row["img"]), input_data_format="channels_last") for row in shuffled]
+    )
+    np.testing.assert_array_equal(images, expected)
+    with pytest.raises(ValueError, match="`source` has no column 'image' and no 'label' among 'img', 'fine'. Pass"):
+        dataset(shuffled)
+    with pytest.raises(ValueError, match="`split` must be one of 'test', got 'train'"):
+        dataset(datasets.DatasetDict(test=shuffled), split="train")
+    with pytest.raises(
+        ValueError, match="`class_names` must be names that `source` has, got 'w'; it has 'x', 'y', 'z'"
+    ):
+        dataset(rows, class_names=["x", "w"])
+    with pytest.raises(
+        ValueError, match=r"Labels must be one of 'x', 'y'.*got z for picture 2, z for picture 5 \(2 of 7"
+    ):
+        dataset(rows, class_names=["x", "y"])
+
+
+def test_one_array_of_equal_pictures_grey_or_with_alpha(tmp_path):
+    generator = np.random.default_rng(0)
+    for channels in (1, 3, 4):
+        arrays = generator.integers(0, 256, (5, 20, 30, channels), dtype=np.uint8)
+        images, labels = collect(dataset((arrays, np.eye(5)[:, :4])))
+        np.testing.assert_array_equal(images, PROCESSOR(arrays, input_data_format="channels_last"))
+        np.testing.assert_array_equal(labels, np.eye(5, dtype=np.float32)[:, :4])
+        training = collect(dataset((arrays, [0, 1, 2, 3, 4]), training=True, rule=RULE))[0]
+        assert training.shape == (5, 128, 128, 3)
+    mixed = [generator.integers(0, 256, (9, 9, channels), dtype=np.uint8) for channels in (1, 3, 4)]
+    images, _ = collect(dataset((mixed, [0, 0, 1])))
+    expected = np.concatenate([PROCESSOR(array, input_data_format="channels_last") for array in mixed])
+    np.testing.assert_array_equal(images, expected)
+    raw = BitImageProcessor(do_resize=False, do_center_crop=False)
+    arrays = generator.integers(0, 256, (5, 20, 30, 3), dtype=np.uint8)
+    assert dataset((arrays, [0] * 5), processor=raw).element_spec[0].shape.as_list() == [None, 20, 30, 3]
+
+
+TRAINING = {"training": True, "rule": HyperRule(30_000, 32), "class_names": list("abcdefg")}
+
+
+@pytest.mark.parametrize("random_resized_crop", [False, True])
+def test_a_seed_decides_everything_and_every_epoch_is_new(random_resized_crop):
+    options = {**TRAINING, "random_resized_crop": random_resized_crop}
+    runs = []
+    for calls in (None, 1, 5):
+        data = dataset((ARRAYS, range(7)), seed=3, num_parallel_calls=calls, **options)
+        runs.append([collect(data) for _ in range(2)])
+    for run in runs[1:]:
+        for epoch, expected in zip(run, runs[0], strict=True):
+            np.testing.assert_array_equal(epoch[0], expected[0])
+            np.testing.assert_array_equal(epoch[1], expected[1])
+    assert not np.array_equal(runs[0][0][0], runs[0][1][0])
+    other = collect(dataset((ARRAYS, range(7)), seed=4, **options))
+    assert not np.array_equal(runs[0][0][0], other[0])
+    unseeded = [collect(dataset((ARRAYS, range(7)), **options))[0] for _ in range(2)]
+    assert not np.array_equal(*unseeded)
+
+
+def test_the_whole_order_is_shuffled_without_reading_a_picture():
+    # The files do not exist: of their shuffled names the first is told in the error.
+    names = [f"/nowhere/{index}.jpg" for index in range(5000)]
+    first = set()
+    for seed in range(5):
+        data = dataset((names, [0] * 5000), training=True, rule=RULE, seed=seed, num_parallel_calls=1)
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"/nowhere/\d+.jpg cannot be read") as error:
+            next(iter(data))
+        first.add(int(str(error.value).split("/nowhere/")[1].split(".jpg")[0]))
+    assert len(first) == 5
+    assert max(first) > 1000
+
+
+def test_a_number_of_classes_has_to_be_known_for_mixup(tmp_path):
+    with pytest.raises(ValueError, match="`class_names` must be given for MixUp, which needs one-hot labels"):
+        dataset(stream_of_bytes(tmp_path), training=True, rule=TRAINING["rule"])
+
+
+SHORT = BitImageProcessor(do_center_crop=False, **HALF)
+BYTES = tf.data.Dataset.from_tensor_slices(([b"x"], [0]))
+# Source, options, what the error says.
+REFUSED = {
+    "another source": (5, {}, "`source` must be a directory with a folder per class, a pair"),
+    "no such directory": ("./nowhere", {}, "`source` must be an existing directory or TFRecord files, got './nowhere'"),
+    "no such records": ("x-*.tfrecord", {}, "`source` names TFRecord files that do not exist: 'x-*.tfrecord'"),
+    "lengths": ((ARRAYS, [0, 1]), {}, "a label for each picture, got 7 pictures and 2 labels"),
+    "no pictures": (([], []), {}, "must hold at least one picture, got none"),
+    "paths and arrays": ((["a.png", ARRAYS[0]], [0, 1]), {}, "paths alone or uint8 arrays alone, got ndarray"),
+    "bytes": (([b"x"], [0]), {}, "paths alone or uint8 arrays alone, got bytes. Encoded pictures go through"),
+    "a string as pictures": ((5, [0]), {}, "`source[0]` must be a list of paths or of uint8 arrays"),
+    "float pictures": ((np.zeros((2, 4, 4, 3)), [0, 1]), {}, "`source[0][0]` must be uint8 (height, width, channels)"),
+    "flat pictures": ((np.zeros((2, 4, 4), np.uint8), [0, 1]), {}, "got uint8 (4, 4). Scale"),
+    "two channels": (([np.zeros((4, 4, 2), np.uint8)], [0]), {}, "with 1, 3 or 4 channels, got uint8 (4, 4, 2)"),
+    "float labels": ((ARRAYS, [0.5] * 7), {}, "Labels must be whole numbers, strings, or rows"),
+    "nan": ((ARRAYS, [float("nan")] * 7), {}, "Labels must be whole numbers, strings, or rows"),
+    "nan in rows": ((ARRAYS, [[0.0, float("nan")]] * 7), {}, "Labels must be rows of numbers in [0, 1], got [ 0. nan]"),
+    "ragged rows": ((ARRAYS, [[0], [0, 1]] * 3 + [[0]]), {}, "got object of different lengths or none"),
+    "no label": ((ARRAYS, [None] * 7), {}, "Labels must be whole numbers, strings, or rows"),
+    "truth": ((ARRAYS, [True] * 7), {}, "Labels must be whole numbers, strings, or rows"),
+    "a negative label": (
+        (ARRAYS, [0] * 6 + [-1]),
+        {},
+        "Labels must be in [0, 1), as there are class names, got -1 for",
+    ),
+    "outside the names": (
+        (ARRAYS, LABELS),
+        {"class_names": ["a", "b"]},
+        "Labels must be in [0, 2), as there are class names, got 2 for picture 2, 2 for picture 5 (2 of 7)",
+    ),
+    "an unknown name": ((ARRAYS, list("abcabcd")), {"class_names": list("abc")}, "got d for picture 6 (1 of 7)"),
+    "names for rows": ((ARRAYS, np.eye(7)), {"class_names": ["a"]}, "a name for each of the 7 numbers in a row of"),
+    "one string of names": (
+        (ARRAYS, LABELS),
+        {"class_names": "cat"},
+        "`class_names` must be a list of different strings",
+    ),
+    "names twice": ((ARRAYS, LABELS), {"class_names": ["a", "a"]}, "`class_names` must be a list of different strings"),
+    "a split": ((ARRAYS, LABELS), {"split": "train"}, "`split` is for sources that have several, got 'train' for"),
+    "batched": (BYTES.batch(2), {}, "one picture at a time, encoded (a scalar string) or uint8"),
+    "pictures alone": (BYTES.map(lambda image, label: image), {}, "must give (bytes, label), or dictionaries"),
+    "float labels in a stream": (BYTES.map(lambda image, label: (image, 0.5)), {}, "labels that are whole numbers, or"),
+    "no column": (BYTES.map(lambda i, k: {"image": i, "x": k}), {}, "`source` has no 'label' among 'image', 'x'"),
+    "batch_size": ((ARRAYS, LABELS), {"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
+    "max_pixels": ((ARRAYS, LABELS), {"max_pixels": 1.5}, "`max_pixels` must be a whole number of at least 1, got 1.5"),
+    "seed": ((ARRAYS, LABELS), {"seed": "x"}, "`seed` must be a whole number or None, got 'x'"),
+    "on_error": ((ARRAYS, LABELS), {"on_error": "stop"}, "`on_error` must be one of 'raise', 'skip', got 'stop'"),
+    "no rule": ((ARRAYS, LABELS), {"training": True}, "Pass keras_bit.HyperRule(num_examples, image_size)"),
+    "another rule": ((ARRAYS, LABELS), {"rule": 5}, "`rule` must be a keras_bit.HyperRule, got int"),
+    "processor": ((ARRAYS, LABELS), {"processor": "x"}, "`processor` must be a BitImageProcessor, got str"),
+    "grey": ((ARRAYS, LABELS), {"processor": BitImageProcessor(do_convert_rgb=False)}, "must have do_convert_rgb=True"),
+    "many sizes": ((ARRAYS, LABELS), {"processor": SHORT}, "`processor` must make pictures of one size, to be batched"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_before_a_picture_is_read(case):
+    source, options, message = REFUSED[case]
+    expected = FileNotFoundError if case.startswith("no such") else ValueError
+    with pytest.raises(expected) as error:
+        dataset(source, **options)
+    assert message in str(error.value)
+
+
+def test_folders_that_are_no_classes_are_told(tmp_path):
+    with pytest.raises(
+        ValueError, match="`source` must hold a folder per class. '.*' has none; put the pictures in some"
+    ):
+        dataset(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with pytest.raises(ValueError, match=r"No folder in '.*' holds a picture \(.bmp, .gif, .jpeg"):
+        dataset(tmp_path)
+    (tmp_path / "b" / "1.png").write_bytes(encoded(ARRAYS[0], "PNG"))
+    with pytest.warns(UserWarning, match="hold no picture and remain classes: a"):
+        data = dataset(tmp_path)
+    assert data.class_names == ("a", "b")
+    assert collect(data)[1].tolist() == [1]
+    with pytest.raises(
+        ValueError, match="`class_names` must name folders in '.*'. There is none for 'c'; there are 'a', 'b'"
+    ):
+        dataset(tmp_path, class_names=["a", "c"])
+
+
+@pytest.mark.parametrize(("drop_remainder", "expected"), [(False, [3, 3, 1]), (True, [3, 3])])
+def test_the_last_batch_is_kept_or_left_out_and_the_length_is_known(drop_remainder, expected):
+    data = dataset((ARRAYS, LABELS), drop_remainder=drop_remainder)
+    assert [len(images) for images, _ in data] == expected
+    assert len(data) == int(data.cardinality()) == len(expected)
+
+
+def test_pictures_of_several_sizes_come_one_at_a_time():
+    sizes = [images.shape for images, _ in dataset((ARRAYS, LABELS), processor=SHORT, batch_size=1)]
+    assert sizes == [(1, *SHORT(array, input_data_format="channels_last").shape[1:]) for array in ARRAYS]
+
+
+def test_import_keras_bit_does_not_import_tensorflows_half():
+    heavy = ("keras_bit.pipeline", "keras_bit.sources", "datasets", "tensorflow_datasets")
+    code = f"import sys, keras_bit; print([name for name in sys.modules if name in {heavy}])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.data
+def test_eighty_photographs_are_equal_to_the_array_path_in_every_value(photos):
+    processor = BitImageProcessor(size=256, crop_size=224, **HALF)
+    images, labels = collect(dataset((photos, range(len(photos))), processor=processor, batch_size=16))
+    np.testing.assert_array_equal(images, processor(photos))
+    assert labels.tolist() == list(range(len(photos)))
+
+
+MEMORY = """
+import sys, psutil, keras_bit
+process = psutil.Process()
+rule = keras_bit.HyperRule(60_000, 32)
+data = keras_bit.image_dataset(
+    sys.argv[1], processor=keras_bit.BitImageProcessor(), batch_size=32, training=True, rule=rule, seed=0,
+)
+sizes, count = [], 0
+for step, (images, labels) in enumerate(data):
+    count += len(images)
+    if step % 250 == 249:
+        sizes.append(process.memory_info().rss >> 20)
+print(count, *sizes)
+"""
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_memory_stays_flat_over_sixty_thousand_files(tmp_path):
+    if importlib.util.find_spec("psutil") is None:
+        absent("psutil is not installed: pip install psutil")
+    with tarfile.open(DATA / "cifar10.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    [train] = tmp_path.rglob("train")
+    # Both halves under one root: a class per folder of either.
+    for folder in (train.parent / "test").iterdir():
+        folder.rename(train / f"test {folder.name}")
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(train)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    count, *sizes = map(int, done.stdout.split())
+    print(f"{count:,} files; resident memory in MiB after every 8,000: {sizes}")
+    assert count == 60_000
+    assert max(sizes[1:]) - sizes[0] < 150  # MiB; 60,000 decoded pictures of 128x128 would be 11,000
