@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,9 @@ def plot(options: argparse.Namespace) -> int:
         batches = keras_bit.image_dataset(
             **source, processor=processor, training=True, rule=rule, random_resized_crop=options.random_resized_crop
         )
-    images, labels = next(iter(batches.as_numpy_iterator()))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out")  # they get their lines below
+        images, labels = next(batches.as_numpy_iterator())
     text = [contact_sheet.label_text(label, batches.class_names) for label in labels]
     sheet = contact_sheet.draw(contact_sheet.denormalize(images, processor), text, [options.data, *applied])
     beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")

@@ -96,7 +96,9 @@ def test_the_inception_crop_has_the_areas_and_shapes_it_should_and_pillows_value
             place_seed = tf.random.split(seed)[0]
             top, left, high, wide = (int(value) for value in random_part(90, 140, place_seed))
             part = source.crop((left, top, left + wide, top + high)).resize((128, 128), 2)
-            found = in_graph(lambda one: augment(contents, one, plain, RULE, True, None))(seed[None]).numpy()[0]
+            found = in_graph(lambda one, image=contents: augment(image, one, plain, RULE, True, None))(
+                seed[None]
+            ).numpy()[0]
             assert any(np.array_equal(candidate, np.asarray(part)) for candidate in (found, found[:, ::-1]))
 
 

@@ -132,11 +132,11 @@ def test_the_limit_on_pixels_is_pillows_and_adjustable(tmp_path, monkeypatch):
     Image.new("1", (20_000, 20_000)).save(path)
     with pytest.raises(
         tf.errors.InvalidArgumentError,
-        match="enormous.png has 20000x20000 pixels .height x width., more than the limit of 178,956,970 in all. Raise",
+        match=r"enormous.png has 20000x20000 pixels .height x width., more than the limit of 178,956,970 in all. Raise",
     ):
         collect(dataset([path]))
     small = good(tmp_path, 1)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="has 30x20 pixels .* more than the limit of 599 in all"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"has 30x20 pixels .* more than the limit of 599 in all"):
         collect(dataset(small, max_pixels=599))
     assert len(collect(dataset(small, max_pixels=600))[0]) == 1
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 250)
@@ -148,7 +148,9 @@ def test_a_thin_picture_that_would_become_enormous_is_told(tmp_path):
     path = tmp_path / "thin.png"
     Image.new("L", (60_000, 1)).save(path)
     processor = BitImageProcessor(size=224, crop_size=224, **HALF)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="thin.png cannot be resized: its long side would get too"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"thin.png cannot be resized: its long side would get too"
+    ):
         collect(dataset([path], processor=processor))
     arrays = [np.zeros((1, 60_000, 3), np.uint8)]
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"source\[0\]\[0\] cannot be resized: its long side"):
@@ -157,13 +159,15 @@ def test_a_thin_picture_that_would_become_enormous_is_told(tmp_path):
 
 def test_labels_outside_of_the_classes_are_left_out_or_named(tmp_path):
     paths = good(tmp_path)
+    data = dataset(paths, [0, 5, 1, -1], class_names=["a", "b"], on_error="skip")
     with pytest.warns(UserWarning, match="2 of 4 pictures"):
-        data = dataset(paths, [0, 5, 1, -1], class_names=["a", "b"], on_error="skip")
-        assert collect(data)[1].tolist() == [0, 1]
+        _, labels = collect(data)
+    assert labels.tolist() == [0, 1]
     assert f"{paths[1]} has the label 5, which is none of the 2 classes, [0, 2)." in data.skipped
+    data = dataset(paths, ["a", "b", "c", "a"], class_names=["b", "a"], on_error="skip")
     with pytest.warns(UserWarning, match="1 of 4 pictures"):
-        data = dataset(paths, ["a", "b", "c", "a"], class_names=["b", "a"], on_error="skip")
-        assert collect(data)[1].tolist() == [1, 0, 1]
+        _, labels = collect(data)
+    assert labels.tolist() == [1, 0, 1]
     stream = tf.data.Dataset.from_tensor_slices(([GOOD, GOOD, b""], [0, 2, 1]))
     for options, message in (
         ({"class_names": ["a", "b"]}, "element 1 of `source` has the label 2, which is none of the 2 classes"),

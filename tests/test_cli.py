@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_bit import BiT, BitConfig, BitImageProcessor, cli, from_pretrained
+from pictures import make_folders
 
 TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
 
@@ -136,7 +138,17 @@ def test_a_checkpoint_that_is_not_there_is_one_line_and_exit_code_1(capsys, argu
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("classify",), ("classify", "x.png", "--top", "0"), ("info",), ("paint", "x.png")]
+    "arguments",
+    [
+        (),
+        ("classify",),
+        ("classify", "x.png", "--top", "0"),
+        ("info",),
+        ("paint", "x.png"),
+        ("plot", "pictures"),
+        ("plot", "pictures", "--out", "x.png", "--image-size", "500"),
+        ("plot", "pictures", "--out", "x.png", "--image-size", "0x5"),
+    ],
 )
 def test_wrong_usage_is_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -250,3 +262,57 @@ def test_info_of_one_class_and_of_a_processor_without_a_crop(capsys, tmp_path):
     assert code == 0
     for words in ("1 (age)", "short edge 96 px", "one.keras", "preprocessor_config.json"):
         assert words in out
+
+
+@pytest.fixture
+def folders(tmp_path) -> Path:
+    make_folders(tmp_path / "pictures", {"cat": 5, "dog": 4})
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--num-examples", "20000"), ("--random-resized-crop",), ("--evaluation", "--weights", str(TINY))],
+)
+def test_plot_draws_a_batch_and_the_same_one_for_the_same_seed(capsys, folders, options):
+    sheets = []
+    for name in ("1.png", "2.png"):
+        out = folders.parent / name
+        code, printed, _ = run(
+            capsys, "plot", str(folders), "--out", str(out), "--seed", "3", "--batch-size", "6", *options
+        )
+        assert code == 0
+        with Image.open(out) as image:
+            assert image.format == "PNG"
+            assert printed == f"{out}: 6 pictures, {image.width}x{image.height} px\n"
+            sheets.append(np.asarray(image))
+    np.testing.assert_array_equal(*sheets)
+    assert sorted(path.name for path in folders.parent.iterdir()) == ["1.png", "2.png", "pictures"]
+
+
+def test_plot_names_broken_pictures_and_draws_the_others(capsys, folders):
+    broken = folders / "cat" / "000.jpg"
+    broken.write_bytes(b"no picture")
+    out = folders.parent / "sheet.png"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a line each, and not a second time
+        code, printed, err = run(capsys, "plot", str(folders), "--out", str(out), "--seed", "0")
+    assert code == 1
+    assert "8 pictures" in printed
+    assert f"keras-bit plot: {broken} is no JPEG, PNG, GIF, BMP or WebP file." in err
+    assert out.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "out", "message"),
+    [
+        ("nowhere", "sheet.png", "`source` must be an existing directory or TFRecord files, got 'nowhere'"),
+        (".", "sheet.jpg", "`--out` must be a file name that ends in .png, got 'sheet.jpg'."),
+        (".", "nowhere/sheet.png", "`--out`: there is no directory"),
+    ],
+)
+def test_plot_without_data_or_a_place_is_one_line_and_exit_code_1(capsys, data, out, message):
+    code, printed, err = run(capsys, "plot", data, "--out", out)
+    assert (code, printed) == (1, "")
+    assert message in err
+    assert "Traceback" not in err

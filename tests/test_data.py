@@ -235,7 +235,7 @@ def test_hugging_face_splits_orders_and_columns(tmp_path):
         split="test",
         image_column="img",
         label_column="fine",
-        class_names="z y x".split(),
+        class_names=["z", "y", "x"],
     )
     images, labels = collect(data)
     assert labels.tolist() == [2 - label for label in shuffled["fine"]]
@@ -243,7 +243,7 @@ def test_hugging_face_splits_orders_and_columns(tmp_path):
         [PROCESSOR(np.asarray(row["img"]), input_data_format="channels_last") for row in shuffled]
     )
     np.testing.assert_array_equal(images, expected)
-    with pytest.raises(ValueError, match="`source` has no column 'image' and no 'label' among 'img', 'fine'. Pass"):
+    with pytest.raises(ValueError, match=r"`source` has no column 'image' and no 'label' among 'img', 'fine'. Pass"):
         dataset(shuffled)
     with pytest.raises(ValueError, match="`split` must be one of 'test', got 'train'"):
         dataset(datasets.DatasetDict(test=shuffled), split="train")
@@ -381,7 +381,7 @@ def test_what_does_not_fit_is_refused_before_a_picture_is_read(case):
 
 def test_folders_that_are_no_classes_are_told(tmp_path):
     with pytest.raises(
-        ValueError, match="`source` must hold a folder per class. '.*' has none; put the pictures in some"
+        ValueError, match=r"`source` must hold a folder per class. '.*' has none; put the pictures in some"
     ):
         dataset(tmp_path)
     (tmp_path / "a").mkdir()
@@ -394,7 +394,7 @@ def test_folders_that_are_no_classes_are_told(tmp_path):
     assert data.class_names == ("a", "b")
     assert collect(data)[1].tolist() == [1]
     with pytest.raises(
-        ValueError, match="`class_names` must name folders in '.*'. There is none for 'c'; there are 'a', 'b'"
+        ValueError, match=r"`class_names` must name folders in '.*'. There is none for 'c'; there are 'a', 'b'"
     ):
         dataset(tmp_path, class_names=["a", "c"])
 
