@@ -99,9 +99,6 @@ class _Blocks(NamedTuple):
     count: Any
     overshoots: bool
 
-    def moved(self, offset: Any) -> "_Blocks":
-        return self._replace(positions=self.positions - offset)
-
     def apply(self, rows: Any) -> Any:
         """`(size, columns)` to `(count, columns)`, float32 whole numbers in [0, 255]."""
         columns = tf.shape(rows)[1]
@@ -117,45 +114,71 @@ class _Nearest(NamedTuple):
     positions: Any
     inside: Any
 
-    def moved(self, offset: Any) -> "_Nearest":
-        return self._replace(positions=self.positions - offset)
-
     def apply(self, rows: Any) -> Any:
         return tf.gather(rows, self.positions) * tf.cast(self.inside, tf.float32)[:, tf.newaxis]
 
 
-def _direction(resample: Image.Resampling, size: Any, resized: Any, first: Any, count: Any) -> _Blocks | _Nearest:
-    """How `size` pixels become `resized`, of which only `count` from `first` on are wanted."""
-    if resample == Image.Resampling.NEAREST:
-        step = _divide(size, resized)
-        # Pillow adds up the steps one by one, and so does a cumulative sum.
-        steps = tf.concat([[step * 0.5], tf.repeat(step, first + count - 1)], axis=0)
-        positions = tf.cast(tf.cumsum(steps)[first:], tf.int32)
-        return _Nearest(tf.minimum(positions, size - 1), positions < size)
+class _Sides(NamedTuple):
+    """Both directions of a resize, each as a vector of two, for rows and for columns: fewer operations are faster.
 
-    weight, radius, overshoots = _CONVOLUTIONS[resample]
-    scale = _divide(size, resized)
-    stretch = tf.maximum(scale, 1.0)
-    support = radius * stretch
-    blocks = -(-count // BLOCK)
-    outputs = first + tf.minimum(tf.range(blocks * BLOCK), count - 1)
-    centre = (tf.cast(outputs, tf.float64) + 0.5) * scale
-    start = tf.maximum(tf.cast(centre - support + 0.5, tf.int32), 0)
-    stop = tf.minimum(tf.cast(centre + support + 0.5, tf.int32), size)
+    `size` pixels become `resized`, of which `count` from `first` on are wanted.
+    """
 
-    block_start = tf.reshape(start, [blocks, BLOCK])[:, 0]
-    taps = tf.reduce_max(tf.reshape(stop, [blocks, BLOCK])[:, -1] - block_start)
-    positions = block_start[:, tf.newaxis] + tf.range(taps)
-    read = tf.repeat(positions, BLOCK, axis=0)
-    weights = weight((tf.cast(read, tf.float64) - centre[:, tf.newaxis] + 0.5) * (1.0 / stretch))
-    weights = tf.where((read >= start[:, tf.newaxis]) & (read < stop[:, tf.newaxis]), weights, tf.zeros_like(weights))
-    # One after the other, as Pillow adds them: `reduce_sum` goes another way, and its last bit can differ.
-    total = tf.cumsum(weights, axis=1)[:, -1:]
-    weights = tf.where(total != 0, weights / total, weights)
-    half = tf.where(weights < 0, tf.constant(-0.5, tf.float64), tf.constant(0.5, tf.float64))
-    fixed = tf.cast(tf.cast(weights * 2.0**FRACTIONAL_BITS + half, tf.int32), tf.float64) * 2.0**-FRACTIONAL_BITS
-    kernels = tf.reshape(fixed, [blocks, BLOCK, taps])
-    return _Blocks(kernels, tf.minimum(positions, size - 1), count, overshoots)
+    size: Any
+    resized: Any
+    first: Any
+    count: Any
+
+    def convolutions(self, resample: Image.Resampling) -> tuple[list[_Blocks], Any, Any]:
+        """The weights by direction; the first pixels that they read, and the last ones plus one."""
+        weight, radius, overshoots = _CONVOLUTIONS[resample]
+        scale = _divide(self.size, self.resized)
+        stretch = tf.maximum(scale, 1.0)
+        support = (radius * stretch)[:, tf.newaxis]
+        blocks = -(-tf.reduce_max(self.count) // BLOCK)
+        outputs = self.first[:, tf.newaxis] + tf.minimum(tf.range(blocks * BLOCK), self.count[:, tf.newaxis] - 1)
+        centre = (tf.cast(outputs, tf.float64) + 0.5) * scale[:, tf.newaxis]
+        start = tf.maximum(tf.cast(centre - support + 0.5, tf.int32), 0)
+        stop = tf.minimum(tf.cast(centre + support + 0.5, tf.int32), self.size[:, tf.newaxis])
+
+        block_start = start[:, ::BLOCK]
+        taps = tf.reduce_max(stop[:, BLOCK - 1 :: BLOCK] - block_start, axis=1)
+        positions = block_start[..., tf.newaxis] + tf.range(tf.reduce_max(taps))
+        # by direction, block, output pixel in the block, and tap
+        each_output = [2, blocks, BLOCK, 1]
+        read = positions[:, :, tf.newaxis]
+        distance = tf.cast(read, tf.float64) - tf.reshape(centre, each_output) + 0.5
+        weights = weight(distance * (1.0 / stretch)[:, tf.newaxis, tf.newaxis, tf.newaxis])
+        inside = (read >= tf.reshape(start, each_output)) & (read < tf.reshape(stop, each_output))
+        weights = tf.where(inside, weights, tf.zeros_like(weights))
+        # One after the other, as Pillow adds them: `reduce_sum` goes another way, and its last bit can differ.
+        total = tf.cumsum(weights, axis=3)[..., -1:]
+        weights = tf.where(total != 0, weights / total, weights)
+        half = tf.where(weights < 0, tf.constant(-0.5, tf.float64), tf.constant(0.5, tf.float64))
+        fixed = tf.cast(weights * 2.0**FRACTIONAL_BITS + half, tf.int32)
+        kernels = tf.cast(fixed, tf.float64) * 2.0**-FRACTIONAL_BITS
+
+        first, last = start[:, 0], stop[:, -1]
+        positions = tf.minimum(positions, last[:, tf.newaxis, tf.newaxis] - 1) - first[:, tf.newaxis, tf.newaxis]
+        directions = [
+            _Blocks(kernels[side, ..., : taps[side]], positions[side, :, : taps[side]], self.count[side], overshoots)
+            for side in (0, 1)
+        ]
+        return directions, first, last
+
+    def nearest(self) -> tuple[list[_Nearest], Any, Any]:
+        """The same for the nearest pixel."""
+        directions, starts, stops = [], [], []
+        for size, resized, first, count in zip(*map(tf.unstack, self), strict=True):
+            step = _divide(size, resized)
+            # Pillow adds up the steps one by one, and so does a cumulative sum.
+            steps = tf.concat([[step * 0.5], tf.repeat(step, first + count - 1)], axis=0)
+            positions = tf.cast(tf.cumsum(steps)[first:], tf.int32)
+            inside, positions = positions < size, tf.minimum(positions, size - 1)
+            directions.append(_Nearest(positions - positions[0], inside))
+            starts.append(positions[0])
+            stops.append(positions[-1] + 1)
+        return directions, tf.stack(starts), tf.stack(stops)
 
 
 class Resize:
@@ -174,17 +197,15 @@ class Resize:
 
     def __init__(self, size: tuple[Any, Any], resized: tuple[Any, Any], resample: int, window: Window) -> None:
         resample = Image.Resampling(resample)
-        height, width = size
-        rows = _direction(resample, height, resized[0], window.top, window.height)
-        columns = _direction(resample, width, resized[1], window.left, window.width)
-        top, left = tf.reduce_min(rows.positions), tf.reduce_min(columns.positions)
-        self.source = Window(
-            top, left, tf.reduce_max(rows.positions) + 1 - top, tf.reduce_max(columns.positions) + 1 - left
-        )
-        self._rows, self._columns = rows.moved(top), columns.moved(left)
+        sides = _Sides(tf.stack(size), tf.stack(resized), tf.stack(window[:2]), tf.stack(window[2:]))
+        if resample == Image.Resampling.NEAREST:
+            (self._rows, self._columns), first, last = sides.nearest()
+        else:
+            (self._rows, self._columns), first, last = sides.convolutions(resample)
+        self.source = Window(*tf.unstack(first), *tf.unstack(last - first))
         self._window = window
-        saved_rows, saved_columns = height - resized[0], width - resized[1]
-        self._vertical_first = tf.logical_and(saved_rows > 0, saved_rows > 2 * saved_columns)
+        saved_rows, saved_columns = tf.unstack(sides.size - sides.resized)
+        self._vertical_first = (saved_rows > 0) & (saved_rows > 2 * saved_columns)
 
     def apply(self, pixels: Any) -> Any:
         """The window of the resized picture.
