@@ -42,7 +42,7 @@ def preprocess(image: Any, processor: Any, max_pixels: int | None = None) -> Any
         with tf.control_dependencies([_check_not_enormous(target)]):
             pixels = resize.apply(read(resize.source))
     else:
-        pixels = tf.cast(read(window), tf.float32)
+        pixels = read(window)
     if padding is not None:
         pixels = tf.pad(pixels, [*padding, [0, 0]])
     if processor.do_center_crop:
@@ -91,7 +91,7 @@ def rescale_and_normalize(pixels: Any, processor: Any) -> Any:
     """The last two steps of `processor`, in the array path's order and precision.
 
     Args:
-        pixels: `(height, width, channels)`, whole numbers in [0, 255], float32 or uint8.
+        pixels: `(height, width, channels)`, whole numbers in [0, 255] of any type.
         processor: a `BitImageProcessor`.
 
     Returns:
