@@ -55,7 +55,7 @@ def tiny_model(config=CONFIG, include_top=True, input_tensor=None, initialize=Fa
 
 def loaded(source, config=CONFIG):
     model = tiny_model(config)
-    load(model, open_checkpoint(source), head=True)
+    load(model, source if isinstance(source, Checkpoint) else open_checkpoint(source), head=True)
     return model
 
 
@@ -454,6 +454,61 @@ def test_tensors_that_are_no_finite_numbers_are_listed(tmp_path, change, message
         load(tiny_model(), open_checkpoint(folder), head=True)
 
 
+# The same damage in the other layouts: how they are written, what they are called, their names of conv1 in the first
+# block, of the final norm's beta, and of conv1 in a block that a smaller network lacks.
+LAYOUTS = {
+    "a BitModel's": (
+        lambda path, tensors: write_checkpoint(path, {n.removeprefix("bit."): t for n, t in tensors.items()}),
+        "transformers layout of a BitModel",
+        ("encoder.stages.0.layers.0.conv1.weight", "norm.bias", "encoder.stages.0.layers.1.conv1.weight"),
+    ),
+    "shards": (
+        lambda path, tensors: write_shards(path, tensors),
+        "transformers layout",
+        (CONV1, "bit.norm.bias", "bit.encoder.stages.0.layers.1.conv1.weight"),
+    ),
+    "timm's": (
+        lambda path, tensors: write_timm(path, tensors=tensors),
+        "timm layout",
+        ("stages.0.blocks.0.conv1.weight", "norm.bias", "stages.0.blocks.1.conv1.weight"),
+    ),
+    "Google's": (
+        lambda path, tensors: write_npz(path.with_suffix(".npz"), tensors=tensors),
+        "Google's .npz layout",
+        (
+            "resnet/block1/unit01/a/standardized_conv2d/kernel",
+            "resnet/group_norm/beta",
+            "resnet/block1/unit02/a/standardized_conv2d/kernel",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("write", "title", "names"), LAYOUTS.values(), ids=LAYOUTS)
+def test_what_does_not_fit_is_told_in_the_names_of_every_layout(tmp_path, write, title, names):
+    conv, beta, rest = names
+    body = without(HEAD, "classifier.1.bias")(TENSORS)  # a BitModel has no head
+
+    def refusal(change, config=CONFIG):
+        source = write(tmp_path / "bit", change(body))
+        with pytest.raises(ValueError, match=r"Nothing was loaded\.") as error:
+            load(tiny_model(config, include_top=False), open_checkpoint(source), head=False)
+        assert str(source) in str(error.value)
+        return str(error.value)
+
+    text = refusal(without("bit.norm.bias"))
+    assert f"({title}) does not fit the model" in text
+    assert f"missing from the checkpoint (1): {beta}\n" in text
+    text = refusal(lambda tensors: tensors, CONFIG | {"depths": [1, 1]})
+    assert "not part of the model (9): " in text
+    assert rest in text
+    text = refusal(changed(CONV1, lambda t: t.transpose(2, 3, 1, 0)))
+    shapes = ("(1, 1, 16, 8)", "(16, 8, 1, 1)") if title.startswith("Google") else ("(8, 16, 1, 1)", "(1, 1, 16, 8)")
+    assert f"wrongly shaped (1): {conv} expected {shapes[0]}, got {shapes[1]} (transposed: the same sizes in" in text
+    assert f"is damaged: {beta} holds NaN or infinity" in refusal(changed("bit.norm.bias", spoilt_by(np.nan)))
+    assert f"{conv} holds int64, expected floating point" in refusal(changed(CONV1, lambda t: t.astype("int64")))
+
+
 def test_a_type_that_numpy_lacks_is_told_with_the_tensor(tmp_path):
     entries = {name: ("F32", tensor.shape, tensor.tobytes()) for name, tensor in TENSORS.items()}
     path = save_raw(tmp_path / "bit.safetensors", entries | {NORM: ("F8_E4M3", [64], bytes(64))})
@@ -737,20 +792,43 @@ def test_a_layout_that_cannot_be_told_is_refused_with_what_was_looked_for(tmp_pa
         open_checkpoint(folder)
 
 
-@pytest.mark.parametrize("numbered", [False, True], ids=["plain", "numbered by TensorFlow"])
-def test_the_same_weights_in_every_layout_make_the_same_model(tmp_path, numbered):
-    expected = variables(loaded(write_checkpoint(tmp_path / "transformers")))
-    config = BitConfig.from_dict(CONFIG)
-    for path in (write_timm(tmp_path / "timm"), write_npz(tmp_path / "BiT.npz", numbered=numbered)):
-        checkpoint = open_checkpoint(path)
-        assert checkpoint.head_classes == 5
-        model = tiny_model(initialize=False)
-        load(model, checkpoint, head=True)
-        found = variables(model)
-        assert found.keys() == expected.keys()
-        for name, values in expected.items():
-            np.testing.assert_array_equal(found[name], values)
-        assert model.config == config
+# Google's names as TensorFlow left them in files: some numbered, or taken from a TF Hub module's variables.
+GOOGLE_FORMS = {
+    "plain": lambda name, number: name,
+    "some convolutions numbered": lambda name, number: (
+        name.replace("standardized_conv2d/", f"standardized_conv2d_{number}/") if number % 3 else name
+    ),
+    "every operation numbered": lambda name, number: re.sub(r"(conv2d|group_norm)/", rf"\1_{number}/", name),
+    "variables": lambda name, number: f"{name}:0",
+    "variables of a scope": lambda name, number: f"keras_layer/{name}:0",
+}
+
+
+def assert_same_model(source, classes=5):
+    expected = variables(loaded(in_memory(TENSORS)))
+    checkpoint = open_checkpoint(source)
+    assert checkpoint.head_classes == classes
+    found = variables(loaded(checkpoint))
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_the_same_weights_in_timms_layout_make_the_same_model(tmp_path):
+    assert_same_model(write_timm(tmp_path))
+
+
+@pytest.mark.parametrize("named", GOOGLE_FORMS.values(), ids=GOOGLE_FORMS)
+def test_the_same_weights_under_every_form_of_googles_names_make_the_same_model(tmp_path, named):
+    # The name of one of the files that Google fine-tuned on VTAB-1k.
+    assert_same_model(write_npz(tmp_path / "BiT-M-R50x1-run0-caltech101.npz", named))
+
+
+def test_an_npz_that_holds_a_tensor_under_two_of_its_names_is_refused(tmp_path):
+    kernel = "resnet/block1/unit01/a/standardized_conv2d"
+    path = write_npz(tmp_path / "BiT.npz", extra={f"{kernel}_3/kernel": np.zeros((1, 1, 16, 8), np.float32)})
+    with pytest.raises(ValueError, match=rf"holds {kernel}/kernel twice, as {kernel}/kernel and as {kernel}_3/kernel"):
+        open_checkpoint(path)
 
 
 def test_an_npz_is_read_array_by_array(tmp_path, monkeypatch):
