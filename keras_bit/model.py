@@ -4,6 +4,7 @@ Stages count from 1 and blocks from 0; a layer's name is its address (`stage1_bl
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -331,6 +332,14 @@ def _activation(hidden_act: str) -> Any:
 
 def _head_activation(config: BitConfig, classifier_activation: str | None) -> str | None:
     if classifier_activation != "auto":
+        try:
+            keras.activations.get(classifier_activation)
+        except ValueError:
+            known = [name for name in dir(keras.activations) if not re.match("_|deserialize|get|serialize", name)]
+            raise ValueError(
+                f"`classifier_activation` must be 'auto', None for logits, a function, or Keras' name of one "
+                f"({', '.join(known)}), got {classifier_activation!r}."
+            ) from None
         return classifier_activation
     # transformers takes a single output without a `problem_type` for regression.
     if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):

@@ -229,6 +229,14 @@ REFUSED = {
         "Call the model on values instead.",
     ),
     "pooling": ({"pooling": "mean"}, "`pooling` must be one of None, 'avg', 'max', got 'mean'."),
+    "a head's activation": (
+        {"classifier_activation": "softmx"},
+        "`classifier_activation` must be 'auto', None for logits, a function, or Keras' name of one (celu, elu, ",
+    ),
+    "a head's activation that is a number": (
+        {"classifier_activation": 5},
+        "`classifier_activation` must be 'auto', None for logits, a function, or Keras' name of one (celu, elu, ",
+    ),
 }
 
 

@@ -852,6 +852,16 @@ def test_a_damaged_npz_is_refused(tmp_path, damage, message):
         open_checkpoint(path)
 
 
+def test_an_npz_with_a_byte_that_changed_is_refused(tmp_path):
+    path = write_npz(tmp_path / "BiT.npz")
+    content = bytearray(path.read_bytes())
+    kernel = TENSORS[STEM].transpose(2, 3, 1, 0).tobytes()
+    content[content.index(kernel) + len(kernel) - 1] ^= 1  # far from its header, which is read on opening
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"root_block/standardized_conv2d/kernel .* cannot be read: .* Nothing was"):
+        load(tiny_model(), open_checkpoint(path), head=True)
+
+
 def test_an_npz_that_would_be_unpickled_is_refused(tmp_path):
     path = write_npz(tmp_path / "BiT.npz", extra={"resnet/group_norm/gamma": np.array([{}] * 64, dtype=object)})
     model = tiny_model(initialize=False)
