@@ -30,7 +30,10 @@ class Part:
     help: str
 
 
-PARTS = (Part("loading", "time and memory that loading takes, and the time from process start to the first label"),)
+PARTS = (
+    Part("loading", "time and memory that loading takes, and the time from process start to the first label"),
+    Part("preprocessing", "pictures per second from JPEG files to normalized batches"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

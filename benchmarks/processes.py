@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 START = "BENCHMARKS_PROCESS_START"  # environment variable: seconds on the monotonic clock
 
 
-def rounds_of(cases: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[dict[str, Any]]]:
+def rounds_of(
+    cases: Mapping[str, Sequence[str]], rounds: int, pythons: Mapping[str, str] | None = None
+) -> dict[str, list[dict[str, Any]]]:
     """Runs every case `rounds` times, one after the other and each case once before any comes again.
 
     What else the machine does then falls on all cases alike, and no case finds what another left in its process.
@@ -21,6 +23,7 @@ def rounds_of(cases: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list
     Args:
         cases: name to the arguments of `python -m`.
         rounds: how often.
+        pythons: case to the interpreter that runs it, where it is not this one.
 
     Returns:
         Name to what each of its processes printed on its last line, a JSON object.
@@ -35,7 +38,7 @@ def rounds_of(cases: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list
     with tqdm(turns, unit="process", file=sys.stderr) as bar:
         for name in bar:
             bar.set_description(name)
-            found[name].append(_run(name, cases[name]))
+            found[name].append(_run(name, (pythons or {}).get(name, sys.executable), cases[name]))
     return found
 
 
@@ -44,10 +47,10 @@ def since_start() -> float:
     return time.monotonic() - float(os.environ[START])
 
 
-def _run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+def _run(name: str, python: str, arguments: Sequence[str]) -> dict[str, Any]:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "HF_HUB_OFFLINE": "1"}  # nothing here is to ask a Hub
     done = subprocess.run(
-        [sys.executable, "-m", *arguments],
+        [python, "-m", *arguments],
         env={**os.environ, **quiet, "PYTHONPATH": str(ROOT), START: repr(time.monotonic())},
         capture_output=True,
         text=True,

@@ -17,7 +17,9 @@ class Row:
         unit: of both numbers; empty for a ratio.
         ours: median of keras_bit.
         theirs: median of the peer; `None` where it has no such thing, or was not measured.
-        limit: the largest `ours` that meets the target; `None` where there is none.
+        limit: the largest `ours` that meets the target, or the smallest where `more_is_better`; `None` where there is
+            none.
+        more_is_better: whether the quantity is a speed, not a cost.
     """
 
     name: str
@@ -25,10 +27,13 @@ class Row:
     ours: float
     theirs: float | None = None
     limit: float | None = None
+    more_is_better: bool = False
 
     @property
     def met(self) -> bool:
-        return self.limit is None or self.ours <= self.limit
+        if self.limit is None:
+            return True
+        return self.ours >= self.limit if self.more_is_better else self.ours <= self.limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +90,8 @@ def table(report: Report) -> Any:
         shown.add_column(name, justify="right")
     for row in report.rows:
         ratio = "" if row.theirs is None else f"{row.ours / row.theirs:.2f}"
-        target = "" if row.limit is None else f"at most {row.limit:g}: {'met' if row.met else 'MISSED'}"
+        bound = "at least" if row.more_is_better else "at most"
+        target = "" if row.limit is None else f"{bound} {row.limit:.4g}: {'met' if row.met else 'MISSED'}"
         shown.add_row(row.name, _number(row.ours, row.unit), _number(row.theirs, row.unit), ratio, target)
     return shown
 

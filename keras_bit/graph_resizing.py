@@ -6,7 +6,7 @@ are less than 2**53 units of 2**-22, so float64 holds them exactly, in whatever 
 
 Imports TensorFlow, and is imported by functions only.
 
-Checked against Pillow 12.3 and 13.0, `src/libImaging/Resample.c` and `Geometry.c`.
+Checked against Pillow 12.3 and 13.0, `src/libImaging/Resample.c`, `Geometry.c` and `src/PIL/Image.py`.
 """
 
 import math
@@ -24,8 +24,9 @@ FRACTIONAL_BITS = 22  # Pillow's PRECISION_BITS: 32 less 8 for the pixel and 2 f
 # any of them reads.
 BLOCK = 8
 
-# From this version on, some pictures are resized vertically first.
-PILLOW_WITH_VERTICAL_FIRST = 13
+# From this version on, pictures that lose more rows than twice the columns are resized vertically first; before it,
+# those more than 100 times as high as wide.
+PILLOW_BY_SAVING = 13
 
 
 class Window(NamedTuple):
@@ -207,7 +208,10 @@ class Resize:
         self.source = Window(*tf.unstack(first), *tf.unstack(last - first))
         self._window = window
         saved_rows, saved_columns = tf.unstack(sides.size - sides.resized)
-        self._vertical_first = (saved_rows > 0) & (saved_rows > 2 * saved_columns)
+        if int(PIL.__version__.split(".")[0]) >= PILLOW_BY_SAVING:
+            self._vertical_first = (saved_rows > 0) & (saved_rows > 2 * saved_columns)
+        else:
+            self._vertical_first = (saved_rows > 0) & (sides.size[0] > 100 * sides.size[1])
 
     def apply(self, pixels: Any) -> Any:
         """The window of the resized picture.
@@ -218,14 +222,11 @@ class Resize:
         Returns:
             float64 `(window.height, window.width, channels)`, whole numbers in [0, 255].
         """
-        if int(PIL.__version__.split(".")[0]) < PILLOW_WITH_VERTICAL_FIRST:
-            resized = self._vertically(self._horizontally(pixels))
-        else:
-            resized = tf.cond(
-                self._vertical_first,
-                lambda: tf.cast(self._horizontally(self._vertically(pixels)), tf.float64),
-                lambda: self._vertically(self._horizontally(pixels)),
-            )
+        resized = tf.cond(
+            self._vertical_first,
+            lambda: tf.cast(self._horizontally(self._vertically(pixels)), tf.float64),
+            lambda: self._vertically(self._horizontally(pixels)),
+        )
         known = [size if isinstance(size, int) else None for size in self._window[2:]]
         return tf.ensure_shape(resized, [*known, pixels.shape[-1]])
 
