@@ -102,7 +102,7 @@ def _decode_jpeg_window(contents: Any, width: Any, window: Window) -> Any:
 
 
 # The kinds, by the order of the branches of `decode`; those of `_MARKS` follow.
-_JPEG, _UNKNOWN = 0, 1
+JPEG, UNKNOWN = 0, 1
 # How the files begin; `None` is any byte.
 _MARKS = (tuple(b"\x89PNG\r\n\x1a\n"), (*b"GIF8", None, *b"a"), tuple(b"BM"), (*b"RIFF", *[None] * 4, *b"WEBP"))
 
@@ -111,9 +111,9 @@ def _others(contents: Any) -> tuple[Any, Any, Any, Any]:
     padded = tf.strings.substr(tf.strings.join([contents, "\0" * HEADER]), 0, HEADER)
     head = tf.ensure_shape(tf.cast(tf.io.decode_raw(padded, tf.uint8), tf.int32), [HEADER])
     begins = [tf.cast(_begins(head, mark), tf.int32) for mark in _MARKS]
-    kind = _UNKNOWN + sum(index * begun for index, begun in enumerate(begins, start=1))
+    kind = UNKNOWN + sum(index * begun for index, begun in enumerate(begins, start=1))
     readers = (_unknown, _png, _gif, _bmp, _webp)
-    read = tf.switch_case(kind - _UNKNOWN, [lambda reader=reader: reader(contents, head) for reader in readers])
+    read = tf.switch_case(kind - UNKNOWN, [lambda reader=reader: reader(contents, head) for reader in readers])
     return kind, *read
 
 
@@ -155,7 +155,7 @@ def _jpeg(contents: Any) -> tuple[Any, Any, Any, Any]:
     height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
     # Its decoder multiplies by black and rounds down; Pillow rounds to the nearest.
     cmyk = f"is a JPEG of four colours (CMYK), which TensorFlow's decoder converts otherwise. {ARRAY_PATH}"
-    return tf.constant(_JPEG), height, width, _either((channels == 4, cmyk))
+    return tf.constant(JPEG), height, width, _either((channels == 4, cmyk))
 
 
 def _png(contents: Any, head: Any) -> tuple[Any, Any, Any]:
