@@ -15,7 +15,6 @@ from keras_bit import graph_decoding
 from keras_bit.graph_preprocessing import pixel_limit
 
 CHUNK = 64  # elements that are held until all of them are known to be read
-JPEG = 1  # the kind of a `graph_decoding.Header`
 TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it first."
 # Autograph rewrites a function before it is traced, which takes longer than that; here is no Python branch to rewrite.
 _plain = tf.autograph.experimental.do_not_convert
@@ -139,12 +138,12 @@ def problem(load: Callable[[], Any], max_pixels: int | None) -> Any:
         nothing = np.zeros((0, 0, 3), np.uint8)
         _, complete = _attempt(lambda: graph_decoding.decode(contents, header), nothing)
         _, recovered = _attempt(lambda: tf.io.decode_jpeg(contents, 3, try_recover_truncated=True), nothing)
-        cut = recovered & (header.kind == JPEG)
+        cut = recovered & (header.kind == graph_decoding.JPEG)
         text = tf.where(cut, "is a JPEG that is cut off: its data ends too early.", "is damaged and cannot be decoded.")
         return tf.where(complete, TOO_LONG, text)
 
     def look() -> Any:
-        nothing = graph_decoding.Header(0, 0, 0, "")
+        nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, "")
         header, whole = _attempt(lambda: graph_decoding.read_header(contents, limit), nothing)
         known = tf.where(whole, header.problem, "is a JPEG with a damaged header.")
         return tf.cond(known == "", lambda: damaged(header), lambda: known)

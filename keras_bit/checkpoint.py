@@ -5,6 +5,8 @@ Pure tables and functions: no files, no network, no framework.
 
 import dataclasses
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -49,10 +51,10 @@ class Layout:
             shape = (1, 1, *shape)
         return tuple(shape[axis] for axis in _TO_PYTORCH[len(shape)]) if self.pytorch_axes else shape
 
-    def to_keras(self, tensor_name: str, tensor: np.ndarray) -> np.ndarray:
-        """A tensor of the file in Keras' axis order and rank."""
+    def to_keras(self, tensor_name: str, tensor: Any, transpose: Callable[..., Any] = np.transpose) -> Any:
+        """A tensor of the file in Keras' axis order and rank; `transpose` is that of the tensor's own library."""
         if self.pytorch_axes:
-            tensor = tensor.transpose(_TO_KERAS[tensor.ndim])
+            tensor = transpose(tensor, _TO_KERAS[tensor.ndim])
         return tensor[0, 0] if tensor.ndim == 4 and self.is_head(tensor_name) else tensor
 
     def to_file(self, tensor_name: str, array: np.ndarray) -> np.ndarray:
@@ -135,8 +137,8 @@ TIMM = Layout(
     convolutional_head=True,
 )
 
-# Google's .npz files, for pre-activation networks. TensorFlow numbered the operations of some of them
-# (`standardized_conv2d_12`), which is undone where they are read.
+# Google's .npz files, for pre-activation networks: pre-trained, fine-tuned on ImageNet, on the 19 tasks of VTAB-1k, and
+# distilled. What TensorFlow added to the names of some of them is undone where they are read.
 GOOGLE = Layout(
     title="Google's .npz layout",
     marker="resnet/",
@@ -154,9 +156,18 @@ GOOGLE = Layout(
 )
 
 
-def without_operation_number(tensor_name: str) -> str:
-    """A name of Google's layout without the number that TensorFlow gave the operation."""
-    return re.sub(r"(standardized_conv2d|group_norm|conv2d)_\d+(?=/)", r"\1", tensor_name)
+def plain_google_name(tensor_name: str) -> str:
+    """A name of Google's layout without what TensorFlow adds: its scope, its operations' numbers and `:0`.
+
+    `bit/resnet/root_block/standardized_conv2d_7/kernel:0` is `resnet/root_block/standardized_conv2d/kernel`. Numbers
+    are in some of Google's own files; a scope and `:0` are in those that others made from the variables of a TF Hub
+    module, whose names are the same. Other names come as they are. Checked against big_vision `models/bit_paper.py`,
+    which undoes the numbers of convolutions.
+    """
+    match = re.fullmatch(r"(?:.*/)?(resnet/.*?)(?::0)?", tensor_name)
+    if match is None:
+        return tensor_name
+    return re.sub(r"(standardized_conv2d|group_norm|conv2d)_\d+(?=/)", r"\1", match.group(1))
 
 
 # Which of them a file has is told by the beginnings of its names.

@@ -42,20 +42,14 @@ def read_header(contents: Any, max_pixels: int | None) -> Header:
     Raises:
         tf.errors.InvalidArgumentError: a JPEG whose header is damaged.
     """
-    padded = tf.strings.substr(tf.strings.join([contents, "\0" * HEADER]), 0, HEADER)
-    head = tf.ensure_shape(tf.cast(tf.io.decode_raw(padded, tf.uint8), tf.int32), [HEADER])
-    kind = tf.reduce_sum([index * tf.cast(_begins(head, mark), tf.int32) for index, mark in enumerate(_MARKS, start=1)])
-    height, width, problem = tf.switch_case(
-        kind, [lambda read=read: read(contents, head) for read in (_unknown, _jpeg, _png, _gif, _bmp, _webp)]
-    )
+    # A JPEG, by far the most frequent, does not pass by the tests for the others.
+    is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
+    kind, height, width, problem = tf.cond(is_jpeg, lambda: _jpeg(contents), lambda: _others(contents))
     if max_pixels is not None:
         pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-        large = tf.strings.format(
-            f"has {{}}x{{}} pixels (height x width), more than the limit of {max_pixels:,} in all. Raise `max_pixels`, "
-            "or PIL.Image.MAX_IMAGE_PIXELS, half of the limit, if you trust its source.",
-            (height, width),
+        problem = tf.cond(
+            (pixels > max_pixels) & (problem == ""), lambda: _too_large(height, width, max_pixels), lambda: problem
         )
-        problem = tf.where((problem == "") & (pixels > max_pixels), large, problem)
     return Header(kind, height, width, problem)
 
 
@@ -89,8 +83,8 @@ def decode(contents: Any, header: Header, window: Window | None = None) -> Any:
         return tf.cond(ended, lambda: _decode_jpeg_window(contents, header.width, window), whole)
 
     branches = [
-        lambda: tf.zeros([0, 0, 3], tf.uint8),  # not reached: this kind has a problem
         jpeg,
+        lambda: tf.zeros([0, 0, 3], tf.uint8),  # not reached: an unknown kind has a problem
         lambda: cut(tf.io.decode_png(contents, channels=3)),
         lambda: cut(tf.io.decode_image(contents, channels=3, expand_animations=False)),
         lambda: cut(tf.io.decode_bmp(contents))[..., :3],
@@ -107,14 +101,28 @@ def _decode_jpeg_window(contents: Any, width: Any, window: Window) -> Any:
     return pixels[:, window.left - left :][:, : window.width]
 
 
-# How the files begin; `None` is any byte. In the order of the branches of `read_header` and `decode`, from 1.
-_MARKS = (
-    (0xFF, 0xD8, 0xFF),
-    tuple(b"\x89PNG\r\n\x1a\n"),
-    (*b"GIF8", None, *b"a"),
-    tuple(b"BM"),
-    (*b"RIFF", None, None, None, None, *b"WEBP"),
-)
+# The kinds, by the order of the branches of `decode`; those of `_MARKS` follow.
+JPEG, UNKNOWN = 0, 1
+# How the files begin; `None` is any byte.
+_MARKS = (tuple(b"\x89PNG\r\n\x1a\n"), (*b"GIF8", None, *b"a"), tuple(b"BM"), (*b"RIFF", *[None] * 4, *b"WEBP"))
+
+
+def _others(contents: Any) -> tuple[Any, Any, Any, Any]:
+    padded = tf.strings.substr(tf.strings.join([contents, "\0" * HEADER]), 0, HEADER)
+    head = tf.ensure_shape(tf.cast(tf.io.decode_raw(padded, tf.uint8), tf.int32), [HEADER])
+    begins = [tf.cast(_begins(head, mark), tf.int32) for mark in _MARKS]
+    kind = UNKNOWN + sum(index * begun for index, begun in enumerate(begins, start=1))
+    readers = (_unknown, _png, _gif, _bmp, _webp)
+    read = tf.switch_case(kind - UNKNOWN, [lambda reader=reader: reader(contents, head) for reader in readers])
+    return kind, *read
+
+
+def _too_large(height: Any, width: Any, max_pixels: int) -> Any:
+    return tf.strings.format(
+        f"has {{}}x{{}} pixels (height x width), more than the limit of {max_pixels:,} in all. Raise `max_pixels`, or "
+        "PIL.Image.MAX_IMAGE_PIXELS, half of the limit, if you trust its source.",
+        (height, width),
+    )
 
 
 def _begins(head: Any, mark: tuple[int | None, ...]) -> Any:
@@ -143,12 +151,11 @@ def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     return tf.constant(0), tf.constant(0), problem
 
 
-def _jpeg(contents: Any, head: Any) -> tuple[Any, Any, Any]:
-    del head
+def _jpeg(contents: Any) -> tuple[Any, Any, Any, Any]:
     height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
     # Its decoder multiplies by black and rounds down; Pillow rounds to the nearest.
     cmyk = f"is a JPEG of four colours (CMYK), which TensorFlow's decoder converts otherwise. {ARRAY_PATH}"
-    return height, width, _either((channels == 4, cmyk))
+    return tf.constant(JPEG), height, width, _either((channels == 4, cmyk))
 
 
 def _png(contents: Any, head: Any) -> tuple[Any, Any, Any]:

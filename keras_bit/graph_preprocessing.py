@@ -39,10 +39,10 @@ def preprocess(image: Any, processor: Any, max_pixels: int | None = None) -> Any
     window, padding = _crop(target, processor)
     if processor.do_resize:
         resize = Resize(size, target, processor.resample, window)
-        with tf.control_dependencies([_assert_not_enormous(target)]):
+        with tf.control_dependencies([_check_not_enormous(target)]):
             pixels = resize.apply(read(resize.source))
     else:
-        pixels = tf.cast(read(window), tf.float32)
+        pixels = read(window)
     if padding is not None:
         pixels = tf.pad(pixels, [*padding, [0, 0]])
     if processor.do_center_crop:
@@ -74,9 +74,10 @@ def checked_header(contents: Any, max_pixels: int | None = None) -> graph_decodi
         tf.errors.InvalidArgumentError: it cannot, or has more than `max_pixels`; says why and what to do.
     """
     header = graph_decoding.read_header(contents, pixel_limit(max_pixels))
-    check = tf.debugging.Assert(header.problem == "", [tf.strings.join(["The picture ", header.problem])])
-    with tf.control_dependencies([check] if check is not None else []):
-        return graph_decoding.Header(*map(tf.identity, header))
+    with tf.control_dependencies([_check(header.problem == "", "The picture " + header.problem)]):
+        return header._replace(
+            kind=tf.identity(header.kind), height=tf.identity(header.height), width=tf.identity(header.width)
+        )
 
 
 def pixel_limit(max_pixels: int | None) -> int | None:
@@ -90,7 +91,7 @@ def rescale_and_normalize(pixels: Any, processor: Any) -> Any:
     """The last two steps of `processor`, in the array path's order and precision.
 
     Args:
-        pixels: `(height, width, channels)`, whole numbers in [0, 255], float32 or uint8.
+        pixels: `(height, width, channels)`, whole numbers in [0, 255] of any type.
         processor: a `BitImageProcessor`.
 
     Returns:
@@ -132,7 +133,7 @@ def _with_channels(image: Any, convert_rgb: bool) -> Any:
     if channels is None:
         count = tf.shape(image)[-1]
         message = "`image` must have 1, 3 or 4 channels to become RGB, got"
-        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(count == [1, 3, 4]), [message, count])]):
+        with tf.control_dependencies([_check(tf.reduce_any(count == [1, 3, 4]), message, count)]):
             image = tf.identity(image)
         image = tf.cond(count == 1, lambda: tf.repeat(image, CHANNELS, axis=-1), lambda: image[..., :CHANNELS])
         return tf.ensure_shape(image, [None, None, CHANNELS])
@@ -169,13 +170,17 @@ def _crop(size: tuple[Any, Any], processor: Any) -> tuple[Window, list | None]:
     return Window(*(tf.maximum(start, 0) for start in starts), *kept), padding
 
 
-def _assert_not_enormous(size: tuple[Any, Any]) -> Any:
+def _check_not_enormous(size: tuple[Any, Any]) -> Any:
     """The array path's limit: a long, thin picture of few bytes, its short edge enlarged, becomes enormous."""
     limit = pixel_limit(None)
-    pixels = tf.cast(size[0], tf.int64) * tf.cast(size[1], tf.int64)
     if limit is None:
         return tf.no_op()
-    return tf.debugging.Assert(
-        pixels <= limit,
-        ["The picture would be resized to more pixels than", limit, "by (height, width)", size[0], size[1]],
-    )
+    pixels = tf.cast(size[0], tf.int64) * tf.cast(size[1], tf.int64)
+    message = f"The picture would be resized to more than {limit:,} pixels, by (height, width)"
+    return _check(pixels <= limit, message, *size)
+
+
+def _check(condition: Any, *message: Any) -> Any:
+    # `tf.debugging.Assert` would wrap it into a conditional, which costs more than the check.
+    check = tf.raw_ops.Assert(condition=condition, data=message)
+    return tf.no_op() if check is None else check  # eager execution has no operations

@@ -6,7 +6,7 @@ are less than 2**53 units of 2**-22, so float64 holds them exactly, in whatever 
 
 Imports TensorFlow, and is imported by functions only.
 
-Checked against Pillow 12.3 and 13.0, `src/libImaging/Resample.c` and `Geometry.c`.
+Checked against Pillow 12.3 and 13.0, `src/libImaging/Resample.c`, `Geometry.c` and `src/PIL/Image.py`.
 """
 
 import math
@@ -24,8 +24,9 @@ FRACTIONAL_BITS = 22  # Pillow's PRECISION_BITS: 32 less 8 for the pixel and 2 f
 # any of them reads.
 BLOCK = 8
 
-# From this version on, some pictures are resized vertically first.
-PILLOW_WITH_VERTICAL_FIRST = 13
+# From this version on, pictures that lose more rows than twice the columns are resized vertically first; before it,
+# those more than 100 times as high as wide.
+PILLOW_BY_SAVING = 13
 
 
 class Window(NamedTuple):
@@ -99,16 +100,16 @@ class _Blocks(NamedTuple):
     count: Any
     overshoots: bool
 
-    def moved(self, offset: Any) -> "_Blocks":
-        return self._replace(positions=self.positions - offset)
-
     def apply(self, rows: Any) -> Any:
-        """`(size, columns)` to `(count, columns)`, float32 whole numbers in [0, 255]."""
+        """`(size, columns)` to `(count, columns)`, float64 whole numbers in [0, 255]."""
         columns = tf.shape(rows)[1]
         sums = tf.matmul(self.kernels, tf.cast(tf.gather(rows, self.positions), tf.float64))
-        sums = tf.reshape(sums, [-1, columns])[: self.count]
-        rounded = tf.cast(tf.floor(sums + 0.5), tf.float32)
-        return tf.clip_by_value(rounded, 0.0, 255.0) if self.overshoots else rounded
+        rounded = tf.floor(tf.reshape(sums, [-1, columns])[: self.count] + 0.5)
+        if not self.overshoots:
+            return rounded
+        # One pass; `tf.clip_by_value` makes two of it.
+        low, high = tf.constant(0, tf.float64), tf.constant(255, tf.float64)
+        return tf.raw_ops.ClipByValue(t=rounded, clip_value_min=low, clip_value_max=high)
 
 
 class _Nearest(NamedTuple):
@@ -117,45 +118,70 @@ class _Nearest(NamedTuple):
     positions: Any
     inside: Any
 
-    def moved(self, offset: Any) -> "_Nearest":
-        return self._replace(positions=self.positions - offset)
-
     def apply(self, rows: Any) -> Any:
-        return tf.gather(rows, self.positions) * tf.cast(self.inside, tf.float32)[:, tf.newaxis]
+        return tf.cast(tf.gather(rows, self.positions), tf.float64) * tf.cast(self.inside, tf.float64)[:, tf.newaxis]
 
 
-def _direction(resample: Image.Resampling, size: Any, resized: Any, first: Any, count: Any) -> _Blocks | _Nearest:
-    """How `size` pixels become `resized`, of which only `count` from `first` on are wanted."""
-    if resample == Image.Resampling.NEAREST:
-        step = _divide(size, resized)
-        # Pillow adds up the steps one by one, and so does a cumulative sum.
-        steps = tf.concat([[step * 0.5], tf.repeat(step, first + count - 1)], axis=0)
-        positions = tf.cast(tf.cumsum(steps)[first:], tf.int32)
-        return _Nearest(tf.minimum(positions, size - 1), positions < size)
+class _Sides(NamedTuple):
+    """Both directions of a resize, each as a vector of two, for rows and for columns: fewer operations are faster.
 
-    weight, radius, overshoots = _CONVOLUTIONS[resample]
-    scale = _divide(size, resized)
-    stretch = tf.maximum(scale, 1.0)
-    support = radius * stretch
-    blocks = -(-count // BLOCK)
-    outputs = first + tf.minimum(tf.range(blocks * BLOCK), count - 1)
-    centre = (tf.cast(outputs, tf.float64) + 0.5) * scale
-    start = tf.maximum(tf.cast(centre - support + 0.5, tf.int32), 0)
-    stop = tf.minimum(tf.cast(centre + support + 0.5, tf.int32), size)
+    `size` pixels become `resized`, of which `count` from `first` on are wanted.
+    """
 
-    block_start = tf.reshape(start, [blocks, BLOCK])[:, 0]
-    taps = tf.reduce_max(tf.reshape(stop, [blocks, BLOCK])[:, -1] - block_start)
-    positions = block_start[:, tf.newaxis] + tf.range(taps)
-    read = tf.repeat(positions, BLOCK, axis=0)
-    weights = weight((tf.cast(read, tf.float64) - centre[:, tf.newaxis] + 0.5) * (1.0 / stretch))
-    weights = tf.where((read >= start[:, tf.newaxis]) & (read < stop[:, tf.newaxis]), weights, tf.zeros_like(weights))
-    # One after the other, as Pillow adds them: `reduce_sum` goes another way, and its last bit can differ.
-    total = tf.cumsum(weights, axis=1)[:, -1:]
-    weights = tf.where(total != 0, weights / total, weights)
-    half = tf.where(weights < 0, tf.constant(-0.5, tf.float64), tf.constant(0.5, tf.float64))
-    fixed = tf.cast(tf.cast(weights * 2.0**FRACTIONAL_BITS + half, tf.int32), tf.float64) * 2.0**-FRACTIONAL_BITS
-    kernels = tf.reshape(fixed, [blocks, BLOCK, taps])
-    return _Blocks(kernels, tf.minimum(positions, size - 1), count, overshoots)
+    size: Any
+    resized: Any
+    first: Any
+    count: Any
+
+    def convolutions(self, resample: Image.Resampling) -> tuple[list[_Blocks], Any, Any]:
+        """The weights by direction; the first pixels that they read, and the last ones plus one."""
+        weight, radius, overshoots = _CONVOLUTIONS[resample]
+        scale = _divide(self.size, self.resized)
+        stretch = tf.maximum(scale, 1.0)
+        support = (radius * stretch)[:, tf.newaxis]
+        blocks = -(-tf.reduce_max(self.count) // BLOCK)
+        outputs = self.first[:, tf.newaxis] + tf.minimum(tf.range(blocks * BLOCK), self.count[:, tf.newaxis] - 1)
+        centre = (tf.cast(outputs, tf.float64) + 0.5) * scale[:, tf.newaxis]
+        start = tf.maximum(tf.cast(centre - support + 0.5, tf.int32), 0)
+        stop = tf.minimum(tf.cast(centre + support + 0.5, tf.int32), self.size[:, tf.newaxis])
+
+        block_start = start[:, ::BLOCK]
+        taps = tf.reduce_max(stop[:, BLOCK - 1 :: BLOCK] - block_start, axis=1)
+        positions = block_start[..., tf.newaxis] + tf.range(tf.reduce_max(taps))
+        # by direction, block, output pixel in the block, and tap
+        each_output = [2, blocks, BLOCK, 1]
+        read = positions[:, :, tf.newaxis]
+        distance = tf.cast(read, tf.float64) - tf.reshape(centre, each_output) + 0.5
+        weights = weight(distance * (1.0 / stretch)[:, tf.newaxis, tf.newaxis, tf.newaxis])
+        inside = (read >= tf.reshape(start, each_output)) & (read < tf.reshape(stop, each_output))
+        weights = tf.where(inside, weights, tf.zeros_like(weights))
+        # One after the other, as Pillow adds them: `reduce_sum` goes another way, and its last bit can differ.
+        total = tf.cumsum(weights, axis=3)[..., -1:]
+        units = _divide(weights, total) * 2.0**FRACTIONAL_BITS
+        fixed = tf.cast(units + tf.sign(units) * 0.5, tf.int32)  # away from zero, as C's conversion cuts towards it
+        kernels = tf.cast(fixed, tf.float64) * 2.0**-FRACTIONAL_BITS
+
+        first, last = start[:, 0], stop[:, -1]
+        positions = tf.minimum(positions, last[:, tf.newaxis, tf.newaxis] - 1) - first[:, tf.newaxis, tf.newaxis]
+        directions = [
+            _Blocks(kernels[side, ..., : taps[side]], positions[side, :, : taps[side]], self.count[side], overshoots)
+            for side in (0, 1)
+        ]
+        return directions, first, last
+
+    def nearest(self) -> tuple[list[_Nearest], Any, Any]:
+        """The same for the nearest pixel."""
+        directions, starts, stops = [], [], []
+        for size, resized, first, count in zip(*map(tf.unstack, self), strict=True):
+            step = _divide(size, resized)
+            # Pillow adds up the steps one by one, and so does a cumulative sum.
+            steps = tf.concat([[step * 0.5], tf.repeat(step, first + count - 1)], axis=0)
+            positions = tf.cast(tf.cumsum(steps)[first:], tf.int32)
+            inside, positions = positions < size, tf.minimum(positions, size - 1)
+            directions.append(_Nearest(positions - positions[0], inside))
+            starts.append(positions[0])
+            stops.append(positions[-1] + 1)
+        return directions, tf.stack(starts), tf.stack(stops)
 
 
 class Resize:
@@ -174,17 +200,18 @@ class Resize:
 
     def __init__(self, size: tuple[Any, Any], resized: tuple[Any, Any], resample: int, window: Window) -> None:
         resample = Image.Resampling(resample)
-        height, width = size
-        rows = _direction(resample, height, resized[0], window.top, window.height)
-        columns = _direction(resample, width, resized[1], window.left, window.width)
-        top, left = tf.reduce_min(rows.positions), tf.reduce_min(columns.positions)
-        self.source = Window(
-            top, left, tf.reduce_max(rows.positions) + 1 - top, tf.reduce_max(columns.positions) + 1 - left
-        )
-        self._rows, self._columns = rows.moved(top), columns.moved(left)
+        sides = _Sides(tf.stack(size), tf.stack(resized), tf.stack(window[:2]), tf.stack(window[2:]))
+        if resample == Image.Resampling.NEAREST:
+            (self._rows, self._columns), first, last = sides.nearest()
+        else:
+            (self._rows, self._columns), first, last = sides.convolutions(resample)
+        self.source = Window(*tf.unstack(first), *tf.unstack(last - first))
         self._window = window
-        saved_rows, saved_columns = height - resized[0], width - resized[1]
-        self._vertical_first = tf.logical_and(saved_rows > 0, saved_rows > 2 * saved_columns)
+        saved_rows, saved_columns = tf.unstack(sides.size - sides.resized)
+        if int(PIL.__version__.split(".")[0]) >= PILLOW_BY_SAVING:
+            self._vertical_first = (saved_rows > 0) & (saved_rows > 2 * saved_columns)
+        else:
+            self._vertical_first = (saved_rows > 0) & (sides.size[0] > 100 * sides.size[1])
 
     def apply(self, pixels: Any) -> Any:
         """The window of the resized picture.
@@ -193,26 +220,24 @@ class Resize:
             pixels: uint8 `(height, width, channels)`, the picture's `source`.
 
         Returns:
-            float32 `(window.height, window.width, channels)`, whole numbers in [0, 255].
+            float64 `(window.height, window.width, channels)`, whole numbers in [0, 255].
         """
-        pixels = tf.cast(pixels, tf.float32)
-        if int(PIL.__version__.split(".")[0]) < PILLOW_WITH_VERTICAL_FIRST:
-            resized = self._vertically(self._horizontally(pixels))
-        else:
-            resized = tf.cond(
-                self._vertical_first,
-                lambda: self._horizontally(self._vertically(pixels)),
-                lambda: self._vertically(self._horizontally(pixels)),
-            )
+        resized = tf.cond(
+            self._vertical_first,
+            lambda: tf.cast(self._horizontally(self._vertically(pixels)), tf.float64),
+            lambda: self._vertically(self._horizontally(pixels)),
+        )
         known = [size if isinstance(size, int) else None for size in self._window[2:]]
         return tf.ensure_shape(resized, [*known, pixels.shape[-1]])
 
     def _vertically(self, pixels: Any) -> Any:
         height, width, channels = tf.unstack(tf.shape(pixels))
-        rows = self._rows.apply(tf.reshape(pixels, [height, width * channels]))
-        return tf.reshape(rows, [-1, width, channels])
+        rows = tf.reshape(tf.cast(pixels, tf.float32), [height, width * channels])
+        return tf.reshape(self._rows.apply(rows), [-1, width, channels])
 
     def _horizontally(self, pixels: Any) -> Any:
+        # float32 holds whole numbers as well, and is transposed in less than half of the time that the others take.
         height, width, channels = tf.unstack(tf.shape(pixels))
-        columns = tf.reshape(tf.transpose(pixels, [1, 0, 2]), [width, height * channels])
-        return tf.transpose(tf.reshape(self._columns.apply(columns), [-1, height, channels]), [1, 0, 2])
+        columns = tf.reshape(tf.transpose(tf.cast(pixels, tf.float32), [1, 0, 2]), [width, height * channels])
+        resized = tf.cast(self._columns.apply(columns), tf.float32)
+        return tf.transpose(tf.reshape(resized, [-1, height, channels]), [1, 0, 2])

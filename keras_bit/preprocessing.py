@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import io
 import json
 import math
 import numbers
@@ -10,14 +9,15 @@ import operator
 import os
 import secrets
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from keras_bit import hub
+from keras_bit import hub, pictures
+from keras_bit.pictures import DATA_FORMATS, Picture
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in [0, 1]; transformers' OPENAI_CLIP_MEAN
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)  # of RGB in [0, 1]; transformers' OPENAI_CLIP_STD
@@ -27,10 +27,7 @@ TIMM_CONFIG_NAME = "config.json"  # timm: what the picture should be like stands
 PROCESSOR_CONFIG_NAME = "processor_config.json"  # transformers 5: nests the dictionary under "image_processor"
 
 FILTERS = tuple(Image.Resampling(number) for number in range(6))  # what every Pillow has; 13 has two more
-DATA_FORMATS = ("channels_last", "channels_first")
 TENSOR_PACKAGES = {"tf": "tensorflow", "pt": "torch", "jax": "jax"}
-
-Picture = Image.Image | np.ndarray | bytes | str | os.PathLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,9 +157,8 @@ class BitImageProcessor:
         _check_choice("return_tensors", return_tensors, (None, "np", *TENSOR_PACKAGES))
 
         results: dict[str, np.ndarray] = {}
-        for name, picture in _pictures(images):
-            for array_name, array in _arrays(name, picture, input_data_format, processor.do_convert_rgb):
-                results[array_name] = processor._process(array_name, array)
+        for name, array in pictures.arrays(images, input_data_format, processor.do_convert_rgb):
+            results[name] = processor._process(name, array)
         if not results:
             raise ValueError("`images` is empty; expected at least one picture.")
         batch = _stack(results)
@@ -466,131 +462,6 @@ def _resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Imag
 def _is_whole(image: np.ndarray) -> bool:
     """Whether transformers takes the values for whole numbers: all are within `numpy.allclose`'s tolerance."""
     return image.dtype.kind in "biu" or np.allclose(image, np.trunc(image).astype(np.float64))
-
-
-def _pictures(images: Picture | Sequence[Picture]) -> Iterator[tuple[str, Picture]]:
-    """Each picture with the name that it has in an error."""
-    if isinstance(images, (list, tuple)):
-        for index, picture in enumerate(images):
-            yield f"`images[{index}]`", picture
-    else:
-        yield "`images`", images
-
-
-def _arrays(
-    name: str, picture: Picture, input_data_format: str | None, convert_rgb: bool
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The `(height, width, channels)` arrays in one element of `images`: one, or those of a batch."""
-    if isinstance(picture, (str, os.PathLike)):
-        name = f"{name} ({os.fspath(picture)})"
-        picture = _read(name, picture)
-    if isinstance(picture, (bytes, bytearray, memoryview, Image.Image)):
-        yield name, _from_pillow(name, _load(name, picture), convert_rgb)
-    elif hasattr(picture, "__array__"):
-        array = np.asarray(picture)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{name} must be an array of numbers. Received: dtype {array.dtype}")
-        if array.ndim not in (3, 4):
-            raise ValueError(
-                f"{name} must have 3 dimensions, or 4 for a batch. Received: shape {array.shape}. A grey picture needs "
-                "a channel axis: `image[..., None]`."
-            )
-        if array.size == 0:
-            raise ValueError(f"{name} is empty: shape {array.shape}.")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{name} holds values that are not finite.")
-        if array.ndim == 3:
-            yield name, _from_array(name, array, input_data_format, convert_rgb)
-        else:
-            for index, image in enumerate(array):
-                image_name = f"{name[:-1]}[{index}]`"
-                yield image_name, _from_array(image_name, image, input_data_format, convert_rgb)
-    else:
-        raise TypeError(
-            f"{name} must be a PIL image, an array, an encoded file's bytes or a path. Received: "
-            f"{type(picture).__name__}. Lists of images are not nested; lists of numbers go through `numpy.asarray`."
-        )
-
-
-def _read(name: str, path: str | os.PathLike) -> bytes:
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{name} is a directory. Pass a list of the files in it.")
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{name}: there is no such file. A file's content is passed as bytes.") from error
-
-
-def _load(name: str, picture: bytes | Image.Image) -> Image.Image:
-    try:
-        # a PIL image may come from a file that was not read yet
-        image = picture if isinstance(picture, Image.Image) else Image.open(io.BytesIO(picture))
-        image.load()
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not an image file that Pillow can read.") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: {error} Raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust its source.") from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        # on damaged files Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and others
-        raise ValueError(f"{name} is a damaged image file; Pillow says: {error}") from error
-    return image
-
-
-def _from_pillow(name: str, image: Image.Image, convert_rgb: bool) -> np.ndarray:
-    if image.mode == "F" or image.mode.startswith("I"):
-        raise ValueError(
-            f"{name} has the mode {image.mode!r}, more than 8 bits per channel. Pillow would make everything above 255 "
-            "white. Scale it to 8 bits first, for instance "
-            '`Image.fromarray((numpy.asarray(image) / 257).round().astype("uint8"))` where it has 16.'
-        )
-    if convert_rgb and image.mode != "RGB":
-        if image.mode == "P" and "transparency" in image.info:
-            # otherwise Pillow advises to keep the alpha that is dropped here on purpose
-            image = image.copy()
-            del image.info["transparency"]
-        try:
-            image = image.convert("RGB")
-        except ValueError as error:
-            raise ValueError(f"{name} has the mode {image.mode!r}, which Pillow can't convert to RGB.") from error
-    array = np.asarray(image)
-    return array[..., None] if array.ndim == 2 else array
-
-
-def _from_array(name: str, array: np.ndarray, input_data_format: str | None, convert_rgb: bool) -> np.ndarray:
-    if input_data_format is None:
-        input_data_format = _infer_data_format(name, array)
-    if input_data_format == "channels_first":
-        array = np.moveaxis(array, 0, -1)
-    channels = array.shape[-1]
-    if not convert_rgb:
-        if channels > 4:
-            raise ValueError(f"{name} must have 1 to 4 channels. Received: {channels}")
-        return array
-    if channels not in (1, 3, 4):
-        raise ValueError(f"{name} must have 1, 3 or 4 channels to become RGB. Received: {channels}")
-    # transformers 5 composites an array's fourth channel on white; here alpha is dropped, as from a PIL image
-    return np.repeat(array, 3, axis=-1) if channels == 1 else array[..., :3]
-
-
-def _infer_data_format(name: str, array: np.ndarray) -> str:
-    first, last = array.shape[0] in (1, 3, 4), array.shape[2] in (1, 3, 4)
-    if first and last:
-        warnings.warn(
-            f"{name} has the shape {array.shape}, whose channels may be first or last. Taking the first. Pass "
-            "`input_data_format` to say which.",
-            stacklevel=5,
-        )
-    if first:
-        return "channels_first"
-    if last:
-        return "channels_last"
-    raise ValueError(
-        f"{name} has the shape {array.shape}, in which neither the first nor the last axis has 1, 3 or 4 channels. "
-        "Expected (height, width, channels) or (channels, height, width); pass `input_data_format` for others."
-    )
 
 
 def _stack(results: Mapping[str, np.ndarray]) -> np.ndarray:

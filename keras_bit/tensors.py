@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from keras_bit.checkpoint import without_operation_number
+from keras_bit.checkpoint import plain_google_name
 
 # What reading a tensor of a damaged file may raise.
 UNREADABLE = (
@@ -61,7 +61,15 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
             f"{path} is damaged or no safetensors file: {error}. Its download may be incomplete; fetch it again."
         ) from error
     for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
-        yield name, LazyTensor(tuple(handle.get_slice(name).get_shape()), lambda name=name: handle.get_tensor(name))
+        shape = tuple(handle.get_slice(name).get_shape())
+        yield name, LazyTensor(shape, lambda name=name: _read_safetensor(path, name))
+
+
+def _read_safetensor(path: Path, name: str) -> np.ndarray:
+    # A handle maps its file into memory, and what was read through it counts as the process's until it is gone: with
+    # one for all tensors the whole file would be there beside the model.
+    with safetensors.safe_open(path, framework="numpy") as handle:
+        return handle.get_tensor(name)
 
 
 def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:
@@ -71,8 +79,12 @@ def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:
             shapes = {member.removesuffix(".npy"): _npy_shape(archive, member) for member in members}
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
         raise ValueError(f"{path} is damaged or no .npz file: {error}. Fetch it again.") from error
+    held: dict[str, str] = {}
     for name, shape in shapes.items():
-        yield without_operation_number(name), LazyTensor(shape, lambda name=name: _read_npy(path, name))
+        plain = plain_google_name(name)
+        if held.setdefault(plain, name) != name:
+            raise ValueError(f"{path} holds {plain} twice, as {held[plain]} and as {name}. Keep the right one of them.")
+        yield plain, LazyTensor(shape, lambda name=name: _read_npy(path, name))
 
 
 def _npy_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:

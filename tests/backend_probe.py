@@ -1,6 +1,6 @@
 """Run in a process of its own with KERAS_BACKEND set: what a `.keras` file gives under that backend, as JSON.
 
-python tests/backend_probe.py MODEL.keras PICTURES.npy
+python tests/backend_probe.py MODEL.keras PICTURES.npy PART...   with the parts logits, maps, losses, half
 """
 
 import json
@@ -12,35 +12,42 @@ import numpy as np
 from keras_bit import BiTBackbone, from_pretrained
 
 
-def main() -> None:
-    path, pictures = sys.argv[1], np.load(sys.argv[2])
-    logits = from_pretrained(path, classifier_activation=None)
-    maps = BiTBackbone(path, out_features=["stem", "stage1", "stage2"])(pictures)
+def logits(path: str, pictures: np.ndarray) -> list[list[float]]:
+    model = from_pretrained(path, classifier_activation=None)
+    return keras.ops.convert_to_numpy(keras.ops.cast(model(pictures), "float32")).tolist()
 
+
+def maps(path: str, pictures: np.ndarray) -> dict[str, float]:
+    """The sum of every map's magnitudes."""
+    found = BiTBackbone(path, out_features=["stem", "stage1", "stage2"])(pictures)
+    return {name: float(np.abs(keras.ops.convert_to_numpy(values)).sum()) for name, values in found.items()}
+
+
+def losses(path: str, pictures: np.ndarray) -> list[float]:
+    """The losses of two epochs of two steps."""
     model = keras.saving.load_model(path)
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")
     targets = np.arange(len(pictures)) % model.config.num_labels
-    history = model.fit(pictures, targets, batch_size=2, epochs=2, shuffle=False, verbose=0)
+    return model.fit(pictures, targets, batch_size=2, epochs=2, shuffle=False, verbose=0).history["loss"]
 
-    half = {}
+
+def half(path: str, pictures: np.ndarray) -> dict[str, list[list[float]]]:
+    """The logits under each policy of half precision."""
+    found = {}
     for policy in ("mixed_float16", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
-        small = from_pretrained(path, classifier_activation=None)
-        half[policy] = keras.ops.convert_to_numpy(keras.ops.cast(small(pictures), "float32")).tolist()
+        found[policy] = logits(path, pictures)
+    keras.config.set_dtype_policy("float32")
+    return found
 
-    print(
-        json.dumps(
-            {
-                "backend": keras.backend.backend(),
-                "logits": keras.ops.convert_to_numpy(logits(pictures)).tolist(),
-                "sums": {
-                    name: float(np.abs(keras.ops.convert_to_numpy(values)).sum()) for name, values in maps.items()
-                },
-                "losses": history.history["loss"],
-                "half": half,
-            }
-        )
-    )
+
+PARTS = {"logits": logits, "maps": maps, "losses": losses, "half": half}
+
+
+def main() -> None:
+    path, pictures = sys.argv[1], np.load(sys.argv[2])
+    answer = {part: PARTS[part](path, pictures) for part in sys.argv[3:]}
+    print(json.dumps({"backend": keras.backend.backend(), **answer}))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from tiny_bit import (
     write_checkpoint,
     write_npz,
     write_shards,
+    write_timm,
 )
 
 ID = "google/bit-50"
@@ -215,6 +216,47 @@ def test_the_heads_activation_follows_the_checkpoints_problem(tmp_path, problem_
     model = from_pretrained(folder, classifier_activation=asked)
     assert model.get_layer("predictions").activation.__name__ == activation
     assert model.config.problem_type == problem_type
+
+
+MULTI_LABEL = CONFIG | {"problem_type": "multi_label_classification"}
+# What carries the labels and the problem: the layout's own config.json, or else `config=`.
+MULTI_LABEL_CHECKPOINTS = {
+    "transformers'": lambda path: {"source": write_checkpoint(path, config=MULTI_LABEL)},
+    "shards": lambda path: {"source": write_shards(path, config=MULTI_LABEL)},
+    "timm's": lambda path: {"source": write_timm(path), "config": BitConfig.from_dict(MULTI_LABEL)},
+    "Google's": lambda path: {"source": write_npz(path / "BiT.npz"), "config": BitConfig.from_dict(MULTI_LABEL)},
+    "a .keras file": lambda path: {"source": saved_by_keras(write_checkpoint(path, config=MULTI_LABEL))},
+}
+
+
+def saved_by_keras(folder):
+    from_pretrained(folder).save(folder / "bit.keras")
+    return folder / "bit.keras"
+
+
+@pytest.mark.parametrize("write", MULTI_LABEL_CHECKPOINTS.values(), ids=MULTI_LABEL_CHECKPOINTS)
+def test_a_multi_label_checkpoint_has_its_labels_and_a_sigmoid_in_every_layout(tmp_path, checkpoint, write):
+    tmp_path = tmp_path / "bit"
+    tmp_path.mkdir()
+    model = without_warnings(from_pretrained, **write(tmp_path))
+    assert (model.config.problem_type, model.config.num_labels) == ("multi_label_classification", 5)
+    assert dict(model.config.id2label) == LABELS
+    assert model.get_layer("predictions").activation is keras.activations.sigmoid
+    logits = np.asarray(from_pretrained(checkpoint, classifier_activation=None)(PICTURES), "float64")
+    scores = np.asarray(model(PICTURES))
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), rtol=1e-5, atol=1e-7)  # float32 beside float64
+    best = keras_bit.decode_predictions(scores, top=1, labels=model.config.id2label)
+    assert [labels[0][1] for labels in best] == [LABELS[index] for index in logits.argmax(1)]
+
+
+def test_a_pre_training_head_is_read_from_an_npz_and_decoded(tmp_path):
+    classes = 21843
+    head = {HEAD[0]: np.zeros((classes, 64), np.float32), HEAD[1]: np.eye(1, classes, 359, dtype=np.float32)[0]}
+    path = write_npz(tmp_path / "BiT-M-R50x1.npz", tensors=TENSORS | head)
+    # A configuration without labels of its own takes the head's number of classes.
+    model = without_warnings(from_pretrained, path, config=BitConfig.from_dict(CONFIG).with_num_labels(1000))
+    assert model.config.num_labels == classes
+    assert keras_bit.decode_predictions(model(PICTURES[:1]), top=1)[0][0][:2] == ("n01440764", "tench")
 
 
 def test_the_scores_are_the_softmax_of_the_logits(checkpoint):
@@ -707,27 +749,123 @@ def test_the_network_of_every_application_has_its_published_size(title, paramete
         pooling=None,
         classifier_activation=None,
         name="bit",
-        initialize=False,  # no one reads these numbers, and drawing a billion of them takes a minute
+        values={},  # zeros: no one reads these numbers, and drawing a billion of them takes a minute
     )
     assert model.count_params() == parameters
 
 
-def test_a_checkpoint_in_timms_layout_loads_with_its_config_and_labels(tmp_path):
-    # The widths of a published architecture are needed here: timm's config.json names one and no widths.
+TIMM_ID = "timm/resnetv2_50x1_bit.goog_in21k_ft_in1k"
+
+
+@pytest.fixture(scope="module")
+def timms(tmp_path_factory):
+    """Of two classes to directories in timm's layout with the same random R50x1, and the model that they hold.
+
+    The widths of a published architecture are needed here: timm's config.json names one and no widths.
+    """
     expected = BiT50(weights=None, classes=2)
     tensors = {}
     for layer in expected.layers:
         for variable, values in zip(layer.weights, layer.get_weights(), strict=True):
             name = TIMM.tensor_name(layer.name, variable.name)
-            if values.ndim == 2:
-                values = values[None, None]
-            tensors[name] = values.transpose(3, 2, 0, 1) if values.ndim == 4 else values
-    config = {"architecture": "resnetv2_50x1_bit", "num_classes": 2, "label_names": ["cat", "dog"]}
-    write_checkpoint(tmp_path, tensors, config)
-    for model in (from_pretrained(tmp_path), BiT50(weights=tmp_path)):
+            tensors[name] = TIMM.to_file(name, values)
+    pretrained_cfg = {
+        "input_size": [3, 448, 448],
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    }
+    config = {"architecture": "resnetv2_50x1_bit", "num_classes": 2, "pretrained_cfg": pretrained_cfg}
+    folder = tmp_path_factory.mktemp("timm")
+    write_checkpoint(folder, tensors, config | {"label_names": ["cat", "dog"]})
+    return folder, expected
+
+
+def test_a_checkpoint_in_timms_layout_loads_with_its_config_and_labels(timms):
+    folder, expected = timms
+    for model in (from_pretrained(folder), BiT50(weights=folder)):
         assert model.config.id2label == {0: "cat", 1: "dog"}
         for ours, theirs in zip(model.get_weights(), expected.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+TIMM_CALLS = """
+import hashlib, json
+import numpy as np
+import keras_bit
+identifier = {identifier!r}
+model = keras_bit.from_pretrained(identifier)
+processor = keras_bit.BitImageProcessor.from_pretrained(identifier)
+pixels = processor(np.full((50, 70, 3), 200, np.uint8))
+scores = np.array([[0.25, 0.75]])
+found = sorted((l.name, v.name, np.asarray(v.value).tobytes()) for l in model.layers for v in l.weights)
+print(json.dumps({{
+    "digest": hashlib.sha256(repr(found).encode()).hexdigest(),
+    "shape": pixels.shape,
+    "pixel": float(pixels[0, 224, 224, 0]),
+    "best": keras_bit.decode_predictions(scores, top=1, labels=model.config.id2label),
+}}))
+"""
+
+
+@pytest.mark.slow
+def test_a_hub_id_of_timm_gives_model_processor_and_labels(tmp_path, timms):
+    folder, expected = timms
+    with LoopbackHub({TIMM_ID: {"main": files_in(folder)}}) as server:
+        process = run_against_hub(TIMM_CALLS.format(identifier=TIMM_ID), server, tmp_path)
+    assert process.returncode == 0, process.stderr
+    found = json.loads(process.stdout.splitlines()[-1])
+    assert found["digest"] == digest(expected)
+    assert found["shape"] == [1, 448, 448, 3]
+    assert found["pixel"] == pytest.approx(200 / 127.5 - 1, abs=1e-6)
+    assert found["best"] == [[["1", "dog", 0.75]]]
+
+
+DEFAULTS = """
+import hashlib, json
+import numpy as np
+import keras_bit
+answers = {{}}
+for title in {titles!r}:
+    application = getattr(keras_bit, title)
+    try:
+        application()
+        refusal = None
+    except ValueError as error:
+        refusal = str(error)
+    model = application(config=keras_bit.BitConfig.from_dict(json.loads({config!r})))
+    found = sorted((l.name, v.name, np.asarray(v.value).tobytes()) for l in model.layers for v in l.weights)
+    answers[title] = [hashlib.sha256(repr(found).encode()).hexdigest(), refusal]
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.slow
+def test_without_arguments_an_application_asks_the_hub_for_its_own_checkpoint_alone(tmp_path):
+    # Small networks, each with numbers of its own, under the ids of the published ones: what is tested is which
+    # repository is asked and that its tensors arrive, not the size.
+    repositories, expected = {}, {}
+    for seed, title in enumerate(APPLICATIONS):
+        row = next(architecture for architecture in ARCHITECTURES if architecture.title == title)
+        folder, tensors = tmp_path / title, random_tensors(seed=seed)
+        if title == "BiT50":
+            write_checkpoint(folder, tensors)
+            refusal = "`weights` 'google/bit-50' is no BiT50: its depths is (2, 1), expected (3, 4, 6, 3)."
+        else:
+            other = "resnetv2_101x1_bit" if title == "BiT50x3" else "resnetv2_50x3_bit"
+            write_timm(folder, {"architecture": other, "num_classes": 5}, tensors)
+            refusal = f"`weights` '{row.weights}' is no {title}: its "
+        repositories[row.weights] = {"main": files_in(folder)}
+        expected[title] = digest(BiT(BitConfig.from_dict(CONFIG), weights=folder)), refusal
+    with LoopbackHub(repositories) as server:
+        code = DEFAULTS.format(titles=APPLICATIONS, config=json.dumps(CONFIG))
+        process = run_against_hub(code, server, tmp_path)
+    assert process.returncode == 0, process.stderr
+    for title, (found, refusal) in json.loads(process.stdout.splitlines()[-1]).items():
+        assert found == expected[title][0]
+        assert refusal.startswith(expected[title][1])
+    assert len({found for found, _ in expected.values()}) == 6
 
 
 def test_an_npz_of_another_network_needs_a_config(tmp_path):

@@ -14,7 +14,7 @@ from keras_bit.checkpoint import (
     TRANSFORMERS,
     TRANSFORMERS_BASE,
     adapt_channels,
-    without_operation_number,
+    plain_google_name,
 )
 from keras_bit.config import BitConfig
 from tiny_bit import BOTTLENECK, BOTTLENECK_CONFIG, CONFIG, GOOGLE_NAMES, PREACTIVATION, TIMM_NAMES
@@ -32,7 +32,7 @@ def build(config):
         pooling=None,
         classifier_activation=None,
         name="bit",
-        initialize=False,
+        values={},
     )
 
 
@@ -175,20 +175,29 @@ def test_a_convolutional_head_becomes_a_linear_one(layout, name, in_file, in_ker
         assert ours[3, 4] == (tensor[4, 3, 0, 0] if layout is TIMM else tensor[0, 0, 3, 4])
 
 
-@pytest.mark.parametrize(
-    ("name", "plain"),
-    [
-        ("resnet/block1/unit01/a/standardized_conv2d_12/kernel", "resnet/block1/unit01/a/standardized_conv2d/kernel"),
-        (
-            "resnet/block1/unit01/a/proj/standardized_conv2d_1/kernel",
-            "resnet/block1/unit01/a/proj/standardized_conv2d/kernel",
-        ),
-        ("resnet/head/conv2d_1/kernel", "resnet/head/conv2d/kernel"),
-        ("resnet/root_block/standardized_conv2d/kernel", "resnet/root_block/standardized_conv2d/kernel"),
-    ],
-)
-def test_the_numbers_that_tensorflow_gave_operations_are_undone(name, plain):
-    assert without_operation_number(name) == plain
+CONV = "resnet/block1/unit01/a/standardized_conv2d/kernel"
+ADDED = {
+    "nothing": (CONV, CONV),
+    "a convolution's number": ("resnet/block1/unit01/a/standardized_conv2d_12/kernel", CONV),
+    "a projection's number": (
+        "resnet/block1/unit01/a/proj/standardized_conv2d_1/kernel",
+        "resnet/block1/unit01/a/proj/standardized_conv2d/kernel",
+    ),
+    "a norm's number": ("resnet/block2/unit03/c/group_norm_7/gamma", "resnet/block2/unit03/c/group_norm/gamma"),
+    "the final norm's number": ("resnet/group_norm_48/beta", "resnet/group_norm/beta"),
+    "the head's number": ("resnet/head/conv2d_1/bias", "resnet/head/conv2d/bias"),
+    "a variable's slot": (f"{CONV}:0", CONV),
+    "a scope": (f"keras_layer/{CONV}", CONV),
+    "two scopes": (f"StatefulPartitionedCall/keras_layer/{CONV}", CONV),
+    "all of them": (f"module/{CONV.replace('2d/', '2d_3/')}:0", CONV),
+    "of another network": ("myresnet/root_block/standardized_conv2d_1/kernel:0",) * 2,
+    "no slot that TensorFlow writes": (f"{CONV}:1", f"{CONV}:1"),
+}
+
+
+@pytest.mark.parametrize(("name", "plain"), ADDED.values(), ids=ADDED)
+def test_what_tensorflow_adds_to_a_name_is_undone(name, plain):
+    assert plain_google_name(name) == plain
 
 
 # Other channels

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_bit import BiT, BitConfig, BitImageProcessor, cli, from_pretrained
-from pictures import make_folders
+from picture_files import make_folders
 
 TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import ImageFont
 
 from keras_bit import BitImageProcessor, contact_sheet
-from pictures import pixels
+from picture_files import pixels
 
 NAMES = ["cat", "dog", "fox"]
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from conftest import DATA, ROOT, absent
 from keras_bit import BitImageProcessor, HyperRule, image_dataset
-from pictures import HALF, PROCESSOR, collect, encoded, make_folders, pixels
+from picture_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels
 
 RULE = HyperRule(100, 32)
 ARRAYS = [pixels(index, 20 + index, 30) for index in range(7)]

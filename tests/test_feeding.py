@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from conftest import ROOT, absent
 from keras_bit import HyperRule, image_dataset
-from pictures import PROCESSOR, encoded, make_folders, pixels
+from picture_files import PROCESSOR, encoded, make_folders, pixels
 
 WAIT = 120  # seconds, until a process or the service counts as stuck
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}

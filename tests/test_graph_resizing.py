@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_bit.graph_resizing import PILLOW_WITH_VERTICAL_FIRST, Resize, Window
+from keras_bit.graph_resizing import PILLOW_BY_SAVING, Resize, Window
 
 FILTERS = [Image.Resampling(number) for number in range(6)]
 NAMES = [resample.name.lower() for resample in FILTERS]
@@ -42,7 +42,7 @@ def assert_equal(pixels, height, width, resample, window=None):
     window = window or Window(0, 0, height, width)
     found = compiled(resample)(pixels, height, width, *window).numpy()
     expected = window.cut(with_pillow(pixels, height, width, resample))
-    assert found.dtype == np.float32
+    assert found.dtype == np.float64
     np.testing.assert_array_equal(found, expected, err_msg=f"{pixels.shape} to {(height, width)}, {window}")
 
 
@@ -61,8 +61,8 @@ SIZES = {
     "two thirds": ((96, 129), (64, 86)),
     "many taps": ((1500, 1201), (7, 9)),
     "short edge": ((375, 500), (224, 298)),
-    "squashed high": ((333, 250), (128, 128)),  # vertically first since Pillow 13
-    "squashed wide": ((250, 333), (128, 128)),
+    "squashed high": ((400, 200), (128, 128)),  # vertically first since Pillow 13
+    "squashed wide": ((200, 400), (128, 128)),
     "wider and lower": ((300, 40), (64, 90)),
 }
 
@@ -107,20 +107,34 @@ def test_sizes_that_are_known_when_the_graph_is_made_give_the_same_and_a_known_s
             np.testing.assert_array_equal(run(pixels), with_pillow(pixels, 224, 224, resample), err_msg=resample.name)
 
 
-def test_the_order_of_the_directions_is_that_of_the_installed_pillow(monkeypatch):
-    size, resized = SIZES["squashed high"]
+HORIZONTAL, VERTICAL = "horizontally first", "vertically first"
+ORDERS = [  # size, resized, with Pillow 12.3, with 13.0; at the limits of either rule
+    ((400, 200), (128, 128), HORIZONTAL, VERTICAL),
+    ((272, 200), (128, 128), HORIZONTAL, HORIZONTAL),  # loses 144 rows and 72 columns
+    ((273, 200), (128, 128), HORIZONTAL, VERTICAL),
+    ((40, 90), (39, 95), HORIZONTAL, VERTICAL),
+    ((40, 90), (40, 95), HORIZONTAL, HORIZONTAL),
+    ((200, 2), (196, 4), HORIZONTAL, VERTICAL),
+    ((201, 2), (196, 4), VERTICAL, VERTICAL),
+    ((201, 2), (205, 40), HORIZONTAL, HORIZONTAL),
+]
+
+
+@pytest.mark.parametrize(("size", "resized", "before", "since"), ORDERS)
+def test_the_order_of_the_directions_is_that_of_the_installed_pillow(size, resized, before, since, monkeypatch):
     pixels = picture(np.random.default_rng(0), *size)
-    horizontal_first = with_pillow(
-        with_pillow(pixels, size[0], resized[1], Image.Resampling.BILINEAR), *resized, Image.Resampling.BILINEAR
-    )
-    vertical_first = with_pillow(
-        with_pillow(pixels, resized[0], size[1], Image.Resampling.BILINEAR), *resized, Image.Resampling.BILINEAR
-    )
-    assert (horizontal_first != vertical_first).any()
-    for version, expected in {"12.3.0": horizontal_first, f"{PILLOW_WITH_VERTICAL_FIRST}.0.0": vertical_first}.items():
+    bicubic = Image.Resampling.BICUBIC
+    either = {
+        HORIZONTAL: with_pillow(with_pillow(pixels, size[0], resized[1], bicubic), *resized, bicubic),
+        VERTICAL: with_pillow(with_pillow(pixels, resized[0], size[1], bicubic), *resized, bicubic),
+    }
+    assert resized[0] == size[0] or (either[HORIZONTAL] != either[VERTICAL]).any()
+    installed = before if int(PIL.__version__.split(".")[0]) < PILLOW_BY_SAVING else since
+    np.testing.assert_array_equal(with_pillow(pixels, *resized, bicubic), either[installed])
+    for version, expected in {"12.3.0": before, f"{PILLOW_BY_SAVING}.0.0": since}.items():
         monkeypatch.setattr(PIL, "__version__", version)
-        resize = Resize(size, resized, Image.Resampling.BILINEAR, Window(0, 0, *resized))
-        np.testing.assert_array_equal(resize.apply(resize.source.cut(pixels)), expected)
+        resize = Resize(size, resized, bicubic, Window(0, 0, *resized))
+        np.testing.assert_array_equal(resize.apply(resize.source.cut(pixels)), either[expected], version)
 
 
 @pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
@@ -134,5 +148,5 @@ def test_only_the_source_is_read_and_all_of_it(resample):
     np.testing.assert_array_equal(window.cut(with_pillow(elsewhere, *resized, resample)), expected)
     radius = {0: 0, 1: 3, 2: 1, 3: 2, 4: 0.5, 5: 1}[resample]
     # twice the window, and the support of the filter on both sides
-    assert window.height * 2 - 1 <= source.height <= (window.height + 2 * radius) * 2
-    assert window.width * 2 - 1 <= source.width <= (window.width + 2 * radius) * 2
+    assert window.height * 2 - 1 <= int(source.height) <= (window.height + 2 * radius) * 2
+    assert window.width * 2 - 1 <= int(source.width) <= (window.width + 2 * radius) * 2

@@ -208,24 +208,26 @@ def assert_holds(model, tensors, rows=PREACTIVATION):
         np.testing.assert_array_equal(found[key], values, err_msg=str(key))
 
 
-def write_timm(folder, config=None):
+def write_timm(folder, config=None, tensors=None):
     """The random tensors as timm saves them: its names, and a head that is a convolution."""
-    tensors = {TIMM_NAMES[name]: values for name, values in random_tensors().items()}
-    tensors["head.fc.weight"] = tensors["head.fc.weight"][:, :, None, None]
-    return write_checkpoint(folder, tensors, config)
+    tensors = random_tensors() if tensors is None else tensors
+    named = {TIMM_NAMES[name]: values for name, values in tensors.items()}
+    if "head.fc.weight" in named:
+        named["head.fc.weight"] = named["head.fc.weight"][:, :, None, None]
+    return write_checkpoint(folder, named, config)
 
 
-def write_npz(path, numbered=False, extra=None):
-    """The random tensors as Google saved them: height, width, in, out; TensorFlow's numbers on some names."""
-    tensors = {}
-    for number, (name, values) in enumerate(random_tensors().items()):
-        theirs = GOOGLE_NAMES[name]
+def write_npz(path, named=lambda name, number: name, extra=None, tensors=None):
+    """The random tensors as Google saved them: height, width, in, out.
+
+    `named` gives a tensor's name in the file, from Google's own and from its place in the file.
+    """
+    arrays = {}
+    for number, (name, values) in enumerate((random_tensors() if tensors is None else tensors).items()):
         if values.ndim == 4:
             values = values.transpose(2, 3, 1, 0)
         elif values.ndim == 2:
             values = values.T[None, None]
-        if numbered and number % 3:
-            theirs = theirs.replace("standardized_conv2d/", f"standardized_conv2d_{number}/")
-        tensors[theirs] = values
-    np.savez(path, **tensors | (extra or {}))
+        arrays[named(GOOGLE_NAMES[name], number)] = values
+    np.savez(path, **arrays | (extra or {}))
     return path
