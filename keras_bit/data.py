@@ -92,8 +92,8 @@ def image_dataset(
         FileNotFoundError: `source` does not exist.
         tf.errors.InvalidArgumentError: while it runs: a picture cannot be read.
 
-    Files, arrays and records can be read by the workers of `tf.data` service too, with `on_error="raise"`; a Hugging
-    Face data set is read by Python, in this process.
+    Directories, paths, arrays and TFRecords can be read by the workers of `tf.data` service too, with
+    `on_error="raise"`; there a seed does not fix the order. A Hugging Face data set is read by Python, in this process.
 
     Checked against Pillow, numpy and google-research/big_transfer `bit_pytorch/train.py`, and for the order of a
     directory against Keras' `image_dataset_from_directory`.

@@ -195,11 +195,10 @@ def _pairs(pictures: Any, labels: Any, class_names: tuple[str, ...] | None, chec
     paths = all(_is_path(picture) for picture in pictures)
     arrays = not paths and all(hasattr(picture, "__array__") for picture in pictures)
     if not paths and not arrays:
-        other = next(p for p in pictures if not _is_path(p) and not hasattr(p, "__array__"))
+        kinds = sorted({type(picture).__name__ for picture in pictures})
         raise ValueError(
-            "`source[0]` must hold paths alone or uint8 arrays alone, got "
-            f"{type(other).__name__ if not isinstance(other, bytes) else 'bytes'}. Encoded pictures go through "
-            "`tf.data.Dataset.from_tensor_slices((pictures, labels))`."
+            f"`source[0]` must hold paths alone or uint8 arrays alone, got {' and '.join(kinds)}. Encoded pictures go "
+            "through `tf.data.Dataset.from_tensor_slices((pictures, labels))`."
         )
     found = targets.read_labels(labels, class_names, check_labels)
     if len(found.values) != len(pictures):
