@@ -83,7 +83,7 @@ def image_dataset(
 
     Returns:
         A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
-        for rows and after MixUp. Its attribute `class_names` is a tuple of strings: `"0"`, `"1"`, ... for numbers
+        for rows and after MixUp. Its attribute `class_names` is a list of strings: `"0"`, `"1"`, ... for numbers
         without names, `None` for those of a source that is not known to its end. Methods such as `take` return data
         sets without the attributes.
 

@@ -84,7 +84,7 @@ def build(
         data = data.map(mix, parallel, deterministic=True)
     data = data.prefetch(tf.data.AUTOTUNE)
     # As on the data sets of keras.utils.image_dataset_from_directory.
-    data.class_names = source.class_names
+    data.class_names = None if source.class_names is None else list(source.class_names)
     data.skipped = skipped.files
     count = elements.cardinality()
     if not skip and count >= 0:

@@ -19,7 +19,7 @@ from keras_bit import targets
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # Keras' list, and what TensorFlow decodes beside it
 # picture.tfrecord, picture.tfrecords, train-00000-of-01024, cifar10-train.tfrecord-00000-of-00001
-RECORDS = re.compile(r"\.tfrecords?$|-\d+-of-\d+$|\.tfrecords?[*?\]]+$|-of-[\d*?\[\]-]+$")
+RECORDS = re.compile(r"\.tfrecords?[\d*?\[\]-]*$|-of-[\d*?\[\]-]+$")
 INTERLEAVED = 16  # record files that are read at a time in training
 
 
@@ -75,7 +75,8 @@ def open_source(
         splits = sorted(source.info.splits)
     if splits is None and split is not None:
         raise ValueError(f"`split` is for sources that have several, got {split!r} for {_described(source)}.")
-    if splits is not None and split not in splits and (split is None or hugging_face):
+    # TensorFlow Datasets has a language for parts of splits, as "train[:10%]", and its own errors.
+    if splits is not None and (split is None or (isinstance(source, dict) and split not in splits)):
         raise ValueError(
             f"`split` must be one of {', '.join(map(repr, splits)) or 'none: it is empty'}, got {split!r}."
         )
@@ -255,7 +256,6 @@ def _stream(
     image_column: str,
     label_column: str,
     shuffle_buffer: int,
-    what: str = "element",
 ) -> Source:
     spec = data.element_spec
     if isinstance(spec, dict):
@@ -299,7 +299,7 @@ def _stream(
 
     def open_example(element: tuple[Any, tuple[Any, Any]]) -> Example:
         number, (contents, label) = element
-        name = tf.strings.format(f"{what} {{}} of `source`", number)
+        name = tf.strings.format("element {} of `source`", number)
 
         def load() -> Any:
             return contents if encoded else tf.ensure_shape(tf.io.parse_tensor(contents, tf.uint8), image.shape)
@@ -428,6 +428,9 @@ def _with_names(stream: Source, names: tuple[str, ...], wanted: tuple[str, ...] 
 
     def open_example(element: Any) -> Example:
         example = stream.open(element)
-        return example._replace(label=numbers[example.label])
+        # Unlabelled pictures have -1 there.
+        inside = (example.label >= 0) & (example.label < len(names))
+        label = tf.where(inside, numbers[tf.clip_by_value(example.label, 0, len(names) - 1)], -1)
+        return example._replace(label=label)
 
     return dataclasses.replace(stream, open=open_example, class_names=wanted or names)

@@ -51,7 +51,7 @@ def test_a_directory_gives_what_the_processor_gives_in_the_order_of_keras(folder
     reference = keras.utils.image_dataset_from_directory(directory, shuffle=False, verbose=False)
     assert list(map(str, files)) == reference.file_paths
     np.testing.assert_array_equal(labels, np.concatenate([labels for _, labels in reference.as_numpy_iterator()]))
-    assert list(data.class_names) == reference.class_names == ["Ant", "cat", "dog"]
+    assert data.class_names == reference.class_names == ["Ant", "cat", "dog"]
     assert labels.dtype == np.int32
     assert len(data) == 3
     assert data.element_spec[0].shape.as_list() == [None, 24, 32, 3]
@@ -65,7 +65,7 @@ def test_a_directory_is_searched_at_any_depth_for_pictures_alone(tmp_path):
     (tmp_path / "loose.png").write_bytes(encoded(pixels(9), "PNG"))
     data = dataset(tmp_path)
     images, labels = collect(data)
-    assert data.class_names == ("a", "b")
+    assert data.class_names == ["a", "b"]
     assert labels.tolist() == [0, 1, 1]
     np.testing.assert_array_equal(images, PROCESSOR([tmp_path / name for name in (inside[5], inside[0], inside[1])]))
 
@@ -74,7 +74,7 @@ def test_class_names_fix_the_order_of_folders_and_leave_the_others_out(folders):
     directory, files = folders
     data = dataset(str(directory), class_names=["dog", "Ant"])
     images, labels = collect(data)
-    assert data.class_names == ("dog", "Ant")
+    assert data.class_names == ["dog", "Ant"]
     assert labels.tolist() == [0] * 3 + [1] * 2
     np.testing.assert_array_equal(images, PROCESSOR(files[-3:] + files[:2]))
 
@@ -164,22 +164,22 @@ def stream_of_pixels(folder):
 
 # What makes the source, options, the class names.
 SOURCES = {
-    "paths and numbers": (paths_and_numbers, {}, ("0", "1", "2")),
+    "paths and numbers": (paths_and_numbers, {}, ["0", "1", "2"]),
     "paths and names": (
         lambda folder: (list(map(str, paths_and_numbers(folder)[0])), np.array(["x", "y", "z"])[LABELS]),
         {},
-        ("x", "y", "z"),
+        ["x", "y", "z"],
     ),
-    "arrays of many sizes": (lambda folder: (ARRAYS, np.array(LABELS)), {"class_names": list("xyz")}, ("x", "y", "z")),
+    "arrays of many sizes": (lambda folder: (ARRAYS, np.array(LABELS)), {"class_names": list("xyz")}, ["x", "y", "z"]),
     "tf.data of bytes": (stream_of_bytes, {}, None),
     "tf.data of pixels": (
         stream_of_pixels,
         {"image_column": "picture", "label_column": "kind", "class_names": list("xyz")},
-        ("x", "y", "z"),
+        ["x", "y", "z"],
     ),
-    "TFRecords": (records, {"class_names": list("xyz")}, ("x", "y", "z")),
+    "TFRecords": (records, {"class_names": list("xyz")}, ["x", "y", "z"]),
     **{
-        f"Hugging Face, {kind}": (lambda folder, kind=kind: hugging_face(folder, kind), {}, ("x", "y", "z"))
+        f"Hugging Face, {kind}": (lambda folder, kind=kind: hugging_face(folder, kind), {}, ["x", "y", "z"])
         for kind in ("pictures", "image files", "paths", "bytes")
     },
 }
@@ -211,7 +211,7 @@ def test_tensorflow_datasets_are_read_undecoded(tmp_path):
     builder = tensorflow_datasets(tmp_path)
     data = dataset(builder, split="train")
     images, labels = collect(data)
-    assert data.class_names == ("x", "y", "z")
+    assert data.class_names == ["x", "y", "z"]
     expected = [PROCESSOR(array, input_data_format="channels_last")[0] for array in ARRAYS]
     for image, label in zip(images, labels, strict=True):  # in the order of its own shuffle
         [place] = [index for index, other in enumerate(expected) if np.array_equal(image, other)]
@@ -391,7 +391,7 @@ def test_folders_that_are_no_classes_are_told(tmp_path):
     (tmp_path / "b" / "1.png").write_bytes(encoded(ARRAYS[0], "PNG"))
     with pytest.warns(UserWarning, match="hold no picture and remain classes: a"):
         data = dataset(tmp_path)
-    assert data.class_names == ("a", "b")
+    assert data.class_names == ["a", "b"]
     assert collect(data)[1].tolist() == [1]
     with pytest.raises(
         ValueError, match=r"`class_names` must name folders in '.*'. There is none for 'c'; there are 'a', 'b'"
