@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bit import augmentation, broken_files, graph_preprocessing
-from keras_bit.sources import Source
+from keras_bit.sources import Example, Source
 
 
 def build(
@@ -45,14 +45,14 @@ def build(
             image = augmentation.augment(
                 example.load(), *picture_seed, processor, rule, random_resized_crop, max_pixels
             )
-        wrong = _label_problem(example.label, classes)
+        wrong = _problem(example, classes)
         with tf.control_dependencies([tf.debugging.Assert(wrong == "", [wrong])]):
             return tf.identity(image), example.label, *picture_seed
 
     def describe(element: Any, *picture_seed: Any) -> Any:
         del picture_seed
         example = source.open(element)
-        wrong = _label_problem(example.label, classes)
+        wrong = _problem(example, classes)
         why = broken_files.problem(example.load, max_pixels) if source.encoded else broken_files.TOO_LONG
         advice = "" if skip else " Mend it, or pass on_error='skip' to leave such pictures out."
         return tf.strings.join([example.name, " ", tf.where(wrong == "", why, wrong), advice])
@@ -86,19 +86,22 @@ def build(
     # As on the data sets of keras.utils.image_dataset_from_directory.
     data.class_names = None if source.class_names is None else list(source.class_names)
     data.skipped = skipped.files
-    count = elements.cardinality()
+    count = source.count
     if not skip and count >= 0:
         # Not by `assert_cardinality`, which fails in the workers of tf.data service: each gets a part of the elements.
         batches = count // batch_size if drop_remainder else -(-count // batch_size)
-        data.cardinality = lambda: batches
+        data.cardinality = lambda: tf.constant(batches, tf.int64)
     return data
 
 
-def _label_problem(label: Any, classes: int | None) -> Any:
+def _problem(example: Example, classes: int | None) -> Any:
+    """What is wrong with an example before its picture is looked at: a scalar string, empty for nothing."""
+    label = example.label
     if classes is None or not label.dtype.is_integer:
-        return tf.constant("")
+        return tf.convert_to_tensor(example.problem)
     wrong = tf.strings.format(f"has the label {{}}, which is none of the {classes} classes, [0, {classes}).", label)
-    return tf.where((label >= 0) & (label < classes), "", wrong)
+    fits = (label >= 0) & (label < classes)
+    return tf.where((example.problem == "") & ~fits, wrong, example.problem)
 
 
 def _size(source: Source, processor: Any, rule: Any) -> tuple[int | None, int | None]:

@@ -29,6 +29,7 @@ class Example(NamedTuple):
     name: Any  # scalar string: what an error calls it
     label: Any  # int32 scalar or float32 row
     load: Callable[[], Any]  # the encoded bytes, or uint8 (height, width, channels)
+    problem: Any = ""  # scalar string: why the source could not give it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Source:
         open: from an element to its `Example`, in the graph.
         shuffled: from a seed to the elements in an order that is new in every epoch.
         class_names: what the labels are called, or `None` where the source does not tell.
+        count: how many elements there are, below 0 where that is not known.
         encoded: whether the pictures are bytes of files, not pixels.
         size: (height, width) of every picture, where the source knows.
     """
@@ -48,6 +50,7 @@ class Source:
     open: Callable[[Any], Example]
     shuffled: Callable[[int | None], tf.data.Dataset]
     class_names: tuple[str, ...] | None
+    count: int
     encoded: bool = True
     size: tuple[int, int] | None = None
 
@@ -127,7 +130,9 @@ def _indexed(
         return Example(image_names(index), values[index], lambda: images(index))
 
     elements = tf.data.Dataset.range(count)
-    return Source(elements, open_example, lambda seed: elements.shuffle(count, seed=seed), labels.class_names, **known)
+    return Source(
+        elements, open_example, lambda seed: elements.shuffle(count, seed=seed), labels.class_names, count, **known
+    )
 
 
 def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Source:
@@ -297,20 +302,46 @@ def _stream(
     def serialized(image: Any, label: Any) -> tuple[Any, Any]:
         return image if encoded else tf.io.serialize_tensor(image), label
 
-    def open_example(element: tuple[Any, tuple[Any, Any]]) -> Example:
-        number, (contents, label) = element
+    def open_example(element: tuple[Any, Any, tuple[Any, Any]]) -> Example:
+        number, failed, (contents, label) = element
         name = tf.strings.format("element {} of `source`", number)
 
         def load() -> Any:
             return contents if encoded else tf.ensure_shape(tf.io.parse_tensor(contents, tf.uint8), image.shape)
 
-        return Example(name, tf.cast(label, tf.float32 if rows else tf.int32), load)
+        problem = tf.where(failed, "cannot be had: `source` fails there by itself. Iterate over it to see why.", "")
+        return Example(name, tf.cast(label, tf.float32 if rows else tf.int32), load, problem)
 
     # Pixels as one string: pictures of several sizes make no batch.
-    elements = pairs.map(serialized, tf.data.AUTOTUNE).enumerate()
-    return Source(
-        elements, open_example, lambda seed: elements.shuffle(shuffle_buffer, seed=seed), class_names, encoded
-    )
+    elements = _numbered(pairs.map(serialized, tf.data.AUTOTUNE))
+    count = int(data.cardinality())
+
+    def shuffled(seed: int | None) -> tf.data.Dataset:
+        return elements.shuffle(shuffle_buffer, seed=seed)
+
+    return Source(elements, open_example, shuffled, class_names, count, encoded)
+
+
+def _numbered(data: tf.data.Dataset) -> tf.data.Dataset:
+    """(number, failed, element) of each element; the one after an element that `data` fails to give has `failed`.
+
+    Further on, pictures that cannot be read are left out and missed, and errors of the source would be left out with
+    them, unseen.
+    """
+    spec = data.element_spec
+    end = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
+    ends = tf.data.Dataset.from_tensors((end, True))
+    # A number is used up by an element that fails.
+    numbered = data.map(lambda *element: (element if len(element) > 1 else element[0], False)).concatenate(ends)
+
+    def look(expected: Any, numbered: tuple[Any, tuple[Any, Any]]) -> Any:
+        number, (element, is_end) = numbered
+        failed = number > expected
+        return number + 1, (expected, failed, element, failed | ~is_end)
+
+    checked = numbered.enumerate().ignore_errors().scan(tf.constant(0, tf.int64), look)
+    kept = checked.filter(lambda number, failed, element, keep: keep)
+    return kept.map(lambda number, failed, element, keep: (number, failed, element))
 
 
 def _record_files(source: Any) -> list[str]:
@@ -333,14 +364,22 @@ def _records(
 ) -> Source:
     features = {image_column: tf.io.FixedLenFeature([], tf.string), label_column: tf.io.FixedLenFeature([], tf.int64)}
 
-    def read(file: Any) -> tf.data.Dataset:
-        return tf.data.TFRecordDataset(file).enumerate().map(lambda number, record: (file, number, record))
+    example = tf.train.Example()
+    example.features.feature[image_column].bytes_list.value.append(b"")
+    example.features.feature[label_column].int64_list.value.append(0)
+    nothing = example.SerializeToString()
 
-    def open_example(element: tuple[Any, Any, Any]) -> Example:
-        file, number, record = element
+    def read(file: Any) -> tf.data.Dataset:
+        return _numbered(tf.data.TFRecordDataset(file)).map(lambda *numbered: (file, *numbered))
+
+    def open_example(element: tuple[Any, Any, Any, Any]) -> Example:
+        file, number, failed, record = element
+        # An example that nobody looks at, where there is no record.
+        record = tf.where(failed, nothing, record)
         parsed = tf.io.parse_single_example(record, features)
         name = tf.strings.format("record {} of ", number) + file
-        return Example(name, tf.cast(parsed[label_column], tf.int32), lambda: parsed[image_column])
+        problem = tf.where(failed, "cannot be had: the file is damaged there or cut off.", "")
+        return Example(name, tf.cast(parsed[label_column], tf.int32), lambda: parsed[image_column], problem)
 
     def shuffled(seed: int | None) -> tf.data.Dataset:
         order = names.shuffle(len(files), seed=seed)
@@ -351,7 +390,7 @@ def _records(
         return records.shuffle(shuffle_buffer, seed=seed)
 
     names = tf.data.Dataset.from_tensor_slices(files)
-    return Source(names.flat_map(read), open_example, shuffled, class_names)
+    return Source(names.flat_map(read), open_example, shuffled, class_names, count=-1)
 
 
 def _hugging_face(

@@ -177,17 +177,44 @@ def test_labels_outside_of_the_classes_are_left_out_or_named(tmp_path):
         assert message in str(error.value)
 
 
-def test_a_record_is_named_by_its_file_and_number(tmp_path):
-    path = str(tmp_path / "train.tfrecord")
-    with tf.io.TFRecordWriter(path) as writer:
-        for content in (GOOD, b"", GOOD):
+def write_records(path, contents):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for content in contents:
             example = tf.train.Example()
             example.features.feature["image/encoded"].bytes_list.value.append(content)
             example.features.feature["image/class/label"].int64_list.value.append(0)
             writer.write(example.SerializeToString())
+
+
+def test_a_record_is_named_by_its_file_and_number(tmp_path):
+    path = str(tmp_path / "train.tfrecord")
+    write_records(path, [GOOD, b"", GOOD])
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         collect(image_dataset(path, processor=PROCESSOR, batch_size=1))
     assert f"record 1 of {path} is empty." in str(error.value)
+
+
+def test_errors_of_the_source_itself_are_not_left_out_unseen(tmp_path):
+    path = tmp_path / "train.tfrecord"
+    write_records(path, [GOOD] * 5)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        collect(image_dataset(str(path), processor=PROCESSOR, batch_size=1))
+    assert f"record 4 of {path} cannot be had: the file is damaged there or cut off." in str(error.value)
+
+    def pictures():
+        yield from [(GOOD, 0)] * 3
+        raise RuntimeError("a camera that is switched off")
+
+    types = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32))
+    stream = tf.data.Dataset.from_generator(pictures, output_signature=types)
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="element 3 of `source` cannot be had: `source` fails there"
+    ):
+        collect(image_dataset(stream, processor=PROCESSOR, batch_size=1))
+    skipping = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 4 pictures were left out"):
+        assert len(collect(skipping)[0]) == 3
 
 
 def microseconds(photos):
