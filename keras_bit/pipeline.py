@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bit import augmentation, broken_files, graph_preprocessing
-from keras_bit.sources import Example, Source
+from keras_bit.examples import Example, Source
 
 
 def build(

@@ -8,51 +8,19 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_bit import targets
+from keras_bit import streams, targets
+from keras_bit.examples import Example, Source, indexed
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # Keras' list, and what TensorFlow decodes beside it
 # picture.tfrecord, picture.tfrecords, train-00000-of-01024, cifar10-train.tfrecord-00000-of-00001
 RECORDS = re.compile(r"\.tfrecords?[\d*?\[\]-]*$|-of-[\d*?\[\]-]+$")
-INTERLEAVED = 16  # record files that are read at a time in training
-
-
-class Example(NamedTuple):
-    """One picture before it is read."""
-
-    name: Any  # scalar string: what an error calls it
-    label: Any  # int32 scalar or float32 row
-    load: Callable[[], Any]  # the encoded bytes, or uint8 (height, width, channels)
-    problem: Any = ""  # scalar string: why the source could not give it
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Pictures with labels.
-
-    Args:
-        elements: the data set in the source's order; of numbers, where pictures can be read in any order.
-        open: from an element to its `Example`, in the graph.
-        shuffled: from a seed to the elements in an order that is new in every epoch.
-        class_names: what the labels are called, or `None` where the source does not tell.
-        count: how many elements there are, below 0 where that is not known.
-        encoded: whether the pictures are bytes of files, not pixels.
-        size: (height, width) of every picture, where the source knows.
-    """
-
-    elements: tf.data.Dataset
-    open: Callable[[Any], Example]
-    shuffled: Callable[[int | None], tf.data.Dataset]
-    class_names: tuple[str, ...] | None
-    count: int
-    encoded: bool = True
-    size: tuple[int, int] | None = None
 
 
 def open_source(
@@ -85,7 +53,7 @@ def open_source(
         )
 
     if isinstance(source, tf.data.Dataset):
-        return _stream(source, names, image_column or "image", label_column or "label", shuffle_buffer)
+        return streams.stream(source, names, image_column or "image", label_column or "label", shuffle_buffer)
     if hugging_face and isinstance(source, hugging_face.DatasetDict):
         return _hugging_face(source[split], names, image_column or "image", label_column or "label", check_labels)
     if hugging_face and isinstance(source, hugging_face.Dataset):
@@ -97,7 +65,7 @@ def open_source(
     if _is_path(source) and Path(source).is_dir():
         return _folders(Path(source), names)
     if files := _record_files(source):
-        return _records(
+        return streams.records(
             files, names, image_column or "image/encoded", label_column or "image/class/label", shuffle_buffer
         )
     if isinstance(source, tuple) and len(source) == 2:
@@ -117,22 +85,6 @@ def _described(source: Any) -> str:
 
 def _is_path(value: Any) -> bool:
     return isinstance(value, str | os.PathLike)
-
-
-def _indexed(
-    images: Callable[[Any], Any], image_names: Callable[[Any], Any], labels: targets.Labels, **known: Any
-) -> Source:
-    """Pictures that are read by their number, so that only numbers are shuffled."""
-    values = tf.constant(labels.values)
-    count = len(labels.values)
-
-    def open_example(index: Any) -> Example:
-        return Example(image_names(index), values[index], lambda: images(index))
-
-    elements = tf.data.Dataset.range(count)
-    return Source(
-        elements, open_example, lambda seed: elements.shuffle(count, seed=seed), labels.class_names, count, **known
-    )
 
 
 def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Source:
@@ -221,7 +173,7 @@ def _files(paths: Sequence[bytes], labels: targets.Labels) -> Source:
     def name(index: Any) -> Any:
         return stored[index]
 
-    return _indexed(lambda index: tf.io.read_file(name(index)), name, labels)
+    return indexed(lambda index: tf.io.read_file(name(index)), name, labels)
 
 
 def _arrays(arrays: Sequence[Any] | np.ndarray, labels: targets.Labels) -> Source:
@@ -242,7 +194,7 @@ def _arrays(arrays: Sequence[Any] | np.ndarray, labels: targets.Labels) -> Sourc
 
     sizes = {tuple(map(int, shape[:2])) for shape in shapes}
     size = sizes.pop() if len(sizes) == 1 else None
-    return _indexed(read, lambda index: tf.strings.format("source[0][{}]", index), labels, encoded=False, size=size)
+    return indexed(read, lambda index: tf.strings.format("source[0][{}]", index), labels, encoded=False, size=size)
 
 
 def _checked_array(name: str, array: Any) -> np.ndarray:
@@ -253,95 +205,6 @@ def _checked_array(name: str, array: Any) -> np.ndarray:
             f"{array.shape}. Scale pictures of other types first, and add a channel axis to grey ones."
         )
     return array
-
-
-def _stream(
-    data: tf.data.Dataset,
-    class_names: tuple[str, ...] | None,
-    image_column: str,
-    label_column: str,
-    shuffle_buffer: int,
-) -> Source:
-    spec = data.element_spec
-    if isinstance(spec, dict):
-        missing = [name for name in (image_column, label_column) if name not in spec]
-        if missing:
-            raise ValueError(
-                f"`source` has no {' and no '.join(map(repr, missing))} among {', '.join(map(repr, sorted(spec)))}. "
-                "Pass `image_column` and `label_column`."
-            )
-        spec = (spec[image_column], spec[label_column])
-        pairs = data.map(lambda columns: (columns[image_column], columns[label_column]), tf.data.AUTOTUNE)
-    else:
-        pairs = data
-    if not isinstance(spec, tuple) or len(spec) != 2 or not all(isinstance(part, tf.TensorSpec) for part in spec):
-        raise ValueError(
-            "`source` must give (bytes, label), or dictionaries with an image and a label column, got elements of "
-            f"{data.element_spec}."
-        )
-    image, label = spec
-    encoded = image.dtype == tf.string and image.shape.rank in (0, None)
-    if not encoded and not (image.dtype == tf.uint8 and image.shape.rank == 3):
-        raise ValueError(
-            "`source` must give one picture at a time, encoded (a scalar string) or uint8 (height, width, channels), "
-            f"got {image.dtype.name} {image.shape}. Undo a batch with `unbatch()`."
-        )
-    rows = label.dtype.is_floating or (label.shape.rank == 1)
-    if label.shape.rank != int(rows) or not (label.dtype.is_integer or label.dtype.is_floating or label.dtype.is_bool):
-        raise ValueError(
-            "`source` must give labels that are whole numbers, or rows of numbers with one per class, got "
-            f"{label.dtype.name} {label.shape}. Look names up first."
-        )
-    if rows:
-        if label.shape[0] is None:
-            raise ValueError(
-                "`source` must give label rows of a known length; set it with `tf.ensure_shape` in a `map`."
-            )
-        class_names = targets.names_for(label.shape[0], class_names)
-
-    def serialized(image: Any, label: Any) -> tuple[Any, Any]:
-        return image if encoded else tf.io.serialize_tensor(image), label
-
-    def open_example(element: tuple[Any, Any, tuple[Any, Any]]) -> Example:
-        number, failed, (contents, label) = element
-        name = tf.strings.format("element {} of `source`", number)
-
-        def load() -> Any:
-            return contents if encoded else tf.ensure_shape(tf.io.parse_tensor(contents, tf.uint8), image.shape)
-
-        problem = tf.where(failed, "cannot be had: `source` fails there by itself. Iterate over it to see why.", "")
-        return Example(name, tf.cast(label, tf.float32 if rows else tf.int32), load, problem)
-
-    # Pixels as one string: pictures of several sizes make no batch.
-    elements = _numbered(pairs.map(serialized, tf.data.AUTOTUNE))
-    count = int(data.cardinality())
-
-    def shuffled(seed: int | None) -> tf.data.Dataset:
-        return elements.shuffle(shuffle_buffer, seed=seed)
-
-    return Source(elements, open_example, shuffled, class_names, count, encoded)
-
-
-def _numbered(data: tf.data.Dataset) -> tf.data.Dataset:
-    """(number, failed, element) of each element; the one after an element that `data` fails to give has `failed`.
-
-    Further on, pictures that cannot be read are left out and missed, and errors of the source would be left out with
-    them, unseen.
-    """
-    spec = data.element_spec
-    end = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
-    ends = tf.data.Dataset.from_tensors((end, True))
-    # A number is used up by an element that fails.
-    numbered = data.map(lambda *element: (element if len(element) > 1 else element[0], False)).concatenate(ends)
-
-    def look(expected: Any, numbered: tuple[Any, tuple[Any, Any]]) -> Any:
-        number, (element, is_end) = numbered
-        failed = number > expected
-        return number + 1, (expected, failed, element, failed | ~is_end)
-
-    checked = numbered.enumerate().ignore_errors().scan(tf.constant(0, tf.int64), look)
-    kept = checked.filter(lambda number, failed, element, keep: keep)
-    return kept.map(lambda number, failed, element, keep: (number, failed, element))
 
 
 def _record_files(source: Any) -> list[str]:
@@ -357,40 +220,6 @@ def _record_files(source: Any) -> list[str]:
     if missing:
         raise FileNotFoundError(f"`source` names TFRecord files that do not exist: {', '.join(map(repr, missing))}.")
     return [file for files in found for file in files]
-
-
-def _records(
-    files: list[str], class_names: tuple[str, ...] | None, image_column: str, label_column: str, shuffle_buffer: int
-) -> Source:
-    features = {image_column: tf.io.FixedLenFeature([], tf.string), label_column: tf.io.FixedLenFeature([], tf.int64)}
-
-    example = tf.train.Example()
-    example.features.feature[image_column].bytes_list.value.append(b"")
-    example.features.feature[label_column].int64_list.value.append(0)
-    nothing = example.SerializeToString()
-
-    def read(file: Any) -> tf.data.Dataset:
-        return _numbered(tf.data.TFRecordDataset(file)).map(lambda *numbered: (file, *numbered))
-
-    def open_example(element: tuple[Any, Any, Any, Any]) -> Example:
-        file, number, failed, record = element
-        # An example that nobody looks at, where there is no record.
-        record = tf.where(failed, nothing, record)
-        parsed = tf.io.parse_single_example(record, features)
-        name = tf.strings.format("record {} of ", number) + file
-        problem = tf.where(failed, "cannot be had: the file is damaged there or cut off.", "")
-        return Example(name, tf.cast(parsed[label_column], tf.int32), lambda: parsed[image_column], problem)
-
-    def shuffled(seed: int | None) -> tf.data.Dataset:
-        order = names.shuffle(len(files), seed=seed)
-        # In the order of the files, whichever is read first: the same in every run.
-        records = order.interleave(
-            read, cycle_length=INTERLEAVED, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
-        return records.shuffle(shuffle_buffer, seed=seed)
-
-    names = tf.data.Dataset.from_tensor_slices(files)
-    return Source(names.flat_map(read), open_example, shuffled, class_names, count=-1)
 
 
 def _hugging_face(
@@ -433,7 +262,7 @@ def _hugging_face(
     def read(index: Any) -> Any:
         return tf.ensure_shape(tf.numpy_function(contents, [index], tf.string, stateful=False), [])
 
-    return _indexed(read, lambda index: tf.strings.format("row {} of `source`", index), labels)
+    return indexed(read, lambda index: tf.strings.format("row {} of `source`", index), labels)
 
 
 def _tensorflow_datasets(
@@ -455,10 +284,10 @@ def _tensorflow_datasets(
     # Undecoded: its decoder's pixels are not Pillow's.
     data = builder.as_dataset(split=split, decoders={image_column: tfds.decode.SkipDecoding()})
     names = getattr(features[label_column], "names", None)
-    stream = _stream(data, None, image_column, label_column, shuffle_buffer)
+    opened = streams.stream(data, None, image_column, label_column, shuffle_buffer)
     if names is None:
-        return dataclasses.replace(stream, class_names=class_names)
-    return _with_names(stream, tuple(names), class_names)
+        return dataclasses.replace(opened, class_names=class_names)
+    return _with_names(opened, tuple(names), class_names)
 
 
 def _with_names(stream: Source, names: tuple[str, ...], wanted: tuple[str, ...] | None) -> Source:

@@ -23,6 +23,7 @@ KERAS_BIT = {
     "config": {"hub"},
     "contact_sheet": set(),
     "data": {"hyperrule", "pipeline", "preprocessing", "sources"},
+    "examples": {"targets"},
     "graph_decoding": {"graph_resizing"},
     "graph_preprocessing": {"graph_decoding", "graph_resizing"},
     "graph_resizing": set(),
@@ -32,10 +33,11 @@ KERAS_BIT = {
     "layers": set(),
     "model": {"config", "layers"},
     "pictures": set(),
-    "pipeline": {"augmentation", "broken_files", "graph_preprocessing", "sources"},
+    "pipeline": {"augmentation", "broken_files", "examples", "graph_preprocessing"},
     "preprocessing": {"graph_preprocessing", "hub", "pictures"},
     "saving": {"checkpoint", "config", "layers", "model", "preprocessing"},
-    "sources": {"targets"},
+    "sources": {"examples", "streams", "targets"},
+    "streams": {"examples", "targets"},
     "targets": set(),
     "tensors": {"checkpoint"},
     "weights": {"tensors", "hub", "checkpoint", "config"},
@@ -57,11 +59,13 @@ FRAMEWORKS = {"tensorflow", "torch", "jax"}
 TENSORFLOW = {
     "augmentation",
     "broken_files",
+    "examples",
     "graph_decoding",
     "graph_preprocessing",
     "graph_resizing",
     "pipeline",
     "sources",
+    "streams",
 }
 
 

@@ -1,0 +1,60 @@
+"""What every source of pictures becomes: elements, and how one of them is opened.
+
+Imports TensorFlow, and is imported by functions only.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from keras_bit import targets
+
+
+class Example(NamedTuple):
+    """One picture before it is read."""
+
+    name: Any  # scalar string: what an error calls it
+    label: Any  # int32 scalar or float32 row
+    load: Callable[[], Any]  # the encoded bytes, or uint8 (height, width, channels)
+    problem: Any = ""  # scalar string: why the source could not give it
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Pictures with labels.
+
+    Args:
+        elements: the data set in the source's order; of numbers, where pictures can be read in any order.
+        open: from an element to its `Example`, in the graph.
+        shuffled: from a seed to the elements in an order that is new in every epoch.
+        class_names: what the labels are called, or `None` where the source does not tell.
+        count: how many elements there are, below 0 where that is not known.
+        encoded: whether the pictures are bytes of files, not pixels.
+        size: (height, width) of every picture, where the source knows.
+    """
+
+    elements: tf.data.Dataset
+    open: Callable[[Any], Example]
+    shuffled: Callable[[int | None], tf.data.Dataset]
+    class_names: tuple[str, ...] | None
+    count: int
+    encoded: bool = True
+    size: tuple[int, int] | None = None
+
+
+def indexed(
+    images: Callable[[Any], Any], image_names: Callable[[Any], Any], labels: targets.Labels, **known: Any
+) -> Source:
+    """Pictures that are read by their number, so that only numbers are shuffled."""
+    values = tf.constant(labels.values)
+    count = len(labels.values)
+
+    def open_example(index: Any) -> Example:
+        return Example(image_names(index), values[index], lambda: images(index))
+
+    elements = tf.data.Dataset.range(count)
+    return Source(
+        elements, open_example, lambda seed: elements.shuffle(count, seed=seed), labels.class_names, count, **known
+    )

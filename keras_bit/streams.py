@@ -1,0 +1,136 @@
+"""Pictures that have to be read from the first on: a `tf.data.Dataset`, TFRecord files.
+
+Imports TensorFlow, and is imported by functions only.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_bit import targets
+from keras_bit.examples import Example, Source
+
+INTERLEAVED = 16  # record files that are read at a time in training
+
+
+def stream(
+    data: tf.data.Dataset,
+    class_names: tuple[str, ...] | None,
+    image_column: str,
+    label_column: str,
+    shuffle_buffer: int,
+) -> Source:
+    spec = data.element_spec
+    if isinstance(spec, dict):
+        missing = [name for name in (image_column, label_column) if name not in spec]
+        if missing:
+            raise ValueError(
+                f"`source` has no {' and no '.join(map(repr, missing))} among {', '.join(map(repr, sorted(spec)))}. "
+                "Pass `image_column` and `label_column`."
+            )
+        spec = (spec[image_column], spec[label_column])
+        pairs = data.map(lambda columns: (columns[image_column], columns[label_column]), tf.data.AUTOTUNE)
+    else:
+        pairs = data
+    if not isinstance(spec, tuple) or len(spec) != 2 or not all(isinstance(part, tf.TensorSpec) for part in spec):
+        raise ValueError(
+            "`source` must give (bytes, label), or dictionaries with an image and a label column, got elements of "
+            f"{data.element_spec}."
+        )
+    image, label = spec
+    encoded = image.dtype == tf.string and image.shape.rank in (0, None)
+    if not encoded and not (image.dtype == tf.uint8 and image.shape.rank == 3):
+        raise ValueError(
+            "`source` must give one picture at a time, encoded (a scalar string) or uint8 (height, width, channels), "
+            f"got {image.dtype.name} {image.shape}. Undo a batch with `unbatch()`."
+        )
+    rows = label.dtype.is_floating or (label.shape.rank == 1)
+    if label.shape.rank != int(rows) or not (label.dtype.is_integer or label.dtype.is_floating or label.dtype.is_bool):
+        raise ValueError(
+            "`source` must give labels that are whole numbers, or rows of numbers with one per class, got "
+            f"{label.dtype.name} {label.shape}. Look names up first."
+        )
+    if rows:
+        if label.shape[0] is None:
+            raise ValueError(
+                "`source` must give label rows of a known length; set it with `tf.ensure_shape` in a `map`."
+            )
+        class_names = targets.names_for(label.shape[0], class_names)
+
+    def serialized(image: Any, label: Any) -> tuple[Any, Any]:
+        return image if encoded else tf.io.serialize_tensor(image), label
+
+    def open_example(element: tuple[Any, Any, tuple[Any, Any]]) -> Example:
+        number, failed, (contents, label) = element
+        name = tf.strings.format("element {} of `source`", number)
+
+        def load() -> Any:
+            return contents if encoded else tf.ensure_shape(tf.io.parse_tensor(contents, tf.uint8), image.shape)
+
+        problem = tf.where(failed, "cannot be had: `source` fails there by itself. Iterate over it to see why.", "")
+        return Example(name, tf.cast(label, tf.float32 if rows else tf.int32), load, problem)
+
+    # Pixels as one string: pictures of several sizes make no batch.
+    elements = _numbered(pairs.map(serialized, tf.data.AUTOTUNE))
+    count = int(data.cardinality())
+
+    def shuffled(seed: int | None) -> tf.data.Dataset:
+        return elements.shuffle(shuffle_buffer, seed=seed)
+
+    return Source(elements, open_example, shuffled, class_names, count, encoded)
+
+
+def _numbered(data: tf.data.Dataset) -> tf.data.Dataset:
+    """(number, failed, element) of each element; the one after an element that `data` fails to give has `failed`.
+
+    Further on, pictures that cannot be read are left out and missed, and errors of the source would be left out with
+    them, unseen.
+    """
+    spec = data.element_spec
+    end = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
+    ends = tf.data.Dataset.from_tensors((end, True))
+    # A number is used up by an element that fails.
+    numbered = data.map(lambda *element: (element if len(element) > 1 else element[0], False)).concatenate(ends)
+
+    def look(expected: Any, numbered: tuple[Any, tuple[Any, Any]]) -> Any:
+        number, (element, is_end) = numbered
+        failed = number > expected
+        return number + 1, (expected, failed, element, failed | ~is_end)
+
+    checked = numbered.enumerate().ignore_errors().scan(tf.constant(0, tf.int64), look)
+    kept = checked.filter(lambda number, failed, element, keep: keep)
+    return kept.map(lambda number, failed, element, keep: (number, failed, element))
+
+
+def records(
+    files: list[str], class_names: tuple[str, ...] | None, image_column: str, label_column: str, shuffle_buffer: int
+) -> Source:
+    features = {image_column: tf.io.FixedLenFeature([], tf.string), label_column: tf.io.FixedLenFeature([], tf.int64)}
+
+    example = tf.train.Example()
+    example.features.feature[image_column].bytes_list.value.append(b"")
+    example.features.feature[label_column].int64_list.value.append(0)
+    nothing = example.SerializeToString()
+
+    def read(file: Any) -> tf.data.Dataset:
+        return _numbered(tf.data.TFRecordDataset(file)).map(lambda *numbered: (file, *numbered))
+
+    def open_example(element: tuple[Any, Any, Any, Any]) -> Example:
+        file, number, failed, record = element
+        # An example that nobody looks at, where there is no record.
+        record = tf.where(failed, nothing, record)
+        parsed = tf.io.parse_single_example(record, features)
+        name = tf.strings.format("record {} of ", number) + file
+        problem = tf.where(failed, "cannot be had: the file is damaged there or cut off.", "")
+        return Example(name, tf.cast(parsed[label_column], tf.int32), lambda: parsed[image_column], problem)
+
+    def shuffled(seed: int | None) -> tf.data.Dataset:
+        order = names.shuffle(len(files), seed=seed)
+        # In the order of the files, whichever is read first: the same in every run.
+        records = order.interleave(
+            read, cycle_length=INTERLEAVED, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        return records.shuffle(shuffle_buffer, seed=seed)
+
+    names = tf.data.Dataset.from_tensor_slices(files)
+    return Source(names.flat_map(read), open_example, shuffled, class_names, count=-1)
