@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_bit import model as network
 from keras_bit import weights as weight_files
-from keras_bit.config import ARCHITECTURES, BitConfig
+from keras_bit.config import ARCHITECTURES, BitConfig, weights_of
 from keras_bit.model import BiTModel
 
 _SHARED_ARGUMENTS = """
@@ -162,7 +162,7 @@ def _random(config: BitConfig, *, include_top: bool, classes: int | None, graph:
     check_config(config)
     if include_top and classes is not None:
         config = config.with_num_labels(_checked_classes(classes))
-    return network.build(config, include_top=include_top, initialize=True, **graph)
+    return network.build(config, include_top=include_top, **graph)
 
 
 def _pretrained(
@@ -192,9 +192,9 @@ def _pretrained(
     if include_top:
         config, new_head = _fit_head(config, checkpoint, classes)
     weight_files.refuse_larger(config, checkpoint)
-    model = network.build(config, include_top=include_top, initialize=False, **graph)
-    weight_files.load(model, checkpoint, head=include_top and not new_head)
-    return model
+    head = include_top and not new_head
+    values = weight_files.read(checkpoint, (one for one in weights_of(config) if head or one.layer != "predictions"))
+    return network.build(config, include_top=include_top, values=values, **graph)
 
 
 def check_config(config: BitConfig | None) -> None:

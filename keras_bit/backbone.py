@@ -10,7 +10,7 @@ from typing import Any
 from keras_bit import model as network
 from keras_bit import weights as weight_files
 from keras_bit.applications import check_config, fit_channels
-from keras_bit.config import BitConfig
+from keras_bit.config import BitConfig, weights_of
 from keras_bit.model import BiTModel, PixelValues
 
 EVERYTHING = "all"  # of `freeze`: all but the head
@@ -68,7 +68,7 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
     graph = {"input_tensor": input_tensor, "input_shape": input_shape, "name": name}
     asked = {"out_features": out_features, "out_indices": out_indices}
     if weights is None:
-        return network.build_backbone(_with_outputs(config or BitConfig(), **asked), initialize=True, **graph)
+        return network.build_backbone(_with_outputs(config or BitConfig(), **asked), **graph)
     hub = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     return _pretrained(weights, config, asked=asked, graph=graph, hub=hub)
 
@@ -126,9 +126,13 @@ def _pretrained(
         config = _with_outputs(config, **asked)
     config, checkpoint = fit_channels(config, checkpoint, graph)
     weight_files.refuse_larger(_as_built(config), checkpoint)
-    model = network.build_backbone(config, initialize=False, **graph)
-    weight_files.load(model, _without_unused(checkpoint, config), head=False)
-    return model
+    built = config.stage_names[: config.stage_names.index(config.out_features[-1]) + 1]
+    weights = {weight: _stage_of(weight.layer) in built for weight in weights_of(config)}
+    # The rest of the network may be there; what is no part of it is refused.
+    values = weight_files.read(
+        checkpoint, [one for one in weights if weights[one]], ignored=[one for one in weights if not weights[one]]
+    )
+    return network.build_backbone(config, values=values, **graph)
 
 
 def _with_outputs(
@@ -158,32 +162,6 @@ def _as_built(config: BitConfig) -> BitConfig:
     stages = max(1, config.stage_names.index(config.out_features[-1]))
     depths, sizes = config.depths[:stages], config.hidden_sizes[:stages]
     return dataclasses.replace(config, depths=depths, hidden_sizes=sizes, out_features=None, out_indices=None)
-
-
-def _without_unused(checkpoint: weight_files.Checkpoint, config: BitConfig) -> weight_files.Checkpoint:
-    """The checkpoint without the tensors of the network's rest; what is no part of the network stays, to be refused."""
-    unused = {checkpoint.layout.tensor_name(layer, variable) for layer, variable in _unused_variables(config)}
-    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in unused}
-    return dataclasses.replace(checkpoint, tensors=tensors)
-
-
-def _unused_variables(config: BitConfig) -> Iterator[tuple[str, str]]:
-    """Layer and variable name of every weight after the last of `config.out_features`, as `model.build` names them."""
-    bottleneck = config.layer_type == "bottleneck"
-    first = config.stage_names.index(config.out_features[-1]) + 1
-    for stage in range(first, len(config.stage_names)):
-        for block in range(config.depths[stage - 1]):
-            address = f"stage{stage}_block{block}"
-            parts = ("1", "2", "3")
-            yield from ((f"{address}_conv{part}", "kernel") for part in parts)
-            yield from ((f"{address}_norm{part}", variable) for part in parts for variable in ("gamma", "beta"))
-            if block == 0:
-                yield f"{address}_shortcut_conv", "kernel"
-            if block == 0 and bottleneck:
-                yield from ((f"{address}_shortcut_norm", variable) for variable in ("gamma", "beta"))
-    if not bottleneck:
-        yield from (("norm", variable) for variable in ("gamma", "beta"))
-    yield from (("predictions", variable) for variable in ("kernel", "bias"))
 
 
 def _network_layers(model: BiTModel) -> Iterator[Any]:

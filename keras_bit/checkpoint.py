@@ -5,6 +5,8 @@ Pure tables and functions: no files, no network, no framework.
 
 import dataclasses
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -49,10 +51,10 @@ class Layout:
             shape = (1, 1, *shape)
         return tuple(shape[axis] for axis in _TO_PYTORCH[len(shape)]) if self.pytorch_axes else shape
 
-    def to_keras(self, tensor_name: str, tensor: np.ndarray) -> np.ndarray:
-        """A tensor of the file in Keras' axis order and rank."""
+    def to_keras(self, tensor_name: str, tensor: Any, transpose: Callable[..., Any] = np.transpose) -> Any:
+        """A tensor of the file in Keras' axis order and rank; `transpose` is that of the tensor's own library."""
         if self.pytorch_axes:
-            tensor = tensor.transpose(_TO_KERAS[tensor.ndim])
+            tensor = transpose(tensor, _TO_KERAS[tensor.ndim])
         return tensor[0, 0] if tensor.ndim == 4 and self.is_head(tensor_name) else tensor
 
     def to_file(self, tensor_name: str, array: np.ndarray) -> np.ndarray:

@@ -18,6 +18,8 @@ from keras_bit.layers import GroupNormalization, StdConv2D
 MIN_SIZE = 32  # px; smaller pictures leave less than one pixel at the last stage
 POOLINGS = (None, "avg", "max")
 
+Values = dict[tuple[str, str], Any]  # layer and variable name to a tensor
+
 
 # transformers' initialisation. Each layer needs an object of its own: one object draws the same numbers on every call.
 def kernel_initializer() -> keras.initializers.Initializer:
@@ -115,18 +117,19 @@ def build(
     pooling: str | None,
     classifier_activation: str | None,
     name: str,
-    initialize: bool,
+    values: Values | None = None,
 ) -> BiTModel:
-    """The network of `config`; the arguments are those of `keras_bit.BiT`.
+    """The network of `config`; the other arguments are those of `keras_bit.BiT`.
 
     Args:
-        initialize: `False` leaves the kernels zero, for a checkpoint that will overwrite all of them: drawing random
-            numbers for R152x4 costs seconds.
+        values: layer and variable name to the backend's tensor that the weight begins with; each is taken out as it is
+            used, so that no second copy is kept. Kernels that it lacks are zeros. `None` draws random numbers, which
+            for R152x4 costs seconds.
     """
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {pooling!r}.")
     inputs, x = _inputs(config, input_tensor, input_shape)
-    graph = _Graph(config, initialize)
+    graph = _Graph(config, values)
     x = graph.stem(x)
     for stage in range(1, len(config.depths) + 1):
         x = graph.stage(x, stage)
@@ -142,7 +145,7 @@ def build(
                 kernel_initializer=head_initializer(),
                 name="predictions",
             )
-            x = _call_new(head, x, initialize)
+            x = graph.call_new(head, x)
     elif pooling == "avg":
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
     elif pooling == "max":
@@ -157,11 +160,11 @@ def build_backbone(
     input_tensor: Any,
     input_shape: tuple[int | None, ...] | None,
     name: str,
-    initialize: bool,
+    values: Values | None = None,
 ) -> BiTModel:
     """The network of `config` up to the last of its `out_features`, giving a dict of these maps; as `build`."""
     inputs, x = _inputs(config, input_tensor, input_shape)
-    graph = _Graph(config, initialize)
+    graph = _Graph(config, values)
     x = graph.stem(x)
     maps = {"stem": x}
     for stage in range(1, config.stage_names.index(config.out_features[-1]) + 1):
@@ -203,11 +206,11 @@ def stage_outputs(model: BiTModel) -> dict[str, Any]:
 
 
 class _Graph:
-    """Adds layers to the functional graph. Holds what every part of it needs and nothing that changes."""
+    """Adds layers to the functional graph. Holds what every part of it needs; only `values` empties on the way."""
 
-    def __init__(self, config: BitConfig, initialize: bool) -> None:
+    def __init__(self, config: BitConfig, values: Values | None) -> None:
         self.config = config
-        self.initialize = initialize
+        self.values = values
         rates = np.linspace(0.0, config.drop_path_rate, sum(config.depths))
         ends = [0, *itertools.accumulate(config.depths)]
         self.drop_path_rates = [rates[start:end].tolist() for start, end in itertools.pairwise(ends)]
@@ -292,11 +295,34 @@ class _Graph:
             data_format="channels_last",
             name=name,
         )
-        return _call_new(layer, x, self.initialize)
+        return self.call_new(layer, x)
 
     def norm(self, x: Any, name: str, activate: bool = True) -> Any:
         activation = _activation(self.config.hidden_act) if activate else None
-        return GroupNormalization(self.config.num_groups, activation=activation, name=name)(x)
+        return self.call_new(GroupNormalization(self.config.num_groups, activation=activation, name=name), x)
+
+    def call_new(self, layer: layers.Layer, x: Any) -> Any:
+        """Calls a new layer for the first time, which builds it.
+
+        However its weights begin, a clone or a saved copy of the layer has its initialiser.
+        """
+        if self.values is None:
+            return layer(x)
+        initializer = getattr(layer, "kernel_initializer", None)
+        if initializer is not None:
+            # The variable is made of its tensor: made of zeros and assigned to, it would for a moment be there twice,
+            # and all zeros of the network at once.
+            kernel = self.values.pop((layer.name, "kernel"), None)
+            layer.kernel_initializer = (
+                keras.initializers.Zeros() if kernel is None else lambda shape, dtype=None: kernel
+            )
+        x = layer(x)
+        if initializer is not None:
+            layer.kernel_initializer = initializer
+        for variable in layer.weights:
+            if (layer.name, variable.name) in self.values:
+                variable.assign(self.values.pop((layer.name, variable.name)))
+        return x
 
     @staticmethod
     def drop_path(x: Any, name: str, rate: float) -> Any:
@@ -345,17 +371,3 @@ def _head_activation(config: BitConfig, classifier_activation: str | None) -> st
     if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
         return None
     return "sigmoid" if config.problem_type == "multi_label_classification" else "softmax"
-
-
-def _call_new(layer: Any, x: Any, initialize: bool) -> Any:
-    """Calls a new layer for the first time, which builds it: with random numbers, or with zeros in their place.
-
-    Either way a clone or a saved copy of the layer has its initialiser.
-    """
-    if initialize:
-        return layer(x)
-    initializer = layer.kernel_initializer
-    layer.kernel_initializer = keras.initializers.Zeros()
-    x = layer(x)
-    layer.kernel_initializer = initializer
-    return x

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
@@ -17,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 
 from keras_bit.checkpoint import TRANSFORMERS, TRANSFORMERS_BASE
-from keras_bit.config import CONFIG_NAME, BitConfig
+from keras_bit.config import CONFIG_NAME, BitConfig, weights_of
 from keras_bit.layers import StdConv2D
 from keras_bit.model import PixelValues
 from keras_bit.preprocessing import CONFIG_NAME as PREPROCESSOR_NAME
@@ -182,7 +181,10 @@ def _content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
         )
     layers = {layer.name: layer for layer in model.layers}
     head = "predictions" in layers
-    expected = tuple(_layers_with_weights(config, head))
+    # The names of the layers that hold all of the network's weights.
+    expected = tuple(
+        dict.fromkeys(weight.layer for weight in weights_of(config) if head or weight.layer != "predictions")
+    )
     convolutions = [layers[name] for name in expected if "conv" in name and name in layers]
     fused = [layer for layer in convolutions if not isinstance(layer, StdConv2D)]
     if fused:
@@ -229,22 +231,6 @@ def _content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
     if len(dtypes) == 1:
         values["dtype"] = dtypes.pop()
     return values, tensors
-
-
-def _layers_with_weights(config: BitConfig, head: bool) -> Iterator[str]:
-    """The names of the layers that hold all of the network's weights."""
-    bottleneck = config.layer_type == "bottleneck"
-    yield from ("stem_conv", "stem_norm")[: 1 + bottleneck]
-    for stage, depth in enumerate(config.depths, start=1):
-        for block in range(depth):
-            parts = ["conv1", "conv2", "conv3", "norm1", "norm2", "norm3"]
-            if block == 0:
-                parts += ("shortcut_conv", "shortcut_norm")[: 1 + bottleneck]
-            yield from (f"stage{stage}_block{block}_{part}" for part in parts)
-    if not bottleneck:
-        yield "norm"
-    if head:
-        yield "predictions"
 
 
 def _some(names: list[str], separator: str = ", ") -> str:

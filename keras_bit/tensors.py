@@ -61,7 +61,15 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
             f"{path} is damaged or no safetensors file: {error}. Its download may be incomplete; fetch it again."
         ) from error
     for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
-        yield name, LazyTensor(tuple(handle.get_slice(name).get_shape()), lambda name=name: handle.get_tensor(name))
+        shape = tuple(handle.get_slice(name).get_shape())
+        yield name, LazyTensor(shape, lambda name=name: _read_safetensor(path, name))
+
+
+def _read_safetensor(path: Path, name: str) -> np.ndarray:
+    # A handle maps its file into memory, and what was read through it counts as the process's until it is gone: with
+    # one for all tensors the whole file would be there beside the model.
+    with safetensors.safe_open(path, framework="numpy") as handle:
+        return handle.get_tensor(name)
 
 
 def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:

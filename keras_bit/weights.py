@@ -2,8 +2,9 @@
 
 import dataclasses
 import itertools
+import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from keras_bit import hub
 from keras_bit.checkpoint import FILE_LAYOUTS, KERAS, Layout, adapt_channels
-from keras_bit.config import ARCHITECTURES, CONFIG_NAME, BitConfig
+from keras_bit.config import ARCHITECTURES, CONFIG_NAME, BitConfig, Weight
 from keras_bit.tensors import UNREADABLE, LazyTensor, open_file
 
 # In the order in which they are looked for.
@@ -167,45 +168,52 @@ def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
         )
 
 
-def load(model: keras.Model, checkpoint: Checkpoint, *, head: bool) -> None:
-    """Copies every tensor of `checkpoint` into the variable of `model` that it belongs to.
+def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[Weight] = ()) -> dict[Any, Any]:
+    """The tensors of `checkpoint` for these weights: all of them, checked, or an error.
 
     Args:
-        model: a model that was just built and that nobody else holds: after an error its weights are undefined.
         checkpoint: where the tensors come from.
-        head: whether the head is read, or left as it is and the checkpoint's ignored.
+        weights: what has to be there, and nothing else but `ignored`.
+        ignored: what may be there or not, and is not read. A head is, where `weights` has none.
+
+    Returns:
+        Layer and variable name to the backend's tensor, in Keras' axis order: `model.build` takes them as `values`.
 
     Raises:
         ValueError: names, shapes, dtypes or values do not fit; lists every tensor that does not.
     """
     layout = checkpoint.layout
     try:
-        variables = {
-            layout.tensor_name(layer.name, variable.name): variable
-            for layer in _network_layers(model)
-            for variable in layer.weights
-            if head or layer.name != "predictions"
-        }
+        expected = {layout.tensor_name(weight.layer, weight.variable): weight for weight in weights}
+        unused = {layout.tensor_name(weight.layer, weight.variable) for weight in ignored}
     except KeyError as error:
         raise ValueError(
             f"The checkpoint {checkpoint.source!r} does not fit the model: {error.args[0]}. Nothing was loaded."
         ) from error
-    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if head or not layout.is_head(name)}
-    _refuse_misfits(checkpoint, variables, tensors)
-    damaged = []
-    for name, variable in tqdm(variables.items(), desc="load weights", unit="tensor", delay=2, leave=False):
+    if not any(layout.is_head(name) for name in expected):
+        unused |= {name for name in checkpoint.tensors if layout.is_head(name)}
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in unused}
+    _refuse_misfits(checkpoint, {name: weight.shape for name, weight in expected.items()}, tensors)
+    dtype = keras.config.dtype_policy().variable_dtype
+    found, damaged = {}, {}
+    # The largest first: what a tensor takes in the file's form and in passing is gone before there are many of them.
+    order = sorted(expected, key=lambda name: -math.prod(expected[name].shape))
+    for name in tqdm(order, desc="load weights", unit="tensor", delay=2, leave=False):
         values = _read(checkpoint, name, tensors[name])
         if not np.issubdtype(values.dtype, np.floating) and values.dtype.name != "bfloat16":
-            damaged.append(f"{name} holds {values.dtype}, expected floating point")
+            damaged[name] = f"{name} holds {values.dtype}, expected floating point"
             continue
         with np.errstate(over="ignore"):  # what grows to infinity here is refused below
-            values = values.astype(variable.dtype, copy=False)
+            values = values.astype(dtype, copy=False)
         if not np.isfinite(values).all():
-            damaged.append(f"{name} holds NaN or infinity")
+            damaged[name] = f"{name} holds NaN or infinity"
         elif not damaged:
-            variable.assign(layout.to_keras(name, values))
+            tensor = layout.to_keras(name, keras.ops.convert_to_tensor(values, dtype), keras.ops.transpose)
+            found[expected[name].layer, expected[name].variable] = tensor
     if damaged:
-        raise ValueError(f"The checkpoint {checkpoint.source!r} is damaged: {'; '.join(damaged)}. Nothing was loaded.")
+        listed = "; ".join(damaged[name] for name in expected if name in damaged)
+        raise ValueError(f"The checkpoint {checkpoint.source!r} is damaged: {listed}. Nothing was loaded.")
+    return found
 
 
 def _is_in_front(layer: keras.layers.Layer) -> bool:
@@ -217,17 +225,17 @@ def _network_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     return itertools.dropwhile(_is_in_front, model.layers)
 
 
-def _refuse_misfits(checkpoint: Checkpoint, variables: dict[str, Any], tensors: dict[str, LazyTensor]) -> None:
+def _refuse_misfits(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], tensors: dict[str, LazyTensor]) -> None:
     lines = []
-    missing = [name for name in variables if name not in tensors]
+    missing = [name for name in shapes if name not in tensors]
     if missing:
         lines.append(f"missing from the checkpoint ({len(missing)}): {', '.join(missing)}")
-    unexpected = [name for name in tensors if name not in variables]
+    unexpected = [name for name in tensors if name not in shapes]
     if unexpected:
         lines.append(f"not part of the model ({len(unexpected)}): {', '.join(unexpected)}")
     misshapen = []
-    for name, variable in variables.items():
-        expected = checkpoint.layout.file_shape(name, tuple(variable.shape))
+    for name, shape in shapes.items():
+        expected = checkpoint.layout.file_shape(name, shape)
         got = tensors[name].shape if name in tensors else expected
         if got != expected:
             transposed = sorted(got) == sorted(expected)
@@ -248,11 +256,14 @@ def _refuse_misfits(checkpoint: Checkpoint, variables: dict[str, Any], tensors: 
 
 def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor) -> np.ndarray:
     try:
-        return tensor.read()
+        values = tensor.read()
+        if values.shape != tensor.shape:
+            raise ValueError(f"it had shape {tensor.shape} and now has {values.shape}, so the file has changed")
     except UNREADABLE as error:
         raise ValueError(
             f"The tensor {name} of the checkpoint {checkpoint.source!r} cannot be read: {error}. Nothing was loaded."
         ) from error
+    return values
 
 
 def _layout(source: str | Path, names: Collection[str]) -> Layout:

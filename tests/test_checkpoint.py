@@ -32,7 +32,7 @@ def build(config):
         pooling=None,
         classifier_activation=None,
         name="bit",
-        initialize=False,
+        values={},
     )
 
 

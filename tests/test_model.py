@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from keras_bit import BiT, BiT50, BitConfig
+from keras_bit.config import weights_of
 from keras_bit.layers import StdConv2D
 from keras_bit.model import ZeroPaddedToSame, _stride_and_dilations, build, stage_outputs
 
@@ -170,7 +171,7 @@ def test_the_published_architectures_have_their_number_of_parameters(arguments, 
         pooling=None,
         classifier_activation=None,
         name="bit",
-        initialize=False,
+        values={},
     )
     assert model.count_params() == parameters
     assert len(model.weights) == 9 * sum(model.config.depths) + 9
@@ -512,11 +513,9 @@ def test_initial_weights_are_drawn_as_in_transformers():
     assert head.std() == pytest.approx(1 / math.sqrt(3 * 512), rel=0.01)
 
 
-def test_without_initialisation_kernels_are_zero_and_the_layers_know_how_they_should_be_drawn():
+def test_without_values_for_them_kernels_are_zero_and_the_layers_know_how_they_should_be_drawn():
     arguments = {"input_tensor": None, "input_shape": None, "pooling": None, "classifier_activation": None}
-    blank, drawn = (
-        build(tiny(), include_top=True, name="bit", initialize=initialize, **arguments) for initialize in (False, True)
-    )
+    blank, drawn = (build(tiny(), include_top=True, name="bit", values=values, **arguments) for values in ({}, None))
     for layer in blank.layers:
         if hasattr(layer, "kernel"):
             assert not values_of(layer.kernel).any(), layer.name
@@ -564,7 +563,12 @@ def test_mixed_precision_gives_the_same_scores_roughly(policy):
 @pytest.mark.parametrize(
     "change", [{}, {"num_channels": 5}, {"depths": (1, 3)}, {"width_factor": 2}, {"num_labels": 0}]
 )
-def test_a_config_knows_how_many_parameters_its_network_has(layer_type, change):
+def test_a_config_knows_the_weights_of_its_network(layer_type, change):
     config = BitConfig(**{"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4} | change)
     config = dataclasses.replace(config, layer_type=layer_type)
-    assert BiT(config).count_params() == config.num_parameters
+    model = BiT(config)
+    assert model.count_params() == config.num_parameters
+    # Keras orders layers by their depth in the graph; the order of the table is a reader's.
+    built = [(layer.name, variable.name, tuple(variable.shape)) for layer in model.layers for variable in layer.weights]
+    assert sorted(built) == sorted(weights_of(config))
+    assert len(set(built)) == len(built)

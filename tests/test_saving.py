@@ -273,7 +273,7 @@ def quantized(tmp_path):
         ),
         (fused, "`model` is fused: 12 of its convolutions are no StdConv2D (stem_conv is a Conv2D), and the kernels"),
         (fused, "are gone. Save before fusing."),
-        (cut, "it lacks the layers stage2_block0_conv1, stage2_block0_conv2, stage2_block0_conv3, stage2_block0_norm1"),
+        (cut, "it lacks the layers stage2_block0_shortcut_conv, stage2_block0_norm1, stage2_block0_conv1, stage2"),
         (backbone, "`model` is not the whole network of its `config`: it lacks the layers norm. Save the model that"),
         (with_lora, "weights that the transformers layout has no names for: predictions/lora_kernel_a, predictions/"),
         (with_nan, "`model` has weights that cannot be saved: norm/gamma holds NaN or infinity. Nothing was written."),

@@ -1,10 +1,12 @@
 """weights.py: files of every kind, whole and damaged, opened lazily and loaded all or nothing."""
 
+import gc
 import importlib.util
 import json
 import pickle
 import re
 import struct
+import weakref
 from pathlib import Path
 
 import keras
@@ -16,8 +18,8 @@ import safetensors.numpy
 
 from keras_bit import model as network
 from keras_bit.checkpoint import KERAS, TIMM, TRANSFORMERS, TRANSFORMERS_BASE
-from keras_bit.config import BitConfig
-from keras_bit.weights import Checkpoint, LazyTensor, find_config, infer_config, load, open_checkpoint
+from keras_bit.config import BitConfig, weights_of
+from keras_bit.weights import Checkpoint, LazyTensor, find_config, infer_config, open_checkpoint, read
 from tiny_bit import (
     BOTTLENECK,
     BOTTLENECK_CONFIG,
@@ -40,23 +42,21 @@ HEAD = "classifier.1.weight"
 TENSORS = random_tensors()
 
 
-def tiny_model(config=CONFIG, include_top=True, input_tensor=None, initialize=False):
+def loaded(source, config=CONFIG, include_top=True, input_tensor=None):
+    """The network of `config` with the weights of a source or of an opened checkpoint."""
+    config = BitConfig.from_dict(config) if isinstance(config, dict) else config
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
+    weights = [weight for weight in weights_of(config) if include_top or weight.layer != "predictions"]
     return network.build(
-        BitConfig.from_dict(config),
+        config,
         include_top=include_top,
         input_tensor=input_tensor,
         input_shape=None,
         pooling=None,
         classifier_activation=None,
         name="bit",
-        initialize=initialize,
+        values=read(checkpoint, weights),
     )
-
-
-def loaded(source, config=CONFIG):
-    model = tiny_model(config)
-    load(model, source if isinstance(source, Checkpoint) else open_checkpoint(source), head=True)
-    return model
 
 
 def in_memory(tensors, log=None):
@@ -252,33 +252,46 @@ def test_opening_reads_no_tensor(tmp_path, monkeypatch):
     assert len(opened) == 2
 
 
-def test_tensors_are_read_once_each_and_each_is_stored_before_the_next_is_read():
-    model = tiny_model()
-    read = []
+def test_tensors_are_read_once_each_and_the_largest_first():
+    log = []
+    assert_holds(loaded(in_memory(TENSORS, log)), TENSORS)
+    assert sorted(log) == sorted(TENSORS)
+    sizes = [TENSORS[name].size for name in log]
+    assert sizes == sorted(sizes, reverse=True)
 
-    def reading(name, layer, variable):
-        def values():
-            stored = variables(model)
-            for earlier in read:
-                assert np.any(stored[earlier]), f"{earlier} waits while {name} is read"
-            assert not np.any(stored[layer, variable]) or variable == "gamma"  # which starts with ones
-            read.append((layer, variable))
-            return TENSORS[name]
 
-        return values
-
-    tensors = {
-        name: LazyTensor(shape, reading(name, layer, variable)) for name, shape, layer, variable in PREACTIVATION
-    }
-    load(model, Checkpoint("somewhere", TRANSFORMERS, tensors, ()), head=True)
-    assert len(read) == len(set(read)) == 34
+def test_of_what_was_read_nothing_is_kept_but_the_variables():
+    values = read(in_memory(TENSORS), weights_of(BitConfig.from_dict(CONFIG)))
+    kernel = weakref.ref(values["stage1_block0_conv2", "kernel"])
+    arguments = {"input_tensor": None, "input_shape": None, "pooling": None, "classifier_activation": None}
+    model = network.build(BitConfig.from_dict(CONFIG), include_top=True, name="bit", values=values, **arguments)
+    assert values == {}
+    gc.collect()
+    assert kernel() is None
     assert_holds(model, TENSORS)
+
+
+def test_what_is_read_does_not_stay_mapped_into_memory(tmp_path):
+    path = write_checkpoint(tmp_path) / "model.safetensors"
+    checkpoint = open_checkpoint(path)
+    read(checkpoint, weights_of(BitConfig.from_dict(CONFIG)))
+    mapped = Path("/proc/self/maps")
+    if mapped.exists():  # on Linux
+        assert str(path) not in mapped.read_text()
+
+
+def test_a_file_that_changed_after_it_was_opened_is_refused(tmp_path):
+    folder = write_checkpoint(tmp_path)
+    checkpoint = open_checkpoint(folder)
+    write_checkpoint(folder, TENSORS | {STEM: TENSORS[STEM][:8]})
+    with pytest.raises(ValueError, match=rf"{STEM} .* cannot be read: it had shape .16, 3, 7, 7. and now has .8, 3"):
+        loaded(checkpoint)
 
 
 def test_a_checkpoint_that_does_not_fit_is_not_read():
     log = []
     with pytest.raises(ValueError, match="does not fit"):
-        load(tiny_model(), in_memory(TENSORS | {STEM: np.zeros((16, 3, 7, 6))}, log), head=True)
+        loaded(in_memory(TENSORS | {STEM: np.zeros((16, 3, 7, 6))}, log))
     assert log == []
 
 
@@ -302,16 +315,15 @@ def test_a_bit_model_saved_by_itself_is_read_without_the_prefix(tmp_path):
     checkpoint = open_checkpoint(write_checkpoint(tmp_path, tensors))
     assert checkpoint.layout is TRANSFORMERS_BASE
     assert checkpoint.head_classes is None
-    model = tiny_model(include_top=False)
-    load(model, checkpoint, head=False)
-    assert_holds(model, {name: TENSORS[name] for name in TENSORS if name.startswith("bit.")})
+    assert_holds(
+        loaded(checkpoint, include_top=False), {name: TENSORS[name] for name in TENSORS if name.startswith("bit.")}
+    )
 
 
 def test_without_the_head_its_tensors_are_neither_read_nor_missed():
     log = []
     spoilt = TENSORS | {HEAD: np.full((7, 3), np.nan), "classifier.1.bias": np.zeros(7, np.int8)}
-    model = tiny_model(include_top=False)
-    load(model, in_memory(spoilt, log), head=False)
+    model = loaded(in_memory(spoilt, log), include_top=False)
     assert not {HEAD, "classifier.1.bias"} & set(log)
     assert_holds(model, {name: TENSORS[name] for name in TENSORS if name.startswith("bit.")})
 
@@ -319,12 +331,10 @@ def test_without_the_head_its_tensors_are_neither_read_nor_missed():
 def test_layers_in_front_of_the_network_keep_their_weights():
     pixels = keras.Input((None, None, 3))
     adapted = keras.layers.Dense(3, name="adapter")(pixels)
-    model = tiny_model(input_tensor=adapted)
-    before = np.asarray(model.get_layer("adapter").kernel.value)
-    load(model, in_memory(TENSORS), head=True)
-    found = {key: value for key, value in variables(model).items() if key[0] == "adapter"}
+    before = np.asarray(keras.Model(pixels, adapted).get_layer("adapter").kernel.value)
+    found = variables(loaded(in_memory(TENSORS), input_tensor=adapted))
     np.testing.assert_array_equal(found["adapter", "kernel"], before)
-    assert len(variables(model)) == 34 + 2
+    assert len(found) == 34 + 2
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
@@ -404,19 +414,15 @@ MISFITS = {
 
 @pytest.mark.parametrize(("change", "messages"), MISFITS.values(), ids=MISFITS)
 def test_tensors_that_do_not_fit_are_listed_and_none_is_loaded(tmp_path, change, messages):
-    model = tiny_model(initialize=True)
-    before = variables(model)
     folder = write_checkpoint(tmp_path, change(TENSORS))
     with pytest.raises(ValueError, match=r"does not fit the model\. Nothing was loaded\.") as error:
-        load(model, open_checkpoint(folder), head=True)
+        loaded(folder)
     text = str(error.value)
     assert text.startswith(f"The checkpoint {str(folder)!r} (transformers layout) does not fit the model.")
     for message in messages:
         assert message in text
     sections = ("missing from the checkpoint (", "not part of the model (", "wrongly shaped (")
     assert sum(section in text for section in sections) == sum(message.startswith(sections) for message in messages)
-    for key, value in variables(model).items():
-        np.testing.assert_array_equal(value, before[key])
 
 
 def spoilt_by(value):
@@ -451,7 +457,7 @@ DAMAGES = {
 def test_tensors_that_are_no_finite_numbers_are_listed(tmp_path, change, message):
     folder = write_checkpoint(tmp_path, change(TENSORS))
     with pytest.raises(ValueError, match=f"^The checkpoint {str(folder)!r} is damaged: {message}"):
-        load(tiny_model(), open_checkpoint(folder), head=True)
+        loaded(folder)
 
 
 # The same damage in the other layouts: how they are written, what they are called, their names of conv1 in the first
@@ -492,7 +498,7 @@ def test_what_does_not_fit_is_told_in_the_names_of_every_layout(tmp_path, write,
     def refusal(change, config=CONFIG):
         source = write(tmp_path / "bit", change(body))
         with pytest.raises(ValueError, match=r"Nothing was loaded\.") as error:
-            load(tiny_model(config, include_top=False), open_checkpoint(source), head=False)
+            loaded(source, config, include_top=False)
         assert str(source) in str(error.value)
         return str(error.value)
 
@@ -513,7 +519,7 @@ def test_a_type_that_numpy_lacks_is_told_with_the_tensor(tmp_path):
     entries = {name: ("F32", tensor.shape, tensor.tobytes()) for name, tensor in TENSORS.items()}
     path = save_raw(tmp_path / "bit.safetensors", entries | {NORM: ("F8_E4M3", [64], bytes(64))})
     with pytest.raises(ValueError, match=f"The tensor {NORM} of the checkpoint .* cannot be read: .*float8_e4m3fn"):
-        load(tiny_model(), open_checkpoint(path), head=True)
+        loaded(path)
 
 
 HEADS = {
@@ -567,9 +573,7 @@ def test_a_keras_file_is_read_with_its_configuration(tmp_path, config, rows):
         assert checkpoint.config == BitConfig.from_dict(config)
         assert checkpoint.head_classes == 5
         assert checkpoint.files == (path,)
-        again = tiny_model(config)
-        load(again, checkpoint, head=True)
-        assert_holds(again, random_tensors(rows), rows)
+        assert_holds(loaded(checkpoint, config), random_tensors(rows), rows)
 
 
 def test_a_keras_file_of_another_model_is_refused(tmp_path):
@@ -589,14 +593,14 @@ def test_a_keras_file_that_holds_code_is_refused(tmp_path):
 def test_a_keras_file_whose_other_layers_would_be_lost_is_refused(tmp_path):
     path = tmp_path / "model.keras"
     pixels = keras.Input((None, None, 3))
-    tiny_model(input_tensor=keras.layers.Rescaling(1 / 127.5, -1, name="rescale")(pixels)).save(path)
+    loaded(in_memory(TENSORS), input_tensor=keras.layers.Rescaling(1 / 127.5, -1, name="rescale")(pixels)).save(path)
     with pytest.raises(ValueError, match=r"holds layers before BiT \(rescale\), which would be lost\. `keras\.saving"):
         open_checkpoint(path)
 
 
 def test_a_keras_file_that_is_damaged_is_called_so(tmp_path):
     path = tmp_path / "model.keras"
-    tiny_model().save(path)
+    loaded(in_memory(TENSORS)).save(path)
     whole = path.read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 255
@@ -752,17 +756,7 @@ def test_what_transformers_saves_whole_or_sharded_and_what_torch_saves_are_the_s
     for form, files in (("whole", 1), ("shards", 3), ("bin", 1)):
         checkpoint = open_checkpoint(tmp_path / form)
         assert len(checkpoint.files) >= files
-        model = network.build(
-            find_config(tmp_path / form),
-            include_top=True,
-            input_tensor=None,
-            input_shape=None,
-            pooling=None,
-            classifier_activation=None,
-            name="bit",
-            initialize=False,
-        )
-        load(model, checkpoint, head=True)
+        model = loaded(checkpoint, find_config(tmp_path / form))
         assert_holds(model, expected, rows)
 
 
@@ -773,8 +767,7 @@ def test_what_transformers_saves_of_a_backbone_is_read(tmp_path):
     for kind in (transformers.BitModel, transformers.BitBackbone):
         theirs = kind(transformers.BitConfig(**CONFIG))
         theirs.save_pretrained(tmp_path / kind.__name__)
-        model = tiny_model(include_top=False)
-        load(model, open_checkpoint(tmp_path / kind.__name__), head=False)
+        model = loaded(tmp_path / kind.__name__, include_top=False)
         state = {f"bit.{name.removeprefix('bit.')}": tensor.numpy() for name, tensor in theirs.state_dict().items()}
         assert_holds(model, state)
 
@@ -859,14 +852,13 @@ def test_an_npz_with_a_byte_that_changed_is_refused(tmp_path):
     content[content.index(kernel) + len(kernel) - 1] ^= 1  # far from its header, which is read on opening
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"root_block/standardized_conv2d/kernel .* cannot be read: .* Nothing was"):
-        load(tiny_model(), open_checkpoint(path), head=True)
+        loaded(path)
 
 
 def test_an_npz_that_would_be_unpickled_is_refused(tmp_path):
     path = write_npz(tmp_path / "BiT.npz", extra={"resnet/group_norm/gamma": np.array([{}] * 64, dtype=object)})
-    model = tiny_model(initialize=False)
     with pytest.raises(ValueError, match=r"resnet/group_norm/gamma .* cannot be read"):
-        load(model, open_checkpoint(path), head=True)
+        loaded(path)
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -891,4 +883,4 @@ def test_a_published_architecture_is_known_by_its_shapes_and_no_other_is_guessed
 def test_a_network_that_a_layout_has_no_names_for_is_refused(tmp_path):
     path = write_npz(tmp_path / "BiT.npz")
     with pytest.raises(ValueError, match=r"does not fit the model: no rule of Google's \.npz layout .* 'stem_norm'"):
-        load(tiny_model(BOTTLENECK_CONFIG), open_checkpoint(path), head=True)
+        loaded(path, BOTTLENECK_CONFIG)
