@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def classify(options: argparse.Namespace) -> int:
+    import keras
+
     import keras_bit
     from keras_bit.labels import labels_of_checkpoint
 
@@ -37,9 +39,14 @@ def classify(options: argparse.Namespace) -> int:
     processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **_hub(options))
     labels = labels_of_checkpoint(model.config.id2label)
 
+    # A graph is traced for seconds before it gives its first answer, which a few pictures never make good. JAX alone
+    # compiles every operation of its own.
+    few = len(options.images) <= BATCH_SIZE and keras.backend.backend() != "jax"
+    scores_of = model if few else model.predict_on_batch
+
     results: list[dict[str, Any]] = [{"file": name} for name in options.images]
     for places, batch in _batches(results, processor, model.config.num_channels):
-        scores = model.predict_on_batch(batch)
+        scores = scores_of(batch)
         for place, found in zip(places, keras_bit.decode_predictions(scores, options.top, labels=labels), strict=True):
             predictions = [{"id": key, "label": label, "score": score} for key, label, score in found]
             results[place]["predictions"] = predictions

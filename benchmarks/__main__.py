@@ -1,0 +1,81 @@
+"""Measures keras_bit beside its peers and prints a table of medians.
+
+    python -m benchmarks loading                        every part has its own --help
+    python -m benchmarks loading --out loading.json     and every single number as JSON
+
+The peers are optional (`pip install -e '.[reference]'` brings torch and transformers); without them their column stays
+empty. Exit codes: 0 measured and every target met, 1 a target missed or an error, 2 wrong usage.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import json
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import report
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A row of the table of parts: its name on the command line, which is its module's, and what it measures."""
+
+    name: str
+    help: str
+
+
+PARTS = (Part("loading", "time and memory that loading takes, and the time from process start to the first label"),)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__.split("\n\n")[0],
+        epilog=__doc__.split("\n\n")[-1],
+    )
+    parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
+    for part in PARTS:
+        module = importlib.import_module(f"benchmarks.{part.name}")
+        command = parts.add_parser(
+            part.name, help=part.help, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        module.add_arguments(command)
+        command.add_argument("--out", type=Path, metavar="FILE", help="write every measurement as JSON")
+        command.set_defaults(run=module.run)
+    options = parser.parse_args(arguments)
+    console = Console(markup=False, emoji=False, highlight=False)
+    try:
+        if options.out is not None and not options.out.absolute().parent.is_dir():
+            raise FileNotFoundError(f"`--out` {options.out} is in no directory. Make {options.out.parent} first.")
+        found = options.run(options)
+        console.print(report.table(found))
+        for note in found.notes:
+            console.print(note, soft_wrap=True)
+        if options.out is not None:
+            _write(options.out, json.dumps(report.to_dict(found), indent=2) + "\n")
+            console.print(f"wrote {options.out}", soft_wrap=True)
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        print(f"benchmarks {options.part}: {error}", file=sys.stderr)
+        return 1
+    return 0 if all(row.met for row in found.rows) else 1
+
+
+def _write(path: Path, text: str) -> None:
+    """A reader never sees half of it."""
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

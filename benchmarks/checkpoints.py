@@ -1,0 +1,77 @@
+"""Checkpoints of any size with random weights, in a layout that keras_bit and transformers both read."""
+
+import dataclasses
+import json
+import math
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from keras_bit import BitConfig, BitImageProcessor
+from keras_bit.checkpoint import TRANSFORMERS
+from keras_bit.config import weights_of
+from keras_bit.labels import imagenet_labels
+
+
+def write(folder: Path, config: BitConfig, image_size: int) -> Path:
+    """Writes `config.json`, `model.safetensors` (float32) and the processor; holds one tensor at a time.
+
+    transformers cannot build a `width_factor` other than 1, but it can build the same network by its widths, so that
+    is what the `config.json` says.
+
+    Raises:
+        OSError: there is not enough room for it.
+    """
+    labels = {index: names for index, (_, names) in enumerate(imagenet_labels())} if config.num_labels == 1000 else None
+    config = dataclasses.replace(
+        config,
+        embedding_size=config.stem_width,
+        hidden_sizes=config.stage_widths,
+        width_factor=1,
+        id2label=labels,
+        label2id=None,
+    )
+    folder.mkdir(parents=True)
+    config.save_pretrained(folder)
+    half = [0.5, 0.5, 0.5]
+    size = {"height": image_size, "width": image_size}
+    BitImageProcessor(size=size, do_center_crop=False, resample=2, image_mean=half, image_std=half).save_pretrained(
+        folder
+    )
+
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    shapes = {}
+    for weight in weights_of(config):
+        name = TRANSFORMERS.tensor_name(weight.layer, weight.variable)
+        shapes[name] = TRANSFORMERS.file_shape(name, weight.shape)
+        start, end = end, end + 4 * math.prod(shapes[name])
+        header[name] = {"dtype": "F32", "shape": shapes[name], "data_offsets": [start, end]}
+    if (free := shutil.disk_usage(folder).free) < end + 2**28:
+        raise OSError(
+            f"{folder} has room for {free / 1e9:.1f} GB, and {end / 1e9:.1f} are needed. Set TMPDIR elsewhere."
+        )
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    generator = np.random.default_rng(0)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for name, shape in shapes.items():
+            # Norms near 1 and 0, kernels of any size: they are standardised.
+            spread, centre = (0.1, 1.0 if name.endswith("weight") else 0.0) if len(shape) == 1 else (0.05, 0.0)
+            values = generator.standard_normal(shape, dtype=np.float32)
+            values *= np.float32(spread)
+            values += np.float32(centre)
+            file.write(values.data)
+    return folder
+
+
+def write_picture(path: Path) -> Path:
+    """A JPEG of 500x375 px with soft shapes, for whoever names no photograph."""
+    from PIL import Image
+
+    y, x = np.mgrid[0:375, 0:500][..., None] / 40.0
+    waves = np.sin(x * [1.0, 0.7, 1.3]) * np.cos(y * [0.8, 1.1, 0.6])
+    Image.fromarray((127.5 + 100 * waves).astype(np.uint8)).save(path, quality=90)
+    return path

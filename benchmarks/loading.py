@@ -1,0 +1,230 @@
+"""What it takes to load a BiT, beside transformers on the same checkpoint, made here of random weights.
+
+Every measurement has a process of its own. Files come from the page cache: they have just been written.
+
+imports       `import tensorflow, keras` for keras_bit, `import torch, transformers` for transformers
+load          from a directory to a model, after the imports. transformers maps its file into memory and reads a weight
+              when it is used, so the time until every weight was read once is given too
+peak          the most memory that the process ever had (VmHWM of /proc/self/status), imports included, pages of mapped
+              files included, after every weight was read once
+first label   from the start of the process to the name of what is on one picture: `keras-bit classify` for keras_bit,
+              AutoImageProcessor and BitForImageClassification for transformers
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.processes import rounds_of, since_start
+from benchmarks.report import Report, Row
+
+LOAD_LIMIT = 0.4  # of the time of `import tensorflow, keras` in the same process, for R50
+PEAK_LIMIT = 1.25  # of the file, for R152x4
+PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "safetensors", "torch", "transformers")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=_count, default=5, metavar="N", help="rounds of R50 (default: 5)")
+    parser.add_argument(
+        "--large-rounds",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="rounds of R152x4, which takes 3.75 GB in TMPDIR and 5 GB of memory; 0 leaves it out (default: 1)",
+    )
+    parser.add_argument("--photo", type=Path, metavar="FILE", help="picture to name (default: one that is drawn)")
+
+
+def run(options: argparse.Namespace) -> Report:
+    from keras_bit.config import ARCHITECTURES
+
+    configs = {architecture.title: architecture.config for architecture in ARCHITECTURES}
+    return measure(
+        configs["BiT50"],
+        configs["BiT152x4"],
+        rounds=options.rounds,
+        large_rounds=options.large_rounds,
+        photo=options.photo,
+    )
+
+
+def measure(
+    small: Any, large: Any, *, rounds: int, large_rounds: int, photo: Path | None = None, image_size: int = 448
+) -> Report:
+    """Measures the loading of two networks; the limits are for R50 and R152x4.
+
+    Args:
+        small: `BitConfig` of the network whose times are measured.
+        large: `BitConfig` of the network whose memory is measured.
+        rounds: how often each process for `small` is run.
+        large_rounds: the same for `large`; 0 leaves it out.
+        photo: the picture of the first label.
+        image_size: of the processor, in px.
+    """
+    from benchmarks import checkpoints
+
+    if rounds < 1:
+        raise ValueError(f"`rounds` must be at least 1, got {rounds}.")
+    if photo is not None and not photo.is_file():
+        raise FileNotFoundError(f"`photo` {photo} is no file.")
+    peers = ["keras_bit"]
+    if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
+        peers.append("transformers")
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+        folder = checkpoints.write(Path(scratch, "small"), small, image_size)
+        picture = photo or checkpoints.write_picture(Path(scratch, "picture.jpg"))
+        cases = {f"load small, {peer}": _case("load", peer, folder) for peer in peers}
+        cases |= {f"first label, {peer}": _case("label", peer, folder, picture.resolve()) for peer in peers}
+        found = rounds_of(cases, rounds)
+        if large_rounds:
+            folder = checkpoints.write(Path(scratch, "large"), large, image_size)
+            found |= rounds_of({f"load large, {peer}": _case("load", peer, folder) for peer in peers}, large_rounds)
+    notes = [] if len(peers) == 2 else ["torch and transformers are not installed: pip install -e '.[reference]'"]
+    return Report("Loading", "transformers", rows(found), found, PACKAGES, notes)
+
+
+def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
+    """The medians of what the processes measured."""
+
+    def median(case: str, peer: str, value: Callable[[Mapping[str, Any]], float]) -> float | None:
+        measured = found.get(f"{case}, {peer}")
+        return None if not measured else statistics.median(map(value, measured))
+
+    def row(name: str, unit: str, case: str, value: Callable[[Mapping[str, Any]], float], **limit: float) -> Row:
+        return Row(name, unit, median(case, "keras_bit", value), median(case, "transformers", value), **limit)
+
+    shown = [
+        row("R50: imports", "s", "load small", lambda one: one["imports"]),
+        Row("R50: import keras_bit after them", "s", median("load small", "keras_bit", lambda one: one["own_import"])),
+        row("R50: build and load", "s", "load small", lambda one: one["load"]),
+        row("R50: until every weight was read", "s", "load small", lambda one: one["load"] + one["touch"]),
+        row("R50: load / imports", "", "load small", lambda one: one["load"] / one["imports"], limit=LOAD_LIMIT),
+        row("R50: process start to first label", "s", "first label", lambda one: one["label"]),
+        row("R50: of these, imports", "s", "first label", lambda one: one["imports"]),
+    ]
+    if "load large, keras_bit" in found:
+        shown += [
+            row("R152x4: build and load", "s", "load large", lambda one: one["load"]),
+            row("R152x4: until every weight was read", "s", "load large", lambda one: one["load"] + one["touch"]),
+            row("R152x4: memory after the imports", "GB", "load large", lambda one: one["before"] / 1e9),
+            row("R152x4: peak memory", "GB", "load large", lambda one: one["peak"] / 1e9),
+            row("R152x4: peak / file", "", "load large", lambda one: one["peak"] / one["file"], limit=PEAK_LIMIT),
+        ]
+    return shown
+
+
+# In a process of its own: `python -m benchmarks.loading MEASUREMENT PEER FOLDER [PICTURE]`.
+
+
+def _case(measurement: str, peer: str, *paths: Path) -> list[str]:
+    return ["benchmarks.loading", measurement, peer, *map(str, paths)]
+
+
+def load_keras_bit(folder: str) -> dict[str, float]:
+    start = time.perf_counter()
+    import keras
+    import tensorflow  # noqa: F401 - what every user of keras_bit waits for
+
+    imported = time.perf_counter()
+    import keras_bit
+
+    ready, before = time.perf_counter(), peak_memory()
+    model = keras_bit.from_pretrained(folder)
+    loaded = time.perf_counter()
+    for variable in model.weights:
+        float(keras.ops.sum(variable))
+    touched = time.perf_counter()
+    return {
+        "imports": imported - start,
+        "own_import": ready - imported,
+        "load": loaded - ready,
+        "touch": touched - loaded,
+        "before": before,
+    }
+
+
+def load_transformers(folder: str) -> dict[str, float]:
+    start = time.perf_counter()
+    import torch  # noqa: F401
+    from transformers import BitForImageClassification
+
+    ready, before = time.perf_counter(), peak_memory()
+    model = BitForImageClassification.from_pretrained(folder)
+    loaded = time.perf_counter()
+    for parameter in model.parameters():
+        float(parameter.sum())
+    touched = time.perf_counter()
+    return {"imports": ready - start, "load": loaded - ready, "touch": touched - loaded, "before": before}
+
+
+def label_keras_bit(folder: str, picture: str) -> dict[str, float]:
+    start = time.perf_counter()
+    import keras  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    imports = time.perf_counter() - start
+    from keras_bit import cli
+
+    if status := cli.main(["classify", picture, "--weights", folder, "--top", "1"]):
+        raise SystemExit(status)
+    return {"imports": imports, "label": since_start()}
+
+
+def label_transformers(folder: str, picture: str) -> dict[str, float]:
+    start = time.perf_counter()
+    import torch
+    from PIL import Image
+    from transformers import AutoImageProcessor, BitForImageClassification
+
+    imports = time.perf_counter() - start
+    model = BitForImageClassification.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    with torch.inference_mode():
+        logits = model(**processor(Image.open(picture), return_tensors="pt")).logits
+    print(model.config.id2label[int(logits.argmax())])
+    return {"imports": imports, "label": since_start()}
+
+
+MEASUREMENTS = {
+    ("load", "keras_bit"): load_keras_bit,
+    ("load", "transformers"): load_transformers,
+    ("label", "keras_bit"): label_keras_bit,
+    ("label", "transformers"): label_transformers,
+}
+
+
+def peak_memory() -> int:
+    """The most bytes that this process ever had in memory, mapped files included.
+
+    Raises:
+        OSError: this is no Linux.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmHWM: the peak memory of a process is read on Linux only.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    measurement, peer, folder, *rest = arguments
+    measured = MEASUREMENTS[measurement, peer](folder, *rest)
+    measured["peak"] = peak_memory()
+    measured["file"] = Path(folder, "model.safetensors").stat().st_size
+    print(json.dumps(measured))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,58 @@
+"""Measurements, each in a process of its own, taken in turn."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+START = "BENCHMARKS_PROCESS_START"  # environment variable: seconds on the monotonic clock
+
+
+def rounds_of(cases: Mapping[str, Sequence[str]], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Runs every case `rounds` times, one after the other and each case once before any comes again.
+
+    What else the machine does then falls on all cases alike, and no case finds what another left in its process.
+
+    Args:
+        cases: name to the arguments of `python -m`.
+        rounds: how often.
+
+    Returns:
+        Name to what each of its processes printed on its last line, a JSON object.
+
+    Raises:
+        RuntimeError: a process failed; with the end of what it wrote on standard error.
+    """
+    from tqdm import tqdm
+
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
+    turns = [name for _ in range(rounds) for name in cases]
+    with tqdm(turns, unit="process", file=sys.stderr) as bar:
+        for name in bar:
+            bar.set_description(name)
+            found[name].append(_run(name, cases[name]))
+    return found
+
+
+def since_start() -> float:
+    """Seconds since this process was started by `rounds_of`; the monotonic clock is the same for all processes."""
+    return time.monotonic() - float(os.environ[START])
+
+
+def _run(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "HF_HUB_OFFLINE": "1"}  # nothing here is to ask a Hub
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env={**os.environ, **quiet, "PYTHONPATH": str(ROOT), START: repr(time.monotonic())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} ended with status {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
