@@ -206,7 +206,7 @@ def test_loading_measures_every_case_once_a_round_and_reports_its_rows():
         assert {"imports", "peak", "file"} <= set(measured[0])
         assert ("label" in measured[0]) == case.startswith("first label")
     assert [row.limit for row in found.rows if row.limit] == [loading.LOAD_LIMIT, loading.PEAK_LIMIT]
-    assert len(found.rows) == 12
+    assert len(found.rows) == 13
     assert all(row.ours > 0 for row in found.rows)
     if len(peers) == 2:
         assert [row.name for row in found.rows if row.theirs is None] == ["R50: import keras_bit after them"]
