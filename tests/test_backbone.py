@@ -197,8 +197,9 @@ def test_the_stages_are_listed_and_any_output_inside_is_taken_by_its_layers_name
     model, path = whole
     assert model.config.stage_names == STAGES
     maps = BiTBackbone(path, out_features=STAGES)(pixel_values())
+    last = "add" if model.config.layer_type == "preactivation" else "out"  # there the activation follows the sum
     for stage, depth in enumerate(model.config.depths, start=1):
-        inside = keras.Model(model.input, model.get_layer(f"stage{stage}_block{depth - 1}_add").output)
+        inside = keras.Model(model.input, model.get_layer(f"stage{stage}_block{depth - 1}_{last}").output)
         np.testing.assert_array_equal(inside(pixel_values()), maps[f"stage{stage}"])
     first = keras.Model(model.input, model.get_layer("stage1_block0_conv1").output)
     assert first(pixel_values()).shape[-1] == model.config.stage_widths[0] // 4
