@@ -8,10 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import checkpoints, loading, processes, report
+from benchmarks import checkpoints, loading, preprocessing, processes, report
 from conftest import ROOT
 from keras_bit import BitConfig, BitImageProcessor, from_pretrained
 from keras_bit.labels import imagenet_labels
@@ -90,6 +91,8 @@ REPORT = report.Report(
     rows=[
         report.Row("fast enough", "s", 1.0, 4.0, limit=1.0),
         report.Row("too slow", "s", 3.0, 2.0, limit=2.5),
+        report.Row("quick enough", "/s", 300.0, 100.0, limit=150.0, more_is_better=True),
+        report.Row("too few", "/s", 140.0, 100.0, limit=150.0, more_is_better=True),
         report.Row("without a target", "GB", 0.5, 0.25),
         report.Row("without a peer", "", 7.0),
     ],
@@ -104,6 +107,8 @@ def test_a_table_shows_medians_ratios_and_which_targets_are_missed():
         "median of the rounds|keras_bit|transformers|ratio|target",
         "fast enough|1.00 s|4.00 s|0.25|at most 1: met",
         "too slow|3.00 s|2.00 s|1.50|at most 2.5: MISSED",
+        "quick enough|300.00 /s|100.00 /s|3.00|at least 150: met",
+        "too few|140.00 /s|100.00 /s|1.40|at least 150: MISSED",
         "without a target|0.50 GB|0.25 GB|2.00|",
         "without a peer|7.00|-||",
     ):
@@ -119,6 +124,7 @@ def test_the_json_has_rows_measurements_versions_and_the_machine():
         "ours": 3.0,
         "theirs": 2.0,
         "limit": 2.5,
+        "more_is_better": False,
         "met": False,
     }
     assert found["measurements"] == {"case": [{"load": 1.0}, {"load": 2.0}]}
@@ -222,3 +228,53 @@ def test_without_the_large_network_and_without_peers_their_cells_stay_out():
     assert found["R50: process start to first label"].ours == 9
     assert all(row.theirs is None for row in rows)
     assert not any("R152x4" in row.name for row in rows)
+
+
+# Preprocessing
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory):
+    """Two small JPEG files and a PNG, which becomes one."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name, size in {"a.jpg": (40, 60, 3), "b.jpg": (70, 50, 3), "c.png": (64, 64, 3)}.items():
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(folder / name)
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_preprocessing_measures_every_case_that_it_can_at_every_size(drawings):
+    cases = [preprocessing.OURS, preprocessing.DECODER, "keras"]
+    found = preprocessing.measure(drawings, [32, 48], rounds=1, files=20, seconds=0.05, cases=cases)
+    assert sorted(found.measurements) == sorted(f"{size} px, {case}" for size in (32, 48) for case in cases)
+    assert all(one[0]["pictures_per_second"] > 0 for one in found.measurements.values())
+    # Ours has the values of transformers' Pillow processor; Keras resizes otherwise; a decoder resizes nothing.
+    assert found.measurements[f"32 px, {preprocessing.OURS}"][0]["difference"] == 0
+    assert found.measurements["32 px, keras"][0]["difference"] > 1
+    assert found.measurements[f"48 px, {preprocessing.DECODER}"][0]["difference"] is None
+    assert [row.name for row in found.rows][:2] == ["32 px, beside TensorFlow's decoder", "32 px, beside keras"]
+    assert [row.limit is None for row in found.rows] == [True, False] * 2
+    assert "32 px, largest difference" in found.notes[0]
+
+
+def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
+    speeds = {preprocessing.OURS: 400, preprocessing.DECODER: 1000, preprocessing.EXACT: 200, "timm": 300, "keras": 350}
+    found = {f"224 px, {name}": [{"pictures_per_second": speed}] for name, speed in speeds.items()}
+    rows = {row.name: row for row in preprocessing._rows(found, 224, list(speeds))}
+    assert rows["224 px, beside transformers, Pillow"].limit == pytest.approx(300)
+    assert rows["224 px, beside keras"].limit == pytest.approx(420)
+    assert rows["224 px, beside timm"].limit is rows["224 px, beside TensorFlow's decoder"].limit is None
+    assert (rows["224 px, beside transformers, Pillow"].met, rows["224 px, beside keras"].met) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rounds": 0}, "`rounds` must be at least 1, got 0."),
+        ({"rounds": 1, "peer_python": "/no/such/python"}, "`--peer-python` '/no/such/python' is no Python interpreter"),
+    ],
+)
+def test_what_preprocessing_cannot_measure_is_refused(drawings, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        preprocessing.measure(drawings, [32], **arguments)
