@@ -108,6 +108,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
         row("R50: load / imports", "", "load small", lambda one: one["load"] / one["imports"], limit=LOAD_LIMIT),
         row("R50: process start to first label", "s", "first label", lambda one: one["label"]),
         row("R50: of these, imports", "s", "first label", lambda one: one["imports"]),
+        row("R50: after the imports", "s", "first label", lambda one: one["label"] - one["imports"]),
     ]
     if "load large, keras_bit" in found:
         shown += [

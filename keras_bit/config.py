@@ -32,7 +32,8 @@ class BitConfig:
     Args:
         num_channels: channels of the input pictures.
         embedding_size: width of the stem, before `width_factor`.
-        hidden_sizes: output width of each stage, before `width_factor`; a block's inner width is a quarter of it.
+        hidden_sizes: output width of each stage, before `width_factor`; a block's inner width is a quarter of it. More
+            of them than stages are left unused, as in the stems of hybrid ViT and DPT.
         depths: number of blocks of each stage.
         layer_type: `"preactivation"` (BiT's own) or `"bottleneck"` (the stem of hybrid ViT and DPT).
         hidden_act: `"relu"`, `"gelu"` (exact), `"gelu_new"` (tanh form) or `"selu"`.
@@ -96,7 +97,7 @@ class BitConfig:
 
     @property
     def stage_widths(self) -> tuple[int, ...]:
-        return tuple(make_divisible(size * self.width_factor) for size in self.hidden_sizes)
+        return tuple(make_divisible(size * self.width_factor) for size in self.hidden_sizes[: len(self.depths)])
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -249,9 +250,9 @@ class BitConfig:
                 raise ValueError(f"`{name}` must name at least one stage, got {getattr(self, name)}.")
             for value in getattr(self, name):
                 _check_positive(name, value)
-        if len(self.hidden_sizes) != len(self.depths):
+        if len(self.hidden_sizes) < len(self.depths):
             raise ValueError(
-                "`hidden_sizes` and `depths` must have one entry per stage each, got "
+                "`hidden_sizes` must have an entry for each of the stages that `depths` has, got "
                 f"hidden_sizes={self.hidden_sizes} and depths={self.depths}."
             )
         _check_choice("layer_type", self.layer_type, LAYER_TYPES)

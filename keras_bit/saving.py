@@ -225,6 +225,8 @@ def _content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
         raise ValueError(f"`model` has weights that cannot be saved: {_some(damaged, '; ')}. Nothing was written.")
 
     values = config.to_dict()
+    # transformers gives the head the last of them, which a configuration with more of them than stages does not mean.
+    values["hidden_sizes"] = values["hidden_sizes"][: len(config.depths)]
     if not head:
         values["architectures"] = ["BitModel"]
     dtypes = {tensor.dtype.name for tensor in tensors.values()}

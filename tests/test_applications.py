@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import re
 import struct
 import warnings
 
@@ -396,8 +397,8 @@ CONFIGS = {
     "not JSON": ("{", "config.json is not JSON: "),
     "a list": ("[]", "config.json must hold a JSON object"),
     "a wrong value": (
-        json.dumps(CONFIG | {"depths": [2]}),
-        "does not describe a BiT: `hidden_sizes` and `depths` must",
+        json.dumps(CONFIG | {"depths": [2, 1, 1]}),
+        "does not describe a BiT: `hidden_sizes` must have an entry for each",
     ),
 }
 
@@ -900,6 +901,16 @@ def test_pictures_of_other_channels_adapt_the_first_kernel_with_one_warning(chec
             found = next(v for v in model.get_layer(layer).weights if v.name == variable)
             assert found.shape == in_keras(others[name]).shape
             np.testing.assert_array_equal(found, in_keras(others[name]))
+
+
+def test_other_channels_and_another_number_of_classes_warn_once_each(checkpoint):
+    with pytest.warns(UserWarning, match="gives the model a new head|its first kernel was adapted") as caught:
+        model = from_pretrained(checkpoint, input_shape=(None, None, 1), classes=3)
+    assert [re.search("first kernel|new head", str(warning.message))[0] for warning in caught] == [
+        "first kernel",
+        "new head",
+    ]
+    assert (model.config.num_channels, model.config.num_labels) == (1, 3)
 
 
 def test_a_config_of_a_far_larger_network_is_refused_before_it_is_built(tmp_path, monkeypatch):

@@ -193,6 +193,18 @@ def test_every_choice_of_maps_is_that_of_the_whole_network(whole, names):
     assert sorted(layer.name for layer in backbone.layers) == sorted(needed)
 
 
+def test_the_stages_are_listed_and_any_output_inside_is_taken_by_its_layers_name(whole):
+    model, path = whole
+    assert model.config.stage_names == STAGES
+    maps = BiTBackbone(path, out_features=STAGES)(pixel_values())
+    last = "add" if model.config.layer_type == "preactivation" else "out"  # there the activation follows the sum
+    for stage, depth in enumerate(model.config.depths, start=1):
+        inside = keras.Model(model.input, model.get_layer(f"stage{stage}_block{depth - 1}_{last}").output)
+        np.testing.assert_array_equal(inside(pixel_values()), maps[f"stage{stage}"])
+    first = keras.Model(model.input, model.get_layer("stage1_block0_conv1").output)
+    assert first(pixel_values()).shape[-1] == model.config.stage_widths[0] // 4
+
+
 @pytest.mark.parametrize("size", [(32, 32), (45, 61), (64, 96), (33, 200)])
 def test_one_model_takes_pictures_of_any_size(whole, size):
     model, path = whole
@@ -630,6 +642,30 @@ def test_what_a_saved_backbone_returns_is_what_ours_returns_without_being_told(t
     assert list(ours.config.out_features) == theirs.out_features
     batch = live_batches()[1]
     show_and_check([arrays(ours(batch, training=False))], [live_maps(theirs, batch)], str(choice))
+
+
+# As transformers' DPTConfig has it, and the config.json of google/vit-hybrid-base-bit-384 and Intel/dpt-hybrid-midas:
+# three stages, and `hidden_sizes` left at its default of four.
+HYBRID = {
+    "layer_type": "bottleneck",
+    "global_padding": "same",
+    "embedding_dynamic_padding": True,
+    "depths": [3, 4, 9],
+}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "out_features", [["stage3"], ["stage1", "stage2", "stage3"]], ids=["of hybrid ViT", "of hybrid DPT"]
+)
+def test_the_stem_of_a_hybrid_at_full_size_is_that_of_transformers(tmp_path, out_features):
+    theirs = live_model("BitBackbone", HYBRID | {"out_features": out_features}, tmp_path)
+    ours = BiTBackbone(tmp_path)
+    assert ours.config.stage_widths == (256, 512, 1024)
+    found = [arrays(ours(batch, training=False)) for batch in live_batches()]
+    expected = [live_maps(theirs, batch) for batch in live_batches()]
+    assert [list(maps) for maps in found] == [out_features] * 2
+    show_and_check(found, expected, " ".join(out_features))
 
 
 @pytest.mark.live

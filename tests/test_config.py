@@ -41,6 +41,13 @@ CONFIGS = {
         "num_channels": 1,
         "width_factor": 2,
     },
+    "the stem of a hybrid ViT, with a width to spare": {
+        "layer_type": "bottleneck",
+        "global_padding": "same",
+        "embedding_dynamic_padding": True,
+        "hidden_sizes": (32, 64, 96),
+        "out_features": ("stage2",),
+    },
     "labels of its own": {"id2label": {0: "cat", 1: "dög", 2: "snake"}},
     "labels and their inverse": {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}},
     "two classes of one name": {"id2label": {0: "crane", 1: "maillot", 2: "crane"}},
@@ -158,8 +165,8 @@ REFUSED = {
         ({"hidden_sizes": 32}, "`hidden_sizes` must be a list or a tuple, got 32."),
         ({"hidden_sizes": (32, -64)}, "`hidden_sizes` must be a positive whole number, got -64."),
         (
-            {"hidden_sizes": (32, 64, 96)},
-            "`hidden_sizes` and `depths` must have one entry per stage each, got hidden_sizes=(32, 64, 96) and "
+            {"hidden_sizes": (32,)},
+            "`hidden_sizes` must have an entry for each of the stages that `depths` has, got hidden_sizes=(32,) and "
             "depths=(1, 2).",
         ),
     ],

@@ -54,6 +54,18 @@ CONVERT = {
     "reference": {"torch", "transformers"},
     "run_saved_model": set(),
 }
+# Module to the modules of benchmarks that it may import, and to the peers that it may import, in functions alone.
+# `__main__` imports the parts through their rows in `__main__.PARTS`.
+BENCHMARKS = {
+    "__init__": (set(), set()),
+    "__main__": ({"report"}, set()),
+    "checkpoints": (set(), set()),
+    "loading": ({"checkpoints", "processes", "report"}, {"torch", "transformers"}),
+    "preprocessing": ({"processes", "report"}, {"torch", "torchvision", "transformers", "timm"}),
+    "processes": (set(), set()),
+    "report": (set(), set()),
+}
+PEERS = {"torch", "torchvision", "transformers", "timm", "onnxruntime", "openvino"}
 FRAMEWORKS = {"tensorflow", "torch", "jax"}
 # These are TensorFlow from the first line to the last, and are imported by functions only.
 TENSORFLOW = {
@@ -116,7 +128,9 @@ def every_source():
     return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
 
 
-@pytest.mark.parametrize(("package", "table"), [("keras_bit", KERAS_BIT), ("convert", CONVERT)])
+@pytest.mark.parametrize(
+    ("package", "table"), [("keras_bit", KERAS_BIT), ("convert", CONVERT), ("benchmarks", BENCHMARKS)]
+)
 def test_every_module_has_a_row_and_no_row_is_without_its_module(package, table):
     assert sorted(modules(package)) == sorted(table), "a new module: add it, and what it may import, to the table"
 
@@ -162,9 +176,18 @@ def test_only_the_reference_imports_torch_and_transformers(name, path):
     assert packages(path, whole=False) & {"torch", "transformers"} == set()  # convert starts without them
 
 
+@pytest.mark.parametrize(("name", "path"), table_of("benchmarks"))
+def test_a_benchmark_imports_its_own_peers_inside_functions_alone(name, path):
+    modules_allowed, peers_allowed = BENCHMARKS[name]
+    assert edges(path, "benchmarks") - modules_allowed == set()
+    assert packages(path) & PEERS == peers_allowed
+    assert packages(path, whole=False) & (PEERS | FRAMEWORKS) == set()
+    assert {part for part in imported(path) if part.startswith("convert")} <= {"convert.photographs"}
+
+
 @pytest.mark.parametrize("path", every_source())
-def test_nothing_imports_timm(path):
-    assert "timm" not in packages(path)
+def test_only_a_benchmark_imports_timm(path):
+    assert "timm" not in packages(path) or path.parent.name == "benchmarks"
 
 
 def test_all_is_what_the_package_imports_for_its_users():

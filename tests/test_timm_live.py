@@ -66,3 +66,18 @@ def test_timms_networks_and_files_give_timms_numbers(written, case, layout):
     assert max(off) <= 1e-4  # float32 through 22 convolutions; measured some 1e-5
     maps = BiTBackbone(folder / layout, config=config, out_features=["stage4"])(pictures)
     assert maps["stage4"].shape == features.shape
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("channels", [1, 5])
+@pytest.mark.parametrize("layout", ["model.safetensors", "BiT.npz"])
+def test_a_first_kernel_for_other_channels_is_the_one_that_timm_makes(written, channels, layout):
+    folder = written / "stride 32"
+    pictures = np.load(folder / "pictures.npy")[..., np.arange(channels) % 3]
+    with np.load(folder / "outputs.npz") as file:
+        expected = file[f"logits of {channels} channels"]
+    with pytest.warns(UserWarning, match=f"its first kernel was adapted to {channels}"):
+        model = from_pretrained(
+            folder / layout, config=config_of({}), input_shape=(None, None, channels), classifier_activation=None
+        )
+    assert relative(model(pictures), expected) <= 1e-4  # as above

@@ -77,8 +77,16 @@ def main() -> None:
         again.load_pretrained(str(folder / "BiT.npz"))
         with torch.no_grad():
             assert torch.equal(again(pictures), logits), "timm reads the .npz as another network"
+        adapted = {}
+        if not arguments:
+            for channels in (1, 5):
+                other = build(in_chans=channels).eval()
+                other.load_pretrained(str(folder / "BiT.npz"))  # whose first kernel is for 3 channels
+                with torch.no_grad():
+                    adapted[f"logits of {channels} channels"] = other(pictures[:, np.arange(channels) % 3]).numpy()
         np.save(folder / "pictures.npy", pictures.permute(0, 2, 3, 1).numpy())
-        np.savez(folder / "outputs.npz", logits=logits.numpy(), features=features.permute(0, 2, 3, 1).numpy())
+        features = features.permute(0, 2, 3, 1).numpy()
+        np.savez(folder / "outputs.npz", logits=logits.numpy(), features=features, **adapted)
     print(json.dumps(list(CASES)))
 
 

@@ -1,0 +1,280 @@
+"""benchmarks/: the command's table and JSON on networks of the smallest size. No test asserts a time."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from benchmarks import __main__ as command
+from benchmarks import checkpoints, loading, preprocessing, processes, report
+from conftest import ROOT
+from keras_bit import BitConfig, BitImageProcessor, from_pretrained
+from keras_bit.labels import imagenet_labels
+
+TINY = BitConfig(embedding_size=16, hidden_sizes=(32, 64), depths=(2, 1), num_groups=4)
+
+
+def shown(found):
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report.table(found))
+    return console.export_text()
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_is_written_tensor_by_tensor_and_read_back(tmp_path):
+    folder = checkpoints.write(tmp_path / "bit", BitConfig(width_factor=2, **sizes_of(TINY)), image_size=64)
+    model = from_pretrained(folder)
+    assert (model.config.width_factor, model.config.stage_widths) == (1, (64, 128))  # for transformers' sake
+    assert model.config.id2label[0] == imagenet_labels()[0][1]
+    assert BitImageProcessor.from_pretrained(folder)(np.zeros((9, 9, 3), "uint8")).shape == (1, 64, 64, 3)
+    kernels = [layer.get_weights()[0] for layer in model.layers if "conv" in layer.name and layer.weights]
+    assert all(kernel.std() == pytest.approx(0.05, rel=0.2) for kernel in kernels)
+    assert not np.array_equal(kernels[2].ravel()[:10], kernels[3].ravel()[:10])
+
+
+def sizes_of(config):
+    return {name: getattr(config, name) for name in ("embedding_size", "hidden_sizes", "depths", "num_groups")}
+
+
+def test_a_disk_without_room_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**8}))
+    with pytest.raises(OSError, match=r"has room for 0\.1 GB, and \d\.\d are needed\. Set TMPDIR elsewhere\."):
+        checkpoints.write(tmp_path / "bit", TINY, image_size=64)
+
+
+# Processes
+
+
+def test_cases_are_run_in_turn_and_give_their_last_line(tmp_path, monkeypatch):
+    (tmp_path / "case.py").write_text(
+        "import json, sys\nopen('log', 'a').write(sys.argv[1])\nprint('noise')\nprint(json.dumps({'x': sys.argv[1]}))"
+    )
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = processes.rounds_of({"a": ["case", "1"], "b": ["case", "2"]}, rounds=3)
+    assert found == {"a": [{"x": "1"}] * 3, "b": [{"x": "2"}] * 3}
+    assert (tmp_path / "log").read_text() == "121212"
+
+
+def test_a_process_that_fails_is_told_with_its_words(tmp_path, monkeypatch):
+    (tmp_path / "case.py").write_text("raise SystemExit('no memory left')")
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="load small ended with status 1: no memory left"):
+        processes.rounds_of({"load small": ["case"]}, rounds=1)
+
+
+def test_the_clock_of_the_start_runs_through_all_processes(tmp_path, monkeypatch):
+    (tmp_path / "case.py").write_text(
+        f"import json, sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom benchmarks.processes import since_start\n"
+        "print(json.dumps({'since': since_start()}))"
+    )
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert 0 < processes.rounds_of({"a": ["case"]}, rounds=1)["a"][0]["since"] < 600  # seconds, of the same clock
+
+
+# Reports
+
+
+REPORT = report.Report(
+    title="Loading",
+    peer="transformers",
+    rows=[
+        report.Row("fast enough", "s", 1.0, 4.0, limit=1.0),
+        report.Row("too slow", "s", 3.0, 2.0, limit=2.5),
+        report.Row("quick enough", "/s", 300.0, 100.0, limit=150.0, more_is_better=True),
+        report.Row("too few", "/s", 140.0, 100.0, limit=150.0, more_is_better=True),
+        report.Row("without a target", "GB", 0.5, 0.25),
+        report.Row("without a peer", "", 7.0),
+    ],
+    measurements={"case": [{"load": 1.0}, {"load": 2.0}]},
+    packages=["numpy", "no-such-package"],
+)
+
+
+def test_a_table_shows_medians_ratios_and_which_targets_are_missed():
+    lines = [re.sub(r"\s*[│┃]\s*", "|", line).strip("|") for line in shown(REPORT).splitlines()]
+    for expected in (
+        "median of the rounds|keras_bit|transformers|ratio|target",
+        "fast enough|1.00 s|4.00 s|0.25|at most 1: met",
+        "too slow|3.00 s|2.00 s|1.50|at most 2.5: MISSED",
+        "quick enough|300.00 /s|100.00 /s|3.00|at least 150: met",
+        "too few|140.00 /s|100.00 /s|1.40|at least 150: MISSED",
+        "without a target|0.50 GB|0.25 GB|2.00|",
+        "without a peer|7.00|-||",
+    ):
+        assert expected.strip("|") in lines
+
+
+def test_the_json_has_rows_measurements_versions_and_the_machine():
+    found = json.loads(json.dumps(report.to_dict(REPORT)))
+    assert list(found) == ["title", "peer", "versions", "machine", "rows", "measurements"]
+    assert found["rows"][1] == {
+        "name": "too slow",
+        "unit": "s",
+        "ours": 3.0,
+        "theirs": 2.0,
+        "limit": 2.5,
+        "more_is_better": False,
+        "met": False,
+    }
+    assert found["measurements"] == {"case": [{"load": 1.0}, {"load": 2.0}]}
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["versions"]["no-such-package"] is None
+    assert found["machine"]["cores"] >= 1
+
+
+# The command
+
+
+@pytest.fixture
+def part(monkeypatch):
+    """The command's only part gives `part.report`, or raises it, instead of measuring."""
+
+    class Fake:
+        report = REPORT
+
+    def run(options):
+        if isinstance(Fake.report, Exception):
+            raise Fake.report
+        return Fake.report
+
+    monkeypatch.setattr(loading, "run", run)
+    return Fake
+
+
+def test_a_missed_target_and_an_error_are_exit_code_1_and_usage_is_2(part, tmp_path, capsys):
+    assert command.main(["loading"]) == 1
+    part.report = report.Report("Loading", "transformers", REPORT.rows[:1], {}, [], ["one note"])
+    assert command.main(["loading", "--out", str(tmp_path / "a.json")]) == 0
+    assert "one note" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a.json").read_text())["title"] == "Loading"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    part.report = RuntimeError("load small ended with status 1")
+    assert command.main(["loading"]) == 1
+    assert capsys.readouterr().err == "benchmarks loading: load small ended with status 1\n"
+    for wrong in ([], ["flying"], ["loading", "--rounds", "-1"]):
+        with pytest.raises(SystemExit) as stopped:
+            command.main(wrong)
+        assert stopped.value.code == 2
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(part, tmp_path, capsys):
+    part.report = AssertionError("was measured")
+    assert command.main(["loading", "--out", str(tmp_path / "absent" / "a.json")]) == 1
+    assert re.search(r"`--out` .*a\.json is in no directory\. Make .*absent first\.", capsys.readouterr().err)
+
+
+def test_the_help_names_every_part_and_every_measurement():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "loading", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for word in ("--rounds", "--large-rounds", "--photo", "--out", "VmHWM", "first label", "page cache"):
+        assert word in done.stdout
+    for part in command.PARTS:
+        assert part.help
+        assert (ROOT / "benchmarks" / f"{part.name}.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rounds": 0}, "`rounds` must be at least 1, got 0."),
+        ({"rounds": 1, "photo": ROOT / "absent.jpg"}, "`photo` .*absent.jpg is no file."),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        loading.measure(TINY, TINY, large_rounds=0, **arguments)
+
+
+# Loading
+
+
+@pytest.mark.slow
+def test_loading_measures_every_case_once_a_round_and_reports_its_rows():
+    found = loading.measure(TINY, TINY, rounds=1, large_rounds=1, image_size=64)
+    peers = ["keras_bit"] if found.notes else ["keras_bit", "transformers"]
+    cases = ("load small", "first label", "load large")
+    assert sorted(found.measurements) == sorted(f"{case}, {peer}" for case in cases for peer in peers)
+    for case, measured in found.measurements.items():
+        assert len(measured) == 1
+        assert all(value > 0 for value in measured[0].values())
+        assert {"imports", "peak", "file"} <= set(measured[0])
+        assert ("label" in measured[0]) == case.startswith("first label")
+    assert [row.limit for row in found.rows if row.limit] == [loading.LOAD_LIMIT, loading.PEAK_LIMIT]
+    assert len(found.rows) == 13
+    assert all(row.ours > 0 for row in found.rows)
+    if len(peers) == 2:
+        assert [row.name for row in found.rows if row.theirs is None] == ["R50: import keras_bit after them"]
+    assert "R152x4: peak / file" in shown(found)
+
+
+def test_without_the_large_network_and_without_peers_their_cells_stay_out():
+    one = {"imports": 4.0, "own_import": 0.2, "load": 1.0, "touch": 0.5, "before": 1, "peak": 3, "file": 2, "label": 9}
+    rows = loading.rows({"load small, keras_bit": [one, one, {**one, "load": 3.0}], "first label, keras_bit": [one]})
+    found = {row.name: row for row in rows}
+    assert found["R50: build and load"].ours == 1.0  # the median
+    assert found["R50: load / imports"].ours == 0.25
+    assert found["R50: process start to first label"].ours == 9
+    assert all(row.theirs is None for row in rows)
+    assert not any("R152x4" in row.name for row in rows)
+
+
+# Preprocessing
+
+
+@pytest.fixture(scope="module")
+def drawings(tmp_path_factory):
+    """Two small JPEG files and a PNG, which becomes one."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for name, size in {"a.jpg": (40, 60, 3), "b.jpg": (70, 50, 3), "c.png": (64, 64, 3)}.items():
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(folder / name)
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_preprocessing_measures_every_case_that_it_can_at_every_size(drawings):
+    cases = [preprocessing.OURS, preprocessing.DECODER, "keras"]
+    found = preprocessing.measure(drawings, [32, 48], rounds=1, files=20, seconds=0.05, cases=cases)
+    assert sorted(found.measurements) == sorted(f"{size} px, {case}" for size in (32, 48) for case in cases)
+    assert all(one[0]["pictures_per_second"] > 0 for one in found.measurements.values())
+    # Ours has the values of transformers' Pillow processor; Keras resizes otherwise; a decoder resizes nothing.
+    assert found.measurements[f"32 px, {preprocessing.OURS}"][0]["difference"] == 0
+    assert found.measurements["32 px, keras"][0]["difference"] > 1
+    assert found.measurements[f"48 px, {preprocessing.DECODER}"][0]["difference"] is None
+    assert [row.name for row in found.rows][:2] == ["32 px, beside TensorFlow's decoder", "32 px, beside keras"]
+    assert [row.limit is None for row in found.rows] == [True, False] * 2
+    assert "32 px, largest difference" in found.notes[0]
+
+
+def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
+    speeds = {preprocessing.OURS: 400, preprocessing.DECODER: 1000, preprocessing.EXACT: 200, "timm": 300, "keras": 350}
+    found = {f"224 px, {name}": [{"pictures_per_second": speed}] for name, speed in speeds.items()}
+    rows = {row.name: row for row in preprocessing._rows(found, 224, list(speeds))}
+    assert rows["224 px, beside transformers, Pillow"].limit == pytest.approx(300)
+    assert rows["224 px, beside keras"].limit == pytest.approx(420)
+    assert rows["224 px, beside timm"].limit is rows["224 px, beside TensorFlow's decoder"].limit is None
+    assert (rows["224 px, beside transformers, Pillow"].met, rows["224 px, beside keras"].met) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rounds": 0}, "`rounds` must be at least 1, got 0."),
+        ({"rounds": 1, "peer_python": "/no/such/python"}, "`--peer-python` '/no/such/python' is no Python interpreter"),
+    ],
+)
+def test_what_preprocessing_cannot_measure_is_refused(drawings, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        preprocessing.measure(drawings, [32], **arguments)
