@@ -1,8 +1,8 @@
 """From JPEG files to normalized batches: pictures per second, keras_bit beside every peer that is installed.
 
-Every measurement has a process of its own, all cores and the same files, which come from the page cache. Each case
-goes once over all files unmeasured, then as often as fills some seconds. The task is that of BiT's checkpoints: short
-edge to the size, bilinear, centre crop, [-1, 1].
+Every measurement has a process of its own, all cores and the same files, which come from the page cache. Each case is
+set up once and goes once over all files unmeasured, then as often as fills some seconds. The task is that of BiT's
+checkpoints: short edge to the size, bilinear, centre crop, [-1, 1].
 
 keras_bit                       `image_dataset`, whose values are those of transformers' Pillow processor
 TensorFlow's decoder            the same decoding and nothing else: what no pipeline around it can pass
@@ -178,18 +178,19 @@ def _expected(files: Sequence[Path], size: int) -> np.ndarray:
     return keras_bit.BitImageProcessor(**options)(list(files))
 
 
-# What each case makes of the files: an iterator of batches, channels last or first.
+# Each case is set up once for the files, and gives a function that starts an epoch: batches, channels last or first.
+Epochs = Callable[[], Iterator[Any]]
 
 
-def _ours(files: Sequence[str], size: int) -> Iterator[np.ndarray]:
+def _ours(files: Sequence[str], size: int) -> Epochs:
     import keras_bit
 
     processor = keras_bit.BitImageProcessor(size=size, crop_size=size, resample=2, image_mean=0.5, image_std=0.5)
     dataset = keras_bit.image_dataset((files, [0] * len(files)), processor=processor, batch_size=BATCH)
-    return (batch for batch, _ in dataset.as_numpy_iterator())
+    return lambda: (batch for batch, _ in dataset.as_numpy_iterator())
 
 
-def _decoder(files: Sequence[str], size: int) -> Iterator[np.ndarray]:
+def _decoder(files: Sequence[str], size: int) -> Epochs:
     import tensorflow as tf
 
     def decode(path: Any) -> Any:
@@ -197,10 +198,10 @@ def _decoder(files: Sequence[str], size: int) -> Iterator[np.ndarray]:
         return picture[:1, :1]
 
     dataset = tf.data.Dataset.from_tensor_slices(list(files)).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-    return dataset.batch(BATCH).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    return dataset.batch(BATCH).prefetch(tf.data.AUTOTUNE).as_numpy_iterator
 
 
-def _keras(files: Sequence[str], size: int) -> Iterator[np.ndarray]:
+def _keras(files: Sequence[str], size: int) -> Epochs:
     import keras
     import tensorflow as tf
 
@@ -214,10 +215,10 @@ def _keras(files: Sequence[str], size: int) -> Iterator[np.ndarray]:
         verbose=False,
     )
     scaled = dataset.map(keras.layers.Rescaling(1 / 127.5, -1), num_parallel_calls=tf.data.AUTOTUNE)
-    return scaled.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    return scaled.prefetch(tf.data.AUTOTUNE).as_numpy_iterator
 
 
-def _transformers(files: Sequence[str], size: int, name: str) -> Iterator[np.ndarray]:
+def _transformers(files: Sequence[str], size: int, name: str) -> Epochs:
     import transformers
     from PIL import Image
 
@@ -228,16 +229,20 @@ def _transformers(files: Sequence[str], size: int, name: str) -> Iterator[np.nda
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
-    for start in range(0, len(files), BATCH):
-        pictures = [Image.open(file).convert("RGB") for file in files[start : start + BATCH]]
-        yield processor(pictures, return_tensors="pt")["pixel_values"]
+
+    def epoch() -> Iterator[Any]:
+        for start in range(0, len(files), BATCH):
+            pictures = [Image.open(file).convert("RGB") for file in files[start : start + BATCH]]
+            yield processor(pictures, return_tensors="pt")["pixel_values"]
+
+    return epoch
 
 
-def _transformers_pillow(files: Sequence[str], size: int) -> Iterator[np.ndarray]:
+def _transformers_pillow(files: Sequence[str], size: int) -> Epochs:
     return _transformers(files, size, "BitImageProcessorPil")
 
 
-def _transformers_torchvision(files: Sequence[str], size: int) -> Iterator[np.ndarray]:
+def _transformers_torchvision(files: Sequence[str], size: int) -> Epochs:
     return _transformers(files, size, "BitImageProcessor")
 
 
@@ -266,22 +271,24 @@ def _open_tensor(file: str) -> Any:
     return torchvision.io.decode_jpeg(torchvision.io.read_file(file), mode=torchvision.io.ImageReadMode.RGB)
 
 
-def _loader(files: Sequence[str], read: Callable[[str], Any], transform: Callable[[Any], Any]) -> Iterator[Any]:
+def _loader(files: Sequence[str], read: Callable[[str], Any], transform: Callable[[Any], Any]) -> Epochs:
     import torch
 
     torch.set_num_threads(1)  # of each worker: they inherit it
     data = _Files(files, read, transform)
-    return iter(torch.utils.data.DataLoader(data, batch_size=BATCH, num_workers=os.cpu_count() or 1))
+    workers = os.cpu_count() or 1
+    loader = torch.utils.data.DataLoader(data, batch_size=BATCH, num_workers=workers, persistent_workers=True)
+    return lambda: iter(loader)
 
 
-def _torchvision_pillow(files: Sequence[str], size: int) -> Iterator[Any]:
+def _torchvision_pillow(files: Sequence[str], size: int) -> Epochs:
     from torchvision import transforms
 
     steps = [transforms.Resize(size), transforms.CenterCrop(size), transforms.ToTensor()]
     return _loader(files, _open_pillow, transforms.Compose([*steps, transforms.Normalize([0.5] * 3, [0.5] * 3)]))
 
 
-def _torchvision_tensors(files: Sequence[str], size: int) -> Iterator[Any]:
+def _torchvision_tensors(files: Sequence[str], size: int) -> Epochs:
     import torch
     from torchvision.transforms import v2
 
@@ -289,15 +296,15 @@ def _torchvision_tensors(files: Sequence[str], size: int) -> Iterator[Any]:
     return _loader(files, _open_tensor, v2.Compose([*steps, v2.Normalize([0.5] * 3, [0.5] * 3)]))
 
 
-def _timm(files: Sequence[str], size: int) -> Iterator[Any]:
+def _timm(files: Sequence[str], size: int) -> Epochs:
     from timm.data import create_transform
 
     options = {"interpolation": "bilinear", "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     return _loader(files, _open_pillow, create_transform((3, size, size), is_training=False, **options))
 
 
-# Name of a case to what makes its batches, and the packages that it takes.
-CASES: dict[str, tuple[Callable[[Sequence[str], int], Iterator[Any]], tuple[str, ...]]] = {
+# Name of a case to what sets it up, and the packages that it takes.
+CASES: dict[str, tuple[Callable[[Sequence[str], int], Epochs], tuple[str, ...]]] = {
     OURS: (_ours, ()),
     DECODER: (_decoder, ()),
     "keras": (_keras, ()),
@@ -322,14 +329,14 @@ def measure_case(name: str, files: Sequence[str], size: int, seconds: float, exp
     Returns:
         `pictures_per_second`, and `difference` in pixel values, `None` where the case gives no such batch.
     """
-    batches = CASES[name][0]
+    epoch = CASES[name][0](files, size)
     difference = None
-    for number, batch in enumerate(batches(files, size)):
+    for number, batch in enumerate(epoch()):
         if number == 0 and expected is not None:
             difference = _difference(np.asarray(batch), expected)
     start, pictures = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        pictures += sum(len(batch) for batch in batches(files, size))
+        pictures += sum(len(batch) for batch in epoch())
     return {"pictures_per_second": pictures / (time.perf_counter() - start), "difference": difference}
 
 
