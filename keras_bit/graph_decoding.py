@@ -20,6 +20,11 @@ HEADER = 40  # bytes, enough for every format's sizes
 ARRAY_PATH = "Read it outside of the graph: `processor(path)` can."
 
 
+# A function that stays one: TensorFlow prepares it when it is first run. Everything else in a data set's function is
+# optimized at the start of every epoch, needed or not, and JPEGs need little of this file.
+_apart = tf.function(autograph=False, experimental_attributes={"_noinline": True})
+
+
 class Header(NamedTuple):
     """What the first bytes tell: int32 scalars, and a string scalar, empty where the picture can be decoded."""
 
@@ -71,26 +76,32 @@ def decode(contents: Any, header: Header, window: Window | None = None) -> Any:
         tf.errors.InvalidArgumentError: the picture is damaged.
     """
 
-    def cut(pixels: Any) -> Any:
-        return pixels if window is None else window.cut(pixels)
-
     def jpeg() -> Any:
-        whole = lambda: cut(tf.io.decode_jpeg(contents, channels=3, dct_method=DCT_METHOD))  # noqa: E731
+        whole = lambda: _cut(tf.io.decode_jpeg(contents, channels=3, dct_method=DCT_METHOD), window)  # noqa: E731
         if window is None:
             return whole()
         # What follows the window is not read, so the file has to end as a whole one does. Otherwise the decoder looks.
         ended = tf.strings.substr(contents, -2, 2) == b"\xff\xd9"
         return tf.cond(ended, lambda: _decode_jpeg_window(contents, header.width, window), whole)
 
+    pixels = tf.cond(header.kind == JPEG, jpeg, lambda: _cut(_decode_other(contents, header.kind), window))
+    return tf.ensure_shape(pixels, [None, None, 3])
+
+
+def _cut(pixels: Any, window: Window | None) -> Any:
+    return pixels if window is None else window.cut(pixels)
+
+
+@_apart
+def _decode_other(contents: Any, kind: Any) -> Any:
     branches = [
-        jpeg,
         lambda: tf.zeros([0, 0, 3], tf.uint8),  # not reached: an unknown kind has a problem
-        lambda: cut(tf.io.decode_png(contents, channels=3)),
-        lambda: cut(tf.io.decode_image(contents, channels=3, expand_animations=False)),
-        lambda: cut(tf.io.decode_bmp(contents))[..., :3],
-        lambda: cut(tf.io.decode_webp(contents)[0])[..., :3],
+        lambda: tf.io.decode_png(contents, channels=3),
+        lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
+        lambda: tf.io.decode_bmp(contents)[..., :3],
+        lambda: tf.io.decode_webp(contents)[0][..., :3],
     ]
-    return tf.ensure_shape(tf.switch_case(header.kind, branches), [None, None, 3])
+    return tf.switch_case(kind - UNKNOWN, branches)
 
 
 def _decode_jpeg_window(contents: Any, width: Any, window: Window) -> Any:
@@ -107,6 +118,7 @@ JPEG, UNKNOWN = 0, 1
 _MARKS = (tuple(b"\x89PNG\r\n\x1a\n"), (*b"GIF8", None, *b"a"), tuple(b"BM"), (*b"RIFF", *[None] * 4, *b"WEBP"))
 
 
+@_apart
 def _others(contents: Any) -> tuple[Any, Any, Any, Any]:
     padded = tf.strings.substr(tf.strings.join([contents, "\0" * HEADER]), 0, HEADER)
     head = tf.ensure_shape(tf.cast(tf.io.decode_raw(padded, tf.uint8), tf.int32), [HEADER])
