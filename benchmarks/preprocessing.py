@@ -115,7 +115,7 @@ def measure(
         measurements=found,
         packages=PACKAGES,
         notes=[_differences(found, size, chosen) for size in sizes]
-        + [f"not measured, for want of their packages: {', '.join(name for name in CASES if name not in chosen)}"]
+        + [f"not measured, for want of their packages: {'; '.join(name for name in CASES if name not in chosen)}"]
         * (cases is None and len(chosen) < len(CASES)),
     )
 

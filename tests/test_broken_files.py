@@ -1,6 +1,5 @@
 """Pictures that cannot be read: named with the reason, or left out, counted and listed; the others are not touched."""
 
-import time
 import warnings
 
 import numpy as np
@@ -213,31 +212,3 @@ def test_errors_of_the_source_itself_are_not_left_out_unseen(tmp_path):
     skipping = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 4 pictures were left out"):
         assert len(collect(skipping)[0]) == 3
-
-
-def microseconds(photos):
-    """Processor time per photograph, read and preprocessed, after the first batch, which makes the graph."""
-    processor = BitImageProcessor(size=224, crop_size=224, **HALF)
-    batches = iter(dataset(photos * 4, processor=processor, batch_size=16))
-    next(batches)
-    start, count = time.process_time(), 0
-    for images, _ in batches:
-        count += len(images)
-    return (time.process_time() - start) / count * 1e6
-
-
-@pytest.mark.data
-@pytest.mark.slow
-def test_whole_files_hardly_pay_for_the_naming_of_broken_ones(photos, monkeypatch):
-    def plain(data, read, describe, nothing, skipped, num_parallel_calls):
-        return data.map(read, num_parallel_calls, deterministic=True)
-
-    times = {"named": [], "plain": []}
-    for _ in range(5):
-        times["named"].append(microseconds(photos))
-        with monkeypatch.context() as patch:
-            patch.setattr(broken_files, "read_or_name", plain)
-            times["plain"].append(microseconds(photos))
-    named, bare = (np.median(times[name]) for name in ("named", "plain"))
-    print(f"processor time per photograph: {named:,.0f} us, in a plain map {bare:,.0f} us ({named / bare - 1:+.1%})")
-    assert named < 1.15 * bare  # a data set of its own for each picture cost a fifth; runs vary by some percent
