@@ -107,8 +107,10 @@ from_pretrained.__doc__ = f"""A model with the architecture and the weights of a
     Args:
         source: a Hub id (`"google/bit-50"`), a local directory, or a local file. Read are transformers' layout
             (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` where torch is installed),
-            timm's (`config.json` with `pretrained_cfg`), Google's `.npz`, and `.keras` files of this package. The
-            published architectures are also known by the shapes of their tensors.{_SHARED_ARGUMENTS}"""
+            timm's (`config.json` with `pretrained_cfg`), Google's `.npz`, and of a model of this package its `.keras`
+            file and the `.weights.h5` that Keras' `save_weights` writes. A `config.json` beside a `.npz` or
+            `.weights.h5` is read; the published architectures are also known by the shapes of their
+            tensors.{_SHARED_ARGUMENTS}"""
 
 
 def _application(title: str) -> Callable[..., BiTModel]:

@@ -181,3 +181,31 @@ KERAS = Layout(
     variables=_KERAS_VARIABLES,
     pytorch_axes=False,
 )
+
+# The classes of layers with weights in the words of Keras' `.weights.h5`, and their variables in its order.
+_SAVED_VARIABLES = {"std_conv2d": ("kernel",), "group_normalization": ("gamma", "beta"), "dense": ("kernel", "bias")}
+_LAYER_NAME = r"checked_pixel_values|(?:stem|stage\d+_block\d+)_\w+|norm|avg_pool|max_pool|predictions"
+
+
+def is_part_of_bit(layer_name: str, group: str) -> bool:
+    """Whether BiT itself has the layer of a `.weights.h5`; `group`, such as `std_conv2d_7`, is where it is there.
+
+    Every layer is in the file, also those without weights. An input may have any name: it can be the user's own.
+    """
+    return re.fullmatch(r"input_layer(_\d+)?", group) is not None or re.fullmatch(_LAYER_NAME, layer_name) is not None
+
+
+def saved_tensor_name(layer_name: str, group: str, index: str) -> str | None:
+    """Keras' name of the variable at `layers/{group}/vars/{index}` of a `.weights.h5`; `None` where BiT has none.
+
+    A group is called by its layer's class and counted within it. Keras finds the layer again by that place; its name
+    stands there too, as an attribute, and needs no model to compare with. The class is looked at as well: under the
+    same names a fused network has the `conv2d` that must not be taken for a `std_conv2d`. Checked against Keras 3.15
+    `saving_lib`.
+    """
+    variables = _SAVED_VARIABLES.get(re.sub(r"_\d+$", "", group))
+    if variables is None or not is_part_of_bit(layer_name, group):
+        return None
+    # What a quantized layer has beside its own variables keeps its number, and is refused with all that does not fit.
+    known = index.isdecimal() and int(index) < len(variables)
+    return KERAS.tensor_name(layer_name, variables[int(index)]) if known else f"{layer_name}/{index}"

@@ -1,17 +1,19 @@
-"""One file of weights to its tensors: safetensors, PyTorch and .npz; names and shapes at once, numbers when asked."""
+"""One file of weights to its tensors, of every kind but .keras; names and shapes at once, numbers when asked."""
 
 import dataclasses
 import importlib.util
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import safetensors
 
-from keras_bit.checkpoint import plain_google_name
+from keras_bit.checkpoint import is_part_of_bit, plain_google_name, saved_tensor_name
 
 # What reading a tensor of a damaged file may raise.
 UNREADABLE = (
@@ -23,6 +25,7 @@ UNREADABLE = (
     ValueError,
     TypeError,
     AttributeError,
+    KeyError,
 )
 
 
@@ -47,9 +50,11 @@ def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         return _open_torch(path)
     if path.suffix == ".npz":
         return _open_npz(path)
+    if path.suffix == ".h5":
+        return _open_h5(path)
     raise ValueError(
-        f"`source` {str(path)!r} is of an unknown kind: expected .safetensors, .bin, .npz, .keras or the .index.json "
-        "of sharded weights."
+        f"`source` {str(path)!r} is of an unknown kind: expected .safetensors, .bin, .npz, .weights.h5, .keras or "
+        "the .index.json of sharded weights."
     )
 
 
@@ -99,6 +104,72 @@ def _npy_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
 def _read_npy(path: Path, name: str) -> np.ndarray:
     with np.load(path, allow_pickle=False) as file:
         return file[name]
+
+
+def _open_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
+    layers, shapes = _saved_layers(path)
+    if nameless := [group for group, layer in layers.items() if not layer]:
+        raise ValueError(
+            f"{path} does not name its layers ({', '.join(nameless)}): an older Keras wrote it. Load it by "
+            "`load_weights` of the model that was saved, and save that again."
+        )
+    names: dict[str, str | None] = {}
+    foreign = [f"{layer} ({group})" for group, layer in layers.items() if not is_part_of_bit(layer, group)]
+    for place in shapes:
+        match = re.fullmatch(r"layers/([^/]+)/vars/([^/]+)", place)
+        group, index = match.groups() if match else (place, None)
+        layer = layers.get(group, place)
+        names[place] = saved_tensor_name(layer, group, index) if index else None
+        if names[place] is None and f"{layer} ({group})" not in foreign:
+            foreign.append(f"{layer} ({group})")
+    if foreign or not names:
+        listed = f"not of BiT ({len(foreign)}): {', '.join(foreign)}" if foreign else "it holds no weights of layers"
+        raise ValueError(
+            f"{path} is not of a BiT alone, as keras_bit builds it and Keras' `save_weights` saves it. Nothing was "
+            f"loaded.\n  {listed}\n`load_weights` of the model that was saved reads it. A BiT inside another model "
+            "must be saved by itself, a fused one before it is fused."
+        )
+    held: dict[str, str] = {}
+    for place, name in names.items():
+        if held.setdefault(name, place) != place:
+            raise ValueError(f"{path} holds {name} twice, as {held[name]} and as {place}. Save it again.")
+        yield name, LazyTensor(shapes[place], lambda place=place: _read_h5(path, place))
+
+
+def _saved_layers(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """The layers of a `.weights.h5` from group to name, empty where it has none, and all its arrays' shapes."""
+    import h5py
+
+    layers: dict[str, str] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def visit(place: str, item: Any) -> None:
+        if match := re.fullmatch(r"layers/([^/]+)/vars", place):
+            layers[match.group(1)] = str(item.attrs.get("name", ""))
+        if isinstance(item, h5py.Dataset) and not place.startswith("optimizer/"):  # of a compiled model
+            if item.external or item.is_virtual:
+                raise ValueError(f"{place} is kept in another file, which is not read")
+            shapes[place] = tuple(item.shape or ())
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(visit)  # goes through no links
+    except PermissionError:
+        raise
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{path} is damaged or no .weights.h5 file of Keras: {error}. Fetch or save it again."
+        ) from error
+    return layers, shapes
+
+
+def _read_h5(path: Path, place: str) -> np.ndarray:
+    import h5py
+
+    with h5py.File(path) as file:
+        values = file[place][()]
+        # HDF5 has no bfloat16: Keras writes its bytes and says what they are.
+        return values.view(ml_dtypes.bfloat16) if file[place].attrs.get("dtype") == "bfloat16" else values
 
 
 def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:

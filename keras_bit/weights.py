@@ -24,6 +24,7 @@ WEIGHT_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "model.keras",
+    "model.weights.h5",
 )
 
 
@@ -94,7 +95,9 @@ def open_checkpoint(
         if twice := [name for name in held if name in tensors]:
             raise ValueError(f"{file} holds tensors that another shard holds too: {', '.join(twice)}.")
         tensors.update(held)
-    return Checkpoint(str(source), _layout(source, tensors), tensors, tuple(shards))
+    # What is taken from a `.weights.h5` has Keras' own names already.
+    layout = KERAS if path.suffix == ".h5" else _layout(source, tensors)
+    return Checkpoint(str(source), layout, tensors, tuple(shards))
 
 
 def find_config(source: str | Path, **where: Any) -> BitConfig | None:

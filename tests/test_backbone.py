@@ -317,6 +317,16 @@ def test_a_bottleneck_is_read_as_far_as_it_is_needed(tmp_path):
         assert_holds(BiTBackbone(folder, out_indices=[stage]), needed_for(stage, tensors), BOTTLENECK)
 
 
+def test_a_bottleneck_that_googles_layout_has_no_names_for_is_refused(tmp_path):
+    path = write_npz(tmp_path / "BiT.npz")
+    with pytest.raises(
+        ValueError,
+        match=rf"^The checkpoint {str(path)!r} does not fit the model: no rule of Google's \.npz layout names the "
+        r"layer 'stem_norm'\. Nothing was loaded\.$",
+    ):
+        BiTBackbone(path, config=BitConfig.from_dict(BOTTLENECK_CONFIG), out_indices=[0])
+
+
 def without(*names):
     return {name: tensor for name, tensor in TENSORS.items() if name not in names}
 

@@ -14,7 +14,9 @@ from keras_bit.checkpoint import (
     TRANSFORMERS,
     TRANSFORMERS_BASE,
     adapt_channels,
+    is_part_of_bit,
     plain_google_name,
+    saved_tensor_name,
 )
 from keras_bit.config import BitConfig
 from tiny_bit import BOTTLENECK, BOTTLENECK_CONFIG, CONFIG, GOOGLE_NAMES, PREACTIVATION, TIMM_NAMES
@@ -132,6 +134,43 @@ def test_keras_own_files_are_read_as_they_are():
     assert KERAS.tensor_name("stage1_block0_conv1", "kernel") == "stage1_block0_conv1/kernel"
     assert KERAS.file_shape("stage1_block0_conv1/kernel", (2, 3, 5, 7)) == (2, 3, 5, 7)
     np.testing.assert_array_equal(KERAS.to_keras("stage1_block0_conv1/kernel", kernel), kernel)
+
+
+# A layer's name and the place of a variable in a `.weights.h5` to the name in Keras' layout; of every other: None.
+SAVED = {
+    ("stem_conv", "std_conv2d", "0"): "stem_conv/kernel",
+    ("stage3_block11_norm2", "group_normalization_40", "0"): "stage3_block11_norm2/gamma",
+    ("stage3_block11_norm2", "group_normalization_40", "1"): "stage3_block11_norm2/beta",
+    ("predictions", "dense", "1"): "predictions/bias",
+    ("predictions", "dense", "2"): "predictions/2",
+    ("stem_conv", "std_conv2d", "x"): "stem_conv/x",
+    ("stem_conv", "conv2d", "0"): None,
+    ("stem_conv", "std_conv2d_a", "0"): None,
+    ("my_stem_conv", "std_conv2d", "0"): None,
+    ("dense", "dense", "0"): None,
+}
+
+
+@pytest.mark.parametrize(("place", "name"), SAVED.items(), ids=map("-".join, SAVED))
+def test_a_variable_that_keras_saved_is_named_by_its_layers_name_and_class(place, name):
+    assert saved_tensor_name(*place) == name
+
+
+@pytest.mark.parametrize(
+    ("layer", "group", "part"),
+    [
+        ("checked_pixel_values", "pixel_values", True),
+        ("stage1_block0_shortcut_norm", "group_normalization_3", True),
+        ("max_pool", "global_max_pooling2d", True),
+        ("mine", "input_layer_1", True),
+        ("mine", "input_layers", False),
+        ("stage1_conv", "std_conv2d", False),
+        ("norms", "group_normalization", False),
+        ("rescaling", "rescaling", False),
+    ],
+)
+def test_the_layers_of_bit_are_told_from_others_by_their_names(layer, group, part):
+    assert is_part_of_bit(layer, group) is part
 
 
 # timm's and Google's layouts

@@ -9,6 +9,7 @@ import struct
 import weakref
 from pathlib import Path
 
+import h5py
 import keras
 import ml_dtypes
 import numpy as np
@@ -16,9 +17,11 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+from keras_bit import BiTBackbone, from_pretrained
 from keras_bit import model as network
 from keras_bit.checkpoint import KERAS, TIMM, TRANSFORMERS, TRANSFORMERS_BASE
 from keras_bit.config import BitConfig, weights_of
+from keras_bit.layers import StdConv2D
 from keras_bit.weights import Checkpoint, LazyTensor, find_config, infer_config, open_checkpoint, read
 from tiny_bit import (
     BOTTLENECK,
@@ -608,6 +611,301 @@ def test_a_keras_file_that_is_damaged_is_called_so(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is damaged, or no model that Keras can load: "):
             open_checkpoint(path)
+
+
+# .weights.h5 files
+
+# What a network may have of layers, with and without weights: each of them is in the file.
+FORMS = {
+    "pre-activation": {},
+    "bottleneck": {"layer_type": "bottleneck"},
+    "width 2": {"width_factor": 2},
+    "stochastic depth": {"drop_path_rate": 0.3},
+    "same padding": {"global_padding": "SAME"},
+    "dynamic padding": {"embedding_dynamic_padding": True},
+    "dilated": {"output_stride": 8},
+}
+PICTURES = np.random.default_rng(0).uniform(-1, 1, (2, 40, 33, 3)).astype("float32")
+
+
+def random_network(include_top=True, input_tensor=None, **changes):
+    """A network of random weights, norms included."""
+    config = BitConfig.from_dict(CONFIG | changes)
+    arguments = {"input_shape": None, "pooling": None, "classifier_activation": None, "name": "bit"}
+    model = network.build(config, include_top=include_top, input_tensor=input_tensor, **arguments)
+    rng = np.random.default_rng(1)
+    model.set_weights([rng.standard_normal(weight.shape) for weight in model.weights])
+    return model
+
+
+def save_weights(folder, model, config=True):
+    """`bit.weights.h5` as Keras writes it, with `config.json` beside it."""
+    path = folder / "bit.weights.h5"
+    model.save_weights(path)
+    if config:
+        model.config.save_pretrained(folder)
+    return path
+
+
+@pytest.mark.parametrize("include_top", [True, False], ids=["head", "headless"])
+@pytest.mark.parametrize("changes", FORMS.values(), ids=FORMS)
+def test_what_keras_saves_of_weights_is_the_same_model_as_by_its_own_load_weights(tmp_path, changes, include_top):
+    model = random_network(include_top, **changes)
+    path = save_weights(tmp_path, model)
+    ours = from_pretrained(path, include_top=include_top, classifier_activation=None)
+    keras_own = random_network(include_top, **changes)
+    for weight in keras_own.weights:
+        weight.assign(weight * 0)
+    keras_own.load_weights(path)
+    found, expected = variables(ours), variables(keras_own)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=str(name))
+    np.testing.assert_array_equal(ours(PICTURES), keras_own(PICTURES))
+    np.testing.assert_array_equal(ours(PICTURES), model(PICTURES))
+    assert ours.config == model.config
+
+
+def test_saved_weights_are_known_by_a_config_a_directory_or_their_shapes(tmp_path, monkeypatch):
+    model = random_network()
+    path = save_weights(tmp_path, model, config=False)
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        from_pretrained(path)
+    assert_same_numbers(from_pretrained(str(path), config=model.config), model)
+    path = path.rename(tmp_path / "model.weights.h5")
+    model.config.save_pretrained(tmp_path)
+    assert_same_numbers(from_pretrained(tmp_path), model)
+    shapes = {
+        KERAS.tensor_name(weight.layer, weight.variable): LazyTensor(weight.shape, lambda: pytest.fail("read"))
+        for weight in weights_of(BitConfig(width_factor=3, num_labels=21))
+    }
+    assert infer_config(Checkpoint("here", KERAS, shapes, ())) == BitConfig(width_factor=3, num_labels=21)
+
+
+def assert_same_numbers(ours, theirs):
+    found, expected = variables(ours), variables(theirs)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=str(name))
+
+
+def test_saved_weights_are_opened_without_reading_a_number(tmp_path, monkeypatch):
+    path = save_weights(tmp_path, random_network())
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda *_: pytest.fail("read before it was asked for"))
+    checkpoint = open_checkpoint(path)
+    assert {name: tensor.shape for name, tensor in checkpoint.tensors.items()} == {
+        KERAS.tensor_name(weight.layer, weight.variable): weight.shape
+        for weight in weights_of(BitConfig.from_dict(CONFIG))
+    }
+    assert (checkpoint.layout, checkpoint.head_classes, checkpoint.files) == (KERAS, 5, (path,))
+
+
+def test_the_head_of_saved_weights_is_replaced_or_left_as_in_every_layout(tmp_path):
+    model = random_network()
+    path = save_weights(tmp_path, model)
+    headless = from_pretrained(path, include_top=False)
+    assert variables(headless).keys() == variables(model).keys() - {("predictions", "kernel"), ("predictions", "bias")}
+    with pytest.warns(UserWarning, match="has a head of 5 classes; `classes=3` gives the model a new head of zeros"):
+        replaced = from_pretrained(path, classes=3)
+    assert not np.any(replaced.get_layer("predictions").kernel)
+    np.testing.assert_array_equal(replaced.get_layer("norm").gamma, model.get_layer("norm").gamma)
+    with pytest.warns(UserWarning, match="its first kernel was adapted to 1"):
+        grey = from_pretrained(path, input_shape=(None, None, 1))
+    expected = np.asarray(model.get_layer("stem_conv").kernel).sum(axis=2, keepdims=True)
+    np.testing.assert_array_equal(grey.get_layer("stem_conv").kernel, expected)
+    path = save_weights(tmp_path, random_network(include_top=False))
+    with pytest.raises(ValueError, match=r"missing from the checkpoint \(2\): predictions/kernel, predictions/bias\n"):
+        from_pretrained(path)
+
+
+@pytest.mark.parametrize("changes", [{}, {"layer_type": "bottleneck"}], ids=["pre-activation", "bottleneck"])
+def test_a_backbone_is_read_from_saved_weights_of_the_whole_and_of_itself(tmp_path, changes):
+    whole = save_weights(tmp_path, random_network(**changes))
+    backbone = BiTBackbone(whole, out_features=["stem", "stage1"])
+    itself = tmp_path / "itself"
+    itself.mkdir()
+    again = BiTBackbone(save_weights(itself, backbone))
+    assert list(again.output) == ["stem", "stage1"]
+    for name, feature_map in backbone(PICTURES).items():
+        np.testing.assert_array_equal(again(PICTURES)[name], feature_map)
+
+
+def test_saved_weights_of_a_compiled_model_come_without_its_optimizer(tmp_path):
+    model = random_network()
+    model.compile(optimizer="adam", loss="mse", metrics=["accuracy"])
+    model.fit(PICTURES, np.zeros((2, 5)), verbose=0)
+    assert_same_numbers(from_pretrained(save_weights(tmp_path, model)), model)
+
+
+def test_saved_weights_in_bfloat16_are_read_as_float32(tmp_path):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("bfloat16")
+    try:
+        model = random_network()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    found = variables(from_pretrained(save_weights(tmp_path, model)))
+    for name, values in variables(model).items():
+        assert found[name].dtype == "float32"
+        np.testing.assert_array_equal(found[name], values.astype("float32"))
+
+
+def rescaled():
+    pixels = keras.Input((None, None, 3))
+    return random_network(input_tensor=keras.layers.Rescaling(2.0, name="rescale")(pixels))
+
+
+def inside_another():
+    pixels = keras.Input((64, 64, 3))
+    return keras.Model(pixels, random_network()(pixels))
+
+
+def with_another_head():
+    backbone = random_network(include_top=False)
+    x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(backbone.output)
+    return keras.Model(backbone.input, keras.layers.Dense(3, name="mine")(x))
+
+
+def fused():
+    def plain(layer):
+        if not isinstance(layer, StdConv2D):
+            return type(layer).from_config(layer.get_config())
+        arguments = layer.get_config()
+        del arguments["epsilon"]
+        return keras.layers.Conv2D.from_config(arguments)
+
+    return keras.models.clone_model(random_network(), clone_function=plain)
+
+
+def other():
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv1_conv")(pixels)
+    return keras.Model(pixels, keras.layers.BatchNormalization(name="conv1_bn")(x))
+
+
+STRANGERS = {
+    "a layer before": (rescaled, r"not of BiT \(1\): rescale \(rescaling\)"),
+    "a model around": (inside_another, r"not of BiT \(\d+\): bit \(bi_t_model\), layers/bi_t_model/layers/"),
+    "another head": (with_another_head, r"not of BiT \(1\): mine \(dense\)"),
+    "fused": (fused, r"not of BiT \(12\): stem_conv \(conv2d\), stage1_block0_conv1 \(conv2d_1\), "),
+    "another network": (other, r"not of BiT \(2\): conv1_bn \(batch_normalization\), conv1_conv \(conv2d\)"),
+}
+
+
+@pytest.mark.parametrize(("build", "message"), STRANGERS.values(), ids=STRANGERS)
+def test_saved_weights_of_another_model_are_refused_with_all_that_is_not_of_bit(tmp_path, build, message):
+    path = save_weights(tmp_path, build(), config=False)
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is not of a BiT alone, .*\n  {message}") as error:
+        from_pretrained(path)
+    assert str(error.value).endswith("must be saved by itself, a fused one before it is fused.")
+    with pytest.raises(ValueError, match="is not of a BiT alone"):
+        BiTBackbone(path, config=BitConfig.from_dict(CONFIG))
+
+
+def test_saved_weights_of_another_bit_are_refused_with_all_that_does_not_fit(tmp_path):
+    path = save_weights(tmp_path, random_network(), config=False)
+    with pytest.raises(ValueError, match=r"\(Keras layout\) does not fit the model\. Nothing was loaded\.") as error:
+        from_pretrained(path, config=BitConfig.from_dict(BOTTLENECK_CONFIG))
+    text = str(error.value)
+    assert "missing from the checkpoint (6): stem_norm/gamma, stem_norm/beta, stage1_block0_shortcut_norm/gamma" in text
+    assert "not part of the model (2): norm/gamma, norm/beta" in text
+    assert "wrongly shaped (" in text
+    with pytest.raises(ValueError, match=r"wrongly shaped \(\d+\): stem_conv/kernel expected \(7, 7, 3, 32\), got"):
+        from_pretrained(path, config=BitConfig.from_dict(CONFIG | {"width_factor": 2}))
+
+
+def without_names(file):
+    for group in file["layers"].values():
+        del group["vars"].attrs["name"]
+
+
+def linked(link):
+    def change(file):
+        del file["layers/std_conv2d/vars/0"]
+        file["layers/std_conv2d/vars/0"] = link
+
+    return change
+
+
+def replaced(values, **arguments):
+    def change(file):
+        del file["layers/std_conv2d/vars/0"]
+        file.create_dataset("layers/std_conv2d/vars/0", data=values, **arguments)
+
+    return change
+
+
+def external(file):
+    del file["layers/std_conv2d/vars/0"]
+    where = [("other.raw", 0, h5py.h5f.UNLIMITED)]
+    file.create_dataset("layers/std_conv2d/vars/0", (7, 7, 3, 16), "float32", external=where)
+
+
+def virtual(file):
+    del file["layers/std_conv2d/vars/0"]
+    layout = h5py.VirtualLayout((7, 7, 3, 16), "float32")
+    layout[:] = h5py.VirtualSource("other.h5", "kernel", (7, 7, 3, 16))
+    file.create_virtual_dataset("layers/std_conv2d/vars/0", layout)
+
+
+def named_twice(file):
+    file["layers/std_conv2d_5/vars"].attrs["name"] = "stage1_block0_conv1"
+
+
+# What a file of saved weights may have become.
+CHANGES = {
+    "without names": (without_names, r"does not name its layers \(add, add_1, .*\): an older Keras wrote it\."),
+    "without layers": (lambda file: file.__delitem__("layers"), "is not of a BiT alone.*\n  it holds no weights of"),
+    "an extra array": (lambda file: file.create_dataset("x/y", data=[1.0]), r"not of BiT \(1\): x/y \(x/y\)"),
+    "a name twice": (named_twice, r"holds stage1_block0_conv1/kernel twice, as layers/std_conv2d_1/vars/0 and as"),
+    "a soft link": (linked(h5py.SoftLink("/layers/std_conv2d_1/vars/0")), r"missing .* \(1\): stem_conv/kernel\n"),
+    "an external link": (linked(h5py.ExternalLink("x.h5", "/x")), r"missing .* \(1\): stem_conv/kernel\n"),
+    "external storage": (external, r"is damaged or .*: layers/std_conv2d/vars/0 is kept in another file"),
+    "a virtual array": (virtual, r"is damaged or .*: layers/std_conv2d/vars/0 is kept in another file"),
+    "a wrong shape": (replaced(np.zeros((16, 3, 7, 7))), r"stem_conv/kernel expected \(7, 7, 3, 16\), got .* \(transp"),
+    "a vast shape": (
+        lambda file: replaced(None, shape=(2**40,), dtype="f4", chunks=(4,))(file),
+        r"stem_conv/kernel expected \(7, 7, 3, 16\), got \(1099511627776,\)\n",
+    ),
+    "no array": (replaced(h5py.Empty("f4")), r"stem_conv/kernel expected \(7, 7, 3, 16\), got \(\)\n"),
+    "text": (replaced("kernel"), r"stem_conv/kernel expected \(7, 7, 3, 16\), got \(\)\n"),
+    "NaN": (replaced(np.full((7, 7, 3, 16), np.nan)), "is damaged: stem_conv/kernel holds NaN or infinity"),
+    "whole numbers": (replaced(np.ones((7, 7, 3, 16), int)), "is damaged: stem_conv/kernel holds int64, expected"),
+    "more variables": (
+        lambda file: file.create_dataset("layers/dense/vars/2", data=np.ones(5)),
+        r"not part of the model \(1\): predictions/2\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+def test_saved_weights_that_were_changed_are_refused(tmp_path, change, message):
+    path = save_weights(tmp_path, random_network())
+    with h5py.File(path, "a") as file:
+        change(file)
+    with pytest.raises(ValueError, match=message) as error:
+        from_pretrained(path)
+    assert str(path) in str(error.value)
+
+
+def test_saved_weights_that_are_damaged_are_called_so(tmp_path):
+    path = save_weights(tmp_path, random_network())
+    whole = path.read_bytes()
+    cut_off = [whole[:size] for size in (0, 7, 8, 100, 2000, len(whole) // 2, len(whole) - 1)]
+    for content in (*cut_off, b"version https://git-lfs.github.com/spec/v1", b"<html>Not found</html>"):
+        path.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=rf"^{re.escape(str(path))} is damaged or no \.weights\.h5 file of Keras: "
+        ):
+            from_pretrained(path)
+
+
+def test_an_older_h5_of_a_whole_model_is_refused(tmp_path):
+    path = tmp_path / "bit.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("model_weights/stem_conv/stem_conv/kernel:0", data=np.zeros((7, 7, 3, 16)))
+    with pytest.raises(ValueError, match=r"is not of a BiT alone.*\n  not of BiT \(1\): model_weights/stem_conv/"):
+        from_pretrained(path)
 
 
 # pytorch_model.bin
