@@ -1,6 +1,7 @@
 """Models by name: `BiT50`, any `BitConfig`, any checkpoint."""
 
 import dataclasses
+import numbers
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -136,7 +137,9 @@ def _application(title: str) -> Callable[..., BiTModel]:
     ) -> BiTModel:
         graph = _graph(input_tensor, input_shape, pooling, classifier_activation, name)
         if weights is None:
-            config = architecture if config is None else config
+            if config is None:  # as in keras.applications, pictures of any channels
+                channels = _channels_asked(architecture, graph) or architecture.num_channels
+                config = dataclasses.replace(architecture, num_channels=channels)
             return _random(config, include_top=include_top, classes=classes, graph=graph)
         hub = _hub(revision, cache_dir, token, local_files_only)
         named = (title, architecture)
@@ -223,10 +226,9 @@ def fit_channels(
     config: BitConfig, checkpoint: weight_files.Checkpoint, graph: dict[str, Any]
 ) -> tuple[BitConfig, weight_files.Checkpoint]:
     """Configuration and checkpoint for the pictures that the caller has, where those have other channels."""
-    shape = graph["input_shape"] or tuple(getattr(graph["input_tensor"], "shape", ()))[1:]
-    channels = shape[-1] if isinstance(shape, Sequence) and len(shape) == 3 else None
-    if type(channels) is not int or config.num_channels in (channels, shape[0]):
-        return config, checkpoint  # they are the checkpoint's, or stand first, which `build` refuses
+    channels = _channels_asked(config, graph)
+    if channels is None:
+        return config, checkpoint
     warnings.warn(
         f"The checkpoint {checkpoint.source!r} is for pictures of {config.num_channels} channels; its first kernel was "
         f"adapted to {channels}, which should be trained.",
@@ -234,6 +236,16 @@ def fit_channels(
     )
     config = dataclasses.replace(config, num_channels=channels)
     return config, weight_files.with_input_channels(checkpoint, channels)
+
+
+def _channels_asked(config: BitConfig, graph: dict[str, Any]) -> int | None:
+    """The channels of the caller's pictures, where they differ from the configuration's and can be had."""
+    shape = graph["input_shape"] or tuple(getattr(graph["input_tensor"], "shape", ()))[1:]
+    channels = shape[-1] if isinstance(shape, Sequence) and len(shape) == 3 else None
+    if type(channels) is not int or channels < 1 or config.num_channels in (channels, shape[0]):
+        return None  # they are the same, or impossible, or stand first, which `build` refuses
+    too_small = any(type(size) is int and size < network.MIN_SIZE for size in shape[:2])
+    return None if too_small else channels
 
 
 def _fit_head(config: BitConfig, checkpoint: weight_files.Checkpoint, classes: int | None) -> tuple[BitConfig, bool]:
@@ -246,7 +258,7 @@ def _fit_head(config: BitConfig, checkpoint: weight_files.Checkpoint, classes: i
             "zeros, which has to be trained.",
             stacklevel=4,
         )
-        return config.with_num_labels(classes), True
+        return config.with_num_labels(_checked_classes(classes)), True
     if in_file is not None and in_file != config.num_labels:
         if config.has_named_labels:
             raise ValueError(
@@ -259,9 +271,9 @@ def _fit_head(config: BitConfig, checkpoint: weight_files.Checkpoint, classes: i
 
 
 def _checked_classes(classes: int) -> int:
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+    if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
         raise ValueError(f"`classes` must be a positive whole number, got {classes!r}.")
-    return classes
+    return int(classes)
 
 
 def _graph(

@@ -104,7 +104,12 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
         allowed = ", ".join(map(repr, (*present, EVERYTHING)))
         raise ValueError(f"`up_to` must be None or one of {allowed} for this model, got {up_to!r}.")
     if not model.trainable:
-        model.trainable = True  # else no layer of it is trained, whatever the layer says
+        # Else no layer of it is trained, whatever the layer says. It sets every layer, the caller's own ones too, whose
+        # own state before that is not known any more: they stay as they are.
+        in_front = {layer: layer.trainable for layer in model.layers if layer not in stage_of}
+        model.trainable = True
+        for layer, trainable in in_front.items():
+            layer.trainable = trainable
     everything = up_to in (None, EVERYTHING)
     frozen = () if everything else present[: present.index(up_to) + 1]
     for layer, stage in stage_of.items():

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import numbers
 import os
+import re
 import reprlib
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +19,13 @@ OUTPUT_STRIDES = (8, 16, 32)
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "selu")
 
 CONFIG_NAME = "config.json"
+
+TIMM_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "selu": "selu"}  # to `hidden_act`
+# Of `model_args` in timm's layout: what a configuration takes over; what changes no prediction; and what may only be
+# the value that BiT has.
+TIMM_ARGUMENTS = ("in_chans", "num_classes", "output_stride", "drop_path_rate", "act_layer")
+TIMM_WITHOUT_EFFECT = ("drop_rate", "img_size", "zero_init_last", "pretrained", "features_only")
+TIMM_FIXED = {"global_pool": "avg", "preact": True, "avg_down": False, "stem_type": "fixed"}
 
 
 def make_divisible(width: float, divisor: int = 8) -> int:
@@ -85,7 +94,12 @@ class BitConfig:
                 continue
             if isinstance(value, str) or not isinstance(value, Sequence):
                 raise ValueError(f"`{name}` must be a list or a tuple, got {value!r}.")
-            object.__setattr__(self, name, tuple(value))
+            # numpy's whole numbers become Python's, which JSON knows
+            whole = (
+                item if isinstance(item, bool) or not isinstance(item, numbers.Integral) else int(item)
+                for item in value
+            )
+            object.__setattr__(self, name, tuple(whole))
         if isinstance(self.global_padding, str):
             object.__setattr__(self, "global_padding", self.global_padding.upper())
         self._check_architecture()
@@ -150,14 +164,19 @@ class BitConfig:
         `label_names`, with `label_descriptions` where there are some, become `id2label`.
 
         Raises:
-            ValueError: `architecture` is none of timm's BiTs.
+            ValueError: `architecture` is none of timm's BiTs, or `model_args` make another network of it than this
+                class describes.
         """
         known = {f"resnetv2_{architecture.layers}_bit": architecture for architecture in ARCHITECTURES}
-        name = str(values["architecture"]).split(".")[0]
+        # Before version 0.9 the weights were a part of the name: resnetv2_50x1_bitm_in21k, ..._bit_distilled.
+        name = re.sub(
+            r"_bit(m|m_in21k|_distilled|_teacher|_teacher_384)$", "_bit", str(values["architecture"]).split(".")[0]
+        )
         if name not in known:
             raise ValueError(f"`architecture` must be one of {', '.join(known)}, got {values['architecture']!r}.")
         pretrained = values.get("pretrained_cfg") or {}
         arguments = values.get("model_args") or {}
+        _refuse_unknown_timm_arguments(arguments)
         labels = values.get("label_names") or pretrained.get("label_names")
         descriptions = values.get("label_descriptions") or pretrained.get("label_descriptions") or {}
         classes = values.get("num_classes", pretrained.get("num_classes", 1000))
@@ -166,6 +185,7 @@ class BitConfig:
             num_channels=arguments.get("in_chans", 3),
             output_stride=arguments.get("output_stride", 32),
             drop_path_rate=arguments.get("drop_path_rate", 0.0),
+            hidden_act=TIMM_ACTIVATIONS[arguments.get("act_layer") or "relu"],
             num_labels=classes,
             id2label={index: descriptions.get(label, label) for index, label in enumerate(labels)} if labels else None,
             label2id=None,
@@ -403,6 +423,21 @@ def _read_label2id(label2id: Any) -> dict[str, int]:
 
 def _some(indices: list[int]) -> str:
     return str(indices) if len(indices) <= 6 else f"[{indices[0]}, {indices[1]}, ... {indices[-1]}]"
+
+
+def _refuse_unknown_timm_arguments(arguments: Mapping[str, Any]) -> None:
+    activation = arguments.get("act_layer") or "relu"
+    if activation not in TIMM_ACTIVATIONS:
+        raise ValueError(f"`act_layer` must be one of {', '.join(TIMM_ACTIVATIONS)}, got {activation!r}.")
+    for name, value in arguments.items():
+        if name in TIMM_FIXED and value == TIMM_FIXED[name]:
+            continue
+        if name not in (*TIMM_ARGUMENTS, *TIMM_WITHOUT_EFFECT):
+            allowed = f"{TIMM_FIXED[name]!r}, as BiT has it" if name in TIMM_FIXED else "left out"
+            raise ValueError(
+                f"`model_args` describes a network that is no BiT: `{name}` must be {allowed}, got {value!r}. "
+                f"Understood are {', '.join(TIMM_ARGUMENTS)}."
+            )
 
 
 def _check_positive(name: str, value: Any) -> None:

@@ -269,7 +269,7 @@ class BitImageProcessor:
 
         Checked against timm 1.0.31 `data/transforms_factory.py`.
         """
-        _, height, width = pretrained_cfg.get("input_size", (3, 224, 224))
+        _, height, width = pretrained_cfg.get("input_size") or (3, 224, 224)
         interpolation = pretrained_cfg.get("interpolation", "bicubic")
         filters = {resample.name.lower(): resample for resample in FILTERS}
         if interpolation not in filters:

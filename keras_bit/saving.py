@@ -25,6 +25,8 @@ from keras_bit.preprocessing import PROCESSOR_CONFIG_NAME, BitImageProcessor
 WEIGHTS_NAME = "model.safetensors"
 DTYPES = ("float16", "bfloat16", "float32", "float64")  # what safetensors, transformers and our own loader all read
 
+TRANSFORMERS_ACTIVATIONS = ("relu", "gelu", "gelu_new")  # of those that a BitConfig may have
+
 # Other weights of transformers' layout: what reads them first, or is told to, gets another network than ours.
 OTHER_WEIGHTS = ("model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
@@ -40,9 +42,12 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
 
     Every tensor keeps the dtype of its variable. `num_labels`, `id2label` and `problem_type` are those of
     `model.config`; the head's activation is not stored, as transformers returns logits. A model without a head is
-    written as transformers' `BitModel`; read it with `include_top=False`. Two kinds of networks are written with a
-    warning because only keras_bit reads them as they are: a `width_factor` other than 1, which transformers cannot
-    build, and a pre-activation network with an `output_stride` below 32, whose dilation transformers leaves out.
+    written as transformers' `BitModel`, which its `BitBackbone` reads too; read it with `include_top=False` or
+    `BiTBackbone`. A pre-activation `BiTBackbone` has no final norm: one that changes only means and spreads is written
+    for it. A `width_factor` is written out as the widths that it makes, because transformers' own widens the stages
+    only. Two kinds of networks are written with a warning because only keras_bit reads them as they are: those with
+    the activation `selu`, which transformers lacks, and pre-activation networks with an `output_stride` below 32, whose
+    dilation transformers leaves out.
 
     Args:
         model: what any function of keras_bit returned, before or after training; not a fused one.
@@ -193,10 +198,11 @@ def _content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
             f"{type(fused[0]).__name__}), and the kernels before standardization, which this format holds, "
             "are gone. Save before fusing."
         )
-    if missing := [name for name in expected if name not in layers]:
+    missing = [name for name in expected if name not in layers]
+    if missing and missing != ["norm"]:
         raise ValueError(
             f"`model` is not the whole network of its `config`: it lacks the layers {_some(missing)}. Save the model "
-            "that keras_bit returned."
+            "that keras_bit returned; a `BiTBackbone` needs its last stage among its outputs."
         )
 
     layout = TRANSFORMERS if head else TRANSFORMERS_BASE
@@ -216,6 +222,11 @@ def _content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
                 damaged.append(f"{address} holds NaN or infinity")
             else:
                 tensors[name] = np.ascontiguousarray(layout.to_file(name, values))
+    if missing:
+        # A pre-activation backbone ends before the final norm, which transformers has in every one: as it starts there.
+        channels = config.stage_widths[-1]
+        for variable, values in (("gamma", np.ones(channels)), ("beta", np.zeros(channels))):
+            tensors[layout.tensor_name("norm", variable)] = values.astype(next(iter(tensors.values())).dtype)
     if unknown:
         raise ValueError(
             f"`model` has weights that the {layout.title} has no names for: {_some(unknown)}. Save it with "
@@ -225,6 +236,9 @@ def _content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
         raise ValueError(f"`model` has weights that cannot be saved: {_some(damaged, '; ')}. Nothing was written.")
 
     values = config.to_dict()
+    if config.width_factor != 1:
+        # The same network with its widths written out: transformers' factor widens the stages only.
+        values |= {"width_factor": 1, "embedding_size": config.stem_width, "hidden_sizes": list(config.stage_widths)}
     # transformers gives the head the last of them, which a configuration with more of them than stages does not mean.
     values["hidden_sizes"] = values["hidden_sizes"][: len(config.depths)]
     if not head:
@@ -241,8 +255,8 @@ def _some(names: list[str], separator: str = ", ") -> str:
 
 def _difference(config: BitConfig) -> str | None:
     """What transformers does otherwise with this network; `None` where it does the same."""
-    if config.width_factor != 1:
-        return f"transformers cannot build a network with `width_factor` {config.width_factor}"
+    if config.hidden_act not in TRANSFORMERS_ACTIVATIONS:
+        return f"transformers has no activation {config.hidden_act!r}"
     if config.layer_type == "preactivation" and config.output_stride != 32:
         return f"transformers leaves out the dilation of `output_stride` {config.output_stride} and gives other numbers"
     return None

@@ -918,3 +918,22 @@ def test_a_config_of_a_far_larger_network_is_refused_before_it_is_built(tmp_path
     monkeypatch.setattr(network, "build", lambda *_, **__: pytest.fail("was built"))
     with pytest.raises(ValueError, match=r"holds [\d,]+ parameters and its config\.json, .* stages \(32, 5120000"):
         from_pretrained(folder)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_random_weights_take_pictures_of_any_channels_as_in_keras_applications(channels):
+    model = BiT50(weights=None, input_shape=(None, None, channels), include_top=False)
+    assert (model.config.num_channels, model.input_shape) == (channels, (None, None, None, channels))
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 0), (64, 64, -1), (1, 64, 64)])
+def test_impossible_channels_are_refused_without_a_warning_about_an_adapted_kernel(shape, tmp_path, recwarn):
+    folder = write_checkpoint(tmp_path)
+    with pytest.raises(ValueError, match="`input_shape` must be"):
+        from_pretrained(folder, input_shape=shape)
+    assert [str(one.message) for one in recwarn if "adapted" in str(one.message)] == []
+
+
+def test_a_number_of_classes_may_be_numpys(tmp_path):
+    with pytest.warns(UserWarning, match="a new head of zeros"):
+        assert from_pretrained(write_checkpoint(tmp_path), classes=np.int64(3)).output_shape == (None, 3)

@@ -520,6 +520,14 @@ def test_layers_in_front_of_the_network_are_left_alone(whole):
             assert adapter.trainable == trainable
 
 
+def test_layers_in_front_stay_frozen_after_the_whole_model_was(whole):
+    adapter = keras.layers.Conv2D(3, 1, name="stem_adapter", trainable=False)
+    model = BiTBackbone(whole[1], input_tensor=adapter(keras.Input((None, None, 1))))
+    model.trainable = False
+    freeze(model, "stem")
+    assert not adapter.trainable
+
+
 def test_a_loaded_model_and_its_copies_are_frozen_too(tmp_path):
     model = from_pretrained(write_checkpoint(tmp_path))
     expected = freeze(model, "stage1")

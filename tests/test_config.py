@@ -5,6 +5,7 @@ import json
 import os
 import re
 
+import numpy as np
 import pytest
 
 from keras_bit import BitConfig
@@ -399,6 +400,9 @@ TIMM_CONFIG = {
         ({}, {"depths": (3, 4, 23, 3), "width_factor": 3, "num_labels": 1000}),
         ({"architecture": "resnetv2_50x1_bit.goog_in21k", "num_classes": 21843}, {"num_labels": 21843}),
         ({"model_args": {"in_chans": 1, "output_stride": 8}}, {"num_channels": 1, "output_stride": 8}),
+        ({"model_args": {"act_layer": "gelu_tanh", "global_pool": "avg"}}, {"hidden_act": "gelu_new"}),
+        ({"architecture": "resnetv2_50x1_bitm_in21k"}, {"depths": (3, 4, 6, 3)}),  # before timm 0.9
+        ({"architecture": "resnetv2_152x2_bit_teacher_384"}, {"depths": (3, 8, 36, 3), "width_factor": 2}),
         ({"num_classes": 2, "label_names": ["cat", "dog"]}, {"id2label": {0: "cat", 1: "dog"}}),
         (
             {"num_classes": 2, "label_names": ["n1", "n2"], "label_descriptions": {"n1": "cat", "n2": "dog"}},
@@ -410,6 +414,30 @@ def test_a_config_json_of_timm_is_read(change, expected, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(TIMM_CONFIG | change))
     config = BitConfig.from_pretrained(tmp_path)
     assert {name: getattr(config, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"act_layer": "silu"}, "`act_layer` must be one of relu, gelu, gelu_tanh, selu, got 'silu'."),
+        (
+            {"global_pool": "max"},
+            "no BiT: `global_pool` must be 'avg', as BiT has it, got 'max'. Understood are in_chans",
+        ),
+        ({"avg_down": True}, "`avg_down` must be False, as BiT has it, got True."),
+        ({"stem_chs": 32}, "`stem_chs` must be left out, got 32."),
+    ],
+)
+def test_arguments_of_timm_that_make_another_network_are_refused(arguments, message, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(TIMM_CONFIG | {"model_args": arguments}))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        BitConfig.from_pretrained(tmp_path)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    config = BitConfig(depths=tuple(np.array([3, 4, 6, 3])), out_indices=[np.int64(1)])
+    assert config == BitConfig(out_indices=[1])
+    json.dumps(config.to_dict())
 
 
 def test_an_architecture_of_timm_that_is_no_bit_is_refused_by_name(tmp_path):

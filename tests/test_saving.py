@@ -139,7 +139,7 @@ def test_every_tensor_keeps_the_dtype_of_its_variable(tmp_path, dtype):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width_factor": 2}, "transformers cannot build a network with `width_factor` 2: these files are for `keras_"),
+        ({"hidden_act": "selu"}, "transformers has no activation 'selu': these files are for `keras_bit.from_pretr"),
         ({"output_stride": 8}, "transformers leaves out the dilation of `output_stride` 8 and gives other numbers: "),
     ],
 )
@@ -236,8 +236,8 @@ def fused(tmp_path):
     return keras.models.clone_model(tiny(tmp_path), clone_function=plain)
 
 
-def backbone(tmp_path):
-    return BiTBackbone(None, config=BitConfig.from_dict(CONFIG))
+def cut_backbone(tmp_path):
+    return BiTBackbone(None, config=BitConfig.from_dict(CONFIG), out_features=["stage1"])
 
 
 def cut(tmp_path):
@@ -274,7 +274,7 @@ def quantized(tmp_path):
         (fused, "`model` is fused: 12 of its convolutions are no StdConv2D (stem_conv is a Conv2D), and the kernels"),
         (fused, "are gone. Save before fusing."),
         (cut, "it lacks the layers stage2_block0_shortcut_conv, stage2_block0_norm1, stage2_block0_conv1, stage2"),
-        (backbone, "`model` is not the whole network of its `config`: it lacks the layers norm. Save the model that"),
+        (cut_backbone, "that keras_bit returned; a `BiTBackbone` needs its last stage among its outputs."),
         (with_lora, "weights that the transformers layout has no names for: predictions/lora_kernel_a, predictions/"),
         (with_nan, "`model` has weights that cannot be saved: norm/gamma holds NaN or infinity. Nothing was written."),
         (quantized, "weights that the transformers layout has no names for: predictions/kernel_scale"),
@@ -333,6 +333,44 @@ def test_transformers_loads_it_whole_gives_the_same_numbers_and_gives_it_back(tm
 
     theirs.save_pretrained(tmp_path / "theirs")
     assert_same_variables(model, from_pretrained(tmp_path / "theirs", **arguments))
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("factor", [2, 3])
+def test_a_wider_network_is_written_so_that_transformers_builds_it(tmp_path, factor):
+    import torch
+    import transformers
+
+    model = BiT(BitConfig.from_dict(CONFIG | {"width_factor": factor}), classifier_activation=None)
+    save_pretrained(model, tmp_path)
+    theirs = transformers.BitForImageClassification.from_pretrained(tmp_path).eval()
+    pictures = np.random.default_rng(1).uniform(-1, 1, (2, 50, 44, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())).logits.numpy()
+    np.testing.assert_allclose(model.predict(pictures, verbose=0), expected, atol=1e-4 * np.abs(expected).max())
+    again = from_pretrained(tmp_path)
+    assert (again.config.width_factor, again.config.stage_widths) == (1, model.config.stage_widths)
+    assert_same_variables(model, again)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("config", [CONFIG, BOTTLENECK_CONFIG], ids=["pre-activation", "bottleneck"])
+def test_a_backbone_is_written_for_transformers_backbone(tmp_path, config):
+    import torch
+    import transformers
+
+    names = ["stem", "stage1", "stage2"]
+    model = BiTBackbone(None, config=BitConfig.from_dict(config), out_features=names)
+    save_pretrained(model, tmp_path)
+    theirs, report = transformers.BitBackbone.from_pretrained(tmp_path, output_loading_info=True)
+    assert {name: list(found) for name, found in report.items() if found} == {}
+    pictures = np.random.default_rng(1).uniform(-1, 1, (1, 50, 44, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs.eval()(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())).feature_maps
+    for name, maps in zip(names, expected, strict=True):
+        maps = maps.permute(0, 2, 3, 1).numpy()
+        np.testing.assert_allclose(model(pictures)[name], maps, atol=1e-4 * np.abs(maps).max(), err_msg=name)
+    assert_same_variables(model, BiTBackbone(tmp_path))
 
 
 @pytest.mark.live
@@ -535,9 +573,9 @@ def test_a_card_of_ones_own_replaces_the_one_on_the_hub(tmp_path):
     [
         ({}, False, ["pipeline_tag: image-feature-extraction", "include_top=False", "import BitModel"], "labels"),
         (
-            {"width_factor": 2},
+            {"hidden_act": "selu"},
             True,
-            ["library_name: keras_bit", "Only keras_bit reads it: transformers cannot"],
+            ["library_name: keras_bit", "Only keras_bit reads it: transformers has no"],
             "import Bit",
         ),
     ],
