@@ -157,9 +157,10 @@ def _either(*cases: tuple[Any, str]) -> Any:
 
 def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     del head
-    problem = tf.where(
-        tf.strings.length(contents) == 0, "is empty.", f"is no JPEG, PNG, GIF, BMP or WebP file. {ARRAY_PATH}"
+    other = (
+        "is no JPEG, PNG, GIF, BMP or WebP file. Other pictures are read outside of the graph, by `processor(path)`."
     )
+    problem = tf.where(tf.strings.length(contents) == 0, "is empty.", other)
     return tf.constant(0), tf.constant(0), problem
 
 
