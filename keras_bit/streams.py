@@ -68,7 +68,7 @@ def stream(
             return contents if encoded else tf.ensure_shape(tf.io.parse_tensor(contents, tf.uint8), image.shape)
 
         problem = tf.where(failed, "cannot be had: `source` fails there by itself. Iterate over it to see why.", "")
-        return Example(name, tf.cast(label, tf.float32 if rows else tf.int32), load, problem)
+        return Example(name, tf.cast(label, tf.float32) if rows else _int32(label), load, problem)
 
     # Pixels as one string: pictures of several sizes make no batch.
     elements = _numbered(pairs.map(serialized, tf.data.AUTOTUNE))
@@ -80,8 +80,13 @@ def stream(
     return Source(elements, open_example, shuffled, class_names, count, encoded)
 
 
+def _int32(label: Any) -> Any:
+    """A whole number that is outside of all classes stays outside; a cast would take 2**32 to 0."""
+    return tf.cast(tf.clip_by_value(tf.cast(label, tf.int64), -(2**31), 2**31 - 1), tf.int32)
+
+
 def _numbered(data: tf.data.Dataset) -> tf.data.Dataset:
-    """(number, failed, element) of each element; the one after an element that `data` fails to give has `failed`.
+    """(number, failed, element) of each element; for one that `data` fails to give, that of the next with `failed`.
 
     Further on, pictures that cannot be read are left out and missed, and errors of the source would be left out with
     them, unseen.
@@ -94,12 +99,14 @@ def _numbered(data: tf.data.Dataset) -> tf.data.Dataset:
 
     def look(expected: Any, numbered: tuple[Any, tuple[Any, Any]]) -> Any:
         number, (element, is_end) = numbered
-        failed = number > expected
-        return number + 1, (expected, failed, element, failed | ~is_end)
+        return number + 1, (expected, number, element, is_end)
+
+    def missed_and_own(expected: Any, number: Any, element: Any, is_end: Any) -> tf.data.Dataset:
+        numbers = tf.data.Dataset.range(expected, tf.where(is_end, number, number + 1))
+        return numbers.map(lambda one: (one, one < number, element))
 
     checked = numbered.enumerate().ignore_errors().scan(tf.constant(0, tf.int64), look)
-    kept = checked.filter(lambda number, failed, element, keep: keep)
-    return kept.map(lambda number, failed, element, keep: (number, failed, element))
+    return checked.flat_map(missed_and_own)
 
 
 def records(
@@ -122,7 +129,7 @@ def records(
         parsed = tf.io.parse_single_example(record, features)
         name = tf.strings.format("record {} of ", number) + file
         problem = tf.where(failed, "cannot be had: the file is damaged there or cut off.", "")
-        return Example(name, tf.cast(parsed[label_column], tf.int32), lambda: parsed[image_column], problem)
+        return Example(name, _int32(parsed[label_column]), lambda: parsed[image_column], problem)
 
     def shuffled(seed: int | None) -> tf.data.Dataset:
         order = names.shuffle(len(files), seed=seed)

@@ -212,3 +212,26 @@ def test_errors_of_the_source_itself_are_not_left_out_unseen(tmp_path):
     skipping = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 4 pictures were left out"):
         assert len(collect(skipping)[0]) == 3
+
+
+@pytest.mark.parametrize("bad", [[0], [3], [3, 4], [3, 5], [9]])
+def test_only_the_elements_that_a_source_fails_to_give_are_left_out(bad):
+    def fails(contents, label):
+        with tf.control_dependencies([tf.debugging.assert_none_equal(label, tf.constant(bad))]):
+            return tf.identity(contents), label
+
+    stream = tf.data.Dataset.from_tensor_slices(([GOOD] * 10, list(range(10)))).map(fails)
+    data = image_dataset(stream, processor=PROCESSOR, batch_size=4, on_error="skip")
+    with pytest.warns(UserWarning, match=f"{len(bad)} of 10 pictures were left out"):
+        labels = np.concatenate([labels for _, labels in data.as_numpy_iterator()])
+    assert labels.tolist() == [label for label in range(10) if label not in bad]
+    assert [line.split(" cannot")[0] for line in data.skipped] == [f"element {label} of `source`" for label in bad]
+
+
+def test_a_label_of_64_bits_does_not_become_a_class_by_its_lower_half():
+    stream = tf.data.Dataset.from_tensor_slices(([GOOD] * 2, np.array([0, 2**32], np.int64)))
+    data = image_dataset(stream, processor=PROCESSOR, batch_size=1, class_names=["a", "b"])
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="element 1 of `source` has the label 2147483647, which is"
+    ):
+        list(data)
