@@ -1,10 +1,14 @@
 """The BiT-HyperRule beside the rule of Google's `bit_hyperrule.py`, written out again in plain numbers."""
 
+import dataclasses
+import json
+
 import keras
 import numpy as np
 import pytest
 
 from keras_bit import HyperRule
+from keras_bit.hyperrule import MomentumSGD
 
 # examples, side of the pictures: resize, crop, boundaries, MixUp
 RULES = [
@@ -59,6 +63,58 @@ def test_the_optimizer_follows_the_schedule_and_survives_its_own_config():
         assert float(optimizer.learning_rate) == float(again.learning_rate) > 0
 
 
+# batch size, scaling, steps: the rate after the warm-up, boundaries
+SCALED = [
+    (512, None, None, 0.003, (100, 200, 300, 400, 500)),
+    (64, None, None, 0.003, (100, 200, 300, 400, 500)),
+    (64, "linear", None, 0.000375, (800, 1600, 2400, 3200, 4000)),
+    (1024, "linear", None, 0.006, (50, 100, 150, 200, 250)),
+    (512, None, 50, 0.003, (10, 20, 30, 40, 50)),
+    (64, "linear", 50, 0.000375, (10, 20, 30, 40, 50)),
+    (512, None, 1, 0.003, (1, 1, 1, 1, 1)),
+]
+
+
+@pytest.mark.parametrize(("batch_size", "scaling", "steps", "rate", "boundaries"), SCALED)
+def test_nothing_is_scaled_but_what_is_asked_for(batch_size, scaling, steps, rate, boundaries):
+    rule = HyperRule(100, 224, batch_size=batch_size, scaling=scaling, steps=steps)
+    assert (rule.learning_rate, rule.boundaries, rule.total_steps) == (pytest.approx(rate), boundaries, boundaries[-1])
+    assert float(rule.schedule()(boundaries[0])) == pytest.approx(rate, rel=1e-6)
+    assert (rule.crop_size, rule.mixup_alpha) == (480, 0.0)
+
+
+def test_a_rule_survives_json():
+    rule = HyperRule(20_000, (48, 64), batch_size=128, scaling="linear", steps=77)
+    assert HyperRule(**json.loads(json.dumps(dataclasses.asdict(rule)))) == rule
+
+
+def test_accumulating_gradients_changes_no_rate():
+    rule = HyperRule(100, 224)
+    plain, parts = rule.optimizer(), rule.optimizer(gradient_accumulation_steps=4)
+    parts = keras.optimizers.deserialize(keras.optimizers.serialize(parts))
+    plain.build([]), parts.build([])
+    for step in (0, 1, 50, 100, 200, 201, 500):
+        for batch in range(4):
+            plain.iterations.assign(step), parts._iterations.assign(4 * step + batch)
+            assert float(plain.learning_rate) == float(parts.learning_rate)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_sums_gradients_as_torch_does(nesterov):
+    rates = [0.0, 0.1, 0.2, 0.02, 0.02]
+    gradients = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    weights, velocity = np.ones(3), 0.0
+    variable = keras.Variable(np.ones(3, np.float32))
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1, 2], rates[:4])
+    optimizer = MomentumSGD(schedule, momentum=0.9, nesterov=nesterov)
+    for rate, gradient in zip(rates, gradients, strict=True):
+        # The formula of torch.optim.SGD's documentation; test_transfer.py trains beside torch itself.
+        velocity = 0.9 * velocity + gradient
+        weights = weights - rate * (gradient + 0.9 * velocity if nesterov else velocity)
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
+        np.testing.assert_allclose(variable.numpy(), weights, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -73,6 +129,11 @@ def test_the_optimizer_follows_the_schedule_and_survives_its_own_config():
         (
             {"num_examples": 5, "image_size": 32, "base_learning_rate": 0},
             "`base_learning_rate` must be a number above 0",
+        ),
+        ({"num_examples": 5, "image_size": 32, "steps": 0}, "`steps` must be a whole number of at least 1, got 0."),
+        (
+            {"num_examples": 5, "image_size": 32, "scaling": "sqrt"},
+            "`scaling` must be one of None, 'linear', got 'sqrt'.",
         ),
     ],
 )
