@@ -8,6 +8,7 @@ from keras_bit.hyperrule import HyperRule
 from keras_bit.preprocessing import BitImageProcessor
 
 ON_ERROR = ("raise", "skip")
+LABEL_MODES = (None, "int", "categorical")
 
 
 def image_dataset(
@@ -28,6 +29,10 @@ def image_dataset(
     shuffle_buffer: int = 4096,
     drop_remainder: bool = False,
     num_parallel_calls: int | None = None,
+    label_mode: str | None = None,
+    repeat: bool = False,
+    initial_step: int = 0,
+    shard: tuple[int, int] = (0, 1),
 ) -> Any:
     """A `tf.data.Dataset` of `(images, labels)`, one epoch long, that feeds `model.fit` under every backend.
 
@@ -80,6 +85,14 @@ def image_dataset(
             source is. Other sources are shuffled as a whole; what is held are numbers.
         drop_remainder: whether to leave out a last batch that is not full.
         num_parallel_calls: pictures that are decoded at a time; `None` lets tf.data choose. Changes no value.
+        label_mode: `"int"`, or `"categorical"` for one-hot rows; by default rows after MixUp and what the source has
+            elsewhere. Evaluate a model that is trained with MixUp on `"categorical"` labels.
+        repeat: whether training goes on for ever. Batches are full then, also where there are fewer pictures than in
+            one: they go over the ends of epochs, as in Google's code. What a step sees depends on the seed and the
+            step's number alone. Needs on_error="raise".
+        initial_step: the number of the first batch, with `repeat`: a run that was interrupted goes on from there.
+        shard: (index, count), with `repeat`: this process is one of `count` and gets its part of every batch, of
+            `batch_size / count` pictures.
 
     Returns:
         A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
@@ -104,6 +117,9 @@ def image_dataset(
     for name, value in (("max_pixels", max_pixels), ("num_parallel_calls", num_parallel_calls)):
         if value is not None:
             _check_count(name, value)
+    _check_repeat(repeat, training, on_error, initial_step, shard, batch_size)
+    if label_mode not in LABEL_MODES:
+        raise ValueError(f"`label_mode` must be one of {', '.join(map(repr, LABEL_MODES))}, got {label_mode!r}.")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
         raise ValueError(f"`seed` must be a whole number or None, got {seed!r}.")
 
@@ -136,7 +152,30 @@ def image_dataset(
         max_pixels=max_pixels,
         drop_remainder=drop_remainder,
         num_parallel_calls=num_parallel_calls,
+        repeat=repeat,
+        initial_step=int(initial_step),
+        shard=shard,
+        label_mode=label_mode,
     )
+
+
+def _check_repeat(repeat: bool, training: bool, on_error: str, initial_step: Any, shard: Any, batch_size: int) -> None:
+    if repeat and not (training and on_error == "raise"):
+        raise ValueError(
+            "`repeat` must be False for evaluation and with on_error='skip', where the place of a picture is not known "
+            f"in advance, got True with training={training} and on_error={on_error!r}."
+        )
+    if isinstance(initial_step, bool) or not isinstance(initial_step, numbers.Integral) or initial_step < 0:
+        raise ValueError(f"`initial_step` must be a whole number of at least 0, got {initial_step!r}.")
+    whole = isinstance(shard, tuple | list) and len(shard) == 2 and all(type(part) is int for part in shard)
+    if not whole or not 0 <= shard[0] < shard[1]:
+        raise ValueError(f"`shard` must be (index, count) with 0 <= index < count, got {shard!r}.")
+    if not repeat and (initial_step or tuple(shard) != (0, 1)):
+        raise ValueError(
+            f"`initial_step` and `shard` are for repeat=True, got initial_step={initial_step}, shard={shard}."
+        )
+    if batch_size % shard[1]:
+        raise ValueError(f"`batch_size` must divide by the {shard[1]} parts of `shard`, got {batch_size}.")
 
 
 def _check(processor: Any, training: bool, rule: Any, on_error: str) -> None:

@@ -29,6 +29,7 @@ class Source:
         elements: the data set in the source's order; of numbers, where pictures can be read in any order.
         open: from an element to its `Example`, in the graph.
         shuffled: from a seed to the elements in an order that is new in every epoch.
+        shuffled_once: from a seed, int64 `(2,)`, to the elements in the order that this seed has, always the same.
         class_names: what the labels are called, or `None` where the source does not tell.
         count: how many elements there are, below 0 where that is not known.
         encoded: whether the pictures are bytes of files, not pixels.
@@ -38,6 +39,7 @@ class Source:
     elements: tf.data.Dataset
     open: Callable[[Any], Example]
     shuffled: Callable[[int | None], tf.data.Dataset]
+    shuffled_once: Callable[[Any], tf.data.Dataset]
     class_names: tuple[str, ...] | None
     count: int
     encoded: bool = True
@@ -55,6 +57,12 @@ def indexed(
         return Example(image_names(index), values[index], lambda: images(index))
 
     elements = tf.data.Dataset.range(count)
-    return Source(
-        elements, open_example, lambda seed: elements.shuffle(count, seed=seed), labels.class_names, count, **known
-    )
+
+    def shuffled(seed: int | None) -> tf.data.Dataset:
+        return elements.shuffle(count, seed=seed)
+
+    def shuffled_once(seed: Any) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), tf.cast(seed, tf.int32))
+        return tf.data.Dataset.from_tensor_slices(order)
+
+    return Source(elements, open_example, shuffled, shuffled_once, labels.class_names, count, **known)

@@ -24,14 +24,21 @@ def build(
     max_pixels: int | None,
     drop_remainder: bool,
     num_parallel_calls: int | None,
+    repeat: bool,
+    initial_step: int,
+    shard: tuple[int, int],
+    label_mode: str | None,
 ) -> tf.data.Dataset:
     """The data set of `keras_bit.image_dataset`; `rule` is `None` for evaluation."""
     mixes = rule is not None and rule.mixup_alpha > 0
+    one_hot = label_mode == "categorical" or (mixes and label_mode is None)
+    if mixes and not one_hot:
+        raise ValueError("`label_mode` must be None or 'categorical' for MixUp, which mixes labels, got 'int'.")
     classes = None if source.class_names is None else len(source.class_names)
-    if mixes and classes is None:
+    if one_hot and classes is None:
         raise ValueError(
-            "`class_names` must be given for MixUp, which needs one-hot labels, got None for a `source` that does not "
-            "tell how many classes there are."
+            "`class_names` must be given for MixUp and label_mode='categorical', which need one-hot labels, got None "
+            "for a `source` that does not tell how many classes there are."
         )
     parallel = tf.data.AUTOTUNE if num_parallel_calls is None else num_parallel_calls
 
@@ -59,6 +66,11 @@ def build(
 
     if rule is None:
         elements = tf.data.Dataset.zip((source.elements,))
+    elif repeat:
+        if seed is None:
+            seed = int(np.random.default_rng().integers(2**31))
+        elements = _endless(source, seed, initial_step * batch_size, batch_size, shard)
+        batch_size //= shard[1]
     else:
         # Drawn before the pictures are read, in their order: the same numbers, whichever thread reads which picture.
         seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
@@ -74,12 +86,14 @@ def build(
         image = tf.ensure_shape(image, [height, width, 3])
         return (image, label, *picture_seed) if mixes else (image, label)
 
-    data = examples.map(finish).batch(batch_size, drop_remainder=drop_remainder)
+    # An endless one has no rest: its batches have a known size.
+    data = examples.map(finish).batch(batch_size, drop_remainder=drop_remainder or repeat)
+    if one_hot:
+        data = data.map(lambda images, labels, *seeds: (images, _rows(labels, classes), *seeds))
     if mixes:
 
         def mix(images: Any, labels: Any, seeds: Any) -> tuple[Any, Any]:
-            rows = tf.one_hot(labels, classes) if labels.dtype.is_integer else labels
-            return augmentation.mix_up(images, rows, seeds[0], rule.mixup_alpha)
+            return augmentation.mix_up(images, labels, seeds[0], rule.mixup_alpha)
 
         data = data.map(mix, parallel, deterministic=True)
     data = data.prefetch(tf.data.AUTOTUNE)
@@ -87,11 +101,35 @@ def build(
     data.class_names = None if source.class_names is None else list(source.class_names)
     data.skipped = skipped.files
     count = source.count
-    if not skip and count >= 0:
+    if repeat:
+        data.cardinality = lambda: tf.constant(tf.data.INFINITE_CARDINALITY, tf.int64)
+    elif not skip and count >= 0:
         # Not by `assert_cardinality`, which fails in the workers of tf.data service: each gets a part of the elements.
         batches = count // batch_size if drop_remainder else -(-count // batch_size)
         data.cardinality = lambda: tf.constant(batches, tf.int64)
     return data
+
+
+def _endless(source: Source, seed: int, start: int, batch_size: int, shard: tuple[int, int]) -> tf.data.Dataset:
+    """(element, its augmentation's seed) without end, from the example with the number `start` on.
+
+    What is at a place is decided by the place and the seed alone, not by what was read before: a run that goes on from
+    a step, or reads a part of every batch, sees what the whole run in one process sees.
+    """
+    numbers = tf.data.Dataset.counter
+    first = 0 if source.count < 0 else start // source.count
+    order = numbers(first).flat_map(lambda epoch: source.shuffled_once(tf.stack([tf.constant(seed, tf.int64), epoch])))
+    order = order.skip(start if source.count < 0 else start % source.count)
+    elements = tf.data.Dataset.zip(order, numbers(start))
+    index, parts = shard
+    if parts > 1:
+        size = batch_size // parts
+        elements = elements.filter(lambda element, number: number % batch_size // size == index)
+    return elements.map(lambda element, number: (element, tf.stack([tf.constant(seed, tf.int64), number])))
+
+
+def _rows(labels: Any, classes: int) -> Any:
+    return tf.one_hot(labels, classes) if labels.dtype.is_integer else labels
 
 
 def _problem(example: Example, classes: int | None) -> Any:

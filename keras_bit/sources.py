@@ -64,7 +64,7 @@ def open_source(
         )
     if _is_path(source) and Path(source).is_dir():
         return _folders(Path(source), names)
-    if files := _record_files(source):
+    if files := record_files(source):
         return streams.records(
             files, names, image_column or "image/encoded", label_column or "image/class/label", shuffle_buffer
         )
@@ -88,6 +88,12 @@ def _is_path(value: Any) -> bool:
 
 
 def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Source:
+    paths, labels = class_folders(directory, class_names)
+    return _files(paths, labels)
+
+
+def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -> tuple[list[bytes], targets.Labels]:
+    """The paths of the pictures in a directory with a folder per class, and their labels."""
     folders = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise ValueError(
@@ -111,7 +117,7 @@ def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Source:
         )
     if len(names) == 1:
         warnings.warn(f"{str(directory)!r} has one class, {names[0]!r}: there is nothing to tell apart.", stacklevel=4)
-    return _files(paths, targets.Labels(np.array(labels, np.int32), names))
+    return paths, targets.Labels(np.array(labels, np.int32), names)
 
 
 def _scan(directory: Path, names: Sequence[str]) -> tuple[list[bytes], list[int]]:
@@ -207,7 +213,7 @@ def _checked_array(name: str, array: Any) -> np.ndarray:
     return array
 
 
-def _record_files(source: Any) -> list[str]:
+def record_files(source: Any) -> list[str]:
     """The TFRecord files that `source` names, one by one or by a pattern; empty where it names others."""
     paths = [source] if _is_path(source) else source
     if not isinstance(paths, list | tuple) or not paths or not all(map(_is_path, paths)):

@@ -77,7 +77,10 @@ def stream(
     def shuffled(seed: int | None) -> tf.data.Dataset:
         return elements.shuffle(shuffle_buffer, seed=seed)
 
-    return Source(elements, open_example, shuffled, class_names, count, encoded)
+    def shuffled_once(seed: Any) -> tf.data.Dataset:
+        return elements.shuffle(shuffle_buffer, seed=seed[0] + seed[1], reshuffle_each_iteration=False)
+
+    return Source(elements, open_example, shuffled, shuffled_once, class_names, count, encoded)
 
 
 def _int32(label: Any) -> Any:
@@ -131,13 +134,16 @@ def records(
         problem = tf.where(failed, "cannot be had: the file is damaged there or cut off.", "")
         return Example(name, _int32(parsed[label_column]), lambda: parsed[image_column], problem)
 
-    def shuffled(seed: int | None) -> tf.data.Dataset:
-        order = names.shuffle(len(files), seed=seed)
+    def shuffled(seed: Any, anew: bool = True) -> tf.data.Dataset:
+        order = names.shuffle(len(files), seed=seed, reshuffle_each_iteration=anew)
         # In the order of the files, whichever is read first: the same in every run.
         records = order.interleave(
             read, cycle_length=INTERLEAVED, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        return records.shuffle(shuffle_buffer, seed=seed)
+        return records.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=anew)
+
+    def shuffled_once(seed: Any) -> tf.data.Dataset:
+        return shuffled(seed[0] + seed[1], anew=False)
 
     names = tf.data.Dataset.from_tensor_slices(files)
-    return Source(names.flat_map(read), open_example, shuffled, class_names, count=-1)
+    return Source(names.flat_map(read), open_example, shuffled, shuffled_once, class_names, count=-1)

@@ -310,7 +310,9 @@ def test_the_whole_order_is_shuffled_without_reading_a_picture():
 
 
 def test_a_number_of_classes_has_to_be_known_for_mixup(tmp_path):
-    with pytest.raises(ValueError, match="`class_names` must be given for MixUp, which needs one-hot labels"):
+    with pytest.raises(
+        ValueError, match=r"`class_names` must be given for MixUp and label_mode=.categorical., which need one-hot"
+    ):
         dataset(stream_of_bytes(tmp_path), training=True, rule=TRAINING["rule"])
 
 
@@ -466,3 +468,85 @@ def test_memory_stays_flat_over_sixty_thousand_files(tmp_path):
     print(f"{count:,} files; resident memory in MiB after every 8,000: {sizes}")
     assert count == 60_000
     assert max(sizes[1:]) - sizes[0] < 150  # MiB; 60,000 decoded pictures of 128x128 would be 11,000
+
+
+def batches_of(source, count, **options):
+    options = {"training": True, "rule": RULE, "seed": 3, "repeat": True, "batch_size": 4} | options
+    return list(dataset(source, **options).take(count).as_numpy_iterator())
+
+
+@pytest.fixture(scope="module")
+def three_kinds(folders, tmp_path_factory):
+    directory, files = folders
+    contents, labels = [file.read_bytes() for file in files], [0, 0, 1, 1, 1, 1, 2, 2, 2]
+    directory = tmp_path_factory.mktemp("records")
+    return {
+        "paths": (files, labels),
+        "stream": tf.data.Dataset.from_tensor_slices((contents, labels)),
+        "records": [
+            write_records(directory / "a.tfrecord", contents[:5], labels[:5]),
+            write_records(directory / "b.tfrecord", contents[5:], labels[5:]),
+        ],
+    }
+
+
+@pytest.mark.parametrize("kind", ["paths", "stream", "records"])
+def test_an_endless_data_set_goes_on_at_any_step_and_in_parts_as_the_whole_does(three_kinds, kind):
+    """Nine pictures in batches of four: batches go over the ends of epochs."""
+    source = three_kinds[kind]
+    whole = batches_of(source, 9)
+    assert all(images.shape == (4, 128, 128, 3) for images, _ in whole)
+    for first, later in zip(whole[5:], batches_of(source, 4, initial_step=5), strict=True):
+        np.testing.assert_array_equal(first[0], later[0])
+        np.testing.assert_array_equal(first[1], later[1])
+    parts = [batches_of(source, 9, shard=(index, 2)) for index in range(2)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        for place in range(2):
+            np.testing.assert_array_equal(batch[place], np.concatenate([share[place] for share in shares]))
+    labels = np.concatenate([labels for _, labels in whole]).reshape(4, 9)
+    assert [sorted(epoch) for epoch in labels.tolist()] == 4 * [
+        [0, 0, 1, 1, 1, 1, 2, 2, 2]
+    ]  # each picture, every epoch
+    assert len(set(map(tuple, labels.tolist()))) > 1  # in another order
+    again = batches_of(source, 1, seed=4)[0]
+    assert not np.array_equal(whole[0][0], again[0])
+
+
+def test_an_endless_data_set_says_that_it_is():
+    data = dataset((ARRAYS, LABELS), training=True, rule=RULE, repeat=True)
+    assert int(data.cardinality()) == tf.data.INFINITE_CARDINALITY
+    assert data.element_spec[0].shape.as_list() == [3, 128, 128, 3]
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "rank"), [(None, tf.int32, 1), ("int", tf.int32, 1), ("categorical", tf.float32, 2)]
+)
+def test_labels_are_numbers_or_rows_as_asked_for(mode, dtype, rank):
+    data = dataset((ARRAYS, LABELS), label_mode=mode, batch_size=1)
+    assert (data.element_spec[1].dtype, data.element_spec[1].shape.rank) == (dtype, rank)
+    labels = np.concatenate([labels for _, labels in data.as_numpy_iterator()])
+    np.testing.assert_array_equal(labels if rank == 1 else labels.argmax(1), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"repeat": True}, "`repeat` must be False for evaluation and with on_error='skip'"),
+        ({"repeat": True, "training": True, "on_error": "skip"}, "got True with training=True and on_error='skip'"),
+        ({"initial_step": 2}, r"`initial_step` and `shard` are for repeat=True, got initial_step=2, shard=\(0, 1\)."),
+        ({"initial_step": -1}, "`initial_step` must be a whole number of at least 0, got -1."),
+        ({"shard": (2, 2)}, r"`shard` must be \(index, count\) with 0 <= index < count, got \(2, 2\)."),
+        (
+            {"shard": (0, 2), "repeat": True, "training": True},
+            "`batch_size` must divide by the 2 parts of `shard`, got 3.",
+        ),
+        ({"label_mode": "binary"}, "`label_mode` must be one of None, 'int', 'categorical', got 'binary'."),
+        (
+            {"label_mode": "int", "training": True, "rule": HyperRule(20_000, 32)},
+            "`label_mode` must be None or 'categorical' for MixUp, which mixes labels, got 'int'.",
+        ),
+    ],
+)
+def test_impossible_ways_of_repeating_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        dataset((ARRAYS, LABELS), **{"rule": RULE, **options})
