@@ -9,6 +9,7 @@ from keras_bit.hyperrule import HyperRule
 from keras_bit.labels import decode_predictions
 from keras_bit.preprocessing import BitImageProcessor, preprocess_input
 from keras_bit.saving import push_to_hub, save_pretrained
+from keras_bit.transfer import fine_tune
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "BitImageProcessor",
     "HyperRule",
     "decode_predictions",
+    "fine_tune",
     "freeze",
     "from_pretrained",
     "image_dataset",

@@ -1,7 +1,8 @@
-"""The commands `keras-bit classify`, `keras-bit info` and `keras-bit plot`."""
+"""The commands `keras-bit classify`, `keras-bit finetune` and so on."""
 
 import argparse
 import dataclasses
+import importlib.util
 import json
 import os
 import secrets
@@ -30,9 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")
     try:
         return options.run(options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, ArithmeticError) as error:
         print(f"keras-bit {options.command}: {_printable(str(error))}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"keras-bit {options.command}: interrupted", file=sys.stderr)
+        return 130
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -144,6 +148,58 @@ def plot(options: argparse.Namespace) -> int:
     for line in batches.skipped:
         print(f"keras-bit plot: {_printable(line)}", file=sys.stderr)
     return int(bool(batches.skipped))
+
+
+def finetune(options: argparse.Namespace) -> int:
+    import keras
+
+    from keras_bit import finetuning
+
+    out = Path(options.out).expanduser()
+    finetuning.check_directory(out)
+    callbacks = ()
+    if options.tensorboard:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ImportError("`--tensorboard` needs TensorBoard: pip install tensorboard.")
+        callbacks = (keras.callbacks.TensorBoard(out / "tensorboard"),)
+    chosen = finetuning.Options(
+        hub=_hub(options),
+        **{
+            field.name: getattr(options, field.name)
+            for field in dataclasses.fields(finetuning.Options)
+            if field.name != "hub"
+        },
+    )
+    plan = finetuning.plan(chosen)
+    console = _console()
+    console.print(_plan_table(plan))
+    for note in plan.splits.notes:
+        print(_printable(note))
+    finetuning.run(chosen, plan, out, say=lambda line: print(_printable(line), flush=True), callbacks=callbacks)
+    print(f"{_printable(str(out))}: keras-bit classify IMAGE --weights {_printable(str(out))}")
+    return 0
+
+
+def _plan_table(plan: Any) -> Table:
+    """What is about to happen, so that a person can stop it."""
+    rule, found = plan.rule, plan.splits
+    table = Table(title="BiT-HyperRule", title_justify="left", show_header=False)
+    shown = ", ".join(found.class_names[:5]) + ", ..." * (len(found.class_names) > 5)
+    table.add_row("classes", f"{len(found.class_names)} ({_printable(shown)})")
+    table.add_row("training pictures", f"{len(found.train):,}, typically {rule.image_size[0]}x{rule.image_size[1]} px")
+    table.add_row("validation pictures", f"{len(found.validation):,}" if found.validation else "none")
+    table.add_row("resize, random crop", f"{rule.resize_size} px, {rule.crop_size} px")
+    table.add_row("MixUp", f"alpha {rule.mixup_alpha}" if rule.mixup_alpha else "none")
+    parts = f" in {plan.accumulation} parts, gradients accumulated" if plan.accumulation > 1 else ""
+    more = ", each picture several times in a step" if rule.batch_size > len(found.train) else ""
+    table.add_row("batch", f"{rule.batch_size}{parts}{more}")
+    table.add_row("steps", f"{rule.total_steps:,}, evaluated and saved every {plan.evaluate_every:,}")
+    table.add_row(
+        "learning rate",
+        f"{rule.learning_rate:g} after {rule.warmup_steps:,} steps, then falling at "
+        + ", ".join(f"{step:,}" for step in rule.boundaries[1:-1]),
+    )
+    return table
 
 
 def _rule(options: argparse.Namespace, processor: Any) -> Any:
@@ -325,7 +381,104 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--evaluation", action="store_true", help="draw what evaluation sees instead")
     _add_hub_arguments(command)
     command.set_defaults(run=plot)
+
+    _add_finetune(commands)
     return parser
+
+
+def _add_finetune(commands: Any) -> None:
+    command = commands.add_parser(
+        "finetune",
+        help="train a checkpoint on pictures of yours",
+        description="Fine-tunes a checkpoint by the BiT-HyperRule, which chooses size, number of steps, learning rate "
+        "and MixUp from the number and the size of the pictures. DIR then holds the model (model.keras, and "
+        "transformers' config.json and model.safetensors), its processor, and log.csv. Interrupted or killed, the same "
+        "command goes on from the last evaluation and ends with the same losses.",
+        epilog="Examples: keras-bit finetune flowers --out flowers-bit; five pictures of each class on a laptop: "
+        "keras-bit finetune flowers --out few --examples-per-class 5 --batch-size 64 --image-size 64x64; then: "
+        "keras-bit classify rose.jpg --weights flowers-bit",
+    )
+    command.add_argument(
+        "data",
+        metavar="DATA",
+        help="directory with a folder per class; or one with such directories named train and val or test; or TFRecord "
+        "files (a directory of them, or a pattern in quotes)",
+    )
+    command.add_argument("--out", required=True, metavar="DIR", help="directory of the run and its result")
+    command.add_argument(
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        metavar="SOURCE",
+        help="Hub id, directory or file of the checkpoint to start from (default: %(default)s)",
+    )
+    recipe = command.add_argument_group("recipe")
+    recipe.add_argument(
+        "--batch-size", type=_positive, default=512, metavar="N", help="pictures per step (default: 512)"
+    )
+    recipe.add_argument(
+        "--gradient-accumulation-steps",
+        type=_positive,
+        metavar="N",
+        help="divide a step into N batches for less memory (default: as few as hold 32 pictures of 480 px each)",
+    )
+    recipe.add_argument(
+        "--steps", type=_positive, metavar="N", help="number of steps (default: the rule's 500 to 20,000)"
+    )
+    recipe.add_argument(
+        "--base-learning-rate", type=_positive_number, default=0.003, metavar="R", help="for 512 (default: 0.003)"
+    )
+    recipe.add_argument(
+        "--scaling",
+        choices=["linear"],
+        help="for another batch size: multiply the learning rate by it / 512, and the steps by 512 / it",
+    )
+    recipe.add_argument(
+        "--image-size",
+        type=_image_size,
+        metavar="HxW",
+        help="the pictures' size for the rule (default: their median); "
+        "below 96x96 it trains on crops of 128 px, else of 480",
+    )
+    recipe.add_argument("--freeze-up-to", metavar="STAGE", help="keep the network as it is: stem, stage1 ... or all")
+    recipe.add_argument(
+        "--random-resized-crop", action="store_true", help="the Inception networks' crop instead of the rule's"
+    )
+    recipe.add_argument(
+        "--mixed-precision",
+        nargs="?",
+        const="float16",
+        choices=["float16", "bfloat16"],
+        help="compute in half precision (default where given: float16); weights stay float32",
+    )
+    data = command.add_argument_group("data")
+    data.add_argument("--examples-per-class", type=_positive, metavar="N", help="train on N pictures of each class")
+    data.add_argument(
+        "--validation-share",
+        type=_share,
+        default=0.2,
+        metavar="S",
+        help="of each class, where DATA has no val or test (default: 0.2; 0 for none)",
+    )
+    data.add_argument(
+        "--class-names", type=_names, metavar="A,B,...", help="order of the classes, or names for records"
+    )
+    data.add_argument(
+        "--on-error",
+        choices=["raise", "skip"],
+        default="raise",
+        help="raise: end at a picture that cannot be read (default); skip: read all first, and leave such ones out",
+    )
+    run = command.add_argument_group("run")
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="of the division, order and crops (default: 0)")
+    run.add_argument(
+        "--evaluate-every",
+        type=_positive,
+        metavar="N",
+        help="steps between evaluations, at which the run is saved (default: a twentieth of all)",
+    )
+    run.add_argument("--tensorboard", action="store_true", help="also write DIR/tensorboard")
+    _add_hub_arguments(command)
+    command.set_defaults(run=finetune)
 
 
 def _add_hub_arguments(command: argparse.ArgumentParser) -> None:
@@ -339,6 +492,33 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
     return int(text)
+
+
+def _positive_number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text!r}")
+    return value
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"expected different names, separated by commas, got {text!r}")
+    return names
 
 
 def _image_size(text: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 Stages count from 1 and blocks from 0; a layer's name is its address (`stage1_block2_conv1`). Channels last throughout.
 """
 
+import dataclasses
 import itertools
 import re
 from collections.abc import Sequence
@@ -89,7 +90,26 @@ class BiTModel(keras.Model):
 
     @property
     def config(self) -> BitConfig:
-        return next(layer.bit_config for layer in self.layers if isinstance(layer, PixelValues))
+        return self._pixel_values.bit_config
+
+    @config.setter
+    def config(self, config: BitConfig) -> None:
+        """Gives the classes other names, or another `problem_type`; what the network is stays."""
+        changed = {
+            field.name
+            for field in dataclasses.fields(BitConfig)
+            if getattr(config, field.name) != getattr(self.config, field.name)
+        } - {"id2label", "label2id", "problem_type"}
+        if changed:
+            raise ValueError(
+                f"`config` must be that of the model but for label names and problem type, got another "
+                f"{', '.join(sorted(changed))}. Build another model with `BiT(config)`."
+            )
+        self._pixel_values.bit_config = config
+
+    @property
+    def _pixel_values(self) -> PixelValues:
+        return next(layer for layer in self.layers if isinstance(layer, PixelValues))
 
 
 def check_input_shape(shape: Any, num_channels: int, argument: str) -> None:
@@ -139,10 +159,13 @@ def build(
     if include_top:
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
         if config.num_labels:
+            # In half precision the probabilities of many classes vanish, and with them the loss's gradient.
+            mixed = keras.config.dtype_policy().name.startswith("mixed_")
             head = layers.Dense(
                 config.num_labels,
                 activation=_head_activation(config, classifier_activation),
                 kernel_initializer=head_initializer(),
+                dtype="float32" if mixed else None,
                 name="predictions",
             )
             x = graph.call_new(head, x)

@@ -1,0 +1,391 @@
+"""The job of `keras-bit finetune`: from a data set and a checkpoint to a directory with a trained model."""
+
+import csv
+import dataclasses
+import json
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from keras_bit import files, splits
+from keras_bit.applications import from_pretrained
+from keras_bit.backbone import freeze
+from keras_bit.data import image_dataset
+from keras_bit.hyperrule import HyperRule
+from keras_bit.model import BiTModel
+from keras_bit.preprocessing import BitImageProcessor
+from keras_bit.saving import save_pretrained
+from keras_bit.training_state import Row, TrainingState
+from keras_bit.transfer import EVALUATIONS, fine_tune
+from keras_bit.weights import open_checkpoint
+
+# Pixels of a batch that a machine is trusted with; more are accumulated: 32 pictures of 480 px, 450 of 128 px.
+PIXELS_AT_ONCE = 32 * 480 * 480
+# In `out`: the folder of what a run goes on from, and the files in it and beside it.
+STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
+LOG_NAME, MODEL_NAME = "log.csv", "model.keras"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides about the result; a run goes on only with the same.
+
+    Args:
+        data, weights: as `keras-bit finetune` has them.
+        batch_size: pictures per step.
+        gradient_accumulation_steps: batches that make up a step; `None` as many as `PIXELS_AT_ONCE` asks for.
+        steps, base_learning_rate, scaling, image_size: of the `HyperRule`; `None` leaves them to it and to the data.
+        evaluate_every: steps between two rows of the log, and two states to go on from.
+        examples_per_class, validation_share, class_names: of `splits.open_splits`.
+        freeze_up_to: of `keras_bit.freeze`.
+        mixed_precision: `"float16"` or `"bfloat16"`, or `None`.
+        random_resized_crop: of `image_dataset`.
+        on_error: `"skip"` reads every picture once beforehand and leaves out those that cannot be read.
+        seed: of the division of the data, the order and the augmentation.
+        hub: `revision`, `cache_dir` and `local_files_only` of `weights`.
+    """
+
+    data: str
+    weights: str
+    batch_size: int = 512
+    gradient_accumulation_steps: int | None = None
+    steps: int | None = None
+    base_learning_rate: float = 0.003
+    scaling: str | None = None
+    image_size: tuple[int, int] | None = None
+    evaluate_every: int | None = None
+    examples_per_class: int | None = None
+    validation_share: float = 0.2
+    class_names: tuple[str, ...] | None = None
+    freeze_up_to: str | None = None
+    mixed_precision: str | None = None
+    random_resized_crop: bool = False
+    on_error: str = "raise"
+    seed: int = 0
+    hub: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the options come to, for this data set and checkpoint."""
+
+    splits: splits.Splits
+    rule: HyperRule
+    processor: BitImageProcessor
+    accumulation: int
+    evaluate_every: int
+
+    @property
+    def described(self) -> dict[str, Any]:
+        parts = {"train": self.splits.train, "validation": self.splits.validation}
+        return {
+            "rule": dataclasses.asdict(self.rule),
+            "gradient_accumulation_steps": self.accumulation,
+            "evaluate_every": self.evaluate_every,
+            "class_names": list(self.splits.class_names),
+            **{f"{name}_pictures": 0 if part is None else len(part) for name, part in parts.items()},
+            **{f"{name}_digest": None if part is None else part.digest for name, part in parts.items()},
+        }
+
+
+def plan(options: Options) -> Plan:
+    found = splits.open_splits(
+        options.data,
+        validation_share=options.validation_share,
+        seed=options.seed,
+        examples_per_class=options.examples_per_class,
+        class_names=options.class_names,
+    )
+    if options.on_error == "skip":
+        found = _without_unreadable(found)
+    rule = HyperRule(
+        len(found.train),
+        options.image_size or found.train.typical_size(),
+        batch_size=options.batch_size,
+        base_learning_rate=options.base_learning_rate,
+        scaling=options.scaling,
+        steps=options.steps,
+    )
+    processor = BitImageProcessor.from_pretrained(options.weights, **options.hub)
+    size = {"height": rule.crop_size, "width": rule.crop_size}
+    processor = dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True)
+    accumulation = options.gradient_accumulation_steps or _accumulation(rule)
+    every = min(options.evaluate_every or max(rule.total_steps // EVALUATIONS, 1), rule.total_steps)
+    return Plan(found, rule, processor, accumulation, every)
+
+
+def _without_unreadable(found: splits.Splits) -> splits.Splits:
+    """Which pictures a step gets must not depend on what a run comes across, so they are looked for beforehand."""
+    processor = BitImageProcessor(size=(32, 32), do_center_crop=False)
+    notes = list(found.notes)
+    parts: dict[str, splits.Part | None] = {"train": found.train, "validation": found.validation, "test": found.test}
+    for name, part in parts.items():
+        if part is None or (name == "test" and part is found.validation):
+            continue
+        data = image_dataset(part.numbered, processor=processor, batch_size=64, on_error="skip")
+        readable = []
+        with warnings.catch_warnings(), tqdm(total=len(part), desc=f"read {name}", delay=2, leave=False) as bar:
+            warnings.filterwarnings("ignore", ".*were left out")  # they get their notes
+            for _, numbers in data.as_numpy_iterator():
+                readable.append(numbers)
+                bar.update(len(numbers))
+        if data.skipped:
+            parts[name] = part.some(np.concatenate(readable))
+            notes.append(f"{len(data.skipped)} pictures cannot be read and are left out ({name}):")
+            notes += [f"  {line}" for line in data.skipped[:20]]
+            notes += [f"  and {len(data.skipped) - 20} more"] if len(data.skipped) > 20 else []
+    if found.test is found.validation:
+        parts["test"] = parts["validation"]
+    return dataclasses.replace(found, **parts, notes=tuple(notes))
+
+
+def _accumulation(rule: HyperRule) -> int:
+    """The fewest batches that make up a step of the rule's, each no larger than a machine is trusted with."""
+    most = max(PIXELS_AT_ONCE // rule.crop_size**2, 1)
+    return next(
+        parts
+        for parts in range(1, rule.batch_size + 1)
+        if rule.batch_size % parts == 0 and rule.batch_size // parts <= most
+    )
+
+
+def run(
+    options: Options, plan: Plan, out: Path, *, say: Callable[[str], None], callbacks: tuple[Any, ...] = ()
+) -> BiTModel:
+    """Fine-tunes, or goes on with it, and writes the model. `check_directory` comes first.
+
+    Returns:
+        The model after the last step.
+
+    Raises:
+        ValueError: `out` holds a run with other options or another data set.
+        FloatingPointError: the loss became NaN; `out` then has the model of the last good state, if there is one.
+        OSError: nothing can be written.
+    """
+    keras.utils.set_random_seed(options.seed)  # drop path draws from it
+    if options.mixed_precision:
+        keras.config.set_dtype_policy(f"mixed_{options.mixed_precision}")
+    model = _model(options, plan.splits.class_names, say)
+    _check_space(model, out)
+    folder = out / STATE_FOLDER
+    _check_same_run(options, plan, folder)
+    files.remove_unfinished(folder / STATE_NAME)
+    state = TrainingState(folder / STATE_NAME, plan.evaluate_every, plan.rule.total_steps)
+    if state.epoch:
+        say(f"Going on after step {state.step} of {plan.rule.total_steps}.")
+    if state.step < plan.rule.total_steps:
+        _train(model, plan, options, state, out, say, callbacks)
+    else:
+        model.compile(plan.rule.optimizer(plan.accumulation))
+        model.optimizer.build(model.trainable_variables)
+        state.restore()
+    _write(model, plan.processor, out)
+    return model
+
+
+def _train(
+    model: BiTModel,
+    plan: Plan,
+    options: Options,
+    state: TrainingState,
+    out: Path,
+    say: Callable[[str], None],
+    callbacks: tuple[Any, ...],
+) -> None:
+    rule = plan.rule
+    micro = rule.batch_size // plan.accumulation
+    train = image_dataset(
+        plan.splits.train.everything,
+        processor=plan.processor,
+        batch_size=micro,
+        training=True,
+        rule=rule,
+        seed=options.seed,
+        class_names=plan.splits.class_names,
+        random_resized_crop=options.random_resized_crop,
+        repeat=True,
+        initial_step=state.step * plan.accumulation,
+    )
+    validation = None
+    if plan.splits.validation is not None:
+        validation = evaluation_data(plan, plan.splits.validation)
+    progress = _Progress(rule, plan.accumulation, state, out / LOG_NAME, say)
+    try:
+        fine_tune(
+            model,
+            train,
+            validation,
+            rule=rule,
+            steps_per_epoch=plan.evaluate_every,
+            gradient_accumulation_steps=plan.accumulation,
+            initial_epoch=state.epoch,
+            callbacks=[state, progress, *callbacks],
+            verbose=0,
+        )
+    except FloatingPointError as error:
+        if not state.epoch:
+            raise
+        state.restore()
+        _write(model, plan.processor, out)
+        raise FloatingPointError(
+            f"{error} {str(out)!r} has the model of the last good state, after step {state.step}."
+        ) from None
+    finally:
+        progress.close()
+
+
+def evaluation_data(plan: Plan, part: splits.Part) -> Any:
+    return image_dataset(
+        part.everything,
+        processor=plan.processor,
+        batch_size=min(plan.rule.batch_size // plan.accumulation, 32),
+        class_names=plan.splits.class_names,
+    )
+
+
+def _model(options: Options, class_names: tuple[str, ...], say: Callable[[str], None]) -> BiTModel:
+    """The checkpoint with a head for these classes: its own, where it has them already, else one of zeros."""
+    count, names = len(class_names), dict(enumerate(class_names))
+    held = open_checkpoint(options.weights, **options.hub).head_classes
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*gives the model a new head of zeros")  # said below
+        model = from_pretrained(options.weights, classes=count, classifier_activation="softmax", **options.hub)
+    if held == count and model.config.id2label == names:
+        say("The checkpoint's head has these classes, and is trained on.")
+    else:
+        say(f"A new head of zeros for {count} classes.")
+        for variable in model.get_layer("predictions").weights:
+            variable.assign(keras.ops.zeros_like(variable))
+    model.config = dataclasses.replace(
+        model.config,
+        id2label=names,
+        label2id={name: number for number, name in names.items()},
+        problem_type="single_label_classification",
+    )
+    if options.freeze_up_to:
+        frozen = freeze(model, up_to=options.freeze_up_to)
+        say(f"{len(frozen)} layers, up to {options.freeze_up_to}, stay as they are.")
+    return model
+
+
+def check_directory(out: Path) -> None:
+    """Creates `out` and writes to it, so that what cannot be written is told before anything is computed."""
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"`--out` must be a directory, or a new name for one. {out} is a file.")
+    folder = out / STATE_FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.replacing(folder / "probe") as beside:
+            beside.write_bytes(b"0" * 4096)
+        (folder / "probe").unlink()
+    except OSError as error:
+        raise OSError(f"`--out`: nothing can be written to {out}: {error}. Choose another directory.") from error
+
+
+def _check_space(model: BiTModel, out: Path) -> None:
+    """Room for the old state and the new one, with a momentum each, and for the model in two files, written aside."""
+    size = 4 * sum(int(np.prod(variable.shape)) for variable in model.weights)
+    needed, free = 2 * 2 * size + 3 * size, shutil.disk_usage(out).free
+    held = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    if needed > free + held:
+        raise OSError(
+            f"`--out`: {out} has {free / 1e9:.2f} GB of free space, and this model needs {needed / 1e9:.2f} GB for its "
+            "training state and results. Make room, or choose another directory."
+        )
+
+
+def _check_same_run(options: Options, plan: Plan, folder: Path) -> None:
+    """Notes what the run is, or compares it with the one that `folder` holds."""
+    new = json.loads(json.dumps({"options": dataclasses.asdict(options), "plan": plan.described}))
+    file = folder / RUN_NAME
+    if not file.exists():
+        if (folder / STATE_NAME).exists():
+            raise ValueError(
+                f"{str(folder)!r} has a training state without its {RUN_NAME}. Remove it, or use another --out."
+            )
+        with files.replacing(file) as beside:
+            beside.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
+        return
+    old = json.loads(file.read_text(encoding="utf-8"))
+    differing = [
+        f"{name}: {_short(old.get(group, {}).get(name))} there, {_short(new[group].get(name))} now"
+        for group in new
+        for name in new[group]
+        if old.get(group, {}).get(name) != new[group][name]
+    ]
+    if differing:
+        raise ValueError(
+            f"`--out` {str(folder.parent)!r} holds another run, which differs in {'; '.join(differing)}. Use the "
+            "options it was started with, use another --out, or remove that directory."
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
+    """The model in transformers' layout and as a `.keras` file, in float32."""
+    save_pretrained(model, out, processor)
+    if model.dtype_policy.name != "float32" or any(layer.dtype_policy.name != "float32" for layer in model.layers):
+        # Mixed precision is for training; whoever serves the model chooses again.
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("float32")
+        model = from_pretrained(out)
+        keras.config.set_dtype_policy(policy)
+    with files.replacing(out / MODEL_NAME) as beside:
+        model.save(beside)
+
+
+class _Progress(keras.callbacks.Callback):
+    """A bar over all steps on standard error, a line per evaluation, and the log as CSV."""
+
+    def __init__(
+        self, rule: HyperRule, accumulation: int, state: TrainingState, log: Path, say: Callable[[str], None]
+    ) -> None:
+        super().__init__()
+        self.rule, self.accumulation, self.state, self.log, self.say = rule, accumulation, state, log, say
+        self.bar = tqdm(total=rule.total_steps, initial=state.step, desc="fine-tune", unit="step")
+        self.seconds, self.started = 0.0, time.perf_counter()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.bar.set_description("fine-tune")
+        self.started, self.first = time.perf_counter(), self.bar.n
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if (batch + 1) % self.accumulation:
+            return
+        self.bar.update()
+        rate = (self.bar.n - self.first) * self.rule.batch_size / (time.perf_counter() - self.started)
+        shown = {name: f"{float(logs[name]):.4f}" for name in ("loss", "accuracy") if name in logs}
+        self.bar.set_postfix({**shown, "pictures/s": f"{rate:.1f}"}, refresh=False)
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.bar.set_description(f"validate {batch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # After the state has been written: what the log has, a later run has too.
+        row = self.state.rows[-1]
+        shown = "  ".join(f"{name} {row[name]:.4f}" for name in row if name not in ("step", "learning_rate"))
+        with tqdm.external_write_mode():
+            self.say(f"step {row['step']}/{self.rule.total_steps}  {shown}")
+        write_log(self.state.rows, self.log)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def write_log(rows: list[Row], file: Path) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with files.replacing(file) as beside, open(beside, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,294 @@
+"""From where a person keeps pictures to what a model is trained on, validated with and tested on."""
+
+import dataclasses
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+TRAIN = ("train", "training")
+VALIDATION = ("val", "validation", "valid", "dev")
+TEST = ("test", "testing")
+LOOKED_AT = 50  # pictures whose size is looked up for the rule
+IMAGE, LABEL = "image/encoded", "image/class/label"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some pictures of a data set.
+
+    Args:
+        labels: int32 `(count,)`.
+        names: what each picture is called.
+        source: from some of the pictures' numbers, in increasing order, and a label for each, to a source of
+            `image_dataset`.
+        contents: from the same to the bytes of their files.
+    """
+
+    labels: np.ndarray
+    names: Sequence[str]
+    source: Callable[[np.ndarray, np.ndarray], Any]
+    contents: Callable[[np.ndarray], Iterable[bytes]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def some(self, numbers: np.ndarray) -> "Part":
+        numbers = np.sort(numbers)
+        return Part(
+            self.labels[numbers],
+            [self.names[number] for number in numbers],
+            lambda chosen, labels: self.source(numbers[chosen], labels),
+            lambda chosen: self.contents(numbers[chosen]),
+        )
+
+    @property
+    def everything(self) -> Any:
+        """All of it, as a source of `image_dataset`."""
+        return self.source(np.arange(len(self)), self.labels)
+
+    @property
+    def numbered(self) -> Any:
+        """The same, with the pictures' numbers as their labels."""
+        numbers = np.arange(len(self), dtype=np.int32)
+        return self.source(numbers, numbers)
+
+    @property
+    def digest(self) -> str:
+        """Changes with the pictures' names, their order and their labels."""
+        found = hashlib.sha256(self.labels.tobytes())
+        for name in self.names:
+            found.update(os.fsencode(name) + b"\0")
+        return found.hexdigest()[:16]
+
+    def typical_size(self) -> tuple[int, int]:
+        """Height and width in pixels: the medians of some of the pictures."""
+        sizes = []
+        for contents in self.contents(np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(int))):
+            try:
+                with Image.open(io.BytesIO(contents)) as image:
+                    sizes.append((image.height, image.width))
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+                continue  # training says what is wrong with it
+        if not sizes:
+            raise ValueError(f"None of the first pictures can be read: {self.names[0]} is one of them.")
+        height, width = np.median(np.array(sizes), axis=0)
+        return int(height), int(width)
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """A data set as fine-tuning needs it; `notes` are sentences that a person should read."""
+
+    class_names: tuple[str, ...]
+    train: Part
+    validation: Part | None
+    test: Part | None
+    notes: tuple[str, ...] = ()
+
+
+def open_splits(
+    data: str | Path,
+    *,
+    validation_share: float,
+    seed: int,
+    examples_per_class: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Splits:
+    """Finds the pictures of a data set and divides them.
+
+    Args:
+        data: a directory with a folder per class; one with such directories named `train` and `val` or `test`; a
+            directory of TFRecord files, or a pattern for some, which may have these words in their names.
+        validation_share: of each class, for validation, where the data set does not divide itself.
+        seed: decides which pictures these are, and which the few examples.
+        examples_per_class: how many of each class are trained on, for few-shot learning; `None` takes all.
+        class_names: the order of the classes; what the labels of TFRecord files are called.
+
+    Raises:
+        ValueError: there is nothing to train on, or the parts have different classes.
+        FileNotFoundError: `data` does not exist.
+    """
+    names = None if class_names is None else tuple(class_names)
+    parts, names = _record_parts(data, names) if _holds_records(data) else _folder_parts(Path(data), names)
+    if "train" not in parts:
+        raise ValueError(f"`data` {str(data)!r} has pictures to test with, but none to train on.")
+    train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
+    notes = []
+    generator = np.random.default_rng(seed)
+    if validation is None and test is None and validation_share > 0:
+        train, validation = _divided(train, len(names), validation_share, generator)
+        if validation is None:
+            notes.append("No class has a second picture to validate with: there is no validation.")
+    counts = np.bincount(train.labels, minlength=len(names))
+    if examples_per_class is not None:
+        few = [name for name, count in zip(names, counts, strict=True) if count < examples_per_class]
+        if few:
+            notes.append(f"There are fewer than {examples_per_class} pictures of {_some(few)}: all are taken.")
+        train = train.some(
+            np.concatenate([_chosen(train, label, examples_per_class, generator) for label in range(len(names))])
+        )
+        counts = np.bincount(train.labels, minlength=len(names))
+    if single := [name for name, count in zip(names, counts, strict=True) if count == 1 != examples_per_class]:
+        notes.append(f"There is a single picture to train with of {_some(single)}.")
+    if none := [name for name, count in zip(names, counts, strict=True) if count == 0]:
+        notes.append(f"There is no picture to train with of {_some(none)}.")
+    if len(names) == 1:
+        raise ValueError(f"`data` {str(data)!r} has one class, {names[0]!r}: there is nothing to tell apart.")
+    return Splits(names, train, validation if validation is not None else test, test, tuple(notes))
+
+
+def _divided(part: Part, classes: int, share: float, generator: np.random.Generator) -> tuple[Part, Part | None]:
+    """Two parts, the second with a share of each class: at least one of its pictures, and never all."""
+    taken = []
+    for label in range(classes):
+        numbers = generator.permutation(np.flatnonzero(part.labels == label))
+        taken.append(numbers[: min(max(round(share * len(numbers)), 1), len(numbers) - 1) if len(numbers) else 0])
+    chosen = np.concatenate(taken)
+    if not chosen.size:
+        return part, None
+    return part.some(np.setdiff1d(np.arange(len(part)), chosen)), part.some(chosen)
+
+
+def _chosen(part: Part, label: int, count: int, generator: np.random.Generator) -> np.ndarray:
+    return generator.permutation(np.flatnonzero(part.labels == label))[:count]
+
+
+def _folder_parts(data: Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:
+    from keras_bit import sources
+
+    if not data.is_dir():
+        raise FileNotFoundError(f"`data` must be an existing directory or TFRecord files, got {str(data)!r}.")
+    folders = {part: _subfolder(data, words) for part, words in _words().items()}
+    if folders["train"] is None:
+        folders = {"train": data}
+    parts = {}
+    for part, folder in folders.items():
+        if folder is None:
+            continue
+        if names is not None and part != "train":
+            there = sorted(
+                entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
+            )
+            if unknown := [name for name in there if name not in names]:
+                raise ValueError(f"{str(folder)!r} has folders that {str(folders['train'])!r} lacks: {_some(unknown)}.")
+            paths, labels = sources.class_folders(folder, tuple(there))
+            numbers = np.array([names.index(name) for name in there], np.int32)[labels.values]
+        else:
+            paths, labels = sources.class_folders(folder, names)
+            names, numbers = labels.class_names, labels.values
+        parts[part] = _of_files([os.fsdecode(path) for path in paths], numbers)
+    return parts, names
+
+
+def _words() -> dict[str, tuple[str, ...]]:
+    return {"train": TRAIN, "validation": VALIDATION, "test": TEST}  # train is first: it has the classes
+
+
+def _subfolder(data: Path, words: tuple[str, ...]) -> Path | None:
+    """The folder of one of these names, if it holds folders itself; a class may be called so."""
+    for word in words:
+        folder = data / word
+        if folder.is_dir() and any(entry.is_dir() for entry in os.scandir(folder)):
+            return folder
+    return None
+
+
+def _of_files(paths: list[str], labels: np.ndarray) -> Part:
+    return Part(
+        labels,
+        paths,
+        lambda chosen, given: ([paths[number] for number in chosen], given),
+        lambda chosen: (Path(paths[number]).read_bytes() for number in chosen),
+    )
+
+
+def _holds_records(data: str | Path) -> bool:
+    from keras_bit import sources
+
+    if Path(data).is_dir():
+        return any(sources.RECORDS.search(entry.name) for entry in os.scandir(data) if entry.is_file())
+    return bool(sources.RECORDS.search(os.path.basename(str(data))))
+
+
+def _record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:
+    from keras_bit import sources
+
+    if Path(data).is_dir():
+        files = sorted(entry.path for entry in os.scandir(data) if sources.RECORDS.search(entry.name))
+    else:
+        files = sources.record_files(data)
+    grouped: dict[str, list[str]] = {}
+    for file in files:
+        words = re.split(r"[^a-z]+", os.path.basename(file).lower())
+        part = next((part for part, known in _words().items() if set(words) & set(known)), "train")
+        grouped.setdefault(part, []).append(file)
+    parts = {part: _of_records(grouped[part]) for part in sorted(grouped, key=list(_words()).index)}
+    count = max(int(part.labels.max()) for part in parts.values()) + 1
+    least = min(int(part.labels.min()) for part in parts.values())
+    if least < 0:
+        raise ValueError(f"Labels in TFRecord files must count from 0, got {least}.")
+    names = names or tuple(map(str, range(count)))
+    if count > len(names):
+        raise ValueError(f"`class_names` must name all {count} classes in {str(data)!r}, got {len(names)} names.")
+    return parts, names
+
+
+def _of_records(files: list[str]) -> Part:
+    """The records of some files, read once for their labels."""
+    import tensorflow as tf
+
+    features = {LABEL: tf.io.FixedLenFeature([], tf.int64)}
+    labels, names = [], []
+    with tqdm(desc="labels", unit="record", delay=2, leave=False) as progress:
+        for file in files:
+            found: list[int] = []
+            records = (
+                tf.data.TFRecordDataset(file).batch(256).map(lambda batch: tf.io.parse_example(batch, features)[LABEL])
+            )
+            try:
+                for batch in records.as_numpy_iterator():
+                    found.extend(batch.tolist())
+                    progress.update(len(batch))
+            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+                kind = (
+                    "is damaged"
+                    if isinstance(error, tf.errors.DataLossError)
+                    else f"has no {LABEL!r} that is one int64"
+                )
+                raise ValueError(f"{file} {kind}, at the record {len(found)} or up to 255 further on.") from None
+            names += [f"record {number} of {file}" for number in range(len(found))]
+            labels += found
+    if not labels:
+        raise ValueError(f"There are no records in {', '.join(files[:3])}{', ...' * (len(files) > 3)}.")
+    values = np.array(labels, np.int64).clip(-1, 2**31 - 1).astype(np.int32)
+    examples = {IMAGE: tf.io.FixedLenFeature([], tf.string), **features}
+
+    def chosen_records(chosen: np.ndarray, given: np.ndarray) -> Any:
+        wanted = np.zeros(len(values), bool)
+        wanted[chosen] = True
+        given_to = np.zeros(len(values), np.int32)
+        given_to[chosen] = given
+        wanted, given_to = tf.constant(wanted), tf.constant(given_to)
+
+        def picture(number: Any, record: Any) -> Any:
+            return tf.io.parse_single_example(record, examples)[IMAGE], given_to[number]
+
+        records = tf.data.TFRecordDataset(files).enumerate().filter(lambda number, record: wanted[number])
+        return records.map(picture).apply(tf.data.experimental.assert_cardinality(len(chosen)))
+
+    def contents(chosen: np.ndarray) -> Iterable[bytes]:
+        return (image for image, _ in chosen_records(chosen, chosen).as_numpy_iterator())
+
+    return Part(values, names, chosen_records, contents)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

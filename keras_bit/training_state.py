@@ -1,0 +1,93 @@
+"""Everything that training goes on from, in one file: weights, optimizer, random generators, and the log so far."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from keras_bit import files
+
+Row = dict[str, float]  # of the log: `step` and what was measured there
+
+
+class TrainingState(keras.callbacks.Callback):
+    """Writes the state after each epoch, and sets a model back to it when training begins.
+
+    After a run that was killed, by whatever signal, the file holds the last epoch that was completed. Weights that are
+    not finite are not written.
+
+    Args:
+        file: of safetensors; renamed into place.
+        steps_per_epoch: the steps between two rows of the log.
+        total_steps: the last step.
+
+    Attributes:
+        rows: the log, a row per epoch, from the file and from this run.
+        epoch: the epoch to go on with.
+    """
+
+    def __init__(self, file: Path, steps_per_epoch: int, total_steps: int) -> None:
+        super().__init__()
+        self.file = file
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = total_steps
+        self.rows: list[Row] = []
+        if file.exists():
+            with safetensors.safe_open(file, framework="numpy") as stored:
+                self.rows = json.loads(stored.metadata()["log"])
+        self.epoch = len(self.rows)
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return min(self.epoch * self.steps_per_epoch, self.total_steps)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.epoch:
+            self.restore()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        step = min((epoch + 1) * self.steps_per_epoch, self.total_steps)
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        # Keras sorts them by name.
+        measured = sorted(logs, key=lambda name: (name.startswith("val_"), not name.endswith("loss"), name))
+        rows = [*self.rows, {"step": step, "learning_rate": rate, **{name: float(logs[name]) for name in measured}}]
+        values = {name: keras.ops.convert_to_numpy(variable) for name, variable in self._variables().items()}
+        wrong = [name for name, value in values.items() if not np.isfinite(value.astype(np.float64)).all()]
+        if wrong:
+            raise FloatingPointError(
+                f"After step {step} {len(wrong)} of {len(values)} variables hold NaN or infinity. Lower the learning "
+                "rate; these weights are of no use."
+            )
+        with files.replacing(self.file) as beside:
+            safetensors.numpy.save_file(values, beside, metadata={"log": json.dumps(rows)})
+        self.rows, self.epoch = rows, epoch + 1
+
+    def restore(self) -> None:
+        """Sets the model and its optimizer to what is in the file."""
+        variables = self._variables()
+        values = safetensors.numpy.load_file(self.file)
+        if {name: tuple(variable.shape) for name, variable in variables.items()} != {
+            name: value.shape for name, value in values.items()
+        }:
+            raise ValueError(f"The training state {str(self.file)!r} is of another model or optimizer. Remove it.")
+        for name, variable in variables.items():
+            variable.assign(values[name])
+
+    def _variables(self) -> dict[str, Any]:
+        """By name; the models' and optimizers' own names are not always different from each other."""
+        # Those that are no weights are the states of random generators, as of drop path.
+        measured = {id(variable) for variable in self.model.metrics_variables}
+        groups = {
+            "model": [variable for variable in self.model.variables if id(variable) not in measured],
+            "optimizer": self.model.optimizer.variables,
+        }
+        return {
+            f"{group}/{number}/{variable.path}": variable
+            for group, variables in groups.items()
+            for number, variable in enumerate(variables)
+        }

@@ -1,0 +1,274 @@
+"""fine_tune: the recipe by hand gives the same, torch gives the same, and what does not belong together is refused."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_bit import BiT, BitConfig, HyperRule, fine_tune, freeze, from_pretrained, image_dataset, save_pretrained
+from picture_files import PROCESSOR, pixels
+from tiny_bit import variables
+
+SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
+SIDE = 32
+
+
+def small_model(classes=3, activation="auto", **config):
+    keras.utils.set_random_seed(0)
+    return BiT(BitConfig(**SMALL, num_labels=classes, **config), classifier_activation=activation)
+
+
+def images_of(count):
+    return np.random.default_rng(0).uniform(-1, 1, (count, SIDE, SIDE, 3)).astype(np.float32)
+
+
+def batches(labels, size=4):
+    labels = np.asarray(labels)
+    return tf.data.Dataset.from_tensor_slices((images_of(len(labels)), labels)).batch(size)
+
+
+NUMBERS = [0, 1, 2, 1, 0, 2, 2, 1]
+ROWS = np.eye(3, dtype=np.float32)[NUMBERS]
+
+
+def rule(steps=3, **options):
+    return HyperRule(8, SIDE, steps=steps, base_learning_rate=0.05, **{"batch_size": 4} | options)
+
+
+def test_it_is_what_a_person_does_by_hand_in_keras():
+    ours, by_hand = small_model(), small_model()
+    history = fine_tune(ours, batches(NUMBERS), batches(NUMBERS), rule=rule(5), steps_per_epoch=5, verbose=0)
+    by_hand.compile(rule(5).optimizer(), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    expected = by_hand.fit(
+        batches(NUMBERS).repeat(), validation_data=batches(NUMBERS), steps_per_epoch=5, shuffle=False, verbose=0
+    )
+    assert history.history == {name: pytest.approx(values) for name, values in expected.history.items()}
+    for key, value in variables(by_hand).items():
+        np.testing.assert_array_equal(variables(ours)[key], value)
+
+
+@pytest.mark.parametrize(("steps", "per_epoch", "epochs"), [(5, 2, 3), (4, 2, 2), (3, 9, 1), (7, None, 4)])
+def test_the_last_step_is_the_rules_also_within_an_epoch(steps, per_epoch, epochs):
+    model = small_model()
+    history = fine_tune(model, batches(NUMBERS), rule=rule(steps), steps_per_epoch=per_epoch, verbose=0)
+    assert int(model.optimizer.iterations) == steps
+    assert len(history.history["loss"]) == epochs  # None: one pass over the two batches
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch():
+    whole, parts = small_model(), small_model()
+    fine_tune(whole, batches(NUMBERS, 8), rule=rule(4, batch_size=8), verbose=0)
+    history = fine_tune(
+        parts,
+        batches(NUMBERS, 2),
+        rule=rule(4, batch_size=8),
+        gradient_accumulation_steps=4,
+        steps_per_epoch=2,
+        verbose=0,
+    )
+    assert int(parts.optimizer.iterations) == 4
+    assert len(history.history["loss"]) == 2
+    for key, value in variables(whole).items():
+        # A mean of means in float32, and the momentum of four steps of it.
+        np.testing.assert_allclose(variables(parts)[key], value, atol=2e-6, err_msg=str(key))
+
+
+@pytest.mark.parametrize("activation", ["auto", None])
+@pytest.mark.parametrize("labels", [NUMBERS, ROWS], ids=["numbers", "rows"])
+def test_one_of_several_classes_is_cross_entropy(activation, labels):
+    model = small_model(activation=activation)
+    reference = small_model(activation=None)(images_of(8))
+    history = fine_tune(model, batches(labels, 8), batches(NUMBERS, 8), rule=rule(1, batch_size=8), verbose=0)
+    logits = np.asarray(reference, np.float64)
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    expected = -log_probabilities[np.arange(8), NUMBERS].mean()
+    found = {name: values[0] for name, values in history.history.items()}
+    assert found["loss"] == pytest.approx(expected, rel=1e-5)
+    assert found["accuracy"] == pytest.approx((logits.argmax(1) == NUMBERS).mean())
+    # The first step has a rate of 0: validation sees the weights of the beginning, and numbers as rows.
+    assert found["val_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_top_five_is_measured_where_it_says_something():
+    history = fine_tune(small_model(6), batches(NUMBERS), rule=rule(1), verbose=0)
+    assert sorted(history.history) == ["accuracy", "loss", "top_5_accuracy"]
+
+
+@pytest.mark.parametrize("activation", ["auto", None])
+def test_several_classes_at_once_are_binary_cross_entropy(activation):
+    model = small_model(activation=activation, problem_type="multi_label_classification")
+    logits = np.asarray(
+        small_model(activation=None, problem_type="multi_label_classification")(images_of(8)), np.float64
+    )
+    rows = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]] * 2, np.float32)
+    history = fine_tune(model, batches(rows, 8), rule=rule(1, batch_size=8), verbose=0)
+    # torch.nn.BCEWithLogitsLoss, which transformers takes: the mean over pictures and classes.
+    expected = (np.log1p(np.exp(logits)) - rows * logits).mean()
+    assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
+    assert history.history["binary_accuracy"][0] == pytest.approx(((logits > 0) == rows).mean())
+    assert 0 < history.history["auc"][0] <= 1
+
+
+def test_one_output_is_a_regression():
+    model = small_model(1)
+    numbers = np.linspace(-2, 2, 8, dtype=np.float32)
+    outputs = np.asarray(small_model(1)(images_of(8)))[:, 0]
+    history = fine_tune(model, batches(numbers, 8), rule=rule(1, batch_size=8), verbose=0)
+    assert history.history["loss"][0] == pytest.approx(((outputs - numbers) ** 2).mean(), rel=1e-5)
+    assert history.history["mean_absolute_error"][0] == pytest.approx(np.abs(outputs - numbers).mean(), rel=1e-5)
+
+
+def test_frozen_layers_stay_as_they_are():
+    model = small_model()
+    frozen = freeze(model)
+    before = variables(model)
+    fine_tune(model, batches(NUMBERS), rule=rule(), verbose=0)
+    changed = {layer for (layer, name), value in variables(model).items() if (value != before[layer, name]).any()}
+    assert changed == {"predictions"}
+    assert frozen
+
+
+def test_mixed_precision_trains_with_a_head_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small_model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("predictions").compute_dtype == "float32"
+    assert model.get_layer("stem_conv").compute_dtype == "bfloat16"
+    history = fine_tune(model, batches(NUMBERS), rule=rule(), verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+def test_the_data_set_of_a_directory_with_mixup_is_taken_as_it_is():
+    source = ([pixels(index, 40, 40) for index in range(6)], ["a", "b", "c"] * 2)
+    mixed = HyperRule(20_000, 32, batch_size=3, steps=2)
+    train = image_dataset(source, processor=PROCESSOR, batch_size=3, training=True, rule=mixed, seed=0, repeat=True)
+    processor = dataclasses.replace(PROCESSOR, size={"height": 32, "width": 32})
+    validation = image_dataset(source, processor=processor, batch_size=3)
+    history = fine_tune(small_model(), train, validation, rule=mixed, steps_per_epoch=2, verbose=0)
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+
+
+def test_a_loss_that_is_no_number_ends_training_and_names_the_step():
+    steep = HyperRule(8, SIDE, batch_size=4, steps=50, base_learning_rate=1e30)
+    with pytest.raises(
+        FloatingPointError, match=r"The loss became (nan|inf) at step \d+, at a learning rate of .*e\+2"
+    ):
+        fine_tune(small_model(), batches(NUMBERS), rule=steep, steps_per_epoch=7, verbose=0)
+
+
+def test_a_label_that_is_no_class_ends_training():
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"none of the 3 classes that the head of the model has, \[0, 3\):\] \[3\]"
+    ):
+        fine_tune(small_model(), batches([0, 1, 2, 3]), rule=rule(), verbose=0)
+
+
+REFUSED = {
+    "arrays": (
+        lambda: (small_model(), (images_of(4), NUMBERS[:4])),
+        r"`train` must be a tf.data.Dataset of \(images, labels\), .* got tuple. Arrays become one by",
+    ),
+    "not batched": (
+        lambda: (small_model(), batches(NUMBERS).unbatch()),
+        r"`train` must give batches of images \(batch, height, width, channels\), got \(32, 32, 3\). Batch it",
+    ),
+    "floats for classes": (
+        lambda: (small_model(), batches(np.float32(NUMBERS))),
+        r"must be whole numbers \(batch,\) or rows \(batch, 3\), for single_label_classification with 3 outputs, "
+        r"got float32 \(None,\). Load the model with `classes=`",
+    ),
+    "rows of another length": (
+        lambda: (small_model(), batches(np.zeros((8, 4), np.float32))),
+        r"rows \(batch, 3\), .* got float32 \(None, 4\)",
+    ),
+    "numbers for several classes": (
+        lambda: (small_model(problem_type="multi_label_classification"), batches(NUMBERS)),
+        r"Labels must be rows of 0 and 1 \(batch, 3\), for multi_label_classification",
+    ),
+    "numbers for a regression": (
+        lambda: (small_model(1), batches(NUMBERS)),
+        r"Labels must be floats \(batch,\), for regression with 1 outputs",
+    ),
+    "another activation": (
+        lambda: (small_model(activation="sigmoid"), batches(NUMBERS)),
+        "`model` must have a head that gives softmax or logits for single_label_classification, got sigmoid.",
+    ),
+    "no head": (
+        lambda: (BiT(BitConfig(**SMALL), include_top=False), batches(NUMBERS)),
+        "`model` must be a model that keras_bit built, with its head, got one without the layer predictions.",
+    ),
+    "no BiT": (lambda: (keras.Sequential(), batches(NUMBERS)), "with its head, got Sequential."),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_belong_together_is_refused(case):
+    prepare, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        fine_tune(*prepare(), rule=rule(), verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rule": 3}, "`rule` must be a keras_bit.HyperRule, got int."),
+        ({"steps_per_epoch": 0}, "`steps_per_epoch` must be a whole number of at least 1, got 0."),
+        ({"initial_epoch": -1}, "`initial_epoch` must be a whole number of at least 0, got -1."),
+        (
+            {"gradient_accumulation_steps": 3},
+            "`gradient_accumulation_steps` must divide the rule's batch_size 4, got 3.",
+        ),
+    ],
+)
+def test_impossible_arguments_are_refused_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        fine_tune(small_model(), batches(NUMBERS), **{"rule": rule(), **options})
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_fifty_steps_from_the_same_weights_have_the_losses_of_transformers(tmp_path):
+    """The recipe's own rate, its warm-up cut to ten steps; every picture differs, and so does every batch."""
+    import torch
+    from transformers import BitForImageClassification
+
+    config = BitConfig(
+        embedding_size=32, hidden_sizes=(128, 256), depths=(1, 1), num_groups=8, num_labels=10, hidden_act="gelu"
+    )
+    keras.utils.set_random_seed(0)
+    model = BiT(config)
+    save_pretrained(model, tmp_path)
+    reference = BitForImageClassification.from_pretrained(tmp_path).train()
+    generator = np.random.default_rng(0)
+    # Each class has a colour of its own, so that there is something to learn.
+    labels = generator.integers(0, 10, 800)
+    images = generator.normal(generator.uniform(-1, 1, (10, 1, 1, 3))[labels], 0.5, (800, SIDE, SIDE, 3))
+    images = images.astype(np.float32)
+    recipe = HyperRule(800, SIDE, batch_size=16, steps=50)
+    history = fine_tune(
+        from_pretrained(tmp_path),
+        tf.data.Dataset.from_tensor_slices((images, labels)).batch(16),
+        rule=recipe,
+        steps_per_epoch=1,
+        verbose=0,
+    )
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.0, momentum=0.9)
+    losses = []
+    for step in range(50):
+        batch = slice(16 * step, 16 * step + 16)
+        optimizer.param_groups[0]["lr"] = float(recipe.schedule()(step))
+        loss = reference(
+            torch.tensor(images[batch].transpose(0, 3, 1, 2)), labels=torch.tensor(labels[batch], dtype=torch.long)
+        ).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    difference = np.abs(np.array(history.history["loss"]) - losses)
+    print(f"\nloss {losses[0]:.4f} to {losses[-1]:.4f}; largest difference from transformers {difference.max():.2e}")
+    assert losses[-1] < losses[0] - 0.1
+    assert difference.max() < 1e-3
