@@ -173,7 +173,7 @@ def finetune(options: argparse.Namespace) -> int:
     plan = finetuning.plan(chosen)
     console = _console()
     console.print(_plan_table(plan))
-    for note in plan.splits.notes:
+    for note in plan.notes:
         print(_printable(note))
     finetuning.run(chosen, plan, out, say=lambda line: print(_printable(line), flush=True), callbacks=callbacks)
     print(f"{_printable(str(out))}: keras-bit classify IMAGE --weights {_printable(str(out))}")
@@ -191,8 +191,7 @@ def _plan_table(plan: Any) -> Table:
     table.add_row("resize, random crop", f"{rule.resize_size} px, {rule.crop_size} px")
     table.add_row("MixUp", f"alpha {rule.mixup_alpha}" if rule.mixup_alpha else "none")
     parts = f" in {plan.accumulation} parts, gradients accumulated" if plan.accumulation > 1 else ""
-    more = ", each picture several times in a step" if rule.batch_size > len(found.train) else ""
-    table.add_row("batch", f"{rule.batch_size}{parts}{more}")
+    table.add_row("batch", f"{rule.batch_size}{parts}")
     table.add_row("steps", f"{rule.total_steps:,}, evaluated and saved every {plan.evaluate_every:,}")
     table.add_row(
         "learning rate",

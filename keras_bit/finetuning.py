@@ -83,6 +83,17 @@ class Plan:
     evaluate_every: int
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that a person should read before it begins."""
+        if self.rule.batch_size <= len(self.splits.train):
+            return self.splits.notes
+        return (
+            *self.splits.notes,
+            f"A step takes {self.rule.batch_size} pictures, more than there are: each comes several times, cropped "
+            "anew. With a smaller --batch-size it takes less time.",
+        )
+
+    @property
     def described(self) -> dict[str, Any]:
         parts = {"train": self.splits.train, "validation": self.splits.validation}
         return {
@@ -184,7 +195,7 @@ def run(
         _train(model, plan, options, state, out, say, callbacks)
     else:
         model.compile(plan.rule.optimizer(plan.accumulation))
-        model.optimizer.build(model.trainable_variables)
+        state.set_model(model)
         state.restore()
     _write(model, plan.processor, out)
     return model

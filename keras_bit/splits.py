@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,9 @@ def _folder_parts(data: Path, names: tuple[str, ...] | None) -> tuple[dict[str, 
             )
             if unknown := [name for name in there if name not in names]:
                 raise ValueError(f"{str(folder)!r} has folders that {str(folders['train'])!r} lacks: {_some(unknown)}.")
-            paths, labels = sources.class_folders(folder, tuple(there))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that these are few classes, or none of some
+                paths, labels = sources.class_folders(folder, tuple(there))
             numbers = np.array([names.index(name) for name in there], np.int32)[labels.values]
         else:
             paths, labels = sources.class_folders(folder, names)

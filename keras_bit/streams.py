@@ -78,9 +78,28 @@ def stream(
         return elements.shuffle(shuffle_buffer, seed=seed)
 
     def shuffled_once(seed: Any) -> tf.data.Dataset:
-        return elements.shuffle(shuffle_buffer, seed=seed[0] + seed[1], reshuffle_each_iteration=False)
+        return _shuffled_in_windows(elements, seed, shuffle_buffer)
 
     return Source(elements, open_example, shuffled, shuffled_once, class_names, count, encoded)
+
+
+def _shuffled_in_windows(elements: tf.data.Dataset, seed: Any, size: int) -> tf.data.Dataset:
+    """The elements in an order that `seed`, int64 `(2,)`, decides alone: windows of them, each shuffled.
+
+    `Dataset.shuffle` depends on the process's global seed as well. Two windows are held, of half the `size` each: one
+    is read while the other is used. Where they begin differs from seed to seed, so that their ends are mixed too.
+    """
+    length = max(size // 2, 1)
+    first = tf.random.stateless_uniform([], seed, 1, length + 1, tf.int64)
+    windows = elements.take(first).batch(length).concatenate(elements.skip(first).batch(length))
+
+    def permuted(number: Any, window: Any) -> tf.data.Dataset:
+        count = tf.shape(tf.nest.flatten(window)[0])[0]
+        window_seed = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), window_seed)
+        return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(lambda part: tf.gather(part, order), window))
+
+    return windows.enumerate().prefetch(1).flat_map(permuted)
 
 
 def _int32(label: Any) -> Any:
@@ -134,16 +153,16 @@ def records(
         problem = tf.where(failed, "cannot be had: the file is damaged there or cut off.", "")
         return Example(name, _int32(parsed[label_column]), lambda: parsed[image_column], problem)
 
-    def shuffled(seed: Any, anew: bool = True) -> tf.data.Dataset:
-        order = names.shuffle(len(files), seed=seed, reshuffle_each_iteration=anew)
+    def in_turns(order: tf.data.Dataset) -> tf.data.Dataset:
         # In the order of the files, whichever is read first: the same in every run.
-        records = order.interleave(
-            read, cycle_length=INTERLEAVED, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
-        return records.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=anew)
+        return order.interleave(read, cycle_length=INTERLEAVED, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def shuffled(seed: int | None) -> tf.data.Dataset:
+        return in_turns(names.shuffle(len(files), seed=seed)).shuffle(shuffle_buffer, seed=seed)
 
     def shuffled_once(seed: Any) -> tf.data.Dataset:
-        return shuffled(seed[0] + seed[1], anew=False)
+        order = tf.random.experimental.stateless_shuffle(files, tf.cast(seed, tf.int32))
+        return _shuffled_in_windows(in_turns(tf.data.Dataset.from_tensor_slices(order)), seed, shuffle_buffer)
 
     names = tf.data.Dataset.from_tensor_slices(files)
     return Source(names.flat_map(read), open_example, shuffled, shuffled_once, class_names, count=-1)

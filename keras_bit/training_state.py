@@ -69,6 +69,8 @@ class TrainingState(keras.callbacks.Callback):
 
     def restore(self) -> None:
         """Sets the model and its optimizer to what is in the file."""
+        if not self.model.optimizer.built:  # fit does so in its first step
+            self.model.optimizer.build(self.model.trainable_variables)
         variables = self._variables()
         values = safetensors.numpy.load_file(self.file)
         if {name: tuple(variable.shape) for name, variable in variables.items()} != {
@@ -79,7 +81,7 @@ class TrainingState(keras.callbacks.Callback):
             variable.assign(values[name])
 
     def _variables(self) -> dict[str, Any]:
-        """By name; the models' and optimizers' own names are not always different from each other."""
+        """By their places: the names of optimizers and generators depend on what a process made before."""
         # Those that are no weights are the states of random generators, as of drop path.
         measured = {id(variable) for variable in self.model.metrics_variables}
         groups = {
@@ -87,7 +89,7 @@ class TrainingState(keras.callbacks.Callback):
             "optimizer": self.model.optimizer.variables,
         }
         return {
-            f"{group}/{number}/{variable.path}": variable
+            f"{group}/{number}": variable
             for group, variables in groups.items()
             for number, variable in enumerate(variables)
         }

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from keras_bit import BitImageProcessor
@@ -40,3 +41,15 @@ def collect(data):
     """All images and labels of one epoch."""
     batches = list(data.as_numpy_iterator())
     return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
+
+
+def write_records(path, contents, labels, **names):
+    image, label = names.get("image", "image/encoded"), names.get("label", "image/class/label")
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for content, number in zip(contents, labels, strict=True):
+            features = {
+                image: tf.train.Feature(bytes_list=tf.train.BytesList(value=[content])),
+                label: tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
+            }
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+    return str(path)

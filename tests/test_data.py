@@ -13,8 +13,8 @@ import tensorflow as tf
 from PIL import Image
 
 from conftest import DATA, ROOT, absent
-from keras_bit import BitImageProcessor, HyperRule, image_dataset
-from picture_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels
+from keras_bit import BitImageProcessor, HyperRule, image_dataset, streams
+from picture_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels, write_records
 
 RULE = HyperRule(100, 32)
 ARRAYS = [pixels(index, 20 + index, 30) for index in range(7)]
@@ -29,18 +29,6 @@ def dataset(source, **options):
 def folders(tmp_path_factory):
     directory = tmp_path_factory.mktemp("folders")
     return directory, make_folders(directory, {"cat": 4, "dog": 3, "Ant": 2})
-
-
-def write_records(path, contents, labels, **names):
-    image, label = names.get("image", "image/encoded"), names.get("label", "image/class/label")
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for content, number in zip(contents, labels, strict=True):
-            features = {
-                image: tf.train.Feature(bytes_list=tf.train.BytesList(value=[content])),
-                label: tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
-            }
-            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-    return str(path)
 
 
 def test_a_directory_gives_what_the_processor_gives_in_the_order_of_keras(folders):
@@ -495,6 +483,7 @@ def test_an_endless_data_set_goes_on_at_any_step_and_in_parts_as_the_whole_does(
     """Nine pictures in batches of four: batches go over the ends of epochs."""
     source = three_kinds[kind]
     whole = batches_of(source, 9)
+    tf.random.set_seed(0)  # of the process: it has no part in this
     assert all(images.shape == (4, 128, 128, 3) for images, _ in whole)
     for first, later in zip(whole[5:], batches_of(source, 4, initial_step=5), strict=True):
         np.testing.assert_array_equal(first[0], later[0])
@@ -510,6 +499,20 @@ def test_an_endless_data_set_goes_on_at_any_step_and_in_parts_as_the_whole_does(
     assert len(set(map(tuple, labels.tolist()))) > 1  # in another order
     again = batches_of(source, 1, seed=4)[0]
     assert not np.array_equal(whole[0][0], again[0])
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_a_stream_is_shuffled_in_windows(size):
+    elements = tf.data.Dataset.range(40).map(lambda one: (one, [one]))
+    orders = []
+    for seed in ([1, 0], [1, 0], [1, 1]):
+        found = streams._shuffled_in_windows(elements, tf.constant(seed, tf.int64), size)
+        orders.append([int(one) for one, row in found.as_numpy_iterator() if row[0] == one])
+    assert orders[0] == orders[1]
+    assert all(sorted(order) == list(range(40)) for order in orders)
+    assert max(abs(place - one) for place, one in enumerate(orders[0])) < max(size // 2, 1)
+    assert (orders[0] != orders[2]) == (size > 3)
+    assert (orders[0] != sorted(orders[0])) == (size > 3)
 
 
 def test_an_endless_data_set_says_that_it_is():

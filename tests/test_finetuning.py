@@ -1,0 +1,253 @@
+"""`keras-bit finetune` as a person runs it: what it writes, how it goes on after a kill, what it refuses."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+
+import keras
+import numpy as np
+import pytest
+
+from keras_bit import BitImageProcessor, cli, finetuning, from_pretrained
+from picture_files import encoded, make_folders, pixels, write_records
+from tiny_bit import CONFIG, random_tensors, write_checkpoint
+
+NAMES = ["ant", "bee", "cat"]
+RECIPE = ("--batch-size", "8", "--steps", "6", "--evaluate-every", "2", "--seed", "1")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Small random kernels, so that training is calm."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
+    write_checkpoint(folder, tensors)
+    BitImageProcessor(size=(32, 32), resample=2, image_mean=0.5, image_std=0.5).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    make_folders(folder, dict.fromkeys(NAMES, 6))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def whole(data, checkpoint, tmp_path_factory):
+    """A run from beginning to end."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert cli.main(["finetune", data, "--weights", checkpoint, "--out", str(out), *RECIPE]) == 0
+    return out
+
+
+def run(capsys, *arguments):
+    code = cli.main(["finetune", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def log_of(out):
+    with open(out / "log.csv", newline="") as stream:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+
+
+def test_the_result_is_a_model_that_classifies_at_once(whole, data, capsys):
+    model = from_pretrained(whole)
+    assert list(model.config.id2label.values()) == NAMES
+    assert model.config.problem_type == "single_label_classification"
+    processor = BitImageProcessor.from_pretrained(whole)
+    assert (processor.size, processor.do_center_crop) == ({"height": 128, "width": 128}, False)
+    picture = f"{data}/bee/000.jpg"
+    assert cli.main(["classify", picture, "--weights", str(whole), "--json"]) == 0
+    predictions = json.loads(capsys.readouterr().out)[0]["predictions"]
+    assert sorted(one["label"] for one in predictions) == NAMES
+    scores = np.asarray(keras.saving.load_model(whole / "model.keras")(processor(picture)))[0]
+    assert scores.max() == pytest.approx(predictions[0]["score"], abs=1e-6)
+
+
+def test_the_log_has_a_row_per_evaluation(whole):
+    rows = log_of(whole)
+    assert [row["step"] for row in rows] == [2, 4, 6]
+    assert list(rows[0]) == ["step", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy"]
+    # A head of zeros knows nothing: the loss before anything was learnt is that of three equal classes.
+    assert rows[0]["loss"] == pytest.approx(np.log(3), rel=0.1)
+
+
+def test_a_person_is_told_what_will_happen_and_what_happens(data, checkpoint, tmp_path, capsys):
+    code, out, err = run(capsys, data, "--weights", checkpoint, "--out", tmp_path / "o", *RECIPE, "--steps", "1")
+    assert code == 0
+    for line in (
+        "classes             │ 3 (ant, bee, cat)",
+        "training pictures   │ 15, typically 33x50 px",
+        "validation pictures │ 3",
+        "resize, random crop │ 160 px, 128 px",
+        "batch               │ 8",
+        "A new head of zeros for 3 classes.",
+        "step 1/1  loss 1.0986  accuracy",
+    ):
+        assert line in out
+    assert "keras-bit classify IMAGE --weights" in out
+    assert "fine-tune: 100%" in err
+    assert "pictures/s=" in err
+
+
+def test_the_same_command_again_trains_no_more(whole, data, checkpoint, capsys):
+    before = log_of(whole)
+    code, out, _ = run(capsys, data, "--weights", checkpoint, "--out", whole, *RECIPE)
+    assert code == 0
+    assert "Going on after step 6 of 6." in out
+    assert log_of(whole) == before
+
+
+@pytest.mark.slow
+def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(whole, data, checkpoint, tmp_path):
+    """By the signal that no process can catch, in the middle of a step after the first state was written."""
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "keras_bit.cli", "finetune", data, "--weights", checkpoint, "--out", out, *RECIPE]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in process.stdout:
+        if line.startswith("step 2/6"):
+            break
+    time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    assert not (out / "model.safetensors").exists()
+    (out / "training" / ".01234567.state.safetensors").write_bytes(b"half")  # what a kill within a write leaves
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert any(f"Going on after step {step} of 6." in again.stdout for step in (2, 4))
+    assert [entry.name for entry in (out / "training").iterdir()].sort() == ["run.json", "state.safetensors"].sort()
+    for row, expected in zip(log_of(out), log_of(whole), strict=True):
+        # Another process sums in another order.
+        assert row == pytest.approx(expected, rel=1e-5)
+
+
+def test_another_run_in_the_same_directory_is_refused(whole, data, checkpoint, capsys):
+    arguments = (data, "--weights", checkpoint, "--out", whole, *RECIPE)
+    for changed, message in (
+        (("--seed", "2"), "which differs in seed: 1 there, 2 now"),
+        (("--examples-per-class", "2"), "examples_per_class: null there, 2 now"),
+    ):
+        code, _, err = run(capsys, *arguments, *changed)
+        assert code == 1
+        assert message in err
+        assert "holds another run" in err
+
+
+def test_a_picture_more_is_another_data_set(data, checkpoint, tmp_path, capsys):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    arguments = (copy, "--weights", checkpoint, "--out", tmp_path / "out", *RECIPE, "--steps", "1")
+    assert run(capsys, *arguments)[0] == 0
+    (copy / "ant" / "more.jpg").write_bytes(encoded(pixels(9)))
+    code, _, err = run(capsys, *arguments)
+    assert code == 1
+    assert "train_pictures: 15 there, 16 now" in err
+
+
+def test_records_few_examples_accumulation_and_half_precision(checkpoint, tmp_path, capsys):
+    labels = [0, 1, 2] * 6
+    write_records(tmp_path / "a.tfrecord", [encoded(pixels(number)) for number in range(18)], labels)
+    code, out, _ = run(
+        capsys,
+        tmp_path / "a.tfrecord",
+        *("--weights", checkpoint, "--out", tmp_path / "out", "--batch-size", "8", "--steps", "2"),
+        *("--examples-per-class", "2", "--gradient-accumulation-steps", "2", "--freeze-up-to", "stage1"),
+        *("--mixed-precision", "bfloat16", "--class-names", "x,y,z"),
+    )
+    assert code == 0
+    assert "training pictures   │ 6," in out
+    assert "8 in 2 parts, gradients accumulated" in out
+    assert "A step takes 8 pictures, more than there are: each comes several times" in out
+    assert "layers, up to stage1, stay as they are." in out
+    model = from_pretrained(tmp_path / "out")
+    assert list(model.config.id2label.values()) == ["x", "y", "z"]
+    assert {layer.compute_dtype for layer in keras.saving.load_model(tmp_path / "out" / "model.keras").layers} == {
+        "float32"
+    }
+    before = from_pretrained(checkpoint)
+    for name, stays in (("stem_conv", True), ("stage1_block1_conv3", True), ("stage2_block0_conv1", False)):
+        kernels = [one.get_layer(name).kernel.numpy() for one in (before, model)]
+        assert np.array_equal(*kernels) == stays
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_head_with_the_same_classes_is_kept(data, tmp_path, capsys):
+    names = {"id2label": dict(enumerate(NAMES)), "label2id": {name: n for n, name in enumerate(NAMES)}}
+    tensors = random_tensors()
+    tensors["classifier.1.weight"], tensors["classifier.1.bias"] = np.ones((3, 64), "f4"), np.ones(3, "f4")
+    write_checkpoint(tmp_path / "c", tensors, CONFIG | names)
+    BitImageProcessor(size=(32, 32)).save_pretrained(tmp_path / "c")
+    code, out, _ = run(capsys, data, "--weights", tmp_path / "c", "--out", tmp_path / "o", *RECIPE, "--steps", "1")
+    assert code == 0
+    assert "The checkpoint's head has these classes, and is trained on." in out
+    # The first step has a rate of 0.
+    np.testing.assert_array_equal(from_pretrained(tmp_path / "o").get_layer("predictions").kernel, np.ones((64, 3)))
+
+
+def test_unreadable_pictures_end_it_or_are_left_out(checkpoint, tmp_path, capsys):
+    make_folders(tmp_path / "data", dict.fromkeys(NAMES, 4))
+    broken = tmp_path / "data" / "bee" / "002.jpg"
+    broken.write_bytes(b"no picture")
+    arguments = (tmp_path / "data", "--weights", checkpoint, *RECIPE, "--steps", "1", "--validation-share", "0")
+    code, _, err = run(capsys, *arguments, "--out", tmp_path / "a")
+    assert code == 1
+    assert str(broken) in err
+    assert "Traceback" not in err
+    code, out, _ = run(capsys, *arguments, "--out", tmp_path / "b", "--on-error", "skip")
+    assert code == 0
+    assert "1 pictures cannot be read and are left out (train):" in out
+    assert f"  {broken}" in out
+    assert "training pictures   │ 11," in out
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, tmp_path, capsys):
+    out = tmp_path / "out"
+    steep = ("--base-learning-rate", "1e30", "--steps", "20", "--evaluate-every", "1", "--batch-size", "8")
+    code, _, err = run(capsys, data, "--weights", checkpoint, "--out", out, *steep)
+    assert code == 1
+    assert "The loss became nan at step" in err or "variables hold NaN or infinity" in err
+    assert "has the model of the last good state, after step" in err
+    assert all(np.isfinite(variable.numpy()).all() for variable in from_pretrained(out).weights)
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_what_cannot_be_written_is_told_at_the_start(data, checkpoint, tmp_path, capsys, monkeypatch):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    for out, message in (
+        (file, "must be a directory, or a new name for one."),
+        (file / "in", "nothing can be written"),
+    ):
+        code, _, err = run(capsys, data, "--weights", checkpoint, "--out", out)
+        assert code == 1
+        assert message in err
+    monkeypatch.setattr(finetuning.shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 1000, 1000))
+    code, _, err = run(capsys, data, "--weights", checkpoint, "--out", tmp_path / "full")
+    assert code == 1
+    assert "0.00 GB of free space, and this model needs" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--base-learning-rate", "0"], "expected a number above 0, got '0'"),
+        (["--validation-share", "1"], "expected a number from 0 to below 1, got '1'"),
+        (["--class-names", "a,a"], "expected different names, separated by commas, got 'a,a'"),
+        (["--image-size", "64"], "expected HEIGHTxWIDTH"),
+    ],
+)
+def test_wrong_usage_is_explained(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["finetune", "data", "--out", "o", *arguments])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err

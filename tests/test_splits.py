@@ -1,0 +1,183 @@
+"""From a directory or record files to what is trained on: which pictures, which classes, and what a person is told."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_bit import splits
+from picture_files import make_folders, write_records
+
+COUNTS = {"ant": 5, "bee": 10, "cat": 1}
+
+
+def opened(data, **options):
+    return splits.open_splits(data, **{"validation_share": 0.2, "seed": 0, **options})
+
+
+def counts(part, classes=3):
+    return None if part is None else np.bincount(part.labels, minlength=classes).tolist()
+
+
+def png(side, value=0):
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side + 8), (value, 0, 0)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    make_folders(tmp_path / "data", COUNTS)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def records(tmp_path):
+    labels = [label for label, count in enumerate(COUNTS.values()) for _ in range(count)]
+    (tmp_path / "records").mkdir()
+    write_records(tmp_path / "records" / "a.tfrecord", [png(40, n) for n in range(8)], labels[:8])
+    write_records(tmp_path / "records" / "b.tfrecord", [png(40, n) for n in range(8, 16)], labels[8:])
+    return tmp_path / "records"
+
+
+@pytest.fixture(params=["folders", "records"])
+def data(request):
+    return request.getfixturevalue(request.param)
+
+
+# share: in training and in validation
+@pytest.mark.parametrize(
+    ("share", "train", "validation"),
+    [(0.2, [4, 8, 1], [1, 2, 0]), (0.01, [4, 9, 1], [1, 1, 0]), (0.99, [1, 1, 1], [4, 9, 0]), (0, [5, 10, 1], None)],
+)
+def test_a_share_of_each_class_is_for_validation_and_never_all_of_it(data, share, train, validation):
+    found = opened(data, validation_share=share)
+    assert (counts(found.train), counts(found.validation)) == (train, validation)
+    together = [*found.train.names, *(found.validation.names if found.validation else [])]
+    assert len(set(together)) == len(together) == 16
+    assert any("a single picture to train with of" in note for note in found.notes)
+
+
+def test_the_seed_decides_which(data):
+    first, again, other = opened(data), opened(data), opened(data, seed=1)
+    assert first.validation.names == again.validation.names != other.validation.names
+    assert first.train.digest == again.train.digest != other.train.digest
+
+
+@pytest.mark.parametrize("few", [1, 3])
+def test_some_examples_of_each_class(data, few):
+    found = opened(data, examples_per_class=few)
+    assert counts(found.train) == [min(few, 4), min(few, 8), 1]
+    assert counts(found.validation) == [1, 2, 0]
+    fewer = [note for note in found.notes if note.startswith("There are fewer than 3 pictures of ")]
+    assert len(fewer) == (few == 3)
+
+
+def test_a_part_as_a_source_has_its_pictures_and_labels(records):
+    found = opened(records).train
+    pictures = list(found.everything.as_numpy_iterator())
+    assert [label for _, label in pictures] == found.labels.tolist()
+    assert [content for content, _ in pictures] == list(found.contents(np.arange(len(found))))
+    numbers = [label for _, label in found.numbered.as_numpy_iterator()]
+    assert numbers == list(range(len(found)))
+    every = opened(records, validation_share=0).train
+    place = every.names.index(found.names[5])
+    assert pictures[5][0] == png(40, place)
+
+
+def test_folders_named_train_and_val_are_the_division(tmp_path):
+    for part, of in (("train", COUNTS), ("val", {"bee": 2, "cat": 2}), ("test", {"ant": 1})):
+        make_folders(tmp_path / part, of)
+    found = opened(tmp_path)
+    assert found.class_names == ("ant", "bee", "cat")
+    assert [counts(part) for part in (found.train, found.validation, found.test)] == [[5, 10, 1], [0, 2, 2], [1, 0, 0]]
+
+
+def test_a_test_set_validates_where_there_is_no_other(tmp_path):
+    make_folders(tmp_path / "train", COUNTS), make_folders(tmp_path / "test", COUNTS)
+    found = opened(tmp_path)
+    assert found.validation is found.test
+    assert counts(found.train) == [5, 10, 1]
+
+
+def test_record_files_are_divided_by_their_names(tmp_path):
+    for name, labels in (("train-00000-of-00002", [0, 1]), ("train-00001-of-00002", [2]), ("my_val.tfrecord", [1])):
+        write_records(tmp_path / name, [png(40)] * len(labels), labels)
+    found = opened(tmp_path, class_names=["x", "y", "z"])
+    assert found.class_names == ("x", "y", "z")
+    assert (counts(found.train), counts(found.validation)) == ([1, 1, 1], [0, 1, 0])
+    found = opened(tmp_path / "train-*-of-00002", validation_share=0)
+    assert (found.class_names, counts(found.train), found.validation) == (("0", "1", "2"), [1, 1, 1], None)
+
+
+def test_the_typical_size_is_the_median(tmp_path):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    for number, side in enumerate((30, 40, 300)):
+        (tmp_path / "a" / f"{number}.png").write_bytes(png(side))
+    (tmp_path / "b" / "broken.png").write_bytes(b"no picture")
+    assert opened(tmp_path, validation_share=0).train.typical_size() == (48, 40)
+
+
+def empty(tmp_path):
+    make_folders(tmp_path / "train", {"a": 2, "b": 1}), make_folders(tmp_path / "val", {"a": 1, "c": 1})
+    return tmp_path
+
+
+REFUSED = {
+    "no such": (
+        lambda path: path / "none",
+        FileNotFoundError,
+        "`data` must be an existing directory or TFRecord files",
+    ),
+    "one class": (
+        lambda path: make_folders(path, {"a": 3}) and path,
+        ValueError,
+        "has one class, 'a': there is nothing",
+    ),
+    "another class": (empty, ValueError, r"has folders that '.*train' lacks: c\."),
+    "no labels": (
+        lambda path: write_records(path / "a.tfrecord", [png(40)], [1], label="other"),
+        ValueError,
+        r"a.tfrecord has no 'image/class/label' that is one int64, at the record 0 or up to 255 further on.",
+    ),
+    "negative": (
+        lambda path: write_records(path / "a.tfrecord", [png(40)] * 2, [1, -7]),
+        ValueError,
+        "Labels in TFRecord files must count from 0, got -1.",
+    ),
+    "nothing": (
+        lambda path: write_records(path / "a.tfrecord", [], []),
+        ValueError,
+        r"There are no records in .*a.tfr",
+    ),
+    "test alone": (
+        lambda path: write_records(path / "test.tfrecord", [png(40)] * 2, [0, 1]),
+        ValueError,
+        "has pictures to test with, but none to train on.",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*has one class")
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_trained_on_is_refused(tmp_path, case):
+    prepare, error, message = REFUSED[case]
+    with pytest.raises(error, match=message):
+        opened(prepare(tmp_path))
+
+
+def test_names_for_records_must_be_enough(records):
+    with pytest.raises(ValueError, match=r"`class_names` must name all 3 classes in .*, got 2 names."):
+        opened(records, class_names=["a", "b"])
+
+
+def test_a_damaged_record_file_is_named(records):
+    file = records / "a.tfrecord"
+    contents = bytearray(file.read_bytes())
+    contents[40] ^= 255
+    file.write_bytes(contents)
+    with pytest.raises(ValueError, match=r"a.tfrecord is damaged, at the record 0 or up to 255 further on."):
+        opened(records)
+    assert isinstance(next(iter(tf.data.TFRecordDataset(str(records / "b.tfrecord")))), tf.Tensor)

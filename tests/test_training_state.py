@@ -1,0 +1,107 @@
+"""What training goes on from: everything, in one file, whole or not at all."""
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from keras_bit import files
+from keras_bit.training_state import TrainingState
+
+IMAGES = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+LABELS = np.arange(8) % 2
+
+
+def compiled(policy=None):
+    """A model with everything that has a state: weights, momentum, a generator of random numbers, a loss scale."""
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(6, dtype=policy), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    model.compile(
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        auto_scale_loss=True,
+    )
+    return model
+
+
+def fit(model, state, epochs, first=0):
+    fitted = model.fit(
+        IMAGES, LABELS, batch_size=4, epochs=epochs, initial_epoch=first, shuffle=False, callbacks=[state], verbose=0
+    )
+    return fitted.history["loss"]
+
+
+@pytest.mark.parametrize("policy", [None, "mixed_float16"])
+def test_a_run_in_two_parts_has_the_losses_and_weights_of_the_whole(tmp_path, policy):
+    keras.config.set_dtype_policy(policy or "float32")
+    try:
+        whole, first, second = (compiled(policy) for _ in range(3))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    losses = fit(whole, TrainingState(tmp_path / "whole", 2, 8), 4)
+    fit(first, TrainingState(tmp_path / "part", 2, 8), 2)
+    state = TrainingState(tmp_path / "part", 2, 8)
+    assert (state.epoch, state.step) == (2, 4)
+    assert fit(second, state, 4, first=state.epoch) == losses[2:]
+    assert [row["loss"] for row in state.rows] == losses
+    assert [row["step"] for row in state.rows] == [2, 4, 6, 8]
+    for mine, other in zip(whole.variables, second.variables, strict=True):
+        np.testing.assert_array_equal(mine.numpy(), other.numpy())
+
+
+def test_the_last_step_may_be_within_an_epoch(tmp_path):
+    state = TrainingState(tmp_path / "state", 2, 3)
+    fit(compiled(), state, 2)
+    assert [row["step"] for row in state.rows] == [2, 3]
+    assert state.step == 3
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path):
+    model, state = compiled(), TrainingState(tmp_path / "state", 2, 8)
+    fit(model, state, 1)
+    before = (tmp_path / "state").read_bytes()
+
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.weights[0].assign(np.full((4, 6), np.nan, np.float32))
+
+    with pytest.raises(FloatingPointError, match=r"After step 4 1 of \d+ variables hold NaN or infinity."):
+        model.fit(IMAGES, LABELS, epochs=2, initial_epoch=1, callbacks=[Spoil(), state], verbose=0)
+    assert (tmp_path / "state").read_bytes() == before
+    assert (state.epoch, state.step, len(state.rows)) == (1, 2, 1)
+
+
+def test_the_state_of_another_model_is_refused(tmp_path):
+    fit(compiled(), TrainingState(tmp_path / "state", 2, 8), 1)
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    other.compile("sgd", "mse")
+    other.optimizer.build(other.trainable_variables)
+    state = TrainingState(tmp_path / "state", 2, 8)
+    state.set_model(other)
+    with pytest.raises(ValueError, match=r"The training state '.*state' is of another model or optimizer. Remove it."):
+        state.restore()
+
+
+def test_the_file_is_plain_safetensors(tmp_path):
+    fit(compiled(), TrainingState(tmp_path / "state", 2, 8), 1)
+    held = safetensors.numpy.load_file(tmp_path / "state")
+    # Two layers of a kernel and a bias and the dropout's generator; the step, the rate, and their momentum.
+    assert sorted(held) == sorted([f"model/{number}" for number in range(5)] + [f"optimizer/{n}" for n in range(6)])
+
+
+def test_a_file_is_replaced_as_a_whole_or_stays(tmp_path):
+    path = tmp_path / "file.txt"
+    with files.replacing(path) as beside:
+        beside.write_text("one")
+        assert (beside.parent, beside.suffix) == (tmp_path, ".txt")
+    with pytest.raises(RuntimeError), files.replacing(path) as beside:  # noqa: PT012 - half of it is written
+        beside.write_text("half of tw")
+        raise RuntimeError
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
+    assert path.read_text() == "one"
+    # What a process that was killed within leaves.
+    left = files.replacing(path).__enter__()
+    left.write_text("half of tw")
+    files.remove_unfinished(path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
