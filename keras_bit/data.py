@@ -80,7 +80,7 @@ def image_dataset(
             5 % to all of the area, 3/4 to 4/3 times as wide as high, is resized to `rule.crop_size`.
         max_pixels: the most pixels that an encoded picture may have. By default Pillow's limit,
             `2 * PIL.Image.MAX_IMAGE_PIXELS`, which is 178,956,970.
-        shuffle_buffer: how many elements are shuffled at a time, in training, where `source` has to be read from its
+        shuffle_buffer: how many elements are held to be shuffled, in training, where `source` has to be read from its
             beginning: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets. They are held in memory, encoded where the
             source is. Other sources are shuffled as a whole; what is held are numbers.
         drop_remainder: whether to leave out a last batch that is not full.

@@ -1,12 +1,13 @@
 """The job of `keras-bit finetune`: from a data set and a checkpoint to a directory with a trained model."""
 
+import contextlib
 import csv
 import dataclasses
 import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ def run(
     """Fine-tunes, or goes on with it, and writes the model. `check_directory` comes first.
 
     Returns:
-        The model after the last step.
+        The model after the last step, in float32.
 
     Raises:
         ValueError: `out` holds a run with other options or another data set.
@@ -181,24 +182,32 @@ def run(
         OSError: nothing can be written.
     """
     keras.utils.set_random_seed(options.seed)  # drop path draws from it
-    if options.mixed_precision:
-        keras.config.set_dtype_policy(f"mixed_{options.mixed_precision}")
-    model = _model(options, plan.splits.class_names, say)
-    _check_space(model, out)
-    folder = out / STATE_FOLDER
-    _check_same_run(options, plan, folder)
-    files.remove_unfinished(folder / STATE_NAME)
-    state = TrainingState(folder / STATE_NAME, plan.evaluate_every, plan.rule.total_steps)
-    if state.epoch:
-        say(f"Going on after step {state.step} of {plan.rule.total_steps}.")
-    if state.step < plan.rule.total_steps:
-        _train(model, plan, options, state, out, say, callbacks)
-    else:
-        model.compile(plan.rule.optimizer(plan.accumulation))
-        state.set_model(model)
-        state.restore()
-    _write(model, plan.processor, out)
-    return model
+    with _policy(f"mixed_{options.mixed_precision}" if options.mixed_precision else keras.config.dtype_policy()):
+        model = _model(options, plan.splits.class_names, say)
+        _check_space(model, out)
+        folder = out / STATE_FOLDER
+        _check_same_run(options, plan, folder)
+        files.remove_unfinished(folder / STATE_NAME)
+        state = TrainingState(folder / STATE_NAME, plan.evaluate_every, plan.rule.total_steps)
+        if state.epoch:
+            say(f"Going on after step {state.step} of {plan.rule.total_steps}.")
+        if state.step < plan.rule.total_steps:
+            _train(model, plan, options, state, out, say, callbacks)
+        else:
+            model.compile(plan.rule.optimizer(plan.accumulation))
+            state.set_model(model)
+            state.restore()
+    return _write(model, plan.processor, out)
+
+
+@contextlib.contextmanager
+def _policy(policy: Any) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _train(
@@ -343,17 +352,16 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
-    """The model in transformers' layout and as a `.keras` file, in float32."""
+def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> BiTModel:
+    """Writes the model in transformers' layout and as a `.keras` file, in float32, and returns that one."""
     save_pretrained(model, out, processor)
-    if model.dtype_policy.name != "float32" or any(layer.dtype_policy.name != "float32" for layer in model.layers):
+    if any(layer.dtype_policy.name != "float32" for layer in model.layers):
         # Mixed precision is for training; whoever serves the model chooses again.
-        policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy("float32")
-        model = from_pretrained(out)
-        keras.config.set_dtype_policy(policy)
+        with _policy("float32"):
+            model = from_pretrained(out)
     with files.replacing(out / MODEL_NAME) as beside:
         model.save(beside)
+    return model
 
 
 class _Progress(keras.callbacks.Callback):

@@ -158,7 +158,7 @@ def test_records_few_examples_accumulation_and_half_precision(checkpoint, tmp_pa
     code, out, _ = run(
         capsys,
         tmp_path / "a.tfrecord",
-        *("--weights", checkpoint, "--out", tmp_path / "out", "--batch-size", "8", "--steps", "2"),
+        *("--weights", checkpoint, "--out", tmp_path / "out", "--batch-size", "8", "--steps", "4"),
         *("--examples-per-class", "2", "--gradient-accumulation-steps", "2", "--freeze-up-to", "stage1"),
         *("--mixed-precision", "bfloat16", "--class-names", "x,y,z"),
     )
