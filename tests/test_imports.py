@@ -17,7 +17,7 @@ KERAS_BIT = {
     "applications": {"config", "model", "weights"},
     "augmentation": {"graph_decoding", "graph_preprocessing", "graph_resizing"},
     "backbone": {"applications", "config", "model", "weights"},
-    "broken_files": {"graph_decoding", "graph_preprocessing"},
+    "broken_files": {"examples", "graph_decoding", "graph_preprocessing"},
     "checkpoint": set(),
     "cli": ANYTHING,
     "config": {"hub"},
