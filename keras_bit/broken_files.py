@@ -96,7 +96,9 @@ def read_or_name(
         def name() -> Any:
             missing = tf.data.Dataset.range(expected, place).map(plain(lambda index: describe(*_at(index, chunk))))
             if skipped is None:
-                return tf.debugging.Assert(False, [missing.take(1).get_single_element()])
+                # Python decodes the text of an error, and a file's name may be no UTF-8.
+                text = tf.strings.unicode_transcode(missing.take(1).get_single_element(), "UTF-8", "UTF-8")
+                return tf.debugging.Assert(False, [text])
             return tf.numpy_function(skipped.note, [missing.batch(CHUNK).get_single_element()], tf.bool)
 
         def report() -> Any:

@@ -1,5 +1,6 @@
 """Pictures that cannot be read: named with the reason, or left out, counted and listed; the others are not touched."""
 
+import os
 import warnings
 
 import numpy as np
@@ -124,6 +125,16 @@ def test_every_epoch_has_its_warning_under_pythons_own_filter(tmp_path):
         for _ in range(3):
             collect(data)
     assert [str(warning.message).split(";")[0] for warning in seen] == ["1 of 2 pictures were left out"] * 3
+
+
+def test_a_name_that_is_no_utf8_is_told(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"caf\ufffd\.jpg cannot be read"):
+        collect(dataset([os.fsdecode(path)]))
+    data = dataset([os.fsdecode(path), *good(tmp_path, 1)], on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 2 pictures"):
+        collect(data)
+    assert data.skipped == [f"{os.fsdecode(path)} {broken_files.NO_FILE}"]
 
 
 def test_a_directory_among_the_paths_is_told(tmp_path):
