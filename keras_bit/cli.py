@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import secrets
 import sys
 import warnings
@@ -30,9 +31,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")
     try:
         return options.run(options)
-    except (OSError, ValueError, ImportError) as error:
-        print(f"keras-bit {options.command}: {_printable(str(error))}", file=sys.stderr)
+    except _told_errors() as error:
+        print(f"keras-bit {options.command}: {_printable(_sentence(error))}", file=sys.stderr)
         return 1
+
+
+def _told_errors() -> tuple[type[Exception], ...]:
+    """Errors that get a line and no traceback; TensorFlow's where it is imported, as some commands do without."""
+    tensorflow = sys.modules.get("tensorflow")
+    return (OSError, ValueError, ImportError) + ((tensorflow.errors.OpError,) if tensorflow else ())
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says; of one from a graph without the graph's nodes around it."""
+    if isinstance(error, (OSError, ValueError, ImportError)):
+        return str(error)
+    text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", str(error))
+    text = re.split(r"\nTraceback |\n\t \[\[| \[Op:", text)[0]
+    if asserted := re.search(r"assertion failed: \[(.*)\]", text, re.DOTALL):
+        # It has C's escapes for quotes, among others.
+        text = asserted[1].encode("ascii", "backslashreplace").decode("unicode_escape")
+    return " ".join(text.split())
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -111,12 +130,20 @@ def plot(options: argparse.Namespace) -> int:
     processor = keras_bit.BitImageProcessor(**BIT_PROCESSOR)
     if options.weights is not None:
         processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **_hub(options))
-    source = {"source": options.data, "seed": options.seed, "batch_size": options.batch_size, "on_error": "skip"}
+    class_names = _class_names(options.class_names)
+    source = {
+        "source": options.data,
+        "class_names": class_names,
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "on_error": "skip",
+        "random_resized_crop": options.random_resized_crop,
+    }
     if options.evaluation:
         applied = [f"Evaluation: the processor's pictures, {_input_size(processor)}"]
         batches = keras_bit.image_dataset(**source, processor=processor)
     else:
-        rule = _rule(options, processor)
+        rule = _rule(options, processor, class_names)
         crop = f"{rule.crop_size}x{rule.crop_size}"
         how = f"resize to {rule.resize_size}x{rule.resize_size}, random crop of {crop}"
         if options.random_resized_crop:
@@ -126,9 +153,7 @@ def plot(options: argparse.Namespace) -> int:
             f"Training: {how}, half flipped, {mixup}",
             f"BiT-HyperRule for {rule.num_examples:,} pictures of {rule.image_size[0]}x{rule.image_size[1]}",
         ]
-        batches = keras_bit.image_dataset(
-            **source, processor=processor, training=True, rule=rule, random_resized_crop=options.random_resized_crop
-        )
+        batches = keras_bit.image_dataset(**source, processor=processor, training=True, rule=rule)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out")  # they get their lines below
         images, labels = next(batches.as_numpy_iterator())
@@ -146,20 +171,31 @@ def plot(options: argparse.Namespace) -> int:
     return int(bool(batches.skipped))
 
 
-def _rule(options: argparse.Namespace, processor: Any) -> Any:
+def _class_names(text: str | None) -> list[str] | None:
+    """The lines of a file of that name, or what stands between commas."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if Path(text).is_file():
+        parts = Path(text).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _rule(options: argparse.Namespace, processor: Any, class_names: list[str] | None) -> Any:
     """The rule for the data, whose number and size are looked up where they are not given."""
     import keras_bit
 
     count, size = options.num_examples, options.image_size
     if count is None or size is None:
         untouched = dataclasses.replace(processor, do_resize=False, do_center_crop=False)
+        source = {"source": options.data, "class_names": class_names, "processor": untouched, "batch_size": 1}
         if count is None:
-            count = int(keras_bit.image_dataset(options.data, processor=untouched, batch_size=1).cardinality())
+            count = int(keras_bit.image_dataset(**source).cardinality())
             if count < 0:
                 raise ValueError("`--num-examples` must be given for TFRecord files, which do not tell their number.")
         if size is None:
             # The first that can be read.
-            pictures = keras_bit.image_dataset(options.data, processor=untouched, batch_size=1, on_error="skip")
+            pictures = keras_bit.image_dataset(**source, on_error="skip")
             size = next(iter(pictures))[0].shape[1:3]
     return keras_bit.HyperRule(count, tuple(map(int, size)))
 
@@ -307,6 +343,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="Hub id, directory or file of a checkpoint whose preprocessor_config.json is used (default: that of "
         "google/bit-50, without asking the Hub)",
+    )
+    command.add_argument(
+        "--class-names",
+        metavar="A,B,...",
+        help="names of the classes in the order of their numbers, or a file with one in a line; TFRecord files need "
+        "them for MixUp; of a directory only these folders are taken",
     )
     command.add_argument("--batch-size", type=_positive, default=24, metavar="N", help="pictures (default: 24)")
     command.add_argument("--seed", type=int, metavar="N", help="for the same sheet again (default: another every time)")
