@@ -34,16 +34,19 @@ class Skipped:
                 self.files.append(line)
         return np.bool_(True)
 
-    def report(self, left_out: np.ndarray, total: np.ndarray) -> np.bool_:
-        if left_out:
-            lines = "".join(f"\n  {line}" for line in self.files[:SHOWN])
-            more = f"\n  and {len(self.files) - SHOWN:,} more" if len(self.files) > SHOWN else ""
-            message = f"{left_out:,} of {total:,} pictures were left out; the data set's `skipped` lists them:"
-            if left_out == total:
-                raise ValueError(message + lines + more)
-            # Without a registry, in which the same warning of the next epoch would be found and not be shown.
-            warnings.warn_explicit(message + lines + more, UserWarning, __name__, 0)
-        return np.bool_(True)
+    def report(self, left_out: np.ndarray, total: np.ndarray) -> bytes:
+        """Warns, or returns what the error is, where no picture is left."""
+        if not left_out:
+            return b""
+        lines = [f"{left_out:,} of {total:,} pictures were left out; the data set's `skipped` lists them:"]
+        lines += self.files[:SHOWN]
+        if len(self.files) > SHOWN:
+            lines.append(f"and {len(self.files) - SHOWN:,} more")
+        if left_out == total:
+            return os.fsencode(" ".join(lines))  # an error in a graph shows a line's end as `\\n`
+        # Without a registry, in which the same warning of the next epoch would be found and not be shown.
+        warnings.warn_explicit("\n  ".join(lines), UserWarning, __name__, 0)
+        return b""
 
 
 def read_or_name(
@@ -96,13 +99,12 @@ def read_or_name(
         def name() -> Any:
             missing = tf.data.Dataset.range(expected, place).map(plain(lambda index: describe(*_at(index, chunk))))
             if skipped is None:
-                # Python decodes the text of an error, and a file's name may be no UTF-8.
-                text = tf.strings.unicode_transcode(missing.take(1).get_single_element(), "UTF-8", "UTF-8")
-                return tf.debugging.Assert(False, [text])
+                return _raise_unless_empty(missing.take(1).get_single_element())
             return tf.numpy_function(skipped.note, [missing.batch(CHUNK).get_single_element()], tf.bool)
 
         def report() -> Any:
-            return tf.numpy_function(skipped.report, [left_out, total], tf.bool)
+            # Not raised there: TensorFlow would put Python's traceback into the error.
+            return _raise_unless_empty(tf.numpy_function(skipped.report, [left_out, total], tf.string))
 
         done = [tf.cond(count > 0, lambda: _then(name()), lambda: True)]
         if skipped is not None:
@@ -118,6 +120,11 @@ def read_or_name(
     checked = results.scan(tf.zeros([3], tf.int64), check)
     elements = checked.filter(lambda is_element, result: is_element)
     return elements.map(lambda is_element, result: result)
+
+
+def _raise_unless_empty(text: Any) -> Any:
+    # Python decodes the text of an error, and a file's name may be no UTF-8.
+    return tf.debugging.Assert(text == b"", [tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")])
 
 
 def _at(place: Any, chunk: Any) -> Any:

@@ -47,7 +47,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, (OSError, ValueError, ImportError)):
         return str(error)
     text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", str(error))
-    text = re.split(r"\nTraceback |\n\t \[\[| \[Op:", text)[0]
+    text = re.split(r"\n\t \[\[| \[Op:", text)[0]
     if asserted := re.search(r"assertion failed: \[(.*)\]", text, re.DOTALL):
         # It has C's escapes for quotes, among others.
         text = asserted[1].encode("ascii", "backslashreplace").decode("unicode_escape")

@@ -183,7 +183,11 @@ def _pairs(pictures: Any, labels: Any, class_names: tuple[str, ...] | None, chec
 def _files(paths: Sequence[bytes], labels: targets.Labels, names: Sequence[bytes] | None = None) -> Source:
     stored = tf.constant(paths)
     shown = stored if names is None else tf.constant(names)
-    return indexed(lambda index: tf.io.read_file(stored[index]), lambda index: shown[index], labels)
+
+    def name(index: Any) -> Any:
+        return shown[index]
+
+    return indexed(lambda index: tf.io.read_file(stored[index]), name, labels)
 
 
 def _arrays(arrays: Sequence[Any] | np.ndarray, labels: targets.Labels) -> Source:

@@ -367,7 +367,7 @@ FAILING = {
     "no picture": (
         no_picture,
         ("--num-examples", "2", "--image-size", "9x9"),
-        "2 of 2 pictures were left out; the data",
+        "plot: 2 of 2 pictures were left out; the data",
     ),
     "no picture in the first place": (no_picture, (), "cät/1.jpg is empty."),
     "float labels": (lambda folder: records(folder / "a.tfrecord", [0.5]), (), "(1 float), 'image/encoded' (1 bytes)"),
@@ -386,13 +386,14 @@ FAILING = {
 
 
 @pytest.mark.parametrize("case", FAILING)
-def test_what_goes_wrong_while_plot_runs_is_one_line_and_exit_code_1(capsys, tmp_path, case):
+def test_what_goes_wrong_while_plot_runs_is_one_line_and_exit_code_1(capsys, caplog, tmp_path, case):
     make, options, message = FAILING[case]
     code, printed, err = run(capsys, "plot", make(tmp_path), "--out", str(tmp_path / "sheet.png"), *options)
     assert (code, printed) == (1, "")
     [line] = err.splitlines()
     assert line.startswith("keras-bit plot: ")
     assert message in line
+    assert "AutoGraph" not in caplog.text
     assert not any(noise in line for noise in ("Traceback", "{{", "assertion failed", "Op:"))
     assert not (tmp_path / "sheet.png").exists()
 
