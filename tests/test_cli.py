@@ -350,7 +350,8 @@ def test_plot_mixes_records_up_with_class_names(capsys, tmp_path, in_a_file):
 
 def test_plot_takes_the_named_folders_of_a_directory(capsys, folders):
     out = folders.parent / "sheet.png"
-    code, printed, _ = run(capsys, "plot", str(folders), "--class-names", "dog", "--out", str(out), "--evaluation")
+    with pytest.warns(UserWarning, match="has one class, 'dog'"):
+        code, printed, _ = run(capsys, "plot", str(folders), "--class-names", "dog", "--out", str(out), "--evaluation")
     assert code == 0
     assert "4 pictures" in printed
 
