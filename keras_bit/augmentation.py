@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_bit import graph_decoding
-from keras_bit.graph_preprocessing import checked_header, rescale_and_normalize
+from keras_bit.graph_preprocessing import checked_header, checked_pixels, rescale_and_normalize
 from keras_bit.graph_resizing import Resize, Window
 
 # Of the inception crop. google-research/big_vision, `pp/ops_image.py`; torchvision's RandomResizedCrop starts at 0.08.
@@ -37,6 +37,7 @@ def augment(image: Any, seed: Any, processor: Any, rule: Any, random_resized_cro
         height, width = header.height, header.width
     else:
         header = None
+        image = checked_pixels(image, convert_rgb=True)
         height, width = tf.unstack(tf.shape(image)[:2])
 
     def read(window: Window) -> Any:

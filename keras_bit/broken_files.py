@@ -12,12 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bit import graph_decoding
+from keras_bit.examples import attempt, plain
 from keras_bit.graph_preprocessing import pixel_limit
 
 CHUNK = 64  # elements that are held until all of them are known to be read
 TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it first."
-# Autograph rewrites a function before it is traced, which takes longer than that; here is no Python branch to rewrite.
-_plain = tf.autograph.experimental.do_not_convert
+DAMAGED = "is damaged and cannot be decoded. Pillow overlooks some damage, as a checksum's: see `processor(path)`."
+NO_FILE = "cannot be read: there is no such file, or it is a directory, or there is no permission to read it."
 SHOWN = 10  # pictures that the warning at the end of an epoch lists
 
 
@@ -33,15 +34,19 @@ class Skipped:
                 self.files.append(line)
         return np.bool_(True)
 
-    def report(self, left_out: np.ndarray, total: np.ndarray) -> np.bool_:
-        if left_out:
-            lines = "".join(f"\n  {line}" for line in self.files[:SHOWN])
-            more = f"\n  and {len(self.files) - SHOWN:,} more" if len(self.files) > SHOWN else ""
-            message = f"{left_out:,} of {total:,} pictures were left out; the data set's `skipped` lists them:"
-            if left_out == total:
-                raise ValueError(message + lines + more)
-            warnings.warn(message + lines + more, stacklevel=1)
-        return np.bool_(True)
+    def report(self, left_out: np.ndarray, total: np.ndarray) -> bytes:
+        """Warns, or returns what the error is, where no picture is left."""
+        if not left_out:
+            return b""
+        lines = [f"{left_out:,} of {total:,} pictures were left out; the data set's `skipped` lists them:"]
+        lines += self.files[:SHOWN]
+        if len(self.files) > SHOWN:
+            lines.append(f"and {len(self.files) - SHOWN:,} more")
+        if left_out == total:
+            return os.fsencode(" ".join(lines))  # an error in a graph shows a line's end as `\\n`
+        # Without a registry, in which the same warning of the next epoch would be found and not be shown.
+        warnings.warn_explicit("\n  ".join(lines), UserWarning, __name__, 0)
+        return b""
 
 
 def read_or_name(
@@ -80,11 +85,11 @@ def read_or_name(
 
     places = chunks.flat_map(numbered)
 
-    @_plain
+    @plain
     def read_place(place: Any, chunk: Any) -> Any:
         return place, chunk, tf.cond(place < _size(chunk), lambda: read(*_at(place, chunk)), lambda: nothing)
 
-    @_plain
+    @plain
     def check(state: Any, read_element: Any) -> Any:
         place, chunk, result = read_element
         expected, left_out, total = tf.unstack(state)
@@ -92,13 +97,14 @@ def read_or_name(
         count = place - expected
 
         def name() -> Any:
-            missing = tf.data.Dataset.range(expected, place).map(_plain(lambda index: describe(*_at(index, chunk))))
+            missing = tf.data.Dataset.range(expected, place).map(plain(lambda index: describe(*_at(index, chunk))))
             if skipped is None:
-                return tf.debugging.Assert(False, [missing.take(1).get_single_element()])
+                return _raise_unless_empty(missing.take(1).get_single_element())
             return tf.numpy_function(skipped.note, [missing.batch(CHUNK).get_single_element()], tf.bool)
 
         def report() -> Any:
-            return tf.numpy_function(skipped.report, [left_out, total], tf.bool)
+            # Not raised there: TensorFlow would put Python's traceback into the error.
+            return _raise_unless_empty(tf.numpy_function(skipped.report, [left_out, total], tf.string))
 
         done = [tf.cond(count > 0, lambda: _then(name()), lambda: True)]
         if skipped is not None:
@@ -116,6 +122,11 @@ def read_or_name(
     return elements.map(lambda is_element, result: result)
 
 
+def _raise_unless_empty(text: Any) -> Any:
+    # Python decodes the text of an error, and a file's name may be no UTF-8.
+    return tf.debugging.Assert(text == b"", [tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")])
+
+
 def _at(place: Any, chunk: Any) -> Any:
     return tf.nest.map_structure(lambda values: values[place], chunk)
 
@@ -129,30 +140,29 @@ def _then(operation: Any) -> Any:
         return tf.constant(True)
 
 
-def problem(load: Callable[[], Any], max_pixels: int | None) -> Any:
-    """Why an encoded picture failed: a scalar string that goes on after its name ("is empty.")."""
+def problem(load: Callable[[], Any], max_pixels: int | None, encoded: bool) -> Any:
+    """Why a picture failed: a scalar string that goes on after its name ("is empty.")."""
+    if not encoded:
+        shape, _ = attempt(lambda: tf.shape(load()), [0, 0, 0])
+        has_pixels = tf.reduce_prod(shape) > 0
+        why = tf.where(has_pixels, ": it must have 1, 3 or 4 channels.", ": it has no pixels.")
+        fits = has_pixels & tf.reduce_any(shape[-1] == [1, 3, 4])
+        return tf.where(fits, TOO_LONG, tf.strings.format("has the shape {}", shape) + why)
     limit = pixel_limit(max_pixels)
-    contents, readable = _attempt(load, "")
+    contents, readable = attempt(load, "")
 
     def damaged(header: graph_decoding.Header) -> Any:
         nothing = np.zeros((0, 0, 3), np.uint8)
-        _, complete = _attempt(lambda: graph_decoding.decode(contents, header), nothing)
-        _, recovered = _attempt(lambda: tf.io.decode_jpeg(contents, 3, try_recover_truncated=True), nothing)
+        _, complete = attempt(lambda: graph_decoding.decode(contents, header), nothing)
+        _, recovered = attempt(lambda: tf.io.decode_jpeg(contents, 3, try_recover_truncated=True), nothing)
         cut = recovered & (header.kind == graph_decoding.JPEG)
-        text = tf.where(cut, "is a JPEG that is cut off: its data ends too early.", "is damaged and cannot be decoded.")
+        text = tf.where(cut, "is a JPEG that is cut off: its data ends too early.", DAMAGED)
         return tf.where(complete, TOO_LONG, text)
 
     def look() -> Any:
         nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, "")
-        header, whole = _attempt(lambda: graph_decoding.read_header(contents, limit), nothing)
+        header, whole = attempt(lambda: graph_decoding.read_header(contents, limit), nothing)
         known = tf.where(whole, header.problem, "is a JPEG with a damaged header.")
         return tf.cond(known == "", lambda: damaged(header), lambda: known)
 
-    missing = "cannot be read: there is no such file, or no permission to read it."
-    return tf.cond(readable, look, lambda: tf.constant(missing))
-
-
-def _attempt(prepare: Callable[[], Any], otherwise: Any) -> tuple[Any, Any]:
-    """What `prepare` returns and True, or, where an operation in it fails, `otherwise` and False."""
-    once = tf.data.Dataset.from_tensors(0).map(_plain(lambda _: (prepare(), True))).ignore_errors()
-    return once.concatenate(tf.data.Dataset.from_tensors((otherwise, False))).take(1).get_single_element()
+    return tf.cond(readable, look, lambda: tf.constant(NO_FILE))

@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import secrets
 import sys
 import warnings
@@ -31,12 +32,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream.reconfigure(errors="backslashreplace")
     try:
         return options.run(options)
-    except (OSError, ValueError, ImportError, ArithmeticError) as error:
-        print(f"keras-bit {options.command}: {_printable(str(error))}", file=sys.stderr)
+    except _told_errors() as error:
+        print(f"keras-bit {options.command}: {_printable(_sentence(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"keras-bit {options.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _told_errors() -> tuple[type[Exception], ...]:
+    """Errors that get a line and no traceback; TensorFlow's where it is imported, as some commands do without."""
+    tensorflow = sys.modules.get("tensorflow")
+    return (OSError, ValueError, ImportError, ArithmeticError) + ((tensorflow.errors.OpError,) if tensorflow else ())
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says; of one from a graph without the graph's nodes around it."""
+    if isinstance(error, (OSError, ValueError, ImportError, ArithmeticError)):
+        return str(error)
+    text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", str(error))
+    text = re.split(r"\n\t \[\[| \[Op:", text)[0]
+    if asserted := re.search(r"assertion failed: \[(.*)\]", text, re.DOTALL):
+        # It has C's escapes for quotes, among others.
+        text = asserted[1].encode("ascii", "backslashreplace").decode("unicode_escape")
+    return " ".join(text.split())
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -115,12 +134,20 @@ def plot(options: argparse.Namespace) -> int:
     processor = keras_bit.BitImageProcessor(**BIT_PROCESSOR)
     if options.weights is not None:
         processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **_hub(options))
-    source = {"source": options.data, "seed": options.seed, "batch_size": options.batch_size, "on_error": "skip"}
+    class_names = _class_names(options.class_names)
+    source = {
+        "source": options.data,
+        "class_names": class_names,
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "on_error": "skip",
+        "random_resized_crop": options.random_resized_crop,
+    }
     if options.evaluation:
         applied = [f"Evaluation: the processor's pictures, {_input_size(processor)}"]
         batches = keras_bit.image_dataset(**source, processor=processor)
     else:
-        rule = _rule(options, processor)
+        rule = _rule(options, processor, class_names)
         crop = f"{rule.crop_size}x{rule.crop_size}"
         how = f"resize to {rule.resize_size}x{rule.resize_size}, random crop of {crop}"
         if options.random_resized_crop:
@@ -130,9 +157,7 @@ def plot(options: argparse.Namespace) -> int:
             f"Training: {how}, half flipped, {mixup}",
             f"BiT-HyperRule for {rule.num_examples:,} pictures of {rule.image_size[0]}x{rule.image_size[1]}",
         ]
-        batches = keras_bit.image_dataset(
-            **source, processor=processor, training=True, rule=rule, random_resized_crop=options.random_resized_crop
-        )
+        batches = keras_bit.image_dataset(**source, processor=processor, training=True, rule=rule)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out")  # they get their lines below
         images, labels = next(batches.as_numpy_iterator())
@@ -153,8 +178,9 @@ def plot(options: argparse.Namespace) -> int:
 def finetune(options: argparse.Namespace) -> int:
     import keras
 
-    from keras_bit import finetuning
+    from keras_bit import distribution, finetuning
 
+    workers = distribution.start(options.strategy)
     out = Path(options.out).expanduser()
     finetuning.check_directory(out)
     callbacks = ()
@@ -163,20 +189,26 @@ def finetune(options: argparse.Namespace) -> int:
             raise ImportError("`--tensorboard` needs TensorBoard: pip install tensorboard.")
         callbacks = (keras.callbacks.TensorBoard(out / "tensorboard"),)
     chosen = finetuning.Options(
+        class_names=_class_names(options.class_names),
         hub=_hub(options),
         **{
             field.name: getattr(options, field.name)
             for field in dataclasses.fields(finetuning.Options)
-            if field.name != "hub"
+            if field.name not in ("hub", "class_names")
         },
     )
-    plan = finetuning.plan(chosen)
-    console = _console()
-    console.print(_plan_table(plan))
+    plan = finetuning.plan(chosen, workers)
+
+    def say(line: str) -> None:
+        if workers.is_chief:
+            print(_printable(line), flush=True)
+
+    if workers.is_chief:
+        _console().print(_plan_table(plan))
     for note in plan.notes:
-        print(_printable(note))
-    finetuning.run(chosen, plan, out, say=lambda line: print(_printable(line), flush=True), callbacks=callbacks)
-    print(f"{_printable(str(out))}: keras-bit classify IMAGE --weights {_printable(str(out))}")
+        say(note)
+    finetuning.run(chosen, plan, out, workers=workers, say=say, callbacks=callbacks)
+    say(f"{out}: keras-bit classify IMAGE --weights {out}")
     return 0
 
 
@@ -201,20 +233,31 @@ def _plan_table(plan: Any) -> Table:
     return table
 
 
-def _rule(options: argparse.Namespace, processor: Any) -> Any:
+def _class_names(text: str | None) -> list[str] | None:
+    """The lines of a file of that name, or what stands between commas."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if Path(text).is_file():
+        parts = Path(text).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _rule(options: argparse.Namespace, processor: Any, class_names: list[str] | None) -> Any:
     """The rule for the data, whose number and size are looked up where they are not given."""
     import keras_bit
 
     count, size = options.num_examples, options.image_size
     if count is None or size is None:
         untouched = dataclasses.replace(processor, do_resize=False, do_center_crop=False)
+        source = {"source": options.data, "class_names": class_names, "processor": untouched, "batch_size": 1}
         if count is None:
-            count = int(keras_bit.image_dataset(options.data, processor=untouched, batch_size=1).cardinality())
+            count = int(keras_bit.image_dataset(**source).cardinality())
             if count < 0:
                 raise ValueError("`--num-examples` must be given for TFRecord files, which do not tell their number.")
         if size is None:
             # The first that can be read.
-            pictures = keras_bit.image_dataset(options.data, processor=untouched, batch_size=1, on_error="skip")
+            pictures = keras_bit.image_dataset(**source, on_error="skip")
             size = next(iter(pictures))[0].shape[1:3]
     return keras_bit.HyperRule(count, tuple(map(int, size)))
 
@@ -363,6 +406,12 @@ def _parser() -> argparse.ArgumentParser:
         help="Hub id, directory or file of a checkpoint whose preprocessor_config.json is used (default: that of "
         "google/bit-50, without asking the Hub)",
     )
+    command.add_argument(
+        "--class-names",
+        metavar="A,B,...",
+        help="names of the classes in the order of their numbers, or a file with one in a line; TFRecord files need "
+        "them for MixUp; of a directory only these folders are taken",
+    )
     command.add_argument("--batch-size", type=_positive, default=24, metavar="N", help="pictures (default: 24)")
     command.add_argument("--seed", type=int, metavar="N", help="for the same sheet again (default: another every time)")
     command.add_argument(
@@ -459,7 +508,9 @@ def _add_finetune(commands: Any) -> None:
         help="of each class, where DATA has no val or test (default: 0.2; 0 for none)",
     )
     data.add_argument(
-        "--class-names", type=_names, metavar="A,B,...", help="order of the classes, or names for records"
+        "--class-names",
+        metavar="A,B,...",
+        help="order of the classes, or names for records: between commas, or a file with one per line",
     )
     data.add_argument(
         "--on-error",
@@ -474,6 +525,12 @@ def _add_finetune(commands: Any) -> None:
         type=_positive,
         metavar="N",
         help="steps between evaluations, at which the run is saved (default: a twentieth of all)",
+    )
+    run.add_argument(
+        "--strategy",
+        choices=["mirrored", "multi_worker"],
+        help="mirrored: all GPUs of this machine; multi_worker: start the same command on every machine, with "
+        "TF_CONFIG (TensorFlow) or KERAS_DISTRIBUTION_... (JAX) set as the README says, and DIR shared by all",
     )
     run.add_argument("--tensorboard", action="store_true", help="also write DIR/tensorboard")
     _add_hub_arguments(command)
@@ -511,13 +568,6 @@ def _share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text!r}")
     return value
-
-
-def _names(text: str) -> tuple[str, ...]:
-    names = tuple(text.split(","))
-    if not all(names) or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"expected different names, separated by commas, got {text!r}")
-    return names
 
 
 def _image_size(text: str) -> tuple[int, int]:

@@ -58,8 +58,8 @@ def image_dataset(
               class (for pictures of several classes);
             * a `tf.data.Dataset` of `(picture, label)` or of dictionaries with two such columns, not batched: encoded
               bytes or uint8 pixels, with whole numbers or rows;
-            * TFRecord files of `tf.Example`: a path, a pattern or a list of them, ending in `.tfrecord`, `.tfrecords`
-              or `-00000-of-00001`; labels count from 0;
+            * TFRecord files of `tf.Example`: a path, a pattern or a list of them, ending in `.tfrecord`, `.tfrecords`,
+              `.tfrec` or `-00000-of-00001`, compressed by gzip or zlib or not; labels count from 0;
             * a Hugging Face `datasets.Dataset` or `DatasetDict` with a column of images, bytes or paths;
             * a TensorFlow Datasets builder that has been prepared.
         processor: a `BitImageProcessor` with `do_convert_rgb`.
@@ -70,14 +70,15 @@ def image_dataset(
         seed: for the order and the augmentation; `None` takes new ones every time.
         on_error: `"raise"` ends with an error that names the first picture that cannot be read, or whose label is no
             class, and says why. `"skip"` leaves such pictures out, lists them in the data set's attribute `skipped`,
-            and warns at the end of each epoch; where all are left out it raises.
+            and warns at the end of each epoch; where all are left out it raises. How many batches there are is then
+            not known before; Keras warns that the input "ran out of data", and counts a step more than there are.
         class_names: the order of the classes. For a directory it may name some of the folders, and the others are left
             out; where labels are names it must hold all of them; for whole numbers it names them.
         image_column, label_column: names in a source with columns. By default `"image"` and `"label"`; in TFRecords
             `"image/encoded"` and `"image/class/label"`.
         split: which one of a `DatasetDict` or a TensorFlow Datasets builder.
         random_resized_crop: whether training replaces steps 1 and 2 by the Inception networks' crop: a random part of
-            5 % to all of the area, 3/4 to 4/3 times as wide as high, is resized to `rule.crop_size`.
+            5 % to all of the area, 3/4 to 4/3 times as wide as high, is resized to `rule.crop_size`. Training only.
         max_pixels: the most pixels that an encoded picture may have. By default Pillow's limit,
             `2 * PIL.Image.MAX_IMAGE_PIXELS`, which is 178,956,970.
         shuffle_buffer: how many elements are held to be shuffled, in training, where `source` has to be read from its
@@ -101,9 +102,9 @@ def image_dataset(
         sets without the attributes.
 
     Raises:
-        ValueError: an argument, or labels or shapes in `source`, are not what is described above.
+        ValueError: an argument, or labels or shapes in `source`, are not what is described above, or it is empty.
         FileNotFoundError: `source` does not exist.
-        tf.errors.InvalidArgumentError: while it runs: a picture cannot be read.
+        tf.errors.InvalidArgumentError: while it runs: a picture cannot be read, or `source` turns out to be empty.
 
     Directories, paths, arrays and TFRecords can be read by the workers of `tf.data` service too, with
     `on_error="raise"`; there a seed does not fix the order. A Hugging Face data set is read by Python, in this process.
@@ -112,6 +113,10 @@ def image_dataset(
     directory against Keras' `image_dataset_from_directory`.
     """
     _check(processor, training, rule, on_error)
+    if random_resized_crop and not training:
+        raise ValueError(
+            "`random_resized_crop` is for training, got True with training=False, which takes the processor's steps."
+        )
     for name, value in (("batch_size", batch_size), ("shuffle_buffer", shuffle_buffer)):
         _check_count(name, value)
     for name, value in (("max_pixels", max_pixels), ("num_parallel_calls", num_parallel_calls)):
@@ -135,6 +140,10 @@ def image_dataset(
         shuffle_buffer=shuffle_buffer,
         check_labels=on_error == "raise",
     )
+    if max_pixels is not None and not opened.encoded:
+        raise ValueError(
+            f"`max_pixels` is for encoded pictures, got {max_pixels:,} for a `source` of pixels. Leave it out."
+        )
     if not training and opened.size is None and batch_size > 1 and not _has_one_size(processor):
         raise ValueError(
             "`processor` must make pictures of one size, to be batched. Turn on `do_center_crop`, or give `size` a "

@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from keras_bit import targets
 
+# Autograph rewrites a function before it is traced, which takes longer than that; here is no Python branch to rewrite.
+plain = tf.autograph.experimental.do_not_convert
+
 
 class Example(NamedTuple):
     """One picture before it is read."""
@@ -27,13 +30,14 @@ class Source:
 
     Args:
         elements: the data set in the source's order; of numbers, where pictures can be read in any order.
-        open: from an element to its `Example`, in the graph.
+        open: from an element to its `Example`, in the graph; fails where there is none in it.
         shuffled: from a seed to the elements in an order that is new in every epoch.
         shuffled_once: from a seed, int64 `(2,)`, to the elements in the order that this seed has, always the same.
         class_names: what the labels are called, or `None` where the source does not tell.
         count: how many elements there are, below 0 where that is not known.
         encoded: whether the pictures are bytes of files, not pixels.
         size: (height, width) of every picture, where the source knows.
+        look: as `open`, for an element that failed; does not fail itself. By default `open`, which then must not.
     """
 
     elements: tf.data.Dataset
@@ -44,6 +48,13 @@ class Source:
     count: int
     encoded: bool = True
     size: tuple[int, int] | None = None
+    look: Callable[[Any], Example] | None = None
+
+
+def attempt(prepare: Callable[[], Any], otherwise: Any) -> tuple[Any, Any]:
+    """What `prepare` returns and True, or, where an operation in it fails, `otherwise` and False."""
+    once = tf.data.Dataset.from_tensors(0).map(plain(lambda _: (prepare(), True))).ignore_errors()
+    return once.concatenate(tf.data.Dataset.from_tensors((otherwise, False))).take(1).get_single_element()
 
 
 def indexed(

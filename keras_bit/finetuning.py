@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from keras_bit import files, splits
 from keras_bit.applications import from_pretrained
 from keras_bit.backbone import freeze
 from keras_bit.data import image_dataset
+from keras_bit.distribution import Workers
 from keras_bit.hyperrule import HyperRule
 from keras_bit.model import BiTModel
 from keras_bit.preprocessing import BitImageProcessor
@@ -64,7 +65,7 @@ class Options:
     evaluate_every: int | None = None
     examples_per_class: int | None = None
     validation_share: float = 0.2
-    class_names: tuple[str, ...] | None = None
+    class_names: Sequence[str] | None = None
     freeze_up_to: str | None = None
     mixed_precision: str | None = None
     random_resized_crop: bool = False
@@ -107,7 +108,7 @@ class Plan:
         }
 
 
-def plan(options: Options) -> Plan:
+def plan(options: Options, workers: Workers) -> Plan:
     found = splits.open_splits(
         options.data,
         validation_share=options.validation_share,
@@ -128,7 +129,9 @@ def plan(options: Options) -> Plan:
     processor = BitImageProcessor.from_pretrained(options.weights, **options.hub)
     size = {"height": rule.crop_size, "width": rule.crop_size}
     processor = dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True)
-    accumulation = options.gradient_accumulation_steps or _accumulation(rule)
+    accumulation = options.gradient_accumulation_steps or (
+        _accumulation(rule, workers.count) if workers.accumulates else 1
+    )
     every = min(options.evaluate_every or max(rule.total_steps // EVALUATIONS, 1), rule.total_steps)
     return Plan(found, rule, processor, accumulation, every)
 
@@ -158,23 +161,23 @@ def _without_unreadable(found: splits.Splits) -> splits.Splits:
     return dataclasses.replace(found, **parts, notes=tuple(notes))
 
 
-def _accumulation(rule: HyperRule) -> int:
+def _accumulation(rule: HyperRule, processes: int) -> int:
     """The fewest batches that make up a step of the rule's, each no larger than a machine is trusted with."""
-    most = max(PIXELS_AT_ONCE // rule.crop_size**2, 1)
-    return next(
-        parts
-        for parts in range(1, rule.batch_size + 1)
-        if rule.batch_size % parts == 0 and rule.batch_size // parts <= most
-    )
+    most = max(PIXELS_AT_ONCE // rule.crop_size**2, 1) * processes
+    possible = range(1, rule.batch_size + 1)
+    return next(parts for parts in possible if rule.batch_size % parts == 0 and rule.batch_size // parts <= most)
 
 
 def run(
-    options: Options, plan: Plan, out: Path, *, say: Callable[[str], None], callbacks: tuple[Any, ...] = ()
-) -> BiTModel:
+    options: Options,
+    plan: Plan,
+    out: Path,
+    *,
+    workers: Workers,
+    say: Callable[[str], None],
+    callbacks: tuple[Any, ...] = (),
+) -> None:
     """Fine-tunes, or goes on with it, and writes the model. `check_directory` comes first.
-
-    Returns:
-        The model after the last step, in float32.
 
     Raises:
         ValueError: `out` holds a run with other options or another data set.
@@ -183,21 +186,26 @@ def run(
     """
     keras.utils.set_random_seed(options.seed)  # drop path draws from it
     with _policy(f"mixed_{options.mixed_precision}" if options.mixed_precision else keras.config.dtype_policy()):
-        model = _model(options, plan.splits.class_names, say)
-        _check_space(model, out)
+        with workers.scope():
+            model = _model(options, plan.splits.class_names, say)
         folder = out / STATE_FOLDER
-        _check_same_run(options, plan, folder)
-        files.remove_unfinished(folder / STATE_NAME)
-        state = TrainingState(folder / STATE_NAME, plan.evaluate_every, plan.rule.total_steps)
+        if workers.is_chief:
+            _check_space(model, out)
+            _check_same_run(options, plan, folder)
+            files.remove_unfinished(folder / STATE_NAME)
+        state = TrainingState(folder / STATE_NAME, plan.evaluate_every, plan.rule.total_steps, workers.is_chief)
         if state.epoch:
             say(f"Going on after step {state.step} of {plan.rule.total_steps}.")
         if state.step < plan.rule.total_steps:
-            _train(model, plan, options, state, out, say, callbacks)
+            _train(model, plan, options, state, out, workers, say, callbacks)
         else:
-            model.compile(plan.rule.optimizer(plan.accumulation))
-            state.set_model(model)
-            state.restore()
-    return _write(model, plan.processor, out)
+            with workers.scope():
+                model.compile(plan.rule.optimizer(plan.accumulation))
+                state.set_model(model)
+                state.restore()
+    if workers.is_chief:
+        _write(model, plan.processor, out)
+    workers.wait()
 
 
 @contextlib.contextmanager
@@ -216,6 +224,7 @@ def _train(
     options: Options,
     state: TrainingState,
     out: Path,
+    workers: Workers,
     say: Callable[[str], None],
     callbacks: tuple[Any, ...],
 ) -> None:
@@ -232,11 +241,13 @@ def _train(
         random_resized_crop=options.random_resized_crop,
         repeat=True,
         initial_step=state.step * plan.accumulation,
+        shard=(workers.index, workers.count),
     )
     validation = None
     if plan.splits.validation is not None:
         validation = evaluation_data(plan, plan.splits.validation)
-    progress = _Progress(rule, plan.accumulation, state, out / LOG_NAME, say)
+    progress = _Progress(rule, plan.accumulation, state, out / LOG_NAME, say) if workers.is_chief else None
+    shown = [progress, *callbacks] if progress else []
     try:
         fine_tune(
             model,
@@ -246,11 +257,11 @@ def _train(
             steps_per_epoch=plan.evaluate_every,
             gradient_accumulation_steps=plan.accumulation,
             initial_epoch=state.epoch,
-            callbacks=[state, progress, *callbacks],
+            callbacks=[state, *shown],
             verbose=0,
         )
     except FloatingPointError as error:
-        if not state.epoch:
+        if not state.epoch or not workers.is_chief:
             raise
         state.restore()
         _write(model, plan.processor, out)
@@ -258,7 +269,8 @@ def _train(
             f"{error} {str(out)!r} has the model of the last good state, after step {state.step}."
         ) from None
     finally:
-        progress.close()
+        if progress:
+            progress.close()
 
 
 def evaluation_data(plan: Plan, part: splits.Part) -> Any:
@@ -352,8 +364,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> BiTModel:
-    """Writes the model in transformers' layout and as a `.keras` file, in float32, and returns that one."""
+def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
+    """The model in transformers' layout and as a `.keras` file, in float32."""
     save_pretrained(model, out, processor)
     if any(layer.dtype_policy.name != "float32" for layer in model.layers):
         # Mixed precision is for training; whoever serves the model chooses again.
@@ -361,7 +373,6 @@ def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> BiTModel
             model = from_pretrained(out)
     with files.replacing(out / MODEL_NAME) as beside:
         model.save(beside)
-    return model
 
 
 class _Progress(keras.callbacks.Callback):

@@ -98,7 +98,7 @@ def _decode_other(contents: Any, kind: Any) -> Any:
         lambda: tf.zeros([0, 0, 3], tf.uint8),  # not reached: an unknown kind has a problem
         lambda: tf.io.decode_png(contents, channels=3),
         lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
-        lambda: tf.io.decode_bmp(contents)[..., :3],
+        lambda: tf.io.decode_bmp(_bmp_alone(contents))[..., :3],
         lambda: tf.io.decode_webp(contents)[0][..., :3],
     ]
     return tf.switch_case(kind - UNKNOWN, branches)
@@ -131,8 +131,8 @@ def _others(contents: Any) -> tuple[Any, Any, Any, Any]:
 
 def _too_large(height: Any, width: Any, max_pixels: int) -> Any:
     return tf.strings.format(
-        f"has {{}}x{{}} pixels (height x width), more than the limit of {max_pixels:,} in all. Raise `max_pixels`, or "
-        "PIL.Image.MAX_IMAGE_PIXELS, half of the limit, if you trust its source.",
+        f"has {{}}x{{}} pixels (height x width), more than the limit of {max_pixels:,} in all. If you trust its "
+        "source, raise PIL.Image.MAX_IMAGE_PIXELS, half of the limit, or pass `max_pixels` to `image_dataset`.",
         (height, width),
     )
 
@@ -229,6 +229,15 @@ def _bmp(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     height = tf.abs(_number(head, 22, 4))
     problem = f"is a BMP with a palette or a compression, which TensorFlow's decoder does not read. {ARRAY_PATH}"
     return height, _number(head, 18, 4), _either((~(plain & ((bits == 24) | (bits == 32))), problem))
+
+
+def _bmp_alone(contents: Any) -> Any:
+    """A BMP without what follows its pixels, which TensorFlow's decoder takes for damage, and Pillow overlooks."""
+    head = tf.ensure_shape(
+        tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, HEADER), tf.uint8), tf.int32), [HEADER]
+    )
+    row = (_number(head, 18, 4) * _number(head, 28, 2) + 31) // 32 * 4  # bytes, a multiple of four
+    return tf.strings.substr(contents, 0, _number(head, 10, 4) + row * tf.abs(_number(head, 22, 4)))
 
 
 def _webp(contents: Any, head: Any) -> tuple[Any, Any, Any]:

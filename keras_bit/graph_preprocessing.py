@@ -27,7 +27,7 @@ def preprocess(image: Any, processor: Any, max_pixels: int | None = None) -> Any
     if image.dtype == tf.string:
         size, read = _encoded(image, processor, max_pixels)
     elif image.dtype == tf.uint8:
-        pixels = _with_channels(image, processor.do_convert_rgb)
+        pixels = _with_channels(checked_pixels(image, processor.do_convert_rgb), processor.do_convert_rgb)
         size, read = tuple(tf.unstack(tf.shape(pixels)[:2])), lambda window: window.cut(pixels)
     else:
         raise TypeError(
@@ -114,31 +114,48 @@ def _per_channel(values: tuple[float, ...] | float) -> Any:
     return tf.constant(values, tf.float32)
 
 
-def _with_channels(image: Any, convert_rgb: bool) -> Any:
-    """uint8 pixels as the processor's first step leaves them."""
+def checked_pixels(image: Any, convert_rgb: bool) -> Any:
+    """uint8 `(height, width, channels)` with pixels, and with channels that the processor's first step takes.
+
+    Raises:
+        ValueError: it has other channels or no pixels, or no 3 dimensions, as is known when the graph is made.
+        tf.errors.InvalidArgumentError: the same, when it runs.
+    """
     if image.shape.rank != 3:
         raise ValueError(
             "`image` must have the shape (height, width, channels), or be a scalar string, got the shape "
             f"{image.shape}. Batches go through `tf.map_fn` or a dataset's `map`."
         )
     channels = image.shape[-1]
-    if not convert_rgb:
-        # Pillow weights colours by alpha where there is some
-        if channels not in (1, 3):
-            raise ValueError(
-                f"`image` must have 1 or 3 channels, known when the graph is made, with `do_convert_rgb=False`, got "
-                f"{channels}. Others go through `processor(images)`."
-            )
-        return image
-    if channels is None:
-        count = tf.shape(image)[-1]
-        message = "`image` must have 1, 3 or 4 channels to become RGB, got"
-        with tf.control_dependencies([_check(tf.reduce_any(count == [1, 3, 4]), message, count)]):
-            image = tf.identity(image)
-        image = tf.cond(count == 1, lambda: tf.repeat(image, CHANNELS, axis=-1), lambda: image[..., :CHANNELS])
-        return tf.ensure_shape(image, [None, None, CHANNELS])
-    if channels not in (1, 3, 4):
+    # Pillow weights colours by alpha where there is some
+    if not convert_rgb and channels not in (1, 3):
+        raise ValueError(
+            f"`image` must have 1 or 3 channels, known when the graph is made, with `do_convert_rgb=False`, got "
+            f"{channels}. Others go through `processor(images)`."
+        )
+    if channels not in (None, 1, 3, 4):
         raise ValueError(f"`image` must have 1, 3 or 4 channels to become RGB, got {channels}.")
+    if 0 in image.shape:
+        raise ValueError(f"`image` must have pixels, got the shape {image.shape}.")
+    checks = []
+    if None in image.shape:
+        checks.append(_check(tf.size(image) > 0, "`image` must have pixels, got the shape", tf.shape(image)))
+    if channels is None:
+        message = "`image` must have 1, 3 or 4 channels to become RGB, got"
+        checks.append(_check(tf.reduce_any(tf.shape(image)[-1] == [1, 3, 4]), message, tf.shape(image)[-1]))
+    with tf.control_dependencies(checks):
+        return tf.identity(image)
+
+
+def _with_channels(image: Any, convert_rgb: bool) -> Any:
+    """uint8 pixels as the processor's first step leaves them."""
+    if not convert_rgb:
+        return image
+    channels = image.shape[-1]
+    if channels is None:
+        is_grey = tf.shape(image)[-1] == 1
+        image = tf.cond(is_grey, lambda: tf.repeat(image, CHANNELS, axis=-1), lambda: image[..., :CHANNELS])
+        return tf.ensure_shape(image, [None, None, CHANNELS])
     return tf.repeat(image, CHANNELS, axis=-1) if channels == 1 else image[..., :CHANNELS]
 
 

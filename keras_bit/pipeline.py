@@ -58,9 +58,9 @@ def build(
 
     def describe(element: Any, *picture_seed: Any) -> Any:
         del picture_seed
-        example = source.open(element)
+        example = (source.look or source.open)(element)
         wrong = _problem(example, classes)
-        why = broken_files.problem(example.load, max_pixels) if source.encoded else broken_files.TOO_LONG
+        why = broken_files.problem(example.load, max_pixels, source.encoded)
         advice = "" if skip else " Mend it, or pass on_error='skip' to leave such pictures out."
         return tf.strings.join([example.name, " ", tf.where(wrong == "", why, wrong), advice])
 
@@ -135,10 +135,15 @@ def _rows(labels: Any, classes: int) -> Any:
 def _problem(example: Example, classes: int | None) -> Any:
     """What is wrong with an example before its picture is looked at: a scalar string, empty for nothing."""
     label = example.label
-    if classes is None or not label.dtype.is_integer:
-        return tf.convert_to_tensor(example.problem)
-    wrong = tf.strings.format(f"has the label {{}}, which is none of the {classes} classes, [0, {classes}).", label)
-    fits = (label >= 0) & (label < classes)
+    if label.dtype.is_floating:
+        fits = tf.reduce_all((label >= 0) & (label <= 1))
+        wrong = tf.strings.format("has the label {}, which is no row of numbers in [0, 1].", label)
+    elif classes is None:
+        fits = label >= 0
+        wrong = tf.strings.format("has the label {}, which is below 0, where labels begin.", label)
+    else:
+        fits = (label >= 0) & (label < classes)
+        wrong = tf.strings.format(f"has the label {{}}, which is none of the {classes} classes, [0, {classes}).", label)
     return tf.where((example.problem == "") & ~fits, wrong, example.problem)
 
 

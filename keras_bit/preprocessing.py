@@ -106,10 +106,11 @@ class BitImageProcessor:
             "image_mean": _per_channel("image_mean", CLIP_MEAN if self.image_mean is None else self.image_mean),
             "image_std": _per_channel("image_std", CLIP_STD if self.image_std is None else self.image_std),
         }
-        if np.any(np.float32(normal["image_std"]) <= 0):
+        # Smaller ones are 0 in TensorFlow, and what they divide is infinite elsewhere.
+        if np.any(np.float32(normal["image_std"]) < np.finfo(np.float32).tiny):
             raise ValueError(
-                "`image_std` must be above 0 in float32, because it is divided by; use `do_normalize=False` to leave "
-                f"the step out. Received: {self.image_std!r}"
+                "`image_std` must be above 0 in float32, because it is divided by, and at least 1.2e-38; use "
+                f"`do_normalize=False` to leave the step out. Received: {self.image_std!r}"
             )
         for name, value in normal.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
@@ -171,9 +172,12 @@ class BitImageProcessor:
 
         JPEG (not CMYK), PNG (not grey of 16 bits), GIF (first frame, without transparency), BMP (24 or 32 bits) and
         WebP (not animated) are decoded as Pillow does; of a JPEG only the part that the crop keeps. What TensorFlow's
-        decoders would give other values for is refused, and `processor(path)` takes most of it. As there, orientation
-        tags are ignored and alpha is dropped. A picture of more than `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value
-        when the graph is made, is refused as Pillow does.
+        decoders would give other values for is refused, and `processor(path)` takes most of it, as it takes a PNG with
+        a wrong checksum. As there, orientation tags are ignored and alpha is dropped. A picture of more than
+        `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value when the graph is made, is refused as Pillow does.
+
+        One difference cannot be seen from here: of a progressive JPEG that was cut short and given an end marker again,
+        the two decoders make up what is missing in their own ways.
 
         Pillow 13 resizes some pictures in another order than 12; the graph takes that of the Pillow that is installed
         when it is made.

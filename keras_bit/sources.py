@@ -19,8 +19,8 @@ from keras_bit import streams, targets
 from keras_bit.examples import Example, Source, indexed
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # Keras' list, and what TensorFlow decodes beside it
-# picture.tfrecord, picture.tfrecords, train-00000-of-01024, cifar10-train.tfrecord-00000-of-00001
-RECORDS = re.compile(r"\.tfrecords?[\d*?\[\]-]*$|-of-[\d*?\[\]-]+$")
+# picture.tfrecord, .tfrecords, .tfrec, .tfrecord.gz, train-00000-of-01024, cifar10-train.tfrecord-00000-of-00001
+RECORDS = re.compile(r"(\.tfrec(ords?)?[\d*?\[\]-]*|-of-[\d*?\[\]-]+)(\.gz)?$")
 
 
 def open_source(
@@ -66,7 +66,12 @@ def open_source(
         return _folders(Path(source), names)
     if files := record_files(source):
         return streams.records(
-            files, names, image_column or "image/encoded", label_column or "image/class/label", shuffle_buffer
+            files,
+            names,
+            image_column or "image/encoded",
+            label_column or "image/class/label",
+            shuffle_buffer,
+            check_labels,
         )
     if isinstance(source, tuple) and len(source) == 2:
         return _pairs(*source, names, check_labels)
@@ -126,22 +131,30 @@ def _scan(directory: Path, names: Sequence[str]) -> tuple[list[bytes], list[int]
     paths, labels = [], []
     with tqdm(desc=f"scan {directory}", unit="picture", delay=2, leave=False) as progress:
         for label, name in enumerate(names):
-            for path in _pictures_below(directory / name):
-                paths.append(os.fsencode(path))  # a name may hold bytes that are no UTF-8
-                labels.append(label)
+            found = []
+            for picture in _pictures_below(directory / name):
+                found.append(picture)
                 progress.update()
+            # The order of Keras' `image_dataset_from_directory`. A name may hold bytes that are no UTF-8.
+            paths += [os.fsencode(os.path.join(*picture)) for picture in sorted(found)]
+            labels += [label] * len(found)
     return paths, labels
 
 
-def _pictures_below(folder: Path) -> Iterator[str]:
-    """In the order of Keras' `image_dataset_from_directory`; what begins with a dot is hidden."""
-    for root, folders, files in sorted(os.walk(folder), key=lambda found: found[0]):
-        if any(part.startswith(".") for part in Path(root).relative_to(folder).parts):
-            continue
-        del folders
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield os.path.join(root, name)
+def _pictures_below(folder: Path) -> Iterator[tuple[str, str]]:
+    """Folder and name of each picture, as the disk gives them; what begins with a dot is hidden."""
+    waiting = [os.fspath(folder)]
+    while waiting:
+        root = waiting.pop()
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    if not entry.is_symlink():  # it may lead in a circle
+                        waiting.append(entry.path)
+                elif entry.name.lower().endswith(SUFFIXES):
+                    yield root, entry.name
 
 
 def _pairs(pictures: Any, labels: Any, class_names: tuple[str, ...] | None, check_labels: bool) -> Source:
@@ -173,13 +186,14 @@ def _pairs(pictures: Any, labels: Any, class_names: tuple[str, ...] | None, chec
     return _files([os.fsencode(path) for path in pictures], found) if paths else _arrays(pictures, found)
 
 
-def _files(paths: Sequence[bytes], labels: targets.Labels) -> Source:
+def _files(paths: Sequence[bytes], labels: targets.Labels, names: Sequence[bytes] | None = None) -> Source:
     stored = tf.constant(paths)
+    shown = stored if names is None else tf.constant(names)
 
     def name(index: Any) -> Any:
-        return stored[index]
+        return shown[index]
 
-    return indexed(lambda index: tf.io.read_file(name(index)), name, labels)
+    return indexed(lambda index: tf.io.read_file(stored[index]), name, labels)
 
 
 def _arrays(arrays: Sequence[Any] | np.ndarray, labels: targets.Labels) -> Source:
@@ -221,7 +235,8 @@ def record_files(source: Any) -> list[str]:
     names = [os.fspath(path) for path in paths]
     if not all(isinstance(name, str) and RECORDS.search(os.path.basename(name)) for name in names):
         return []
-    found = [sorted(tf.io.gfile.glob(name)) for name in names]
+    # A name that exists is no pattern, whatever brackets it has.
+    found = [[name] if tf.io.gfile.exists(name) else sorted(tf.io.gfile.glob(name)) for name in names]
     missing = [name for name, files in zip(names, found, strict=True) if not files]
     if missing:
         raise FileNotFoundError(f"`source` names TFRecord files that do not exist: {', '.join(map(repr, missing))}.")
@@ -252,9 +267,11 @@ def _hugging_face(
     feature = data.features[image_column]
     if isinstance(feature, datasets.Image):
         pictures = pictures.cast_column(image_column, datasets.Image(decode=False))  # its bytes, not a Pillow image
-    elif feature == datasets.Value("string"):
-        return _files([os.fsencode(path) for path in pictures[:][image_column]], labels)
-    elif feature != datasets.Value("binary"):
+    elif feature in (datasets.Value("string"), datasets.Value("large_string")):
+        paths = [os.fsencode(path or "") for path in pictures[:][image_column]]
+        names = [path or b"row %d of `source`, which has no path," % row for row, path in enumerate(paths)]
+        return _files(paths, labels, names)
+    elif feature not in (datasets.Value("binary"), datasets.Value("large_binary")):
         raise ValueError(
             f"`image_column` must be a column of `datasets.Image`, bytes or paths, got {image_column!r} of {feature}."
         )
@@ -262,8 +279,8 @@ def _hugging_face(
     def contents(index: np.ndarray) -> np.ndarray:
         value = pictures[int(index)][image_column]
         if isinstance(value, dict):
-            value = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
-        return np.array(value, object)  # numpy's own byte strings lose zeros at the end
+            value = Path(value["path"]).read_bytes() if value["bytes"] is None and value["path"] else value["bytes"]
+        return np.array(value or b"", object)  # numpy's own byte strings lose zeros at the end
 
     def read(index: Any) -> Any:
         return tf.ensure_shape(tf.numpy_function(contents, [index], tf.string, stateful=False), [])

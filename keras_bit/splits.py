@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from keras_bit import targets
+
 TRAIN = ("train", "training")
 VALIDATION = ("val", "validation", "valid", "dev")
 TEST = ("test", "testing")
@@ -117,7 +119,7 @@ def open_splits(
         ValueError: there is nothing to train on, or the parts have different classes.
         FileNotFoundError: `data` does not exist.
     """
-    names = None if class_names is None else tuple(class_names)
+    names = targets.checked_class_names(class_names)
     parts, names = _record_parts(data, names) if _holds_records(data) else _folder_parts(Path(data), names)
     if "train" not in parts:
         raise ValueError(f"`data` {str(data)!r} has pictures to test with, but none to train on.")
@@ -248,14 +250,15 @@ def _of_records(files: list[str]) -> Part:
     """The records of some files, read once for their labels."""
     import tensorflow as tf
 
+    from keras_bit import streams
+
     features = {LABEL: tf.io.FixedLenFeature([], tf.int64)}
     labels, names = [], []
     with tqdm(desc="labels", unit="record", delay=2, leave=False) as progress:
         for file in files:
             found: list[int] = []
-            records = (
-                tf.data.TFRecordDataset(file).batch(256).map(lambda batch: tf.io.parse_example(batch, features)[LABEL])
-            )
+            records = streams.record_data([file]).batch(256)
+            records = records.map(lambda batch: tf.io.parse_example(batch, features)[LABEL])
             try:
                 for batch in records.as_numpy_iterator():
                     found.extend(batch.tolist())
@@ -284,7 +287,7 @@ def _of_records(files: list[str]) -> Part:
         def picture(number: Any, record: Any) -> Any:
             return tf.io.parse_single_example(record, examples)[IMAGE], given_to[number]
 
-        records = tf.data.TFRecordDataset(files).enumerate().filter(lambda number, record: wanted[number])
+        records = streams.record_data(files).enumerate().filter(lambda number, record: wanted[number])
         return records.map(picture).apply(tf.data.experimental.assert_cardinality(len(chosen)))
 
     def contents(chosen: np.ndarray) -> Iterable[bytes]:

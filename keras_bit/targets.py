@@ -49,7 +49,7 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
         values = np.asarray(labels)
     except ValueError:  # rows of different lengths
         values = np.array(None)
-    if values.ndim == 1 and (values.dtype.kind == "U" or all(isinstance(label, str) for label in labels)):
+    if values.ndim == 1 and all(isinstance(label, str) for label in labels):
         names = class_names or tuple(sorted(set(map(str, values))))
         numbers = {name: number for number, name in enumerate(names)}
         found = np.array([numbers.get(str(label), -1) for label in values], np.int32)
@@ -61,13 +61,20 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
         if check:
             _refuse(values, (values < 0) | (values >= len(names)), f"in [0, {len(names)}), as there are class names")
         return Labels(np.clip(values, -(2**31), 2**31 - 1).astype(np.int32), names)
+    if values.ndim == 2 and values.shape[1] == 1 and values.dtype.kind != "f":
+        raise ValueError(
+            f"Labels must be of the shape (count,), got a column, {values.dtype} {values.shape}. Squeeze it: "
+            "`numpy.squeeze(labels, axis=1)`. Rows with a number for one class must be floats."
+        )
     if values.ndim == 2 and values.dtype.kind in "biuf" and values.size:
         rows = values.astype(np.float32)
         _refuse(values, ~((rows >= 0) & (rows <= 1)).all(axis=1), "rows of numbers in [0, 1]")
         return Labels(rows, names_for(rows.shape[1], class_names))
+    found = f"{values.dtype} {values.shape if values.ndim else 'of different lengths or none'}"
+    if values.ndim == 1 and values.dtype.kind in "OU":
+        found = " and ".join(sorted({type(label).__name__ for label in labels}))
     raise ValueError(
-        "Labels must be whole numbers, strings, or rows with a number per class (count, classes), got "
-        f"{values.dtype} {values.shape if values.ndim else 'of different lengths or none'}."
+        f"Labels must be whole numbers, strings, or rows with a number per class (count, classes), got {found}."
     )
 
 

@@ -24,17 +24,19 @@ class TrainingState(keras.callbacks.Callback):
         file: of safetensors; renamed into place.
         steps_per_epoch: the steps between two rows of the log.
         total_steps: the last step.
+        writes: whether this is the one process of several that writes the file.
 
     Attributes:
         rows: the log, a row per epoch, from the file and from this run.
         epoch: the epoch to go on with.
     """
 
-    def __init__(self, file: Path, steps_per_epoch: int, total_steps: int) -> None:
+    def __init__(self, file: Path, steps_per_epoch: int, total_steps: int, writes: bool = True) -> None:
         super().__init__()
         self.file = file
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = total_steps
+        self.writes = writes
         self.rows: list[Row] = []
         if file.exists():
             with safetensors.safe_open(file, framework="numpy") as stored:
@@ -63,8 +65,9 @@ class TrainingState(keras.callbacks.Callback):
                 f"After step {step} {len(wrong)} of {len(values)} variables hold NaN or infinity. Lower the learning "
                 "rate; these weights are of no use."
             )
-        with files.replacing(self.file) as beside:
-            safetensors.numpy.save_file(values, beside, metadata={"log": json.dumps(rows)})
+        if self.writes:
+            with files.replacing(self.file) as beside:
+                safetensors.numpy.save_file(values, beside, metadata={"log": json.dumps(rows)})
         self.rows, self.epoch = rows, epoch + 1
 
     def restore(self) -> None:

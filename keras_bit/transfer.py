@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_bit import distribution
 from keras_bit.hyperrule import HyperRule
 from keras_bit.model import BiTModel
 
@@ -51,6 +52,10 @@ def fine_tune(
     * a number (`"regression"`, or no problem type and one output): float `(batch,)`, or `(batch, outputs)`; mean
       squared error; `mean_absolute_error`.
 
+    On several machines (a model made in the scope of `MultiWorkerMirroredStrategy`, or under `keras.distribution` with
+    `auto_shard_dataset=False`) `train` is this worker's part of every batch, `image_dataset(..., shard=...)`, and
+    `validation` the same on all.
+
     The one difference from transformers: rows without a problem type are of one class, mixed, not of several.
 
     Args:
@@ -84,7 +89,8 @@ def fine_tune(
     labels = [
         _label_spec(data, name) for data, name in ((train, "train"), (validation, "validation")) if data is not None
     ]
-    found = objective(model, labels)
+    with distribution.scope_of(model):
+        found = objective(model, labels)
     endless = int(train.cardinality()) == -1
     batches = -1 if endless else int(train.cardinality())
     checked = _with_labels(train, model.config.num_labels, found)
@@ -96,13 +102,27 @@ def fine_tune(
     total = rule.total_steps
     if steps_per_epoch is None:
         steps_per_epoch = min(total, max(batches // gradient_accumulation_steps, total // EVALUATIONS, 1))
-    model.compile(
-        rule.optimizer(gradient_accumulation_steps), loss=found.loss, metrics=found.metrics, jit_compile=jit_compile
-    )
+    validation_steps = None
+    strategy = distribution.multi_worker_strategy(model)
+    if strategy is not None:
+        validation_steps = _known_length(validation)
+        # As a function, or TensorFlow divides the batches, which are this worker's part already.
+        checked, validation = (
+            None if data is None else strategy.distribute_datasets_from_function(lambda _, data=data: data)
+            for data in (checked, validation)
+        )
+        with distribution.scope_of(model):
+            model = distribution.MultiWorkerModel(model.inputs, model.outputs[0], name=model.name)
+        jit_compile = False  # XLA has no such collectives on CPUs
+    with distribution.scope_of(model):
+        model.compile(
+            rule.optimizer(gradient_accumulation_steps), loss=found.loss, metrics=found.metrics, jit_compile=jit_compile
+        )
     return model.fit(
         checked,
         shuffle=False,  # of arrays; a data set is in its own order
         validation_data=validation,
+        validation_steps=validation_steps,
         epochs=math.ceil(total / steps_per_epoch),
         initial_epoch=initial_epoch,
         steps_per_epoch=steps_per_epoch * gradient_accumulation_steps,
@@ -189,6 +209,15 @@ def _check(model: Any, rule: Any, accumulated: Any, initial_epoch: Any, steps_pe
     for name, (value, least) in numbers_from.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
             raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
+    if (
+        accumulated > 1
+        and keras.backend.backend() == "tensorflow"
+        and model.distribute_strategy.num_replicas_in_sync > 1
+    ):
+        raise ValueError(
+            f"`gradient_accumulation_steps` must be 1 under a tf.distribute strategy, got {accumulated}: Keras cannot "
+            "sum gradients over batches and over devices. Use more devices, or smaller batches."
+        )
     if rule.batch_size % accumulated:
         raise ValueError(
             f"`gradient_accumulation_steps` must divide the rule's batch_size {rule.batch_size}, got {accumulated}."
@@ -209,6 +238,11 @@ def _label_spec(data: Any, name: str) -> Any:
             "Batch it: `batch(batch_size)`."
         )
     return spec[1]
+
+
+def _known_length(data: Any) -> int | None:
+    length = -1 if data is None else int(data.cardinality())
+    return length if length >= 0 else None
 
 
 def _with_labels(data: Any, classes: int, found: Objective) -> Any:

@@ -1,5 +1,6 @@
 """Pictures that cannot be read: named with the reason, or left out, counted and listed; the others are not touched."""
 
+import os
 import warnings
 
 import numpy as np
@@ -19,9 +20,9 @@ BROKEN = {
     "text.jpg": (b"not a picture", "is no JPEG, PNG, GIF, BMP or WebP file."),
     "cmyk.jpg": (encoded(Image.new("CMYK", (30, 40)), "JPEG"), "is a JPEG of four colours (CMYK)"),
     "deep.png": (encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"), "is a grey PNG of 16 bits"),
-    "cut.png": (encoded(pixels(0), "PNG")[:900], "is damaged and cannot be decoded."),
-    "wrong.png": (encoded(pixels(0), "PNG").replace(b"IDAT", b"JUNK"), "is damaged and cannot be decoded."),
-    "missing.jpg": (None, "cannot be read: there is no such file, or no permission to read it."),
+    "cut.png": (encoded(pixels(0), "PNG")[:900], broken_files.DAMAGED),
+    "wrong.png": (encoded(pixels(0), "PNG").replace(b"IDAT", b"JUNK"), broken_files.DAMAGED),
+    "missing.jpg": (None, broken_files.NO_FILE),
 }
 
 
@@ -97,8 +98,10 @@ def test_more_broken_files_than_a_chunk_and_none_but_broken_ones(tmp_path):
         _, labels = collect(dataset([*empty, path, *empty], range(2 * len(empty) + 1), on_error="skip"))
     assert labels.tolist() == [len(empty)]
     data = dataset(empty[:5], on_error="skip")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="ValueError: 5 of 5 pictures were left out"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="5 of 5 pictures were left out") as error:
         next(iter(data))
+    assert f"lists them: {empty[0]} is empty." in str(error.value)
+    assert "Traceback" not in str(error.value)
 
 
 def test_a_long_list_is_cut_in_the_warning_and_whole_on_the_data_set(tmp_path):
@@ -117,6 +120,75 @@ def test_whole_files_give_no_warning(tmp_path):
     assert data.skipped == []
 
 
+def test_every_epoch_has_its_warning_under_pythons_own_filter(tmp_path):
+    data = dataset([tmp_path / "missing.jpg", *good(tmp_path, 1)], on_error="skip")
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            collect(data)
+    assert [str(warning.message).split(";")[0] for warning in seen] == ["1 of 2 pictures were left out"] * 3
+
+
+def test_a_name_that_is_no_utf8_is_told(tmp_path):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"caf\ufffd\.jpg cannot be read"):
+        collect(dataset([os.fsdecode(path)]))
+    data = dataset([os.fsdecode(path), *good(tmp_path, 1)], on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 2 pictures"):
+        collect(data)
+    assert data.skipped == [f"{os.fsdecode(path)} {broken_files.NO_FILE}"]
+
+
+def test_a_directory_among_the_paths_is_told(tmp_path):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{tmp_path} cannot be read: .* or it is a directory"):
+        collect(dataset([tmp_path]))
+
+
+def test_a_png_with_a_wrong_checksum_is_sent_to_the_array_half(tmp_path):
+    contents = encoded(pixels(0), "PNG")
+    end = contents.index(b"IEND") - 4
+    path = tmp_path / "checksum.png"
+    path.write_bytes(contents[: end - 4] + b"oops" + contents[end:])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"checksum.png is damaged .* see `processor\(path\)`"):
+        collect(dataset([path]))
+    np.testing.assert_array_equal(PROCESSOR(path), PROCESSOR(contents))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_pixels_of_a_stream_that_are_no_picture_are_told_why(training):
+    shapes = [(4, 5, 2), (4, 5, 5), (0, 5, 3), (5, 0, 3), (4, 5, 3), (4, 5, 1), (4, 5, 4)]
+    spec = (tf.TensorSpec([None, None, None], tf.uint8), tf.TensorSpec([], tf.int32))
+    pictures = [(np.zeros(shape, np.uint8), label) for label, shape in enumerate(shapes)]
+    stream = tf.data.Dataset.from_generator(lambda: iter(pictures), output_signature=spec)
+    options = {"training": True, "rule": HyperRule(100, 32)} if training else {}
+    data = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip", **options)
+    with pytest.warns(UserWarning, match="4 of 7 pictures were left out"):
+        assert sorted(collect(data)[1]) == [4, 5, 6]
+    assert sorted(data.skipped) == [
+        "element 0 of `source` has the shape [4 5 2]: it must have 1, 3 or 4 channels.",
+        "element 1 of `source` has the shape [4 5 5]: it must have 1, 3 or 4 channels.",
+        "element 2 of `source` has the shape [0 5 3]: it has no pixels.",
+        "element 3 of `source` has the shape [5 0 3]: it has no pixels.",
+    ]
+
+
+def test_label_rows_of_a_stream_are_numbers_from_0_to_1():
+    rows = np.array([[0, 1], [0, 2], [np.nan, 0], [-0.5, 1], [0.5, 0.5]], np.float32)
+    stream = tf.data.Dataset.from_tensor_slices(([GOOD] * 5, rows))
+    data = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
+    with pytest.warns(UserWarning, match="3 of 5 pictures were left out"):
+        np.testing.assert_array_equal(collect(data)[1], rows[[0, 4]])
+    assert "element 1 of `source` has the label [0 2], which is no row of numbers in [0, 1]." in data.skipped
+
+
+def test_a_label_below_zero_is_refused_where_no_classes_are_known():
+    stream = tf.data.Dataset.from_tensor_slices(([GOOD, GOOD], [7, -5]))
+    data = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 2 pictures were left out"):
+        assert collect(data)[1].tolist() == [7]
+    assert data.skipped == ["element 1 of `source` has the label -5, which is below 0, where labels begin."]
+
+
 def test_pictures_of_one_pixel_are_pictures(tmp_path):
     paths = [tmp_path / name for name in ("1.png", "1.jpg", "1.bmp", "1.webp")]
     for path in paths:
@@ -132,7 +204,7 @@ def test_the_limit_on_pixels_is_pillows_and_adjustable(tmp_path, monkeypatch):
     Image.new("1", (20_000, 20_000)).save(path)
     with pytest.raises(
         tf.errors.InvalidArgumentError,
-        match=r"enormous.png has 20000x20000 pixels .height x width., more than the limit of 178,956,970 in all. Raise",
+        match=r"enormous.png has 20000x20000 pixels .height x width., more than the limit of 178,956,970 in all. If ",
     ):
         collect(dataset([path]))
     small = good(tmp_path, 1)
@@ -176,13 +248,26 @@ def test_labels_outside_of_the_classes_are_left_out_or_named(tmp_path):
         assert message in str(error.value)
 
 
+def record(image=GOOD, label=0, **features):
+    """A serialized `tf.Example`; values are one or a list of bytes, int or float, `None` for no feature."""
+    example = tf.train.Example()
+    for name, value in {"image/encoded": image, "image/class/label": label, **features}.items():
+        values = value if isinstance(value, list) else [value]
+        kinds = {bytes: "bytes_list", int: "int64_list", float: "float_list"}
+        if value is not None:
+            getattr(example.features.feature[name], kinds[type(values[0])]).value.extend(values)
+    return example.SerializeToString()
+
+
+def write_raw_records(path, records, compression=""):
+    with tf.io.TFRecordWriter(str(path), tf.io.TFRecordOptions(compression_type=compression)) as writer:
+        for one in records:
+            writer.write(one)
+    return str(path)
+
+
 def write_records(path, contents):
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for content in contents:
-            example = tf.train.Example()
-            example.features.feature["image/encoded"].bytes_list.value.append(content)
-            example.features.feature["image/class/label"].int64_list.value.append(0)
-            writer.write(example.SerializeToString())
+    return write_raw_records(path, [record(content) for content in contents])
 
 
 def test_a_record_is_named_by_its_file_and_number(tmp_path):
@@ -193,13 +278,106 @@ def test_a_record_is_named_by_its_file_and_number(tmp_path):
     assert f"record 1 of {path} is empty." in str(error.value)
 
 
+EXPECTED = "a tf.Example with one bytes value in 'image/encoded' and one int64 value in 'image/class/label'"
+# A record that does not fit, and what is said of it: in its turn, and where it is the first.
+MISFITS = {
+    "no label": (
+        record(label=None),
+        "1 bytes in 'image/encoded' and no 'image/class/label'",
+        "'image/encoded' (1 bytes)",
+    ),
+    "a float label": (
+        record(label=1.5),
+        "1 bytes in 'image/encoded' and 1 float in 'image/class/label'",
+        "'image/class/label' (1 float), 'image/encoded' (1 bytes)",
+    ),
+    "two labels": (
+        record(label=[1, 2]),
+        "1 bytes in 'image/encoded' and 2 int64 in 'image/class/label'",
+        "'image/class/label' (2 int64), 'image/encoded' (1 bytes)",
+    ),
+    "another name": (
+        record(image=None, picture=GOOD),
+        "no 'image/encoded' and 1 int64 in 'image/class/label'",
+        "'image/class/label' (1 int64), 'picture' (1 bytes)",
+    ),
+    "no feature": (record(None, None), "no 'image/encoded' and no 'image/class/label'", "no feature"),
+    "no example": (b"\xff\xfe no example", "bytes that are no tf.Example", "bytes that are no tf.Example"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_record_that_does_not_fit_is_named_with_what_it_has(tmp_path, case):
+    misfit, found, features = MISFITS[case]
+    path = write_raw_records(tmp_path / "a.tfrecord", [record(label=2), misfit, record(label=1)])
+    line = f"record 1 of {path} is not {EXPECTED}, it has {found}."
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        collect(image_dataset(path, processor=PROCESSOR, batch_size=1))
+    assert line.replace("'", "\\'") in str(error.value)
+    data = image_dataset(path, processor=PROCESSOR, batch_size=1, on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 3 pictures were left out"):
+        assert collect(data)[1].tolist() == [2, 1]
+    assert data.skipped == [line]
+
+    first = write_raw_records(tmp_path / "b.tfrecord", [misfit])
+    for on_error in ("raise", "skip"):
+        with pytest.raises(ValueError, match="`source` must hold records that are") as error:
+            image_dataset(first, processor=PROCESSOR, batch_size=1, on_error=on_error)
+        assert f"that are {EXPECTED}, got {features} in record 0 of {first}. Pass `image_column`" in str(error.value)
+
+
+def test_a_first_record_that_does_not_fit_is_left_out_where_others_fit(tmp_path):
+    path = write_raw_records(tmp_path / "a.tfrec", [b"no example", record(label=3)])
+    data = image_dataset(path, processor=PROCESSOR, batch_size=1, on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 2 pictures were left out"):
+        assert collect(data)[1].tolist() == [3]
+
+
+@pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+def test_compressed_records_are_read_beside_others(tmp_path, compression):
+    paths = [
+        write_raw_records(tmp_path / name, [record(label=label)], kind)
+        for label, (name, kind) in enumerate([("a.tfrec", ""), ("b.tfrecord.gz", compression), ("c.tfrecords", "")])
+    ]
+    assert collect(image_dataset(paths, processor=PROCESSOR, batch_size=2))[1].tolist() == [0, 1, 2]
+
+
+def test_a_record_whose_length_looks_like_a_compression_is_read(tmp_path):
+    lengths = [length for length in range(0x9C78 - 100, 0x9C78) if len(record(bytes(length))) == 0x9C78]
+    path = write_records(tmp_path / "a.tfrecord", [GOOD + bytes(lengths[0] - len(GOOD))])
+    with open(path, "rb") as file:
+        assert file.read(2) == b"x\x9c"
+    assert len(collect(image_dataset(path, processor=PROCESSOR, batch_size=1))[0]) == 1
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+def test_files_without_a_record_are_told_at_once(tmp_path, compression):
+    empty = write_raw_records(tmp_path / "a.tfrecord", [], compression)
+    with pytest.raises(ValueError, match=r"must hold at least one picture, got no record in .*a\.tfrecord"):
+        image_dataset(str(tmp_path / "*.tfrecord"), processor=PROCESSOR, batch_size=1)
+    one = write_records(tmp_path / "b.tfrecord", [GOOD])
+    assert len(collect(image_dataset([empty, one], processor=PROCESSOR, batch_size=1))[0]) == 1
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_empty_stream_is_no_silent_epoch(training):
+    stream = tf.data.Dataset.from_tensor_slices(([GOOD], [0])).filter(lambda image, label: label > 0)
+    options = {"training": True, "rule": HyperRule(100, 32)} if training else {}
+    for on_error in ("raise", "skip"):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match="element 0 of `source` is not there: `source` is empty"
+        ):
+            list(image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error=on_error, **options))
+
+
 def test_errors_of_the_source_itself_are_not_left_out_unseen(tmp_path):
     path = tmp_path / "train.tfrecord"
     write_records(path, [GOOD] * 5)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         collect(image_dataset(str(path), processor=PROCESSOR, batch_size=1))
-    assert f"record 4 of {path} cannot be had: the file is damaged there or cut off." in str(error.value)
+    damaged = "cannot be had: the file is damaged there or cut off, and what follows it in this file is lost too."
+    assert f"record 4 of {path} {damaged}" in str(error.value)
 
     def pictures():
         yield from [(GOOD, 0)] * 3

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from keras_bit import BiT, BitConfig, BitImageProcessor, cli, from_pretrained
-from picture_files import make_folders
+from picture_files import encoded, make_folders, pixels
 
 TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
 
@@ -316,3 +316,98 @@ def test_plot_without_data_or_a_place_is_one_line_and_exit_code_1(capsys, data, 
     assert (code, printed) == (1, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def records(path: Path, labels: list) -> str:
+    """A TFRecord file of pictures with these labels, whole numbers or floats."""
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for number, label in enumerate(labels):
+            example = tf.train.Example()
+            example.features.feature["image/encoded"].bytes_list.value.append(encoded(pixels(number)))
+            stored = example.features.feature["image/class/label"]
+            (stored.float_list if isinstance(label, float) else stored.int64_list).value.append(label)
+            writer.write(example.SerializeToString())
+    return str(path)
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_plot_mixes_records_up_with_class_names(capsys, tmp_path, in_a_file):
+    data, names = records(tmp_path / "a.tfrecord", [0, 1, 1]), "cat, dog"
+    if in_a_file:
+        (tmp_path / "names.txt").write_text("cat\ndog\n\n")
+        names = str(tmp_path / "names.txt")
+    out = tmp_path / "sheet.png"
+    options = ("--num-examples", "20000", "--out", str(out))
+    code, printed, err = run(capsys, "plot", data, "--class-names", names, *options)
+    assert (code, err) == (0, "")
+    assert f"{out}: 3 pictures" in printed
+    code, _, err = run(capsys, "plot", data, *options)
+    assert code == 1
+    assert "`class_names` must be given for MixUp" in err
+
+
+def test_plot_takes_the_named_folders_of_a_directory(capsys, folders):
+    out = folders.parent / "sheet.png"
+    with pytest.warns(UserWarning, match="has one class, 'dog'"):
+        code, printed, _ = run(capsys, "plot", str(folders), "--class-names", "dog", "--out", str(out), "--evaluation")
+    assert code == 0
+    assert "4 pictures" in printed
+
+
+def no_picture(tmp_path: Path) -> str:
+    for name in ("cät", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "pictures" / name / "1.jpg").write_bytes(b"")
+    return str(tmp_path / "pictures")
+
+
+# What makes the data, options, what the line says.
+FAILING = {
+    "no picture": (
+        no_picture,
+        ("--num-examples", "2", "--image-size", "9x9"),
+        "plot: 2 of 2 pictures were left out; the data",
+    ),
+    "no picture in the first place": (no_picture, (), "cät/1.jpg is empty."),
+    "float labels": (lambda folder: records(folder / "a.tfrecord", [0.5]), (), "(1 float), 'image/encoded' (1 bytes)"),
+    "no record": (lambda folder: records(folder / "a.tfrecord", []), (), "got no record in "),
+    "records of no number": (
+        lambda folder: records(folder / "a.tfrecord", [0]),
+        (),
+        "`--num-examples` must be given for TFRecord files, which do not tell their number.",
+    ),
+    "a random crop of an evaluation": (
+        lambda folder: records(folder / "a.tfrecord", [0]),
+        ("--evaluation", "--random-resized-crop"),
+        "`random_resized_crop` is for training",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_what_goes_wrong_while_plot_runs_is_one_line_and_exit_code_1(capsys, caplog, tmp_path, case):
+    make, options, message = FAILING[case]
+    code, printed, err = run(capsys, "plot", make(tmp_path), "--out", str(tmp_path / "sheet.png"), *options)
+    assert (code, printed) == (1, "")
+    [line] = err.splitlines()
+    assert line.startswith("keras-bit plot: ")
+    assert message in line
+    assert "AutoGraph" not in caplog.text
+    assert not any(noise in line for noise in ("Traceback", "{{", "assertion failed", "Op:"))
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_the_sentence_in_an_error_of_a_graph_is_found():
+    import tensorflow as tf
+
+    text = "/a [1] 'x'\\n\t\N{GREEK SMALL LETTER ALPHA}/日.jpg is empty. [2]"
+
+    def fail(number):
+        with tf.control_dependencies([tf.debugging.Assert(number > 0, [text])]):
+            return tf.identity(number)
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        list(tf.data.Dataset.from_tensors(0).map(fail))
+    assert cli._sentence(error.value) == text.replace("\t", " ")

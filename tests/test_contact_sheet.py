@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 from keras_bit import BitImageProcessor, contact_sheet
 from picture_files import pixels
@@ -78,3 +78,41 @@ def test_a_title_that_is_too_long_is_wrapped_within_the_sheet():
     assert long.height > short.height
     edge = np.asarray(long)[: long.height - short.height, -contact_sheet.GAP + 1 :]
     assert (edge == contact_sheet.BACKGROUND).all()
+
+
+def test_a_character_that_no_font_has_is_escaped_with_the_number_of_the_class(monkeypatch):
+    monkeypatch.setattr(contact_sheet, "FONTS", ("no such font.ttf",))
+    names = ["cat", "日本 cat", "\N{GRINNING FACE}"]
+    assert [contact_sheet.label_text(np.int32(number), names)[0] for number in range(3)] == [
+        "cat",
+        r"1: \u65e5\u672c cat",
+        r"2: \U0001f600",
+    ]
+    assert contact_sheet.label_text(np.array([0.5, 0.5, 0]), names) == ["0.50 cat", r"+ 0.50 1: \u65e5\u672c cat"]
+    sheets = [contact_sheet.draw(np.zeros((1, 8, 8, 3), np.uint8), [["日"]], [title]) for title in ("日", r"\u65e5")]
+    np.testing.assert_array_equal(*sheets)
+
+
+def test_the_font_that_has_the_most_of_a_label_draws_it(monkeypatch):
+    class Font:
+        def __init__(self, known):
+            self.known = known
+
+        def getmask(self, character):
+            return Image.new("L", (1, 1), ord(character) % 200 if character in self.known else 255).im
+
+    fonts = {None: Font("cat"), "a": Font("cät"), "b": Font("日ä t")}
+    monkeypatch.setattr(contact_sheet, "FONTS", ("nowhere", "a", "b"))
+    monkeypatch.setattr(contact_sheet, "_font", fonts.get)
+    for text, shown, font in (
+        ("cat", "cat", None),
+        ("cät", "cät", "a"),
+        ("日 ät", "日 ät", "b"),
+        ("cät 日", r"cät \u65e5", "a"),
+        ("дät", r"\u0434ät", "a"),
+    ):
+        assert contact_sheet._drawable(text) == (shown, fonts[font])
+
+
+def test_a_letter_and_its_dots_are_one_character():
+    assert contact_sheet._one_line("cu\N{COMBINING DIAERESIS}") == "cü"

@@ -1,5 +1,6 @@
 """image_dataset: every kind of source gives the processor's values, in order; what does not fit is refused at once."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -13,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from conftest import DATA, ROOT, absent
-from keras_bit import BitImageProcessor, HyperRule, image_dataset, streams
+from keras_bit import BitImageProcessor, HyperRule, broken_files, image_dataset, sources, streams
 from picture_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels, write_records
 
 RULE = HyperRule(100, 32)
@@ -321,6 +322,14 @@ REFUSED = {
     "two channels": (([np.zeros((4, 4, 2), np.uint8)], [0]), {}, "with 1, 3 or 4 channels, got uint8 (4, 4, 2)"),
     "float labels": ((ARRAYS, [0.5] * 7), {}, "Labels must be whole numbers, strings, or rows"),
     "nan": ((ARRAYS, [float("nan")] * 7), {}, "Labels must be whole numbers, strings, or rows"),
+    "mixed labels": ((ARRAYS[:2], ["a", 1]), {}, "rows with a number per class (count, classes), got int and str."),
+    "a label that is none": ((ARRAYS[:2], [1, None]), {}, "(count, classes), got NoneType and int."),
+    "a column of labels": (
+        (ARRAYS, np.array(LABELS)[:, None]),
+        {},
+        "Labels must be of the shape (count,), got a column, int64 (7, 1). Squeeze it: `numpy.squeeze(labels, axis=1)`",
+    ),
+    "a column of names": ((ARRAYS[:2], [["a"], ["b"]]), {}, "got a column, <U1 (2, 1). Squeeze it"),
     "nan in rows": ((ARRAYS, [[0.0, float("nan")]] * 7), {}, "Labels must be rows of numbers in [0, 1], got [ 0. nan]"),
     "ragged rows": ((ARRAYS, [[0], [0, 1]] * 3 + [[0]]), {}, "got object of different lengths or none"),
     "no label": ((ARRAYS, [None] * 7), {}, "Labels must be whole numbers, strings, or rows"),
@@ -344,12 +353,33 @@ REFUSED = {
     ),
     "names twice": ((ARRAYS, LABELS), {"class_names": ["a", "a"]}, "`class_names` must be a list of different strings"),
     "a split": ((ARRAYS, LABELS), {"split": "train"}, "`split` is for sources that have several, got 'train' for"),
+    "a column in a stream": (
+        BYTES.map(lambda i, k: (i, k[None])),
+        {},
+        "a list of one, int32 (1,). Squeeze it in a `map`",
+    ),
+    "two channels in a stream": (
+        tf.data.Dataset.from_tensor_slices((np.zeros((1, 4, 4, 2), np.uint8), [0])),
+        {},
+        "`source` must give pictures of 1, 3 or 4 channels, got uint8 (4, 4, 2)",
+    ),
+    "an empty stream": (BYTES.take(0), {}, "`source` must hold at least one picture, got an empty data set"),
     "batched": (BYTES.batch(2), {}, "one picture at a time, encoded (a scalar string) or uint8"),
     "pictures alone": (BYTES.map(lambda image, label: image), {}, "must give (bytes, label), or dictionaries"),
     "float labels in a stream": (BYTES.map(lambda image, label: (image, 0.5)), {}, "labels that are whole numbers, or"),
     "no column": (BYTES.map(lambda i, k: {"image": i, "x": k}), {}, "`source` has no 'label' among 'image', 'x'"),
     "batch_size": ((ARRAYS, LABELS), {"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
     "max_pixels": ((ARRAYS, LABELS), {"max_pixels": 1.5}, "`max_pixels` must be a whole number of at least 1, got 1.5"),
+    "max_pixels of pixels": (
+        (ARRAYS, LABELS),
+        {"max_pixels": 99},
+        "`max_pixels` is for encoded pictures, got 99 for a",
+    ),
+    "an evaluation's random crop": (
+        (ARRAYS, LABELS),
+        {"random_resized_crop": True},
+        "`random_resized_crop` is for training, got True with training=False",
+    ),
     "seed": ((ARRAYS, LABELS), {"seed": "x"}, "`seed` must be a whole number or None, got 'x'"),
     "on_error": ((ARRAYS, LABELS), {"on_error": "stop"}, "`on_error` must be one of 'raise', 'skip', got 'stop'"),
     "no rule": ((ARRAYS, LABELS), {"training": True}, "Pass keras_bit.HyperRule(num_examples, image_size)"),
@@ -367,6 +397,58 @@ def test_what_does_not_fit_is_refused_before_a_picture_is_read(case):
     with pytest.raises(expected) as error:
         dataset(source, **options)
     assert message in str(error.value)
+
+
+def test_a_long_scan_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
+    make_folders(tmp_path, {"a": 40, "b": 1})
+    seconds, shown, scandir = [0.0], [], os.scandir
+
+    @contextlib.contextmanager
+    def slow(folder):
+        def entries():
+            for entry in scandir(folder):
+                seconds[0] += 1  # of a clock that is not the machine's
+                yield entry
+                shown.append(capsys.readouterr().err)
+
+        yield entries()
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tqdm.std.time", lambda: seconds[0])
+        patch.setattr(sources.os, "scandir", slow)
+        paths, labels = sources._scan(tmp_path, ["a", "b"])
+    assert labels == [0] * 40 + [1]
+    assert paths[:40] == [os.fsencode(tmp_path / "a" / f"{index:03d}.jpg") for index in range(40)]
+    bars = [index for index, text in enumerate(shown) if f"scan {tmp_path}: " in text]
+    assert bars[0] < 10  # of the one folder that is long
+
+
+def test_folders_are_searched_in_the_order_of_keras_and_links_to_folders_are_not(tmp_path):
+    for name in ("c/b/1.png", "c/b-x/1.png", "c/b.png", "c/a/2.png", "c/a/10.png", "c/a/1/z.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(ARRAYS[0], "PNG"))
+    (tmp_path / "c" / "circle").symlink_to(tmp_path / "c")
+    paths, _ = sources._scan(tmp_path, ["c"])
+    reference = keras.utils.image_dataset_from_directory(tmp_path, shuffle=False, verbose=False)
+    assert list(map(os.fsdecode, paths)) == reference.file_paths
+
+
+def test_a_path_with_brackets_is_no_pattern(tmp_path):
+    (tmp_path / "data [1]").mkdir()
+    path = write_records(tmp_path / "data [1]" / "a*.tfrecord", [encoded(ARRAYS[0], "PNG")], [5])
+    assert collect(dataset(path))[1].tolist() == [5]
+    assert collect(dataset([path, path]))[1].tolist() == [5, 5]
+
+
+@pytest.mark.parametrize("kind", ["paths", "bytes", "pictures"])
+def test_rows_without_a_picture_are_named(tmp_path, kind):
+    rows = hugging_face(tmp_path, kind)
+    table = rows.add_item({"image": None, "label": 0})
+    data = dataset(table, on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 8 pictures were left out"):
+        assert collect(data)[1].tolist() == LABELS
+    problem = f"which has no path, {broken_files.NO_FILE}" if kind == "paths" else "is empty."
+    assert [line.replace("`,", "`") for line in data.skipped] == [f"row 7 of `source` {problem}"]
 
 
 def test_folders_that_are_no_classes_are_told(tmp_path):

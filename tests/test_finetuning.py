@@ -242,7 +242,6 @@ def test_what_cannot_be_written_is_told_at_the_start(data, checkpoint, tmp_path,
     [
         (["--base-learning-rate", "0"], "expected a number above 0, got '0'"),
         (["--validation-share", "1"], "expected a number from 0 to below 1, got '1'"),
-        (["--class-names", "a,a"], "expected different names, separated by commas, got 'a,a'"),
         (["--image-size", "64"], "expected HEIGHTxWIDTH"),
     ],
 )

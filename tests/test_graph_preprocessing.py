@@ -176,6 +176,8 @@ DECODED = {
     "BMP": encoded(PHOTO, "BMP"),
     "BMP, 32 bits": encoded(ALPHA, "BMP"),
     "BMP, top down": top_down_bmp(),
+    "BMP, something behind its end": encoded(PHOTO, "BMP") + b"behind",
+    "BMP, top down, something behind its end": top_down_bmp() + b"\0",
     "WebP": encoded(PHOTO, "WEBP"),
     "WebP, lossless": encoded(PHOTO, "WEBP", lossless=True),
     "WebP, alpha": encoded(ALPHA, "WEBP"),
@@ -313,6 +315,8 @@ ARGUMENTS = {
     "a batch": (tf.zeros([2, 4, 4, 3], tf.uint8), {}, ValueError, r"shape \(height, width, channels\).*tf.map_fn"),
     "several files": (tf.constant([b"a", b"b"]), {}, ValueError, r"one picture, a scalar string, got .*\(2,\)"),
     "two channels": (tf.zeros([4, 4, 2], tf.uint8), {}, ValueError, "1, 3 or 4 channels to become RGB, got 2"),
+    "no rows": (tf.zeros([0, 5, 3], tf.uint8), {}, ValueError, r"must have pixels, got the shape \(0, 5, 3\)"),
+    "no columns": (tf.zeros([5, 0, 3], tf.uint8), {}, ValueError, r"must have pixels, got the shape \(5, 0, 3\)"),
     "alpha kept": (tf.zeros([4, 4, 4], tf.uint8), {"do_convert_rgb": False}, ValueError, "1 or 3 channels.*got 4"),
     "bytes kept": (b"", {"do_convert_rgb": False}, ValueError, "`do_convert_rgb` must be True for encoded pictures"),
 }
@@ -328,6 +332,12 @@ def test_what_is_no_picture_is_refused_when_the_graph_is_made(name):
 def test_two_channels_that_show_only_when_the_graph_runs_are_refused_there():
     with pytest.raises(tf.errors.InvalidArgumentError, match="must have 1, 3 or 4 channels to become RGB, got"):
         in_graph(BitImageProcessor(), tensor=True)(np.zeros((4, 4, 2), np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 0, 1)])
+def test_no_pixels_that_show_only_when_the_graph_runs_are_refused_there(shape):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`image` must have pixels, got the shape"):
+        in_graph(BitImageProcessor(), tensor=True)(np.zeros(shape, np.uint8))
 
 
 def test_a_saved_model_holds_the_preprocessing(tmp_path):

@@ -374,6 +374,7 @@ def test_options_are_normalised(given, attribute, expected):
         ({"image_mean": [0.5, 0.5, None]}, TypeError, "`image_mean` must be a number. Received: None"),
         ({"image_std": [0.5, 0.0, 0.5]}, ValueError, "`image_std` must be above 0 in float32, because it is divided"),
         ({"image_std": [0.5, 1e-50, 0.5]}, ValueError, "`image_std` must be above 0 in float32"),
+        ({"image_std": 1e-40}, ValueError, "because it is divided by, and at least 1.2e-38; use"),
         ({"image_std": -1}, ValueError, "`image_std` must be above 0 in float32"),
         ({"image_std": [0.5, float("inf"), 0.5]}, ValueError, "`image_std` must be finite in float32. Received: inf"),
     ],

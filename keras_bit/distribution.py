@@ -1,0 +1,154 @@
+"""Training on several devices or machines, by the engines that exist for it: tf.distribute, and JAX's processes."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_bit.model import BiTModel
+
+STRATEGIES = ("mirrored", "multi_worker")
+
+
+@dataclasses.dataclass(frozen=True)
+class Workers:
+    """The processes that train one model together, seen from one of them.
+
+    Args:
+        index, count: this process among them. Each reads its part of every batch.
+        scope: in it a model is made, on every process alike.
+        wait: returns when every process has called it.
+        accumulates: whether Keras can sum gradients over batches here: not over devices of tf.distribute as well.
+    """
+
+    index: int = 0
+    count: int = 1
+    scope: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    wait: Callable[[], None] = lambda: None
+    accumulates: bool = True
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the one process that writes files."""
+        return self.index == 0
+
+
+def start(strategy: str | None) -> Workers:
+    """Finds the other processes. Comes before anything else is computed.
+
+    Args:
+        strategy: `None`: this process by itself. `"mirrored"`: all GPUs of this machine, by TensorFlow.
+            `"multi_worker"`: one process per machine. Under TensorFlow the environment's `TF_CONFIG` names them, as
+            TensorFlow documents it; under JAX `KERAS_DISTRIBUTION_JOB_ADDRESSES` (of the first process),
+            `KERAS_DISTRIBUTION_NUM_PROCESSES` and `KERAS_DISTRIBUTION_PROCESS_ID`.
+
+    Raises:
+        ValueError: the strategy is unknown, or the backend or the environment has no such thing.
+    """
+    backend = keras.backend.backend()
+    if strategy is None:
+        return Workers()
+    if strategy not in STRATEGIES:
+        raise ValueError(f"`strategy` must be None or one of {', '.join(map(repr, STRATEGIES))}, got {strategy!r}.")
+    if backend == "tensorflow":
+        return _mirrored() if strategy == "mirrored" else _tensorflow_workers()
+    if backend == "jax" and strategy == "multi_worker":
+        return _jax_processes()
+    raise ValueError(
+        f"`strategy` {strategy!r} is for {'TensorFlow' if strategy == 'mirrored' else 'TensorFlow and JAX'}, got the "
+        f"backend {backend}. Set KERAS_BACKEND=tensorflow."
+    )
+
+
+def _mirrored() -> Workers:
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    return Workers(scope=strategy.scope, accumulates=False)
+
+
+def _tensorflow_workers() -> Workers:
+    import tensorflow as tf
+
+    try:
+        cluster = json.loads(os.environ["TF_CONFIG"])
+        workers, index = cluster["cluster"]["worker"], cluster["task"]["index"]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            "`strategy` 'multi_worker' needs the environment variable TF_CONFIG with the addresses of all workers and "
+            'the number of this one: {"cluster": {"worker": ["host0:port", "host1:port"]}, "task": {"type": "worker", '
+            f'"index": 0}}}}, got {os.environ.get("TF_CONFIG")!r}.'
+        ) from None
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+
+    @tf.function
+    def wait() -> None:
+        strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
+
+    return Workers(index, len(workers), strategy.scope, wait, accumulates=False)
+
+
+def _jax_processes() -> Workers:
+    needed = [f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")]
+    if missing := [name for name in needed if not os.environ.get(name)]:
+        raise ValueError(
+            f"`strategy` 'multi_worker' under JAX needs the environment variables {', '.join(needed)}: host and port "
+            f"of the first process, how many there are, and this one's number. There is no {', no '.join(missing)}."
+        )
+    keras.distribution.initialize()
+    import jax
+    from jax.experimental import multihost_utils
+
+    # Every process reads its own part of the data.
+    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    return Workers(
+        jax.process_index(), jax.process_count(), wait=lambda: multihost_utils.sync_global_devices("keras_bit")
+    )
+
+
+def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:
+    """Where what belongs to a model is made: its optimizer, loss and metrics."""
+    return model.distribute_strategy.scope() if keras.backend.backend() == "tensorflow" else contextlib.nullcontext()
+
+
+def multi_worker_strategy(model: keras.Model) -> Any:
+    """The strategy of several processes that a model was made under, in TensorFlow; `None` for others."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    strategy = model.distribute_strategy
+    return strategy if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else None
+
+
+class MultiWorkerModel(BiTModel):
+    """A model that Keras 3.15 can fit under `MultiWorkerMirroredStrategy`; with stock Keras that fails (keras#20585).
+
+    It shares its layers, and so its weights, with the model that it is made of.
+    """
+
+    def train_step(self, *arguments: Any) -> dict[str, Any]:
+        return _rows(super().train_step(*arguments))
+
+    def test_step(self, *arguments: Any) -> dict[str, Any]:
+        return _rows(super().test_step(*arguments))
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        # Keras reduces the workers' batches to their mean, to learn its shape. One worker's has the same.
+        if iterator is not None:
+            local = self.distribute_strategy.experimental_local_results
+            for _, _, batches in iterator:
+                data_batch = keras.tree.map_structure(lambda value: local(value)[0], next(batches))
+                break
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=data_batch)
+
+
+def _rows(logs: dict[str, Any]) -> dict[str, Any]:
+    """Keras takes the mean over the workers and over the first axis, which numbers do not have."""
+    return {name: keras.ops.expand_dims(value, 0) for name, value in logs.items()}
