@@ -207,7 +207,17 @@ def finetune(options: argparse.Namespace) -> int:
         _console().print(_plan_table(plan))
     for note in plan.notes:
         say(note)
-    finetuning.run(chosen, plan, out, workers=workers, say=say, callbacks=callbacks)
+    try:
+        finetuning.run(chosen, plan, out, workers=workers, say=say, callbacks=callbacks)
+    except workers.lost as error:
+        told = " ".join(str(error).split())[:300]
+        print(
+            f"keras-bit finetune: another worker has ended, or cannot be reached ({_printable(told)} ...). Start the "
+            "command again on all of them: it goes on from the last evaluation.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)  # on its way out Python would wait for the lost worker, and be aborted
     say(f"{out}: keras-bit classify IMAGE --weights {out}")
     return 0
 

@@ -22,6 +22,7 @@ class Workers:
         index, count: this process among them. Each reads its part of every batch.
         scope: in it a model is made, on every process alike.
         wait: returns when every process has called it.
+        lost: the errors that this process gets when another one has ended.
         accumulates: whether Keras can sum gradients over batches here: not over devices of tf.distribute as well.
     """
 
@@ -29,6 +30,7 @@ class Workers:
     count: int = 1
     scope: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     wait: Callable[[], None] = lambda: None
+    lost: tuple[type[Exception], ...] = ()
     accumulates: bool = True
 
     @property
@@ -90,7 +92,9 @@ def _tensorflow_workers() -> Workers:
     def wait() -> None:
         strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
 
-    return Workers(index, len(workers), strategy.scope, wait, accumulates=False)
+    errors = tf.errors
+    lost = (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.InternalError)
+    return Workers(index, len(workers), strategy.scope, wait, lost, accumulates=False)
 
 
 def _jax_processes() -> Workers:
@@ -106,9 +110,11 @@ def _jax_processes() -> Workers:
 
     # Every process reads its own part of the data.
     keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
-    return Workers(
-        jax.process_index(), jax.process_count(), wait=lambda: multihost_utils.sync_global_devices("keras_bit")
-    )
+
+    def wait() -> None:
+        multihost_utils.sync_global_devices("keras_bit")
+
+    return Workers(jax.process_index(), jax.process_count(), wait=wait, lost=(jax.errors.JaxRuntimeError,))
 
 
 def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:
@@ -116,30 +122,47 @@ def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:
     return model.distribute_strategy.scope() if keras.backend.backend() == "tensorflow" else contextlib.nullcontext()
 
 
-def multi_worker_strategy(model: keras.Model) -> Any:
-    """The strategy of several processes that a model was made under, in TensorFlow; `None` for others."""
+def strategy_of(model: keras.Model) -> Any:
+    """The tf.distribute strategy that a model was made under; `None` without one, and under other backends."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
 
     strategy = model.distribute_strategy
-    return strategy if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else None
+    return strategy if isinstance(strategy, tf.distribute.MirroredStrategy | _multi_worker()) else None
 
 
-class MultiWorkerModel(BiTModel):
-    """A model that Keras 3.15 can fit under `MultiWorkerMirroredStrategy`; with stock Keras that fails (keras#20585).
+def has_processes(strategy: Any) -> bool:
+    return isinstance(strategy, _multi_worker())
+
+
+def _multi_worker() -> type:
+    import tensorflow as tf
+
+    return tf.distribute.MultiWorkerMirroredStrategy
+
+
+class DistributedModel(BiTModel):
+    """A model that Keras 3.15 can fit under a tf.distribute strategy, with several processes too (keras#20585).
 
     It shares its layers, and so its weights, with the model that it is made of.
     """
 
     def train_step(self, *arguments: Any) -> dict[str, Any]:
-        return _rows(super().train_step(*arguments))
+        return self._as_rows(super().train_step(*arguments))
 
     def test_step(self, *arguments: Any) -> dict[str, Any]:
-        return _rows(super().test_step(*arguments))
+        return self._as_rows(super().test_step(*arguments))
+
+    def _as_rows(self, logs: dict[str, Any]) -> dict[str, Any]:
+        """With processes Keras takes the mean over them and over the first axis, which numbers do not have."""
+        if not has_processes(self.distribute_strategy):
+            return logs
+        return {name: keras.ops.expand_dims(value, 0) for name, value in logs.items()}
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Keras reduces the workers' batches to their mean, to learn its shape. One worker's has the same.
+        # Keras takes the mean of the devices' batches, to learn its shape: it fails where they differ in size, and
+        # with processes. One device's batch has the same shape.
         if iterator is not None:
             local = self.distribute_strategy.experimental_local_results
             for _, _, batches in iterator:
@@ -147,8 +170,3 @@ class MultiWorkerModel(BiTModel):
                 break
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=data_batch)
-
-
-def _rows(logs: dict[str, Any]) -> dict[str, Any]:
-    """Keras takes the mean over the workers and over the first axis, which numbers do not have."""
-    return {name: keras.ops.expand_dims(value, 0) for name, value in logs.items()}

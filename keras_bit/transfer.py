@@ -103,16 +103,17 @@ def fine_tune(
     if steps_per_epoch is None:
         steps_per_epoch = min(total, max(batches // gradient_accumulation_steps, total // EVALUATIONS, 1))
     validation_steps = None
-    strategy = distribution.multi_worker_strategy(model)
+    strategy = distribution.strategy_of(model)
     if strategy is not None:
+        with distribution.scope_of(model):
+            model = distribution.DistributedModel(model.inputs, model.outputs[0], name=model.name)
+    if strategy is not None and distribution.has_processes(strategy):
         validation_steps = _known_length(validation)
         # As a function, or TensorFlow divides the batches, which are this worker's part already.
         checked, validation = (
             None if data is None else strategy.distribute_datasets_from_function(lambda _, data=data: data)
             for data in (checked, validation)
         )
-        with distribution.scope_of(model):
-            model = distribution.MultiWorkerModel(model.inputs, model.outputs[0], name=model.name)
         jit_compile = False  # XLA has no such collectives on CPUs
     with distribution.scope_of(model):
         model.compile(

@@ -1,0 +1,41 @@
+"""One of several processes that train a model together: prints its losses and a digest of its weights as JSON.
+
+python tests/distribution_probe.py STRATEGY DIRECTORY, with TF_CONFIG or KERAS_DISTRIBUTION_... set for multi_worker.
+`none` trains with the whole batch in one process; `mirrored` takes two CPU devices for two GPUs.
+"""
+
+import hashlib
+import json
+import sys
+
+import keras
+import tensorflow as tf
+
+from keras_bit import BiT, BitConfig, BitImageProcessor, HyperRule, distribution, fine_tune, image_dataset
+
+
+def main() -> None:
+    strategy, directory = sys.argv[1:]
+    if strategy == "mirrored":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    workers = distribution.start(None if strategy == "none" else strategy)
+    # The rate is far above the recipe's, so that six steps are seen in the losses.
+    rule = HyperRule(12, 32, batch_size=8, steps=6, base_learning_rate=0.05)
+    processor = BitImageProcessor(size=(32, 32), do_center_crop=False, resample=2, image_mean=0.5, image_std=0.5)
+    shard = (workers.index, workers.count)
+    train = image_dataset(
+        directory, processor=processor, batch_size=8, training=True, rule=rule, seed=0, repeat=True, shard=shard
+    )
+    validation = image_dataset(directory, processor=processor, batch_size=5)
+    with workers.scope():
+        keras.utils.set_random_seed(0)
+        model = BiT(BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4, num_labels=3))
+    history = fine_tune(model, train, validation, rule=rule, steps_per_epoch=2, verbose=0).history
+    weights = b"".join(keras.ops.convert_to_numpy(variable).tobytes() for variable in model.weights)
+    workers.wait()
+    print(json.dumps({"history": history, "weights": hashlib.sha256(weights).hexdigest()}))
+
+
+if __name__ == "__main__":
+    main()

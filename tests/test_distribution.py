@@ -1,0 +1,154 @@
+"""Several devices and several processes, all of them on this machine: as one process with the same batches."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keras_bit import BitImageProcessor, distribution
+from picture_files import make_folders
+from tiny_bit import random_tensors, write_checkpoint
+
+PROBE = Path(__file__).with_name("distribution_probe.py")
+SECONDS = 240  # for processes that should have ended by themselves long before
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    make_folders(folder, {"ant": 4, "bee": 4, "cat": 4})
+    return str(folder)
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def environments(backend, count):
+    """What a cluster's launcher sets, for processes on this machine."""
+    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if count == 1:
+        return [environment]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    tasks = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in range(count)]
+    prefix = "KERAS_DISTRIBUTION_"
+    jax = {f"{prefix}JOB_ADDRESSES": addresses[0], f"{prefix}NUM_PROCESSES": str(count)}
+    return [
+        environment
+        | ({"TF_CONFIG": json.dumps(task)} if backend == "tensorflow" else jax | {f"{prefix}PROCESS_ID": str(index)})
+        for index, task in enumerate(tasks)
+    ]
+
+
+def start(command, backend, count, output=subprocess.PIPE):
+    return [
+        subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.PIPE, text=True)
+        for environment in environments(backend, count)
+    ]
+
+
+def results(strategy, data, backend="tensorflow", count=1):
+    """What each of the processes printed."""
+    processes = start([sys.executable, str(PROBE), strategy, data], backend, count)
+    ended = [process.communicate(timeout=SECONDS) for process in processes]
+    for process, (_, errors) in zip(processes, ended, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    return [json.loads(printed.splitlines()[-1]) for printed, _ in ended]
+
+
+@pytest.fixture(scope="module")
+def one_process(data):
+    (result,) = results("none", data)
+    assert result["history"]["loss"][0] - result["history"]["loss"][-1] > 0.01
+    return result["history"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "backend", "count"),
+    [("mirrored", "tensorflow", 1), ("multi_worker", "tensorflow", 2), ("multi_worker", "jax", 2)],
+)
+def test_together_they_train_as_one_process_with_the_same_batches(one_process, data, strategy, backend, count):
+    if backend == "jax":
+        pytest.importorskip("jax")
+    found = results(strategy, data, backend, count)
+    assert len({result["weights"] for result in found}) == 1
+    for result in found:
+        for name, values in one_process.items():
+            # Sums over the batch in another order, and in JAX the convolutions of another library.
+            assert result["history"][name] == pytest.approx(values, rel=1e-4), name
+
+
+def log_of(out):
+    with open(out / "log.csv", newline="") as stream:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_others_and_the_job_goes_on(data, tmp_path):
+    tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
+    write_checkpoint(tmp_path / "checkpoint", tensors)
+    BitImageProcessor(size=(32, 32), resample=2).save_pretrained(tmp_path / "checkpoint")
+    command = [sys.executable, "-m", "keras_bit.cli", "finetune", data, "--weights", str(tmp_path / "checkpoint")]
+    command += ["--batch-size", "8", "--steps", "40", "--evaluate-every", "2"]
+    together = [*command, "--strategy", "multi_worker", "--out", str(tmp_path / "together")]
+
+    chief, other = start(together, "tensorflow", 2)
+    for line in chief.stdout:
+        if line.startswith("step 2/40"):
+            break
+    os.kill(other.pid, signal.SIGKILL)
+    _, errors = chief.communicate(timeout=SECONDS)
+    assert chief.returncode == 1
+    assert "another worker has ended, or cannot be reached" in errors
+    assert "Start the command again on all of them: it goes on from the last evaluation." in errors
+    other.communicate()
+
+    processes = start(together, "tensorflow", 2)
+    ended = [process.communicate(timeout=SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ended
+    assert "Going on after step" in ended[0][0]
+    assert ended[1][0] == ""  # one of them speaks
+    alone = subprocess.run([*command, "--out", tmp_path / "alone"], capture_output=True, text=True, check=True)
+    assert "step 40/40" in alone.stdout
+    for row, expected in zip(log_of(tmp_path / "together"), log_of(tmp_path / "alone"), strict=True):
+        # Sums over the batch in another order, over forty steps.
+        assert row == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "environment", "message"),
+    [
+        ("cluster", {}, "`strategy` must be None or one of 'mirrored', 'multi_worker', got 'cluster'."),
+        ("multi_worker", {}, "needs the environment variable TF_CONFIG with the addresses of all workers"),
+        ("multi_worker", {"TF_CONFIG": "{}"}, r'"task": {"type": "worker", "index": 0}}, got \'{}\'.'),
+    ],
+)
+def test_a_strategy_without_its_workers_is_refused(monkeypatch, strategy, environment, message):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        distribution.start(strategy)
+
+
+def test_under_jax_its_variables_are_asked_for(monkeypatch):
+    monkeypatch.setattr(distribution.keras.backend, "backend", lambda: "jax")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    for name in ("JOB_ADDRESSES", "PROCESS_ID"):
+        monkeypatch.delenv(f"KERAS_DISTRIBUTION_{name}", raising=False)
+    message = "There is no KERAS_DISTRIBUTION_JOB_ADDRESSES, no KERAS_DISTRIBUTION_PROCESS_ID."
+    with pytest.raises(ValueError, match=message):
+        distribution.start("multi_worker")
+    with pytest.raises(ValueError, match=r"`strategy` 'mirrored' is for TensorFlow, got the backend jax."):
+        distribution.start("mirrored")
