@@ -15,6 +15,7 @@ ANYTHING = None
 KERAS_BIT = {
     "__init__": ANYTHING,
     "applications": {"config", "model", "weights"},
+    "atomic": set(),
     "augmentation": {"graph_decoding", "graph_preprocessing", "graph_resizing"},
     "backbone": {"applications", "config", "model", "weights"},
     "broken_files": {"graph_decoding", "graph_preprocessing"},
@@ -31,6 +32,7 @@ KERAS_BIT = {
     "hyperrule": set(),
     "labels": set(),
     "layers": set(),
+    "metrics": set(),
     "model": {"config", "layers"},
     "pictures": set(),
     "pipeline": {"augmentation", "broken_files", "examples", "graph_preprocessing"},
