@@ -85,6 +85,11 @@ def check(probabilities: np.ndarray, labels: np.ndarray) -> None:
             )
 
 
+def check_k(k: Any, name: str = "k") -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {k!r}.")
+
+
 def predictions(probabilities: np.ndarray) -> np.ndarray:
     """The most probable class of each example, int64 `(count,)`."""
     return probabilities.argmax(axis=1)
@@ -104,8 +109,7 @@ def ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def top_k(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
     """The share of examples whose label is among the `k` most probable classes; of fewer classes, among all."""
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"`k` must be a whole number of at least 1, got {k!r}.")
+    check_k(k)
     return float((ranks(probabilities, labels) < k).mean())
 
 
