@@ -52,15 +52,23 @@ def match(
         if isinstance(found[-1], str):
             problems[folder] = found[-1]
     if problems:
-        lines = "".join(f"\n  {folder!r} {problem}" for folder, problem in list(problems.items())[:SHOWN])
-        more = f"\n  and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
+        lines = "; ".join(f"{folder!r} {problem}" for folder, problem in list(problems.items())[:SHOWN])
+        more = f"; and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
         raise ValueError(
-            f"The folders must be classes of the model. {len(problems):,} are not:{lines}{more}\n"
-            'A class map says which they are, a JSON file of {"folder": "label", "another": ["label", "label"], "left '
-            'out": null}: `keras-bit evaluate SOURCE DATA --write-class-map FILE.json` begins one, and `--class-map '
-            "FILE.json` uses it."
+            f"Every folder must be a class of the model. {lines}{more}. A class map says which they are, a JSON file "
+            'of {"folder": "label", "another": ["label", "label"], "left out": null}: `keras-bit evaluate SOURCE DATA '
+            "--write-class-map FILE.json` begins one, and `--class-map FILE.json` uses it."
         )
     return found
+
+
+def shown_names(folders: Sequence[str], config: Any) -> list[str]:
+    """The folders' names, where they are wordnet ids with the label's first name: `n01440764 tench`."""
+    names = _Names(config)
+    return [
+        f"{folder} {names.labels[names.wordnet[folder]].split(',')[0]}" if folder in names.wordnet else folder
+        for folder in folders
+    ]
 
 
 def read(file: str | Path) -> dict[str, Any]:
@@ -124,7 +132,7 @@ class _Names:
                 found.append(several[0])
             elif several:
                 numbers = " and ".join(map(str, several))
-                return f"is {label!r}, the name of the classes {numbers}: a class map can give the number"
+                return f"is {label!r}, the name of the classes {numbers} (a class map can give the number)"
             elif label in self.wordnet:
                 found.append(self.wordnet[label])
             else:
@@ -171,7 +179,7 @@ def _close(name: str, labels: Sequence[str]) -> list[str]:
 
 def _closest(name: str, labels: Sequence[str]) -> str:
     close = _close(name, labels)
-    return f"; the closest: {', '.join(map(repr, close))}" if close else ""
+    return f" (closest: {', '.join(map(repr, close))})" if close else ""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

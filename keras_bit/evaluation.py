@@ -111,7 +111,7 @@ def evaluate(
     Memory holds the probabilities, a batch and the worst mistakes.
     """
     metrics.check_k(top_k, "top_k")
-    logits = _gives_logits(model)
+    logits = check_model(model)
     model_names = labels_of(model.config)
     class_names = _class_names(batches, class_names, label_map, model_names, model.config.has_named_labels)
     accepted = _accepted(label_map, class_names, len(model_names))
@@ -225,8 +225,8 @@ def worst_sheet(evaluation: Evaluation, processor: Any, title: Sequence[str] = (
     return contact_sheet.draw(_one_size(images), lines, [*title, text])
 
 
-def _gives_logits(model: Any) -> bool:
-    """Whether the model gives logits, not probabilities; refuses what is no single-label classifier."""
+def check_model(model: Any) -> bool:
+    """Refuses what is no single-label classifier. Returns whether it gives logits, not probabilities."""
     head = next((layer for layer in model.layers if layer.name == "predictions"), None)
     if head is None:
         raise ValueError("`model` must have its head `predictions`, got one without. Build it with include_top=True.")

@@ -33,6 +33,7 @@ KERAS_BIT = {
     "graph_resizing": set(),
     "hub": set(),
     "hyperrule": set(),
+    "labelled_pictures": {"data", "sources"},
     "labels": set(),
     "layers": set(),
     "metrics": set(),
