@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras_bit.labels import CLASS_LISTS, imagenet_labels, labels_of_checkpoint
 
@@ -41,18 +41,15 @@ def match(
     """
     class_map = {} if class_map is None else class_map
     names = _Names(config)
-    problems: dict[str, str] = {}
-    for folder in class_map:
-        if folder not in folders:
-            problems[folder] = f"is no folder{_closest(folder, folders)}"
+    problems = {folder: _Problem("is no folder", folder, folders) for folder in class_map if folder not in folders}
     found = []
     for folder in folders:
         said = class_map.get(folder, folder)
         found.append(None if said is None else names.find(folder, said if isinstance(said, list) else [said]))
-        if isinstance(found[-1], str):
+        if isinstance(found[-1], _Problem):
             problems[folder] = found[-1]
     if problems:
-        lines = "; ".join(f"{folder!r} {problem}" for folder, problem in list(problems.items())[:SHOWN])
+        lines = "; ".join(f"{folder!r} {problem.described()}" for folder, problem in list(problems.items())[:SHOWN])
         more = f"; and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
         raise ValueError(
             f"Every folder must be a class of the model. {lines}{more}. A class map says which they are, a JSON file "
@@ -105,6 +102,18 @@ def template(folders: Sequence[str], config: Any) -> dict[str, str]:
     return {folder: names.suggest(folder) for folder in folders}
 
 
+class _Problem(NamedTuple):
+    """Why a folder is no class; where that helps, with names among which the closest to `name` are looked for."""
+
+    text: str
+    name: str = ""
+    among: Sequence[str] = ()
+
+    def described(self) -> str:
+        close = _close(self.name, self.among)  # here: it takes long, and not all problems are shown
+        return f"{self.text} (closest: {', '.join(map(repr, close))})" if close else self.text
+
+
 class _Names:
     """What a model's classes are called."""
 
@@ -121,7 +130,7 @@ class _Names:
             if same > len(known) / 2:
                 self.wordnet = {wordnet_id: index for index, (wordnet_id, _) in enumerate(known)}
 
-    def find(self, folder: str, said: Sequence[str | int]) -> tuple[int, ...] | str:
+    def find(self, folder: str, said: Sequence[str | int]) -> "tuple[int, ...] | _Problem":
         """The classes, or what is wrong."""
         found = []
         for label in said:
@@ -132,12 +141,12 @@ class _Names:
                 found.append(several[0])
             elif several:
                 numbers = " and ".join(map(str, several))
-                return f"is {label!r}, the name of the classes {numbers} (a class map can give the number)"
+                return _Problem(f"is {label!r}, the name of the classes {numbers} (a class map can give the number)")
             elif label in self.wordnet:
                 found.append(self.wordnet[label])
             else:
                 what = "matches no label" if label == folder else f"is mapped to {label!r}, which is no label"
-                return what + _closest(str(label), self.labels)
+                return _Problem(what, str(label), self.labels)
         return tuple(found)
 
     def suggest(self, folder: str) -> str:
@@ -175,11 +184,6 @@ def _close(name: str, labels: Sequence[str]) -> list[str]:
             spelled.setdefault(part, label)
     close = difflib.get_close_matches(_loose(name), list(spelled), 2 * CLOSEST)
     return list(dict.fromkeys(spelled[part] for part in close))[:CLOSEST]
-
-
-def _closest(name: str, labels: Sequence[str]) -> str:
-    close = _close(name, labels)
-    return f" (closest: {', '.join(map(repr, close))})" if close else ""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
