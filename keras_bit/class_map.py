@@ -151,7 +151,7 @@ class _Names:
 
     def suggest(self, folder: str) -> str:
         found = self.find(folder, [folder])
-        if isinstance(found, tuple):
+        if not isinstance(found, _Problem):
             return self.labels[found[0]] if self.exact[self.labels[found[0]]] == [found[0]] else folder
         loose = _by_name((index, name) for index, label in enumerate(self.labels) for name in _loose_names(label))
         several = loose.get(_loose(folder), [])
