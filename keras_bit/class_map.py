@@ -60,10 +60,10 @@ def match(
 
 
 def shown_names(folders: Sequence[str], config: Any) -> list[str]:
-    """The folders' names, where they are wordnet ids with the label's first name: `n01440764 tench`."""
+    """The folders' names, where they are wordnet ids after the label's first name: `tench (n01440764)`."""
     names = _Names(config)
     return [
-        f"{folder} {names.labels[names.wordnet[folder]].split(',')[0]}" if folder in names.wordnet else folder
+        f"{names.labels[names.wordnet[folder]].split(',')[0]} ({folder})" if folder in names.wordnet else folder
         for folder in folders
     ]
 

@@ -212,14 +212,14 @@ def worst_sheet(evaluation: Evaluation, processor: Any, title: Sequence[str] = (
     lines = [
         [
             f"{mistake.probability:.2f} {mistake.predicted}",
-            f"is {mistake.true} ({mistake.true_probability:.2f})",
+            f"right: {mistake.true_probability:.2f} {mistake.true}",
             Path(mistake.name).name,
         ]
         for mistake in evaluation.worst
     ]
     text = (
-        f"{len(lines):,} of {wrong:,} mistakes in {pictures:,} pictures, the surest first. Under each: the answer and "
-        "its probability; what it is and the probability of that; its name"
+        f"{len(lines):,} of {wrong:,} mistakes in {pictures:,} pictures, the surest first. Under each: the answer "
+        "after its probability; the right one after its own; the name"
     )
     images = [contact_sheet.denormalize(mistake.image, processor) for mistake in evaluation.worst]
     return contact_sheet.draw(_one_size(images), lines, [*title, text])

@@ -1,7 +1,6 @@
 """The charts: PNG files that show what they are given, whatever the names and numbers, and nothing half written."""
 
 import builtins
-import importlib.util
 import itertools
 import warnings
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import needs_matplotlib
 from keras_bit import charts, metrics
 
 LOG = [
@@ -19,9 +19,9 @@ LOG = [
 
 
 @pytest.fixture(autouse=True)
-def needs_matplotlib(request):
-    if "without" not in request.node.name and importlib.util.find_spec("matplotlib") is None:
-        pytest.skip("matplotlib is not installed: pip install -e '.[plots]'")
+def skipped_without_matplotlib(request):
+    if "without_matplotlib" not in request.node.name:
+        needs_matplotlib()
 
 
 def pixels(file):

@@ -94,8 +94,8 @@ def test_every_label_of_imagenet_matches_itself_or_is_known_to_stand_twice():
     assert class_map.match(ids, IMAGENET, template) == [(index,) for index in range(1000)]
 
 
-def test_wordnet_ids_are_shown_with_the_first_name():
-    assert class_map.shown_names(["n01440764", "pets"], IMAGENET) == ["n01440764 tench", "pets"]
+def test_wordnet_ids_are_shown_after_the_first_name():
+    assert class_map.shown_names(["n01440764", "pets"], IMAGENET) == ["tench (n01440764)", "pets"]
     assert class_map.shown_names(["n01440764"], PETS) == ["n01440764"]
 
 

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from conftest import needs_matplotlib
 from keras_bit import BiT, BitConfig, BitImageProcessor, charts, cli, from_pretrained, save_pretrained
 from picture_files import encoded, make_folders, pixels
 
@@ -51,7 +52,7 @@ def test_the_report_is_what_the_model_says_of_every_file(capsys, animals):
 
 
 def test_tables_and_files(capsys, animals, tmp_path):
-    pytest.importorskip("matplotlib", reason="pip install -e '.[plots]'")
+    needs_matplotlib()
     out_directory = tmp_path / "report"
     code, out, err = run(capsys, TINY, animals, "--out", out_directory)
     assert (code, err) == (0, "")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import needs_matplotlib
 from keras_bit import BiT, BitConfig, BitImageProcessor, charts, class_map, contact_sheet, image_dataset, metrics
 from keras_bit.evaluation import WORST, evaluate, write
 from keras_bit.labelled_pictures import FolderPictures, folder_names
@@ -141,7 +142,7 @@ def test_of_equally_sure_mistakes_the_first_stay():
 @pytest.mark.parametrize("matplotlib", [True, False])
 def test_the_files_are_written_and_a_sheet_without_mistakes_says_so(tmp_path, monkeypatch, matplotlib):
     if matplotlib:
-        pytest.importorskip("matplotlib", reason="pip install -e '.[plots]'")
+        needs_matplotlib()
     monkeypatch.setattr(charts, "available", lambda: matplotlib)
     found = evaluate(Scripted(np.eye(3)), batches([0, 1, 2]))
     titles = []

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
+from conftest import absent
 from keras_bit import metrics
 
 # Four examples of three classes. Right: the first and the last. In the third the label is the last of a tie.
@@ -101,7 +102,7 @@ def test_wilson_intervals_are_the_published_ones(right, count, expected):
 @pytest.mark.parametrize(("count", "classes"), [(300, 2), (metrics.CHUNK + 1, 10), (700, 1000)])
 def test_scikit_learn_says_the_same(count, classes, dtype):
     if importlib.util.find_spec("sklearn") is None:
-        pytest.skip("scikit-learn is not installed: pip install scikit-learn")
+        absent("scikit-learn is not installed: pip install scikit-learn")
     from sklearn import metrics as theirs
 
     probabilities, labels = random_case(count, classes, dtype=dtype)
