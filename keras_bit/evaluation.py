@@ -113,7 +113,8 @@ def evaluate(
     metrics.check_k(top_k, "top_k")
     logits = check_model(model)
     model_names = labels_of(model.config)
-    class_names = _class_names(batches, class_names, label_map, model_names, model.config.has_named_labels)
+    class_names = _told_apart(_class_names(batches, class_names, label_map, model_names, model.config.has_named_labels))
+    model_names = _told_apart(model_names)
     accepted = _accepted(label_map, class_names, len(model_names))
     names = getattr(batches, "names", None) if names is None else names
 
@@ -271,6 +272,12 @@ def _class_names(
         what = "of the model's classes" if label_map is None else "of the labels in `label_map`"
         raise ValueError(f"`class_names` must be one for each {what}, {expected}, got {len(given)}: {_some(given)}.")
     return tuple(given)
+
+
+def _told_apart(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, where several classes have one with their numbers: ImageNet's `crane (134)` and `crane (517)`."""
+    times = Counter(names)
+    return tuple(f"{name} ({index})" if times[name] > 1 else name for index, name in enumerate(names))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -78,7 +78,8 @@ class FolderPictures:
         self.class_names = tuple(folders)
         self.names: list[str] = []
         self.num_pictures = len(paths)
-        self.empty = [name for label, name in enumerate(folders) if label not in set(labels)]
+        counts = np.bincount(labels, minlength=len(folders))
+        self.empty = [name for name, count in zip(folders, counts, strict=True) if not count]
         self._labels = np.array(labels, np.int64)
         self._all_names = [os.path.relpath(os.fsdecode(path), directory) for path in paths]
         # A picture's number instead of its label: where some are left out, it tells which the others are.

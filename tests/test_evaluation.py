@@ -226,6 +226,13 @@ def test_a_model_of_imagenet_without_labels_has_imagenets():
     assert found.report["worst"][0]["predicted"].startswith("great white shark")
 
 
+def test_classes_of_one_name_are_told_apart_by_their_numbers():
+    config = BitConfig(**SMALL, id2label={0: "crane", 1: "dog", 2: "crane"})
+    found = evaluate(Scripted(np.eye(3)[[0, 0, 2]], config), batches([0, 1, 2]))
+    assert [row["class"] for row in found.report["per_class"]] == ["crane (0)", "dog", "crane (2)"]
+    assert found.report["confusions"] == [{"true": "dog", "predicted": "crane (0)", "count": 1}]
+
+
 def nan_at(place):
     outputs = PROBABILITIES.copy()
     outputs[place, 1] = np.nan
