@@ -108,7 +108,7 @@ def evaluate(
         ValueError: the model is no single-label classifier; a label is none of the classes; the data set names other
             classes than the model; there is no picture; the model gives NaN.
 
-    Memory holds the probabilities, a batch and the worst mistakes.
+    Memory holds the probabilities (for a moment twice), a batch and the worst mistakes.
     """
     metrics.check_k(top_k, "top_k")
     logits = check_model(model)
