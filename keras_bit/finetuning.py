@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import files, splits
+from keras_bit import charts, evaluation, files, splits
 from keras_bit.applications import from_pretrained
 from keras_bit.backbone import freeze
 from keras_bit.data import image_dataset
@@ -32,7 +33,7 @@ from keras_bit.weights import open_checkpoint
 PIXELS_AT_ONCE = 32 * 480 * 480
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
-LOG_NAME, MODEL_NAME = "log.csv", "model.keras"
+LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +206,7 @@ def run(
                 state.restore()
     if workers.is_chief:
         _write(model, plan.processor, out)
+        _report(plan, state, out, say)
     workers.wait()
 
 
@@ -314,9 +316,8 @@ def check_directory(out: Path) -> None:
     folder = out / STATE_FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with files.replacing(folder / "probe") as beside:
-            beside.write_bytes(b"0" * 4096)
-        (folder / "probe").unlink()
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0" * 4096)
     except OSError as error:
         raise OSError(f"`--out`: nothing can be written to {out}: {error}. Choose another directory.") from error
 
@@ -373,6 +374,20 @@ def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
             model = from_pretrained(out)
     with files.replacing(out / MODEL_NAME) as beside:
         model.save(beside)
+
+
+def _report(plan: Plan, state: TrainingState, out: Path, say: Callable[[str], None]) -> None:
+    """How good the model is, as numbers and as pictures."""
+    if charts.available():
+        charts.curves(state.rows, out / CURVES_NAME)
+    name, part = ("test", plan.splits.test) if plan.splits.test is not None else ("validation", plan.splits.validation)
+    if part is None:
+        return
+    # As it was written, and outside of any strategy.
+    found = evaluation.evaluate(from_pretrained(out), evaluation_data(plan, part), names=part.names)
+    title = (f"The worst mistakes on {len(part):,} {name} pictures", out.name)
+    evaluation.write(found, out, processor=plan.processor, title=title)
+    say(f"accuracy {found.report['top_1_accuracy']:.2%} on {len(part):,} {name} pictures")
 
 
 class _Progress(keras.callbacks.Callback):

@@ -112,7 +112,7 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
             f"{', '.join(map(repr, missing))}; there are "
             f"{', '.join(map(repr, folders[:20]))}{', ...' * (len(folders) > 20)}."
         )
-    paths, labels = _scan(directory, names)
+    paths, labels = scan(directory, names)
     if not paths:
         raise ValueError(f"No folder in {str(directory)!r} holds a picture ({', '.join(SUFFIXES)}).")
     empty = [name for name, count in zip(names, np.bincount(labels, minlength=len(names)), strict=True) if not count]
@@ -125,7 +125,7 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
     return paths, targets.Labels(np.array(labels, np.int32), names)
 
 
-def _scan(directory: Path, names: Sequence[str]) -> tuple[list[bytes], list[int]]:
+def scan(directory: Path, names: Sequence[str]) -> tuple[list[bytes], list[int]]:
     from tqdm import tqdm
 
     paths, labels = [], []

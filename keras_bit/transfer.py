@@ -210,11 +210,7 @@ def _check(model: Any, rule: Any, accumulated: Any, initial_epoch: Any, steps_pe
     for name, (value, least) in numbers_from.items():
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
             raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
-    if (
-        accumulated > 1
-        and keras.backend.backend() == "tensorflow"
-        and model.distribute_strategy.num_replicas_in_sync > 1
-    ):
+    if accumulated > 1 and distribution.strategy_of(model) is not None:
         raise ValueError(
             f"`gradient_accumulation_steps` must be 1 under a tf.distribute strategy, got {accumulated}: Keras cannot "
             "sum gradients over batches and over devices. Use more devices, or smaller batches."

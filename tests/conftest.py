@@ -22,6 +22,11 @@ def absent(what: str) -> None:
     pytest.skip(what)
 
 
+def needs_matplotlib() -> None:
+    if importlib.util.find_spec("matplotlib") is None:
+        absent("matplotlib is not installed: pip install -e '.[plots]'")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("live"):
         missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]

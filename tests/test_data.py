@@ -416,7 +416,7 @@ def test_a_long_scan_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr("tqdm.std.time", lambda: seconds[0])
         patch.setattr(sources.os, "scandir", slow)
-        paths, labels = sources._scan(tmp_path, ["a", "b"])
+        paths, labels = sources.scan(tmp_path, ["a", "b"])
     assert labels == [0] * 40 + [1]
     assert paths[:40] == [os.fsencode(tmp_path / "a" / f"{index:03d}.jpg") for index in range(40)]
     bars = [index for index, text in enumerate(shown) if f"scan {tmp_path}: " in text]
@@ -428,7 +428,7 @@ def test_folders_are_searched_in_the_order_of_keras_and_links_to_folders_are_not
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(encoded(ARRAYS[0], "PNG"))
     (tmp_path / "c" / "circle").symlink_to(tmp_path / "c")
-    paths, _ = sources._scan(tmp_path, ["c"])
+    paths, _ = sources.scan(tmp_path, ["c"])
     reference = keras.utils.image_dataset_from_directory(tmp_path, shuffle=False, verbose=False)
     assert list(map(os.fsdecode, paths)) == reference.file_paths
 

@@ -13,7 +13,9 @@ from collections import namedtuple
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+from conftest import needs_matplotlib
 from keras_bit import BitImageProcessor, cli, finetuning, from_pretrained
 from picture_files import encoded, make_folders, pixels, write_records
 from tiny_bit import CONFIG, random_tensors, write_checkpoint
@@ -80,6 +82,16 @@ def test_the_log_has_a_row_per_evaluation(whole):
     assert rows[0]["loss"] == pytest.approx(np.log(3), rel=0.1)
 
 
+def test_the_model_is_evaluated_and_drawn(whole):
+    report = json.loads((whole / "report.json").read_text())
+    assert report["pictures"] == 3
+    assert report["top_1_accuracy"] == pytest.approx(log_of(whole)[-1]["val_accuracy"])
+    needs_matplotlib()
+    for name in ("curves.png", "confusion.png", "calibration.png", "worst.png"):
+        with Image.open(whole / name) as picture:
+            assert min(picture.size) > 200, name
+
+
 def test_a_person_is_told_what_will_happen_and_what_happens(data, checkpoint, tmp_path, capsys):
     code, out, err = run(capsys, data, "--weights", checkpoint, "--out", tmp_path / "o", *RECIPE, "--steps", "1")
     assert code == 0
@@ -94,6 +106,7 @@ def test_a_person_is_told_what_will_happen_and_what_happens(data, checkpoint, tm
     ):
         assert line in out
     assert "keras-bit classify IMAGE --weights" in out
+    assert "accuracy 33.33% on 3 validation pictures" in out
     assert "fine-tune: 100%" in err
     assert "pictures/s=" in err
 

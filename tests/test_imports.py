@@ -18,19 +18,24 @@ KERAS_BIT = {
     "augmentation": {"graph_decoding", "graph_preprocessing", "graph_resizing"},
     "backbone": {"applications", "config", "model", "weights"},
     "broken_files": {"examples", "graph_decoding", "graph_preprocessing"},
+    "charts": {"files"},
     "checkpoint": set(),
+    "class_map": {"labels"},
     "cli": ANYTHING,
     "config": {"hub"},
     "contact_sheet": set(),
     "data": {"hyperrule", "pipeline", "preprocessing", "sources"},
     "distribution": {"model"},
+    "evaluation": {"charts", "class_map", "contact_sheet", "files", "metrics"},
     "examples": {"targets"},
     "files": set(),
     "finetuning": {
         "applications",
         "backbone",
+        "charts",
         "data",
         "distribution",
+        "evaluation",
         "files",
         "hyperrule",
         "model",
@@ -46,8 +51,10 @@ KERAS_BIT = {
     "graph_resizing": set(),
     "hub": set(),
     "hyperrule": set(),
+    "labelled_pictures": {"data", "sources"},
     "labels": set(),
     "layers": set(),
+    "metrics": set(),
     "model": {"config", "layers"},
     "pictures": set(),
     "pipeline": {"augmentation", "broken_files", "examples", "graph_preprocessing"},
@@ -183,6 +190,19 @@ def test_keras_bit_imports_no_framework_before_it_is_used(name, path):
     else:
         assert packages(path, whole=False) & FRAMEWORKS == set()
         assert edges(path, "keras_bit", whole=False) & TENSORFLOW == set()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "keras_bit" / "commands").glob("*.py")), ids=lambda path: path.stem)
+def test_a_command_imports_no_other_and_the_library_only_when_it_runs(path):
+    shared = {"arguments", "terminal"}
+    allowed = set() if path.stem in shared else shared
+    ours = {name for name in imported(path) if name.startswith("keras_bit.commands.")}
+    assert {name.split(".")[2] for name in ours} - allowed == set()
+    at_once = {name for name in imported(path, whole=False) if name.startswith("keras_bit")}
+    assert at_once == ours
+    assert packages(path, whole=False) & (FRAMEWORKS | {"keras", "numpy"}) == set()
+    if path.stem in shared:
+        assert {name for name in imported(path) if name.startswith("keras_bit")} == set()
 
 
 @pytest.mark.parametrize("name", ["layers", "model"])

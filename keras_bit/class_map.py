@@ -1,0 +1,195 @@
+"""From the names of a data set's folders to the classes of a model."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from keras_bit.labels import CLASS_LISTS, imagenet_labels, labels_of_checkpoint
+
+SHOWN = 20  # folders that an error lists
+CLOSEST = 3  # labels that it offers for each
+UNKNOWN = "? "  # begins what `template` cannot tell; no label, so that a map that was not looked through is an error
+
+
+def labels_of(config: Any) -> tuple[str, ...]:
+    """The model's labels in the order of its outputs; ImageNet's, where the checkpoint names none of as many."""
+    labels = labels_of_checkpoint(config.id2label)
+    if labels is None:
+        return tuple(name for _, name in imagenet_labels(config.num_labels))
+    return tuple(labels[index] for index in range(config.num_labels))
+
+
+def match(
+    folders: Sequence[str], config: Any, class_map: Mapping[str, Any] | None = None
+) -> list[tuple[int, ...] | None]:
+    """For each folder the classes of the model that count as right for its pictures, or `None` to leave it out.
+
+    A folder is what `class_map` says; otherwise the class whose label is exactly its name; otherwise, for a model with
+    the classes of ImageNet, the class with this wordnet id.
+
+    Args:
+        folders: their names.
+        config: the model's `BitConfig`.
+        class_map: folder to a label of the model, to a list of labels of which any counts as right, or to `None`. A
+            label may also be a wordnet id, or a class's number: two classes of ImageNet are called "crane".
+
+    Raises:
+        ValueError: folders match nothing, or several classes; `class_map` names folders or labels that there are not.
+            All of them in one error, with the closest labels.
+    """
+    class_map = {} if class_map is None else class_map
+    names = _Names(config)
+    problems = {folder: _Problem("is no folder", folder, folders) for folder in class_map if folder not in folders}
+    found = []
+    for folder in folders:
+        said = class_map.get(folder, folder)
+        found.append(None if said is None else names.find(folder, said if isinstance(said, list) else [said]))
+        if isinstance(found[-1], _Problem):
+            problems[folder] = found[-1]
+    if problems:
+        lines = "; ".join(f"{folder!r} {problem.described()}" for folder, problem in list(problems.items())[:SHOWN])
+        more = f"; and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
+        raise ValueError(
+            f"Every folder must be a class of the model. {lines}{more}. A class map says which they are, a JSON file "
+            'of {"folder": "label", "another": ["label", "label"], "left out": null}: `keras-bit evaluate SOURCE DATA '
+            "--write-class-map FILE.json` begins one, and `--class-map FILE.json` uses it."
+        )
+    return found
+
+
+def shown_names(folders: Sequence[str], config: Any) -> list[str]:
+    """The folders' names, where they are wordnet ids after the label's first name: `tench (n01440764)`."""
+    names = _Names(config)
+    return [
+        f"{names.labels[names.wordnet[folder]].split(',')[0]} ({folder})" if folder in names.wordnet else folder
+        for folder in folders
+    ]
+
+
+def read(file: str | Path) -> dict[str, Any]:
+    """The class map in a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or no map from folders to labels, lists of labels, or null.
+    """
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except ValueError as error:
+        raise ValueError(f"The class map {str(file)!r} is no JSON file: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"The class map {str(file)!r} must be a JSON object, got {type(found).__name__}.")
+    for folder, said in found.items():
+        one = (str, int)
+        several = isinstance(said, list) and said and all(type(label) in one for label in said)
+        if not (said is None or type(said) in one or several):
+            raise ValueError(
+                f"The class map {str(file)!r} must give {folder!r} a label, a list of labels, or null, got {said!r}."
+            )
+    return found
+
+
+def template(folders: Sequence[str], config: Any) -> dict[str, str]:
+    """A class map to be completed by hand.
+
+    Folders that match get their class's label, also where the two differ by case, by `_` or `-` for spaces, or by one
+    being only one of the other's several names. The others get a text that begins with `? ` and offers the closest
+    labels; used as it is, that is an error.
+    """
+    names = _Names(config)
+    return {folder: names.suggest(folder) for folder in folders}
+
+
+class _Problem(NamedTuple):
+    """Why a folder is no class; where that helps, with names among which the closest to `name` are looked for."""
+
+    text: str
+    name: str = ""
+    among: Sequence[str] = ()
+
+    def described(self) -> str:
+        close = _close(self.name, self.among)  # here: it takes long, and not all problems are shown
+        return f"{self.text} (closest: {', '.join(map(repr, close))})" if close else self.text
+
+
+class _Names:
+    """What a model's classes are called."""
+
+    def __init__(self, config: Any) -> None:
+        self.labels = labels_of(config)
+        self.exact = _by_name(enumerate(self.labels))
+        self.wordnet: dict[str, int] = {}
+        if len(self.labels) in CLASS_LISTS:
+            known = imagenet_labels(len(self.labels))
+            same = sum(
+                ours.split(",")[0] == label.split(",")[0] for (_, ours), label in zip(known, self.labels, strict=True)
+            )
+            # Another model may have a thousand classes; and lists of ImageNet differ in a few names.
+            if same > len(known) / 2:
+                self.wordnet = {wordnet_id: index for index, (wordnet_id, _) in enumerate(known)}
+
+    def find(self, folder: str, said: Sequence[str | int]) -> "tuple[int, ...] | _Problem":
+        """The classes, or what is wrong."""
+        found = []
+        for label in said:
+            several = self.exact.get(label, [])
+            if type(label) is int and 0 <= label < len(self.labels):
+                found.append(label)
+            elif len(several) == 1:
+                found.append(several[0])
+            elif several:
+                numbers = " and ".join(map(str, several))
+                return _Problem(f"is {label!r}, the name of the classes {numbers} (a class map can give the number)")
+            elif label in self.wordnet:
+                found.append(self.wordnet[label])
+            else:
+                what = "matches no label" if label == folder else f"is mapped to {label!r}, which is no label"
+                return _Problem(what, str(label), self.labels)
+        return tuple(found)
+
+    def suggest(self, folder: str) -> str:
+        found = self.find(folder, [folder])
+        if not isinstance(found, _Problem):
+            return self.labels[found[0]] if self.exact[self.labels[found[0]]] == [found[0]] else folder
+        loose = _by_name((index, name) for index, label in enumerate(self.labels) for name in _loose_names(label))
+        several = loose.get(_loose(folder), [])
+        if len(several) == 1 and len(self.exact[self.labels[several[0]]]) == 1:
+            return self.labels[several[0]]
+        return UNKNOWN + " | ".join(_close(folder, self.labels))
+
+
+def _by_name(numbered: Any) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index, name in numbered:
+        if index not in found.setdefault(name, []):
+            found[name].append(index)
+    return found
+
+
+def _loose(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _loose_names(label: str) -> list[str]:
+    return [_loose(label), *(_loose(part) for part in label.split(","))]
+
+
+def _close(name: str, labels: Sequence[str]) -> list[str]:
+    """The closest labels, compared with each of a label's several names."""
+    spelled: dict[str, str] = {}
+    for label in labels:
+        for part in _loose_names(label):
+            spelled.setdefault(part, label)
+    close = difflib.get_close_matches(_loose(name), list(spelled), 2 * CLOSEST)
+    return list(dict.fromkeys(spelled[part] for part in close))[:CLOSEST]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON itself lets the last of equal keys win, without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = sorted({key for key, _ in pairs if [other for other, _ in pairs].count(key) > 1})
+        raise ValueError(f"{', '.join(map(repr, twice))} stands in it twice")
+    return found

@@ -1,0 +1,413 @@
+"""How good a model is on pictures with labels: the numbers, the report, and the worst mistakes as a sheet."""
+
+import dataclasses
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from keras_bit import charts, contact_sheet, metrics
+from keras_bit.class_map import labels_of
+from keras_bit.files import replacing
+
+WORST = 24  # mistakes on the sheet
+ANOTHER = "(another class)"  # a class of the model that is none of the data's
+REPORT, WORST_SHEET, CONFUSION, CALIBRATION = "report.json", "worst.png", "confusion.png", "calibration.png"
+
+
+class Mistake(NamedTuple):
+    """A picture that was answered wrongly."""
+
+    name: str
+    image: np.ndarray  # float32 (height, width, channels), as the model got it
+    true: str
+    predicted: str
+    probability: float  # of the prediction
+    true_probability: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Args:
+        probabilities: float32 `(count, classes)` over all classes of the model.
+        labels: int64 `(count,)`, what each picture is, as the data counts its classes.
+        predicted: int64 `(count,)`, what the model says, counted alike; `len(class_names)` for a class of the model
+            that is none of the data's.
+        class_names: of the data's classes.
+        worst: the mistakes that the model was surest of, the surest first.
+        report: the numbers, as JSON has them. See `evaluate`.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    class_names: tuple[str, ...]
+    worst: tuple[Mistake, ...]
+    report: dict[str, Any]
+
+    def confusion(self) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
+        """The confusion matrix of the classes that occur, with the names of its rows and of its columns.
+
+        What is taken for a class that does not occur stands in a last column, where there is such a thing.
+        """
+        classes = len(self.class_names)
+        occurring = np.unique(self.labels)
+        place = np.full(classes + 1, len(occurring))
+        place[occurring] = np.arange(len(occurring))
+        matrix = metrics.confusion_matrix(place[self.labels], place[self.predicted], len(occurring) + 1)[:-1]
+        names = tuple(self.class_names[index] for index in occurring)
+        if not matrix[:, -1].any():
+            return matrix[:, :-1], names, names
+        return matrix, names, (*names, ANOTHER)
+
+
+def evaluate(
+    model: Any,
+    batches: Iterable[tuple[Any, Any]],
+    *,
+    class_names: Sequence[str] | None = None,
+    label_map: Sequence[Sequence[int]] | None = None,
+    top_k: int = 5,
+    names: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Asks the model about every picture and counts.
+
+    Args:
+        model: a single-label classifier of keras_bit with its head; `predictions` may end in a softmax or in logits.
+        batches: float32 images `(batch, height, width, channels)` and whole numbers `(batch,)`, as
+            `keras_bit.image_dataset` gives them for evaluation. Read once.
+        class_names: of the labels in `batches`; the model's own labels by default.
+        label_map: for each of the labels in `batches`, the classes of the model that count as right, at least one.
+            `None`: the labels are the model's classes. `keras_bit.class_map.match` finds it from folders' names.
+        top_k: how many answers the picture may have for `top_k_accuracy`; all, if the model has fewer classes.
+        names: of the pictures, in the order in which they come; a list that grows as `batches` is read will do. By
+            default `batches.names`, or their numbers from 0 on.
+        progress: whether to show a bar with pictures per second, where it takes longer than two seconds.
+
+    Returns:
+        An `Evaluation`, whose `report` has
+
+        * `pictures`, `classes` (of the model), `classes_that_occur`, `right`;
+        * `top_1_accuracy` with `top_1_interval` (95 %, Wilson), `top_k_accuracy` with `top_k`, `mean_recall` (of the
+          classes that occur), `log_loss` (nats): where several classes count as right, of the likeliest of them;
+        * `calibration`: `expected_calibration_error`, `mean_confidence`, `bins`;
+        * `per_class`: of every class that occurs `class`, `examples`, `predicted`, `right`, `precision`, `recall`,
+          `f1`;
+        * `confusions`: `true`, `predicted`, `count` of every mix-up, the most frequent first;
+        * `worst`: `name`, `true`, `predicted`, `probability`, `true_probability` of the mistakes on the sheet.
+
+    Raises:
+        ValueError: the model is no single-label classifier; a label is none of the classes; the data set names other
+            classes than the model; there is no picture; the model gives NaN.
+
+    Memory holds the probabilities (for a moment twice), a batch and the worst mistakes.
+    """
+    metrics.check_k(top_k, "top_k")
+    logits = check_model(model)
+    model_names = labels_of(model.config)
+    class_names = _told_apart(_class_names(batches, class_names, label_map, model_names, model.config.has_named_labels))
+    model_names = _told_apart(model_names)
+    accepted = _accepted(label_map, class_names, len(model_names))
+    names = getattr(batches, "names", None) if names is None else names
+
+    found, all_labels = [], []
+    worst: list[tuple[float, int, np.ndarray]] = []
+    count = 0
+    for images, labels in _shown(batches, progress):
+        labels = _checked_labels(labels, images, len(class_names))
+        probabilities = np.asarray(_to_numpy(model.predict_on_batch(images)), np.float32)
+        if logits:
+            probabilities = _softmax(probabilities)
+        if (nan := np.flatnonzero(np.isnan(probabilities).any(axis=1))).size:
+            which = count + int(nan[0]) if names is None else names[count + int(nan[0])]
+            raise ValueError(f"`model` gives NaN for the picture {which}. Check its weights, and the range of float16.")
+        for index, predicted in enumerate(metrics.predictions(probabilities)):
+            if predicted not in accepted[labels[index]]:
+                # The number decides between equal ones, so that no images are compared: the earlier stays.
+                place = (float(probabilities[index, predicted]), -(count + index))
+                if len(worst) < WORST:
+                    heapq.heappush(worst, (*place, images[index].copy()))  # a view would keep its whole batch
+                elif place > worst[0][:2]:
+                    heapq.heapreplace(worst, (*place, images[index].copy()))
+        found.append(probabilities)
+        all_labels.append(labels)
+        count += len(labels)
+    if not count:
+        raise ValueError("`batches` must give at least one picture, got none.")
+    if names is not None and len(names) != count:
+        raise ValueError(f"`names` must be one for each of the {count:,} pictures, got {len(names):,}.")
+
+    probabilities, labels = np.concatenate(found), np.concatenate(all_labels)
+    del found
+    best = metrics.predictions(probabilities)
+    predicted = _as_data_classes(best, labels, accepted)
+    # The likeliest of the classes that count as right; without a map there is one.
+    likeliest = _likeliest(probabilities, labels, accepted)
+
+    def said(index: int) -> str:
+        return class_names[predicted[index]] if predicted[index] < len(class_names) else model_names[best[index]]
+
+    mistakes = tuple(
+        Mistake(
+            name=str(index) if names is None else str(names[index]),
+            image=image,
+            true=class_names[labels[index]],
+            predicted=said(index),
+            probability=probability,
+            true_probability=float(probabilities[index, likeliest[index]]),
+        )
+        for probability, minus_index, image in sorted(worst, reverse=True, key=lambda item: item[:2])
+        for index in [-minus_index]
+    )
+    evaluation = Evaluation(probabilities, labels, predicted, class_names, mistakes, {})
+    wrong = np.flatnonzero(predicted != labels)
+    mixed_up = Counter((class_names[labels[index]], said(index)) for index in wrong)
+    return dataclasses.replace(evaluation, report=_report(evaluation, likeliest, top_k, mixed_up))
+
+
+def write(
+    evaluation: Evaluation, directory: str | Path, *, processor: Any, title: Sequence[str] = ("The worst mistakes",)
+) -> list[Path]:
+    """Writes `report.json`, `worst.png` and, where matplotlib is installed, `confusion.png` and `calibration.png`.
+
+    Args:
+        evaluation: what `evaluate` found.
+        directory: made if need be; files of these names in it are replaced, each whole or not at all.
+        processor: the `BitImageProcessor` that made the pictures, to undo what it did.
+        title: the lines above the sheet of the worst mistakes.
+
+    Returns:
+        The files that were written.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    files = [directory / REPORT, directory / WORST_SHEET]
+    with replacing(files[0]) as beside:
+        beside.write_text(json.dumps(evaluation.report, indent=2) + "\n", encoding="utf-8")
+    with replacing(files[1]) as beside:
+        worst_sheet(evaluation, processor, title).save(beside, "PNG")
+    if charts.available():
+        files += [directory / CONFUSION, directory / CALIBRATION]
+        matrix, rows, columns = evaluation.confusion()
+        charts.confusion(matrix, rows, files[2], column_names=columns)
+        calibration = evaluation.report["calibration"]
+        bins = [metrics.Bin(**part) for part in calibration["bins"]]
+        charts.calibration(bins, calibration["expected_calibration_error"], files[3])
+    return files
+
+
+def worst_sheet(evaluation: Evaluation, processor: Any, title: Sequence[str] = ()) -> Image.Image:
+    """The mistakes that the model was surest of, with what it says, what they are, and their names."""
+    pictures, wrong = evaluation.report["pictures"], evaluation.report["pictures"] - evaluation.report["right"]
+    if not evaluation.worst:
+        nothing = np.full((1, 8, 64, 3), contact_sheet.BACKGROUND, np.uint8)
+        return contact_sheet.draw(nothing, [[""]], [*title, f"No mistakes: all {pictures:,} pictures are right."])
+    lines = [
+        [
+            f"{mistake.probability:.2f} {mistake.predicted}",
+            f"right: {mistake.true_probability:.2f} {mistake.true}",
+            Path(mistake.name).name,
+        ]
+        for mistake in evaluation.worst
+    ]
+    text = (
+        f"{len(lines):,} of {wrong:,} mistakes in {pictures:,} pictures, the surest first. Under each: the answer "
+        "after its probability; the right one after its own; the name"
+    )
+    images = [contact_sheet.denormalize(mistake.image, processor) for mistake in evaluation.worst]
+    return contact_sheet.draw(_one_size(images), lines, [*title, text])
+
+
+def check_model(model: Any) -> bool:
+    """Refuses what is no single-label classifier. Returns whether it gives logits, not probabilities."""
+    head = next((layer for layer in model.layers if layer.name == "predictions"), None)
+    if head is None:
+        raise ValueError("`model` must have its head `predictions`, got one without. Build it with include_top=True.")
+    config = model.config
+    if config.problem_type in ("multi_label_classification", "regression") or config.num_labels < 2:
+        raise ValueError(
+            "`model` must tell classes apart, of which each picture has one: there is no accuracy otherwise. Got "
+            f"problem_type {config.problem_type!r} with {config.num_labels} label{'s' * (config.num_labels != 1)}."
+        )
+    activation = getattr(head.activation, "__name__", repr(head.activation))
+    if activation not in ("softmax", "linear"):
+        raise ValueError(
+            f"`model` must give probabilities by a softmax, or logits; got a head with {activation}. Build it with "
+            "classifier_activation='softmax'."
+        )
+    return activation == "linear"
+
+
+def _class_names(
+    batches: Any,
+    class_names: Sequence[str] | None,
+    label_map: Sequence[Sequence[int]] | None,
+    model_names: tuple[str, ...],
+    named: bool,
+) -> tuple[str, ...]:
+    """What the labels in `batches` are called."""
+    own = getattr(batches, "class_names", None)
+    given = class_names or own
+    expected = len(model_names) if label_map is None else len(label_map)
+    numbers = [str(index) for index in range(expected)]
+    if label_map is not None:
+        given = given or numbers
+    elif not class_names and (not own or list(own) == numbers):
+        return model_names  # the labels are numbers of the model's classes
+    elif not class_names and named and tuple(own) != model_names:
+        # A directory's labels count its own folders: taken for the model's they would be wrong without a sign.
+        raise ValueError(
+            f"`batches` must count the model's classes ({_some(model_names)}), got other class names ({_some(own)}). "
+            "Pass `label_map=class_map.match(batches.class_names, model.config)`."
+        )
+    if len(given) != expected:
+        what = "of the model's classes" if label_map is None else "of the labels in `label_map`"
+        raise ValueError(f"`class_names` must be one for each {what}, {expected}, got {len(given)}: {_some(given)}.")
+    return tuple(given)
+
+
+def _told_apart(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, where several classes have one with their numbers: ImageNet's `crane (134)` and `crane (517)`."""
+    times = Counter(names)
+    return tuple(f"{name} ({index})" if times[name] > 1 else name for index, name in enumerate(names))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + ", ..." * (len(names) > 3)
+
+
+def _accepted(
+    label_map: Sequence[Sequence[int]] | None, class_names: tuple[str, ...], classes: int
+) -> list[tuple[int, ...]]:
+    """For each of the data's classes, the model's classes that are right, in order."""
+    if label_map is None:
+        return [(index,) for index in range(classes)]
+    accepted = [tuple(sorted(set(map(int, right)))) for right in label_map]
+    for name, right in zip(class_names, accepted, strict=True):
+        if not right or right[0] < 0 or right[-1] >= classes:
+            raise ValueError(
+                f"`label_map` must give {name!r} at least one class, each in [0, {classes}), got {list(right)}."
+            )
+    return accepted
+
+
+def _shown(batches: Iterable[tuple[Any, Any]], progress: bool) -> Iterable[tuple[np.ndarray, Any]]:
+    from tqdm import tqdm
+
+    pictures = getattr(batches, "num_pictures", None)
+    with tqdm(desc="evaluate", total=pictures, unit=" pictures", delay=2, leave=False, disable=not progress) as bar:
+        for images, labels in batches:
+            images = _to_numpy(images)
+            yield images, labels
+            bar.update(len(images))
+
+
+def _to_numpy(values: Any) -> np.ndarray:
+    if isinstance(values, np.ndarray):
+        return values
+    if hasattr(values, "numpy"):  # TensorFlow's tensors, which under another backend are none of Keras'
+        return values.numpy()
+    import keras
+
+    return keras.ops.convert_to_numpy(values)
+
+
+def _checked_labels(labels: Any, images: np.ndarray, classes: int) -> np.ndarray:
+    labels = _to_numpy(labels) if not isinstance(labels, list | tuple) else np.array(labels)
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"`batches` must give a whole number for each picture, {(len(images),)}, got {labels.dtype} of shape "
+            f"{labels.shape}. Rows with a number per class, as MixUp makes them, have no one right answer."
+        )
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(
+            f"`batches` must give labels in [0, {classes}), got {labels.min()} to {labels.max()}: there are {classes} "
+            "class names."
+        )
+    return labels.astype(np.int64)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _as_data_classes(best: np.ndarray, labels: np.ndarray, accepted: list[tuple[int, ...]]) -> np.ndarray:
+    """The model's answers as the data's classes: the picture's own where that is right, else the first it can be."""
+    owner: dict[int, int] = {}
+    for label, right in enumerate(accepted):
+        for index in right:
+            owner.setdefault(index, label)
+    answers = zip(best.tolist(), labels.tolist(), strict=True)
+    return np.array(
+        [label if index in accepted[label] else owner.get(index, len(accepted)) for index, label in answers], np.int64
+    )
+
+
+def _likeliest(probabilities: np.ndarray, labels: np.ndarray, accepted: list[tuple[int, ...]]) -> np.ndarray:
+    """Of the classes that are right for each picture, the one that the model thinks likeliest."""
+    found = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        rows, right = np.flatnonzero(labels == label), np.array(accepted[label])
+        found[rows] = right[probabilities[np.ix_(rows, right)].argmax(axis=1)]
+    return found
+
+
+def _report(evaluation: Evaluation, likeliest: np.ndarray, top_k: int, mixed_up: Counter) -> dict[str, Any]:
+    probabilities, right = evaluation.probabilities, evaluation.predicted == evaluation.labels
+    count, classes = probabilities.shape
+    matrix, names, _ = evaluation.confusion()
+    square = np.zeros((matrix.shape[1],) * 2, np.int64)
+    square[: len(matrix)] = matrix
+    scores = metrics.per_class(square)[: len(names)]
+    confidences = probabilities.max(axis=1)
+    calibration = metrics.calibration(confidences, right)
+    return {
+        "pictures": count,
+        "classes": classes,
+        "classes_that_occur": len(names),
+        "right": int(right.sum()),
+        "top_1_accuracy": metrics.top_k(probabilities, likeliest, 1),
+        "top_1_interval": list(metrics.wilson_interval(int(right.sum()), count)),
+        "top_k": min(top_k, classes),
+        "top_k_accuracy": metrics.top_k(probabilities, likeliest, top_k),
+        "mean_recall": float(np.mean([score.recall for score in scores])),
+        "log_loss": metrics.log_loss(probabilities, likeliest),
+        "calibration": {
+            "expected_calibration_error": calibration.error,
+            "mean_confidence": float(confidences.mean(dtype=np.float64)),
+            "bins": [part._asdict() for part in calibration.bins],
+        },
+        "per_class": [{"class": name, **score._asdict()} for name, score in zip(names, scores, strict=True)],
+        "confusions": [
+            {"true": true, "predicted": predicted, "count": times}
+            for (true, predicted), times in sorted(mixed_up.items(), key=lambda item: (-item[1], item[0]))
+        ],
+        "worst": [
+            {key: value for key, value in mistake._asdict().items() if key != "image"} for mistake in evaluation.worst
+        ],
+    }
+
+
+def _one_size(images: Sequence[np.ndarray]) -> np.ndarray:
+    """The pictures as one array; of several sizes, each is fitted into a square."""
+    if len({image.shape for image in images}) == 1:
+        return np.stack(images)
+    tile = contact_sheet.TILE
+    fitted = []
+    for image in images:
+        square = Image.new("RGB", (tile, tile), contact_sheet.BACKGROUND)
+        picture = Image.fromarray(image)
+        scale = tile / max(picture.size)
+        picture = picture.resize([max(1, round(side * scale)) for side in picture.size])
+        square.paste(picture, ((tile - picture.width) // 2, (tile - picture.height) // 2))
+        fitted.append(np.asarray(square))
+    return np.stack(fitted)

@@ -1,0 +1,95 @@
+"""Pictures to be evaluated: batches that know the names of their pictures, and errors that name one."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_bit.data import image_dataset
+
+
+def folder_names(directory: str | Path) -> list[str]:
+    """The folders in a directory, sorted; hidden ones are left out.
+
+    Raises:
+        ValueError: there are none.
+    """
+    names = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise ValueError(f"{str(directory)!r} must hold a folder per class, and has none. Put the pictures in some.")
+    return names
+
+
+def batches_of(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The batches of an `image_dataset(..., on_error="skip")`, which for `on_error="raise"` end at what it leaves out.
+
+    The data set's own errors are TensorFlow's, among the names of its operations, and fail on names that are no UTF-8.
+
+    Raises:
+        ValueError: a picture cannot be read, or for `on_error="skip"` none can; names the first and says why.
+    """
+    import tensorflow as tf
+
+    try:
+        for batch in data.as_numpy_iterator():
+            if on_error == "raise" and data.skipped:
+                break
+            yield batch
+    except tf.errors.OpError:
+        if not data.skipped:
+            raise
+        if on_error == "skip":
+            raise ValueError(f"No picture can be read. The first: {data.skipped[0]}") from None
+    if on_error == "raise" and data.skipped:
+        raise ValueError(f"{data.skipped[0]} Mend it, or leave such pictures out by on_error='skip'.")
+
+
+class FolderPictures:
+    """Batches of `(images, labels)` from some folders of a directory, as `image_dataset` reads them for evaluation.
+
+    Args:
+        directory: the folders are in it.
+        folders: the classes, in their order; labels count them from 0 on.
+        processor, batch_size: of `image_dataset`.
+        on_error: `"raise"` or `"skip"`, as in `batches_of`.
+
+    Attributes:
+        class_names: the folders.
+        names: of the pictures read so far, relative to `directory`; one for each that was not left out.
+        num_pictures: in all folders.
+        empty: folders without a picture.
+        skipped: why pictures were left out, a line each.
+
+    Raises:
+        ValueError: no folder holds a picture.
+    """
+
+    def __init__(
+        self, directory: str | Path, folders: Sequence[str], *, processor: Any, batch_size: int, on_error: str = "raise"
+    ) -> None:
+        from keras_bit import sources  # here: TensorFlow
+
+        paths, labels = sources.scan(Path(directory), folders)
+        if not paths:
+            kinds = ", ".join(sources.SUFFIXES)
+            raise ValueError(f"No folder of {str(directory)!r} that is evaluated holds a picture ({kinds}).")
+        self.class_names = tuple(folders)
+        self.names: list[str] = []
+        self.num_pictures = len(paths)
+        counts = np.bincount(labels, minlength=len(folders))
+        self.empty = [name for name, count in zip(folders, counts, strict=True) if not count]
+        self._labels = np.array(labels, np.int64)
+        self._all_names = [os.path.relpath(os.fsdecode(path), directory) for path in paths]
+        # A picture's number instead of its label: where some are left out, it tells which the others are.
+        source = ([os.fsdecode(path) for path in paths], np.arange(len(paths)))
+        self._data = image_dataset(source, processor=processor, batch_size=batch_size, on_error="skip")
+        self._on_error = on_error
+        self.skipped: list[str] = self._data.skipped
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        self.names.clear()
+        for images, numbers in batches_of(self._data, self._on_error):
+            self.names += [self._all_names[number] for number in numbers]
+            yield images, self._labels[numbers]

@@ -1,0 +1,218 @@
+"""How good answers are, from probabilities and labels. numpy alone.
+
+`probabilities` are floats `(count, classes)` in [0, 1], a row per example; `labels` whole numbers `(count,)` in
+[0, classes). Of classes with equal probabilities the one with the lowest index comes first, as in
+`keras_bit.decode_predictions`; NaN is an error everywhere.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+BINS = 15  # of confidence; Guo et al. 2017
+CHUNK = 1024  # examples looked at at a time, so that no second array as large as the probabilities is made
+SUM_TOLERANCE = 1e-2  # of a row of probabilities; float16 softmax of 21,843 classes is off by 2e-3
+# A probability of 0, which float32 softmax gives below e^-87, counts as this in the log loss.
+SMALLEST = float(np.finfo(np.float32).tiny)
+Z95 = 1.959963984540054  # the normal distribution's quantile of 0.975
+
+
+class Bin(NamedTuple):
+    """The examples whose confidence is in `(lower, upper]`; both means are `None` where there are none."""
+
+    lower: float
+    upper: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class Calibration(NamedTuple):
+    """`error` is the expected calibration error, in [0, 1]."""
+
+    error: float
+    bins: tuple[Bin, ...]
+
+
+class ClassScore(NamedTuple):
+    """One class. What would be 0 / 0 is `None`: `recall` without examples, `precision` without predictions."""
+
+    examples: int
+    predicted: int
+    right: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+def check(probabilities: np.ndarray, labels: np.ndarray) -> None:
+    """Refuses what is not described at the top of this module.
+
+    Raises:
+        ValueError: a shape, a kind of number or a value is another; there is no example.
+    """
+    if probabilities.ndim != 2 or probabilities.dtype.kind != "f" or not probabilities.shape[1]:
+        raise ValueError(
+            "`probabilities` must be floats (count, classes), got "
+            f"{probabilities.dtype} of shape {probabilities.shape}."
+        )
+    count, classes = probabilities.shape
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"`labels` must be whole numbers of shape ({count},), one for each row of `probabilities`, got "
+            f"{labels.dtype} of shape {labels.shape}."
+        )
+    if not count:
+        raise ValueError("`probabilities` must have at least one row, got none.")
+    if (outside := np.flatnonzero((labels < 0) | (labels >= classes))).size:
+        raise ValueError(
+            f"`labels` must be in [0, {classes}), got {labels[outside[0]]} for example {outside[0]} "
+            f"({outside.size:,} of {count:,} are outside)."
+        )
+    for start, rows in _chunks(probabilities):
+        sums = rows.sum(axis=1, dtype=np.float64)
+        # Written so that NaN fails, too.
+        right = (rows.min(axis=1) >= 0) & (np.abs(sums - 1) <= SUM_TOLERANCE)
+        if not right.all():
+            first = int(np.flatnonzero(~right)[0])
+            what = "NaN" if np.isnan(rows[first]).any() else f"a row from {rows[first].min():.4g}, of sum "
+            what += "" if what == "NaN" else f"{sums[first]:.4g}"
+            raise ValueError(
+                f"`probabilities` must be numbers of at least 0 with a sum of 1 in every row, got {what} for example "
+                f"{start + first}. Logits become probabilities by a softmax; for NaN check the weights and the input."
+            )
+
+
+def check_k(k: Any, name: str = "k") -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {k!r}.")
+
+
+def predictions(probabilities: np.ndarray) -> np.ndarray:
+    """The most probable class of each example, int64 `(count,)`."""
+    return probabilities.argmax(axis=1)
+
+
+def ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes come before the label, int64 `(count,)`: 0 where the answer is right."""
+    check(probabilities, labels)
+    index = np.arange(probabilities.shape[1])
+    found = np.empty(len(labels), np.int64)
+    for start, rows in _chunks(probabilities):
+        label = labels[start : start + CHUNK, None]
+        own = np.take_along_axis(rows, label, axis=1)
+        found[start : start + CHUNK] = ((rows > own) | ((rows == own) & (index < label))).sum(axis=1)
+    return found
+
+
+def top_k(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """The share of examples whose label is among the `k` most probable classes; of fewer classes, among all."""
+    check_k(k)
+    return float((ranks(probabilities, labels) < k).mean())
+
+
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of `-log(probability of the label)`, in nats; a probability of 0 counts as 1.2e-38."""
+    check(probabilities, labels)
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1).astype(np.float64)
+    return float(-np.log(np.clip(own, SMALLEST, 1)).mean())
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """int64 `(classes, classes)`: how many examples of the row's class were taken for the column's.
+
+    Raises:
+        ValueError: `labels` or `predicted` are not whole numbers in [0, classes), or not equally many.
+    """
+    for name, values in (("labels", labels), ("predicted", predicted)):
+        wrong = values.ndim != 1 or values.dtype.kind not in "iu"
+        if wrong or (values.size and not 0 <= values.min() <= values.max() < classes):
+            got = f"{values.dtype} of shape {values.shape}" if wrong else f"from {values.min()} to {values.max()}"
+            raise ValueError(f"`{name}` must be whole numbers (count,) in [0, {classes}), got {got}.")
+    if len(labels) != len(predicted):
+        raise ValueError(f"`predicted` must be as many as `labels`, {len(labels):,}, got {len(predicted):,}.")
+    flat = labels.astype(np.int64) * classes + predicted.astype(np.int64)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
+
+
+def per_class(matrix: np.ndarray) -> tuple[ClassScore, ...]:
+    """Precision, recall and F1 of every class, from a `confusion_matrix`.
+
+    `precision = right / predicted`, `recall = right / examples`, `f1 = 2 * right / (examples + predicted)`.
+    """
+    columns = zip(matrix.sum(axis=1).tolist(), matrix.sum(axis=0).tolist(), np.diag(matrix).tolist(), strict=True)
+    return tuple(
+        ClassScore(
+            examples,
+            predicted,
+            right,
+            precision=_ratio(right, predicted),
+            recall=_ratio(right, examples),
+            f1=_ratio(2 * right, examples + predicted),
+        )
+        for examples, predicted, right in columns
+    )
+
+
+def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = BINS) -> Calibration:
+    """How far the model's confidence is from the share of answers that are right.
+
+    `error = sum over bins of count / total * |accuracy - confidence|`, where both are means of the bin's examples.
+
+    Args:
+        confidences: floats `(count,)`, the largest probability of each example.
+        right: booleans `(count,)`, whether that answer is right.
+        bins: how many of equal width; bin `i` holds confidences in `(i / bins, (i + 1) / bins]`, the first one 0 too.
+
+    Raises:
+        ValueError: a confidence is NaN or outside of [0, 1]; the shapes differ; there is none.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3; the bins' edges as in their code
+    (gpleiss/temperature_scaling), where torchmetrics has `[i / bins, (i + 1) / bins)`.
+    """
+    confidences = np.asarray(confidences, np.float64)
+    right = np.asarray(right, bool)
+    if confidences.ndim != 1 or right.shape != confidences.shape or not confidences.size:
+        raise ValueError(
+            "`confidences` and `right` must have one shape (count,), at least one, got "
+            f"{confidences.shape} and {right.shape}."
+        )
+    if not ((confidences >= 0) & (confidences <= 1 + SUM_TOLERANCE)).all():
+        raise ValueError(f"`confidences` must be in [0, 1], got {confidences.min()} to {confidences.max()}.")
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.searchsorted(edges, confidences, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    confidence = np.bincount(place, confidences, bins)
+    accuracy = np.bincount(place, right, bins)
+    found = tuple(
+        Bin(
+            float(edges[index]),
+            float(edges[index + 1]),
+            int(count),
+            _ratio(confidence[index], count),
+            _ratio(accuracy[index], count),
+        )
+        for index, count in enumerate(counts)
+    )
+    return Calibration(float(np.abs(accuracy - confidence).sum() / len(place)), found)
+
+
+def wilson_interval(right: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share, here of `right` among `count` examples (Wilson 1927, no continuity correction)."""
+    if not 0 <= right <= count or not count:
+        raise ValueError(f"`right` must be in [0, count] and `count` at least 1, got {right} and {count}.")
+    share, weight = right / count, Z95**2 / count
+    centre = (share + weight / 2) / (1 + weight)
+    half = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def _ratio(part: Any, whole: Any) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def _chunks(rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    for start in range(0, len(rows), CHUNK):
+        yield start, rows[start : start + CHUNK]

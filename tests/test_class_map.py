@@ -1,0 +1,126 @@
+"""Folders' names to a model's classes: what matches by itself, what a class map says, and errors that name all."""
+
+import json
+import re
+
+import pytest
+
+from keras_bit import BitConfig, class_map
+from keras_bit.labels import imagenet_labels
+
+PETS = BitConfig(id2label=dict(enumerate(["cat", "dog", "fox, red fox", "crane", "crane"])))
+IMAGENET = BitConfig(id2label=dict(enumerate(name for _, name in imagenet_labels())))
+UNNAMED = BitConfig(num_labels=1000)
+OTHERS = BitConfig(id2label={index: f"flower {index}" for index in range(1000)})
+
+
+@pytest.mark.parametrize(
+    ("folders", "config", "said", "expected"),
+    [
+        (["cat", "dog"], PETS, None, [(0,), (1,)]),
+        (["dog", "cat"], PETS, {}, [(1,), (0,)]),
+        (["kitten", "dog"], PETS, {"kitten": "cat"}, [(0,), (1,)]),
+        (["pets", "x"], PETS, {"pets": ["dog", "cat"], "x": None}, [(1, 0), None]),
+        (["cat"], PETS, {"cat": "dog"}, [(1,)]),  # what is said counts more than the name
+        (["bird"], PETS, {"bird": 3}, [(3,)]),
+        (["birds"], PETS, {"birds": [3, 4, "cat"]}, [(3, 4, 0)]),
+        (["n01440764", "goldfish, Carassius auratus"], IMAGENET, None, [(0,), (1,)]),
+        (["n01440764", "tench, Tinca tinca"], UNNAMED, None, [(0,), (0,)]),
+        (["fish"], IMAGENET, {"fish": ["n01440764", "goldfish, Carassius auratus"]}, [(0, 1)]),
+        (["LABEL_1"], BitConfig(num_labels=3), None, [(1,)]),
+    ],
+)
+def test_a_folder_is_what_the_map_says_or_the_class_of_its_name(folders, config, said, expected):
+    assert class_map.match(folders, config, said) == expected
+
+
+@pytest.mark.parametrize(
+    ("folders", "config", "said", "problems"),
+    [
+        (
+            ["kat", "cat", "bird"],
+            PETS,
+            {"kat": ["cat", "doge"], "catt": "dog"},
+            "'catt' is no folder (closest: 'cat'); 'kat' is mapped to 'doge', which is no label (closest: "
+            "'dog'); 'bird' matches no label. A class map",
+        ),
+        (["Dog"], PETS, None, "'Dog' matches no label (closest: 'dog')"),
+        (["red_fox"], PETS, None, "'red_fox' matches no label (closest: 'fox, red fox')"),
+        (["x"], PETS, {"x": 5}, "'x' is mapped to 5, which is no label"),
+        (
+            ["crane"],
+            PETS,
+            None,
+            "'crane' is 'crane', the name of the classes 3 and 4 (a class map can give the number)",
+        ),
+        (["n01440764"], OTHERS, None, "'n01440764' matches no label"),
+        ([f"q{index}" for index in range(30)], PETS, None, "'q19' matches no label; and 10 more. A class map"),
+    ],
+)
+def test_all_that_matches_nothing_is_one_error_with_the_closest_labels(folders, config, said, problems):
+    with pytest.raises(ValueError, match=re.escape(problems)) as error:
+        class_map.match(folders, config, said)
+    assert str(error.value).startswith("Every folder must be a class of the model. ")
+    assert "--write-class-map FILE.json` begins one, and `--class-map FILE.json` uses it." in str(error.value)
+
+
+def test_a_template_has_what_is_certain_and_what_was_not_looked_at_is_an_error():
+    found = class_map.template(["cat", "Dog", "red_fox", "kat", "crane", "12345"], PETS)
+    assert found == {
+        "cat": "cat",
+        "Dog": "dog",
+        "red_fox": "fox, red fox",
+        "kat": "? cat",
+        "crane": "? crane",
+        "12345": "? ",
+    }
+    with pytest.raises(ValueError, match=r"'kat' is mapped to '\? cat', which is no label"):
+        class_map.match(list(found), PETS, found)
+    found = class_map.template(["n01440764", "great_white_shark"], IMAGENET)
+    assert found == {
+        "n01440764": "tench, Tinca tinca",
+        "great_white_shark": "great white shark, white shark, man-eater, man-eating shark, Carcharodon carcharias",
+    }
+    assert class_map.match(list(found), IMAGENET, found) == [(0,), (2,)]
+
+
+def test_every_label_of_imagenet_matches_itself_or_is_known_to_stand_twice():
+    names = [name for _, name in imagenet_labels()]
+    twice = {name for name in names if names.count(name) > 1}
+    unique = [name for name in names if name not in twice]
+    assert class_map.match(unique, IMAGENET) == [(index,) for index, name in enumerate(names) if name not in twice]
+    ids = [wordnet_id for wordnet_id, _ in imagenet_labels()]
+    template = class_map.template(ids, IMAGENET)
+    assert class_map.match(ids, IMAGENET, template) == [(index,) for index in range(1000)]
+
+
+def test_wordnet_ids_are_shown_after_the_first_name():
+    assert class_map.shown_names(["n01440764", "pets"], IMAGENET) == ["tench (n01440764)", "pets"]
+    assert class_map.shown_names(["n01440764"], PETS) == ["n01440764"]
+
+
+def test_a_file_is_read_as_it_is_written(tmp_path):
+    said = {"a": "cat", "b": ["cat", 3], "c": None, "d": 1, "é": "dog"}
+    (tmp_path / "map.json").write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
+    assert class_map.read(tmp_path / "map.json") == said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON file: Expecting"),
+        ("[1]", "must be a JSON object, got list"),
+        ('{"a": []}', "must give 'a' a label, a list of labels, or null, got []"),
+        ('{"a": true}', "must give 'a' a label, a list of labels, or null, got True"),
+        ('{"a": ["b", null]}', "must give 'a' a label, a list of labels, or null, got ['b', None]"),
+        ('{"a": 1.5}', "got 1.5"),
+        ('{"a": "b", "a": "c"}', "is no JSON file: 'a' stands in it twice"),
+        (b"\xff\xfe", "is no JSON file"),
+    ],
+)
+def test_a_file_that_is_no_class_map_is_an_error(tmp_path, text, message):
+    file = tmp_path / "map.json"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        class_map.read(file)
+    assert str(file) in str(error.value)

@@ -1,0 +1,230 @@
+"""`keras-bit evaluate`, run as a person runs it: tables, report, pictures, class maps, and data that is wrong."""
+
+import json
+import re
+from pathlib import Path
+
+import keras
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from conftest import needs_matplotlib
+from keras_bit import BiT, BitConfig, BitImageProcessor, charts, cli, from_pretrained, save_pretrained
+from picture_files import encoded, make_folders, pixels
+
+TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
+SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
+
+
+def run(capsys, *arguments):
+    code = cli.main(["evaluate", *map(str, arguments)])
+    captured = capsys.readouterr()
+    # On a terminal the next line overwrites the bar, which slow machines show.
+    return code, captured.out, re.sub(r"\r.*\r", "", captured.err)
+
+
+@pytest.fixture
+def animals(tmp_path):
+    make_folders(tmp_path / "animals", {"cat": 5, "dog": 4, "frog": 3})
+    return tmp_path / "animals"
+
+
+def answers(files):
+    model, processor = from_pretrained(TINY), BitImageProcessor.from_pretrained(TINY)
+    return [model.config.id2label[int(keras.ops.argmax(model(processor(str(file)))[0]))] for file in files]
+
+
+def test_the_report_is_what_the_model_says_of_every_file(capsys, animals):
+    code, out, err = run(capsys, TINY, animals, "--json", "--batch-size", "5")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    files = sorted(animals.glob("*/*.jpg"))
+    said = answers(files)
+    right = [label == file.parent.name for label, file in zip(said, files, strict=True)]
+    assert (report["pictures"], report["classes"], report["classes_that_occur"]) == (12, 10, 3)
+    assert report["right"] == sum(right)
+    assert report["top_k"] == 5
+    assert sum(row["count"] for row in report["confusions"]) == 12 - sum(right)
+    wrong = {f"{file.parent.name}/{file.name}": label for label, file in zip(said, files, strict=True)}
+    assert {row["name"]: row["predicted"] for row in report["worst"]}.items() <= wrong.items()
+    assert len(report["worst"]) == 12 - sum(right)
+
+
+def test_tables_and_files(capsys, animals, tmp_path):
+    needs_matplotlib()
+    out_directory = tmp_path / "report"
+    code, out, err = run(capsys, TINY, animals, "--out", out_directory)
+    assert (code, err) == (0, "")
+    report = json.loads((out_directory / "report.json").read_text())
+    low, high = report["top_1_interval"]
+    for words in (
+        "12 ",
+        "10 of the model, 3 of the data",
+        f"{report['top_1_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})",
+        f"{report['calibration']['expected_calibration_error']:.2%}",
+        "most often taken for",
+        "per class",
+    ):
+        assert words in out
+    names = ["report.json", "worst.png", "confusion.png", "calibration.png"]
+    assert out.splitlines()[-4:] == [str(out_directory / name) for name in names]
+    assert sorted(path.name for path in out_directory.iterdir()) == sorted(names)
+    for name in names[1:]:
+        with Image.open(out_directory / name) as image:
+            assert image.format == "PNG"
+
+
+def test_without_matplotlib_it_says_at_the_start_what_is_left_out(capsys, animals, tmp_path, monkeypatch):
+    monkeypatch.setattr(charts, "available", lambda: False)
+    code, _, err = run(capsys, TINY, animals, "--out", tmp_path / "report", "--json")
+    assert code == 0
+    first, *files = err.splitlines()
+    assert first == (
+        "keras-bit evaluate: without matplotlib confusion.png and calibration.png are left out: pip install "
+        "'keras_bit[plots]'"
+    )
+    assert files == [str(tmp_path / "report" / name) for name in ("report.json", "worst.png")]
+    assert run(capsys, TINY, animals, "--json")[2] == ""  # nothing is written, so nothing is missing
+
+
+def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
+    (animals / "cat").rename(animals / "kitty")
+    (animals / "frog").rename(animals / "Frog")
+    (animals / "unsorted").mkdir()
+    code, out, err = run(capsys, TINY, animals)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "'Frog' matches no label (closest: 'frog'); 'kitty' matches no label" in err
+    assert "--write-class-map FILE.json" in err
+
+    file = tmp_path / "map.json"
+    code, out, _ = run(capsys, TINY, animals, "--write-class-map", file)
+    assert (code, out) == (0, f"{file}: 4 folders; complete the 2 that begin with '?'\n")
+    said = json.loads(file.read_text())
+    assert (said["dog"], said["Frog"], said["kitty"][:2]) == ("dog", "frog", "? ")
+    assert run(capsys, TINY, animals, "--class-map", file)[0] == 1
+    code, _, err = run(capsys, TINY, animals, "--write-class-map", file)
+    assert code == 1
+    assert f"`--write-class-map`: {str(file)!r} exists, and may have been edited" in err
+
+    file.write_text(json.dumps({**said, "kitty": ["cat", "deer", "horse"], "unsorted": None}))
+    code, out, err = run(capsys, TINY, animals, "--class-map", file, "--json")
+    assert (code, err) == (0, "keras-bit evaluate: folders left out, as the class map says: unsorted\n")
+    report = json.loads(out)
+    kitty = next(row for row in report["per_class"] if row["class"] == "kitty")
+    assert kitty["right"] == sum(label in ("cat", "deer", "horse") for label in answers((animals / "kitty").glob("*")))
+
+
+def test_a_folder_without_pictures_is_said_and_is_no_class_of_the_data(capsys, animals):
+    (animals / "ship").mkdir()
+    code, out, err = run(capsys, TINY, animals, "--json")
+    assert (code, err) == (0, "keras-bit evaluate: folders without a picture: ship\n")
+    assert [row["class"] for row in json.loads(out)["per_class"]] == ["cat", "dog", "frog"]
+
+
+def test_one_class_is_evaluated_too(capsys, tmp_path):
+    make_folders(tmp_path / "cats", {"cat": 2})
+    code, out, _ = run(capsys, TINY, tmp_path / "cats")
+    assert code == 0
+    assert "10 of the model, 1 of the data" in out
+
+
+def test_pictures_that_cannot_be_read_end_it_or_are_left_out(capsys, animals):
+    broken = animals / "cat" / "001.jpg"
+    broken.write_bytes(b"no picture")
+    code, out, err = run(capsys, TINY, animals)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"keras-bit evaluate: {broken} is no JPEG, PNG, GIF, BMP or WebP file.")
+    assert "on_error='skip'" in err
+    code, out, err = run(capsys, TINY, animals, "--on-error", "skip", "--json")
+    assert code == 1
+    assert json.loads(out)["pictures"] == 11
+    assert err.count("\n") == 1
+    assert err.startswith(f"keras-bit evaluate: {broken} is no JPEG")
+
+
+def write_records(path, labels):
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for index, label in enumerate(labels):
+            example = tf.train.Example()
+            example.features.feature["image/encoded"].bytes_list.value.append(encoded(pixels(index)))
+            example.features.feature["image/class/label"].int64_list.value.append(label)
+            writer.write(example.SerializeToString())
+
+
+def test_records_have_the_numbers_of_the_models_classes(capsys, tmp_path):
+    file = tmp_path / "a.tfrecord"
+    write_records(file, [3, 3, 9])
+    code, out, _ = run(capsys, TINY, file, "--json")
+    assert code == 0
+    assert [(row["class"], row["examples"]) for row in json.loads(out)["per_class"]] == [("cat", 2), ("truck", 1)]
+    write_records(file, [3, 10])
+    code, _, err = run(capsys, TINY, file)
+    assert code == 1
+    assert "record 1 of " in err
+    assert "has the label 10, which is none of the 10 classes, [0, 10)." in err
+    code, _, err = run(capsys, TINY, file, "--class-map", "map.json")
+    assert code == 1
+    assert "`--class-map` is for the folders of a directory, got" in err
+
+
+def test_of_many_classes_the_worst_are_printed_or_all(capsys, tmp_path):
+    config = BitConfig(**SMALL, id2label={index: f"kind {index:02d}" for index in range(30)})
+    processor = BitImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)
+    save_pretrained(BiT(config), tmp_path / "model", processor=processor)
+    make_folders(tmp_path / "data", {f"kind {index:02d}": 1 for index in range(25)})
+    code, out, _ = run(capsys, tmp_path / "model", tmp_path / "data")
+    assert code == 0
+    assert "the 10 classes with the lowest recall, of 25 (--per-class: all)" in out
+    _, table = out.split("the 10 classes")
+    assert sum(line.startswith("│ kind") for line in table.splitlines()) == 10
+    _, out, _ = run(capsys, tmp_path / "model", tmp_path / "data", "--per-class")
+    _, table = out.split("per class")
+    assert sum(line.startswith("│ kind") for line in table.splitlines()) == 25
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_a_model_that_does_not_tell_classes_apart_is_refused(capsys, animals, tmp_path, problem_type):
+    config = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "frog"}, problem_type=problem_type)
+    save_pretrained(BiT(config), tmp_path / "model", processor=BitImageProcessor())
+    code, out, err = run(capsys, tmp_path / "model", animals)
+    assert (code, out) == (1, "")
+    assert f"Got problem_type {problem_type!r} with 3 labels." in err
+
+
+def test_without_data_or_a_place_it_is_one_line_and_exit_code_1(capsys, animals, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "no-pictures" / "cat").mkdir(parents=True)
+    for arguments, message in (
+        ((TINY, "nowhere"), "`source` must be an existing directory or TFRecord files, got 'nowhere'"),
+        ((TINY, tmp_path / "empty"), "must hold a folder per class, and has none. Put the pictures in some."),
+        ((TINY, tmp_path / "no-pictures"), "that is evaluated holds a picture (.bmp, .gif"),
+        ((TINY, animals, "--out", tmp_path / "file"), "`--out` must be a directory, got the file"),
+        ((TINY, animals, "--class-map", "nowhere.json"), "nowhere.json"),
+        (("./nowhere", animals), "nowhere"),
+    ):
+        code, out, err = run(capsys, *arguments)
+        assert (code, out) == (1, "")
+        assert message in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("model",), ("model", "data", "--on-error", "ignore"), ("model", "data", "--batch-size", "0")]
+)
+def test_wrong_usage_is_exit_code_2(capsys, arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["evaluate", *arguments])
+    assert stop.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["evaluate", "--help"])
+    assert stop.value.code == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for words in ("Examples: keras-bit evaluate google/bit-50", "--write-class-map map.json", '"unsorted": null'):
+        assert words in out

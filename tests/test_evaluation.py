@@ -1,0 +1,332 @@
+"""Evaluation: the numbers of a table by hand, whatever form labels and batches have, and the files it writes."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import needs_matplotlib
+from keras_bit import BiT, BitConfig, BitImageProcessor, charts, class_map, contact_sheet, image_dataset, metrics
+from keras_bit.evaluation import WORST, evaluate, write
+from keras_bit.labelled_pictures import FolderPictures, folder_names
+from picture_files import HALF, PROCESSOR, collect, make_folders
+
+SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
+CONFIG = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "fox"})
+PROCESSOR_48 = BitImageProcessor(size={"height": 48, "width": 32}, do_center_crop=False, **HALF)
+# Six pictures of three classes: right are the first, the second and the last.
+PROBABILITIES = np.array(
+    [[0.82, 0.09, 0.09], [0.29, 0.42, 0.29], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]],
+    np.float32,
+)
+LABELS = np.array([0, 1, 1, 2, 2, 2])
+
+
+class Scripted:
+    """A model that answers as written, whatever the pictures: their first value says which answer."""
+
+    def __init__(self, outputs, config=CONFIG, activation="softmax"):
+        self.config, self.outputs = config, np.asarray(outputs, np.float32)
+        self.layers = [keras.layers.Dense(config.num_labels, activation=activation, name="predictions")]
+
+    def predict_on_batch(self, images):
+        return self.outputs[images[:, 0, 0, 0].astype(int)]
+
+
+def batches(labels=LABELS, size=4, shapes=((32, 32),)):
+    """Pictures that hold their number in every value."""
+    for start in range(0, len(labels), size):
+        part = range(start, min(start + size, len(labels)))
+        shape = shapes[start % len(shapes)]
+        images = np.array([np.full((*shape, 3), index, np.float32) for index in part])
+        yield images, np.asarray(labels)[start : start + size]
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_the_numbers_of_a_table_by_hand(logits):
+    outputs = np.log(np.maximum(PROBABILITIES, 1e-30)) + 3 if logits else PROBABILITIES
+    found = evaluate(Scripted(outputs, activation=None if logits else "softmax"), batches())
+    np.testing.assert_allclose(found.probabilities, PROBABILITIES, atol=1e-6)
+    assert found.labels.tolist() == LABELS.tolist()
+    assert found.predicted.tolist() == [0, 1, 0, 0, 1, 2]
+    assert found.class_names == ("cat", "dog", "fox")
+    report = found.report
+    assert json.loads(json.dumps(report)) == report
+    assert (report["pictures"], report["classes"], report["classes_that_occur"], report["right"]) == (6, 3, 3, 3)
+    assert (report["top_1_accuracy"], report["top_k"], report["top_k_accuracy"]) == (0.5, 3, 1.0)
+    assert report["top_1_interval"] == pytest.approx(metrics.wilson_interval(3, 6))
+    assert report["mean_recall"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+    if not logits:  # there the impossible answer has 1e-30
+        assert report["log_loss"] == pytest.approx(-np.log([0.82, 0.42, 0.3, 1.2e-38, 0.1, 0.7]).mean(), abs=0.01)
+    assert report["per_class"][2] == {
+        "class": "fox",
+        "examples": 3,
+        "predicted": 1,
+        "right": 1,
+        "precision": 1.0,
+        "recall": 1 / 3,
+        "f1": 0.5,
+    }
+    # Confidences 0.82, 0.42, 0.5, 0.9, 0.7, 0.7: of the bins (2/3, 11/15] has two, half of them right.
+    calibration = report["calibration"]
+    error = (0.18 + 0.58 + 0.5 + 0.9 + abs(2 * 0.5 - 1.4)) / 6
+    assert calibration["expected_calibration_error"] == pytest.approx(error, abs=1e-6)
+    assert calibration["mean_confidence"] == pytest.approx(4.04 / 6, abs=1e-6)
+    assert [part["count"] for part in calibration["bins"]] == [0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 2, 0, 1, 1, 0]
+    assert report["confusions"] == [
+        {"true": "dog", "predicted": "cat", "count": 1},
+        {"true": "fox", "predicted": "cat", "count": 1},
+        {"true": "fox", "predicted": "dog", "count": 1},
+    ]
+    assert [mistake["name"] for mistake in report["worst"]] == ["3", "4", "2"]
+    assert report["worst"][0]["probability"] == pytest.approx(0.9)
+    assert report["worst"][1]["true_probability"] == pytest.approx(0.1)
+    assert [mistake.image[0, 0, 0] for mistake in found.worst] == [3, 4, 2]
+    matrix, rows, columns = found.confusion()
+    assert (matrix.tolist(), rows, columns) == ([[1, 0, 0], [1, 1, 0], [1, 1, 1]], found.class_names, found.class_names)
+
+
+def test_any_of_several_classes_counts_as_right_and_others_are_another_class():
+    # Two classes of data: pets (cat or dog, labels 0) and foxes; and no picture of the third, bears.
+    outputs = np.array([[0.1, 0.6, 0.3, 0], [0.5, 0.4, 0.1, 0], [0.2, 0.1, 0.1, 0.6], [0, 0.4, 0.35, 0.25]])
+    config = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "fox", 3: "owl"})
+    found = evaluate(
+        Scripted(outputs, config),
+        batches([0, 0, 0, 1]),
+        class_names=["pets", "foxes", "bears"],
+        label_map=[(1, 0), [2], (2,)],
+        top_k=2,
+    )
+    assert found.predicted.tolist() == [0, 0, 3, 0]
+    assert found.report["classes_that_occur"] == 2
+    assert found.report["top_1_accuracy"] == 0.5
+    assert found.report["top_k_accuracy"] == 1.0  # the third has a cat in second place
+    assert found.report["log_loss"] == pytest.approx(-np.log([0.6, 0.5, 0.2, 0.35]).mean(), rel=1e-6)
+    matrix, rows, columns = found.confusion()
+    assert matrix.tolist() == [[2, 0, 1], [1, 0, 0]]
+    assert (rows, columns) == (("pets", "foxes"), ("pets", "foxes", "(another class)"))
+    assert found.report["per_class"] == [
+        {**dict(zip(("class", "examples", "predicted", "right"), ("pets", 3, 3, 2), strict=True)), **scores}
+        for scores in [{"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3}]
+    ] + [{"class": "foxes", "examples": 1, "predicted": 0, "right": 0, "precision": None, "recall": 0.0, "f1": 0.0}]
+    assert found.report["confusions"] == [
+        {"true": "foxes", "predicted": "pets", "count": 1},
+        {"true": "pets", "predicted": "owl", "count": 1},
+    ]
+
+
+@pytest.mark.parametrize("shapes", [((32, 32),), ((32, 40), (50, 32))])
+def test_the_worst_mistakes_are_the_surest_and_the_sheet_shows_them(tmp_path, shapes):
+    generator = np.random.default_rng(0)
+    confidence = generator.permutation(np.linspace(0.4, 0.99, 60)).astype(np.float32)
+    outputs = np.stack([confidence, (1 - confidence) / 2, (1 - confidence) / 2], axis=1)
+    found = evaluate(Scripted(outputs), batches(np.full(60, 1), 7, shapes), names=[f"a/{i}.png" for i in range(60)])
+    order = np.argsort(-confidence)[:WORST]
+    assert [mistake.name for mistake in found.worst] == [f"a/{index}.png" for index in order]
+    assert [mistake.image[0, 0, 0] for mistake in found.worst] == order.tolist()
+    assert (found.worst[0].true, found.worst[0].predicted) == ("dog", "cat")
+    files = write(found, tmp_path, processor=BitImageProcessor(do_rescale=False, do_normalize=False))
+    with Image.open(files[1]) as sheet:
+        sheet = np.asarray(sheet)
+    for number in order:  # each picture is of one colour, its number
+        assert (sheet == number).all(axis=-1).sum() > 1000
+
+
+def test_of_equally_sure_mistakes_the_first_stay():
+    found = evaluate(Scripted(np.tile([[0.8, 0.1, 0.1]], (100, 1))), batches(np.ones(100, int), 8))
+    assert [mistake.name for mistake in found.worst] == [str(index) for index in range(WORST)]
+
+
+@pytest.mark.parametrize("matplotlib", [True, False])
+def test_the_files_are_written_and_a_sheet_without_mistakes_says_so(tmp_path, monkeypatch, matplotlib):
+    if matplotlib:
+        needs_matplotlib()
+    monkeypatch.setattr(charts, "available", lambda: matplotlib)
+    found = evaluate(Scripted(np.eye(3)), batches([0, 1, 2]))
+    titles = []
+    drawn = contact_sheet.draw
+    monkeypatch.setattr(contact_sheet, "draw", lambda *arguments: (titles.append(arguments[2]), drawn(*arguments))[1])
+    directory = tmp_path / "deep" / "report"
+    files = write(found, directory, processor=PROCESSOR, title=["mine"])
+    names = ["report.json", "worst.png", "confusion.png", "calibration.png"][: 4 if matplotlib else 2]
+    assert [file.name for file in files] == names
+    assert sorted(path.name for path in directory.iterdir()) == sorted(names)
+    assert json.loads((directory / "report.json").read_text()) == found.report
+    assert titles == [["mine", "No mistakes: all 3 pictures are right."]]
+    assert write(found, directory, processor=PROCESSOR) == files  # replaced
+
+
+ELSEWHERE = "Other pictures are read outside of the graph, by `processor(path)`."
+
+
+@pytest.fixture
+def pets(tmp_path):
+    make_folders(tmp_path / "pets", {"cat": 5, "dog": 4, "fox": 3})
+    return tmp_path / "pets"
+
+
+@pytest.mark.parametrize("activation", ["auto", None])
+def test_a_model_of_keras_bit_on_folders_says_what_predict_says(pets, activation):
+    keras.utils.set_random_seed(0)
+    model = BiT(CONFIG, classifier_activation=activation)
+    data = image_dataset(pets, processor=PROCESSOR_48, batch_size=5)
+    images, labels = collect(data)
+    expected = model.predict(images, verbose=0)
+    if activation is None:
+        expected = keras.ops.convert_to_numpy(keras.ops.softmax(expected))
+    for given in (data, FolderPictures(pets, ["cat", "dog", "fox"], processor=PROCESSOR_48, batch_size=5)):
+        found = evaluate(model, given)
+        np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+        np.testing.assert_array_equal(found.labels, labels)
+        assert found.report["right"] == (expected.argmax(1) == labels).sum()
+    assert {mistake.name.split("/")[0] == mistake.true for mistake in found.worst} == {True}
+
+
+def test_folders_in_another_order_than_the_labels_are_an_error_or_a_map(pets):
+    config = BitConfig(**SMALL, id2label={0: "fox", 1: "dog", 2: "cat"})
+    data = image_dataset(pets, processor=PROCESSOR_48, batch_size=5)
+    with pytest.raises(
+        ValueError, match=r"must count the model's classes \('fox', 'dog', 'cat'\), got other class names "
+    ):
+        evaluate(BiT(config), data)
+    found = evaluate(BiT(config), data, label_map=class_map.match(data.class_names, config))
+    assert found.class_names == ("cat", "dog", "fox")
+    assert found.report["right"] == (2 - found.probabilities.argmax(1) == found.labels).sum()
+
+
+@pytest.mark.parametrize(
+    ("class_names", "own", "config", "expected"),
+    [
+        (None, None, CONFIG, ("cat", "dog", "fox")),
+        (None, ["0", "1", "2"], CONFIG, ("cat", "dog", "fox")),
+        (["a", "b", "c"], ["0", "1", "2"], CONFIG, ("a", "b", "c")),
+        (["a", "b", "c"], ["x", "y", "z"], CONFIG, ("a", "b", "c")),
+        (None, ["x", "y", "z"], BitConfig(**SMALL, num_labels=3), ("x", "y", "z")),
+        (None, None, BitConfig(**SMALL, num_labels=3), ("LABEL_0", "LABEL_1", "LABEL_2")),
+    ],
+)
+def test_what_the_classes_are_called(class_names, own, config, expected):
+    class Data(list):
+        pass
+
+    data = Data(batches([0, 1, 2]))
+    data.class_names = own
+    assert evaluate(Scripted(np.eye(3), config), data, class_names=class_names).class_names == expected
+
+
+def test_a_model_of_imagenet_without_labels_has_imagenets():
+    found = evaluate(Scripted(np.eye(1000)[:3], BitConfig(**SMALL)), batches([0, 1, 1]))
+    assert found.class_names[0] == "tench, Tinca tinca"
+    assert [row["class"] for row in found.report["per_class"]] == [
+        "tench, Tinca tinca",
+        "goldfish, Carassius auratus",
+    ]
+    assert found.report["worst"][0]["predicted"].startswith("great white shark")
+
+
+def test_classes_of_one_name_are_told_apart_by_their_numbers():
+    config = BitConfig(**SMALL, id2label={0: "crane", 1: "dog", 2: "crane"})
+    found = evaluate(Scripted(np.eye(3)[[0, 0, 2]], config), batches([0, 1, 2]))
+    assert [row["class"] for row in found.report["per_class"]] == ["crane (0)", "dog", "crane (2)"]
+    assert found.report["confusions"] == [{"true": "dog", "predicted": "crane (0)", "count": 1}]
+
+
+def nan_at(place):
+    outputs = PROBABILITIES.copy()
+    outputs[place, 1] = np.nan
+    return outputs
+
+
+GOOD = Scripted(PROBABILITIES)
+ROWS = [(np.zeros((2, 32, 32, 3), np.float32), np.eye(3)[:2])]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: evaluate(GOOD, []), "`batches` must give at least one picture, got none"),
+        (lambda: evaluate(GOOD, ROWS), r"a whole number for each picture, \(2,\), got float64 of shape \(2, 3\)"),
+        (lambda: evaluate(GOOD, batches([0, 3])), r"labels in \[0, 3\), got 0 to 3: there are 3 class names"),
+        (lambda: evaluate(GOOD, batches([-1, 2])), r"labels in \[0, 3\), got -1 to 2"),
+        (lambda: evaluate(GOOD, batches(), top_k=0), "`top_k` must be a whole number of at least 1, got 0"),
+        (lambda: evaluate(GOOD, batches(), names=["a"] * 7), "`names` must be one for each of the 6 pictures, got 7"),
+        (lambda: evaluate(GOOD, batches(), class_names=["a"]), "one for each of the model's classes, 3, got 1: 'a'"),
+        (
+            lambda: evaluate(GOOD, batches(), label_map=[[0], [1]], class_names=["a"]),
+            "one for each of the labels in `label_map`, 2, got 1",
+        ),
+        (
+            lambda: evaluate(GOOD, batches(), label_map=[[0], [], [1]]),
+            r"`label_map` must give '1' at least one class, each in \[0, 3\), got \[\]",
+        ),
+        (lambda: evaluate(GOOD, batches(), label_map=[[0], [3], [1]]), r"'1' at least one class, .* got \[3\]"),
+        (
+            lambda: evaluate(Scripted(nan_at(4)), batches(), names=list("abcdef")),
+            "`model` gives NaN for the picture e. Check its weights",
+        ),
+        (
+            lambda: evaluate(BiT(CONFIG, include_top=False), batches()),
+            "`model` must have its head `predictions`, got one without. Build it with include_top=True",
+        ),
+        (
+            lambda: evaluate(BiT(CONFIG, classifier_activation="sigmoid"), batches()),
+            "by a softmax, or logits; got a head with sigmoid. Build it with classifier_activation='softmax'",
+        ),
+        (
+            lambda: evaluate(BiT(BitConfig(**SMALL, num_labels=1)), batches()),
+            "`model` must tell classes apart, .* Got problem_type None with 1 label\\.",
+        ),
+        (
+            lambda: evaluate(BiT(BitConfig(**SMALL, num_labels=3, problem_type="multi_label_classification")), []),
+            "Got problem_type 'multi_label_classification' with 3 labels",
+        ),
+        (
+            lambda: evaluate(BiT(BitConfig(**SMALL, num_labels=3, problem_type="regression")), []),
+            "Got problem_type 'regression' with 3 labels",
+        ),
+    ],
+)
+def test_what_cannot_be_evaluated_is_an_error(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_folders_give_names_without_the_pictures_that_were_left_out(pets):
+    (pets / "cat" / "001.jpg").write_bytes(b"no picture")
+    (pets / ".hidden").mkdir()
+    (pets / "empty").mkdir()
+    assert folder_names(pets) == ["cat", "dog", "empty", "fox"]
+    data = FolderPictures(pets, ["fox", "empty", "cat"], processor=PROCESSOR_48, batch_size=3, on_error="skip")
+    assert (data.num_pictures, data.empty, data.skipped) == (8, ["empty"], [])
+    for _ in range(2):  # each epoch begins anew
+        with pytest.warns(UserWarning, match="1 of 8 pictures were left out"):
+            labels = np.concatenate([labels for _, labels in data])
+        assert labels.tolist() == [0, 0, 0, 2, 2, 2, 2]
+        assert data.names == [f"fox/00{i}.jpg" for i in range(3)] + [f"cat/00{i}.jpg" for i in (0, 2, 3, 4)]
+    assert data.skipped == [f"{pets}/cat/001.jpg is no JPEG, PNG, GIF, BMP or WebP file. {ELSEWHERE}"]
+
+
+@pytest.mark.filterwarnings("ignore:.*pictures were left out")
+@pytest.mark.parametrize("name", ["café's [x].jpg", "caf\udce9.jpg"])
+def test_a_picture_that_cannot_be_read_is_named(tmp_path, name):
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / name).write_bytes(b"no picture")
+    for on_error, message in (
+        ("raise", f"{tmp_path}/cat/{name} is no"),
+        ("skip", "No picture can be read. The first: "),
+    ):
+        data = FolderPictures(tmp_path, ["cat"], processor=PROCESSOR_48, batch_size=3, on_error=on_error)
+        with pytest.raises(ValueError, match=r"(Mend it, or leave such pictures out by|No picture)") as error:
+            list(data)
+        assert str(error.value).startswith(message)
+        assert name in str(error.value)
+
+
+def test_no_folders_and_no_pictures_are_errors(tmp_path):
+    with pytest.raises(ValueError, match=r"must hold a folder per class, and has none. Put the pictures in some"):
+        folder_names(tmp_path)
+    (tmp_path / "cat").mkdir()
+    with pytest.raises(ValueError, match=r"No folder of .* that is evaluated holds a picture \(.bmp, .gif"):
+        FolderPictures(tmp_path, ["cat"], processor=PROCESSOR_48, batch_size=3)
