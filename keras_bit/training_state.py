@@ -11,6 +11,7 @@ import safetensors.numpy
 
 from keras_bit import files
 
+GENERATOR = "torch_generator"
 Row = dict[str, float]  # of the log: `step` and what was measured there
 
 
@@ -42,6 +43,7 @@ class TrainingState(keras.callbacks.Callback):
             with safetensors.safe_open(file, framework="numpy") as stored:
                 self.rows = json.loads(stored.metadata()["log"])
         self.epoch = len(self.rows)
+        self._generator: np.ndarray | None = None
 
     @property
     def step(self) -> int:
@@ -51,6 +53,14 @@ class TrainingState(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         if self.epoch:
             self.restore()
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        # Not before: PyTorch's loader of the data draws from the generator, too, when it begins.
+        if self._generator is not None:
+            import torch
+
+            torch.set_rng_state(torch.from_numpy(self._generator))
+            self._generator = None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = min((epoch + 1) * self.steps_per_epoch, self.total_steps)
@@ -66,6 +76,7 @@ class TrainingState(keras.callbacks.Callback):
                 "rate; these weights are of no use."
             )
         if self.writes:
+            values |= _generator_state()
             with files.replacing(self.file) as beside:
                 safetensors.numpy.save_file(values, beside, metadata={"log": json.dumps(rows)})
         self.rows, self.epoch = rows, epoch + 1
@@ -76,6 +87,7 @@ class TrainingState(keras.callbacks.Callback):
             self.model.optimizer.build(self.model.trainable_variables)
         variables = self._variables()
         values = safetensors.numpy.load_file(self.file)
+        self._generator = values.pop(GENERATOR, None)
         if {name: tuple(variable.shape) for name, variable in variables.items()} != {
             name: value.shape for name, value in values.items()
         }:
@@ -96,3 +108,12 @@ class TrainingState(keras.callbacks.Callback):
             for group, variables in groups.items()
             for number, variable in enumerate(variables)
         }
+
+
+def _generator_state() -> dict[str, np.ndarray]:
+    """PyTorch's dropout draws from a generator of the process; the other backends' generators are variables."""
+    if keras.backend.backend() != "torch":
+        return {}
+    import torch
+
+    return {GENERATOR: torch.get_rng_state().numpy()}

@@ -184,7 +184,9 @@ def objective(model: BiTModel, labels: Sequence[Any]) -> Objective:
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
         accuracy, top = keras.metrics.SparseCategoricalAccuracy, keras.metrics.SparseTopKCategoricalAccuracy
-    metrics = [accuracy("accuracy"), *([top(5, "top_5_accuracy")] if count > 5 else [])]
+    # TensorFlow has no top-k of float64.
+    ranked = count > 5 and head.compute_dtype != "float64"
+    metrics = [accuracy("accuracy"), *([top(5, "top_5_accuracy")] if ranked else [])]
     return Objective(loss, metrics, any(rows))
 
 

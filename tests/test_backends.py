@@ -131,3 +131,22 @@ def test_half_precision_of_bit_50_is_finite_and_close_under_every_backend(full_s
     difference = relative(found["half"][policy], found["logits"])
     print(f"BiT-50, {backend}, {policy}: {difference:.1e} relative from float32")
     assert difference <= limit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_fine_tuning_passes_its_tests_under_every_backend(backend):
+    if importlib.util.find_spec(backend) is None:
+        absent(f"{backend} is not installed: pip install {backend}")
+    chosen = "test_training_state or by_hand or accumulated or mixup or no_number or mixed_precision"
+    files = [str(ROOT / "tests" / name) for name in ("test_training_state.py", "test_transfer.py")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *files],
+        env=os.environ | {"KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "12 passed" in done.stdout

@@ -87,6 +87,7 @@ BENCHMARKS = {
     "__init__": (set(), set()),
     "__main__": ({"report"}, set()),
     "checkpoints": (set(), set()),
+    "finetuning": ({"report"}, {"torch", "transformers"}),
     "loading": ({"checkpoints", "processes", "report"}, {"torch", "transformers"}),
     "preprocessing": ({"processes", "report"}, {"torch", "torchvision", "transformers", "timm"}),
     "processes": (set(), set()),

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
+import tensorflow as tf
+from keras.ops import convert_to_numpy as numpy_of
 
 from keras_bit import files
 from keras_bit.training_state import TrainingState
@@ -26,10 +28,9 @@ def compiled(policy=None):
 
 
 def fit(model, state, epochs, first=0):
-    fitted = model.fit(
-        IMAGES, LABELS, batch_size=4, epochs=epochs, initial_epoch=first, shuffle=False, callbacks=[state], verbose=0
-    )
-    return fitted.history["loss"]
+    data = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(4).repeat()
+    options = {"steps_per_epoch": 2, "epochs": epochs, "initial_epoch": first, "shuffle": False, "verbose": 0}
+    return model.fit(data, callbacks=[state], **options).history["loss"]
 
 
 @pytest.mark.parametrize("policy", [None, "mixed_float16"])
@@ -39,7 +40,9 @@ def test_a_run_in_two_parts_has_the_losses_and_weights_of_the_whole(tmp_path, po
         whole, first, second = (compiled(policy) for _ in range(3))
     finally:
         keras.config.set_dtype_policy("float32")
+    keras.utils.set_random_seed(1)  # PyTorch's generator belongs to the process
     losses = fit(whole, TrainingState(tmp_path / "whole", 2, 8), 4)
+    keras.utils.set_random_seed(1)
     fit(first, TrainingState(tmp_path / "part", 2, 8), 2)
     state = TrainingState(tmp_path / "part", 2, 8)
     assert (state.epoch, state.step) == (2, 4)
@@ -47,7 +50,7 @@ def test_a_run_in_two_parts_has_the_losses_and_weights_of_the_whole(tmp_path, po
     assert [row["loss"] for row in state.rows] == losses
     assert [row["step"] for row in state.rows] == [2, 4, 6, 8]
     for mine, other in zip(whole.variables, second.variables, strict=True):
-        np.testing.assert_array_equal(mine.numpy(), other.numpy())
+        np.testing.assert_array_equal(numpy_of(mine), numpy_of(other))
 
 
 def test_the_last_step_may_be_within_an_epoch(tmp_path):
@@ -87,7 +90,8 @@ def test_the_file_is_plain_safetensors(tmp_path):
     fit(compiled(), TrainingState(tmp_path / "state", 2, 8), 1)
     held = safetensors.numpy.load_file(tmp_path / "state")
     # Two layers of a kernel and a bias and the dropout's generator; the step, the rate, and their momentum.
-    assert sorted(held) == sorted([f"model/{number}" for number in range(5)] + [f"optimizer/{n}" for n in range(6)])
+    expected = [f"model/{number}" for number in range(5)] + [f"optimizer/{number}" for number in range(6)]
+    assert sorted(set(held) - {"torch_generator"}) == sorted(expected)
 
 
 def test_a_file_is_replaced_as_a_whole_or_stays(tmp_path):

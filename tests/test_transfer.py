@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.ops import convert_to_numpy as numpy_of
 
 from keras_bit import BiT, BitConfig, HyperRule, fine_tune, freeze, from_pretrained, image_dataset, save_pretrained
 from picture_files import PROCESSOR, pixels
@@ -81,7 +82,7 @@ def test_one_of_several_classes_is_cross_entropy(activation, labels):
     model = small_model(activation=activation)
     reference = small_model(activation=None)(images_of(8))
     history = fine_tune(model, batches(labels, 8), batches(NUMBERS, 8), rule=rule(1, batch_size=8), verbose=0)
-    logits = np.asarray(reference, np.float64)
+    logits = numpy_of(reference).astype(np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     expected = -log_probabilities[np.arange(8), NUMBERS].mean()
     found = {name: values[0] for name, values in history.history.items()}
@@ -99,9 +100,8 @@ def test_top_five_is_measured_where_it_says_something():
 @pytest.mark.parametrize("activation", ["auto", None])
 def test_several_classes_at_once_are_binary_cross_entropy(activation):
     model = small_model(activation=activation, problem_type="multi_label_classification")
-    logits = np.asarray(
-        small_model(activation=None, problem_type="multi_label_classification")(images_of(8)), np.float64
-    )
+    logits = numpy_of(small_model(activation=None, problem_type="multi_label_classification")(images_of(8)))
+    logits = logits.astype(np.float64)
     rows = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]] * 2, np.float32)
     history = fine_tune(model, batches(rows, 8), rule=rule(1, batch_size=8), verbose=0)
     # torch.nn.BCEWithLogitsLoss, which transformers takes: the mean over pictures and classes.
@@ -114,7 +114,7 @@ def test_several_classes_at_once_are_binary_cross_entropy(activation):
 def test_one_output_is_a_regression():
     model = small_model(1)
     numbers = np.linspace(-2, 2, 8, dtype=np.float32)
-    outputs = np.asarray(small_model(1)(images_of(8)))[:, 0]
+    outputs = numpy_of(small_model(1)(images_of(8)))[:, 0]
     history = fine_tune(model, batches(numbers, 8), rule=rule(1, batch_size=8), verbose=0)
     assert history.history["loss"][0] == pytest.approx(((outputs - numbers) ** 2).mean(), rel=1e-5)
     assert history.history["mean_absolute_error"][0] == pytest.approx(np.abs(outputs - numbers).mean(), rel=1e-5)

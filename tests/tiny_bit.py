@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import safetensors.numpy
+from keras.ops import convert_to_numpy
 
 CLASSES = 5
 CONFIG = {
@@ -196,7 +197,7 @@ def in_keras(tensor):
 
 def variables(model):
     """(layer name, variable name) to numpy array, for every layer with weights."""
-    return {(layer.name, v.name): np.asarray(v.value) for layer in model.layers for v in layer.weights}
+    return {(layer.name, v.name): convert_to_numpy(v).copy() for layer in model.layers for v in layer.weights}
 
 
 def assert_holds(model, tensors, rows=PREACTIVATION):

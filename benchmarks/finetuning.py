@@ -1,0 +1,290 @@
+"""Fine-tuning beside transformers: the same weights, pictures and recipe, here by `fine_tune`, there by torch.
+
+curves        the losses of the recipe's first steps on the same batches, without augmentation; from the checkpoint with
+              a new head of zeros, and from random weights. These amplify rounding: in float32 torch with channels_last
+              differs from torch without it as much as keras_bit does, so both sides train in float64, too
+accuracy      on test pictures after the whole recipe, with its augmentation: both get the same batches of
+              `image_dataset`; the difference is given in standard errors
+few-shot      accuracy after training on 1, 5 and 10 pictures of each class, three seeds; keras_bit alone
+
+The recipe is that of the BiT-HyperRule for small pictures (resized to 160 px, cropped to 128) with smaller batches and
+fewer steps than the paper's, so that two cores do it in minutes: read differences from it, not records.
+"""
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import Report, Row
+
+CURVE_LIMIT = 1e-3  # of the loss, over the first steps
+ACCURACY_LIMIT = 1.0  # standard errors
+EXAMPLES = (1, 5, 10)
+SEEDS = (0, 1, 2)
+PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "torch", "transformers")
+CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / "bit-tiny-cifar10"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How much is trained: `curve_steps` for the curves, `steps` for the accuracies, `batch_size` for both."""
+
+    batch_size: int = 32
+    curve_steps: int = 50
+    steps: int = 200
+    test_pictures: int = 2000
+    image_size: int = 32  # of the pictures, for the rule
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    default = Setting()
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="holds train/<class>/ and test/<class>/, as CIFAR-10's"
+    )
+    parser.add_argument("--weights", default=str(CHECKPOINT), metavar="SOURCE", help="default: bit-tiny-cifar10")
+    parser.add_argument("--batch-size", type=int, default=default.batch_size, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--curve-steps", type=int, default=default.curve_steps, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument("--steps", type=int, default=default.steps, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--test-pictures", type=int, default=default.test_pictures, metavar="N", help="default: %(default)s"
+    )
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), metavar="N", help="of few-shot (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> Report:
+    setting = Setting(
+        batch_size=options.batch_size,
+        curve_steps=options.curve_steps,
+        steps=options.steps,
+        test_pictures=options.test_pictures,
+    )
+    return measure(options.data, options.weights, setting, seeds=range(options.seeds))
+
+
+def measure(data: Path, weights: str, setting: Setting, *, seeds: Any = SEEDS, examples: Any = EXAMPLES) -> Report:
+    from keras_bit import splits
+    from keras_bit.preprocessing import BitImageProcessor
+
+    found = splits.open_splits(data, validation_share=0.0, seed=0)
+    if found.test is None:
+        raise ValueError(f"`--data` {str(data)!r} must hold a folder named test beside train.")
+    size = _rule(setting, 1).crop_size
+    processor = BitImageProcessor.from_pretrained(weights)
+    processor = dataclasses.replace(processor, size={"height": size, "width": size}, do_center_crop=False)
+    chosen = np.random.default_rng(0).permutation(len(found.test))[: setting.test_pictures]
+    test = found.test.some(chosen)
+
+    rows, measurements = [], {}
+    for start, dtype in (("checkpoint", "float32"), ("random", "float64"), ("random", "float32")):
+        losses = _curves(found, weights, start, dtype, processor, setting)
+        name, first = f"{start}, {dtype}", losses["transformers"]
+        differences = {key: float(np.abs(np.subtract(values, first)).max()) for key, values in losses.items()}
+        # By itself float32 from random weights says nothing, beside torch's own spread it does.
+        limited = (start, dtype) != ("random", "float32")
+        rows.append(Row(f"{name}: loss of step {setting.curve_steps}", "", losses["keras_bit"][-1], first[-1]))
+        rows.append(
+            Row(
+                f"{name}: largest difference of the losses, in 1e-3",
+                "",
+                differences["keras_bit"] / CURVE_LIMIT,
+                differences["channels_last"] / CURVE_LIMIT,
+                1.0 if limited else None,
+            )
+        )
+        measurements[f"{name} curve"] = [{"largest_differences": differences, **losses}]
+    for start in ("checkpoint", "random"):
+        right = _accuracies(found, test, weights, start, processor, setting)
+        ours, theirs = right.values()
+        share = (ours + theirs) / 2
+        error = (share * (1 - share) / len(test)) ** 0.5
+        rows.append(Row(f"{start}: accuracy after {setting.steps} steps", "%", 100 * ours, 100 * theirs))
+        rows.append(
+            Row(f"{start}: difference in standard errors", "", abs(ours - theirs) / error, None, ACCURACY_LIMIT)
+        )
+        measurements[f"{start} accuracy"] = [right]
+    for count in examples:
+        results = [_few_shot(data, test, weights, count, seed, processor, setting) for seed in seeds]
+        spread = f" (from {100 * min(results):.1f} to {100 * max(results):.1f} %)"
+        rows.append(Row(f"{count} per class, {len(results)} seeds{spread}", "%", 100 * statistics.mean(results)))
+        measurements[f"few-shot {count}"] = [{"accuracies": results}]
+    notes = [
+        f"{Path(weights).name}; batches of {setting.batch_size}, {len(found.train):,} training pictures, "
+        f"{len(test):,} test pictures."
+    ]
+    return Report("Fine-tuning", "transformers", rows, measurements, PACKAGES, notes)
+
+
+def _rule(setting: Setting, count: int, steps: int | None = None) -> Any:
+    from keras_bit.hyperrule import HyperRule
+
+    return HyperRule(count, setting.image_size, batch_size=setting.batch_size, steps=steps)
+
+
+def _start(weights: str, start: str, classes: int, folder: Path) -> None:
+    """Writes where both begin: a checkpoint with a head of zeros, or random weights."""
+    import keras
+
+    from keras_bit import BiT, BitConfig, save_pretrained
+
+    model = _new_head(weights, classes)
+    if start == "random":
+        keras.utils.set_random_seed(0)
+        model = BiT(BitConfig.from_pretrained(weights), classes=classes)
+    save_pretrained(model, folder)
+
+
+def _reference(folder: str) -> Any:
+    from transformers import BitForImageClassification
+
+    return BitForImageClassification.from_pretrained(folder).train()
+
+
+def _new_head(weights: str, classes: int) -> Any:
+    import keras
+
+    from keras_bit import from_pretrained
+
+    model = from_pretrained(weights, classes=classes)
+    for variable in model.get_layer("predictions").weights:
+        variable.assign(keras.ops.zeros_like(variable))
+    return model
+
+
+def _curves(
+    found: Any, weights: str, start: str, dtype: str, processor: Any, setting: Setting
+) -> dict[str, list[float]]:
+    import keras
+    import tensorflow as tf
+    import torch
+
+    from keras_bit import fine_tune, from_pretrained, image_dataset
+
+    count = min(setting.curve_steps * setting.batch_size, len(found.train))
+    part = found.train.some(np.random.default_rng(1).permutation(len(found.train))[:count])
+    order = np.random.default_rng(2).permutation(count)
+    data = image_dataset(
+        part.everything, processor=processor, batch_size=setting.batch_size, class_names=found.class_names
+    )
+    images, labels = (np.concatenate(parts)[order] for parts in zip(*data.as_numpy_iterator(), strict=True))
+    batches = tf.data.Dataset.from_tensor_slices((images.astype(dtype), labels))
+    batches = batches.batch(setting.batch_size, drop_remainder=True).repeat()
+    rule = _rule(setting, count)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.stop_training = epoch + 1 == setting.curve_steps
+
+    losses = {}
+    with tempfile.TemporaryDirectory() as folder:
+        _start(weights, start, len(found.class_names), Path(folder))
+        for name, form in (("transformers", torch.contiguous_format), ("channels_last", torch.channels_last)):
+            reference = _reference(folder).to(dtype=getattr(torch, dtype), memory_format=form)
+            losses[name] = _train_reference(reference, batches.as_numpy_iterator(), rule, setting.curve_steps, form)
+        keras.config.set_dtype_policy(dtype)
+        try:
+            model = from_pretrained(folder)
+            fitted = fine_tune(model, batches, rule=rule, steps_per_epoch=1, callbacks=[Stop()], verbose=0)
+        finally:
+            keras.config.set_dtype_policy("float32")
+    return losses | {"keras_bit": fitted.history["loss"]}
+
+
+def _train_reference(
+    reference: Any, batches: Iterator[Any], rule: Any, steps: int, memory_format: Any = None
+) -> list[float]:
+    """The recipe in torch."""
+    import torch
+    from tqdm import tqdm
+
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.0, momentum=0.9)
+    schedule = rule.schedule()
+    losses = []
+    for step in tqdm(range(steps), desc="transformers", unit="step", delay=2, leave=False):
+        images, labels = next(batches)
+        optimizer.param_groups[0]["lr"] = float(schedule(step))
+        pixels = torch.from_numpy(images.transpose(0, 3, 1, 2))
+        pixels = pixels.contiguous(memory_format=memory_format or torch.contiguous_format)
+        loss = reference(pixel_values=pixels, labels=torch.from_numpy(labels.astype(np.int64))).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def _accuracies(
+    found: Any, test: Any, weights: str, start: str, processor: Any, setting: Setting
+) -> Mapping[str, float]:
+    import torch
+
+    from keras_bit import fine_tune, from_pretrained, image_dataset
+
+    rule = _rule(setting, min(len(found.train), 19_999), setting.steps)  # without MixUp, whose labels are rows
+
+    def training() -> Any:
+        return image_dataset(
+            found.train.everything,
+            processor=processor,
+            batch_size=setting.batch_size,
+            training=True,
+            rule=rule,
+            seed=0,
+            repeat=True,
+            class_names=found.class_names,
+        )
+
+    with tempfile.TemporaryDirectory() as folder:
+        _start(weights, start, len(found.class_names), Path(folder))
+        model, reference = from_pretrained(folder), _reference(folder)
+    fine_tune(model, training(), rule=rule, steps_per_epoch=rule.total_steps, verbose=0)
+    _train_reference(reference, training().as_numpy_iterator(), rule, rule.total_steps)
+    reference.eval()
+    right = {"keras_bit": 0, "transformers": 0}
+    with torch.no_grad():
+        for images, labels in _test_batches(test, processor, found.class_names):
+            right["keras_bit"] += int((model.predict_on_batch(images).argmax(1) == labels).sum())
+            logits = reference(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits
+            right["transformers"] += int((logits.numpy().argmax(1) == labels).sum())
+    return {name: count / len(test) for name, count in right.items()}
+
+
+def _few_shot(data: Path, test: Any, weights: str, count: int, seed: int, processor: Any, setting: Setting) -> float:
+    import keras
+
+    from keras_bit import fine_tune, image_dataset, splits
+
+    keras.utils.set_random_seed(seed)
+    found = splits.open_splits(data, validation_share=0.0, seed=seed, examples_per_class=count)
+    rule = _rule(setting, len(found.train), setting.steps)
+    train = image_dataset(
+        found.train.everything,
+        processor=processor,
+        batch_size=setting.batch_size,
+        training=True,
+        rule=rule,
+        seed=seed,
+        repeat=True,
+        class_names=found.class_names,
+    )
+    model = _new_head(weights, len(found.class_names))
+    fine_tune(model, train, rule=rule, steps_per_epoch=rule.total_steps, verbose=0)
+    batches = _test_batches(test, processor, found.class_names)
+    return sum(int((model.predict_on_batch(images).argmax(1) == labels).sum()) for images, labels in batches) / len(
+        test
+    )
+
+
+def _test_batches(test: Any, processor: Any, class_names: Any) -> Iterator[Any]:
+    from keras_bit import image_dataset
+
+    return image_dataset(
+        test.everything, processor=processor, batch_size=50, class_names=class_names
+    ).as_numpy_iterator()
