@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ class Workers:
     Args:
         index, count: this process among them. Each reads its part of every batch.
         scope: in it a model is made, on every process alike.
+        alone: in it this process computes by itself, as for a report.
         wait: returns when every process has called it.
         lost: the errors that this process gets when another one has ended.
         accumulates: whether Keras can sum gradients over batches here: not over devices of tf.distribute as well.
@@ -29,6 +30,7 @@ class Workers:
     index: int = 0
     count: int = 1
     scope: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    alone: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     wait: Callable[[], None] = lambda: None
     lost: tuple[type[Exception], ...] = ()
     accumulates: bool = True
@@ -94,7 +96,7 @@ def _tensorflow_workers() -> Workers:
 
     errors = tf.errors
     lost = (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.InternalError)
-    return Workers(index, len(workers), strategy.scope, wait, lost, accumulates=False)
+    return Workers(index, len(workers), strategy.scope, wait=wait, lost=lost, accumulates=False)
 
 
 def _jax_processes() -> Workers:
@@ -109,12 +111,21 @@ def _jax_processes() -> Workers:
     from jax.experimental import multihost_utils
 
     # Every process reads its own part of the data.
-    keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+    together = keras.distribution.DataParallel(auto_shard_dataset=False)
+    keras.distribution.set_distribution(together)
+
+    @contextlib.contextmanager
+    def alone() -> Iterator[None]:
+        keras.distribution.set_distribution(None)
+        try:
+            yield
+        finally:
+            keras.distribution.set_distribution(together)
 
     def wait() -> None:
         multihost_utils.sync_global_devices("keras_bit")
 
-    return Workers(jax.process_index(), jax.process_count(), wait=wait, lost=(jax.errors.JaxRuntimeError,))
+    return Workers(jax.process_index(), jax.process_count(), alone=alone, wait=wait, lost=(jax.errors.JaxRuntimeError,))
 
 
 def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:

@@ -205,8 +205,9 @@ def run(
                 state.set_model(model)
                 state.restore()
     if workers.is_chief:
-        _write(model, plan.processor, out)
-        _report(plan, state, out, say)
+        with workers.alone():
+            _write(model, plan.processor, out)
+            _report(plan, state, out, say)
     workers.wait()
 
 
@@ -296,7 +297,7 @@ def _model(options: Options, class_names: tuple[str, ...], say: Callable[[str], 
     else:
         say(f"A new head of zeros for {count} classes.")
         for variable in model.get_layer("predictions").weights:
-            variable.assign(keras.ops.zeros_like(variable))
+            variable.assign(np.zeros(variable.shape, "float32"))
     model.config = dataclasses.replace(
         model.config,
         id2label=names,

@@ -92,13 +92,18 @@ def log_of(out):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(stream)]
 
 
-@pytest.mark.slow
-def test_a_worker_that_dies_ends_the_others_and_the_job_goes_on(data, tmp_path):
+@pytest.fixture
+def command(data, tmp_path):
     tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
     write_checkpoint(tmp_path / "checkpoint", tensors)
     BitImageProcessor(size=(32, 32), resample=2).save_pretrained(tmp_path / "checkpoint")
     command = [sys.executable, "-m", "keras_bit.cli", "finetune", data, "--weights", str(tmp_path / "checkpoint")]
-    command += ["--batch-size", "8", "--steps", "40", "--evaluate-every", "2"]
+    return [*command, "--batch-size", "8", "--evaluate-every", "2"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_others_and_the_job_goes_on(command, tmp_path):
+    command = [*command, "--steps", "40"]
     together = [*command, "--strategy", "multi_worker", "--out", str(tmp_path / "together")]
 
     chief, other = start(together, "tensorflow", 2)
@@ -122,6 +127,21 @@ def test_a_worker_that_dies_ends_the_others_and_the_job_goes_on(data, tmp_path):
     for row, expected in zip(log_of(tmp_path / "together"), log_of(tmp_path / "alone"), strict=True):
         # Sums over the batch in another order, over forty steps.
         assert row == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_a_report_under_jax_too(command, tmp_path):
+    if importlib.util.find_spec("jax") is None:
+        absent("jax not installed")
+    command = [*command, "--steps", "4"]
+    processes = start([*command, "--strategy", "multi_worker", "--out", str(tmp_path / "together")], "jax", 2)
+    ended = [process.communicate(timeout=SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ended
+    assert "validation pictures" in ended[0][0]
+    assert (tmp_path / "together" / "report.json").exists()
+    subprocess.run([*command, "--out", tmp_path / "alone"], capture_output=True, check=True)  # TensorFlow
+    for row, expected in zip(log_of(tmp_path / "together"), log_of(tmp_path / "alone"), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)  # another library's convolutions
 
 
 @pytest.mark.parametrize(
