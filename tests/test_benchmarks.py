@@ -12,10 +12,11 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import checkpoints, loading, preprocessing, processes, report
+from benchmarks import checkpoints, finetuning, loading, preprocessing, processes, report
 from conftest import ROOT
 from keras_bit import BitConfig, BitImageProcessor, from_pretrained
 from keras_bit.labels import imagenet_labels
+from picture_files import make_folders
 
 TINY = BitConfig(embedding_size=16, hidden_sizes=(32, 64), depths=(2, 1), num_groups=4)
 
@@ -291,3 +292,35 @@ def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
 def test_what_preprocessing_cannot_measure_is_refused(drawings, arguments, message):
     with pytest.raises(ValueError, match=message):
         preprocessing.measure(drawings, [32], **arguments)
+
+
+# Fine-tuning
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetuning, "CURVES", (("random", "float64"),))
+    monkeypatch.setattr(finetuning, "STARTS", ("checkpoint",))
+    for part in ("train", "test"):
+        make_folders(tmp_path / part, dict.fromkeys("abc", 4))
+    folder = checkpoints.write(tmp_path / "bit", TINY, image_size=64)
+    setting = finetuning.Setting(batch_size=4, curve_steps=3, steps=2, test_pictures=8)
+    found = finetuning.measure(tmp_path, str(folder), setting, seeds=(0, 1), examples=(2,))
+    rows = {row.name: row for row in found.rows}
+    curve = found.measurements["random, float64 curve"][0]
+    assert len(curve["keras_bit"]) == len(curve["transformers"]) == len(curve["channels_last"]) == 3
+    assert curve["largest_differences"]["transformers"] == 0
+    assert rows["random, float64: largest difference of the losses, in 1e-3"].ours < 1e-6
+    assert rows["random, float64: loss of step 3"].ours == curve["keras_bit"][-1] > 0
+    right = found.measurements["checkpoint accuracy"][0]
+    assert rows["checkpoint: accuracy after 2 steps"].theirs == 100 * right["transformers"]
+    assert len(found.measurements["few-shot 2"][0]["accuracies"]) == 2
+    assert any(name.startswith("2 per class, 2 seeds (from ") for name in rows)
+    assert "random, float64: largest difference" in shown(found)
+
+
+def test_fine_tuning_without_test_pictures_is_refused(tmp_path):
+    make_folders(tmp_path / "train", dict.fromkeys("ab", 1))
+    with pytest.raises(ValueError, match=r"`--data` '.*' must hold a folder named test beside train."):
+        finetuning.measure(tmp_path, "weights", finetuning.Setting())
