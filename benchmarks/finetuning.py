@@ -39,8 +39,8 @@ class Setting:
 
     batch_size: int = 32
     curve_steps: int = 50
-    steps: int = 200
-    test_pictures: int = 2000
+    steps: int = 100
+    test_pictures: int = 1000
     image_size: int = 32  # of the pictures, for the rule
 
 

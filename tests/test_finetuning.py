@@ -1,6 +1,7 @@
 """`keras-bit finetune` as a person runs it: what it writes, how it goes on after a kill, what it refuses."""
 
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import needs_matplotlib
+from conftest import absent, needs_matplotlib
 from keras_bit import BitImageProcessor, cli, finetuning, from_pretrained
 from picture_files import encoded, make_folders, pixels, write_records
 from tiny_bit import CONFIG, random_tensors, write_checkpoint
@@ -232,6 +233,19 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, t
 
 
 Usage = namedtuple("Usage", "total used free")
+
+
+def test_tensorboard_gets_its_files_where_it_is_installed(data, checkpoint, tmp_path, capsys, monkeypatch):
+    arguments = (data, "--weights", checkpoint, *RECIPE, "--steps", "1", "--tensorboard", "--out")
+    with monkeypatch.context() as without:
+        without.setattr(importlib.util, "find_spec", lambda name: None)
+        code, _, err = run(capsys, *arguments, tmp_path / "without")
+    assert code == 1
+    assert "`--tensorboard` needs TensorBoard: pip install 'keras_bit[tensorboard]'." in err
+    if importlib.util.find_spec("tensorboard") is None:
+        absent("tensorboard not installed: pip install -e '.[tensorboard]'")
+    assert run(capsys, *arguments, tmp_path / "with")[0] == 0
+    assert list((tmp_path / "with" / "tensorboard" / "train").glob("events.*"))
 
 
 def test_what_cannot_be_written_is_told_at_the_start(data, checkpoint, tmp_path, capsys, monkeypatch):

@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
     callbacks = ()
     if options.tensorboard:
         if importlib.util.find_spec("tensorboard") is None:
-            raise ImportError("`--tensorboard` needs TensorBoard: pip install tensorboard.")
+            raise ImportError("`--tensorboard` needs TensorBoard: pip install 'keras_bit[tensorboard]'.")
         callbacks = (keras.callbacks.TensorBoard(out / "tensorboard"),)
     chosen = finetuning.Options(
         class_names=class_names_of(options.class_names),
