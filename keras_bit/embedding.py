@@ -1,7 +1,7 @@
 """Pooled features of many pictures in shards of Parquet: what is in a shard, which ones are done, how one is written.
 
-Held in memory are the names and features of one shard, of a directory also the names in one of its folders, and 8 bytes
-per shard: the list of all pictures is a file beside the shards.
+Held in memory are the names and features of one shard, the names in one folder, where every shard begins and what its
+file is called, and why pictures were left out. The list of all pictures is a file beside the shards.
 """
 
 import contextlib
@@ -157,6 +157,9 @@ def embed(
     listed = directory / LIST
     try:
         pictures = list_pictures(data, listed, shard_size)
+        if engine == "ray":
+            # Otherwise the first process to use a GPU takes all of its memory, and that is this one.
+            os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         writer = Writer(str(weights), hub, batch_size)
         made_by = {
             **writer.made_by,
@@ -414,7 +417,6 @@ def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
         elif missing:
             from keras_bit import embedding_ray
 
-            del writer  # the workers have their own
             with contextlib.closing(
                 embedding_ray.each(functools.partial(start_worker, job), missing, workers)
             ) as results:

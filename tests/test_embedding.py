@@ -18,7 +18,19 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, absent
-from keras_bit import BiT, BitConfig, BitImageProcessor, cli, embedding, embedding_ray, from_pretrained, save_pretrained
+from keras_bit import (
+    BiT,
+    BitConfig,
+    BitImageProcessor,
+    HyperRule,
+    cli,
+    embedding,
+    embedding_ray,
+    from_pretrained,
+    image_dataset,
+    save_pretrained,
+    streams,
+)
 from keras_bit.broken_files import NO_FILE
 from picture_files import encoded, pixels
 
@@ -37,7 +49,7 @@ PICTURES = (
 NAMES = [name for name, _ in PICTURES]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")  # before the other fixtures of the module
 def _pyarrow():
     if importlib.util.find_spec("pyarrow") is None:
         absent("pyarrow is not installed: pip install -e '.[parquet]'")
@@ -442,6 +454,12 @@ def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys)
     import ray
 
     assert not ray.is_initialized()
+
+
+def test_the_files_of_a_shard_are_for_evaluation():
+    source = streams.named_files(lambda: [b"a.jpg"])
+    with pytest.raises(ValueError, match="`source` is read in its order: it is for training=False"):
+        image_dataset(source, processor=PROCESSOR, batch_size=1, training=True, rule=HyperRule(1, (32, 32)))
 
 
 def test_a_worker_with_another_model_writes_nothing(pets, tmp_path, weights):
