@@ -52,6 +52,8 @@ def open_source(
             f"`split` must be one of {', '.join(map(repr, splits)) or 'none: it is empty'}, got {split!r}."
         )
 
+    if isinstance(source, Source):  # another module's own
+        return source
     if isinstance(source, tf.data.Dataset):
         return streams.stream(source, names, image_column or "image", label_column or "label", shuffle_buffer)
     if hugging_face and isinstance(source, hugging_face.DatasetDict):

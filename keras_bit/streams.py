@@ -3,7 +3,7 @@
 Imports TensorFlow, and is imported by functions only.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -101,6 +101,23 @@ def stream(
         return _shuffled_in_windows(elements, seed, shuffle_buffer)
 
     return Source(elements, open_example, shuffled, shuffled_once, class_names, count, encoded)
+
+
+def named_files(names: Callable[[], Iterable[bytes]]) -> Source:
+    """The files that `names()` gives at the beginning of each epoch, for evaluation; their labels are their places."""
+    signature = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32))
+    elements = tf.data.Dataset.from_generator(
+        lambda: ((name, place) for place, name in enumerate(names())), output_signature=signature
+    )
+
+    def open_example(element: tuple[Any, Any]) -> Example:
+        name, place = element
+        return Example(name, place, lambda: tf.io.read_file(name))
+
+    def shuffled(seed: Any) -> tf.data.Dataset:
+        raise ValueError("`source` is read in its order: it is for training=False.")
+
+    return Source(elements, open_example, shuffled, shuffled, class_names=None, count=-1)
 
 
 def _shuffled_in_windows(elements: tf.data.Dataset, seed: Any, size: int) -> tf.data.Dataset:

@@ -1,0 +1,526 @@
+"""Pooled features of many pictures in shards of Parquet: what is in a shard, which ones are done, how one is written.
+
+Held in memory are the names and features of one shard, the names in one folder, where every shard begins and what its
+file is called, and why pictures were left out. The list of all pictures is a file beside the shards.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from keras_bit.files import remove_unfinished, replacing
+
+ENGINES = ("local", "ray")
+METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what made it
+LIST = ".pictures"  # in the directory of shards while it is worked on; readers of Parquet pass over names with a dot
+# What must be the same for a run to go on. Neither who computes nor how many pictures at a time is among it.
+SAME = ("keras_bit", "weights_sha256", "processor", "pictures", "pictures_sha256", "labels", "shard_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """A list of pictures on the disk, in shards.
+
+    Args:
+        file: the names in order, each ended by a zero byte, which no file name has.
+        root: the directory that the names are relative to and whose folders are labels, or `None`.
+        offsets: where in `file` each shard begins, and where the last one ends.
+        count: the number of pictures.
+        shard_size: pictures in each shard, the last one apart.
+        sha256: of the file.
+    """
+
+    file: Path
+    root: str | None
+    offsets: tuple[int, ...]
+    count: int
+    shard_size: int
+    sha256: str
+
+    @property
+    def shards(self) -> int:
+        return len(self.offsets) - 1
+
+    def length(self, shard: int) -> int:
+        return min(self.shard_size, self.count - shard * self.shard_size)
+
+    def names(self, shard: int) -> list[bytes]:
+        with open(self.file, "rb") as file:
+            file.seek(self.offsets[shard])
+            return file.read(self.offsets[shard + 1] - self.offsets[shard]).split(b"\0")[:-1]
+
+    def path(self, name: bytes) -> str:
+        return os.fsdecode(name if self.root is None else os.path.join(os.fsencode(self.root), name))
+
+    def label(self, name: bytes) -> str | None:
+        """The first folder, as in `image_dataset`."""
+        folder, inside, _ = name.partition(os.fsencode(os.sep))
+        return _text(folder) if self.root is not None and inside else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the shards of a run have in common: plain values, which other processes can be sent."""
+
+    pictures: Pictures
+    directory: Path
+    weights: str
+    hub: dict[str, Any]
+    batch_size: int
+    on_error: str
+    made_by: dict[str, Any]
+
+    def file(self, shard: int) -> Path:
+        return self.directory / f"part-{shard:05d}-of-{self.pictures.shards:05d}.parquet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Args:
+        files: the Parquet files, in the order of the pictures.
+        rows: in all files.
+        width: numbers in a row's `features`.
+        skipped: why pictures were left out, a line each.
+        found: how many of the pictures were done by an earlier run.
+    """
+
+    files: list[Path]
+    rows: int
+    width: int
+    skipped: list[str]
+    found: int
+
+
+def embed(
+    data: str | Path,
+    out: str | Path,
+    *,
+    weights: str,
+    batch_size: int = 32,
+    shard_size: int = 10_000,
+    on_error: str = "raise",
+    engine: str = "local",
+    workers: int | None = None,
+    **hub: Any,
+) -> Report:
+    """Writes the pooled features of pictures, `from_pretrained(weights, include_top=False, pooling="avg")`, as Parquet.
+
+    A row is a picture, in the order of the list: `path` (string; as listed, or relative to the directory; bytes that
+    are no UTF-8 are written `\\xff`), `label` (string: the first folder below the directory, or null) and `features`
+    (fixed-size list of float32). The metadata `keras_bit` of every file is JSON that says what made it.
+
+    A shard is there whole or not at all, so a run that was ended by anything goes on with the shards that are missing;
+    batches begin anew in every shard, so that they do not depend on where it was ended.
+
+    Args:
+        data: a directory, whose pictures at any depth are taken in the order of their names; or a text file with a path
+            in each line; or `"-"` for such lines on standard input. A directory's hidden files are left out.
+        out: a directory, which gets `part-00000-of-00012.parquet` and so on; or a name that ends in `.parquet` for one
+            file, whose shards are written to a directory `<out>.shards` and joined at the end.
+        weights: Hub id, directory or file of a checkpoint with its `preprocessor_config.json`.
+        batch_size: pictures that the network gets at a time.
+        shard_size: pictures in a shard.
+        on_error: `"raise"` ends at a picture that cannot be read; `"skip"` leaves it out.
+        engine: `"local"` computes in this process, `"ray"` by workers of Ray Data, which all see `data` and `out`.
+        workers: processes of Ray, each with the model; 2 by default.
+        **hub: `revision`, `cache_dir`, `token` and `local_files_only` of `from_pretrained`.
+
+    Raises:
+        ValueError: an argument is not what is described above, there are no pictures, one cannot be read, or `out` has
+            files of another run, which says what is different.
+        FileNotFoundError: `data` does not exist.
+        ImportError: pyarrow, or for `engine="ray"` Ray, is not installed.
+    """
+    _check(on_error, engine, workers, batch_size, shard_size)
+    out = Path(out)
+    one_file = out.suffix == ".parquet"
+    directory = out.with_name(out.name + ".shards") if one_file else out
+    if one_file and out.is_dir():
+        raise IsADirectoryError(f"`out` must be a file where it ends in .parquet, got the directory {str(out)!r}.")
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"`out` must be a directory or end in .parquet, got the file {str(out)!r}.")
+    _check_data(data)
+    directory.mkdir(parents=True, exist_ok=True)
+    listed = directory / LIST
+    try:
+        pictures = list_pictures(data, listed, shard_size)
+        if engine == "ray":
+            # Otherwise the first process to use a GPU takes all of its memory, and that is this one.
+            os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+        writer = Writer(str(weights), hub, batch_size)
+        made_by = {
+            **writer.made_by,
+            "weights": str(weights),
+            "pictures": pictures.count,
+            "pictures_sha256": pictures.sha256,
+            "labels": pictures.root is not None,
+            "shard_size": shard_size,
+        }
+        job = Job(pictures, directory, str(weights), hub, batch_size, on_error, made_by)
+        files = [job.file(shard) for shard in range(pictures.shards)]
+        found = pictures.count
+        if not (one_file and out.exists()):
+            found = _write_missing(job, writer, engine, workers or 2)
+            if one_file:
+                _join(files, out, made_by)
+        report = _report(job, [out] if one_file else files, found)
+        if one_file:
+            for shard in range(pictures.shards):
+                job.file(shard).unlink(missing_ok=True)
+        return report
+    finally:
+        listed.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            directory.rmdir()  # where nothing was written
+
+
+def _check(on_error: str, engine: str, workers: Any, batch_size: Any, shard_size: Any) -> None:
+    for name, value, known in (("on_error", on_error, ("raise", "skip")), ("engine", engine, ENGINES)):
+        if value not in known:
+            raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}.")
+    counts = {"batch_size": batch_size, "shard_size": shard_size} | ({} if workers is None else {"workers": workers})
+    for name, value in counts.items():
+        if type(value) is not int or value < 1:
+            raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+    if workers is not None and engine != "ray":
+        raise ValueError(f"`workers` is for engine='ray', got {workers} for {engine!r}, which is one process.")
+    needed = {"pyarrow": "parquet"} | ({"ray": "ray"} if engine == "ray" else {})
+    for package, extra in needed.items():
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f"Embeddings need {package}, which is not installed: pip install 'keras_bit[{extra}]'.")
+
+
+def _check_data(data: str | Path) -> None:
+    from keras_bit import sources
+
+    if str(data) == "-" or Path(data).is_dir():
+        return
+    if not Path(data).exists():
+        raise FileNotFoundError(
+            f"`data` must be a directory or a text file with a path in each line, and there is no {str(data)!r}."
+        )
+    if str(data).lower().endswith(sources.SUFFIXES):
+        raise ValueError(
+            f"`data` must be a directory or a text file with a path in each line, got the picture {str(data)!r}. Name "
+            "its directory, or pass '-' and its path on standard input."
+        )
+
+
+def list_pictures(data: str | Path, file: Path, shard_size: int) -> Pictures:
+    """Writes the names of the pictures to `file`, one by one. See `embed` for `data`.
+
+    Raises:
+        ValueError: there are none, or `data` is no text.
+    """
+    offsets, count, length, digest = [0], 0, 0, hashlib.sha256()
+    with contextlib.ExitStack() as opened:
+        if Path(data).is_dir():
+            names = _names_below(os.fsencode(data))
+        elif str(data) == "-":
+            names = _lines(sys.stdin.buffer, "standard input")
+        else:
+            names = _lines(opened.enter_context(open(data, "rb")), str(data))
+        stored = opened.enter_context(open(file, "wb"))
+        for name in _shown(names):
+            ended = name + b"\0"
+            stored.write(ended)
+            digest.update(ended)
+            count += 1
+            length += len(ended)
+            if count % shard_size == 0:
+                offsets.append(length)
+    if not count:
+        raise ValueError(f"`data` must hold pictures, got {str(data)!r}, which {_without(data)}.")
+    if count % shard_size:
+        offsets.append(length)
+    root = str(data) if Path(data).is_dir() else None
+    return Pictures(file, root, tuple(offsets), count, shard_size, digest.hexdigest())
+
+
+def _without(data: str | Path) -> str:
+    from keras_bit import sources
+
+    return (
+        f"has none at any depth ({', '.join(sources.SUFFIXES)})" if Path(data).is_dir() else "has no line with a path"
+    )
+
+
+def _shown(names: Iterable[bytes]) -> Iterable[bytes]:
+    from tqdm import tqdm
+
+    return tqdm(names, desc="list", unit="picture", delay=2, leave=False)
+
+
+def _lines(file: BinaryIO, called: str) -> Iterator[bytes]:
+    for line in file:
+        name = line.rstrip(b"\r\n")
+        if b"\0" in name:
+            raise ValueError(f"`data` must be text with a path in each line, got {called!r}, which has zero bytes.")
+        if name:
+            yield name
+
+
+def _names_below(directory: bytes, inside: bytes = b"") -> Iterator[bytes]:
+    """Pictures at any depth, relative to `directory`; folders and files of a folder in the order of their names."""
+    from keras_bit import sources
+
+    suffixes = tuple(map(os.fsencode, sources.SUFFIXES))
+    with os.scandir(os.path.join(directory, inside)) as entries:
+        # Not the entries themselves, which are ten times as large.
+        found = sorted(
+            (entry.name, folder)
+            for entry in entries
+            if not entry.name.startswith(b".")
+            and ((folder := entry.is_dir()) or entry.name.lower().endswith(suffixes))
+            # A link to a folder may lead in a circle; below the root, as the class's folder, it is one step.
+            and not (folder and inside and entry.is_symlink())
+        )
+    for name, folder in found:
+        name = os.path.join(inside, name)
+        if folder:
+            yield from _names_below(directory, name)
+        else:
+            yield name
+
+
+class Writer:
+    """The network with its preprocessing, which writes shards.
+
+    Attributes:
+        made_by: what of the metadata is known of them.
+        width: the number of features.
+    """
+
+    def __init__(self, weights: str, hub: dict[str, Any], batch_size: int) -> None:
+        from keras_bit import __version__, streams
+        from keras_bit.applications import from_pretrained
+        from keras_bit.data import image_dataset
+        from keras_bit.preprocessing import BitImageProcessor
+
+        self._model = from_pretrained(weights, include_top=False, pooling="avg", **hub)
+        processor = BitImageProcessor.from_pretrained(weights, **hub)
+        self._batch_size = batch_size
+        # One data set for all shards, an epoch each: to build one takes a second. A label is a picture's place in the
+        # shard: where some are left out, it tells which the others are.
+        self._paths: list[bytes] = []
+        source = streams.named_files(lambda: self._paths)
+        self._data = image_dataset(source, processor=processor, batch_size=batch_size, on_error="skip")
+        self.width = int(self._model.output_shape[-1])
+        self.made_by = {
+            "keras_bit": __version__,
+            "weights_sha256": _digest(self._model),
+            # As it comes back from JSON, to be compared.
+            "processor": json.loads(json.dumps(processor.to_dict())),
+        }
+
+    def write(self, job: Job, shard: int, advance: Callable[[int], Any] = lambda count: None) -> None:
+        """Writes a shard; `advance` is told how many pictures are done.
+
+        Raises:
+            ValueError: with `on_error="raise"`, a picture cannot be read.
+            ArithmeticError: a feature is not finite.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        names = job.pictures.names(shard)
+        features = np.zeros((len(names), self.width), np.float32)
+        rows: list[int] = []
+        self._paths = [os.fsencode(job.pictures.path(name)) for name in names]
+        self._data.skipped.clear()
+        for images, numbers in _batches(self._data, job.on_error):
+            features[numbers] = self._features(images)
+            rows += numbers.tolist()
+            advance(len(numbers))
+        advance(len(names) - len(rows))
+        for number in rows:
+            if not np.isfinite(features[number]).all():
+                raise ArithmeticError(f"{job.pictures.path(names[number])} has features that are not finite numbers.")
+
+        about = {**job.made_by, "shard": shard, "left_out": len(names) - len(rows), "skipped": self._data.skipped}
+        numbers = pa.array(features[rows].reshape(-1))
+        table = pa.table(
+            {
+                "path": pa.array([_text(names[number]) for number in rows], pa.string()),
+                "label": pa.array([job.pictures.label(names[number]) for number in rows], pa.string()),
+                "features": pa.FixedSizeListArray.from_arrays(numbers, self.width),
+            }
+        ).replace_schema_metadata({METADATA: json.dumps(about)})
+        file = job.file(shard)
+        remove_unfinished(file)
+        with replacing(file) as beside:
+            pq.write_table(table, beside, **_storage())
+
+    def _features(self, images: np.ndarray) -> np.ndarray:
+        # Every batch has the same size: JAX compiles for each, and sums may be taken in another order.
+        rest = np.zeros((self._batch_size - len(images), *images.shape[1:]), np.float32)
+        return self._model.predict_on_batch(np.concatenate([images, rest]))[: len(images)]
+
+
+def _batches(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    from keras_bit.labelled_pictures import batches_of
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out")  # `Report.skipped` has them
+        try:
+            yield from batches_of(data, on_error)
+        except ValueError:
+            if on_error == "raise":
+                raise
+            # No picture of this shard can be read; others may have some.
+
+
+def _digest(model: Any) -> str:
+    import keras
+
+    found = hashlib.sha256()
+    for layer in model.layers:
+        for variable in layer.weights:
+            found.update(f"{layer.name}/{variable.name}".encode())
+            found.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value), np.float32))
+    return found.hexdigest()
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _storage() -> dict[str, Any]:
+    # Features do not repeat: a dictionary of them would be made and thrown away.
+    return {"compression": "zstd", "use_dictionary": ["label"]}
+
+
+def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
+    """Writes the shards that are not there; returns how many pictures the others have."""
+    from tqdm import tqdm
+
+    done = _done(job)
+    missing = [shard for shard in range(job.pictures.shards) if shard not in done]
+    found = sum(map(job.pictures.length, done))
+    with tqdm(total=job.pictures.count, initial=found, desc="embed", unit="picture", delay=2, leave=False) as progress:
+        if engine == "local":
+            for shard in missing:
+                writer.write(job, shard, progress.update)
+        elif missing:
+            from keras_bit import embedding_ray
+
+            with contextlib.closing(
+                embedding_ray.each(functools.partial(start_worker, job), missing, workers)
+            ) as results:
+                for shard, error in results:
+                    if error:
+                        raise ValueError(error)
+                    progress.update(job.pictures.length(shard))
+    return found
+
+
+def start_worker(job: Job) -> Callable[[int], str]:
+    """Loads the model, and returns what writes a shard and says what went wrong, `""` for nothing."""
+    writer = Writer(job.weights, job.hub, job.batch_size)
+    differences = _differences({**job.made_by, **writer.made_by}, job.made_by)
+
+    def work(shard: int) -> str:
+        if differences:
+            return f"A worker has another model than where the run was started: {differences}"
+        try:
+            writer.write(job, shard)
+        except (OSError, ValueError, ArithmeticError) as error:
+            return str(error)
+        return ""
+
+    return work
+
+
+def _done(job: Job) -> list[int]:
+    """The shards that are there.
+
+    Raises:
+        ValueError: a file is no shard of this job.
+    """
+    done = []
+    for file in sorted(job.directory.glob("part-*.parquet")):
+        about, rows = _checked(job, file)
+        shard = about.get("shard", -1)
+        if file != job.file(shard) or rows + about["left_out"] != job.pictures.length(shard):
+            raise ValueError(
+                f"`out`: {str(file)!r} is none of the {job.pictures.shards:,} shards: it is shard {shard} with "
+                f"{rows:,} rows and {about['left_out']:,} pictures left out. Remove it."
+            )
+        done.append(shard)
+    return done
+
+
+def _checked(job: Job, file: Path) -> tuple[dict[str, Any], int]:
+    """`_about` a file, which this job could have written."""
+    about, rows = _about(file)
+    if differences := _differences(about, job.made_by):
+        raise ValueError(
+            f"`out`: {str(file)!r} is of another run: {differences} Name another `out`, or remove what is there."
+        )
+    if job.on_error == "raise" and about["left_out"]:
+        raise ValueError(
+            f"`out`: {str(file)!r} was written with on_error='skip' and is without a picture. {about['skipped'][0]} "
+            "Mend it and remove the file, or pass on_error='skip'."
+        )
+    return about, rows
+
+
+def _about(file: Path) -> tuple[dict[str, Any], int]:
+    """The metadata of a file, and the number of its rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        stored = pq.read_metadata(file)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"`out`: {str(file)!r} is no Parquet file ({error}). Remove it.") from None
+    written = (stored.metadata or {}).get(METADATA)
+    if written is None:
+        raise ValueError(f"`out`: {str(file)!r} was not written by keras-bit embed. Name another `out`.")
+    return json.loads(written), stored.num_rows
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    different = [key for key in SAME if there.get(key) != here[key]]
+    return "".join(f"`{key}` is {there.get(key)!r} there and {here[key]!r} now. " for key in different).rstrip()
+
+
+def _join(files: Sequence[Path], out: Path, made_by: dict[str, Any]) -> None:
+    import pyarrow.parquet as pq
+
+    abouts = [_about(file)[0] for file in files]
+    about = {
+        **made_by,
+        "left_out": sum(about["left_out"] for about in abouts),
+        "skipped": [line for about in abouts for line in about["skipped"]],
+    }
+    schema = pq.read_schema(files[0]).with_metadata({METADATA: json.dumps(about)})
+    remove_unfinished(out)
+    with replacing(out) as beside, pq.ParquetWriter(beside, schema, **_storage()) as joined:
+        for file in files:
+            joined.write_table(pq.read_table(file).replace_schema_metadata(schema.metadata))
+
+
+def _report(job: Job, files: Sequence[Path], found: int) -> Report:
+    import pyarrow.parquet as pq
+
+    rows, skipped = 0, []
+    for file in files:
+        about, count = _checked(job, file)
+        rows += count
+        skipped += about["skipped"]
+    width = pq.read_schema(files[0]).field("features").type.list_size
+    return Report(list(files), rows, width, skipped, found)

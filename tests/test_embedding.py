@@ -1,0 +1,498 @@
+"""Embeddings as Parquet: a row is what the model says of the file, a killed run goes on, another is refused."""
+
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from conftest import ROOT, absent
+from keras_bit import (
+    BiT,
+    BitConfig,
+    BitImageProcessor,
+    HyperRule,
+    cli,
+    embedding,
+    embedding_ray,
+    from_pretrained,
+    image_dataset,
+    save_pretrained,
+    streams,
+)
+from keras_bit.broken_files import NO_FILE
+from picture_files import encoded, pixels
+
+SMALL = BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4)
+PROCESSOR = BitImageProcessor(size=32, crop_size=32, resample=2, image_mean=0.5, image_std=0.5)
+# In the order of the rows: name, label.
+PICTURES = (
+    ("alone.png", None),
+    ("cat/1.jpg", "cat"),
+    ("cat/2.jpg", "cat"),
+    ("cat/old/3.jpg", "cat"),
+    ("dog/a b.JPEG", "dog"),
+    ("dog/c.jpg", "dog"),
+    ("zebra.png", None),
+)
+NAMES = [name for name, _ in PICTURES]
+
+
+@pytest.fixture(autouse=True, scope="module")  # before the other fixtures of the module
+def _pyarrow():
+    if importlib.util.find_spec("pyarrow") is None:
+        absent("pyarrow is not installed: pip install -e '.[parquet]'")
+
+
+def needs(package, what):
+    if importlib.util.find_spec(package) is None:
+        absent(f"{package} is not installed: pip install {what}")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    directory = tmp_path_factory.mktemp("small")
+    save_pretrained(BiT(SMALL), directory, processor=PROCESSOR)
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def oracle(weights):
+    """From paths to features, one by one, without a graph."""
+    model = from_pretrained(weights, include_top=False, pooling="avg")
+    processor = BitImageProcessor.from_pretrained(weights)
+    return lambda paths: np.concatenate([np.asarray(model(processor(str(path)))) for path in paths])
+
+
+@pytest.fixture
+def pets(tmp_path):
+    return make_pets(tmp_path / "pets")
+
+
+def make_pets(directory):
+    for seed, name in enumerate(NAMES):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(encoded(pixels(seed), "PNG" if name.endswith("png") else "JPEG"))
+    (directory / "cat" / ".hidden.jpg").write_bytes(b"")
+    (directory / "cat" / "notes.txt").write_text("no picture")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, weights):
+    """What a run over `pets`, wherever they are, leaves: shards of three, from batches of two, and one file of them."""
+    directory = tmp_path_factory.mktemp("finished")
+    pets = make_pets(directory / "pets")
+    for name in ("out", "out.parquet"):
+        embedding.embed(pets, directory / name, weights=weights, batch_size=2, shard_size=3)
+    shutil.rmtree(pets)
+    return directory
+
+
+def read(path):
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    return table["path"].to_pylist(), table["label"].to_pylist(), np.stack(table["features"].to_numpy())
+
+
+def about(file):
+    import pyarrow.parquet as pq
+
+    return json.loads(pq.read_metadata(file).metadata[b"keras_bit"])
+
+
+def contents(directory):
+    return {file.name: file.read_bytes() for file in directory.iterdir()}
+
+
+def test_a_row_is_what_the_model_says_of_the_file(pets, tmp_path, weights, oracle):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    out = tmp_path / "out"
+    report = embedding.embed(pets, out, weights=weights, batch_size=2, shard_size=3)
+    assert sorted(contents(out)) == [f"part-0000{shard}-of-00003.parquet" for shard in range(3)]
+    assert report == embedding.Report(sorted(out.iterdir()), 7, 32, [], 0)
+    names, labels, features = read(out)
+    assert list(zip(names, labels, strict=True)) == list(PICTURES)
+    np.testing.assert_allclose(features, oracle(pets / name for name in NAMES), atol=1e-6)  # a graph sums otherwise
+    for shard, file in enumerate(report.files):
+        assert pq.read_schema(file).field("features").type == pa.list_(pa.float32(), 32)
+        assert pq.read_metadata(file).num_rows == (3, 3, 1)[shard]
+        said = about(file)
+        assert (said["shard"], said["weights"], said["pictures"], said["shard_size"]) == (shard, weights, 7, 3)
+        assert said["processor"] == PROCESSOR.to_dict()
+
+
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_a_list_keeps_its_order_and_its_repetitions(pets, tmp_path, weights, oracle, monkeypatch, how):
+    listed = [str(pets / NAMES[place]) for place in (5, 0, 4, 5)]
+    text = os.fsencode("\n".join(listed[:2]) + "\n\n" + "\r\n".join(listed[2:]))  # no line's end at the end
+    data = tmp_path / "list.txt"
+    data.write_bytes(text)
+    if how == "stdin":
+        data = "-"
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    embedding.embed(data, tmp_path / "out", weights=weights, shard_size=3)
+    names, labels, features = read(tmp_path / "out")
+    assert (names, labels) == (listed, [None] * 4)
+    np.testing.assert_allclose(features, oracle(listed), atol=1e-6)
+
+
+def test_a_name_that_is_no_utf8_is_read_and_written_with_escapes(pets, tmp_path, weights, oracle):
+    odd = os.fsencode(pets) + b"/b\xff\xc3\xa4\n.jpg"
+    os.rename(pets / "zebra.png", odd)
+    embedding.embed(pets, tmp_path / "out", weights=weights)
+    names, labels, features = read(tmp_path / "out")
+    assert (names[1], labels[1]) == ("b\\xffä\n.jpg", None)
+    np.testing.assert_allclose(features[1:2], oracle([os.fsdecode(odd)]), atol=1e-6)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_run_that_was_ended_goes_on_to_the_same_files(pets, tmp_path, weights, finished, monkeypatch):
+    out = tmp_path / "out"
+    write = embedding.Writer.write
+
+    def killed_in_the_second(self, job, shard, advance):
+        if shard == 1:
+            job.file(shard).with_name(f".0123abcd.{job.file(shard).name}").write_bytes(b"PAR1 unfinis")
+            raise Killed
+        write(self, job, shard, advance)
+
+    monkeypatch.setattr(embedding.Writer, "write", killed_in_the_second)
+    with pytest.raises(Killed):
+        embedding.embed(pets, out, weights=weights, batch_size=2, shard_size=3)
+    monkeypatch.setattr(embedding.Writer, "write", write)
+    assert len(list(out.glob("part-*"))) == 1
+    first = out / "part-00000-of-00003.parquet"
+    written = first.stat().st_mtime_ns
+    report = embedding.embed(pets, out, weights=weights, batch_size=2, shard_size=3)
+    assert (report.found, report.rows) == (3, 7)
+    assert first.stat().st_mtime_ns == written
+    assert contents(out) == contents(finished / "out")
+    monkeypatch.setattr(embedding.Writer, "write", None)  # nothing is left to be written
+    assert embedding.embed(pets, out, weights=weights, batch_size=5, shard_size=3).found == 7
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_goes_on_to_the_same_files(pets, tmp_path, weights):
+    data = tmp_path / "list.txt"
+    data.write_text("\n".join([str(pets / name) for name in NAMES] * 100))
+    arguments = ["embed", data, "--weights", weights, "--shard-size", "100", "--out"]
+    command = [sys.executable, "-m", "keras_bit.cli", *arguments]
+    subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True, timeout=300)
+    out = tmp_path / "out"
+    running = subprocess.Popen([*command, out], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 300
+    while len(list(out.glob("part-*"))) < 2:
+        assert time.monotonic() < until
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert 2 <= len(list(out.glob("part-*"))) < 7
+    done = subprocess.run([*command, out], check=True, capture_output=True, timeout=300, text=True)
+    assert re.search(r"7 files, 700 rows of 32 features, [2-6]00 pictures by an earlier run", done.stdout)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def other_weights(pets, tmp_path, arguments):
+    save_pretrained(BiT(SMALL), tmp_path / "other", processor=PROCESSOR)
+    arguments["weights"] = str(tmp_path / "other")
+
+
+def other_processor(pets, tmp_path, arguments):
+    save_pretrained(from_pretrained(arguments["weights"]), tmp_path / "other", processor=PROCESSOR)
+    BitImageProcessor(size=48, crop_size=48).save_pretrained(tmp_path / "other")
+    arguments["weights"] = str(tmp_path / "other")
+
+
+def other_names(pets, tmp_path, arguments):
+    (pets / "zebra.png").rename(pets / "zorro.png")
+
+
+def other_shards(pets, tmp_path, arguments):
+    arguments["shard_size"] = 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (other_weights, r"`weights_sha256` is '\w+' there and '\w+' now\. Name"),
+        (other_processor, r"`processor` is \{.*\} there and \{.*48.*\} now\. Name"),
+        (other_names, r"`pictures_sha256` is '\w+' there and '\w+' now\. Name"),
+        (other_shards, "`shard_size` is 3 there and 4 now. Name another `out`, or remove what is there"),
+    ],
+)
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_files_of_another_run_are_refused_with_what_is_different(
+    pets, tmp_path, weights, finished, change, words, name
+):
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    arguments = {"weights": weights, "shard_size": 3}
+    before = sorted(tmp_path.rglob("*.parquet"))
+    change(pets, tmp_path, arguments)
+    with pytest.raises(ValueError, match=rf"`out`: '.*\.parquet' is of another run: {words}"):
+        embedding.embed(pets, tmp_path / name, **arguments)
+    assert sorted(tmp_path.rglob("*.parquet")) == before
+
+
+def test_the_same_weights_and_pictures_at_other_places_go_on(pets, tmp_path, weights, finished):
+    shutil.copytree(weights, tmp_path / "moved")
+    shutil.copytree(finished / "out", tmp_path / "out")
+    assert embedding.embed(pets, tmp_path / "out", weights=str(tmp_path / "moved"), shard_size=3).found == 7
+
+
+def truncated(first, second):
+    first.write_bytes(first.read_bytes()[:100])
+
+
+def renamed(first, second):
+    second.rename(first)
+
+
+def foreign(first, second):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"path": ["a"]}), first)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (truncated, r"00000-of-00003\.parquet' is no Parquet file \(.*\)\. Remove it"),
+        (renamed, r"is none of the 3 shards: it is shard 1 with 3 rows and 0 pictures left out\. Remove it"),
+        (foreign, r"was not written by keras-bit embed\. Name another `out`"),
+    ],
+)
+def test_a_file_that_is_no_shard_is_refused(pets, tmp_path, weights, finished, change, words):
+    shutil.copytree(finished / "out", tmp_path / "out")
+    change(*sorted((tmp_path / "out").iterdir())[:2])
+    with pytest.raises(ValueError, match=words):
+        embedding.embed(pets, tmp_path / "out", weights=weights, shard_size=3)
+
+
+def test_pictures_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weights, oracle):
+    broken = [pets / "cat" / "1.jpg", pets / "dog" / "a b.JPEG", pets / "dog" / "c.jpg"]
+    data = tmp_path / "list.txt"
+    data.write_text("\n".join(str(pets / name) for name in NAMES))
+    for file in broken[:2]:
+        file.write_bytes(b"no picture")
+    broken[2].unlink()
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"1\.jpg is no JPEG, .* or leave such pictures out by on_error='skip'"):
+        embedding.embed(data, out, weights=weights, shard_size=2)
+    assert not out.exists()
+    with warnings.catch_warnings(action="error", category=UserWarning):  # the lines say it
+        report = embedding.embed(data, out, weights=weights, shard_size=2, on_error="skip")
+    assert [line.startswith(f"{file} ") for line, file in zip(report.skipped, broken, strict=True)] == [True] * 3
+    assert report.skipped[2] == f"{broken[2]} {NO_FILE}"
+    left = [pets / NAMES[place] for place in (0, 2, 3, 6)]
+    names, _, features = read(out)
+    assert names == list(map(str, left))
+    np.testing.assert_allclose(features, oracle(left), atol=1e-6)
+    assert [about(file)["left_out"] for file in report.files] == [1, 0, 2, 0]  # the third shard has no row
+    again = embedding.embed(data, out, weights=weights, shard_size=2, on_error="skip")
+    assert (again.found, again.skipped) == (7, report.skipped)
+    with pytest.raises(
+        ValueError, match=r"written with on_error='skip' and is without a picture\. .*1\.jpg is no JPEG"
+    ):
+        embedding.embed(data, out, weights=weights, shard_size=2)
+
+
+def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
+    import pyarrow.parquet as pq
+
+    (pets / "cat" / "1.jpg").write_bytes(b"no picture")
+    arguments = {"weights": weights, "shard_size": 3, "on_error": "skip"}
+    shards = embedding.embed(pets, tmp_path / "out", **arguments)
+    one = embedding.embed(pets, tmp_path / "one.parquet", **arguments)
+    assert (one.files, one.rows, one.skipped) == ([tmp_path / "one.parquet"], 6, shards.skipped)
+    assert pq.read_table(one.files[0]).equals(pq.read_table(tmp_path / "out"))
+    assert pq.read_metadata(one.files[0]).num_row_groups == 3
+    assert not (tmp_path / "one.parquet.shards").exists()
+    said = about(one.files[0])
+    assert (said["left_out"], said["skipped"]) == (1, shards.skipped)
+    assert embedding.embed(pets, tmp_path / "one.parquet", **arguments).found == 7
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "words"),
+    [
+        (
+            {"data": "nowhere"},
+            FileNotFoundError,
+            "`data` must be a directory or a text file with a path in each line, and",
+        ),
+        ({"data": "pets/alone.png"}, ValueError, r"got the picture 'pets/alone.png'. Name its directory, or pass '-'"),
+        (
+            {"data": "empty"},
+            ValueError,
+            r"`data` must hold pictures, got 'empty', which has none at any depth \(\.bmp, ",
+        ),
+        (
+            {"data": "empty.txt"},
+            ValueError,
+            "`data` must hold pictures, got 'empty.txt', which has no line with a path",
+        ),
+        ({"data": "zeros"}, ValueError, "must be text with a path in each line, got 'zeros', which has zero bytes"),
+        (
+            {"out": "empty.txt"},
+            NotADirectoryError,
+            "`out` must be a directory or end in .parquet, got the file 'empty.t",
+        ),
+        ({"out": "d.parquet"}, IsADirectoryError, "`out` must be a file where it ends in .parquet, got the directory"),
+        ({"on_error": "ignore"}, ValueError, "`on_error` must be one of 'raise', 'skip', got 'ignore'"),
+        ({"engine": "beam"}, ValueError, "`engine` must be one of 'local', 'ray', got 'beam'"),
+        ({"workers": 2}, ValueError, "`workers` is for engine='ray', got 2 for 'local', which is one process"),
+        ({"shard_size": 0}, ValueError, "`shard_size` must be a whole number of at least 1, got 0"),
+        ({"batch_size": 1.5}, ValueError, "`batch_size` must be a whole number of at least 1, got 1.5"),
+    ],
+)
+def test_what_is_wrong_is_said(pets, tmp_path, weights, monkeypatch, changed, error, words):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("d.parquet").mkdir()
+    Path("empty.txt").write_text("\n\n")
+    Path("zeros").write_bytes(b"a\0b")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(error, match=words):
+        embedding.embed(**{"data": "pets", "out": "out", "weights": weights} | changed)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("package", "extra", "engine"), [("pyarrow", "parquet", "local"), ("ray", "ray", "ray")])
+def test_what_is_not_installed_is_named_with_its_command(pets, tmp_path, monkeypatch, package, extra, engine):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(embedding.importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    with pytest.raises(
+        ImportError, match=rf"need {package}, which is not installed: pip install 'keras_bit\[{extra}\]'"
+    ):
+        embedding.embed(pets, tmp_path / "out", weights="unused", engine=engine)
+
+
+def test_features_that_are_not_finite_are_an_error(pets, tmp_path, weights):
+    model = from_pretrained(weights)
+    gamma, beta = model.get_layer("norm").get_weights()
+    model.get_layer("norm").set_weights([np.full_like(gamma, 3e38), np.full_like(beta, 3e38)])
+    save_pretrained(model, tmp_path / "broken", processor=PROCESSOR)
+    with pytest.raises(ArithmeticError, match=r"alone\.png has features that are not finite numbers"):
+        embedding.embed(pets, tmp_path / "out", weights=str(tmp_path / "broken"))
+
+
+def run(capsys, *arguments):
+    code = cli.main(["embed", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, re.sub(r"\r.*\r", "", captured.err)
+
+
+def test_the_command(pets, tmp_path, weights, capsys):
+    out = tmp_path / "out"
+    arguments = (pets, "--out", out, "--weights", weights, "--shard-size", 4, "--batch-size", 3)
+    assert run(capsys, *arguments) == (0, f"{out}: 2 files, 7 rows of 32 features\n", "")
+    earlier = "7 pictures by an earlier run"
+    assert run(capsys, *arguments) == (0, f"{out}: 2 files, 7 rows of 32 features, {earlier}\n", "")
+    code, said, err = run(capsys, *arguments, "--shard-size", 5)
+    assert (code, said) == (1, "")
+    assert err.startswith("keras-bit embed: `out`: ")
+
+    (pets / "cat" / "1.jpg").write_bytes(b"no picture")
+    one = tmp_path / "one.parquet"
+    code, said, err = run(capsys, pets, "--out", one, "--weights", weights, "--on-error", "skip")
+    assert (code, said) == (1, f"{one}: 1 file, 6 rows of 32 features\n")
+    assert err.startswith(f"keras-bit embed: {pets / 'cat' / '1.jpg'} is no JPEG")
+    assert err.count("\n") == 1
+
+
+def test_the_help_says_what_is_read_and_written(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["embed", "--help"])
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("DATA", "part-00000-of-00012.parquet", "--engine {local,ray}", "goes on with those that are missing"):
+        assert words in text
+
+
+@pytest.mark.slow
+def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys):
+    needs("ray", "-e '.[ray]'")
+    (pets / "cat" / "2.jpg").write_bytes(b"no picture")
+    arguments = (pets, "--weights", weights, "--shard-size", 2, "--batch-size", 2, "--on-error", "skip")
+    local, spread = tmp_path / "local", tmp_path / "spread"
+    assert run(capsys, *arguments, "--out", local)[0] == 1
+    code, said, err = run(capsys, *arguments, "--out", spread, "--engine", "ray", "--workers", 2)
+    assert (code, said) == (1, f"{spread}: 4 files, 6 rows of 32 features\n")
+    assert f"keras-bit embed: {pets / 'cat' / '2.jpg'} is no JPEG" in err
+    assert sorted(contents(spread)) == sorted(contents(local))
+    expected, found = read(local), read(spread)
+    assert found[:2] == expected[:2]
+    np.testing.assert_allclose(found[2], expected[2], atol=1e-6)
+
+    # What a worker finds is told as if it were found here.
+    code, _, err = run(capsys, *arguments[:-2], "--out", tmp_path / "raised", "--engine", "ray", "--workers", 2)
+    assert code == 1
+    assert "2.jpg is no JPEG" in err
+    assert "Traceback" not in err
+
+    import ray
+
+    assert not ray.is_initialized()
+
+
+def test_the_files_of_a_shard_are_for_evaluation():
+    source = streams.named_files(lambda: [b"a.jpg"])
+    with pytest.raises(ValueError, match="`source` is read in its order: it is for training=False"):
+        image_dataset(source, processor=PROCESSOR, batch_size=1, training=True, rule=HyperRule(1, (32, 32)))
+
+
+def test_a_worker_with_another_model_writes_nothing(pets, tmp_path, weights):
+    pictures = embedding.list_pictures(pets, tmp_path / "list", 10)
+    made_by = {**embedding.Writer(weights, {}, 2).made_by, "pictures": 7, "pictures_sha256": "", "labels": True}
+    job = embedding.Job(pictures, tmp_path, weights, {}, 2, "raise", {**made_by, "shard_size": 10})
+    assert embedding.start_worker(job)(0) == ""
+    job.file(0).unlink()
+    other = embedding.Job(pictures, tmp_path, weights, {}, 2, "raise", {**job.made_by, "weights_sha256": "1"})
+    told = embedding.start_worker(other)(0)
+    assert told.startswith("A worker has another model than where the run was started: `weights_sha256` is")
+    assert not job.file(0).exists()
+
+
+@pytest.mark.parametrize(
+    ("workers", "cluster", "expected"),
+    [
+        (2, {"CPU": 2.0}, {"num_cpus": 1}),
+        (2, {"CPU": 8.0, "GPU": 4.0}, {"num_cpus": 1, "num_gpus": 1}),
+        (2, {"CPU": 8.0, "GPU": 1.0}, {"num_cpus": 1, "num_gpus": 0.5}),
+    ],
+)
+def test_workers_share_the_gpus_that_ray_has(workers, cluster, expected):
+    assert embedding_ray.resources(workers, cluster) == expected
+
+
+def test_the_probe_of_the_readme(pets, tmp_path, weights, monkeypatch, capsys):
+    needs("sklearn", "scikit-learn")
+    for name in ("alone.png", "zebra.png"):
+        (pets / name).unlink()
+    for name in ("train", "test"):
+        embedding.embed(pets, tmp_path / name, weights=weights)
+    (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert 0 <= float(capsys.readouterr().out) <= 1
