@@ -18,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except _told_errors() as error:
-        print(f"keras-bit {options.command}: {printable(_sentence(error))}", file=sys.stderr)
+        told = _sentence(error).replace("on_error='skip'", "--on-error skip")  # as the option is called here
+        print(f"keras-bit {options.command}: {printable(told)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"keras-bit {options.command}: interrupted", file=sys.stderr)

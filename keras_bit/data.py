@@ -93,7 +93,7 @@ def image_dataset(
             step's number alone. Needs on_error="raise".
         initial_step: the number of the first batch, with `repeat`: a run that was interrupted goes on from there.
         shard: (index, count), with `repeat`: this process is one of `count` and gets its part of every batch, of
-            `batch_size / count` pictures.
+            `batch_size / count` pictures. MixUp mixes within the part, with a weight of its own.
 
     Returns:
         A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`

@@ -80,9 +80,12 @@ def _tensorflow_workers() -> Workers:
     import tensorflow as tf
 
     try:
-        cluster = json.loads(os.environ["TF_CONFIG"])
-        workers, index = cluster["cluster"]["worker"], cluster["task"]["index"]
-    except (KeyError, TypeError, ValueError):
+        config = json.loads(os.environ["TF_CONFIG"])
+        cluster, kind, index = config["cluster"], config["task"]["type"], config["task"]["index"]
+        # A chief, where there is one, is the first of the workers.
+        everyone = [(task, number) for task in ("chief", "worker") for number in range(len(cluster.get(task, ())))]
+        index = everyone.index((kind, index))
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise ValueError(
             "`strategy` 'multi_worker' needs the environment variable TF_CONFIG with the addresses of all workers and "
             'the number of this one: {"cluster": {"worker": ["host0:port", "host1:port"]}, "task": {"type": "worker", '
@@ -96,7 +99,7 @@ def _tensorflow_workers() -> Workers:
 
     errors = tf.errors
     lost = (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.InternalError)
-    return Workers(index, len(workers), strategy.scope, wait=wait, lost=lost, accumulates=False)
+    return Workers(index, len(everyone), strategy.scope, wait=wait, lost=lost, accumulates=False)
 
 
 def _jax_processes() -> Workers:

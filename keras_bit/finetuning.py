@@ -23,14 +23,14 @@ from keras_bit.data import image_dataset
 from keras_bit.distribution import Workers
 from keras_bit.hyperrule import HyperRule
 from keras_bit.model import BiTModel
-from keras_bit.preprocessing import BitImageProcessor
-from keras_bit.saving import save_pretrained
+from keras_bit.preprocessing import BIT_50, BitImageProcessor
+from keras_bit.saving import refuse_contradictions, save_pretrained
 from keras_bit.training_state import Row, TrainingState
 from keras_bit.transfer import EVALUATIONS, fine_tune
 from keras_bit.weights import open_checkpoint
 
-# Pixels of a batch that a machine is trusted with; more are accumulated: 32 pictures of 480 px, 450 of 128 px.
-PIXELS_AT_ONCE = 32 * 480 * 480
+# Pixels of a batch that a machine is trusted with; more are accumulated: 512 pictures of 128 px, 36 of 480 px.
+PIXELS_AT_ONCE = 512 * 128 * 128
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
 LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
@@ -80,21 +80,11 @@ class Plan:
     """What the options come to, for this data set and checkpoint."""
 
     splits: splits.Splits
+    notes: tuple[str, ...]
     rule: HyperRule
     processor: BitImageProcessor
     accumulation: int
     evaluate_every: int
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences that a person should read before it begins."""
-        if self.rule.batch_size <= len(self.splits.train):
-            return self.splits.notes
-        return (
-            *self.splits.notes,
-            f"A step takes {self.rule.batch_size} pictures, more than there are: each comes several times, cropped "
-            "anew. With a smaller --batch-size it takes less time.",
-        )
 
     @property
     def described(self) -> dict[str, Any]:
@@ -127,14 +117,28 @@ def plan(options: Options, workers: Workers) -> Plan:
         scaling=options.scaling,
         steps=options.steps,
     )
-    processor = BitImageProcessor.from_pretrained(options.weights, **options.hub)
+    notes = list(found.notes)
+    if rule.batch_size > len(found.train):
+        notes.append(
+            f"A step takes {rule.batch_size} pictures, more than there are: each comes several times, cropped anew. "
+            "With a smaller --batch-size it takes less time."
+        )
+    try:
+        processor = BitImageProcessor.from_pretrained(options.weights, **options.hub)
+    except FileNotFoundError:
+        processor = BitImageProcessor(**BIT_50)
+        notes.append("The checkpoint has no processor: pixels are scaled to [-1, 1], as for BiT's own.")
     size = {"height": rule.crop_size, "width": rule.crop_size}
     processor = dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True)
     accumulation = options.gradient_accumulation_steps or (
         _accumulation(rule, workers.count) if workers.accumulates else 1
     )
     every = min(options.evaluate_every or max(rule.total_steps // EVALUATIONS, 1), rule.total_steps)
-    return Plan(found, rule, processor, accumulation, every)
+    if rule.batch_size % accumulation:
+        raise ValueError(
+            f"`--gradient-accumulation-steps` must divide the batch size {rule.batch_size}, got {accumulation}."
+        )
+    return Plan(found, tuple(notes), rule, processor, accumulation, every)
 
 
 def _without_unreadable(found: splits.Splits) -> splits.Splits:
@@ -192,9 +196,16 @@ def run(
         folder = out / STATE_FOLDER
         if workers.is_chief:
             _check_space(model, out)
+            refuse_contradictions(out, plan.processor)
             _check_same_run(options, plan, folder)
-            files.remove_unfinished(folder / STATE_NAME)
-        state = TrainingState(folder / STATE_NAME, plan.evaluate_every, plan.rule.total_steps, workers.is_chief)
+            _remove_unfinished(out)
+        state = TrainingState(
+            folder / STATE_NAME,
+            plan.evaluate_every,
+            plan.rule.total_steps,
+            rate_of=plan.rule.schedule(),
+            writes=workers.is_chief,
+        )
         if state.epoch:
             say(f"Going on after step {state.step} of {plan.rule.total_steps}.")
         if state.step < plan.rule.total_steps:
@@ -310,8 +321,10 @@ def _model(options: Options, class_names: tuple[str, ...], say: Callable[[str], 
     return model
 
 
-def check_directory(out: Path) -> None:
+def check_directory(out: Path, data: str) -> None:
     """Creates `out` and writes to it, so that what cannot be written is told before anything is computed."""
+    if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
+        raise ValueError(f"`--out` must not be in the data, where it would be a class, got {out} in {data}.")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"`--out` must be a directory, or a new name for one. {out} is a file.")
     folder = out / STATE_FOLDER
@@ -339,15 +352,17 @@ def _check_same_run(options: Options, plan: Plan, folder: Path) -> None:
     """Notes what the run is, or compares it with the one that `folder` holds."""
     new = json.loads(json.dumps({"options": dataclasses.asdict(options), "plan": plan.described}))
     file = folder / RUN_NAME
-    if not file.exists():
-        if (folder / STATE_NAME).exists():
-            raise ValueError(
-                f"{str(folder)!r} has a training state without its {RUN_NAME}. Remove it, or use another --out."
-            )
+    if not (folder / STATE_NAME).exists():  # nothing has been trained yet
         with files.replacing(file) as beside:
             beside.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
         return
-    old = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        old = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"`--out` {str(folder.parent)!r} has a training state whose {RUN_NAME} cannot be read ({error}). Remove "
+            f"{folder}, or use another --out."
+        ) from None
     differing = [
         f"{name}: {_short(old.get(group, {}).get(name))} there, {_short(new[group].get(name))} now"
         for group in new
@@ -359,6 +374,16 @@ def _check_same_run(options: Options, plan: Plan, folder: Path) -> None:
             f"`--out` {str(folder.parent)!r} holds another run, which differs in {'; '.join(differing)}. Use the "
             "options it was started with, use another --out, or remove that directory."
         )
+
+
+def _remove_unfinished(out: Path) -> None:
+    """What a run that was killed while it wrote has left."""
+    for path in (out / STATE_FOLDER / STATE_NAME, *(out / name for name in (MODEL_NAME, LOG_NAME, CURVES_NAME))):
+        files.remove_unfinished(path)
+    for name in (evaluation.REPORT, evaluation.WORST_SHEET, evaluation.CONFUSION, evaluation.CALIBRATION):
+        files.remove_unfinished(out / name)
+    for folder in out.glob(".save_pretrained-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _short(value: Any) -> str:

@@ -69,7 +69,7 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
     directory = Path(directory).expanduser()
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"`directory` must be a directory, or a new name for one. {directory} is a file.")
-    _refuse_contradictions(directory, processor)
+    refuse_contradictions(directory, processor)
     config, tensors = _content(model)
     _warn_where_transformers_differs(model.config)
     new = not directory.exists()
@@ -157,7 +157,7 @@ def _check_processor(processor: BitImageProcessor | None) -> None:
         )
 
 
-def _refuse_contradictions(directory: Path, processor: BitImageProcessor | None) -> None:
+def refuse_contradictions(directory: Path, processor: BitImageProcessor | None) -> None:
     names = (*OTHER_WEIGHTS, *((PROCESSOR_CONFIG_NAME,) if processor else ()))
     if found := [name for name in names if os.path.lexists(directory / name)]:
         raise FileExistsError(

@@ -1,6 +1,7 @@
 """Everything that training goes on from, in one file: weights, optimizer, random generators, and the log so far."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class TrainingState(keras.callbacks.Callback):
         file: of safetensors; renamed into place.
         steps_per_epoch: the steps between two rows of the log.
         total_steps: the last step.
+        rate_of: from a step, counted from 0, to its learning rate, for the log.
         writes: whether this is the one process of several that writes the file.
 
     Attributes:
@@ -32,16 +34,29 @@ class TrainingState(keras.callbacks.Callback):
         epoch: the epoch to go on with.
     """
 
-    def __init__(self, file: Path, steps_per_epoch: int, total_steps: int, writes: bool = True) -> None:
+    def __init__(
+        self,
+        file: Path,
+        steps_per_epoch: int,
+        total_steps: int,
+        rate_of: Callable[[int], Any],
+        writes: bool = True,
+    ) -> None:
         super().__init__()
         self.file = file
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = total_steps
+        self.rate_of = rate_of
         self.writes = writes
         self.rows: list[Row] = []
         if file.exists():
-            with safetensors.safe_open(file, framework="numpy") as stored:
-                self.rows = json.loads(stored.metadata()["log"])
+            try:
+                with safetensors.safe_open(file, framework="numpy") as stored:
+                    self.rows = json.loads(stored.metadata()["log"])
+            except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+                raise ValueError(
+                    f"The training state {str(file)!r} is damaged ({error}). Remove its directory to begin again."
+                ) from None
         self.epoch = len(self.rows)
         self._generator: np.ndarray | None = None
 
@@ -64,11 +79,15 @@ class TrainingState(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = min((epoch + 1) * self.steps_per_epoch, self.total_steps)
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        rate = float(keras.ops.convert_to_numpy(self.rate_of(step - 1)))
         # Keras sorts them by name.
         measured = sorted(logs, key=lambda name: (name.startswith("val_"), not name.endswith("loss"), name))
         rows = [*self.rows, {"step": step, "learning_rate": rate, **{name: float(logs[name]) for name in measured}}]
-        values = {name: keras.ops.convert_to_numpy(variable) for name, variable in self._variables().items()}
+        # Contiguous: safetensors writes memory as it lies, and PyTorch's kernels are views of another order.
+        values = {
+            name: np.asarray(keras.ops.convert_to_numpy(variable), order="C")
+            for name, variable in self._variables().items()
+        }
         wrong = [name for name, value in values.items() if not np.isfinite(value.astype(np.float64)).all()]
         if wrong:
             raise FloatingPointError(
@@ -77,8 +96,11 @@ class TrainingState(keras.callbacks.Callback):
             )
         if self.writes:
             values |= _generator_state()
-            with files.replacing(self.file) as beside:
-                safetensors.numpy.save_file(values, beside, metadata={"log": json.dumps(rows)})
+            try:
+                with files.replacing(self.file) as beside:
+                    safetensors.numpy.save_file(values, beside, metadata={"log": json.dumps(rows)})
+            except safetensors.SafetensorError as error:
+                raise OSError(f"The training state cannot be written to {self.file}: {error}.") from None
         self.rows, self.epoch = rows, epoch + 1
 
     def restore(self) -> None:

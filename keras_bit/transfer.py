@@ -280,7 +280,7 @@ class _Guard(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         loss = (logs or {}).get("loss")
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)):
-            step = self.epoch * self.steps_per_epoch + batch // self.batches_per_step
+            step = self.epoch * self.steps_per_epoch + batch // self.batches_per_step + 1
             rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise FloatingPointError(
                 f"The loss became {float(loss)} at step {step}, at a learning rate of {rate:.3g}. Lower "

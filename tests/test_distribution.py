@@ -36,13 +36,15 @@ def free_ports(count):
     return ports
 
 
-def environments(backend, count):
-    """What a cluster's launcher sets, for processes on this machine."""
+def environments(backend, count, chief=False):
+    """What a cluster's launcher sets, for processes on this machine; `chief` gives the first a job of its own."""
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
     if count == 1:
         return [environment]
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
-    tasks = [{"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}} for index in range(count)]
+    cluster = {"chief": addresses[:1], "worker": addresses[1:]} if chief else {"worker": addresses}
+    jobs = [{"type": job, "index": index} for job, members in cluster.items() for index in range(len(members))]
+    tasks = [{"cluster": cluster, "task": job} for job in jobs]
     prefix = "KERAS_DISTRIBUTION_"
     jax = {f"{prefix}JOB_ADDRESSES": addresses[0], f"{prefix}NUM_PROCESSES": str(count)}
     return [
@@ -52,10 +54,10 @@ def environments(backend, count):
     ]
 
 
-def start(command, backend, count, output=subprocess.PIPE):
+def start(command, backend, count, chief=False):
     return [
-        subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.PIPE, text=True)
-        for environment in environments(backend, count)
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for environment in environments(backend, count, chief)
     ]
 
 
@@ -117,7 +119,7 @@ def test_a_worker_that_dies_ends_the_others_and_the_job_goes_on(command, tmp_pat
     assert "Start the command again on all of them: it goes on from the last evaluation." in errors
     other.communicate()
 
-    processes = start(together, "tensorflow", 2)
+    processes = start(together, "tensorflow", 2, chief=True)
     ended = [process.communicate(timeout=SECONDS) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ended
     assert "Going on after step" in ended[0][0]
@@ -149,6 +151,11 @@ def test_the_command_ends_with_a_report_under_jax_too(command, tmp_path):
     [
         ("cluster", {}, "`strategy` must be None or one of 'mirrored', 'multi_worker', got 'cluster'."),
         ("multi_worker", {}, "needs the environment variable TF_CONFIG with the addresses of all workers"),
+        (
+            "multi_worker",
+            {"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'},
+            "needs the environment variable TF_CONFIG with the addresses of all workers and the number of this one",
+        ),
         ("multi_worker", {"TF_CONFIG": "{}"}, r'"task": {"type": "worker", "index": 0}}, got \'{}\'.'),
     ],
 )

@@ -215,6 +215,7 @@ def test_unreadable_pictures_end_it_or_are_left_out(checkpoint, tmp_path, capsys
     assert code == 1
     assert str(broken) in err
     assert "Traceback" not in err
+    assert "--on-error skip" in err
     code, out, _ = run(capsys, *arguments, "--out", tmp_path / "b", "--on-error", "skip")
     assert code == 0
     assert "1 pictures cannot be read and are left out (train):" in out
@@ -230,6 +231,56 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, t
     assert "The loss became nan at step" in err or "variables hold NaN or infinity" in err
     assert "has the model of the last good state, after step" in err
     assert all(np.isfinite(variable.numpy()).all() for variable in from_pretrained(out).weights)
+
+
+def test_a_wrong_option_or_a_foreign_checkpoint_is_told_before_training_and_spoils_nothing(
+    data, checkpoint, tmp_path, capsys
+):
+    arguments = (data, "--weights", checkpoint, *RECIPE, "--steps", "1", "--out")
+    code, _, err = run(capsys, *arguments, tmp_path / "out", "--gradient-accumulation-steps", "3")
+    assert code == 1
+    assert "`--gradient-accumulation-steps` must divide the batch size 8, got 3." in err
+    code, _, err = run(capsys, *arguments, tmp_path / "out", "--freeze-up-to", "stage9")
+    assert code == 1
+    assert "`up_to` must be None or one of" in err
+    assert run(capsys, f"{data}/", *arguments[1:], tmp_path / "out")[0] == 0  # the same directory, the right options
+    assert run(capsys, *arguments, tmp_path / "out")[0] == 0
+
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "pytorch_model.bin").write_bytes(b"of somebody")
+    code, _, err = run(capsys, *arguments, tmp_path / "foreign")
+    assert code == 1
+    assert "holds files of another checkpoint" in err
+    assert not (tmp_path / "foreign" / "log.csv").exists()
+
+
+def test_the_result_is_not_put_into_the_data(data, checkpoint, capsys):
+    code, _, err = run(capsys, data, "--weights", checkpoint, "--out", f"{data}/out", *RECIPE)
+    assert code == 1
+    assert "`--out` must not be in the data, where it would be a class" in err
+
+
+def test_a_checkpoint_without_processor_gets_bits_own_and_leftovers_go(data, checkpoint, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint, copy)
+    (copy / "preprocessor_config.json").unlink()
+    out = tmp_path / "out"
+    (out / ".save_pretrained-killed").mkdir(parents=True)
+    (out / ".01234567.model.keras").write_bytes(b"half")
+    code, printed, _ = run(capsys, data, "--weights", copy, "--out", out, *RECIPE, "--steps", "1")
+    assert code == 0
+    assert "The checkpoint has no processor: pixels are scaled to [-1, 1], as for BiT's own." in printed
+    assert BitImageProcessor.from_pretrained(out).image_mean == [0.5, 0.5, 0.5]
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_damaged_note_of_the_run_is_named(data, checkpoint, tmp_path, capsys):
+    arguments = (data, "--weights", checkpoint, *RECIPE, "--steps", "1", "--out", tmp_path / "out")
+    assert run(capsys, *arguments)[0] == 0
+    (tmp_path / "out" / "training" / "run.json").write_text('{"options": "')
+    code, _, err = run(capsys, *arguments)
+    assert code == 1
+    assert "has a training state whose run.json cannot be read" in err
 
 
 Usage = namedtuple("Usage", "total used free")

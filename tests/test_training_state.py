@@ -10,15 +10,19 @@ from keras.ops import convert_to_numpy as numpy_of
 from keras_bit import files
 from keras_bit.training_state import TrainingState
 
-IMAGES = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
+IMAGES = np.random.default_rng(0).standard_normal((8, 6, 6, 2)).astype(np.float32)
 LABELS = np.arange(8) % 2
+
+
+def state_in(file, steps_per_epoch, total_steps):
+    return TrainingState(file, steps_per_epoch, total_steps, rate_of=lambda step: 0.1 * step)
 
 
 def compiled(policy=None):
     """A model with everything that has a state: weights, momentum, a generator of random numbers, a loss scale."""
     keras.utils.set_random_seed(0)
-    layers = [keras.layers.Dense(6, dtype=policy), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
-    model = keras.Sequential([keras.Input((4,)), *layers])
+    begin = [keras.layers.Conv2D(6, 3, dtype=policy), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((6, 6, 2)), *begin, keras.layers.Dropout(0.5), keras.layers.Dense(2)])
     model.compile(
         keras.optimizers.SGD(0.1, momentum=0.9),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -41,33 +45,35 @@ def test_a_run_in_two_parts_has_the_losses_and_weights_of_the_whole(tmp_path, po
     finally:
         keras.config.set_dtype_policy("float32")
     keras.utils.set_random_seed(1)  # PyTorch's generator belongs to the process
-    losses = fit(whole, TrainingState(tmp_path / "whole", 2, 8), 4)
+    losses = fit(whole, state_in(tmp_path / "whole", 2, 8), 4)
     keras.utils.set_random_seed(1)
-    fit(first, TrainingState(tmp_path / "part", 2, 8), 2)
-    state = TrainingState(tmp_path / "part", 2, 8)
+    fit(first, state_in(tmp_path / "part", 2, 8), 2)
+    state = state_in(tmp_path / "part", 2, 8)
     assert (state.epoch, state.step) == (2, 4)
     assert fit(second, state, 4, first=state.epoch) == losses[2:]
     assert [row["loss"] for row in state.rows] == losses
-    assert [row["step"] for row in state.rows] == [2, 4, 6, 8]
+    assert [(row["step"], row["learning_rate"]) for row in state.rows] == [
+        (step, pytest.approx(0.1 * (step - 1))) for step in (2, 4, 6, 8)
+    ]
     for mine, other in zip(whole.variables, second.variables, strict=True):
         np.testing.assert_array_equal(numpy_of(mine), numpy_of(other))
 
 
 def test_the_last_step_may_be_within_an_epoch(tmp_path):
-    state = TrainingState(tmp_path / "state", 2, 3)
+    state = state_in(tmp_path / "state", 2, 3)
     fit(compiled(), state, 2)
     assert [row["step"] for row in state.rows] == [2, 3]
     assert state.step == 3
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path):
-    model, state = compiled(), TrainingState(tmp_path / "state", 2, 8)
+    model, state = compiled(), state_in(tmp_path / "state", 2, 8)
     fit(model, state, 1)
     before = (tmp_path / "state").read_bytes()
 
     class Spoil(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            self.model.weights[0].assign(np.full((4, 6), np.nan, np.float32))
+            self.model.weights[0].assign(np.full((3, 3, 2, 6), np.nan, np.float32))
 
     with pytest.raises(FloatingPointError, match=r"After step 4 1 of \d+ variables hold NaN or infinity."):
         model.fit(IMAGES, LABELS, epochs=2, initial_epoch=1, callbacks=[Spoil(), state], verbose=0)
@@ -76,18 +82,24 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
 
 
 def test_the_state_of_another_model_is_refused(tmp_path):
-    fit(compiled(), TrainingState(tmp_path / "state", 2, 8), 1)
+    fit(compiled(), state_in(tmp_path / "state", 2, 8), 1)
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     other.compile("sgd", "mse")
     other.optimizer.build(other.trainable_variables)
-    state = TrainingState(tmp_path / "state", 2, 8)
+    state = state_in(tmp_path / "state", 2, 8)
     state.set_model(other)
     with pytest.raises(ValueError, match=r"The training state '.*state' is of another model or optimizer. Remove it."):
         state.restore()
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "state").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"The training state '.*state' is damaged \(.*\). Remove its directory"):
+        state_in(tmp_path / "state", 2, 8)
+
+
 def test_the_file_is_plain_safetensors(tmp_path):
-    fit(compiled(), TrainingState(tmp_path / "state", 2, 8), 1)
+    fit(compiled(), state_in(tmp_path / "state", 2, 8), 1)
     held = safetensors.numpy.load_file(tmp_path / "state")
     # Two layers of a kernel and a bias and the dropout's generator; the step, the rate, and their momentum.
     expected = [f"model/{number}" for number in range(5)] + [f"optimizer/{number}" for number in range(6)]

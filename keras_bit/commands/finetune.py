@@ -57,7 +57,8 @@ def add(commands: Any) -> None:
         "--gradient-accumulation-steps",
         type=positive,
         metavar="N",
-        help="divide a step into N batches for less memory (default: as few as hold 32 pictures of 480 px each)",
+        help="divide a step into N batches for less memory (default: as few as hold 32 pictures of 480 px each, or 512 "
+        "of 128)",
     )
     recipe.add_argument(
         "--steps", type=positive, metavar="N", help="number of steps (default: the rule's 500 to 20,000)"
@@ -134,19 +135,20 @@ def run(options: argparse.Namespace) -> int:
 
     workers = distribution.start(options.strategy)
     out = Path(options.out).expanduser()
-    finetuning.check_directory(out)
+    finetuning.check_directory(out, options.data)
     callbacks = ()
     if options.tensorboard:
         if importlib.util.find_spec("tensorboard") is None:
             raise ImportError("`--tensorboard` needs TensorBoard: pip install 'keras_bit[tensorboard]'.")
         callbacks = (keras.callbacks.TensorBoard(out / "tensorboard"),)
     chosen = finetuning.Options(
+        data=os.path.normpath(options.data),
         class_names=class_names_of(options.class_names),
         hub=hub_arguments(options),
         **{
             field.name: getattr(options, field.name)
             for field in dataclasses.fields(finetuning.Options)
-            if field.name not in ("hub", "class_names")
+            if field.name not in ("data", "hub", "class_names")
         },
     )
     plan = finetuning.plan(chosen, workers)

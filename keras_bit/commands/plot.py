@@ -10,9 +10,6 @@ from typing import Any
 from keras_bit.commands.arguments import add_hub_arguments, class_names_of, hub_arguments, image_size, positive
 from keras_bit.commands.terminal import input_size, printable
 
-# What google/bit-50 has in its preprocessor_config.json.
-BIT_PROCESSOR = {"size": 448, "crop_size": 448, "resample": 2, "image_mean": 0.5, "image_std": 0.5}
-
 
 def add(commands: Any) -> None:
     command = commands.add_parser(
@@ -61,14 +58,14 @@ def run(options: argparse.Namespace) -> int:
     import numpy as np
 
     import keras_bit
-    from keras_bit import contact_sheet, files
+    from keras_bit import contact_sheet, files, preprocessing
 
     out = Path(options.out)
     if out.suffix.lower() != ".png":
         raise ValueError(f"`--out` must be a file name that ends in .png, got {options.out!r}.")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"`--out`: there is no directory {str(out.absolute().parent)!r}.")
-    processor = keras_bit.BitImageProcessor(**BIT_PROCESSOR)
+    processor = keras_bit.BitImageProcessor(**preprocessing.BIT_50)
     if options.weights is not None:
         processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **hub_arguments(options))
     class_names = class_names_of(options.class_names)
