@@ -189,11 +189,13 @@ def _curves(
         for name, form in (("transformers", torch.contiguous_format), ("channels_last", torch.channels_last)):
             reference = _reference(folder).to(dtype=getattr(torch, dtype), memory_format=form)
             losses[name] = _train_reference(reference, batches.as_numpy_iterator(), rule, setting.curve_steps, form)
+        keras.config.set_floatx(dtype)  # losses and rates too
         keras.config.set_dtype_policy(dtype)
         try:
             model = from_pretrained(folder)
             fitted = fine_tune(model, batches, rule=rule, steps_per_epoch=1, callbacks=[Stop()], verbose=0)
         finally:
+            keras.config.set_floatx("float32")
             keras.config.set_dtype_policy("float32")
     return losses | {"keras_bit": fitted.history["loss"]}
 

@@ -89,7 +89,7 @@ def table(report: Report) -> Any:
     for name in ("keras_bit", report.peer, "ratio", "target"):
         shown.add_column(name, justify="right")
     for row in report.rows:
-        ratio = "" if row.theirs is None else f"{row.ours / row.theirs:.2f}"
+        ratio = f"{row.ours / row.theirs:.2f}" if row.theirs else ""  # none, or nothing to compare with
         bound = "at least" if row.more_is_better else "at most"
         target = "" if row.limit is None else f"{bound} {row.limit:.4g}: {'met' if row.met else 'MISSED'}"
         shown.add_row(row.name, _number(row.ours, row.unit), _number(row.theirs, row.unit), ratio, target)
