@@ -136,7 +136,7 @@ def test_pictures_that_cannot_be_read_end_it_or_are_left_out(capsys, animals):
     code, out, err = run(capsys, TINY, animals)
     assert (code, out) == (1, "")
     assert err.startswith(f"keras-bit evaluate: {broken} is no JPEG, PNG, GIF, BMP or WebP file.")
-    assert "on_error='skip'" in err
+    assert "--on-error skip" in err
     code, out, err = run(capsys, TINY, animals, "--on-error", "skip", "--json")
     assert code == 1
     assert json.loads(out)["pictures"] == 11

@@ -270,7 +270,7 @@ def test_a_checkpoint_without_processor_gets_bits_own_and_leftovers_go(data, che
     code, printed, _ = run(capsys, data, "--weights", copy, "--out", out, *RECIPE, "--steps", "1")
     assert code == 0
     assert "The checkpoint has no processor: pixels are scaled to [-1, 1], as for BiT's own." in printed
-    assert BitImageProcessor.from_pretrained(out).image_mean == [0.5, 0.5, 0.5]
+    assert BitImageProcessor.from_pretrained(out).image_mean == (0.5, 0.5, 0.5)
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
 
 
