@@ -12,7 +12,6 @@ import dataclasses
 import importlib
 import json
 import os
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import report
+from keras_bit import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,22 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for note in found.notes:
             console.print(note, soft_wrap=True)
         if options.out is not None:
-            _write(options.out, json.dumps(report.to_dict(found), indent=2) + "\n")
+            with files.replacing(options.out) as beside:
+                beside.write_text(json.dumps(report.to_dict(found), indent=2) + "\n", encoding="utf-8")
             console.print(f"wrote {options.out}", soft_wrap=True)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         print(f"benchmarks {options.part}: {error}", file=sys.stderr)
         return 1
     return 0 if all(row.met for row in found.rows) else 1
-
-
-def _write(path: Path, text: str) -> None:
-    """A reader never sees half of it."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,13 @@
 import dataclasses
 import json
 import numbers
-import os
 import re
 import reprlib
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_bit import hub
+from keras_bit import files, hub
 
 LAYER_TYPES = ("preactivation", "bottleneck")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -255,12 +253,8 @@ class BitConfig:
         """Writes `config.json` into `directory`, which is made if need be; a reader never sees half of it."""
         path = Path(directory) / CONFIG_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
+        with files.replacing(path) as beside:
             beside.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
 
     def _check_architecture(self) -> None:
         for name in ("num_channels", "embedding_size", "num_groups", "width_factor"):

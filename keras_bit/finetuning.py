@@ -425,7 +425,6 @@ class _Progress(keras.callbacks.Callback):
         super().__init__()
         self.rule, self.accumulation, self.state, self.log, self.say = rule, accumulation, state, log, say
         self.bar = tqdm(total=rule.total_steps, initial=state.step, desc="fine-tune", unit="step")
-        self.seconds, self.started = 0.0, time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.bar.set_description("fine-tune")

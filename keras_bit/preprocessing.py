@@ -7,7 +7,6 @@ import math
 import numbers
 import operator
 import os
-import secrets
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from keras_bit import hub, pictures
+from keras_bit import files, hub, pictures
 from keras_bit.pictures import DATA_FORMATS, Picture
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in [0, 1]; transformers' OPENAI_CLIP_MEAN
@@ -309,12 +308,8 @@ class BitImageProcessor:
         if directory.exists() and not directory.is_dir():
             raise NotADirectoryError(f"`directory` must be a directory, or a new name for one. {directory} is a file.")
         directory.mkdir(parents=True, exist_ok=True)
-        beside = directory / f".{CONFIG_NAME}.{secrets.token_hex(4)}"
-        try:
+        with files.replacing(directory / CONFIG_NAME) as beside:
             beside.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            os.replace(beside, directory / CONFIG_NAME)
-        finally:
-            beside.unlink(missing_ok=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the options as JSON values, under transformers' names, with the `image_processor_type`."""
