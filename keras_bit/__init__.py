@@ -5,6 +5,8 @@ from keras_bit.applications import BiT, BiT50, BiT50x3, BiT101, BiT101x3, BiT152
 from keras_bit.backbone import BiTBackbone, freeze
 from keras_bit.config import BitConfig
 from keras_bit.data import image_dataset
+from keras_bit.exporting import export
+from keras_bit.fusion import fuse
 from keras_bit.hyperrule import HyperRule
 from keras_bit.labels import decode_predictions
 from keras_bit.preprocessing import BitImageProcessor, preprocess_input
@@ -26,9 +28,11 @@ __all__ = [
     "BitImageProcessor",
     "HyperRule",
     "decode_predictions",
+    "export",
     "fine_tune",
     "freeze",
     "from_pretrained",
+    "fuse",
     "image_dataset",
     "layers",
     "preprocess_input",

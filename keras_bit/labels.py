@@ -114,6 +114,15 @@ def decode_predictions(
     ]
 
 
+def names_of(labels: Sequence[str] | Mapping[int | str, str], classes: int) -> tuple[str, ...]:
+    """The names of classes 0 to `classes - 1`, from a sequence or a dict from index to name as `id2label`.
+
+    Raises:
+        ValueError: `labels` is not one name each for 0 to classes - 1.
+    """
+    return tuple(_as_names(labels, classes))
+
+
 def _known_numbers() -> str:
     return " or ".join(f"{classes} ({name})" for classes, (name, _) in CLASS_LISTS.items())
 

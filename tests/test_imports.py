@@ -40,6 +40,15 @@ KERAS_BIT = {
     "embedding_ray": set(),
     "evaluation": {"charts", "class_map", "contact_sheet", "files", "metrics"},
     "examples": {"targets"},
+    "exporting": {
+        "formats.checked",
+        "formats.job",
+        "formats.process",
+        "fusion",
+        "labels",
+        "model",
+        "preprocessing",
+    },
     "files": set(),
     "finetuning": {
         "applications",
@@ -58,6 +67,12 @@ KERAS_BIT = {
         "transfer",
         "weights",
     },
+    "formats.__init__": set(),
+    "formats.checked": {"formats.job"},
+    "formats.huggingface": {"applications", "formats.job", "model", "saving"},
+    "formats.job": set(),
+    "formats.process": {"formats.job"},
+    "fusion": {"layers"},
     "graph_decoding": {"graph_resizing"},
     "graph_preprocessing": {"graph_decoding", "graph_resizing"},
     "graph_resizing": set(),
@@ -122,7 +137,9 @@ TENSORFLOW = {
 
 
 def modules(package):
-    return {path.stem: path for path in sorted((ROOT / package).glob("*.py"))}
+    """Dotted name inside the package to file; the commands have a rule of their own."""
+    paths = sorted(path for path in (ROOT / package).rglob("*.py") if path.parent.name != "commands")
+    return {".".join(path.relative_to(ROOT / package).with_suffix("").parts): path for path in paths}
 
 
 def imported(path, whole=True):
@@ -153,9 +170,16 @@ def packages(path, whole=True):
 
 def edges(path, package, whole=True):
     """The modules of `package` that the file imports; what is no module of it is a name in its `__init__`."""
-    names = imported(path, whole)
-    inside = {name.split(".")[1] if "." in name else "" for name in names if name.split(".")[0] == package}
-    return {name if name in modules(package) else "__init__" for name in inside}
+    inside = {name.partition(".")[2] for name in imported(path, whole) if name.split(".")[0] == package}
+    known = modules(package)
+    folders = {name.rpartition(".")[0] for name in known} - {""}
+
+    def module_of(name):
+        depth = 2 if name.split(".")[0] in folders else 1
+        found = ".".join(name.split(".")[:depth])
+        return found if found in known else "__init__"
+
+    return {module_of(name) for name in inside}
 
 
 def table_of(package):

@@ -1,0 +1,241 @@
+"""From a model to what servers, phones and other engines run; each file is run before it gets its name."""
+
+import dataclasses
+import importlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_bit import fusion
+from keras_bit.formats import process
+from keras_bit.formats.checked import write_and_check
+from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job, Shape
+from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
+from keras_bit.model import MIN_SIZE, BiTModel
+from keras_bit.preprocessing import BitImageProcessor
+
+# Name to the module of `keras_bit.formats`; Keras' own names mean the same.
+FORMATS = {
+    "saved_model": "saved_model",
+    "tflite": "tflite",
+    "onnx": "onnx",
+    "openvino": "openvino",
+    "huggingface": "huggingface",
+    "tf_saved_model": "saved_model",
+    "litert": "tflite",
+}
+CHECKED = 4  # pictures at most
+CHECKED_SIZES = ((224, 224), (160, 192))  # px; the second is for what takes any size
+
+
+def export(
+    model: keras.Model,
+    path: str | Path,
+    format: str = "saved_model",
+    *,
+    processor: BitImageProcessor | None = None,
+    labels: Sequence[str] | Mapping[int | str, str] | None = None,
+    quantize: str | None = None,
+    representative_data: Iterable[Any] | None = None,
+    batch_size: int | None = None,
+    image_size: int | tuple[int | None, int | None] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> ExportReport:
+    """Writes a model for another engine, runs what it wrote, and gives it its name if the outputs are the model's.
+
+    Kernels are standardised once, before (`fuse`), and layers of half precision are written in float32, which their
+    weights are. Everything is written aside, loaded in its own runtime and run on the first pictures of
+    `representative_data`, or on patterns with the spectrum of photographs where there is none; what differs by more
+    than the format's limit is removed. An export of a model on the JAX or PyTorch backend runs in a process of its own
+    with TensorFlow, by the same call, and is compared with the model as its own backend runs it.
+
+    Args:
+        model: a functional model, of keras_bit or around one.
+        path: the file to write; for `"saved_model"` the model's base directory, in which every call writes the next
+            version; for `"huggingface"` the directory; for `"openvino"` the `.xml`, beside which its `.bin` will be.
+        format: `"saved_model"` (TF Serving), `"tflite"`, `"onnx"`, `"openvino"` or `"huggingface"` (transformers'
+            layout); Keras' own names `"tf_saved_model"` and `"litert"` mean the first two.
+        processor: how pictures become the model's input. With it a SavedModel takes encoded pictures, too.
+        labels: a name per class, as a sequence or a dict from index to name; `None` takes those of `model.config`.
+        quantize: `None` (float32); for TFLite also `"float16"` (weights), `"dynamic"` (weights in 8 bits), `"int8"`
+            (convolutions in 8 bits, normalisation in float) or `"int8_full"`.
+        representative_data: float32 batches `(batch, height, width, channels)` as the model takes them, some hundred
+            pictures of the kind that will come; `"int8"` and `"int8_full"` need them. All are held in memory.
+        batch_size: a fixed batch size; `None` is any, and 1 for TFLite.
+        image_size: a fixed size in pixels, an int or (height, width); `None` is the model's own: any, but for TFLite,
+            which takes the processor's, or 224. `(None, None)` is any for TFLite, too.
+        overwrite: whether an existing `path` is replaced (a SavedModel never is: it gets the next version).
+        progress: is called with a line at the beginning of each step.
+
+    Returns:
+        An `ExportReport`: `path`, `bytes`, `max_abs_diff`, and what they are to be read with.
+
+    Raises:
+        ValueError: an argument is out of its range, or options do not fit each other or the format. Nothing is written.
+        FileExistsError: `path` exists, and `overwrite` is False.
+        ImportError: the format needs a package that is not installed; the message names the command.
+        ArithmeticError: what was written gives other numbers than the model. Nothing stays at `path`.
+
+    Checked against the runtimes themselves: TensorFlow, LiteRT, onnxruntime, OpenVINO.
+    """
+    started = time.perf_counter()
+    if format not in FORMATS:
+        raise ValueError(f"`format` must be one of {', '.join(map(repr, FORMATS))}, got {format!r}.")
+    name = FORMATS[format]
+    writer: Format = importlib.import_module(f"keras_bit.formats.{name}")
+    if quantize not in writer.QUANTIZATIONS:
+        known = ", ".join(map(repr, writer.QUANTIZATIONS))
+        raise ValueError(f"`quantize` must be one of {known} for the format {name!r}, got {quantize!r}.")
+    if processor is not None and not isinstance(processor, BitImageProcessor):
+        raise ValueError(f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}.")
+    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"`batch_size` must be a positive whole number or None, got {batch_size!r}.")
+    fusion.check_graph(model)
+    job = Job(
+        model=model,
+        processor=processor,
+        labels=_labels(model, labels),
+        quantize=quantize,
+        representative_data=_checked_data(model, representative_data),
+        batch_size=batch_size,
+        image_size=_image_size(model, image_size),
+        tell=progress or (lambda line: None),
+    )
+    path = Path(path).expanduser()
+    writer.check(job)
+    target = writer.target(path)
+    if os.path.lexists(target) and not overwrite:
+        raise FileExistsError(f"`path` {str(path)!r} exists. Choose another, or replace it with `overwrite=True`.")
+
+    job.tell("running the model on the pictures to compare")
+    batches = _batches(job, writer.shape(job))
+    checks = Checks(batches, [_outputs(model, batch) for batch in batches], _computes_in_half_precision(model))
+    if writer.NEEDS_TENSORFLOW and keras.backend.backend() != "tensorflow":
+        report = process.write_and_check(name, job, target, checks)
+    else:
+        report = write_and_check(writer, name, job, target, checks)
+    return dataclasses.replace(report, seconds=time.perf_counter() - started)
+
+
+def _labels(model: keras.Model, labels: Any) -> tuple[str, ...] | None:
+    """A name for each output of the head; `None` where there is no head, or nothing is known about it."""
+    classes = None if isinstance(model.output, Mapping | Sequence) else model.output_shape[-1]
+    has_head = classes is not None and len(model.output_shape) == 2
+    if labels is not None:
+        if not has_head:
+            raise ValueError("`labels` name the classes of a head, which `model` does not have.")
+        return names_of(labels, classes)
+    if not has_head or not isinstance(model, BiTModel) or model.config.num_labels != classes:
+        return None
+    known = labels_of_checkpoint(model.config.id2label)
+    if known is not None:
+        return names_of(known, classes)
+    return tuple(names for _, names in imagenet_labels(classes))
+
+
+def _image_size(model: keras.Model, image_size: Any) -> tuple[int | None, int | None] | None:
+    if image_size is None:
+        return None
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else ()
+    whole = all(side is None or (isinstance(side, int) and not isinstance(side, bool)) for side in sides)
+    if len(sides) != 2 or not whole or any(side is not None and side < MIN_SIZE for side in sides):
+        raise ValueError(
+            f"`image_size` must be a whole number of pixels, at least {MIN_SIZE}, or (height, width), got "
+            f"{image_size!r}."
+        )
+    fixed = model.input_shape[1:3]
+    if any(own is not None and own != side for own, side in zip(fixed, sides, strict=True)):
+        raise ValueError(
+            f"`image_size` must be the {fixed[0]}x{fixed[1]} px of the model's input, got {image_size!r}. Build the "
+            "model with `input_shape=(None, None, 3)` for other sizes."
+        )
+    return sides
+
+
+def _checked_data(model: keras.Model, data: Any) -> list[np.ndarray] | None:
+    """The batches as float32 arrays, held: a generator can be gone through only once."""
+    if data is None:
+        return None
+    batches = []
+    for batch in data:
+        array = np.asarray(batch[0] if isinstance(batch, tuple) else batch)
+        if array.ndim != 4 or array.dtype != np.float32 or array.shape[-1] != model.input_shape[-1] or not array.size:
+            raise ValueError(
+                "`representative_data` must give float32 batches (batch, height, width, "
+                f"{model.input_shape[-1]}) as the model takes them, got {array.dtype} {array.shape}. "
+                "`image_dataset(..., batch_size=8)` gives them, and `processor(pictures)` one."
+            )
+        if not np.isfinite(array).all():
+            raise ValueError("`representative_data` must be finite, got NaN or infinity.")
+        batches.append(array)
+    if not batches:
+        raise ValueError("`representative_data` must give at least one batch, got none.")
+    return batches
+
+
+def _batches(job: Job, shape: Shape) -> list[np.ndarray]:
+    """Up to `CHECKED` pictures, in batches of the shape that the result takes."""
+    count, *size = shape
+    if job.representative_data is None:
+        sizes = CHECKED_SIZES if size == [None, None] else CHECKED_SIZES[:1]
+        channels = job.model.input_shape[-1]
+        groups = [
+            _patterns(
+                CHECKED // 2, tuple(own or other for own, other in zip(size, default, strict=True)), channels, seed
+            )
+            for seed, default in enumerate(sizes)
+        ]
+        if job.processor is not None:
+            groups = [_normalized(group, job.processor) for group in groups]
+        else:
+            groups = [group / np.float32(127.5) - 1 for group in groups]
+    else:
+        first = job.representative_data[0]
+        groups = [first[:CHECKED]]
+        if any(own is not None and own != found for own, found in zip(size, first.shape[1:3], strict=True)):
+            raise ValueError(
+                f"`representative_data` must have the size of the export, {size[0]}x{size[1]} px, got "
+                f"{first.shape[1]}x{first.shape[2]}. `image_size` sets the size."
+            )
+    if count is None:
+        return groups
+    whole = [np.resize(group, (max(len(group) // count, 1) * count, *group.shape[1:])) for group in groups]
+    return [part for group in whole for part in np.split(group, len(group) // count)]
+
+
+def _patterns(count: int, size: tuple[int, int], channels: int, seed: int) -> np.ndarray:
+    """Random pictures in [0, 255] whose contrast falls with the frequency as in photographs."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])
+    amplitude = 1 / np.maximum(frequency, 1 / max(size))
+    phases = np.exp(2j * np.pi * rng.random((count, channels, *amplitude.shape)))
+    waves = np.fft.irfft2(amplitude * phases, s=size)
+    waves = 127.5 + 60 * (waves - waves.mean(axis=(2, 3), keepdims=True)) / waves.std(axis=(2, 3), keepdims=True)
+    return np.clip(np.rint(waves), 0, 255).astype(np.float32).transpose(0, 2, 3, 1)
+
+
+def _normalized(pictures: np.ndarray, processor: BitImageProcessor) -> np.ndarray:
+    channels = pictures.shape[-1]
+    as_they_are = dataclasses.replace(processor, do_resize=False, do_center_crop=False, do_convert_rgb=channels == 3)
+    return as_they_are(list(pictures.astype(np.uint8)), input_data_format="channels_last")
+
+
+def _outputs(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
+    outputs = model(batch, training=False)
+    named = outputs if isinstance(outputs, Mapping) else {OUTPUT: outputs}
+    arrays = {name: keras.ops.convert_to_numpy(keras.ops.cast(values, "float32")) for name, values in named.items()}
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"`model` gives NaN or infinity for `{name}`: there is nothing to compare an export with.")
+    return arrays
+
+
+def _computes_in_half_precision(model: keras.Model) -> bool:
+    return any(layer.compute_dtype in ("float16", "bfloat16") for layer in model.layers)

@@ -1,0 +1,1 @@
+"""What a model is written as: a module per format, each with the same four functions; `job.Format` describes them."""

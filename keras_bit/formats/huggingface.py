@@ -1,0 +1,57 @@
+"""transformers' layout, by `save_pretrained`: the weights before standardization, for any engine that reads them."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_bit.applications import from_pretrained
+from keras_bit.formats.job import OUTPUT, Job, Run, Shape
+from keras_bit.model import BiTModel
+from keras_bit.saving import save_pretrained
+
+QUANTIZATIONS = (None,)
+NEEDS_TENSORFLOW = False
+
+
+def check(job: Job) -> None:
+    if not isinstance(job.model, BiTModel) or isinstance(job.model.output, dict):
+        raise ValueError(
+            "`model` must be a model that keras_bit built, with a head or a last feature map, for the format "
+            f"'huggingface', got {type(job.model).__name__}. Save others with `model.save`."
+        )
+    if job.batch_size is not None or job.image_size is not None:
+        raise ValueError("`batch_size` and `image_size` must be None for the format 'huggingface', which fixes none.")
+
+
+def target(path: Path) -> Path:
+    return path
+
+
+def shape(job: Job) -> Shape:
+    return (None, *job.model.input_shape[1:3])
+
+
+def write(job: Job, path: Path) -> None:
+    job.tell("writing config.json and model.safetensors")
+    save_pretrained(job.model, path, processor=job.processor)
+
+
+def load(job: Job, path: Path) -> Run:
+    head = any(layer.name == "predictions" for layer in job.model.layers)
+    pooling = next((name for name in ("avg", "max") if job.model.layers[-1].name == f"{name}_pool"), None)
+    activation = job.model.get_layer("predictions").activation if head else None
+    model = from_pretrained(path, include_top=head, pooling=pooling, classifier_activation=activation)
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        return {OUTPUT: keras.ops.convert_to_numpy(model(batch, training=False))}
+
+    return run
+
+
+def limit(job: Job) -> float:
+    return 1e-4
+
+
+def finish(job: Job, path: Path) -> None:
+    pass

@@ -1,0 +1,75 @@
+"""From weight standardization to plain convolutions, for inference."""
+
+import keras
+from keras import ops
+
+from keras_bit.layers import StdConv2D, standardize_kernel
+
+
+def fuse(model: keras.Model) -> keras.Model:
+    """The same model with every `StdConv2D` replaced by a plain `Conv2D` that holds the standardised kernel.
+
+    `kernel = (kernel - mean) / sqrt(variance + epsilon)` is computed once, in float32, instead of in every call, where
+    it costs a BiT-50 as much as its convolutions do for one picture. Names, dtype policies and all other layers stay;
+    their weights are copies, so that training one of the two models does not touch the other. Train and save the model
+    that is not fused: what a fused one has learned cannot be standardised again, and `save_pretrained` refuses it.
+
+    Args:
+        model: a functional (or sequential) model, of keras_bit or around one; models inside it are fused, too.
+
+    Returns:
+        A new model of the same class, with the same inputs and outputs; of a BiT it has the same `config`. A model
+        without `StdConv2D` gives a plain copy.
+
+    Raises:
+        ValueError: `model` is no functional or sequential Keras model, or has not been built.
+
+    Checked against the model that was given: the outputs are equal but for rounding.
+    """
+    check_graph(model)
+    return keras.models.clone_model(model, clone_function=_fused, recursive=True)
+
+
+def fuse_in_float32(model: keras.Model) -> keras.Model:
+    """`fuse`, where layers of half precision become those of float32: for engines that know no mixed precision."""
+    check_graph(model)
+    return keras.models.clone_model(model, clone_function=lambda layer: _fused(layer, "float32"), recursive=True)
+
+
+def check_graph(model: keras.Model) -> None:
+    # Keras has no public name for the class of functional models; only they hold a graph of `operations`.
+    graph = isinstance(model, keras.Sequential) or hasattr(model, "operations")
+    if not isinstance(model, keras.Model) or not graph:
+        raise ValueError(
+            f"`model` must be a functional or sequential Keras model, got {type(model).__name__}. In a model of your "
+            "own class, fuse the BiT inside."
+        )
+    if not model.built:
+        raise ValueError("`model` must be built, got one without weights. Call it on a batch of pictures first.")
+
+
+def _fused(layer: keras.layers.Layer, dtype: str | None = None) -> keras.layers.Layer:
+    """A copy of `layer` with its weights; a `Conv2D` for a `StdConv2D`. `dtype` replaces the layer's policy."""
+    config = layer.get_config()
+    if dtype is not None and "dtype" in config:
+        config["dtype"] = dtype
+    if not isinstance(layer, StdConv2D):
+        copy = type(layer).from_config(config)
+        if layer.built:
+            copy.build_from_config(layer.get_build_config())
+            for variable, value in zip(copy.variables, layer.variables, strict=True):
+                variable.assign(value)
+        if hasattr(copy, "finalize_state"):  # Keras' preprocessing layers derive what they compute with from them
+            copy.finalize_state()
+        return copy
+
+    epsilon = config.pop("epsilon")
+    convolution = keras.layers.Conv2D.from_config(config)
+    # What is overwritten at once is not drawn at random: R152x4 has 936 million numbers.
+    convolution.kernel_initializer = keras.initializers.Zeros()
+    convolution.build_from_config(layer.get_build_config())
+    convolution.kernel_initializer = keras.initializers.get(config["kernel_initializer"])
+    convolution.kernel.assign(standardize_kernel(ops.convert_to_tensor(layer.kernel), epsilon))
+    if layer.use_bias:
+        convolution.bias.assign(layer.bias)
+    return convolution
