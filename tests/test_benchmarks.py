@@ -313,11 +313,26 @@ def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
     assert curve["largest_differences"]["transformers"] == 0
     assert rows["random, float64: largest difference of the losses, in 1e-3"].ours < 1e-6
     assert rows["random, float64: loss of step 3"].ours == curve["keras_bit"][-1] > 0
-    right = found.measurements["checkpoint accuracy"][0]
-    assert rows["checkpoint: accuracy after 2 steps"].theirs == 100 * right["transformers"]
+    right = [seed["transformers"] for seed in found.measurements["checkpoint accuracy"]]
+    assert rows["checkpoint: accuracy after 2 steps, 2 seeds"].theirs == pytest.approx(100 * sum(right) / len(right))
     assert len(found.measurements["few-shot 2"][0]["accuracies"]) == 2
     assert any(name.startswith("2 per class, 2 seeds (from ") for name in rows)
     assert "random, float64: largest difference" in shown(found)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        # The spread of three seeds: variances 0.01 and 0.0025, over three.
+        ([0.4, 0.5, 0.6], [0.45, 0.5, 0.55], ((0.01 + 0.0025) / 3) ** 0.5),
+        # One seed: two binomial shares of 100 pictures.
+        ([0.5], [0.2], ((0.25 + 0.16) / 100) ** 0.5),
+        ([0.3, 0.3], [0.3, 0.3], 0.01),
+        ([1.0], [1.0], 0.01),
+    ],
+)
+def test_the_standard_error_is_that_of_the_seeds_or_of_the_pictures(ours, theirs, expected):
+    assert finetuning._standard_error(ours, theirs, 100) == pytest.approx(expected)
 
 
 def test_fine_tuning_without_test_pictures_is_refused(tmp_path):
