@@ -390,6 +390,11 @@ def _head_activation(config: BitConfig, classifier_activation: str | None) -> st
                 f"({', '.join(known)}), got {classifier_activation!r}."
             ) from None
         return classifier_activation
+    return head_activation(config)
+
+
+def head_activation(config: BitConfig) -> str | None:
+    """What makes logits the scores of the checkpoint's `problem_type`; `None` for a regression."""
     # transformers takes a single output without a `problem_type` for regression.
     if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
         return None

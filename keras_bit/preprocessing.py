@@ -201,6 +201,12 @@ class BitImageProcessor:
 
         return graph_preprocessing.preprocess(image, self)
 
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """The (height, width) in pixels of every result; `None` where it depends on the picture."""
+        fixed = self.crop_size if self.do_center_crop else self.size if self.do_resize else {}
+        return (fixed["height"], fixed["width"]) if "height" in fixed else None
+
     @classmethod
     def from_pretrained(
         cls,

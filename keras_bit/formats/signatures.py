@@ -1,0 +1,126 @@
+"""What a SavedModel can be asked: its signatures, as TensorFlow functions.
+
+Imports TensorFlow, and is imported by functions only.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_bit import broken_files, examples, graph_preprocessing
+
+TOP = 5  # classes in an answer
+TOLD = 3  # corrupt pictures that an error names
+EXAMPLE_KEY = "image/encoded"  # of the tf.Examples that `classify` takes; TensorFlow's own name for it
+
+
+class Served:
+    """One model's signatures, `signatures`, and what is to be saved with them, `trackable`.
+
+    Args:
+        network: from `pixel_values` to a dict: "features" and "logits" of a classifier, else the model's own outputs.
+        activation: from logits to probabilities; `None` where the logits are what is wanted, or there are none.
+        processor: how pictures become `pixel_values`; `None` leaves out what takes pictures.
+        labels: a name per class; `None` where none are known.
+        shape: (batch, height, width) of `pixel_values`, `None` for any.
+        label_file: the path of the file that goes into `assets`; `None` for none.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        activation: Callable[[Any], Any] | None,
+        processor: Any,
+        labels: tuple[str, ...] | None,
+        shape: tuple[int | None, ...],
+        label_file: str | None,
+    ) -> None:
+        self._network, self._activation, self._processor = network, activation, processor
+        self._has_head = "logits" in network.output
+        # The variables one by one: a Keras model as a whole would bring its layers and their attributes into the file.
+        self.trackable = tf.Module()
+        self.trackable.weights = [variable.value for variable in network.variables]
+        if label_file is not None:
+            self.trackable.label_file = tf.saved_model.Asset(label_file)
+        classes = network.output["logits"].shape[-1] if self._has_head else 0
+        names = labels if labels is not None else tuple(str(index) for index in range(classes))
+        self._names = tf.constant(names, tf.string)
+        self._top = min(TOP, classes)
+
+        pixel_values = tf.TensorSpec((*shape, network.input_shape[-1]), tf.float32, name="pixel_values")
+        strings = tf.TensorSpec(shape[:1], tf.string, name="image_bytes")
+        serialized = tf.TensorSpec(shape[:1], tf.string, name="inputs")
+
+        def traced(function: Callable[[Any], Any], spec: tf.TensorSpec) -> Any:
+            return tf.function(function, input_signature=[spec], autograph=False)
+
+        # Tracing is what ties a signature to its variables; the order is that of `saved_model_cli show`.
+        self.signatures = {"serving_default": traced(self._serving_default, pixel_values)}
+        if self._has_head:
+            self.signatures["features"] = traced(self._features, pixel_values)
+        if self._has_head and processor is not None:
+            self.signatures["serve_bytes"] = traced(self._serve_bytes, strings)
+            if activation is not None:
+                self.signatures["classify"] = traced(self._classify, serialized)
+
+    def _run(self, pixel_values: Any) -> dict[str, Any]:
+        return self._network(pixel_values, training=False)
+
+    def _serving_default(self, pixel_values: Any) -> dict[str, Any]:
+        outputs = self._run(pixel_values)
+        if not self._has_head:
+            return outputs
+        probabilities = {"probabilities": self._activation(outputs["logits"])} if self._activation else {}
+        return {"logits": outputs["logits"], **probabilities}
+
+    def _features(self, pixel_values: Any) -> dict[str, Any]:
+        return {"features": self._run(pixel_values)["features"]}
+
+    def _scores(self, image_bytes: Any) -> Any:
+        logits = self._run(decoded(image_bytes, self._processor))["logits"]
+        return self._activation(logits) if self._activation else logits
+
+    def _serve_bytes(self, image_bytes: Any) -> dict[str, Any]:
+        scores = self._scores(image_bytes)
+        if self._activation is None:
+            return {"logits": scores}
+        best, classes = tf.math.top_k(scores, self._top)
+        labels = tf.gather(self._names, classes)
+        return {"probabilities": scores, "classes": classes, "labels": labels, "scores": best}
+
+    def _classify(self, inputs: Any) -> dict[str, Any]:
+        feature = {EXAMPLE_KEY: tf.io.FixedLenFeature([], tf.string, default_value="")}
+        image_bytes = tf.io.parse_example(inputs, feature)[EXAMPLE_KEY]
+        scores = self._scores(image_bytes)
+        best, classes = tf.math.top_k(scores, self._top)
+        return {"classes": tf.gather(self._names, classes), "scores": best}
+
+
+def decoded(image_bytes: Any, processor: Any) -> Any:
+    """Encoded pictures `(batch,)` to `pixel_values`, each as `processor.tf_preprocess` gives it.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a picture cannot be read; names its index and says why.
+    """
+    shape = (*processor.fixed_size, graph_preprocessing.CHANNELS)
+    nothing = tf.zeros(shape, tf.float32)
+
+    def one(contents: Any) -> tuple[Any, Any]:
+        # A graph has no exceptions: an operation that fails would end the request without a word about the picture.
+        pixels, fine = examples.attempt(lambda: graph_preprocessing.preprocess(contents, processor), nothing)
+        why = tf.cond(fine, lambda: "", lambda: broken_files.problem(lambda: contents, None, encoded=True))
+        return pixels, why
+
+    signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec([], tf.string))
+    pixels, why = tf.map_fn(one, image_bytes, fn_output_signature=signature)
+    failed = tf.where(why != "")[:, 0]
+    told = failed[:TOLD]
+    each = tf.strings.join(["the picture at index ", tf.strings.as_string(told), " ", tf.gather(why, told)])
+    checks = [
+        tf.debugging.Assert(tf.size(image_bytes) > 0, ["there must be at least one picture"]),
+        tf.debugging.Assert(tf.size(failed) == 0, [tf.strings.reduce_join(each, separator=" ")]),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.identity(pixels)
