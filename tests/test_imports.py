@@ -90,6 +90,7 @@ KERAS_BIT = {
     "pipeline": {"augmentation", "broken_files", "examples", "graph_preprocessing"},
     "preprocessing": {"files", "graph_preprocessing", "hub", "pictures"},
     "saving": {"checkpoint", "config", "layers", "model", "preprocessing"},
+    "serving_client": set(),
     "sources": {"examples", "streams", "targets"},
     "splits": {"sources", "streams", "targets"},
     "streams": {"examples", "targets"},

@@ -1,10 +1,13 @@
 """`keras-bit classify`: what is on pictures."""
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
@@ -13,6 +16,7 @@ from rich.table import Table
 from keras_bit.commands.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub_arguments, positive
 from keras_bit.commands.terminal import console, printable
 
+ORIENTATION = 0x0112  # EXIF's tag
 BATCH_SIZE = 8  # pictures classified at a time; bounds the memory that many large ones take
 
 
@@ -22,7 +26,8 @@ def add(commands: Any) -> None:
         help="name what is on pictures",
         description="Prints the most probable labels of each picture. Files that cannot be read get a line on standard "
         "error and exit code 1; the others are classified all the same.",
-        epilog="Example: keras-bit classify cat.jpg dog.png --weights google/bit-50 --top 3",
+        epilog="Examples: keras-bit classify cat.jpg dog.png --weights google/bit-50 --top 3; keras-bit classify "
+        "cat.jpg --server grpc://127.0.0.1:8500, where TF Serving has what keras-bit export wrote",
     )
     command.add_argument("images", nargs="+", metavar="IMAGE", help="picture files; turned upright by their EXIF tag")
     command.add_argument(
@@ -32,12 +37,37 @@ def add(commands: Any) -> None:
         help="Hub id, directory or file of a checkpoint with its preprocessor_config.json (default: %(default)s)",
     )
     command.add_argument("--top", type=positive, default=5, metavar="N", help="labels per picture (default: 5)")
+    command.add_argument(
+        "--server",
+        metavar="ADDRESS",
+        help="ask a TF Serving at grpc://HOST:PORT or http://HOST:PORT instead of loading weights",
+    )
+    command.add_argument(
+        "--server-model", default="bit", metavar="NAME", help="what the server calls the model (default: %(default)s)"
+    )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_hub_arguments(command)
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    results: list[dict[str, Any]] = [{"file": name} for name in options.images]
+    if options.server is None:
+        _by_weights(options, results)
+    else:
+        _by_server(options, results)
+    if options.json:
+        print(json.dumps(results, indent=2))
+    else:
+        _print_predictions(results)
+    for result in results:
+        if "error" in result:
+            print(f"keras-bit classify: {printable(result['error'])}", file=sys.stderr)
+    return int(any("error" in result for result in results))
+
+
+def _by_weights(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    """Adds `predictions`, or an `error`, to each of `results`."""
     import keras
 
     import keras_bit
@@ -52,21 +82,41 @@ def run(options: argparse.Namespace) -> int:
     few = len(options.images) <= BATCH_SIZE and keras.backend.backend() != "jax"
     scores_of = model if few else model.predict_on_batch
 
-    results: list[dict[str, Any]] = [{"file": name} for name in options.images]
     for places, batch in _batches(results, processor, model.config.num_channels):
         scores = scores_of(batch)
         for place, found in zip(places, keras_bit.decode_predictions(scores, options.top, labels=labels), strict=True):
             predictions = [{"id": key, "label": label, "score": score} for key, label, score in found]
             results[place]["predictions"] = predictions
 
-    if options.json:
-        print(json.dumps(results, indent=2))
-    else:
-        _print_predictions(results)
-    for result in results:
-        if "error" in result:
-            print(f"keras-bit classify: {printable(result['error'])}", file=sys.stderr)
-    return int(any("error" in result for result in results))
+
+def _by_server(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    """The same, by the answers of a server."""
+    from tqdm import tqdm
+
+    from keras_bit.serving_client import PictureError, connect
+
+    classify = connect(options.server, options.server_model)
+    starts = range(0, len(results), BATCH_SIZE)
+    for start in tqdm(starts, desc="classify", unit="request", delay=2, leave=False):
+        batch = []
+        for result in results[start : start + BATCH_SIZE]:
+            try:
+                batch.append((result, _encoded_upright(result["file"])))
+            except (OSError, ValueError, MemoryError) as error:
+                result["error"] = _told(result["file"], error)
+        while batch:
+            try:
+                answers = classify([contents for _, contents in batch])
+            except PictureError as error:
+                # The server tells the first few; without these it answers, or tells more.
+                for index, problem in error.problems.items():
+                    batch[index][0]["error"] = f"{batch[index][0]['file']} {problem}"
+                batch = [one for index, one in enumerate(batch) if index not in error.problems]
+                continue
+            for (result, _), answer in zip(batch, answers, strict=True):
+                best = answer[: options.top]
+                result["predictions"] = [{"label": label, "score": score} for label, score in best]
+            break
 
 
 def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -> Iterator[tuple[list[int], Any]]:
@@ -84,8 +134,7 @@ def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -
             # Here and not in the model, which is traced for unknown sizes once it has seen two.
             check_input_shape(pixels.shape[1:], num_channels, "pixel_values")
         except (OSError, ValueError, MemoryError) as error:
-            message = str(error)
-            result["error"] = message if result["file"] in message else f"{result['file']}: {message}"
+            result["error"] = _told(result["file"], error)
             continue
         if waiting and (len(waiting) == BATCH_SIZE or waiting[0].shape != pixels.shape):
             yield places, np.concatenate(waiting)
@@ -94,6 +143,21 @@ def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -
         waiting.append(pixels)
     if waiting:
         yield places, np.concatenate(waiting)
+
+
+def _told(name: str, error: Exception) -> str:
+    return str(error) if name in str(error) else f"{name}: {error}"
+
+
+def _encoded_upright(name: str) -> bytes:
+    """The file as it is, or, where a camera noted that it is to be turned, the turned picture as a PNG."""
+    contents = Path(name).read_bytes() if os.path.isfile(name) else b""
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(contents)) as image:
+        if image.getexif().get(ORIENTATION, 1) == 1:
+            return contents  # whether it can be read is the server's to say
+    turned = io.BytesIO()
+    _upright(name).convert("RGB").save(turned, "PNG")
+    return turned.getvalue()
 
 
 def _upright(name: str) -> Image.Image:

@@ -1,0 +1,124 @@
+"""Pictures to a TensorFlow Serving that serves an export of ours, by gRPC or REST, and its answers."""
+
+import base64
+import contextlib
+import json
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Sequence
+from typing import Any
+
+SIGNATURE, INPUT = "serve_bytes", "image_bytes"  # of `keras_bit.export` with a processor
+TIMEOUT = 60.0  # seconds for one request
+MESSAGE_LIMIT = 256 << 20  # bytes; gRPC's own is 4 MiB, which a few photographs exceed
+CORRUPT = re.compile(r"the picture at index (\d+) (.*?)(?= the picture at index \d|$)", re.DOTALL)
+
+Answer = list[tuple[str, float]]  # label and score, best first
+
+
+class PictureError(ValueError):
+    """Pictures of a request that the server cannot read, by their places in it."""
+
+    def __init__(self, problems: dict[int, str]) -> None:
+        super().__init__("; ".join(f"the picture at index {index} {problem}" for index, problem in problems.items()))
+        self.problems = problems
+
+
+def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[Answer]]:
+    """A function from encoded pictures to their labels and scores, best first.
+
+    Args:
+        address: `grpc://host:port` (TF Serving's is 8500), or `http://host:port` or `https://` (8501).
+        model_name: what the server calls the model.
+
+    Returns:
+        The function. It raises a `PictureError` for pictures that the server refuses, a `ConnectionError` where
+        there is no answer, and a `ValueError` where the server has no such model, or one that takes no pictures.
+
+    Raises:
+        ValueError: `address` is of another form.
+        ImportError: gRPC's messages are not installed.
+
+    Checked against the `PredictionService` of tensorflow-serving-api and TF Serving's REST documentation.
+    """
+    parts = urllib.parse.urlsplit(address)
+    if parts.scheme not in ("grpc", "http", "https") or not parts.netloc or parts.path.strip("/"):
+        raise ValueError(f"`--server` must be grpc://HOST:PORT or http://HOST:PORT, got {address!r}.")
+    if parts.scheme == "grpc":
+        return _grpc(address, parts.netloc, model_name)
+    return lambda pictures: _rest(address.rstrip("/"), model_name, pictures)
+
+
+def _grpc(address: str, target: str, model_name: str) -> Callable[[Sequence[bytes]], list[Answer]]:
+    try:
+        import grpc
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    except ImportError as error:
+        raise ImportError(
+            "A grpc:// server needs tensorflow-serving-api (pip install -e '.[serving]' in a checkout); http:// needs "
+            "nothing."
+        ) from error
+    options = [("grpc.max_send_message_length", MESSAGE_LIMIT), ("grpc.max_receive_message_length", MESSAGE_LIMIT)]
+    stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(target, options))
+
+    def classify(pictures: Sequence[bytes]) -> list[Answer]:
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name, request.model_spec.signature_name = model_name, SIGNATURE
+        request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(list(pictures), tf.string))
+        try:
+            response = stub.Predict(request, TIMEOUT)
+        except grpc.RpcError as error:
+            lost = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            raise _refusal(address, model_name, error.details() or str(error.code()), lost) from None
+        outputs = {name: tf.make_ndarray(values) for name, values in response.outputs.items()}
+        return _answers(address, outputs)
+
+    return classify
+
+
+def _rest(address: str, model_name: str, pictures: Sequence[bytes]) -> list[Answer]:
+    instances = [{INPUT: {"b64": base64.b64encode(picture).decode("ascii")}} for picture in pictures]
+    body = json.dumps({"signature_name": SIGNATURE, "instances": instances}).encode("ascii")
+    url = f"{address}/v1/models/{urllib.parse.quote(model_name)}:predict"
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+            rows = json.load(response)["predictions"]
+    except urllib.error.HTTPError as error:
+        text = error.read().decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            text = json.loads(text)["error"]
+        raise _refusal(address, model_name, text, lost=error.code in (502, 503, 504)) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise _refusal(address, model_name, str(error), lost=True) from None
+    return _answers(address, {name: [row.get(name) for row in rows] for name in rows[0]})
+
+
+def _answers(address: str, outputs: dict[str, Any]) -> list[Answer]:
+    if not {"labels", "scores"} <= outputs.keys():
+        raise ValueError(
+            f"The server {address} answers with {', '.join(sorted(outputs))}, not with labels and scores: its model "
+            "has no classes, or was not exported by keras_bit."
+        )
+
+    def text(label: Any) -> str:
+        return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
+
+    both = zip(outputs["labels"], outputs["scores"], strict=True)
+    return [[(text(label), float(score)) for label, score in zip(*row, strict=True)] for row in both]
+
+
+def _refusal(address: str, model_name: str, text: str, lost: bool) -> Exception:
+    if lost:
+        return ConnectionError(f"The server {address} gives no answer: {text}. Is it running, and ready?")
+    asserted = re.search(r"assertion failed: \[(.*?)\]\s*(\n|\t|\[\[|$)", text, re.DOTALL)
+    problems = {int(index): problem.strip() for index, problem in CORRUPT.findall(asserted[1] if asserted else text)}
+    if problems:
+        return PictureError(problems)
+    return ValueError(
+        f"The server {address} refuses: {text}. Does it serve a model named {model_name!r} that was exported with its "
+        f"processor, which gives it the signature {SIGNATURE}?"
+    )

@@ -1,0 +1,93 @@
+"""A SavedModel behind TF Serving's two protocols, on 127.0.0.1: what a client meets, without the server's binary.
+
+The gRPC side is made from the real stubs of tensorflow-serving-api; the REST side follows TF Serving's documentation.
+"""
+
+import base64
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import tensorflow as tf
+
+MODEL = "bit"
+
+
+@contextlib.contextmanager
+def over_grpc(path: str) -> Iterator[str]:
+    import grpc
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    signatures = tf.saved_model.load(path).signatures
+
+    class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):  # noqa: N802 - the stub's name
+            if request.model_spec.name != MODEL:
+                context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {request.model_spec.name}")
+            name = request.model_spec.signature_name
+            if name not in signatures:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f'Serving signature key "{name}" not found.')
+            inputs = {key: tf.constant(tf.make_ndarray(values)) for key, values in request.inputs.items()}
+            try:
+                outputs = signatures[name](**inputs)
+            except tf.errors.InvalidArgumentError as error:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+            response = predict_pb2.PredictResponse()
+            for key, values in outputs.items():
+                response.outputs[key].CopyFrom(tf.make_tensor_proto(values.numpy()))
+            return response
+
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"grpc://127.0.0.1:{port}"
+    finally:
+        server.stop(None)
+
+
+@contextlib.contextmanager
+def over_rest(path: str) -> Iterator[str]:
+    signatures = tf.saved_model.load(path).signatures
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path != f"/v1/models/{MODEL}:predict":
+                return self._answer(404, {"error": f"Servable not found for request: {self.path}"})
+            name = request["signature_name"]
+            if name not in signatures:
+                return self._answer(400, {"error": f'Serving signature key "{name}" not found.'})
+            pictures = [base64.b64decode(instance["image_bytes"]["b64"]) for instance in request["instances"]]
+            try:
+                outputs = signatures[name](image_bytes=tf.constant(pictures))
+            except tf.errors.InvalidArgumentError as error:
+                return self._answer(400, {"error": error.message})
+            columns = {key: values.numpy().tolist() for key, values in outputs.items()}
+            columns["labels"] = [[label.decode() for label in row] for row in columns["labels"]]
+            rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            return self._answer(200, {"predictions": rows})
+
+        def _answer(self, code, content):
+            body = json.dumps(content).encode()
+            self.send_response(code)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,146 @@
+"""`keras-bit classify --server` against a loopback server of both protocols, and a real one where there is one."""
+
+import importlib.util
+import json
+import os
+
+import pytest
+from PIL import Image
+
+import keras_bit
+import loopback_serving
+from conftest import ROOT, absent
+from keras_bit import cli
+from keras_bit.serving_client import PictureError, connect
+from picture_files import encoded, pixels
+
+CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory):
+    processor = keras_bit.BitImageProcessor.from_pretrained(CHECKPOINT)
+    model = keras_bit.from_pretrained(CHECKPOINT)
+    return keras_bit.export(model, tmp_path_factory.mktemp("served") / "bit", processor=processor).path
+
+
+@pytest.fixture(scope="module", params=["grpc", "rest"])
+def server(request, version):
+    if request.param == "grpc" and importlib.util.find_spec("tensorflow_serving") is None:
+        absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
+    with getattr(loopback_serving, f"over_{request.param}")(str(version)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Nine pictures, one more than a request takes; the third is lying on its side, by its tag."""
+    folder = tmp_path_factory.mktemp("pictures")
+    names = []
+    for number in range(9):
+        names.append(folder / f"{number}.jpg")
+        exif = Image.Exif()
+        if number == 2:
+            exif[0x0112] = 6
+        Image.fromarray(pixels(number, 40, 70)).save(names[-1], quality=95, exif=exif)
+    return [str(name) for name in names]
+
+
+def run(capsys, *arguments):
+    code = cli.main(["classify", *arguments])
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+def test_a_server_answers_as_the_weights_do(server, files, capsys):
+    code, out, _ = run(capsys, *files, "--server", server, "--json", "--top", "3")
+    assert code == 0
+    _, expected, _ = run(capsys, *files, "--weights", str(CHECKPOINT), "--json", "--top", "3")
+    for found, one in zip(json.loads(out), json.loads(expected), strict=True):
+        assert found["file"] == one["file"]
+        assert [row["label"] for row in found["predictions"]] == [row["label"] for row in one["predictions"]]
+        scores = [row["score"] for row in one["predictions"]]
+        # The turned picture is the same pixels; the rest is float32's order of operations.
+        assert [row["score"] for row in found["predictions"]] == pytest.approx(scores, abs=1e-5)
+
+
+def test_pictures_that_the_server_cannot_read_are_named_and_the_others_answered(server, files, tmp_path, capsys):
+    (tmp_path / "half.jpg").write_bytes(encoded(pixels(0, 200, 300))[:2000])
+    (tmp_path / "text.jpg").write_text("no picture")
+    four = []
+    for number in range(4):  # more than one answer tells
+        four.append(tmp_path / f"cut{number}.jpg")
+        four[-1].write_bytes(encoded(pixels(number, 200, 300))[:2500])
+    names = [files[0], str(tmp_path / "half.jpg"), str(tmp_path / "text.jpg"), *map(str, four), files[1], "missing.jpg"]
+    code, out, err = run(capsys, *names, "--server", server)
+    assert code == 1
+    assert "0.jpg" in out
+    assert "1.jpg" in out
+    assert f"{tmp_path}/half.jpg is a JPEG that is cut off" in err
+    assert f"{tmp_path}/text.jpg cannot be read as a picture" in err
+    assert all(f"{name} is a JPEG that is cut off" in err for name in four)
+    assert "'missing.jpg' does not exist" in err
+
+
+def test_the_problems_of_a_request_have_their_places(server):
+    classify = connect(server, "bit")
+    good = encoded(pixels(0))
+    with pytest.raises(PictureError) as caught:
+        classify([good, b"", good, b"no picture"])
+    assert set(caught.value.problems) == {1, 3}
+    assert caught.value.problems[1] == "is empty."
+    assert len(classify([good])) == 1
+
+
+def test_a_model_that_the_server_does_not_have_is_told(server, files, capsys):
+    code, _, err = run(capsys, files[0], "--server", server, "--server-model", "other")
+    assert code == 1
+    assert "refuses: Servable not found for request: " in err
+    assert "Does it serve a model named 'other' that was exported with its processor" in err
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_server_that_is_not_there_is_told(scheme, files, capsys):
+    if scheme == "grpc" and importlib.util.find_spec("tensorflow_serving") is None:
+        absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
+    code, _, err = run(capsys, files[0], "--server", f"{scheme}://127.0.0.1:9")
+    assert code == 1
+    assert f"The server {scheme}://127.0.0.1:9 gives no answer" in err
+    assert "Is it running, and ready?" in err
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8500", "ftp://host", "grpc://", "http://host/v1/models/bit"])
+def test_another_address_is_refused(address, files, capsys):
+    code, _, err = run(capsys, files[0], "--server", address)
+    assert code == 1
+    assert "`--server` must be grpc://HOST:PORT or http://HOST:PORT, got" in err
+
+
+@pytest.mark.parametrize("content", [b"{}", b"no json", b'{"predictions": [{"other": 1}]}'])
+def test_a_server_that_is_no_tf_serving_is_told(content, files, capsys):
+    import http.server
+    import threading
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        code, _, err = run(capsys, files[0], "--server", f"http://127.0.0.1:{server.server_port}")
+    assert code == 1
+    assert "gives no answer" in err or "answers with other, not with labels and scores" in err
+
+
+def test_a_real_tf_serving_answers_as_the_weights_do(files, capsys):
+    """BIT_SERVING_ADDRESS=grpc://127.0.0.1:8500, with an export of bit-tiny-cifar10 under the name `bit`."""
+    address = os.environ.get("BIT_SERVING_ADDRESS")
+    if not address:
+        pytest.skip("BIT_SERVING_ADDRESS names no TF Serving")
+    test_a_server_answers_as_the_weights_do(address, files, capsys)
