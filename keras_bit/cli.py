@@ -5,8 +5,11 @@ import re
 import sys
 from collections.abc import Sequence
 
-from keras_bit.commands import classify, embed, evaluate, finetune, info, plot
+from keras_bit.commands import classify, embed, evaluate, export, finetune, info, plot
 from keras_bit.commands.terminal import printable
+
+# Arguments that errors tell to use, and what they are called here.
+OPTIONS = {"on_error='skip'": "--on-error skip", "`overwrite=True`": "--overwrite"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except _told_errors() as error:
-        told = _sentence(error).replace("on_error='skip'", "--on-error skip")  # as the option is called here
+        told = _sentence(error)
+        for argument, option in OPTIONS.items():
+            told = told.replace(argument, option)
         print(f"keras-bit {options.command}: {printable(told)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -52,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    for command in (classify, info, plot, finetune, evaluate, embed):
+    for command in (classify, info, plot, finetune, evaluate, embed, export):
         command.add(commands)
     return parser
 

@@ -91,7 +91,8 @@ def export(
     writer: Format = importlib.import_module(f"keras_bit.formats.{name}")
     if quantize not in writer.QUANTIZATIONS:
         known = ", ".join(map(repr, writer.QUANTIZATIONS))
-        raise ValueError(f"`quantize` must be one of {known} for the format {name!r}, got {quantize!r}.")
+        one_of = "one of " if len(writer.QUANTIZATIONS) > 1 else ""
+        raise ValueError(f"`quantize` must be {one_of}{known} for the format {name!r}, got {quantize!r}.")
     if processor is not None and not isinstance(processor, BitImageProcessor):
         raise ValueError(f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}.")
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):

@@ -16,7 +16,8 @@ LARGEST_BATCH = 8
 
 BATCHING = """\
 # For tensorflow_model_server: --enable_batching --batching_parameters_file=/models/{name}/batching.config
-# Requests that come within the time-out are run together, up to the largest batch.
+# Requests that come within the time-out are run together, up to the largest batch. One of `serve_bytes` with a corrupt
+# picture then fails those that it was put together with: batch pixels, or pictures that somebody has checked.
 max_batch_size {{ value: {largest} }}
 batch_timeout_micros {{ value: 2000 }}
 max_enqueued_batches {{ value: 100 }}
@@ -25,10 +26,10 @@ num_batch_threads {{ value: 2 }}
 
 DOCKER = """\
 #!/bin/sh
-# gRPC at port 8500, REST at port 8501 (http://127.0.0.1:8501/v1/models/{name}:predict).
+# gRPC at port 8500, REST at port 8501 (http://127.0.0.1:8501/v1/models/{name}:predict). The server gets the options:
+#   serve.sh --enable_batching --batching_parameters_file=/models/{name}/batching.config
 docker run --rm -p 8500:8500 -p 8501:8501 \\
-  -v "$(cd "$(dirname "$0")" && pwd):/models/{name}" -e MODEL_NAME={name} tensorflow/serving \\
-  --enable_batching --batching_parameters_file=/models/{name}/batching.config
+  -v "$(cd "$(dirname "$0")" && pwd):/models/{name}" -e MODEL_NAME={name} tensorflow/serving "$@"
 """
 
 KSERVE = """\

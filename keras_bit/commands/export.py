@@ -1,0 +1,139 @@
+"""`keras-bit export`: a checkpoint as what servers, phones and other engines run."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from keras_bit.commands.arguments import add_hub_arguments, class_names_of, hub_arguments, positive
+from keras_bit.commands.terminal import console, printable
+
+FORMATS = ("saved_model", "tflite", "onnx", "openvino", "huggingface", "tf_saved_model", "litert")
+BATCH_SIZE = 8  # pictures preprocessed at a time
+
+
+def add(commands: Any) -> None:
+    command = commands.add_parser(
+        "export",
+        help="write a checkpoint for TF Serving, TFLite, ONNX, OpenVINO or transformers",
+        description="Writes a checkpoint for another engine. What is written is loaded in that engine, run, and "
+        "compared with the model before it gets its name; if the numbers differ nothing stays.",
+        epilog="Examples: keras-bit export google/bit-50 --out served/bit writes served/bit/1 for TF Serving, with its "
+        "batching configuration, a docker line and a KServe manifest; keras-bit export DIR --format tflite --quantize "
+        "int8 --representative-data PICTURES --out bit.tflite; keras-bit export DIR --format onnx --out bit.onnx",
+    )
+    command.add_argument("source", metavar="SOURCE", help="Hub id, directory or file of a checkpoint")
+    command.add_argument(
+        "--out",
+        required=True,
+        metavar="PATH",
+        help="the file; for a SavedModel the directory that gets the next version; for OpenVINO the .xml",
+    )
+    command.add_argument(
+        "--format",
+        default="saved_model",
+        choices=FORMATS,
+        metavar="NAME",
+        help=f"one of {', '.join(FORMATS[:5])} (default: %(default)s)",
+    )
+    command.add_argument(
+        "--quantize",
+        choices=("float16", "dynamic", "int8", "int8_full"),
+        help="TFLite: weights in 16 bits, weights in 8, convolutions in 8, everything in 8",
+    )
+    command.add_argument(
+        "--representative-data",
+        metavar="DIR",
+        help="pictures of the kind that will come, at any depth: int8 is calibrated on them, and every format compared",
+    )
+    command.add_argument(
+        "--num-pictures", type=positive, default=200, metavar="N", help="of these, evenly spread (default: %(default)s)"
+    )
+    command.add_argument(
+        "--labels", metavar="FILE", help="a name per line, or names between commas (default: the checkpoint's)"
+    )
+    command.add_argument("--batch-size", type=positive, metavar="N", help="a fixed one (default: any; TFLite: 1)")
+    command.add_argument(
+        "--image-size", type=_size, metavar="PIXELS", help="a fixed one, 224 or 375x500 (default: any)"
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace an existing PATH")
+    command.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
+    add_hub_arguments(command)
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    import keras_bit
+
+    def tell(line: str) -> None:
+        print(f"{printable(line)} ...", file=sys.stderr, flush=True)
+
+    tell(f"loading {options.source}")
+    model = keras_bit.from_pretrained(options.source, **hub_arguments(options))
+    try:
+        processor = keras_bit.BitImageProcessor.from_pretrained(options.source, **hub_arguments(options))
+    except FileNotFoundError:
+        processor = None
+        print("The checkpoint has no processor: the export takes pixels only.", file=sys.stderr)
+    data = None
+    if options.representative_data is not None:
+        if processor is None:
+            raise ValueError(
+                "--representative-data needs a checkpoint with a preprocessor_config.json, which makes them input."
+            )
+        tell(f"preprocessing pictures of {options.representative_data}")
+        data = list(_preprocessed(Path(options.representative_data), options.num_pictures, processor))
+    report = keras_bit.export(
+        model,
+        options.out,
+        options.format,
+        processor=processor,
+        labels=class_names_of(options.labels),
+        quantize=options.quantize,
+        representative_data=data,
+        batch_size=options.batch_size,
+        image_size=options.image_size,
+        overwrite=options.overwrite,
+        progress=tell,
+    )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(report) | {"path": str(report.path)}, indent=2))
+        return 0
+    table = Table(title=printable(str(report.path)), title_justify="left", show_header=False)
+    table.add_row("format", f"{report.format}{f', {report.quantize}' if report.quantize else ''}")
+    table.add_row("size", f"{report.bytes / 1e6:,.1f} MB")
+    compared = "pictures" if data else "random patterns"
+    table.add_row("compared", f"{report.pictures} {compared}, by its own runtime")
+    table.add_row("largest difference", f"{report.max_abs_diff:.1e} (limit {report.limit:.1e})")
+    table.add_row("time", f"{report.seconds:,.1f} s")
+    console().print(table)
+    return 0
+
+
+def _preprocessed(directory: Path, count: int, processor: Any) -> Iterator[Any]:
+    """Batches of up to `count` pictures, evenly spread over the sorted paths."""
+    import os
+
+    import numpy as np
+
+    from keras_bit.sources import scan
+
+    if not directory.is_dir():
+        raise NotADirectoryError(f"--representative-data {str(directory)!r} is no directory.")
+    paths, _ = scan(directory, ["."])
+    if not paths:
+        raise ValueError(f"--representative-data {str(directory)!r} holds no picture.")
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    names = [os.fsdecode(paths[index]) for index in chosen]
+    for start in range(0, len(names), BATCH_SIZE):
+        yield processor(names[start : start + BATCH_SIZE])
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return positive(height), positive(width or height)

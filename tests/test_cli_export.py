@@ -1,0 +1,93 @@
+"""`keras-bit export`, run as a person runs it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from conftest import ROOT
+from keras_bit import cli
+from picture_files import make_folders
+
+TINY = str(ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10")
+
+
+def run(capsys, *arguments):
+    code = cli.main(["export", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_a_saved_model_with_a_line_per_step_and_a_report(capsys, tmp_path):
+    make_folders(tmp_path / "pictures", {"a": 2, "b": 3})
+    code, out, err = run(
+        capsys, TINY, "--out", tmp_path / "bit", "--representative-data", tmp_path / "pictures", "--num-pictures", 4
+    )
+    assert code == 0
+    assert [line.rstrip(" .") for line in err.splitlines() if line.endswith("...")] == [
+        f"loading {TINY}",
+        f"preprocessing pictures of {tmp_path / 'pictures'}",
+        "running the model on the pictures to compare",
+        "standardising the kernels",
+        "tracing the signatures and writing the SavedModel",
+        "running what was written",
+    ]
+    assert "saved_model" in out
+    assert "4 pictures, by its own runtime" in out
+    signatures = tf.saved_model.load(str(tmp_path / "bit" / "1")).signatures
+    assert set(signatures) == {"serving_default", "features", "serve_bytes", "classify"}
+
+
+def test_the_report_as_json_and_other_labels(capsys, tmp_path):
+    names = ",".join(f"thing {number}" for number in range(10))
+    code, out, _ = run(capsys, TINY, "--out", tmp_path / "bit", "--labels", names, "--json", "--image-size", "64x96")
+    assert code == 1  # the processor makes 64x64
+    code, out, _ = run(capsys, TINY, "--out", tmp_path / "bit", "--labels", names, "--json", "--image-size", "64")
+    assert code == 0
+    report = json.loads(out)
+    assert report["path"] == str(tmp_path / "bit" / "1")
+    assert report["max_abs_diff"] <= report["limit"]
+    labels = Path(report["path"], "assets", "labels.txt").read_text().splitlines()
+    assert labels == names.split(",")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ("--out", "{tmp}/bit", "--quantize", "int8"),
+            1,
+            "`quantize` must be None for the format 'saved_model', got 'int8'",
+        ),
+        (
+            ("--out", "{tmp}/pictures", "--format", "huggingface"),
+            1,
+            "exists. Choose another, or replace it with --overwrite",
+        ),
+        (
+            ("--out", "{tmp}/bit", "--representative-data", "{tmp}/none"),
+            1,
+            "--representative-data '{tmp}/none' is no directory",
+        ),
+        (
+            ("--out", "{tmp}/bit", "--representative-data", "{tmp}/empty"),
+            1,
+            "--representative-data '{tmp}/empty' holds no picture",
+        ),
+        (("--out", "{tmp}/bit", "--labels", "a,b"), 1, "`labels` must have a name for each of the 10 classes"),
+        (("--out", "{tmp}/bit", "--format", "coreml"), 2, "invalid choice: 'coreml'"),
+        ((), 2, "the following arguments are required: --out"),
+    ],
+)
+def test_what_does_not_fit_is_a_line_and_leaves_nothing(capsys, tmp_path, arguments, code, message):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "empty").mkdir()
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    try:
+        found, _, err = run(capsys, TINY, *arguments)
+    except SystemExit as usage:
+        found, err = usage.code, capsys.readouterr().err
+    assert found == code
+    assert message.format(tmp=tmp_path) in err
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["empty", "pictures"]
