@@ -32,6 +32,7 @@ class Part:
 
 PARTS = (
     Part("loading", "time and memory that loading takes, and the time from process start to the first label"),
+    Part("exported", "latency of SavedModel and TFLite beside transformers, torch.compile, onnxruntime and OpenVINO"),
     Part("finetuning", "losses and accuracies of fine-tuning beside transformers, and few-shot learning"),
     Part("preprocessing", "pictures per second from JPEG files to normalized batches"),
 )

@@ -15,7 +15,7 @@ class Row:
     Args:
         name: what it is.
         unit: of both numbers; empty for a ratio.
-        ours: median of keras_bit.
+        ours: median of keras_bit; `None` where the row is the peer's alone.
         theirs: median of the peer; `None` where it has no such thing, or was not measured.
         limit: the largest `ours` that meets the target, or the smallest where `more_is_better`; `None` where there is
             none.
@@ -24,7 +24,7 @@ class Row:
 
     name: str
     unit: str
-    ours: float
+    ours: float | None
     theirs: float | None = None
     limit: float | None = None
     more_is_better: bool = False
@@ -89,7 +89,9 @@ def table(report: Report) -> Any:
     for name in ("keras_bit", report.peer, "ratio", "target"):
         shown.add_column(name, justify="right")
     for row in report.rows:
-        ratio = f"{row.ours / row.theirs:.2f}" if row.theirs else ""  # none, or nothing to compare with
+        ratio = (
+            f"{row.ours / row.theirs:.2f}" if row.theirs and row.ours is not None else ""
+        )  # none, or nothing to compare with
         bound = "at least" if row.more_is_better else "at most"
         target = "" if row.limit is None else f"{bound} {row.limit:.4g}: {'met' if row.met else 'MISSED'}"
         shown.add_row(row.name, _number(row.ours, row.unit), _number(row.theirs, row.unit), ratio, target)

@@ -118,6 +118,10 @@ BENCHMARKS = {
     "__init__": (set(), set()),
     "__main__": ({"report"}, set()),
     "checkpoints": (set(), set()),
+    "exported": (
+        {"checkpoints", "processes", "report"},
+        {"torch", "transformers", "onnxruntime", "openvino"},
+    ),
     "finetuning": ({"report"}, {"torch", "transformers"}),
     "loading": ({"checkpoints", "processes", "report"}, {"torch", "transformers"}),
     "preprocessing": ({"processes", "report"}, {"torch", "torchvision", "transformers", "timm"}),
