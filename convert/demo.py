@@ -22,10 +22,10 @@ from rich.table import Table
 
 from convert import parity, photographs
 from convert.__main__ import MODEL_NAME, convert
-from keras_bit import BitImageProcessor, decode_predictions, from_pretrained
+from keras_bit import BitImageProcessor, decode_predictions, export, from_pretrained
 from keras_bit.labels import labels_of_checkpoint
 
-RESULTS = {"keras", "saved_model", "pixel_values.npy"}
+RESULTS = {"keras", "saved_model"}
 RUN_WITHOUT_KERAS = Path(__file__).with_name("run_saved_model.py")
 
 
@@ -68,14 +68,12 @@ def demo(source: str, images: Sequence[Path], golden: Path | None, out: Path, co
     console.print(_predictions(files, scores, labels_of_checkpoint(model.config.id2label)))
 
     with _timed(steps, "export a SavedModel") as result:
-        saved_model = out / "saved_model" / "1"
-        model.export(saved_model, format="tf_saved_model", verbose=False)
-        size = sum(file.stat().st_size for file in saved_model.rglob("*") if file.is_file())
-        result.append(f"{saved_model}, {size / 1e6:.1f} MB")
+        report = export(model, out / "saved_model", processor=processor)
+        result.append(f"{report.path}, {report.bytes / 1e6:.1f} MB")
 
     with _timed(steps, "run it without Keras") as result:
-        difference = _difference_without_keras(saved_model, pictures, scores, out)
-        result.append(f"TensorFlow alone, in its own process: largest difference {difference:.1e}")
+        difference = _difference_without_keras(report.path, files, scores)
+        result.append(f"TensorFlow alone, from the files' bytes: largest difference {difference:.1e}")
 
     console.print(_summary(steps))
     if not difference <= parity.LIMIT:
@@ -101,10 +99,9 @@ def _timed(steps: list[tuple[str, str, float]], name: str) -> Iterator[list[str]
     steps.append((name, " ".join(result), time.perf_counter() - started))
 
 
-def _difference_without_keras(saved_model: Path, pictures: np.ndarray, scores: np.ndarray, out: Path) -> float:
+def _difference_without_keras(saved_model: Path, files: Sequence[Path], scores: np.ndarray) -> float:
     """Runs the SavedModel in a new process that never imports Keras; the largest difference to `scores`."""
-    np.save(out / "pixel_values.npy", pictures)
-    command = [sys.executable, str(RUN_WITHOUT_KERAS), str(saved_model), str(out / "pixel_values.npy")]
+    command = [sys.executable, str(RUN_WITHOUT_KERAS), str(saved_model), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"})
     if done.returncode:
         raise ValueError(f"the SavedModel does not run: {done.stderr.strip().splitlines()[-1]}")

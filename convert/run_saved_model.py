@@ -1,10 +1,11 @@
-"""Runs a SavedModel on the batch in a .npy file with TensorFlow alone, and prints its scores as JSON.
+"""Runs a SavedModel on picture files with TensorFlow alone, and prints its scores as JSON.
 
-It is what a server does: in its process Keras and keras_bit cannot be imported.
+It is what a server does: in its process Keras and keras_bit cannot be imported, and the preprocessing is in the graph.
 """
 
 import json
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -12,13 +13,12 @@ def main() -> None:
     for package in ("keras", "tf_keras", "keras_bit"):
         sys.modules[package] = None
 
-    import numpy as np
     import tensorflow as tf
 
-    directory, batch = sys.argv[1:]
-    serve = tf.saved_model.load(directory).signatures["serving_default"]
-    (name,) = serve.structured_input_signature[1]
-    (scores,) = serve(**{name: tf.constant(np.load(batch))}).values()
+    directory, *files = sys.argv[1:]
+    loaded = tf.saved_model.load(directory)
+    outputs = loaded.signatures["serve_bytes"](image_bytes=tf.constant([Path(file).read_bytes() for file in files]))
+    scores = outputs["probabilities"] if "probabilities" in outputs else outputs["logits"]
     if any(name.split(".")[0] in ("keras", "tf_keras", "keras_bit") for name, module in sys.modules.items() if module):
         raise SystemExit("Keras was imported: this shows nothing about a process without it")
     print(json.dumps(scores.numpy().tolist()))
