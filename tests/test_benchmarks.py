@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import checkpoints, finetuning, loading, preprocessing, processes, report
+from benchmarks import checkpoints, exported, finetuning, loading, preprocessing, processes, report
 from conftest import ROOT
 from keras_bit import BitConfig, BitImageProcessor, from_pretrained
 from keras_bit.labels import imagenet_labels
@@ -292,6 +292,32 @@ def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
 def test_what_preprocessing_cannot_measure_is_refused(drawings, arguments, message):
     with pytest.raises(ValueError, match=message):
         preprocessing.measure(drawings, [32], **arguments)
+
+
+# Exported
+
+
+@pytest.mark.slow
+def test_every_export_that_is_installed_is_measured_after_its_logits_are_compared():
+    found = exported.measure(TINY, rounds=1, runs=2, image_size=64)
+    assert set(found.measurements) >= {"SavedModel"}
+    assert set(found.measurements) <= {*exported.OURS, *exported.PEERS}
+    for name, (one,) in found.measurements.items():
+        assert 0 < one["minimum"] <= one["median"]
+        assert one["difference"] <= (0.2 if "int8" in name else exported.LIMIT)
+    assert "SavedModel" in shown(found)
+
+
+def test_targets_are_ratios_to_the_faster_of_the_peers():
+    medians = {"SavedModel": 0.06, "eager": 0.2, "eager, channels_last": 0.15, "TFLite int8": 0.02, "openvino": 0.1}
+    rows = exported.rows({name: [{"median": median}] for name, median in medians.items()})
+    ratios = {row.name: (row.ours, row.limit) for row in rows if " / " in row.name}
+    assert ratios == {"SavedModel / eager, the better": (pytest.approx(0.4), 0.5)}
+    assert [(row.name, row.ours, row.theirs) for row in rows][:3] == [
+        ("SavedModel", 60, None),
+        ("TFLite int8", 20, None),
+        ("eager", None, 200),
+    ]
 
 
 # Fine-tuning
