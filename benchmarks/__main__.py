@@ -34,6 +34,7 @@ PARTS = (
     Part("loading", "time and memory that loading takes, and the time from process start to the first label"),
     Part("finetuning", "losses and accuracies of fine-tuning beside transformers, and few-shot learning"),
     Part("preprocessing", "pictures per second from JPEG files to normalized batches"),
+    Part("tflite", "accuracy, size and latency of TFLite's modes, of a trained network and of BiT-50"),
 )
 
 

@@ -49,7 +49,7 @@ class Description:
         input: name of the input.
         outputs: names of the outputs, in the file's order.
         channels: of the input.
-        size: (height, width) of the input where it is fixed, or what it usually is.
+        size: (height, width) of the input, or what it usually is where it can be resized.
         processor: how pictures become the input; `None` leaves the normalization open.
         labels: of the only output's entries.
     """
@@ -58,7 +58,7 @@ class Description:
     input: str
     outputs: Sequence[str]
     channels: int
-    size: tuple[int, int] | None = None
+    size: tuple[int, int]
     processor: BitImageProcessor | None = None
     labels: Sequence[str] | None = None
 
@@ -103,10 +103,8 @@ def with_labels(content: bytes, labels: Sequence[str] | None) -> bytes:
 
 
 def _input(description: Description) -> dict[int, Any]:
-    properties = {}
-    if description.size is not None:
-        height, width = map(np.uint32, description.size)
-        properties["default_size"] = _table("ImageSize", width=width, height=height)
+    height, width = map(np.uint32, description.size)
+    properties = {"default_size": _table("ImageSize", width=width, height=height)}
     color_space = {1: GRAYSCALE, 3: RGB}.get(description.channels)
     if color_space is not None:
         properties["color_space"] = color_space
