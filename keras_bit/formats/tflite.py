@@ -32,8 +32,8 @@ WEIGHT_BYTES = {None: 4, "float16": 2, "dynamic": 1, "int8": 1, "int8_full": 1}
 FLOAT_OPERATORS = ("MEAN", "SQUARED_DIFFERENCE", "SUB", "ADD", "MUL", "RSQRT", "SOFTMAX")
 # Of the largest output. The small trained network comes to 1e-6, 1e-3, 0.02, 0.07 and 0.12; the logits of a BiT-50 of
 # random weights, which amplifies every rounding, to 6e-6, 6e-3, 0.13, 0.27 and 0.21. Its last feature map, off by
-# 0.6 to 0.8 in 8 bits, is refused, as are its even probabilities in int8_full's steps of 1/256 (0.9). The limits tell a wrong
-# file from a right one; whether 8 bits are enough for a network, its accuracy tells.
+# 0.6 to 0.8 in 8 bits, is refused, as are its even probabilities in int8_full's steps of 1/256 (0.9). The limits tell
+# a wrong file from a right one; whether 8 bits are enough for a network, its accuracy tells.
 LIMITS = {None: 1e-4, "float16": 2e-2, "dynamic": 0.3, "int8": 0.5, "int8_full": 0.5}
 
 
