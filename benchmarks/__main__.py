@@ -35,6 +35,7 @@ PARTS = (
     Part("exported", "latency of SavedModel and TFLite beside transformers, torch.compile, onnxruntime and OpenVINO"),
     Part("finetuning", "losses and accuracies of fine-tuning beside transformers, and few-shot learning"),
     Part("preprocessing", "pictures per second from JPEG files to normalized batches"),
+    Part("tflite", "accuracy, size and latency of TFLite's modes, of a trained network and of BiT-50"),
 )
 
 

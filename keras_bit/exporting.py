@@ -64,7 +64,7 @@ def export(
         processor: how pictures become the model's input. With it a SavedModel takes encoded pictures, too.
         labels: a name per class, as a sequence or a dict from index to name; `None` takes those of `model.config`.
         quantize: `None` (float32); for TFLite also `"float16"` (weights), `"dynamic"` (weights in 8 bits), `"int8"`
-            (convolutions in 8 bits, normalisation in float) or `"int8_full"`.
+            (convolutions in 8 bits, normalisation in float) or `"int8_full"` (everything, inputs and outputs too).
         representative_data: float32 batches `(batch, height, width, channels)` as the model takes them, some hundred
             pictures of the kind that will come; `"int8"` and `"int8_full"` need them. All are held in memory.
         batch_size: a fixed batch size; `None` is any, and 1 for TFLite.

@@ -75,6 +75,8 @@ KERAS_BIT = {
     "formats.saved_model": {"formats.job", "formats.serving_files", "formats.signatures", "fusion", "model"},
     "formats.serving_files": {"files"},
     "formats.signatures": {"broken_files", "examples", "graph_preprocessing"},
+    "formats.tflite": {"formats.job", "formats.tflite_metadata", "fusion"},
+    "formats.tflite_metadata": {"preprocessing"},
     "fusion": {"layers"},
     "graph_decoding": {"graph_resizing"},
     "graph_preprocessing": {"graph_decoding", "graph_resizing"},
@@ -127,8 +129,9 @@ BENCHMARKS = {
     "preprocessing": ({"processes", "report"}, {"torch", "torchvision", "transformers", "timm"}),
     "processes": (set(), set()),
     "report": (set(), set()),
+    "tflite": ({"report"}, {"ai_edge_litert"}),
 }
-PEERS = {"torch", "torchvision", "transformers", "timm", "onnxruntime", "openvino"}
+PEERS = {"torch", "torchvision", "transformers", "timm", "onnxruntime", "openvino", "ai_edge_litert"}
 FRAMEWORKS = {"tensorflow", "torch", "jax"}
 # These are TensorFlow from the first line to the last, and are imported by functions only.
 TENSORFLOW = {

@@ -1,0 +1,261 @@
+"""What TFLite's modes keep of a trained network's accuracy, and what they cost; LiteRT on all cores of this machine.
+
+accuracy      on the test pictures, of the files that `keras_bit.export` writes of the checkpoint (default: the small
+              one trained on CIFAR-10), beside the Keras model on the same batches of `image_dataset`; int8 and
+              int8_full are calibrated on some of the training pictures
+size          of the file, beside float32
+latency       of one picture, all files in turn in every round, beside float32. Keras is the folded model in a
+              `tf.function`
+BiT-50        sizes and latencies of R50x1 at 224 px with random weights, which change nothing about either; int8 is to
+              take at most 0.45 of float32's time
+"""
+
+import argparse
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import Report, Row
+
+MODES = {"float32": None, "float16": "float16", "dynamic": "dynamic", "int8": "int8", "int8_full": "int8_full"}
+CALIBRATED = ("int8", "int8_full")
+POINTS = {"float16": 0.1, "int8": 1.0}  # of accuracy that may be lost; float32 may lose one picture
+INT8_LIMIT = 0.45  # of float32's time, for R50x1 at 224 px
+LARGE_SIZE = 224  # px
+LARGE_CALIBRATION = 32  # pictures at most
+PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "ai-edge-litert")
+CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / "bit-tiny-cifar10"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="holds train/<class>/ and test/<class>/, as CIFAR-10's"
+    )
+    parser.add_argument("--weights", default=str(CHECKPOINT), metavar="SOURCE", help="default: bit-tiny-cifar10")
+    parser.add_argument("--rounds", type=int, default=50, metavar="N", help="of latency (default: %(default)s)")
+    parser.add_argument(
+        "--large-rounds",
+        type=int,
+        default=20,
+        metavar="N",
+        help="of latency of BiT-50, whose conversions take a minute; 0 leaves it out (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration", type=int, default=200, metavar="N", help="training pictures for int8 (default: %(default)s)"
+    )
+    parser.add_argument("--test-pictures", type=int, metavar="N", help="default: all")
+
+
+def run(options: argparse.Namespace) -> Report:
+    from keras_bit import BiT50
+
+    return measure(
+        options.data,
+        options.weights,
+        rounds=options.rounds,
+        large_rounds=options.large_rounds,
+        calibration=options.calibration,
+        test_pictures=options.test_pictures,
+        large=lambda: BiT50(weights=None, classifier_activation=None),
+    )
+
+
+def measure(
+    data: Path,
+    weights: str,
+    *,
+    rounds: int,
+    large_rounds: int,
+    large: Callable[[], Any],
+    calibration: int = 200,
+    test_pictures: int | None = None,
+) -> Report:
+    """Exports, classifies, and measures the time.
+
+    Args:
+        data: holds train/<class>/ and test/<class>/.
+        weights: the trained checkpoint, with its processor.
+        rounds: of the latency of its files.
+        large_rounds: of the latency of the large network's; 0 leaves it out.
+        large: builds the large network.
+        calibration: how many training pictures int8 and int8_full see.
+        test_pictures: how many count; `None` is all.
+    """
+    import keras
+
+    from keras_bit import BitImageProcessor, from_pretrained, splits
+
+    for name, value, least in (
+        ("rounds", rounds, 1),
+        ("large_rounds", large_rounds, 0),
+        ("calibration", calibration, 1),
+    ):
+        if value < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+    found = splits.open_splits(data, validation_share=0.0, seed=0)
+    if found.test is None:
+        raise ValueError(f"`--data` {str(data)!r} must hold a folder named test beside train.")
+    test, seen = _some(found.test, test_pictures), _some(found.train, calibration)
+    processor = BitImageProcessor.from_pretrained(weights)
+    model = from_pretrained(weights)
+    size = processor.crop_size if processor.do_center_crop else processor.size
+
+    rows, measurements = [], {}
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        pictures = [images for images, _ in _batches(seen, processor, found.class_names)]
+        files = _export(model, Path(folder), processor, pictures)
+        right = _right(model, files, _batches(test, processor, found.class_names))
+        rows += accuracy_rows(right, len(test))
+        measurements["accuracy"] = [{"pictures": len(test), **right}]
+        found_costs = _costs(model, files, pictures[0][:1], rounds)
+        rows += cost_rows(Path(weights).name, files, found_costs)
+        measurements |= {"files": _differences(files), "latency": found_costs}
+    notes = [
+        f"{Path(weights).name} at {size['height']}x{size['width']} px; {len(test):,} test pictures, calibrated on "
+        f"{len(seen)} training pictures; {os.cpu_count()} cores."
+    ]
+    if large_rounds:
+        with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+            keras.utils.set_random_seed(0)
+            model = large()
+            size = {"height": LARGE_SIZE, "width": LARGE_SIZE}
+            processor = dataclasses.replace(processor, size=size, do_center_crop=False)
+            part = _some(found.train, min(calibration, LARGE_CALIBRATION))
+            pictures = [images for images, _ in _batches(part, processor, found.class_names)]
+            files = _export(model, Path(folder), processor, pictures)
+            found_costs = _costs(model, files, pictures[0][:1], large_rounds)
+            rows += cost_rows("BiT-50", files, found_costs, INT8_LIMIT)
+            measurements |= {"files, BiT-50": _differences(files), "latency, BiT-50": found_costs}
+    return Report("TFLite", "Keras, or float32", rows, measurements, PACKAGES, notes)
+
+
+def accuracy_rows(right: Mapping[str, int], pictures: int) -> list[Row]:
+    """The accuracies, in per cent; the targets count whole pictures."""
+    rows = []
+    for mode in MODES:
+        lost = 1 if mode == "float32" else POINTS[mode] * pictures / 100 if mode in POINTS else None
+        limit = None if lost is None else 100 * (right["Keras"] - lost) / pictures
+        rows.append(
+            Row(
+                f"{mode}: accuracy",
+                "%",
+                100 * right[mode] / pictures,
+                100 * right["Keras"] / pictures,
+                limit,
+                more_is_better=True,
+            )
+        )
+    return rows
+
+
+def cost_rows(
+    name: str, files: Mapping[str, Any], rounds: list[Mapping[str, float]], int8_limit: float | None = None
+) -> list[Row]:
+    """Sizes and medians of the latencies; `int8_limit` is int8's share of float32's."""
+    sizes = {mode: report.bytes / 1e6 for mode, report in files.items()}
+    times = {mode: 1000 * statistics.median(one[mode] for one in rounds) for mode in rounds[0]}
+    rows = [Row(f"{name}, {mode}: size", "MB", size, sizes["float32"]) for mode, size in sizes.items()]
+    rows += [Row(f"{name}, {mode}: latency", "ms", value, times["float32"]) for mode, value in times.items()]
+    rows.append(Row(f"{name}, int8 / float32: latency", "", times["int8"] / times["float32"], limit=int8_limit))
+    return rows
+
+
+def _some(part: Any, count: int | None) -> Any:
+    return part if count is None else part.some(np.random.default_rng(0).permutation(len(part))[:count])
+
+
+def _batches(part: Any, processor: Any, class_names: Any) -> Iterator[Any]:
+    from keras_bit import image_dataset
+
+    return image_dataset(
+        part.everything, processor=processor, batch_size=50, class_names=class_names
+    ).as_numpy_iterator()
+
+
+def _export(model: Any, folder: Path, processor: Any, pictures: list[np.ndarray]) -> dict[str, Any]:
+    from keras_bit import export
+
+    """Mode to the `ExportReport`."""
+    files = {}
+    for mode, quantize in MODES.items():
+        files[mode] = export(
+            model,
+            folder / f"{mode}.tflite",
+            "tflite",
+            processor=processor,
+            quantize=quantize,
+            representative_data=pictures if mode in CALIBRATED else None,
+        )
+    return files
+
+
+def _differences(files: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"mode": mode, "bytes": one.bytes, "max_abs_diff": one.max_abs_diff, "limit": one.limit, "seconds": one.seconds}
+        for mode, one in files.items()
+    ]
+
+
+def _runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """One picture `(1, height, width, channels)` to its scores; integers stay what they are, which orders alike."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    scale, zero = taken["quantization"]
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        if scale:
+            bounds = np.iinfo(taken["dtype"])
+            picture = np.clip(np.rint(picture / scale) + zero, bounds.min, bounds.max).astype(taken["dtype"])
+        interpreter.set_tensor(taken["index"], picture)
+        interpreter.invoke()
+        return interpreter.get_tensor(given["index"])
+
+    return run
+
+
+def _right(model: Any, files: Mapping[str, Any], batches: Iterator[Any]) -> dict[str, int]:
+    """How many pictures get their own class, by Keras and by each file."""
+    from tqdm import tqdm
+
+    runners = {mode: _runner(report.path) for mode, report in files.items()}
+    right = dict.fromkeys(("Keras", *runners), 0)
+    for images, labels in tqdm(batches, desc="classifying", unit="batch", delay=2, leave=False):
+        right["Keras"] += int((model.predict_on_batch(images).argmax(1) == labels).sum())
+        for mode, runner in runners.items():
+            scores = np.concatenate([runner(images[place : place + 1]) for place in range(len(images))])
+            right[mode] += int((scores.argmax(1) == labels).sum())
+    return right
+
+
+def _costs(model: Any, files: Mapping[str, Any], picture: np.ndarray, rounds: int) -> list[dict[str, float]]:
+    """Seconds for one picture, by Keras and by each file, for every round."""
+    import tensorflow as tf
+
+    from keras_bit import fuse
+
+    runners = {mode: _runner(report.path) for mode, report in files.items()}
+    fused = fuse(model)
+    keras_run = tf.function(lambda images: fused(images, training=False))
+    runners["Keras"] = lambda images: keras_run(tf.constant(images)).numpy()
+    for runner in runners.values():
+        for _ in range(3):
+            runner(picture)
+    measured = []
+    for _ in range(rounds):
+        one = {}
+        for mode, runner in runners.items():
+            start = time.perf_counter()
+            runner(picture)
+            one[mode] = time.perf_counter() - start
+        measured.append(one)
+    return measured

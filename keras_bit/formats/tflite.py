@@ -1,0 +1,244 @@
+"""TFLite (LiteRT) for phones and small computers, in float32, half precision or 8 bits, by TensorFlow's converter.
+
+A file has one signature, from `pixel_values` to the model's outputs; a single one is called `output`. Inputs and
+outputs are float32 but with `"int8_full"`, which is for processors without floating point: there they are uint8, as
+cameras give and MediaPipe takes, and stand for `(integer - zero point) * scale` with the two numbers in the file. What
+is resizable, is so by `resize_tensor_input`.
+"""
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_bit.formats import tflite_metadata
+from keras_bit.formats.job import OUTPUT, Job, Run, Shape
+from keras_bit.fusion import fuse_in_float32
+
+QUANTIZATIONS = (None, "float16", "dynamic", "int8", "int8_full")
+NEEDS_TENSORFLOW = True
+
+CALIBRATED = ("int8", "int8_full")
+INPUT = "pixel_values"
+DEFAULT_SIZE = (224, 224)  # px
+LARGEST_FILE = 2**31  # bytes; the format's offsets are 32 bits wide and signed
+WEIGHT_BYTES = {None: 4, "float16": 2, "dynamic": 1, "int8": 1, "int8_full": 1}
+# What group normalization, the sums of residual blocks and softmax are made of. In 8 bits variances lose most of their
+# range, probabilities have steps of 1/256, and XNNPACK takes a BiT-50 in 148 parts in place of one, which is slow.
+FLOAT_OPERATORS = ("MEAN", "SQUARED_DIFFERENCE", "SUB", "ADD", "MUL", "RSQRT", "SOFTMAX")
+# Of the largest output. The small trained network comes to 1e-6, 1e-3, 0.02, 0.07 and 0.12; the logits of a BiT-50 of
+# random weights, which amplifies every rounding, to 6e-6, 6e-3, 0.13, 0.27 and 0.21. Its last feature map, off by
+# 0.6 to 0.8 in 8 bits, is refused, as are its even probabilities in int8_full's steps of 1/256 (0.9). The limits tell
+# a wrong file from a right one; whether 8 bits are enough for a network, its accuracy tells.
+LIMITS = {None: 1e-4, "float16": 2e-2, "dynamic": 0.3, "int8": 0.5, "int8_full": 0.5}
+
+
+def check(job: Job) -> None:
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        raise ImportError(
+            "`format` 'tflite' needs the package ai-edge-litert, in which what is written is run: pip install "
+            "ai-edge-litert (in a checkout: pip install -e '.[tflite]')."
+        )
+    size = job.model.count_params() * WEIGHT_BYTES[job.quantize]
+    if size >= LARGEST_FILE:
+        raise ValueError(
+            f"`model` has {size / 1e9:.1f} GB of weights for `quantize={job.quantize!r}`, and a TFLite file holds 2.1. "
+            "Choose a smaller model, or 'float16' or 'dynamic', which write two bytes or one for each weight."
+        )
+    if any("\n" in label or "\r" in label for label in job.labels or ()):
+        raise ValueError("`labels` must be names of one line each: a TFLite file holds them as lines.")
+    if job.quantize in CALIBRATED:
+        _check_data(job)
+
+
+def _check_data(job: Job) -> None:
+    if job.representative_data is None:
+        raise ValueError(
+            f"`representative_data` must be given for `quantize={job.quantize!r}`: the ranges of 8 bits are those that "
+            "some hundred pictures have. `image_dataset(folder, processor=processor, batch_size=8).take(25)` gives "
+            "200; 'dynamic' needs none."
+        )
+    size = _size(job)
+    for batch in job.representative_data:
+        if any(own is not None and own != found for own, found in zip(size, batch.shape[1:3], strict=True)):
+            raise ValueError(
+                f"`representative_data` must have the size of the export, {size[0]}x{size[1]} px, got "
+                f"{batch.shape[1]}x{batch.shape[2]}. `image_size` sets the size."
+            )
+
+
+def target(path: Path) -> Path:
+    return path
+
+
+def shape(job: Job) -> Shape:
+    return (job.batch_size or job.model.input_shape[0] or 1, *_size(job))
+
+
+def write(job: Job, path: Path) -> None:
+    job.tell("folding the kernels")
+    converter = _converter(job)
+    job.tell("converting to TFLite" + (" and measuring the ranges" if job.quantize in CALIBRATED else ""))
+    with warnings.catch_warnings():
+        # TensorFlow warns of what it does itself: its debugger runs an interpreter that will be taken out, and its
+        # converter asks for statistics that the representative data is about to give.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"tensorflow\.lite")
+        try:
+            content = _quantized_but(FLOAT_OPERATORS, converter) if job.quantize == "int8" else converter.convert()
+        except Exception as error:
+            if type(error).__name__ != "ConverterError":  # TensorFlow has it at no public place
+                raise
+            raise ValueError(
+                f"`model` cannot be written with TFLite's own operators, as BiT can: {str(error).strip()}"
+            ) from error
+    path.write_bytes(_described(bytes(content), job))
+
+
+def load(job: Job, path: Path) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    runner = interpreter.get_signature_runner()
+    details = runner.get_input_details()[INPUT]
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = runner(**{INPUT: _to_integers(batch, details)})
+        described = runner.get_output_details()
+        return {name: _from_integers(values, described[name]) for name, values in outputs.items()}
+
+    return run
+
+
+def limit(job: Job) -> float:
+    return LIMITS[job.quantize]
+
+
+def finish(job: Job, path: Path) -> None:
+    pass
+
+
+def _size(job: Job) -> tuple[int | None, int | None]:
+    if job.image_size is not None:
+        return job.image_size
+    usual = _usual_size(job)
+    return tuple(own or other for own, other in zip(job.model.input_shape[1:3], usual, strict=True))
+
+
+def _usual_size(job: Job) -> tuple[int, int]:
+    """What the processor makes of every picture, where that is one size."""
+    if job.processor is not None:
+        if job.processor.do_center_crop:
+            made = job.processor.crop_size
+        else:
+            made = job.processor.size if job.processor.do_resize else {}
+        if "height" in made:
+            return made["height"], made["width"]
+    return DEFAULT_SIZE
+
+
+def _converter(job: Job) -> Any:
+    import tensorflow as tf
+
+    model = fuse_in_float32(job.model)
+
+    def compute(pixel_values: Any) -> dict[str, Any]:
+        outputs = model(pixel_values, training=False)
+        return outputs if isinstance(outputs, dict) else {OUTPUT: outputs}
+
+    whole = (*shape(job), model.input_shape[-1])
+    signature = tf.TensorSpec(whole, tf.float32, name=INPUT)
+    holder = tf.Module()
+    holder.weights = [variable.value for variable in model.variables]  # what nothing tracks would stay a variable
+    traced = tf.function(compute, input_signature=[signature]).get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], holder)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if job.quantize is None:
+        return converter
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if job.quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if job.quantize in CALIBRATED:
+        converter.representative_dataset = lambda: _samples(job.representative_data, whole[0])
+    if job.quantize == "int8_full":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.uint8
+    return converter
+
+
+def _samples(batches: list[np.ndarray], count: int) -> Iterator[dict[str, np.ndarray]]:
+    """The pictures in batches of `count`; what is left over is filled up with the first ones of its batch."""
+    for batch in batches:
+        parts = -(-len(batch) // count)
+        for part in np.split(np.resize(batch, (parts * count, *batch.shape[1:])), parts):
+            yield {INPUT: part}
+
+
+def _quantized_but(operators: tuple[str, ...], converter: Any) -> bytes:
+    """8 bits for all but `operators`: the converter itself has no such option, its debugger has."""
+    import tensorflow as tf
+
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=converter,
+        debug_dataset=converter.representative_dataset,
+        debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=list(operators)),
+    )
+    return debugger.get_nondebug_quantized_model()
+
+
+def _described(content: bytes, job: Job) -> bytes:
+    """`content` with the metadata in it and the labels behind it."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    class Builder(flatbuffers.Builder):
+        def StartVector(self, size: int, count: int, alignment: int) -> int:  # noqa: N802 - flatbuffers' name
+            # The schema wants the weights, which are its only vectors of bytes, at multiples of 16 bytes; the generated
+            # Python forgets about it.
+            return super().StartVector(size, count, 16 if size == 1 else alignment)
+
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    _check_operators(model, schema)
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    names = {output.tensorIndex: output.name.decode() for output in signature.outputs}
+    usual = zip(_size(job), _usual_size(job), strict=True)
+    description = tflite_metadata.Description(
+        name=job.model.name,
+        input=INPUT,
+        outputs=[names[index] for index in graph.outputs],
+        channels=job.model.input_shape[-1],
+        size=tuple(own or other for own, other in usual),
+        processor=job.processor,
+        labels=job.labels,
+    )
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(tflite_metadata.encoded(description), np.uint8)
+    entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or ()), entry]
+    builder = Builder(len(content) + 2**16)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return tflite_metadata.with_labels(bytes(builder.Output()), job.labels)
+
+
+def _check_operators(model: Any, schema: Any) -> None:
+    """TensorFlow's own (Flex) and custom operators need a runtime that was built with them."""
+    custom = [code.customCode for code in model.operatorCodes if code.builtinCode == schema.BuiltinOperator.CUSTOM]
+    if custom:
+        raise ValueError(f"`model` has layers that TFLite's own operators do not cover: {custom}.")
+
+
+def _to_integers(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    scale, zero = details["quantization"]
+    if not scale:
+        return values
+    bounds = np.iinfo(details["dtype"])
+    return np.clip(np.rint(values / scale) + zero, bounds.min, bounds.max).astype(details["dtype"])
+
+
+def _from_integers(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    scale, zero = details["quantization"]
+    return (values.astype(np.float32) - zero) * scale if scale else values
