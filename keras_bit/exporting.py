@@ -12,8 +12,7 @@ import keras
 import numpy as np
 
 from keras_bit import fusion
-from keras_bit.formats import process
-from keras_bit.formats.checked import write_and_check
+from keras_bit.formats import checked, process
 from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job, Shape
 from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
 from keras_bit.model import MIN_SIZE, BiTModel
@@ -116,10 +115,9 @@ def export(
     job.tell("running the model on the pictures to compare")
     batches = _batches(job, writer.shape(job))
     checks = Checks(batches, [_outputs(model, batch) for batch in batches], _computes_in_half_precision(model))
-    if writer.NEEDS_TENSORFLOW and keras.backend.backend() != "tensorflow":
-        report = process.write_and_check(name, job, target, checks)
-    else:
-        report = write_and_check(writer, name, job, target, checks)
+    here = keras.backend.backend() == "tensorflow" or not writer.NEEDS_TENSORFLOW
+    written = checked.written if here else process.written
+    report = checked.write_and_check(written, writer, name, job, target, checks, overwrite)
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
 
 
