@@ -12,8 +12,7 @@ import keras
 import numpy as np
 
 from keras_bit import fusion
-from keras_bit.formats import process
-from keras_bit.formats.checked import write_and_check
+from keras_bit.formats import checked, process
 from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job, Shape
 from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
 from keras_bit.model import MIN_SIZE, BiTModel
@@ -85,7 +84,7 @@ def export(
     Checked against the runtimes themselves: TensorFlow, LiteRT, onnxruntime, OpenVINO.
     """
     started = time.perf_counter()
-    if format not in FORMATS:
+    if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(map(repr, FORMATS))}, got {format!r}.")
     name = FORMATS[format]
     writer: Format = importlib.import_module(f"keras_bit.formats.{name}")
@@ -98,6 +97,9 @@ def export(
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(f"`batch_size` must be a positive whole number or None, got {batch_size!r}.")
     fusion.check_graph(model)
+    _check_ends(model)
+    if model.input_shape[0] is not None and batch_size not in (None, model.input_shape[0]):
+        raise ValueError(f"`batch_size` must be the {model.input_shape[0]} of the model's input, got {batch_size!r}.")
     job = Job(
         model=model,
         processor=processor,
@@ -111,17 +113,32 @@ def export(
     path = Path(path).expanduser()
     writer.check(job)
     target = writer.target(path)
+    if target.name in ("", ".."):
+        raise ValueError(f"`path` must end in the name of what is to be written, got {str(path)!r}.")
     if os.path.lexists(target) and not overwrite:
         raise FileExistsError(f"`path` {str(path)!r} exists. Choose another, or replace it with `overwrite=True`.")
 
     job.tell("running the model on the pictures to compare")
     batches = _batches(job, writer.shape(job))
     checks = Checks(batches, [_outputs(model, batch) for batch in batches], _computes_in_half_precision(model))
-    if writer.NEEDS_TENSORFLOW and keras.backend.backend() != "tensorflow":
-        report = process.write_and_check(name, job, target, checks)
-    else:
-        report = write_and_check(writer, name, job, target, checks)
+    here = keras.backend.backend() == "tensorflow" or not writer.NEEDS_TENSORFLOW
+    written = checked.written if here else process.written
+    report = checked.write_and_check(written, writer, name, job, target, checks, overwrite)
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
+
+
+def _check_ends(model: keras.Model) -> None:
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise ValueError(
+            f"`model` must take one batch of pictures, (batch, height, width, channels), got inputs of {shapes}."
+        )
+    outputs = model.output.values() if isinstance(model.output, Mapping) else [model.output]
+    if not all(isinstance(output, keras.KerasTensor) for output in outputs):
+        raise ValueError(
+            f"`model` must give one tensor or a dict of them, got a {type(model.output).__name__}. Name them: "
+            "`keras.Model(model.input, {'first': ..., 'second': ...})`."
+        )
 
 
 def _labels(model: keras.Model, labels: Any) -> tuple[str, ...] | None:
@@ -238,5 +255,7 @@ def _outputs(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _computes_in_half_precision(model: keras.Model) -> bool:
-    return any(layer.compute_dtype in ("float16", "bfloat16") for layer in model.layers)
+def _computes_in_half_precision(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, keras.Model):
+        return any(_computes_in_half_precision(inner) for inner in layer.layers)
+    return layer.compute_dtype in ("float16", "bfloat16")

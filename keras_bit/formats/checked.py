@@ -1,37 +1,53 @@
 """Write, run, compare, and only then give the name."""
 
 import contextlib
+import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from keras_bit.formats.job import Checks, ExportReport, Format, Job, Run
 
+Written = Callable[[str, Job, Path, Checks], tuple[float, float]]
+
 HALF_PRECISION_LIMIT = 0.05  # of the largest output, where the model computed in float16 or bfloat16
 
 
-def write_and_check(writer: Format, name: str, job: Job, target: Path, checks: Checks) -> ExportReport:
-    """Exports `job` to `target`; an existing `target` is replaced at the very end.
+def write_and_check(
+    written: Written, writer: Format, name: str, job: Job, target: Path, checks: Checks, overwrite: bool
+) -> ExportReport:
+    """Exports `job` to `target` by `written`, here or in another process; what exists is replaced at the very end.
 
     Raises:
         ArithmeticError: what was written gives other numbers than the model. `target` is as it was before.
+        FileExistsError: a file that belongs to the export exists, and `overwrite` is False; or a directory would be
+            replaced that holds more than an export.
     """
     with _aside(target) as aside:
-        writer.write(job, aside / target.name)
-        job.tell("running what was written")
-        run = writer.load(job, aside / target.name)
-        share = max(writer.limit(job), HALF_PRECISION_LIMIT if checks.half_precision else 0.0)
-        difference, limit = _compare(run, checks, share, f"{name} {job.quantize or 'float32'}")
-        del run  # it may hold the files
+        difference, limit = written(name, job, aside / target.name, checks)
         size = sum(file.stat().st_size for file in aside.rglob("*") if file.is_file())
-        _move(aside, target)
+        _move(aside, target, overwrite)
     writer.finish(job, target)
     pictures = sum(len(batch) for batch in checks.batches)
     return ExportReport(target, name, job.quantize, size, pictures, difference, limit)
+
+
+def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, float]:
+    """Writes `job` to `path`, runs what was written, and returns the largest difference and the limit for it.
+
+    Raises:
+        ArithmeticError: the difference is beyond the limit. What was written stays, for the caller to remove.
+    """
+    writer: Format = importlib.import_module(f"keras_bit.formats.{name}")
+    writer.write(job, path)
+    job.tell("running what was written")
+    run = writer.load(job, path)
+    share = max(writer.limit(job), HALF_PRECISION_LIMIT if checks.half_precision else 0.0)
+    return _compare(run, checks, share, f"{name} {job.quantize or 'float32'}")
 
 
 def _compare(run: Run, checks: Checks, share: float, what: str) -> tuple[float, float]:
@@ -69,28 +85,62 @@ def _described(values: np.ndarray) -> str:
 def _aside(target: Path) -> Iterator[Path]:
     """An empty directory beside `target`; after an error the directories above it are as they were."""
     made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
+    aside = None
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
         yield aside
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
         for folder in made:
-            with contextlib.suppress(OSError):  # somebody else has put something there
+            with contextlib.suppress(OSError):  # somebody else has put something there, or it was never made
                 folder.rmdir()
         raise
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _move(aside: Path, target: Path) -> None:
-    """Everything in `aside` to beside `target`, and `target` itself last."""
-    os.chmod(aside / target.name, 0o777 & ~_umask() if (aside / target.name).is_dir() else 0o666 & ~_umask())
-    for file in sorted(aside.iterdir(), key=lambda file: file.name == target.name):
-        place = target.parent / file.name
-        if file.is_dir() and place.is_dir():
-            # A directory cannot be renamed onto one that is not empty: the old one goes aside first.
-            os.rename(place, aside / f".old-{file.name}")
-        os.replace(file, place)
+def _move(aside: Path, target: Path, overwrite: bool) -> None:
+    """Everything in `aside` to beside `target`, and `target` itself last; after an error all is as it was."""
+    files = sorted(aside.iterdir(), key=lambda file: file.name == target.name)
+    for file in files:
+        _check_place(file, target.parent / file.name, overwrite)
+        os.chmod(file, (0o777 if file.is_dir() else 0o666) & ~_umask())
+    kept = Path(tempfile.mkdtemp(prefix="kept-", dir=aside))
+    try:
+        for file in files:
+            place = target.parent / file.name
+            # The last file takes its place in one step; a directory cannot be renamed onto one that is not empty.
+            if os.path.lexists(place) and (file.is_dir() or file != files[-1]):
+                os.rename(place, kept / file.name)
+            os.replace(file, place)
+    except BaseException:
+        for file in files:
+            place = target.parent / file.name
+            if not os.path.lexists(file):
+                os.rename(place, file)
+            if os.path.lexists(kept / file.name):
+                os.rename(kept / file.name, place)
+        raise
+
+
+def _check_place(file: Path, place: Path, overwrite: bool) -> None:
+    """Refuses to replace what is not an earlier export."""
+    if not os.path.lexists(place):
+        return
+    if not overwrite:
+        raise FileExistsError(f"{str(place)!r} exists. Choose another `path`, or replace it with `overwrite=True`.")
+    if file.is_dir() != place.is_dir():
+        kind = "directory" if place.is_dir() else "file"
+        raise FileExistsError(f"{str(place)!r} is a {kind}, which this format cannot replace. Choose another `path`.")
+    if file.is_dir():
+        others = sorted({inside.name for inside in place.iterdir()} - {inside.name for inside in file.iterdir()})
+        if others:
+            some = ", ".join(others[:4]) + (f" and {len(others) - 4} more" if len(others) > 4 else "")
+            raise FileExistsError(
+                f"{str(place)!r} holds what the export does not write, and what would be lost: {some}. Move it away, "
+                "or choose another `path`."
+            )
 
 
 def _umask() -> int:

@@ -29,7 +29,7 @@ def target(path: Path) -> Path:
 
 
 def shape(job: Job) -> Shape:
-    return (None, *job.model.input_shape[1:3])
+    return job.model.input_shape[:3]
 
 
 def write(job: Job, path: Path) -> None:

@@ -1,10 +1,157 @@
 """The export of a model of another backend: in a process of its own, with TensorFlow, from a `.keras` file."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from keras_bit.formats.job import Checks, ExportReport, Job
+import keras
+import numpy as np
+
+from keras_bit.formats import checked
+from keras_bit.formats.job import Checks, Job
+from keras_bit.preprocessing import BitImageProcessor
+
+# The errors that `export` names; they are raised again by the caller's process. Others are a crash.
+REPORTED = {kind.__name__: kind for kind in (ArithmeticError, ImportError, OSError, ValueError)}
+TOLD = 3000  # characters of what a crashed process said
 
 
-def write_and_check(name: str, job: Job, target: Path, checks: Checks) -> ExportReport:
-    """`checked.write_and_check` on TensorFlow, against the outputs that the model has on its own backend."""
-    raise NotImplementedError
+def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, float]:
+    """`checked.written` on TensorFlow, against the outputs that the model has on its own backend.
+
+    Raises:
+        ValueError: the model has parts that only the caller's program knows, besides what the format raises.
+        RuntimeError: the process crashed.
+    """
+    with tempfile.TemporaryDirectory(prefix="job-", dir=path.parent) as folder:
+        job.tell("saving the model for a process with TensorFlow")
+        _save(Path(folder), name, job, path, checks)
+        return _run(Path(folder), job.tell)
+
+
+def _save(folder: Path, name: str, job: Job, path: Path, checks: Checks) -> None:
+    job.model.save(folder / "model.keras")
+    if job.processor is not None:
+        job.processor.save_pretrained(folder)
+    np.savez(folder / "batches.npz", *checks.batches)
+    for index, outputs in enumerate(checks.expected):
+        np.savez(folder / f"expected-{index}.npz", *outputs.values())
+    if job.representative_data is not None:
+        np.savez(folder / "representative_data.npz", *job.representative_data)
+    options = {
+        "name": name,
+        "path": str(path.absolute()),
+        "labels": job.labels,
+        "quantize": job.quantize,
+        "batch_size": job.batch_size,
+        "image_size": job.image_size,
+        "outputs": [list(outputs) for outputs in checks.expected],
+        "half_precision": checks.half_precision,
+        "backend": keras.backend.backend(),
+    }
+    (folder / "job.json").write_text(json.dumps(options), encoding="utf-8")
+
+
+def _run(folder: Path, tell: Callable[[str], None]) -> tuple[float, float]:
+    # By this process' own search path: `-m` would need keras_bit in the working directory or installed, and a script
+    # would put this directory in front, where `onnx` and `openvino` are other modules.
+    code = (
+        f"import sys; sys.path[:] = {[str(entry) for entry in sys.path]!r}\n"
+        f"from keras_bit.formats import process; process.main({str(folder)!r})"
+    )
+    # The other backend may hold the accelerator's memory.
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
+    answer: dict[str, Any] = {}
+    with open(folder / "stderr", "wb") as stderr:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stderr, env=environment, encoding="utf-8"
+        )
+        try:
+            for line in child.stdout:
+                answer = json.loads(line)
+                if "tell" in answer:
+                    tell(answer["tell"])
+            child.wait()
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+    if "error" in answer:
+        kind, arguments = answer["error"]
+        raise REPORTED[kind](*arguments)
+    if "result" not in answer:
+        raise RuntimeError(_crash(child.returncode, (folder / "stderr").read_text(encoding="utf-8", errors="replace")))
+    difference, limit = answer["result"]
+    return difference, limit
+
+
+def _crash(code: int, said: str) -> str:
+    ended = f"ended with the exit code {code}"
+    if code < 0:
+        ended = f"was ended by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            ended += ", as the system does where memory runs out"
+    return f"The process with TensorFlow {ended}; nothing was kept. The end of what it said:\n{said[-TOLD:].strip()}"
+
+
+def main(folder: str) -> None:
+    """The other process: exports what `written` put into `folder`, and answers on standard output, a line of JSON each.
+
+    `{"tell": line}` for every step; at the end `{"result": [difference, limit]}` or `{"error": [kind, arguments]}`.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever prints is not to be taken for an answer
+
+    def answer(key: str, value: Any) -> None:
+        print(json.dumps({key: value}), file=answers, flush=True)
+
+    try:
+        name, job, path, checks = _load(Path(folder), lambda line: answer("tell", line))
+        answer("result", checked.written(name, job, path, checks))
+    except tuple(REPORTED.values()) as error:
+        kind = next(name for name, kind in REPORTED.items() if isinstance(error, kind))
+        numbered = isinstance(error, OSError) and error.errno is not None
+        arguments = [error.errno, error.strerror, error.filename] if numbered else [str(error)]
+        answer("error", [kind, [value if isinstance(value, int | None) else str(value) for value in arguments]])
+
+
+def _load(folder: Path, tell: Callable[[str], None]) -> tuple[str, Job, Path, Checks]:
+    options = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    try:
+        model = keras.saving.load_model(folder / "model.keras", compile=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`model` has parts that only your program knows, so that a process with TensorFlow, which the format "
+            f"{options['name']!r} needs beside the {options['backend']} backend, cannot rebuild it. Save it with "
+            "`model.save`, and export it in a program that has these parts and runs with KERAS_BACKEND=tensorflow. "
+            f"Keras says: {str(error).splitlines()[0]}"
+        ) from error
+    size, labels = options["image_size"], options["labels"]
+    data = folder / "representative_data.npz"
+    job = Job(
+        model=model,
+        processor=BitImageProcessor.from_pretrained(folder) if (folder / "preprocessor_config.json").exists() else None,
+        labels=None if labels is None else tuple(labels),
+        quantize=options["quantize"],
+        representative_data=_arrays(data) if data.exists() else None,
+        batch_size=options["batch_size"],
+        image_size=None if size is None else tuple(size),
+        tell=tell,
+    )
+    expected = [
+        dict(zip(names, _arrays(folder / f"expected-{index}.npz"), strict=True))
+        for index, names in enumerate(options["outputs"])
+    ]
+    checks = Checks(_arrays(folder / "batches.npz"), expected, options["half_precision"])
+    return options["name"], job, Path(options["path"]), checks
+
+
+def _arrays(path: Path) -> list[np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return [file[f"arr_{index}"] for index in range(len(file.files))]

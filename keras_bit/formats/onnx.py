@@ -1,0 +1,92 @@
+"""ONNX, by Keras' exporter and tf2onnx; run in onnxruntime."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from keras_bit.formats import keras_exporters
+from keras_bit.formats.job import OUTPUT, Job, Run, Shape
+
+QUANTIZATIONS = (None,)
+NEEDS_TENSORFLOW = True
+# Protocol buffers hold 2 GiB, and TensorFlow's frozen graph, which tf2onnx reads, is one, too. A graph takes few MB.
+MOST_BYTES = 2**31 - 2**25
+
+
+def check(job: Job) -> None:
+    keras_exporters.check_packages("onnx", ("onnx", "tf2onnx", "onnxruntime"))
+    size = 4 * job.model.count_params()
+    if size > MOST_BYTES:
+        raise ValueError(
+            f"`model` has {size / 1e9:.1f} GB of weights in float32, and an ONNX file holds 2.1 GB. The formats "
+            "'saved_model' and 'openvino' have no such limit."
+        )
+
+
+def target(path: Path) -> Path:
+    return path
+
+
+def shape(job: Job) -> Shape:
+    return keras_exporters.shape(job)
+
+
+def write(job: Job, path: Path) -> None:
+    """The file's input is "pixel_values"; for its outputs' names see `keras_exporters.output_names`.
+
+    The axes without a fixed size are called batch, height and width. The metadata have `labels`, as a JSON array.
+    """
+    import onnx
+
+    keras_exporters.export(job, path, "onnx")
+    model = onnx.load(path)
+    graph = model.graph
+    outputs = keras_exporters.output_names(job.model)
+    if len(outputs) == 1:
+        _rename(graph, graph.output[0].name, outputs[0])
+    for value in (*graph.input, *graph.output):
+        axes = ("batch", "height", "width") if value in graph.input else ("batch", *_map_axes(value.name))
+        for axis, name in zip(value.type.tensor_type.shape.dim, axes, strict=False):
+            if not axis.HasField("dim_value"):
+                axis.dim_param = name
+    graph.name = job.model.name
+    if job.labels is not None:
+        onnx.helper.set_model_props(model, {"labels": json.dumps(job.labels, ensure_ascii=False)})
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _map_axes(output: str) -> tuple[str, str]:
+    return f"{output}_height", f"{output}_width"
+
+
+def _rename(graph: "onnx.GraphProto", old: str, new: str) -> None:  # noqa: F821
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
+    for value in graph.output:
+        if value.name == old:
+            value.name = new
+
+
+def load(job: Job, path: Path) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    single = not isinstance(job.model.output, dict)
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = session.run(None, {keras_exporters.INPUT: batch})
+        names = [OUTPUT if single else output.name for output in session.get_outputs()]
+        return dict(zip(names, outputs, strict=True))
+
+    return run
+
+
+def limit(job: Job) -> float:
+    return 1e-4  # float32, where every engine adds up in its own order
+
+
+def finish(job: Job, path: Path) -> None:
+    pass

@@ -1,0 +1,72 @@
+"""OpenVINO's intermediate representation, a pair of `.xml` and `.bin`, by Keras' exporter; run in OpenVINO."""
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_bit.formats import keras_exporters
+from keras_bit.formats.job import OUTPUT, Job, Run, Shape
+
+QUANTIZATIONS = (None,)
+NEEDS_TENSORFLOW = True
+
+
+def check(job: Job) -> None:
+    keras_exporters.check_packages("openvino", ("openvino",))
+
+
+def target(path: Path) -> Path:
+    if path.suffix != ".xml":
+        raise ValueError(f"`path` must end in .xml for the format 'openvino', got {str(path)!r}.")
+    return path
+
+
+def shape(job: Job) -> Shape:
+    return keras_exporters.shape(job)
+
+
+def write(job: Job, path: Path) -> None:
+    """The model's input is "pixel_values"; for its outputs' names see `keras_exporters.output_names`.
+
+    The weights are float32. The runtime information has `model_info/labels` as OpenVINO's Model API reads it: separated
+    by spaces, with underscores for the spaces in a name.
+    """
+    import openvino
+
+    raw = path.with_stem(f"{path.stem}-as-converted")
+    keras_exporters.export(job, raw, "openvino")
+    model = openvino.Core().read_model(raw)
+    outputs = keras_exporters.output_names(job.model)
+    if len(outputs) == 1:
+        model.outputs[0].tensor.set_names({outputs[0]})
+        model.outputs[0].node.set_friendly_name(outputs[0])
+    if job.labels is not None:
+        labels = ("_".join(label.split()) for label in job.labels)
+        model.set_rt_info(" ".join(labels), ["model_info", "labels"])
+    # Unlike `save_model`, whose default is float16, this keeps the weights as they are.
+    openvino.serialize(model, path)
+    del model  # it maps the weights' file
+    for file in (raw, raw.with_suffix(".bin")):
+        file.unlink()
+
+
+def load(job: Job, path: Path) -> Run:
+    import openvino
+
+    # On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    single = not isinstance(job.model.output, dict)
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        results = compiled({keras_exporters.INPUT: batch})
+        return {OUTPUT if single else output.any_name: np.array(values) for output, values in results.items()}
+
+    return run
+
+
+def limit(job: Job) -> float:
+    return 1e-4  # float32, where every engine adds up in its own order
+
+
+def finish(job: Job, path: Path) -> None:
+    pass
