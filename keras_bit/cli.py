@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from keras_bit.commands import classify, embed, evaluate, finetune, info, plot
+from keras_bit.commands import classify, embed, evaluate, explain, finetune, info, plot
 from keras_bit.commands.terminal import printable
 
 
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    for command in (classify, info, plot, finetune, evaluate, embed):
+    for command in (classify, explain, info, plot, finetune, evaluate, embed):
         command.add(commands)
     return parser
 

@@ -14,6 +14,7 @@ ANYTHING = None
 # Module to the modules of keras_bit that it may import, in functions too. A new module needs a row.
 KERAS_BIT = {
     "__init__": ANYTHING,
+    "activation_map": {"config", "model"},
     "applications": {"config", "model", "weights"},
     "augmentation": {"graph_decoding", "graph_preprocessing", "graph_resizing"},
     "backbone": {"applications", "config", "model", "weights"},
@@ -23,7 +24,7 @@ KERAS_BIT = {
     "class_map": {"labels"},
     "cli": ANYTHING,
     "config": {"files", "hub"},
-    "contact_sheet": set(),
+    "contact_sheet": {"lettering"},
     "data": {"hyperrule", "pipeline", "preprocessing", "sources"},
     "distribution": {"model"},
     "embedding": {
@@ -76,11 +77,13 @@ KERAS_BIT = {
     "graph_decoding": {"graph_resizing"},
     "graph_preprocessing": {"graph_decoding", "graph_resizing"},
     "graph_resizing": set(),
+    "heat_map": {"lettering", "preprocessing"},
     "hub": set(),
     "hyperrule": set(),
     "labelled_pictures": {"data", "sources"},
     "labels": set(),
     "layers": set(),
+    "lettering": set(),
     "metrics": set(),
     "model": {"config", "layers"},
     "pictures": set(),

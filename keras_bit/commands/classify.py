@@ -2,15 +2,13 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from PIL import Image, ImageOps
 from rich.table import Table
 
-from keras_bit.commands.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub_arguments, positive
+from keras_bit.commands.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub_arguments, positive, upright_picture
 from keras_bit.commands.terminal import console, printable
 
 BATCH_SIZE = 8  # pictures classified at a time; bounds the memory that many large ones take
@@ -80,7 +78,7 @@ def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -
     waiting: list[Any] = []
     for place, result in enumerate(tqdm(results, desc="classify", unit="picture", delay=2, leave=False)):
         try:
-            pixels = processor(_upright(result["file"]))
+            pixels = processor(upright_picture(result["file"]))
             # Here and not in the model, which is traced for unknown sizes once it has seen two.
             check_input_shape(pixels.shape[1:], num_channels, "pixel_values")
         except (OSError, ValueError, MemoryError) as error:
@@ -94,22 +92,6 @@ def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -
         waiting.append(pixels)
     if waiting:
         yield places, np.concatenate(waiting)
-
-
-def _upright(name: str) -> Image.Image:
-    """The picture as a person sees it: cameras store the orientation beside the pixels."""
-    if os.path.isdir(name):
-        raise IsADirectoryError(f"{name} is a directory; name the pictures in it, {name}/*")
-    try:
-        with Image.open(name) as image:
-            return ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{name!r} does not exist") from None
-    except MemoryError:
-        raise
-    except Exception as error:
-        # On damaged files Pillow's decoders raise OSError, SyntaxError, RuntimeError, NotImplementedError and others.
-        raise ValueError(f"{name} cannot be read as a picture: {error}") from error
 
 
 def _print_predictions(results: Sequence[dict[str, Any]]) -> None:
