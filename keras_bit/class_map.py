@@ -110,11 +110,19 @@ def read(file: str | Path) -> dict[str, Any]:
     """The class map in a JSON file.
 
     Raises:
+        FileNotFoundError: there is none.
         OSError: it cannot be read.
         ValueError: it is no JSON, or no map from folders to labels, lists of labels, or null.
     """
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"The class map {str(file)!r} does not exist. `keras-bit evaluate SOURCE DATA --write-class-map FILE.json` "
+            "begins one, to be completed by hand."
+        ) from None
+    except OSError as error:
+        raise OSError(f"The class map {str(file)!r} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise ValueError(f"The class map {str(file)!r} is no JSON file: {error}") from error
     if not isinstance(found, dict):
