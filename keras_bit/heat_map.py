@@ -15,7 +15,7 @@ HEADLINE = 22  # px, its font
 BAR = 18  # px, height of the scale
 BACKGROUND, INK, FAINT = (250, 250, 250), (25, 25, 25), (110, 110, 110)
 # From the strongest contribution against the class over none to the strongest for it: a colour, and how much of it
-# lies over the grey picture. Blue and red of one lightness, which people who tell few colours apart tell apart.
+# lies over the grey picture. Blue and red, and not green and red, which many people do not tell apart.
 AGAINST, FOR = (20, 80, 200), (225, 30, 10)
 OPAQUE = 0.7
 DARK, LIGHT = 50, 230  # what black and white become in the grey picture: colours are not seen on black
