@@ -5,7 +5,6 @@ Figures are made as objects, not through pyplot: no window, no global state, not
 
 import importlib.util
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from keras_bit.files import replacing
+from keras_bit.lettering import ELLIPSIS, one_line
 
 INSTALL = "pip install 'keras_bit[plots]'"
 DPI = 120
@@ -22,7 +22,6 @@ NUMBERED_CLASSES = 60  # of more, cells have no room for their numbers
 CELL = 0.34  # inches, with its number
 MOST_CELLS = 1000  # on a side of a matrix: about the pixels of ten inches
 SHADES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
-ELLIPSIS = "…"
 
 
 def available() -> bool:
@@ -247,13 +246,25 @@ def _percent() -> Any:
 
 
 def _short(name: str) -> str:
-    """`name` as one line that an axis has room for."""
-    name = "".join(character if character.isprintable() else " " for character in name)
+    """`name` as one line that an axis has room for; characters that matplotlib's font lacks are escaped."""
+    name = _drawable(one_line(name))
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1].rstrip() + ELLIPSIS
 
 
+def _drawable(text: str) -> str:
+    """A box for every such character would make all names of, say, emoji look alike."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    # In the place of a list of families a name would be taken for a pattern.
+    fonts = [get_font(findfont(FontProperties(family=[family]))) for family in FontProperties().get_family()]
+    return "".join(
+        character
+        if any(font.get_char_index(ord(character)) for font in fonts)
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def _save(figure: Any, file: str | Path) -> None:
-    with replacing(file) as beside, warnings.catch_warnings():
-        # A letter that the font lacks is drawn as a box; a line per letter on the terminal would help nobody.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
+    with replacing(file) as beside:
         figure.savefig(beside, format="png", bbox_inches="tight", pad_inches=0.15)

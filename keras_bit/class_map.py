@@ -1,4 +1,4 @@
-"""From the names of a data set's folders to the classes of a model."""
+"""From names, of a data set's folders or as a person writes them, to the classes of a model."""
 
 import difflib
 import json
@@ -59,6 +59,44 @@ def match(
     return found
 
 
+def find_class(name: str, config: Any) -> int:
+    """The number of the class that a person means.
+
+    In this order: the class whose label is exactly `name`; for a model with the classes of ImageNet, the one with this
+    wordnet id; the class of this number; the one that has `name` as its label, or among its several names, but for
+    case and for `_` or `-` instead of spaces.
+
+    Args:
+        name: as it was typed.
+        config: the model's `BitConfig`.
+
+    Raises:
+        ValueError: `name` is none of these, or that of several classes; with the closest labels, or those classes.
+    """
+    names = _Names(config)
+    several = names.exact.get(name, [])
+    if not several and name in names.wordnet:
+        return names.wordnet[name]
+    if not several and name.isdecimal():
+        if int(name) < len(names.labels):
+            return int(name)
+        raise ValueError(
+            f"`--class` must be a label of the model or a number from 0 to {len(names.labels) - 1}, got {name}."
+        )
+    several = several or names.loose().get(_loose(name), [])
+    if len(several) == 1:
+        return several[0]
+    if several:
+        shown = ", ".join(f"{index} ({names.labels[index]})" for index in several[:SHOWN])
+        raise ValueError(f"`--class` {name!r} is a name of the classes {shown}. Give the number of the one you mean.")
+    close = [f"{names.exact[label][0]} ({label})" for label in _close(name, names.labels)]
+    closest = f"The closest: {', '.join(close)}" if close else f"The first: {', '.join(names.labels[:CLOSEST])}, ..."
+    raise ValueError(
+        f"`--class` must be a label of the model or a number from 0 to {len(names.labels) - 1}, got {name!r}. "
+        f"{closest}."
+    )
+
+
 def shown_names(folders: Sequence[str], config: Any) -> list[str]:
     """The folders' names, where they are wordnet ids after the label's first name: `tench (n01440764)`."""
     names = _Names(config)
@@ -72,11 +110,19 @@ def read(file: str | Path) -> dict[str, Any]:
     """The class map in a JSON file.
 
     Raises:
+        FileNotFoundError: there is none.
         OSError: it cannot be read.
         ValueError: it is no JSON, or no map from folders to labels, lists of labels, or null.
     """
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"The class map {str(file)!r} does not exist. `keras-bit evaluate SOURCE DATA --write-class-map FILE.json` "
+            "begins one, to be completed by hand."
+        ) from None
+    except OSError as error:
+        raise OSError(f"The class map {str(file)!r} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise ValueError(f"The class map {str(file)!r} is no JSON file: {error}") from error
     if not isinstance(found, dict):
@@ -149,12 +195,15 @@ class _Names:
                 return _Problem(what, str(label), self.labels)
         return tuple(found)
 
+    def loose(self) -> dict[str, list[int]]:
+        """From each of the labels' several names, loosely spelled, to the classes that have it."""
+        return _by_name((index, name) for index, label in enumerate(self.labels) for name in _loose_names(label))
+
     def suggest(self, folder: str) -> str:
         found = self.find(folder, [folder])
         if not isinstance(found, _Problem):
             return self.labels[found[0]] if self.exact[self.labels[found[0]]] == [found[0]] else folder
-        loose = _by_name((index, name) for index, label in enumerate(self.labels) for name in _loose_names(label))
-        several = loose.get(_loose(folder), [])
+        several = self.loose().get(_loose(folder), [])
         if len(several) == 1 and len(self.exact[self.labels[several[0]]]) == 1:
             return self.labels[several[0]]
         return UNKNOWN + " | ".join(_close(folder, self.labels))

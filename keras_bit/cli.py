@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from keras_bit.commands import classify, embed, evaluate, export, finetune, info, plot
+from keras_bit.commands import classify, embed, evaluate, explain, export, finetune, info, plot
 from keras_bit.commands.terminal import printable
 
 # Arguments that errors tell to use, and what they are called here.
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    for command in (classify, info, plot, finetune, evaluate, embed, export):
+    for command in (classify, explain, info, plot, finetune, evaluate, embed, export):
         command.add(commands)
     return parser
 

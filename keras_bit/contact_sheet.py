@@ -1,29 +1,19 @@
 """A batch as a person sees it: pictures in a grid, each with its label under it."""
 
-import contextlib
-import functools
 import math
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from keras_bit.lettering import ELLIPSIS, drawable, one_line, shortened, wrapped
 
 TILE = 192  # px, width and height of a picture on the sheet
 GAP = 12  # px between pictures, and around the sheet
-FONT = 15  # px
-# Files that systems have, beside Pillow's own font, which has little more than the letters of English.
-FONTS = (
-    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "Arial.ttf", "Arial Unicode.ttf", "arialuni.ttf"),
-    *("NotoSansCJK-Regular.ttc", "PingFang.ttc", "Hiragino Sans GB.ttc", "msyh.ttc", "malgun.ttf"),
-    *("NotoEmoji-Regular.ttf", "Symbola.ttf", "seguiemj.ttf"),
-)
-NO_CHARACTER = "\U0010fffe"  # Unicode has none there, so every font draws what it draws for characters that it lacks
 LINE = 20  # px
 BACKGROUND, INK, FAINT = (250, 250, 250), (25, 25, 25), (110, 110, 110)
 SMALLEST_SHARE = 0.005  # of a label; the recipe's beta distribution often leaves less of one picture than can be seen
-ELLIPSIS = "…"
 
 
 def denormalize(images: np.ndarray, processor: Any) -> np.ndarray:
@@ -67,15 +57,15 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
     cell = tile_height + GAP // 2 + lines * LINE + GAP
     # A title needs some room, also above a single picture.
     width = max(columns * (tile_width + GAP) + GAP, 2 * TILE)
-    wrapped = [
+    heading = [
         (part, font, INK if index == 0 else FAINT)
-        for index, (line, font) in enumerate(_drawable(_one_line(line)) for line in title)
-        for part in _wrap(line, font, width - 2 * GAP)
+        for index, (line, font) in enumerate(drawable(one_line(line)) for line in title)
+        for part in wrapped(line, font, width - 2 * GAP)
     ]
-    top = GAP + LINE * len(wrapped) + GAP
+    top = GAP + LINE * len(heading) + GAP
     sheet = Image.new("RGB", (width, top + rows * cell), BACKGROUND)
     pen = ImageDraw.Draw(sheet)
-    for index, (line, font, colour) in enumerate(wrapped):
+    for index, (line, font, colour) in enumerate(heading):
         pen.text((GAP, GAP + index * LINE), line, colour, font)
     # Enlarged pixels stay squares: a person should see what the model gets.
     resample = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
@@ -86,8 +76,8 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
         shown = [*text[: lines - 1], f"{ELLIPSIS} {len(text) - lines + 1} more"] if len(text) > lines else text
         for number, line in enumerate(shown):
             place = (left, upper + tile_height + GAP // 2 + number * LINE)
-            line, font = _drawable(line)
-            pen.text(place, _shortened(line, font, tile_width), INK if number == 0 else FAINT, font)
+            line, font = drawable(line)
+            pen.text(place, shortened(line, font, tile_width), INK if number == 0 else FAINT, font)
     return sheet
 
 
@@ -95,59 +85,6 @@ def _name(number: int, class_names: Sequence[str] | None) -> str:
     """What a class is called; where no font has all of its characters, its number and the name with escapes."""
     if class_names is None:
         return str(number)
-    name = _one_line(class_names[number])
-    text, _ = _drawable(name)
+    name = one_line(class_names[number])
+    text, _ = drawable(name)
     return text if text == name else f"{number}: {text}"
-
-
-def _one_line(text: str) -> str:
-    """`text` without line breaks and control characters, which would be drawn over other pictures or as boxes."""
-    # Composed: fonts have `ä` rather than `a` and two dots to lay over it, as which macOS stores the names of files.
-    text = unicodedata.normalize("NFC", text)
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
-def _drawable(text: str) -> tuple[str, Any]:
-    """`text` and a font that has its characters; where none has all, those that the best one lacks are escaped."""
-    # Pillow's own has all of ASCII, and no file is looked for.
-    names = (None,) if text.isascii() else (None, *FONTS)
-    fonts = filter(None, map(_font, names))
-    best = min(fonts, key=lambda font: sum(_lacks(font, character) for character in text))
-    escaped = (c.encode("unicode_escape").decode() if _lacks(best, c) else c for c in text)
-    return "".join(escaped), best
-
-
-@functools.cache
-def _font(name: str | None) -> Any:
-    """A font by the name of its file, wherever the system keeps it; `None` where there is none."""
-    with contextlib.suppress(OSError):
-        return ImageFont.load_default(FONT) if name is None else ImageFont.truetype(name, FONT)
-    return None
-
-
-@functools.cache
-def _lacks(font: Any, character: str) -> bool:
-    def drawn(character: str) -> tuple[Any, bytes]:
-        mask = font.getmask(character)
-        return mask.size, bytes(mask)
-
-    return character != " " and drawn(character) == drawn(NO_CHARACTER)
-
-
-def _shortened(text: str, font: Any, width: int) -> str:
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + ELLIPSIS) > width:
-        text = text[:-1]
-    return text + ELLIPSIS
-
-
-def _wrap(text: str, font: Any, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return [_shortened(line, font, width) for line in lines]

@@ -1,12 +1,7 @@
 """The job of `keras-bit finetune`: from a data set and a checkpoint to a directory with a trained model."""
 
 import contextlib
-import csv
 import dataclasses
-import json
-import shutil
-import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,24 +11,23 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import charts, evaluation, files, splits
+from keras_bit import charts, evaluation, files, run_directory, splits
 from keras_bit.applications import from_pretrained
 from keras_bit.backbone import freeze
 from keras_bit.data import image_dataset
 from keras_bit.distribution import Workers
 from keras_bit.hyperrule import HyperRule
+from keras_bit.labelled_pictures import NumberedPictures
 from keras_bit.model import BiTModel
 from keras_bit.preprocessing import BIT_50, BitImageProcessor
 from keras_bit.saving import refuse_contradictions, save_pretrained
-from keras_bit.training_state import Row, TrainingState
+from keras_bit.training_log import Progress
+from keras_bit.training_state import TrainingState
 from keras_bit.transfer import EVALUATIONS, fine_tune
 from keras_bit.weights import open_checkpoint
 
 # Pixels of a batch that a machine is trusted with; more are accumulated: 512 pictures of 128 px, 36 of 480 px.
 PIXELS_AT_ONCE = 512 * 128 * 128
-# In `out`: the folder of what a run goes on from, and the files in it and beside it.
-STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
-LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,18 +143,18 @@ def _without_unreadable(found: splits.Splits) -> splits.Splits:
     for name, part in parts.items():
         if part is None or (name == "test" and part is found.validation):
             continue
-        data = image_dataset(part.numbered, processor=processor, batch_size=64, on_error="skip")
+        pictures = NumberedPictures(part.numbered, processor=processor, batch_size=64, on_error="skip")
         readable = []
         with warnings.catch_warnings(), tqdm(total=len(part), desc=f"read {name}", delay=2, leave=False) as bar:
             warnings.filterwarnings("ignore", ".*were left out")  # they get their notes
-            for _, numbers in data.as_numpy_iterator():
+            for _, numbers in pictures:
                 readable.append(numbers)
                 bar.update(len(numbers))
-        if data.skipped:
+        if skipped := pictures.skipped:
             parts[name] = part.some(np.concatenate(readable))
-            notes.append(f"{len(data.skipped)} pictures cannot be read and are left out ({name}):")
-            notes += [f"  {line}" for line in data.skipped[:20]]
-            notes += [f"  and {len(data.skipped) - 20} more"] if len(data.skipped) > 20 else []
+            notes.append(f"{len(skipped)} pictures cannot be read and are left out ({name}):")
+            notes += [f"  {line}" for line in skipped[:20]]
+            notes += [f"  and {len(skipped) - 20} more"] if len(skipped) > 20 else []
     if found.test is found.validation:
         parts["test"] = parts["validation"]
     return dataclasses.replace(found, **parts, notes=tuple(notes))
@@ -182,7 +176,7 @@ def run(
     say: Callable[[str], None],
     callbacks: tuple[Any, ...] = (),
 ) -> None:
-    """Fine-tunes, or goes on with it, and writes the model. `check_directory` comes first.
+    """Fine-tunes, or goes on with it, and writes the model. Within `run_directory.writable`.
 
     Raises:
         ValueError: `out` holds a run with other options or another data set.
@@ -193,14 +187,13 @@ def run(
     with _policy(f"mixed_{options.mixed_precision}" if options.mixed_precision else keras.config.dtype_policy()):
         with workers.scope():
             model = _model(options, plan.splits.class_names, say)
-        folder = out / STATE_FOLDER
         if workers.is_chief:
-            _check_space(model, out)
+            run_directory.check_space(model, out)
             refuse_contradictions(out, plan.processor)
-            _check_same_run(options, plan, folder)
-            _remove_unfinished(out)
+            run_directory.check_same_run({"options": dataclasses.asdict(options), "plan": plan.described}, out)
+            run_directory.remove_unfinished(out)
         state = TrainingState(
-            folder / STATE_NAME,
+            out / run_directory.STATE_FOLDER / run_directory.STATE_NAME,
             plan.evaluate_every,
             plan.rule.total_steps,
             rate_of=plan.rule.schedule(),
@@ -260,7 +253,8 @@ def _train(
     validation = None
     if plan.splits.validation is not None:
         validation = evaluation_data(plan, plan.splits.validation)
-    progress = _Progress(rule, plan.accumulation, state, out / LOG_NAME, say) if workers.is_chief else None
+    log = out / run_directory.LOG_NAME
+    progress = Progress(rule, plan.accumulation, state, log, say) if workers.is_chief else None
     shown = [progress, *callbacks] if progress else []
     try:
         fine_tune(
@@ -321,76 +315,6 @@ def _model(options: Options, class_names: tuple[str, ...], say: Callable[[str], 
     return model
 
 
-def check_directory(out: Path, data: str) -> None:
-    """Creates `out` and writes to it, so that what cannot be written is told before anything is computed."""
-    if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
-        raise ValueError(f"`--out` must not be in the data, where it would be a class, got {out} in {data}.")
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"`--out` must be a directory, or a new name for one. {out} is a file.")
-    folder = out / STATE_FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"0" * 4096)
-    except OSError as error:
-        raise OSError(f"`--out`: nothing can be written to {out}: {error}. Choose another directory.") from error
-
-
-def _check_space(model: BiTModel, out: Path) -> None:
-    """Room for the old state and the new one, with a momentum each, and for the model in two files, written aside."""
-    size = 4 * sum(int(np.prod(variable.shape)) for variable in model.weights)
-    needed, free = 2 * 2 * size + 3 * size, shutil.disk_usage(out).free
-    held = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    if needed > free + held:
-        raise OSError(
-            f"`--out`: {out} has {free / 1e9:.2f} GB of free space, and this model needs {needed / 1e9:.2f} GB for its "
-            "training state and results. Make room, or choose another directory."
-        )
-
-
-def _check_same_run(options: Options, plan: Plan, folder: Path) -> None:
-    """Notes what the run is, or compares it with the one that `folder` holds."""
-    new = json.loads(json.dumps({"options": dataclasses.asdict(options), "plan": plan.described}))
-    file = folder / RUN_NAME
-    if not (folder / STATE_NAME).exists():  # nothing has been trained yet
-        with files.replacing(file) as beside:
-            beside.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
-        return
-    try:
-        old = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"`--out` {str(folder.parent)!r} has a training state whose {RUN_NAME} cannot be read ({error}). Remove "
-            f"{folder}, or use another --out."
-        ) from None
-    differing = [
-        f"{name}: {_short(old.get(group, {}).get(name))} there, {_short(new[group].get(name))} now"
-        for group in new
-        for name in new[group]
-        if old.get(group, {}).get(name) != new[group][name]
-    ]
-    if differing:
-        raise ValueError(
-            f"`--out` {str(folder.parent)!r} holds another run, which differs in {'; '.join(differing)}. Use the "
-            "options it was started with, use another --out, or remove that directory."
-        )
-
-
-def _remove_unfinished(out: Path) -> None:
-    """What a run that was killed while it wrote has left."""
-    for path in (out / STATE_FOLDER / STATE_NAME, *(out / name for name in (MODEL_NAME, LOG_NAME, CURVES_NAME))):
-        files.remove_unfinished(path)
-    for name in (evaluation.REPORT, evaluation.WORST_SHEET, evaluation.CONFUSION, evaluation.CALIBRATION):
-        files.remove_unfinished(out / name)
-    for folder in out.glob(".save_pretrained-*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
     """The model in transformers' layout and as a `.keras` file, in float32."""
     save_pretrained(model, out, processor)
@@ -398,14 +322,14 @@ def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
         # Mixed precision is for training; whoever serves the model chooses again.
         with _policy("float32"):
             model = from_pretrained(out)
-    with files.replacing(out / MODEL_NAME) as beside:
+    with files.replacing(out / run_directory.MODEL_NAME) as beside:
         model.save(beside)
 
 
 def _report(plan: Plan, state: TrainingState, out: Path, say: Callable[[str], None]) -> None:
     """How good the model is, as numbers and as pictures."""
     if charts.available():
-        charts.curves(state.rows, out / CURVES_NAME)
+        charts.curves(state.rows, out / run_directory.CURVES_NAME)
     name, part = ("test", plan.splits.test) if plan.splits.test is not None else ("validation", plan.splits.validation)
     if part is None:
         return
@@ -414,48 +338,3 @@ def _report(plan: Plan, state: TrainingState, out: Path, say: Callable[[str], No
     title = (f"The worst mistakes on {len(part):,} {name} pictures", out.name)
     evaluation.write(found, out, processor=plan.processor, title=title)
     say(f"accuracy {found.report['top_1_accuracy']:.2%} on {len(part):,} {name} pictures")
-
-
-class _Progress(keras.callbacks.Callback):
-    """A bar over all steps on standard error, a line per evaluation, and the log as CSV."""
-
-    def __init__(
-        self, rule: HyperRule, accumulation: int, state: TrainingState, log: Path, say: Callable[[str], None]
-    ) -> None:
-        super().__init__()
-        self.rule, self.accumulation, self.state, self.log, self.say = rule, accumulation, state, log, say
-        self.bar = tqdm(total=rule.total_steps, initial=state.step, desc="fine-tune", unit="step")
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.bar.set_description("fine-tune")
-        self.started, self.first = time.perf_counter(), self.bar.n
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if (batch + 1) % self.accumulation:
-            return
-        self.bar.update()
-        rate = (self.bar.n - self.first) * self.rule.batch_size / (time.perf_counter() - self.started)
-        shown = {name: f"{float(logs[name]):.4f}" for name in ("loss", "accuracy") if name in logs}
-        self.bar.set_postfix({**shown, "pictures/s": f"{rate:.1f}"}, refresh=False)
-
-    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.bar.set_description(f"validate {batch + 1}")
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        # After the state has been written: what the log has, a later run has too.
-        row = self.state.rows[-1]
-        shown = "  ".join(f"{name} {row[name]:.4f}" for name in row if name not in ("step", "learning_rate"))
-        with tqdm.external_write_mode():
-            self.say(f"step {row['step']}/{self.rule.total_steps}  {shown}")
-        write_log(self.state.rows, self.log)
-
-    def close(self) -> None:
-        self.bar.close()
-
-
-def write_log(rows: list[Row], file: Path) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with files.replacing(file) as beside, open(beside, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)

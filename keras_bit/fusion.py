@@ -58,7 +58,8 @@ def _fused(layer: keras.layers.Layer, dtype: str | None = None) -> keras.layers.
         if layer.built:
             copy.build_from_config(layer.get_build_config())
             for variable, value in zip(copy.variables, layer.variables, strict=True):
-                variable.assign(value)
+                # A copy: in JAX the two would share an array, which training and `predict` take away from both.
+                variable.assign(ops.copy(value))
         if hasattr(copy, "finalize_state"):  # Keras' preprocessing layers derive what they compute with from them
             copy.finalize_state()
         return copy
@@ -71,5 +72,5 @@ def _fused(layer: keras.layers.Layer, dtype: str | None = None) -> keras.layers.
     convolution.kernel_initializer = keras.initializers.get(config["kernel_initializer"])
     convolution.kernel.assign(standardize_kernel(ops.convert_to_tensor(layer.kernel), epsilon))
     if layer.use_bias:
-        convolution.bias.assign(layer.bias)
+        convolution.bias.assign(ops.copy(layer.bias))
     return convolution

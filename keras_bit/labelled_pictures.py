@@ -46,6 +46,27 @@ def batches_of(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarra
         raise ValueError(f"{data.skipped[0]} Mend it, or leave such pictures out by on_error='skip'.")
 
 
+class NumberedPictures:
+    """Batches of `(images, numbers)`: where pictures are left out, the numbers tell which the others are.
+
+    Args:
+        source: a source of `image_dataset` whose labels are the pictures' own numbers.
+        processor, batch_size: as in `image_dataset`.
+        on_error: `"raise"` ends at the first picture that cannot be read, `"skip"` leaves them out.
+
+    Attributes:
+        skipped: why pictures were left out, a line each.
+    """
+
+    def __init__(self, source: Any, *, processor: Any, batch_size: int, on_error: str) -> None:
+        self._data = image_dataset(source, processor=processor, batch_size=batch_size, on_error="skip")
+        self._on_error = on_error
+        self.skipped: list[str] = self._data.skipped
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return batches_of(self._data, self._on_error)
+
+
 class FolderPictures:
     """Batches of `(images, labels)` from some folders of a directory, as `image_dataset` reads them for evaluation.
 
@@ -82,14 +103,12 @@ class FolderPictures:
         self.empty = [name for name, count in zip(folders, counts, strict=True) if not count]
         self._labels = np.array(labels, np.int64)
         self._all_names = [os.path.relpath(os.fsdecode(path), directory) for path in paths]
-        # A picture's number instead of its label: where some are left out, it tells which the others are.
         source = ([os.fsdecode(path) for path in paths], np.arange(len(paths)))
-        self._data = image_dataset(source, processor=processor, batch_size=batch_size, on_error="skip")
-        self._on_error = on_error
-        self.skipped: list[str] = self._data.skipped
+        self._pictures = NumberedPictures(source, processor=processor, batch_size=batch_size, on_error=on_error)
+        self.skipped = self._pictures.skipped
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         self.names.clear()
-        for images, numbers in batches_of(self._data, self._on_error):
+        for images, numbers in self._pictures:
             self.names += [self._all_names[number] for number in numbers]
             yield images, self._labels[numbers]

@@ -120,11 +120,18 @@ def open_splits(
         FileNotFoundError: `data` does not exist.
     """
     names = targets.checked_class_names(class_names)
-    parts, names = _record_parts(data, names) if _holds_records(data) else _folder_parts(Path(data), names)
+    records = holds_records(data)
+    parts, names = _record_parts(data, names) if records else _folder_parts(Path(data), names)
     if "train" not in parts:
         raise ValueError(f"`data` {str(data)!r} has pictures to test with, but none to train on.")
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
     notes = []
+    first = min(int(part.labels.min()) for part in parts.values()) if records else 0
+    if first:
+        notes.append(
+            f"The labels begin at {first}, not at 0: no picture is of {_some(names[:first])}, and the model gets an "
+            "output for it all the same. Where nothing is meant by that, write the labels anew, from 0."
+        )
     generator = np.random.default_rng(seed)
     if validation is None and test is None and validation_share > 0:
         train, validation = _divided(train, len(names), validation_share, generator)
@@ -141,7 +148,7 @@ def open_splits(
         counts = np.bincount(train.labels, minlength=len(names))
     if single := [name for name, count in zip(names, counts, strict=True) if count == 1 != examples_per_class]:
         notes.append(f"There is a single picture to train with of {_some(single)}.")
-    if none := [name for name, count in zip(names, counts, strict=True) if count == 0]:
+    if none := [name for name, count in zip(names[first:], counts[first:], strict=True) if count == 0]:
         notes.append(f"There is no picture to train with of {_some(none)}.")
     if len(names) == 1:
         raise ValueError(f"`data` {str(data)!r} has one class, {names[0]!r}: there is nothing to tell apart.")
@@ -171,6 +178,12 @@ def _folder_parts(data: Path, names: tuple[str, ...] | None) -> tuple[dict[str, 
         raise FileNotFoundError(f"`data` must be an existing directory or TFRecord files, got {str(data)!r}.")
     folders = {part: _subfolder(data, words) for part, words in _words().items()}
     if folders["train"] is None:
+        there = {entry.name for entry in os.scandir(data) if entry.is_dir() and not entry.name.startswith(".")}
+        if there and there <= {folder.name for folder in folders.values() if folder is not None}:
+            raise ValueError(
+                f"`data` {str(data)!r} has the folder {_some(sorted(there))}, but no folder {TRAIN[0]!r} with pictures "
+                "to train on. Put them there, in a folder per class, or name the directory that has such folders."
+            )
         folders = {"train": data}
     parts = {}
     for part, folder in folders.items():
@@ -215,7 +228,8 @@ def _of_files(paths: list[str], labels: np.ndarray) -> Part:
     )
 
 
-def _holds_records(data: str | Path) -> bool:
+def holds_records(data: str | Path) -> bool:
+    """Whether `data` is TFRecord files: a directory with some, or a name or pattern of them."""
     from keras_bit import sources
 
     if Path(data).is_dir():
@@ -223,7 +237,12 @@ def _holds_records(data: str | Path) -> bool:
     return bool(sources.RECORDS.search(os.path.basename(str(data))))
 
 
-def _record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:
+def record_files(data: str | Path) -> dict[str, list[str]]:
+    """TFRecord files by what their names say they are for: `train`, `validation`, `test`; nothing said is `train`.
+
+    Args:
+        data: a directory of them, or a name or pattern.
+    """
     from keras_bit import sources
 
     if Path(data).is_dir():
@@ -235,14 +254,21 @@ def _record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict
         words = re.split(r"[^a-z]+", os.path.basename(file).lower())
         part = next((part for part, known in _words().items() if set(words) & set(known)), "train")
         grouped.setdefault(part, []).append(file)
-    parts = {part: _of_records(grouped[part]) for part in sorted(grouped, key=list(_words()).index)}
+    return {part: grouped[part] for part in sorted(grouped, key=list(_words()).index)}
+
+
+def _record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:
+    parts = {part: _of_records(files) for part, files in record_files(data).items()}
     count = max(int(part.labels.max()) for part in parts.values()) + 1
     least = min(int(part.labels.min()) for part in parts.values())
     if least < 0:
         raise ValueError(f"Labels in TFRecord files must count from 0, got {least}.")
     names = names or tuple(map(str, range(count)))
     if count > len(names):
-        raise ValueError(f"`class_names` must name all {count} classes in {str(data)!r}, got {len(names)} names.")
+        hint = ""
+        if least == count - len(names):
+            hint = f" The labels begin at {least}: write them anew, from 0, or name what comes before, too."
+        raise ValueError(f"`class_names` must name all {count} classes in {str(data)!r}, got {len(names)} names.{hint}")
     return parts, names
 
 

@@ -115,12 +115,17 @@ def test_the_largest_share_of_a_block_is_what_a_pooled_matrix_shows():
 
 def test_names_are_drawn_as_they_are_and_shortened(monkeypatch, tmp_path):
     figures = drawn(monkeypatch)
-    names = ["$x_1$ [b]", "two\nlines\x1b[31m\udce9", "猫", "a very long name of a class that never ends"]
+    names = [
+        "$x_1$ [b]",
+        "two\nlines\x1b[31m\udce9",
+        "cu\u0308 \U0001f436",
+        "a very long name of a class that never ends",
+    ]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error")  # as matplotlib's "Glyph missing from font"
         charts.confusion(np.eye(4, dtype=int), names, tmp_path / "c.png")
     found, _ = labels(figures[0].axes[0])
-    assert found == ["$x_1$ [b]", "two lines [31m ", "猫", f"a very long name of a class{charts.ELLIPSIS}"]
+    assert found == ["$x_1$ [b]", "two lines [31m ", r"cü \U0001f436", f"a very long name of a class{charts.ELLIPSIS}"]
 
 
 def test_a_matrix_may_have_a_column_that_is_no_row(monkeypatch, tmp_path):

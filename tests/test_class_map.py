@@ -124,3 +124,40 @@ def test_a_file_that_is_no_class_map_is_an_error(tmp_path, text, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         class_map.read(file)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "number"),
+    [
+        ("dog", PETS, 1),
+        ("Dog", PETS, 1),
+        ("red_fox", PETS, 2),
+        ("fox, red fox", PETS, 2),
+        ("4", PETS, 4),
+        ("n01440764", IMAGENET, 0),
+        ("Tinca-tinca", UNNAMED, 0),
+        ("517", IMAGENET, 517),
+        # A label counts more than a number.
+        ("2", BitConfig(id2label={0: "2", 1: "1", 2: "0"}), 0),
+    ],
+)
+def test_the_class_that_a_person_means(name, config, number):
+    assert class_map.find_class(name, config) == number
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "message"),
+    [
+        ("crane", PETS, "`--class` 'crane' is a name of the classes 3 (crane), 4 (crane). Give the number"),
+        ("Crane", IMAGENET, "is a name of the classes 134 (crane), 517 (crane). Give the number"),
+        ("dgo", PETS, "a number from 0 to 4, got 'dgo'. The closest: 1 (dog)."),
+        ("zzz", PETS, "got 'zzz'. The first: cat, dog, fox, red fox, ..."),
+        ("5", PETS, "a number from 0 to 4, got 5."),
+        ("-1", PETS, "a number from 0 to 4, got '-1'."),
+        ("n01440764", OTHERS, "got 'n01440764'."),
+        ("", PETS, "got ''."),
+    ],
+)
+def test_a_name_of_no_class_or_of_several_is_an_error_with_those_near_it(name, config, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        class_map.find_class(name, config)

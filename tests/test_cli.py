@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from keras_bit import BiT, BitConfig, BitImageProcessor, cli, from_pretrained
-from keras_bit.commands import classify
 from picture_files import encoded, make_folders, pixels
 
 TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
@@ -227,7 +226,7 @@ def test_whatever_pillow_raises_on_a_file_is_its_line(capsys, pictures, monkeypa
             raise error("no such frame")
         return opened(name, *arguments)
 
-    monkeypatch.setattr(classify.Image, "open", failing)
+    monkeypatch.setattr(Image, "open", failing)
     code, out, err = run(capsys, "classify", *pictures, "--weights", str(TINY), "--json")
     assert code == 1
     assert ["error" in result for result in json.loads(out)] == [False, True, False]

@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from conftest import needs_matplotlib
-from keras_bit import BiT, BitConfig, BitImageProcessor, charts, cli, from_pretrained, save_pretrained
+from keras_bit import BiT, BitConfig, BitImageProcessor, charts, cli, from_pretrained, preprocessing, save_pretrained
 from picture_files import encoded, make_folders, pixels
 
 TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
@@ -169,6 +169,36 @@ def test_records_have_the_numbers_of_the_models_classes(capsys, tmp_path):
     assert "`--class-map` is for the folders of a directory, got" in err
 
 
+def test_of_a_directory_of_records_those_to_test_with_are_taken(capsys, tmp_path):
+    def pictures(*expected):
+        code, out, err = run(capsys, TINY, tmp_path, "--json")
+        assert code == 0
+        assert ("by their names: " in err) == bool(expected), err
+        assert all(word in err for word in expected)
+        return json.loads(out)["pictures"]
+
+    write_records(tmp_path / "a.tfrecord", [3, 3, 9])
+    write_records(tmp_path / "train.tfrecord", [1])
+    assert pictures() == 4
+    write_records(tmp_path / "x-val.tfrecord", [2, 2])
+    assert pictures("1 of 3 TFRecord files", "x-val.tfrecord") == 2
+    write_records(tmp_path / "test-00000-of-00001", [5])
+    assert pictures("1 of 4 TFRecord files", "test-00000-of-00001") == 1
+
+
+def test_a_checkpoint_without_a_processor_gets_bits_own_and_says_so(capsys, animals, tmp_path):
+    copies = [tmp_path / "without", tmp_path / "with"]
+    for copy in copies:
+        copy.mkdir()
+        for file in ("config.json", "model.safetensors"):
+            (copy / file).write_bytes((TINY / file).read_bytes())
+    BitImageProcessor(**preprocessing.BIT_50).save_pretrained(copies[1])
+    (_, out, err), (code, expected, nothing) = (run(capsys, copy, animals, "--json") for copy in copies)
+    assert (code, nothing) == (0, "")
+    assert "has no preprocessor_config.json: pictures are prepared as for google/bit-50, 448x448 px, pixels" in err
+    assert json.loads(out) == json.loads(expected)
+
+
 def test_of_many_classes_the_worst_are_printed_or_all(capsys, tmp_path):
     config = BitConfig(**SMALL, id2label={index: f"kind {index:02d}" for index in range(30)})
     processor = BitImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)
@@ -202,7 +232,11 @@ def test_without_data_or_a_place_it_is_one_line_and_exit_code_1(capsys, animals,
         ((TINY, tmp_path / "empty"), "must hold a folder per class, and has none. Put the pictures in some."),
         ((TINY, tmp_path / "no-pictures"), "that is evaluated holds a picture (.bmp, .gif"),
         ((TINY, animals, "--out", tmp_path / "file"), "`--out` must be a directory, got the file"),
-        ((TINY, animals, "--class-map", "nowhere.json"), "nowhere.json"),
+        (
+            (TINY, animals, "--class-map", "no.json"),
+            "The class map 'no.json' does not exist. `keras-bit evaluate SOURCE",
+        ),
+        ((TINY, animals, "--class-map", tmp_path), "cannot be read: Is a directory."),
         (("./nowhere", animals), "nowhere"),
     ):
         code, out, err = run(capsys, *arguments)

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
 
-from keras_bit import BitImageProcessor, contact_sheet
+from keras_bit import BitImageProcessor, contact_sheet, lettering
 from picture_files import pixels
 
 NAMES = ["cat", "dog", "fox"]
@@ -58,15 +57,10 @@ def test_every_picture_stands_on_the_sheet_in_order_with_room_for_its_label(coun
         assert (label < 100).any()
 
 
-def test_long_names_are_shortened_and_long_lists_cut():
-    font = ImageFont.load_default(contact_sheet.FONT)
-    long = contact_sheet._shortened("a very long name of a class " * 5, font, contact_sheet.TILE)
-    assert long.startswith("a very long")
-    assert long.endswith(contact_sheet.ELLIPSIS)
-    assert font.getlength(long) <= contact_sheet.TILE
+def test_long_lists_are_cut():
     images = np.zeros((2, 8, 8, 3), np.uint8)
     many = [[f"label {index}" for index in range(9)], ["one"]]
-    few = [["label 0", "label 1", f"{contact_sheet.ELLIPSIS} 7 more"], ["one"]]
+    few = [["label 0", "label 1", f"{lettering.ELLIPSIS} 7 more"], ["one"]]
     np.testing.assert_array_equal(contact_sheet.draw(images, many, ["t"]), contact_sheet.draw(images, few, ["t"]))
 
 
@@ -81,7 +75,7 @@ def test_a_title_that_is_too_long_is_wrapped_within_the_sheet():
 
 
 def test_a_character_that_no_font_has_is_escaped_with_the_number_of_the_class(monkeypatch):
-    monkeypatch.setattr(contact_sheet, "FONTS", ("no such font.ttf",))
+    monkeypatch.setattr(lettering, "FONTS", ("no such font.ttf",))
     names = ["cat", "日本 cat", "\N{GRINNING FACE}"]
     assert [contact_sheet.label_text(np.int32(number), names)[0] for number in range(3)] == [
         "cat",
@@ -91,28 +85,3 @@ def test_a_character_that_no_font_has_is_escaped_with_the_number_of_the_class(mo
     assert contact_sheet.label_text(np.array([0.5, 0.5, 0]), names) == ["0.50 cat", r"+ 0.50 1: \u65e5\u672c cat"]
     sheets = [contact_sheet.draw(np.zeros((1, 8, 8, 3), np.uint8), [["日"]], [title]) for title in ("日", r"\u65e5")]
     np.testing.assert_array_equal(*sheets)
-
-
-def test_the_font_that_has_the_most_of_a_label_draws_it(monkeypatch):
-    class Font:
-        def __init__(self, known):
-            self.known = known
-
-        def getmask(self, character):
-            return Image.new("L", (1, 1), ord(character) % 200 if character in self.known else 255).im
-
-    fonts = {None: Font("cat"), "a": Font("cät"), "b": Font("日ä t")}
-    monkeypatch.setattr(contact_sheet, "FONTS", ("nowhere", "a", "b"))
-    monkeypatch.setattr(contact_sheet, "_font", fonts.get)
-    for text, shown, font in (
-        ("cat", "cat", None),
-        ("cät", "cät", "a"),
-        ("日 ät", "日 ät", "b"),
-        ("cät 日", r"cät \u65e5", "a"),
-        ("дät", r"\u0434ät", "a"),
-    ):
-        assert contact_sheet._drawable(text) == (shown, fonts[font])
-
-
-def test_a_letter_and_its_dots_are_one_character():
-    assert contact_sheet._one_line("cu\N{COMBINING DIAERESIS}") == "cü"

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from conftest import absent, needs_matplotlib
-from keras_bit import BitImageProcessor, cli, finetuning, from_pretrained
+from keras_bit import BitImageProcessor, cli, from_pretrained, run_directory
 from picture_files import encoded, make_folders, pixels, write_records
 from tiny_bit import CONFIG, random_tensors, write_checkpoint
 
@@ -309,10 +309,26 @@ def test_what_cannot_be_written_is_told_at_the_start(data, checkpoint, tmp_path,
         code, _, err = run(capsys, data, "--weights", checkpoint, "--out", out)
         assert code == 1
         assert message in err
-    monkeypatch.setattr(finetuning.shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 1000, 1000))
+    monkeypatch.setattr(run_directory.shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 1000, 1000))
     code, _, err = run(capsys, data, "--weights", checkpoint, "--out", tmp_path / "full")
     assert code == 1
     assert "0.00 GB of free space, and this model needs" in err
+    assert not (tmp_path / "full").exists()
+
+
+def test_wrong_data_leaves_no_directory_behind_and_takes_none_away(data, checkpoint, tmp_path, capsys):
+    arguments = (tmp_path / "no data", "--weights", checkpoint, "--out")
+    code, _, err = run(capsys, *arguments, tmp_path / "new" / "out")
+    assert code == 1
+    assert "`data` must be an existing directory or TFRecord files" in err
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    assert run(capsys, *arguments, tmp_path / "old" / "out")[0] == 1
+    assert list(tmp_path.glob("old/*")) == []
+    assert (tmp_path / "old").is_dir()
+    (tmp_path / "old" / "note.txt").write_text("of a person")
+    assert run(capsys, *arguments, tmp_path / "old")[0] == 1
+    assert [path.name for path in tmp_path.glob("old/*")] == ["note.txt"]
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,16 @@ REFUSED = {
         ValueError,
         r"There are no records in .*a.tfr",
     ),
+    "no train": (
+        lambda path: make_folders(path / "val", {"a": 3, "b": 2}) and path,
+        ValueError,
+        "has the folder val, but no folder 'train' with pictures to train on.",
+    ),
+    "no train, but a test": (
+        lambda path: (make_folders(path / "val", {"a": 3}), make_folders(path / "test", {"a": 3})) and path,
+        ValueError,
+        "has the folder test, val, but no folder 'train'",
+    ),
     "test alone": (
         lambda path: write_records(path / "test.tfrecord", [png(40)] * 2, [0, 1]),
         ValueError,
@@ -171,6 +181,25 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path, case):
 def test_names_for_records_must_be_enough(records):
     with pytest.raises(ValueError, match=r"`class_names` must name all 3 classes in .*, got 2 names."):
         opened(records, class_names=["a", "b"])
+
+
+@pytest.mark.parametrize("names", [None, ["background", "x", "y"]])
+def test_labels_that_begin_at_1_are_said_to(tmp_path, names):
+    write_records(tmp_path / "a.tfrecord", [png(40)] * 4, [1, 2, 1, 2])
+    found = opened(tmp_path, class_names=names, validation_share=0)
+    assert found.class_names == (tuple(names) if names else ("0", "1", "2"))
+    assert counts(found.train) == [0, 2, 2]
+    (note,) = found.notes
+    assert note.startswith(
+        f"The labels begin at 1, not at 0: no picture is of {found.class_names[0]}, and the model gets"
+    )
+    with pytest.raises(ValueError, match=r"got 2 names. The labels begin at 1: write them anew, from 0, or name what"):
+        opened(tmp_path, class_names=["x", "y"])
+
+
+def test_a_class_may_be_called_as_a_part_is(tmp_path):
+    make_folders(tmp_path / "val" / "deeper", {"a": 2}), make_folders(tmp_path / "other", {"b": 2})
+    assert opened(tmp_path).class_names == ("other", "val")
 
 
 def test_a_damaged_record_file_is_named(records):

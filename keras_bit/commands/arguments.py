@@ -1,8 +1,11 @@
 """Arguments that several commands have, and their types."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
+
+from PIL import Image, ImageOps
 
 DEFAULT_WEIGHTS = "google/bit-50"
 
@@ -63,3 +66,19 @@ def image_size(text: str) -> tuple[int, int]:
     if not times:
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, as 375x500, got {text!r}")
     return positive(height), positive(width)
+
+
+def upright_picture(name: str) -> Image.Image:
+    """The picture as a person sees it: cameras store the orientation beside the pixels."""
+    if os.path.isdir(name):
+        raise IsADirectoryError(f"{name} is a directory; name the pictures in it, {name}/*")
+    try:
+        with Image.open(name) as image:
+            return ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{name!r} does not exist") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        # On damaged files Pillow's decoders raise OSError, SyntaxError, RuntimeError, NotImplementedError and others.
+        raise ValueError(f"{name} cannot be read as a picture: {error}") from error

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.table import Table
 
-from keras_bit.commands.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub_arguments, positive
+from keras_bit.commands.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub_arguments, positive, upright_picture
 from keras_bit.commands.terminal import console, printable
 
 ORIENTATION = 0x0112  # EXIF's tag
@@ -130,7 +130,7 @@ def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -
     waiting: list[Any] = []
     for place, result in enumerate(tqdm(results, desc="classify", unit="picture", delay=2, leave=False)):
         try:
-            pixels = processor(_upright(result["file"]))
+            pixels = processor(upright_picture(result["file"]))
             # Here and not in the model, which is traced for unknown sizes once it has seen two.
             check_input_shape(pixels.shape[1:], num_channels, "pixel_values")
         except (OSError, ValueError, MemoryError) as error:
@@ -156,24 +156,8 @@ def _encoded_upright(name: str) -> bytes:
         if image.getexif().get(ORIENTATION, 1) == 1:
             return contents  # whether it can be read is the server's to say
     turned = io.BytesIO()
-    _upright(name).convert("RGB").save(turned, "PNG")
+    upright_picture(name).convert("RGB").save(turned, "PNG")
     return turned.getvalue()
-
-
-def _upright(name: str) -> Image.Image:
-    """The picture as a person sees it: cameras store the orientation beside the pixels."""
-    if os.path.isdir(name):
-        raise IsADirectoryError(f"{name} is a directory; name the pictures in it, {name}/*")
-    try:
-        with Image.open(name) as image:
-            return ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{name!r} does not exist") from None
-    except MemoryError:
-        raise
-    except Exception as error:
-        # On damaged files Pillow's decoders raise OSError, SyntaxError, RuntimeError, NotImplementedError and others.
-        raise ValueError(f"{name} cannot be read as a picture: {error}") from error
 
 
 def _print_predictions(results: Sequence[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from keras_bit.commands.arguments import add_hub_arguments, hub_arguments, positive
-from keras_bit.commands.terminal import console, printable
+from keras_bit.commands.terminal import console, input_size, printable
 
 PER_CLASS = 20  # classes that are all printed
 WORST_CLASSES = 10  # those printed of more
@@ -32,12 +32,17 @@ def add(commands: Any) -> None:
         "--class-map map.json",
     )
     command.add_argument(
-        "source", metavar="SOURCE", help="Hub id, directory or file of a checkpoint with its preprocessor_config.json"
+        "source",
+        metavar="SOURCE",
+        help="Hub id, directory or file of a checkpoint; without a preprocessor_config.json, pictures are prepared as "
+        "for google/bit-50",
     )
     command.add_argument(
         "data",
         metavar="DATA",
-        help="directory with a folder per class, or TFRecord files whose labels are numbers of the model's classes",
+        help="directory with a folder per class, or TFRecord files whose labels are numbers of the model's classes: a "
+        "file, a pattern in quotes, or a directory, of which the files with `test` in their names are taken, else "
+        "those with `val` or `validation`, else all",
     )
     command.add_argument("--out", metavar="DIR", help="where report.json and the pictures are written")
     command.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
@@ -63,7 +68,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     import keras_bit
-    from keras_bit import charts, evaluation
+    from keras_bit import charts, evaluation, splits
 
     if options.out is not None:
         # Before the pictures are read, which may take hours.
@@ -77,10 +82,10 @@ def run(options: argparse.Namespace) -> int:
     evaluation.check_model(model)
     if options.write_class_map is not None:
         return _write_class_map(options, model.config)
-    processor = keras_bit.BitImageProcessor.from_pretrained(options.source, **hub_arguments(options))
+    processor = _processor(options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out")  # they get their lines below
-        if Path(options.data).is_dir():
+        if Path(options.data).is_dir() and not splits.holds_records(options.data):
             found, skipped = _evaluate_folders(options, model, processor)
         else:
             found, skipped = _evaluate_records(options, model, processor)
@@ -96,6 +101,22 @@ def run(options: argparse.Namespace) -> int:
     for line in skipped:
         print(f"keras-bit evaluate: {printable(line)}", file=sys.stderr)
     return int(bool(skipped))
+
+
+def _processor(options: argparse.Namespace) -> Any:
+    """The checkpoint's own; where it has none, BiT's, as fine-tuning takes it."""
+    from keras_bit import BitImageProcessor, preprocessing
+
+    try:
+        return BitImageProcessor.from_pretrained(options.source, **hub_arguments(options))
+    except FileNotFoundError:
+        processor = BitImageProcessor(**preprocessing.BIT_50)
+        print(
+            "keras-bit evaluate: the checkpoint has no preprocessor_config.json: pictures are prepared as for "
+            f"google/bit-50, {input_size(processor)}, pixels scaled to [-1, 1]",
+            file=sys.stderr,
+        )
+        return processor
 
 
 def _evaluate_folders(options: argparse.Namespace, model: Any, processor: Any) -> tuple[Any, list[str]]:
@@ -131,28 +152,27 @@ def _evaluate_records(options: argparse.Namespace, model: Any, processor: Any) -
             "TFRecord files are numbers of the model's classes."
         )
     numbers = [str(number) for number in range(model.config.num_labels)]  # names may stand twice among the labels
+    source = _record_files(options.data) if Path(options.data).is_dir() else options.data
     data = keras_bit.image_dataset(
-        options.data, processor=processor, batch_size=options.batch_size, on_error="skip", class_names=numbers
+        source, processor=processor, batch_size=options.batch_size, on_error="skip", class_names=numbers
     )
     return evaluate(model, batches_of(data, options.on_error)), data.skipped
 
 
-def _folders_to_evaluate(options: argparse.Namespace, config: Any, reading: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """The batches of a directory, the model's classes for each of its folders, and what the folders are called."""
-    from keras_bit import class_map
-    from keras_bit.labelled_pictures import FolderPictures, folder_names
+def _record_files(directory: str) -> list[str]:
+    """Those in a directory that are for testing, by their names."""
+    from keras_bit import splits
 
-    said = None if options.class_map is None else class_map.read(options.class_map)
-    folders = folder_names(options.data)
-    label_map = dict(zip(folders, class_map.match(folders, config, said), strict=True))
-    left_out = [folder for folder, right in label_map.items() if right is None]
-    used = {folder: right for folder, right in label_map.items() if right is not None}
-    batches = FolderPictures(options.data, list(used), **reading)
-    for folders, why in ((left_out, "left out, as the class map says"), (batches.empty, "without a picture")):
-        if folders:
-            names = ", ".join(folders[:10]) + ", ..." * (len(folders) > 10)
-            print(f"keras-bit evaluate: {len(folders)} folders {why}: {printable(names)}", file=sys.stderr)
-    return batches, list(used.values()), class_map.shown_names(used, config)
+    files = splits.record_files(directory)
+    everything = [file for part in files.values() for file in part]
+    chosen = files.get("test") or files.get("validation") or everything
+    if len(chosen) < len(everything):
+        names = printable(", ".join(Path(file).name for file in chosen[:3]) + ", ..." * (len(chosen) > 3))
+        print(
+            f"keras-bit evaluate: {len(chosen)} of {len(everything)} TFRecord files, by their names: {names}",
+            file=sys.stderr,
+        )
+    return chosen
 
 
 def _write_class_map(options: argparse.Namespace, config: Any) -> int:

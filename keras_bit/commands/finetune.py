@@ -129,13 +129,19 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    import keras
-
-    from keras_bit import charts, distribution, finetuning
+    from keras_bit import distribution, run_directory
 
     workers = distribution.start(options.strategy)
     out = Path(options.out).expanduser()
-    finetuning.check_directory(out, options.data)
+    with run_directory.writable(out, options.data):
+        return _fine_tune(options, out, workers)
+
+
+def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
+    import keras
+
+    from keras_bit import charts, finetuning
+
     callbacks = ()
     if options.tensorboard:
         if importlib.util.find_spec("tensorboard") is None:

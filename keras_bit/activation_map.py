@@ -1,0 +1,135 @@
+"""Class activation maps: how much each place of a picture adds to the logit of a class.
+
+BiT's head is linear and comes after a mean over positions, so that the two can change places: applied to every position
+of the last feature map, the head's kernel gives a map whose mean, plus the bias, is the logit. No gradient is needed,
+and nothing is left out.
+
+Source: Zhou et al., "Learning Deep Features for Discriminative Localization" (arXiv:1512.04150).
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_bit.config import BitConfig
+from keras_bit.model import BiTModel
+
+STEM_STRIDE = 4  # px of the picture to a position after the stem; each further stage doubles it
+
+
+class ActivationMaps(NamedTuple):
+    """What `activation_maps` found.
+
+    Args:
+        maps: float32 `(batch, height, width, chosen)`, contributions to the logits: the mean of a map over height and
+            width, plus its bias, is the class's logit.
+        classes: int64 `(batch, chosen)`, whose maps these are.
+        biases: float32 `(batch, chosen)`, of the head.
+        scores: float32 `(batch, classes)`, what the model answers: probabilities, or logits if it has no activation.
+    """
+
+    maps: np.ndarray
+    classes: np.ndarray
+    biases: np.ndarray
+    scores: np.ndarray
+
+    @property
+    def logits(self) -> np.ndarray:
+        """`(batch, chosen)`, from the maps."""
+        return self.maps.mean(axis=(1, 2)) + self.biases
+
+
+def check_model(model: Any) -> None:
+    """Refuses a model whose output is not that of BiT's head.
+
+    Raises:
+        ValueError: `model` has no head, another one, or is no model of keras_bit.
+    """
+    if not isinstance(model, BiTModel):
+        raise ValueError(
+            f"`model` must be a model of keras_bit, as `keras_bit.from_pretrained` gives it, got {type(model).__name__}"
+            ". In a model of your own, explain the BiT inside."
+        )
+    found = {layer.name: layer for layer in model.layers}
+    pool, head = found.get("avg_pool"), found.get("predictions")
+    linear = isinstance(pool, layers.GlobalAveragePooling2D) and isinstance(head, layers.Dense)
+    if not linear or len(model.outputs) != 1 or model.outputs[0] is not head.output:
+        outputs = ", ".join(str(tuple(output.shape)) for output in model.outputs)
+        raise ValueError(
+            "`model` must end in its classification head, the layer 'predictions' over 'avg_pool': without one there "
+            f"are no classes to explain. Got a model with the output {outputs}. Load it with `include_top=True`, and a "
+            "checkpoint that has a head."
+        )
+
+
+def activation_maps(model: BiTModel, pixel_values: Any, classes: Sequence[int] | None = None) -> ActivationMaps:
+    """`maps[b, y, x, c] = sum over channels k of features[b, y, x, k] * kernel[k, c]`, for some classes `c`.
+
+    `features` is the last feature map, after the final norm and activation (transformers' `last_hidden_state`). The
+    bias is not in the maps: it belongs to no place.
+
+    Args:
+        model: a BiT with its head, fused or not, of whichever activation.
+        pixel_values: float32 `(batch, height, width, channels)`, as the model takes them.
+        classes: numbers of classes, for all pictures; `None` is the one that the model answers, for each picture.
+
+    Raises:
+        ValueError: the model has no head, `pixel_values` do not fit it, or there is no class of such a number.
+
+    Checked against transformers 5.23 `BitModel`, with numpy for the head.
+    """
+    check_model(model)
+    pool, head = model.get_layer("avg_pool"), model.get_layer("predictions")
+    count = head.units
+    if classes is not None:
+        classes = [operator.index(number) for number in classes]
+        if not classes or not all(0 <= number < count for number in classes):
+            raise ValueError(f"`classes` must be numbers from 0 to {count - 1}, at least one, got {classes}.")
+    both = keras.Model(model.input, [pool.input, model.output])
+    if keras.backend.backend() == "jax":
+        # JAX alone compiles every operation by itself. Not `predict_on_batch`: it takes the variables' arrays from the
+        # model that they are shared with.
+        outputs = both.predict(pixel_values, batch_size=len(pixel_values), verbose=0)
+    else:
+        outputs = both(pixel_values)
+    features, scores = map(ops.convert_to_numpy, outputs)
+    chosen = np.argmax(scores, axis=-1)[:, None] if classes is None else np.tile(classes, (len(scores), 1))
+    # In float64: rounding is then the model's alone.
+    kernel, bias = (ops.convert_to_numpy(variable).astype(np.float64) for variable in (head.kernel, head.bias))
+    maps = np.einsum("byxk,kbc->byxc", features.astype(np.float64), kernel[:, chosen], optimize=True)
+    return ActivationMaps(
+        maps.astype(np.float32), chosen, bias[chosen].astype(np.float32), np.asarray(scores, np.float32)
+    )
+
+
+def centres(config: BitConfig, positions: int) -> np.ndarray:
+    """Where in the model's input, in pixels from the middle of the first, the positions of a map's row or column lie.
+
+    That is the middle of what such a position sees, before the edge of the picture cuts it. With PyTorch's padding
+    (`global_padding=None`), which is the same on both sides, every stride keeps the first of its inputs as the middle,
+    and so position `i` is at `stride * i`, not in the middle of the `i`-th tile. With the padding SAME the paths
+    through a block disagree, and their mean is about the middle of the tile.
+    """
+    stride = max(min(STEM_STRIDE * 2 ** (len(config.depths) - 1), config.output_stride), STEM_STRIDE)
+    offset = 0.0 if config.global_padding is None else (stride - 1) / 2
+    return stride * np.arange(positions) + offset
+
+
+def interpolated(heat: np.ndarray, rows: np.ndarray, columns: np.ndarray, config: BitConfig) -> np.ndarray:
+    """A map `(height, width)` at other places: linear between its positions, constant beyond the outermost.
+
+    Args:
+        rows, columns: places in the model's input, in pixels from the middle of the first.
+
+    Returns:
+        `(len(rows), len(columns))`; never above the map's maximum or below its minimum.
+    """
+    down, across = (
+        np.stack([np.interp(places, centres(config, count), weight) for weight in np.eye(count)], axis=1)
+        for places, count in zip((rows, columns), heat.shape, strict=True)
+    )
+    return down @ heat @ across.T

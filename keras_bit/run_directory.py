@@ -1,0 +1,116 @@
+"""The directory of a fine-tuning run: its files, whether it can be written, and whose run it holds."""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_bit import evaluation, files
+
+# In `out`: the folder of what a run goes on from, and the files in it and beside it.
+STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
+LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
+
+
+@contextlib.contextmanager
+def writable(out: Path, data: str) -> Iterator[None]:
+    """Creates `out` and writes to it, so that what cannot be written is told before anything is computed.
+
+    Directories that it made, and that are still empty when an error ends the block, are removed again.
+
+    Raises:
+        ValueError: `out` is in the data.
+        OSError: nothing can be written there.
+    """
+    if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
+        raise ValueError(f"`--out` must not be in the data, where it would be a class, got {out} in {data}.")
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"`--out` must be a directory, or a new name for one. {out} is a file.")
+    folder = out / STATE_FOLDER
+    made: list[Path] = []
+    try:
+        made += (path for path in (folder, out, *out.parents) if not path.exists())
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"0" * 4096)
+    except OSError as error:
+        _remove_empty(made)
+        raise OSError(f"`--out`: nothing can be written to {out}: {error}. Choose another directory.") from error
+    try:
+        yield
+    except BaseException:
+        _remove_empty(made)
+        raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """The innermost come first."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # something was written to it
+            folder.rmdir()
+
+
+def check_space(model: keras.Model, out: Path) -> None:
+    """Room for the old state and the new one, with a momentum each, and for the model in two files, written aside."""
+    size = 4 * sum(int(np.prod(variable.shape)) for variable in model.weights)
+    needed, free = 2 * 2 * size + 3 * size, shutil.disk_usage(out).free
+    held = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    if needed > free + held:
+        raise OSError(
+            f"`--out`: {out} has {free / 1e9:.2f} GB of free space, and this model needs {needed / 1e9:.2f} GB for its "
+            "training state and results. Make room, or choose another directory."
+        )
+
+
+def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
+    """Notes what the run is, or compares it with the one that `out` holds.
+
+    Args:
+        described: its options and its plan, each a dictionary that JSON can hold.
+    """
+    new = json.loads(json.dumps(described))
+    folder = out / STATE_FOLDER
+    file = folder / RUN_NAME
+    if not (folder / STATE_NAME).exists():  # nothing has been trained yet
+        with files.replacing(file) as beside:
+            beside.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
+        return
+    try:
+        old = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"`--out` {str(out)!r} has a training state whose {RUN_NAME} cannot be read ({error}). Remove "
+            f"{folder}, or use another --out."
+        ) from None
+    differing = [
+        f"{name}: {_short(old.get(group, {}).get(name))} there, {_short(new[group].get(name))} now"
+        for group in new
+        for name in new[group]
+        if old.get(group, {}).get(name) != new[group][name]
+    ]
+    if differing:
+        raise ValueError(
+            f"`--out` {str(out)!r} holds another run, which differs in {'; '.join(differing)}. Use the "
+            "options it was started with, use another --out, or remove that directory."
+        )
+
+
+def remove_unfinished(out: Path) -> None:
+    """What a run that was killed while it wrote has left."""
+    for path in (out / STATE_FOLDER / STATE_NAME, *(out / name for name in (MODEL_NAME, LOG_NAME, CURVES_NAME))):
+        files.remove_unfinished(path)
+    for name in (evaluation.REPORT, evaluation.WORST_SHEET, evaluation.CONFUSION, evaluation.CALIBRATION):
+        files.remove_unfinished(out / name)
+    for folder in out.glob(".save_pretrained-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

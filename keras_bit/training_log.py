@@ -1,0 +1,59 @@
+"""What is seen of a training while it runs, and what is kept of it: a bar, a line per evaluation, a CSV file."""
+
+import csv
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+from tqdm import tqdm
+
+from keras_bit import files
+from keras_bit.hyperrule import HyperRule
+from keras_bit.training_state import Row, TrainingState
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar over all steps on standard error, a line per evaluation, and the log as CSV."""
+
+    def __init__(
+        self, rule: HyperRule, accumulation: int, state: TrainingState, log: Path, say: Callable[[str], None]
+    ) -> None:
+        super().__init__()
+        self.rule, self.accumulation, self.state, self.log, self.say = rule, accumulation, state, log, say
+        self.bar = tqdm(total=rule.total_steps, initial=state.step, desc="fine-tune", unit="step")
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.bar.set_description("fine-tune")
+        self.started, self.first = time.perf_counter(), self.bar.n
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if (batch + 1) % self.accumulation:
+            return
+        self.bar.update()
+        rate = (self.bar.n - self.first) * self.rule.batch_size / (time.perf_counter() - self.started)
+        shown = {name: f"{float(logs[name]):.4f}" for name in ("loss", "accuracy") if name in logs}
+        self.bar.set_postfix({**shown, "pictures/s": f"{rate:.1f}"}, refresh=False)
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.bar.set_description(f"validate {batch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # After the state has been written: what the log has, a later run has too.
+        row = self.state.rows[-1]
+        shown = "  ".join(f"{name} {row[name]:.4f}" for name in row if name not in ("step", "learning_rate"))
+        with tqdm.external_write_mode():
+            self.say(f"step {row['step']}/{self.rule.total_steps}  {shown}")
+        write_log(self.state.rows, self.log)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def write_log(rows: list[Row], file: Path) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with files.replacing(file) as beside, open(beside, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,109 @@
+"""`keras-bit explain`, run as a person runs it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_bit import BitImageProcessor, cli, from_pretrained
+from picture_files import pixels
+
+TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
+
+
+@pytest.fixture
+def picture(tmp_path) -> str:
+    Image.fromarray(pixels(0, 60, 90)).save(tmp_path / "a picture.png")
+    return str(tmp_path / "a picture.png")
+
+
+def run(capsys, *arguments):
+    code = cli.main(["explain", *arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_most_probable_class_is_drawn_and_told(capsys, picture, tmp_path):
+    out = tmp_path / "heat.png"
+    code, told, _ = run(capsys, picture, "--out", str(out), "--weights", str(TINY))
+    assert code == 0
+    scores = np.asarray(from_pretrained(TINY)(BitImageProcessor.from_pretrained(TINY)(picture)))[0]
+    label = from_pretrained(TINY).config.id2label[int(scores.argmax())]
+    assert told == f"{out}: {label}: {scores.max():.1%}\n"
+    with Image.open(out) as sheet:
+        assert sheet.format == "PNG"
+        assert min(sheet.size) > 448
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a picture.png", "heat.png"]
+
+
+def test_another_class_is_told_beside_the_answer_and_has_another_map(capsys, picture, tmp_path):
+    scores = np.asarray(from_pretrained(TINY)(BitImageProcessor.from_pretrained(TINY)(picture)))[0]
+    worst = int(scores.argmin())
+    label = from_pretrained(TINY).config.id2label[worst]
+    sheets = []
+    for number, name in enumerate((label.upper(), str(worst), str(int(scores.argmax())))):
+        out = tmp_path / f"{number}.png"
+        code, told, _ = run(capsys, picture, "--out", str(out), "--weights", str(TINY), "--class", name)
+        assert code == 0
+        assert ("the model says" in told) == (number < 2)
+        sheets.append(np.asarray(Image.open(out)))
+    np.testing.assert_array_equal(sheets[0], sheets[1])
+    assert sheets[0].shape != sheets[2].shape or (sheets[0] != sheets[2]).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--class", "truk"),
+            "must be a label of the model or a number from 0 to 9, got 'truk'. The closest: 9 (truck)",
+        ),
+        (("--class", "10"), "a number from 0 to 9, got 10"),
+        (("--out", "heat.jpg"), "`--out` must be a file name that ends in .png, got 'heat.jpg'"),
+        (("--out", "no such folder/heat.png"), "there is no directory"),
+        (("--weights", "./nowhere"), "nowhere"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_and_nothing_is_written(capsys, picture, tmp_path, arguments, message):
+    code, told, error = run(capsys, picture, "--out", str(tmp_path / "heat.png"), "--weights", str(TINY), *arguments)
+    assert (code, told) == (1, "")
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a picture.png"]
+
+
+def test_the_picture_itself_is_not_overwritten(capsys, picture):
+    before = Path(picture).read_bytes()
+    code, _, error = run(capsys, picture, "--out", picture, "--weights", str(TINY))
+    assert code == 1
+    assert "`--out` must be another file than IMAGE" in error
+    assert Path(picture).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("missing.png", "'missing.png' does not exist"), (".", "is a directory"), (__file__, "cannot be")],
+)
+def test_what_is_no_picture_is_told(capsys, tmp_path, name, message):
+    (tmp_path / "heat.png").write_bytes(b"of another run")
+    code, _, error = run(capsys, name, "--out", str(tmp_path / "heat.png"), "--weights", str(TINY))
+    assert code == 1
+    assert message in error
+    assert (tmp_path / "heat.png").read_bytes() == b"of another run"
+
+
+def test_a_checkpoint_without_a_head_is_refused(capsys, picture, tmp_path):
+    import safetensors.numpy
+
+    folder = tmp_path / "headless"
+    folder.mkdir()
+    for file in ("config.json", "preprocessor_config.json"):
+        (folder / file).write_bytes((TINY / file).read_bytes())
+    tensors = safetensors.numpy.load_file(TINY / "model.safetensors")
+    kept = {name: values for name, values in tensors.items() if not name.startswith("classifier")}
+    (folder / "model.safetensors").write_bytes(safetensors.numpy.save(kept))
+    code, _, error = run(capsys, picture, "--out", str(tmp_path / "heat.png"), "--weights", str(folder))
+    assert code == 1
+    assert "head" in error
+    assert not (tmp_path / "heat.png").exists()
