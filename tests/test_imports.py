@@ -133,7 +133,7 @@ BENCHMARKS = {
     "checkpoints": (set(), set()),
     "exported": (
         {"checkpoints", "processes", "report"},
-        {"torch", "transformers", "onnxruntime", "openvino"},
+        {"ai_edge_litert", "onnxruntime", "openvino", "torch", "transformers"},
     ),
     "finetuning": ({"report"}, {"torch", "transformers"}),
     "loading": ({"checkpoints", "processes", "report"}, {"torch", "transformers"}),

@@ -1,0 +1,98 @@
+"""`fuse`: the same numbers from plain convolutions."""
+
+import keras
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from keras_bit import BiT, BiTBackbone, BitConfig, from_pretrained, fuse, save_pretrained
+from keras_bit.layers import StdConv2D
+
+CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
+SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
+BATCH = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
+
+
+def numbers(outputs):
+    named = outputs if isinstance(outputs, dict) else {"": outputs}
+    return {name: keras.ops.convert_to_numpy(keras.ops.cast(values, "float32")) for name, values in named.items()}
+
+
+def random_model(**changes):
+    keras.utils.set_random_seed(0)
+    return BiT(BitConfig(**SMALL | changes))
+
+
+def around():
+    """A model with a BiT inside, layers of Keras' own that hold what they learned, and operations."""
+    inner = random_model()
+    normalization = keras.layers.Normalization()
+    normalization.adapt(BATCH)
+    inputs = keras.Input((64, 64, 3))
+    return keras.Model(inputs, keras.layers.Dense(2)(inner(normalization(inputs))))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: from_pretrained(CHECKPOINT), id="trained"),
+        pytest.param(lambda: random_model(layer_type="bottleneck", global_padding="same"), id="bottleneck"),
+        pytest.param(
+            lambda: BiTBackbone(weights=None, config=BitConfig(**SMALL), out_features=["stem", "stage2"]), id="backbone"
+        ),
+        pytest.param(around, id="around"),
+    ],
+)
+def test_a_fused_model_has_the_same_outputs_without_a_standardised_kernel(make):
+    model = make()
+    fused = fuse(model)
+    assert type(fused) is type(model)
+    assert not any(isinstance(layer, StdConv2D) for layer in fused._flatten_layers())
+    expected, found = numbers(model(BATCH)), numbers(fused(BATCH))
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        # The same kernels by the same operations; the rest is the order in which a convolution adds up.
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5 * np.abs(values).max())
+
+
+def test_names_configuration_and_dtypes_stay_and_the_weights_are_copies():
+    model = random_model()
+    fused = fuse(model)
+    assert (fused.name, fused.config) == (model.name, model.config)
+    assert [layer.name for layer in fused.layers] == [layer.name for layer in model.layers]
+    before = numbers(model(BATCH))[""]
+    for variable in fused.weights:
+        variable.assign(keras.ops.zeros_like(variable))
+    np.testing.assert_array_equal(numbers(model(BATCH))[""], before)
+
+
+def test_mixed_precision_stays_mixed():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = random_model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    fused = fuse(model)
+    assert fused.get_layer("stem_conv").compute_dtype == "bfloat16"
+    np.testing.assert_array_equal(numbers(fused(BATCH))[""], numbers(model(BATCH))[""])
+
+
+def test_a_fused_model_is_saved_as_keras_and_not_in_transformers_layout(tmp_path):
+    fused = fuse(random_model())
+    fused.save(tmp_path / "fused.keras")
+    again = keras.saving.load_model(tmp_path / "fused.keras")
+    np.testing.assert_array_equal(numbers(again(BATCH))[""], numbers(fused(BATCH))[""])
+    with pytest.raises(ValueError, match=r"`model` is fused: .* Save before fusing"):
+        save_pretrained(fused, tmp_path / "fused")
+
+
+def test_what_has_no_graph_is_refused():
+    class Own(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match="`model` must be a functional or sequential Keras model, got Own"):
+        fuse(Own())
+    with pytest.raises(ValueError, match="`model` must be a functional or sequential Keras model, got str"):
+        fuse("google/bit-50")
+    with pytest.raises(ValueError, match="`model` must be built"):
+        fuse(keras.Sequential([keras.layers.Dense(2)]))
