@@ -297,17 +297,6 @@ def test_what_preprocessing_cannot_measure_is_refused(drawings, arguments, messa
 # Exported
 
 
-@pytest.mark.slow
-def test_every_export_that_is_installed_is_measured_after_its_logits_are_compared():
-    found = exported.measure(TINY, rounds=1, runs=2, image_size=64)
-    assert set(found.measurements) >= {"SavedModel"}
-    assert set(found.measurements) <= {*exported.OURS, *exported.PEERS}
-    for name, (one,) in found.measurements.items():
-        assert 0 < one["minimum"] <= one["median"]
-        assert one["difference"] <= (0.2 if "int8" in name else exported.LIMIT)
-    assert "SavedModel" in shown(found)
-
-
 def test_targets_are_ratios_to_the_faster_of_the_peers():
     medians = {"SavedModel": 0.06, "eager": 0.2, "eager, channels_last": 0.15, "TFLite int8": 0.02, "openvino": 0.1}
     rows = exported.rows({name: [{"median": median}] for name, median in medians.items()})
