@@ -48,9 +48,11 @@ def check_graph(model: keras.Model) -> None:
         raise ValueError("`model` must be built, got one without weights. Call it on a batch of pictures first.")
 
 
-def _fused(layer: keras.layers.Layer, dtype: str | None = None) -> keras.layers.Layer:
+def _fused(layer: keras.Operation, dtype: str | None = None) -> keras.Operation:
     """A copy of `layer` with its weights; a `Conv2D` for a `StdConv2D`. `dtype` replaces the layer's policy."""
     config = layer.get_config()
+    if not isinstance(layer, keras.layers.Layer):  # an operation, as `x * 2` puts one into the graph
+        return type(layer).from_config(config)
     if dtype is not None and "dtype" in config:
         config["dtype"] = dtype
     if not isinstance(layer, StdConv2D):

@@ -16,7 +16,7 @@ import pytest
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
-from keras_bit.formats import huggingface
+from keras_bit.formats import checked, huggingface, job, process
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
@@ -113,6 +113,56 @@ def test_a_model_that_takes_or_gives_several_tensors_without_names_is_refused(tm
         keras_bit.export(keras.Model(first, [flat, flat]), tmp_path / "several")
 
 
+def one_with(aside, **contents):
+    for name, text in contents.items():
+        (aside / name).write_text(text)
+
+
+def test_files_beside_the_export_are_kept_unless_asked_and_put_back_after_an_error(tmp_path, monkeypatch):
+    aside, target = tmp_path / "aside", tmp_path / "bit.xml"
+    aside.mkdir()
+    one_with(tmp_path, **{"bit.bin": "old weights"})
+    one_with(aside, **{"bit.bin": "new weights", "bit.xml": "new"})
+    with pytest.raises(FileExistsError, match=r"bit.bin' exists. Choose another `path`, or replace it with"):
+        checked._move(aside, target, overwrite=False)
+    assert not target.exists()
+
+    (tmp_path / "bit.xml").write_text("old")
+    real = os.replace
+
+    def replace(source, place):
+        if place == target:
+            raise OSError("the disk is gone")
+        real(source, place)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="the disk is gone"):
+        checked._move(aside, target, overwrite=True)
+    assert ((tmp_path / "bit.xml").read_text(), (tmp_path / "bit.bin").read_text()) == ("old", "old weights")
+    monkeypatch.undo()
+    shutil.rmtree(aside)
+    aside.mkdir()
+    one_with(aside, **{"bit.bin": "new weights", "bit.xml": "new"})
+    checked._move(aside, target, overwrite=True)
+    assert ((tmp_path / "bit.xml").read_text(), (tmp_path / "bit.bin").read_text()) == ("new", "new weights")
+
+
+def test_a_directory_is_not_replaced_by_a_file_nor_a_file_by_a_directory(tmp_path):
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    one_with(aside, bit="file")
+    (tmp_path / "bit").mkdir()
+    with pytest.raises(FileExistsError, match="bit' is a directory, which this format cannot replace"):
+        checked._move(aside, tmp_path / "bit", overwrite=True)
+    shutil.rmtree(tmp_path / "bit")
+    one_with(tmp_path, bit="mine")
+    (aside / "bit").unlink()
+    (aside / "bit").mkdir()
+    with pytest.raises(FileExistsError, match="bit' is a file, which this format cannot replace"):
+        checked._move(aside, tmp_path / "bit", overwrite=True)
+    assert (tmp_path / "bit").read_text() == "mine"
+
+
 # ONNX and OpenVINO
 
 
@@ -150,10 +200,45 @@ def test_another_engine_gives_the_models_numbers_for_any_batch_and_size(model, t
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"hidden_act": "gelu"}, id="gelu"),  # tf2onnx does not know TensorFlow's Erfc
+        # OpenVINO takes numbers of the padding for outputs.
+        pytest.param(
+            {
+                "layer_type": "bottleneck",
+                "global_padding": "same",
+                "embedding_dynamic_padding": True,
+                "hidden_act": "gelu_new",
+            },
+            id="bottleneck",
+        ),
+    ],
+)
+def test_what_the_converters_do_not_know_is_written_in_another_form(tmp_path, name, options):
+    needs(name)
+    keras.utils.set_random_seed(0)
+    model = BiT(BitConfig(**SMALL, **options), classifier_activation=None)
+    path = keras_bit.export(model, tmp_path / file_name(name), name).path
+    for shape in ((2, 45, 60, 3), (1, 64, 33, 3)):
+        batch = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
+        outputs, expected = in_its_own_engine(name, path)(batch), model(batch)
+        assert set(outputs) == {"logits"}
+        np.testing.assert_allclose(outputs["logits"], expected, atol=TOLERANCE * np.abs(expected).max())
+
+
+def doubled():
+    model = BiT(BitConfig(**SMALL))
+    return keras.Model(model.input, model.output * 2)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
     ("make", "outputs"),
     [
         (lambda: BiT(BitConfig(**SMALL), classifier_activation=None), {"logits"}),
         (lambda: BiT(BitConfig(**SMALL), include_top=False, pooling="avg"), {"output"}),
+        (doubled, {"output"}),
         (
             lambda: BiTBackbone(weights=None, config=BitConfig(**SMALL), out_features=["stem", "stage2"]),
             {"stem", "stage2"},
@@ -198,6 +283,97 @@ def test_photographs_have_the_models_scores(model, photos, tmp_path, name):
 
 
 # Other backends
+
+
+@pytest.fixture
+def another_backend(monkeypatch):
+    """`export` takes the way through another process; the model is TensorFlow's all the same."""
+    needs("onnx")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+
+
+def program_in_place_of_python(tmp_path, monkeypatch, text):
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\n{text}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        (
+            "echo the graph is wrong >&2; exit 3",
+            RuntimeError,
+            r"ended with the exit code 3; .*said:\nthe graph is wrong$",
+        ),
+        ("echo so far >&2; kill -9 $$", RuntimeError, r"ended by SIGKILL, as the system does where memory.*\nso far$"),
+        ("kill -11 $$", RuntimeError, "ended by SIGSEGV; nothing was kept"),
+        ("""echo '{"error": ["ArithmeticError", ["differs"]]}'""", ArithmeticError, "^differs$"),
+        ("""echo '{"error": ["ImportError", ["pip install"]]}'""", ImportError, "^pip install$"),
+        (
+            """echo '{"error": ["OSError", [28, "No space left", "/a"]]}'""",
+            OSError,
+            r"^\[Errno 28\] No space left: '/a'$",
+        ),
+        ("""echo '{"error": ["OSError", [13, "Denied", "/a"]]}'""", PermissionError, "Denied"),
+    ],
+)
+def test_what_ends_the_other_process_is_told_and_nothing_stays(
+    model, tmp_path, monkeypatch, another_backend, text, kind, message
+):
+    program_in_place_of_python(tmp_path, monkeypatch, text)
+    with pytest.raises(kind, match=f"(?s){message}"):
+        keras_bit.export(model, tmp_path / "new" / "bit.onnx", "onnx", image_size=64)
+    assert [one.name for one in tmp_path.iterdir()] == ["python"]
+
+
+def test_an_error_of_the_caller_ends_the_other_process(model, tmp_path, monkeypatch, another_backend):
+    program_in_place_of_python(tmp_path, monkeypatch, """echo '{"tell": "'$$'"}'; exec sleep 60""")
+    lines = []
+
+    def progress(line):
+        lines.append(line)
+        if line.isdigit():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        keras_bit.export(model, tmp_path / "bit.onnx", "onnx", image_size=64, progress=progress)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(lines[-1]), 0)
+    assert [one.name for one in tmp_path.iterdir()] == ["python"]
+
+
+def test_a_layer_of_the_callers_own_is_told_by_the_other_process(model, tmp_path, another_backend):
+    @keras.saving.register_keras_serializable(package="mine")
+    class Doubled(keras.layers.Layer):
+        def call(self, x):
+            return x * 2
+
+    inputs = keras.Input((64, 64, 3))
+    own = keras.Model(inputs, model(Doubled()(inputs)))
+    message = r"^`model` has parts that only your program knows, .* Keras says: Could not locate class 'Doubled'"
+    with pytest.raises(ValueError, match=message):
+        keras_bit.export(own, tmp_path / "bit.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_reaches_the_other_process_whole(model, tmp_path):
+    processor = BitImageProcessor.from_pretrained(CHECKPOINT)
+    data = [np.full((count, 64, 64, 3), count, "float32") for count in (2, 1)]
+    sent = job.Job(model, processor, ("a", "b"), "int8", data, 2, (64, None))
+    checks = job.Checks(data, [{"one": data[0], "two": data[1]}, {"one": data[1], "two": data[0]}], True)
+    process._save(tmp_path, "tflite", sent, tmp_path / "bit.tflite", checks)
+    name, found, path, found_checks = process._load(tmp_path, print)
+    assert (name, path) == ("tflite", tmp_path / "bit.tflite")
+    for field in ("processor", "labels", "quantize", "batch_size", "image_size"):
+        assert getattr(found, field) == getattr(sent, field)
+    np.testing.assert_equal(found.representative_data, data)
+    np.testing.assert_equal(found_checks.batches, data)
+    np.testing.assert_equal(found_checks.expected, checks.expected)
+    assert found_checks.half_precision
+    np.testing.assert_equal(found.model.get_weights(), model.get_weights())
+
 
 PROGRAM = """
 import keras_bit, numpy as np

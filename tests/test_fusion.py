@@ -29,7 +29,9 @@ def around():
     normalization = keras.layers.Normalization()
     normalization.adapt(BATCH)
     inputs = keras.Input((64, 64, 3))
-    return keras.Model(inputs, keras.layers.Dense(2)(inner(normalization(inputs))))
+    shared = StdConv2D(3, 3, padding="same", use_bias=True, bias_initializer="random_normal")
+    x = shared(shared(normalization(inputs)) * 2 - 1)
+    return keras.Model(inputs, keras.layers.Dense(2)(inner(keras.layers.RandomFlip(seed=1)(x))))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import importlib.util
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -37,7 +38,8 @@ def output_names(model: keras.Model) -> tuple[str, ...]:
         return tuple(model.output)
     layer = model
     while isinstance(layer, keras.Model):  # the last layer may be a model itself
-        layer = layer.get_layer(layer.output_names[0]) if hasattr(layer, "output_names") else layer.layers[-1]
+        last = layer.output_names[0] if hasattr(layer, "output_names") else layer.layers[-1].name
+        layer = next((inner for inner in layer.layers if inner.name == last), None)  # or an operation, as `x * 2`
     activation = getattr(layer, "activation", None)
     if activation in (keras.activations.softmax, keras.activations.sigmoid) or isinstance(layer, keras.layers.Softmax):
         return ("probabilities",)
@@ -47,14 +49,30 @@ def output_names(model: keras.Model) -> tuple[str, ...]:
 
 
 def export(job: Job, path: Path, name: str) -> None:
-    """Writes the fused model by `keras.Model.export`, of the shape that the job asks for."""
+    """Writes the fused model by `keras.Model.export`, of the shape that the job asks for, with its names."""
     import tensorflow as tf
 
     job.tell("fusing")
-    fused = fusion.fuse_in_float32(job.model)
+    model = fusion.fuse_in_float32(job.model)
+    _use_erf(model)
+    if not isinstance(model.output, Mapping):
+        model = keras.Model(model.input, dict(zip(output_names(job.model), [model.output], strict=True)))
     job.tell(f"converting to {name}")
     signature = [tf.TensorSpec((*shape(job), job.model.input_shape[-1]), tf.float32, name=INPUT)]
     with warnings.catch_warnings():
         # Keras asks whether numpy still has `np.object`.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
-        fused.export(str(path), format=name, input_signature=signature, verbose=False)
+        model.export(str(path), format=name, input_signature=signature, verbose=False)
+
+
+def _use_erf(model: keras.Model) -> None:
+    """Exact GELU in another form: Keras' own has TensorFlow's `Erfc`, which tf2onnx does not know."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            _use_erf(layer)
+        elif getattr(layer, "activation", None) is keras.activations.gelu:
+            layer.activation = _gelu
+
+
+def _gelu(x: Any) -> Any:
+    return 0.5 * x * (1 + keras.ops.erf(x * 0.5**0.5))

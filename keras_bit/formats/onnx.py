@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,14 +43,10 @@ def write(job: Job, path: Path) -> None:
     keras_exporters.export(job, path, "onnx")
     model = onnx.load(path)
     graph = model.graph
-    outputs = keras_exporters.output_names(job.model)
-    if len(outputs) == 1:
-        _rename(graph, graph.output[0].name, outputs[0])
-    for value in (*graph.input, *graph.output):
-        axes = ("batch", "height", "width") if value in graph.input else ("batch", *_map_axes(value.name))
-        for axis, name in zip(value.type.tensor_type.shape.dim, axes, strict=False):
-            if not axis.HasField("dim_value"):
-                axis.dim_param = name
+    for value in graph.input:
+        _name_axes(value, ("batch", "height", "width"))
+    for value in graph.output:
+        _name_axes(value, ("batch", f"{value.name}_height", f"{value.name}_width"))
     graph.name = job.model.name
     if job.labels is not None:
         onnx.helper.set_model_props(model, {"labels": json.dumps(job.labels, ensure_ascii=False)})
@@ -57,17 +54,10 @@ def write(job: Job, path: Path) -> None:
     onnx.save(model, path)
 
 
-def _map_axes(output: str) -> tuple[str, str]:
-    return f"{output}_height", f"{output}_width"
-
-
-def _rename(graph: "onnx.GraphProto", old: str, new: str) -> None:  # noqa: F821
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [new if name == old else name for name in names]
-    for value in graph.output:
-        if value.name == old:
-            value.name = new
+def _name_axes(value: Any, names: tuple[str, str, str]) -> None:
+    for axis, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+        if not axis.HasField("dim_value"):
+            axis.dim_param = name
 
 
 def load(job: Job, path: Path) -> Run:

@@ -36,10 +36,15 @@ def write(job: Job, path: Path) -> None:
     raw = path.with_stem(f"{path.stem}-as-converted")
     keras_exporters.export(job, raw, "openvino")
     model = openvino.Core().read_model(raw)
-    outputs = keras_exporters.output_names(job.model)
-    if len(outputs) == 1:
-        model.outputs[0].tensor.set_names({outputs[0]})
-        model.outputs[0].node.set_friendly_name(outputs[0])
+    names = keras_exporters.output_names(job.model)
+    for result in model.get_results():
+        tensor = result.output(0).get_tensor()
+        name = next((name for name in names if name in tensor.names), None)
+        if name is None:  # the converter takes some intermediate values for outputs
+            model.remove_result(result)
+        else:
+            tensor.set_names({name})
+            result.set_friendly_name(name)
     if job.labels is not None:
         labels = ("_".join(label.split()) for label in job.labels)
         model.set_rt_info(" ".join(labels), ["model_info", "labels"])

@@ -130,7 +130,7 @@ def _load(folder: Path, tell: Callable[[str], None]) -> tuple[str, Job, Path, Ch
             f"`model` has parts that only your program knows, so that a process with TensorFlow, which the format "
             f"{options['name']!r} needs beside the {options['backend']} backend, cannot rebuild it. Save it with "
             "`model.save`, and export it in a program that has these parts and runs with KERAS_BACKEND=tensorflow. "
-            f"Keras says: {str(error).splitlines()[0]}"
+            f"Keras says: {_reason(error)}"
         ) from error
     size, labels = options["image_size"], options["labels"]
     data = folder / "representative_data.npz"
@@ -150,6 +150,11 @@ def _load(folder: Path, tell: Callable[[str], None]) -> tuple[str, Job, Path, Ch
     ]
     checks = Checks(_arrays(folder / "batches.npz"), expected, options["half_precision"])
     return options["name"], job, Path(options["path"]), checks
+
+
+def _reason(error: Exception) -> str:
+    """What Keras says in the middle of the configurations that it prints."""
+    return str(error).rpartition("Exception encountered: ")[2].partition(" Full object config: ")[0]
 
 
 def _arrays(path: Path) -> list[np.ndarray]:
