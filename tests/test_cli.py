@@ -162,7 +162,7 @@ def test_help_teaches(capsys):
         cli.main(["classify", "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert "Example: keras-bit classify" in out
+    assert "Examples: keras-bit classify" in out
     assert "google/bit-50" in out
 
 
