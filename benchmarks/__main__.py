@@ -2,6 +2,7 @@
 
     python -m benchmarks loading                        every part has its own --help
     python -m benchmarks loading --out loading.json     and every single number as JSON
+    python -m benchmarks loading --chart loading.png    and the table as bars
 
 The peers are optional (`pip install -e '.[reference]'` brings torch and transformers); without them their column stays
 empty. Exit codes: 0 measured and every target met, 1 a target missed or an error, 2 wrong usage.
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import report
+from benchmarks import chart, report
 from keras_bit import files
 
 
@@ -32,10 +33,12 @@ class Part:
 
 PARTS = (
     Part("loading", "time and memory that loading takes, and the time from process start to the first label"),
-    Part("exported", "latency of SavedModel and TFLite beside transformers, torch.compile, onnxruntime and OpenVINO"),
     Part("finetuning", "losses and accuracies of fine-tuning beside transformers, and few-shot learning"),
+    Part("growth", "how the time grows with the network, the batch and the picture, as log-log slopes"),
+    Part("inference", "time and memory of Keras, SavedModel and TFLite beside PyTorch, onnxruntime and OpenVINO"),
     Part("preprocessing", "pictures per second from JPEG files to normalized batches"),
     Part("tflite", "accuracy, size and latency of TFLite's modes, of a trained network and of BiT-50"),
+    Part("training", "time and memory of a training step beside transformers, and the wait for the first"),
 )
 
 
@@ -54,12 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         module.add_arguments(command)
         command.add_argument("--out", type=Path, metavar="FILE", help="write every measurement as JSON")
+        command.add_argument("--chart", type=Path, metavar="FILE", help="draw the table as a PNG (needs matplotlib)")
         command.set_defaults(run=module.run)
     options = parser.parse_args(arguments)
     console = Console(markup=False, emoji=False, highlight=False)
     try:
-        if options.out is not None and not options.out.absolute().parent.is_dir():
-            raise FileNotFoundError(f"`--out` {options.out} is in no directory. Make {options.out.parent} first.")
+        for name, file in (("out", options.out), ("chart", options.chart)):
+            if file is not None and not file.absolute().parent.is_dir():
+                raise FileNotFoundError(f"`--{name}` {file} is in no directory. Make {file.parent} first.")
         found = options.run(options)
         console.print(report.table(found))
         for note in found.notes:
@@ -68,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with files.replacing(options.out) as beside:
                 beside.write_text(json.dumps(report.to_dict(found), indent=2) + "\n", encoding="utf-8")
             console.print(f"wrote {options.out}", soft_wrap=True)
+        if options.chart is not None:
+            chart.draw(found, options.chart)
+            console.print(f"wrote {options.chart}", soft_wrap=True)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         print(f"benchmarks {options.part}: {error}", file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import rounds_of, since_start
+from benchmarks.processes import peak_memory, rounds_of, since_start
 from benchmarks.report import Report, Row
 
 LOAD_LIMIT = 0.4  # of the time of `import tensorflow, keras` in the same process, for R50
@@ -199,18 +199,6 @@ MEASUREMENTS = {
     ("label", "keras_bit"): label_keras_bit,
     ("label", "transformers"): label_transformers,
 }
-
-
-def peak_memory() -> int:
-    """The most bytes that this process ever had in memory, mapped files included.
-
-    Raises:
-        OSError: this is no Linux.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status has no VmHWM: the peak memory of a process is read on Linux only.")
 
 
 def main(arguments: Sequence[str]) -> None:

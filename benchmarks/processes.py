@@ -47,6 +47,27 @@ def since_start() -> float:
     return time.monotonic() - float(os.environ[START])
 
 
+def peak_memory() -> int:
+    """The most bytes that this process ever had in memory, mapped files included.
+
+    Raises:
+        OSError: this is no Linux.
+    """
+    return _status("VmHWM")
+
+
+def memory() -> int:
+    """The bytes that it has now; otherwise as `peak_memory`."""
+    return _status("VmRSS")
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}: the memory of a process is read on Linux only.")
+
+
 def _run(name: str, python: str, arguments: Sequence[str]) -> dict[str, Any]:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "HF_HUB_OFFLINE": "1"}  # nothing here is to ask a Hub
     done = subprocess.run(

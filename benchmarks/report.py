@@ -20,6 +20,7 @@ class Row:
         limit: the largest `ours` that meets the target, or the smallest where `more_is_better`; `None` where there is
             none.
         more_is_better: whether the quantity is a speed, not a cost.
+        details: what else was measured of it, for a last column.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Row:
     theirs: float | None = None
     limit: float | None = None
     more_is_better: bool = False
+    details: str = ""
 
     @property
     def met(self) -> bool:
@@ -88,13 +90,17 @@ def table(report: Report) -> Any:
     shown.add_column("median of the rounds")
     for name in ("keras_bit", report.peer, "ratio", "target"):
         shown.add_column(name, justify="right")
+    detailed = any(row.details for row in report.rows)
+    if detailed:
+        shown.add_column("besides")
     for row in report.rows:
         ratio = (
             f"{row.ours / row.theirs:.2f}" if row.theirs and row.ours is not None else ""
         )  # none, or nothing to compare with
         bound = "at least" if row.more_is_better else "at most"
         target = "" if row.limit is None else f"{bound} {row.limit:.4g}: {'met' if row.met else 'MISSED'}"
-        shown.add_row(row.name, _number(row.ours, row.unit), _number(row.theirs, row.unit), ratio, target)
+        cells = [row.name, _number(row.ours, row.unit), _number(row.theirs, row.unit), ratio, target]
+        shown.add_row(*cells, *([row.details] if detailed else []))
     return shown
 
 

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_bit.layers import StdConv2D, standardize_kernel
+from keras_bit.layers import StdConv2D
+from keras_bit.normalization import standardize_kernel
 
 
 def fuse(model: keras.Model) -> keras.Model:

@@ -5,28 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_bit import normalization
+
 WEIGHT_STANDARDIZATION_EPSILON = 1e-8  # transformers, timm; Google's big_transfer has 1e-10
 GROUP_NORMALIZATION_EPSILON = 1e-5  # transformers, timm, big_transfer; Keras' own layer has 1e-3
-
-
-def _widened(x: Any) -> Any:
-    """`x` in at least float32: 1e-8 underflows in float16, and half-precision sums lose the statistics."""
-    return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x
-
-
-def standardize_kernel(kernel: Any, epsilon: float = WEIGHT_STANDARDIZATION_EPSILON) -> Any:
-    """`(kernel - mean) / sqrt(variance + epsilon)`, for each output channel over height, width and input channels.
-
-    Args:
-        kernel: `(height, width, input channels, output channels)`; half precision is computed and returned in float32.
-        epsilon: added to the biased variance.
-
-    Checked against transformers 5.23 `WeightStandardizedConv2d`.
-    """
-    kernel = _widened(kernel)
-    centred = kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
-    variance = ops.mean(ops.square(centred), axis=(0, 1, 2), keepdims=True)
-    return centred * ops.rsqrt(variance + epsilon)
 
 
 @keras.saving.register_keras_serializable(package="keras_bit")
@@ -78,18 +60,17 @@ class StdConv2D(keras.layers.Conv2D):
             kwargs["autocast"] = False
         return super().add_weight(*args, **kwargs)
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        kernel = standardize_kernel(ops.convert_to_tensor(kernel), self.epsilon)
-        return super().convolution_op(inputs, ops.cast(kernel, inputs.dtype))
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        standardize = normalization.standardize_kernel_in_training if training else normalization.standardize_kernel
+        kernel = standardize(ops.convert_to_tensor(self.kernel), self.epsilon)
+        outputs = self.convolution_op(inputs, ops.cast(kernel, inputs.dtype))
+        if self.use_bias:
+            channels_last = self.data_format == "channels_last"
+            outputs = outputs + ops.reshape(self.bias, (1, 1, 1, -1) if channels_last else (1, -1, 1, 1))
+        return self.activation(outputs)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}
-
-
-def _spatial_mean(x: Any) -> Any:
-    # One axis after the other: TensorFlow adds up the 50,176 pixels of a 224x224 map one by one, and is then off by
-    # ten times as much (2.5e-4 of the spread where the mean is 100 times that). It is no slower.
-    return ops.mean(ops.mean(x, axis=2, keepdims=True), axis=1, keepdims=True)
 
 
 @keras.saving.register_keras_serializable(package="keras_bit")
@@ -98,11 +79,6 @@ class GroupNormalization(keras.layers.Layer):
 
     `activation((x - mean) / sqrt(variance + epsilon) * gamma + beta)`, mean and biased variance per sample and group
     over height, width and the group's channels, in float32 also under mixed precision.
-
-    It is computed as `x * scale + shift` with factors per sample and channel, after two reductions over the picture:
-    the channels' means and their *centred* squares, which a tensor of one number per channel combines to groups. That
-    keeps four dimensions and reads the feature map three times; `E[x^2] - E[x]^2` would save one read and lose three
-    digits where the mean is large beside the spread.
 
     Args:
         groups: number of groups; divides the number of channels.
@@ -146,22 +122,10 @@ class GroupNormalization(keras.layers.Layer):
         self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma", autocast=False)
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta", autocast=False)
 
-    def call(self, inputs: Any) -> Any:
-        x = _widened(inputs)
-        channels = inputs.shape[-1]
-        grouped = (-1, 1, self.groups, channels // self.groups)
-        channel_mean = _spatial_mean(x)
-        channel_variance = _spatial_mean(ops.square(x - channel_mean))
-        # A group's variance is the mean of its channels' variances plus the variance of their means.
-        channel_mean = ops.reshape(channel_mean, grouped)
-        mean = ops.mean(channel_mean, axis=3, keepdims=True)
-        variance = ops.mean(
-            ops.reshape(channel_variance, grouped) + ops.square(channel_mean - mean), axis=3, keepdims=True
-        )
-        scale = ops.rsqrt(variance + self.epsilon) * ops.reshape(_widened(self.gamma), grouped)
-        shift = ops.reshape(_widened(self.beta), grouped) - mean * scale
-        per_channel = (-1, 1, 1, channels)
-        outputs = x * ops.reshape(scale, per_channel) + ops.reshape(shift, per_channel)
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        normalize = normalization.normalize_groups_in_training if training else normalization.normalize_groups
+        gamma, beta = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
+        outputs = normalize(inputs, gamma, beta, self.groups, self.epsilon)
         return self.activation(ops.cast(outputs, self.compute_dtype))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -12,9 +12,21 @@ from PIL import Image
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import checkpoints, exported, finetuning, loading, preprocessing, processes, report
-from conftest import ROOT
-from keras_bit import BitConfig, BitImageProcessor, from_pretrained
+from benchmarks import (
+    chart,
+    checkpoints,
+    finetuning,
+    flops,
+    growth,
+    inference,
+    loading,
+    preprocessing,
+    processes,
+    report,
+    training,
+)
+from conftest import ROOT, needs_matplotlib
+from keras_bit import BiT, BitConfig, BitImageProcessor, from_pretrained
 from keras_bit.labels import imagenet_labels
 from picture_files import make_folders
 
@@ -126,6 +138,7 @@ def test_the_json_has_rows_measurements_versions_and_the_machine():
         "theirs": 2.0,
         "limit": 2.5,
         "more_is_better": False,
+        "details": "",
         "met": False,
     }
     assert found["measurements"] == {"case": [{"load": 1.0}, {"load": 2.0}]}
@@ -294,19 +307,94 @@ def test_what_preprocessing_cannot_measure_is_refused(drawings, arguments, messa
         preprocessing.measure(drawings, [32], **arguments)
 
 
-# Exported
+# Inference, growth, training
 
 
 def test_targets_are_ratios_to_the_faster_of_the_peers():
-    medians = {"SavedModel": 0.06, "eager": 0.2, "eager, channels_last": 0.15, "TFLite int8": 0.02, "openvino": 0.1}
-    rows = exported.rows({name: [{"median": median}] for name, median in medians.items()})
+    medians = {
+        **{"compiled": 0.09, "compiled, fused": 0.06, "TFLite int8": 0.02},
+        **{"transformers": 0.2, "transformers, channels_last": 0.15, "openvino": 0.1},
+    }
+    found = {name: [{"median": median, "first": 1.0, "peak": 5e8}] for name, median in medians.items()}
+    found[inference.PEAK] = [{"flops_per_second": 1e12}, {"flops_per_second": 2e12}]
+    rows = inference.rows(found, 12e9, batch_size=1, image_size=224)
     ratios = {row.name: (row.ours, row.limit) for row in rows if " / " in row.name}
-    assert ratios == {"SavedModel / eager, the better": (pytest.approx(0.4), 0.5)}
-    assert [(row.name, row.ours, row.theirs) for row in rows][:3] == [
-        ("SavedModel", 60, None),
-        ("TFLite int8", 20, None),
-        ("eager", None, 200),
-    ]
+    assert ratios == {
+        "1 x 224 px: compiled / transformers, the better": (pytest.approx(0.6), 0.75),
+        "1 x 224 px: compiled, fused / transformers, the better": (pytest.approx(0.4), 0.45),
+    }
+    fused = next(row for row in rows if row.name == "1 x 224 px: compiled, fused")
+    assert (fused.ours, fused.theirs, fused.details) == (60, None, "first 1.0 s, 0.50 GB, 10% of the peak")
+    assert next(row for row in rows if row.name == "1 x 224 px: openvino").theirs == 100
+    assert not [row for row in inference.rows(found, 12e9, batch_size=1, image_size=448) if " / " in row.name]
+
+
+def test_the_operations_of_a_network_are_those_of_its_layers():
+    model = BiT(TINY, input_shape=(70, 70, 3))
+    expected = 0
+    for layer in model.layers:
+        if "conv" in layer.name and layer.weights:
+            expected += 2 * np.prod(layer.weights[0].shape) * np.prod(layer.output.shape[1:3])
+    expected += 2 * np.prod(model.get_layer("predictions").kernel.shape)
+    assert flops.flops(TINY, 70) == expected
+    # R50x1: 4.1e9 multiply-adds at 224 px, the figure of the ResNet papers.
+    assert flops.flops(BitConfig(), 224) == pytest.approx(8.2e9, rel=0.02)
+
+
+def test_the_slope_of_times_in_step_with_the_work_is_1():
+    assert growth.slope([1e9, 2e9, 8e9], [0.01, 0.02, 0.08]) == pytest.approx(1)
+    assert growth.slope([1e9, 4e9], [0.01, 0.02]) == pytest.approx(0.5)
+
+
+def test_training_is_compared_with_the_faster_peer_and_the_textbook():
+    def one(median, first, peak):
+        return [{"median": median, "first": first, "peak": peak, "before": 1e8}]
+
+    found = {
+        "keras_bit": one(0.8, 4, 2e9),
+        "textbook": one(1.2, 10, 3e9),
+        "transformers": one(1.5, 2, 1e9),
+        "transformers, channels_last": one(1.0, 2, 1.6e9),
+    }
+    rows = {row.name: row for row in training.rows(found, "16 x 128 px", 8e9)}
+    assert rows["16 x 128 px: step / transformers, channels_last"].ours == pytest.approx(0.8)
+    assert rows["16 x 128 px: peak memory / transformers, channels_last"].ours == pytest.approx(1.25)
+    assert not rows["16 x 128 px: peak memory / transformers, channels_last"].met
+    assert rows["16 x 128 px: first step / textbook"].ours == pytest.approx(0.4)
+    assert rows["16 x 128 px: keras_bit"].details == "first 4.0 s, 2.00 GB of which 0.10 before, 10 GFLOP/s"
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_training_and_growth_run_and_the_losses_are_equal():
+    found = training.measure(
+        TINY, [32], batch_size=2, rounds=1, steps=1, cases=("keras_bit", "textbook", "transformers, channels_last")
+    )
+    losses = {name: one[0]["losses"] for name, one in found.measurements.items()}
+    np.testing.assert_allclose(losses["keras_bit, 32 px"], losses["transformers, channels_last, 32 px"], rtol=1e-4)
+    assert "32 px: first step / textbook" in shown(found)
+    grown = growth.measure({"batch": [(TINY, 1, 32), (TINY, 2, 32)]}, rounds=1, runs=1)
+    assert len(grown.measurements) == 4
+    assert "batch: slope" in shown(grown)
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_inference_compares_the_logits_of_every_engine(tmp_path):
+    engines = ("predict", "compiled, fused", "SavedModel", "transformers, channels_last")
+    found = inference.measure(TINY, [2], [32], engines=engines, rounds=1, runs=1)
+    differences = {name: one[0].get("difference") for name, one in found.measurements.items()}
+    assert list(differences) == [f"{name}, 2 x 32 px" for name in (*engines, inference.PEAK)]
+    assert all(difference < 1e-4 for name, difference in differences.items() if inference.PEAK not in name)
+    needs_matplotlib()
+    chart.draw(found, tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").size[0] > 1000
+
+
+def test_other_logits_are_an_error():
+    found = {"predict": [{"logits": [[1.0, 2.0]]}], "compiled": [{"logits": [[1.0, 2.1]]}]}
+    with pytest.raises(ValueError, match=r"compiled gives other logits than the first, by 5\.0e-02 of the largest"):
+        inference._compare(found)
 
 
 # Fine-tuning

@@ -84,7 +84,7 @@ KERAS_BIT = {
     "formats.onnx": {"formats.job", "formats.keras_exporters"},
     "formats.openvino": {"formats.job", "formats.keras_exporters"},
     "formats.process": {"formats.checked", "formats.job", "preprocessing"},
-    "fusion": {"layers"},
+    "fusion": {"layers", "normalization"},
     "graph_decoding": {"graph_resizing"},
     "graph_preprocessing": {"graph_decoding", "graph_resizing"},
     "graph_resizing": set(),
@@ -93,10 +93,11 @@ KERAS_BIT = {
     "hyperrule": set(),
     "labelled_pictures": {"data", "sources"},
     "labels": set(),
-    "layers": set(),
+    "layers": {"normalization"},
     "lettering": set(),
     "metrics": set(),
     "model": {"config", "layers"},
+    "normalization": set(),
     "pictures": set(),
     "pipeline": {"augmentation", "broken_files", "examples", "graph_preprocessing"},
     "preprocessing": {"files", "graph_preprocessing", "hub", "pictures"},
@@ -129,18 +130,20 @@ CONVERT = {
 # `__main__` imports the parts through their rows in `__main__.PARTS`.
 BENCHMARKS = {
     "__init__": (set(), set()),
-    "__main__": ({"report"}, set()),
+    "__main__": ({"chart", "report"}, set()),
     "checkpoints": (set(), set()),
-    "exported": (
-        {"checkpoints", "processes", "report"},
-        {"ai_edge_litert", "onnxruntime", "openvino", "torch", "transformers"},
-    ),
+    "chart": ({"report"}, set()),
+    "engines": (set(), {"ai_edge_litert", "onnxruntime", "openvino", "timm", "torch", "transformers"}),
     "finetuning": ({"report"}, {"torch", "transformers"}),
+    "flops": (set(), set()),
+    "growth": ({"engines", "flops", "inference", "processes", "report"}, set()),
+    "inference": ({"checkpoints", "engines", "flops", "processes", "report"}, set()),
     "loading": ({"checkpoints", "processes", "report"}, {"torch", "transformers"}),
     "preprocessing": ({"processes", "report"}, {"torch", "torchvision", "transformers", "timm"}),
     "processes": (set(), set()),
     "report": (set(), set()),
     "tflite": ({"report"}, {"ai_edge_litert"}),
+    "training": ({"checkpoints", "flops", "processes", "report"}, {"torch", "transformers"}),
 }
 PEERS = {"torch", "torchvision", "transformers", "timm", "onnxruntime", "openvino", "ai_edge_litert"}
 FRAMEWORKS = {"tensorflow", "torch", "jax"}

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_bit.layers import GroupNormalization, StdConv2D, standardize_kernel
+from keras_bit.layers import WEIGHT_STANDARDIZATION_EPSILON, GroupNormalization, StdConv2D
+from keras_bit.normalization import standardize_kernel
 
 HALF_PRECISION = ("mixed_float16", "mixed_bfloat16")
 # One unit in the last place at 1.0: what rounding the result to the type costs relative to its size.
@@ -76,13 +77,16 @@ def test_the_standardised_kernel_is_that_of_float64(shape, mean_over_spread):
     kernel = 0.02 * (random(3, *shape) + np.float32(mean_over_spread))
     # float32 holds the kernel to 6e-8 of its mean, so to `mean_over_spread` times that of its spread.
     np.testing.assert_allclose(
-        to_numpy(standardize_kernel(kernel)), standardized(kernel), rtol=0, atol=2e-6 * (1 + mean_over_spread)
+        to_numpy(standardize_kernel(kernel, WEIGHT_STANDARDIZATION_EPSILON)),
+        standardized(kernel),
+        rtol=0,
+        atol=2e-6 * (1 + mean_over_spread),
     )
 
 
 def test_a_constant_kernel_becomes_zero_and_not_nan():
     kernel = np.full((3, 3, 4, 2), 0.125, "float32")
-    np.testing.assert_array_equal(to_numpy(standardize_kernel(kernel)), 0)
+    np.testing.assert_array_equal(to_numpy(standardize_kernel(kernel, WEIGHT_STANDARDIZATION_EPSILON)), 0)
 
 
 @pytest.mark.parametrize("policy", HALF_PRECISION)
@@ -110,7 +114,7 @@ def test_statistics_of_tiny_kernels_are_float32s_under_mixed_precision(policy, s
 
 def test_a_half_precision_kernel_is_standardised_in_float32():
     kernel = (1e-3 * random(6, 3, 3, 16, 8)).astype("float16")
-    got = standardize_kernel(keras.ops.convert_to_tensor(kernel))
+    got = standardize_kernel(keras.ops.convert_to_tensor(kernel), WEIGHT_STANDARDIZATION_EPSILON)
     assert keras.backend.standardize_dtype(got.dtype) == "float32"
     np.testing.assert_allclose(to_numpy(got), standardized(kernel), rtol=0, atol=1e-5)
 

@@ -1,0 +1,238 @@
+"""The engines that classify with a BiT, keras_bit's and the peers', each from the same checkpoint.
+
+keras_bit, in Keras       `model.predict(batch)`; `tf.function` of the model; the same of `keras_bit.fuse(model)`
+keras_bit, exported       SavedModel and TFLite as `keras_bit.export` writes them; TFLite in LiteRT on all cores, int8
+                          calibrated on the batch that is measured
+transformers              BitForImageClassification, eager in both memory formats, and by `torch.compile`
+timm                      the same network by timm's own names, eager in both memory formats
+onnxruntime, openvino     on transformers' own `torch.onnx.export`
+
+Files are prepared in one process and read in another: no engine finds what making them left in memory.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Call = Callable[[np.ndarray], np.ndarray]  # (batch, height, width, 3) to logits
+
+
+class Engine(NamedTuple):
+    """How a network is loaded from `folder` to a function, and the packages and the preparation that it needs."""
+
+    ours: bool
+    load: Callable[[Path], Call]
+    packages: tuple[str, ...] = ()
+    preparation: str | None = None
+
+
+def available(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of `names` whose packages are installed, and the packages that the others lack."""
+
+    def missing(name: str) -> set[str]:
+        return {package for package in ENGINES[name].packages if not importlib.util.find_spec(package)}
+
+    return [name for name in names if not missing(name)], sorted(set().union(*map(missing, names)))
+
+
+# Preparations: `folder` holds `checkpoint` and `batch.npy`, and gets the files.
+
+
+def prepare_saved_model(folder: Path) -> None:
+    import keras_bit
+
+    keras_bit.export(_keras_model(folder), folder / "served")
+
+
+def prepare_tflite(folder: Path) -> None:
+    import keras_bit
+
+    batch = np.load(folder / "batch.npy")
+    where = {"image_size": batch.shape[1], "batch_size": len(batch)}
+    keras_bit.export(_keras_model(folder), folder / "float32.tflite", "tflite", **where)
+
+
+def prepare_tflite_int8(folder: Path) -> None:
+    import keras_bit
+
+    batch = np.load(folder / "batch.npy")
+    where = {"image_size": batch.shape[1], "batch_size": len(batch), "representative_data": [batch]}
+    keras_bit.export(_keras_model(folder), folder / "int8.tflite", "tflite", quantize="int8", **where)
+
+
+def prepare_onnx(folder: Path) -> None:
+    import torch
+
+    batch = torch.from_numpy(np.load(folder / "batch.npy").transpose(0, 3, 1, 2).copy())
+    torch.onnx.export(_transformers_logits(folder), (batch,), folder / "reference.onnx", dynamo=True)
+
+
+# Engines
+
+
+def _keras_model(folder: Path) -> Any:
+    import keras_bit
+
+    return keras_bit.from_pretrained(folder / "checkpoint", classifier_activation=None)
+
+
+def predict(folder: Path) -> Call:
+    model = _keras_model(folder)
+    return lambda batch: model.predict(batch, batch_size=len(batch), verbose=0)
+
+
+def predict_64(folder: Path) -> Call:
+    """`predict` of 64 pictures in batches; the time is that of 64 pictures."""
+    model = _keras_model(folder)
+    return lambda batch: model.predict(np.resize(batch, (64, *batch.shape[1:])), batch_size=len(batch), verbose=0)
+
+
+def compiled(folder: Path, fused: bool = False, jit_compile: bool = False) -> Call:
+    import tensorflow as tf
+
+    import keras_bit
+
+    model = _keras_model(folder)
+    if fused:
+        model = keras_bit.fuse(model)
+    call = tf.function(lambda batch: model(batch, training=False), jit_compile=jit_compile)
+    return lambda batch: call(tf.constant(batch)).numpy()
+
+
+def saved_model(folder: Path) -> Call:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(folder / "served" / "1"))
+    serve = loaded.signatures["serving_default"]
+    serve.loaded = loaded  # a signature alone does not keep its variables
+    return lambda batch: serve(pixel_values=tf.constant(batch))["logits"].numpy()
+
+
+def tflite(folder: Path, file: str) -> Call:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(folder / file), num_threads=os.cpu_count())
+    interpreter.allocate_tensors()
+    given, taken = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def call(batch: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(given, batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(taken)
+
+    return call
+
+
+def _transformers_logits(folder: Path) -> Any:
+    """transformers' model with a tensor for an output."""
+    import torch
+    from transformers import BitForImageClassification
+
+    model = BitForImageClassification.from_pretrained(folder / "checkpoint").eval()
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixel_values: Any) -> Any:
+            return self.model(pixel_values).logits
+
+    return Logits().eval()
+
+
+def _timm_logits(folder: Path) -> Any:
+    import torch
+    from safetensors.numpy import load_file
+    from timm.layers import GroupNormAct, StdConv2d
+    from timm.models.resnetv2 import ResNetV2
+
+    from keras_bit import BitConfig
+    from keras_bit.checkpoint import TIMM, TRANSFORMERS
+    from keras_bit.config import weights_of
+
+    config = BitConfig.from_pretrained(folder / "checkpoint")
+    model = ResNetV2(
+        config.depths,
+        config.stage_widths,
+        num_classes=config.num_labels,
+        stem_chs=config.stem_width,
+        stem_type="fixed",
+        conv_layer=StdConv2d,
+        norm_layer=GroupNormAct,
+    )
+    tensors = load_file(folder / "checkpoint" / "model.safetensors")
+    state = {}
+    for weight in weights_of(config):
+        theirs = TIMM.tensor_name(weight.layer, weight.variable)
+        tensor = tensors[TRANSFORMERS.tensor_name(weight.layer, weight.variable)]
+        state[theirs] = torch.from_numpy(tensor.reshape(TIMM.file_shape(theirs, weight.shape)))
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def torch_eager(folder: Path, model_of: Any, channels_last: bool = False, compiled: bool = False) -> Call:
+    import torch
+
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    model = model_of(folder).to(memory_format=memory_format)
+    if compiled:
+        model = torch.compile(model)
+
+    def call(batch: np.ndarray) -> np.ndarray:
+        picture = torch.from_numpy(batch.transpose(0, 3, 1, 2)).contiguous(memory_format=memory_format)
+        with torch.inference_mode():
+            return model(picture).numpy()
+
+    return call
+
+
+def onnxruntime(folder: Path) -> Call:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(folder / "reference.onnx"), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch.transpose(0, 3, 1, 2).copy()})[0]
+
+
+def openvino(folder: Path) -> Call:
+    import openvino as ov
+
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    compiled = ov.compile_model(str(folder / "reference.onnx"), "CPU", hints)
+    return lambda batch: compiled(batch.transpose(0, 3, 1, 2).copy())[0]
+
+
+PREPARATIONS: Mapping[str, Callable[[Path], None]] = {
+    "saved_model": prepare_saved_model,
+    "tflite": prepare_tflite,
+    "tflite_int8": prepare_tflite_int8,
+    "onnx": prepare_onnx,
+}
+_TRANSFORMERS = ("torch", "transformers")
+_TIMM = ("torch", "timm")
+ENGINES: Mapping[str, Engine] = {
+    "predict": Engine(True, predict),
+    "predict, 64 pictures": Engine(True, predict_64),
+    "compiled": Engine(True, compiled),
+    "compiled, fused": Engine(True, lambda folder: compiled(folder, fused=True)),
+    "compiled, fused, XLA": Engine(True, lambda folder: compiled(folder, fused=True, jit_compile=True)),
+    "SavedModel": Engine(True, saved_model, (), "saved_model"),
+    "TFLite float32": Engine(True, lambda folder: tflite(folder, "float32.tflite"), ("ai_edge_litert",), "tflite"),
+    "TFLite int8": Engine(True, lambda folder: tflite(folder, "int8.tflite"), ("ai_edge_litert",), "tflite_int8"),
+    "transformers": Engine(False, lambda folder: torch_eager(folder, _transformers_logits), _TRANSFORMERS),
+    "transformers, channels_last": Engine(
+        False, lambda folder: torch_eager(folder, _transformers_logits, channels_last=True), _TRANSFORMERS
+    ),
+    "torch.compile": Engine(
+        False, lambda folder: torch_eager(folder, _transformers_logits, compiled=True), _TRANSFORMERS
+    ),
+    "timm": Engine(False, lambda folder: torch_eager(folder, _timm_logits), _TIMM),
+    "timm, channels_last": Engine(False, lambda folder: torch_eager(folder, _timm_logits, channels_last=True), _TIMM),
+    "onnxruntime": Engine(False, onnxruntime, (*_TRANSFORMERS, "onnxscript", "onnxruntime"), "onnx"),
+    "openvino": Engine(False, openvino, (*_TRANSFORMERS, "onnxscript", "openvino"), "onnx"),
+}

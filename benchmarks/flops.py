@@ -1,0 +1,50 @@
+"""How much a network computes, and how fast the machine could."""
+
+import math
+import re
+import time
+
+import numpy as np
+
+from keras_bit import BitConfig
+from keras_bit.config import weights_of
+
+MATRIX_SIZE = 2048  # of the product that is the machine's peak
+
+
+def flops(config: BitConfig, image_size: int) -> float:
+    """Floating-point operations for one picture: two for each multiply-add of convolutions and head.
+
+    Norms, activations and pools are left out, as usual; they are a hundredth of it. For the output stride of 32.
+    """
+    if config.output_stride != 32:
+        raise ValueError(f"`config` must have an output stride of 32, got {config.output_stride}.")
+    total = 0
+    for weight in weights_of(config):
+        if weight.variable == "kernel":
+            total += 2 * math.prod(weight.shape) * _side(weight.layer, image_size) ** 2
+    return float(total)
+
+
+def _side(layer: str, image_size: int) -> int:
+    """Pixels along a side of what the layer puts out."""
+    if layer == "predictions":
+        return 1
+    halvings = 1
+    if match := re.match(r"stage(\d+)_block(\d+)_(\w+)", layer):
+        stage, block, part = int(match[1]), int(match[2]), match[3]
+        halvings = 1 + stage
+        if stage > 1 and block == 0 and part == "conv1":  # the 3x3 after it has the stride
+            halvings -= 1
+    return math.ceil(image_size / 2**halvings)
+
+
+def matrix_peak() -> float:
+    """Operations per second of numpy's product of two float32 matrices on all cores: the best of ten."""
+    matrix = np.ones((MATRIX_SIZE, MATRIX_SIZE), np.float32)
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        np.dot(matrix, matrix)
+        times.append(time.perf_counter() - start)
+    return 2 * MATRIX_SIZE**3 / min(times)

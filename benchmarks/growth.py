@@ -1,0 +1,87 @@
+"""How the time of a call grows, as slopes of log(time) over log(operations): 1 is in step with the arithmetic.
+
+network       R50x1 to R152x4, one picture of 224 px
+batch         R50x1 at 224 px, 1 to 32 pictures
+picture       R50x1, one picture of 128 to 512 px
+
+The engines are `tf.function` of `keras_bit.fuse(model)` and transformers with channels_last.
+"""
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import inference
+from benchmarks.engines import available
+from benchmarks.flops import flops
+from benchmarks.processes import rounds_of
+from benchmarks.report import Report, Row
+
+OURS, THEIRS = "compiled, fused", "transformers, channels_last"
+NETWORKS = ("BiT50", "BiT101", "BiT50x3", "BiT152x2", "BiT101x3", "BiT152x4")
+BATCHES = (1, 2, 4, 8, 16, 32)
+PICTURES = (128, 192, 256, 384, 512)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="processes of each case (default: 1)")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="calls in each process (default: 5)")
+    parser.add_argument(
+        "--largest",
+        default=NETWORKS[-1],
+        choices=NETWORKS,
+        metavar="NAME",
+        help="network to stop at; BiT152x4 takes 3.75 GB in TMPDIR and 8 GB of memory (default: %(default)s)",
+    )
+
+
+def run(options: argparse.Namespace) -> Report:
+    from keras_bit.config import ARCHITECTURES
+
+    configs = {architecture.title: architecture.config for architecture in ARCHITECTURES}
+    chosen = NETWORKS[: NETWORKS.index(options.largest) + 1]
+    small = configs[NETWORKS[0]]
+    series = {
+        "network": [(configs[name], 1, 224) for name in chosen],
+        "batch": [(small, batch, 224) for batch in BATCHES],
+        "picture": [(small, 1, size) for size in PICTURES],
+    }
+    return measure(series, rounds=options.rounds, runs=options.runs)
+
+
+def measure(series: Mapping[str, Sequence[tuple[Any, int, int]]], *, rounds: int, runs: int) -> Report:
+    """Measures series of (config, batch size, image size)."""
+    engines, missing = available([OURS, THEIRS])
+    found: dict[str, list[dict[str, Any]]] = {}
+    rows = []
+    for name, points in series.items():
+        work = [flops(config, size) * batch for config, batch, size in points]
+        times: dict[str, list[float]] = {engine: [] for engine in engines}
+        for (config, batch, size), amount in zip(points, work, strict=True):
+            with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+                taken = inference.cases(config, Path(scratch), batch, size, engines, runs)
+                taken.pop(inference.PEAK)
+                measured = rounds_of(taken, rounds)
+            for engine, each in measured.items():
+                times[engine].append(statistics.median(one["median"] for one in each))
+                for one in each:
+                    del one["logits"]
+                found[f"{engine}, {name}, {amount / 1e9:.1f} GFLOP, {batch} x {size} px"] = each
+        slopes = [slope(work, times[engine]) if engine in times else None for engine in (OURS, THEIRS)]
+        last = f"{work[0] / 1e9:.1f} to {work[-1] / 1e9:.1f} GFLOP"
+        rows.append(Row(f"{name}: slope", "", *slopes, details=last))
+        for at, place in (("first", 0), ("last", -1)):
+            values = [1e3 * times[engine][place] if engine in times else None for engine in (OURS, THEIRS)]
+            rows.append(Row(f"{name}: the {at}", "ms", *values))
+    notes = [f"Not installed: {', '.join(missing)}."] if missing else []
+    return Report("Growth", THEIRS, rows, found, inference.PACKAGES, notes)
+
+
+def slope(work: Sequence[float], times: Sequence[float]) -> float:
+    """Of the line through the logarithms, by least squares."""
+    return float(np.polyfit(np.log(work), np.log(times), 1)[0])

@@ -1,0 +1,218 @@
+"""What one call takes, of keras_bit's ways to run a BiT and of its peers: R50x1 with random weights.
+
+KERAS is `tf.function` of the model, of `keras_bit.fuse(model)`, and `model.predict`; TFLite's int8 is calibrated on the
+batch that is measured; the engines are listed in benchmarks/engines.py. Every process measures one of them, and they
+take turns. The logits are compared first: a fast wrong answer is an error.
+
+Beside each time stand the first call, which compiles; the most memory the process ever had, imports included; and the
+share of the machine's peak, which is what numpy's product of two large matrices reaches in the same run.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.engines import ENGINES, PREPARATIONS, available
+from benchmarks.flops import flops, matrix_peak
+from benchmarks.processes import peak_memory, rounds_of
+from benchmarks.report import Report, Row
+
+PACKAGES = (
+    *("keras_bit", "tensorflow", "keras", "ai-edge-litert", "torch", "transformers", "timm", "onnxruntime"),
+    "openvino",
+)
+PEAK = "matrix peak"
+EAGER = ("transformers", "transformers, channels_last")
+# Batch size (None: any), of ours, of these (the fastest counts), and the largest ratio; for R50x1 at 224 px.
+TARGETS = (
+    (1, "compiled, fused", EAGER, 0.45),
+    (8, "compiled, fused", EAGER, 0.75),
+    (1, "compiled", EAGER, 0.75),
+    (8, "compiled", EAGER, 0.85),
+    (1, "SavedModel", EAGER, 0.5),
+    (1, "SavedModel", ("torch.compile",), 0.8),
+    (1, "TFLite float32", ("onnxruntime",), 0.95),
+    (1, "TFLite float32", ("openvino",), 0.85),
+    (1, "TFLite int8", ("TFLite float32",), 0.45),
+)
+LIMIT = 1e-3  # of the largest logit, for everything in float32
+WARM_UP = 2  # calls after the first
+SECONDS = 30  # after which a process stops, though its runs are not done
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", type=int, action="append", metavar="N", help="again for more (default: 1, 8)")
+    parser.add_argument("--image-size", type=int, action="append", metavar="PX", help="again for more (default: 224)")
+    parser.add_argument(
+        "--engine", action="append", choices=ENGINES, metavar="NAME", help=f"of {', '.join(ENGINES)} (default: all)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each case (default: 3)")
+    parser.add_argument("--runs", type=int, default=30, metavar="N", help="calls in each process (default: 30)")
+    parser.add_argument(
+        "--timm-python", metavar="FILE", help="interpreter of an environment with timm, where it is not this one"
+    )
+
+
+def run(options: argparse.Namespace) -> Report:
+    from keras_bit.config import ARCHITECTURES
+
+    config = next(architecture.config for architecture in ARCHITECTURES if architecture.title == "BiT50")
+    return measure(
+        config,
+        options.batch_size or [1, 8],
+        options.image_size or [224],
+        engines=options.engine or list(ENGINES),
+        rounds=options.rounds,
+        runs=options.runs,
+        timm_python=options.timm_python,
+    )
+
+
+def measure(
+    config: Any,
+    batch_sizes: Sequence[int],
+    image_sizes: Sequence[int],
+    *,
+    engines: Sequence[str],
+    rounds: int,
+    runs: int,
+    timm_python: str | None = None,
+) -> Report:
+    """Measures every engine whose packages are installed, for every size of batch and picture."""
+    if rounds < 1 or runs < 1 or min(batch_sizes) < 1:
+        raise ValueError(
+            f"`rounds`, `runs` and `batch_sizes` must be at least 1, got {rounds}, {runs} and {list(batch_sizes)}."
+        )
+    elsewhere = [name for name in engines if timm_python and "timm" in ENGINES[name].packages]
+    here, missing = available([name for name in engines if name not in elsewhere])
+    measured = [name for name in engines if name in (*here, *elsewhere)]
+    found: dict[str, list[dict[str, Any]]] = {}
+    shown: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
+        for image_size in image_sizes:
+            for batch_size in batch_sizes:
+                taken = cases(config, Path(scratch), batch_size, image_size, measured, runs)
+                pythons = dict.fromkeys(elsewhere, timm_python)
+                one = rounds_of(taken, rounds, pythons)
+                _compare(one)
+                work = flops(config, image_size) * batch_size
+                shown += rows(one, work, batch_size, image_size)
+                found |= {f"{name}, {batch_size} x {image_size} px": values for name, values in one.items()}
+    notes = [f"Not installed: {', '.join(missing)}."] if missing else []
+    peaks = [each["flops_per_second"] for name, one in found.items() if name.startswith(PEAK) for each in one]
+    notes.append(
+        f"Medians of {rounds} processes with up to {runs} calls each; matrix peak {max(peaks) / 1e9:.0f} GFLOP/s."
+    )
+    return Report("Inference", "peer", shown, found, PACKAGES, notes)
+
+
+def cases(
+    config: Any, scratch: Path, batch_size: int, image_size: int, engines: Sequence[str], runs: int
+) -> dict[str, list[str]]:
+    """Writes what the engines need, and returns the processes that measure them, and the machine's peak."""
+    from benchmarks import checkpoints
+
+    checkpoint = scratch / "checkpoint"
+    if not checkpoint.exists():
+        checkpoints.write(checkpoint, config, image_size)
+    folder = scratch / f"{batch_size}x{image_size}"
+    folder.mkdir()
+    (folder / "checkpoint").symlink_to(checkpoint)
+    batch = np.random.default_rng(0).uniform(-1, 1, (batch_size, image_size, image_size, 3)).astype(np.float32)
+    np.save(folder / "batch.npy", batch)
+    needed = dict.fromkeys(ENGINES[name].preparation for name in engines if ENGINES[name].preparation)
+    rounds_of({f"prepare {one}": ["benchmarks.inference", "prepare", one, str(folder)] for one in needed}, 1)
+    taken = {name: ["benchmarks.inference", "measure", name, str(folder), str(runs)] for name in engines}
+    return {**taken, PEAK: ["benchmarks.inference", "peak"]}
+
+
+def _compare(found: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Refuses logits that differ, and leaves the difference in their place."""
+    expected = None
+    for name, measured in found.items():
+        for one in measured:
+            if "logits" not in one:
+                continue
+            logits = np.array(one.pop("logits"))
+            expected = logits if expected is None else expected
+            one["difference"] = float(np.abs(logits - expected).max() / np.abs(expected).max())
+            if "int8" not in name and one["difference"] > LIMIT:
+                raise ValueError(
+                    f"{name} gives other logits than the first, by {one['difference']:.1e} of the largest."
+                )
+
+
+def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], work: float, batch_size: int, image_size: int) -> list[Row]:
+    """A row for each engine, and one for each target that there are times for."""
+    at = f"{batch_size} x {image_size} px"
+    peak = max((one["flops_per_second"] for one in found.get(PEAK, ())), default=None)
+    medians = {
+        name: statistics.median(1e3 * one["median"] for one in measured)
+        for name, measured in found.items()
+        if name != PEAK
+    }
+    shown = []
+    for name, milliseconds in medians.items():
+        first, memory = (statistics.median(one[key] for one in found[name]) for key in ("first", "peak"))
+        details = f"first {first:.1f} s, {memory / 1e9:.2f} GB"
+        if peak and "int8" not in name and "64" not in name:
+            details += f", {work / (milliseconds / 1e3) / peak:.0%} of the peak"
+        ours, theirs = (milliseconds, None) if ENGINES[name].ours else (None, milliseconds)
+        shown.append(Row(f"{at}: {name}", "ms", ours, theirs, details=details))
+    for size, ours, peers, limit in TARGETS:
+        times = [medians[peer] for peer in peers if peer in medians]
+        if size == batch_size and image_size == 224 and ours in medians and times:
+            name = "transformers, the better" if len(peers) > 1 else peers[0]
+            shown.append(Row(f"{at}: {ours} / {name}", "", medians[ours] / min(times), None, limit))
+    return shown
+
+
+# In a process of its own: `python -m benchmarks.inference measure ENGINE FOLDER RUNS`, `prepare WHAT FOLDER`, `peak`.
+
+
+def measured(name: str, folder: Path, runs: int) -> dict[str, Any]:
+    batch = np.load(folder / "batch.npy")
+    start = time.perf_counter()
+    call = ENGINES[name].load(folder)
+    loaded = time.perf_counter()
+    logits = call(batch)
+    first = time.perf_counter() - loaded
+    for _ in range(WARM_UP):
+        call(batch)
+    times, end = [], time.perf_counter() + SECONDS
+    while len(times) < runs and (not times or time.perf_counter() < end):
+        begin = time.perf_counter()
+        call(batch)
+        times.append(time.perf_counter() - begin)
+    return {
+        "load": loaded - start,
+        "first": first,
+        "median": statistics.median(times),
+        "minimum": min(times),
+        "peak": peak_memory(),
+        "logits": logits[: len(batch)].tolist(),
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    what, *rest = arguments
+    if what == "peak":
+        result = {"flops_per_second": matrix_peak()}
+    elif what == "prepare":
+        PREPARATIONS[rest[0]](Path(rest[1]))
+        result = {}
+    else:
+        result = measured(rest[0], Path(rest[1]), int(rest[2]))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
