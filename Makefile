@@ -1,13 +1,14 @@
 # make demo   sets up .venv and runs the main job on the small checkpoint in this repository (about a minute)
 # make test   sets up .venv, checks style and runs the tests (some minutes; with torch and transformers also the live parity)
 #
-# Options: WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
+# Options: TESTS='-m "not slow"' (a choice of tests, as pytest takes it), WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
 # PYTHON=python3.11.
 
 PYTHON ?= python3
 TINY := tests/checkpoints/bit-tiny-cifar10
 WEIGHTS ?= $(TINY)
 PHOTOS ?=
+TESTS ?=
 
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -30,7 +31,7 @@ demo: $(SETUP)
 test: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(TESTS)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
