@@ -81,7 +81,9 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 def test_one_of_several_classes_is_cross_entropy(activation, labels):
     model = small_model(activation=activation)
     reference = small_model(activation=None)(images_of(8))
-    history = fine_tune(model, batches(labels, 8), batches(NUMBERS, 8), rule=rule(1, batch_size=8), verbose=0)
+    history = fine_tune(
+        model, batches(labels, 8), batches(NUMBERS, 8), rule=rule(batch_size=8), steps_per_epoch=1, verbose=0
+    )
     logits = numpy_of(reference).astype(np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     expected = -log_probabilities[np.arange(8), NUMBERS].mean()
@@ -103,7 +105,7 @@ def test_several_classes_at_once_are_binary_cross_entropy(activation):
     logits = numpy_of(small_model(activation=None, problem_type="multi_label_classification")(images_of(8)))
     logits = logits.astype(np.float64)
     rows = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]] * 2, np.float32)
-    history = fine_tune(model, batches(rows, 8), rule=rule(1, batch_size=8), verbose=0)
+    history = fine_tune(model, batches(rows, 8), rule=rule(batch_size=8), steps_per_epoch=1, verbose=0)
     # torch.nn.BCEWithLogitsLoss, which transformers takes: the mean over pictures and classes.
     expected = (np.log1p(np.exp(logits)) - rows * logits).mean()
     assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
@@ -115,7 +117,7 @@ def test_one_output_is_a_regression():
     model = small_model(1)
     numbers = np.linspace(-2, 2, 8, dtype=np.float32)
     outputs = numpy_of(small_model(1)(images_of(8)))[:, 0]
-    history = fine_tune(model, batches(numbers, 8), rule=rule(1, batch_size=8), verbose=0)
+    history = fine_tune(model, batches(numbers, 8), rule=rule(batch_size=8), steps_per_epoch=1, verbose=0)
     assert history.history["loss"][0] == pytest.approx(((outputs - numbers) ** 2).mean(), rel=1e-5)
     assert history.history["mean_absolute_error"][0] == pytest.approx(np.abs(outputs - numbers).mean(), rel=1e-5)
 
