@@ -162,6 +162,25 @@ def test_a_loss_that_is_no_number_ends_training_and_names_the_step():
         fine_tune(small_model(), batches(NUMBERS), rule=steep, steps_per_epoch=7, verbose=0)
 
 
+def test_a_validation_loss_that_is_no_number_ends_training_too():
+    images = images_of(8)
+    images[5] = np.nan
+    broken = tf.data.Dataset.from_tensor_slices((images, NUMBERS)).batch(4)
+    with pytest.raises(FloatingPointError, match=r"The loss of the validation is nan after step 2\. Lower"):
+        fine_tune(small_model(), batches(NUMBERS), broken, rule=rule(5), steps_per_epoch=2, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_data_set_without_a_batch_is_refused(name, known):
+    whole = batches(NUMBERS)
+    # A batch of nine of eight pictures; and one whose length nobody knows.
+    empty = whole.unbatch().batch(9, drop_remainder=True) if not known else batches(NUMBERS, 8).take(0)
+    data = {"train": whole, "validation": whole} | {name: empty}
+    with pytest.raises(ValueError, match=rf"`{name}` must have at least one batch, got an empty data set\. Where its"):
+        fine_tune(small_model(), **data, rule=rule(), verbose=0)
+
+
 def test_a_label_that_is_no_class_ends_training():
     with pytest.raises(
         tf.errors.InvalidArgumentError, match=r"none of the 3 classes that the head of the model has, \[0, 3\):\] \[3\]"
