@@ -498,8 +498,8 @@ def _check_space(job: Job, width: int, missing: int) -> None:
     needed, free = missing * width * 4 // 2, shutil.disk_usage(job.directory).free
     if needed > free:
         raise OSError(
-            f"`out`: {str(job.directory)!r} has {free / 1e9:.2f} GB of free space, and {missing:,} rows of {width:,} "
-            f"numbers need up to {2 * needed / 1e9:.2f} GB. Make room, or name another `out`."
+            f"`out`: {str(job.directory)!r} has {free / 1e9:.3g} GB of free space, and {missing:,} rows of {width:,} "
+            f"numbers need up to {2 * needed / 1e9:.3g} GB. Make room, or name another `out`."
         )
 
 

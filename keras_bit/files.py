@@ -61,14 +61,13 @@ def locked(path: str | Path) -> Iterator[None]:
     """
     path = Path(path)
     while True:
-        file = open(path, "a+b")  # noqa: SIM115 - closed below
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed below
         try:
             if _lock(file) and not _is_there(file, path):
                 continue  # who held it has removed it since it was opened
-            file.truncate(0)
-            file.write(f"{os.getpid()} on {socket.gethostname()}".encode())
-            file.flush()
             try:
+                file.truncate(0)
+                file.write(f"{os.getpid()} on {socket.gethostname()}".encode())
                 yield
             finally:
                 path.unlink(missing_ok=True)
