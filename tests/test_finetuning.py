@@ -202,8 +202,8 @@ def test_a_head_with_the_same_classes_is_kept(data, tmp_path, capsys):
     code, out, _ = run(capsys, data, "--weights", tmp_path / "c", "--out", tmp_path / "o", *RECIPE, "--steps", "1")
     assert code == 0
     assert "The checkpoint's head has these classes, and is trained on." in out
-    # The first step has a rate of 0.
-    np.testing.assert_array_equal(from_pretrained(tmp_path / "o").get_layer("predictions").kernel, np.ones((64, 3)))
+    # One step at a rate of 0.003 moves them; a new head would be near 0.
+    np.testing.assert_allclose(from_pretrained(tmp_path / "o").get_layer("predictions").kernel, 1, atol=0.01)
 
 
 def test_unreadable_pictures_end_it_or_are_left_out(checkpoint, tmp_path, capsys):
@@ -228,7 +228,9 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, t
     steep = ("--base-learning-rate", "1e30", "--steps", "20", "--evaluate-every", "1", "--batch-size", "8")
     code, _, err = run(capsys, data, "--weights", checkpoint, "--out", out, *steep)
     assert code == 1
-    assert "The loss became nan at step" in err or "variables hold NaN or infinity" in err
+    # Whichever is seen first: it depends on how fast the weights grow.
+    seen = ("The loss became nan at step", "The loss of the validation is nan after step", "variables hold NaN or inf")
+    assert any(words in err for words in seen)
     assert "has the model of the last good state, after step" in err
     assert all(np.isfinite(variable.numpy()).all() for variable in from_pretrained(out).weights)
 
