@@ -196,12 +196,12 @@ def _curves(
     losses = {}
     with tempfile.TemporaryDirectory() as folder:
         _start(weights, start, len(found.class_names), Path(folder))
-        for name, form in (("transformers", torch.contiguous_format), ("channels_last", torch.channels_last)):
-            reference = _reference(folder).to(dtype=getattr(torch, dtype), memory_format=form)
-            losses[name] = _train_reference(reference, batches.as_numpy_iterator(), rule, setting.curve_steps, form)
-        keras.config.set_floatx(dtype)  # losses and rates too
+        keras.config.set_floatx(dtype)  # losses too, and the rates of both
         keras.config.set_dtype_policy(dtype)
         try:
+            for name, form in (("transformers", torch.contiguous_format), ("channels_last", torch.channels_last)):
+                reference = _reference(folder).to(dtype=getattr(torch, dtype), memory_format=form)
+                losses[name] = _train_reference(reference, batches.as_numpy_iterator(), rule, setting.curve_steps, form)
             model = from_pretrained(folder)
             fitted = fine_tune(model, batches, rule=rule, steps_per_epoch=1, callbacks=[Stop()], verbose=0)
         finally:

@@ -4,6 +4,7 @@ Held in memory are the names and features of one shard, the names in one folder,
 file is called, and why pictures were left out. The list of all pictures is a file beside the shards.
 """
 
+import codecs
 import contextlib
 import dataclasses
 import functools
@@ -11,6 +12,8 @@ import hashlib
 import importlib.util
 import json
 import os
+import secrets
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,11 +22,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from keras_bit.files import remove_unfinished, replacing
+from keras_bit.files import check_writable, locked, remove_unfinished, replacing
 
 ENGINES = ("local", "ray")
 METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what made it
-LIST = ".pictures"  # in the directory of shards while it is worked on; readers of Parquet pass over names with a dot
+# In the directory of shards while it is worked on; readers of Parquet pass over names with a dot.
+LOCK, LIST = ".lock", ".pictures-"  # the second is the beginning of a name of the process' own
 # What must be the same for a run to go on. Neither who computes nor how many pictures at a time is among it.
 SAME = ("keras_bit", "weights_sha256", "processor", "pictures", "pictures_sha256", "labels", "shard_size")
 
@@ -119,43 +123,44 @@ def embed(
     """Writes the pooled features of pictures, `from_pretrained(weights, include_top=False, pooling="avg")`, as Parquet.
 
     A row is a picture, in the order of the list: `path` (string; as listed, or relative to the directory; bytes that
-    are no UTF-8 are written `\\xff`), `label` (string: the first folder below the directory, or null) and `features`
-    (fixed-size list of float32). The metadata `keras_bit` of every file is JSON that says what made it.
+    are no UTF-8 are written `\\xff`, and a backslash `\\\\`, so that no two names get the same), `label` (string: the
+    first folder below the directory, or null) and `features` (fixed-size list of float32). The metadata `keras_bit` of
+    every file is JSON that says what made it.
 
     A shard is there whole or not at all, so a run that was ended by anything goes on with the shards that are missing;
-    batches begin anew in every shard, so that they do not depend on where it was ended.
+    batches begin anew in every shard, so that they do not depend on where it was ended. What is there counts as done
+    once it has been read back and fits its checksums: 0.25 s for a shard of 92 MB (12,500 rows of BiT-50), on a core.
+    One process at a time writes to `out`.
 
     Args:
         data: a directory, whose pictures at any depth are taken in the order of their names; or a text file with a path
-            in each line; or `"-"` for such lines on standard input. A directory's hidden files are left out.
+            in each line; or `"-"` for such lines on standard input. A directory's hidden files are left out. Links to
+            folders are followed directly below the directory only, and not where they lead back to it.
         out: a directory, which gets `part-00000-of-00012.parquet` and so on; or a name that ends in `.parquet` for one
             file, whose shards are written to a directory `<out>.shards` and joined at the end.
         weights: Hub id, directory or file of a checkpoint with its `preprocessor_config.json`.
         batch_size: pictures that the network gets at a time.
         shard_size: pictures in a shard.
-        on_error: `"raise"` ends at a picture that cannot be read; `"skip"` leaves it out.
+        on_error: `"raise"` ends at a picture that cannot be read; `"skip"` leaves it out, and ends where none is left.
         engine: `"local"` computes in this process, `"ray"` by workers of Ray Data, which all see `data` and `out`.
         workers: processes of Ray, each with the model; 2 by default.
         **hub: `revision`, `cache_dir`, `token` and `local_files_only` of `from_pretrained`.
 
     Raises:
         ValueError: an argument is not what is described above, there are no pictures, one cannot be read, or `out` has
-            files of another run, which says what is different.
+            files of another run, which says what is different, or damaged ones.
         FileNotFoundError: `data` does not exist.
+        BlockingIOError: another process is writing to `out`.
+        OSError: nothing can be written there, or not as much as will be.
         ImportError: pyarrow, or for `engine="ray"` Ray, is not installed.
     """
     _check(on_error, engine, workers, batch_size, shard_size)
-    out = Path(out)
+    data, out = os.path.expanduser(data), Path(os.path.expanduser(out))
     one_file = out.suffix == ".parquet"
     directory = out.with_name(out.name + ".shards") if one_file else out
-    if one_file and out.is_dir():
-        raise IsADirectoryError(f"`out` must be a file where it ends in .parquet, got the directory {str(out)!r}.")
-    if directory.exists() and not directory.is_dir():
-        raise NotADirectoryError(f"`out` must be a directory or end in .parquet, got the file {str(out)!r}.")
     _check_data(data)
-    directory.mkdir(parents=True, exist_ok=True)
-    listed = directory / LIST
-    try:
+    with _claimed(out, directory, one_file):
+        listed = directory / f"{LIST}{secrets.token_hex(4)}"
         pictures = list_pictures(data, listed, shard_size)
         if engine == "ray":
             # Otherwise the first process to use a GPU takes all of its memory, and that is this one.
@@ -172,19 +177,73 @@ def embed(
         job = Job(pictures, directory, str(weights), hub, batch_size, on_error, made_by)
         files = [job.file(shard) for shard in range(pictures.shards)]
         found = pictures.count
-        if not (one_file and out.exists()):
+        if one_file and out.exists():
+            _checked(job, out)
+            read_back(out)
+        else:
             found = _write_missing(job, writer, engine, workers or 2)
+            _refuse_nothing(job, files)
             if one_file:
                 _join(files, out, made_by)
         report = _report(job, [out] if one_file else files, found)
         if one_file:
-            for shard in range(pictures.shards):
-                job.file(shard).unlink(missing_ok=True)
+            for file in files:
+                file.unlink(missing_ok=True)
         return report
-    finally:
-        listed.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            directory.rmdir()  # where nothing was written
+
+
+@contextlib.contextmanager
+def _claimed(out: Path, directory: Path, one_file: bool) -> Iterator[None]:
+    """Makes the directory of the shards and keeps others out of it. Empty it is removed again.
+
+    Raises:
+        OSError: nothing can be written there, or another process does.
+        ValueError: there are Parquet files in it that are no shards.
+    """
+    if one_file and out.is_dir():
+        raise IsADirectoryError(f"`out` must be a file where it ends in .parquet, got the directory {str(out)!r}.")
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"`out` must be a directory or end in .parquet, got the file {str(directory)!r}.")
+    with contextlib.ExitStack() as held:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            held.callback(_remove_empty, directory)  # last, where nothing was written
+            held.enter_context(locked(directory / LOCK))
+            for file in [out] * one_file + [directory / "part-00000-of-00000.parquet"]:
+                check_writable(file)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"`out`: another process ({error}) is writing to {str(out)!r}. Wait until it has ended, or name "
+                "another `out`."
+            ) from None
+        except OSError as error:
+            raise OSError(f"`out`: nothing can be written to {str(out)!r}: {error}. Name another `out`.") from error
+        _remove_lists(directory)  # of processes that were killed: the lock is ours
+        held.callback(_remove_lists, directory)
+        if not one_file and (foreign := _foreign(directory)):
+            raise ValueError(
+                f"`out`: {str(out)!r} has Parquet files of something else ({', '.join(foreign[:5])}"
+                f"{', ...' * (len(foreign) > 5)}), whose rows a reader of the directory would take for this run's. "
+                "Name another `out`."
+            )
+        yield
+
+
+def _foreign(directory: Path) -> list[str]:
+    """Files that readers of Parquet would find at any depth, and that have not the name of a shard; those are read."""
+    names = (file.relative_to(directory) for file in directory.rglob("*.parquet"))
+    seen = (name for name in names if not any(part.startswith((".", "_")) for part in name.parts))
+    return sorted(str(name) for name in seen if len(name.parts) > 1 or not name.match("part-*"))
+
+
+def _remove_empty(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def _remove_lists(directory: Path) -> None:
+    for file in directory.glob(f"{LIST}*"):
+        file.unlink(missing_ok=True)
 
 
 def _check(on_error: str, engine: str, workers: Any, batch_size: Any, shard_size: Any) -> None:
@@ -265,8 +324,8 @@ def _shown(names: Iterable[bytes]) -> Iterable[bytes]:
 
 
 def _lines(file: BinaryIO, called: str) -> Iterator[bytes]:
-    for line in file:
-        name = line.rstrip(b"\r\n")
+    for number, line in enumerate(file):
+        name = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).rstrip(b"\r\n")
         if b"\0" in name:
             raise ValueError(f"`data` must be text with a path in each line, got {called!r}, which has zero bytes.")
         if name:
@@ -285,8 +344,9 @@ def _names_below(directory: bytes, inside: bytes = b"") -> Iterator[bytes]:
             for entry in entries
             if not entry.name.startswith(b".")
             and ((folder := entry.is_dir()) or entry.name.lower().endswith(suffixes))
-            # A link to a folder may lead in a circle; below the root, as the class's folder, it is one step.
-            and not (folder and inside and entry.is_symlink())
+            # A link to a folder may lead in a circle; below the root, as the class's folder, it is one step, unless it
+            # leads to where it is.
+            and not (folder and entry.is_symlink() and (inside or _leads_back(directory, entry.path)))
         )
     for name, folder in found:
         name = os.path.join(inside, name)
@@ -294,6 +354,11 @@ def _names_below(directory: bytes, inside: bytes = b"") -> Iterator[bytes]:
             yield from _names_below(directory, name)
         else:
             yield name
+
+
+def _leads_back(directory: bytes, link: bytes) -> bool:
+    target = os.path.realpath(link)
+    return os.path.commonpath([os.path.realpath(directory), target]) == target
 
 
 class Writer:
@@ -395,12 +460,12 @@ def _digest(model: Any) -> str:
 
 
 def _text(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
+    return name.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def _storage() -> dict[str, Any]:
     # Features do not repeat: a dictionary of them would be made and thrown away.
-    return {"compression": "zstd", "use_dictionary": ["label"]}
+    return {"compression": "zstd", "use_dictionary": ["label"], "write_page_checksum": True}
 
 
 def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
@@ -410,6 +475,7 @@ def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
     done = _done(job)
     missing = [shard for shard in range(job.pictures.shards) if shard not in done]
     found = sum(map(job.pictures.length, done))
+    _check_space(job, writer.width, job.pictures.count - found)
     with tqdm(total=job.pictures.count, initial=found, desc="embed", unit="picture", delay=2, leave=False) as progress:
         if engine == "local":
             for shard in missing:
@@ -425,6 +491,26 @@ def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
                         raise ValueError(error)
                     progress.update(job.pictures.length(shard))
     return found
+
+
+def _check_space(job: Job, width: int, missing: int) -> None:
+    # Features are hard to compress, but where pictures repeat they are not: what is sure not to fit is told.
+    needed, free = missing * width * 4 // 2, shutil.disk_usage(job.directory).free
+    if needed > free:
+        raise OSError(
+            f"`out`: {str(job.directory)!r} has {free / 1e9:.3g} GB of free space, and {missing:,} rows of {width:,} "
+            f"numbers need up to {2 * needed / 1e9:.3g} GB. Make room, or name another `out`."
+        )
+
+
+def _refuse_nothing(job: Job, files: Sequence[Path]) -> None:
+    """Shards without any row are removed, so that the same command begins anew when the pictures are mended."""
+    abouts = [_about(file) for file in files]
+    if any(rows for _, rows in abouts):
+        return
+    for file in files:
+        file.unlink()
+    raise ValueError(f"None of {job.pictures.count:,} pictures can be read. The first: {abouts[0][0]['skipped'][0]}")
 
 
 def start_worker(job: Job) -> Callable[[int], str]:
@@ -453,6 +539,7 @@ def _done(job: Job) -> list[int]:
     done = []
     for file in sorted(job.directory.glob("part-*.parquet")):
         about, rows = _checked(job, file)
+        read_back(file)
         shard = about.get("shard", -1)
         if file != job.file(shard) or rows + about["left_out"] != job.pictures.length(shard):
             raise ValueError(
@@ -478,6 +565,25 @@ def _checked(job: Job, file: Path) -> tuple[dict[str, Any], int]:
     return about, rows
 
 
+def read_back(file: Path) -> None:
+    """Reads all there is in a file and compares it with its checksums.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as stored:
+            for group in range(stored.num_row_groups):
+                stored.read_row_group(group)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(
+            f"`out`: {str(file)!r} is damaged ({error}). Remove it, and what was in it is written again."
+        ) from None
+
+
 def _about(file: Path) -> tuple[dict[str, Any], int]:
     """The metadata of a file, and the number of its rows."""
     import pyarrow as pa
@@ -485,12 +591,13 @@ def _about(file: Path) -> tuple[dict[str, Any], int]:
 
     try:
         stored = pq.read_metadata(file)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"`out`: {str(file)!r} is no Parquet file ({error}). Remove it.") from None
-    written = (stored.metadata or {}).get(METADATA)
-    if written is None:
+        written = (stored.metadata or {}).get(METADATA)
+        about = None if written is None else json.loads(written)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ValueError(f"`out`: {str(file)!r} is no Parquet file, or a damaged one ({error}). Remove it.") from None
+    if about is None:
         raise ValueError(f"`out`: {str(file)!r} was not written by keras-bit embed. Name another `out`.")
-    return json.loads(written), stored.num_rows
+    return about, stored.num_rows
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:

@@ -1,10 +1,14 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and directories that one process writes to."""
 
 import contextlib
+import glob
 import os
 import secrets
+import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextlib.contextmanager
@@ -14,7 +18,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     The contents are on the disk before the name is: after a power cut, too, a reader finds the old file or the new one.
     """
     path = Path(path)
-    beside = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
+    beside = _beside(path)
     try:
         yield beside
         with open(beside, "rb") as written:
@@ -27,5 +31,73 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def remove_unfinished(path: str | Path) -> None:
     """Removes what a process that was killed within `replacing(path)` left."""
     path = Path(path)
-    for left in path.parent.glob(f".????????.{path.name}"):
+    for left in path.parent.glob(f".????????.{glob.escape(path.name)}"):
         left.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Writes to the name beside `path` that `replacing` takes and removes it again.
+
+    Raises:
+        OSError: it cannot be written: no permission, a full disk, a name that is too long.
+    """
+    beside = _beside(Path(path))
+    try:
+        beside.write_bytes(b"0" * 4096)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+@contextlib.contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Holds the lock of the file `path`, which is there for nothing else and is removed at the end.
+
+    The system lets go of it when the process ends, by `kill -9` too. Where the file system has no locks, there is a
+    warning and nobody is kept out.
+
+    Raises:
+        BlockingIOError: another process holds it; its text is that process, `"1234 on node7"`.
+    """
+    path = Path(path)
+    while True:
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed below
+        try:
+            if _lock(file) and not _is_there(file, path):
+                continue  # who held it has removed it since it was opened
+            try:
+                file.truncate(0)
+                file.write(f"{os.getpid()} on {socket.gethostname()}".encode())
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+        finally:
+            file.close()
+
+
+def _lock(file: BinaryIO) -> bool:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise BlockingIOError(file.read().decode(errors="replace") or "it has not said which") from None
+    except (ImportError, OSError) as error:
+        warnings.warn(
+            f"{file.name} cannot be locked ({error}): see to it that no other process writes there.", stacklevel=4
+        )
+        return False
+    return True
+
+
+def _is_there(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(4)}.{path.name}")

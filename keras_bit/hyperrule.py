@@ -43,7 +43,8 @@ class HyperRule:
             `base_learning_rate` of 0.001 for batches of 128. `"linear"`: the rate is multiplied by `batch_size / 512`
             and every boundary by `512 / batch_size`, so that as many pictures are seen and each moves the weights as
             far (Goyal et al. 2017, "Accurate, Large Minibatch SGD"). Size and MixUp stay.
-        steps: the number of steps, in place of the rule's; the other boundaries keep their share of it.
+        steps: the number of steps, in place of the rule's; the other boundaries keep their share of it. A warm-up of
+            less than half a step is none, so that one or two steps have the rate after it and teach something.
 
     Raises:
         ValueError: an argument is not a positive number, or `scaling` is unknown.
@@ -97,7 +98,8 @@ class HyperRule:
         factor = RULES_BATCH_SIZE / self.batch_size if self.scaling == "linear" else 1
         if self.steps is not None:
             factor = self.steps / boundaries[-1]
-        return tuple(max(1, round(boundary * factor)) for boundary in boundaries)
+        warmup, *others = (round(boundary * factor) for boundary in boundaries)
+        return (warmup, *(max(1, boundary) for boundary in others))
 
     @property
     def warmup_steps(self) -> int:
@@ -145,7 +147,7 @@ class HyperRuleSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     For step `s`, from 0, and `boundaries` b0 ... bn: `base * s / b0` before b0; then `base / 10 ** k`, with k the
     number of b1 ... b(n-1) that are *below* s, so that the step at a boundary still has the rate before it. From bn
-    on, where Google's code stops, the last rate holds.
+    on, where Google's code stops, the last rate holds. In float32, or in float64 where that is `keras.config.floatx()`.
 
     Args:
         base_learning_rate: the rate after the warm-up.
@@ -161,9 +163,11 @@ class HyperRuleSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: Any) -> Any:
         step = ops.floor_divide(step, self.batches_per_step)
-        step = ops.cast(step, "float32")  # exact up to 16 million steps
+        # float32 is exact up to 16 million steps.
+        step = ops.cast(step, "float64" if keras.config.floatx() == "float64" else "float32")
         first, *falls = self.boundaries[:-1]
-        rate = ops.where(step < first, self.base_learning_rate * (step / first), self.base_learning_rate)
+        warming = self.base_learning_rate * (step / max(first, 1))
+        rate = ops.where(step < first, warming, self.base_learning_rate)
         for count, boundary in enumerate(falls, start=1):
             rate = ops.where(step > boundary, self.base_learning_rate / 10**count, rate)
         return rate
@@ -194,9 +198,9 @@ class MomentumSGD(keras.optimizers.SGD):
         learning_rate = ops.cast(learning_rate, variable.dtype)
         if self.momentum:
             velocity = self.momentums[self._get_variable_index(variable)]
-            momentum = ops.cast(self.momentum, variable.dtype)
-            self.assign(velocity, velocity * momentum + gradient)
-            gradient = velocity * momentum + gradient if self.nesterov else velocity
+            # The number as it is: TensorFlow casts Python's to float32 first.
+            self.assign(velocity, velocity * self.momentum + gradient)
+            gradient = velocity * self.momentum + gradient if self.nesterov else velocity
         self.assign_sub(variable, gradient * learning_rate)
 
 

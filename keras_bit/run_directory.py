@@ -3,7 +3,6 @@
 import contextlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,23 @@ import numpy as np
 from keras_bit import evaluation, files
 
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
-STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
+STATE_FOLDER, STATE_NAME, RUN_NAME, LOCK_NAME = "training", "state.safetensors", "run.json", ".lock"
 LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
 
 
 @contextlib.contextmanager
-def writable(out: Path, data: str) -> Iterator[None]:
+def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
     """Creates `out` and writes to it, so that what cannot be written is told before anything is computed.
 
-    Directories that it made, and that are still empty when an error ends the block, are removed again.
+    Directories that it made, and that are still empty at the end, are removed again.
+
+    Args:
+        out, data: of the run.
+        is_chief: whether this process writes the run's files. It then keeps another run's out of `out`.
 
     Raises:
         ValueError: `out` is in the data.
+        BlockingIOError: another process is training there.
         OSError: nothing can be written there.
     """
     if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
@@ -34,19 +38,22 @@ def writable(out: Path, data: str) -> Iterator[None]:
         raise NotADirectoryError(f"`--out` must be a directory, or a new name for one. {out} is a file.")
     folder = out / STATE_FOLDER
     made: list[Path] = []
-    try:
-        made += (path for path in (folder, out, *out.parents) if not path.exists())
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"0" * 4096)
-    except OSError as error:
-        _remove_empty(made)
-        raise OSError(f"`--out`: nothing can be written to {out}: {error}. Choose another directory.") from error
-    try:
+    with contextlib.ExitStack() as held:
+        held.callback(_remove_empty, made)
+        try:
+            made += (path for path in (folder, out, *out.parents) if not path.exists())
+            folder.mkdir(parents=True, exist_ok=True)
+            files.check_writable(folder / STATE_NAME)
+            if is_chief:
+                held.enter_context(files.locked(folder / LOCK_NAME))
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"`--out`: another process ({error}) is training in {out}. Wait until it has ended, or choose another "
+                "directory."
+            ) from None
+        except OSError as error:
+            raise OSError(f"`--out`: nothing can be written to {out}: {error}. Choose another directory.") from error
         yield
-    except BaseException:
-        _remove_empty(made)
-        raise
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -13,6 +13,10 @@ from keras_bit import distribution
 from keras_bit.hyperrule import HyperRule
 from keras_bit.model import BiTModel
 
+EMPTY = (
+    "`{name}` must have at least one batch, got an empty data set. Where its batches are made with drop_remainder, "
+    "they may be larger than the data."
+)
 EVALUATIONS = 20  # how many epochs a recipe has by default, where one pass over the pictures is shorter
 
 
@@ -78,9 +82,10 @@ def fine_tune(
         Keras' `History`, whose epochs are `steps_per_epoch` long.
 
     Raises:
-        ValueError: an argument is not what is described above, the head and the labels do not belong together, or a
-            label is none of the head's classes (then it is `tf.errors.InvalidArgumentError`, from the graph).
-        FloatingPointError: the loss became NaN or infinite. It says at which step.
+        ValueError: an argument is not what is described above, a data set is empty, the head and the labels do not
+            belong together, or a label is none of the head's classes (then it is `tf.errors.InvalidArgumentError`, from
+            the graph).
+        FloatingPointError: the loss became NaN or infinite, in training or in validation. It says at which step.
 
     Checked against transformers 5.23 with torch's SGD, step by step, and against google-research/big_transfer
     `bit_pytorch/train.py`.
@@ -119,7 +124,8 @@ def fine_tune(
         model.compile(
             rule.optimizer(gradient_accumulation_steps), loss=found.loss, metrics=found.metrics, jit_compile=jit_compile
         )
-    return model.fit(
+    guard = _Guard(total, steps_per_epoch, gradient_accumulation_steps, validation is not None)
+    history = model.fit(
         checked,
         shuffle=False,  # of arrays; a data set is in its own order
         validation_data=validation,
@@ -129,12 +135,15 @@ def fine_tune(
         steps_per_epoch=steps_per_epoch * gradient_accumulation_steps,
         # The guard first: what comes after it, as a file of the weights, is then of a finite loss.
         callbacks=[
-            _Guard(steps_per_epoch, gradient_accumulation_steps),
+            guard,
             _Stop(total, steps_per_epoch, gradient_accumulation_steps),
             *callbacks,
         ],
         verbose=verbose,
     )
+    if guard.seen_nothing:  # Keras ends with a warning
+        raise ValueError(EMPTY.format(name="train"))
+    return history
 
 
 def objective(model: BiTModel, labels: Sequence[Any]) -> Objective:
@@ -236,6 +245,8 @@ def _label_spec(data: Any, name: str) -> Any:
             f"`{name}` must give batches of images (batch, height, width, channels), got {spec[0].shape}. "
             "Batch it: `batch(batch_size)`."
         )
+    if int(data.cardinality()) == 0:
+        raise ValueError(EMPTY.format(name=name) + " Without a validation pass None." * (name == "validation"))
     return spec[1]
 
 
@@ -266,18 +277,23 @@ def _with_labels(data: Any, classes: int, found: Objective) -> Any:
 
 
 class _Guard(keras.callbacks.Callback):
-    """Ends training when the loss is no number any more."""
+    """Ends training when the loss is no number any more, here or in validation, and knows whether there was one."""
 
-    def __init__(self, steps_per_epoch: int, batches_per_step: int) -> None:
+    def __init__(self, total_steps: int, steps_per_epoch: int, batches_per_step: int, validates: bool) -> None:
         super().__init__()
+        self.total_steps = total_steps
         self.steps_per_epoch = steps_per_epoch
         self.batches_per_step = batches_per_step
+        self.validates = validates
         self.epoch = 0
+        self.seen_nothing = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.epoch = epoch
+        self.seen_nothing = True
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.seen_nothing = False
         loss = (logs or {}).get("loss")
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)):
             step = self.epoch * self.steps_per_epoch + batch // self.batches_per_step + 1
@@ -285,6 +301,19 @@ class _Guard(keras.callbacks.Callback):
             raise FloatingPointError(
                 f"The loss became {float(loss)} at step {step}, at a learning rate of {rate:.3g}. Lower "
                 "the learning rate, or look at the pictures and labels of that step; these weights are of no use."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not self.validates or self.seen_nothing:
+            return
+        loss = (logs or {}).get("val_loss")
+        if loss is None:
+            raise ValueError(EMPTY.format(name="validation") + " Without a validation pass None.")
+        if not np.isfinite(ops.convert_to_numpy(loss)):
+            step = min((epoch + 1) * self.steps_per_epoch, self.total_steps)
+            raise FloatingPointError(
+                f"The loss of the validation is {float(loss)} after step {step}. Lower the learning rate, or look at "
+                "the pictures and labels of the validation."
             )
 
 

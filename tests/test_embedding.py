@@ -1,5 +1,6 @@
 """Embeddings as Parquet: a row is what the model says of the file, a killed run goes on, another is refused."""
 
+import errno
 import importlib.util
 import io
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import namedtuple
 from pathlib import Path
 
 import keras
@@ -26,6 +28,7 @@ from keras_bit import (
     cli,
     embedding,
     embedding_ray,
+    files,
     from_pretrained,
     image_dataset,
     save_pretrained,
@@ -155,10 +158,28 @@ def test_a_list_keeps_its_order_and_its_repetitions(pets, tmp_path, weights, ora
 def test_a_name_that_is_no_utf8_is_read_and_written_with_escapes(pets, tmp_path, weights, oracle):
     odd = os.fsencode(pets) + b"/b\xff\xc3\xa4\n.jpg"
     os.rename(pets / "zebra.png", odd)
+    os.rename(pets / "alone.png", pets / "b\\xffä\n.jpg")  # what the other one looks like, character by character
     embedding.embed(pets, tmp_path / "out", weights=weights)
     names, labels, features = read(tmp_path / "out")
-    assert (names[1], labels[1]) == ("b\\xffä\n.jpg", None)
+    assert (names[:2], labels[:2]) == (["b\\\\xffä\n.jpg", "b\\xffä\n.jpg"], [None, None])
     np.testing.assert_allclose(features[1:2], oracle([os.fsdecode(odd)]), atol=1e-6)
+
+
+def test_the_mark_that_editors_begin_a_file_with_is_no_part_of_the_first_name(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.jpg\n\xef\xbb\xbfb.jpg\n")
+    listed = embedding.list_pictures(tmp_path / "list.txt", tmp_path / "list", 10)
+    assert listed.names(0) == [b"a.jpg", b"\xef\xbb\xbfb.jpg"]
+
+
+def test_a_link_that_leads_back_doubles_no_picture(pets, tmp_path):
+    (tmp_path / "elsewhere" / "old").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "old" / "1.jpg").touch()
+    for name, target in (("self", pets), ("above", tmp_path), ("other", tmp_path / "elsewhere"), ("cat/up", pets)):
+        (pets / name).symlink_to(target)
+    (tmp_path / "here").symlink_to(pets)
+    for data in (pets, tmp_path / "here"):
+        listed = embedding.list_pictures(data, tmp_path / "list", 10)
+        assert sorted(map(os.fsdecode, listed.names(0))) == sorted([*NAMES, "other/old/1.jpg"])
 
 
 class Killed(BaseException):
@@ -210,6 +231,91 @@ def test_a_process_that_was_killed_goes_on_to_the_same_files(pets, tmp_path, wei
     done = subprocess.run([*command, out], check=True, capture_output=True, timeout=300, text=True)
     assert re.search(r"7 files, 700 rows of 32 features, [2-6]00 pictures by an earlier run", done.stdout)
     assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_a_second_run_is_refused_before_it_writes_anything(pets, tmp_path, name):
+    directory = tmp_path / ("out" if name == "out" else "out.parquet.shards")
+    directory.mkdir()
+    (directory / ".pictures-01234567").write_bytes(b"of the first")
+    with files.locked(directory / ".lock"):
+        before = contents(directory)
+        with pytest.raises(
+            BlockingIOError, match=rf"`out`: another process \({os.getpid()} on .+\) is writing to '.*/{name}'\. Wait"
+        ):
+            embedding.embed(pets, tmp_path / name, weights="unused")
+        assert contents(directory) == before
+    assert [file.name for file in directory.iterdir()] == [".pictures-01234567"]
+
+
+def test_where_the_file_system_has_no_locks_there_is_a_warning(tmp_path, monkeypatch):
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    words = r"/lock cannot be locked \(.*No locks available\): see to it that no other process writes there"
+    with pytest.warns(UserWarning, match=words), files.locked(tmp_path / "lock"):
+        pass
+
+
+@pytest.mark.slow
+def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(pets, tmp_path, weights, finished):
+    out = tmp_path / "out"
+    # Its list is the file that comes through the pipe, and does not end.
+    first = subprocess.Popen(
+        [sys.executable, "-m", "keras_bit.cli", "embed", "-", "--out", out, "--weights", weights],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    until = time.monotonic() + 100
+    while not list(out.glob(".pictures-*")):
+        assert first.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    before = contents(out)
+    second = subprocess.run(
+        [sys.executable, "-m", "keras_bit.cli", "embed", pets, "--out", out, "--weights", weights],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (second.returncode, second.stdout) == (1, "")
+    assert re.search(
+        rf"^keras-bit embed: `out`: another process \({first.pid} on .+\) is writing to '{out}'\. Wait until it has "
+        r"ended, or name another `out`\.\n\Z",
+        second.stderr,
+        re.MULTILINE,
+    )
+    assert contents(out) == before
+    assert first.poll() is None
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert contents(out) == before
+    embedding.embed(pets, out, weights=weights, batch_size=2, shard_size=3)
+    assert contents(out) == contents(finished / "out")
+
+
+def test_a_damaged_byte_in_a_shard_is_noticed(pets, tmp_path, weights, finished):
+    import pyarrow.parquet as pq
+
+    shutil.copytree(finished / "out", tmp_path / "out")
+    file = sorted((tmp_path / "out").iterdir())[1]
+    whole, table = file.read_bytes(), pq.read_table(file)
+    noticed = []
+    for place in range(len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")):  # up to the footer
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            embedding.read_back(file)
+        except ValueError:
+            noticed.append(place)
+        else:
+            # A page's header has more than is needed to read it.
+            assert pq.read_table(file).equals(table)
+    assert len(noticed) > 3 * 32 * 4 * 0.8  # the features, which hardly compress
+    place = noticed[len(noticed) // 2]
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(ValueError, match=rf"`out`: '{file}' is damaged \([^)]*\)\. Remove it, and what was in it"):
+        embedding.embed(pets, tmp_path / "out", weights=weights, shard_size=3)
 
 
 def other_weights(pets, tmp_path, arguments):
@@ -277,7 +383,7 @@ def foreign(first, second):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (truncated, r"00000-of-00003\.parquet' is no Parquet file \(.*\)\. Remove it"),
+        (truncated, r"00000-of-00003\.parquet' is no Parquet file, or a damaged one \(.*\)\. Remove it"),
         (renamed, r"is none of the 3 shards: it is shard 1 with 3 rows and 0 pictures left out\. Remove it"),
         (foreign, r"was not written by keras-bit embed\. Name another `out`"),
     ],
@@ -287,6 +393,19 @@ def test_a_file_that_is_no_shard_is_refused(pets, tmp_path, weights, finished, c
     change(*sorted((tmp_path / "out").iterdir())[:2])
     with pytest.raises(ValueError, match=words):
         embedding.embed(pets, tmp_path / "out", weights=weights, shard_size=3)
+
+
+def test_parquet_files_of_something_else_are_neither_touched_nor_mixed_with(pets, tmp_path, weights, finished):
+    shutil.copytree(finished / "out", tmp_path / "out")
+    (tmp_path / "out" / "year=2026").mkdir()
+    for name in ("mine.parquet", "year=2026/part-0.parquet", ".hidden.parquet", "notes.txt"):
+        (tmp_path / "out" / name).write_bytes(b"mine")
+    before = sorted((tmp_path / "out").rglob("*"))
+    with pytest.raises(
+        ValueError, match=r"has Parquet files of something else \(mine\.parquet, year=2026/part-0\.parquet\), whose"
+    ):
+        embedding.embed(pets, tmp_path / "out", weights=weights, shard_size=3)
+    assert sorted((tmp_path / "out").rglob("*")) == before
 
 
 def test_pictures_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weights, oracle):
@@ -315,6 +434,64 @@ def test_pictures_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, wei
         ValueError, match=r"written with on_error='skip' and is without a picture\. .*1\.jpg is no JPEG"
     ):
         embedding.embed(data, out, weights=weights, shard_size=2)
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_where_no_picture_can_be_read_there_is_nothing_to_leave_out(pets, tmp_path, weights, name):
+    data = tmp_path / "list.txt"
+    data.write_text("".join(f"{tmp_path / str(number)}.jpg\n" for number in range(3)))
+    arguments = {"weights": weights, "shard_size": 2, "on_error": "skip"}
+    with pytest.raises(ValueError, match=r"None of 3 pictures can be read\. The first: .*/0\.jpg"):
+        embedding.embed(data, tmp_path / name, **arguments)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["list.txt", "pets"]
+    shutil.copy(pets / "cat" / "1.jpg", tmp_path / "1.jpg")
+    assert embedding.embed(data, tmp_path / name, **arguments).rows == 1
+
+
+def test_the_joined_files_name_is_no_pattern(pets, tmp_path, weights):
+    out = tmp_path / "a[1]*.parquet"
+    (tmp_path / ".0123abcd.a[1]*.parquet").touch()  # of a process that was killed
+    (tmp_path / ".0123abcd.a1b.parquet").touch()  # of another name, which the pattern would fit
+    embedding.embed(pets, out, weights=weights)
+    assert len(read(out)[0]) == 7
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".0123abcd.a1b.parquet", "a[1]*.parquet", "pets"]
+
+
+def test_a_tilde_is_the_home_directory(pets, tmp_path, weights, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    embedding.embed("~/pets", "~/out", weights=weights)
+    assert len(read(tmp_path / "out")[0]) == 7
+
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def test_a_full_disk_is_told_before_anything_is_computed(pets, tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(embedding.shutil, "disk_usage", lambda path: Usage(1000, 553, 447))
+    monkeypatch.setattr(embedding.Writer, "write", None)
+    # 7 rows of 32 numbers are 896 bytes, and Parquet may make 448 of them.
+    with pytest.raises(
+        OSError, match=r"`out`: '.*out' has 4\.47e-07 GB of free space, and 7 rows of 32 numbers need up to"
+    ):
+        embedding.embed(pets, tmp_path / "out", weights=weights)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("/proc/out", "`out`: nothing can be written to '/proc/out': .* Name another `out`"),
+        ("/proc/out.parquet", "`out`: nothing can be written to '/proc/out.parquet': .* Name another `out`"),
+        # 255 bytes are a name; its shards' directory has 7 more, and the file beside it 10.
+        ("n" * 240 + ".parquet", r"nothing can be written to 'n+\.parquet': .*File name too long.* Name another"),
+    ],
+)
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="/proc is where nobody, not even root, writes")
+def test_where_nothing_can_be_written_is_told_before_anything_is_computed(pets, tmp_path, monkeypatch, out, words):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match=words):
+        embedding.embed(pets, out, weights="unused")
+    assert sorted(tmp_path.iterdir()) == [pets]
 
 
 def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
@@ -492,7 +669,8 @@ def test_the_probe_of_the_readme(pets, tmp_path, weights, monkeypatch, capsys):
         (pets / name).unlink()
     for name in ("train", "test"):
         embedding.embed(pets, tmp_path / name, weights=weights)
-    (block,) = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    (block,) = (block for block in blocks if "LogisticRegression" in block)
     monkeypatch.chdir(tmp_path)
     exec(block, {})
     assert 0 <= float(capsys.readouterr().out) <= 1

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from conftest import absent, needs_matplotlib
-from keras_bit import BitImageProcessor, cli, from_pretrained, run_directory
+from keras_bit import BitImageProcessor, cli, files, from_pretrained, run_directory
 from picture_files import encoded, make_folders, pixels, write_records
 from tiny_bit import CONFIG, random_tensors, write_checkpoint
 
@@ -202,8 +202,8 @@ def test_a_head_with_the_same_classes_is_kept(data, tmp_path, capsys):
     code, out, _ = run(capsys, data, "--weights", tmp_path / "c", "--out", tmp_path / "o", *RECIPE, "--steps", "1")
     assert code == 0
     assert "The checkpoint's head has these classes, and is trained on." in out
-    # The first step has a rate of 0.
-    np.testing.assert_array_equal(from_pretrained(tmp_path / "o").get_layer("predictions").kernel, np.ones((64, 3)))
+    # One step at a rate of 0.003 moves them; a new head would be near 0.
+    np.testing.assert_allclose(from_pretrained(tmp_path / "o").get_layer("predictions").kernel, 1, atol=0.01)
 
 
 def test_unreadable_pictures_end_it_or_are_left_out(checkpoint, tmp_path, capsys):
@@ -228,7 +228,9 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, t
     steep = ("--base-learning-rate", "1e30", "--steps", "20", "--evaluate-every", "1", "--batch-size", "8")
     code, _, err = run(capsys, data, "--weights", checkpoint, "--out", out, *steep)
     assert code == 1
-    assert "The loss became nan at step" in err or "variables hold NaN or infinity" in err
+    # Whichever is seen first: it depends on how fast the weights grow.
+    seen = ("The loss became nan at step", "The loss of the validation is nan after step", "variables hold NaN or inf")
+    assert any(words in err for words in seen)
     assert "has the model of the last good state, after step" in err
     assert all(np.isfinite(variable.numpy()).all() for variable in from_pretrained(out).weights)
 
@@ -314,6 +316,17 @@ def test_what_cannot_be_written_is_told_at_the_start(data, checkpoint, tmp_path,
     assert code == 1
     assert "0.00 GB of free space, and this model needs" in err
     assert not (tmp_path / "full").exists()
+
+
+def test_a_second_process_is_refused_while_one_is_training(data, checkpoint, tmp_path, capsys):
+    folder = tmp_path / "out" / run_directory.STATE_FOLDER
+    folder.mkdir(parents=True)
+    with files.locked(folder / run_directory.LOCK_NAME):
+        code, _, err = run(capsys, data, "--weights", checkpoint, "--out", tmp_path / "out")
+        assert code == 1
+        assert f"`--out`: another process ({os.getpid()} on " in err
+        assert f") is training in {tmp_path / 'out'}. Wait until it has ended, or choose another directory." in err
+        assert [path.name for path in folder.iterdir()] == [run_directory.LOCK_NAME]
 
 
 def test_wrong_data_leaves_no_directory_behind_and_takes_none_away(data, checkpoint, tmp_path, capsys):

@@ -71,7 +71,10 @@ SCALED = [
     (1024, "linear", None, 0.006, (50, 100, 150, 200, 250)),
     (512, None, 50, 0.003, (10, 20, 30, 40, 50)),
     (64, "linear", 50, 0.000375, (10, 20, 30, 40, 50)),
-    (512, None, 1, 0.003, (1, 1, 1, 1, 1)),
+    (512, None, 3, 0.003, (1, 1, 2, 2, 3)),
+    (512, None, 2, 0.003, (0, 1, 1, 2, 2)),
+    (512, None, 1, 0.003, (0, 1, 1, 1, 1)),
+    (10**9, "linear", None, 5859.375, (0, 1, 1, 1, 1)),
 ]
 
 
@@ -81,6 +84,23 @@ def test_nothing_is_scaled_but_what_is_asked_for(batch_size, scaling, steps, rat
     assert (rule.learning_rate, rule.boundaries, rule.total_steps) == (pytest.approx(rate), boundaries, boundaries[-1])
     assert float(rule.schedule()(boundaries[0])) == pytest.approx(rate, rel=1e-6)
     assert (rule.crop_size, rule.mixup_alpha) == (480, 0.0)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_one_or_two_steps_have_no_warm_up_and_teach(steps):
+    schedule = HyperRule(100, 224, steps=steps).schedule()
+    assert [float(schedule(step)) for step in range(steps)] == pytest.approx([0.003] * steps, rel=1e-6)
+
+
+def test_where_keras_computes_in_float64_the_rates_do_too():
+    rule = HyperRule(100, 224)
+    keras.config.set_floatx("float64")
+    try:
+        found = [float(rule.schedule()(step)) for step in range(502)]
+    finally:
+        keras.config.set_floatx("float32")
+    # float64's rounding
+    np.testing.assert_allclose(found, [rate_of(step, 0.003, rule.boundaries) for step in range(502)], rtol=1e-15)
 
 
 def test_a_rule_survives_json():
@@ -100,11 +120,12 @@ def test_accumulating_gradients_changes_no_rate():
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_momentum_sums_gradients_as_torch_does(nesterov):
-    rates = [0.0, 0.1, 0.2, 0.02, 0.02]
-    gradients = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-15)])  # the rounding of each
+def test_momentum_sums_gradients_as_torch_does(nesterov, dtype, tolerance):
+    rates = [0.0, 0.25, 0.5, 0.0625, 0.0625]  # exact in float32, in which Keras' schedule has them
+    gradients = np.random.default_rng(0).standard_normal((5, 3)).astype(dtype)
     weights, velocity = np.ones(3), 0.0
-    variable = keras.Variable(np.ones(3, np.float32))
+    variable = keras.Variable(np.ones(3), dtype=dtype)
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1, 2], rates[:4])
     optimizer = MomentumSGD(schedule, momentum=0.9, nesterov=nesterov)
     for rate, gradient in zip(rates, gradients, strict=True):
@@ -112,7 +133,7 @@ def test_momentum_sums_gradients_as_torch_does(nesterov):
         velocity = 0.9 * velocity + gradient
         weights = weights - rate * (gradient + 0.9 * velocity if nesterov else velocity)
         optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-        np.testing.assert_allclose(variable.numpy(), weights, rtol=1e-5)
+        np.testing.assert_allclose(variable.numpy(), weights, rtol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,9 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 def test_one_of_several_classes_is_cross_entropy(activation, labels):
     model = small_model(activation=activation)
     reference = small_model(activation=None)(images_of(8))
-    history = fine_tune(model, batches(labels, 8), batches(NUMBERS, 8), rule=rule(1, batch_size=8), verbose=0)
+    history = fine_tune(
+        model, batches(labels, 8), batches(NUMBERS, 8), rule=rule(batch_size=8), steps_per_epoch=1, verbose=0
+    )
     logits = numpy_of(reference).astype(np.float64)
     log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     expected = -log_probabilities[np.arange(8), NUMBERS].mean()
@@ -103,7 +105,7 @@ def test_several_classes_at_once_are_binary_cross_entropy(activation):
     logits = numpy_of(small_model(activation=None, problem_type="multi_label_classification")(images_of(8)))
     logits = logits.astype(np.float64)
     rows = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]] * 2, np.float32)
-    history = fine_tune(model, batches(rows, 8), rule=rule(1, batch_size=8), verbose=0)
+    history = fine_tune(model, batches(rows, 8), rule=rule(batch_size=8), steps_per_epoch=1, verbose=0)
     # torch.nn.BCEWithLogitsLoss, which transformers takes: the mean over pictures and classes.
     expected = (np.log1p(np.exp(logits)) - rows * logits).mean()
     assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
@@ -115,7 +117,7 @@ def test_one_output_is_a_regression():
     model = small_model(1)
     numbers = np.linspace(-2, 2, 8, dtype=np.float32)
     outputs = numpy_of(small_model(1)(images_of(8)))[:, 0]
-    history = fine_tune(model, batches(numbers, 8), rule=rule(1, batch_size=8), verbose=0)
+    history = fine_tune(model, batches(numbers, 8), rule=rule(batch_size=8), steps_per_epoch=1, verbose=0)
     assert history.history["loss"][0] == pytest.approx(((outputs - numbers) ** 2).mean(), rel=1e-5)
     assert history.history["mean_absolute_error"][0] == pytest.approx(np.abs(outputs - numbers).mean(), rel=1e-5)
 
@@ -158,6 +160,25 @@ def test_a_loss_that_is_no_number_ends_training_and_names_the_step():
         FloatingPointError, match=r"The loss became (nan|inf) at step \d+, at a learning rate of .*e\+2"
     ):
         fine_tune(small_model(), batches(NUMBERS), rule=steep, steps_per_epoch=7, verbose=0)
+
+
+def test_a_validation_loss_that_is_no_number_ends_training_too():
+    images = images_of(8)
+    images[5] = np.nan
+    broken = tf.data.Dataset.from_tensor_slices((images, NUMBERS)).batch(4)
+    with pytest.raises(FloatingPointError, match=r"The loss of the validation is nan after step 2\. Lower"):
+        fine_tune(small_model(), batches(NUMBERS), broken, rule=rule(5), steps_per_epoch=2, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_data_set_without_a_batch_is_refused(name, known):
+    whole = batches(NUMBERS)
+    # A batch of nine of eight pictures; and one whose length nobody knows.
+    empty = whole.unbatch().batch(9, drop_remainder=True) if not known else batches(NUMBERS, 8).take(0)
+    data = {"train": whole, "validation": whole} | {name: empty}
+    with pytest.raises(ValueError, match=rf"`{name}` must have at least one batch, got an empty data set\. Where its"):
+        fine_tune(small_model(), **data, rule=rule(), verbose=0)
 
 
 def test_a_label_that_is_no_class_ends_training():

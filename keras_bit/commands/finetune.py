@@ -132,8 +132,8 @@ def run(options: argparse.Namespace) -> int:
     from keras_bit import distribution, run_directory
 
     workers = distribution.start(options.strategy)
-    out = Path(options.out).expanduser()
-    with run_directory.writable(out, options.data):
+    out = Path(os.path.expanduser(options.out))
+    with run_directory.writable(out, os.path.expanduser(options.data), is_chief=workers.is_chief):
         return _fine_tune(options, out, workers)
 
 
@@ -148,7 +148,7 @@ def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
             raise ImportError("`--tensorboard` needs TensorBoard: pip install 'keras_bit[tensorboard]'.")
         callbacks = (keras.callbacks.TensorBoard(out / "tensorboard"),)
     chosen = finetuning.Options(
-        data=os.path.normpath(options.data),
+        data=os.path.normpath(os.path.expanduser(options.data)),
         class_names=class_names_of(options.class_names),
         hub=hub_arguments(options),
         **{
