@@ -1,8 +1,8 @@
 # make demo   sets up .venv and runs the main job on the small checkpoint in this repository (about a minute)
-# make test   sets up .venv, checks style and runs the tests (some minutes; with torch and transformers also the live parity)
+# make test   sets up .venv, checks style and runs the tests (a quarter of an hour; with torch and transformers, live parity)
 #
-# Options: TESTS='-m "not slow"' (a choice of tests, as pytest takes it), WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
-# PYTHON=python3.11.
+# Options: WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
+# TESTS='-m "not slow"' (which tests, in pytest's words), PYTHON=python3.11.
 
 PYTHON ?= python3
 TINY := tests/checkpoints/bit-tiny-cifar10
