@@ -4,6 +4,7 @@ Imports TensorFlow, and is imported by functions only.
 """
 
 import os
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +14,24 @@ import tensorflow as tf
 
 from keras_bit import graph_decoding
 from keras_bit.examples import attempt, plain
-from keras_bit.graph_preprocessing import pixel_limit
+from keras_bit.graph_preprocessing import becomes_enormous, pixel_limit
 
 CHUNK = 64  # elements that are held until all of them are known to be read
 TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it first."
 DAMAGED = "is damaged and cannot be decoded. Pillow overlooks some damage, as a checksum's: see `processor(path)`."
 NO_FILE = "cannot be read: there is no such file, or it is a directory, or there is no permission to read it."
+ADVICE = " To leave such pictures out, pass on_error='skip'."
+# What fails so, fails for a reason outside of the picture.
+RUNTIME_ERRORS = (
+    MemoryError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnavailableError,
+)
+MEMORY = "Fewer pictures at a time take less memory: num_parallel_calls=1."
 SHOWN = 10  # pictures that the warning at the end of an epoch lists
 
 
@@ -29,7 +42,7 @@ class Skipped:
         self.files: list[str] = []  # "name problem", each once
 
     def note(self, lines: np.ndarray) -> np.bool_:
-        for line in map(os.fsdecode, lines):
+        for line in map(_one_line, map(os.fsdecode, lines)):
             if line not in self.files:
                 self.files.append(line)
         return np.bool_(True)
@@ -49,10 +62,15 @@ class Skipped:
         return b""
 
 
+def _one_line(text: str) -> str:
+    """A file's name may hold line breaks; bytes that are no UTF-8 stay what `os.fsdecode` made of them."""
+    return "".join(repr(one)[1:-1] if len(f"{one}.".splitlines()) > 1 or one < " " else one for one in text)
+
+
 def read_or_name(
     data: tf.data.Dataset,
     read: Callable[[Any], Any],
-    describe: Callable[[Any], Any],
+    describe: Callable[[Any], tuple[Any, Any, Any]],
     nothing: tuple[Any, ...],
     skipped: Skipped | None,
     num_parallel_calls: int,
@@ -64,12 +82,15 @@ def read_or_name(
     the chunk; where a place is missing afterwards, the chunk still has the element. A check of each picture by itself,
     in a data set of its own, cost 0.7 ms per picture.
 
+    A failure that is not the picture's, as a lack of memory, ends the data set, also where pictures are left out.
+
     Args:
         data: elements that can be batched.
         read: from an element to a tuple of tensors.
-        describe: from an element that failed to a sentence, a scalar string.
+        describe: from an element that failed to its name, what is wrong with it (as `problem`), and whether that is
+            certain.
         nothing: a tuple of arrays of the types and ranks that `read` returns.
-        skipped: collects the sentences; `None` raises the first.
+        skipped: collects names with what is wrong; `None` raises the first.
         num_parallel_calls: elements that are read at a time.
     """
     chunks = data.batch(CHUNK)
@@ -85,6 +106,9 @@ def read_or_name(
 
     places = chunks.flat_map(numbered)
 
+    def fault(wrong: Any, *element: Any) -> Any:
+        return tf.numpy_function(_Again(read, data.element_spec), [wrong, *element], tf.string, stateful=False)
+
     @plain
     def read_place(place: Any, chunk: Any) -> Any:
         return place, chunk, tf.cond(place < _size(chunk), lambda: read(*_at(place, chunk)), lambda: nothing)
@@ -97,9 +121,18 @@ def read_or_name(
         count = place - expected
 
         def name() -> Any:
-            missing = tf.data.Dataset.range(expected, place).map(plain(lambda index: describe(*_at(index, chunk))))
+            def line(index: Any) -> Any:
+                element = _at(index, chunk)
+                name, wrong, certain = describe(*element)
+                cause = tf.cond(certain, lambda: "", lambda: fault(wrong, *tf.nest.flatten(element)))
+                # At the first: every attempt without memory takes TensorFlow ten seconds.
+                checked = _raise_unless_empty(tf.where(cause == "", "", tf.strings.join([name, " ", cause])))
+                with tf.control_dependencies([checked]):
+                    return tf.strings.join([name, " ", wrong])
+
+            missing = tf.data.Dataset.range(expected, place).map(plain(line))
             if skipped is None:
-                return _raise_unless_empty(missing.take(1).get_single_element())
+                return _raise_unless_empty(missing.take(1).get_single_element() + ADVICE)
             return tf.numpy_function(skipped.note, [missing.batch(CHUNK).get_single_element()], tf.bool)
 
         def report() -> Any:
@@ -140,29 +173,77 @@ def _then(operation: Any) -> Any:
         return tf.constant(True)
 
 
-def problem(load: Callable[[], Any], max_pixels: int | None, encoded: bool) -> Any:
-    """Why a picture failed: a scalar string that goes on after its name ("is empty.")."""
+class _Again:
+    """Reads an element that failed once more, in Python, which is told the reason."""
+
+    def __init__(self, read: Callable[[Any], Any], spec: Any) -> None:
+        self._read, self._spec = read, spec
+
+    def __call__(self, wrong: bytes, *element: Any) -> bytes:
+        """What failed but the picture, a sentence without a subject; empty where the picture is to blame.
+
+        `wrong` is what is wrong with it as far as could be seen, or empty.
+        """
+        with tf.init_scope():
+            parts = map(tf.constant, element, [part.dtype for part in tf.nest.flatten(self._spec)])
+            try:
+                self._read(*tf.nest.pack_sequence_as(self._spec, list(parts)))
+            except Exception as error:
+                if wrong and not isinstance(error, RUNTIME_ERRORS):
+                    return b""
+                # without the graph's nodes around it
+                said = re.sub(r"\{\{[^}]*\}\} ?|\s*\[Op:[^]]*\].*", "", str(error).partition("\n")[0])
+                memory = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
+                cause = f"failed for a reason that is not in the picture: {type(error).__name__}: {said}"
+                return f"{cause}{f'. {MEMORY}' * memory}".encode()
+        return (
+            "failed, and at a second attempt did not: the reason is not in the picture. Memory ran out for a moment, "
+            f"most likely. {MEMORY}"
+        ).encode()
+
+
+def problem(load: Callable[[], Any], max_pixels: int | None, encoded: bool, processor: Any) -> tuple[Any, Any]:
+    """Why a picture failed, as far as can be seen in it.
+
+    Args:
+        load: the picture, its bytes or its pixels.
+        max_pixels: the most pixels that an encoded picture may have; `None` is Pillow's limit.
+        encoded: whether `load` gives bytes.
+        processor: what it was read for; `None` where every picture is resized to one size.
+
+    Returns:
+        A scalar string that goes on after its name ("is empty."), empty where nothing is wrong with it; and whether
+        that is certain: a picture that cannot be read or decoded may just have met with a lack of memory.
+    """
+
+    def too_long(height: Any, width: Any) -> Any:
+        return tf.constant(False) if processor is None else becomes_enormous((height, width), processor)
+
     if not encoded:
-        shape, _ = attempt(lambda: tf.shape(load()), [0, 0, 0])
+        shape, loaded = attempt(lambda: tf.shape(load()), [0, 0, 0])
         has_pixels = tf.reduce_prod(shape) > 0
         why = tf.where(has_pixels, ": it must have 1, 3 or 4 channels.", ": it has no pixels.")
         fits = has_pixels & tf.reduce_any(shape[-1] == [1, 3, 4])
-        return tf.where(fits, TOO_LONG, tf.strings.format("has the shape {}", shape) + why)
+        long = fits & too_long(tf.maximum(shape[0], 1), tf.maximum(shape[1], 1))
+        wrong = tf.where(fits, tf.where(long, TOO_LONG, ""), tf.strings.format("has the shape {}", shape) + why)
+        return tf.where(loaded, wrong, ""), loaded & (wrong != "")
     limit = pixel_limit(max_pixels)
     contents, readable = attempt(load, "")
 
-    def damaged(header: graph_decoding.Header) -> Any:
+    def damaged(header: graph_decoding.Header) -> tuple[Any, Any]:
         nothing = np.zeros((0, 0, 3), np.uint8)
         _, complete = attempt(lambda: graph_decoding.decode(contents, header), nothing)
         _, recovered = attempt(lambda: tf.io.decode_jpeg(contents, 3, try_recover_truncated=True), nothing)
         cut = recovered & (header.kind == graph_decoding.JPEG)
         text = tf.where(cut, "is a JPEG that is cut off: its data ends too early.", DAMAGED)
-        return tf.where(complete, TOO_LONG, text)
+        return tf.where(complete, "", text), False
 
-    def look() -> Any:
+    def look() -> tuple[Any, Any]:
         nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, "")
         header, whole = attempt(lambda: graph_decoding.read_header(contents, limit), nothing)
         known = tf.where(whole, header.problem, "is a JPEG with a damaged header.")
-        return tf.cond(known == "", lambda: damaged(header), lambda: known)
+        long = (known == "") & too_long(tf.maximum(header.height, 1), tf.maximum(header.width, 1))
+        known = tf.where(long, TOO_LONG, known)
+        return tf.cond(known == "", lambda: damaged(header), lambda: (known, whole))
 
-    return tf.cond(readable, look, lambda: tf.constant(NO_FILE))
+    return tf.cond(readable, look, lambda: (tf.constant(NO_FILE), False))

@@ -67,11 +67,14 @@ def image_dataset(
         training: whether to shuffle and augment. Needs a `rule`.
         rule: a `HyperRule`. Evaluation does not look at it: there the size is the processor's, for the recipe
             `size={"height": crop_size, "width": crop_size}, do_center_crop=False`.
-        seed: for the order and the augmentation; `None` takes new ones every time.
+        seed: for the order and the augmentation, which depend on nothing else, not on `tf.random.set_seed` either;
+            `None` takes new ones every time.
         on_error: `"raise"` ends with an error that names the first picture that cannot be read, or whose label is no
             class, and says why. `"skip"` leaves such pictures out, lists them in the data set's attribute `skipped`,
-            and warns at the end of each epoch; where all are left out it raises. How many batches there are is then
-            not known before; Keras warns that the input "ran out of data", and counts a step more than there are.
+            and warns at the end of each epoch; where all are left out it raises. What fails for another reason, as for
+            a lack of memory, is an error in either case, with TensorFlow's own words. After `"skip"` it is not known
+            before how many batches there are; Keras warns that the input "ran out of data", and counts a step more than
+            there are.
         class_names: the order of the classes. For a directory it may name some of the folders, and the others are left
             out; where labels are names it must hold all of them; for whole numbers it names them.
         image_column, label_column: names in a source with columns. By default `"image"` and `"label"`; in TFRecords
@@ -104,7 +107,8 @@ def image_dataset(
     Raises:
         ValueError: an argument, or labels or shapes in `source`, are not what is described above, or it is empty.
         FileNotFoundError: `source` does not exist.
-        tf.errors.InvalidArgumentError: while it runs: a picture cannot be read, or `source` turns out to be empty.
+        tf.errors.InvalidArgumentError: while it runs: a picture cannot be read, memory ran out, or `source` turns
+            out to be empty.
 
     Directories, paths, arrays and TFRecords can be read by the workers of `tf.data` service too, with
     `on_error="raise"`; there a seed does not fix the order. A Hugging Face data set is read by Python, in this process.

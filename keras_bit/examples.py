@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_bit import targets
+from keras_bit import shuffling, targets
 
 # Autograph rewrites a function before it is traced, which takes longer than that; here is no Python branch to rewrite.
 plain = tf.autograph.experimental.do_not_convert
@@ -42,7 +42,7 @@ class Source:
 
     elements: tf.data.Dataset
     open: Callable[[Any], Example]
-    shuffled: Callable[[int | None], tf.data.Dataset]
+    shuffled: Callable[[int], tf.data.Dataset]
     shuffled_once: Callable[[Any], tf.data.Dataset]
     class_names: tuple[str, ...] | None
     count: int
@@ -69,8 +69,8 @@ def indexed(
 
     elements = tf.data.Dataset.range(count)
 
-    def shuffled(seed: int | None) -> tf.data.Dataset:
-        return elements.shuffle(count, seed=seed)
+    def shuffled(seed: int) -> tf.data.Dataset:
+        return shuffling.shuffled(elements, count, seed)
 
     def shuffled_once(seed: Any) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), tf.cast(seed, tf.int32))

@@ -17,6 +17,9 @@ DCT_METHOD = "INTEGER_ACCURATE"
 MARGIN = 2  # pixels
 
 HEADER = 40  # bytes, enough for every format's sizes
+CUT_PNG = (
+    "is a PNG that is cut off: its end is missing. Where nothing else is, Pillow overlooks it: see `processor(path)`."
+)
 ARRAY_PATH = "Read it outside of the graph: `processor(path)` can."
 
 
@@ -109,7 +112,8 @@ def _decode_jpeg_window(contents: Any, width: Any, window: Window) -> Any:
     right = tf.minimum(window.left + window.width + MARGIN, width)
     box = tf.stack([window.top, left, window.height, right - left])
     pixels = tf.io.decode_and_crop_jpeg(contents, box, channels=3, dct_method=DCT_METHOD)
-    return pixels[:, window.left - left :][:, : window.width]
+    start = window.left - left
+    return pixels[:, start : start + window.width]
 
 
 # The kinds, by the order of the branches of `decode`; those of `_MARKS` follow.
@@ -172,7 +176,9 @@ def _jpeg(contents: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _png(contents: Any, head: Any) -> tuple[Any, Any, Any]:
-    del contents
+    ended = tf.strings.substr(contents, -8, 4) == b"IEND"
+    ended = tf.cond(ended, lambda: True, lambda: _holds(contents, "IEND"))  # something may follow
+    palette = tf.cond(head[25] == 3, lambda: _holds(contents, "PLTE"), lambda: True)
     grey16 = (
         "is a grey PNG of 16 bits, which Pillow would make white above 255. Scale it to 8 bits first, or convert it to "
         "colour."
@@ -180,8 +186,16 @@ def _png(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     return (
         _number(head, 20, 4, big=True),
         _number(head, 16, 4, big=True),
-        _either(((head[24] == 16) & (head[25] == 0), grey16)),
+        _either(
+            ((head[24] == 16) & (head[25] == 0), grey16),
+            (~ended, CUT_PNG),
+            (~palette, "is a damaged PNG: its palette is missing."),
+        ),
     )
+
+
+def _holds(contents: Any, name: str) -> Any:
+    return tf.strings.regex_full_match(contents, rf"\C*{name}\C*")
 
 
 def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any]:

@@ -187,14 +187,27 @@ def _crop(size: tuple[Any, Any], processor: Any) -> tuple[Window, list | None]:
     return Window(*(tf.maximum(start, 0) for start in starts), *kept), padding
 
 
-def _check_not_enormous(size: tuple[Any, Any]) -> Any:
+def becomes_enormous(size: tuple[Any, Any], processor: Any) -> Any:
+    """Whether `preprocess` refuses a picture of this (height, width) for what it would be resized to."""
+    if not processor.do_resize:
+        return tf.constant(False)
+    return _is_enormous(_resized_shape(size, processor.size))
+
+
+def _is_enormous(size: tuple[Any, Any]) -> Any:
     """The array path's limit: a long, thin picture of few bytes, its short edge enlarged, becomes enormous."""
     limit = pixel_limit(None)
     if limit is None:
+        return tf.constant(False)
+    return tf.cast(size[0], tf.int64) * tf.cast(size[1], tf.int64) > limit
+
+
+def _check_not_enormous(size: tuple[Any, Any]) -> Any:
+    limit = pixel_limit(None)
+    if limit is None:
         return tf.no_op()
-    pixels = tf.cast(size[0], tf.int64) * tf.cast(size[1], tf.int64)
     message = f"The picture would be resized to more than {limit:,} pixels, by (height, width)"
-    return _check(pixels <= limit, message, *size)
+    return _check(~_is_enormous(size), message, *size)
 
 
 def _check(condition: Any, *message: Any) -> Any:

@@ -24,6 +24,9 @@ FRACTIONAL_BITS = 22  # Pillow's PRECISION_BITS: 32 less 8 for the pixel and 2 f
 # any of them reads.
 BLOCK = 8
 
+# Numbers that a pass over a large picture reads at a time: 32 MiB as float64. Small pictures are read whole.
+STRIP = 2**22
+
 # From this version on, pictures that lose more rows than twice the columns are resized vertically first; before it,
 # those more than 100 times as high as wide.
 PILLOW_BY_SAVING = 13
@@ -216,28 +219,80 @@ class Resize:
     def apply(self, pixels: Any) -> Any:
         """The window of the resized picture.
 
+        Beside the picture and the window, a large picture takes some 100 MiB, and a byte per value of what the first
+        direction leaves.
+
         Args:
             pixels: uint8 `(height, width, channels)`, the picture's `source`.
 
         Returns:
             float64 `(window.height, window.width, channels)`, whole numbers in [0, 255].
         """
-        resized = tf.cond(
-            self._vertical_first,
-            lambda: tf.cast(self._horizontally(self._vertically(pixels)), tf.float64),
-            lambda: self._vertically(self._horizontally(pixels)),
-        )
+        # Either direction's sides, before it or after it.
+        sides = tf.maximum(tf.shape(pixels), tf.stack([*self._window[2:], 1]))
+        large = tf.reduce_prod(tf.cast(sides, tf.float32)) > STRIP
+        passes = (self._rows, self._columns, self._vertical_first)
+        resized = tf.cond(large, lambda: _in_strips(pixels, *passes, STRIP), lambda: _at_once(pixels, *passes))
         known = [size if isinstance(size, int) else None for size in self._window[2:]]
         return tf.ensure_shape(resized, [*known, pixels.shape[-1]])
 
-    def _vertically(self, pixels: Any) -> Any:
-        height, width, channels = tf.unstack(tf.shape(pixels))
-        rows = tf.reshape(tf.cast(pixels, tf.float32), [height, width * channels])
-        return tf.reshape(self._rows.apply(rows), [-1, width, channels])
 
-    def _horizontally(self, pixels: Any) -> Any:
-        # float32 holds whole numbers as well, and is transposed in less than half of the time that the others take.
-        height, width, channels = tf.unstack(tf.shape(pixels))
-        columns = tf.reshape(tf.transpose(tf.cast(pixels, tf.float32), [1, 0, 2]), [width, height * channels])
-        resized = tf.cast(self._columns.apply(columns), tf.float32)
-        return tf.transpose(tf.reshape(resized, [-1, height, channels]), [1, 0, 2])
+def _at_once(pixels: Any, rows: Any, columns: Any, vertical_first: Any) -> Any:
+    return tf.cond(
+        vertical_first,
+        lambda: tf.cast(_horizontally(_vertically(pixels, rows), columns), tf.float64),
+        lambda: _vertically(_horizontally(pixels, columns), rows),
+    )
+
+
+# A function of its own: the others' graph, which is optimized in every epoch, has one node for it.
+@tf.function(autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True})
+def _in_strips(pixels: Any, rows: Any, columns: Any, vertical_first: Any, most: int) -> Any:
+    """The same, read in strips across the direction of a pass, of so many numbers at the `most`: as floats too."""
+
+    def vertically(pixels: Any) -> Any:
+        def turned(start: Any, length: Any) -> Any:
+            return tf.transpose(_vertically(pixels[:, start : start + length], rows), [1, 0, 2])
+
+        return tf.transpose(_joined(turned, tf.shape(pixels), rows, 1, most), [1, 0, 2])
+
+    def horizontally(pixels: Any) -> Any:
+        def strip(start: Any, length: Any) -> Any:
+            return _horizontally(pixels[start : start + length], columns)
+
+        return _joined(strip, tf.shape(pixels), columns, 0, most)
+
+    resized = tf.cond(
+        vertical_first, lambda: horizontally(vertically(pixels)), lambda: vertically(horizontally(pixels))
+    )
+    return tf.cast(resized, tf.float64)
+
+
+def _joined(strip: Callable[[Any, Any], Any], shape: Any, direction: Any, across: int, most: int) -> Any:
+    """All of the `strip(start, length)` of a picture of `shape` one after the other, as uint8."""
+    size = shape[across]
+    # What is read of a pixel line in this direction: some pixels by several blocks.
+    line = tf.maximum(shape[1 - across], tf.size(direction.positions)) * shape[2]
+    length = tf.maximum(most // line, 1)
+    strips = tf.TensorArray(tf.uint8, -(-size // length), element_shape=[None, None, None], infer_shape=False)
+
+    def add(number: Any, strips: Any) -> tuple[Any, Any]:
+        return number + 1, strips.write(number, tf.cast(strip(number * length, length), tf.uint8))
+
+    # One at a time: several would be in memory together.
+    _, strips = tf.while_loop(lambda number, strips: number * length < size, add, [0, strips], parallel_iterations=1)
+    return strips.concat()
+
+
+def _vertically(pixels: Any, direction: Any) -> Any:
+    height, width, channels = tf.unstack(tf.shape(pixels))
+    rows = tf.reshape(tf.cast(pixels, tf.float32), [height, width * channels])
+    return tf.reshape(direction.apply(rows), [-1, width, channels])
+
+
+def _horizontally(pixels: Any, direction: Any) -> Any:
+    # float32 holds whole numbers as well, and is transposed in less than half of the time that the others take.
+    height, width, channels = tf.unstack(tf.shape(pixels))
+    columns = tf.reshape(tf.transpose(tf.cast(pixels, tf.float32), [1, 0, 2]), [width, height * channels])
+    resized = tf.cast(direction.apply(columns), tf.float32)
+    return tf.transpose(tf.reshape(resized, [-1, height, channels]), [1, 0, 2])

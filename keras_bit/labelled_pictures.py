@@ -37,13 +37,13 @@ def batches_of(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarra
             if on_error == "raise" and data.skipped:
                 break
             yield batch
-    except tf.errors.OpError:
-        if not data.skipped:
+    except tf.errors.OpError as error:
+        if not data.skipped or (on_error == "skip" and "pictures were left out" not in str(error)):
             raise
         if on_error == "skip":
             raise ValueError(f"No picture can be read. The first: {data.skipped[0]}") from None
     if on_error == "raise" and data.skipped:
-        raise ValueError(f"{data.skipped[0]} Mend it, or leave such pictures out by on_error='skip'.")
+        raise ValueError(f"{data.skipped[0]} To leave such pictures out, pass on_error='skip'.")
 
 
 class NumberedPictures:

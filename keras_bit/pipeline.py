@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_bit import augmentation, broken_files, graph_preprocessing
+from keras_bit import augmentation, broken_files, graph_preprocessing, shuffling
 from keras_bit.examples import Example, Source
 
 
@@ -56,24 +56,25 @@ def build(
         with tf.control_dependencies([tf.debugging.Assert(wrong == "", [wrong])]):
             return tf.identity(image), example.label, *picture_seed
 
-    def describe(element: Any, *picture_seed: Any) -> Any:
+    def describe(element: Any, *picture_seed: Any) -> tuple[Any, Any, Any]:
         del picture_seed
         example = (source.look or source.open)(element)
         wrong = _problem(example, classes)
-        why = broken_files.problem(example.load, max_pixels, source.encoded)
-        advice = "" if skip else " Mend it, or pass on_error='skip' to leave such pictures out."
-        return tf.strings.join([example.name, " ", tf.where(wrong == "", why, wrong), advice])
+        resizes = processor if rule is None else None
+        why, certain = broken_files.problem(example.load, max_pixels, source.encoded, resizes)
+        own = wrong != ""
+        return example.name, tf.where(own, wrong, why), own | certain
 
+    if seed is None:
+        seed = int(np.random.default_rng().integers(2**31))
     if rule is None:
         elements = tf.data.Dataset.zip((source.elements,))
     elif repeat:
-        if seed is None:
-            seed = int(np.random.default_rng().integers(2**31))
         elements = _endless(source, seed, initial_step * batch_size, batch_size, shard)
         batch_size //= shard[1]
     else:
         # Drawn before the pictures are read, in their order: the same numbers, whichever thread reads which picture.
-        seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2, drop_remainder=True)
+        seeds = shuffling.numbers(seed).batch(2, drop_remainder=True)
         elements = tf.data.Dataset.zip(source.shuffled(seed), seeds)
     label = tf.data.Dataset.zip((source.elements,)).map(lambda element: source.open(element).label).element_spec
     nothing = (np.zeros([0, 0, 3], np.float32), np.zeros(label.shape, label.dtype.as_numpy_dtype))

@@ -177,8 +177,10 @@ class BitImageProcessor:
         a wrong checksum. As there, orientation tags are ignored and alpha is dropped. A picture of more than
         `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value when the graph is made, is refused as Pillow does.
 
-        One difference cannot be seen from here: of a progressive JPEG that was cut short and given an end marker again,
-        the two decoders make up what is missing in their own ways.
+        Damaged files are the exception. Where something in a JPEG, GIF or BMP was altered, TensorFlow may decode what
+        Pillow refuses, and the other way round, as a PNG with a wrong checksum or without its end; of a JPEG what lies
+        behind the crop is not looked at. Of a progressive JPEG that was damaged, or cut short and given an end marker
+        again, the two decoders make up what is missing in their own ways.
 
         Pillow 13 resizes some pictures in another order than 12; the graph takes that of the Pillow that is installed
         when it is made.

@@ -248,8 +248,6 @@ def record_files(source: Any) -> list[str]:
 def _hugging_face(
     data: Any, class_names: tuple[str, ...] | None, image_column: str, label_column: str, check_labels: bool
 ) -> Source:
-    import datasets
-
     missing = [name for name in (image_column, label_column) if name not in data.features]
     if missing:
         raise ValueError(
@@ -258,8 +256,49 @@ def _hugging_face(
         )
     if not len(data):
         raise ValueError("`source` must hold at least one picture, got an empty data set.")
-    stored = data.features[label_column]
     column = data.select_columns([label_column]).with_format(None)[:][label_column]
+    unlabelled = np.array([label is None for label in column])
+    if unlabelled.any():
+        _refuse_unlabelled(unlabelled, check_labels)
+        # The others' kind, for the time until the row's turn.
+        some = column[int(np.argmin(unlabelled))]
+        column = [some if label is None else label for label in column]
+    opened = _hugging_face_rows(data, column, class_names, image_column, label_column, check_labels)
+    return _without_labels(opened, unlabelled) if unlabelled.any() else opened
+
+
+def _refuse_unlabelled(unlabelled: np.ndarray, check_labels: bool) -> None:
+    rows = np.flatnonzero(unlabelled)
+    if check_labels or len(rows) == len(unlabelled):
+        shown = ", ".join(f"row {row}" for row in rows[: targets.SHOWN])
+        raise ValueError(
+            f"`source` must have a label in every row, got none in {shown}{', ...' * (len(rows) > targets.SHOWN)} "
+            f"({len(rows):,} of {len(unlabelled):,}). Fill them in, or pass on_error='skip' to leave such rows out."
+        )
+
+
+def _without_labels(rows: Source, unlabelled: np.ndarray) -> Source:
+    """The same; where a row is `unlabelled`, that is its problem."""
+    missing = tf.constant(unlabelled)
+
+    def open_example(index: Any) -> Example:
+        return rows.open(index)._replace(problem=tf.where(missing[index], "has no label.", ""))
+
+    return dataclasses.replace(rows, open=open_example)
+
+
+def _hugging_face_rows(
+    data: Any,
+    column: list[Any],
+    class_names: tuple[str, ...] | None,
+    image_column: str,
+    label_column: str,
+    check_labels: bool,
+) -> Source:
+    """The same, with the labels in `column`, one for each row."""
+    import datasets
+
+    stored = data.features[label_column]
     if isinstance(stored, datasets.ClassLabel):
         labels = targets.read_renamed(column, tuple(stored.names), class_names, check_labels)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # TensorFlow's own dependency
 
-from keras_bit import targets
+from keras_bit import shuffling, targets
 from keras_bit.examples import Example, Source, attempt
 
 INTERLEAVED = 16  # record files that are read at a time in training
@@ -94,8 +94,8 @@ def stream(
         "is not there: `source` is empty." if count < 0 else None,
     )
 
-    def shuffled(seed: int | None) -> tf.data.Dataset:
-        return elements.shuffle(shuffle_buffer, seed=seed)
+    def shuffled(seed: int) -> tf.data.Dataset:
+        return shuffling.shuffled(elements, shuffle_buffer, seed)
 
     def shuffled_once(seed: Any) -> tf.data.Dataset:
         return _shuffled_in_windows(elements, seed, shuffle_buffer)
@@ -123,14 +123,20 @@ def named_files(names: Callable[[], Iterable[bytes]]) -> Source:
 def _shuffled_in_windows(elements: tf.data.Dataset, seed: Any, size: int) -> tf.data.Dataset:
     """The elements in an order that `seed`, int64 `(2,)`, decides alone: windows of them, each shuffled.
 
-    `Dataset.shuffle` depends on the process's global seed as well. Two windows are held, of half the `size` each: one
-    is read while the other is used. Where they begin differs from seed to seed, so that their ends are mixed too.
+    Two windows are held, of half the `size` each: one is read while the other is used. Where they begin differs from
+    seed to seed, so that their ends are mixed too.
     """
     length = max(size // 2, 1)
     first = tf.random.stateless_uniform([], seed, 1, length + 1, tf.int64)
-    windows = elements.take(first).batch(length).concatenate(elements.skip(first).batch(length))
+    # The first window is filled up with nothing: to take it and to skip it would read `elements` twice, whose order may
+    # be another then.
+    nothing = tf.nest.map_structure(lambda part: tf.zeros(part.shape, part.dtype), elements.element_spec)
+    filled = tf.data.Dataset.from_tensors(nothing).repeat(length - first).concatenate(elements)
+    windows = filled.batch(length)
 
     def permuted(number: Any, window: Any) -> tf.data.Dataset:
+        empty = tf.where(number == 0, length - first, 0)
+        window = tf.nest.map_structure(lambda part: part[empty:], window)
         count = tf.shape(tf.nest.flatten(window)[0])[0]
         window_seed = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
         order = tf.random.experimental.stateless_shuffle(tf.range(count), window_seed)
@@ -225,8 +231,8 @@ def records(
         # In the order of the files, whichever is read first: the same in every run.
         return order.interleave(read, cycle_length=INTERLEAVED, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
-    def shuffled(seed: int | None) -> tf.data.Dataset:
-        return in_turns(stored.shuffle(len(files), seed=seed)).shuffle(shuffle_buffer, seed=seed)
+    def shuffled(seed: int) -> tf.data.Dataset:
+        return shuffling.shuffled(in_turns(shuffling.shuffled(stored, len(files), seed)), shuffle_buffer, seed)
 
     def shuffled_once(seed: Any) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), tf.cast(seed, tf.int32))

@@ -80,7 +80,7 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
 
 def read_renamed(labels: Any, names: tuple[str, ...], wanted: tuple[str, ...] | None, check: bool) -> Labels:
     """Labels that are numbers for `names`, as numbers for the `wanted` names, in their order."""
-    values = np.array([-1 if label is None else label for label in labels], np.int64)
+    values = np.array(labels, np.int64)
     inside = (values >= 0) & (values < len(names))
     found = np.where(inside, np.array(renumbered(names, wanted))[np.where(inside, values, 0)], -1).astype(np.int32)
     if check:

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_bit import BitImageProcessor, HyperRule, broken_files, image_dataset
+from keras_bit import BitImageProcessor, HyperRule, broken_files, graph_decoding, image_dataset
+from keras_bit.graph_resizing import Resize
 from picture_files import HALF, PROCESSOR, collect, encoded, pixels
 
 GOOD = encoded(pixels(0, 60, 80))
@@ -20,7 +21,7 @@ BROKEN = {
     "text.jpg": (b"not a picture", "is no JPEG, PNG, GIF, BMP or WebP file."),
     "cmyk.jpg": (encoded(Image.new("CMYK", (30, 40)), "JPEG"), "is a JPEG of four colours (CMYK)"),
     "deep.png": (encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"), "is a grey PNG of 16 bits"),
-    "cut.png": (encoded(pixels(0), "PNG")[:900], broken_files.DAMAGED),
+    "cut.png": (encoded(pixels(0), "PNG")[:900], graph_decoding.CUT_PNG),
     "wrong.png": (encoded(pixels(0), "PNG").replace(b"IDAT", b"JUNK"), broken_files.DAMAGED),
     "missing.jpg": (None, broken_files.NO_FILE),
 }
@@ -53,7 +54,8 @@ def test_a_broken_file_is_an_error_that_names_it_and_says_why(tmp_path, name):
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         next(iterator)
     assert f"{tmp_path / name} {BROKEN[name][1]}" in str(error.value)
-    assert "pass on_error=\\'skip\\' to leave such pictures out" in str(error.value)
+    assert ". To leave such pictures out, pass on_error=\\'skip\\'." in str(error.value)
+    assert "Mend" not in str(error.value)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -225,6 +227,106 @@ def test_a_thin_picture_that_would_become_enormous_is_told(tmp_path):
     arrays = [np.zeros((1, 60_000, 3), np.uint8)]
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"source\[0\]\[0\] cannot be resized: its long side"):
         collect(dataset(arrays, processor=processor))
+
+
+def exhausted(when):
+    """0; `when` that is true, an error as of an allocation that fails, for which TensorFlow takes ten seconds."""
+
+    def allocate(fails):
+        if fails:
+            raise MemoryError("no memory")
+        return np.uint8(0)
+
+    return tf.ensure_shape(tf.numpy_function(allocate, [when], tf.uint8), [])
+
+
+def out_of_memory(monkeypatch, module, name, height):
+    """What `name` in `module` makes of a picture runs out of memory where it has this height."""
+    whole = getattr(module, name)
+
+    def function(*arguments, **options):
+        pixels = whole(*arguments, **options)
+        return pixels + tf.cast(exhausted(tf.shape(pixels)[0] == height), pixels.dtype)
+
+    monkeypatch.setattr(module, name, function)
+
+
+@pytest.mark.filterwarnings("ignore:.*pictures were left out")
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("where", ["decode", "resize"])
+def test_a_lack_of_memory_is_no_fault_of_the_picture_and_ends_the_data_set(tmp_path, monkeypatch, on_error, where):
+    paths = good(tmp_path, 3)
+    large = tmp_path / "large.png"
+    large.write_bytes(encoded(pixels(0, 41, 20), "PNG"))
+    if where == "decode":
+        out_of_memory(monkeypatch, graph_decoding, "decode", 41)
+        broken = [write(tmp_path, "empty.jpg")] if on_error == "skip" else []
+        data = dataset([*broken, *paths, large, paths[0]], on_error=on_error)
+    else:
+        broken = []
+        out_of_memory(monkeypatch, Resize, "apply", 41)
+        processor = BitImageProcessor(size=(41, 20), do_center_crop=False, **HALF)
+        large = paths[0]
+        data = dataset(paths, processor=processor, on_error=on_error)
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        collect(data)
+    found = str(error.value)
+    assert f"{large} failed for a reason that is not in the picture: MemoryError: no memory. Fewer" in found
+    assert "Fewer pictures at a time take less memory: num_parallel_calls=1." in found
+    assert "on_error" not in found
+    assert data.skipped == [f"{path} is empty." for path in broken]
+
+
+@pytest.mark.slow
+def test_an_allocation_that_fails_is_told_in_tensorflows_words(tmp_path, monkeypatch):
+    apply = Resize.apply
+
+    def enormous(self, pixels):
+        number = tf.where(tf.shape(pixels)[0] > 0, tf.constant(2**46, tf.int64), 1)
+        return apply(self, pixels) + tf.cast(tf.reduce_min(tf.fill([number], pixels[0, 0, 0])), tf.float64)
+
+    monkeypatch.setattr(Resize, "apply", enormous)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="ResourceExhaustedError: OOM when allocating tensor with"):
+        collect(dataset(good(tmp_path, 1), on_error="skip"))
+
+
+def test_what_fails_only_once_ends_the_data_set_too(tmp_path, monkeypatch):
+    failures = [MemoryError("no memory"), RuntimeError("a camera")]
+    apply = Resize.apply
+
+    def flaky(self, pixels):
+        def fail():
+            if failures:
+                raise failures.pop(0)
+            return np.bool_(True)
+
+        with tf.control_dependencies([tf.numpy_function(fail, [], tf.bool)]):
+            return apply(self, tf.identity(pixels))
+
+    monkeypatch.setattr(Resize, "apply", flaky)
+    paths = good(tmp_path, 1)
+    for expected in (
+        f"{paths[0]} failed for a reason that is not in the picture: RuntimeError: a camera",
+        f"{paths[0]} failed, and at a second attempt did not: the reason is not in the picture. Memory ran out",
+    ):
+        data = dataset(paths, on_error="skip")
+        with pytest.raises(tf.errors.InvalidArgumentError) as error:
+            collect(data)
+        assert expected in str(error.value)
+        assert data.skipped == []
+        failures[:] = [MemoryError("no memory")]
+
+
+def test_a_line_break_in_a_name_is_escaped(tmp_path):
+    path = tmp_path / "a\nb\u2028\x1b[1m.jpg"
+    path.write_bytes(b"")
+    data = dataset([path, *good(tmp_path, 1)], on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 2 pictures") as seen:
+        collect(data)
+    assert data.skipped == [f"{tmp_path}/a\\nb\\u2028\\x1b[1m.jpg is empty."]
+    assert len(str(seen[0].message).splitlines()) == 2
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"/a\\+nb.*\.jpg is empty"):
+        collect(dataset([path]))
 
 
 def test_labels_outside_of_the_classes_are_left_out_or_named(tmp_path):

@@ -348,11 +348,12 @@ def test_plot_mixes_records_up_with_class_names(capsys, tmp_path, in_a_file):
     assert "`class_names` must be given for MixUp" in err
 
 
-def test_plot_takes_the_named_folders_of_a_directory(capsys, folders):
+@pytest.mark.parametrize("options", [(), ("--evaluation",)])
+def test_plot_takes_the_named_folders_of_a_directory_and_one_is_enough(capsys, folders, options):
     out = folders.parent / "sheet.png"
-    with pytest.warns(UserWarning, match="has one class, 'dog'"):
-        code, printed, _ = run(capsys, "plot", str(folders), "--class-names", "dog", "--out", str(out), "--evaluation")
-    assert code == 0
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        code, printed, err = run(capsys, "plot", str(folders), "--class-names", "dog", "--out", str(out), *options)
+    assert (code, err) == (0, "")
     assert "4 pictures" in printed
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image
 
 from conftest import DATA, ROOT, absent
-from keras_bit import BitImageProcessor, HyperRule, broken_files, image_dataset, sources, streams
+from keras_bit import BitImageProcessor, HyperRule, broken_files, image_dataset, shuffling, sources, streams
 from picture_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels, write_records
 
 RULE = HyperRule(100, 32)
@@ -451,6 +451,36 @@ def test_rows_without_a_picture_are_named(tmp_path, kind):
     assert [line.replace("`,", "`") for line in data.skipped] == [f"row 7 of `source` {problem}"]
 
 
+@pytest.mark.parametrize("kind", ["numbers", "names", "classes", "rows"])
+def test_rows_without_a_label_are_named_or_left_out(tmp_path, kind):
+    rows = hugging_face(tmp_path, "bytes")
+    import datasets
+
+    values, feature = {
+        "numbers": ([2, None, 0, 1, 2, None, 0], datasets.Value("int64")),
+        "names": (["z", None, "x", "y", "z", None, "x"], datasets.Value("string")),
+        "classes": ([2, None, 0, 1, 2, None, 0], datasets.ClassLabel(names=["x", "y", "z"])),
+        "rows": ([[0.0, 1.0], None, [1.0, 0.0], [1.0, 0.0], [0.0, 1.0], None, [1.0, 0.0]], None),
+    }[kind]
+    feature = feature or datasets.Sequence(datasets.Value("float32"))
+    table = rows.remove_columns("label").add_column("label", values, feature=feature)
+    data = dataset(table, on_error="skip")
+    with pytest.warns(UserWarning, match="2 of 7 pictures were left out"):
+        images, labels = collect(data)
+    there = [index for index, value in enumerate(values) if value is not None]
+    arrays = [PROCESSOR(ARRAYS[index], input_data_format="channels_last")[0] for index in there]
+    np.testing.assert_array_equal(images, arrays)
+    numbers = {"z": 2, "y": 1, "x": 0}
+    expected = [numbers.get(values[index], values[index]) if kind == "names" else values[index] for index in there]
+    assert labels.tolist() == expected
+    assert data.skipped == [f"row {row} of `source` has no label." for row in (1, 5)]
+    with pytest.raises(ValueError, match=r"must have a label in every row, got none in row 1, row 5 \(2 of 7\). Fill"):
+        dataset(table)
+    none = rows.remove_columns("label").add_column("label", [None] * 7, feature=feature)
+    with pytest.raises(ValueError, match=r"got none in row 0, row 1, row 2, row 3, row 4, ... \(7 of 7\)"):
+        dataset(none, on_error="skip")
+
+
 def test_folders_that_are_no_classes_are_told(tmp_path):
     with pytest.raises(
         ValueError, match=r"`source` must hold a folder per class. '.*' has none; put the pictures in some"
@@ -583,6 +613,51 @@ def test_an_endless_data_set_goes_on_at_any_step_and_in_parts_as_the_whole_does(
     assert not np.array_equal(whole[0][0], again[0])
 
 
+@pytest.fixture
+def process_seeds():
+    """Sets the process's seed to several, one after the other, and in the end to none."""
+
+    def each():
+        for seed in (None, 0, 12345):
+            tf.random.set_seed(seed)
+            yield
+
+    yield each()
+    tf.random.set_seed(None)
+
+
+@pytest.mark.parametrize("kind", ["paths", "stream", "records"])
+def test_the_seed_of_the_process_has_no_part_in_an_epoch(three_kinds, kind, process_seeds):
+    options = {"training": True, "rule": RULE, "batch_size": 4}
+    runs, unseeded = [], []
+    for _ in process_seeds:
+        data = dataset(three_kinds[kind], seed=3, **options)
+        runs.append([collect(data) for _ in range(3)])
+        unseeded.append(collect(dataset(three_kinds[kind], **options)))
+    tf.random.set_seed(12345)
+    unseeded.append(collect(dataset(three_kinds[kind], **options)))
+    for run in runs[1:]:
+        for epoch, expected in zip(run, runs[0], strict=True):
+            np.testing.assert_array_equal(epoch[0], expected[0])
+            np.testing.assert_array_equal(epoch[1], expected[1])
+    # Augmented anew in every epoch, and without a seed in every data set.
+    assert len({images.tobytes() for images, _ in [*runs[0], *unseeded]}) == 3 + 4
+
+
+def test_the_order_is_that_of_tensorflows_own_shuffle(process_seeds):
+    data = tf.data.Dataset.range(50)
+    for _ in process_seeds:
+        found = shuffling.shuffled(data, 20, 7)
+        random = shuffling.numbers(7).take(5)
+        epochs = [[int(one) for one in epoch] for epoch in (found, found, random, random)]
+        tf.random.set_seed(shuffling.PROCESS_SEED)  # the process's seed where none is set
+        own = data.shuffle(20, seed=7)
+        random = tf.data.Dataset.random(7, rerandomize_each_iteration=True).take(5)
+        assert epochs == [[int(one) for one in epoch] for epoch in (own, own, random, random)]
+        assert epochs[0] != epochs[1]
+        assert epochs[2] != epochs[3]
+
+
 @pytest.mark.parametrize("size", [1, 4, 100])
 def test_a_stream_is_shuffled_in_windows(size):
     elements = tf.data.Dataset.range(40).map(lambda one: (one, [one]))
@@ -595,6 +670,13 @@ def test_a_stream_is_shuffled_in_windows(size):
     assert max(abs(place - one) for place, one in enumerate(orders[0])) < max(size // 2, 1)
     assert (orders[0] != orders[2]) == (size > 3)
     assert (orders[0] != sorted(orders[0])) == (size > 3)
+
+
+def test_a_stream_that_has_another_order_each_time_is_read_once():
+    elements = tf.data.Dataset.range(40).shuffle(40)
+    for number in range(5):
+        found = streams._shuffled_in_windows(elements, tf.constant([0, number], tf.int64), 20)
+        assert sorted(map(int, found)) == list(range(40))
 
 
 def test_an_endless_data_set_says_that_it_is():

@@ -416,7 +416,7 @@ def test_pictures_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, wei
         file.write_bytes(b"no picture")
     broken[2].unlink()
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"1\.jpg is no JPEG, .* or leave such pictures out by on_error='skip'"):
+    with pytest.raises(ValueError, match=r"1\.jpg is no JPEG, .* To leave such pictures out, pass on_error='skip'"):
         embedding.embed(data, out, weights=weights, shard_size=2)
     assert not out.exists()
     with warnings.catch_warnings(action="error", category=UserWarning):  # the lines say it

@@ -1,7 +1,10 @@
 """The graph half of the processor beside its array half, which is transformers' (test_preprocessing.py): equal."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from conftest import ROOT, absent
 from keras_bit import BitImageProcessor, graph_decoding, graph_preprocessing
 from keras_bit.graph_resizing import Window
 
@@ -157,6 +161,7 @@ DECODED = {
     ),
     "JPEG, something behind its end": encoded(PHOTO, "JPEG") + b"behind",
     "PNG": encoded(PHOTO, "PNG"),
+    "PNG, something behind its end": encoded(PHOTO, "PNG") + b"behind",
     "PNG, palette": encoded(PALETTE, "PNG"),
     "PNG, palette with transparency": encoded(PALETTE, "PNG", transparency=3),
     "PNG, two bits of palette": encoded(PHOTO.quantize(4), "PNG"),
@@ -244,6 +249,8 @@ REFUSED = {
     "GIF, transparent": (TRANSPARENT, "is a GIF with transparency"),
     "GIF, partial": (PARTIAL, "is a GIF whose first frame does not cover it"),
     "GIF, cut": (TRANSPARENT[:20], "is a damaged GIF."),
+    "PNG, no end": (DECODED["PNG"][:-12], graph_decoding.CUT_PNG),
+    "PNG, no palette": (png(8, 3, 1), "is a damaged PNG: its palette is missing."),
     "BMP, palette": (encoded(PALETTE, "BMP"), "is a BMP with a palette or a compression"),
     "BMP, one bit": (encoded(PHOTO.convert("1"), "BMP"), "is a BMP with a palette or a compression"),
     "WebP, animated": (animated("WEBP"), "is an animated WebP file"),
@@ -251,7 +258,15 @@ REFUSED = {
 }
 
 
-READ_BY_THE_ARRAY_HALF = ("CMYK", "TIFF", "GIF, transparent", "GIF, partial", "BMP, palette", "WebP, animated")
+READ_BY_THE_ARRAY_HALF = (
+    "CMYK",
+    "PNG, no end",
+    "TIFF",
+    "GIF, transparent",
+    "GIF, partial",
+    "BMP, palette",
+    "WebP, animated",
+)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -348,6 +363,40 @@ def test_a_saved_model_holds_the_preprocessing(tmp_path):
     again = tf.saved_model.load(str(tmp_path)).preprocess
     for name in ("JPEG, noise", "PNG, palette", "WebP, alpha"):
         np.testing.assert_array_equal(again(DECODED[name]), processor(DECODED[name])[0])
+
+
+MEMORY = """
+import sys, tensorflow as tf, keras_bit
+
+def most():
+    [line] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    return int(line.split()[1]) >> 10
+
+processor = keras_bit.BitImageProcessor()
+run = tf.function(processor.tf_preprocess, input_signature=[tf.TensorSpec([], tf.string)])
+small, large = (open(path, "rb").read() for path in sys.argv[1:])
+run(small)
+before = most()
+run(large)
+print(most() - before)
+"""
+
+
+def test_a_large_picture_takes_little_more_memory_than_its_pixels(tmp_path):
+    if not os.path.exists("/proc/self/status"):
+        absent("the resident memory is read from /proc, which is Linux'")
+    paths = [tmp_path / "small.jpg", tmp_path / "large.jpg"]
+    for path, size in zip(paths, ((300, 200), (6000, 4000)), strict=True):
+        PHOTO.resize(size).save(path)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *map(str, paths)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    # MiB: 69 are the pixels; all of them as float64 would be 550, and read by several blocks 690.
+    assert int(done.stdout) < 69 + 200
 
 
 def last_steps(processor):

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_bit import graph_resizing
 from keras_bit.graph_resizing import PILLOW_BY_SAVING, Resize, Window
 
 FILTERS = [Image.Resampling(number) for number in range(6)]
@@ -105,6 +106,43 @@ def test_sizes_that_are_known_when_the_graph_is_made_give_the_same_and_a_known_s
         for _ in range(12):
             pixels = picture(rng, *rng.integers(1, 700, 2))
             np.testing.assert_array_equal(run(pixels), with_pillow(pixels, 224, 224, resample), err_msg=resample.name)
+
+
+# Numbers per strip: of single lines, of some that do not divide the side, of all lines but one.
+STRIPS = (1, 2_000, 7_000, 100_000)
+LARGE = {
+    "squashed": ((90, 131), (24, 31)),
+    "vertically first since Pillow 13": ((170, 61), (24, 40)),
+    "vertically first in every Pillow": ((401, 3), (24, 5)),
+    "enlarged": ((31, 24), (90, 131)),
+    "higher and narrower": ((31, 131), (90, 24)),
+    "a few columns": ((90, 131), (90, 5)),
+}
+
+
+@pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
+@pytest.mark.parametrize(("size", "resized"), LARGE.values(), ids=LARGE)
+def test_large_pictures_are_read_in_strips_and_every_value_is_pillows(size, resized, resample, monkeypatch):
+    rng = np.random.default_rng(5)
+    top, left = rng.integers(resized[0]), rng.integers(resized[1])
+    part = Window(top, left, rng.integers(1, resized[0] - top + 1), rng.integers(1, resized[1] - left + 1))
+    seen, in_strips = [], graph_resizing._in_strips
+    monkeypatch.setattr(graph_resizing, "_in_strips", lambda *passed: seen.append(1) or in_strips(*passed))
+    for numbers, channels in zip(STRIPS, (3, 3, 1, 3), strict=True):
+        monkeypatch.setattr(graph_resizing, "STRIP", numbers)
+        pixels = picture(rng, *size, channels)
+        expected = with_pillow(pixels[..., 0] if channels == 1 else pixels, *resized, resample)
+        for window in (Window(0, 0, *resized), part):
+            resize = Resize(size, resized, resample, window)
+            found = resize.apply(tf.constant(resize.source.cut(pixels)))
+            np.testing.assert_array_equal(found, window.cut(expected).reshape(found.shape), str((numbers, window)))
+    assert len(seen) >= 3
+
+
+def test_a_photograph_from_a_camera_is_large_and_equal():
+    assert 3000 * 2000 * 3 > graph_resizing.STRIP > 500 * 375 * 3
+    for size in ((3000, 2000), (2000, 3000)):
+        assert_equal(picture(np.random.default_rng(6), *size), 224, 224, Image.Resampling.BICUBIC)
 
 
 HORIZONTAL, VERTICAL = "horizontally first", "vertically first"

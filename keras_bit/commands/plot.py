@@ -55,6 +55,13 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    with warnings.catch_warnings():
+        # They get their lines; and one class is drawn as well as several.
+        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out|.* has one class, ")
+        return _draw(options)
+
+
+def _draw(options: argparse.Namespace) -> int:
     import numpy as np
 
     import keras_bit
@@ -92,9 +99,7 @@ def run(options: argparse.Namespace) -> int:
             f"BiT-HyperRule for {rule.num_examples:,} pictures of {rule.image_size[0]}x{rule.image_size[1]}",
         ]
         batches = keras_bit.image_dataset(**source, processor=processor, training=True, rule=rule)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out")  # they get their lines below
-        images, labels = next(batches.as_numpy_iterator())
+    images, labels = next(batches.as_numpy_iterator())
     text = [contact_sheet.label_text(label, batches.class_names) for label in labels]
     sheet = contact_sheet.draw(contact_sheet.denormalize(images, processor), text, [options.data, *applied])
     with files.replacing(out) as beside:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_bit import broken_files, examples, graph_preprocessing
 
 TOP = 5  # classes in an answer
+NOT_THE_PICTURE = "cannot be processed, and nothing is wrong with it: memory ran out, most likely."
 TOLD = 3  # corrupt pictures that an error names
 EXAMPLE_KEY = "image/encoded"  # of the tf.Examples that `classify` takes; TensorFlow's own name for it
 
@@ -110,8 +111,12 @@ def decoded(image_bytes: Any, processor: Any) -> Any:
     def one(contents: Any) -> tuple[Any, Any]:
         # A graph has no exceptions: an operation that fails would end the request without a word about the picture.
         pixels, fine = examples.attempt(lambda: graph_preprocessing.preprocess(contents, processor), nothing)
-        why = tf.cond(fine, lambda: "", lambda: broken_files.problem(lambda: contents, None, encoded=True))
-        return pixels, why
+
+        def look() -> Any:
+            wrong, _ = broken_files.problem(lambda: contents, None, encoded=True, processor=processor)
+            return tf.where(wrong == "", NOT_THE_PICTURE, wrong)
+
+        return pixels, tf.cond(fine, lambda: "", look)
 
     signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec([], tf.string))
     pixels, why = tf.map_fn(one, image_bytes, fn_output_signature=signature)
