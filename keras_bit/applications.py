@@ -91,11 +91,13 @@ def from_pretrained(
     token: str | bool | None = None,
     local_files_only: bool = False,
     config: BitConfig | None = None,
+    fused: bool = False,
 ) -> BiTModel:
     return _pretrained(
         source,
         config,
         None,
+        fused=fused,
         include_top=include_top,
         classes=classes,
         graph=_graph(input_tensor, input_shape, pooling, classifier_activation, name),
@@ -110,8 +112,10 @@ from_pretrained.__doc__ = f"""A model with the architecture and the weights of a
             (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` where torch is installed),
             timm's (`config.json` with `pretrained_cfg`), Google's `.npz`, and of a model of this package its `.keras`
             file and the `.weights.h5` that Keras' `save_weights` writes. A `config.json` beside a `.npz` or
-            `.weights.h5` is read; the published architectures are also known by the shapes of their
-            tensors.{_SHARED_ARGUMENTS}"""
+            `.weights.h5` is read; the published architectures are also known by the shapes of their tensors.
+        fused: whether the model is the one that `keras_bit.fuse` makes, for inference: no call of it, and no batch of
+            `predict`, standardises kernels again, and no second copy of the network is made on the way. It cannot be
+            saved by `save_pretrained`.{_SHARED_ARGUMENTS}"""
 
 
 def _application(title: str) -> Callable[..., BiTModel]:
@@ -175,6 +179,7 @@ def _pretrained(
     config: BitConfig | None,
     named: tuple[str, BitConfig] | None,
     *,
+    fused: bool = False,
     include_top: bool,
     classes: int | None,
     graph: dict[str, Any],
@@ -199,7 +204,7 @@ def _pretrained(
     weight_files.refuse_larger(config, checkpoint)
     head = include_top and not new_head
     values = weight_files.read(checkpoint, (one for one in weights_of(config) if head or one.layer != "predictions"))
-    return network.build(config, include_top=include_top, values=values, **graph)
+    return network.build(config, include_top=include_top, values=values, fused=fused, **graph)
 
 
 def check_config(config: BitConfig | None) -> None:

@@ -5,6 +5,7 @@ Stages count from 1 and blocks from 0; a layer's name is its address (`stage1_bl
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ import numpy as np
 from keras import layers, ops
 
 from keras_bit.config import BitConfig, block_width
-from keras_bit.layers import GroupNormalization, StdConv2D
+from keras_bit.layers import WEIGHT_STANDARDIZATION_EPSILON, GroupNormalization, StdConv2D
+from keras_bit.normalization import standardize_kernel
 
 MIN_SIZE = 32  # px; smaller pictures leave less than one pixel at the last stage
 POOLINGS = (None, "avg", "max")
@@ -151,6 +153,7 @@ def build(
     classifier_activation: str | None,
     name: str,
     values: Values | None = None,
+    fused: bool = False,
 ) -> BiTModel:
     """The network of `config`; the other arguments are those of `keras_bit.BiT`.
 
@@ -158,11 +161,12 @@ def build(
         values: layer and variable name to the backend's tensor that the weight begins with; each is taken out as it is
             used, so that no second copy is kept. Kernels that it lacks are zeros. `None` draws random numbers, which
             for R152x4 costs seconds.
+        fused: whether the convolutions are plain ones that hold the standardised kernels of `values`.
     """
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {pooling!r}.")
     inputs, x = _inputs(config, input_tensor, input_shape)
-    graph = _Graph(config, values)
+    graph = _Graph(config, values, fused)
     x = graph.stem(x)
     for stage in range(1, len(config.depths) + 1):
         x = graph.stage(x, stage)
@@ -244,9 +248,17 @@ def stage_outputs(model: BiTModel) -> dict[str, Any]:
 class _Graph:
     """Adds layers to the functional graph. Holds what every part of it needs; only `values` empties on the way."""
 
-    def __init__(self, config: BitConfig, values: Values | None) -> None:
+    def __init__(self, config: BitConfig, values: Values | None, fused: bool = False) -> None:
         self.config = config
         self.values = values
+        self.convolution = StdConv2D
+        if fused:
+            self.convolution = functools.partial(layers.Conv2D, use_bias=False)
+            kernels = [address for address in values if address[1] == "kernel" and address[0] != "predictions"]
+            for address in kernels:  # one at a time: no second copy of the network
+                kernel = values.pop(address)
+                standardized = standardize_kernel(kernel, WEIGHT_STANDARDIZATION_EPSILON)
+                values[address] = ops.cast(standardized, kernel.dtype)
         rates = np.linspace(0.0, config.drop_path_rate, sum(config.depths))
         ends = [0, *itertools.accumulate(config.depths)]
         self.drop_path_rates = [rates[start:end].tolist() for start, end in itertools.pairwise(ends)]
@@ -321,7 +333,7 @@ class _Graph:
             if kernel_size > 1:
                 pad = dilation_rate * (kernel_size // 2)
                 x = layers.ZeroPadding2D(pad, data_format="channels_last", name=f"{name}_pad")(x)
-        layer = StdConv2D(
+        layer = self.convolution(
             filters,
             kernel_size,
             strides=strides,

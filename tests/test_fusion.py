@@ -98,3 +98,15 @@ def test_what_has_no_graph_is_refused():
         fuse("google/bit-50")
     with pytest.raises(ValueError, match="`model` must be built"):
         fuse(keras.Sequential([keras.layers.Dense(2)]))
+
+
+def test_a_checkpoint_is_loaded_fused_with_the_weights_that_fuse_gives(tmp_path):
+    plain, loaded = from_pretrained(CHECKPOINT), from_pretrained(CHECKPOINT, fused=True)
+    fused = fuse(plain)
+    assert [type(layer) for layer in loaded.layers] == [type(layer) for layer in fused.layers]
+    for one, other in zip(loaded.weights, fused.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy(), err_msg=one.path)
+    assert loaded.config == plain.config
+    with pytest.raises(ValueError, match="fuse"):
+        save_pretrained(loaded, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()

@@ -96,7 +96,7 @@ KERAS_BIT = {
     "layers": {"normalization"},
     "lettering": set(),
     "metrics": set(),
-    "model": {"config", "layers"},
+    "model": {"config", "layers", "normalization"},
     "normalization": set(),
     "pictures": set(),
     "pipeline": {"augmentation", "broken_files", "examples", "graph_preprocessing", "shuffling"},
