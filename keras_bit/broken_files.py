@@ -14,11 +14,14 @@ import tensorflow as tf
 
 from keras_bit import graph_decoding
 from keras_bit.examples import attempt, plain
+from keras_bit.graph_decoding import ARRAY_PATH
 from keras_bit.graph_preprocessing import becomes_enormous, pixel_limit
 
 CHUNK = 64  # elements that are held until all of them are known to be read
 TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it first."
 DAMAGED = "is damaged and cannot be decoded. Pillow overlooks some damage, as a checksum's: see `processor(path)`."
+JPEG_PIXELS = 2**29 // 3  # TensorFlow's decoder takes no more than so many at a time: 178,956,970, Pillow's limit too
+LARGE_JPEG = f"is a JPEG of more than {JPEG_PIXELS:,} pixels, which TensorFlow's decoder does not read. {ARRAY_PATH}"
 NO_FILE = "cannot be read: there is no such file, or it is a directory, or there is no permission to read it."
 ADVICE = " To leave such pictures out, pass on_error='skip'."
 # What fails so, fails for a reason outside of the picture.
@@ -236,7 +239,9 @@ def problem(load: Callable[[], Any], max_pixels: int | None, encoded: bool, proc
         _, recovered = attempt(lambda: tf.io.decode_jpeg(contents, 3, try_recover_truncated=True), nothing)
         cut = recovered & (header.kind == graph_decoding.JPEG)
         text = tf.where(cut, "is a JPEG that is cut off: its data ends too early.", DAMAGED)
-        return tf.where(complete, "", text), False
+        pixels = tf.cast(header.height, tf.int64) * tf.cast(header.width, tf.int64)
+        large = (header.kind == graph_decoding.JPEG) & (pixels > JPEG_PIXELS)
+        return tf.where(complete, "", tf.where(large, LARGE_JPEG, text)), False
 
     def look() -> tuple[Any, Any]:
         nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, "")

@@ -218,6 +218,17 @@ def test_the_limit_on_pixels_is_pillows_and_adjustable(tmp_path, monkeypatch):
         collect(dataset(small))
 
 
+def test_a_jpeg_beyond_tensorflows_own_limit_is_not_called_damaged(tmp_path):
+    contents = encoded(Image.new("RGB", (20, 30)))
+    place = contents.index(b"\xff\xc0") + 5
+    path = tmp_path / "large.jpg"
+    path.write_bytes(contents[:place] + (20_000).to_bytes(2) * 2 + contents[place + 4 :])
+    data = dataset([path, *good(tmp_path, 1)], max_pixels=10**9, on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 2 pictures"):
+        collect(data)
+    assert data.skipped == [f"{path} {broken_files.LARGE_JPEG}"]
+
+
 def test_a_thin_picture_that_would_become_enormous_is_told(tmp_path):
     path = tmp_path / "thin.png"
     Image.new("L", (60_000, 1)).save(path)
