@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from keras_bit import fusion
-from keras_bit.formats import checked, process
-from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job, Shape
+from keras_bit.formats import checked, comparison_pictures, process
+from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job
 from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
 from keras_bit.model import MIN_SIZE, BiTModel
 from keras_bit.preprocessing import BitImageProcessor
@@ -28,8 +28,6 @@ FORMATS = {
     "tf_saved_model": "saved_model",
     "litert": "tflite",
 }
-CHECKED = 4  # pictures at most
-CHECKED_SIZES = ((224, 224), (160, 192))  # px; the second is for what takes any size
 
 
 def export(
@@ -119,8 +117,8 @@ def export(
         raise FileExistsError(f"`path` {str(path)!r} exists. Choose another, or replace it with `overwrite=True`.")
 
     job.tell("running the model on the pictures to compare")
-    batches = _batches(job, writer.shape(job))
-    checks = Checks(batches, [_outputs(model, batch) for batch in batches], _computes_in_half_precision(model))
+    batches = comparison_pictures.batches(job, writer.shape(job))
+    checks = Checks(batches, [_outputs(model, batch) for batch in batches])
     here = keras.backend.backend() == "tensorflow" or not writer.NEEDS_TENSORFLOW
     written = checked.written if here else process.written
     report = checked.write_and_check(written, writer, name, job, target, checks, overwrite)
@@ -198,53 +196,6 @@ def _checked_data(model: keras.Model, data: Any) -> list[np.ndarray] | None:
     return batches
 
 
-def _batches(job: Job, shape: Shape) -> list[np.ndarray]:
-    """Up to `CHECKED` pictures, in batches of the shape that the result takes."""
-    count, *size = shape
-    if job.representative_data is None:
-        sizes = CHECKED_SIZES if size == [None, None] else CHECKED_SIZES[:1]
-        channels = job.model.input_shape[-1]
-        groups = [
-            _patterns(
-                CHECKED // 2, tuple(own or other for own, other in zip(size, default, strict=True)), channels, seed
-            )
-            for seed, default in enumerate(sizes)
-        ]
-        if job.processor is not None:
-            groups = [_normalized(group, job.processor) for group in groups]
-        else:
-            groups = [group / np.float32(127.5) - 1 for group in groups]
-    else:
-        first = job.representative_data[0]
-        groups = [first[:CHECKED]]
-        if any(own is not None and own != found for own, found in zip(size, first.shape[1:3], strict=True)):
-            raise ValueError(
-                f"`representative_data` must have the size of the export, {size[0]}x{size[1]} px, got "
-                f"{first.shape[1]}x{first.shape[2]}. `image_size` sets the size."
-            )
-    if count is None:
-        return groups
-    whole = [np.resize(group, (max(len(group) // count, 1) * count, *group.shape[1:])) for group in groups]
-    return [part for group in whole for part in np.split(group, len(group) // count)]
-
-
-def _patterns(count: int, size: tuple[int, int], channels: int, seed: int) -> np.ndarray:
-    """Random pictures in [0, 255] whose contrast falls with the frequency as in photographs."""
-    rng = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])
-    amplitude = 1 / np.maximum(frequency, 1 / max(size))
-    phases = np.exp(2j * np.pi * rng.random((count, channels, *amplitude.shape)))
-    waves = np.fft.irfft2(amplitude * phases, s=size)
-    waves = 127.5 + 60 * (waves - waves.mean(axis=(2, 3), keepdims=True)) / waves.std(axis=(2, 3), keepdims=True)
-    return np.clip(np.rint(waves), 0, 255).astype(np.float32).transpose(0, 2, 3, 1)
-
-
-def _normalized(pictures: np.ndarray, processor: BitImageProcessor) -> np.ndarray:
-    channels = pictures.shape[-1]
-    as_they_are = dataclasses.replace(processor, do_resize=False, do_center_crop=False, do_convert_rgb=channels == 3)
-    return as_they_are(list(pictures.astype(np.uint8)), input_data_format="channels_last")
-
-
 def _outputs(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
     outputs = model(batch, training=False)
     named = outputs if isinstance(outputs, Mapping) else {OUTPUT: outputs}
@@ -253,9 +204,3 @@ def _outputs(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
         if not np.isfinite(values).all():
             raise ValueError(f"`model` gives NaN or infinity for `{name}`: there is nothing to compare an export with.")
     return arrays
-
-
-def _computes_in_half_precision(layer: keras.layers.Layer) -> bool:
-    if isinstance(layer, keras.Model):
-        return any(_computes_in_half_precision(inner) for inner in layer.layers)
-    return layer.compute_dtype in ("float16", "bfloat16")

@@ -362,7 +362,7 @@ def test_a_job_reaches_the_other_process_whole(model, tmp_path):
     processor = BitImageProcessor.from_pretrained(CHECKPOINT)
     data = [np.full((count, 64, 64, 3), count, "float32") for count in (2, 1)]
     sent = job.Job(model, processor, ("a", "b"), "int8", data, 2, (64, None))
-    checks = job.Checks(data, [{"one": data[0], "two": data[1]}, {"one": data[1], "two": data[0]}], True)
+    checks = job.Checks(data, [{"one": data[0], "two": data[1]}, {"one": data[1], "two": data[0]}])
     process._save(tmp_path, "tflite", sent, tmp_path / "bit.tflite", checks)
     name, found, path, found_checks = process._load(tmp_path, print)
     assert (name, path) == ("tflite", tmp_path / "bit.tflite")
@@ -371,7 +371,6 @@ def test_a_job_reaches_the_other_process_whole(model, tmp_path):
     np.testing.assert_equal(found.representative_data, data)
     np.testing.assert_equal(found_checks.batches, data)
     np.testing.assert_equal(found_checks.expected, checks.expected)
-    assert found_checks.half_precision
     np.testing.assert_equal(found.model.get_weights(), model.get_weights())
 
 

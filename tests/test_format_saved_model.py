@@ -1,9 +1,11 @@
 """SavedModels as the engines that serve them see them."""
 
+import dataclasses
 import importlib.util
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import keras
@@ -15,6 +17,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
+from keras_bit.formats import saved_model
+from keras_bit.formats import signatures as signatures_module
+from keras_bit.formats.job import Job
 from picture_files import encoded, pixels
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
@@ -238,10 +243,51 @@ def test_what_cannot_be_served_is_refused_before_anything_is_written(model, tmp_
         keras_bit.export(model, tmp_path / "bit", processor=BitImageProcessor(size=64, do_center_crop=False))
     with pytest.raises(ValueError, match="`processor` must give the 96x96 px of the export, got 64x64"):
         keras_bit.export(model, tmp_path / "bit", processor=PROCESSOR, image_size=96)
+    with pytest.raises(ValueError, match="`processor` must have `do_convert_rgb=True`"):
+        keras_bit.export(model, tmp_path / "bit", processor=dataclasses.replace(PROCESSOR, do_convert_rgb=False))
+    grey = BiT(BitConfig(**SMALL, num_channels=1))
+    with pytest.raises(ValueError, match="`processor` must be None for a model of 1 channels"):
+        keras_bit.export(grey, tmp_path / "bit", processor=PROCESSOR)
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="`path` must be a directory for versions"):
         keras_bit.export(model, tmp_path / "file")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_wrong_preprocessing_in_the_graph_is_an_error(model, processor, tmp_path, monkeypatch):
+    real = signatures_module.decoded
+    monkeypatch.setattr(signatures_module, "decoded", lambda *arguments: real(*arguments)[:, ::-1])
+    message = r"\(saved_model, serve_bytes\) differs from the model by .* in `probabilities`"
+    with pytest.raises(ArithmeticError, match=message):
+        keras_bit.export(model, tmp_path / "bit", processor=processor)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "wrong", "message"),
+    [
+        ("serve_bytes", "labels", lambda x: x[:, ::-1], r"\(saved_model, serve_bytes\) names other classes than those"),
+        ("serve_bytes", "scores", lambda x: x * 0.9, r"\(saved_model, serve_bytes\) names other classes than those"),
+        ("classify", "scores", lambda x: x * 0.9, r"\(saved_model, classify\) differs from .* in `scores`"),
+        ("classify", "classes", lambda x: x[:, ::-1], r"\(saved_model, classify\) names other classes than serve_b"),
+        ("features", "features", lambda x: x * 2, r"\(saved_model, features\) differs from .* in `features`"),
+    ],
+)
+def test_a_signature_that_gives_other_numbers_is_an_error(
+    model, processor, base, name, output, wrong, message, monkeypatch
+):
+    loaded = tf.saved_model.load(str(base / "1"))
+    right = loaded.signatures[name]
+
+    def other(**inputs):
+        outputs = dict(right(**inputs))
+        return outputs | {output: wrong(outputs[output])}
+
+    fake = types.SimpleNamespace(signatures={**loaded.signatures, name: other})
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: fake)
+    labels = tuple(model.config.id2label.values())
+    with pytest.raises(ArithmeticError, match=message):
+        saved_model.load(Job(model, processor, labels), base / "1")
 
 
 # Engines that we did not write

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_bit.formats.job import Checks, ExportReport, Format, Job, Run
@@ -46,12 +47,26 @@ def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, flo
     writer.write(job, path)
     job.tell("running what was written")
     run = writer.load(job, path)
-    share = max(writer.limit(job), HALF_PRECISION_LIMIT if checks.half_precision else 0.0)
-    return _compare(run, checks, share, f"{name} {job.quantize or 'float32'}")
+    return compare(run, checks, share(writer.limit(job), job.model), f"{name} {job.quantize or 'float32'}")
 
 
-def _compare(run: Run, checks: Checks, share: float, what: str) -> tuple[float, float]:
-    """The largest difference, and the limit for it."""
+def share(limit: float, model: keras.Model) -> float:
+    """The largest difference that is let pass, of the largest output: `limit`, but for models of half precision."""
+    return max(limit, HALF_PRECISION_LIMIT) if _computes_in_half_precision(model) else limit
+
+
+def _computes_in_half_precision(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, keras.Model):
+        return any(_computes_in_half_precision(inner) for inner in layer.layers)
+    return layer.compute_dtype in ("float16", "bfloat16")
+
+
+def compare(run: Run, checks: Checks, share: float, what: str) -> tuple[float, float]:
+    """The largest difference, and the limit for it.
+
+    Raises:
+        ArithmeticError: a difference is beyond `share` of the largest output; it begins with `what`.
+    """
     largest, limit = 0.0, 0.0
     for batch, expected in zip(checks.batches, checks.expected, strict=True):
         outputs = run(batch)

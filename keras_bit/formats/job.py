@@ -46,7 +46,6 @@ class Checks:
 
     batches: Sequence[np.ndarray]
     expected: Sequence[Outputs]
-    half_precision: bool = False  # whether the model computed in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +92,10 @@ class Format(Protocol):
         """Writes to `path`, which does not exist, in a directory of its own, where other files may stand beside it."""
 
     def load(self, job: Job, path: Path) -> Run:
-        """Loads what was written in its own runtime: from a float32 batch to the outputs by the model's own names."""
+        """Loads what was written in its own runtime: from a float32 batch to the outputs by the model's own names.
+
+        What can be asked in other ways, too, is asked here, and raises an ArithmeticError where it gives other numbers.
+        """
 
     def limit(self, job: Job) -> float:
         """The largest difference from the model that is let pass, as a share of the model's largest output."""

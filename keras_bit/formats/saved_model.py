@@ -2,20 +2,22 @@
 
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_bit.formats import serving_files
-from keras_bit.formats.job import OUTPUT, Job, Run, Shape
+from keras_bit.formats import checked, comparison_pictures, serving_files
+from keras_bit.formats.job import OUTPUT, Checks, Job, Run, Shape
 from keras_bit.fusion import fuse_in_float32
 from keras_bit.model import BiTModel, head_activation
 
 QUANTIZATIONS = (None,)
 NEEDS_TENSORFLOW = True
 HEAD = "predictions"
+FEATURES, SERVE_BYTES, CLASSIFY = (f"saved_model, {name}" for name in ("features", "serve_bytes", "classify"))
 
 
 def check(job: Job) -> None:
@@ -23,6 +25,11 @@ def check(job: Job) -> None:
         return
     if not _has_head(job.model):
         raise ValueError("`processor` must be None for a model without a head: pictures are answered with its classes.")
+    if job.model.input_shape[-1] != 3:
+        channels = job.model.input_shape[-1]
+        raise ValueError(f"`processor` must be None for a model of {channels} channels: pictures are decoded as RGB.")
+    if not job.processor.do_convert_rgb:
+        raise ValueError("`processor` must have `do_convert_rgb=True`: pictures are decoded as RGB.")
     size = job.processor.fixed_size
     if size is None:
         raise ValueError(
@@ -78,19 +85,87 @@ def write(job: Job, path: Path) -> None:
 def load(job: Job, path: Path) -> Run:
     import tensorflow as tf
 
-    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    signatures = tf.saved_model.load(str(path)).signatures
     wanted = None
     if _has_head(job.model):
         linear = job.model.get_layer(HEAD).activation is keras.activations.linear
         wanted = "logits" if linear else "probabilities"
+        _check_features(job, signatures["features"])
+    if "serve_bytes" in signatures:
+        _check_pictures(job, signatures)
+    serve = signatures["serving_default"]
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = {name: values.numpy() for name, values in signature(pixel_values=tf.constant(batch)).items()}
+        outputs = _arrays(serve(pixel_values=tf.constant(batch)))
         if wanted is not None:
             return {OUTPUT: outputs[wanted]}
         return outputs if isinstance(job.model.output, dict) else {OUTPUT: next(iter(outputs.values()))}
 
     return run
+
+
+def _check_features(job: Job, signature: Any) -> None:
+    """Against the model's own input of its head."""
+    import tensorflow as tf
+
+    batch = comparison_pictures.batches(job, shape(job))[0]
+    pooled = keras.Model(job.model.input, job.model.get_layer(HEAD).input)(batch, training=False)
+    checks = Checks([batch], [{"features": keras.ops.convert_to_numpy(keras.ops.cast(pooled, "float32"))}])
+    share = checked.share(limit(job), job.model)
+    checked.compare(lambda pixels: _arrays(signature(pixel_values=tf.constant(pixels))), checks, share, FEATURES)
+
+
+def _check_pictures(job: Job, signatures: Any) -> None:
+    """`serve_bytes` and `classify` of encoded pictures, against the model behind the processor."""
+    import tensorflow as tf
+
+    contents = comparison_pictures.encoded(job.batch_size or 2)
+    scores = job.model(job.processor(contents), training=False)
+    activation = _probabilities_of(job.model)
+    if activation is not None and job.model.get_layer(HEAD).activation is keras.activations.linear:
+        scores = activation(scores)
+    name = "probabilities" if "classify" in signatures else "logits"
+    expected = {name: keras.ops.convert_to_numpy(keras.ops.cast(scores, "float32"))}
+    answer = _arrays(signatures["serve_bytes"](image_bytes=tf.constant(contents)))
+    share = checked.share(limit(job), job.model)
+    checked.compare(
+        lambda _: {name: answer[name]}, Checks([np.array(contents, object)], [expected]), share, SERVE_BYTES
+    )
+    if "classify" in signatures:
+        _check_classes(job, answer)
+        _check_classify(signatures["classify"], contents, answer, share)
+
+
+def _check_classes(job: Job, answer: Mapping[str, np.ndarray]) -> None:
+    scores, classes = answer["probabilities"], answer["classes"]
+    names = np.array(job.labels if job.labels is not None else range(scores.shape[1])).astype(str)
+    told = [[label.decode() for label in row] for row in answer["labels"]]
+    best = -np.sort(-scores, axis=1)[:, : classes.shape[1]]
+    found = (answer["scores"], np.take_along_axis(scores, classes, 1))
+    if names[classes].tolist() != told or not all(np.array_equal(one, best) for one in found):
+        raise ArithmeticError(f"The export ({SERVE_BYTES}) names other classes than those of the best scores.")
+
+
+def _check_classify(signature: Any, contents: Sequence[bytes], answer: Mapping[str, np.ndarray], share: float) -> None:
+    """Against `answer`, that of `serve_bytes`."""
+    import tensorflow as tf
+
+    from keras_bit.formats.signatures import EXAMPLE_KEY
+
+    serialized = []
+    for content in contents:
+        example = tf.train.Example()
+        example.features.feature[EXAMPLE_KEY].bytes_list.value.append(content)
+        serialized.append(example.SerializeToString())
+    found = _arrays(signature(inputs=tf.constant(serialized)))
+    checks = Checks([np.array(serialized, object)], [{"scores": answer["scores"]}])
+    checked.compare(lambda _: {"scores": found["scores"]}, checks, share, CLASSIFY)
+    if not np.array_equal(found["classes"], answer["labels"]):
+        raise ArithmeticError(f"The export ({CLASSIFY}) names other classes than serve_bytes.")
+
+
+def _arrays(outputs: Any) -> dict[str, np.ndarray]:
+    return {name: values.numpy() for name, values in outputs.items()}
 
 
 def limit(job: Job) -> float:
