@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -52,8 +51,14 @@ def export(
     than the format's limit is removed. An export of a model on the JAX or PyTorch backend runs in a process of its own
     with TensorFlow, by the same call, and is compared with the model as its own backend runs it.
 
+    A model that is not a BiT, such as a head of your own behind one, is written as it is, in every format but
+    `"huggingface"`, if Keras can build its layers again from their configurations. As a SavedModel it has a signature
+    for pixels alone. The outputs have the same names everywhere: those of a dict, else "probabilities" behind a softmax
+    or sigmoid, "logits" behind a dense layer without, "features" or "last_hidden_state" of a BiT without a head, or
+    "output". Of a BiT with a head a SavedModel gives both "logits" and "probabilities".
+
     Args:
-        model: a functional model, of keras_bit or around one.
+        model: a functional or sequential model, of keras_bit or around one.
         path: the file to write; for `"saved_model"` the model's base directory, in which every call writes the next
             version; for `"huggingface"` the directory; for `"openvino"` the `.xml`, beside which its `.bin` will be.
         format: `"saved_model"` (TF Serving), `"tflite"`, `"onnx"`, `"openvino"` or `"huggingface"` (transformers'
@@ -75,7 +80,9 @@ def export(
 
     Raises:
         ValueError: an argument is out of its range, or options do not fit each other or the format. Nothing is written.
-        FileExistsError: `path` exists, and `overwrite` is False.
+        FileExistsError: `path` exists, and `overwrite` is False; or it holds more than an export.
+        NotADirectoryError: `path` is in a file, or, for a SavedModel, is one.
+        RuntimeError: the process with TensorFlow, for a model of another backend, crashed.
         ImportError: the format needs a package that is not installed; the message names the command.
         ArithmeticError: what was written gives other numbers than the model. Nothing stays at `path`.
 
@@ -95,6 +102,8 @@ def export(
     if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(f"`batch_size` must be a positive whole number or None, got {batch_size!r}.")
     fusion.check_graph(model)
+    if isinstance(model, keras.Sequential) and len(model.inputs) == len(model.outputs) == 1:
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     _check_ends(model)
     if model.input_shape[0] is not None and batch_size not in (None, model.input_shape[0]):
         raise ValueError(f"`batch_size` must be the {model.input_shape[0]} of the model's input, got {batch_size!r}.")
@@ -108,20 +117,22 @@ def export(
         image_size=_image_size(model, image_size),
         tell=progress or (lambda line: None),
     )
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"`path` must be in a directory that is known, got {str(path)!r}: {error}") from None
     writer.check(job)
     target = writer.target(path)
     if target.name in ("", ".."):
         raise ValueError(f"`path` must end in the name of what is to be written, got {str(path)!r}.")
-    if os.path.lexists(target) and not overwrite:
-        raise FileExistsError(f"`path` {str(path)!r} exists. Choose another, or replace it with `overwrite=True`.")
+    checked.check_places(writer, target, overwrite)
 
     job.tell("running the model on the pictures to compare")
     batches = comparison_pictures.batches(job, writer.shape(job))
     checks = Checks(batches, [_outputs(model, batch) for batch in batches])
     here = keras.backend.backend() == "tensorflow" or not writer.NEEDS_TENSORFLOW
     written = checked.written if here else process.written
-    report = checked.write_and_check(written, writer, name, job, target, checks, overwrite)
+    report = checked.write_and_check(written, writer, name, job, path, checks, overwrite)
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
 
 

@@ -67,7 +67,7 @@ def test_the_report_as_json_and_other_labels(capsys, tmp_path):
         (
             ("--out", "{tmp}/pictures", "--format", "huggingface"),
             1,
-            "exists. Choose another, or replace it with --overwrite",
+            "exists. Choose another `path`, or replace it with --overwrite",
         ),
         (
             ("--out", "{tmp}/bit", "--representative-data", "{tmp}/none"),

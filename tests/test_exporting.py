@@ -12,6 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_bit
 from conftest import ROOT, absent
@@ -42,7 +43,7 @@ def test_transformers_layout_is_written_whole_and_replaced_only_when_asked(model
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bit"]
     assert (report.format, report.pictures, report.path) == ("huggingface", 4, tmp_path / "bit")
     assert report.bytes == sum(file.stat().st_size for file in report.path.iterdir())
-    with pytest.raises(FileExistsError, match=r"exists\. Choose another, or replace it with `overwrite=True`"):
+    with pytest.raises(FileExistsError, match=r"exists\. Choose another `path`, or replace it with `overwrite=True`"):
         keras_bit.export(model, tmp_path / "bit", "huggingface")
     with pytest.raises(FileExistsError, match=r"what would be lost: preprocessor_config\.json"):
         keras_bit.export(model, tmp_path / "bit", "huggingface", overwrite=True)
@@ -163,6 +164,67 @@ def test_a_directory_is_not_replaced_by_a_file_nor_a_file_by_a_directory(tmp_pat
     assert (tmp_path / "bit").read_text() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "kind", "message"),
+    [
+        ("tflite", "folder", FileExistsError, "folder' is a directory, which this format cannot replace"),
+        ("huggingface", "file", FileExistsError, "file' is a file, which this format cannot replace"),
+        ("tflite", "file/bit.tflite", NotADirectoryError, "`path` must be in a directory, and .*file' is a file"),
+        ("huggingface", "~nobody-has-this-name/bit", ValueError, "`path` must be in a directory that is known"),
+    ],
+)
+def test_a_place_that_is_taken_is_told_before_anything_is_computed(model, tmp_path, name, path, kind, message):
+    needs("tflite")
+    (tmp_path / "folder").mkdir()
+    one_with(tmp_path, file="mine")
+    lines = []
+    path = path if path.startswith("~") else tmp_path / path
+    with pytest.raises(kind, match=message):
+        keras_bit.export(model, path, name, overwrite=True, progress=lines.append)
+    assert lines == []
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_openvinos_weights_are_not_replaced_unless_asked(model, tmp_path):
+    needs("openvino")
+    one_with(tmp_path, **{"bit.bin": "mine"})
+    lines = []
+    with pytest.raises(FileExistsError, match=r"bit\.bin' exists"):
+        keras_bit.export(model, tmp_path / "bit.xml", "openvino", progress=lines.append)
+    assert lines == []
+
+
+def test_a_version_takes_the_number_that_is_free_at_the_end_and_replaces_none(tmp_path):
+    taken = iter(["1", "2", "3"])
+    for number in ("1", "2"):
+        (tmp_path / number).mkdir()
+        one_with(tmp_path / number, model="another's")
+    (tmp_path / "new").mkdir()
+    one_with(tmp_path / "new", model="ours")
+    assert checked._move_version(tmp_path / "new", lambda: tmp_path / next(taken)) == tmp_path / "3"
+    assert [(tmp_path / number / "model").read_text() for number in "123"] == ["another's", "another's", "ours"]
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_and_what_a_running_one_has_is_not(tmp_path):
+    program = (
+        "import pathlib, sys; from keras_bit.formats import checked\n"
+        "with checked._aside(pathlib.Path(sys.argv[1])) as aside: (aside / 'half').touch(); print(flush=True); input()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, str(tmp_path / "bit")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as running:
+        running.stdout.readline()
+        with checked._aside(tmp_path / "bit"):
+            assert len(list(tmp_path.glob(".keras-bit-export-*"))) == 2
+        (others,) = tmp_path.iterdir()
+        running.kill()
+        running.wait()
+        assert (others / "half").exists()
+    with checked._aside(tmp_path / "bit") as aside:
+        assert list(tmp_path.iterdir()) == [aside]
+    assert list(tmp_path.iterdir()) == []
+
+
 # ONNX and OpenVINO
 
 
@@ -232,12 +294,67 @@ def doubled():
     return keras.Model(model.input, model.output * 2)
 
 
+def augmented_with_own_head():
+    pooled = BiT(BitConfig(**SMALL), include_top=False, pooling="avg")
+    head = keras.layers.Dense(3, activation="softmax")
+    # Without being told that nothing is trained these two would be left in the graph.
+    augmentation = [keras.layers.RandomFlip(), keras.layers.GaussianNoise(0.1)]
+    return keras.Sequential([keras.Input((64, 64, 3)), *augmentation, pooled, keras.layers.Dropout(0.5), head])
+
+
+@pytest.mark.parametrize("name", ["saved_model", "tflite", *FORMATS])
+def test_a_sequential_model_around_a_bit_is_exported_without_its_augmentation(tmp_path, name):
+    if name != "saved_model":
+        needs(name)
+    keras.utils.set_random_seed(0)
+    model = augmented_with_own_head()
+    path = keras_bit.export(model, tmp_path / (file_name(name) if name in FORMATS else "bit"), name).path
+    batch = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype("float32")
+    if name == "saved_model":
+        found = tf.saved_model.load(str(path)).signatures["serving_default"](pixel_values=tf.constant(batch))
+    elif name == "tflite":
+        from ai_edge_litert.interpreter import Interpreter
+
+        found = Interpreter(str(path)).get_signature_runner()(pixel_values=batch)
+    else:
+        found = in_its_own_engine(name, path)(batch)
+    assert set(found) == {"probabilities"}
+    np.testing.assert_allclose(found["probabilities"], model(batch, training=False), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_a_converter_does_not_know_is_the_models_fault(tmp_path, name):
+    needs(name)
+    inputs = keras.Input((64, 64, 3))
+    # A gamma function's logarithm: in TensorFlow, and in neither of the two.
+    odd = keras.Model(inputs, BiT(BitConfig(**SMALL))(Lgamma()(inputs)))
+    with pytest.raises(
+        ValueError, match=f"`model` cannot be written in the format '{name}', as BiT can. The converter: "
+    ):
+        keras_bit.export(odd, tmp_path / file_name(name), name)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Lgamma(keras.layers.Layer):
+    def call(self, x):
+        return tf.math.lgamma(tf.abs(x) + 1)
+
+
+def test_a_layer_that_keras_cannot_build_again_is_named(tmp_path):
+    model = BiT(BitConfig(**SMALL))
+    doubled = keras.Model(model.input, keras.layers.Lambda(lambda x: x * 2, name="twice")(model.output))
+    with pytest.raises(ValueError, match="`model` has the layer 'twice', a Lambda, which Keras cannot build again"):
+        keras_bit.export(doubled, tmp_path / "bit")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(
     ("make", "outputs"),
     [
         (lambda: BiT(BitConfig(**SMALL), classifier_activation=None), {"logits"}),
-        (lambda: BiT(BitConfig(**SMALL), include_top=False, pooling="avg"), {"output"}),
+        (lambda: BiT(BitConfig(**SMALL), include_top=False, pooling="avg"), {"features"}),
+        (lambda: BiT(BitConfig(**SMALL), include_top=False), {"last_hidden_state"}),
         (doubled, {"output"}),
         (
             lambda: BiTBackbone(weights=None, config=BitConfig(**SMALL), out_features=["stem", "stage2"]),

@@ -17,7 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
-from keras_bit.formats import saved_model
+from keras_bit.formats import saved_model, serving_files
 from keras_bit.formats import signatures as signatures_module
 from keras_bit.formats.job import Job
 from picture_files import encoded, pixels
@@ -164,6 +164,21 @@ def test_each_export_is_the_next_version_and_what_a_person_changed_stays(model, 
     assert (path / "batching.config").read_text() == "mine"
     # Without a processor nothing takes pictures.
     assert set(tf.saved_model.load(str(second.path)).signatures) == {"serving_default", "features"}
+
+
+def test_what_fails_beside_a_version_is_a_warning_and_odd_names_are_no_versions(model, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    for name in ("9" * 30, "\u0663", "1a", "007"):
+        (tmp_path / "bit" / name).mkdir(parents=True)
+    monkeypatch.setattr(serving_files, "write_beside", fail)
+    with pytest.warns(
+        UserWarning, match="8 is written and whole, but not all that belongs beside it: .* No space left"
+    ):
+        report = keras_bit.export(model, tmp_path / "bit")
+    assert report.path == tmp_path / "bit" / "8"
+    assert (report.path / "saved_model.pb").exists()
 
 
 def test_warm_up_requests_are_served_by_the_signatures_that_they_name(base, signatures):

@@ -78,12 +78,14 @@ class Format(Protocol):
 
     QUANTIZATIONS: tuple[str | None, ...]
     NEEDS_TENSORFLOW: bool  # whether it writes models of the TensorFlow backend alone
+    KIND: str  # "file" or "directory", which can replace an older one, or "version": one more directory each time
+    BESIDE: tuple[str, ...]  # suffixes of the files that it writes beside the one
 
     def check(self, job: Job) -> None:
         """Raises what can be told before anything is computed: options that do not fit, packages that are missing."""
 
     def target(self, path: Path) -> Path:
-        """The file or directory to be, for the path that the caller named."""
+        """The file or directory to be, for the path that the caller named; of a version the next that is free now."""
 
     def shape(self, job: Job) -> Shape:
         """What the result will take."""

@@ -11,20 +11,26 @@ import numpy as np
 
 from keras_bit.formats import checked, comparison_pictures, serving_files
 from keras_bit.formats.job import OUTPUT, Checks, Job, Run, Shape
+from keras_bit.formats.output_names import HEAD, has_head, output_names
 from keras_bit.fusion import fuse_in_float32
 from keras_bit.model import BiTModel, head_activation
 
 QUANTIZATIONS = (None,)
 NEEDS_TENSORFLOW = True
-HEAD = "predictions"
+KIND = "version"
+BESIDE = ()
+VERSION = "[0-9]{1,18}"  # what TF Serving takes for one: its numbers have 63 bits
 FEATURES, SERVE_BYTES, CLASSIFY = (f"saved_model, {name}" for name in ("features", "serve_bytes", "classify"))
 
 
 def check(job: Job) -> None:
     if job.processor is None:
         return
-    if not _has_head(job.model):
-        raise ValueError("`processor` must be None for a model without a head: pictures are answered with its classes.")
+    if not has_head(job.model):
+        raise ValueError(
+            "`processor` must be None for a model that is not a BiT with its own head: pictures are answered with that "
+            f"head's classes, and a {type(job.model).__name__} without is served for pixels."
+        )
     if job.model.input_shape[-1] != 3:
         channels = job.model.input_shape[-1]
         raise ValueError(f"`processor` must be None for a model of {channels} channels: pictures are decoded as RGB.")
@@ -47,7 +53,8 @@ def target(path: Path) -> Path:
     """The next version in `path`."""
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"`path` must be a directory for versions, or a new name for one. {path} is a file.")
-    versions = [int(one.name) for one in path.iterdir() if re.fullmatch(r"\d+", one.name)] if path.exists() else []
+    names = [one.name for one in path.iterdir()] if path.exists() else []
+    versions = [int(name) for name in names if re.fullmatch(VERSION, name)]
     return path / str(max(versions, default=0) + 1)
 
 
@@ -70,7 +77,15 @@ def write(job: Job, path: Path) -> None:
         if job.labels is not None:
             label_file = Path(folder) / "labels.txt"
             label_file.write_text("".join(f"{' '.join(name.split())}\n" for name in job.labels), encoding="utf-8")
-        served = Served(network, activation, job.processor, job.labels, shape(job), label_file and str(label_file))
+        served = Served(
+            network,
+            has_head(job.model),
+            activation,
+            job.processor,
+            job.labels,
+            shape(job),
+            label_file and str(label_file),
+        )
         tf.saved_model.save(served.trackable, str(path), signatures=served.signatures)
     if "classify" in served.signatures:
         # TF Serving's Classify method asks for this name; a TensorFlow 2 function is saved as a Predict.
@@ -87,7 +102,7 @@ def load(job: Job, path: Path) -> Run:
 
     signatures = tf.saved_model.load(str(path)).signatures
     wanted = None
-    if _has_head(job.model):
+    if has_head(job.model):
         linear = job.model.get_layer(HEAD).activation is keras.activations.linear
         wanted = "logits" if linear else "probabilities"
         _check_features(job, signatures["features"])
@@ -173,20 +188,15 @@ def limit(job: Job) -> float:
 
 
 def finish(job: Job, path: Path) -> None:
-    serving_files.write_beside(path.parent, job.batch_size)
-
-
-def _has_head(model: keras.Model) -> bool:
-    return isinstance(model, BiTModel) and any(layer.name == HEAD for layer in model.layers)
+    serving_files.write_beside(path, job.batch_size)
 
 
 def _network(model: keras.Model) -> tuple[keras.Model, Any]:
     """The model with named outputs, and the activation that was taken off its head."""
-    if not _has_head(model):
+    if not has_head(model):
         outputs = model.output
         if not isinstance(outputs, dict):
-            single = outputs[0] if isinstance(outputs, list | tuple) else outputs
-            outputs = {"features" if len(single.shape) == 2 else "last_hidden_state": single}
+            outputs = dict(zip(output_names(model), [outputs], strict=True))
         return keras.Model(model.input, outputs), None
     head = model.get_layer(HEAD)
     activation = head.activation
