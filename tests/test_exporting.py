@@ -381,7 +381,11 @@ def test_labels_are_in_the_files(model, tmp_path):
     assert json.loads(properties["labels"]) == names
     keras_bit.export(model, tmp_path / "bit.xml", "openvino", labels=names)
     found = openvino.Core().read_model(tmp_path / "bit.xml").get_rt_info(["model_info", "labels"]).value
-    assert found.split() == [name.replace(" ", "_") for name in names]
+    assert found.split(" ") == [name.replace(" ", "_") for name in names]
+    empty = ["", *names[1:9], " \t"]
+    keras_bit.export(model, tmp_path / "empty.xml", "openvino", labels=empty)
+    found = openvino.Core().read_model(tmp_path / "empty.xml").get_rt_info(["model_info", "labels"]).value
+    assert found.split(" ") == ["_", *(name.replace(" ", "_") for name in names[1:9]), "_"]
     with pytest.raises(ValueError, match=r"`path` must end in .xml for the format 'openvino'"):
         keras_bit.export(model, tmp_path / "bit", "openvino")
 

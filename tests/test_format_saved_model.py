@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import os
+import re
+import struct
 import subprocess
 import sys
 import types
@@ -125,10 +127,26 @@ def test_an_example_is_classified_as_its_picture(signatures, pictures):
     np.testing.assert_array_equal(found["scores"], expected["scores"])
 
 
+# The header of a BMP of 24 bits whose sides are the lowest int32.
+LOWEST = struct.pack("<IIiiHHI", 54, 40, -(2**31), -(2**31), 1, 24, 0) + bytes(24)
+
+
+def enormous():
+    """A PNG that tells so in its header."""
+    png = encoded(pixels(0), "PNG")
+    return png[:16] + struct.pack(">II", 60_000, 60_000) + png[24:]
+
+
 @pytest.mark.parametrize(
     ("index", "content", "problem"),
     [
         (2, b"", "the picture at index 2 is empty"),
+        (
+            1,
+            enormous(),
+            r"at index 1 has 60000x60000 pixels .* in all\. The limit was set when the model was exported\.\]",
+        ),
+        (1, b"BM" + bytes(8) + LOWEST, "the picture at index 1 is a damaged BMP"),
         (0, b"no picture", "the picture at index 0 is no JPEG, PNG, GIF, BMP or WebP file"),
         (3, "half", "the picture at index 3 is a JPEG that is cut off"),
     ],
@@ -156,7 +174,10 @@ def test_each_export_is_the_next_version_and_what_a_person_changed_stays(model, 
     assert (path / "1" / "assets" / "labels.txt").read_text().split() == list(model.config.id2label.values())
     assert "/models/my-model_1/batching.config" in (path / "serve.sh").read_text()
     assert "name: my-model-1\n" in (path / "inference-service.yaml").read_text()
+    assert f"was written by TensorFlow {tf.__version__}. " in (path / "serve.sh").read_text()
     assert os.access(path / "serve.sh", os.X_OK)
+    subprocess.run(["sh", "-n", str(path / "serve.sh")], check=True)
+    assert "memory: 2Gi" in (path / "inference-service.yaml").read_text()
     (path / "batching.config").write_text("mine")
     (path / "7").mkdir()
     second = keras_bit.export(model, path)
@@ -179,6 +200,37 @@ def test_what_fails_beside_a_version_is_a_warning_and_odd_names_are_no_versions(
         report = keras_bit.export(model, tmp_path / "bit")
     assert report.path == tmp_path / "bit" / "8"
     assert (report.path / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("my model_1", "my-model-1"),
+        ("2024 \u00df__", "bit-2024"),
+        ("--", "bit"),
+        ("a" * 62 + "-b", "a" * 62),
+        ("B", "b"),
+    ],
+)
+def test_kserve_gets_a_name_that_kubernetes_takes(name, host):
+    found = serving_files._host(name)
+    assert found == host
+    assert re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", found)
+    assert len(found) <= 63
+
+
+def test_the_memory_is_that_of_two_versions_and_what_they_compute():
+    assert [serving_files._memory(size) for size in (0, 4_000_000, 3_740_000_000)] == [1, 2, 12]
+
+
+def test_an_older_batching_configuration_that_does_not_fit_is_told(tmp_path):
+    for batch_size in (None, 2):
+        (tmp_path / "1").mkdir(exist_ok=True)
+        if batch_size is None:
+            serving_files.write_beside(tmp_path / "1", batch_size)
+        else:
+            with pytest.warns(UserWarning, match=r"batching\.config is older .* batches of 2 alone; .*_sizes: 2$"):
+                serving_files.write_beside(tmp_path / "1", batch_size)
 
 
 def test_warm_up_requests_are_served_by_the_signatures_that_they_name(base, signatures):
