@@ -40,12 +40,13 @@ def check(job: Job) -> None:
     if size is None:
         raise ValueError(
             "`processor` must give every picture the same size, by its crop or `size={'height', 'width'}`: a batch of "
-            "requests is one tensor."
+            "requests is one tensor. `processor=None` leaves out what takes pictures."
         )
     wanted = shape(job)[1:]
     if any(own is not None and own != found for own, found in zip(wanted, size, strict=True)):
         raise ValueError(
-            f"`processor` must give the {wanted[0]}x{wanted[1]} px of the export, got {size[0]}x{size[1]}."
+            f"`processor` must give the {wanted[0]}x{wanted[1]} px of the export, got {size[0]}x{size[1]}. "
+            "`processor=None` leaves out what takes pictures."
         )
 
 
