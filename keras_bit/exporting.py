@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import numbers
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -99,8 +100,10 @@ def export(
         raise ValueError(f"`quantize` must be {one_of}{known} for the format {name!r}, got {quantize!r}.")
     if processor is not None and not isinstance(processor, BitImageProcessor):
         raise ValueError(f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}.")
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size is not None and (not _is_whole(batch_size) or batch_size < 1):
         raise ValueError(f"`batch_size` must be a positive whole number or None, got {batch_size!r}.")
+    if not isinstance(overwrite, bool):
+        raise ValueError(f"`overwrite` must be True or False, got {overwrite!r}.")
     fusion.check_graph(model)
     if isinstance(model, keras.Sequential) and len(model.inputs) == len(model.outputs) == 1:
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
@@ -113,7 +116,7 @@ def export(
         labels=_labels(model, labels),
         quantize=quantize,
         representative_data=_checked_data(model, representative_data),
-        batch_size=batch_size,
+        batch_size=None if batch_size is None else int(batch_size),
         image_size=_image_size(model, image_size),
         tell=progress or (lambda line: None),
     )
@@ -127,6 +130,7 @@ def export(
         raise ValueError(f"`path` must end in the name of what is to be written, got {str(path)!r}.")
     checked.check_places(writer, target, overwrite)
 
+    comparison_pictures.warn_of_data(job)
     job.tell("running the model on the pictures to compare")
     batches = comparison_pictures.batches(job, writer.shape(job))
     checks = Checks(batches, [_outputs(model, batch) for batch in batches])
@@ -157,7 +161,16 @@ def _labels(model: keras.Model, labels: Any) -> tuple[str, ...] | None:
     if labels is not None:
         if not has_head:
             raise ValueError("`labels` name the classes of a head, which `model` does not have.")
-        return names_of(labels, classes)
+        if isinstance(labels, Sequence) and not isinstance(labels, str | bytes) and len(labels) != classes:
+            raise ValueError(
+                f"`labels` must have a name for each of the {classes} classes of `model`, in the order of its outputs, "
+                f"got {len(labels)}."
+            )
+        names = names_of(labels, classes)
+        for index, one in enumerate(names):
+            if not one.isprintable() and any("\ud800" <= character <= "\udfff" for character in one):
+                raise ValueError(f"`labels` must be text that UTF-8 can hold, got {one!r} for class {index}.")
+        return names
     if not has_head or not isinstance(model, BiTModel) or model.config.num_labels != classes:
         return None
     known = labels_of_checkpoint(model.config.id2label)
@@ -169,9 +182,9 @@ def _labels(model: keras.Model, labels: Any) -> tuple[str, ...] | None:
 def _image_size(model: keras.Model, image_size: Any) -> tuple[int | None, int | None] | None:
     if image_size is None:
         return None
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = (image_size, image_size) if _is_whole(image_size) else image_size
     sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else ()
-    whole = all(side is None or (isinstance(side, int) and not isinstance(side, bool)) for side in sides)
+    whole = all(side is None or _is_whole(side) for side in sides)
     if len(sides) != 2 or not whole or any(side is not None and side < MIN_SIZE for side in sides):
         raise ValueError(
             f"`image_size` must be a whole number of pixels, at least {MIN_SIZE}, or (height, width), got "
@@ -183,13 +196,19 @@ def _image_size(model: keras.Model, image_size: Any) -> tuple[int | None, int | 
             f"`image_size` must be the {fixed[0]}x{fixed[1]} px of the model's input, got {image_size!r}. Build the "
             "model with `input_shape=(None, None, 3)` for other sizes."
         )
-    return sides
+    return tuple(None if side is None else int(side) for side in sides)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)  # numpy's too
 
 
 def _checked_data(model: keras.Model, data: Any) -> list[np.ndarray] | None:
     """The batches as float32 arrays, held: a generator can be gone through only once."""
     if data is None:
         return None
+    if not isinstance(data, Iterable):
+        raise ValueError(f"`representative_data` must be an iterable of batches, got {type(data).__name__}.")
     batches = []
     for batch in data:
         array = np.asarray(batch[0] if isinstance(batch, tuple) else batch)

@@ -177,8 +177,9 @@ class BitImageProcessor:
         a wrong checksum. As there, orientation tags are ignored and alpha is dropped. A picture of more than
         `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value when the graph is made, is refused as Pillow does.
 
-        One difference cannot be seen from here: of a progressive JPEG that was cut short and given an end marker again,
-        the two decoders make up what is missing in their own ways.
+        Two differences cannot be seen from here. Of a progressive JPEG that was cut short and given an end marker again
+        the two decoders make up what is missing in their own ways; and some JPEGs whose data are damaged in the middle,
+        which Pillow refuses, are decoded (2 of 24 photographs with 200 random bytes in them).
 
         Pillow 13 resizes some pictures in another order than 12; the graph takes that of the Pillow that is installed
         when it is made.

@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ import tensorflow as tf
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
-from keras_bit.formats import checked, huggingface, job, process
+from keras_bit.formats import checked, comparison_pictures, huggingface, job, process
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
@@ -90,8 +91,12 @@ def test_a_file_that_gives_other_numbers_is_an_error_and_leaves_what_was_there(
         ({"quantize": "int4"}, "`quantize` must be None for the format 'saved_model', got 'int4'"),
         ({"processor": "bit"}, "`processor` must be a keras_bit.BitImageProcessor, got str"),
         ({"batch_size": 0}, "`batch_size` must be a positive whole number or None, got 0"),
+        ({"batch_size": True}, "`batch_size` must be a positive whole number or None, got True"),
+        ({"overwrite": "yes"}, "`overwrite` must be True or False, got 'yes'"),
+        ({"labels": ["\udcff"] * 10}, r"`labels` must be text that UTF-8 can hold, got '\\udcff' for class 0"),
+        ({"representative_data": 5}, "`representative_data` must be an iterable of batches, got int"),
         ({"image_size": 16}, "`image_size` must be a whole number of pixels, at least 32, .* got 16"),
-        ({"labels": ["a", "b"]}, "`labels` must have a name for each of the 10 classes"),
+        ({"labels": ["a", "b"]}, "`labels` must have a name for each of the 10 classes of `model`, .* got 2"),
         ({"representative_data": []}, "`representative_data` must give at least one batch, got none"),
         ({"representative_data": [np.zeros((1, 64, 64, 3))]}, "must give float32 batches .* got float64"),
         ({"representative_data": [np.full((1, 64, 64, 3), np.nan, "float32")]}, "must be finite"),
@@ -102,6 +107,34 @@ def test_arguments_that_do_not_fit_are_told_and_nothing_is_written(model, tmp_pa
     with pytest.raises(ValueError, match=message):
         keras_bit.export(model, tmp_path / "bit", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(model, tmp_path):
+    needs("tflite")
+    report = keras_bit.export(
+        model, tmp_path / "bit.tflite", "tflite", batch_size=np.int64(2), image_size=(np.int32(64), np.uint8(32))
+    )
+    from ai_edge_litert.interpreter import Interpreter
+
+    assert Interpreter(str(report.path)).get_input_details()[0]["shape"].tolist() == [2, 64, 32, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((0.5, 0.5), "have one value, 0.5, everywhere"),
+        ((0, 255), "go from 0 to 255, and what `processor` gives from -1 to 1: pass them through it"),
+        ((-1, 1), None),
+    ],
+)
+def test_representative_data_that_are_no_pictures_are_told(model, values, message):
+    processor = BitImageProcessor(image_mean=0.5, image_std=0.5)
+    data = [np.full((1, 32, 32, 3), value, "float32") for value in values]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        comparison_pictures.warn_of_data(job.Job(model, processor, representative_data=data))
+    assert len(caught) == (message is not None)
+    assert message is None or message in str(caught[0].message)
 
 
 def test_a_model_that_takes_or_gives_several_tensors_without_names_is_refused(tmp_path):

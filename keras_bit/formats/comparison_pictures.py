@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,7 @@ from keras_bit.preprocessing import BitImageProcessor
 
 CHECKED = 4  # pictures at most
 CHECKED_SIZES = ((224, 224), (160, 192))  # px; the second is for what takes any size
+ROUNDING = 1e-3  # of the range
 FILE_SIZES = (("PNG", (160, 192)), ("JPEG", (224, 140)))  # of encoded pictures, by turns
 
 
@@ -46,6 +48,25 @@ def batches(job: Job, shape: Shape) -> list[np.ndarray]:
         return groups
     whole = [np.resize(group, (max(len(group) // count, 1) * count, *group.shape[1:])) for group in groups]
     return [part for group in whole for part in np.split(group, len(group) // count)]
+
+
+def warn_of_data(job: Job) -> None:
+    """Warns of representative data that cannot be pictures behind the processor, or are all the same."""
+    if job.representative_data is None:
+        return
+    least = min(float(batch.min()) for batch in job.representative_data)
+    most = max(float(batch.max()) for batch in job.representative_data)
+    if least == most:
+        warnings.warn(f"`representative_data` have one value, {least:g}, everywhere: they tell nothing.", stacklevel=3)
+    elif job.processor is not None and job.model.input_shape[-1] == 3:
+        ends = np.stack([np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)])
+        low, high = (float(end) for end in np.quantile(_normalized(ends, job.processor), (0, 1)))
+        if least < low - ROUNDING * (high - low) or most > high + ROUNDING * (high - low):
+            warnings.warn(
+                f"`representative_data` go from {least:.4g} to {most:.4g}, and what `processor` gives from {low:.4g} "
+                f"to {high:.4g}: pass them through it first.",
+                stacklevel=3,
+            )
 
 
 def encoded(count: int) -> list[bytes]:
