@@ -81,7 +81,7 @@ def write_beside(version: Path, batch_size: int | None) -> None:
         warnings.warn(
             f"{base / 'batching.config'} is older than this version, which takes batches of {batch_size} alone; remove "
             "it before an export to have it written anew, or put in: " + allowed.strip(),
-            stacklevel=2,
+            stacklevel=5,  # to the caller of `export`
         )
 
 
