@@ -180,9 +180,9 @@ def _batches(part: Any, processor: Any, class_names: Any) -> Iterator[Any]:
 
 
 def _export(model: Any, folder: Path, processor: Any, pictures: list[np.ndarray]) -> dict[str, Any]:
+    """Mode to the `ExportReport`."""
     from keras_bit import export
 
-    """Mode to the `ExportReport`."""
     files = {}
     for mode, quantize in MODES.items():
         files[mode] = export(

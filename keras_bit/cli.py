@@ -9,7 +9,7 @@ from keras_bit.commands import classify, embed, evaluate, explain, export, finet
 from keras_bit.commands.terminal import printable
 
 # Arguments that errors tell to use, and what they are called here.
-OPTIONS = {"on_error='skip'": "--on-error skip", "`overwrite=True`": "--overwrite"}
+OPTIONS = {"on_error='skip'": "--on-error skip", "`overwrite=True`": "--overwrite", "`processor=None`": "--pixels-only"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-import os
+import numbers
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ import keras
 import numpy as np
 
 from keras_bit import fusion
-from keras_bit.formats import checked, process
-from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job, Shape
+from keras_bit.formats import checked, comparison_pictures, process
+from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job
 from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
 from keras_bit.model import MIN_SIZE, BiTModel
 from keras_bit.preprocessing import BitImageProcessor
@@ -28,8 +28,6 @@ FORMATS = {
     "tf_saved_model": "saved_model",
     "litert": "tflite",
 }
-CHECKED = 4  # pictures at most
-CHECKED_SIZES = ((224, 224), (160, 192))  # px; the second is for what takes any size
 
 
 def export(
@@ -54,8 +52,14 @@ def export(
     than the format's limit is removed. An export of a model on the JAX or PyTorch backend runs in a process of its own
     with TensorFlow, by the same call, and is compared with the model as its own backend runs it.
 
+    A model that is not a BiT, such as a head of your own behind one, is written as it is, in every format but
+    `"huggingface"`, if Keras can build its layers again from their configurations. As a SavedModel it has a signature
+    for pixels alone. The outputs have the same names everywhere: those of a dict, else "probabilities" behind a softmax
+    or sigmoid, "logits" behind a dense layer without, "features" or "last_hidden_state" of a BiT without a head, or
+    "output". Of a BiT with a head a SavedModel gives both "logits" and "probabilities".
+
     Args:
-        model: a functional model, of keras_bit or around one.
+        model: a functional or sequential model, of keras_bit or around one.
         path: the file to write; for `"saved_model"` the model's base directory, in which every call writes the next
             version; for `"huggingface"` the directory; for `"openvino"` the `.xml`, beside which its `.bin` will be.
         format: `"saved_model"` (TF Serving), `"tflite"`, `"onnx"`, `"openvino"` or `"huggingface"` (transformers'
@@ -77,7 +81,9 @@ def export(
 
     Raises:
         ValueError: an argument is out of its range, or options do not fit each other or the format. Nothing is written.
-        FileExistsError: `path` exists, and `overwrite` is False.
+        FileExistsError: `path` exists, and `overwrite` is False; or it holds more than an export.
+        NotADirectoryError: `path` is in a file, or, for a SavedModel, is one.
+        RuntimeError: the process with TensorFlow, for a model of another backend, crashed.
         ImportError: the format needs a package that is not installed; the message names the command.
         ArithmeticError: what was written gives other numbers than the model. Nothing stays at `path`.
 
@@ -94,9 +100,13 @@ def export(
         raise ValueError(f"`quantize` must be {one_of}{known} for the format {name!r}, got {quantize!r}.")
     if processor is not None and not isinstance(processor, BitImageProcessor):
         raise ValueError(f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}.")
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
+    if batch_size is not None and (not _is_whole(batch_size) or batch_size < 1):
         raise ValueError(f"`batch_size` must be a positive whole number or None, got {batch_size!r}.")
+    if not isinstance(overwrite, bool):
+        raise ValueError(f"`overwrite` must be True or False, got {overwrite!r}.")
     fusion.check_graph(model)
+    if isinstance(model, keras.Sequential) and len(model.inputs) == len(model.outputs) == 1:
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     _check_ends(model)
     if model.input_shape[0] is not None and batch_size not in (None, model.input_shape[0]):
         raise ValueError(f"`batch_size` must be the {model.input_shape[0]} of the model's input, got {batch_size!r}.")
@@ -106,24 +116,27 @@ def export(
         labels=_labels(model, labels),
         quantize=quantize,
         representative_data=_checked_data(model, representative_data),
-        batch_size=batch_size,
+        batch_size=None if batch_size is None else int(batch_size),
         image_size=_image_size(model, image_size),
         tell=progress or (lambda line: None),
     )
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"`path` must be in a directory that is known, got {str(path)!r}: {error}") from None
     writer.check(job)
     target = writer.target(path)
     if target.name in ("", ".."):
         raise ValueError(f"`path` must end in the name of what is to be written, got {str(path)!r}.")
-    if os.path.lexists(target) and not overwrite:
-        raise FileExistsError(f"`path` {str(path)!r} exists. Choose another, or replace it with `overwrite=True`.")
+    checked.check_places(writer, target, overwrite)
 
+    comparison_pictures.warn_of_data(job)
     job.tell("running the model on the pictures to compare")
-    batches = _batches(job, writer.shape(job))
-    checks = Checks(batches, [_outputs(model, batch) for batch in batches], _computes_in_half_precision(model))
+    batches = comparison_pictures.batches(job, writer.shape(job))
+    checks = Checks(batches, [_outputs(model, batch) for batch in batches])
     here = keras.backend.backend() == "tensorflow" or not writer.NEEDS_TENSORFLOW
     written = checked.written if here else process.written
-    report = checked.write_and_check(written, writer, name, job, target, checks, overwrite)
+    report = checked.write_and_check(written, writer, name, job, path, checks, overwrite)
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
 
 
@@ -148,7 +161,16 @@ def _labels(model: keras.Model, labels: Any) -> tuple[str, ...] | None:
     if labels is not None:
         if not has_head:
             raise ValueError("`labels` name the classes of a head, which `model` does not have.")
-        return names_of(labels, classes)
+        if isinstance(labels, Sequence) and not isinstance(labels, str | bytes) and len(labels) != classes:
+            raise ValueError(
+                f"`labels` must have a name for each of the {classes} classes of `model`, in the order of its outputs, "
+                f"got {len(labels)}."
+            )
+        names = names_of(labels, classes)
+        for index, one in enumerate(names):
+            if not one.isprintable() and any("\ud800" <= character <= "\udfff" for character in one):
+                raise ValueError(f"`labels` must be text that UTF-8 can hold, got {one!r} for class {index}.")
+        return names
     if not has_head or not isinstance(model, BiTModel) or model.config.num_labels != classes:
         return None
     known = labels_of_checkpoint(model.config.id2label)
@@ -160,9 +182,9 @@ def _labels(model: keras.Model, labels: Any) -> tuple[str, ...] | None:
 def _image_size(model: keras.Model, image_size: Any) -> tuple[int | None, int | None] | None:
     if image_size is None:
         return None
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = (image_size, image_size) if _is_whole(image_size) else image_size
     sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else ()
-    whole = all(side is None or (isinstance(side, int) and not isinstance(side, bool)) for side in sides)
+    whole = all(side is None or _is_whole(side) for side in sides)
     if len(sides) != 2 or not whole or any(side is not None and side < MIN_SIZE for side in sides):
         raise ValueError(
             f"`image_size` must be a whole number of pixels, at least {MIN_SIZE}, or (height, width), got "
@@ -174,13 +196,19 @@ def _image_size(model: keras.Model, image_size: Any) -> tuple[int | None, int | 
             f"`image_size` must be the {fixed[0]}x{fixed[1]} px of the model's input, got {image_size!r}. Build the "
             "model with `input_shape=(None, None, 3)` for other sizes."
         )
-    return sides
+    return tuple(None if side is None else int(side) for side in sides)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)  # numpy's too
 
 
 def _checked_data(model: keras.Model, data: Any) -> list[np.ndarray] | None:
     """The batches as float32 arrays, held: a generator can be gone through only once."""
     if data is None:
         return None
+    if not isinstance(data, Iterable):
+        raise ValueError(f"`representative_data` must be an iterable of batches, got {type(data).__name__}.")
     batches = []
     for batch in data:
         array = np.asarray(batch[0] if isinstance(batch, tuple) else batch)
@@ -198,53 +226,6 @@ def _checked_data(model: keras.Model, data: Any) -> list[np.ndarray] | None:
     return batches
 
 
-def _batches(job: Job, shape: Shape) -> list[np.ndarray]:
-    """Up to `CHECKED` pictures, in batches of the shape that the result takes."""
-    count, *size = shape
-    if job.representative_data is None:
-        sizes = CHECKED_SIZES if size == [None, None] else CHECKED_SIZES[:1]
-        channels = job.model.input_shape[-1]
-        groups = [
-            _patterns(
-                CHECKED // 2, tuple(own or other for own, other in zip(size, default, strict=True)), channels, seed
-            )
-            for seed, default in enumerate(sizes)
-        ]
-        if job.processor is not None:
-            groups = [_normalized(group, job.processor) for group in groups]
-        else:
-            groups = [group / np.float32(127.5) - 1 for group in groups]
-    else:
-        first = job.representative_data[0]
-        groups = [first[:CHECKED]]
-        if any(own is not None and own != found for own, found in zip(size, first.shape[1:3], strict=True)):
-            raise ValueError(
-                f"`representative_data` must have the size of the export, {size[0]}x{size[1]} px, got "
-                f"{first.shape[1]}x{first.shape[2]}. `image_size` sets the size."
-            )
-    if count is None:
-        return groups
-    whole = [np.resize(group, (max(len(group) // count, 1) * count, *group.shape[1:])) for group in groups]
-    return [part for group in whole for part in np.split(group, len(group) // count)]
-
-
-def _patterns(count: int, size: tuple[int, int], channels: int, seed: int) -> np.ndarray:
-    """Random pictures in [0, 255] whose contrast falls with the frequency as in photographs."""
-    rng = np.random.default_rng(seed)
-    frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])
-    amplitude = 1 / np.maximum(frequency, 1 / max(size))
-    phases = np.exp(2j * np.pi * rng.random((count, channels, *amplitude.shape)))
-    waves = np.fft.irfft2(amplitude * phases, s=size)
-    waves = 127.5 + 60 * (waves - waves.mean(axis=(2, 3), keepdims=True)) / waves.std(axis=(2, 3), keepdims=True)
-    return np.clip(np.rint(waves), 0, 255).astype(np.float32).transpose(0, 2, 3, 1)
-
-
-def _normalized(pictures: np.ndarray, processor: BitImageProcessor) -> np.ndarray:
-    channels = pictures.shape[-1]
-    as_they_are = dataclasses.replace(processor, do_resize=False, do_center_crop=False, do_convert_rgb=channels == 3)
-    return as_they_are(list(pictures.astype(np.uint8)), input_data_format="channels_last")
-
-
 def _outputs(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
     outputs = model(batch, training=False)
     named = outputs if isinstance(outputs, Mapping) else {OUTPUT: outputs}
@@ -253,9 +234,3 @@ def _outputs(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
         if not np.isfinite(values).all():
             raise ValueError(f"`model` gives NaN or infinity for `{name}`: there is nothing to compare an export with.")
     return arrays
-
-
-def _computes_in_half_precision(layer: keras.layers.Layer) -> bool:
-    if isinstance(layer, keras.Model):
-        return any(_computes_in_half_precision(inner) for inner in layer.layers)
-    return layer.compute_dtype in ("float16", "bfloat16")

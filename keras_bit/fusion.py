@@ -1,5 +1,7 @@
 """From weight standardization to plain convolutions, for inference."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -23,7 +25,8 @@ def fuse(model: keras.Model) -> keras.Model:
         without `StdConv2D` gives a plain copy.
 
     Raises:
-        ValueError: `model` is no functional or sequential Keras model, or has not been built.
+        ValueError: `model` is no functional or sequential Keras model, has not been built, or has a layer that cannot
+            be built again, as a `Lambda` around a Python function.
 
     Checked against the model that was given: the outputs are equal but for rounding.
     """
@@ -43,7 +46,7 @@ def check_graph(model: keras.Model) -> None:
     if not isinstance(model, keras.Model) or not graph:
         raise ValueError(
             f"`model` must be a functional or sequential Keras model, got {type(model).__name__}. In a model of your "
-            "own class, fuse the BiT inside."
+            "own class, fuse or export the BiT inside."
         )
     if not model.built:
         raise ValueError("`model` must be built, got one without weights. Call it on a batch of pictures first.")
@@ -53,11 +56,11 @@ def _fused(layer: keras.Operation, dtype: str | None = None) -> keras.Operation:
     """A copy of `layer` with its weights; a `Conv2D` for a `StdConv2D`. `dtype` replaces the layer's policy."""
     config = layer.get_config()
     if not isinstance(layer, keras.layers.Layer):  # an operation, as `x * 2` puts one into the graph
-        return type(layer).from_config(config)
+        return _rebuilt(layer, config)
     if dtype is not None and "dtype" in config:
         config["dtype"] = dtype
     if not isinstance(layer, StdConv2D):
-        copy = type(layer).from_config(config)
+        copy = _rebuilt(layer, config)
         if layer.built:
             copy.build_from_config(layer.get_build_config())
             for variable, value in zip(copy.variables, layer.variables, strict=True):
@@ -77,3 +80,14 @@ def _fused(layer: keras.Operation, dtype: str | None = None) -> keras.Operation:
     if layer.use_bias:
         convolution.bias.assign(ops.copy(layer.bias))
     return convolution
+
+
+def _rebuilt(layer: keras.Operation, config: dict[str, Any]) -> keras.Operation:
+    try:
+        return type(layer).from_config(config)
+    except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`model` has the layer {layer.name!r}, a {type(layer).__name__}, which Keras cannot build again from what "
+            "it says of itself, as a Lambda around a Python function. Use a layer class with `get_config`, or leave it "
+            f"out and compute it outside of the model. Keras says: {error}"
+        ) from error

@@ -240,9 +240,12 @@ def _bmp(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     plain = (_number(head, 14, 4) >= 40) & (_number(head, 30, 4) == 0)
     bits = _number(head, 28, 2)
     # The height is negative where the first row is the top one; the numbers are int32 and wrap around by themselves.
-    height = tf.abs(_number(head, 22, 4))
+    height, width = tf.abs(_number(head, 22, 4)), _number(head, 18, 4)
     problem = f"is a BMP with a palette or a compression, which TensorFlow's decoder does not read. {ARRAY_PATH}"
-    return height, _number(head, 18, 4), _either((~(plain & ((bits == 24) | (bits == 32))), problem))
+    # The lowest int32 has no absolute value.
+    damaged = (height < 0) | (width < 0)
+    found = _either((~(plain & ((bits == 24) | (bits == 32))), problem), (damaged, "is a damaged BMP."))
+    return tf.maximum(height, 0), tf.maximum(width, 0), found
 
 
 def _bmp_alone(contents: Any) -> Any:

@@ -13,13 +13,17 @@ from typing import Any
 SIGNATURE, INPUT = "serve_bytes", "image_bytes"  # of `keras_bit.export` with a processor
 TIMEOUT = 60.0  # seconds for one request
 MESSAGE_LIMIT = 256 << 20  # bytes; gRPC's own is 4 MiB, which a few photographs exceed
+ATTEMPTS = 3  # for a picture alone, which the server may still run together with another client's corrupt one
 CORRUPT = re.compile(r"the picture at index (\d+) (.*?)(?= the picture at index \d|$)", re.DOTALL)
 
 Answer = list[tuple[str, float]]  # label and score, best first
 
 
 class PictureError(ValueError):
-    """Pictures of a request that the server cannot read, by their places in it."""
+    """Pictures that the server cannot read, by their places in what it ran.
+
+    That is the request, or, where the server batches (`--enable_batching`), several that came at the same time.
+    """
 
     def __init__(self, problems: dict[int, str]) -> None:
         super().__init__("; ".join(f"the picture at index {index} {problem}" for index, problem in problems.items()))
@@ -51,6 +55,28 @@ def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[A
     return lambda pictures: _rest(address.rstrip("/"), model_name, pictures)
 
 
+def classify_each(classify: Callable[[Sequence[bytes]], list[Answer]], pictures: Sequence[bytes]) -> list[Answer | str]:
+    """For each picture its answer, or what the server finds wrong with it.
+
+    A refused request is asked again picture by picture: with a server that batches, neither the places that it names
+    nor the corrupt picture need be of this request. What is refused alone, `ATTEMPTS` times, is a problem of its own.
+    """
+    try:
+        return classify(pictures)
+    except PictureError:
+        return [_alone(classify, picture) for picture in pictures]
+
+
+def _alone(classify: Callable[[Sequence[bytes]], list[Answer]], picture: bytes) -> Answer | str:
+    problem = ""
+    for _ in range(ATTEMPTS):
+        try:
+            return classify([picture])[0]
+        except PictureError as error:
+            problem = error.problems.get(0) or next(iter(error.problems.values()))
+    return problem
+
+
 def _grpc(address: str, target: str, model_name: str) -> Callable[[Sequence[bytes]], list[Answer]]:
     try:
         import grpc
@@ -74,7 +100,7 @@ def _grpc(address: str, target: str, model_name: str) -> Callable[[Sequence[byte
             lost = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
             raise _refusal(address, model_name, error.details() or str(error.code()), lost) from None
         outputs = {name: tf.make_ndarray(values) for name, values in response.outputs.items()}
-        return _answers(address, outputs)
+        return _answers(address, outputs, len(pictures))
 
     return classify
 
@@ -91,24 +117,39 @@ def _rest(address: str, model_name: str, pictures: Sequence[bytes]) -> list[Answ
         text = error.read().decode("utf-8", "replace")
         with contextlib.suppress(ValueError, KeyError, TypeError):
             text = json.loads(text)["error"]
-        raise _refusal(address, model_name, text, lost=error.code in (502, 503, 504)) from None
-    except (OSError, ValueError, KeyError) as error:
+        raise _refusal(address, model_name, str(text), lost=error.code in (502, 503, 504)) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _refusal(address, model_name, str(error), lost=True) from None
-    return _answers(address, {name: [row.get(name) for row in rows] for name in rows[0]})
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        # Where a signature has one output, as a regression's, the values come without its name.
+        raise _other_model(address, "values without names")
+    names = set.intersection(*map(set, rows)) if rows else set()
+    return _answers(address, {name: [row[name] for row in rows] for name in names}, len(pictures))
 
 
-def _answers(address: str, outputs: dict[str, Any]) -> list[Answer]:
+def _answers(address: str, outputs: dict[str, Any], count: int) -> list[Answer]:
+    """The `labels` and `scores` of `count` pictures; what has another shape is no export of ours."""
     if not {"labels", "scores"} <= outputs.keys():
-        raise ValueError(
-            f"The server {address} answers with {', '.join(sorted(outputs))}, not with labels and scores: its model "
-            "has no classes, or was not exported by keras_bit."
-        )
+        raise _other_model(address, ", ".join(sorted(outputs)) or "nothing")
 
     def text(label: Any) -> str:
         return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
 
-    both = zip(outputs["labels"], outputs["scores"], strict=True)
-    return [[(text(label), float(score)) for label, score in zip(*row, strict=True)] for row in both]
+    try:
+        both = list(zip(outputs["labels"], outputs["scores"], strict=True))
+        answers = [[(text(label), float(score)) for label, score in zip(*row, strict=True)] for row in both]
+    except (TypeError, ValueError):
+        answers = []
+    if len(answers) != count:
+        raise _other_model(address, f"labels and scores that are not a row for each of the {count} pictures")
+    return answers
+
+
+def _other_model(address: str, found: str) -> ValueError:
+    return ValueError(
+        f"The server {address} answers with {found}, not with labels and scores: its model has no classes, or was not "
+        "exported by keras_bit."
+    )
 
 
 def _refusal(address: str, model_name: str, text: str, lost: bool) -> Exception:

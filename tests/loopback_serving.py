@@ -16,12 +16,45 @@ import tensorflow as tf
 MODEL = "bit"
 
 
+class Merging:
+    """A signature that runs its first two requests as one, as `--enable_batching` does; an error is everyone's."""
+
+    def __init__(self, signature):
+        self._signature = signature
+        self._lock, self._both = threading.Lock(), threading.Barrier(2, timeout=60)
+        self._waiting = []
+        self._result = None
+
+    def __call__(self, image_bytes):
+        with self._lock:
+            place = len(self._waiting)
+            if place < 2:
+                self._waiting.append(image_bytes)
+        if place == 2:
+            return self._signature(image_bytes=image_bytes)
+        if self._both.wait() == 0:
+            try:
+                self._result = self._signature(image_bytes=tf.concat(self._waiting, 0))
+            except tf.errors.InvalidArgumentError as error:
+                self._result = error
+        self._both.wait()
+        if isinstance(self._result, Exception):
+            raise self._result
+        start = len(self._waiting[0]) if place else 0
+        return {key: values[start : start + len(image_bytes)] for key, values in self._result.items()}
+
+
+def _signatures(path, merging):
+    signatures = dict(tf.saved_model.load(path).signatures)
+    return {name: Merging(one) for name, one in signatures.items()} if merging else signatures
+
+
 @contextlib.contextmanager
-def over_grpc(path: str) -> Iterator[str]:
+def over_grpc(path: str, merging: bool = False) -> Iterator[str]:
     import grpc
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-    signatures = tf.saved_model.load(path).signatures
+    signatures = _signatures(path, merging)
 
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):  # noqa: N802 - the stub's name
@@ -51,8 +84,8 @@ def over_grpc(path: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def over_rest(path: str) -> Iterator[str]:
-    signatures = tf.saved_model.load(path).signatures
+def over_rest(path: str, merging: bool = False) -> Iterator[str]:
+    signatures = _signatures(path, merging)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -68,8 +101,11 @@ def over_rest(path: str) -> Iterator[str]:
             except tf.errors.InvalidArgumentError as error:
                 return self._answer(400, {"error": error.message})
             columns = {key: values.numpy().tolist() for key, values in outputs.items()}
-            columns["labels"] = [[label.decode() for label in row] for row in columns["labels"]]
+            if "labels" in columns:
+                columns["labels"] = [[label.decode() for label in row] for row in columns["labels"]]
             rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            if len(columns) == 1:  # "If there is only one named output, the output tensor name is omitted"
+                (rows,) = columns.values()
             return self._answer(200, {"predictions": rows})
 
         def _answer(self, code, content):

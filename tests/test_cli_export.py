@@ -2,13 +2,15 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
-from conftest import ROOT
-from keras_bit import cli
+from conftest import ROOT, absent
+from keras_bit import cli, exporting
+from keras_bit.commands import export
 from picture_files import make_folders
 
 TINY = str(ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10")
@@ -43,6 +45,10 @@ def test_a_saved_model_with_a_line_per_step_and_a_report(capsys, tmp_path):
     assert set(signatures) == {"serving_default", "features", "serve_bytes", "classify"}
 
 
+def test_the_command_has_the_formats_of_the_library():
+    assert tuple(exporting.FORMATS) == export.FORMATS
+
+
 def test_the_report_as_json_and_other_labels(capsys, tmp_path):
     names = ",".join(f"thing {number}" for number in range(10))
     code, out, _ = run(capsys, TINY, "--out", tmp_path / "bit", "--labels", names, "--json", "--image-size", "64x96")
@@ -56,9 +62,37 @@ def test_the_report_as_json_and_other_labels(capsys, tmp_path):
     assert labels == names.split(",")
 
 
+def test_a_checkpoint_whose_processor_leaves_the_size_open_is_served_for_pixels(capsys, tmp_path):
+    source = shutil.copytree(TINY, tmp_path / "open")
+    file = source / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"do_center_crop": False}))
+    code, _, err = run(capsys, source, "--out", tmp_path / "bit")
+    assert code == 1
+    assert "one tensor. --pixels-only leaves out what takes pictures" in err
+    make_folders(tmp_path / "pictures", {"a": 2})
+    pictures = ("--representative-data", tmp_path / "pictures", "--image-size", "48x64")
+    code, _, err = run(capsys, source, "--out", tmp_path / "bit", "--pixels-only", *pictures)
+    assert code == 0, err
+    signatures = tf.saved_model.load(str(tmp_path / "bit" / "1")).signatures
+    assert set(signatures) == {"serving_default", "features"}
+    assert signatures["features"].structured_input_signature[1]["pixel_values"].shape == (None, 48, 64, 3)
+
+
+def test_a_tflite_file_is_resizable_on_request(capsys, tmp_path):
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        absent("ai-edge-litert is not installed: pip install -e '.[tflite]'")
+    from ai_edge_litert.interpreter import Interpreter
+
+    out = tmp_path / "bit.tflite"
+    code, _, err = run(capsys, TINY, "--out", out, "--format", "tflite", "--image-size", "any")
+    assert code == 0, err
+    assert Interpreter(str(out)).get_input_details()[0]["shape_signature"].tolist() == [1, -1, -1, 3]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (("--out", "~nobody-has-this-name/bit"), 1, "`path` must be in a directory that is known"),
         (
             ("--out", "{tmp}/bit", "--quantize", "int8"),
             1,
@@ -67,7 +101,7 @@ def test_the_report_as_json_and_other_labels(capsys, tmp_path):
         (
             ("--out", "{tmp}/pictures", "--format", "huggingface"),
             1,
-            "exists. Choose another, or replace it with --overwrite",
+            "exists. Choose another `path`, or replace it with --overwrite",
         ),
         (
             ("--out", "{tmp}/bit", "--representative-data", "{tmp}/none"),

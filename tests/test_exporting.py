@@ -8,15 +8,17 @@ import shutil
 import stat
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
-from keras_bit.formats import checked, huggingface, job, process
+from keras_bit.formats import checked, comparison_pictures, huggingface, job, process
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
@@ -42,7 +44,7 @@ def test_transformers_layout_is_written_whole_and_replaced_only_when_asked(model
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bit"]
     assert (report.format, report.pictures, report.path) == ("huggingface", 4, tmp_path / "bit")
     assert report.bytes == sum(file.stat().st_size for file in report.path.iterdir())
-    with pytest.raises(FileExistsError, match=r"exists\. Choose another, or replace it with `overwrite=True`"):
+    with pytest.raises(FileExistsError, match=r"exists\. Choose another `path`, or replace it with `overwrite=True`"):
         keras_bit.export(model, tmp_path / "bit", "huggingface")
     with pytest.raises(FileExistsError, match=r"what would be lost: preprocessor_config\.json"):
         keras_bit.export(model, tmp_path / "bit", "huggingface", overwrite=True)
@@ -89,8 +91,12 @@ def test_a_file_that_gives_other_numbers_is_an_error_and_leaves_what_was_there(
         ({"quantize": "int4"}, "`quantize` must be None for the format 'saved_model', got 'int4'"),
         ({"processor": "bit"}, "`processor` must be a keras_bit.BitImageProcessor, got str"),
         ({"batch_size": 0}, "`batch_size` must be a positive whole number or None, got 0"),
+        ({"batch_size": True}, "`batch_size` must be a positive whole number or None, got True"),
+        ({"overwrite": "yes"}, "`overwrite` must be True or False, got 'yes'"),
+        ({"labels": ["\udcff"] * 10}, r"`labels` must be text that UTF-8 can hold, got '\\udcff' for class 0"),
+        ({"representative_data": 5}, "`representative_data` must be an iterable of batches, got int"),
         ({"image_size": 16}, "`image_size` must be a whole number of pixels, at least 32, .* got 16"),
-        ({"labels": ["a", "b"]}, "`labels` must have a name for each of the 10 classes"),
+        ({"labels": ["a", "b"]}, "`labels` must have a name for each of the 10 classes of `model`, .* got 2"),
         ({"representative_data": []}, "`representative_data` must give at least one batch, got none"),
         ({"representative_data": [np.zeros((1, 64, 64, 3))]}, "must give float32 batches .* got float64"),
         ({"representative_data": [np.full((1, 64, 64, 3), np.nan, "float32")]}, "must be finite"),
@@ -101,6 +107,34 @@ def test_arguments_that_do_not_fit_are_told_and_nothing_is_written(model, tmp_pa
     with pytest.raises(ValueError, match=message):
         keras_bit.export(model, tmp_path / "bit", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(model, tmp_path):
+    needs("tflite")
+    report = keras_bit.export(
+        model, tmp_path / "bit.tflite", "tflite", batch_size=np.int64(2), image_size=(np.int32(64), np.uint8(32))
+    )
+    from ai_edge_litert.interpreter import Interpreter
+
+    assert Interpreter(str(report.path)).get_input_details()[0]["shape"].tolist() == [2, 64, 32, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((0.5, 0.5), "have one value, 0.5, everywhere"),
+        ((0, 255), "go from 0 to 255, and what `processor` gives from -1 to 1: pass them through it"),
+        ((-1, 1), None),
+    ],
+)
+def test_representative_data_that_are_no_pictures_are_told(model, values, message):
+    processor = BitImageProcessor(image_mean=0.5, image_std=0.5)
+    data = [np.full((1, 32, 32, 3), value, "float32") for value in values]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        comparison_pictures.warn_of_data(job.Job(model, processor, representative_data=data))
+    assert len(caught) == (message is not None)
+    assert message is None or message in str(caught[0].message)
 
 
 def test_a_model_that_takes_or_gives_several_tensors_without_names_is_refused(tmp_path):
@@ -161,6 +195,67 @@ def test_a_directory_is_not_replaced_by_a_file_nor_a_file_by_a_directory(tmp_pat
     with pytest.raises(FileExistsError, match="bit' is a file, which this format cannot replace"):
         checked._move(aside, tmp_path / "bit", overwrite=True)
     assert (tmp_path / "bit").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "kind", "message"),
+    [
+        ("tflite", "folder", FileExistsError, "folder' is a directory, which this format cannot replace"),
+        ("huggingface", "file", FileExistsError, "file' is a file, which this format cannot replace"),
+        ("tflite", "file/bit.tflite", NotADirectoryError, "`path` must be in a directory, and .*file' is a file"),
+        ("huggingface", "~nobody-has-this-name/bit", ValueError, "`path` must be in a directory that is known"),
+    ],
+)
+def test_a_place_that_is_taken_is_told_before_anything_is_computed(model, tmp_path, name, path, kind, message):
+    needs("tflite")
+    (tmp_path / "folder").mkdir()
+    one_with(tmp_path, file="mine")
+    lines = []
+    path = path if path.startswith("~") else tmp_path / path
+    with pytest.raises(kind, match=message):
+        keras_bit.export(model, path, name, overwrite=True, progress=lines.append)
+    assert lines == []
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_openvinos_weights_are_not_replaced_unless_asked(model, tmp_path):
+    needs("openvino")
+    one_with(tmp_path, **{"bit.bin": "mine"})
+    lines = []
+    with pytest.raises(FileExistsError, match=r"bit\.bin' exists"):
+        keras_bit.export(model, tmp_path / "bit.xml", "openvino", progress=lines.append)
+    assert lines == []
+
+
+def test_a_version_takes_the_number_that_is_free_at_the_end_and_replaces_none(tmp_path):
+    taken = iter(["1", "2", "3"])
+    for number in ("1", "2"):
+        (tmp_path / number).mkdir()
+        one_with(tmp_path / number, model="another's")
+    (tmp_path / "new").mkdir()
+    one_with(tmp_path / "new", model="ours")
+    assert checked._move_version(tmp_path / "new", lambda: tmp_path / next(taken)) == tmp_path / "3"
+    assert [(tmp_path / number / "model").read_text() for number in "123"] == ["another's", "another's", "ours"]
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next_and_what_a_running_one_has_is_not(tmp_path):
+    program = (
+        "import pathlib, sys; from keras_bit.formats import checked\n"
+        "with checked._aside(pathlib.Path(sys.argv[1])) as aside: (aside / 'half').touch(); print(flush=True); input()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, str(tmp_path / "bit")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as running:
+        running.stdout.readline()
+        with checked._aside(tmp_path / "bit"):
+            assert len(list(tmp_path.glob(".keras-bit-export-*"))) == 2
+        (others,) = tmp_path.iterdir()
+        running.kill()
+        running.wait()
+        assert (others / "half").exists()
+    with checked._aside(tmp_path / "bit") as aside:
+        assert list(tmp_path.iterdir()) == [aside]
+    assert list(tmp_path.iterdir()) == []
 
 
 # ONNX and OpenVINO
@@ -232,12 +327,67 @@ def doubled():
     return keras.Model(model.input, model.output * 2)
 
 
+def augmented_with_own_head():
+    pooled = BiT(BitConfig(**SMALL), include_top=False, pooling="avg")
+    head = keras.layers.Dense(3, activation="softmax")
+    # Without being told that nothing is trained these two would be left in the graph.
+    augmentation = [keras.layers.RandomFlip(), keras.layers.GaussianNoise(0.1)]
+    return keras.Sequential([keras.Input((64, 64, 3)), *augmentation, pooled, keras.layers.Dropout(0.5), head])
+
+
+@pytest.mark.parametrize("name", ["saved_model", "tflite", *FORMATS])
+def test_a_sequential_model_around_a_bit_is_exported_without_its_augmentation(tmp_path, name):
+    if name != "saved_model":
+        needs(name)
+    keras.utils.set_random_seed(0)
+    model = augmented_with_own_head()
+    path = keras_bit.export(model, tmp_path / (file_name(name) if name in FORMATS else "bit"), name).path
+    batch = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype("float32")
+    if name == "saved_model":
+        found = tf.saved_model.load(str(path)).signatures["serving_default"](pixel_values=tf.constant(batch))
+    elif name == "tflite":
+        from ai_edge_litert.interpreter import Interpreter
+
+        found = Interpreter(str(path)).get_signature_runner()(pixel_values=batch)
+    else:
+        found = in_its_own_engine(name, path)(batch)
+    assert set(found) == {"probabilities"}
+    np.testing.assert_allclose(found["probabilities"], model(batch, training=False), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_a_converter_does_not_know_is_the_models_fault(tmp_path, name):
+    needs(name)
+    inputs = keras.Input((64, 64, 3))
+    # A gamma function's logarithm: in TensorFlow, and in neither of the two.
+    odd = keras.Model(inputs, BiT(BitConfig(**SMALL))(Lgamma()(inputs)))
+    with pytest.raises(
+        ValueError, match=f"`model` cannot be written in the format '{name}', as BiT can. The converter: "
+    ):
+        keras_bit.export(odd, tmp_path / file_name(name), name)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Lgamma(keras.layers.Layer):
+    def call(self, x):
+        return tf.math.lgamma(tf.abs(x) + 1)
+
+
+def test_a_layer_that_keras_cannot_build_again_is_named(tmp_path):
+    model = BiT(BitConfig(**SMALL))
+    doubled = keras.Model(model.input, keras.layers.Lambda(lambda x: x * 2, name="twice")(model.output))
+    with pytest.raises(ValueError, match="`model` has the layer 'twice', a Lambda, which Keras cannot build again"):
+        keras_bit.export(doubled, tmp_path / "bit")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(
     ("make", "outputs"),
     [
         (lambda: BiT(BitConfig(**SMALL), classifier_activation=None), {"logits"}),
-        (lambda: BiT(BitConfig(**SMALL), include_top=False, pooling="avg"), {"output"}),
+        (lambda: BiT(BitConfig(**SMALL), include_top=False, pooling="avg"), {"features"}),
+        (lambda: BiT(BitConfig(**SMALL), include_top=False), {"last_hidden_state"}),
         (doubled, {"output"}),
         (
             lambda: BiTBackbone(weights=None, config=BitConfig(**SMALL), out_features=["stem", "stage2"]),
@@ -264,7 +414,11 @@ def test_labels_are_in_the_files(model, tmp_path):
     assert json.loads(properties["labels"]) == names
     keras_bit.export(model, tmp_path / "bit.xml", "openvino", labels=names)
     found = openvino.Core().read_model(tmp_path / "bit.xml").get_rt_info(["model_info", "labels"]).value
-    assert found.split() == [name.replace(" ", "_") for name in names]
+    assert found.split(" ") == [name.replace(" ", "_") for name in names]
+    empty = ["", *names[1:9], " \t"]
+    keras_bit.export(model, tmp_path / "empty.xml", "openvino", labels=empty)
+    found = openvino.Core().read_model(tmp_path / "empty.xml").get_rt_info(["model_info", "labels"]).value
+    assert found.split(" ") == ["_", *(name.replace(" ", "_") for name in names[1:9]), "_"]
     with pytest.raises(ValueError, match=r"`path` must end in .xml for the format 'openvino'"):
         keras_bit.export(model, tmp_path / "bit", "openvino")
 
@@ -362,7 +516,7 @@ def test_a_job_reaches_the_other_process_whole(model, tmp_path):
     processor = BitImageProcessor.from_pretrained(CHECKPOINT)
     data = [np.full((count, 64, 64, 3), count, "float32") for count in (2, 1)]
     sent = job.Job(model, processor, ("a", "b"), "int8", data, 2, (64, None))
-    checks = job.Checks(data, [{"one": data[0], "two": data[1]}, {"one": data[1], "two": data[0]}], True)
+    checks = job.Checks(data, [{"one": data[0], "two": data[1]}, {"one": data[1], "two": data[0]}])
     process._save(tmp_path, "tflite", sent, tmp_path / "bit.tflite", checks)
     name, found, path, found_checks = process._load(tmp_path, print)
     assert (name, path) == ("tflite", tmp_path / "bit.tflite")
@@ -371,7 +525,6 @@ def test_a_job_reaches_the_other_process_whole(model, tmp_path):
     np.testing.assert_equal(found.representative_data, data)
     np.testing.assert_equal(found_checks.batches, data)
     np.testing.assert_equal(found_checks.expected, checks.expected)
-    assert found_checks.half_precision
     np.testing.assert_equal(found.model.get_weights(), model.get_weights())
 
 

@@ -1,9 +1,13 @@
 """SavedModels as the engines that serve them see them."""
 
+import dataclasses
 import importlib.util
 import os
+import re
+import struct
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import keras
@@ -15,6 +19,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
+from keras_bit.formats import saved_model, serving_files
+from keras_bit.formats import signatures as signatures_module
+from keras_bit.formats.job import Job
 from picture_files import encoded, pixels
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
@@ -120,10 +127,26 @@ def test_an_example_is_classified_as_its_picture(signatures, pictures):
     np.testing.assert_array_equal(found["scores"], expected["scores"])
 
 
+# The header of a BMP of 24 bits whose sides are the lowest int32.
+LOWEST = struct.pack("<IIiiHHI", 54, 40, -(2**31), -(2**31), 1, 24, 0) + bytes(24)
+
+
+def enormous():
+    """A PNG that tells so in its header."""
+    png = encoded(pixels(0), "PNG")
+    return png[:16] + struct.pack(">II", 60_000, 60_000) + png[24:]
+
+
 @pytest.mark.parametrize(
     ("index", "content", "problem"),
     [
         (2, b"", "the picture at index 2 is empty"),
+        (
+            1,
+            enormous(),
+            r"at index 1 has 60000x60000 pixels .* in all\. The limit was set when the model was exported\.\]",
+        ),
+        (1, b"BM" + bytes(8) + LOWEST, "the picture at index 1 is a damaged BMP"),
         (0, b"no picture", "the picture at index 0 is no JPEG, PNG, GIF, BMP or WebP file"),
         (3, "half", "the picture at index 3 is a JPEG that is cut off"),
     ],
@@ -151,7 +174,10 @@ def test_each_export_is_the_next_version_and_what_a_person_changed_stays(model, 
     assert (path / "1" / "assets" / "labels.txt").read_text().split() == list(model.config.id2label.values())
     assert "/models/my-model_1/batching.config" in (path / "serve.sh").read_text()
     assert "name: my-model-1\n" in (path / "inference-service.yaml").read_text()
+    assert f"was written by TensorFlow {tf.__version__}. " in (path / "serve.sh").read_text()
     assert os.access(path / "serve.sh", os.X_OK)
+    subprocess.run(["sh", "-n", str(path / "serve.sh")], check=True)
+    assert "memory: 2Gi" in (path / "inference-service.yaml").read_text()
     (path / "batching.config").write_text("mine")
     (path / "7").mkdir()
     second = keras_bit.export(model, path)
@@ -159,6 +185,52 @@ def test_each_export_is_the_next_version_and_what_a_person_changed_stays(model, 
     assert (path / "batching.config").read_text() == "mine"
     # Without a processor nothing takes pictures.
     assert set(tf.saved_model.load(str(second.path)).signatures) == {"serving_default", "features"}
+
+
+def test_what_fails_beside_a_version_is_a_warning_and_odd_names_are_no_versions(model, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    for name in ("9" * 30, "\u0663", "1a", "007"):
+        (tmp_path / "bit" / name).mkdir(parents=True)
+    monkeypatch.setattr(serving_files, "write_beside", fail)
+    with pytest.warns(
+        UserWarning, match="8 is written and whole, but not all that belongs beside it: .* No space left"
+    ):
+        report = keras_bit.export(model, tmp_path / "bit")
+    assert report.path == tmp_path / "bit" / "8"
+    assert (report.path / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("my model_1", "my-model-1"),
+        ("2024 \u00df__", "bit-2024"),
+        ("--", "bit"),
+        ("a" * 62 + "-b", "a" * 62),
+        ("B", "b"),
+    ],
+)
+def test_kserve_gets_a_name_that_kubernetes_takes(name, host):
+    found = serving_files._host(name)
+    assert found == host
+    assert re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", found)
+    assert len(found) <= 63
+
+
+def test_the_memory_is_that_of_two_versions_and_what_they_compute():
+    assert [serving_files._memory(size) for size in (0, 4_000_000, 3_740_000_000)] == [1, 2, 12]
+
+
+def test_an_older_batching_configuration_that_does_not_fit_is_told(tmp_path):
+    for batch_size in (None, 2):
+        (tmp_path / "1").mkdir(exist_ok=True)
+        if batch_size is None:
+            serving_files.write_beside(tmp_path / "1", batch_size)
+        else:
+            with pytest.warns(UserWarning, match=r"batching\.config is older .* batches of 2 alone; .*_sizes: 2$"):
+                serving_files.write_beside(tmp_path / "1", batch_size)
 
 
 def test_warm_up_requests_are_served_by_the_signatures_that_they_name(base, signatures):
@@ -238,10 +310,51 @@ def test_what_cannot_be_served_is_refused_before_anything_is_written(model, tmp_
         keras_bit.export(model, tmp_path / "bit", processor=BitImageProcessor(size=64, do_center_crop=False))
     with pytest.raises(ValueError, match="`processor` must give the 96x96 px of the export, got 64x64"):
         keras_bit.export(model, tmp_path / "bit", processor=PROCESSOR, image_size=96)
+    with pytest.raises(ValueError, match="`processor` must have `do_convert_rgb=True`"):
+        keras_bit.export(model, tmp_path / "bit", processor=dataclasses.replace(PROCESSOR, do_convert_rgb=False))
+    grey = BiT(BitConfig(**SMALL, num_channels=1))
+    with pytest.raises(ValueError, match="`processor` must be None for a model of 1 channels"):
+        keras_bit.export(grey, tmp_path / "bit", processor=PROCESSOR)
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="`path` must be a directory for versions"):
         keras_bit.export(model, tmp_path / "file")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
+def test_wrong_preprocessing_in_the_graph_is_an_error(model, processor, tmp_path, monkeypatch):
+    real = signatures_module.decoded
+    monkeypatch.setattr(signatures_module, "decoded", lambda *arguments: real(*arguments)[:, ::-1])
+    message = r"\(saved_model, serve_bytes\) differs from the model by .* in `probabilities`"
+    with pytest.raises(ArithmeticError, match=message):
+        keras_bit.export(model, tmp_path / "bit", processor=processor)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "wrong", "message"),
+    [
+        ("serve_bytes", "labels", lambda x: x[:, ::-1], r"\(saved_model, serve_bytes\) names other classes than those"),
+        ("serve_bytes", "scores", lambda x: x * 0.9, r"\(saved_model, serve_bytes\) names other classes than those"),
+        ("classify", "scores", lambda x: x * 0.9, r"\(saved_model, classify\) differs from .* in `scores`"),
+        ("classify", "classes", lambda x: x[:, ::-1], r"\(saved_model, classify\) names other classes than serve_b"),
+        ("features", "features", lambda x: x * 2, r"\(saved_model, features\) differs from .* in `features`"),
+    ],
+)
+def test_a_signature_that_gives_other_numbers_is_an_error(
+    model, processor, base, name, output, wrong, message, monkeypatch
+):
+    loaded = tf.saved_model.load(str(base / "1"))
+    right = loaded.signatures[name]
+
+    def other(**inputs):
+        outputs = dict(right(**inputs))
+        return outputs | {output: wrong(outputs[output])}
+
+    fake = types.SimpleNamespace(signatures={**loaded.signatures, name: other})
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: fake)
+    labels = tuple(model.config.id2label.values())
+    with pytest.raises(ArithmeticError, match=message):
+        saved_model.load(Job(model, processor, labels), base / "1")
 
 
 # Engines that we did not write

@@ -311,7 +311,7 @@ def test_the_file_tells_labels_and_normalization(files, model, quantize):
     assert read(path) == {
         "name": model.name,
         "input": "pixel_values",
-        "outputs": ["output"],
+        "outputs": ["logits"],
         "content": 2,  # ImageProperties
         "color_space": 1,  # RGB
         "size": (32, 32),

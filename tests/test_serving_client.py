@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+from concurrent import futures
 
 import pytest
 from PIL import Image
@@ -10,8 +11,8 @@ from PIL import Image
 import keras_bit
 import loopback_serving
 from conftest import ROOT, absent
-from keras_bit import cli
-from keras_bit.serving_client import PictureError, connect
+from keras_bit import BiT, BitConfig, cli
+from keras_bit.serving_client import PictureError, classify_each, connect
 from picture_files import encoded, pixels
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
@@ -92,6 +93,44 @@ def test_the_problems_of_a_request_have_their_places(server):
     assert len(classify([good])) == 1
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_another_clients_corrupt_picture_does_not_fail_ours_where_the_server_batches(protocol, version):
+    if protocol == "grpc" and importlib.util.find_spec("tensorflow_serving") is None:
+        absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
+    good = [encoded(pixels(seed)) for seed in range(3)]
+    with getattr(loopback_serving, f"over_{protocol}")(str(version), merging=True) as address:
+        with futures.ThreadPoolExecutor(2) as pool:
+            requests = [good, [good[0], b"no picture"]]
+            ours, other = pool.map(lambda pictures: classify_each(connect(address, "bit"), pictures), requests)
+        alone = [connect(address, "bit")([picture])[0] for picture in good]
+    for found, expected in zip([*ours, other[0]], [*alone, alone[0]], strict=True):
+        assert [label for label, _ in found] == [label for label, _ in expected]
+        # Several pictures at a time are added up in another order.
+        assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+    assert other[1].startswith("is no JPEG, PNG, GIF, BMP or WebP file.")
+
+
+def test_a_regression_is_no_classifier(server, tmp_path):
+    model = BiT(
+        BitConfig(
+            embedding_size=8, hidden_sizes=(16,), depths=(1,), num_groups=4, num_labels=1, problem_type="regression"
+        )
+    )
+    processor = keras_bit.BitImageProcessor.from_pretrained(CHECKPOINT)
+    path = keras_bit.export(model, tmp_path / "bit", processor=processor).path
+    protocol = "rest" if server.startswith("http") else "grpc"
+    message = r"answers with (logits|values without names), not with labels and scores: its model has no classes"
+    with getattr(loopback_serving, f"over_{protocol}")(str(path)) as address, pytest.raises(ValueError, match=message):
+        connect(address, "bit")([encoded(pixels(0))])
+
+
+def test_more_labels_than_the_server_tells_are_told_missing(server, files, capsys):
+    code, out, err = run(capsys, files[0], "--server", server, "--json", "--top", "10")
+    assert code == 0
+    assert len(json.loads(out)[0]["predictions"]) == 5
+    assert "the server answers with 5 labels, not the 10 of --top" in err
+
+
 def test_a_model_that_the_server_does_not_have_is_told(server, files, capsys):
     code, _, err = run(capsys, files[0], "--server", server, "--server-model", "other")
     assert code == 1
@@ -116,7 +155,22 @@ def test_another_address_is_refused(address, files, capsys):
     assert "`--server` must be grpc://HOST:PORT or http://HOST:PORT, got" in err
 
 
-@pytest.mark.parametrize("content", [b"{}", b"no json", b'{"predictions": [{"other": 1}]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{}",
+        b"[]",
+        b"no json",
+        b"\xff\xfe",
+        b'{"predictions": [{"other": 1}]}',
+        b'{"predictions": {"other": 1}}',
+        b'{"predictions": []}',
+        b'{"predictions": [[0.3]]}',
+        b'{"predictions": [{"labels": "a", "scores": 0.5}]}',
+        b'{"predictions": [{"labels": ["a", "b"], "scores": [0.5]}]}',
+        b'{"predictions": [{"labels": ["a"], "scores": [0.5]}, {"labels": ["a"], "scores": [0.5]}]}',
+    ],
+)
 def test_a_server_that_is_no_tf_serving_is_told(content, files, capsys):
     import http.server
     import threading
@@ -135,7 +189,7 @@ def test_a_server_that_is_no_tf_serving_is_told(content, files, capsys):
         threading.Thread(target=server.handle_request, daemon=True).start()
         code, _, err = run(capsys, files[0], "--server", f"http://127.0.0.1:{server.server_port}")
     assert code == 1
-    assert "gives no answer" in err or "answers with other, not with labels and scores" in err
+    assert "gives no answer" in err or "not with labels and scores: its model has no classes, or was not" in err
 
 
 def test_a_real_tf_serving_answers_as_the_weights_do(files, capsys):

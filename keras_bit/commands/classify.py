@@ -17,6 +17,7 @@ from keras_bit.commands.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub
 from keras_bit.commands.terminal import console, printable
 
 ORIENTATION = 0x0112  # EXIF's tag
+DEFAULT_TOP = 5  # labels; an exported SavedModel tells as many
 BATCH_SIZE = 8  # pictures classified at a time; bounds the memory that many large ones take
 
 
@@ -36,7 +37,9 @@ def add(commands: Any) -> None:
         metavar="SOURCE",
         help="Hub id, directory or file of a checkpoint with its preprocessor_config.json (default: %(default)s)",
     )
-    command.add_argument("--top", type=positive, default=5, metavar="N", help="labels per picture (default: 5)")
+    command.add_argument(
+        "--top", type=positive, default=DEFAULT_TOP, metavar="N", help="labels per picture (default: 5)"
+    )
     command.add_argument(
         "--server",
         metavar="ADDRESS",
@@ -93,10 +96,11 @@ def _by_server(options: argparse.Namespace, results: list[dict[str, Any]]) -> No
     """The same, by the answers of a server."""
     from tqdm import tqdm
 
-    from keras_bit.serving_client import PictureError, connect
+    from keras_bit.serving_client import classify_each, connect
 
     classify = connect(options.server, options.server_model)
     starts = range(0, len(results), BATCH_SIZE)
+    most = 0  # labels in an answer
     for start in tqdm(starts, desc="classify", unit="request", delay=2, leave=False):
         batch = []
         for result in results[start : start + BATCH_SIZE]:
@@ -104,19 +108,20 @@ def _by_server(options: argparse.Namespace, results: list[dict[str, Any]]) -> No
                 batch.append((result, _encoded_upright(result["file"])))
             except (OSError, ValueError, MemoryError) as error:
                 result["error"] = _told(result["file"], error)
-        while batch:
-            try:
-                answers = classify([contents for _, contents in batch])
-            except PictureError as error:
-                # The server tells the first few; without these it answers, or tells more.
-                for index, problem in error.problems.items():
-                    batch[index][0]["error"] = f"{batch[index][0]['file']} {problem}"
-                batch = [one for index, one in enumerate(batch) if index not in error.problems]
+        if not batch:
+            continue
+        for (result, _), answer in zip(batch, classify_each(classify, [one for _, one in batch]), strict=True):
+            if isinstance(answer, str):
+                result["error"] = f"{result['file']} {answer}"
                 continue
-            for (result, _), answer in zip(batch, answers, strict=True):
-                best = answer[: options.top]
-                result["predictions"] = [{"label": label, "score": score} for label, score in best]
-            break
+            most = max(most, len(answer))
+            best = answer[: options.top]
+            result["predictions"] = [{"label": label, "score": score} for label, score in best]
+    if most and options.top > max(most, DEFAULT_TOP):
+        print(
+            f"keras-bit classify: the server answers with {most} labels, not the {options.top} of --top",
+            file=sys.stderr,
+        )
 
 
 def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -> Iterator[tuple[list[int], Any]]:

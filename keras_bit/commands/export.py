@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,10 @@ from rich.table import Table
 from keras_bit.commands.arguments import add_hub_arguments, class_names_of, hub_arguments, positive
 from keras_bit.commands.terminal import console, printable
 
+# Those of `keras_bit.exporting`, which is imported when the command runs.
 FORMATS = ("saved_model", "tflite", "onnx", "openvino", "huggingface", "tf_saved_model", "litert")
 BATCH_SIZE = 8  # pictures preprocessed at a time
+DEFAULT_SIZE = (224, 224)  # px, of TFLite
 
 
 def add(commands: Any) -> None:
@@ -49,7 +52,8 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--representative-data",
         metavar="DIR",
-        help="pictures of the kind that will come, at any depth: int8 is calibrated on them, and every format compared",
+        help="pictures of the kind that will come, at any depth: int8 is calibrated on them, every format compared; "
+        "resized to --image-size where the processor makes another",
     )
     command.add_argument(
         "--num-pictures", type=positive, default=200, metavar="N", help="of these, evenly spread (default: %(default)s)"
@@ -59,7 +63,15 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--batch-size", type=positive, metavar="N", help="a fixed one (default: any; TFLite: 1)")
     command.add_argument(
-        "--image-size", type=_size, metavar="PIXELS", help="a fixed one, 224 or 375x500 (default: any)"
+        "--image-size",
+        type=_size,
+        metavar="PIXELS",
+        help="a fixed one, 224 or 375x500, or 'any' (default: any; TFLite: the processor's, or 224)",
+    )
+    command.add_argument(
+        "--pixels-only",
+        action="store_true",
+        help="leave the processor out: a SavedModel takes pixels alone, of any --image-size",
     )
     command.add_argument("--overwrite", action="store_true", help="replace an existing PATH")
     command.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
@@ -87,12 +99,13 @@ def run(options: argparse.Namespace) -> int:
                 "--representative-data needs a checkpoint with a preprocessor_config.json, which makes them input."
             )
         tell(f"preprocessing pictures of {options.representative_data}")
-        data = list(_preprocessed(Path(options.representative_data), options.num_pictures, processor))
+        size = _size_of_data(options.image_size, processor)
+        data = list(_preprocessed(Path(options.representative_data), options.num_pictures, processor, size))
     report = keras_bit.export(
         model,
         options.out,
         options.format,
-        processor=processor,
+        processor=None if options.pixels_only else processor,
         labels=class_names_of(options.labels),
         quantize=options.quantize,
         representative_data=data,
@@ -115,10 +128,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _preprocessed(directory: Path, count: int, processor: Any) -> Iterator[Any]:
-    """Batches of up to `count` pictures, evenly spread over the sorted paths."""
-    import os
+def _size_of_data(wanted: tuple[int | None, int | None] | None, processor: Any) -> tuple[int, int] | None:
+    """What pictures are resized to where the processor does not make the exported size; `None` where it does."""
+    size = wanted if wanted is not None and None not in wanted else processor.fixed_size or DEFAULT_SIZE
+    return None if size == processor.fixed_size else size
 
+
+def _preprocessed(directory: Path, count: int, processor: Any, size: tuple[int, int] | None) -> Iterator[Any]:
+    """Batches of up to `count` pictures, evenly spread over the sorted paths."""
     import numpy as np
 
     from keras_bit.sources import scan
@@ -130,10 +147,13 @@ def _preprocessed(directory: Path, count: int, processor: Any) -> Iterator[Any]:
         raise ValueError(f"--representative-data {str(directory)!r} holds no picture.")
     chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
     names = [os.fsdecode(paths[index]) for index in chosen]
+    resized = {} if size is None else {"do_resize": True, "size": size, "do_center_crop": False}
     for start in range(0, len(names), BATCH_SIZE):
-        yield processor(names[start : start + BATCH_SIZE])
+        yield processor(names[start : start + BATCH_SIZE], **resized)
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str) -> tuple[int | None, int | None]:
+    if text == "any":
+        return None, None
     height, _, width = text.partition("x")
     return positive(height), positive(width or height)

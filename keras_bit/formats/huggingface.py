@@ -12,6 +12,8 @@ from keras_bit.saving import save_pretrained
 
 QUANTIZATIONS = (None,)
 NEEDS_TENSORFLOW = False
+KIND = "directory"
+BESIDE = ()
 
 
 def check(job: Job) -> None:

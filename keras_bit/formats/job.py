@@ -46,7 +46,6 @@ class Checks:
 
     batches: Sequence[np.ndarray]
     expected: Sequence[Outputs]
-    half_precision: bool = False  # whether the model computed in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +78,14 @@ class Format(Protocol):
 
     QUANTIZATIONS: tuple[str | None, ...]
     NEEDS_TENSORFLOW: bool  # whether it writes models of the TensorFlow backend alone
+    KIND: str  # "file" or "directory", which can replace an older one, or "version": one more directory each time
+    BESIDE: tuple[str, ...]  # suffixes of the files that it writes beside the one
 
     def check(self, job: Job) -> None:
         """Raises what can be told before anything is computed: options that do not fit, packages that are missing."""
 
     def target(self, path: Path) -> Path:
-        """The file or directory to be, for the path that the caller named."""
+        """The file or directory to be, for the path that the caller named; of a version the next that is free now."""
 
     def shape(self, job: Job) -> Shape:
         """What the result will take."""
@@ -93,7 +94,10 @@ class Format(Protocol):
         """Writes to `path`, which does not exist, in a directory of its own, where other files may stand beside it."""
 
     def load(self, job: Job, path: Path) -> Run:
-        """Loads what was written in its own runtime: from a float32 batch to the outputs by the model's own names."""
+        """Loads what was written in its own runtime: from a float32 batch to the outputs by the model's own names.
+
+        What can be asked in other ways, too, is asked here, and raises an ArithmeticError where it gives other numbers.
+        """
 
     def limit(self, job: Job) -> float:
         """The largest difference from the model that is let pass, as a share of the model's largest output."""

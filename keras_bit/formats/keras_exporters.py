@@ -1,15 +1,17 @@
 """What ONNX and OpenVINO share: Keras' own exporters on the fused model, and names that do not depend on its graph."""
 
+import contextlib
 import importlib.util
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_bit import fusion
-from keras_bit.formats.job import OUTPUT, Job, Shape
+from keras_bit.formats.job import Job, Shape
+from keras_bit.formats.output_names import output_names
 
 INPUT = "pixel_values"
 
@@ -28,31 +30,11 @@ def shape(job: Job) -> Shape:
     return (job.batch_size or batch, *(job.image_size or (height, width)))
 
 
-def output_names(model: keras.Model) -> tuple[str, ...]:
-    """What the outputs are called in the file.
-
-    Those of a `BiTBackbone` have their stages' names. The only output of a model is "probabilities" behind a softmax
-    or sigmoid, "logits" behind a dense layer without, and else "output".
-    """
-    if isinstance(model.output, Mapping):
-        return tuple(model.output)
-    layer = model
-    while isinstance(layer, keras.Model):  # the last layer may be a model itself
-        last = layer.output_names[0] if hasattr(layer, "output_names") else layer.layers[-1].name
-        layer = next((inner for inner in layer.layers if inner.name == last), None)  # or an operation, as `x * 2`
-    activation = getattr(layer, "activation", None)
-    if activation in (keras.activations.softmax, keras.activations.sigmoid) or isinstance(layer, keras.layers.Softmax):
-        return ("probabilities",)
-    if isinstance(layer, keras.layers.Dense) and activation is keras.activations.linear:
-        return ("logits",)
-    return (OUTPUT,)
-
-
 def export(job: Job, path: Path, name: str) -> None:
     """Writes the fused model by `keras.Model.export`, of the shape that the job asks for, with its names."""
     import tensorflow as tf
 
-    job.tell("fusing")
+    job.tell("standardising the kernels")
     model = fusion.fuse_in_float32(job.model)
     _use_erf(model)
     if not isinstance(model.output, Mapping):
@@ -62,7 +44,33 @@ def export(job: Job, path: Path, name: str) -> None:
     with warnings.catch_warnings():
         # Keras asks whether numpy still has `np.object`.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
-        model.export(str(path), format=name, input_signature=signature, verbose=False)
+        with refusals(name):
+            _Inference(model).export(str(path), format=name, input_signature=signature, verbose=False)
+
+
+@contextlib.contextmanager
+def refusals(name: str) -> Iterator[None]:
+    """Makes what a converter finds wrong, which has errors of many kinds, a ValueError."""
+    try:
+        yield
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"`model` cannot be written in the format {name!r}, as BiT can. The converter: {str(error).strip()}"
+        ) from error
+
+
+class _Inference(keras.Model):
+    """Keras' exporters leave `training` open, and layers for augmentation take that for True."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(name=model.name)
+        self._model = model
+        self.built = True  # what is inside is
+
+    def call(self, pixel_values: Any) -> Any:
+        return self._model(pixel_values, training=False)
 
 
 def _use_erf(model: keras.Model) -> None:

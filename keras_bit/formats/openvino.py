@@ -6,9 +6,12 @@ import numpy as np
 
 from keras_bit.formats import keras_exporters
 from keras_bit.formats.job import OUTPUT, Job, Run, Shape
+from keras_bit.formats.output_names import output_names
 
 QUANTIZATIONS = (None,)
 NEEDS_TENSORFLOW = True
+KIND = "file"
+BESIDE = (".bin",)
 
 
 def check(job: Job) -> None:
@@ -26,17 +29,17 @@ def shape(job: Job) -> Shape:
 
 
 def write(job: Job, path: Path) -> None:
-    """The model's input is "pixel_values"; for its outputs' names see `keras_exporters.output_names`.
+    """The model's input is "pixel_values"; for its outputs' names see `output_names`.
 
     The weights are float32. The runtime information has `model_info/labels` as OpenVINO's Model API reads it: separated
-    by spaces, with underscores for the spaces in a name.
+    by spaces, with underscores for the spaces in a name and for an empty one.
     """
     import openvino
 
     raw = path.with_stem(f"{path.stem}-as-converted")
     keras_exporters.export(job, raw, "openvino")
     model = openvino.Core().read_model(raw)
-    names = keras_exporters.output_names(job.model)
+    names = output_names(job.model)
     for result in model.get_results():
         tensor = result.output(0).get_tensor()
         name = next((name for name in names if name in tensor.names), None)
@@ -46,7 +49,7 @@ def write(job: Job, path: Path) -> None:
             tensor.set_names({name})
             result.set_friendly_name(name)
     if job.labels is not None:
-        labels = ("_".join(label.split()) for label in job.labels)
+        labels = ("_".join(label.split()) or "_" for label in job.labels)
         model.set_rt_info(" ".join(labels), ["model_info", "labels"])
     # Unlike `save_model`, whose default is float16, this keeps the weights as they are.
     openvino.serialize(model, path)

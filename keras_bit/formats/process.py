@@ -52,7 +52,6 @@ def _save(folder: Path, name: str, job: Job, path: Path, checks: Checks) -> None
         "batch_size": job.batch_size,
         "image_size": job.image_size,
         "outputs": [list(outputs) for outputs in checks.expected],
-        "half_precision": checks.half_precision,
         "backend": keras.backend.backend(),
     }
     (folder / "job.json").write_text(json.dumps(options), encoding="utf-8")
@@ -148,7 +147,7 @@ def _load(folder: Path, tell: Callable[[str], None]) -> tuple[str, Job, Path, Ch
         dict(zip(names, _arrays(folder / f"expected-{index}.npz"), strict=True))
         for index, names in enumerate(options["outputs"])
     ]
-    checks = Checks(_arrays(folder / "batches.npz"), expected, options["half_precision"])
+    checks = Checks(_arrays(folder / "batches.npz"), expected)
     return options["name"], job, Path(options["path"]), checks
 
 

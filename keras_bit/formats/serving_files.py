@@ -1,7 +1,10 @@
 """What TF Serving and KServe read beside a SavedModel: warm-up requests, batching, how to start them."""
 
+import importlib.metadata
 import importlib.util
 import io
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +20,8 @@ LARGEST_BATCH = 8
 BATCHING = """\
 # For tensorflow_model_server: --enable_batching --batching_parameters_file=/models/{name}/batching.config
 # Requests that come within the time-out are run together, up to the largest batch. One of `serve_bytes` with a corrupt
-# picture then fails those that it was put together with: batch pixels, or pictures that somebody has checked.
+# picture then fails those that it was put together with (keras-bit classify asks again, picture by picture): batch
+# pixels, or pictures that somebody has checked.
 max_batch_size {{ value: {largest} }}
 batch_timeout_micros {{ value: 2000 }}
 max_enqueued_batches {{ value: 100 }}
@@ -28,8 +32,11 @@ DOCKER = """\
 #!/bin/sh
 # gRPC at port 8500, REST at port 8501 (http://127.0.0.1:8501/v1/models/{name}:predict). The server gets the options:
 #   serve.sh --enable_batching --batching_parameters_file=/models/{name}/batching.config
+# Version {version} was written by TensorFlow {tensorflow}. A server knows the operations of its own version, which must
+# be that one or newer: that of WebP, for one, is young. TF_SERVING_IMAGE=tensorflow/serving:TAG names another image.
 docker run --rm -p 8500:8500 -p 8501:8501 \\
-  -v "$(cd "$(dirname "$0")" && pwd):/models/{name}" -e MODEL_NAME={name} tensorflow/serving "$@"
+  -v "$(cd "$(dirname "$0")" && pwd):/models/{name}" -e MODEL_NAME={name} \\
+  "${{TF_SERVING_IMAGE:-tensorflow/serving}}" "$@"
 """
 
 KSERVE = """\
@@ -45,17 +52,24 @@ spec:
         name: tensorflow
       storageUri: gs://YOUR-BUCKET/{name}
       resources:
-        requests: {{cpu: "2", memory: 2Gi}}
+        requests: {{cpu: "2", memory: {memory}Gi}}
 """
 
 
-def write_beside(base: Path, batch_size: int | None) -> None:
-    """Writes what is not there yet: a person may have changed it."""
-    name = "".join(character if character.isalnum() or character in "-_" else "-" for character in base.resolve().name)
-    host = name.lower().replace("_", "-").strip("-") or "bit"  # Kubernetes' names have no underscores
-    largest = batch_size or LARGEST_BATCH
+def write_beside(version: Path, batch_size: int | None) -> None:
+    """Writes what is not there yet, beside the directory of a version: a person may have changed it."""
+    base = version.parent
+    name = re.sub("[^A-Za-z0-9_-]", "-", base.resolve().name) or "bit"
     allowed = f"allowed_batch_sizes: {batch_size}\n" if batch_size else ""
-    values = {"name": name, "host": host, "largest": largest, "allowed": allowed}
+    values = {
+        "name": name,
+        "host": _host(name),
+        "largest": batch_size or LARGEST_BATCH,
+        "allowed": allowed,
+        "version": version.name,
+        "tensorflow": importlib.metadata.version("tensorflow"),
+        "memory": _memory(sum(file.stat().st_size for file in version.rglob("*") if file.is_file())),
+    }
     texts = {"batching.config": BATCHING, "serve.sh": DOCKER, "inference-service.yaml": KSERVE}
     for file, text in texts.items():
         if not (base / file).exists():
@@ -63,6 +77,25 @@ def write_beside(base: Path, batch_size: int | None) -> None:
                 beside.write_text(text.format(**values), encoding="utf-8")
                 if file.endswith(".sh"):
                     beside.chmod(beside.stat().st_mode | 0o111)
+    if allowed.strip() not in (base / "batching.config").read_text(encoding="utf-8", errors="replace"):
+        warnings.warn(
+            f"{base / 'batching.config'} is older than this version, which takes batches of {batch_size} alone; remove "
+            "it before an export to have it written anew, or put in: " + allowed.strip(),
+            stacklevel=5,  # to the caller of `export`
+        )
+
+
+def _host(name: str) -> str:
+    """A name as Kubernetes takes them (RFC 1035): letters, digits and hyphens, a letter first, 63 at most."""
+    host = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
+    if not re.match("[a-z]", host):
+        host = f"bit-{host}"
+    return host[:63].rstrip("-")
+
+
+def _memory(size: int) -> int:
+    """GiB for a server with a model of `size` bytes: the next version is loaded beside it, and it computes."""
+    return 1 + -(-3 * size // 2**30)
 
 
 def write_warmup(

@@ -14,6 +14,8 @@ from keras_bit import broken_files, examples, graph_preprocessing
 TOP = 5  # classes in an answer
 NOT_THE_PICTURE = "cannot be processed, and nothing is wrong with it: memory ran out, most likely."
 TOLD = 3  # corrupt pictures that an error names
+# What a person who trains can do about a picture that is too large, and one who sends it cannot.
+LIMIT = (" If you trust its source, raise .*", " The limit was set when the model was exported.")
 EXAMPLE_KEY = "image/encoded"  # of the tf.Examples that `classify` takes; TensorFlow's own name for it
 
 
@@ -22,6 +24,7 @@ class Served:
 
     Args:
         network: from `pixel_values` to a dict: "features" and "logits" of a classifier, else the model's own outputs.
+        has_head: whether it is a classifier.
         activation: from logits to probabilities; `None` where the logits are what is wanted, or there are none.
         processor: how pictures become `pixel_values`; `None` leaves out what takes pictures.
         labels: a name per class; `None` where none are known.
@@ -32,6 +35,7 @@ class Served:
     def __init__(
         self,
         network: keras.Model,
+        has_head: bool,
         activation: Callable[[Any], Any] | None,
         processor: Any,
         labels: tuple[str, ...] | None,
@@ -39,7 +43,7 @@ class Served:
         label_file: str | None,
     ) -> None:
         self._network, self._activation, self._processor = network, activation, processor
-        self._has_head = "logits" in network.output
+        self._has_head = has_head
         # The variables one by one: a Keras model as a whole would bring its layers and their attributes into the file.
         self.trackable = tf.Module()
         self.trackable.weights = [variable.value for variable in network.variables]
@@ -114,7 +118,7 @@ def decoded(image_bytes: Any, processor: Any) -> Any:
 
         def look() -> Any:
             wrong, _ = broken_files.problem(lambda: contents, None, encoded=True, processor=processor)
-            return tf.where(wrong == "", NOT_THE_PICTURE, wrong)
+            return tf.where(wrong == "", NOT_THE_PICTURE, tf.strings.regex_replace(wrong, *LIMIT))
 
         return pixels, tf.cond(fine, lambda: "", look)
 

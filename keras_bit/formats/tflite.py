@@ -1,6 +1,6 @@
 """TFLite (LiteRT) for phones and small computers, in float32, half precision or 8 bits, by TensorFlow's converter.
 
-A file has one signature, from `pixel_values` to the model's outputs; a single one is called `output`. Inputs and
+A file has one signature, from `pixel_values` to the model's outputs, with the names of `output_names`. Inputs and
 outputs are float32 but with `"int8_full"`, which is for processors without floating point: there they are uint8, as
 cameras give and MediaPipe takes, and stand for `(integer - zero point) * scale` with the two numbers in the file. What
 is resizable, is so by `resize_tensor_input`.
@@ -17,10 +17,13 @@ import numpy as np
 
 from keras_bit.formats import tflite_metadata
 from keras_bit.formats.job import OUTPUT, Job, Run, Shape
+from keras_bit.formats.output_names import output_names
 from keras_bit.fusion import fuse_in_float32
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8", "int8_full")
 NEEDS_TENSORFLOW = True
+KIND = "file"
+BESIDE = ()
 
 CALIBRATED = ("int8", "int8_full")
 INPUT = "pixel_values"
@@ -80,7 +83,7 @@ def shape(job: Job) -> Shape:
 
 
 def write(job: Job, path: Path) -> None:
-    job.tell("folding the kernels")
+    job.tell("standardising the kernels")
     converter = _converter(job)
     job.tell("converting to TFLite" + (" and measuring the ranges" if job.quantize in CALIBRATED else ""))
     with warnings.catch_warnings():
@@ -108,7 +111,8 @@ def load(job: Job, path: Path) -> Run:
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
         outputs = runner(**{INPUT: _to_integers(batch, details)})
         described = runner.get_output_details()
-        return {name: _from_integers(values, described[name]) for name, values in outputs.items()}
+        arrays = {name: _from_integers(values, described[name]) for name, values in outputs.items()}
+        return arrays if isinstance(job.model.output, dict) else {OUTPUT: next(iter(arrays.values()))}
 
     return run
 
@@ -124,30 +128,22 @@ def finish(job: Job, path: Path) -> None:
 def _size(job: Job) -> tuple[int | None, int | None]:
     if job.image_size is not None:
         return job.image_size
-    usual = _usual_size(job)
-    return tuple(own or other for own, other in zip(job.model.input_shape[1:3], usual, strict=True))
+    return tuple(own or other for own, other in zip(job.model.input_shape[1:3], _usual_size(job), strict=True))
 
 
 def _usual_size(job: Job) -> tuple[int, int]:
-    """What the processor makes of every picture, where that is one size."""
-    if job.processor is not None:
-        if job.processor.do_center_crop:
-            made = job.processor.crop_size
-        else:
-            made = job.processor.size if job.processor.do_resize else {}
-        if "height" in made:
-            return made["height"], made["width"]
-    return DEFAULT_SIZE
+    return (job.processor is not None and job.processor.fixed_size) or DEFAULT_SIZE
 
 
 def _converter(job: Job) -> Any:
     import tensorflow as tf
 
     model = fuse_in_float32(job.model)
+    names = output_names(job.model)
 
     def compute(pixel_values: Any) -> dict[str, Any]:
         outputs = model(pixel_values, training=False)
-        return outputs if isinstance(outputs, dict) else {OUTPUT: outputs}
+        return outputs if isinstance(outputs, dict) else dict(zip(names, [outputs], strict=True))
 
     whole = (*shape(job), model.input_shape[-1])
     signature = tf.TensorSpec(whole, tf.float32, name=INPUT)

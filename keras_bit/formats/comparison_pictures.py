@@ -1,0 +1,97 @@
+"""The pictures on which a model and its export are compared: the caller's own, or patterns like photographs."""
+
+import dataclasses
+import io
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from keras_bit.formats.job import Job, Shape
+from keras_bit.preprocessing import BitImageProcessor
+
+CHECKED = 4  # pictures at most
+CHECKED_SIZES = ((224, 224), (160, 192))  # px; the second is for what takes any size
+ROUNDING = 1e-3  # of the range
+FILE_SIZES = (("PNG", (160, 192)), ("JPEG", (224, 140)))  # of encoded pictures, by turns
+
+
+def batches(job: Job, shape: Shape) -> list[np.ndarray]:
+    """Up to `CHECKED` pictures, in float32 batches of the shape that the result takes.
+
+    Raises:
+        ValueError: the representative data have another size.
+    """
+    count, *size = shape
+    if job.representative_data is None:
+        sizes = CHECKED_SIZES if size == [None, None] else CHECKED_SIZES[:1]
+        channels = job.model.input_shape[-1]
+        groups = [
+            _patterns(
+                CHECKED // 2, tuple(own or other for own, other in zip(size, default, strict=True)), channels, seed
+            )
+            for seed, default in enumerate(sizes)
+        ]
+        if job.processor is not None:
+            groups = [_normalized(group, job.processor) for group in groups]
+        else:
+            groups = [group / np.float32(127.5) - 1 for group in groups]
+    else:
+        first = job.representative_data[0]
+        groups = [first[:CHECKED]]
+        if any(own is not None and own != found for own, found in zip(size, first.shape[1:3], strict=True)):
+            raise ValueError(
+                f"`representative_data` must have the size of the export, {size[0]}x{size[1]} px, got "
+                f"{first.shape[1]}x{first.shape[2]}. `image_size` sets the size."
+            )
+    if count is None:
+        return groups
+    whole = [np.resize(group, (max(len(group) // count, 1) * count, *group.shape[1:])) for group in groups]
+    return [part for group in whole for part in np.split(group, len(group) // count)]
+
+
+def warn_of_data(job: Job) -> None:
+    """Warns of representative data that cannot be pictures behind the processor, or are all the same."""
+    if job.representative_data is None:
+        return
+    least = min(float(batch.min()) for batch in job.representative_data)
+    most = max(float(batch.max()) for batch in job.representative_data)
+    if least == most:
+        warnings.warn(f"`representative_data` have one value, {least:g}, everywhere: they tell nothing.", stacklevel=3)
+    elif job.processor is not None and job.model.input_shape[-1] == 3:
+        ends = np.stack([np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)])
+        low, high = (float(end) for end in np.quantile(_normalized(ends, job.processor), (0, 1)))
+        if least < low - ROUNDING * (high - low) or most > high + ROUNDING * (high - low):
+            warnings.warn(
+                f"`representative_data` go from {least:.4g} to {most:.4g}, and what `processor` gives from {low:.4g} "
+                f"to {high:.4g}: pass them through it first.",
+                stacklevel=3,
+            )
+
+
+def encoded(count: int) -> list[bytes]:
+    """Files of `count` patterns in RGB."""
+    files = []
+    for number in range(count):
+        kind, size = FILE_SIZES[number % len(FILE_SIZES)]
+        file = io.BytesIO()
+        Image.fromarray(_patterns(1, size, 3, number)[0].astype(np.uint8)).save(file, kind)
+        files.append(file.getvalue())
+    return files
+
+
+def _patterns(count: int, size: tuple[int, int], channels: int, seed: int) -> np.ndarray:
+    """Random pictures in [0, 255] whose contrast falls with the frequency as in photographs."""
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])
+    amplitude = 1 / np.maximum(frequency, 1 / max(size))
+    phases = np.exp(2j * np.pi * rng.random((count, channels, *amplitude.shape)))
+    waves = np.fft.irfft2(amplitude * phases, s=size)
+    waves = 127.5 + 60 * (waves - waves.mean(axis=(2, 3), keepdims=True)) / waves.std(axis=(2, 3), keepdims=True)
+    return np.clip(np.rint(waves), 0, 255).astype(np.float32).transpose(0, 2, 3, 1)
+
+
+def _normalized(pictures: np.ndarray, processor: BitImageProcessor) -> np.ndarray:
+    channels = pictures.shape[-1]
+    as_they_are = dataclasses.replace(processor, do_resize=False, do_center_crop=False, do_convert_rgb=channels == 3)
+    return as_they_are(list(pictures.astype(np.uint8)), input_data_format="channels_last")
