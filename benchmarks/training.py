@@ -5,8 +5,8 @@ textbook              the same network with Keras' form of group normalization a
                       gradients TensorFlow derives, and an optimizer that makes its variables in the first step
 transformers          forward, backward and step, eager, in both memory formats
 
-Every process measures one of them, and they take turns; they start from the same weights, and the first losses are
-compared. Beside each time stand the wait for the first step, which traces and compiles, and the most memory that the
+Every process measures one of them, and they take turns; they start from the same weights, and the first two
+losses are compared. Beside each time stand the wait for the first step, which traces and compiles, and the most memory that the
 process ever had, with what it had before the first step.
 """
 
@@ -31,7 +31,8 @@ PACKAGES = ("keras_bit", "tensorflow", "keras", "torch", "transformers")
 OURS = ("keras_bit", "keras_bit, XLA", "textbook")
 PEERS = ("transformers", "transformers, channels_last")
 LEARNING_RATE, MOMENTUM = 0.003, 0.9
-LIMIT = 1e-3  # of the first two losses, relative
+# Of the first loss and the second, relative. A step from random weights amplifies rounding: activations flip at 0.
+LIMITS = (1e-4, 1e-2)
 STEP_LIMIT, MEMORY_LIMIT, FIRST_LIMIT = 1.0, 1.0, 0.5
 
 
@@ -85,9 +86,9 @@ def measure(
             one = rounds_of(arguments, rounds)
             first = np.array(one[taken[0]][0]["losses"])
             for name, measured in one.items():
-                difference = np.abs(np.array(measured[0]["losses"]) / first - 1).max()
-                if difference > LIMIT:
-                    raise ValueError(f"{name} has other first losses than {taken[0]}, by {difference:.1e} of them.")
+                differences = np.abs(np.array(measured[0]["losses"]) / first - 1)
+                if (differences > LIMITS).any():
+                    raise ValueError(f"{name} has other losses than {taken[0]}, by {differences.tolist()} of them.")
             shown += rows(one, f"{batch_size} x {size} px", 3 * flops(config, size) * batch_size)
             found |= {f"{name}, {size} px": measured for name, measured in one.items()}
     notes = [f"Not installed: {', '.join(missing)}."] if missing else []
