@@ -5,8 +5,8 @@ textbook              the same network with Keras' form of group normalization a
                       gradients TensorFlow derives, and an optimizer that makes its variables in the first step
 transformers          forward, backward and step, eager, in both memory formats
 
-Every process measures one of them, and they take turns; they start from the same weights, and the first two
-losses are compared. Beside each time stand the wait for the first step, which traces and compiles, and the most memory that the
+Every process measures one of them, and they take turns; they start from the same weights, and the first two losses are
+compared. Beside each time stand the wait for the first step, which traces and compiles, and the most memory that the
 process ever had, with what it had before the first step.
 """
 

@@ -91,7 +91,7 @@ def test_the_functions_have_the_arguments_of_keras_applications_and_ours_by_keyw
         "local_files_only": False,
         "config": None,
     }
-    assert list(inspect.signature(from_pretrained).parameters) == ["source", *(set_aside(ours, "weights"))]
+    assert list(inspect.signature(from_pretrained).parameters) == ["source", *set_aside(ours, "weights"), "fused"]
     assert list(inspect.signature(BiT).parameters) == ["config", *set_aside(ours, "config")]
 
 
