@@ -141,14 +141,14 @@ def _answers(address: str, outputs: dict[str, Any], count: int) -> list[Answer]:
     except (TypeError, ValueError):
         answers = []
     if len(answers) != count:
-        raise _other_model(address, f"labels and scores that are not a row for each of the {count} pictures")
+        raise _other_model(address, "labels and scores in another shape")
     return answers
 
 
 def _other_model(address: str, found: str) -> ValueError:
     return ValueError(
-        f"The server {address} answers with {found}, not with labels and scores: its model has no classes, or was not "
-        "exported by keras_bit."
+        f"The server {address} answers with {found}, not with a row of labels and scores for each picture: its model "
+        "has no classes, or was not exported by keras_bit."
     )
 
 

@@ -304,7 +304,7 @@ def test_half_precision_is_served_in_float32(tmp_path):
 
 def test_what_cannot_be_served_is_refused_before_anything_is_written(model, tmp_path):
     headless = BiT(BitConfig(**SMALL), include_top=False)
-    with pytest.raises(ValueError, match="`processor` must be None for a model without a head"):
+    with pytest.raises(ValueError, match="`processor` must be None for a model that is not a BiT with its own head"):
         keras_bit.export(headless, tmp_path / "bit", processor=PROCESSOR)
     with pytest.raises(ValueError, match="`processor` must give every picture the same size"):
         keras_bit.export(model, tmp_path / "bit", processor=BitImageProcessor(size=64, do_center_crop=False))

@@ -119,7 +119,7 @@ def test_a_regression_is_no_classifier(server, tmp_path):
     processor = keras_bit.BitImageProcessor.from_pretrained(CHECKPOINT)
     path = keras_bit.export(model, tmp_path / "bit", processor=processor).path
     protocol = "rest" if server.startswith("http") else "grpc"
-    message = r"answers with (logits|values without names), not with labels and scores: its model has no classes"
+    message = r"answers with (logits|values without names), not with a row of labels and scores for each picture"
     with getattr(loopback_serving, f"over_{protocol}")(str(path)) as address, pytest.raises(ValueError, match=message):
         connect(address, "bit")([encoded(pixels(0))])
 
@@ -189,7 +189,10 @@ def test_a_server_that_is_no_tf_serving_is_told(content, files, capsys):
         threading.Thread(target=server.handle_request, daemon=True).start()
         code, _, err = run(capsys, files[0], "--server", f"http://127.0.0.1:{server.server_port}")
     assert code == 1
-    assert "gives no answer" in err or "not with labels and scores: its model has no classes, or was not" in err
+    assert (
+        "gives no answer" in err
+        or "not with a row of labels and scores for each picture: its model has no classes, or was not" in err
+    )
 
 
 def test_a_real_tf_serving_answers_as_the_weights_do(files, capsys):
