@@ -114,7 +114,7 @@ class BiTModel(keras.Model):
         """As Keras' own, after the optimizer has its variables.
 
         TensorFlow traces a function that makes variables twice, and the first step is where Keras lets the optimizer
-        make them: R50x1 waited 10 s for it and waits 6 now.
+        make them: that was a third of R50x1's wait.
         """
         if self.optimizer is not None and not self.optimizer.built:
             strategy = getattr(self, "distribute_strategy", None)  # TensorFlow's
