@@ -4,7 +4,6 @@ Held in memory are the names and features of one shard, the names in one folder,
 file is called, and why pictures were left out. The list of all pictures is a file beside the shards.
 """
 
-import codecs
 import contextlib
 import dataclasses
 import functools
@@ -14,15 +13,15 @@ import json
 import os
 import secrets
 import shutil
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from keras_bit.files import check_writable, locked, remove_unfinished, replacing
+from keras_bit.picture_lists import Pictures, check_data, list_pictures, text_of
 
 ENGINES = ("local", "ray")
 METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what made it
@@ -30,47 +29,6 @@ METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what 
 LOCK, LIST = ".lock", ".pictures-"  # the second is the beginning of a name of the process' own
 # What must be the same for a run to go on. Neither who computes nor how many pictures at a time is among it.
 SAME = ("keras_bit", "weights_sha256", "processor", "pictures", "pictures_sha256", "labels", "shard_size")
-
-
-@dataclasses.dataclass(frozen=True)
-class Pictures:
-    """A list of pictures on the disk, in shards.
-
-    Args:
-        file: the names in order, each ended by a zero byte, which no file name has.
-        root: the directory that the names are relative to and whose folders are labels, or `None`.
-        offsets: where in `file` each shard begins, and where the last one ends.
-        count: the number of pictures.
-        shard_size: pictures in each shard, the last one apart.
-        sha256: of the file.
-    """
-
-    file: Path
-    root: str | None
-    offsets: tuple[int, ...]
-    count: int
-    shard_size: int
-    sha256: str
-
-    @property
-    def shards(self) -> int:
-        return len(self.offsets) - 1
-
-    def length(self, shard: int) -> int:
-        return min(self.shard_size, self.count - shard * self.shard_size)
-
-    def names(self, shard: int) -> list[bytes]:
-        with open(self.file, "rb") as file:
-            file.seek(self.offsets[shard])
-            return file.read(self.offsets[shard + 1] - self.offsets[shard]).split(b"\0")[:-1]
-
-    def path(self, name: bytes) -> str:
-        return os.fsdecode(name if self.root is None else os.path.join(os.fsencode(self.root), name))
-
-    def label(self, name: bytes) -> str | None:
-        """The first folder, as in `image_dataset`."""
-        folder, inside, _ = name.partition(os.fsencode(os.sep))
-        return _text(folder) if self.root is not None and inside else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +116,7 @@ def embed(
     data, out = os.path.expanduser(data), Path(os.path.expanduser(out))
     one_file = out.suffix == ".parquet"
     directory = out.with_name(out.name + ".shards") if one_file else out
-    _check_data(data)
+    check_data(data)
     with _claimed(out, directory, one_file):
         listed = directory / f"{LIST}{secrets.token_hex(4)}"
         pictures = list_pictures(data, listed, shard_size)
@@ -262,105 +220,6 @@ def _check(on_error: str, engine: str, workers: Any, batch_size: Any, shard_size
             raise ImportError(f"Embeddings need {package}, which is not installed: pip install 'keras_bit[{extra}]'.")
 
 
-def _check_data(data: str | Path) -> None:
-    from keras_bit import sources
-
-    if str(data) == "-" or Path(data).is_dir():
-        return
-    if not Path(data).exists():
-        raise FileNotFoundError(
-            f"`data` must be a directory or a text file with a path in each line, and there is no {str(data)!r}."
-        )
-    if str(data).lower().endswith(sources.SUFFIXES):
-        raise ValueError(
-            f"`data` must be a directory or a text file with a path in each line, got the picture {str(data)!r}. Name "
-            "its directory, or pass '-' and its path on standard input."
-        )
-
-
-def list_pictures(data: str | Path, file: Path, shard_size: int) -> Pictures:
-    """Writes the names of the pictures to `file`, one by one. See `embed` for `data`.
-
-    Raises:
-        ValueError: there are none, or `data` is no text.
-    """
-    offsets, count, length, digest = [0], 0, 0, hashlib.sha256()
-    with contextlib.ExitStack() as opened:
-        if Path(data).is_dir():
-            names = _names_below(os.fsencode(data))
-        elif str(data) == "-":
-            names = _lines(sys.stdin.buffer, "standard input")
-        else:
-            names = _lines(opened.enter_context(open(data, "rb")), str(data))
-        stored = opened.enter_context(open(file, "wb"))
-        for name in _shown(names):
-            ended = name + b"\0"
-            stored.write(ended)
-            digest.update(ended)
-            count += 1
-            length += len(ended)
-            if count % shard_size == 0:
-                offsets.append(length)
-    if not count:
-        raise ValueError(f"`data` must hold pictures, got {str(data)!r}, which {_without(data)}.")
-    if count % shard_size:
-        offsets.append(length)
-    root = str(data) if Path(data).is_dir() else None
-    return Pictures(file, root, tuple(offsets), count, shard_size, digest.hexdigest())
-
-
-def _without(data: str | Path) -> str:
-    from keras_bit import sources
-
-    return (
-        f"has none at any depth ({', '.join(sources.SUFFIXES)})" if Path(data).is_dir() else "has no line with a path"
-    )
-
-
-def _shown(names: Iterable[bytes]) -> Iterable[bytes]:
-    from tqdm import tqdm
-
-    return tqdm(names, desc="list", unit="picture", delay=2, leave=False)
-
-
-def _lines(file: BinaryIO, called: str) -> Iterator[bytes]:
-    for number, line in enumerate(file):
-        name = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).rstrip(b"\r\n")
-        if b"\0" in name:
-            raise ValueError(f"`data` must be text with a path in each line, got {called!r}, which has zero bytes.")
-        if name:
-            yield name
-
-
-def _names_below(directory: bytes, inside: bytes = b"") -> Iterator[bytes]:
-    """Pictures at any depth, relative to `directory`; folders and files of a folder in the order of their names."""
-    from keras_bit import sources
-
-    suffixes = tuple(map(os.fsencode, sources.SUFFIXES))
-    with os.scandir(os.path.join(directory, inside)) as entries:
-        # Not the entries themselves, which are ten times as large.
-        found = sorted(
-            (entry.name, folder)
-            for entry in entries
-            if not entry.name.startswith(b".")
-            and ((folder := entry.is_dir()) or entry.name.lower().endswith(suffixes))
-            # A link to a folder may lead in a circle; below the root, as the class's folder, it is one step, unless it
-            # leads to where it is.
-            and not (folder and entry.is_symlink() and (inside or _leads_back(directory, entry.path)))
-        )
-    for name, folder in found:
-        name = os.path.join(inside, name)
-        if folder:
-            yield from _names_below(directory, name)
-        else:
-            yield name
-
-
-def _leads_back(directory: bytes, link: bytes) -> bool:
-    target = os.path.realpath(link)
-    return os.path.commonpath([os.path.realpath(directory), target]) == target
-
-
 class Writer:
     """The network with its preprocessing, which writes shards.
 
@@ -419,7 +278,7 @@ class Writer:
         numbers = pa.array(features[rows].reshape(-1))
         table = pa.table(
             {
-                "path": pa.array([_text(names[number]) for number in rows], pa.string()),
+                "path": pa.array([text_of(names[number]) for number in rows], pa.string()),
                 "label": pa.array([job.pictures.label(names[number]) for number in rows], pa.string()),
                 "features": pa.FixedSizeListArray.from_arrays(numbers, self.width),
             }
@@ -457,10 +316,6 @@ def _digest(model: Any) -> str:
             found.update(f"{layer.name}/{variable.name}".encode())
             found.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value), np.float32))
     return found.hexdigest()
-
-
-def _text(name: bytes) -> str:
-    return name.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def _storage() -> dict[str, Any]:

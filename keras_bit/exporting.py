@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_bit import fusion
-from keras_bit.formats import checked, comparison_pictures, process
+from keras_bit.formats import checked, comparison_pictures, placing, process
 from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job
 from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
 from keras_bit.model import MIN_SIZE, BiTModel
@@ -128,7 +128,7 @@ def export(
     target = writer.target(path)
     if target.name in ("", ".."):
         raise ValueError(f"`path` must end in the name of what is to be written, got {str(path)!r}.")
-    checked.check_places(writer, target, overwrite)
+    placing.check_places(writer, target, overwrite)
 
     comparison_pictures.warn_of_data(job)
     job.tell("running the model on the pictures to compare")

@@ -10,6 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+HAS_LOCKS = fcntl is not None
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -21,11 +28,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
     beside = _beside(path)
     try:
         yield beside
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
+        sync(beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Returns when the contents of a file are on the disk."""
+    with open(path, "rb") as written:
+        os.fsync(written.fileno())
 
 
 def remove_unfinished(path: str | Path) -> None:
@@ -76,15 +88,25 @@ def locked(path: str | Path) -> Iterator[None]:
             file.close()
 
 
+def take_lock(descriptor: int, wait: bool) -> None:
+    """Locks an open file or directory until it is closed, by the system when the process ends.
+
+    Raises:
+        BlockingIOError: another process has it, and `wait` is False.
+        OSError: the system or the file system has no locks.
+    """
+    if not HAS_LOCKS:
+        raise OSError("this system has none")
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
 def _lock(file: BinaryIO) -> bool:
     try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take_lock(file.fileno(), wait=False)
     except BlockingIOError:
         file.seek(0)
         raise BlockingIOError(file.read().decode(errors="replace") or "it has not said which") from None
-    except (ImportError, OSError) as error:
+    except OSError as error:
         warnings.warn(
             f"{file.name} cannot be locked ({error}): see to it that no other process writes there.", stacklevel=4
         )

@@ -72,8 +72,8 @@ def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float)
 
     Checked against transformers 5.23 `BitGroupNormActivation` and a float64 oracle.
     """
-    mean, inverse_deviation = _group_statistics(widened(x), groups, epsilon)
-    return _scale_and_shift(widened(x), mean, inverse_deviation, widened(gamma), widened(beta))
+    x = widened(x)
+    return _scale_and_shift(x, *_group_statistics(x, groups, epsilon), widened(gamma), widened(beta))
 
 
 def normalize_groups_in_training(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
@@ -87,9 +87,9 @@ def normalize_groups_in_training(x: Any, gamma: Any, beta: Any, groups: int, eps
             g = _upstream(given, upstream)
             # The mean is taken off first: `mean(g * x) - mean * mean(g)` loses digits where the mean is large.
             centred = widened(x) - _per_channel(mean, x)
-            g_mean = _by_group(_spatial_mean(g), mean)
-            g_along = _by_group(_spatial_mean(g * centred), mean) * inverse_deviation
-            weight = ops.reshape(gamma, (1, 1, groups, -1))
+            g_mean = _by_group(_spatial_mean(g), groups)
+            g_along = _by_group(_spatial_mean(g * centred), groups) * inverse_deviation
+            weight = _by_group(gamma, groups)
             offset = ops.mean(weight * g_mean, axis=3, keepdims=True) * inverse_deviation
             slope = ops.mean(weight * g_along, axis=3, keepdims=True) * ops.square(inverse_deviation)
             dx = g * _per_channel(weight * inverse_deviation, x) - (
@@ -113,23 +113,21 @@ def _standardize(kernel: Any, epsilon: float) -> tuple[Any, Any]:
 
 def _group_statistics(x: Any, groups: int, epsilon: float) -> tuple[Any, Any]:
     """Mean and 1 / sqrt(variance + epsilon) per sample and group, `(batch, 1, groups, 1)`."""
-    grouped = (-1, 1, groups, x.shape[-1] // groups)
     channel_mean = _spatial_mean(x)
     channel_variance = _spatial_mean(ops.square(x - channel_mean))
     # A group's variance is the mean of its channels' variances plus the variance of their means.
-    channel_mean = ops.reshape(channel_mean, grouped)
+    channel_mean = _by_group(channel_mean, groups)
     mean = ops.mean(channel_mean, axis=3, keepdims=True)
-    variance = ops.mean(ops.reshape(channel_variance, grouped) + ops.square(channel_mean - mean), axis=3, keepdims=True)
+    variance = _by_group(channel_variance, groups) + ops.square(channel_mean - mean)
+    variance = ops.mean(variance, axis=3, keepdims=True)
     return mean, ops.rsqrt(variance + epsilon)
 
 
 def _scale_and_shift(x: Any, mean: Any, inverse_deviation: Any, gamma: Any, beta: Any) -> Any:
     groups = mean.shape[2]
-    grouped = (1, 1, groups, x.shape[-1] // groups)
-    scale = inverse_deviation * ops.reshape(gamma, grouped)
-    shift = ops.reshape(beta, grouped) - mean * scale
-    per_channel = (-1, 1, 1, x.shape[-1])
-    return x * ops.reshape(scale, per_channel) + ops.reshape(shift, per_channel)
+    scale = inverse_deviation * _by_group(gamma, groups)
+    shift = _by_group(beta, groups) - mean * scale
+    return x * _per_channel(scale, x) + _per_channel(shift, x)
 
 
 def _spatial_mean(x: Any) -> Any:
@@ -138,9 +136,8 @@ def _spatial_mean(x: Any) -> Any:
     return ops.mean(ops.mean(x, axis=2, keepdims=True), axis=1, keepdims=True)
 
 
-def _by_group(per_channel: Any, mean: Any) -> Any:
-    """`(batch, 1, 1, channels)` to `(batch, 1, groups, channels of a group)`."""
-    groups = mean.shape[2]
+def _by_group(per_channel: Any, groups: int) -> Any:
+    """`(batch, 1, 1, channels)` to `(batch, 1, groups, channels of a group)`; `(channels,)` is a batch of one."""
     return ops.reshape(per_channel, (-1, 1, groups, per_channel.shape[-1] // groups))
 
 

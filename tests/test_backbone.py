@@ -14,6 +14,7 @@ from keras_bit import BiT, BiT50, BiTBackbone, BitConfig, freeze, from_pretraine
 from keras_bit import model as network
 from keras_bit.checkpoint import TRANSFORMERS
 from keras_bit.model import BiTModel, stage_outputs
+from reference_models import TINY
 from tiny_bit import (
     BOTTLENECK,
     BOTTLENECK_CONFIG,
@@ -29,14 +30,6 @@ from tiny_bit import (
     write_timm,
 )
 
-# The smallest network with every path: four stages, of one block and of more.
-TINY = {
-    "embedding_size": 16,
-    "hidden_sizes": [32, 64, 96, 128],
-    "depths": [1, 2, 1, 2],
-    "num_groups": 8,
-    "num_labels": 7,
-}
 LAYER_TYPES = {"pre-activation": {}, "bottleneck": {"layer_type": "bottleneck"}}
 STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
 COMBINATIONS = [names for count in range(1, 6) for names in itertools.combinations(STAGES, count)]

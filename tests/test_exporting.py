@@ -18,7 +18,7 @@ import tensorflow as tf
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
-from keras_bit.formats import checked, comparison_pictures, huggingface, job, process
+from keras_bit.formats import comparison_pictures, huggingface, job, placing, process
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
@@ -158,7 +158,7 @@ def test_files_beside_the_export_are_kept_unless_asked_and_put_back_after_an_err
     one_with(tmp_path, **{"bit.bin": "old weights"})
     one_with(aside, **{"bit.bin": "new weights", "bit.xml": "new"})
     with pytest.raises(FileExistsError, match=r"bit.bin' exists. Choose another `path`, or replace it with"):
-        checked._move(aside, target, overwrite=False)
+        placing.move(aside, target, overwrite=False)
     assert not target.exists()
 
     (tmp_path / "bit.xml").write_text("old")
@@ -171,13 +171,13 @@ def test_files_beside_the_export_are_kept_unless_asked_and_put_back_after_an_err
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(OSError, match="the disk is gone"):
-        checked._move(aside, target, overwrite=True)
+        placing.move(aside, target, overwrite=True)
     assert ((tmp_path / "bit.xml").read_text(), (tmp_path / "bit.bin").read_text()) == ("old", "old weights")
     monkeypatch.undo()
     shutil.rmtree(aside)
     aside.mkdir()
     one_with(aside, **{"bit.bin": "new weights", "bit.xml": "new"})
-    checked._move(aside, target, overwrite=True)
+    placing.move(aside, target, overwrite=True)
     assert ((tmp_path / "bit.xml").read_text(), (tmp_path / "bit.bin").read_text()) == ("new", "new weights")
 
 
@@ -187,13 +187,13 @@ def test_a_directory_is_not_replaced_by_a_file_nor_a_file_by_a_directory(tmp_pat
     one_with(aside, bit="file")
     (tmp_path / "bit").mkdir()
     with pytest.raises(FileExistsError, match="bit' is a directory, which this format cannot replace"):
-        checked._move(aside, tmp_path / "bit", overwrite=True)
+        placing.move(aside, tmp_path / "bit", overwrite=True)
     shutil.rmtree(tmp_path / "bit")
     one_with(tmp_path, bit="mine")
     (aside / "bit").unlink()
     (aside / "bit").mkdir()
     with pytest.raises(FileExistsError, match="bit' is a file, which this format cannot replace"):
-        checked._move(aside, tmp_path / "bit", overwrite=True)
+        placing.move(aside, tmp_path / "bit", overwrite=True)
     assert (tmp_path / "bit").read_text() == "mine"
 
 
@@ -234,26 +234,26 @@ def test_a_version_takes_the_number_that_is_free_at_the_end_and_replaces_none(tm
         one_with(tmp_path / number, model="another's")
     (tmp_path / "new").mkdir()
     one_with(tmp_path / "new", model="ours")
-    assert checked._move_version(tmp_path / "new", lambda: tmp_path / next(taken)) == tmp_path / "3"
+    assert placing.move_version(tmp_path / "new", lambda: tmp_path / next(taken)) == tmp_path / "3"
     assert [(tmp_path / number / "model").read_text() for number in "123"] == ["another's", "another's", "ours"]
 
 
 def test_what_a_killed_export_left_is_removed_by_the_next_and_what_a_running_one_has_is_not(tmp_path):
     program = (
-        "import pathlib, sys; from keras_bit.formats import checked\n"
-        "with checked._aside(pathlib.Path(sys.argv[1])) as aside: (aside / 'half').touch(); print(flush=True); input()"
+        "import pathlib, sys; from keras_bit.formats import placing\n"
+        "with placing.aside(pathlib.Path(sys.argv[1])) as aside: (aside / 'half').touch(); print(flush=True); input()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program, str(tmp_path / "bit")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as running:
         running.stdout.readline()
-        with checked._aside(tmp_path / "bit"):
+        with placing.aside(tmp_path / "bit"):
             assert len(list(tmp_path.glob(".keras-bit-export-*"))) == 2
         (others,) = tmp_path.iterdir()
         running.kill()
         running.wait()
         assert (others / "half").exists()
-    with checked._aside(tmp_path / "bit") as aside:
+    with placing.aside(tmp_path / "bit") as aside:
         assert list(tmp_path.iterdir()) == [aside]
     assert list(tmp_path.iterdir()) == []
 
