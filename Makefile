@@ -1,5 +1,5 @@
 # make demo   sets up .venv and runs the main job on the small checkpoint in this repository (about a minute)
-# make test   sets up .venv, checks style and runs the tests (a quarter of an hour; with torch and transformers, live parity)
+# make test   sets up .venv, checks style and runs the tests (15 to 20 minutes; with torch and transformers, live parity)
 #
 # Options: WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
 # TESTS='-m "not slow"' (which tests, in pytest's words), PYTHON=python3.11.
