@@ -27,6 +27,7 @@ from benchmarks.report import Report, Row
 
 LOAD_LIMIT = 0.4  # of the time of `import tensorflow, keras` in the same process, for R50
 PEAK_LIMIT = 1.25  # of the file, for R152x4
+LABEL_LIMIT = 1.0  # of transformers' time to the first label
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "safetensors", "torch", "transformers")
 
 
@@ -40,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rounds of R152x4, which takes 3.75 GB in TMPDIR and 5 GB of memory; 0 leaves it out (default: 1)",
     )
     parser.add_argument("--photo", type=Path, metavar="FILE", help="picture to name (default: one that is drawn)")
+    parser.add_argument(
+        "--peer-python",
+        metavar="FILE",
+        help="interpreter of an environment with torch and transformers, where it is not this one; TensorFlow and Keras "
+        "also import JAX, pandas, matplotlib and scikit-learn where they find them",
+    )
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -52,11 +59,19 @@ def run(options: argparse.Namespace) -> Report:
         rounds=options.rounds,
         large_rounds=options.large_rounds,
         photo=options.photo,
+        peer_python=options.peer_python,
     )
 
 
 def measure(
-    small: Any, large: Any, *, rounds: int, large_rounds: int, photo: Path | None = None, image_size: int = 448
+    small: Any,
+    large: Any,
+    *,
+    rounds: int,
+    large_rounds: int,
+    photo: Path | None = None,
+    image_size: int = 448,
+    peer_python: str | None = None,
 ) -> Report:
     """Measures the loading of two networks; the limits are for R50 and R152x4.
 
@@ -67,6 +82,7 @@ def measure(
         large_rounds: the same for `large`; 0 leaves it out.
         photo: the picture of the first label.
         image_size: of the processor, in px.
+        peer_python: interpreter that has the peer; None is this one.
     """
     from benchmarks import checkpoints
 
@@ -75,17 +91,20 @@ def measure(
     if photo is not None and not photo.is_file():
         raise FileNotFoundError(f"`photo` {photo} is no file.")
     peers = ["keras_bit"]
-    if all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
+    if peer_python or all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
         peers.append("transformers")
+    measured = ("load small", "first label", "load large")
+    pythons = {f"{case}, transformers": peer_python for case in measured} if peer_python else {}
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         folder = checkpoints.write(Path(scratch, "small"), small, image_size)
         picture = photo or checkpoints.write_picture(Path(scratch, "picture.jpg"))
         cases = {f"load small, {peer}": _case("load", peer, folder) for peer in peers}
         cases |= {f"first label, {peer}": _case("label", peer, folder, picture.resolve()) for peer in peers}
-        found = rounds_of(cases, rounds)
+        found = rounds_of(cases, rounds, pythons)
         if large_rounds:
             folder = checkpoints.write(Path(scratch, "large"), large, image_size)
-            found |= rounds_of({f"load large, {peer}": _case("load", peer, folder) for peer in peers}, large_rounds)
+            cases = {f"load large, {peer}": _case("load", peer, folder) for peer in peers}
+            found |= rounds_of(cases, large_rounds, pythons)
     notes = [] if len(peers) == 2 else ["torch and transformers are not installed: pip install -e '.[reference]'"]
     return Report("Loading", "transformers", rows(found), found, PACKAGES, notes)
 
@@ -110,6 +129,10 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
         row("R50: of these, imports", "s", "first label", lambda one: one["imports"]),
         row("R50: after the imports", "s", "first label", lambda one: one["label"] - one["imports"]),
     ]
+    labelled = [median("first label", peer, lambda one: one["label"]) for peer in ("keras_bit", "transformers")]
+    if all(labelled):
+        ratio = labelled[0] / labelled[1]
+        shown.append(Row("R50: process start to first label / transformers", "", ratio, None, LABEL_LIMIT))
     if "load large, keras_bit" in found:
         shown += [
             row("R152x4: build and load", "s", "load large", lambda one: one["load"]),

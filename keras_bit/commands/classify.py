@@ -76,7 +76,7 @@ def _by_weights(options: argparse.Namespace, results: list[dict[str, Any]]) -> N
     import keras_bit
     from keras_bit.labels import labels_of_checkpoint
 
-    model = keras_bit.from_pretrained(options.weights, **hub_arguments(options))
+    model = keras_bit.from_pretrained(options.weights, fused=True, **hub_arguments(options))
     processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **hub_arguments(options))
     labels = labels_of_checkpoint(model.config.id2label)
 
