@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peer-python",
         metavar="FILE",
-        help="interpreter of an environment with torch and transformers, where it is not this one; TensorFlow and Keras "
-        "also import JAX, pandas, matplotlib and scikit-learn where they find them",
+        help="interpreter of an environment with torch and transformers, where it is not this one; TensorFlow and "
+        "Keras also import JAX, pandas, matplotlib and scikit-learn where they find them",
     )
 
 

@@ -10,6 +10,7 @@ from keras_bit.fusion import fuse
 from keras_bit.hyperrule import HyperRule
 from keras_bit.labels import decode_predictions
 from keras_bit.preprocessing import BitImageProcessor, preprocess_input
+from keras_bit.rematerialization import rematerialize
 from keras_bit.saving import push_to_hub, save_pretrained
 from keras_bit.transfer import fine_tune
 
@@ -37,5 +38,6 @@ __all__ = [
     "layers",
     "preprocess_input",
     "push_to_hub",
+    "rematerialize",
     "save_pretrained",
 ]

@@ -22,6 +22,7 @@ TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it 
 DAMAGED = "is damaged and cannot be decoded. Pillow overlooks some damage, as a checksum's: see `processor(path)`."
 JPEG_PIXELS = 2**29 // 3  # TensorFlow's decoder takes no more than so many at a time: 178,956,970, Pillow's limit too
 LARGE_JPEG = f"is a JPEG of more than {JPEG_PIXELS:,} pixels, which TensorFlow's decoder does not read. {ARRAY_PATH}"
+JPEG_END = b"\xff\xd9"
 NO_FILE = "cannot be read: there is no such file, or it is a directory, or there is no permission to read it."
 ADVICE = " To leave such pictures out, pass on_error='skip'."
 # What fails so, fails for a reason outside of the picture.
@@ -236,8 +237,10 @@ def problem(load: Callable[[], Any], max_pixels: int | None, encoded: bool, proc
     def damaged(header: graph_decoding.Header) -> tuple[Any, Any]:
         nothing = np.zeros((0, 0, 3), np.uint8)
         _, complete = attempt(lambda: graph_decoding.decode(contents, header), nothing)
-        _, recovered = attempt(lambda: tf.io.decode_jpeg(contents, 3, try_recover_truncated=True), nothing)
-        cut = recovered & (header.kind == graph_decoding.JPEG)
+        # By its end alone: told to recover what there is, TensorFlow's decoder runs forever on some files that end
+        # in the middle of a marker.
+        end, _ = attempt(lambda: tf.strings.substr(contents, -2, 2), JPEG_END)
+        cut = (header.kind == graph_decoding.JPEG) & (end != JPEG_END)
         text = tf.where(cut, "is a JPEG that is cut off: its data ends too early.", DAMAGED)
         pixels = tf.cast(header.height, tf.int64) * tf.cast(header.width, tf.int64)
         large = (header.kind == graph_decoding.JPEG) & (pixels > JPEG_PIXELS)

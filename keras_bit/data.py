@@ -8,6 +8,7 @@ from keras_bit.hyperrule import HyperRule
 from keras_bit.preprocessing import BitImageProcessor
 
 ON_ERROR = ("raise", "skip")
+LARGEST = 2**63 - 1  # whole number in a graph
 LABEL_MODES = (None, "int", "categorical")
 
 
@@ -131,6 +132,8 @@ def image_dataset(
         raise ValueError(f"`label_mode` must be one of {', '.join(map(repr, LABEL_MODES))}, got {label_mode!r}.")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
         raise ValueError(f"`seed` must be a whole number or None, got {seed!r}.")
+    if seed is not None and abs(seed) > LARGEST:
+        raise ValueError(f"`seed` must be between -2**63 and 2**63, got {seed}.")
 
     # Here, so that `import keras_bit` does without TensorFlow under the other backends.
     from keras_bit import pipeline, sources
@@ -210,6 +213,8 @@ def _check(processor: Any, training: bool, rule: Any, on_error: str) -> None:
 def _check_count(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+    if value > LARGEST:
+        raise ValueError(f"`{name}` must be below 2**63, got {value}.")
 
 
 def _has_one_size(processor: BitImageProcessor) -> bool:

@@ -20,6 +20,7 @@ from keras_bit.hyperrule import HyperRule
 from keras_bit.labelled_pictures import NumberedPictures
 from keras_bit.model import BiTModel
 from keras_bit.preprocessing import BIT_50, BitImageProcessor
+from keras_bit.rematerialization import rematerialize
 from keras_bit.saving import refuse_contradictions, save_pretrained
 from keras_bit.training_log import Progress
 from keras_bit.training_state import TrainingState
@@ -43,6 +44,7 @@ class Options:
         examples_per_class, validation_share, class_names: of `splits.open_splits`.
         freeze_up_to: of `keras_bit.freeze`.
         mixed_precision: `"float16"` or `"bfloat16"`, or `None`.
+        rematerialize: whether `keras_bit.rematerialize` makes the steps keep less.
         random_resized_crop: of `image_dataset`.
         on_error: `"skip"` reads every picture once beforehand and leaves out those that cannot be read.
         seed: of the division of the data, the order and the augmentation.
@@ -63,6 +65,7 @@ class Options:
     class_names: Sequence[str] | None = None
     freeze_up_to: str | None = None
     mixed_precision: str | None = None
+    rematerialize: bool = False
     random_resized_crop: bool = False
     on_error: str = "raise"
     seed: int = 0
@@ -309,6 +312,8 @@ def _model(options: Options, class_names: tuple[str, ...], say: Callable[[str], 
         label2id={name: number for number, name in names.items()},
         problem_type="single_label_classification",
     )
+    if options.rematerialize:
+        rematerialize(model)
     if options.freeze_up_to:
         frozen = freeze(model, up_to=options.freeze_up_to)
         say(f"{len(frozen)} layers, up to {options.freeze_up_to}, stay as they are.")

@@ -91,6 +91,13 @@ class ZeroPaddedToSame(layers.Layer):
 class BiTModel(keras.Model):
     """The functional model that every function of keras_bit returns; `config` is its `BitConfig`."""
 
+    training_forward = None  # how a training step gets from pictures to outputs, where `rematerialize` has said so
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
+        if training and self.training_forward is not None:
+            return self.training_forward(inputs)
+        return super().call(inputs, training=training, mask=mask, **kwargs)
+
     @property
     def config(self) -> BitConfig:
         return self._pixel_values.bit_config

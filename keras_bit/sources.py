@@ -77,6 +77,11 @@ def open_source(
         )
     if isinstance(source, tuple) and len(source) == 2:
         return _pairs(*source, names, check_labels)
+    if hugging_face and isinstance(source, hugging_face.IterableDataset | hugging_face.IterableDatasetDict):
+        raise ValueError(
+            "`source` must be a Hugging Face data set that is not streamed, which can be read in any order, got "
+            f"{_described(source)}. Load it without streaming=True, or pass a tf.data.Dataset of (bytes, label)."
+        )
     if _is_path(source) and not Path(source).exists():
         raise FileNotFoundError(f"`source` must be an existing directory or TFRecord files, got {os.fspath(source)!r}.")
     raise ValueError(
@@ -104,7 +109,8 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
     folders = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise ValueError(
-            f"`source` must hold a folder per class. {str(directory)!r} has none; put the pictures in some."
+            f"`source` must hold a folder per class. {str(directory)!r} has none; put the pictures in some. TFRecord "
+            "files are passed by their names or by a pattern, such as 'records/*.tfrecord'."
         )
     names = tuple(folders) if class_names is None else class_names
     missing = sorted(set(names) - set(folders))
@@ -281,10 +287,10 @@ def _without_labels(rows: Source, unlabelled: np.ndarray) -> Source:
     """The same; where a row is `unlabelled`, that is its problem."""
     missing = tf.constant(unlabelled)
 
-    def open_example(index: Any) -> Example:
-        return rows.open(index)._replace(problem=tf.where(missing[index], "has no label.", ""))
+    def with_problem(read: Any) -> Any:
+        return lambda index: read(index)._replace(problem=tf.where(missing[index], "has no label.", ""))
 
-    return dataclasses.replace(rows, open=open_example)
+    return dataclasses.replace(rows, open=with_problem(rows.open), look=rows.look and with_problem(rows.look))
 
 
 def _hugging_face_rows(
@@ -326,7 +332,16 @@ def _hugging_face_rows(
     def read(index: Any) -> Any:
         return tf.ensure_shape(tf.numpy_function(contents, [index], tf.string, stateful=False), [])
 
-    return indexed(read, lambda index: tf.strings.format("row {} of `source`", index), labels)
+    def full_name(index: np.ndarray) -> np.ndarray:
+        value = pictures[int(index)][image_column]
+        path = value["path"] if isinstance(value, dict) else None
+        return np.array(b"row %d of `source`" % index + (b", %s," % os.fsencode(path) if path else b""), object)
+
+    def look(index: Any) -> Example:
+        name = tf.ensure_shape(tf.numpy_function(full_name, [index], tf.string, stateful=False), [])
+        return Example(name, tf.constant(labels.values)[index], lambda: read(index))
+
+    return indexed(read, lambda index: tf.strings.format("row {} of `source`", index), labels, look=look)
 
 
 def _tensorflow_datasets(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SHOWN = 5  # wrong labels that an error lists
+MOST_CLASSES = 1_000_000  # that are named by their numbers: a mistaken label of 2**31 would take all memory for names
 
 
 class Labels(NamedTuple):
@@ -38,7 +39,7 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
     """Numbers for labels.
 
     Args:
-        labels: strings; whole numbers from 0 on; or rows with a number in [0, 1] per class, `(count, classes)`.
+        labels: strings; whole numbers from 0 on, without `class_names` below a million; or rows with a number in [0, 1] per class, `(count, classes)`.
         class_names: the order of the classes. By default the sorted strings, or the numbers themselves as strings.
         check: whether to raise for labels that are no class; otherwise their number is -1, or what it was.
 
@@ -57,9 +58,11 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
             _refuse(values, found < 0, f"one of `class_names` ({', '.join(map(repr, names[:SHOWN]))}, ...)")
         return Labels(found, names)
     if values.ndim == 1 and values.dtype.kind in "iu" and values.size:
-        names = class_names or tuple(map(str, range(max(int(values.max()), 0) + 1)))
+        classes = values[(values >= 0) & (values < MOST_CLASSES)]
+        names = class_names or tuple(map(str, range(int(classes.max(initial=0)) + 1)))
         if check:
-            _refuse(values, (values < 0) | (values >= len(names)), f"in [0, {len(names)}), as there are class names")
+            limit, why = (len(names), ", as there are class names") if class_names else (MOST_CLASSES, "")
+            _refuse(values, (values < 0) | (values >= limit), f"in [0, {limit}){why}")
         return Labels(np.clip(values, -(2**31), 2**31 - 1).astype(np.int32), names)
     if values.ndim == 2 and values.shape[1] == 1 and values.dtype.kind != "f":
         raise ValueError(
@@ -68,7 +71,8 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
         )
     if values.ndim == 2 and values.dtype.kind in "biuf" and values.size:
         rows = values.astype(np.float32)
-        _refuse(values, ~((rows >= 0) & (rows <= 1)).all(axis=1), "rows of numbers in [0, 1]")
+        if check:
+            _refuse(values, ~((rows >= 0) & (rows <= 1)).all(axis=1), "rows of numbers in [0, 1]")
         return Labels(rows, names_for(rows.shape[1], class_names))
     found = f"{values.dtype} {values.shape if values.ndim else 'of different lengths or none'}"
     if values.ndim == 1 and values.dtype.kind in "OU":

@@ -1,6 +1,7 @@
 """Pictures that cannot be read: named with the reason, or left out, counted and listed; the others are not touched."""
 
 import os
+import threading
 import warnings
 
 import numpy as np
@@ -43,6 +44,25 @@ def good(folder, count=4):
 def dataset(paths, labels=None, **options):
     labels = [0] * len(paths) if labels is None else labels
     return image_dataset((paths, labels), **{"processor": PROCESSOR, "batch_size": 3, **options})
+
+
+def test_a_jpeg_cut_in_the_middle_of_a_marker_ends_nothing(tmp_path):
+    # On 5 of these 24, TensorFlow's decoder runs forever when it is told to recover what there is.
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8))
+    whole = encoded(noise, "JPEG", progressive=True, quality=90)
+    start = whole.index(b"\xff\xda") + 20
+    ends = range(start, len(whole) - 2, max(1, (len(whole) - start + 20) // 24))
+    paths = [tmp_path / f"{end}.jpg" for end in ends]
+    for path, end in zip(paths, ends, strict=True):
+        path.write_bytes(whole[:end] + b"\xff")
+    data = dataset([*good(tmp_path, 1), *paths], on_error="skip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reading = threading.Thread(target=lambda: list(data), daemon=True)
+        reading.start()
+        reading.join(60)
+    assert not reading.is_alive()
+    assert data.skipped == [f"{path} is a JPEG that is cut off: its data ends too early." for path in paths]
 
 
 @pytest.mark.parametrize("name", ["cut.jpg", "text.jpg", "missing.jpg"])

@@ -337,7 +337,12 @@ REFUSED = {
     "a negative label": (
         (ARRAYS, [0] * 6 + [-1]),
         {},
-        "Labels must be in [0, 1), as there are class names, got -1 for",
+        "Labels must be in [0, 1000000), got -1 for",
+    ),
+    "a label without end": (
+        (ARRAYS, [0] * 6 + [2**31 - 1]),
+        {},
+        "Labels must be in [0, 1000000), got 2147483647 for picture 6 (1 of 7)",
     ),
     "outside the names": (
         (ARRAYS, LABELS),
@@ -381,6 +386,12 @@ REFUSED = {
         "`random_resized_crop` is for training, got True with training=False",
     ),
     "seed": ((ARRAYS, LABELS), {"seed": "x"}, "`seed` must be a whole number or None, got 'x'"),
+    "a long seed": (
+        (ARRAYS, LABELS),
+        {"seed": 2**63},
+        "`seed` must be between -2**63 and 2**63, got 9223372036854775808",
+    ),
+    "long max_pixels": ((ARRAYS, LABELS), {"max_pixels": 2**63}, "`max_pixels` must be below 2**63, got 9223"),
     "on_error": ((ARRAYS, LABELS), {"on_error": "stop"}, "`on_error` must be one of 'raise', 'skip', got 'stop'"),
     "no rule": ((ARRAYS, LABELS), {"training": True}, "Pass keras_bit.HyperRule(num_examples, image_size)"),
     "another rule": ((ARRAYS, LABELS), {"rule": 5}, "`rule` must be a keras_bit.HyperRule, got int"),
@@ -479,6 +490,31 @@ def test_rows_without_a_label_are_named_or_left_out(tmp_path, kind):
     none = rows.remove_columns("label").add_column("label", [None] * 7, feature=feature)
     with pytest.raises(ValueError, match=r"got none in row 0, row 1, row 2, row 3, row 4, ... \(7 of 7\)"):
         dataset(none, on_error="skip")
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [([0, 2**31 - 1, 1, -1, 1, 0, 0], [0, 1, 1, 0, 0]), ([[0.5, 2.0], *([[0.0, 1.0]] * 6)], [[0.0, 1.0]] * 6)],
+    ids=["numbers", "rows"],
+)
+def test_labels_that_are_no_class_are_left_out(labels, kept):
+    data = dataset((ARRAYS, labels), on_error="skip")
+    with pytest.warns(UserWarning, match="were left out"):
+        found = [label for _, batch in data for label in batch.numpy().tolist()]
+    assert found == kept
+    assert len(data.class_names) == 2
+
+
+def test_a_hugging_face_row_is_named_with_its_file(tmp_path):
+    datasets = hugging_face()
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = datasets.Dataset.from_dict({"image": [str(empty)], "label": [0]}, features=features)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"row 0 of `source`, {empty}, is empty\."):
+        list(dataset(rows))
+    with pytest.raises(ValueError, match="must be a Hugging Face data set that is not streamed"):
+        dataset(rows.to_iterable_dataset())
 
 
 def test_folders_that_are_no_classes_are_told(tmp_path):

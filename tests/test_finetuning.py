@@ -174,7 +174,7 @@ def test_records_few_examples_accumulation_and_half_precision(checkpoint, tmp_pa
         tmp_path / "a.tfrecord",
         *("--weights", checkpoint, "--out", tmp_path / "out", "--batch-size", "8", "--steps", "4"),
         *("--examples-per-class", "2", "--gradient-accumulation-steps", "2", "--freeze-up-to", "stage1"),
-        *("--mixed-precision", "bfloat16", "--class-names", "x,y,z"),
+        *("--mixed-precision", "bfloat16", "--rematerialize", "--class-names", "x,y,z"),
     )
     assert code == 0
     assert "training pictures   │ 6," in out

@@ -338,6 +338,7 @@ def test_wrong_preprocessing_in_the_graph_is_an_error(model, processor, tmp_path
         ("classify", "scores", lambda x: x * 0.9, r"\(saved_model, classify\) differs from .* in `scores`"),
         ("classify", "classes", lambda x: x[:, ::-1], r"\(saved_model, classify\) names other classes than serve_b"),
         ("features", "features", lambda x: x * 2, r"\(saved_model, features\) differs from .* in `features`"),
+        ("serving_default", "logits", lambda x: x * 0 + 7, r"\(saved_model, logits\) differs from .* in `logits`"),
     ],
 )
 def test_a_signature_that_gives_other_numbers_is_an_error(

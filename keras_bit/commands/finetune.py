@@ -89,6 +89,11 @@ def add(commands: Any) -> None:
         choices=["float16", "bfloat16"],
         help="compute in half precision (default where given: float16); weights stay float32",
     )
+    recipe.add_argument(
+        "--rematerialize",
+        action="store_true",
+        help="keep of each block its input alone and compute it again for its gradient: less memory, more time",
+    )
     data = command.add_argument_group("data")
     data.add_argument("--examples-per-class", type=positive, metavar="N", help="train on N pictures of each class")
     data.add_argument(

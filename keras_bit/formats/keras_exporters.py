@@ -20,7 +20,7 @@ def check_packages(name: str, packages: Sequence[str]) -> None:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise ImportError(
-            f"The format {name!r} needs {' and '.join(missing)}, which is not installed: "
+            f"The format {name!r} needs {' and '.join(missing)}: not installed. "
             f"pip install 'keras_bit[{name}]', or pip install -e '.[{name}]' in a checkout."
         )
 

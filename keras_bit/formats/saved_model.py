@@ -20,7 +20,9 @@ NEEDS_TENSORFLOW = True
 KIND = "version"
 BESIDE = ()
 VERSION = "[0-9]{1,18}"  # what TF Serving takes for one: its numbers have 63 bits
-FEATURES, SERVE_BYTES, CLASSIFY = (f"saved_model, {name}" for name in ("features", "serve_bytes", "classify"))
+LOGITS, FEATURES, SERVE_BYTES, CLASSIFY = (
+    f"saved_model, {name}" for name in ("logits", "features", "serve_bytes", "classify")
+)
 
 
 def check(job: Job) -> None:
@@ -110,6 +112,8 @@ def load(job: Job, path: Path) -> Run:
     if "serve_bytes" in signatures:
         _check_pictures(job, signatures)
     serve = signatures["serving_default"]
+    if wanted == "probabilities":
+        _check_logits(job, serve)
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
         outputs = _arrays(serve(pixel_values=tf.constant(batch)))
@@ -129,6 +133,23 @@ def _check_features(job: Job, signature: Any) -> None:
     checks = Checks([batch], [{"features": keras.ops.convert_to_numpy(keras.ops.cast(pooled, "float32"))}])
     share = checked.share(limit(job), job.model)
     checked.compare(lambda pixels: _arrays(signature(pixel_values=tf.constant(pixels))), checks, share, FEATURES)
+
+
+def _check_logits(job: Job, signature: Any) -> None:
+    """Against the same call's probabilities, which are compared with the model's scores."""
+    import tensorflow as tf
+
+    activation = job.model.get_layer(HEAD).activation
+
+    def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = signature(pixel_values=tf.constant(pixels))
+        return {
+            "logits": keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(outputs["logits"].numpy())))
+        }
+
+    batch = comparison_pictures.batches(job, shape(job))[0]
+    expected = {"logits": signature(pixel_values=tf.constant(batch))["probabilities"].numpy()}
+    checked.compare(scores, Checks([batch], [expected]), checked.share(limit(job), job.model), LOGITS)
 
 
 def _check_pictures(job: Job, signatures: Any) -> None:

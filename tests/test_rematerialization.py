@@ -1,0 +1,114 @@
+"""rematerialize: the same training with the blocks' inputs alone kept."""
+
+import keras
+import numpy as np
+import pytest
+from keras.ops import convert_to_numpy as numpy_of
+
+import keras_bit
+from keras_bit import BiT, BiTBackbone, BitConfig, rematerialize
+
+SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 3}
+PICTURES = np.random.default_rng(0).uniform(-1, 1, (4, 40, 48, 3)).astype(np.float32)
+LABELS = np.array([0, 1, 2, 1])
+
+
+def model(**config):
+    keras.utils.set_random_seed(0)
+    return BiT(BitConfig(**{**SMALL, **config}))
+
+
+def trained(network):
+    network.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    losses = [float(network.train_on_batch(PICTURES, LABELS)) for _ in range(3)]
+    return losses, [numpy_of(variable) for variable in network.weights]
+
+
+@pytest.mark.parametrize("config", [{}, {"layer_type": "bottleneck"}, {"hidden_act": "gelu"}], ids=str)
+def test_rematerialized_it_learns_the_same(config):
+    plain, saving = model(**config), model(**config)
+    rematerialize(saving)
+    (expected, weights), (losses, others) = trained(plain), trained(saving)
+    # The gradients of a block are sums in another order.
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    for one, other in zip(weights, others, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5 * np.abs(one).max())
+    assert losses[-1] < losses[0]
+
+
+def test_a_model_that_has_learned_goes_on_rematerialized():
+    plain, saving = model(), model()
+    for network in (plain, saving):
+        trained(network)
+    rematerialize(saving)
+    step = [float(network.train_on_batch(PICTURES, LABELS)) for network in (plain, saving)]
+    assert step[0] == pytest.approx(step[1], rel=1e-5)
+
+
+def test_every_block_is_computed_twice_in_a_step_and_once_otherwise():
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("counts the nodes of TensorFlow's graph")
+
+    def convolutions(network, training):
+        def step(pictures):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(network(pictures, training=training))
+            return tape.gradient(loss, [variable.value for variable in network.trainable_variables])
+
+        graph = tf.function(step).get_concrete_function(tf.constant(PICTURES)).graph
+        return sum(operation.type == "Conv2D" for operation in graph.get_operations())
+
+    network = model()
+    assert convolutions(network, True) == 12
+    rematerialize(network)
+    assert convolutions(network, True) == 12 + 11  # all but the stem's
+    assert convolutions(network, False) == 12
+
+
+def test_a_backbone_gives_the_same_maps_and_predictions_stay():
+    backbone = BiTBackbone(weights=None, config=BitConfig(**SMALL), out_features=["stem", "stage1", "stage2"])
+    expected = backbone(PICTURES, training=True)
+    rematerialize(backbone)
+    found = backbone(PICTURES, training=True)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(numpy_of(found[name]), numpy_of(values), atol=1e-5)
+    network = model()
+    before = numpy_of(network(PICTURES))
+    rematerialize(network)
+    np.testing.assert_array_equal(numpy_of(network(PICTURES)), before)
+
+
+def test_it_trains_in_half_precision(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        network = model()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    rematerialize(network)
+    losses, _ = trained(network)
+    assert losses[-1] < losses[0]
+
+
+def test_it_is_saved_and_read_as_if_it_were_not(tmp_path):
+    network = model()
+    rematerialize(network)
+    trained(network)
+    network.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(numpy_of(again(PICTURES)), numpy_of(network(PICTURES)), atol=1e-6)
+    assert again.training_forward is None
+    keras_bit.save_pretrained(network, tmp_path / "pretrained")
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: model(drop_path_rate=0.1), "`model` has a drop_path_rate of 0.1: computed a second time its blocks"),
+        (lambda: keras.Sequential([keras.layers.Dense(1)]), "`model` must be one that keras_bit built, got Sequential"),
+    ],
+)
+def test_what_cannot_be_rematerialized_is_refused(network, message):
+    with pytest.raises(ValueError, match=message):
+        rematerialize(network())
