@@ -39,7 +39,8 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
     """Numbers for labels.
 
     Args:
-        labels: strings; whole numbers from 0 on, without `class_names` below a million; or rows with a number in [0, 1] per class, `(count, classes)`.
+        labels: strings; whole numbers from 0 on, below a million where there are no `class_names`; or rows with a
+            number in [0, 1] per class, `(count, classes)`.
         class_names: the order of the classes. By default the sorted strings, or the numbers themselves as strings.
         check: whether to raise for labels that are no class; otherwise their number is -1, or what it was.
 

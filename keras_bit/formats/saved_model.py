@@ -142,10 +142,8 @@ def _check_logits(job: Job, signature: Any) -> None:
     activation = job.model.get_layer(HEAD).activation
 
     def scores(pixels: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = signature(pixel_values=tf.constant(pixels))
-        return {
-            "logits": keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(outputs["logits"].numpy())))
-        }
+        logits = signature(pixel_values=tf.constant(pixels))["logits"].numpy()
+        return {"logits": keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(logits)))}
 
     batch = comparison_pictures.batches(job, shape(job))[0]
     expected = {"logits": signature(pixel_values=tf.constant(batch))["probabilities"].numpy()}
