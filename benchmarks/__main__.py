@@ -34,6 +34,7 @@ class Part:
 PARTS = (
     Part("loading", "time and memory that loading takes, and the time from process start to the first label"),
     Part("finetuning", "losses and accuracies of fine-tuning beside transformers, and few-shot learning"),
+    Part("gpu", "inference and a training step on a GPU, by JAX, beside transformers and timm"),
     Part("growth", "how the time grows with the network, the batch and the picture, as log-log slopes"),
     Part("inference", "time and memory of Keras, SavedModel and TFLite beside PyTorch, onnxruntime and OpenVINO"),
     Part("preprocessing", "pictures per second from JPEG files to normalized batches"),

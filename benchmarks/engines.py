@@ -68,7 +68,7 @@ def prepare_onnx(folder: Path) -> None:
     import torch
 
     batch = torch.from_numpy(np.load(folder / "batch.npy").transpose(0, 3, 1, 2).copy())
-    torch.onnx.export(_transformers_logits(folder), (batch,), folder / "reference.onnx", dynamo=True)
+    torch.onnx.export(transformers_logits(folder), (batch,), folder / "reference.onnx", dynamo=True)
 
 
 # Engines
@@ -127,7 +127,7 @@ def tflite(folder: Path, file: str) -> Call:
     return call
 
 
-def _transformers_logits(folder: Path) -> Any:
+def transformers_logits(folder: Path) -> Any:
     """transformers' model with a tensor for an output."""
     import torch
     from transformers import BitForImageClassification
@@ -145,7 +145,7 @@ def _transformers_logits(folder: Path) -> Any:
     return Logits().eval()
 
 
-def _timm_logits(folder: Path) -> Any:
+def timm_logits(folder: Path) -> Any:
     import torch
     from safetensors.numpy import load_file
     from timm.layers import GroupNormAct, StdConv2d
@@ -224,15 +224,15 @@ ENGINES: Mapping[str, Engine] = {
     "SavedModel": Engine(True, saved_model, (), "saved_model"),
     "TFLite float32": Engine(True, lambda folder: tflite(folder, "float32.tflite"), ("ai_edge_litert",), "tflite"),
     "TFLite int8": Engine(True, lambda folder: tflite(folder, "int8.tflite"), ("ai_edge_litert",), "tflite_int8"),
-    "transformers": Engine(False, lambda folder: torch_eager(folder, _transformers_logits), _TRANSFORMERS),
+    "transformers": Engine(False, lambda folder: torch_eager(folder, transformers_logits), _TRANSFORMERS),
     "transformers, channels_last": Engine(
-        False, lambda folder: torch_eager(folder, _transformers_logits, channels_last=True), _TRANSFORMERS
+        False, lambda folder: torch_eager(folder, transformers_logits, channels_last=True), _TRANSFORMERS
     ),
     "torch.compile": Engine(
-        False, lambda folder: torch_eager(folder, _transformers_logits, compiled=True), _TRANSFORMERS
+        False, lambda folder: torch_eager(folder, transformers_logits, compiled=True), _TRANSFORMERS
     ),
-    "timm": Engine(False, lambda folder: torch_eager(folder, _timm_logits), _TIMM),
-    "timm, channels_last": Engine(False, lambda folder: torch_eager(folder, _timm_logits, channels_last=True), _TIMM),
+    "timm": Engine(False, lambda folder: torch_eager(folder, timm_logits), _TIMM),
+    "timm, channels_last": Engine(False, lambda folder: torch_eager(folder, timm_logits, channels_last=True), _TIMM),
     "onnxruntime": Engine(False, onnxruntime, (*_TRANSFORMERS, "onnxscript", "onnxruntime"), "onnx"),
     "openvino": Engine(False, openvino, (*_TRANSFORMERS, "onnxscript", "openvino"), "onnx"),
 }

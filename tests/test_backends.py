@@ -151,4 +151,4 @@ def test_fine_tuning_passes_its_tests_under_every_backend(backend):
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "14 passed" in done.stdout
+    assert "23 passed" in done.stdout

@@ -1,5 +1,6 @@
 """benchmarks/: the command's table and JSON on networks of the smallest size. No test asserts a time."""
 
+import importlib.util
 import io
 import json
 import re
@@ -17,6 +18,7 @@ from benchmarks import (
     checkpoints,
     finetuning,
     flops,
+    gpu,
     growth,
     inference,
     loading,
@@ -25,7 +27,7 @@ from benchmarks import (
     report,
     training,
 )
-from conftest import ROOT, needs_matplotlib
+from conftest import ROOT, absent, needs_matplotlib
 from keras_bit import BiT, BitConfig, BitImageProcessor, from_pretrained
 from keras_bit.labels import imagenet_labels
 from picture_files import make_folders
@@ -452,3 +454,22 @@ def test_fine_tuning_without_test_pictures_is_refused(tmp_path):
     make_folders(tmp_path / "train", dict.fromkeys("ab", 1))
     with pytest.raises(ValueError, match=r"`--data` '.*' must hold a folder named test beside train."):
         finetuning.measure(tmp_path, "weights", finetuning.Setting())
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_says_that_there_is_none_and_runs_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(gpu, "PRECISIONS", ("float32",))  # torch.compile takes half a minute for each case
+    for package in ("jax", "torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            absent(f"{package} is not installed: pip install jax and -e '.[reference]'")
+    works = [("inference", 2, 48), ("training", 2, 48)]
+    given = {"rounds": 1, "runs": 1, "torch_python": sys.executable}
+    with pytest.raises(RuntimeError, match=r"no gpu here, so nothing was measured: JAX .* finds cpu\. Run it on"):
+        gpu.measure(TINY, works, device="gpu", **given)
+    found = gpu.measure(TINY, works, device="cpu", **given)
+    names = [row.name for row in found.rows if row.unit]
+    assert names[:2] == ["float32, inference, 2 x 48 px: keras_bit", "float32, inference, 2 x 48 px: transformers"]
+    assert len([row for row in found.rows if row.name.endswith("keras_bit / the better peer")]) == 2
+    differences = {case: one[0]["difference"] for case, one in found.measurements.items() if "difference" in one[0]}
+    print(differences)
+    assert max(value for case, value in differences.items() if "float32" in case) <= 1e-5  # a CPU has no TF32

@@ -154,6 +154,7 @@ BENCHMARKS = {
     "engines": (set(), {"ai_edge_litert", "onnxruntime", "openvino", "timm", "torch", "transformers"}),
     "finetuning": ({"report"}, {"torch", "transformers"}),
     "flops": (set(), set()),
+    "gpu": ({"checkpoints", "engines", "flops", "processes", "report"}, {"torch"}),
     "growth": ({"engines", "flops", "inference", "processes", "report"}, set()),
     "inference": ({"checkpoints", "engines", "flops", "processes", "report"}, set()),
     "loading": ({"checkpoints", "processes", "report"}, {"torch", "transformers"}),
