@@ -100,8 +100,8 @@ def measure(
     if device not in probe["platforms"]:
         raise RuntimeError(
             f"no {device} here, so nothing was measured: JAX {probe['jax'] or 'is not installed and'} finds "
-            f"{', '.join(probe['platforms']) or 'nothing'}. Run it on a machine with a GPU (pip install 'jax[cuda13]'), or "
-            "see by --device cpu that it runs."
+            f"{', '.join(probe['platforms']) or 'nothing'}. Run it on a machine with a GPU (pip install "
+            "'jax[cuda13]'), or see by --device cpu that it runs."
         )
     probes = rounds_of({peer: ["benchmarks.gpu", "probe"] for peer in PEERS}, 1, pythons)
     peers = [peer for peer in PEERS if {"torch", peer} <= set(probes[peer][0]["packages"])]
