@@ -272,10 +272,13 @@ def _train(
             verbose=0,
         )
     except FloatingPointError as error:
-        if not state.epoch or not workers.is_chief:
+        if not state.epoch:
             raise
-        state.restore()
-        _write(model, plan.processor, out)
+        state.restore()  # on every worker: under JAX a variable is given its value by all of them together
+        if workers.is_chief:
+            with workers.alone():
+                _write(model, plan.processor, out)
+        workers.wait()
         raise FloatingPointError(
             f"{error} {str(out)!r} has the model of the last good state, after step {state.step}."
         ) from None

@@ -259,7 +259,18 @@ def _with_labels(data: Any, classes: int, found: Objective) -> Any:
     """The data with labels as the loss takes them; whole numbers that are no class end it with an error."""
     import tensorflow as tf
 
-    if not data.element_spec[1].dtype.is_integer or data.element_spec[1].shape.rank != 1:
+    spec = data.element_spec[1]
+    if isinstance(found.loss, keras.losses.BinaryCrossentropy):
+
+        def checked(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
+            rows = tf.cast(labels, tf.float32)
+            message = "Labels of several classes must be rows of numbers in [0, 1], got:"
+            inside = tf.debugging.Assert(tf.reduce_all((rows >= 0) & (rows <= 1)), [message, labels])
+            with tf.control_dependencies([inside]):
+                return images, tf.identity(labels), *weights
+
+        return _with_cardinality(data.map(checked, tf.data.AUTOTUNE), data)
+    if not spec.dtype.is_integer or spec.shape.rank != 1:
         return data
 
     def convert(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
@@ -270,9 +281,14 @@ def _with_labels(data: Any, classes: int, found: Objective) -> Any:
         with tf.control_dependencies([inside]):
             return images, tf.one_hot(labels, classes) if found.one_hot else tf.identity(labels), *weights
 
-    converted = data.map(convert, tf.data.AUTOTUNE)
+    return _with_cardinality(data.map(convert, tf.data.AUTOTUNE), data)
+
+
+def _with_cardinality(converted: Any, data: Any) -> Any:
+    """`converted` with the known length of `data`, without which Keras says that its input ran out."""
+    import tensorflow as tf
+
     count = int(data.cardinality())
-    # Without it Keras says that its input ran out.
     return converted.apply(tf.data.experimental.assert_cardinality(count)) if count >= 0 else converted
 
 

@@ -146,6 +146,27 @@ def test_the_command_ends_with_a_report_under_jax_too(command, tmp_path):
         assert row == pytest.approx(expected, rel=1e-4)  # another library's convolutions
 
 
+@pytest.mark.slow
+def test_an_error_ends_every_worker_under_jax_too(command, tmp_path):
+    if importlib.util.find_spec("jax") is None:
+        absent("jax not installed")
+    out = tmp_path / "together"
+    command = [*command, "--strategy", "multi_worker", "--out", str(out), "--steps", "12"]
+    processes = start([*command, "--base-learning-rate", "1e38", "--evaluate-every", "1"], "jax", 2)
+    ended = [process.communicate(timeout=SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [1, 1], ended
+    for _, errors in ended:
+        assert "is nan after step" in errors
+        assert "has the model of the last good state, after step" in errors
+    assert (out / "model.keras").exists()
+    # The chief alone finds that this is another run.
+    processes = start(command, "jax", 2)
+    ended = [process.communicate(timeout=60) for process in processes]
+    assert processes[0].returncode == 1
+    assert processes[1].returncode != 0
+    assert "holds another run" in ended[0][1]
+
+
 @pytest.mark.parametrize(
     ("strategy", "environment", "message"),
     [

@@ -38,6 +38,12 @@ def rule(steps=3, **options):
     return HyperRule(8, SIDE, steps=steps, base_learning_rate=0.05, **{"batch_size": 4} | options)
 
 
+def test_labels_of_several_classes_are_rows_of_0_to_1():
+    model = small_model(problem_type="multi_label_classification")
+    with pytest.raises(Exception, match=r"Labels of several classes must be rows of numbers in \[0, 1\], got:"):
+        fine_tune(model, batches(ROWS * 2), rule=rule(2), verbose=0)
+
+
 def test_it_is_what_a_person_does_by_hand_in_keras():
     ours, by_hand = small_model(), small_model()
     history = fine_tune(ours, batches(NUMBERS), batches(NUMBERS), rule=rule(5), steps_per_epoch=5, verbose=0)

@@ -5,8 +5,9 @@ import dataclasses
 import importlib.util
 import os
 import sys
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.table import Table
 
@@ -138,8 +139,29 @@ def run(options: argparse.Namespace) -> int:
 
     workers = distribution.start(options.strategy)
     out = Path(os.path.expanduser(options.out))
-    with run_directory.writable(out, os.path.expanduser(options.data), is_chief=workers.is_chief):
-        return _fine_tune(options, out, workers)
+    try:
+        with run_directory.writable(out, os.path.expanduser(options.data), is_chief=workers.is_chief):
+            return _fine_tune(options, out, workers)
+    except FloatingPointError:
+        raise  # by all workers at once
+    except Exception as error:
+        if workers.count == 1:
+            raise
+        _leave(error, workers.lost)
+
+
+def _leave(error: Exception, lost: tuple[type[Exception], ...]) -> NoReturn:
+    """Ends one of several workers, and the others by that: on its way out, Python would wait for them for minutes."""
+    told = printable(" ".join(str(error).split()))
+    if isinstance(error, lost):
+        told = (
+            f"another worker has ended, or cannot be reached ({told[:300]} ...). Start the command again on all of "
+            "them: it goes on from the last evaluation."
+        )
+    elif not isinstance(error, OSError | ValueError | ImportError):
+        traceback.print_exc()
+    print(f"keras-bit finetune: {told}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
@@ -174,17 +196,7 @@ def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
             print(f"keras-bit finetune: without matplotlib there are no charts: {charts.INSTALL}", file=sys.stderr)
     for note in plan.notes:
         say(note)
-    try:
-        finetuning.run(chosen, plan, out, workers=workers, say=say, callbacks=callbacks)
-    except workers.lost as error:
-        told = " ".join(str(error).split())[:300]
-        print(
-            f"keras-bit finetune: another worker has ended, or cannot be reached ({printable(told)} ...). Start the "
-            "command again on all of them: it goes on from the last evaluation.",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(1)  # on its way out Python would wait for the lost worker, and be aborted
+    finetuning.run(chosen, plan, out, workers=workers, say=say, callbacks=callbacks)
     say(f"{out}: keras-bit classify IMAGE --weights {out}")
     return 0
 
