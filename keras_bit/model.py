@@ -240,12 +240,17 @@ def _inputs(config: BitConfig, input_tensor: Any, input_shape: tuple[int | None,
     return sources[0] if len(sources) == 1 else sources, x
 
 
+def last_of_block(config: BitConfig) -> str:
+    """What the name of a block's last layer ends in."""
+    return "add" if config.layer_type == "preactivation" else "out"
+
+
 def stage_outputs(model: BiTModel) -> dict[str, Any]:
     """The symbolic maps `stem` (after its pool), `stage1` ... (before the final norm): transformers' `hidden_states`.
 
     `keras.Model(model.input, stage_outputs(model))` computes them.
     """
-    last = "add" if model.config.layer_type == "preactivation" else "out"
+    last = last_of_block(model.config)
     outputs = {"stem": model.get_layer("stem_pool").output}
     for stage, depth in enumerate(model.config.depths, start=1):
         outputs[f"stage{stage}"] = model.get_layer(f"stage{stage}_block{depth - 1}_{last}").output

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_bit.model import BiTModel
+from keras_bit.model import BiTModel, last_of_block
 
 
 def rematerialize(model: BiTModel) -> None:
@@ -57,7 +57,7 @@ def rematerialize(model: BiTModel) -> None:
 
 def _block_ends(model: BiTModel) -> list[Any]:
     """The symbolic maps before the first block and after every one that the model has."""
-    last = "add" if model.config.layer_type == "preactivation" else "out"
+    last = last_of_block(model.config)
     ends = [model.get_layer("stem_pool").output]
     names = {layer.name for layer in model.layers}
     for stage, depth in enumerate(model.config.depths, start=1):

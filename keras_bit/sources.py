@@ -337,11 +337,13 @@ def _hugging_face_rows(
         path = value["path"] if isinstance(value, dict) else None
         return np.array(b"row %d of `source`" % index + (b", %s," % os.fsencode(path) if path else b""), object)
 
-    def look(index: Any) -> Example:
-        name = tf.ensure_shape(tf.numpy_function(full_name, [index], tf.string, stateful=False), [])
-        return Example(name, tf.constant(labels.values)[index], lambda: read(index))
+    rows = indexed(read, lambda index: tf.strings.format("row {} of `source`", index), labels)
 
-    return indexed(read, lambda index: tf.strings.format("row {} of `source`", index), labels, look=look)
+    def look(index: Any) -> Example:
+        name = tf.numpy_function(full_name, [index], tf.string, stateful=False)
+        return rows.open(index)._replace(name=tf.ensure_shape(name, []))
+
+    return dataclasses.replace(rows, look=look)
 
 
 def _tensorflow_datasets(

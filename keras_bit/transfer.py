@@ -256,39 +256,30 @@ def _known_length(data: Any) -> int | None:
 
 
 def _with_labels(data: Any, classes: int, found: Objective) -> Any:
-    """The data with labels as the loss takes them; whole numbers that are no class end it with an error."""
+    """The data with labels as the loss takes them; numbers that cannot be theirs end it with an error."""
     import tensorflow as tf
 
     spec = data.element_spec[1]
-    if isinstance(found.loss, keras.losses.BinaryCrossentropy):
-
-        def checked(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
-            rows = tf.cast(labels, tf.float32)
-            message = "Labels of several classes must be rows of numbers in [0, 1], got:"
-            inside = tf.debugging.Assert(tf.reduce_all((rows >= 0) & (rows <= 1)), [message, labels])
-            with tf.control_dependencies([inside]):
-                return images, tf.identity(labels), *weights
-
-        return _with_cardinality(data.map(checked, tf.data.AUTOTUNE), data)
-    if not spec.dtype.is_integer or spec.shape.rank != 1:
+    several = isinstance(found.loss, keras.losses.BinaryCrossentropy)
+    if not several and not (spec.dtype.is_integer and spec.shape.rank == 1):
         return data
 
     def convert(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
         # Some losses answer such a label with NaN, others with the loss of another class.
-        message = f"Labels are none of the {classes} classes that the head of the model has, [0, {classes}):"
-        wrong = (labels < 0) | (labels >= classes)
+        if several:
+            message = "Labels of several classes must be rows of numbers in [0, 1], got:"
+            rows = tf.cast(labels, tf.float32)
+            wrong = ~((rows >= 0) & (rows <= 1))
+        else:
+            message = f"Labels are none of the {classes} classes that the head of the model has, [0, {classes}):"
+            wrong = (labels < 0) | (labels >= classes)
         inside = tf.debugging.Assert(~tf.reduce_any(wrong), [message, labels[wrong]])
         with tf.control_dependencies([inside]):
             return images, tf.one_hot(labels, classes) if found.one_hot else tf.identity(labels), *weights
 
-    return _with_cardinality(data.map(convert, tf.data.AUTOTUNE), data)
-
-
-def _with_cardinality(converted: Any, data: Any) -> Any:
-    """`converted` with the known length of `data`, without which Keras says that its input ran out."""
-    import tensorflow as tf
-
+    converted = data.map(convert, tf.data.AUTOTUNE)
     count = int(data.cardinality())
+    # Without it Keras says that its input ran out.
     return converted.apply(tf.data.experimental.assert_cardinality(count)) if count >= 0 else converted
 
 
