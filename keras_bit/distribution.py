@@ -23,7 +23,7 @@ class Workers:
         scope: in it a model is made, on every process alike.
         alone: in it this process computes by itself, as for a report.
         wait: returns when every process has called it.
-        lost: the errors that this process gets when another one has ended.
+        lost: whether an error is what this process gets when another one has ended.
         accumulates: whether Keras can sum gradients over batches here: not over devices of tf.distribute as well.
     """
 
@@ -32,7 +32,7 @@ class Workers:
     scope: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     alone: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     wait: Callable[[], None] = lambda: None
-    lost: tuple[type[Exception], ...] = ()
+    lost: Callable[[Exception], bool] = lambda error: False
     accumulates: bool = True
 
     @property
@@ -99,7 +99,14 @@ def _tensorflow_workers() -> Workers:
 
     errors = tf.errors
     lost = (errors.UnavailableError, errors.AbortedError, errors.CancelledError, errors.InternalError)
-    return Workers(index, len(everyone), strategy.scope, wait=wait, lost=lost, accumulates=False)
+    return Workers(
+        index,
+        len(everyone),
+        strategy.scope,
+        wait=wait,
+        lost=lambda error: isinstance(error, lost),
+        accumulates=False,
+    )
 
 
 def _jax_processes() -> Workers:
@@ -128,7 +135,11 @@ def _jax_processes() -> Workers:
     def wait() -> None:
         multihost_utils.sync_global_devices("keras_bit")
 
-    return Workers(jax.process_index(), jax.process_count(), alone=alone, wait=wait, lost=(jax.errors.JaxRuntimeError,))
+    def lost(error: Exception) -> bool:
+        # What its library for CPUs, Gloo, says of a broken connection comes as a ValueError, too.
+        return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
+
+    return Workers(jax.process_index(), jax.process_count(), alone=alone, wait=wait, lost=lost)
 
 
 def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:

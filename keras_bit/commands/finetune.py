@@ -147,13 +147,13 @@ def run(options: argparse.Namespace) -> int:
     except Exception as error:
         if workers.count == 1:
             raise
-        _leave(error, workers.lost)
+        _leave(error, workers.lost(error))
 
 
-def _leave(error: Exception, lost: tuple[type[Exception], ...]) -> NoReturn:
+def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
     """Ends one of several workers, and the others by that: on its way out, Python would wait for them for minutes."""
     told = printable(" ".join(str(error).split()))
-    if isinstance(error, lost):
+    if another_is_lost:
         told = (
             f"another worker has ended, or cannot be reached ({told[:300]} ...). Start the command again on all of "
             "them: it goes on from the last evaluation."
