@@ -1,16 +1,17 @@
 """From weight standardization to plain convolutions, for inference."""
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_bit.layers import StdConv2D
+from keras_bit.layers import Conv2D, StdConv2D
 from keras_bit.normalization import standardize_kernel
 
 
 def fuse(model: keras.Model) -> keras.Model:
-    """The same model with every `StdConv2D` replaced by a plain `Conv2D` that holds the standardised kernel.
+    """The same model with every `StdConv2D` replaced by a `Conv2D` that holds the standardised kernel.
 
     `kernel = (kernel - mean) / sqrt(variance + epsilon)` is computed once, in float32, instead of in every call, where
     it costs a BiT-50 as much as its convolutions do for one picture. Names, dtype policies and all other layers stay;
@@ -34,10 +35,14 @@ def fuse(model: keras.Model) -> keras.Model:
     return keras.models.clone_model(model, clone_function=_fused, recursive=True)
 
 
-def fuse_in_float32(model: keras.Model) -> keras.Model:
-    """`fuse`, where layers of half precision become those of float32: for engines that know no mixed precision."""
+def fuse_in_float32(model: keras.Model, convolution: type = keras.layers.Conv2D) -> keras.Model:
+    """`fuse`, where layers of half precision become those of float32: for engines that know no mixed precision.
+
+    Convolutions become Keras' own: other engines have their own ways with kernels of 1x1.
+    """
     check_graph(model)
-    return keras.models.clone_model(model, clone_function=lambda layer: _fused(layer, "float32"), recursive=True)
+    fused = functools.partial(_fused, dtype="float32", convolution=convolution)
+    return keras.models.clone_model(model, clone_function=fused, recursive=True)
 
 
 def check_graph(model: keras.Model) -> None:
@@ -52,15 +57,15 @@ def check_graph(model: keras.Model) -> None:
         raise ValueError("`model` must be built, got one without weights. Call it on a batch of pictures first.")
 
 
-def _fused(layer: keras.Operation, dtype: str | None = None) -> keras.Operation:
-    """A copy of `layer` with its weights; a `Conv2D` for a `StdConv2D`. `dtype` replaces the layer's policy."""
+def _fused(layer: keras.Operation, dtype: str | None = None, convolution: type = Conv2D) -> keras.Operation:
+    """A copy of `layer` with its weights; a `convolution` for a `StdConv2D`. `dtype` replaces the layer's policy."""
     config = layer.get_config()
     if not isinstance(layer, keras.layers.Layer):  # an operation, as `x * 2` puts one into the graph
         return _rebuilt(layer, config)
     if dtype is not None and "dtype" in config:
         config["dtype"] = dtype
     if not isinstance(layer, StdConv2D):
-        copy = _rebuilt(layer, config)
+        copy = convolution.from_config(config) if type(layer) is Conv2D else _rebuilt(layer, config)
         if layer.built:
             copy.build_from_config(layer.get_build_config())
             for variable, value in zip(copy.variables, layer.variables, strict=True):
@@ -71,15 +76,15 @@ def _fused(layer: keras.Operation, dtype: str | None = None) -> keras.Operation:
         return copy
 
     epsilon = config.pop("epsilon")
-    convolution = keras.layers.Conv2D.from_config(config)
+    copy = convolution.from_config(config)
     # What is overwritten at once is not drawn at random: R152x4 has 936 million numbers.
-    convolution.kernel_initializer = keras.initializers.Zeros()
-    convolution.build_from_config(layer.get_build_config())
-    convolution.kernel_initializer = keras.initializers.get(config["kernel_initializer"])
-    convolution.kernel.assign(standardize_kernel(ops.convert_to_tensor(layer.kernel), epsilon))
+    copy.kernel_initializer = keras.initializers.Zeros()
+    copy.build_from_config(layer.get_build_config())
+    copy.kernel_initializer = keras.initializers.get(config["kernel_initializer"])
+    copy.kernel.assign(standardize_kernel(ops.convert_to_tensor(layer.kernel), epsilon))
     if layer.use_bias:
-        convolution.bias.assign(ops.copy(layer.bias))
-    return convolution
+        copy.bias.assign(ops.copy(layer.bias))
+    return copy
 
 
 def _rebuilt(layer: keras.Operation, config: dict[str, Any]) -> keras.Operation:

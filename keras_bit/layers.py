@@ -1,4 +1,4 @@
-"""The two layers that BiT needs and Keras lacks. They know nothing of BiT."""
+"""The layers that BiT needs and Keras lacks. They know nothing of BiT."""
 
 from typing import Any
 
@@ -6,13 +6,32 @@ import keras
 from keras import ops
 
 from keras_bit import normalization
+from keras_bit.for_tensorflow import products_are_faster
 
 WEIGHT_STANDARDIZATION_EPSILON = 1e-8  # transformers, timm; Google's big_transfer has 1e-10
 GROUP_NORMALIZATION_EPSILON = 1e-5  # transformers, timm, big_transfer; Keras' own layer has 1e-3
 
 
 @keras.saving.register_keras_serializable(package="keras_bit")
-class StdConv2D(keras.layers.Conv2D):
+class Conv2D(keras.layers.Conv2D):
+    """`keras.layers.Conv2D`, where TensorFlow on a CPU computes kernels of 1x1 as the matrix products that they are.
+
+    Arguments, weights and values (but for rounding) are Keras'. Two of three convolutions of a BiT are such.
+    """
+
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
+        one_to_one = self.kernel_size == self.strides == (1, 1) and self.groups == 1
+        if not one_to_one or self.data_format != "channels_last" or not products_are_faster():
+            return super().convolution_op(inputs, kernel)
+        products = ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), ops.reshape(kernel, kernel.shape[2:]))
+        batch, height, width, _ = ops.shape(inputs)
+        if isinstance(height, int) and isinstance(width, int):
+            batch = -1
+        return ops.reshape(products, (batch, height, width, self.filters))
+
+
+@keras.saving.register_keras_serializable(package="keras_bit")
+class StdConv2D(Conv2D):
     """2-D convolution whose kernel is standardised on every use (weight standardization).
 
     The raw kernel is what is stored and trained; each output channel of it is brought to mean 0 and variance 1 over

@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_bit.config import BitConfig, block_width
-from keras_bit.layers import WEIGHT_STANDARDIZATION_EPSILON, GroupNormalization, StdConv2D
+from keras_bit.layers import WEIGHT_STANDARDIZATION_EPSILON, Conv2D, GroupNormalization, StdConv2D
 from keras_bit.normalization import standardize_kernel
 
 MIN_SIZE = 32  # px; smaller pictures leave less than one pixel at the last stage
@@ -265,7 +265,7 @@ class _Graph:
         self.values = values
         self.convolution = StdConv2D
         if fused:
-            self.convolution = functools.partial(layers.Conv2D, use_bias=False)
+            self.convolution = functools.partial(Conv2D, use_bias=False)
             kernels = [address for address in values if address[1] == "kernel" and address[0] != "predictions"]
             for address in kernels:  # one at a time: no second copy of the network
                 kernel = values.pop(address)

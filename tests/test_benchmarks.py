@@ -227,7 +227,8 @@ def test_loading_measures_every_case_once_a_round_and_reports_its_rows():
         assert all(value > 0 for value in measured[0].values())
         assert {"imports", "peak", "file"} <= set(measured[0])
         assert ("label" in measured[0]) == case.startswith("first label")
-    assert [row.limit for row in found.rows if row.limit] == [loading.LOAD_LIMIT, loading.PEAK_LIMIT]
+    limits = [loading.LOAD_LIMIT, *([loading.LABEL_LIMIT] if len(peers) == 2 else []), loading.PEAK_LIMIT]
+    assert [row.limit for row in found.rows if row.limit] == limits
     assert len(found.rows) == 13
     assert all(row.ours > 0 for row in found.rows)
     if len(peers) == 2:
@@ -416,7 +417,7 @@ def test_other_logits_are_an_error():
 @pytest.mark.slow
 def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
     monkeypatch.setattr(finetuning, "CURVES", (("random", "float64"),))
-    monkeypatch.setattr(finetuning, "STARTS", ("checkpoint",))
+    monkeypatch.setattr(finetuning, "ACCURACIES", (("random", "float64"),))
     for part in ("train", "test"):
         make_folders(tmp_path / part, dict.fromkeys("abc", 4))
     folder = checkpoints.write(tmp_path / "bit", TINY, image_size=64)
@@ -428,8 +429,10 @@ def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
     assert curve["largest_differences"]["transformers"] == 0
     assert rows["random, float64: largest difference of the losses, in 1e-3"].ours < 1e-6
     assert rows["random, float64: loss of step 3"].ours == curve["keras_bit"][-1] > 0
-    right = [seed["transformers"] for seed in found.measurements["checkpoint accuracy"]]
-    assert rows["checkpoint: accuracy after 2 steps, 2 seeds"].theirs == pytest.approx(100 * sum(right) / len(right))
+    right = [seed["transformers"] for seed in found.measurements["random, float64 accuracy"]]
+    mean = 100 * sum(right) / len(right)
+    assert rows["random, float64: accuracy after 2 steps, 2 seeds"].theirs == pytest.approx(mean)
+    assert rows["random, float64: pictures answered differently"].ours == 0
     assert len(found.measurements["few-shot 2"][0]["accuracies"]) == 2
     assert any(name.startswith("2 per class, 2 seeds (from ") for name in rows)
     assert "random, float64: largest difference" in shown(found)

@@ -6,6 +6,7 @@ import pytest
 
 from conftest import ROOT
 from keras_bit import BiT, BiTBackbone, BitConfig, from_pretrained, fuse, save_pretrained
+from keras_bit.fusion import fuse_in_float32
 from keras_bit.layers import StdConv2D
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
@@ -66,6 +67,17 @@ def test_names_configuration_and_dtypes_stay_and_the_weights_are_copies():
     for variable in fused.weights:
         variable.assign(keras.ops.zeros_like(variable))
     np.testing.assert_array_equal(numbers(model(BATCH))[""], before)
+
+
+def test_engines_get_keras_own_convolutions_fused_before_or_not():
+    model = random_model()
+    for given in (model, fuse(model)):
+        fused = fuse_in_float32(given)
+        convolutions = [layer for layer in fused.layers if isinstance(layer, keras.layers.Conv2D)]
+        assert {type(layer) for layer in convolutions} == {keras.layers.Conv2D}
+        assert len(convolutions) == 12
+        expected = numbers(model(BATCH))[""]
+        np.testing.assert_allclose(numbers(fused(BATCH))[""], expected, rtol=1e-4, atol=1e-5)  # rounding
 
 
 def test_mixed_precision_stays_mixed():

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_bit.layers import WEIGHT_STANDARDIZATION_EPSILON, GroupNormalization, StdConv2D
+from keras_bit.layers import WEIGHT_STANDARDIZATION_EPSILON, Conv2D, GroupNormalization, StdConv2D
 from keras_bit.normalization import standardize_kernel
 
 HALF_PRECISION = ("mixed_float16", "mixed_bfloat16")
@@ -35,6 +35,51 @@ def group_normalized(x, groups, gamma=1.0, beta=0.0, epsilon=1e-5):
 
 def to_numpy(tensor):
     return keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float64"))
+
+
+# Conv2D
+
+
+@pytest.mark.parametrize(
+    ("arguments", "product"),
+    [
+        ({"kernel_size": 1}, True),
+        ({"kernel_size": 1, "use_bias": True, "activation": "relu", "padding": "same", "dilation_rate": 2}, True),
+        ({"kernel_size": 1, "strides": 2}, False),
+        ({"kernel_size": 1, "groups": 2}, False),
+        ({"kernel_size": (1, 3)}, False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("known", [(2, 5, 7), (None, 5, 7), (None, None, None)], ids=str)
+def test_a_convolution_has_the_values_and_gradients_of_keras_own(arguments, product, known):
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("a matrix product under TensorFlow alone")
+    x = random(0, 2, 5, 7, 4)
+    own, plain = Conv2D(6, **arguments), keras.layers.Conv2D(6, **arguments)
+    for layer in (own, plain):
+        layer.build((None, None, None, 4))
+        layer.set_weights([random(1 + len(weight.shape), *weight.shape) for weight in layer.weights])
+    graphs = {}
+    for layer in (own, plain):
+
+        @tf.function(input_signature=[tf.TensorSpec((*known, 4))])
+        def run(x, layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                outputs = layer(x)
+                loss = tf.reduce_sum(outputs**2)
+            return outputs, *tape.gradient(loss, [x, *(weight.value for weight in layer.weights)])
+
+        graphs[layer] = run
+    for found, expected in zip(graphs[own](x), graphs[plain](x), strict=True):
+        # Sums of 4 products, and in the kernel's gradient of 70, in another order.
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    operations = {operation.type for operation in graphs[own].get_concrete_function().graph.get_operations()}
+    assert ("MatMul" in operations) == product
+    concrete, expected = (graphs[layer].get_concrete_function().structured_outputs[0].shape for layer in (own, plain))
+    assert concrete.as_list() == expected.as_list()
 
 
 # StdConv2D

@@ -13,6 +13,7 @@ from keras_bit.formats import checked, comparison_pictures, serving_files
 from keras_bit.formats.job import OUTPUT, Checks, Job, Run, Shape
 from keras_bit.formats.output_names import HEAD, has_head, output_names
 from keras_bit.fusion import fuse_in_float32
+from keras_bit.layers import Conv2D
 from keras_bit.model import BiTModel, head_activation
 
 QUANTIZATIONS = (None,)
@@ -71,7 +72,7 @@ def write(job: Job, path: Path) -> None:
     from keras_bit.formats.signatures import Served
 
     job.tell("standardising the kernels")
-    network, activation = _network(fuse_in_float32(job.model))
+    network, activation = _network(fuse_in_float32(job.model, Conv2D))
     if activation is keras.activations.linear:
         activation = _probabilities_of(job.model)
     job.tell("tracing the signatures and writing the SavedModel")

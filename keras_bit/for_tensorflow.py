@@ -1,0 +1,56 @@
+"""What Keras' operations leave to be done under TensorFlow for a network to start and to compute as fast as it can."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, which under TensorFlow becomes one graph for all layers of the same shapes, and not nodes in each.
+
+    What is written in Keras' operations is traced wherever it is called: norms and standardization were 7,500 of the
+    9,000 nodes of a training step of R50x1, and to trace and to optimize them was most of the wait for the first step.
+    As functions they are made for each shape once, for 31 shapes and not 102 layers, and called: 3,900 nodes, most of
+    them the optimizer's, and 1,500 in functions.
+
+    Args:
+        function: takes tensors by place and options, which are hashable, by name; reads no variables.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+
+    import tensorflow as tf
+
+    @functools.wraps(function)
+    def call(*tensors: Any, **options: Any) -> Any:
+        if tf.executing_eagerly():
+            return function(*tensors, **options)
+        signature = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
+        return graph_of(signature, tuple(options.items()))(*tensors)
+
+    @functools.cache
+    def graph_of(signature: Any, options: Any) -> Callable[..., Any]:
+        def with_options(*tensors: Any) -> Any:
+            return function(*tensors, **dict(options))
+
+        with_options.__name__ = function.__name__
+        # Inlined, the nodes would be back before the first step.
+        return tf.function(with_options, autograph=False, experimental_attributes={"_noinline": True})
+
+    return call
+
+
+@functools.cache
+def products_are_faster() -> bool:
+    """Whether to compute a convolution with a kernel of 1x1 as a matrix product.
+
+    A training step of R50x1 takes 0.94 to 0.97 of its time by it, and a call for 8 pictures 0.96, on CPUs. On GPUs
+    TensorFlow multiplies by itself, but for layouts that it likes better, and other backends have compilers for that.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.config.list_physical_devices("GPU")
