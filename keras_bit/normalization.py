@@ -9,8 +9,8 @@ memory. The wait for the first step grows with the nodes of the graph, so what l
 once (`traced_once`): 5.2 and not 8.6 seconds, of the textbook form's 13.5.
 
 What lost there: reductions as products with a vector of ones (no faster, more memory), XLA for these functions alone
-(its reductions over columns take twice the time of TensorFlow's), one reduction over both axes (as fast, but less
-exact, see `_spatial_mean`).
+(its reductions over columns take twice the time of TensorFlow's; for what is not a reduction it is no faster, though it
+reads and writes a third), one reduction over both axes (as fast, but less exact, see `_spatial_mean`).
 
 The gradients by hand are for training. Elsewhere the plain functions keep the graphs that are exported free of what
 only a gradient needs.
