@@ -417,7 +417,7 @@ def test_other_logits_are_an_error():
 @pytest.mark.slow
 def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
     monkeypatch.setattr(finetuning, "CURVES", (("random", "float64"),))
-    monkeypatch.setattr(finetuning, "ACCURACIES", (("random", "float64"),))
+    monkeypatch.setattr(finetuning, "ACCURACIES", (("checkpoint", "float32"), ("random", "float64")))
     for part in ("train", "test"):
         make_folders(tmp_path / part, dict.fromkeys("abc", 4))
     folder = checkpoints.write(tmp_path / "bit", TINY, image_size=64)
@@ -429,9 +429,10 @@ def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
     assert curve["largest_differences"]["transformers"] == 0
     assert rows["random, float64: largest difference of the losses, in 1e-3"].ours < 1e-6
     assert rows["random, float64: loss of step 3"].ours == curve["keras_bit"][-1] > 0
-    right = [seed["transformers"] for seed in found.measurements["random, float64 accuracy"]]
+    right = [seed["transformers"] for seed in found.measurements["checkpoint, float32 accuracy"]]
     mean = 100 * sum(right) / len(right)
-    assert rows["random, float64: accuracy after 2 steps, 2 seeds"].theirs == pytest.approx(mean)
+    assert rows["checkpoint, float32: accuracy after 2 steps, seeds: 2"].theirs == pytest.approx(mean)
+    assert "random, float64: accuracy after 2 steps, seeds: 1" in rows
     assert rows["random, float64: pictures answered differently"].ours == 0
     assert len(found.measurements["few-shot 2"][0]["accuracies"]) == 2
     assert any(name.startswith("2 per class, 2 seeds (from ") for name in rows)
