@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+GRAPHS = 256  # of each function, some 0.4 MB each; a training step of R50x1 has 62 of four functions
+
 
 def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, which under TensorFlow becomes one graph for all layers of the same shapes, and not nodes in each.
@@ -30,7 +32,8 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
         signature = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
         return graph_of(signature, tuple(options.items()))(*tensors)
 
-    @functools.cache
+    # Who trains with thousands of shapes keeps the latest; others stay where a graph calls them.
+    @functools.lru_cache(maxsize=GRAPHS)
     def graph_of(signature: Any, options: Any) -> Callable[..., Any]:
         def with_options(*tensors: Any) -> Any:
             return function(*tensors, **dict(options))

@@ -76,6 +76,7 @@ def _fused(layer: keras.Operation, dtype: str | None = None, convolution: type =
         return copy
 
     epsilon = config.pop("epsilon")
+    config.pop("lora_rank", None)  # `layer.kernel` has the product of the two small matrices in it
     copy = convolution.from_config(config)
     # What is overwritten at once is not drawn at random: R152x4 has 936 million numbers.
     copy.kernel_initializer = keras.initializers.Zeros()

@@ -23,7 +23,8 @@ class Conv2D(keras.layers.Conv2D):
         one_to_one = self.kernel_size == self.strides == (1, 1) and self.groups == 1
         if not one_to_one or self.data_format != "channels_last" or not products_are_faster():
             return super().convolution_op(inputs, kernel)
-        products = ops.matmul(ops.reshape(inputs, (-1, inputs.shape[-1])), ops.reshape(kernel, kernel.shape[2:]))
+        # The kernel knows the channels also where the graph does not.
+        products = ops.matmul(ops.reshape(inputs, (-1, kernel.shape[2])), ops.reshape(kernel, kernel.shape[2:]))
         batch, height, width, _ = ops.shape(inputs)
         if isinstance(height, int) and isinstance(width, int):
             batch = -1

@@ -74,12 +74,12 @@ def test_matrix_products_are_for_cpus():
     assert products_are_faster() == (not tf.config.list_physical_devices("GPU"))
 
 
-@pytest.mark.parametrize("eager", [False, True])
-def test_a_model_trains_alike_in_graphs_and_without(eager):
+@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=str)
+def test_a_model_trains_alike_in_graphs_without_and_under_xla(how):
     keras.utils.set_random_seed(0)
     config = keras_bit.BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4, num_labels=3)
     model = keras_bit.BiT(config)
-    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", run_eagerly=eager)
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", **how)
     pictures = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype("float32")
     losses = [float(model.train_on_batch(pictures, np.arange(4) % 3)) for _ in range(3)]
     # What the plain forms with TensorFlow's own gradients give, in float32.

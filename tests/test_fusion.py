@@ -69,6 +69,18 @@ def test_names_configuration_and_dtypes_stay_and_the_weights_are_copies():
     np.testing.assert_array_equal(numbers(model(BATCH))[""], before)
 
 
+def test_what_low_rank_adaptation_has_learned_is_fused_too():
+    model = random_model()
+    for layer in model.layers:
+        if isinstance(layer, StdConv2D):
+            layer.enable_lora(2)
+            layer.lora_kernel_b.assign(keras.random.normal(layer.lora_kernel_b.shape, seed=1))
+    fused = fuse(model)
+    expected = numbers(model(BATCH))[""]
+    np.testing.assert_allclose(numbers(fused(BATCH))[""], expected, rtol=1e-4, atol=1e-5)  # rounding
+    assert not any("lora" in weight.path for weight in fused.weights)
+
+
 def test_engines_get_keras_own_convolutions_fused_before_or_not():
     model = random_model()
     for given in (model, fuse(model)):
