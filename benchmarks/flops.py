@@ -1,5 +1,6 @@
-"""How much a network computes, and how fast the machine could."""
+"""How much a network computes and holds, and how fast the machine could compute (`python -m benchmarks.flops`)."""
 
+import json
 import math
 import re
 import time
@@ -10,6 +11,8 @@ from keras_bit import BitConfig
 from keras_bit.config import weights_of
 
 MATRIX_SIZE = 2048  # of the product that is the machine's peak
+PEAK = "matrix peak"
+PROCESS = ("benchmarks.flops",)  # prints {"flops_per_second": ...}
 
 
 def flops(config: BitConfig, image_size: int) -> float:
@@ -24,6 +27,11 @@ def flops(config: BitConfig, image_size: int) -> float:
         if weight.variable == "kernel":
             total += 2 * math.prod(weight.shape) * _side(weight.layer, image_size) ** 2
     return float(total)
+
+
+def weights_bytes(config: BitConfig) -> int:
+    """Of the weights in float32."""
+    return sum(4 * math.prod(weight.shape) for weight in weights_of(config))
 
 
 def _side(layer: str, image_size: int) -> int:
@@ -48,3 +56,13 @@ def matrix_peak() -> float:
         np.dot(matrix, matrix)
         times.append(time.perf_counter() - start)
     return 2 * MATRIX_SIZE**3 / min(times)
+
+
+def share(work: float, seconds: float, peak: float | None) -> str:
+    """What a table says of `work` operations in `seconds`: their number, and their share of the peak if it is known."""
+    told = f"{work / 1e9:.3g} GFLOP"
+    return told if peak is None else f"{told}, {work / seconds / peak:.0%} of the peak"
+
+
+if __name__ == "__main__":
+    print(json.dumps({"flops_per_second": matrix_peak()}))

@@ -19,11 +19,11 @@ import numpy as np
 from benchmarks import inference
 from benchmarks.engines import available
 from benchmarks.flops import flops
+from benchmarks.inference import NETWORKS
 from benchmarks.processes import rounds_of
 from benchmarks.report import Report, Row
 
 OURS, THEIRS = "compiled, fused", "transformers, channels_last"
-NETWORKS = ("BiT50", "BiT101", "BiT50x3", "BiT152x2", "BiT101x3", "BiT152x4")
 BATCHES = (1, 2, 4, 8, 16, 32)
 PICTURES = (128, 192, 256, 384, 512)
 

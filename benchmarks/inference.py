@@ -1,11 +1,12 @@
-"""What one call takes, of keras_bit's ways to run a BiT and of its peers: R50x1 with random weights.
+"""What one call takes, of keras_bit's ways to run a BiT and of its peers: R50x1, or `--network`, with random weights.
 
 KERAS is `tf.function` of the model, of `keras_bit.fuse(model)`, and `model.predict`; TFLite's int8 is calibrated on the
 batch that is measured; the engines are listed in benchmarks/engines.py. Every process measures one of them, and they
 take turns. The logits are compared first: a fast wrong answer is an error.
 
-Beside each time stand the first call, which compiles; the most memory the process ever had, imports included; and the
-share of the machine's peak, which is what numpy's product of two large matrices reaches in the same run.
+Beside each time stand the first call, which compiles; the most memory the process ever had, imports and weights
+included; and the operations with the share of the machine's peak that they reach, which is what numpy's product of two
+large matrices reaches in the same run.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engines import ENGINES, PREPARATIONS, available
-from benchmarks.flops import flops, matrix_peak
+from benchmarks.flops import PEAK, PROCESS, flops, share, weights_bytes
 from benchmarks.processes import peak_memory, rounds_of
 from benchmarks.report import Report, Row
 
@@ -29,7 +30,7 @@ PACKAGES = (
     *("keras_bit", "tensorflow", "keras", "ai-edge-litert", "torch", "transformers", "timm", "onnxruntime"),
     "openvino",
 )
-PEAK = "matrix peak"
+NETWORKS = ("BiT50", "BiT101", "BiT50x3", "BiT152x2", "BiT101x3", "BiT152x4")
 EAGER = ("transformers", "transformers, channels_last")
 # Batch size (None: any), of ours, of these (the fastest counts), and the largest ratio; for R50x1 at 224 px.
 TARGETS = (
@@ -54,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", action="append", choices=ENGINES, metavar="NAME", help=f"of {', '.join(ENGINES)} (default: all)"
     )
+    parser.add_argument(
+        "--network", default="BiT50", choices=NETWORKS, metavar="NAME", help=f"of {', '.join(NETWORKS)}"
+    )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each case (default: 3)")
     parser.add_argument("--runs", type=int, default=30, metavar="N", help="calls in each process (default: 30)")
     parser.add_argument(
@@ -64,15 +68,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Report:
     from keras_bit.config import ARCHITECTURES
 
-    config = next(architecture.config for architecture in ARCHITECTURES if architecture.title == "BiT50")
     return measure(
-        config,
+        next(architecture.config for architecture in ARCHITECTURES if architecture.title == options.network),
         options.batch_size or [1, 8],
         options.image_size or [224],
         engines=options.engine or list(ENGINES),
         rounds=options.rounds,
         runs=options.runs,
         timm_python=options.timm_python,
+        targets=TARGETS if options.network == NETWORKS[0] else (),
     )
 
 
@@ -85,6 +89,7 @@ def measure(
     rounds: int,
     runs: int,
     timm_python: str | None = None,
+    targets: Sequence[Any] = TARGETS,
 ) -> Report:
     """Measures every engine whose packages are installed, for every size of batch and picture."""
     if rounds < 1 or runs < 1 or min(batch_sizes) < 1:
@@ -104,12 +109,13 @@ def measure(
                 one = rounds_of(taken, rounds, pythons)
                 _compare(one)
                 work = flops(config, image_size) * batch_size
-                shown += rows(one, work, batch_size, image_size)
+                shown += rows(one, work, batch_size, image_size, targets)
                 found |= {f"{name}, {batch_size} x {image_size} px": values for name, values in one.items()}
     notes = [f"Not installed: {', '.join(missing)}."] if missing else []
     peaks = [each["flops_per_second"] for name, one in found.items() if name.startswith(PEAK) for each in one]
     notes.append(
-        f"Medians of {rounds} processes with up to {runs} calls each; matrix peak {max(peaks) / 1e9:.0f} GFLOP/s."
+        f"Medians of {rounds} processes with up to {runs} calls each; {weights_bytes(config) / 1e9:.2f} GB of weights; "
+        f"matrix peak {max(peaks) / 1e9:.0f} GFLOP/s."
     )
     return Report("Inference", "peer", shown, found, PACKAGES, notes)
 
@@ -131,7 +137,7 @@ def cases(
     needed = dict.fromkeys(ENGINES[name].preparation for name in engines if ENGINES[name].preparation)
     rounds_of({f"prepare {one}": ["benchmarks.inference", "prepare", one, str(folder)] for one in needed}, 1)
     taken = {name: ["benchmarks.inference", "measure", name, str(folder), str(runs)] for name in engines}
-    return {**taken, PEAK: ["benchmarks.inference", "peak"]}
+    return {**taken, PEAK: [*PROCESS]}
 
 
 def _compare(found: Mapping[str, Sequence[dict[str, Any]]]) -> None:
@@ -150,7 +156,13 @@ def _compare(found: Mapping[str, Sequence[dict[str, Any]]]) -> None:
                 )
 
 
-def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], work: float, batch_size: int, image_size: int) -> list[Row]:
+def rows(
+    found: Mapping[str, Sequence[Mapping[str, Any]]],
+    work: float,
+    batch_size: int,
+    image_size: int,
+    targets: Sequence[Any] = TARGETS,
+) -> list[Row]:
     """A row for each engine, and one for each target that there are times for."""
     at = f"{batch_size} x {image_size} px"
     peak = max((one["flops_per_second"] for one in found.get(PEAK, ())), default=None)
@@ -163,11 +175,11 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], work: float, batch_si
     for name, milliseconds in medians.items():
         first, memory = (statistics.median(one[key] for one in found[name]) for key in ("first", "peak"))
         details = f"first {first:.1f} s, {memory / 1e9:.2f} GB"
-        if peak and "int8" not in name and "64" not in name:
-            details += f", {work / (milliseconds / 1e3) / peak:.0%} of the peak"
+        if "int8" not in name and "64" not in name:
+            details += f", {share(work, milliseconds / 1e3, peak)}"
         ours, theirs = (milliseconds, None) if ENGINES[name].ours else (None, milliseconds)
         shown.append(Row(f"{at}: {name}", "ms", ours, theirs, details=details))
-    for size, ours, peers, limit in TARGETS:
+    for size, ours, peers, limit in targets:
         times = [medians[peer] for peer in peers if peer in medians]
         if size == batch_size and image_size == 224 and ours in medians and times:
             name = "transformers, the better" if len(peers) > 1 else peers[0]
@@ -175,7 +187,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], work: float, batch_si
     return shown
 
 
-# In a process of its own: `python -m benchmarks.inference measure ENGINE FOLDER RUNS`, `prepare WHAT FOLDER`, `peak`.
+# In a process of its own: `python -m benchmarks.inference measure ENGINE FOLDER RUNS`, or `prepare WHAT FOLDER`.
 
 
 def measured(name: str, folder: Path, runs: int) -> dict[str, Any]:
@@ -204,9 +216,7 @@ def measured(name: str, folder: Path, runs: int) -> dict[str, Any]:
 
 def main(arguments: Sequence[str]) -> None:
     what, *rest = arguments
-    if what == "peak":
-        result = {"flops_per_second": matrix_peak()}
-    elif what == "prepare":
+    if what == "prepare":
         PREPARATIONS[rest[0]](Path(rest[1]))
         result = {}
     else:

@@ -6,8 +6,9 @@ textbook              the same network with Keras' form of group normalization a
 transformers          forward, backward and step, eager, in both memory formats
 
 Every process measures one of them, and they take turns; they start from the same weights, and the first two losses are
-compared. Beside each time stand the wait for the first step, which traces and compiles, and the most memory that the
-process ever had, with what it had before the first step.
+compared. Beside each time stand the wait for the first step, which traces and compiles; the most memory that the
+process ever had, with what it had before the first step; and three times the operations of a call, with the share of
+the machine's peak that they reach.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.flops import flops
+from benchmarks.flops import PEAK, PROCESS, flops, share
 from benchmarks.processes import memory, peak_memory, rounds_of
 from benchmarks.report import Report, Row
 
@@ -83,20 +84,22 @@ def measure(
             arguments = {
                 name: ["benchmarks.training", name, str(folder), *map(str, (batch_size, size, steps))] for name in taken
             }
-            one = rounds_of(arguments, rounds)
+            one = rounds_of({**arguments, PEAK: [*PROCESS]}, rounds)
+            peaks = [each["flops_per_second"] for each in one.pop(PEAK)]
             first = np.array(one[taken[0]][0]["losses"])
             for name, measured in one.items():
                 differences = np.abs(np.array(measured[0]["losses"]) / first - 1)
                 if (differences > LIMITS).any():
                     raise ValueError(f"{name} has other losses than {taken[0]}, by {differences.tolist()} of them.")
-            shown += rows(one, f"{batch_size} x {size} px", 3 * flops(config, size) * batch_size)
+            shown += rows(one, f"{batch_size} x {size} px", 3 * flops(config, size) * batch_size, max(peaks))
             found |= {f"{name}, {size} px": measured for name, measured in one.items()}
+            found[f"{PEAK}, {size} px"] = [{"flops_per_second": peak} for peak in peaks]
     notes = [f"Not installed: {', '.join(missing)}."] if missing else []
     notes.append(f"Medians of {rounds} processes with {steps} steps each.")
     return Report("Training", "transformers", shown, found, PACKAGES, notes)
 
 
-def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], at: str, work: float) -> list[Row]:
+def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], at: str, work: float, peak: float | None) -> list[Row]:
     def median(name: str, key: str) -> float:
         return statistics.median(one[key] for one in found[name])
 
@@ -105,7 +108,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], at: str, work: float)
         seconds = median(name, "median")
         details = (
             f"first {median(name, 'first'):.1f} s, {median(name, 'peak') / 1e9:.2f} GB of which "
-            f"{median(name, 'before') / 1e9:.2f} before, {work / seconds / 1e9:.0f} GFLOP/s"
+            f"{median(name, 'before') / 1e9:.2f} before, {share(work, seconds, peak)}"
         )
         ours, theirs = (1e3 * seconds, None) if name in OURS else (None, 1e3 * seconds)
         shown.append(Row(f"{at}: {name}", "ms", ours, theirs, details=details))
