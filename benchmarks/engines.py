@@ -74,10 +74,10 @@ def prepare_onnx(folder: Path) -> None:
 # Engines
 
 
-def _keras_model(folder: Path) -> Any:
+def _keras_model(folder: Path, fused: bool = False) -> Any:
     import keras_bit
 
-    return keras_bit.from_pretrained(folder / "checkpoint", classifier_activation=None)
+    return keras_bit.from_pretrained(folder / "checkpoint", classifier_activation=None, fused=fused)
 
 
 def predict(folder: Path) -> Call:
@@ -94,11 +94,7 @@ def predict_64(folder: Path) -> Call:
 def compiled(folder: Path, fused: bool = False, jit_compile: bool = False) -> Call:
     import tensorflow as tf
 
-    import keras_bit
-
-    model = _keras_model(folder)
-    if fused:
-        model = keras_bit.fuse(model)
+    model = _keras_model(folder, fused)
     call = tf.function(lambda batch: model(batch, training=False), jit_compile=jit_compile)
     return lambda batch: call(tf.constant(batch)).numpy()
 

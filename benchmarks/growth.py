@@ -4,7 +4,7 @@ network       R50x1 to R152x4, one picture of 224 px
 batch         R50x1 at 224 px, 1 to 32 pictures
 picture       R50x1, one picture of 128 to 512 px
 
-The engines are `tf.function` of `keras_bit.fuse(model)` and transformers with channels_last.
+The engines are `tf.function` of the model, loaded with `fused=True`, and transformers with channels_last.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """What one call takes, of keras_bit's ways to run a BiT and of its peers: R50x1, or `--network`, with random weights.
 
-KERAS is `tf.function` of the model, of `keras_bit.fuse(model)`, and `model.predict`; TFLite's int8 is calibrated on the
-batch that is measured; the engines are listed in benchmarks/engines.py. Every process measures one of them, and they
-take turns. The logits are compared first: a fast wrong answer is an error.
+KERAS is `tf.function` of the model, of the model loaded with `fused=True`, and `model.predict`; TFLite's int8 is
+calibrated on the batch that is measured; the engines are listed in benchmarks/engines.py. Every process measures one of
+them, and they take turns. The logits are compared first: a fast wrong answer is an error.
 
 Beside each time stand the first call, which compiles; the most memory the process ever had, imports and weights
 included; and the operations with the share of the machine's peak that they reach, which is what numpy's product of two
