@@ -377,10 +377,13 @@ def test_training_is_compared_with_the_faster_peer_and_the_textbook():
 def test_training_steps_begin_with_equal_losses():
     cases = ("keras_bit", "textbook", "transformers, channels_last")
     found = training.measure(TINY, [32], batch_size=2, rounds=1, steps=1, cases=cases)
+    (peak,) = found.measurements.pop("matrix peak, 32 px")
+    assert peak["flops_per_second"] > 0
     first, *others = (one[0]["losses"] for one in found.measurements.values())
     for losses in others:
         np.testing.assert_allclose(losses, first, rtol=1e-4)  # float32, two steps
     assert "32 px: first step / textbook" in shown(found)
+    assert re.search(r"GFLOP, \d+% of the peak", " ".join(row.details for row in found.rows))
 
 
 @pytest.mark.live
