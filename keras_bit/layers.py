@@ -27,7 +27,7 @@ class Conv2D(keras.layers.Conv2D):
         products = ops.matmul(ops.reshape(inputs, (-1, kernel.shape[2])), ops.reshape(kernel, kernel.shape[2:]))
         batch, height, width, _ = ops.shape(inputs)
         if isinstance(height, int) and isinstance(width, int):
-            batch = -1
+            batch = -1  # a constant shape, where the batch is unknown
         return ops.reshape(products, (batch, height, width, self.filters))
 
 

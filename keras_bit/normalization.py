@@ -6,7 +6,7 @@ gradient of a norm is one multiply-add after two reductions, and only the input 
 TensorFlow (batch 16, 128 px, two cores) took 769 ms without norms and standardization, 895 with what is derived, 868
 with a gradient by hand that took off the mean before its sums and now 0.97 of that, the least of each, and 0.4 GB less
 memory. The wait for the first step grows with the nodes of the graph, so what layers of the same shape share is made
-once (`traced_once`): 5.2 and not 8.6 seconds, of the textbook form's 13.5.
+once (`traced_once`): 5.7 and not 8.9 seconds to trace it and to run it for the first time.
 
 What lost there: reductions as products with a vector of ones (no faster, more memory), XLA for these functions alone
 (its reductions over columns take twice the time of TensorFlow's; for what is not a reduction it is no faster, though it
