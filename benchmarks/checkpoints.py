@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_bit import BitConfig, BitImageProcessor
 from keras_bit.checkpoint import TRANSFORMERS
-from keras_bit.config import weights_of
 from keras_bit.labels import imagenet_labels
+from keras_bit.network.config import weights_of
 
 
 def write(folder: Path, config: BitConfig, image_size: int) -> Path:

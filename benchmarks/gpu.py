@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    from keras_bit.config import ARCHITECTURES
+    from keras_bit.network.config import ARCHITECTURES
 
     config = next(architecture.config for architecture in ARCHITECTURES if architecture.title == "BiT50")
     inference = [

@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    from keras_bit.config import ARCHITECTURES
+    from keras_bit.network.config import ARCHITECTURES
 
     return measure(
         next(architecture.config for architecture in ARCHITECTURES if architecture.title == options.network),

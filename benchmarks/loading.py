@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    from keras_bit.config import ARCHITECTURES
+    from keras_bit.network.config import ARCHITECTURES
 
     configs = {architecture.title: architecture.config for architecture in ARCHITECTURES}
     return measure(

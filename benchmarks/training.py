@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    from keras_bit.config import ARCHITECTURES
+    from keras_bit.network.config import ARCHITECTURES
 
     config = next(architecture.config for architecture in ARCHITECTURES if architecture.title == "BiT50")
     return measure(
@@ -145,8 +145,8 @@ def textbook_step(folder: Path, pictures: np.ndarray, labels: np.ndarray) -> Cal
     import keras
     import tensorflow as tf
 
-    from keras_bit import model as network
-    from keras_bit import normalization
+    from keras_bit.network import model as network
+    from keras_bit.network import normalization
 
     def normalize(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
         shape = tf.shape(x)

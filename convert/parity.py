@@ -8,7 +8,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from keras_bit.model import BiTModel, stage_outputs
+from keras_bit.network.model import BiTModel, stage_outputs
 
 LIMIT = 1e-4  # relative to the row's largest magnitude; float32 itself drifts by some 1e-5 through 50 layers
 

@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_bit.config import BitConfig
-from keras_bit.model import BiTModel
+from keras_bit.network.config import BitConfig
+from keras_bit.network.model import BiTModel
 
 STEM_STRIDE = 4  # px of the picture to a position after the stem; each further stage doubles it
 

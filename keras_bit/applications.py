@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_bit import model as network
 from keras_bit import weights as weight_files
-from keras_bit.config import ARCHITECTURES, BitConfig, weights_of
-from keras_bit.model import BiTModel
+from keras_bit.network import model as network
+from keras_bit.network.config import ARCHITECTURES, BitConfig, weights_of
+from keras_bit.network.model import BiTModel
 
 _SHARED_ARGUMENTS = """
         include_top: whether the model ends in the head `predictions`; otherwise in the feature map after the final

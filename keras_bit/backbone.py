@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_bit import model as network
 from keras_bit import weights as weight_files
 from keras_bit.applications import check_config, fit_channels
-from keras_bit.config import BitConfig, weights_of
-from keras_bit.model import BiTModel, PixelValues
+from keras_bit.network import model as network
+from keras_bit.network.config import BitConfig, weights_of
+from keras_bit.network.model import BiTModel, PixelValues
 
 EVERYTHING = "all"  # of `freeze`: all but the head
 

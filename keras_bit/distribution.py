@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_bit.model import BiTModel
+from keras_bit.network.model import BiTModel
 
 STRATEGIES = ("mirrored", "multi_worker")
 

@@ -11,11 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit import fusion
 from keras_bit.formats import checked, comparison_pictures, placing, process
 from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job
 from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
-from keras_bit.model import MIN_SIZE, BiTModel
+from keras_bit.network import transforms
+from keras_bit.network.model import MIN_SIZE, BiTModel
 from keras_bit.preprocessing import BitImageProcessor
 
 # Name to the module of `keras_bit.formats`; Keras' own names mean the same.
@@ -104,7 +104,7 @@ def export(
         raise ValueError(f"`batch_size` must be a positive whole number or None, got {batch_size!r}.")
     if not isinstance(overwrite, bool):
         raise ValueError(f"`overwrite` must be True or False, got {overwrite!r}.")
-    fusion.check_graph(model)
+    transforms.check_graph(model)
     if isinstance(model, keras.Sequential) and len(model.inputs) == len(model.outputs) == 1:
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     _check_ends(model)

@@ -16,9 +16,9 @@ import numpy as np
 import safetensors.numpy
 
 from keras_bit.checkpoint import TRANSFORMERS, TRANSFORMERS_BASE
-from keras_bit.config import CONFIG_NAME, BitConfig, weights_of
-from keras_bit.layers import StdConv2D
-from keras_bit.model import PixelValues
+from keras_bit.network.config import CONFIG_NAME, BitConfig, weights_of
+from keras_bit.network.layers import StdConv2D
+from keras_bit.network.model import PixelValues
 from keras_bit.preprocessing import CONFIG_NAME as PREPROCESSOR_NAME
 from keras_bit.preprocessing import PROCESSOR_CONFIG_NAME, BitImageProcessor
 

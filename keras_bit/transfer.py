@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_bit import distribution
 from keras_bit.hyperrule import HyperRule
-from keras_bit.model import BiTModel
+from keras_bit.network.model import BiTModel
 
 EMPTY = (
     "`{name}` must have at least one batch, got an empty data set. Where its batches are made with drop_remainder, "

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 
-from keras_bit import model as network
 from keras_bit.checkpoint import (
     FILE_LAYOUTS,
     GOOGLE,
@@ -18,7 +17,8 @@ from keras_bit.checkpoint import (
     plain_google_name,
     saved_tensor_name,
 )
-from keras_bit.config import BitConfig
+from keras_bit.network import model as network
+from keras_bit.network.config import BitConfig
 from tiny_bit import BOTTLENECK, BOTTLENECK_CONFIG, CONFIG, GOOGLE_NAMES, PREACTIVATION, TIMM_NAMES
 
 FORMS = {"preactivation": (CONFIG, PREACTIVATION), "bottleneck": (BOTTLENECK_CONFIG, BOTTLENECK)}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_bit import BitConfig
-from keras_bit.config import ARCHITECTURES
+from keras_bit.network.config import ARCHITECTURES
 
 # The smallest widths that eight groups divide, quarters included.
 TINY = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (1, 2), "num_groups": 8}

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_bit.layers import WEIGHT_STANDARDIZATION_EPSILON, Conv2D, GroupNormalization, StdConv2D
-from keras_bit.normalization import standardize_kernel
+from keras_bit.network.layers import WEIGHT_STANDARDIZATION_EPSILON, Conv2D, GroupNormalization, StdConv2D
+from keras_bit.network.normalization import standardize_kernel
 
 HALF_PRECISION = ("mixed_float16", "mixed_bfloat16")
 # One unit in the last place at 1.0: what rounding the result to the type costs relative to its size.

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from keras_bit import BiT, BiT50, BitConfig
-from keras_bit.config import weights_of
-from keras_bit.layers import StdConv2D
-from keras_bit.model import ZeroPaddedToSame, _stride_and_dilations, build, stage_outputs
+from keras_bit.network.config import weights_of
+from keras_bit.network.layers import StdConv2D
+from keras_bit.network.model import ZeroPaddedToSame, _stride_and_dilations, build, stage_outputs
 
 ROOT = Path(__file__).resolve().parent.parent
 

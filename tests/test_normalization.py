@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_bit import normalization
-from keras_bit.layers import GroupNormalization, StdConv2D
+from keras_bit.network import normalization
+from keras_bit.network.layers import GroupNormalization, StdConv2D
 
 EPSILON = 1e-5
 # Shape, groups, and the mean of the values in units of their spread.

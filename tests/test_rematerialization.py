@@ -6,7 +6,8 @@ import pytest
 from keras.ops import convert_to_numpy as numpy_of
 
 import keras_bit
-from keras_bit import BiT, BiTBackbone, BitConfig, layers, rematerialize
+from keras_bit import BiT, BiTBackbone, BitConfig, rematerialize
+from keras_bit.network import layers
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 3}
 PICTURES = np.random.default_rng(0).uniform(-1, 1, (4, 40, 48, 3)).astype(np.float32)

@@ -129,7 +129,7 @@ def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -
     import numpy as np
     from tqdm import tqdm
 
-    from keras_bit.model import check_input_shape
+    from keras_bit.network.model import check_input_shape
 
     places: list[int] = []
     waiting: list[Any] = []

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from keras_bit import hub
-    from keras_bit.config import BitConfig
+    from keras_bit.network.config import BitConfig
     from keras_bit.preprocessing import BitImageProcessor
     from keras_bit.weights import open_checkpoint
 

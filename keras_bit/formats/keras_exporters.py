@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 
-from keras_bit import fusion
 from keras_bit.formats.job import Job, Shape
 from keras_bit.formats.output_names import output_names
+from keras_bit.network import transforms
 
 INPUT = "pixel_values"
 
@@ -35,7 +35,7 @@ def export(job: Job, path: Path, name: str) -> None:
     import tensorflow as tf
 
     job.tell("standardising the kernels")
-    model = fusion.fuse_in_float32(job.model)
+    model = transforms.fuse_in_float32(job.model)
     _use_erf(model)
     if not isinstance(model.output, Mapping):
         model = keras.Model(model.input, dict(zip(output_names(job.model), [model.output], strict=True)))

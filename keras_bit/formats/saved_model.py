@@ -12,9 +12,9 @@ import numpy as np
 from keras_bit.formats import checked, comparison_pictures, serving_files
 from keras_bit.formats.job import OUTPUT, Checks, Job, Run, Shape
 from keras_bit.formats.output_names import HEAD, has_head, output_names
-from keras_bit.fusion import fuse_in_float32
-from keras_bit.layers import Conv2D
-from keras_bit.model import BiTModel, head_activation
+from keras_bit.network.layers import Conv2D
+from keras_bit.network.model import BiTModel, head_activation
+from keras_bit.network.transforms import fuse_in_float32
 
 QUANTIZATIONS = (None,)
 NEEDS_TENSORFLOW = True

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_bit import normalization
-from keras_bit.for_tensorflow import products_are_faster
+from keras_bit.network import normalization
+from keras_bit.network.tracing import products_are_faster
 
 WEIGHT_STANDARDIZATION_EPSILON = 1e-8  # transformers, timm; Google's big_transfer has 1e-10
 GROUP_NORMALIZATION_EPSILON = 1e-5  # transformers, timm, big_transfer; Keras' own layer has 1e-3

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_bit.config import BitConfig, block_width
-from keras_bit.layers import WEIGHT_STANDARDIZATION_EPSILON, Conv2D, GroupNormalization, StdConv2D
-from keras_bit.normalization import standardize_kernel
+from keras_bit.network.config import BitConfig, block_width
+from keras_bit.network.layers import WEIGHT_STANDARDIZATION_EPSILON, Conv2D, GroupNormalization, StdConv2D
+from keras_bit.network.normalization import standardize_kernel
 
 MIN_SIZE = 32  # px; smaller pictures leave less than one pixel at the last stage
 POOLINGS = (None, "avg", "max")

@@ -6,8 +6,8 @@ import pytest
 
 from conftest import ROOT
 from keras_bit import BiT, BiTBackbone, BitConfig, from_pretrained, fuse, save_pretrained
-from keras_bit.fusion import fuse_in_float32
-from keras_bit.layers import StdConv2D
+from keras_bit.network.layers import StdConv2D
+from keras_bit.network.transforms import fuse_in_float32
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 5}

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_bit.layers import Conv2D, StdConv2D
-from keras_bit.normalization import standardize_kernel
+from keras_bit.network.layers import Conv2D, StdConv2D
+from keras_bit.network.normalization import standardize_kernel
 
 
 def fuse(model: keras.Model) -> keras.Model:

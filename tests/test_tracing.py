@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_bit
-from keras_bit.for_tensorflow import products_are_faster, traced_once
+from keras_bit.network.tracing import products_are_faster, traced_once
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("TensorFlow's graphs", allow_module_level=True)

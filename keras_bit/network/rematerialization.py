@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_bit.model import BiTModel, last_of_block
+from keras_bit.network.model import BiTModel, last_of_block
 
 
 def rematerialize(model: BiTModel) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_bit.for_tensorflow import traced_once
+from keras_bit.network.tracing import traced_once
 
 KERNEL_AXES = (0, 1, 2)  # height, width and input channels
 
