@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> Report:
 
 def measure(data: Path, weights: str, setting: Setting, *, seeds: Any = SEEDS, examples: Any = EXAMPLES) -> Report:
     from keras_bit import splits
-    from keras_bit.preprocessing import BitImageProcessor
+    from keras_bit.images.processor import BitImageProcessor
 
     found = splits.open_splits(data, validation_share=0.0, seed=0)
     if found.test is None:

@@ -5,12 +5,12 @@ from keras_bit.backbone import BiTBackbone, freeze
 from keras_bit.data import image_dataset
 from keras_bit.exporting import export
 from keras_bit.hyperrule import HyperRule
+from keras_bit.images.processor import BitImageProcessor, preprocess_input
 from keras_bit.labels import decode_predictions
 from keras_bit.network import layers
 from keras_bit.network.config import BitConfig
 from keras_bit.network.rematerialization import rematerialize
 from keras_bit.network.transforms import fuse
-from keras_bit.preprocessing import BitImageProcessor, preprocess_input
 from keras_bit.saving import push_to_hub, save_pretrained
 from keras_bit.transfer import fine_tune
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_bit import graph_decoding
-from keras_bit.graph_preprocessing import checked_header, checked_pixels, rescale_and_normalize
-from keras_bit.graph_resizing import Resize, Window
+from keras_bit.images import graph_decoding
+from keras_bit.images.graph_preprocessing import checked_header, checked_pixels, rescale_and_normalize
+from keras_bit.images.graph_resizing import Resize, Window
 
 # Of the inception crop. google-research/big_vision, `pp/ops_image.py`; torchvision's RandomResizedCrop starts at 0.08.
 AREAS = (0.05, 1.0)  # of the picture

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_bit import graph_decoding
 from keras_bit.examples import attempt, plain
-from keras_bit.graph_decoding import ARRAY_PATH
-from keras_bit.graph_preprocessing import becomes_enormous, pixel_limit
+from keras_bit.images import graph_decoding
+from keras_bit.images.graph_decoding import ARRAY_PATH
+from keras_bit.images.graph_preprocessing import becomes_enormous, pixel_limit
 
 CHUNK = 64  # elements that are held until all of them are known to be read
 TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it first."

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_bit.hyperrule import HyperRule
-from keras_bit.preprocessing import BitImageProcessor
+from keras_bit.images.processor import BitImageProcessor
 
 ON_ERROR = ("raise", "skip")
 LARGEST = 2**63 - 1  # whole number in a graph

@@ -232,7 +232,7 @@ class Writer:
         from keras_bit import __version__, streams
         from keras_bit.applications import from_pretrained
         from keras_bit.data import image_dataset
-        from keras_bit.preprocessing import BitImageProcessor
+        from keras_bit.images.processor import BitImageProcessor
 
         self._model = from_pretrained(weights, include_top=False, pooling="avg", **hub)
         processor = BitImageProcessor.from_pretrained(weights, **hub)

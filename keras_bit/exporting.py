@@ -13,10 +13,10 @@ import numpy as np
 
 from keras_bit.formats import checked, comparison_pictures, placing, process
 from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job
+from keras_bit.images.processor import BitImageProcessor
 from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
 from keras_bit.network import transforms
 from keras_bit.network.model import MIN_SIZE, BiTModel
-from keras_bit.preprocessing import BitImageProcessor
 
 # Name to the module of `keras_bit.formats`; Keras' own names mean the same.
 FORMATS = {

@@ -17,10 +17,10 @@ from keras_bit.backbone import freeze
 from keras_bit.data import image_dataset
 from keras_bit.distribution import Workers
 from keras_bit.hyperrule import HyperRule
+from keras_bit.images.processor import BIT_50, BitImageProcessor
 from keras_bit.labelled_pictures import NumberedPictures
 from keras_bit.network.model import BiTModel
 from keras_bit.network.rematerialization import rematerialize
-from keras_bit.preprocessing import BIT_50, BitImageProcessor
 from keras_bit.saving import refuse_contradictions, save_pretrained
 from keras_bit.training_log import Progress
 from keras_bit.training_state import TrainingState

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_bit import augmentation, broken_files, graph_preprocessing, shuffling
+from keras_bit import augmentation, broken_files, shuffling
 from keras_bit.examples import Example, Source
+from keras_bit.images import graph_preprocessing
 
 
 def build(

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_bit import BitImageProcessor, HyperRule, broken_files, graph_decoding, image_dataset
-from keras_bit.graph_resizing import Resize
+from keras_bit import BitImageProcessor, HyperRule, broken_files, image_dataset
+from keras_bit.images import graph_decoding
+from keras_bit.images.graph_resizing import Resize
 from picture_files import HALF, PROCESSOR, collect, encoded, pixels
 
 GOOD = encoded(pixels(0, 60, 80))

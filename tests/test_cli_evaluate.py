@@ -10,7 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 from conftest import needs_matplotlib
-from keras_bit import BiT, BitConfig, BitImageProcessor, charts, cli, from_pretrained, preprocessing, save_pretrained
+from keras_bit import BiT, BitConfig, BitImageProcessor, charts, cli, from_pretrained, save_pretrained
+from keras_bit.images import processor
 from picture_files import encoded, make_folders, pixels
 
 TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
@@ -192,7 +193,7 @@ def test_a_checkpoint_without_a_processor_gets_bits_own_and_says_so(capsys, anim
         copy.mkdir()
         for file in ("config.json", "model.safetensors"):
             (copy / file).write_bytes((TINY / file).read_bytes())
-    BitImageProcessor(**preprocessing.BIT_50).save_pretrained(copies[1])
+    BitImageProcessor(**processor.BIT_50).save_pretrained(copies[1])
     (_, out, err), (code, expected, nothing) = (run(capsys, copy, animals, "--json") for copy in copies)
     assert (code, nothing) == (0, "")
     assert "has no preprocessor_config.json: pictures are prepared as for google/bit-50, 448x448 px, pixels" in err

@@ -1,4 +1,4 @@
-"""The graph half of the processor beside its array half, which is transformers' (test_preprocessing.py): equal."""
+"""The graph half of the processor beside its array half, which is transformers' (test_processor.py): equal."""
 
 import io
 import os
@@ -13,8 +13,9 @@ import tensorflow as tf
 from PIL import Image
 
 from conftest import ROOT, absent
-from keras_bit import BitImageProcessor, graph_decoding, graph_preprocessing
-from keras_bit.graph_resizing import Window
+from keras_bit import BitImageProcessor
+from keras_bit.images import graph_decoding, graph_preprocessing
+from keras_bit.images.graph_resizing import Window
 
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 PROCESSORS = {

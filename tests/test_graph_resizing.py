@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_bit import graph_resizing
-from keras_bit.graph_resizing import PILLOW_BY_SAVING, Resize, Window
+from keras_bit.images import graph_resizing
+from keras_bit.images.graph_resizing import PILLOW_BY_SAVING, Resize, Window
 
 FILTERS = [Image.Resampling(number) for number in range(6)]
 NAMES = [resample.name.lower() for resample in FILTERS]

@@ -105,12 +105,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _processor(options: argparse.Namespace) -> Any:
     """The checkpoint's own; where it has none, BiT's, as fine-tuning takes it."""
-    from keras_bit import BitImageProcessor, preprocessing
+    from keras_bit import BitImageProcessor
+    from keras_bit.images import processor
 
     try:
         return BitImageProcessor.from_pretrained(options.source, **hub_arguments(options))
     except FileNotFoundError:
-        processor = BitImageProcessor(**preprocessing.BIT_50)
+        processor = BitImageProcessor(**processor.BIT_50)
         print(
             "keras-bit evaluate: the checkpoint has no preprocessor_config.json: pictures are prepared as for "
             f"google/bit-50, {input_size(processor)}, pixels scaled to [-1, 1]",

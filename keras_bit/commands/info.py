@@ -25,8 +25,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from keras_bit import hub
+    from keras_bit.images.processor import BitImageProcessor
     from keras_bit.network.config import BitConfig
-    from keras_bit.preprocessing import BitImageProcessor
     from keras_bit.weights import open_checkpoint
 
     checkpoint = open_checkpoint(options.source, **hub_arguments(options))

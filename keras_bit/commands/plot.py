@@ -65,14 +65,15 @@ def _draw(options: argparse.Namespace) -> int:
     import numpy as np
 
     import keras_bit
-    from keras_bit import contact_sheet, files, preprocessing
+    from keras_bit import contact_sheet, files
+    from keras_bit.images import processor
 
     out = Path(options.out)
     if out.suffix.lower() != ".png":
         raise ValueError(f"`--out` must be a file name that ends in .png, got {options.out!r}.")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"`--out`: there is no directory {str(out.absolute().parent)!r}.")
-    processor = keras_bit.BitImageProcessor(**preprocessing.BIT_50)
+    processor = keras_bit.BitImageProcessor(**processor.BIT_50)
     if options.weights is not None:
         processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **hub_arguments(options))
     class_names = class_names_of(options.class_names)

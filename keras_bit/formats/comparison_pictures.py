@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_bit.formats.job import Job, Shape
-from keras_bit.preprocessing import BitImageProcessor
+from keras_bit.images.processor import BitImageProcessor
 
 CHECKED = 4  # pictures at most
 CHECKED_SIZES = ((224, 224), (160, 192))  # px; the second is for what takes any size

@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_bit.formats import checked
 from keras_bit.formats.job import Checks, Job
-from keras_bit.preprocessing import BitImageProcessor
+from keras_bit.images.processor import BitImageProcessor
 
 # The errors that `export` names; they are raised again by the caller's process. Others are a crash.
 REPORTED = {kind.__name__: kind for kind in (ArithmeticError, ImportError, OSError, ValueError)}

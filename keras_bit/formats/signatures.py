@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_bit import broken_files, examples, graph_preprocessing
+from keras_bit import broken_files, examples
+from keras_bit.images import graph_preprocessing
 
 TOP = 5  # classes in an answer
 NOT_THE_PICTURE = "cannot be processed, and nothing is wrong with it: memory ran out, most likely."

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit.preprocessing import BitImageProcessor
+from keras_bit.images.processor import BitImageProcessor
 
 LABELS = "labels.txt"  # in the archive; one name a line, in the order of the outputs
 # Table to its fields in the schema's order, which is what the numbers of the fields are. Those behind the last one that

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 from PIL import Image
 
-from keras_bit import graph_decoding
-from keras_bit.graph_resizing import Resize, Window
+from keras_bit.images import graph_decoding
+from keras_bit.images.graph_resizing import Resize, Window
 
 CHANNELS = 3
 

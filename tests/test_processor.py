@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_bit import preprocessing
-from keras_bit.preprocessing import BitImageProcessor, center_crop, preprocess_input, resized_shape
+from keras_bit.images import processor
+from keras_bit.images.processor import BitImageProcessor, center_crop, preprocess_input, resized_shape
 
 BIT_50 = {
     "size": {"shortest_edge": 448},
@@ -94,7 +94,7 @@ def test_every_filter_size_and_crop_agrees_with_the_oracle_on_random_sizes(resam
 
 @pytest.mark.parametrize(
     ("settings", "edge", "resample", "mean", "std"),
-    [({}, 224, 3, preprocessing.CLIP_MEAN, preprocessing.CLIP_STD), (BIT_50, 448, 2, [0.5] * 3, [0.5] * 3)],
+    [({}, 224, 3, processor.CLIP_MEAN, processor.CLIP_STD), (BIT_50, 448, 2, [0.5] * 3, [0.5] * 3)],
     ids=["defaults", "bit-50"],
 )
 def test_the_defaults_and_bit_50_settings_agree_with_the_oracle(settings, edge, resample, mean, std):
@@ -145,7 +145,7 @@ def test_a_picture_too_narrow_and_too_high_is_padded_and_cropped_at_once():
 
 def test_padding_is_normalized_like_black():
     result = BitImageProcessor(**SMALL, do_resize=False)(Image.new("RGB", (2, 2), "white"))
-    black = -np.float32(preprocessing.CLIP_MEAN) / np.float32(preprocessing.CLIP_STD)
+    black = -np.float32(processor.CLIP_MEAN) / np.float32(processor.CLIP_STD)
     np.testing.assert_array_equal(result[0, 0, 0], black)
 
 
@@ -611,7 +611,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(preprocessing.os, "replace", fail)
+    monkeypatch.setattr(processor.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         BitImageProcessor(size=99).save_pretrained(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["preprocessor_config.json"]
@@ -699,7 +699,7 @@ def test_preprocess_input_refuses_other_arguments():
 
 
 def test_the_docstrings_examples_run():
-    result = doctest.testmod(preprocessing)
+    result = doctest.testmod(processor)
     assert result.attempted > 0
     assert result.failed == 0
 

@@ -15,8 +15,9 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from keras_bit import files, hub, pictures
-from keras_bit.pictures import DATA_FORMATS, Picture
+from keras_bit import files, hub
+from keras_bit.images import inputs
+from keras_bit.images.inputs import DATA_FORMATS, Picture
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in [0, 1]; transformers' OPENAI_CLIP_MEAN
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)  # of RGB in [0, 1]; transformers' OPENAI_CLIP_STD
@@ -159,7 +160,7 @@ class BitImageProcessor:
         _check_choice("return_tensors", return_tensors, (None, "np", *TENSOR_PACKAGES))
 
         results: dict[str, np.ndarray] = {}
-        for name, array in pictures.arrays(images, input_data_format, processor.do_convert_rgb):
+        for name, array in inputs.arrays(images, input_data_format, processor.do_convert_rgb):
             results[name] = processor._process(name, array)
         if not results:
             raise ValueError("`images` is empty; expected at least one picture.")
@@ -200,7 +201,7 @@ class BitImageProcessor:
 
         Checked against `processor(image)`, and so against Pillow 13.0, on photographs and random sizes from 1x1.
         """
-        from keras_bit import graph_preprocessing
+        from keras_bit.images import graph_preprocessing
 
         return graph_preprocessing.preprocess(image, self)
 

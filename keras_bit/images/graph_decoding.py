@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_bit.graph_resizing import Window
+from keras_bit.images.graph_resizing import Window
 
 # TensorFlow's default is a faster and less exact transform; Pillow's is libjpeg's own default.
 DCT_METHOD = "INTEGER_ACCURATE"
