@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_bit import BitConfig, BitImageProcessor
-from keras_bit.checkpoint import TRANSFORMERS
+from keras_bit.checkpoints.layouts import TRANSFORMERS
 from keras_bit.labels import imagenet_labels
 from keras_bit.network.config import weights_of
 

@@ -148,7 +148,7 @@ def timm_logits(folder: Path) -> Any:
     from timm.models.resnetv2 import ResNetV2
 
     from keras_bit import BitConfig
-    from keras_bit.checkpoint import TIMM, TRANSFORMERS
+    from keras_bit.checkpoints.layouts import TIMM, TRANSFORMERS
     from keras_bit.network.config import weights_of
 
     config = BitConfig.from_pretrained(folder / "checkpoint")

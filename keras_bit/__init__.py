@@ -2,6 +2,7 @@
 
 from keras_bit.applications import BiT, BiT50, BiT50x3, BiT101, BiT101x3, BiT152x2, BiT152x4, from_pretrained
 from keras_bit.backbone import BiTBackbone, freeze
+from keras_bit.checkpoints.saving import push_to_hub, save_pretrained
 from keras_bit.data import image_dataset
 from keras_bit.exporting import export
 from keras_bit.hyperrule import HyperRule
@@ -11,7 +12,6 @@ from keras_bit.network import layers
 from keras_bit.network.config import BitConfig
 from keras_bit.network.rematerialization import rematerialize
 from keras_bit.network.transforms import fuse
-from keras_bit.saving import push_to_hub, save_pretrained
 from keras_bit.transfer import fine_tune
 
 __version__ = "0.1.0"

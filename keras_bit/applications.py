@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_bit import weights as weight_files
+from keras_bit.checkpoints import loading as weight_files
 from keras_bit.network import model as network
 from keras_bit.network.config import ARCHITECTURES, BitConfig, weights_of
 from keras_bit.network.model import BiTModel

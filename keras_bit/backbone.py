@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_bit import weights as weight_files
 from keras_bit.applications import check_config, fit_channels
+from keras_bit.checkpoints import loading as weight_files
 from keras_bit.network import model as network
 from keras_bit.network.config import BitConfig, weights_of
 from keras_bit.network.model import BiTModel, PixelValues

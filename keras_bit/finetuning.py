@@ -14,6 +14,8 @@ from tqdm import tqdm
 from keras_bit import charts, evaluation, files, run_directory, splits
 from keras_bit.applications import from_pretrained
 from keras_bit.backbone import freeze
+from keras_bit.checkpoints.loading import open_checkpoint
+from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
 from keras_bit.data import image_dataset
 from keras_bit.distribution import Workers
 from keras_bit.hyperrule import HyperRule
@@ -21,11 +23,9 @@ from keras_bit.images.processor import BIT_50, BitImageProcessor
 from keras_bit.labelled_pictures import NumberedPictures
 from keras_bit.network.model import BiTModel
 from keras_bit.network.rematerialization import rematerialize
-from keras_bit.saving import refuse_contradictions, save_pretrained
 from keras_bit.training_log import Progress
 from keras_bit.training_state import TrainingState
 from keras_bit.transfer import EVALUATIONS, fine_tune
-from keras_bit.weights import open_checkpoint
 
 # Pixels of a batch that a machine is trusted with; more are accumulated: 512 pictures of 128 px, 36 of 480 px.
 PIXELS_AT_ONCE = 512 * 128 * 128

@@ -13,7 +13,7 @@ import pytest
 
 import keras_bit
 from keras_bit import BiT, BiT50, BitConfig, from_pretrained
-from keras_bit.checkpoint import TIMM, TRANSFORMERS
+from keras_bit.checkpoints.layouts import TIMM, TRANSFORMERS
 from keras_bit.network import model as network
 from keras_bit.network.config import ARCHITECTURES
 from loopback_hub import LoopbackHub, closed_url, commit_of, make_cache, run_against_hub

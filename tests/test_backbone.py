@@ -11,7 +11,7 @@ from rich.console import Console
 
 from convert import goldens, parity
 from keras_bit import BiT, BiT50, BiTBackbone, BitConfig, freeze, from_pretrained
-from keras_bit.checkpoint import TRANSFORMERS
+from keras_bit.checkpoints.layouts import TRANSFORMERS
 from keras_bit.network import model as network
 from keras_bit.network.model import BiTModel, stage_outputs
 from reference_models import TINY

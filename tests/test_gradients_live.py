@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_bit import from_pretrained
-from keras_bit.checkpoint import TRANSFORMERS
+from keras_bit.checkpoints.layouts import TRANSFORMERS
 from reference_models import TINY, saved_with_random_weights
 
 pytestmark = pytest.mark.live

@@ -9,7 +9,7 @@ from safetensors.numpy import save
 
 from conftest import ROOT
 from keras_bit import BiT50, BitConfig, BitImageProcessor
-from keras_bit.checkpoint import TRANSFORMERS
+from keras_bit.checkpoints.layouts import TRANSFORMERS
 from keras_bit.labels import imagenet_labels
 from loopback_hub import LoopbackHub, run_against_hub
 

@@ -15,8 +15,9 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, from_pretrained, save_pretrained, saving
-from keras_bit.checkpoint import FILE_LAYOUTS, KERAS
+from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, from_pretrained, save_pretrained
+from keras_bit.checkpoints import saving
+from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS
 from loopback_hub import run_against_hub
 from tiny_bit import (
     BOTTLENECK,

@@ -25,9 +25,9 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from keras_bit import hub
+    from keras_bit.checkpoints.loading import open_checkpoint
     from keras_bit.images.processor import BitImageProcessor
     from keras_bit.network.config import BitConfig
-    from keras_bit.weights import open_checkpoint
 
     checkpoint = open_checkpoint(options.source, **hub_arguments(options))
     config = checkpoint.config or BitConfig.from_pretrained(options.source, **hub_arguments(options))

@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from keras_bit.applications import from_pretrained
+from keras_bit.checkpoints.saving import save_pretrained
 from keras_bit.formats.job import OUTPUT, Job, Run, Shape
 from keras_bit.network.model import BiTModel
-from keras_bit.saving import save_pretrained
 
 QUANTIZATIONS = (None,)
 NEEDS_TENSORFLOW = False

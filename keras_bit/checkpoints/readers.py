@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from keras_bit.checkpoint import is_part_of_bit, plain_google_name, saved_tensor_name
+from keras_bit.checkpoints.layouts import is_part_of_bit, plain_google_name, saved_tensor_name
 
 # What reading a tensor of a damaged file may raise.
 UNREADABLE = (

@@ -13,9 +13,9 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_bit import hub
-from keras_bit.checkpoint import FILE_LAYOUTS, KERAS, Layout, adapt_channels
+from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, adapt_channels
+from keras_bit.checkpoints.readers import UNREADABLE, LazyTensor, open_file
 from keras_bit.network.config import ARCHITECTURES, CONFIG_NAME, BitConfig, Weight
-from keras_bit.tensors import UNREADABLE, LazyTensor, open_file
 
 # In the order in which they are looked for.
 WEIGHT_NAMES = (

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import safetensors.numpy
 
-from keras_bit.checkpoint import TRANSFORMERS, TRANSFORMERS_BASE
+from keras_bit.checkpoints.layouts import TRANSFORMERS, TRANSFORMERS_BASE
 from keras_bit.images.processor import CONFIG_NAME as PREPROCESSOR_NAME
 from keras_bit.images.processor import PROCESSOR_CONFIG_NAME, BitImageProcessor
 from keras_bit.network.config import CONFIG_NAME, BitConfig, weights_of

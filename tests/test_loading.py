@@ -18,11 +18,11 @@ import safetensors
 import safetensors.numpy
 
 from keras_bit import BiTBackbone, from_pretrained
-from keras_bit.checkpoint import KERAS, TIMM, TRANSFORMERS, TRANSFORMERS_BASE
+from keras_bit.checkpoints.layouts import KERAS, TIMM, TRANSFORMERS, TRANSFORMERS_BASE
+from keras_bit.checkpoints.loading import Checkpoint, LazyTensor, find_config, infer_config, open_checkpoint, read
 from keras_bit.network import model as network
 from keras_bit.network.config import BitConfig, weights_of
 from keras_bit.network.layers import StdConv2D
-from keras_bit.weights import Checkpoint, LazyTensor, find_config, infer_config, open_checkpoint, read
 from tiny_bit import (
     BOTTLENECK,
     BOTTLENECK_CONFIG,

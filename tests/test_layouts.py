@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from keras_bit.checkpoint import (
+from keras_bit.checkpoints.layouts import (
     FILE_LAYOUTS,
     GOOGLE,
     KERAS,
