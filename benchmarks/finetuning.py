@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def measure(data: Path, weights: str, setting: Setting, *, seeds: Any = SEEDS, examples: Any = EXAMPLES) -> Report:
-    from keras_bit import splits
+    from keras_bit.data import splits
     from keras_bit.images.processor import BitImageProcessor
 
     found = splits.open_splits(data, validation_share=0.0, seed=0)
@@ -300,7 +300,8 @@ def _accuracies(
 def _few_shot(data: Path, test: Any, weights: str, count: int, seed: int, processor: Any, setting: Setting) -> float:
     import keras
 
-    from keras_bit import fine_tune, image_dataset, splits
+    from keras_bit import fine_tune, image_dataset
+    from keras_bit.data import splits
 
     keras.utils.set_random_seed(seed)
     found = splits.open_splits(data, validation_share=0.0, seed=seed, examples_per_class=count)

@@ -90,7 +90,8 @@ def measure(
     """
     import keras
 
-    from keras_bit import BitImageProcessor, from_pretrained, splits
+    from keras_bit import BitImageProcessor, from_pretrained
+    from keras_bit.data import splits
 
     for name, value, least in (
         ("rounds", rounds, 1),

@@ -229,9 +229,10 @@ class Writer:
     """
 
     def __init__(self, weights: str, hub: dict[str, Any], batch_size: int) -> None:
-        from keras_bit import __version__, streams
+        from keras_bit import __version__
         from keras_bit.applications import from_pretrained
-        from keras_bit.data import image_dataset
+        from keras_bit.data import streams
+        from keras_bit.data.dataset import image_dataset
         from keras_bit.images.processor import BitImageProcessor
 
         self._model = from_pretrained(weights, include_top=False, pooling="avg", **hub)
@@ -295,7 +296,7 @@ class Writer:
 
 
 def _batches(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    from keras_bit.labelled_pictures import batches_of
+    from keras_bit.data.numbered import batches_of
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out")  # `Report.skipped` has them

@@ -11,16 +11,17 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import charts, evaluation, files, run_directory, splits
+from keras_bit import charts, evaluation, files, run_directory
 from keras_bit.applications import from_pretrained
 from keras_bit.backbone import freeze
 from keras_bit.checkpoints.loading import open_checkpoint
 from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
-from keras_bit.data import image_dataset
+from keras_bit.data import splits
+from keras_bit.data.dataset import image_dataset
+from keras_bit.data.numbered import NumberedPictures
 from keras_bit.distribution import Workers
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BIT_50, BitImageProcessor
-from keras_bit.labelled_pictures import NumberedPictures
 from keras_bit.network.model import BiTModel
 from keras_bit.network.rematerialization import rematerialize
 from keras_bit.training_log import Progress

@@ -53,7 +53,7 @@ class Pictures:
 
 
 def check_data(data: str | Path) -> None:
-    from keras_bit import sources
+    from keras_bit.data import sources
 
     if str(data) == "-" or Path(data).is_dir():
         return
@@ -100,7 +100,7 @@ def list_pictures(data: str | Path, file: Path, shard_size: int) -> Pictures:
 
 
 def _without(data: str | Path) -> str:
-    from keras_bit import sources
+    from keras_bit.data import sources
 
     return (
         f"has none at any depth ({', '.join(sources.SUFFIXES)})" if Path(data).is_dir() else "has no line with a path"
@@ -124,7 +124,7 @@ def _lines(file: BinaryIO, called: str) -> Iterator[bytes]:
 
 def _names_below(directory: bytes, inside: bytes = b"") -> Iterator[bytes]:
     """Pictures at any depth, relative to `directory`; folders and files of a folder in the order of their names."""
-    from keras_bit import sources
+    from keras_bit.data import sources
 
     suffixes = tuple(map(os.fsencode, sources.SUFFIXES))
     with os.scandir(os.path.join(directory, inside)) as entries:

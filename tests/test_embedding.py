@@ -33,9 +33,9 @@ from keras_bit import (
     image_dataset,
     picture_lists,
     save_pretrained,
-    streams,
 )
-from keras_bit.broken_files import NO_FILE
+from keras_bit.data import streams
+from keras_bit.data.faults import NO_FILE
 from picture_files import encoded, pixels
 
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4)

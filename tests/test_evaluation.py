@@ -9,8 +9,8 @@ from PIL import Image
 
 from conftest import needs_matplotlib
 from keras_bit import BiT, BitConfig, BitImageProcessor, charts, class_map, contact_sheet, image_dataset, metrics
+from keras_bit.data.numbered import FolderPictures, folder_names
 from keras_bit.evaluation import WORST, evaluate, write
-from keras_bit.labelled_pictures import FolderPictures, folder_names
 from picture_files import HALF, PROCESSOR, collect, make_folders
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_bit import splits
+from keras_bit.data import splits
 from picture_files import make_folders, write_records
 
 COUNTS = {"ant": 5, "bee": 10, "cat": 1}

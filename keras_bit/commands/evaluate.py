@@ -68,7 +68,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     import keras_bit
-    from keras_bit import charts, evaluation, splits
+    from keras_bit import charts, evaluation
+    from keras_bit.data import splits
 
     if options.out is not None:
         # Before the pictures are read, which may take hours.
@@ -123,8 +124,8 @@ def _processor(options: argparse.Namespace) -> Any:
 def _evaluate_folders(options: argparse.Namespace, model: Any, processor: Any) -> tuple[Any, list[str]]:
     """What was found, and a line for each picture that was left out."""
     from keras_bit import class_map
+    from keras_bit.data.numbered import FolderPictures, folder_names
     from keras_bit.evaluation import evaluate
-    from keras_bit.labelled_pictures import FolderPictures, folder_names
 
     said = None if options.class_map is None else class_map.read(options.class_map)
     folders = folder_names(options.data)
@@ -144,8 +145,8 @@ def _evaluate_folders(options: argparse.Namespace, model: Any, processor: Any) -
 
 def _evaluate_records(options: argparse.Namespace, model: Any, processor: Any) -> tuple[Any, list[str]]:
     import keras_bit
+    from keras_bit.data.numbered import batches_of
     from keras_bit.evaluation import evaluate
-    from keras_bit.labelled_pictures import batches_of
 
     if options.class_map is not None:
         raise ValueError(
@@ -162,7 +163,7 @@ def _evaluate_records(options: argparse.Namespace, model: Any, processor: Any) -
 
 def _record_files(directory: str) -> list[str]:
     """Those in a directory that are for testing, by their names."""
-    from keras_bit import splits
+    from keras_bit.data import splits
 
     files = splits.record_files(directory)
     everything = [file for part in files.values() for file in part]
@@ -178,8 +179,8 @@ def _record_files(directory: str) -> list[str]:
 
 def _write_class_map(options: argparse.Namespace, config: Any) -> int:
     from keras_bit import class_map
+    from keras_bit.data.numbered import folder_names
     from keras_bit.files import replacing
-    from keras_bit.labelled_pictures import folder_names
 
     file = Path(options.write_class_map)
     if file.exists():

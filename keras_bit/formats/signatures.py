@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_bit import broken_files, examples
+from keras_bit.data import faults, source
 from keras_bit.images import graph_preprocessing
 
 TOP = 5  # classes in an answer
@@ -115,10 +115,10 @@ def decoded(image_bytes: Any, processor: Any) -> Any:
 
     def one(contents: Any) -> tuple[Any, Any]:
         # A graph has no exceptions: an operation that fails would end the request without a word about the picture.
-        pixels, fine = examples.attempt(lambda: graph_preprocessing.preprocess(contents, processor), nothing)
+        pixels, fine = source.attempt(lambda: graph_preprocessing.preprocess(contents, processor), nothing)
 
         def look() -> Any:
-            wrong, _ = broken_files.problem(lambda: contents, None, encoded=True, processor=processor)
+            wrong, _ = faults.problem(lambda: contents, None, encoded=True, processor=processor)
             return tf.where(wrong == "", NOT_THE_PICTURE, tf.strings.regex_replace(wrong, *LIMIT))
 
         return pixels, tf.cond(fine, lambda: "", look)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_bit.examples import attempt, plain
+from keras_bit.data.source import attempt, plain
 from keras_bit.images import graph_decoding
 from keras_bit.images.graph_decoding import ARRAY_PATH
 from keras_bit.images.graph_preprocessing import becomes_enormous, pixel_limit

@@ -14,7 +14,8 @@ import tensorflow as tf
 from PIL import Image
 
 from conftest import DATA, ROOT, absent
-from keras_bit import BitImageProcessor, HyperRule, broken_files, image_dataset, shuffling, sources, streams
+from keras_bit import BitImageProcessor, HyperRule, image_dataset
+from keras_bit.data import faults, shuffling, sources, streams
 from picture_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels, write_records
 
 RULE = HyperRule(100, 32)
@@ -461,7 +462,7 @@ def test_rows_without_a_picture_are_named(tmp_path, kind):
     data = dataset(table, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 8 pictures were left out"):
         assert collect(data)[1].tolist() == LABELS
-    problem = f"which has no path, {broken_files.NO_FILE}" if kind == "paths" else "is empty."
+    problem = f"which has no path, {faults.NO_FILE}" if kind == "paths" else "is empty."
     assert [line.replace("`,", "`") for line in data.skipped] == [f"row 7 of `source` {problem}"]
 
 
@@ -553,7 +554,7 @@ def test_pictures_of_several_sizes_come_one_at_a_time():
 
 
 def test_import_keras_bit_does_not_import_tensorflows_half():
-    heavy = ("keras_bit.pipeline", "keras_bit.sources", "datasets", "tensorflow_datasets")
+    heavy = ("keras_bit.data.pipeline", "keras_bit.data.sources", "datasets", "tensorflow_datasets")
     code = f"import sys, keras_bit; print([name for name in sys.modules if name in {heavy}])"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True

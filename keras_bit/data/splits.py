@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from keras_bit import targets
+from keras_bit.data import targets
 
 TRAIN = ("train", "training")
 VALIDATION = ("val", "validation", "valid", "dev")
@@ -172,7 +172,7 @@ def _chosen(part: Part, label: int, count: int, generator: np.random.Generator) 
 
 
 def _folder_parts(data: Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:
-    from keras_bit import sources
+    from keras_bit.data import sources
 
     if not data.is_dir():
         raise FileNotFoundError(f"`data` must be an existing directory or TFRecord files, got {str(data)!r}.")
@@ -230,7 +230,7 @@ def _of_files(paths: list[str], labels: np.ndarray) -> Part:
 
 def holds_records(data: str | Path) -> bool:
     """Whether `data` is TFRecord files: a directory with some, or a name or pattern of them."""
-    from keras_bit import sources
+    from keras_bit.data import sources
 
     if Path(data).is_dir():
         return any(sources.RECORDS.search(entry.name) for entry in os.scandir(data) if entry.is_file())
@@ -243,7 +243,7 @@ def record_files(data: str | Path) -> dict[str, list[str]]:
     Args:
         data: a directory of them, or a name or pattern.
     """
-    from keras_bit import sources
+    from keras_bit.data import sources
 
     if Path(data).is_dir():
         files = sorted(entry.path for entry in os.scandir(data) if sources.RECORDS.search(entry.name))
@@ -276,7 +276,7 @@ def _of_records(files: list[str]) -> Part:
     """The records of some files, read once for their labels."""
     import tensorflow as tf
 
-    from keras_bit import streams
+    from keras_bit.data import streams
 
     features = {LABEL: tf.io.FixedLenFeature([], tf.int64)}
     labels, names = [], []

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit.data import image_dataset
+from keras_bit.data.dataset import image_dataset
 
 
 def folder_names(directory: str | Path) -> list[str]:
@@ -90,7 +90,7 @@ class FolderPictures:
     def __init__(
         self, directory: str | Path, folders: Sequence[str], *, processor: Any, batch_size: int, on_error: str = "raise"
     ) -> None:
-        from keras_bit import sources  # here: TensorFlow
+        from keras_bit.data import sources  # here: TensorFlow
 
         paths, labels = sources.scan(Path(directory), folders)
         if not paths:

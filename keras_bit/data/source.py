@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_bit import shuffling, targets
+from keras_bit.data import shuffling, targets
 
 # Autograph rewrites a function before it is traced, which takes longer than that; here is no Python branch to rewrite.
 plain = tf.autograph.experimental.do_not_convert

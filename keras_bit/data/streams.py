@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # TensorFlow's own dependency
 
-from keras_bit import shuffling, targets
-from keras_bit.examples import Example, Source, attempt
+from keras_bit.data import shuffling, targets
+from keras_bit.data.source import Example, Source, attempt
 
 INTERLEAVED = 16  # record files that are read at a time in training
 PEEKED = 16  # records of which one has to fit, where those that do not are left out

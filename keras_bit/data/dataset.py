@@ -136,7 +136,7 @@ def image_dataset(
         raise ValueError(f"`seed` must be between -2**63 and 2**63, got {seed}.")
 
     # Here, so that `import keras_bit` does without TensorFlow under the other backends.
-    from keras_bit import pipeline, sources
+    from keras_bit.data import pipeline, sources
 
     opened = sources.open_source(
         source,

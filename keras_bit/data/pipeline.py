@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_bit import augmentation, broken_files, shuffling
-from keras_bit.examples import Example, Source
+from keras_bit.data import augmentation, faults, shuffling
+from keras_bit.data.source import Example, Source
 from keras_bit.images import graph_preprocessing
 
 
@@ -62,7 +62,7 @@ def build(
         example = (source.look or source.open)(element)
         wrong = _problem(example, classes)
         resizes = processor if rule is None else None
-        why, certain = broken_files.problem(example.load, max_pixels, source.encoded, resizes)
+        why, certain = faults.problem(example.load, max_pixels, source.encoded, resizes)
         own = wrong != ""
         return example.name, tf.where(own, wrong, why), own | certain
 
@@ -81,8 +81,8 @@ def build(
     nothing = (np.zeros([0, 0, 3], np.float32), np.zeros(label.shape, label.dtype.as_numpy_dtype))
     if rule is not None:
         nothing += (np.zeros([2], np.int64),)
-    skipped = broken_files.Skipped()
-    examples = broken_files.read_or_name(elements, read, describe, nothing, skipped if skip else None, parallel)
+    skipped = faults.Skipped()
+    examples = faults.read_or_name(elements, read, describe, nothing, skipped if skip else None, parallel)
 
     def finish(image: Any, label: Any, *picture_seed: Any) -> tuple[Any, ...]:
         image = tf.ensure_shape(image, [height, width, 3])
