@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from keras_bit import charts, contact_sheet, metrics
+from keras_bit import metrics
 from keras_bit.class_map import labels_of
+from keras_bit.drawing import charts, contact_sheet
 from keras_bit.files import replacing
 
 WORST = 24  # mistakes on the sheet

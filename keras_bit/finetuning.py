@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import charts, evaluation, files, run_directory
+from keras_bit import evaluation, files, run_directory
 from keras_bit.applications import from_pretrained
 from keras_bit.backbone import freeze
 from keras_bit.checkpoints.loading import open_checkpoint
@@ -20,6 +20,7 @@ from keras_bit.data import splits
 from keras_bit.data.dataset import image_dataset
 from keras_bit.data.numbered import NumberedPictures
 from keras_bit.distribution import Workers
+from keras_bit.drawing import charts
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BIT_50, BitImageProcessor
 from keras_bit.network.model import BiTModel

@@ -10,7 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 from conftest import needs_matplotlib
-from keras_bit import BiT, BitConfig, BitImageProcessor, charts, cli, from_pretrained, save_pretrained
+from keras_bit import BiT, BitConfig, BitImageProcessor, cli, from_pretrained, save_pretrained
+from keras_bit.drawing import charts
 from keras_bit.images import processor
 from picture_files import encoded, make_folders, pixels
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_bit import BitImageProcessor, contact_sheet, lettering
+from keras_bit import BitImageProcessor
+from keras_bit.drawing import contact_sheet, lettering
 from picture_files import pixels
 
 NAMES = ["cat", "dog", "fox"]

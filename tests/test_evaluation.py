@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from conftest import needs_matplotlib
-from keras_bit import BiT, BitConfig, BitImageProcessor, charts, class_map, contact_sheet, image_dataset, metrics
+from keras_bit import BiT, BitConfig, BitImageProcessor, class_map, image_dataset, metrics
 from keras_bit.data.numbered import FolderPictures, folder_names
+from keras_bit.drawing import charts, contact_sheet
 from keras_bit.evaluation import WORST, evaluate, write
 from picture_files import HALF, PROCESSOR, collect, make_folders
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_bit import BitImageProcessor, contact_sheet, heat_map
+from keras_bit import BitImageProcessor
+from keras_bit.drawing import contact_sheet, heat_map
 from picture_files import pixels
 
 

@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageFont
 
-from keras_bit import lettering
+from keras_bit.drawing import lettering
 
 
 def test_a_long_text_is_shortened_to_the_room_there_is():

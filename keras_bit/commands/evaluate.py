@@ -68,8 +68,9 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     import keras_bit
-    from keras_bit import charts, evaluation
+    from keras_bit import evaluation
     from keras_bit.data import splits
+    from keras_bit.drawing import charts
 
     if options.out is not None:
         # Before the pictures are read, which may take hours.

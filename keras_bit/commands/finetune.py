@@ -167,7 +167,8 @@ def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
 def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
     import keras
 
-    from keras_bit import charts, finetuning
+    from keras_bit import finetuning
+    from keras_bit.drawing import charts
 
     callbacks = ()
     if options.tensorboard:

@@ -65,7 +65,8 @@ def _draw(options: argparse.Namespace) -> int:
     import numpy as np
 
     import keras_bit
-    from keras_bit import contact_sheet, files
+    from keras_bit import files
+    from keras_bit.drawing import contact_sheet
     from keras_bit.images import processor
 
     out = Path(options.out)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_bit.drawing.lettering import ELLIPSIS, one_line
 from keras_bit.files import replacing
-from keras_bit.lettering import ELLIPSIS, one_line
 
 INSTALL = "pip install 'keras_bit[plots]'"
 DPI = 120

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from keras_bit.lettering import ELLIPSIS, drawable, one_line, shortened, wrapped
+from keras_bit.drawing.lettering import ELLIPSIS, drawable, one_line, shortened, wrapped
 
 TILE = 192  # px, width and height of a picture on the sheet
 GAP = 12  # px between pictures, and around the sheet

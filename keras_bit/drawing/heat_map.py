@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from keras_bit.drawing.lettering import drawable, one_line, shortened, wrapped
 from keras_bit.images.processor import resized_shape
-from keras_bit.lettering import drawable, one_line, shortened, wrapped
 
 SIDE = 448  # px, the longer side of a picture on the sheet
 GAP, LINE = 16, 21  # px
