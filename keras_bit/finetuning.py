@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import evaluation, files, run_directory
+from keras_bit import files, run_directory
 from keras_bit.applications import from_pretrained
 from keras_bit.backbone import freeze
 from keras_bit.checkpoints.loading import open_checkpoint
@@ -21,6 +21,7 @@ from keras_bit.data.dataset import image_dataset
 from keras_bit.data.numbered import NumberedPictures
 from keras_bit.distribution import Workers
 from keras_bit.drawing import charts
+from keras_bit.evaluation import evaluating
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BIT_50, BitImageProcessor
 from keras_bit.network.model import BiTModel
@@ -344,7 +345,7 @@ def _report(plan: Plan, state: TrainingState, out: Path, say: Callable[[str], No
     if part is None:
         return
     # As it was written, and outside of any strategy.
-    found = evaluation.evaluate(from_pretrained(out), evaluation_data(plan, part), names=part.names)
+    found = evaluating.evaluate(from_pretrained(out), evaluation_data(plan, part), names=part.names)
     title = (f"The worst mistakes on {len(part):,} {name} pictures", out.name)
-    evaluation.write(found, out, processor=plan.processor, title=title)
+    evaluating.write(found, out, processor=plan.processor, title=title)
     say(f"accuracy {found.report['top_1_accuracy']:.2%} on {len(part):,} {name} pictures")

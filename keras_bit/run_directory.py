@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit import evaluation, files
+from keras_bit import files
+from keras_bit.evaluation import evaluating
 
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
 STATE_FOLDER, STATE_NAME, RUN_NAME, LOCK_NAME = "training", "state.safetensors", "run.json", ".lock"
@@ -112,7 +113,7 @@ def remove_unfinished(out: Path) -> None:
     """What a run that was killed while it wrote has left."""
     for path in (out / STATE_FOLDER / STATE_NAME, *(out / name for name in (MODEL_NAME, LOG_NAME, CURVES_NAME))):
         files.remove_unfinished(path)
-    for name in (evaluation.REPORT, evaluation.WORST_SHEET, evaluation.CONFUSION, evaluation.CALIBRATION):
+    for name in (evaluating.REPORT, evaluating.WORST_SHEET, evaluating.CONFUSION, evaluating.CALIBRATION):
         files.remove_unfinished(out / name)
     for folder in out.glob(".save_pretrained-*"):
         shutil.rmtree(folder, ignore_errors=True)

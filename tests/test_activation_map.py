@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from keras_bit import BiT, BitConfig, fuse
-from keras_bit.activation_map import activation_maps, centres, check_model, interpolated
+from keras_bit.evaluation.activation_map import activation_maps, centres, check_model, interpolated
 from keras_bit.network.layers import StdConv2D
 
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32, 64), depths=(2, 1), num_groups=4, num_labels=5)

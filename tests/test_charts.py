@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from conftest import needs_matplotlib
-from keras_bit import metrics
 from keras_bit.drawing import charts
+from keras_bit.evaluation import metrics
 
 LOG = [
     {"step": 1, "loss": 2.0, "accuracy": 0.1, "learning_rate": 0.001},

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from keras_bit import BitConfig, class_map
+from keras_bit import BitConfig
+from keras_bit.evaluation import class_map
 from keras_bit.labels import imagenet_labels
 
 PETS = BitConfig(id2label=dict(enumerate(["cat", "dog", "fox, red fox", "crane", "crane"])))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from conftest import absent
-from keras_bit import metrics
+from keras_bit.evaluation import metrics
 
 # Four examples of three classes. Right: the first and the last. In the third the label is the last of a tie.
 PROBABILITIES = np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.4, 0.2, 0.4], [0.0, 0.25, 0.75]], np.float32)

@@ -68,9 +68,9 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     import keras_bit
-    from keras_bit import evaluation
     from keras_bit.data import splits
     from keras_bit.drawing import charts
+    from keras_bit.evaluation import evaluating
 
     if options.out is not None:
         # Before the pictures are read, which may take hours.
@@ -78,10 +78,10 @@ def run(options: argparse.Namespace) -> int:
             raise NotADirectoryError(f"`--out` must be a directory, got the file {options.out!r}.")
         Path(options.out).mkdir(parents=True, exist_ok=True)
         if not charts.available():
-            left_out = f"{evaluation.CONFUSION} and {evaluation.CALIBRATION}"
+            left_out = f"{evaluating.CONFUSION} and {evaluating.CALIBRATION}"
             print(f"keras-bit evaluate: without matplotlib {left_out} are left out: {charts.INSTALL}", file=sys.stderr)
     model = keras_bit.from_pretrained(options.source, **hub_arguments(options))
-    evaluation.check_model(model)
+    evaluating.check_model(model)
     if options.write_class_map is not None:
         return _write_class_map(options, model.config)
     processor = _processor(options)
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         _print_report(found.report, options)
     if options.out is not None:
         title = (f"The worst mistakes of {options.source}", options.data)
-        for file in evaluation.write(found, options.out, processor=processor, title=title):
+        for file in evaluating.write(found, options.out, processor=processor, title=title):
             print(printable(str(file)), file=sys.stderr if options.json else sys.stdout)
     for line in skipped:
         print(f"keras-bit evaluate: {printable(line)}", file=sys.stderr)
@@ -124,9 +124,9 @@ def _processor(options: argparse.Namespace) -> Any:
 
 def _evaluate_folders(options: argparse.Namespace, model: Any, processor: Any) -> tuple[Any, list[str]]:
     """What was found, and a line for each picture that was left out."""
-    from keras_bit import class_map
     from keras_bit.data.numbered import FolderPictures, folder_names
-    from keras_bit.evaluation import evaluate
+    from keras_bit.evaluation import class_map
+    from keras_bit.evaluation.evaluating import evaluate
 
     said = None if options.class_map is None else class_map.read(options.class_map)
     folders = folder_names(options.data)
@@ -147,7 +147,7 @@ def _evaluate_folders(options: argparse.Namespace, model: Any, processor: Any) -
 def _evaluate_records(options: argparse.Namespace, model: Any, processor: Any) -> tuple[Any, list[str]]:
     import keras_bit
     from keras_bit.data.numbered import batches_of
-    from keras_bit.evaluation import evaluate
+    from keras_bit.evaluation.evaluating import evaluate
 
     if options.class_map is not None:
         raise ValueError(
@@ -179,8 +179,8 @@ def _record_files(directory: str) -> list[str]:
 
 
 def _write_class_map(options: argparse.Namespace, config: Any) -> int:
-    from keras_bit import class_map
     from keras_bit.data.numbered import folder_names
+    from keras_bit.evaluation import class_map
     from keras_bit.files import replacing
 
     file = Path(options.write_class_map)

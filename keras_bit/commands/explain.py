@@ -39,8 +39,9 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     import keras_bit
-    from keras_bit import activation_map, class_map, files
+    from keras_bit import files
     from keras_bit.drawing import heat_map
+    from keras_bit.evaluation import activation_map, class_map
     from keras_bit.network.model import check_input_shape
 
     out = Path(options.out)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from keras_bit import metrics
-from keras_bit.class_map import labels_of
 from keras_bit.drawing import charts, contact_sheet
+from keras_bit.evaluation import metrics
+from keras_bit.evaluation.class_map import labels_of
 from keras_bit.files import replacing
 
 WORST = 24  # mistakes on the sheet
@@ -87,7 +87,7 @@ def evaluate(
             `keras_bit.image_dataset` gives them for evaluation. Read once.
         class_names: of the labels in `batches`; the model's own labels by default.
         label_map: for each of the labels in `batches`, the classes of the model that count as right, at least one.
-            `None`: the labels are the model's classes. `keras_bit.class_map.match` finds it from folders' names.
+            `None`: the labels are the model's classes. `keras_bit.evaluation.class_map.match` finds it from folders' names.
         top_k: how many answers the picture may have for `top_k_accuracy`; all, if the model has fewer classes.
         names: of the pictures, in the order in which they come; a list that grows as `batches` is read will do. By
             default `batches.names`, or their numbers from 0 on.

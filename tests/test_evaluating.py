@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from conftest import needs_matplotlib
-from keras_bit import BiT, BitConfig, BitImageProcessor, class_map, image_dataset, metrics
+from keras_bit import BiT, BitConfig, BitImageProcessor, image_dataset
 from keras_bit.data.numbered import FolderPictures, folder_names
 from keras_bit.drawing import charts, contact_sheet
-from keras_bit.evaluation import WORST, evaluate, write
+from keras_bit.evaluation import class_map, metrics
+from keras_bit.evaluation.evaluating import WORST, evaluate, write
 from picture_files import HALF, PROCESSOR, collect, make_folders
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
