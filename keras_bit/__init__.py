@@ -12,7 +12,7 @@ from keras_bit.network import layers
 from keras_bit.network.config import BitConfig
 from keras_bit.network.rematerialization import rematerialize
 from keras_bit.network.transforms import fuse
-from keras_bit.transfer import fine_tune
+from keras_bit.training.fine_tuning import fine_tune
 
 __version__ = "0.1.0"
 

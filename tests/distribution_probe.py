@@ -11,7 +11,8 @@ import sys
 import keras
 import tensorflow as tf
 
-from keras_bit import BiT, BitConfig, BitImageProcessor, HyperRule, distribution, fine_tune, image_dataset
+from keras_bit import BiT, BitConfig, BitImageProcessor, HyperRule, fine_tune, image_dataset
+from keras_bit.training import distribution
 
 
 def main() -> None:

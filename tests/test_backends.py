@@ -140,7 +140,7 @@ def test_fine_tuning_passes_its_tests_under_every_backend(backend):
         absent(f"{backend} is not installed: pip install {backend}")
     chosen = "test_training_state or by_hand or accumulated or mixup or no_number or mixed_precision"
     chosen += " or test_rematerialization"
-    names = ("test_rematerialization.py", "test_training_state.py", "test_transfer.py")
+    names = ("test_rematerialization.py", "test_state.py", "test_fine_tuning.py")
     files = [str(ROOT / "tests" / name) for name in names]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *files],

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from conftest import absent
-from keras_bit import BitImageProcessor, distribution
+from keras_bit import BitImageProcessor
+from keras_bit.training import distribution
 from picture_files import make_folders
 from tiny_bit import random_tensors, write_checkpoint
 

@@ -135,7 +135,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from keras_bit import distribution, run_directory
+    from keras_bit.training import distribution, run_directory
 
     workers = distribution.start(options.strategy)
     out = Path(os.path.expanduser(options.out))
@@ -167,25 +167,25 @@ def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
 def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
     import keras
 
-    from keras_bit import finetuning
     from keras_bit.drawing import charts
+    from keras_bit.training import run
 
     callbacks = ()
     if options.tensorboard:
         if importlib.util.find_spec("tensorboard") is None:
             raise ImportError("`--tensorboard` needs TensorBoard: pip install 'keras_bit[tensorboard]'.")
         callbacks = (keras.callbacks.TensorBoard(out / "tensorboard"),)
-    chosen = finetuning.Options(
+    chosen = run.Options(
         data=os.path.normpath(os.path.expanduser(options.data)),
         class_names=class_names_of(options.class_names),
         hub=hub_arguments(options),
         **{
             field.name: getattr(options, field.name)
-            for field in dataclasses.fields(finetuning.Options)
+            for field in dataclasses.fields(run.Options)
             if field.name not in ("data", "hub", "class_names")
         },
     )
-    plan = finetuning.plan(chosen, workers)
+    plan = run.plan(chosen, workers)
 
     def say(line: str) -> None:
         if workers.is_chief:
@@ -197,7 +197,7 @@ def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
             print(f"keras-bit finetune: without matplotlib there are no charts: {charts.INSTALL}", file=sys.stderr)
     for note in plan.notes:
         say(note)
-    finetuning.run(chosen, plan, out, workers=workers, say=say, callbacks=callbacks)
+    run.run(chosen, plan, out, workers=workers, say=say, callbacks=callbacks)
     say(f"{out}: keras-bit classify IMAGE --weights {out}")
     return 0
 

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_bit import distribution
 from keras_bit.hyperrule import HyperRule
 from keras_bit.network.model import BiTModel
+from keras_bit.training import distribution
 
 EMPTY = (
     "`{name}` must have at least one batch, got an empty data set. Where its batches are made with drop_remainder, "

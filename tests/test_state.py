@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras.ops import convert_to_numpy as numpy_of
 
 from keras_bit import files
-from keras_bit.training_state import TrainingState
+from keras_bit.training.state import TrainingState
 
 IMAGES = np.random.default_rng(0).standard_normal((8, 6, 6, 2)).astype(np.float32)
 LABELS = np.arange(8) % 2

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from keras_bit import files
 from keras_bit.hyperrule import HyperRule
-from keras_bit.training_state import Row, TrainingState
+from keras_bit.training.state import Row, TrainingState
 
 
 class Progress(keras.callbacks.Callback):

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from conftest import absent, needs_matplotlib
-from keras_bit import BitImageProcessor, cli, files, from_pretrained, run_directory
+from keras_bit import BitImageProcessor, cli, files, from_pretrained
+from keras_bit.training import run_directory
 from picture_files import encoded, make_folders, pixels, write_records
 from tiny_bit import CONFIG, random_tensors, write_checkpoint
 

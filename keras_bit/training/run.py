@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import files, run_directory
+from keras_bit import files
 from keras_bit.applications import from_pretrained
 from keras_bit.backbone import freeze
 from keras_bit.checkpoints.loading import open_checkpoint
@@ -19,16 +19,17 @@ from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
 from keras_bit.data import splits
 from keras_bit.data.dataset import image_dataset
 from keras_bit.data.numbered import NumberedPictures
-from keras_bit.distribution import Workers
 from keras_bit.drawing import charts
 from keras_bit.evaluation import evaluating
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BIT_50, BitImageProcessor
 from keras_bit.network.model import BiTModel
 from keras_bit.network.rematerialization import rematerialize
-from keras_bit.training_log import Progress
-from keras_bit.training_state import TrainingState
-from keras_bit.transfer import EVALUATIONS, fine_tune
+from keras_bit.training import run_directory
+from keras_bit.training.distribution import Workers
+from keras_bit.training.fine_tuning import EVALUATIONS, fine_tune
+from keras_bit.training.progress import Progress
+from keras_bit.training.state import TrainingState
 
 # Pixels of a batch that a machine is trusted with; more are accumulated: 512 pictures of 128 px, 36 of 480 px.
 PIXELS_AT_ONCE = 512 * 128 * 128
