@@ -4,7 +4,7 @@ from keras_bit.applications import BiT, BiT50, BiT50x3, BiT101, BiT101x3, BiT152
 from keras_bit.backbone import BiTBackbone, freeze
 from keras_bit.checkpoints.saving import push_to_hub, save_pretrained
 from keras_bit.data.dataset import image_dataset
-from keras_bit.exporting import export
+from keras_bit.exporters.exporting import export
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor, preprocess_input
 from keras_bit.labels import decode_predictions

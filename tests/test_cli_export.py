@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from conftest import ROOT, absent
-from keras_bit import cli, exporting
+from keras_bit import cli
 from keras_bit.commands import export
+from keras_bit.exporters import exporting
 from picture_files import make_folders
 
 TINY = str(ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10")

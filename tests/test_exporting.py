@@ -18,7 +18,7 @@ import tensorflow as tf
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
-from keras_bit.formats import comparison_pictures, huggingface, job, placing, process
+from keras_bit.exporters import comparison_images, huggingface, job, placing, process
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
@@ -132,7 +132,7 @@ def test_representative_data_that_are_no_pictures_are_told(model, values, messag
     data = [np.full((1, 32, 32, 3), value, "float32") for value in values]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        comparison_pictures.warn_of_data(job.Job(model, processor, representative_data=data))
+        comparison_images.warn_of_data(job.Job(model, processor, representative_data=data))
     assert len(caught) == (message is not None)
     assert message is None or message in str(caught[0].message)
 
@@ -240,7 +240,7 @@ def test_a_version_takes_the_number_that_is_free_at_the_end_and_replaces_none(tm
 
 def test_what_a_killed_export_left_is_removed_by_the_next_and_what_a_running_one_has_is_not(tmp_path):
     program = (
-        "import pathlib, sys; from keras_bit.formats import placing\n"
+        "import pathlib, sys; from keras_bit.exporters import placing\n"
         "with placing.aside(pathlib.Path(sys.argv[1])) as aside: (aside / 'half').touch(); print(flush=True); input()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -19,9 +19,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
-from keras_bit.formats import saved_model, serving_files
-from keras_bit.formats import signatures as signatures_module
-from keras_bit.formats.job import Job
+from keras_bit.exporters import saved_model, serving_files
+from keras_bit.exporters import signatures as signatures_module
+from keras_bit.exporters.job import Job
 from picture_files import encoded, pixels
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"

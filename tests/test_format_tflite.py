@@ -11,8 +11,8 @@ import pytest
 
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, export, from_pretrained
-from keras_bit.formats import tflite, tflite_metadata
-from keras_bit.formats.job import Job
+from keras_bit.exporters import tflite, tflite_metadata
+from keras_bit.exporters.job import Job
 
 # Two blocks, the second with a stride: every operator that a BiT is made of, at 32 px.
 TINY = BitConfig(embedding_size=16, hidden_sizes=(32, 64), depths=(1, 1), num_groups=4)

@@ -12,7 +12,7 @@ import keras_bit
 import loopback_serving
 from conftest import ROOT, absent
 from keras_bit import BiT, BitConfig, cli
-from keras_bit.serving_client import PictureError, classify_each, connect
+from keras_bit.exporters.serving_client import PictureError, classify_each, connect
 from picture_files import encoded, pixels
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"

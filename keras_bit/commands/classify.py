@@ -96,7 +96,7 @@ def _by_server(options: argparse.Namespace, results: list[dict[str, Any]]) -> No
     """The same, by the answers of a server."""
     from tqdm import tqdm
 
-    from keras_bit.serving_client import classify_each, connect
+    from keras_bit.exporters.serving_client import classify_each, connect
 
     classify = connect(options.server, options.server_model)
     starts = range(0, len(results), BATCH_SIZE)

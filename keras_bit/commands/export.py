@@ -14,7 +14,7 @@ from rich.table import Table
 from keras_bit.commands.arguments import add_hub_arguments, class_names_of, hub_arguments, positive
 from keras_bit.commands.terminal import console, printable
 
-# Those of `keras_bit.exporting`, which is imported when the command runs.
+# Those of `keras_bit.exporters.exporting`, which is imported when the command runs.
 FORMATS = ("saved_model", "tflite", "onnx", "openvino", "huggingface", "tf_saved_model", "litert")
 BATCH_SIZE = 8  # pictures preprocessed at a time
 DEFAULT_SIZE = (224, 224)  # px, of TFLite

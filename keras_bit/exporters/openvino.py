@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_bit.formats import keras_exporters
-from keras_bit.formats.job import OUTPUT, Job, Run, Shape
-from keras_bit.formats.output_names import output_names
+from keras_bit.exporters import keras_exporters
+from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
+from keras_bit.exporters.output_names import output_names
 
 QUANTIZATIONS = (None,)
 NEEDS_TENSORFLOW = True

@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
-from keras_bit.formats.job import Job, Shape
-from keras_bit.formats.output_names import output_names
+from keras_bit.exporters.job import Job, Shape
+from keras_bit.exporters.output_names import output_names
 from keras_bit.network import transforms
 
 INPUT = "pixel_values"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit.formats import keras_exporters
-from keras_bit.formats.job import OUTPUT, Job, Run, Shape
+from keras_bit.exporters import keras_exporters
+from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
 
 QUANTIZATIONS = (None,)
 NEEDS_TENSORFLOW = True

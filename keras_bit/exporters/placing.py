@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from keras_bit import files
-from keras_bit.formats.job import Format
+from keras_bit.exporters.job import Format
 
 PREFIX = ".keras-bit-export-"  # of the directories in which exports are written
 

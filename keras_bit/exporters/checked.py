@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from keras_bit import files
-from keras_bit.formats import placing
-from keras_bit.formats.job import Checks, ExportReport, Format, Job, Run
+from keras_bit.exporters import placing
+from keras_bit.exporters.job import Checks, ExportReport, Format, Job, Run
 
 Written = Callable[[str, Job, Path, Checks], tuple[float, float]]
 
@@ -54,7 +54,7 @@ def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, flo
     Raises:
         ArithmeticError: the difference is beyond the limit. What was written stays, for the caller to remove.
     """
-    writer: Format = importlib.import_module(f"keras_bit.formats.{name}")
+    writer: Format = importlib.import_module(f"keras_bit.exporters.{name}")
     writer.write(job, path)
     job.tell("running what was written")
     run = writer.load(job, path)

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_bit.applications import from_pretrained
 from keras_bit.checkpoints.saving import save_pretrained
-from keras_bit.formats.job import OUTPUT, Job, Run, Shape
+from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
 from keras_bit.network.model import BiTModel
 
 QUANTIZATIONS = (None,)

@@ -13,8 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit.formats import checked
-from keras_bit.formats.job import Checks, Job
+from keras_bit.exporters import checked
+from keras_bit.exporters.job import Checks, Job
 from keras_bit.images.processor import BitImageProcessor
 
 # The errors that `export` names; they are raised again by the caller's process. Others are a crash.
@@ -62,7 +62,7 @@ def _run(folder: Path, tell: Callable[[str], None]) -> tuple[float, float]:
     # would put this directory in front, where `onnx` and `openvino` are other modules.
     code = (
         f"import sys; sys.path[:] = {[str(entry) for entry in sys.path]!r}\n"
-        f"from keras_bit.formats import process; process.main({str(folder)!r})"
+        f"from keras_bit.exporters import process; process.main({str(folder)!r})"
     )
     # The other backend may hold the accelerator's memory.
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}

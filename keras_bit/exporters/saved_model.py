@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit.formats import checked, comparison_pictures, serving_files
-from keras_bit.formats.job import OUTPUT, Checks, Job, Run, Shape
-from keras_bit.formats.output_names import HEAD, has_head, output_names
+from keras_bit.exporters import checked, comparison_images, serving_files
+from keras_bit.exporters.job import OUTPUT, Checks, Job, Run, Shape
+from keras_bit.exporters.output_names import HEAD, has_head, output_names
 from keras_bit.network.layers import Conv2D
 from keras_bit.network.model import BiTModel, head_activation
 from keras_bit.network.transforms import fuse_in_float32
@@ -69,7 +69,7 @@ def shape(job: Job) -> Shape:
 def write(job: Job, path: Path) -> None:
     import tensorflow as tf
 
-    from keras_bit.formats.signatures import Served
+    from keras_bit.exporters.signatures import Served
 
     job.tell("standardising the kernels")
     network, activation = _network(fuse_in_float32(job.model, Conv2D))
@@ -129,7 +129,7 @@ def _check_features(job: Job, signature: Any) -> None:
     """Against the model's own input of its head."""
     import tensorflow as tf
 
-    batch = comparison_pictures.batches(job, shape(job))[0]
+    batch = comparison_images.batches(job, shape(job))[0]
     pooled = keras.Model(job.model.input, job.model.get_layer(HEAD).input)(batch, training=False)
     checks = Checks([batch], [{"features": keras.ops.convert_to_numpy(keras.ops.cast(pooled, "float32"))}])
     share = checked.share(limit(job), job.model)
@@ -146,7 +146,7 @@ def _check_logits(job: Job, signature: Any) -> None:
         logits = signature(pixel_values=tf.constant(pixels))["logits"].numpy()
         return {"logits": keras.ops.convert_to_numpy(activation(keras.ops.convert_to_tensor(logits)))}
 
-    batch = comparison_pictures.batches(job, shape(job))[0]
+    batch = comparison_images.batches(job, shape(job))[0]
     expected = {"logits": signature(pixel_values=tf.constant(batch))["probabilities"].numpy()}
     checked.compare(scores, Checks([batch], [expected]), checked.share(limit(job), job.model), LOGITS)
 
@@ -155,7 +155,7 @@ def _check_pictures(job: Job, signatures: Any) -> None:
     """`serve_bytes` and `classify` of encoded pictures, against the model behind the processor."""
     import tensorflow as tf
 
-    contents = comparison_pictures.encoded(job.batch_size or 2)
+    contents = comparison_images.encoded(job.batch_size or 2)
     scores = job.model(job.processor(contents), training=False)
     activation = _probabilities_of(job.model)
     if activation is not None and job.model.get_layer(HEAD).activation is keras.activations.linear:
@@ -190,7 +190,7 @@ def _check_classify(
     """Against `answer`, that of `serve_bytes`; classes whose scores are equal but for rounding may change places."""
     import tensorflow as tf
 
-    from keras_bit.formats.signatures import EXAMPLE_KEY
+    from keras_bit.exporters.signatures import EXAMPLE_KEY
 
     serialized = []
     for content in contents:

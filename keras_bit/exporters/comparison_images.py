@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from keras_bit.formats.job import Job, Shape
+from keras_bit.exporters.job import Job, Shape
 from keras_bit.images.processor import BitImageProcessor
 
 CHECKED = 4  # pictures at most

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import keras
 
-from keras_bit.formats.job import OUTPUT
+from keras_bit.exporters.job import OUTPUT
 from keras_bit.network.model import BiTModel
 
 HEAD = "predictions"

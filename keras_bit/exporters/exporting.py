@@ -11,14 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit.formats import checked, comparison_pictures, placing, process
-from keras_bit.formats.job import OUTPUT, Checks, ExportReport, Format, Job
+from keras_bit.exporters import checked, comparison_images, placing, process
+from keras_bit.exporters.job import OUTPUT, Checks, ExportReport, Format, Job
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
 from keras_bit.network import transforms
 from keras_bit.network.model import MIN_SIZE, BiTModel
 
-# Name to the module of `keras_bit.formats`; Keras' own names mean the same.
+# Name to the module of `keras_bit.exporters`; Keras' own names mean the same.
 FORMATS = {
     "saved_model": "saved_model",
     "tflite": "tflite",
@@ -93,7 +93,7 @@ def export(
     if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(map(repr, FORMATS))}, got {format!r}.")
     name = FORMATS[format]
-    writer: Format = importlib.import_module(f"keras_bit.formats.{name}")
+    writer: Format = importlib.import_module(f"keras_bit.exporters.{name}")
     if quantize not in writer.QUANTIZATIONS:
         known = ", ".join(map(repr, writer.QUANTIZATIONS))
         one_of = "one of " if len(writer.QUANTIZATIONS) > 1 else ""
@@ -130,9 +130,9 @@ def export(
         raise ValueError(f"`path` must end in the name of what is to be written, got {str(path)!r}.")
     placing.check_places(writer, target, overwrite)
 
-    comparison_pictures.warn_of_data(job)
+    comparison_images.warn_of_data(job)
     job.tell("running the model on the pictures to compare")
-    batches = comparison_pictures.batches(job, writer.shape(job))
+    batches = comparison_images.batches(job, writer.shape(job))
     checks = Checks(batches, [_outputs(model, batch) for batch in batches])
     here = keras.backend.backend() == "tensorflow" or not writer.NEEDS_TENSORFLOW
     written = checked.written if here else process.written

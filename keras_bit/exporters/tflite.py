@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit.formats import tflite_metadata
-from keras_bit.formats.job import OUTPUT, Job, Run, Shape
-from keras_bit.formats.output_names import output_names
+from keras_bit.exporters import tflite_metadata
+from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
+from keras_bit.exporters.output_names import output_names
 from keras_bit.network.transforms import fuse_in_float32
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8", "int8_full")
