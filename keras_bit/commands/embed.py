@@ -66,7 +66,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from keras_bit.embedding import embed
+    from keras_bit.embedding.shards import embed
 
     report = embed(
         options.data,

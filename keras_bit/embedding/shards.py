@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_bit.embedding.lists import Pictures, check_data, list_pictures, text_of
 from keras_bit.files import check_writable, locked, remove_unfinished, replacing
-from keras_bit.picture_lists import Pictures, check_data, list_pictures, text_of
 
 ENGINES = ("local", "ray")
 METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what made it
@@ -337,11 +337,9 @@ def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
             for shard in missing:
                 writer.write(job, shard, progress.update)
         elif missing:
-            from keras_bit import embedding_ray
+            from keras_bit.embedding import ray
 
-            with contextlib.closing(
-                embedding_ray.each(functools.partial(start_worker, job), missing, workers)
-            ) as results:
+            with contextlib.closing(ray.each(functools.partial(start_worker, job), missing, workers)) as results:
                 for shard, error in results:
                     if error:
                         raise ValueError(error)

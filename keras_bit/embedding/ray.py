@@ -1,4 +1,4 @@
-"""The shards of `keras_bit.embedding`, written by workers of Ray Data. Ray is imported by functions only."""
+"""The shards of `keras_bit.embedding.shards`, written by workers of Ray Data. Ray is imported by functions only."""
 
 import contextlib
 import logging
