@@ -194,9 +194,9 @@ def label_keras_bit(folder: str, picture: str) -> dict[str, float]:
     import tensorflow  # noqa: F401
 
     imports = time.perf_counter() - start
-    from keras_bit import cli
+    from keras_bit.cli import main
 
-    if status := cli.main(["classify", picture, "--weights", folder, "--top", "1"]):
+    if status := main.main(["classify", picture, "--weights", folder, "--top", "1"]):
         raise SystemExit(status)
     return {"imports": imports, "label": since_start()}
 

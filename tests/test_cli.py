@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_bit import BiT, BitConfig, BitImageProcessor, cli, from_pretrained
+from keras_bit import BiT, BitConfig, BitImageProcessor, from_pretrained
+from keras_bit.cli import main
 from picture_files import encoded, make_folders, pixels
 
 TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
@@ -27,7 +28,7 @@ def pictures(tmp_path: Path) -> list[str]:
 
 
 def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str, str]:
-    code = cli.main(arguments)
+    code = main.main(arguments)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -152,14 +153,14 @@ def test_a_checkpoint_that_is_not_there_is_one_line_and_exit_code_1(capsys, argu
 )
 def test_wrong_usage_is_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
+        main.main(arguments)
     assert stop.value.code == 2
     assert "usage" in capsys.readouterr().err
 
 
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["classify", "--help"])
+        main.main(["classify", "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert "Examples: keras-bit classify" in out
@@ -411,4 +412,4 @@ def test_the_sentence_in_an_error_of_a_graph_is_found():
 
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         list(tf.data.Dataset.from_tensors(0).map(fail))
-    assert cli._sentence(error.value) == text.replace("\t", " ")
+    assert main._sentence(error.value) == text.replace("\t", " ")

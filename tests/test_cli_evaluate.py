@@ -10,7 +10,8 @@ import tensorflow as tf
 from PIL import Image
 
 from conftest import needs_matplotlib
-from keras_bit import BiT, BitConfig, BitImageProcessor, cli, from_pretrained, save_pretrained
+from keras_bit import BiT, BitConfig, BitImageProcessor, from_pretrained, save_pretrained
+from keras_bit.cli import main
 from keras_bit.drawing import charts
 from keras_bit.images import processor
 from picture_files import encoded, make_folders, pixels
@@ -20,7 +21,7 @@ SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_group
 
 
 def run(capsys, *arguments):
-    code = cli.main(["evaluate", *map(str, arguments)])
+    code = main.main(["evaluate", *map(str, arguments)])
     captured = capsys.readouterr()
     # On a terminal the next line overwrites the bar, which slow machines show.
     return code, captured.out, re.sub(r"\r.*\r", "", captured.err)
@@ -252,14 +253,14 @@ def test_without_data_or_a_place_it_is_one_line_and_exit_code_1(capsys, animals,
 )
 def test_wrong_usage_is_exit_code_2(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["evaluate", *arguments])
+        main.main(["evaluate", *arguments])
     assert stop.value.code == 2
     assert "usage" in capsys.readouterr().err
 
 
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["evaluate", "--help"])
+        main.main(["evaluate", "--help"])
     assert stop.value.code == 0
     out = " ".join(capsys.readouterr().out.split())
     for words in ("Examples: keras-bit evaluate google/bit-50", "--write-class-map map.json", '"unsorted": null'):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_bit import BitImageProcessor, cli, from_pretrained
+from keras_bit import BitImageProcessor, from_pretrained
+from keras_bit.cli import main
 from picture_files import pixels
 
 TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
@@ -19,7 +20,7 @@ def picture(tmp_path) -> str:
 
 
 def run(capsys, *arguments):
-    code = cli.main(["explain", *arguments])
+    code = main.main(["explain", *arguments])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 

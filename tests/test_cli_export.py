@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 
 from conftest import ROOT, absent
-from keras_bit import cli
-from keras_bit.commands import export
+from keras_bit.cli import export, main
 from keras_bit.exporters import exporting
 from picture_files import make_folders
 
@@ -18,7 +17,7 @@ TINY = str(ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10")
 
 
 def run(capsys, *arguments):
-    code = cli.main(["export", *map(str, arguments)])
+    code = main.main(["export", *map(str, arguments)])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 

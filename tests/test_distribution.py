@@ -100,7 +100,7 @@ def command(data, tmp_path):
     tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
     write_checkpoint(tmp_path / "checkpoint", tensors)
     BitImageProcessor(size=(32, 32), resample=2).save_pretrained(tmp_path / "checkpoint")
-    command = [sys.executable, "-m", "keras_bit.cli", "finetune", data, "--weights", str(tmp_path / "checkpoint")]
+    command = [sys.executable, "-m", "keras_bit.cli.main", "finetune", data, "--weights", str(tmp_path / "checkpoint")]
     return [*command, "--batch-size", "8", "--evaluate-every", "2"]
 
 

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 from conftest import absent, needs_matplotlib
-from keras_bit import BitImageProcessor, cli, files, from_pretrained
+from keras_bit import BitImageProcessor, files, from_pretrained
+from keras_bit.cli import main
 from keras_bit.training import run_directory
 from picture_files import encoded, make_folders, pixels, write_records
 from tiny_bit import CONFIG, random_tensors, write_checkpoint
@@ -47,12 +48,12 @@ def data(tmp_path_factory):
 def whole(data, checkpoint, tmp_path_factory):
     """A run from beginning to end."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    assert cli.main(["finetune", data, "--weights", checkpoint, "--out", str(out), *RECIPE]) == 0
+    assert main.main(["finetune", data, "--weights", checkpoint, "--out", str(out), *RECIPE]) == 0
     return out
 
 
 def run(capsys, *arguments):
-    code = cli.main(["finetune", *map(str, arguments)])
+    code = main.main(["finetune", *map(str, arguments)])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -69,7 +70,7 @@ def test_the_result_is_a_model_that_classifies_at_once(whole, data, capsys):
     processor = BitImageProcessor.from_pretrained(whole)
     assert (processor.size, processor.do_center_crop) == ({"height": 128, "width": 128}, False)
     picture = f"{data}/bee/000.jpg"
-    assert cli.main(["classify", picture, "--weights", str(whole), "--json"]) == 0
+    assert main.main(["classify", picture, "--weights", str(whole), "--json"]) == 0
     predictions = json.loads(capsys.readouterr().out)[0]["predictions"]
     assert sorted(one["label"] for one in predictions) == NAMES
     scores = np.asarray(keras.saving.load_model(whole / "model.keras")(processor(picture)))[0]
@@ -125,7 +126,18 @@ def test_the_same_command_again_trains_no_more(whole, data, checkpoint, capsys):
 def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(whole, data, checkpoint, tmp_path):
     """By the signal that no process can catch, in the middle of a step after the first state was written."""
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "keras_bit.cli", "finetune", data, "--weights", checkpoint, "--out", out, *RECIPE]
+    command = [
+        sys.executable,
+        "-m",
+        "keras_bit.cli.main",
+        "finetune",
+        data,
+        "--weights",
+        checkpoint,
+        "--out",
+        out,
+        *RECIPE,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for line in process.stdout:
         if line.startswith("step 2/6"):
@@ -355,6 +367,6 @@ def test_wrong_data_leaves_no_directory_behind_and_takes_none_away(data, checkpo
 )
 def test_wrong_usage_is_explained(arguments, message, capsys):
     with pytest.raises(SystemExit) as exit_:
-        cli.main(["finetune", "data", "--out", "o", *arguments])
+        main.main(["finetune", "data", "--out", "o", *arguments])
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err

@@ -11,7 +11,8 @@ from PIL import Image
 import keras_bit
 import loopback_serving
 from conftest import ROOT, absent
-from keras_bit import BiT, BitConfig, cli
+from keras_bit import BiT, BitConfig
+from keras_bit.cli import main
 from keras_bit.exporters.serving_client import PictureError, classify_each, connect
 from picture_files import encoded, pixels
 
@@ -48,7 +49,7 @@ def files(tmp_path_factory):
 
 
 def run(capsys, *arguments):
-    code = cli.main(["classify", *arguments])
+    code = main.main(["classify", *arguments])
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 

@@ -25,12 +25,12 @@ from keras_bit import (
     BitConfig,
     BitImageProcessor,
     HyperRule,
-    cli,
     files,
     from_pretrained,
     image_dataset,
     save_pretrained,
 )
+from keras_bit.cli import main
 from keras_bit.data import streams
 from keras_bit.data.faults import NO_FILE
 from keras_bit.embedding import lists, ray
@@ -216,7 +216,7 @@ def test_a_process_that_was_killed_goes_on_to_the_same_files(pets, tmp_path, wei
     data = tmp_path / "list.txt"
     data.write_text("\n".join([str(pets / name) for name in NAMES] * 100))
     arguments = ["embed", data, "--weights", weights, "--shard-size", "100", "--out"]
-    command = [sys.executable, "-m", "keras_bit.cli", *arguments]
+    command = [sys.executable, "-m", "keras_bit.cli.main", *arguments]
     subprocess.run([*command, tmp_path / "whole"], check=True, capture_output=True, timeout=300)
     out = tmp_path / "out"
     running = subprocess.Popen([*command, out], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -263,7 +263,7 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(pets, tmp_p
     out = tmp_path / "out"
     # Its list is the file that comes through the pipe, and does not end.
     first = subprocess.Popen(
-        [sys.executable, "-m", "keras_bit.cli", "embed", "-", "--out", out, "--weights", weights],
+        [sys.executable, "-m", "keras_bit.cli.main", "embed", "-", "--out", out, "--weights", weights],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -274,7 +274,7 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(pets, tmp_p
         time.sleep(0.01)
     before = contents(out)
     second = subprocess.run(
-        [sys.executable, "-m", "keras_bit.cli", "embed", pets, "--out", out, "--weights", weights],
+        [sys.executable, "-m", "keras_bit.cli.main", "embed", pets, "--out", out, "--weights", weights],
         capture_output=True,
         text=True,
         timeout=100,
@@ -575,7 +575,7 @@ def test_features_that_are_not_finite_are_an_error(pets, tmp_path, weights):
 
 
 def run(capsys, *arguments):
-    code = cli.main(["embed", *map(str, arguments)])
+    code = main.main(["embed", *map(str, arguments)])
     captured = capsys.readouterr()
     return code, captured.out, re.sub(r"\r.*\r", "", captured.err)
 
@@ -600,7 +600,7 @@ def test_the_command(pets, tmp_path, weights, capsys):
 
 def test_the_help_says_what_is_read_and_written(capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["embed", "--help"])
+        main.main(["embed", "--help"])
     assert ended.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for words in ("DATA", "part-00000-of-00012.parquet", "--engine {local,ray}", "goes on with those that are missing"):

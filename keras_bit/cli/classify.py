@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 from rich.table import Table
 
-from keras_bit.commands.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub_arguments, positive, upright_picture
-from keras_bit.commands.terminal import console, printable
+from keras_bit.cli.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub_arguments, positive, upright_picture
+from keras_bit.cli.terminal import console, printable
 
 ORIENTATION = 0x0112  # EXIF's tag
 DEFAULT_TOP = 5  # labels; an exported SavedModel tells as many

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
-from keras_bit.commands.arguments import add_hub_arguments, class_names_of, hub_arguments, positive
-from keras_bit.commands.terminal import console, printable
+from keras_bit.cli.arguments import add_hub_arguments, class_names_of, hub_arguments, positive
+from keras_bit.cli.terminal import console, printable
 
 # Those of `keras_bit.exporters.exporting`, which is imported when the command runs.
 FORMATS = ("saved_model", "tflite", "onnx", "openvino", "huggingface", "tf_saved_model", "litert")

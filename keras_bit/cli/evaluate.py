@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
-from keras_bit.commands.arguments import add_hub_arguments, hub_arguments, positive
-from keras_bit.commands.terminal import console, input_size, printable
+from keras_bit.cli.arguments import add_hub_arguments, hub_arguments, positive
+from keras_bit.cli.terminal import console, input_size, printable
 
 PER_CLASS = 20  # classes that are all printed
 WORST_CLASSES = 10  # those printed of more

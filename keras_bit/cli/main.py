@@ -5,8 +5,8 @@ import re
 import sys
 from collections.abc import Sequence
 
-from keras_bit.commands import classify, embed, evaluate, explain, export, finetune, info, plot
-from keras_bit.commands.terminal import printable
+from keras_bit.cli import classify, embed, evaluate, explain, export, finetune, info, plot
+from keras_bit.cli.terminal import printable
 
 # Arguments that errors tell to use, and what they are called here.
 OPTIONS = {"on_error='skip'": "--on-error skip", "`overwrite=True`": "--overwrite", "`processor=None`": "--pixels-only"}

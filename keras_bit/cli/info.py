@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from keras_bit.commands.arguments import add_hub_arguments, hub_arguments
-from keras_bit.commands.terminal import console, input_size, printable
+from keras_bit.cli.arguments import add_hub_arguments, hub_arguments
+from keras_bit.cli.terminal import console, input_size, printable
 
 _CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json")
 

@@ -7,8 +7,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from keras_bit.commands.arguments import add_hub_arguments, class_names_of, hub_arguments, image_size, positive
-from keras_bit.commands.terminal import input_size, printable
+from keras_bit.cli.arguments import add_hub_arguments, class_names_of, hub_arguments, image_size, positive
+from keras_bit.cli.terminal import input_size, printable
 
 
 def add(commands: Any) -> None:

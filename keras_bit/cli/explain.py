@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from keras_bit.commands.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub_arguments, upright_picture
-from keras_bit.commands.terminal import printable
+from keras_bit.cli.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub_arguments, upright_picture
+from keras_bit.cli.terminal import printable
 
 
 def add(commands: Any) -> None:

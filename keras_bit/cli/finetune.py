@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from rich.table import Table
 
-from keras_bit.commands.arguments import (
+from keras_bit.cli.arguments import (
     DEFAULT_WEIGHTS,
     add_hub_arguments,
     class_names_of,
@@ -21,7 +21,7 @@ from keras_bit.commands.arguments import (
     positive_number,
     share,
 )
-from keras_bit.commands.terminal import console, printable
+from keras_bit.cli.terminal import console, printable
 
 
 def add(commands: Any) -> None:
