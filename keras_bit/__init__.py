@@ -1,20 +1,73 @@
-"""BiT (Big Transfer) for Keras 3: PyTorch's checkpoints with PyTorch's numbers, channels last."""
+"""BiT (Big Transfer) for Keras 3: PyTorch's checkpoints with PyTorch's numbers, channels last.
 
-from keras_bit.applications import BiT, BiT50, BiT50x3, BiT101, BiT101x3, BiT152x2, BiT152x4, from_pretrained
-from keras_bit.backbone import BiTBackbone, freeze
-from keras_bit.checkpoints.saving import push_to_hub, save_pretrained
-from keras_bit.data.dataset import image_dataset
-from keras_bit.exporters.exporting import export
-from keras_bit.hyperrule import HyperRule
-from keras_bit.images.processor import BitImageProcessor, preprocess_input
-from keras_bit.labels import decode_predictions
-from keras_bit.network import layers
-from keras_bit.network.config import BitConfig
-from keras_bit.network.rematerialization import rematerialize
-from keras_bit.network.transforms import fuse
-from keras_bit.training.fine_tuning import fine_tune
+`import keras_bit` imports neither Keras nor a backend: a name is imported when it is first used.
+"""
 
-__version__ = "0.1.0"
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+if TYPE_CHECKING:
+    from keras_bit import distribution as distribution
+    from keras_bit import embedding as embedding
+    from keras_bit import evaluation as evaluation
+    from keras_bit import layers as layers
+    from keras_bit.applications import BiT as BiT
+    from keras_bit.applications import BiT50 as BiT50
+    from keras_bit.applications import BiT50x3 as BiT50x3
+    from keras_bit.applications import BiT101 as BiT101
+    from keras_bit.applications import BiT101x3 as BiT101x3
+    from keras_bit.applications import BiT152x2 as BiT152x2
+    from keras_bit.applications import BiT152x4 as BiT152x4
+    from keras_bit.applications import BiTBackbone as BiTBackbone
+    from keras_bit.applications import from_pretrained as from_pretrained
+    from keras_bit.checkpoints.publishing import push_to_hub as push_to_hub
+    from keras_bit.checkpoints.saving import save_pretrained as save_pretrained
+    from keras_bit.data.dataset import image_dataset as image_dataset
+    from keras_bit.exporters.exporting import export as export
+    from keras_bit.hyperrule import HyperRule as HyperRule
+    from keras_bit.images.processor import BitImageProcessor as BitImageProcessor
+    from keras_bit.images.processor import preprocess_input as preprocess_input
+    from keras_bit.labels import decode_predictions as decode_predictions
+    from keras_bit.network.config import BitConfig as BitConfig
+    from keras_bit.network.transforms import freeze as freeze
+    from keras_bit.network.transforms import fuse as fuse
+    from keras_bit.network.transforms import rematerialize as rematerialize
+    from keras_bit.training.fine_tuning import fine_tune as fine_tune
+
+    __version__: str
+
+# Public name to the module that has it; `None` is a module itself.
+_MODULES = {
+    "BiT": "applications",
+    "BiT50": "applications",
+    "BiT50x3": "applications",
+    "BiT101": "applications",
+    "BiT101x3": "applications",
+    "BiT152x2": "applications",
+    "BiT152x4": "applications",
+    "BiTBackbone": "applications",
+    "BitConfig": "network.config",
+    "BitImageProcessor": "images.processor",
+    "HyperRule": "hyperrule",
+    "decode_predictions": "labels",
+    "distribution": None,
+    "embedding": None,
+    "evaluation": None,
+    "export": "exporters.exporting",
+    "fine_tune": "training.fine_tuning",
+    "freeze": "network.transforms",
+    "from_pretrained": "applications",
+    "fuse": "network.transforms",
+    "image_dataset": "data.dataset",
+    "layers": None,
+    "preprocess_input": "images.processor",
+    "push_to_hub": "checkpoints.publishing",
+    "rematerialize": "network.transforms",
+    "save_pretrained": "checkpoints.saving",
+}
 
 __all__ = [
     "BiT",
@@ -29,6 +82,9 @@ __all__ = [
     "BitImageProcessor",
     "HyperRule",
     "decode_predictions",
+    "distribution",
+    "embedding",
+    "evaluation",
     "export",
     "fine_tune",
     "freeze",
@@ -41,3 +97,32 @@ __all__ = [
     "rematerialize",
     "save_pretrained",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # here: it takes as long as all the rest
+
+        value: Any = version("keras_bit")
+    elif name not in _MODULES:
+        raise AttributeError(f"module 'keras_bit' has no attribute {name!r}")
+    elif (module := _MODULES[name]) is None:
+        value = importlib.import_module(f"keras_bit.{name}")
+    else:
+        value = getattr(importlib.import_module(f"keras_bit.{module}"), name)
+    globals()[name] = value  # the next time it is found at once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def _register(keras: ModuleType) -> None:
+    """Imports the modules that register classes with Keras, so that it can load the files in which they are."""
+    importlib.import_module("keras_bit.network.model")
+    importlib.import_module("keras_bit.hyperrule")
+
+
+# At once if Keras has been imported, else right after it is.
+wrapt.register_post_import_hook(_register, "keras")

@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_bit.checkpoints import loading as weight_files
 from keras_bit.network import model as network
+from keras_bit.network import transforms
 from keras_bit.network.config import ARCHITECTURES, BitConfig, weights_of
 from keras_bit.network.model import BiTModel
 
@@ -167,8 +168,65 @@ BiT152x2 = _application("BiT152x2")
 BiT152x4 = _application("BiT152x4")
 
 
+def BiTBackbone(  # noqa: N802 - keras.applications' way
+    weights: str | Path | None = "google/bit-50",
+    *,
+    config: BitConfig | None = None,
+    out_features: Sequence[str] | None = None,
+    out_indices: Sequence[int] | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    input_tensor: Any = None,
+    name: str = "bit_backbone",
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> BiTModel:
+    """The feature maps of a BiT, stage by stage, for a network that needs more than one answer per picture.
+
+    `stem` is the map after the stem's max pool, `stage1` ... are the sums that leave a stage, before the final norm.
+    Of the network only what these maps need is built, and only its tensors are read: a checkpoint may have or lack the
+    stages after them, the final norm and the head. A tensor that is no part of the whole network is an error.
+
+    Args:
+        weights: `None` (random), a Hub id, a local directory or a local file, in every layout that `from_pretrained`
+            reads. What transformers' `BitBackbone` and `BitModel` save is among them.
+        config: a `BitConfig` that replaces the checkpoint's own; for `weights=None` it defaults to BiT-50's.
+        out_features: names of the stages to return, each once and in the network's order, of `config.stage_names`:
+            `"stem"`, `"stage1"` ... Without it and `out_indices` the configuration's own, or the last stage.
+        out_indices: the same by number: 0 is the stem, 1 is `stage1`, -1 the last stage. Where both are given they
+            must name the same stages.
+        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px. Other channels than
+            the checkpoint's adapt its first kernel, with a warning.
+        input_tensor: a Keras tensor to use as input.
+        name: the model's name.
+        revision, cache_dir, token, local_files_only: of a Hub id, as in `huggingface_hub.hf_hub_download`.
+
+    Returns:
+        A functional model whose output is a dict from stage name to map: `(batch, height / 4, width / 4, channels)`
+        for `stem` and `stage1`, half of it for every further stage while `output_stride` allows, rounded up. It has the
+        attribute `config`, whose `out_features` and `out_indices` are those of the model. Its input `pixel_values` is
+        float32 `(batch, height, width, channels)`, [-1, 1] for BiT's published checkpoints.
+
+    Raises:
+        ValueError: an argument is out of its range, or the checkpoint does not fit, is damaged, or is no BiT; all
+            tensors that do not fit are listed, and no model is returned.
+        OSError: the checkpoint does not exist (FileNotFoundError) or cannot be fetched.
+        ImportError: the checkpoint is a `pytorch_model.bin` and torch is not installed.
+
+    Checked against transformers 5.23 `BitBackbone` with the same weights.
+    """
+    _check_config(config)
+    graph = {"input_tensor": input_tensor, "input_shape": input_shape, "name": name}
+    asked = {"out_features": out_features, "out_indices": out_indices}
+    if weights is None:
+        return network.build_backbone(_with_outputs(config or BitConfig(), **asked), **graph)
+    hub = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    return _pretrained_backbone(weights, config, asked=asked, graph=graph, hub=hub)
+
+
 def _random(config: BitConfig, *, include_top: bool, classes: int | None, graph: dict[str, Any]) -> BiTModel:
-    check_config(config)
+    _check_config(config)
     if include_top and classes is not None:
         config = config.with_num_labels(_checked_classes(classes))
     return network.build(config, include_top=include_top, **graph)
@@ -185,7 +243,7 @@ def _pretrained(
     graph: dict[str, Any],
     hub: dict[str, Any],
 ) -> BiTModel:
-    check_config(config)
+    _check_config(config)
     own = None
     if config is None:
         # Before the weights: those of another model are not worth downloading.
@@ -197,7 +255,7 @@ def _pretrained(
         # Weights without a config.json are what the application's name says, or what their shapes tell.
         config = own or checkpoint.config or (named[1] if named else weight_files.infer_config(checkpoint))
         config = config or BitConfig.from_pretrained(source, **hub)  # says what is missing
-    config, checkpoint = fit_channels(config, checkpoint, graph)
+    config, checkpoint = _fit_channels(config, checkpoint, graph)
     new_head = False
     if include_top:
         config, new_head = _fit_head(config, checkpoint, classes)
@@ -207,7 +265,7 @@ def _pretrained(
     return network.build(config, include_top=include_top, values=values, fused=fused, **graph)
 
 
-def check_config(config: BitConfig | None) -> None:
+def _check_config(config: BitConfig | None) -> None:
     if config is not None and not isinstance(config, BitConfig):
         raise ValueError(f"`config` must be a BitConfig, got {type(config).__name__}: {config!r}.")
 
@@ -227,7 +285,7 @@ def _refuse_other_architecture(
             )
 
 
-def fit_channels(
+def _fit_channels(
     config: BitConfig, checkpoint: weight_files.Checkpoint, graph: dict[str, Any]
 ) -> tuple[BitConfig, weight_files.Checkpoint]:
     """Configuration and checkpoint for the pictures that the caller has, where those have other channels."""
@@ -303,3 +361,55 @@ def _hub(
 ) -> dict[str, Any]:
     """The arguments that say how a Hub id is fetched, as `hub.find_file` names them."""
     return {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+
+
+def _pretrained_backbone(
+    source: str | Path, config: BitConfig | None, *, asked: dict[str, Any], graph: dict[str, Any], hub: dict[str, Any]
+) -> BiTModel:
+    config = config or weight_files.find_config(source, **hub)
+    if config is not None:
+        # Before the weights: a misspelt stage is not worth a download.
+        config = _with_outputs(config, **asked)
+    checkpoint = weight_files.open_checkpoint(source, **hub)
+    if config is None:
+        config = checkpoint.config or weight_files.infer_config(checkpoint)
+        config = config or BitConfig.from_pretrained(source, **hub)  # says what is missing
+        config = _with_outputs(config, **asked)
+    config, checkpoint = _fit_channels(config, checkpoint, graph)
+    weight_files.refuse_larger(_as_built(config), checkpoint)
+    built = config.stage_names[: config.stage_names.index(config.out_features[-1]) + 1]
+    weights = {weight: transforms.stage_of(weight.layer) in built for weight in weights_of(config)}
+    # The rest of the network may be there; what is no part of it is refused.
+    values = weight_files.read(
+        checkpoint, [one for one in weights if weights[one]], ignored=[one for one in weights if not weights[one]]
+    )
+    return network.build_backbone(config, values=values, **graph)
+
+
+def _with_outputs(
+    config: BitConfig, out_features: Sequence[str] | None, out_indices: Sequence[int] | None
+) -> BitConfig:
+    """`config` with the stages that are asked for, else its own, else the last, as names and as indices."""
+    if out_features is None and out_indices is None:
+        out_features, out_indices = config.out_features, config.out_indices
+    names = config.stage_names
+    try:
+        asked = dataclasses.replace(config, out_features=out_features, out_indices=out_indices)
+        if () in (asked.out_features, asked.out_indices):
+            empty = "out_features" if asked.out_features == () else "out_indices"
+            raise ValueError(f"`{empty}` must name at least one stage, got none.")
+    except ValueError as error:
+        numbered = ", ".join(f"{index} {name!r}" for index, name in enumerate(names))
+        raise ValueError(f"{error} The stages of this network are {numbered}.") from error
+    if asked.out_features is not None:
+        chosen = [names.index(feature) for feature in asked.out_features]
+    else:
+        chosen = [index % len(names) for index in asked.out_indices or (-1,)]
+    return dataclasses.replace(config, out_features=[names[index] for index in chosen], out_indices=chosen)
+
+
+def _as_built(config: BitConfig) -> BitConfig:
+    """`config` without the stages after the last of its `out_features`; there is none without any stage."""
+    stages = max(1, config.stage_names.index(config.out_features[-1]))
+    depths, sizes = config.depths[:stages], config.hidden_sizes[:stages]
+    return dataclasses.replace(config, depths=depths, hidden_sizes=sizes, out_features=None, out_indices=None)

@@ -5,6 +5,7 @@ checks. Ours are the order of the questions, one quick question first where noth
 there is no answer.
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -41,15 +42,25 @@ _FILE_SUFFIXES = (".safetensors", ".npz", ".h5", ".keras", ".bin", ".json")
 _QUICK_ANSWER = 2.0
 
 
-def find_file(
-    source: str | Path,
-    names: Sequence[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-) -> Path | None:
+@dataclasses.dataclass(frozen=True)
+class HubOptions:
+    """How a Hub id is fetched; the fields are the arguments of `huggingface_hub.hf_hub_download`.
+
+    Args:
+        revision: branch, tag or full commit hash; `None` is `main`. A local source has no revisions: only `None` and
+            `main` are accepted with one.
+        cache_dir: the cache; `None` is huggingface_hub's default. Like the two below it is for a Hub id alone.
+        token: `None` or True is the one that `hf auth login` stored, False sends none.
+        local_files_only: whether to answer from the cache and not to ask the Hub.
+    """
+
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    token: str | bool | None = dataclasses.field(default=None, repr=False)  # a secret
+    local_files_only: bool = False
+
+
+def find_file(source: str | Path, names: Sequence[str], options: HubOptions = HubOptions()) -> Path | None:
     """Local path of the first of `names` that `source` has, downloaded if need be; None when it has none of them.
 
     A name that is in the cache is asked for before one that is not: huggingface_hub answers it from the cache where
@@ -60,11 +71,7 @@ def find_file(
         source: a directory; a file, which stands for its directory; or else a Hub id, `name` or `owner/name`. A
             `Path`, or what only a path can look like, is never looked for on the Hub. `~` is the home directory.
         names: file names, the preferred one first.
-        revision: branch, tag or full commit hash on the Hub; None is `main`. A directory has no revisions: with a
-            local `source` only None and `main` are accepted.
-        cache_dir: huggingface_hub's cache; None is its default. Like the two below it is for a Hub id alone.
-        token: of the Hub; None or True is the one of `hf auth login`, False sends none.
-        local_files_only: answer from the cache and do not ask the Hub.
+        options: of a Hub id.
 
     Raises:
         TypeError: `source` or `revision` is of a wrong type.
@@ -74,6 +81,7 @@ def find_file(
         ConnectionError: the Hub cannot be reached and the cache has none of `names`.
         OSError: any other failure of the Hub, of the download or of the cache.
     """
+    revision, token, local_files_only = options.revision, options.token, options.local_files_only
     folder = _local_folder(source)
     _check_revision(revision, source, local=folder is not None)
     if folder is not None:
@@ -87,7 +95,7 @@ def find_file(
         ) from error
 
     # Expanded here because try_to_load_from_cache, unlike hf_hub_download, leaves a `~` alone.
-    cache = Path(constants.HF_HUB_CACHE if cache_dir is None else cache_dir).expanduser()
+    cache = Path(constants.HF_HUB_CACHE if options.cache_dir is None else options.cache_dir).expanduser()
 
     def in_cache(name: str) -> Any:
         return try_to_load_from_cache(source, name, cache_dir=cache, revision=revision)

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import keras_bit
 from conftest import ROOT, absent
-from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
+from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, files
 from keras_bit.exporters import comparison_images, huggingface, job, placing, process
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
@@ -240,20 +240,21 @@ def test_a_version_takes_the_number_that_is_free_at_the_end_and_replaces_none(tm
 
 def test_what_a_killed_export_left_is_removed_by_the_next_and_what_a_running_one_has_is_not(tmp_path):
     program = (
-        "import pathlib, sys; from keras_bit.exporters import placing\n"
-        "with placing.aside(pathlib.Path(sys.argv[1])) as aside: (aside / 'half').touch(); print(flush=True); input()"
+        "import pathlib, sys; from keras_bit import files\n"
+        "with files.staged(pathlib.Path(sys.argv[1]).parent) as aside:\n"
+        "    (aside / 'half').touch(); print(flush=True); input()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program, str(tmp_path / "bit")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as running:
         running.stdout.readline()
-        with placing.aside(tmp_path / "bit"):
-            assert len(list(tmp_path.glob(".keras-bit-export-*"))) == 2
+        with files.staged(tmp_path):
+            assert len(list(tmp_path.glob(".keras-bit-*"))) == 2
         (others,) = tmp_path.iterdir()
         running.kill()
         running.wait()
         assert (others / "half").exists()
-    with placing.aside(tmp_path / "bit") as aside:
+    with files.staged(tmp_path) as aside:
         assert list(tmp_path.iterdir()) == [aside]
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_bit import BitImageProcessor, HyperRule, image_dataset
 from keras_bit.data import faults
-from keras_bit.images import graph_decoding
+from keras_bit.images import graph_decoding, graph_faults
 from keras_bit.images.graph_resizing import Resize
 from picture_files import HALF, PROCESSOR, collect, encoded, pixels
 
@@ -25,8 +25,8 @@ BROKEN = {
     "cmyk.jpg": (encoded(Image.new("CMYK", (30, 40)), "JPEG"), "is a JPEG of four colours (CMYK)"),
     "deep.png": (encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"), "is a grey PNG of 16 bits"),
     "cut.png": (encoded(pixels(0), "PNG")[:900], graph_decoding.CUT_PNG),
-    "wrong.png": (encoded(pixels(0), "PNG").replace(b"IDAT", b"JUNK"), faults.DAMAGED),
-    "missing.jpg": (None, faults.NO_FILE),
+    "wrong.png": (encoded(pixels(0), "PNG").replace(b"IDAT", b"JUNK"), graph_faults.DAMAGED),
+    "missing.jpg": (None, graph_faults.NO_FILE),
 }
 
 
@@ -160,7 +160,7 @@ def test_a_name_that_is_no_utf8_is_told(tmp_path):
     data = dataset([os.fsdecode(path), *good(tmp_path, 1)], on_error="skip")
     with pytest.warns(UserWarning, match="1 of 2 pictures"):
         collect(data)
-    assert data.skipped == [f"{os.fsdecode(path)} {faults.NO_FILE}"]
+    assert data.skipped == [f"{os.fsdecode(path)} {graph_faults.NO_FILE}"]
 
 
 def test_a_directory_among_the_paths_is_told(tmp_path):
@@ -248,7 +248,7 @@ def test_a_jpeg_beyond_tensorflows_own_limit_is_not_called_damaged(tmp_path):
     data = dataset([path, *good(tmp_path, 1)], max_pixels=10**9, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 2 pictures"):
         collect(data)
-    assert data.skipped == [f"{path} {faults.LARGE_JPEG}"]
+    assert data.skipped == [f"{path} {graph_faults.LARGE_JPEG}"]
 
 
 def test_a_thin_picture_that_would_become_enormous_is_told(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_bit.hub import find_file, read_json
+from keras_bit.hub import HubOptions, find_file, read_json
 from loopback_hub import (
     BAD_TOKEN,
     BUSY,
@@ -48,7 +48,7 @@ answers = []
 for arguments in json.loads({calls!r}):
     source, names = arguments.pop("source"), arguments.pop("names")
     try:
-        path = hub.find_file(source, names, **arguments)
+        path = hub.find_file(source, names, hub.HubOptions(**arguments))
         answers.append(dict(path=path and str(path)))
     except Exception as error:
         answers.append(dict(error=type(error).__name__, text=str(error), cause=type(error.__cause__).__name__))
@@ -154,11 +154,11 @@ def test_what_can_only_be_a_path_is_not_looked_for_on_the_hub(source):
 )
 def test_wrong_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
-        find_file(**arguments, names=("config.json",))
+        find_file(arguments.pop("source"), ("config.json",), HubOptions(**arguments))
 
 
 def test_a_directory_takes_the_revision_main(checkpoint):
-    assert find_file(checkpoint, ("config.json",), revision="main") == checkpoint / "config.json"
+    assert find_file(checkpoint, ("config.json",), HubOptions(revision="main")) == checkpoint / "config.json"
 
 
 # The Hub
@@ -377,7 +377,7 @@ def test_a_transfer_that_hf_xet_gives_up_is_told_like_any_other(tmp_path, monkey
     monkeypatch.setattr("keras_bit.hub._ask_once", lambda *_: None)
     monkeypatch.setattr("keras_bit.hub.hf_hub_download", give_up)
     with pytest.raises(OSError, match=r"^Could not get config\.json of 'google/bit-50' .*: Task error: File") as e:
-        find_file(ID, ("config.json",), cache_dir=tmp_path)
+        find_file(ID, ("config.json",), HubOptions(cache_dir=tmp_path))
     assert isinstance(e.value.__cause__, RuntimeError)
 
 

@@ -11,128 +11,38 @@ import keras_bit
 
 ROOT = Path(__file__).resolve().parent.parent
 ANYTHING = None
-# Module to the modules of keras_bit that it may import, in functions too. A new module needs a row.
+# Room to the rooms whose modules it may import, in functions too. A file beside the rooms is a room of one module. Data
+# flows one way: a room stands below all that it may import.
 KERAS_BIT = {
     "__init__": ANYTHING,
-    "activation_map": {"config", "model"},
-    "applications": {"config", "model", "weights"},
-    "augmentation": {"graph_decoding", "graph_preprocessing", "graph_resizing"},
-    "backbone": {"applications", "config", "model", "weights"},
-    "broken_files": {"examples", "graph_decoding", "graph_preprocessing"},
-    "charts": {"files", "lettering"},
-    "checkpoint": set(),
-    "class_map": {"labels"},
-    "cli": ANYTHING,
-    "config": {"files", "hub"},
-    "contact_sheet": {"lettering"},
-    "data": {"hyperrule", "pipeline", "preprocessing", "sources"},
-    "distribution": {"model"},
-    "embedding": {
-        "__init__",
-        "applications",
-        "data",
-        "embedding_ray",
-        "files",
-        "labelled_pictures",
-        "picture_lists",
-        "preprocessing",
-        "streams",
-    },
-    "embedding_ray": set(),
-    "evaluation": {"charts", "class_map", "contact_sheet", "files", "metrics"},
-    "examples": {"shuffling", "targets"},
-    "exporting": {
-        "formats.checked",
-        "formats.comparison_pictures",
-        "formats.job",
-        "formats.placing",
-        "formats.process",
-        "fusion",
-        "labels",
-        "model",
-        "preprocessing",
-    },
     "files": set(),
-    "finetuning": {
+    "hub": set(),
+    "labels": set(),
+    "hyperrule": set(),
+    "network": {"files", "hub"},
+    "images": {"files", "hub"},
+    "layers": {"network"},
+    "checkpoints": {"network", "images", "files", "hub"},
+    "applications": {"checkpoints", "network", "hub", "labels"},
+    "data": {"images", "hyperrule", "files"},
+    "drawing": {"images", "files"},
+    "evaluation": {"data", "drawing", "network", "labels", "files"},
+    "training": {
         "applications",
-        "backbone",
-        "charts",
+        "checkpoints",
         "data",
-        "distribution",
+        "drawing",
         "evaluation",
         "files",
+        "hub",
         "hyperrule",
-        "labelled_pictures",
-        "model",
-        "preprocessing",
-        "rematerialization",
-        "run_directory",
-        "saving",
-        "splits",
-        "training_log",
-        "training_state",
-        "transfer",
-        "weights",
+        "images",
+        "network",
     },
-    "formats.__init__": set(),
-    "formats.checked": {"files", "formats.job", "formats.placing"},
-    "formats.comparison_pictures": {"formats.job", "preprocessing"},
-    "formats.huggingface": {"applications", "formats.job", "model", "saving"},
-    "formats.job": set(),
-    "formats.saved_model": {
-        "formats.checked",
-        "formats.comparison_pictures",
-        "formats.job",
-        "formats.output_names",
-        "formats.serving_files",
-        "formats.signatures",
-        "fusion",
-        "layers",
-        "model",
-    },
-    "formats.serving_files": {"files"},
-    "formats.signatures": {"broken_files", "examples", "graph_preprocessing"},
-    "formats.output_names": {"formats.job", "model"},
-    "formats.tflite": {"formats.job", "formats.output_names", "formats.tflite_metadata", "fusion"},
-    "formats.tflite_metadata": {"preprocessing"},
-    "formats.keras_exporters": {"formats.job", "formats.output_names", "fusion"},
-    "formats.onnx": {"formats.job", "formats.keras_exporters"},
-    "formats.openvino": {"formats.job", "formats.keras_exporters", "formats.output_names"},
-    "formats.placing": {"files", "formats.job"},
-    "formats.process": {"formats.checked", "formats.job", "preprocessing"},
-    "for_tensorflow": set(),
-    "fusion": {"layers", "normalization"},
-    "graph_decoding": {"graph_resizing"},
-    "graph_preprocessing": {"graph_decoding", "graph_resizing"},
-    "graph_resizing": set(),
-    "heat_map": {"lettering", "preprocessing"},
-    "hub": set(),
-    "hyperrule": set(),
-    "labelled_pictures": {"data", "sources"},
-    "labels": set(),
-    "layers": {"for_tensorflow", "normalization"},
-    "lettering": set(),
-    "metrics": set(),
-    "model": {"config", "layers", "normalization"},
-    "normalization": {"for_tensorflow"},
-    "picture_lists": {"sources"},
-    "pictures": set(),
-    "pipeline": {"augmentation", "broken_files", "examples", "graph_preprocessing", "shuffling"},
-    "preprocessing": {"files", "graph_preprocessing", "hub", "pictures"},
-    "rematerialization": {"model"},
-    "run_directory": {"evaluation", "files"},
-    "saving": {"checkpoint", "config", "layers", "model", "preprocessing"},
-    "serving_client": set(),
-    "shuffling": set(),
-    "sources": {"examples", "streams", "targets"},
-    "splits": {"sources", "streams", "targets"},
-    "streams": {"examples", "shuffling", "targets"},
-    "targets": set(),
-    "tensors": {"checkpoint"},
-    "training_log": {"files", "hyperrule", "training_state"},
-    "training_state": {"files"},
-    "transfer": {"distribution", "hyperrule", "model"},
-    "weights": {"tensors", "hub", "checkpoint", "config"},
+    "distribution": {"training"},
+    "exporters": {"applications", "checkpoints", "files", "images", "labels", "network"},
+    "embedding": {"applications", "data", "files", "hub", "images"},
+    "cli": ANYTHING,
 }
 # Module to what it may import of torch and transformers.
 CONVERT = {
@@ -170,23 +80,23 @@ PEERS = {"torch", "torchvision", "transformers", "timm", "onnxruntime", "openvin
 FRAMEWORKS = {"tensorflow", "torch", "jax"}
 # These are TensorFlow from the first line to the last, and are imported by functions only.
 TENSORFLOW = {
-    "augmentation",
-    "broken_files",
-    "examples",
-    "formats.signatures",
-    "graph_decoding",
-    "graph_preprocessing",
-    "graph_resizing",
-    "pipeline",
-    "shuffling",
-    "sources",
-    "streams",
+    "data.augmentation",
+    "data.faults",
+    "data.pipeline",
+    "data.source",
+    "data.sources",
+    "data.streams",
+    "exporters.signatures",
+    "images.graph_decoding",
+    "images.graph_faults",
+    "images.graph_preprocessing",
+    "images.graph_resizing",
 }
 
 
 def modules(package):
-    """Dotted name inside the package to file; the commands have a rule of their own."""
-    paths = sorted(path for path in (ROOT / package).rglob("*.py") if path.parent.name != "commands")
+    """Dotted name inside the package to file."""
+    paths = sorted((ROOT / package).rglob("*.py"))
     return {".".join(path.relative_to(ROOT / package).with_suffix("").parts): path for path in paths}
 
 
@@ -220,14 +130,18 @@ def edges(path, package, whole=True):
     """The modules of `package` that the file imports; what is no module of it is a name in its `__init__`."""
     inside = {name.partition(".")[2] for name in imported(path, whole) if name.split(".")[0] == package}
     known = modules(package)
-    folders = {name.rpartition(".")[0] for name in known} - {""}
 
     def module_of(name):
-        depth = 2 if name.split(".")[0] in folders else 1
-        found = ".".join(name.split(".")[:depth])
-        return found if found in known else "__init__"
+        parts = name.split(".")
+        found = [".".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
+        inits = [f"{one}.__init__" for one in found]
+        return next((one for one in (*found, *inits) if one in known), "__init__")
 
     return {module_of(name) for name in inside}
+
+
+def room_of(module):
+    return module.partition(".")[0]
 
 
 def table_of(package):
@@ -240,23 +154,33 @@ def every_source():
     return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in paths]
 
 
-@pytest.mark.parametrize(
-    ("package", "table"), [("keras_bit", KERAS_BIT), ("convert", CONVERT), ("benchmarks", BENCHMARKS)]
-)
+@pytest.mark.parametrize(("package", "table"), [("convert", CONVERT), ("benchmarks", BENCHMARKS)])
 def test_every_module_has_a_row_and_no_row_is_without_its_module(package, table):
     assert sorted(modules(package)) == sorted(table), "a new module: add it, and what it may import, to the table"
 
 
+def test_every_room_has_a_row_and_no_row_is_without_its_room():
+    assert {room_of(name) for name in modules("keras_bit")} == set(KERAS_BIT), "a new room: add it to the table"
+
+
 @pytest.mark.parametrize(("name", "path"), table_of("keras_bit"))
-def test_a_module_of_keras_bit_imports_only_what_the_picture_allows(name, path):
-    allowed = KERAS_BIT[name]
+def test_a_module_imports_only_the_rooms_below_its_own(name, path):
+    allowed = KERAS_BIT[room_of(name)]
     if allowed is not ANYTHING:
-        assert edges(path, "keras_bit") - allowed == set()
+        assert {room_of(edge) for edge in edges(path, "keras_bit")} - allowed - {room_of(name)} == set()
+
+
+def test_no_room_stands_above_one_that_it_imports():
+    left = {room: allowed for room, allowed in KERAS_BIT.items() if allowed is not ANYTHING}
+    while left:
+        ready = {room for room, allowed in left.items() if not allowed & set(left)}
+        assert ready, f"these import each other: {left}"
+        left = {room: allowed for room, allowed in left.items() if room not in ready}
 
 
 def test_the_import_graph_has_no_circle():
     left = {name: edges(path, "keras_bit") - {name} for name, path in modules("keras_bit").items()}
-    left = {name: found for name, found in left.items() if KERAS_BIT[name] is not ANYTHING}
+    del left["__init__"]  # imports the others when they are used
     while left:
         ready = {name for name, found in left.items() if not found & set(left)}
         assert ready, f"these import each other: {left}"
@@ -277,11 +201,11 @@ def test_keras_bit_imports_no_framework_before_it_is_used(name, path):
         assert edges(path, "keras_bit", whole=False) & TENSORFLOW == set()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "keras_bit" / "commands").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "keras_bit" / "cli").glob("[!m_]*.py")), ids=lambda path: path.stem)
 def test_a_command_imports_no_other_and_the_library_only_when_it_runs(path):
     shared = {"arguments", "terminal"}
     allowed = set() if path.stem in shared else shared
-    ours = {name for name in imported(path) if name.startswith("keras_bit.commands.")}
+    ours = {name for name in imported(path) if name.startswith("keras_bit.cli.")}
     assert {name.split(".")[2] for name in ours} - allowed == set()
     at_once = {name for name in imported(path, whole=False) if name.startswith("keras_bit")}
     assert at_once == ours
@@ -292,7 +216,7 @@ def test_a_command_imports_no_other_and_the_library_only_when_it_runs(path):
 
 @pytest.mark.parametrize("name", ["layers", "model"])
 def test_layers_and_model_know_no_backend(name):
-    assert packages(ROOT / "keras_bit" / f"{name}.py") & FRAMEWORKS == set()
+    assert packages(ROOT / "keras_bit" / "network" / f"{name}.py") & FRAMEWORKS == set()
 
 
 @pytest.mark.parametrize(("name", "path"), table_of("convert"))
@@ -315,10 +239,26 @@ def test_only_a_benchmark_imports_timm(path):
     assert "timm" not in packages(path) or path.parent.name == "benchmarks"
 
 
-def test_all_is_what_the_package_imports_for_its_users():
-    names = imported(ROOT / "keras_bit" / "__init__.py")
-    assert sorted(keras_bit.__all__) == sorted(name.rpartition(".")[2] for name in names)
-    assert sorted(keras_bit.__all__) == sorted(set(keras_bit.__all__))
+def test_a_room_lists_at_most_five_names_and_imports_nothing_of_its_own_at_once():
+    for room in (path.parent for path in (ROOT / "keras_bit").glob("*/__init__.py")):
+        listed = getattr(importlib.import_module(f"keras_bit.{room.name}"), "__all__", [])
+        assert len(listed) <= 5, room
+        # A function of that name would hide the module, or the other way round.
+        assert not {path.stem for path in room.glob("*.py")} & set(listed), room
+
+
+def test_the_lazy_names_are_those_that_type_checkers_see():
+    source = (ROOT / "keras_bit" / "__init__.py").read_text(encoding="utf-8")
+    (checked,) = (node for node in ast.parse(source).body if isinstance(node, ast.If))
+    seen = {}
+    for node in checked.body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                assert alias.asname == alias.name, "without `as` it is not exported"
+                seen[alias.name] = None if node.module == "keras_bit" else node.module.removeprefix("keras_bit.")
+    assert seen == keras_bit._MODULES
+    assert sorted(keras_bit.__all__) == sorted(seen)
+    assert set(keras_bit.__all__) <= set(dir(keras_bit))
 
 
 @pytest.mark.parametrize("name", keras_bit.__all__)

@@ -334,12 +334,12 @@ def test_what_cannot_be_written_is_told_at_the_start(data, checkpoint, tmp_path,
 def test_a_second_process_is_refused_while_one_is_training(data, checkpoint, tmp_path, capsys):
     folder = tmp_path / "out" / run_directory.STATE_FOLDER
     folder.mkdir(parents=True)
-    with files.locked(folder / run_directory.LOCK_NAME):
+    with files.claimed(folder, argument="out"):
         code, _, err = run(capsys, data, "--weights", checkpoint, "--out", tmp_path / "out")
         assert code == 1
         assert f"`--out`: another process ({os.getpid()} on " in err
         assert f") is training in {tmp_path / 'out'}. Wait until it has ended, or choose another directory." in err
-        assert [path.name for path in folder.iterdir()] == [run_directory.LOCK_NAME]
+        assert [path.name for path in folder.iterdir()] == [files.LOCK_NAME]
 
 
 def test_wrong_data_leaves_no_directory_behind_and_takes_none_away(data, checkpoint, tmp_path, capsys):

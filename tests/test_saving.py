@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, from_pretrained, save_pretrained
-from keras_bit.checkpoints import saving
+from keras_bit.checkpoints import publishing, saving
 from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS
 from loopback_hub import run_against_hub
 from tiny_bit import (
@@ -584,11 +584,11 @@ def test_a_card_of_ones_own_replaces_the_one_on_the_hub(tmp_path):
 def test_a_card_says_how_its_model_is_loaded(change, include_top, expected, absent):
     config = BitConfig.from_dict(CONFIG | change)
     values = {"architectures": ["BitForImageClassification" if include_top else "BitModel"]}
-    card = saving._model_card("someone/bit", values, config, has_processor=False)
+    card = publishing._model_card("someone/bit", values, config, has_processor=False)
     assert [text for text in expected if text not in card] == []
     assert absent not in card
 
 
 def test_a_model_that_cannot_be_saved_makes_no_repository(tmp_path):
     with pytest.raises(ValueError, match="norm/gamma holds NaN"):
-        saving.push_to_hub(with_nan(tmp_path), "someone/bit")
+        publishing.push_to_hub(with_nan(tmp_path), "someone/bit")

@@ -238,7 +238,7 @@ def test_a_second_run_is_refused_before_it_writes_anything(pets, tmp_path, name)
     directory = tmp_path / ("out" if name == "out" else "out.parquet.shards")
     directory.mkdir()
     (directory / ".pictures-01234567").write_bytes(b"of the first")
-    with files.locked(directory / ".lock"):
+    with files.claimed(directory, argument="out"):
         before = contents(directory)
         with pytest.raises(
             BlockingIOError, match=rf"`out`: another process \({os.getpid()} on .+\) is writing to '.*/{name}'\. Wait"
@@ -254,7 +254,7 @@ def test_where_the_file_system_has_no_locks_there_is_a_warning(tmp_path, monkeyp
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     words = r"/lock cannot be locked \(.*No locks available\): see to it that no other process writes there"
-    with pytest.warns(UserWarning, match=words), files.locked(tmp_path / "lock"):
+    with pytest.warns(UserWarning, match=words), files.claimed(tmp_path, argument="out"):
         pass
 
 

@@ -81,7 +81,7 @@ def open_checkpoint(
     where = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     local = os.path.expanduser(str(source))
     names = (os.path.basename(local),) if os.path.isfile(local) else WEIGHT_NAMES
-    path = hub.find_file(source, names, **where)
+    path = hub.find_file(source, names, hub.HubOptions(**where))
     if path is None:
         raise FileNotFoundError(f"`source` {str(source)!r} holds no weights: looked for {', '.join(WEIGHT_NAMES)}.")
     if path.suffix == ".keras":
@@ -112,7 +112,9 @@ def find_config(source: str | Path, **where: Any) -> BitConfig | None:
     try:
         return BitConfig.from_pretrained(source, **where)
     except FileNotFoundError:
-        hub.find_file(source, (CONFIG_NAME,), **where)  # raises again where there is no such source, or no answer
+        hub.find_file(
+            source, (CONFIG_NAME,), hub.HubOptions(**where)
+        )  # raises again where there is no such source, or no answer
         return None
 
 
@@ -289,7 +291,7 @@ def _shards(source: str | Path, index: Path, where: dict[str, Any]) -> dict[Path
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name or Path(name).suffix not in (".safetensors", ".bin"):
             raise ValueError(f"{index} names the shard {name!r}; expected a .safetensors or .bin file beside it.")
-        file = hub.find_file(source, (name,), **where)
+        file = hub.find_file(source, (name,), hub.HubOptions(**where))
         if file is None:
             raise FileNotFoundError(f"`source` {str(source)!r} lacks the shard {name} that {index.name} names.")
         shards[file] = [tensor for tensor, shard in weight_map.items() if shard == name]

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     import keras_bit
     from keras_bit.data import splits
     from keras_bit.drawing import charts
-    from keras_bit.evaluation import evaluating
+    from keras_bit.evaluation import evaluating, report
 
     if options.out is not None:
         # Before the pictures are read, which may take hours.
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
             raise NotADirectoryError(f"`--out` must be a directory, got the file {options.out!r}.")
         Path(options.out).mkdir(parents=True, exist_ok=True)
         if not charts.available():
-            left_out = f"{evaluating.CONFUSION} and {evaluating.CALIBRATION}"
+            left_out = f"{report.CONFUSION} and {report.CALIBRATION}"
             print(f"keras-bit evaluate: without matplotlib {left_out} are left out: {charts.INSTALL}", file=sys.stderr)
     model = keras_bit.from_pretrained(options.source, **hub_arguments(options))
     evaluating.check_model(model)
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         _print_report(found.report, options)
     if options.out is not None:
         title = (f"The worst mistakes of {options.source}", options.data)
-        for file in evaluating.write(found, options.out, processor=processor, title=title):
+        for file in report.write(found, options.out, processor=processor, title=title):
             print(printable(str(file)), file=sys.stderr if options.json else sys.stdout)
     for line in skipped:
         print(f"keras-bit evaluate: {printable(line)}", file=sys.stderr)

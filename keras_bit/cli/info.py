@@ -46,7 +46,9 @@ def run(options: argparse.Namespace) -> int:
     table.add_row("parameters", f"{checkpoint.parameters:,} in {len(checkpoint.tensors)} tensors")
     table.add_row("classes", f"{classes}{names}" if classes else "none: no head")
     table.add_row("input size", size)
-    others = [hub.find_file(options.source, (name,), **hub_arguments(options)) for name in _CONFIG_NAMES]
+    others = [
+        hub.find_file(options.source, (name,), hub.HubOptions(**hub_arguments(options))) for name in _CONFIG_NAMES
+    ]
     for file in dict.fromkeys([*checkpoint.files, *filter(None, others)]):
         table.add_row("file", f"{file.name}, {_size(file.stat().st_size)}")
     console().print(table)

@@ -12,18 +12,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_bit.data.source import attempt, plain
-from keras_bit.images import graph_decoding
-from keras_bit.images.graph_decoding import ARRAY_PATH
-from keras_bit.images.graph_preprocessing import becomes_enormous, pixel_limit
+from keras_bit.images.graph_faults import plain
 
 CHUNK = 64  # elements that are held until all of them are known to be read
-TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it first."
-DAMAGED = "is damaged and cannot be decoded. Pillow overlooks some damage, as a checksum's: see `processor(path)`."
-JPEG_PIXELS = 2**29 // 3  # TensorFlow's decoder takes no more than so many at a time: 178,956,970, Pillow's limit too
-LARGE_JPEG = f"is a JPEG of more than {JPEG_PIXELS:,} pixels, which TensorFlow's decoder does not read. {ARRAY_PATH}"
-JPEG_END = b"\xff\xd9"
-NO_FILE = "cannot be read: there is no such file, or it is a directory, or there is no permission to read it."
 ADVICE = " To leave such pictures out, pass on_error='skip'."
 # What fails so, fails for a reason outside of the picture.
 RUNTIME_ERRORS = (
@@ -204,54 +195,3 @@ class _Again:
             "failed, and at a second attempt did not: the reason is not in the picture. Memory ran out for a moment, "
             f"most likely. {MEMORY}"
         ).encode()
-
-
-def problem(load: Callable[[], Any], max_pixels: int | None, encoded: bool, processor: Any) -> tuple[Any, Any]:
-    """Why a picture failed, as far as can be seen in it.
-
-    Args:
-        load: the picture, its bytes or its pixels.
-        max_pixels: the most pixels that an encoded picture may have; `None` is Pillow's limit.
-        encoded: whether `load` gives bytes.
-        processor: what it was read for; `None` where every picture is resized to one size.
-
-    Returns:
-        A scalar string that goes on after its name ("is empty."), empty where nothing is wrong with it; and whether
-        that is certain: a picture that cannot be read or decoded may just have met with a lack of memory.
-    """
-
-    def too_long(height: Any, width: Any) -> Any:
-        return tf.constant(False) if processor is None else becomes_enormous((height, width), processor)
-
-    if not encoded:
-        shape, loaded = attempt(lambda: tf.shape(load()), [0, 0, 0])
-        has_pixels = tf.reduce_prod(shape) > 0
-        why = tf.where(has_pixels, ": it must have 1, 3 or 4 channels.", ": it has no pixels.")
-        fits = has_pixels & tf.reduce_any(shape[-1] == [1, 3, 4])
-        long = fits & too_long(tf.maximum(shape[0], 1), tf.maximum(shape[1], 1))
-        wrong = tf.where(fits, tf.where(long, TOO_LONG, ""), tf.strings.format("has the shape {}", shape) + why)
-        return tf.where(loaded, wrong, ""), loaded & (wrong != "")
-    limit = pixel_limit(max_pixels)
-    contents, readable = attempt(load, "")
-
-    def damaged(header: graph_decoding.Header) -> tuple[Any, Any]:
-        nothing = np.zeros((0, 0, 3), np.uint8)
-        _, complete = attempt(lambda: graph_decoding.decode(contents, header), nothing)
-        # By its end alone: told to recover what there is, TensorFlow's decoder runs forever on some files that end
-        # in the middle of a marker.
-        end, _ = attempt(lambda: tf.strings.substr(contents, -2, 2), JPEG_END)
-        cut = (header.kind == graph_decoding.JPEG) & (end != JPEG_END)
-        text = tf.where(cut, "is a JPEG that is cut off: its data ends too early.", DAMAGED)
-        pixels = tf.cast(header.height, tf.int64) * tf.cast(header.width, tf.int64)
-        large = (header.kind == graph_decoding.JPEG) & (pixels > JPEG_PIXELS)
-        return tf.where(complete, "", tf.where(large, LARGE_JPEG, text)), False
-
-    def look() -> tuple[Any, Any]:
-        nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, "")
-        header, whole = attempt(lambda: graph_decoding.read_header(contents, limit), nothing)
-        known = tf.where(whole, header.problem, "is a JPEG with a damaged header.")
-        long = (known == "") & too_long(tf.maximum(header.height, 1), tf.maximum(header.width, 1))
-        known = tf.where(long, TOO_LONG, known)
-        return tf.cond(known == "", lambda: damaged(header), lambda: (known, whole))
-
-    return tf.cond(readable, look, lambda: (tf.constant(NO_FILE), False))

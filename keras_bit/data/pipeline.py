@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_bit.data import augmentation, faults, shuffling
-from keras_bit.data.source import Example, Source
-from keras_bit.images import graph_preprocessing
+from keras_bit.data import augmentation, faults
+from keras_bit.data.source import Example, Source, random_numbers
+from keras_bit.images import graph_faults, graph_preprocessing
 
 
 def build(
@@ -62,7 +62,7 @@ def build(
         example = (source.look or source.open)(element)
         wrong = _problem(example, classes)
         resizes = processor if rule is None else None
-        why, certain = faults.problem(example.load, max_pixels, source.encoded, resizes)
+        why, certain = graph_faults.problem(example.load, max_pixels, source.encoded, resizes)
         own = wrong != ""
         return example.name, tf.where(own, wrong, why), own | certain
 
@@ -75,7 +75,7 @@ def build(
         batch_size //= shard[1]
     else:
         # Drawn before the pictures are read, in their order: the same numbers, whichever thread reads which picture.
-        seeds = shuffling.numbers(seed).batch(2, drop_remainder=True)
+        seeds = random_numbers(seed).batch(2, drop_remainder=True)
         elements = tf.data.Dataset.zip(source.shuffled(seed), seeds)
     label = tf.data.Dataset.zip((source.elements,)).map(lambda element: source.open(element).label).element_spec
     nothing = (np.zeros([0, 0, 3], np.float32), np.zeros(label.shape, label.dtype.as_numpy_dtype))

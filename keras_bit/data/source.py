@@ -1,5 +1,8 @@
 """What every source of pictures becomes: elements, and how one of them is opened.
 
+`Dataset.shuffle` and `Dataset.random` mix the seed that they are given with the process's, that of `tf.random.set_seed`
+and `keras.utils.set_random_seed`. Here are the same operations without it: a seed decides alone.
+
 Imports TensorFlow, and is imported by functions only.
 """
 
@@ -9,10 +12,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from keras_bit.data import shuffling, targets
+from keras_bit.data import targets
 
-# Autograph rewrites a function before it is traced, which takes longer than that; here is no Python branch to rewrite.
-plain = tf.autograph.experimental.do_not_convert
+PROCESS_SEED = 87654321  # what TensorFlow takes where none was set
 
 
 class Example(NamedTuple):
@@ -51,12 +53,6 @@ class Source:
     look: Callable[[Any], Example] | None = None
 
 
-def attempt(prepare: Callable[[], Any], otherwise: Any) -> tuple[Any, Any]:
-    """What `prepare` returns and True, or, where an operation in it fails, `otherwise` and False."""
-    once = tf.data.Dataset.from_tensors(0).map(plain(lambda _: (prepare(), True))).ignore_errors()
-    return once.concatenate(tf.data.Dataset.from_tensors((otherwise, False))).take(1).get_single_element()
-
-
 def indexed(
     images: Callable[[Any], Any], image_names: Callable[[Any], Any], labels: targets.Labels, **known: Any
 ) -> Source:
@@ -70,10 +66,42 @@ def indexed(
     elements = tf.data.Dataset.range(count)
 
     def shuffled(seed: int) -> tf.data.Dataset:
-        return shuffling.shuffled(elements, count, seed)
+        return shuffle(elements, count, seed)
 
     def shuffled_once(seed: Any) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), tf.cast(seed, tf.int32))
         return tf.data.Dataset.from_tensor_slices(order)
 
     return Source(elements, open_example, shuffled, shuffled_once, labels.class_names, count, **known)
+
+
+def shuffle(data: tf.data.Dataset, size: int, seed: int) -> tf.data.Dataset:
+    """`data.shuffle(size, seed)`: `size` elements are held, and which one comes next is random."""
+    spec = data.element_spec
+    variant = tf.raw_ops.ShuffleDatasetV3(
+        input_dataset=tf.data.experimental.to_variant(data),
+        buffer_size=tf.constant(size, tf.int64),
+        reshuffle_each_iteration=True,
+        output_types=[part.dtype for part in tf.nest.flatten(spec)],
+        output_shapes=[part.shape for part in tf.nest.flatten(spec)],
+        **_seeds(seed),
+    )
+    result = tf.data.experimental.from_variant(variant, spec)
+    result.shuffled_from = data  # the functions in it live as long as the Python object does
+    return result
+
+
+def random_numbers(seed: int) -> tf.data.Dataset:
+    """`Dataset.random(seed, rerandomize_each_iteration=True)`: int64 without end."""
+    variant = tf.raw_ops.RandomDatasetV2(
+        rerandomize_each_iteration=True, output_types=[tf.int64], output_shapes=[[]], **_seeds(seed)
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.int64))
+
+
+def _seeds(seed: int) -> dict[str, Any]:
+    return {
+        "seed": tf.constant(PROCESS_SEED, tf.int64),
+        "seed2": tf.constant(seed, tf.int64),
+        "seed_generator": tf.raw_ops.DummySeedGenerator(),
+    }

@@ -9,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # TensorFlow's own dependency
 
-from keras_bit.data import shuffling, targets
-from keras_bit.data.source import Example, Source, attempt
+from keras_bit.data import targets
+from keras_bit.data.source import Example, Source, shuffle
+from keras_bit.images.graph_faults import attempt
 
 INTERLEAVED = 16  # record files that are read at a time in training
 PEEKED = 16  # records of which one has to fit, where those that do not are left out
@@ -95,7 +96,7 @@ def stream(
     )
 
     def shuffled(seed: int) -> tf.data.Dataset:
-        return shuffling.shuffled(elements, shuffle_buffer, seed)
+        return shuffle(elements, shuffle_buffer, seed)
 
     def shuffled_once(seed: Any) -> tf.data.Dataset:
         return _shuffled_in_windows(elements, seed, shuffle_buffer)
@@ -232,7 +233,7 @@ def records(
         return order.interleave(read, cycle_length=INTERLEAVED, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def shuffled(seed: int) -> tf.data.Dataset:
-        return shuffling.shuffled(in_turns(shuffling.shuffled(stored, len(files), seed)), shuffle_buffer, seed)
+        return shuffle(in_turns(shuffle(stored, len(files), seed)), shuffle_buffer, seed)
 
     def shuffled_once(seed: Any) -> tf.data.Dataset:
         order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), tf.cast(seed, tf.int32))

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Charts, contact sheets and heat maps as PNG files."""

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -21,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from keras_bit.embedding.lists import Pictures, check_data, list_pictures, text_of
-from keras_bit.files import check_writable, locked, remove_unfinished, replacing
+from keras_bit.files import check_writable, claimed, remove_unfinished, replacing
 
 ENGINES = ("local", "ray")
 METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what made it
 # In the directory of shards while it is worked on; readers of Parquet pass over names with a dot.
-LOCK, LIST = ".lock", ".pictures-"  # the second is the beginning of a name of the process' own
+LIST = ".pictures-"  # the beginning of a name of the process' own
 # What must be the same for a run to go on. Neither who computes nor how many pictures at a time is among it.
 SAME = ("keras_bit", "weights_sha256", "processor", "pictures", "pictures_sha256", "labels", "shard_size")
 
@@ -162,20 +163,9 @@ def _claimed(out: Path, directory: Path, one_file: bool) -> Iterator[None]:
         raise IsADirectoryError(f"`out` must be a file where it ends in .parquet, got the directory {str(out)!r}.")
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"`out` must be a directory or end in .parquet, got the file {str(directory)!r}.")
-    with contextlib.ExitStack() as held:
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            held.callback(_remove_empty, directory)  # last, where nothing was written
-            held.enter_context(locked(directory / LOCK))
-            for file in [out] * one_file + [directory / "part-00000-of-00000.parquet"]:
-                check_writable(file)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                f"`out`: another process ({error}) is writing to {str(out)!r}. Wait until it has ended, or name "
-                "another `out`."
-            ) from None
-        except OSError as error:
-            raise OSError(f"`out`: nothing can be written to {str(out)!r}: {error}. Name another `out`.") from error
+    with claimed(directory, argument="out"), contextlib.ExitStack() as held:
+        if one_file:
+            check_writable(out)
         _remove_lists(directory)  # of processes that were killed: the lock is ours
         held.callback(_remove_lists, directory)
         if not one_file and (foreign := _foreign(directory)):
@@ -192,11 +182,6 @@ def _foreign(directory: Path) -> list[str]:
     names = (file.relative_to(directory) for file in directory.rglob("*.parquet"))
     seen = (name for name in names if not any(part.startswith((".", "_")) for part in name.parts))
     return sorted(str(name) for name in seen if len(name.parts) > 1 or not name.match("part-*"))
-
-
-def _remove_empty(directory: Path) -> None:
-    with contextlib.suppress(OSError):
-        directory.rmdir()
 
 
 def _remove_lists(directory: Path) -> None:
@@ -229,7 +214,6 @@ class Writer:
     """
 
     def __init__(self, weights: str, hub: dict[str, Any], batch_size: int) -> None:
-        from keras_bit import __version__
         from keras_bit.applications import from_pretrained
         from keras_bit.data import streams
         from keras_bit.data.dataset import image_dataset
@@ -245,7 +229,7 @@ class Writer:
         self._data = image_dataset(source, processor=processor, batch_size=batch_size, on_error="skip")
         self.width = int(self._model.output_shape[-1])
         self.made_by = {
-            "keras_bit": __version__,
+            "keras_bit": importlib.metadata.version("keras_bit"),
             "weights_sha256": _digest(self._model),
             # As it comes back from JSON, to be compared.
             "processor": json.loads(json.dumps(processor.to_dict())),

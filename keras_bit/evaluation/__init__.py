@@ -1,1 +1,17 @@
-"""TODO"""
+"""How good a model is: numbers, a report, activation maps, and how names of a data set become classes of a model."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_bit.evaluation.evaluating import evaluate as evaluate
+    from keras_bit.evaluation.report import write as write
+
+_MODULES = {"evaluate": "evaluating", "write": "report"}
+__all__ = ["evaluate", "write"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

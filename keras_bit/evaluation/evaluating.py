@@ -2,23 +2,17 @@
 
 import dataclasses
 import heapq
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from keras_bit.drawing import charts, contact_sheet
 from keras_bit.evaluation import metrics
 from keras_bit.evaluation.class_map import labels_of
-from keras_bit.files import replacing
 
 WORST = 24  # mistakes on the sheet
 ANOTHER = "(another class)"  # a class of the model that is none of the data's
-REPORT, WORST_SHEET, CONFUSION, CALIBRATION = "report.json", "worst.png", "confusion.png", "calibration.png"
 
 
 class Mistake(NamedTuple):
@@ -87,7 +81,7 @@ def evaluate(
             `keras_bit.image_dataset` gives them for evaluation. Read once.
         class_names: of the labels in `batches`; the model's own labels by default.
         label_map: for each of the labels in `batches`, the classes of the model that count as right, at least one.
-            `None`: the labels are the model's classes. `keras_bit.evaluation.class_map.match` finds it from folders' names.
+            `None`: the labels are the model's classes. `class_map.match` finds it from folders' names.
         top_k: how many answers the picture may have for `top_k_accuracy`; all, if the model has fewer classes.
         names: of the pictures, in the order in which they come; a list that grows as `batches` is read will do. By
             default `batches.names`, or their numbers from 0 on.
@@ -172,59 +166,6 @@ def evaluate(
     wrong = np.flatnonzero(predicted != labels)
     mixed_up = Counter((class_names[labels[index]], said(index)) for index in wrong)
     return dataclasses.replace(evaluation, report=_report(evaluation, likeliest, top_k, mixed_up))
-
-
-def write(
-    evaluation: Evaluation, directory: str | Path, *, processor: Any, title: Sequence[str] = ("The worst mistakes",)
-) -> list[Path]:
-    """Writes `report.json`, `worst.png` and, where matplotlib is installed, `confusion.png` and `calibration.png`.
-
-    Args:
-        evaluation: what `evaluate` found.
-        directory: made if need be; files of these names in it are replaced, each whole or not at all.
-        processor: the `BitImageProcessor` that made the pictures, to undo what it did.
-        title: the lines above the sheet of the worst mistakes.
-
-    Returns:
-        The files that were written.
-    """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    files = [directory / REPORT, directory / WORST_SHEET]
-    with replacing(files[0]) as beside:
-        beside.write_text(json.dumps(evaluation.report, indent=2) + "\n", encoding="utf-8")
-    with replacing(files[1]) as beside:
-        worst_sheet(evaluation, processor, title).save(beside, "PNG")
-    if charts.available():
-        files += [directory / CONFUSION, directory / CALIBRATION]
-        matrix, rows, columns = evaluation.confusion()
-        charts.confusion(matrix, rows, files[2], column_names=columns)
-        calibration = evaluation.report["calibration"]
-        bins = [metrics.Bin(**part) for part in calibration["bins"]]
-        charts.calibration(bins, calibration["expected_calibration_error"], files[3])
-    return files
-
-
-def worst_sheet(evaluation: Evaluation, processor: Any, title: Sequence[str] = ()) -> Image.Image:
-    """The mistakes that the model was surest of, with what it says, what they are, and their names."""
-    pictures, wrong = evaluation.report["pictures"], evaluation.report["pictures"] - evaluation.report["right"]
-    if not evaluation.worst:
-        nothing = np.full((1, 8, 64, 3), contact_sheet.BACKGROUND, np.uint8)
-        return contact_sheet.draw(nothing, [[""]], [*title, f"No mistakes: all {pictures:,} pictures are right."])
-    lines = [
-        [
-            f"{mistake.probability:.2f} {mistake.predicted}",
-            f"right: {mistake.true_probability:.2f} {mistake.true}",
-            Path(mistake.name).name,
-        ]
-        for mistake in evaluation.worst
-    ]
-    text = (
-        f"{len(lines):,} of {wrong:,} mistakes in {pictures:,} pictures, the surest first. Under each: the answer "
-        "after its probability; the right one after its own; the name"
-    )
-    images = [contact_sheet.denormalize(mistake.image, processor) for mistake in evaluation.worst]
-    return contact_sheet.draw(_one_size(images), lines, [*title, text])
 
 
 def check_model(model: Any) -> bool:
@@ -396,19 +337,3 @@ def _report(evaluation: Evaluation, likeliest: np.ndarray, top_k: int, mixed_up:
             {key: value for key, value in mistake._asdict().items() if key != "image"} for mistake in evaluation.worst
         ],
     }
-
-
-def _one_size(images: Sequence[np.ndarray]) -> np.ndarray:
-    """The pictures as one array; of several sizes, each is fitted into a square."""
-    if len({image.shape for image in images}) == 1:
-        return np.stack(images)
-    tile = contact_sheet.TILE
-    fitted = []
-    for image in images:
-        square = Image.new("RGB", (tile, tile), contact_sheet.BACKGROUND)
-        picture = Image.fromarray(image)
-        scale = tile / max(picture.size)
-        picture = picture.resize([max(1, round(side * scale)) for side in picture.size])
-        square.paste(picture, ((tile - picture.width) // 2, (tile - picture.height) // 2))
-        fitted.append(np.asarray(square))
-    return np.stack(fitted)

@@ -30,7 +30,7 @@ def write_and_check(
             replaced that holds more than an export.
     """
     target = writer.target(path)
-    with placing.aside(target) as aside:
+    with files.staged(target.parent) as aside:
         difference, limit = written(name, job, aside / target.name, checks)
         written_files = [file for file in aside.rglob("*") if file.is_file()]
         size = sum(file.stat().st_size for file in written_files)

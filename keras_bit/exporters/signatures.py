@@ -9,8 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_bit.data import faults, source
-from keras_bit.images import graph_preprocessing
+from keras_bit.images import graph_faults, graph_preprocessing
 
 TOP = 5  # classes in an answer
 NOT_THE_PICTURE = "cannot be processed, and nothing is wrong with it: memory ran out, most likely."
@@ -115,10 +114,10 @@ def decoded(image_bytes: Any, processor: Any) -> Any:
 
     def one(contents: Any) -> tuple[Any, Any]:
         # A graph has no exceptions: an operation that fails would end the request without a word about the picture.
-        pixels, fine = source.attempt(lambda: graph_preprocessing.preprocess(contents, processor), nothing)
+        pixels, fine = graph_faults.attempt(lambda: graph_preprocessing.preprocess(contents, processor), nothing)
 
         def look() -> Any:
-            wrong, _ = faults.problem(lambda: contents, None, encoded=True, processor=processor)
+            wrong, _ = graph_faults.problem(lambda: contents, None, encoded=True, processor=processor)
             return tf.where(wrong == "", NOT_THE_PICTURE, tf.strings.regex_replace(wrong, *LIMIT))
 
         return pixels, tf.cond(fine, lambda: "", look)

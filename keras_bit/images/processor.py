@@ -242,10 +242,10 @@ class BitImageProcessor:
             ValueError: The file is not a processor's configuration, or holds an impossible value.
         """
         where = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-        path = hub.find_file(source, (CONFIG_NAME, PROCESSOR_CONFIG_NAME), **where)
+        path = hub.find_file(source, (CONFIG_NAME, PROCESSOR_CONFIG_NAME), hub.HubOptions(**where))
         if path is None:
             # Asked for by itself: with the others it would be taken first where the model's own reading cached it.
-            path = hub.find_file(source, (TIMM_CONFIG_NAME,), **where)
+            path = hub.find_file(source, (TIMM_CONFIG_NAME,), hub.HubOptions(**where))
             config = {} if path is None else hub.read_json(path)
             if "pretrained_cfg" not in config:
                 raise FileNotFoundError(

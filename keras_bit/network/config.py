@@ -206,14 +206,7 @@ class BitConfig:
             OSError: the Hub cannot be reached, or refuses.
             ValueError: it is not JSON, belongs to another model type, or holds arguments that are out of range.
         """
-        path = hub.find_file(
-            source,
-            (CONFIG_NAME,),
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-        )
+        path = hub.find_file(source, (CONFIG_NAME,), hub.HubOptions(revision, cache_dir, token, local_files_only))
         if path is None:
             raise FileNotFoundError(
                 f"`source` {str(source)!r} has no {CONFIG_NAME}, which tells the architecture. Expected a checkpoint "

@@ -13,18 +13,17 @@ from tqdm import tqdm
 
 from keras_bit import files
 from keras_bit.applications import from_pretrained
-from keras_bit.backbone import freeze
 from keras_bit.checkpoints.loading import open_checkpoint
 from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
 from keras_bit.data import splits
 from keras_bit.data.dataset import image_dataset
 from keras_bit.data.numbered import NumberedPictures
 from keras_bit.drawing import charts
-from keras_bit.evaluation import evaluating
+from keras_bit.evaluation import evaluating, report
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BIT_50, BitImageProcessor
 from keras_bit.network.model import BiTModel
-from keras_bit.network.rematerialization import rematerialize
+from keras_bit.network.transforms import freeze, rematerialize
 from keras_bit.training import run_directory
 from keras_bit.training.distribution import Workers
 from keras_bit.training.fine_tuning import EVALUATIONS, fine_tune
@@ -348,5 +347,5 @@ def _report(plan: Plan, state: TrainingState, out: Path, say: Callable[[str], No
     # As it was written, and outside of any strategy.
     found = evaluating.evaluate(from_pretrained(out), evaluation_data(plan, part), names=part.names)
     title = (f"The worst mistakes on {len(part):,} {name} pictures", out.name)
-    evaluating.write(found, out, processor=plan.processor, title=title)
+    report.write(found, out, processor=plan.processor, title=title)
     say(f"accuracy {found.report['top_1_accuracy']:.2%} on {len(part):,} {name} pictures")

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 
 from keras_bit import files
-from keras_bit.evaluation import evaluating
+from keras_bit.evaluation import report
 
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
-STATE_FOLDER, STATE_NAME, RUN_NAME, LOCK_NAME = "training", "state.safetensors", "run.json", ".lock"
+STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
 LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
 
 
@@ -37,31 +37,8 @@ def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
         raise ValueError(f"`--out` must not be in the data, where it would be a class, got {out} in {data}.")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"`--out` must be a directory, or a new name for one. {out} is a file.")
-    folder = out / STATE_FOLDER
-    made: list[Path] = []
-    with contextlib.ExitStack() as held:
-        held.callback(_remove_empty, made)
-        try:
-            made += (path for path in (folder, out, *out.parents) if not path.exists())
-            folder.mkdir(parents=True, exist_ok=True)
-            files.check_writable(folder / STATE_NAME)
-            if is_chief:
-                held.enter_context(files.locked(folder / LOCK_NAME))
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                f"`--out`: another process ({error}) is training in {out}. Wait until it has ended, or choose another "
-                "directory."
-            ) from None
-        except OSError as error:
-            raise OSError(f"`--out`: nothing can be written to {out}: {error}. Choose another directory.") from error
+    with files.claimed(out / STATE_FOLDER, argument="out", exclusive=is_chief):
         yield
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    """The innermost come first."""
-    for folder in folders:
-        with contextlib.suppress(OSError):  # something was written to it
-            folder.rmdir()
 
 
 def check_space(model: keras.Model, out: Path) -> None:
@@ -113,7 +90,7 @@ def remove_unfinished(out: Path) -> None:
     """What a run that was killed while it wrote has left."""
     for path in (out / STATE_FOLDER / STATE_NAME, *(out / name for name in (MODEL_NAME, LOG_NAME, CURVES_NAME))):
         files.remove_unfinished(path)
-    for name in (evaluating.REPORT, evaluating.WORST_SHEET, evaluating.CONFUSION, evaluating.CALIBRATION):
+    for name in (report.REPORT, report.WORST_SHEET, report.CONFUSION, report.CALIBRATION):
         files.remove_unfinished(out / name)
     for folder in out.glob(".save_pretrained-*"):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,126 @@
+"""From a model to a repository on the Hub: what `save_pretrained` writes, and a model card."""
+
+import fnmatch
+import tempfile
+from pathlib import Path
+
+import huggingface_hub
+import keras
+
+from keras_bit.checkpoints.saving import (
+    OTHER_WEIGHTS,
+    SHARDS,
+    check_processor,
+    content,
+    warn_where_transformers_differs,
+    what_transformers_does_otherwise,
+    write_files,
+)
+from keras_bit.images.processor import PROCESSOR_CONFIG_NAME, BitImageProcessor
+from keras_bit.network.config import BitConfig
+
+
+def push_to_hub(
+    model: keras.Model,
+    repo_id: str,
+    *,
+    processor: BitImageProcessor | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    commit_message: str = "Upload BiT",
+    model_card: "huggingface_hub.ModelCard | str | None" = None,
+) -> "huggingface_hub.CommitInfo":  # in quotes: these two take 0.2 s to import, which only an upload needs
+    """Uploads what `save_pretrained` writes, in one commit, to a repository on the Hub that is made if need be.
+
+    The model is written to a temporary directory first (`TMPDIR` needs room for it), so that one that cannot be saved
+    makes no repository. The commit also removes the weights of an earlier checkpoint that would contradict this one:
+    `pytorch_model.bin`, shards and their index, and `processor_config.json` where a `processor` is given. The
+    repository's history keeps them.
+
+    Args:
+        model: as for `save_pretrained`.
+        repo_id: `owner/name`, or `name` for the token's owner.
+        processor: how pictures become the model's input.
+        private: whether a new repository is private; `None` is the owner's default. An existing one stays as it is.
+        revision: the branch, which is made if need be, or a pull request's `refs/pr/1`; `None` is `main`.
+        token: of an account that may write; `None` is the one that `hf auth login` stored.
+        commit_message: first line of the commit.
+        model_card: `README.md`, as a text or as a `ModelCard`. `None` writes one that says how to load the model, but
+            only where the repository has none. It names no license: that is for the model's owner to choose.
+
+    Returns:
+        The commit, as `huggingface_hub` describes it.
+
+    Raises:
+        ValueError: as for `save_pretrained`; nothing is sent.
+        huggingface_hub.errors.HfHubHTTPError: the Hub refuses: no token, no permission, no such pull request.
+
+    Checked against huggingface_hub 2.4 `HfApi.create_repo` and `HfApi.upload_folder`.
+    """
+    check_processor(processor)
+    config, tensors = content(model)
+    warn_where_transformers_differs(model.config)
+    with tempfile.TemporaryDirectory(prefix="push_to_hub-") as folder:
+        write_files(Path(folder), config, tensors, processor)
+        del tensors  # an upload may take hours
+        api = huggingface_hub.HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision not in (None, "main") and not revision.startswith("refs/pr/"):
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        present = api.list_repo_files(repo_id, revision=revision)
+        if model_card is None and "README.md" not in present:
+            model_card = _model_card(repo_id, config, model.config, processor is not None)
+        if model_card is not None:
+            huggingface_hub.ModelCard(str(model_card)).save(Path(folder, "README.md"))
+        contradictions = (*OTHER_WEIGHTS, *SHARDS, *((PROCESSOR_CONFIG_NAME,) if processor else ()))
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            revision=revision,
+            commit_message=commit_message,
+            delete_patterns=[name for name in present if any(fnmatch.fnmatch(name, one) for one in contradictions)]
+            or None,
+        )
+
+
+def _model_card(repo_id: str, values: dict, config: BitConfig, has_processor: bool) -> str:
+    head = values["architectures"] == ["BitForImageClassification"]
+    difference = what_transformers_does_otherwise(config)
+    data = huggingface_hub.ModelCardData(
+        # The Hub shows transformers' code for it and counts its downloads.
+        library_name="keras_bit" if difference else "transformers",
+        pipeline_tag="image-classification" if head else "image-feature-extraction",
+        tags=["bit", "keras", *(["image-classification"] if head else [])],
+    )
+    about = f"a head of {config.num_labels} labels" if head else "no head: it gives feature maps"
+    keras_lines = ["import keras_bit", ""]
+    keras_lines.append(f'model = keras_bit.from_pretrained("{repo_id}"{"" if head else ", include_top=False"})')
+    processor_line = f'processor = {{}}.from_pretrained("{repo_id}")'
+    if has_processor:
+        keras_lines += [
+            processor_line.format("keras_bit.BitImageProcessor"),
+            'outputs = model.predict(processor("picture.jpg"))',
+        ]
+    title = repo_id.rpartition("/")[2]
+    parts = [
+        f"---\n{data.to_yaml()}\n---\n",
+        f"# {title}\n",
+        f"BiT (Big Transfer) with {len(config.depths)} stages of {', '.join(map(str, config.depths))} blocks and "
+        f"{about}.\n",
+        _code("In Keras, with keras_bit:", keras_lines),
+    ]
+    if difference:
+        parts.append(f"Only keras_bit reads it: {difference}.\n")
+    else:
+        name = values["architectures"][0]
+        lines = [f"from transformers import {'AutoImageProcessor, ' * has_processor}{name}", ""]
+        lines.append(f'model = {name}.from_pretrained("{repo_id}")')
+        if has_processor:
+            lines.append(processor_line.format("AutoImageProcessor"))
+        parts.append(_code("In PyTorch, with transformers:", lines))
+    return "\n".join(parts)
+
+
+def _code(introduction: str, lines: list[str]) -> str:
+    return "\n".join((introduction, "", "```python", *lines, "```", ""))
