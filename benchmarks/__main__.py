@@ -35,9 +35,9 @@ PARTS = (
     Part("loading", "time and memory that loading takes, and the time from process start to the first label"),
     Part("finetuning", "losses and accuracies of fine-tuning beside transformers, and few-shot learning"),
     Part("gpu", "inference and a training step on a GPU, by JAX, beside transformers and timm"),
-    Part("growth", "how the time grows with the network, the batch and the picture, as log-log slopes"),
+    Part("growth", "how the time grows with the network, the batch and the image, as log-log slopes"),
     Part("inference", "time and memory of Keras, SavedModel and TFLite beside PyTorch, onnxruntime and OpenVINO"),
-    Part("preprocessing", "pictures per second from JPEG files to normalized batches"),
+    Part("preprocessing", "images per second from JPEG files to normalized batches"),
     Part("tflite", "accuracy, size and latency of TFLite's modes, of a trained network and of BiT-50"),
     Part("training", "time and memory of a training step beside transformers, and the wait for the first"),
 )

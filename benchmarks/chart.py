@@ -23,17 +23,17 @@ def draw(report: Report, path: Path) -> None:
     groups = {unit: [row for row in report.rows if row.unit == unit] for unit in units}
     counts = [len(rows) for rows in groups.values()]
     figure = Figure(figsize=(9, 0.32 * sum(counts) + 0.9 * len(units) + 0.6), layout="constrained")
-    figure.suptitle(f"{report.title}: keras_bit (blue) beside {report.peer} (grey); targets are lines")
+    figure.suptitle(f"{report.title}: keras_bit (blue) beside {report.peer} (gray); targets are lines")
     for axes, (unit, rows) in zip(
         figure.subplots(len(units), 1, squeeze=False, height_ratios=[count + 1.5 for count in counts])[:, 0],
         groups.items(),
         strict=True,
     ):
         for place, row in enumerate(rows):
-            bars = [(value, colour) for value, colour in ((row.ours, OURS), (row.theirs, THEIRS)) if value is not None]
-            for index, (value, colour) in enumerate(bars):
+            bars = [(value, color) for value, color in ((row.ours, OURS), (row.theirs, THEIRS)) if value is not None]
+            for index, (value, color) in enumerate(bars):
                 at = place + (index - (len(bars) - 1) / 2) * 0.4
-                axes.barh(at, value, height=0.8 / len(bars), color=colour)
+                axes.barh(at, value, height=0.8 / len(bars), color=color)
                 axes.text(value, at, f" {value:.3g}", va="center", fontsize=8)
             if row.limit is not None:
                 axes.plot([row.limit] * 2, [place - 0.45, place + 0.45], color="black")

@@ -58,11 +58,11 @@ def write(folder: Path, config: BitConfig, image_size: int) -> Path:
     with (folder / "model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         for name, shape in shapes.items():
-            # Norms near 1 and 0, kernels of any size: they are standardised.
-            spread, centre = (0.1, 1.0 if name.endswith("weight") else 0.0) if len(shape) == 1 else (0.05, 0.0)
+            # Norms near 1 and 0, kernels of any size: they are standardized.
+            spread, center = (0.1, 1.0 if name.endswith("weight") else 0.0) if len(shape) == 1 else (0.05, 0.0)
             values = generator.standard_normal(shape, dtype=np.float32)
             values *= np.float32(spread)
-            values += np.float32(centre)
+            values += np.float32(center)
             file.write(values.data)
     return folder
 

@@ -86,7 +86,7 @@ def predict(folder: Path) -> Call:
 
 
 def predict_64(folder: Path) -> Call:
-    """`predict` of 64 pictures in batches; the time is that of 64 pictures."""
+    """`predict` of 64 images in batches; the time is that of 64 images."""
     model = _keras_model(folder)
     return lambda batch: model.predict(np.resize(batch, (64, *batch.shape[1:])), batch_size=len(batch), verbose=0)
 
@@ -213,7 +213,7 @@ _TRANSFORMERS = ("torch", "transformers")
 _TIMM = ("torch", "timm")
 ENGINES: Mapping[str, Engine] = {
     "predict": Engine(True, predict),
-    "predict, 64 pictures": Engine(True, predict_64),
+    "predict, 64 images": Engine(True, predict_64),
     "compiled": Engine(True, compiled),
     "compiled, fused": Engine(True, lambda folder: compiled(folder, fused=True)),
     "compiled, fused, XLA": Engine(True, lambda folder: compiled(folder, fused=True, jit_compile=True)),

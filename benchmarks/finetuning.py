@@ -1,15 +1,15 @@
-"""Fine-tuning beside transformers: the same weights, pictures and recipe, here by `fine_tune`, there by torch.
+"""Fine-tuning beside transformers: the same weights, images and recipe, here by `fine_tune`, there by torch.
 
 curves        the losses of the recipe's first steps on the same batches, without augmentation; from the checkpoint with
               a new head of zeros, and from random weights. These amplify rounding: in float32 torch with channels_last
               differs from torch without it as much as keras_bit does, so both sides train in float64, too
-accuracy      on test pictures after the whole recipe, with its augmentation: both get the same batches of
-              `image_dataset`, three seeds for weights and pictures; the difference is given in standard errors, which
-              are those of the seeds' spread, and the test pictures are counted that the two answer differently. From
+accuracy      on test images after the whole recipe, with its augmentation: both get the same batches of
+              `image_dataset`, three seeds for weights and images; the difference is given in standard errors, which
+              are those of the seeds' spread, and the test images are counted that the two answer differently. From
               random weights in float32 the two part by rounding and the rest is chance, so one seed in float64, too
-few-shot      accuracy after training on 1, 5 and 10 pictures of each class, three seeds; keras_bit alone
+few-shot      accuracy after training on 1, 5 and 10 images of each class, three seeds; keras_bit alone
 
-The recipe is that of the BiT-HyperRule for small pictures (resized to 160 px, cropped to 128) with smaller batches and
+The recipe is that of the BiT-HyperRule for small images (resized to 160 px, cropped to 128) with smaller batches and
 fewer steps than the paper's, so that two cores do it in minutes: read differences from it, not records.
 """
 
@@ -44,7 +44,7 @@ class Setting:
     curve_steps: int = 50
     steps: int = 100
     test_pictures: int = 1000
-    image_size: int = 32  # of the pictures, for the rule
+    image_size: int = 32  # of the images, for the rule
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +122,7 @@ def measure(data: Path, weights: str, setting: Setting, *, seeds: Any = SEEDS, e
         apart = abs(statistics.mean(ours) - statistics.mean(theirs)) / _standard_error(ours, theirs, len(test))
         rows.append(Row(f"{name}: difference in standard errors", "", apart, None, ACCURACY_LIMIT))
         unlike = 100 * statistics.mean(result["answered differently"] for result in results)
-        rows.append(Row(f"{name}: pictures answered differently", "%", unlike))
+        rows.append(Row(f"{name}: images answered differently", "%", unlike))
         measurements[f"{name} accuracy"] = results
     for count in examples:
         results = [_few_shot(data, test, weights, count, seed, processor, setting) for seed in seeds]
@@ -130,19 +130,19 @@ def measure(data: Path, weights: str, setting: Setting, *, seeds: Any = SEEDS, e
         rows.append(Row(f"{count} per class, {len(results)} seeds{spread}", "%", 100 * statistics.mean(results)))
         measurements[f"few-shot {count}"] = [{"accuracies": results}]
     notes = [
-        f"{Path(weights).name}; batches of {setting.batch_size}, {len(found.train):,} training pictures, "
-        f"{len(test):,} test pictures."
+        f"{Path(weights).name}; batches of {setting.batch_size}, {len(found.train):,} training images, "
+        f"{len(test):,} test images."
     ]
     return Report("Fine-tuning", "transformers", rows, measurements, PACKAGES, notes)
 
 
 def _standard_error(ours: Sequence[float], theirs: Sequence[float], pictures: int) -> float:
-    """Of the difference of two mean accuracies: from the spread over the seeds, or, for one seed, of the pictures."""
+    """Of the difference of two mean accuracies: from the spread over the seeds, or, for one seed, of the images."""
     if len(ours) > 1:
         error = ((statistics.variance(ours) + statistics.variance(theirs)) / len(ours)) ** 0.5
     else:
         error = (sum(share * (1 - share) for share in (*ours, *theirs)) / pictures) ** 0.5
-    return max(error, 1 / pictures)  # all alike, or none or all right: one picture
+    return max(error, 1 / pictures)  # all alike, or none or all right: one image
 
 
 def _rule(setting: Setting, count: int, steps: int | None = None) -> Any:

@@ -16,7 +16,7 @@ PROCESS = ("benchmarks.flops",)  # prints {"flops_per_second": ...}
 
 
 def flops(config: BitConfig, image_size: int) -> float:
-    """Floating-point operations for one picture: two for each multiply-add of convolutions and head.
+    """Floating-point operations for one image: two for each multiply-add of convolutions and head.
 
     Norms, activations and pools are left out, as usual; they are a hundredth of it. For the output stride of 32.
     """

@@ -1,8 +1,8 @@
 """How the time of a call grows, as slopes of log(time) over log(operations): 1 is in step with the arithmetic.
 
-network       R50x1 to R152x4, one picture of 224 px
-batch         R50x1 at 224 px, 1 to 32 pictures
-picture       R50x1, one picture of 128 to 512 px
+network       R50x1 to R152x4, one image of 224 px
+batch         R50x1 at 224 px, 1 to 32 images
+image       R50x1, one image of 128 to 512 px
 
 The engines are `tf.function` of the model, loaded with `fused=True`, and transformers with channels_last.
 """

@@ -91,7 +91,7 @@ def measure(
     timm_python: str | None = None,
     targets: Sequence[Any] = TARGETS,
 ) -> Report:
-    """Measures every engine whose packages are installed, for every size of batch and picture."""
+    """Measures every engine whose packages are installed, for every size of batch and image."""
     if rounds < 1 or runs < 1 or min(batch_sizes) < 1:
         raise ValueError(
             f"`rounds`, `runs` and `batch_sizes` must be at least 1, got {rounds}, {runs} and {list(batch_sizes)}."

@@ -7,7 +7,7 @@ load          from a directory to a model, after the imports. transformers maps 
               when it is used, so the time until every weight was read once is given too
 peak          the most memory that the process ever had (VmHWM of /proc/self/status), imports included, pages of mapped
               files included, after every weight was read once
-first label   from the start of the process to the name of what is on one picture: `keras-bit classify` for keras_bit,
+first label   from the start of the process to the name of what is on one image: `keras-bit classify` for keras_bit,
               AutoImageProcessor and BitForImageClassification for transformers
 """
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="rounds of R152x4, which takes 3.75 GB in TMPDIR and 5 GB of memory; 0 leaves it out (default: 1)",
     )
-    parser.add_argument("--photo", type=Path, metavar="FILE", help="picture to name (default: one that is drawn)")
+    parser.add_argument("--photo", type=Path, metavar="FILE", help="image to name (default: one that is drawn)")
     parser.add_argument(
         "--peer-python",
         metavar="FILE",
@@ -80,7 +80,7 @@ def measure(
         large: `BitConfig` of the network whose memory is measured.
         rounds: how often each process for `small` is run.
         large_rounds: the same for `large`; 0 leaves it out.
-        photo: the picture of the first label.
+        photo: the image of the first label.
         image_size: of the processor, in px.
         peer_python: interpreter that has the peer; None is this one.
     """
@@ -129,9 +129,9 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
         row("R50: of these, imports", "s", "first label", lambda one: one["imports"]),
         row("R50: after the imports", "s", "first label", lambda one: one["label"] - one["imports"]),
     ]
-    labelled = [median("first label", peer, lambda one: one["label"]) for peer in ("keras_bit", "transformers")]
-    if all(labelled):
-        ratio = labelled[0] / labelled[1]
+    labeled = [median("first label", peer, lambda one: one["label"]) for peer in ("keras_bit", "transformers")]
+    if all(labeled):
+        ratio = labeled[0] / labeled[1]
         shown.append(Row("R50: process start to first label / transformers", "", ratio, None, LABEL_LIMIT))
     if "load large, keras_bit" in found:
         shown += [

@@ -1,8 +1,8 @@
-"""From JPEG files to normalized batches: pictures per second, keras_bit beside every peer that is installed.
+"""From JPEG files to normalized batches: images per second, keras_bit beside every peer that is installed.
 
 Every measurement has a process of its own, all cores and the same files, which come from the page cache. Each case is
 set up once and makes some batches unmeasured, then whole epochs for some seconds at least. The task is that of BiT's
-checkpoints: short edge to the size, bilinear, centre crop, [-1, 1].
+checkpoints: short edge to the size, bilinear, center crop, [-1, 1].
 
 keras_bit                       `image_dataset`, whose values are those of transformers' Pillow processor
 TensorFlow's decoder            the same decoding and nothing else: what no pipeline around it can pass
@@ -35,14 +35,14 @@ from benchmarks.report import Report, Row
 
 BATCH = 32
 FILES = 1600  # of an epoch: the start of each is a part of what is measured
-COMPARED = 16  # pictures
+COMPARED = 16  # images
 WARM_UP = 4  # batches
 SECONDS = 4  # that are measured in each process, at least
 SIZES = (224, 448)  # px
 OURS = "keras_bit"
 EXACT = "transformers, Pillow"
 DECODER = "TensorFlow's decoder"
-EXACT_TARGET = 1.5  # times as many pictures as transformers' Pillow processor
+EXACT_TARGET = 1.5  # times as many images as transformers' Pillow processor
 INEXACT_TARGET = 1.2  # times as many as the fastest of the others
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "pillow")
 
@@ -86,7 +86,7 @@ def measure(
     """Measures every case whose packages are there, at every size.
 
     Args:
-        photos: pictures that Pillow reads, repeated until there are `files`; those that are no JPEG become one.
+        photos: images that Pillow reads, repeated until there are `files`; those that are no JPEG become one.
         sizes: height and width of the results, px.
         rounds: processes for each case and size.
         peer_python: the interpreter for the cases that need torch.
@@ -111,7 +111,7 @@ def measure(
                 pythons[case] = peer_python if CASES[name][1] else sys.executable
         found = rounds_of(arguments, rounds, pythons)
     return Report(
-        title=f"pictures per second, {os.cpu_count()} cores",
+        title=f"images per second, {os.cpu_count()} cores",
         peer="peer",
         rows=[row for size in sizes for row in _rows(found, size, chosen)],
         measurements=found,

@@ -83,7 +83,7 @@ def versions(packages: Sequence[str]) -> dict[str, str | None]:
 
 
 def table(report: Report) -> Any:
-    """A `rich` table; a missed target is marked in words, not by colour alone."""
+    """A `rich` table; a missed target is marked in words, not by color alone."""
     from rich.table import Table  # here: a measuring process imports this module and should not pay for it
 
     shown = Table(title=report.title, title_justify="left")

@@ -1,10 +1,10 @@
 """What TFLite's modes keep of a trained network's accuracy, and what they cost; LiteRT on all cores of this machine.
 
-accuracy      on the test pictures, of the files that `keras_bit.export` writes of the checkpoint (default: the small
+accuracy      on the test images, of the files that `keras_bit.export` writes of the checkpoint (default: the small
               one trained on CIFAR-10), beside the Keras model on the same batches of `image_dataset`; int8 and
-              int8_full are calibrated on some of the training pictures
+              int8_full are calibrated on some of the training images
 size          of the file, beside float32
-latency       of one picture, all files in turn in every round, beside float32. Keras is the folded model in a
+latency       of one image, all files in turn in every round, beside float32. Keras is the folded model in a
               `tf.function`
 BiT-50        sizes and latencies of R50x1 at 224 px with random weights, which change nothing about either; int8 is to
               take at most 0.45 of float32's time
@@ -26,10 +26,10 @@ from benchmarks.report import Report, Row
 
 MODES = {"float32": None, "float16": "float16", "dynamic": "dynamic", "int8": "int8", "int8_full": "int8_full"}
 CALIBRATED = ("int8", "int8_full")
-POINTS = {"float16": 0.1, "int8": 1.0}  # of accuracy that may be lost; float32 may lose one picture
+POINTS = {"float16": 0.1, "int8": 1.0}  # of accuracy that may be lost; float32 may lose one image
 INT8_LIMIT = 0.45  # of float32's time, for R50x1 at 224 px
 LARGE_SIZE = 224  # px
-LARGE_CALIBRATION = 32  # pictures at most
+LARGE_CALIBRATION = 32  # images at most
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "ai-edge-litert")
 CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / "bit-tiny-cifar10"
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of latency of BiT-50, whose conversions take a minute; 0 leaves it out (default: %(default)s)",
     )
     parser.add_argument(
-        "--calibration", type=int, default=200, metavar="N", help="training pictures for int8 (default: %(default)s)"
+        "--calibration", type=int, default=200, metavar="N", help="training images for int8 (default: %(default)s)"
     )
     parser.add_argument("--test-pictures", type=int, metavar="N", help="default: all")
 
@@ -85,7 +85,7 @@ def measure(
         rounds: of the latency of its files.
         large_rounds: of the latency of the large network's; 0 leaves it out.
         large: builds the large network.
-        calibration: how many training pictures int8 and int8_full see.
+        calibration: how many training images int8 and int8_full see.
         test_pictures: how many count; `None` is all.
     """
     import keras
@@ -119,8 +119,8 @@ def measure(
         rows += cost_rows(Path(weights).name, files, found_costs)
         measurements |= {"files": _differences(files), "latency": found_costs}
     notes = [
-        f"{Path(weights).name} at {size['height']}x{size['width']} px; {len(test):,} test pictures, calibrated on "
-        f"{len(seen)} training pictures; {os.cpu_count()} cores."
+        f"{Path(weights).name} at {size['height']}x{size['width']} px; {len(test):,} test images, calibrated on "
+        f"{len(seen)} training images; {os.cpu_count()} cores."
     ]
     if large_rounds:
         with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
@@ -138,7 +138,7 @@ def measure(
 
 
 def accuracy_rows(right: Mapping[str, int], pictures: int) -> list[Row]:
-    """The accuracies, in per cent; the targets count whole pictures."""
+    """The accuracies, in per cent; the targets count whole images."""
     rows = []
     for mode in MODES:
         lost = 1 if mode == "float32" else POINTS[mode] * pictures / 100 if mode in POINTS else None
@@ -205,7 +205,7 @@ def _differences(files: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """One picture `(1, height, width, channels)` to its scores; integers stay what they are, which orders alike."""
+    """One image `(1, height, width, channels)` to its scores; integers stay what they are, which orders alike."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=os.cpu_count())
@@ -225,7 +225,7 @@ def _runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _right(model: Any, files: Mapping[str, Any], batches: Iterator[Any]) -> dict[str, int]:
-    """How many pictures get their own class, by Keras and by each file."""
+    """How many images get their own class, by Keras and by each file."""
     from tqdm import tqdm
 
     runners = {mode: _runner(report.path) for mode, report in files.items()}
@@ -239,7 +239,7 @@ def _right(model: Any, files: Mapping[str, Any], batches: Iterator[Any]) -> dict
 
 
 def _costs(model: Any, files: Mapping[str, Any], picture: np.ndarray, rounds: int) -> list[dict[str, float]]:
-    """Seconds for one picture, by Keras and by each file, for every round."""
+    """Seconds for one image, by Keras and by each file, for every round."""
     import tensorflow as tf
 
     from keras_bit import fuse

@@ -78,7 +78,7 @@ def convert(
         theirs, versions = reference.outputs(source, batches, **hub), reference.versions()
     else:
         batches, theirs, versions = goldens.read(golden)
-        console.print(f"comparing with {golden} ({len(batches)} generated pictures)", soft_wrap=True)
+        console.print(f"comparing with {golden} ({len(batches)} generated images)", soft_wrap=True)
 
     # Written in the nearest directory that exists, so that a failure leaves not even a parent behind.
     existing = next(parent for parent in out.absolute().parents if parent.is_dir())

@@ -1,4 +1,4 @@
-"""Golden files: generated pictures and what the reference makes of them, for machines without torch."""
+"""Golden files: generated images and what the reference makes of them, for machines without torch."""
 
 import json
 import os
@@ -18,7 +18,7 @@ SEED = 20190511
 
 
 def generated_pictures() -> list[np.ndarray]:
-    """Batches of one picture, uint8 [0, 255], `(1, height, width, 3)`: waves with noise, no two channels alike."""
+    """Batches of one image, uint8 [0, 255], `(1, height, width, 3)`: waves with noise, no two channels alike."""
     generator = np.random.default_rng(SEED)
     pictures = []
     for height, width in SIZES:
@@ -70,7 +70,7 @@ def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dic
             found = {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
             pictures = found.pop("pictures")
             if pictures.ndim != 4 or any(values.dtype.kind != "f" for values in found.values()):
-                raise ValueError("pictures of four dimensions and outputs of floating point are expected")
+                raise ValueError("images of four dimensions and outputs of floating point are expected")
             batches.append(to_pixel_values(pictures))
             results.append(found)
     except FileNotFoundError:
@@ -80,5 +80,5 @@ def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dic
             f"{path} is no golden file, or a damaged one: {error}. `--write-golden FILE` makes one."
         ) from error
     if not batches:
-        raise ValueError(f"{path} is no golden file: it holds no pictures.")
+        raise ValueError(f"{path} is no golden file: it holds no images.")
     return batches, results, versions

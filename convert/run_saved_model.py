@@ -1,4 +1,4 @@
-"""Runs a SavedModel on picture files with TensorFlow alone, and prints its scores as JSON.
+"""Runs a SavedModel on image files with TensorFlow alone, and prints its scores as JSON.
 
 It is what a server does: in its process Keras and keras_bit cannot be imported, and the preprocessing is in the graph.
 """

@@ -115,7 +115,7 @@ from_pretrained.__doc__ = f"""A model with the architecture and the weights of a
             file and the `.weights.h5` that Keras' `save_weights` writes. A `config.json` beside a `.npz` or
             `.weights.h5` is read; the published architectures are also known by the shapes of their tensors.
         fused: whether the model is the one that `keras_bit.fuse` makes, for inference: no call of it, and no batch of
-            `predict`, standardises kernels again, and no second copy of the network is made on the way. It cannot be
+            `predict`, standardizes kernels again, and no second copy of the network is made on the way. It cannot be
             saved by `save_pretrained`.{_SHARED_ARGUMENTS}"""
 
 
@@ -142,7 +142,7 @@ def _application(title: str) -> Callable[..., BiTModel]:
     ) -> BiTModel:
         graph = _graph(input_tensor, input_shape, pooling, classifier_activation, name)
         if weights is None:
-            if config is None:  # as in keras.applications, pictures of any channels
+            if config is None:  # as in keras.applications, images of any channels
                 channels = _channels_asked(architecture, graph) or architecture.num_channels
                 config = dataclasses.replace(architecture, num_channels=channels)
             return _random(config, include_top=include_top, classes=classes, graph=graph)
@@ -182,7 +182,7 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> BiTModel:
-    """The feature maps of a BiT, stage by stage, for a network that needs more than one answer per picture.
+    """The feature maps of a BiT, stage by stage, for a network that needs more than one answer per image.
 
     `stem` is the map after the stem's max pool, `stage1` ... are the sums that leave a stage, before the final norm.
     Of the network only what these maps need is built, and only its tensors are read: a checkpoint may have or lack the
@@ -288,12 +288,12 @@ def _refuse_other_architecture(
 def _fit_channels(
     config: BitConfig, checkpoint: weight_files.Checkpoint, graph: dict[str, Any]
 ) -> tuple[BitConfig, weight_files.Checkpoint]:
-    """Configuration and checkpoint for the pictures that the caller has, where those have other channels."""
+    """Configuration and checkpoint for the images that the caller has, where those have other channels."""
     channels = _channels_asked(config, graph)
     if channels is None:
         return config, checkpoint
     warnings.warn(
-        f"The checkpoint {checkpoint.source!r} is for pictures of {config.num_channels} channels; its first kernel was "
+        f"The checkpoint {checkpoint.source!r} is for images of {config.num_channels} channels; its first kernel was "
         f"adapted to {channels}, which should be trained.",
         stacklevel=4,
     )
@@ -302,7 +302,7 @@ def _fit_channels(
 
 
 def _channels_asked(config: BitConfig, graph: dict[str, Any]) -> int | None:
-    """The channels of the caller's pictures, where they differ from the configuration's and can be had."""
+    """The channels of the caller's images, where they differ from the configuration's and can be had."""
     shape = graph["input_shape"] or tuple(getattr(graph["input_tensor"], "shape", ()))[1:]
     channels = shape[-1] if isinstance(shape, Sequence) and len(shape) == 3 else None
     if type(channels) is not int or channels < 1 or config.num_channels in (channels, shape[0]):

@@ -1,4 +1,4 @@
-"""The BiT-HyperRule: how long to fine-tune, at which size and rate, from the number and the size of the pictures."""
+"""The BiT-HyperRule: how long to fine-tune, at which size and rate, from the number and the size of the images."""
 
 import dataclasses
 import numbers
@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-SMALL_AREA = 96 * 96  # pixels; training pictures below are small
+SMALL_AREA = 96 * 96  # pixels; training images below are small
 SMALL_SIZES = (160, 128)  # px: resized to, cropped to
 LARGE_SIZES = (512, 480)
 # Number of examples below which the row holds, and its steps: end of the warm-up, three falls of the rate, end.
@@ -31,17 +31,17 @@ class HyperRule:
     >>> rule.resize_size, rule.crop_size, rule.total_steps, rule.mixup_alpha
     (160, 128, 10000, 0.1)
 
-    Serialisable by `dataclasses.asdict`: `HyperRule(**json.loads(json.dumps(dataclasses.asdict(rule))))` is the same.
+    Serializable by `dataclasses.asdict`: `HyperRule(**json.loads(json.dumps(dataclasses.asdict(rule))))` is the same.
 
     Args:
-        num_examples: number of training pictures.
-        image_size: the training pictures' size in pixels, (height, width) or one number for a square; where they vary,
+        num_examples: number of training images.
+        image_size: the training images' size in pixels, (height, width) or one number for a square; where they vary,
             a typical one.
-        batch_size: pictures in a step. The rule was made for 512.
+        batch_size: images in a step. The rule was made for 512.
         base_learning_rate: the rate after the warm-up for the rule's batches of 512.
         scaling: what another `batch_size` changes. `None`: nothing, as in Google's code, which suggests a
             `base_learning_rate` of 0.001 for batches of 128. `"linear"`: the rate is multiplied by `batch_size / 512`
-            and every boundary by `512 / batch_size`, so that as many pictures are seen and each moves the weights as
+            and every boundary by `512 / batch_size`, so that as many images are seen and each moves the weights as
             far (Goyal et al. 2017, "Accurate, Large Minibatch SGD"). Size and MixUp stay.
         steps: the number of steps, in place of the rule's; the other boundaries keep their share of it. A warm-up of
             less than half a step is none, so that one or two steps have the rate after it and teach something.
@@ -83,12 +83,12 @@ class HyperRule:
 
     @property
     def resize_size(self) -> int:
-        """Height and width that training pictures are resized to, whatever their aspect ratio, in pixels."""
+        """Height and width that training images are resized to, whatever their aspect ratio, in pixels."""
         return self._sizes[0]
 
     @property
     def crop_size(self) -> int:
-        """Height and width of the random crop, and of evaluation pictures, in pixels."""
+        """Height and width of the random crop, and of evaluation images, in pixels."""
         return self._sizes[1]
 
     @property
@@ -128,7 +128,7 @@ class HyperRule:
 
         Args:
             gradient_accumulation_steps: how many batches of the data make up a step, their gradients averaged: for
-                machines that cannot hold `batch_size` pictures. The batches then have a part of that each.
+                machines that cannot hold `batch_size` images. The batches then have a part of that each.
         """
         if gradient_accumulation_steps in (None, 1):
             return MomentumSGD(self.schedule(), momentum=MOMENTUM)

@@ -1,4 +1,4 @@
-"""Pictures for tests of data sets, made here: no two are equal."""
+"""Images for tests of data sets, made here: no two are equal."""
 
 import io
 from pathlib import Path
@@ -27,7 +27,7 @@ def encoded(picture, kind="JPEG", **options):
 
 
 def make_folders(directory: Path, counts: dict[str, int]) -> list[Path]:
-    """A folder per class with so many pictures; returns the files in the order of an evaluation."""
+    """A folder per class with so many images; returns the files in the order of an evaluation."""
     files = []
     for label, (name, count) in enumerate(sorted(counts.items())):
         (directory / name).mkdir(parents=True)

@@ -20,7 +20,7 @@ def saved_with_random_weights(config, directory, seed=0):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             values = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 4:  # neither mean 0 nor variance 1: that is for the standardisation to do
+            if parameter.ndim == 4:  # neither mean 0 nor variance 1: that is for the standardization to do
                 values = 0.05 + 0.1 * values
             elif parameter.ndim == 2:
                 values = values / parameter.shape[1] ** 0.5

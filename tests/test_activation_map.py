@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from keras_bit import BiT, BitConfig, fuse
-from keras_bit.evaluation.activation_map import activation_maps, centres, check_model, interpolated
+from keras_bit.evaluation.activation_map import activation_maps, centers, check_model, interpolated
 from keras_bit.network.layers import StdConv2D
 
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32, 64), depths=(2, 1), num_groups=4, num_labels=5)
@@ -48,7 +48,7 @@ def test_whatever_the_activation_and_fused_or_not_the_map_is_the_same():
     model = model_of(SMALL)
     for other in (model, fuse(model), model_of(SMALL, classifier_activation="sigmoid")):
         found = activation_maps(other, pictures(), [3])
-        # A fused kernel is standardised once, and convolutions of other kernels sum in another order.
+        # A fused kernel is standardized once, and convolutions of other kernels sum in another order.
         np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-4, atol=1e-5)
     # Softmax forgets a constant, which differences do not have.
     scores = activation_maps(model, pictures(), [0, 4])
@@ -60,7 +60,7 @@ def test_without_classes_each_picture_gets_the_map_of_its_answer():
     model = model_of(SMALL)
     batch = pictures(4)
     bias = model.get_layer("predictions").bias
-    bias.assign(bias - activation_maps(model, batch, range(5)).logits.mean(axis=0))  # now pictures decide, not the bias
+    bias.assign(bias - activation_maps(model, batch, range(5)).logits.mean(axis=0))  # now images decide, not the bias
     found = activation_maps(model, batch)
     best = ops.convert_to_numpy(model(batch)).argmax(axis=1)
     np.testing.assert_array_equal(found.classes[:, 0], best)
@@ -126,14 +126,14 @@ def test_a_class_that_is_not_there_is_refused(classes):
 )
 def test_where_the_positions_of_a_map_lie(changed, expected):
     config = BitConfig(**{"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4} | changed)
-    np.testing.assert_array_equal(centres(config, 3), expected)
+    np.testing.assert_array_equal(centers(config, 3), expected)
     positions = BiT(config, include_top=False, input_shape=(64, 96, 3)).output_shape[1:3]
     # As many as there is room for.
-    assert positions == tuple(-(-side // round(centres(config, 2)[1] - centres(config, 2)[0])) for side in (64, 96))
+    assert positions == tuple(-(-side // round(centers(config, 2)[1] - centers(config, 2)[0])) for side in (64, 96))
 
 
 def test_a_spot_moves_the_map_where_the_spot_is():
-    """Oracle for `centres`: the middle of what a spot changes, with kernels that are their own mirror images."""
+    """Oracle for `centers`: the middle of what a spot changes, with kernels that are their own mirror images."""
     model = BiT(SMALL, include_top=False)
     generator = np.random.default_rng(2)
     for layer in model.layers:
@@ -151,7 +151,7 @@ def test_a_spot_moves_the_map_where_the_spot_is():
         moved[:4], moved[-4:], moved[:, :4], moved[:, -4:] = 0, 0, 0, 0
         for axis, place in ((1, y), (0, x)):
             weights = moved.sum(axis=axis)
-            middle = (weights * centres(SMALL, len(weights))).sum() / weights.sum()
+            middle = (weights * centers(SMALL, len(weights))).sum() / weights.sum()
             # Found off by 0.01 px, for the outermost positions are left out; middles of tiles would be off by 3.5.
             assert abs(middle - place) < 0.1, (y, x)
 

@@ -493,7 +493,7 @@ def test_a_loaded_model_refuses_them_too(checkpoint, shape, message):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The shapes of all random numbers that initialisers draw."""
+    """The shapes of all random numbers that initializers draw."""
     shapes = []
     draw = keras.initializers.VarianceScaling.__call__  # glorot_uniform, Keras' default, inherits it
     spy = lambda self, shape, dtype=None: shapes.append(tuple(shape)) or draw(self, shape, dtype)  # noqa: E731
@@ -511,7 +511,7 @@ def test_nothing_is_drawn_that_a_checkpoint_overwrites(checkpoint, drawn):
     assert len(drawn) == 12 + 1  # 12 convolutions and the head
 
 
-def test_a_loaded_model_initialises_its_clones_as_a_random_one_does(checkpoint, drawn):
+def test_a_loaded_model_initializes_its_clones_as_a_random_one_does(checkpoint, drawn):
     with pytest.warns(UserWarning, match="new head of zeros"):
         new_head = from_pretrained(checkpoint, classes=3)
     for model in (from_pretrained(checkpoint), new_head):
@@ -876,7 +876,7 @@ def test_an_npz_of_another_network_needs_a_config(tmp_path):
     assert_holds(from_pretrained(path, config=BitConfig.from_dict(CONFIG)), TENSORS)
 
 
-# Pictures of other channels
+# Images of other channels
 
 
 @pytest.mark.parametrize("given", ["input_shape", "input_tensor"])
@@ -884,9 +884,7 @@ def test_an_npz_of_another_network_needs_a_config(tmp_path):
 def test_pictures_of_other_channels_adapt_the_first_kernel_with_one_warning(checkpoint, given, channels):
     shape = (None, None, channels)
     arguments = {given: shape if given == "input_shape" else keras.Input(shape)}
-    with pytest.warns(
-        UserWarning, match=rf"for pictures of 3 channels; its first kernel was adapted to {channels}"
-    ) as w:
+    with pytest.warns(UserWarning, match=rf"for images of 3 channels; its first kernel was adapted to {channels}") as w:
         model = from_pretrained(checkpoint, **arguments)
     assert len(w) == 1
     assert w[0].filename == __file__

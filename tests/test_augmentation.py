@@ -28,7 +28,7 @@ def find(crop, resized):
         for top, left in np.ndindex(ROOM + 1, ROOM + 1):
             if np.array_equal(resized[top : top + 128, left : left + 128], candidate):
                 return top, left, flipped
-    raise AssertionError("the crop is no part of Pillow's picture")
+    raise AssertionError("the crop is no part of Pillow's image")
 
 
 @pytest.mark.parametrize(("resample", "encode"), [(2, True), (3, True), (2, False)])
@@ -105,12 +105,12 @@ def test_the_inception_crop_has_the_areas_and_shapes_it_should_and_pillows_value
 def test_mixup_is_one_weight_for_the_batch_and_another_picture_of_it():
     generator = np.random.default_rng(0)
     images = generator.normal(size=(6, 4, 5, 3)).astype(np.float32)
-    labels = np.eye(6, dtype=np.float32)  # each picture a class: the mixed labels tell the weight and the order
+    labels = np.eye(6, dtype=np.float32)  # each image a class: the mixed labels tell the weight and the order
     seen = []
     for seed in seeds(30):
         mixed, rows = (part.numpy() for part in mix_up(tf.constant(images), tf.constant(labels), seed, 1.0))
         weights = [rows[place, place] for place in range(6)]
-        # The place of the other picture, which is the picture's own where the order leaves it there.
+        # The place of the other image, which is the image's own where the order leaves it there.
         others = np.where(np.eye(6) == 1, 0, rows)
         order = [int(row.argmax()) if row.any() else place for place, row in enumerate(others)]
         weight = min(weights)
@@ -144,7 +144,7 @@ def test_the_pipeline_mixes_where_the_rule_says_so():
     np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
     plain_images, plain = collect(image_dataset((arrays, range(8)), rule=HyperRule(19_999, 32), **options))
     assert plain.dtype == np.int32
-    # The same pictures before they are mixed, so the labels say what has to come out.
+    # The same images before they are mixed, so the labels say what has to come out.
     for start in (0, 4):
         batch, rows = plain_images[start : start + 4], labels[start : start + 4][:, plain[start : start + 4]]
         np.testing.assert_allclose(images[start : start + 4], np.tensordot(rows, batch, 1), atol=1e-5)

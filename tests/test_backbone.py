@@ -219,9 +219,9 @@ def test_an_input_tensor_and_an_input_shape_are_taken(whole):
     assert BiTBackbone(path, input_shape=(64, 96, 3)).output["stage4"].shape == (None, 2, 3, 128)
     adapter = keras.layers.Conv2D(3, 1, name="adapter")
     backbone = BiTBackbone(path, out_indices=[0, 2], input_tensor=adapter(keras.Input((None, None, 1))), name="mine")
-    grey = pixel_values()[..., :1]
+    gray = pixel_values()[..., :1]
     plain = BiTBackbone(path, out_indices=[0, 2])
-    assert_same_maps(backbone(grey), plain(adapter(grey)))
+    assert_same_maps(backbone(gray), plain(adapter(gray)))
     assert backbone.name == "mine"
     with pytest.raises(ValueError, match="`input_shape` must be at least 32 px high and wide, got 31x64"):
         BiTBackbone(None, config=config_of(), input_shape=(31, 64, 3))

@@ -30,7 +30,7 @@ CONFIGS = {
 
 
 def probed(backend, folder, *parts):
-    """What `backend` computes from the model and the pictures in `folder`, in a process of its own."""
+    """What `backend` computes from the model and the images in `folder`, in a process of its own."""
     if importlib.util.find_spec(backend) is None:
         absent(f"{backend} is not installed: pip install {backend}")
     script = ROOT / "tests" / "backend_probe.py"
@@ -79,7 +79,7 @@ def full_size(tmp_path_factory):
                 [values + 0.3 * generator.standard_normal(values.shape) for values in layer.get_weights()]
             )
     model.save(folder / "bit.keras")
-    # Neighbouring pixels are alike in a photograph, which is what the network is for.
+    # Neighboring pixels are alike in a photograph, which is what the network is for.
     try:
         picture = Image.open(photographs.find([])[0]).convert("RGB")
     except ImportError:

@@ -441,7 +441,7 @@ def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
     mean = 100 * sum(right) / len(right)
     assert rows["checkpoint, float32: accuracy after 2 steps, seeds: 2"].theirs == pytest.approx(mean)
     assert "random, float64: accuracy after 2 steps, seeds: 1" in rows
-    assert rows["random, float64: pictures answered differently"].ours == 0
+    assert rows["random, float64: images answered differently"].ours == 0
     assert len(found.measurements["few-shot 2"][0]["accuracies"]) == 2
     assert any(name.startswith("2 per class, 2 seeds (from ") for name in rows)
     assert "random, float64: largest difference" in shown(found)
@@ -452,7 +452,7 @@ def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
     [
         # The spread of three seeds: variances 0.01 and 0.0025, over three.
         ([0.4, 0.5, 0.6], [0.45, 0.5, 0.55], ((0.01 + 0.0025) / 3) ** 0.5),
-        # One seed: two binomial shares of 100 pictures.
+        # One seed: two binomial shares of 100 images.
         ([0.5], [0.2], ((0.25 + 0.16) / 100) ** 0.5),
         ([0.3, 0.3], [0.3, 0.3], 0.01),
         ([1.0], [1.0], 0.01),

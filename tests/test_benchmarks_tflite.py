@@ -52,7 +52,7 @@ def test_the_targets_count_whole_pictures():
     right = {"Keras": 8592, "float32": 8591, "float16": 8582, "dynamic": 8000, "int8": 8491, "int8_full": 8000}
     rows = {row.name: row for row in tflite.accuracy_rows(right, 10_000)}
     met = {name.removesuffix(": accuracy"): row.met for name, row in rows.items()}
-    # One picture, a tenth of a point, and one point may be lost: 8491 are a picture too few.
+    # One image, a tenth of a point, and one point may be lost: 8491 are an image too few.
     assert met == {"float32": True, "float16": True, "dynamic": True, "int8": False, "int8_full": True}
     assert rows["dynamic: accuracy"].limit is None
 

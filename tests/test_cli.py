@@ -57,7 +57,7 @@ def test_classify_as_json_says_what_the_model_says(capsys, pictures):
 
 def test_unreadable_files_get_a_line_each_and_the_others_are_classified(capsys, pictures, tmp_path):
     text = tmp_path / "text.jpg"
-    text.write_text("not a picture")
+    text.write_text("not an image")
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(Path(pictures[1]).read_bytes()[:300])
     empty = tmp_path / "empty.png"
@@ -75,7 +75,7 @@ def test_unreadable_files_get_a_line_each_and_the_others_are_classified(capsys, 
         assert line.startswith("keras-bit classify: ")
         assert path in line
     for words, line in zip(
-        ("cannot be read as a picture", "cannot be", "cannot be read", "16", "does not exist", "is a directory"),
+        ("cannot be read as an image", "cannot be", "cannot be read", "16", "does not exist", "is a directory"),
         lines,
         strict=True,
     ):
@@ -190,7 +190,7 @@ def test_a_model_that_shrinks_pictures_below_32_px_is_refused(capsys, pictures, 
 
 @pytest.fixture
 def unresized(tmp_path) -> str:
-    """A checkpoint whose processor leaves the pictures' sizes as they are."""
+    """A checkpoint whose processor leaves the images' sizes as they are."""
     directory = tmp_path / "unresized"
     directory.mkdir()
     for file in ("config.json", "model.safetensors"):
@@ -212,7 +212,7 @@ def test_a_picture_under_32_px_gets_its_line_wherever_it_stands(capsys, tmp_path
     assert [result["file"] for result in json.loads(out) if "error" in result] == [paths[2]]
     assert err.splitlines() == [
         f"keras-bit classify: {paths[2]}: `pixel_values` must be at least 32 px high and wide, got 20x20. Enlarge the "
-        "pictures first, as `BitImageProcessor` does."
+        "images first, as `BitImageProcessor` does."
     ]
 
 
@@ -285,7 +285,7 @@ def test_plot_draws_a_batch_and_the_same_one_for_the_same_seed(capsys, folders, 
         assert code == 0
         with Image.open(out) as image:
             assert image.format == "PNG"
-            assert printed == f"{out}: 6 pictures, {image.width}x{image.height} px\n"
+            assert printed == f"{out}: 6 images, {image.width}x{image.height} px\n"
             sheets.append(np.asarray(image))
     np.testing.assert_array_equal(*sheets)
     assert sorted(path.name for path in folders.parent.iterdir()) == ["1.png", "2.png", "pictures"]
@@ -299,7 +299,7 @@ def test_plot_names_broken_pictures_and_draws_the_others(capsys, folders):
         warnings.simplefilter("error")  # a line each, and not a second time
         code, printed, err = run(capsys, "plot", str(folders), "--out", str(out), "--seed", "0")
     assert code == 1
-    assert "8 pictures" in printed
+    assert "8 images" in printed
     assert f"keras-bit plot: {broken} is no JPEG, PNG, GIF, BMP or WebP file." in err
     assert out.exists()
 
@@ -320,7 +320,7 @@ def test_plot_without_data_or_a_place_is_one_line_and_exit_code_1(capsys, data, 
 
 
 def records(path: Path, labels: list) -> str:
-    """A TFRecord file of pictures with these labels, whole numbers or floats."""
+    """A TFRecord file of images with these labels, whole numbers or floats."""
     import tensorflow as tf
 
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -343,7 +343,7 @@ def test_plot_mixes_records_up_with_class_names(capsys, tmp_path, in_a_file):
     options = ("--num-examples", "20000", "--out", str(out))
     code, printed, err = run(capsys, "plot", data, "--class-names", names, *options)
     assert (code, err) == (0, "")
-    assert f"{out}: 3 pictures" in printed
+    assert f"{out}: 3 images" in printed
     code, _, err = run(capsys, "plot", data, *options)
     assert code == 1
     assert "`class_names` must be given for MixUp" in err
@@ -355,7 +355,7 @@ def test_plot_takes_the_named_folders_of_a_directory_and_one_is_enough(capsys, f
     with warnings.catch_warnings(action="error", category=UserWarning):
         code, printed, err = run(capsys, "plot", str(folders), "--class-names", "dog", "--out", str(out), *options)
     assert (code, err) == (0, "")
-    assert "4 pictures" in printed
+    assert "4 images" in printed
 
 
 def no_picture(tmp_path: Path) -> str:
@@ -367,12 +367,12 @@ def no_picture(tmp_path: Path) -> str:
 
 # What makes the data, options, what the line says.
 FAILING = {
-    "no picture": (
+    "no image": (
         no_picture,
         ("--num-examples", "2", "--image-size", "9x9"),
-        "plot: 2 of 2 pictures were left out; the data",
+        "plot: 2 of 2 images were left out; the data",
     ),
-    "no picture in the first place": (no_picture, (), "cät/1.jpg is empty."),
+    "no image in the first place": (no_picture, (), "cät/1.jpg is empty."),
     "float labels": (lambda folder: records(folder / "a.tfrecord", [0.5]), (), "(1 float), 'image/encoded' (1 bytes)"),
     "no record": (lambda folder: records(folder / "a.tfrecord", []), (), "got no record in "),
     "records of no number": (

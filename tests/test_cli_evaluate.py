@@ -1,4 +1,4 @@
-"""`keras-bit evaluate`, run as a person runs it: tables, report, pictures, class maps, and data that is wrong."""
+"""`keras-bit evaluate`, run as a person runs it: tables, report, images, class maps, and data that is wrong."""
 
 import json
 import re
@@ -122,7 +122,7 @@ def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
 def test_a_folder_without_pictures_is_said_and_is_no_class_of_the_data(capsys, animals):
     (animals / "ship").mkdir()
     code, out, err = run(capsys, TINY, animals, "--json")
-    assert (code, err) == (0, "keras-bit evaluate: folders without a picture: ship\n")
+    assert (code, err) == (0, "keras-bit evaluate: folders without an image: ship\n")
     assert [row["class"] for row in json.loads(out)["per_class"]] == ["cat", "dog", "frog"]
 
 
@@ -198,7 +198,7 @@ def test_a_checkpoint_without_a_processor_gets_bits_own_and_says_so(capsys, anim
     BitImageProcessor(**processor.BIT_50).save_pretrained(copies[1])
     (_, out, err), (code, expected, nothing) = (run(capsys, copy, animals, "--json") for copy in copies)
     assert (code, nothing) == (0, "")
-    assert "has no preprocessor_config.json: pictures are prepared as for google/bit-50, 448x448 px, pixels" in err
+    assert "has no preprocessor_config.json: images are prepared as for google/bit-50, 448x448 px, pixels" in err
     assert json.loads(out) == json.loads(expected)
 
 
@@ -232,8 +232,8 @@ def test_without_data_or_a_place_it_is_one_line_and_exit_code_1(capsys, animals,
     (tmp_path / "no-pictures" / "cat").mkdir(parents=True)
     for arguments, message in (
         ((TINY, "nowhere"), "`source` must be an existing directory or TFRecord files, got 'nowhere'"),
-        ((TINY, tmp_path / "empty"), "must hold a folder per class, and has none. Put the pictures in some."),
-        ((TINY, tmp_path / "no-pictures"), "that is evaluated holds a picture (.bmp, .gif"),
+        ((TINY, tmp_path / "empty"), "must hold a folder per class, and has none. Put the images in some."),
+        ((TINY, tmp_path / "no-pictures"), "that is evaluated holds an image (.bmp, .gif"),
         ((TINY, animals, "--out", tmp_path / "file"), "`--out` must be a directory, got the file"),
         (
             (TINY, animals, "--class-map", "no.json"),

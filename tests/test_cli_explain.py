@@ -15,8 +15,8 @@ TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
 
 @pytest.fixture
 def picture(tmp_path) -> str:
-    Image.fromarray(pixels(0, 60, 90)).save(tmp_path / "a picture.png")
-    return str(tmp_path / "a picture.png")
+    Image.fromarray(pixels(0, 60, 90)).save(tmp_path / "an image.png")
+    return str(tmp_path / "an image.png")
 
 
 def run(capsys, *arguments):
@@ -35,7 +35,7 @@ def test_the_most_probable_class_is_drawn_and_told(capsys, picture, tmp_path):
     with Image.open(out) as sheet:
         assert sheet.format == "PNG"
         assert min(sheet.size) > 448
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a picture.png", "heat.png"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["an image.png", "heat.png"]
 
 
 def test_another_class_is_told_beside_the_answer_and_has_another_map(capsys, picture, tmp_path):
@@ -71,7 +71,7 @@ def test_what_does_not_fit_is_one_line_and_nothing_is_written(capsys, picture, t
     assert (code, told) == (1, "")
     assert message in error
     assert len(error.strip().splitlines()) == 1
-    assert [file.name for file in tmp_path.iterdir()] == ["a picture.png"]
+    assert [file.name for file in tmp_path.iterdir()] == ["an image.png"]
 
 
 def test_the_picture_itself_is_not_overwritten(capsys, picture):

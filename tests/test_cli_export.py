@@ -33,14 +33,14 @@ def test_a_saved_model_with_a_line_per_step_and_a_report(capsys, tmp_path):
     assert len(without) == (importlib.util.find_spec("tensorflow_serving") is None)
     assert [step for step in steps if step not in without] == [
         f"loading {TINY}",
-        f"preprocessing pictures of {tmp_path / 'pictures'}",
-        "running the model on the pictures to compare",
-        "standardising the kernels",
+        f"preprocessing images of {tmp_path / 'pictures'}",
+        "running the model on the images to compare",
+        "standardizing the kernels",
         "tracing the signatures and writing the SavedModel",
         "running what was written",
     ]
     assert "saved_model" in out
-    assert "4 pictures, by its own runtime" in out
+    assert "4 images, by its own runtime" in out
     signatures = tf.saved_model.load(str(tmp_path / "bit" / "1")).signatures
     assert set(signatures) == {"serving_default", "features", "serve_bytes", "classify"}
 
@@ -68,7 +68,7 @@ def test_a_checkpoint_whose_processor_leaves_the_size_open_is_served_for_pixels(
     file.write_text(json.dumps(json.loads(file.read_text()) | {"do_center_crop": False}))
     code, _, err = run(capsys, source, "--out", tmp_path / "bit")
     assert code == 1
-    assert "one tensor. --pixels-only leaves out what takes pictures" in err
+    assert "one tensor. --pixels-only leaves out what takes images" in err
     make_folders(tmp_path / "pictures", {"a": 2})
     pictures = ("--representative-data", tmp_path / "pictures", "--image-size", "48x64")
     code, _, err = run(capsys, source, "--out", tmp_path / "bit", "--pixels-only", *pictures)
@@ -99,7 +99,7 @@ def test_a_tflite_file_is_resizable_on_request(capsys, tmp_path):
             "`quantize` must be None for the format 'saved_model', got 'int8'",
         ),
         (
-            ("--out", "{tmp}/pictures", "--format", "huggingface"),
+            ("--out", "{tmp}/images", "--format", "huggingface"),
             1,
             "exists. Choose another `path`, or replace it with --overwrite",
         ),
@@ -111,7 +111,7 @@ def test_a_tflite_file_is_resizable_on_request(capsys, tmp_path):
         (
             ("--out", "{tmp}/bit", "--representative-data", "{tmp}/empty"),
             1,
-            "--representative-data '{tmp}/empty' holds no picture",
+            "--representative-data '{tmp}/empty' holds no image",
         ),
         (("--out", "{tmp}/bit", "--labels", "a,b"), 1, "`labels` must have a name for each of the 10 classes"),
         (("--out", "{tmp}/bit", "--format", "coreml"), 2, "invalid choice: 'coreml'"),

@@ -52,7 +52,7 @@ CONFIGS = {
     "labels of its own": {"id2label": {0: "cat", 1: "dög", 2: "snake"}},
     "labels and their inverse": {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}},
     "two classes of one name": {"id2label": {0: "crane", 1: "maillot", 2: "crane"}},
-    "several labels per picture": {"num_labels": 5, "problem_type": "multi_label_classification"},
+    "several labels per image": {"num_labels": 5, "problem_type": "multi_label_classification"},
     "a regression": {"num_labels": 1, "problem_type": "regression"},
     "two classes": {"num_labels": 2},
     "no head": {"num_labels": 0},

@@ -26,7 +26,7 @@ def pictures(tmp_path: Path) -> Path:
     folder.mkdir()
     for index, batch in enumerate(goldens.generated_pictures()):
         Image.fromarray(batch[0]).save(folder / f"{index}.png")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
@@ -86,7 +86,7 @@ def test_nan_is_a_difference_in_whichever_batch_it_stands(batch, tmp_path):
         (lambda arrays: arrays.pop("1/stage2"), "holds the outputs"),
         (lambda arrays: arrays.update({"0/logits": arrays["0/logits"][:, :-1]}), "logits has shape"),
         (lambda arrays: arrays.pop("versions"), "no golden file"),
-        (lambda arrays: [arrays.pop(name) for name in list(arrays) if "/" in name], "holds no pictures"),
+        (lambda arrays: [arrays.pop(name) for name in list(arrays) if "/" in name], "holds no images"),
     ],
 )
 def test_a_golden_file_of_something_else_is_an_error(change, message, tmp_path, capsys):
@@ -128,13 +128,13 @@ def damaged_golden(path: Path, form: str) -> Path:
         changes = {
             "versions": lambda arrays: arrays.update(versions=np.array("[1]")),
             "strings": lambda arrays: arrays.update({"0/logits": np.array([["a"] * 10])}),
-            "flat pictures": lambda arrays: arrays.update({"0/pictures": arrays["0/pictures"][0]}),
+            "flat images": lambda arrays: arrays.update({"0/pictures": arrays["0/pictures"][0]}),
         }
         changed_golden(path, changes[form])
     return path
 
 
-@pytest.mark.parametrize("form", ["cut", "flipped", "empty", "versions", "strings", "flat pictures"])
+@pytest.mark.parametrize("form", ["cut", "flipped", "empty", "versions", "strings", "flat images"])
 def test_a_damaged_golden_file_is_one_line(form, tmp_path, capsys):
     golden = damaged_golden(tmp_path / "damaged.npz", form)
     assert convert_main([str(TINY), "--out", str(tmp_path / "keras"), "--reference", str(golden)]) == 1

@@ -192,7 +192,7 @@ def test_every_source_gives_the_processors_values_and_its_own_labels(kind, tmp_p
 @pytest.mark.parametrize("kind", ["arrays of many sizes", "TFRecords", "tf.data of pixels"])
 def test_training_gives_every_picture_once_in_an_order_of_its_own(kind, tmp_path):
     make, options, _ = SOURCES[kind]
-    # A row of the picture's own number, to tell them apart after the augmentation.
+    # A row of the image's own number, to tell them apart after the augmentation.
     data = dataset(make(tmp_path), training=True, rule=RULE, seed=1, **options)
     epochs = [collect(data)[1].tolist() for _ in range(3)]
     assert all(sorted(labels) == sorted(LABELS) for labels in epochs)
@@ -244,13 +244,11 @@ def test_hugging_face_splits_orders_and_columns(tmp_path):
         ValueError, match="`class_names` must be names that `source` has, got 'w'; it has 'x', 'y', 'z'"
     ):
         dataset(rows, class_names=["x", "w"])
-    with pytest.raises(
-        ValueError, match=r"Labels must be one of 'x', 'y'.*got z for picture 2, z for picture 5 \(2 of 7"
-    ):
+    with pytest.raises(ValueError, match=r"Labels must be one of 'x', 'y'.*got z for image 2, z for image 5 \(2 of 7"):
         dataset(rows, class_names=["x", "y"])
 
 
-def test_one_array_of_equal_pictures_grey_or_with_alpha(tmp_path):
+def test_one_array_of_equal_pictures_gray_or_with_alpha(tmp_path):
     generator = np.random.default_rng(0)
     for channels in (1, 3, 4):
         arrays = generator.integers(0, 256, (5, 20, 30, channels), dtype=np.uint8)
@@ -316,13 +314,13 @@ REFUSED = {
     "another source": (5, {}, "`source` must be a directory with a folder per class, a pair"),
     "no such directory": ("./nowhere", {}, "`source` must be an existing directory or TFRecord files, got './nowhere'"),
     "no such records": ("x-*.tfrecord", {}, "`source` names TFRecord files that do not exist: 'x-*.tfrecord'"),
-    "lengths": ((ARRAYS, [0, 1]), {}, "a label for each picture, got 7 pictures and 2 labels"),
-    "no pictures": (([], []), {}, "must hold at least one picture, got none"),
+    "lengths": ((ARRAYS, [0, 1]), {}, "a label for each image, got 7 images and 2 labels"),
+    "no images": (([], []), {}, "must hold at least one image, got none"),
     "paths and arrays": ((["a.png", ARRAYS[0]], [0, 1]), {}, "paths alone or uint8 arrays alone, got ndarray and str"),
-    "bytes": (([b"x"], [0]), {}, "paths alone or uint8 arrays alone, got bytes. Encoded pictures go through"),
-    "a string as pictures": ((5, [0]), {}, "`source[0]` must be a list of paths or of uint8 arrays"),
-    "float pictures": ((np.zeros((2, 4, 4, 3)), [0, 1]), {}, "`source[0][0]` must be uint8 (height, width, channels)"),
-    "flat pictures": ((np.zeros((2, 4, 4), np.uint8), [0, 1]), {}, "got uint8 (4, 4). Scale"),
+    "bytes": (([b"x"], [0]), {}, "paths alone or uint8 arrays alone, got bytes. Encoded images go through"),
+    "a string as images": ((5, [0]), {}, "`source[0]` must be a list of paths or of uint8 arrays"),
+    "float images": ((np.zeros((2, 4, 4, 3)), [0, 1]), {}, "`source[0][0]` must be uint8 (height, width, channels)"),
+    "flat images": ((np.zeros((2, 4, 4), np.uint8), [0, 1]), {}, "got uint8 (4, 4). Scale"),
     "two channels": (([np.zeros((4, 4, 2), np.uint8)], [0]), {}, "with 1, 3 or 4 channels, got uint8 (4, 4, 2)"),
     "float labels": ((ARRAYS, [0.5] * 7), {}, "Labels must be whole numbers, strings, or rows"),
     "nan": ((ARRAYS, [float("nan")] * 7), {}, "Labels must be whole numbers, strings, or rows"),
@@ -346,14 +344,14 @@ REFUSED = {
     "a label without end": (
         (ARRAYS, [0] * 6 + [2**31 - 1]),
         {},
-        "Labels must be in [0, 1000000), got 2147483647 for picture 6 (1 of 7)",
+        "Labels must be in [0, 1000000), got 2147483647 for image 6 (1 of 7)",
     ),
     "outside the names": (
         (ARRAYS, LABELS),
         {"class_names": ["a", "b"]},
-        "Labels must be in [0, 2), as there are class names, got 2 for picture 2, 2 for picture 5 (2 of 7)",
+        "Labels must be in [0, 2), as there are class names, got 2 for image 2, 2 for image 5 (2 of 7)",
     ),
-    "an unknown name": ((ARRAYS, list("abcabcd")), {"class_names": list("abc")}, "got d for picture 6 (1 of 7)"),
+    "an unknown name": ((ARRAYS, list("abcabcd")), {"class_names": list("abc")}, "got d for image 6 (1 of 7)"),
     "names for rows": ((ARRAYS, np.eye(7)), {"class_names": ["a"]}, "a name for each of the 7 numbers in a row of"),
     "one string of names": (
         (ARRAYS, LABELS),
@@ -370,11 +368,11 @@ REFUSED = {
     "two channels in a stream": (
         tf.data.Dataset.from_tensor_slices((np.zeros((1, 4, 4, 2), np.uint8), [0])),
         {},
-        "`source` must give pictures of 1, 3 or 4 channels, got uint8 (4, 4, 2)",
+        "`source` must give images of 1, 3 or 4 channels, got uint8 (4, 4, 2)",
     ),
-    "an empty stream": (BYTES.take(0), {}, "`source` must hold at least one picture, got an empty data set"),
-    "batched": (BYTES.batch(2), {}, "one picture at a time, encoded (a scalar string) or uint8"),
-    "pictures alone": (BYTES.map(lambda image, label: image), {}, "must give (bytes, label), or dictionaries"),
+    "an empty stream": (BYTES.take(0), {}, "`source` must hold at least one image, got an empty data set"),
+    "batched": (BYTES.batch(2), {}, "one image at a time, encoded (a scalar string) or uint8"),
+    "images alone": (BYTES.map(lambda image, label: image), {}, "must give (bytes, label), or dictionaries"),
     "float labels in a stream": (BYTES.map(lambda image, label: (image, 0.5)), {}, "labels that are whole numbers, or"),
     "no column": (BYTES.map(lambda i, k: {"image": i, "x": k}), {}, "`source` has no 'label' among 'image', 'x'"),
     "batch_size": ((ARRAYS, LABELS), {"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
@@ -382,7 +380,7 @@ REFUSED = {
     "max_pixels of pixels": (
         (ARRAYS, LABELS),
         {"max_pixels": 99},
-        "`max_pixels` is for encoded pictures, got 99 for a",
+        "`max_pixels` is for encoded images, got 99 for a",
     ),
     "an evaluation's random crop": (
         (ARRAYS, LABELS),
@@ -400,8 +398,8 @@ REFUSED = {
     "no rule": ((ARRAYS, LABELS), {"training": True}, "Pass keras_bit.HyperRule(num_examples, image_size)"),
     "another rule": ((ARRAYS, LABELS), {"rule": 5}, "`rule` must be a keras_bit.HyperRule, got int"),
     "processor": ((ARRAYS, LABELS), {"processor": "x"}, "`processor` must be a BitImageProcessor, got str"),
-    "grey": ((ARRAYS, LABELS), {"processor": BitImageProcessor(do_convert_rgb=False)}, "must have do_convert_rgb=True"),
-    "many sizes": ((ARRAYS, LABELS), {"processor": SHORT}, "`processor` must make pictures of one size, to be batched"),
+    "gray": ((ARRAYS, LABELS), {"processor": BitImageProcessor(do_convert_rgb=False)}, "must have do_convert_rgb=True"),
+    "many sizes": ((ARRAYS, LABELS), {"processor": SHORT}, "`processor` must make images of one size, to be batched"),
 }
 
 
@@ -460,7 +458,7 @@ def test_rows_without_a_picture_are_named(tmp_path, kind):
     rows = hugging_face(tmp_path, kind)
     table = rows.add_item({"image": None, "label": 0})
     data = dataset(table, on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 8 pictures were left out"):
+    with pytest.warns(UserWarning, match="1 of 8 images were left out"):
         assert collect(data)[1].tolist() == LABELS
     problem = f"which has no path, {faults.NO_FILE}" if kind == "paths" else "is empty."
     assert [line.replace("`,", "`") for line in data.skipped] == [f"row 7 of `source` {problem}"]
@@ -480,7 +478,7 @@ def test_rows_without_a_label_are_named_or_left_out(tmp_path, kind):
     feature = feature or datasets.Sequence(datasets.Value("float32"))
     table = rows.remove_columns("label").add_column("label", values, feature=feature)
     data = dataset(table, on_error="skip")
-    with pytest.warns(UserWarning, match="2 of 7 pictures were left out"):
+    with pytest.warns(UserWarning, match="2 of 7 images were left out"):
         images, labels = collect(data)
     there = [index for index, value in enumerate(values) if value is not None]
     arrays = [PROCESSOR(ARRAYS[index], input_data_format="channels_last")[0] for index in there]
@@ -523,15 +521,15 @@ def test_a_hugging_face_row_is_named_with_its_file(tmp_path):
 
 def test_folders_that_are_no_classes_are_told(tmp_path):
     with pytest.raises(
-        ValueError, match=r"`source` must hold a folder per class. '.*' has none; put the pictures in some"
+        ValueError, match=r"`source` must hold a folder per class. '.*' has none; put the images in some"
     ):
         dataset(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with pytest.raises(ValueError, match=r"No folder in '.*' holds a picture \(.bmp, .gif, .jpeg"):
+    with pytest.raises(ValueError, match=r"No folder in '.*' holds an image \(.bmp, .gif, .jpeg"):
         dataset(tmp_path)
     (tmp_path / "b" / "1.png").write_bytes(encoded(ARRAYS[0], "PNG"))
-    with pytest.warns(UserWarning, match="hold no picture and remain classes: a"):
+    with pytest.warns(UserWarning, match="hold no image and remain classes: a"):
         data = dataset(tmp_path)
     assert data.class_names == ["a", "b"]
     assert collect(data)[1].tolist() == [1]
@@ -607,7 +605,7 @@ def test_memory_stays_flat_over_sixty_thousand_files(tmp_path):
     count, *sizes = map(int, done.stdout.split())
     print(f"{count:,} files; resident memory in MiB after every 8,000: {sizes}")
     assert count == 60_000
-    assert max(sizes[1:]) - sizes[0] < 150  # MiB; 60,000 decoded pictures of 128x128 would be 11,000
+    assert max(sizes[1:]) - sizes[0] < 150  # MiB; 60,000 decoded images of 128x128 would be 11,000
 
 
 def batches_of(source, count, **options):
@@ -632,7 +630,7 @@ def three_kinds(folders, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["paths", "stream", "records"])
 def test_an_endless_data_set_goes_on_at_any_step_and_in_parts_as_the_whole_does(three_kinds, kind):
-    """Nine pictures in batches of four: batches go over the ends of epochs."""
+    """Nine images in batches of four: batches go over the ends of epochs."""
     source = three_kinds[kind]
     whole = batches_of(source, 9)
     tf.random.set_seed(0)  # of the process: it has no part in this
@@ -645,9 +643,7 @@ def test_an_endless_data_set_goes_on_at_any_step_and_in_parts_as_the_whole_does(
         for place in range(2):
             np.testing.assert_array_equal(batch[place], np.concatenate([share[place] for share in shares]))
     labels = np.concatenate([labels for _, labels in whole]).reshape(4, 9)
-    assert [sorted(epoch) for epoch in labels.tolist()] == 4 * [
-        [0, 0, 1, 1, 1, 1, 2, 2, 2]
-    ]  # each picture, every epoch
+    assert [sorted(epoch) for epoch in labels.tolist()] == 4 * [[0, 0, 1, 1, 1, 1, 2, 2, 2]]  # each image, every epoch
     assert len(set(map(tuple, labels.tolist()))) > 1  # in another order
     again = batches_of(source, 1, seed=4)[0]
     assert not np.array_equal(whole[0][0], again[0])

@@ -145,7 +145,7 @@ def test_the_command_ends_with_a_report_under_jax_too(command, tmp_path):
     processes = start([*command, "--strategy", "multi_worker", "--out", str(tmp_path / "together")], "jax", 2)
     ended = [process.communicate(timeout=SECONDS) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ended
-    assert "validation pictures" in ended[0][0]
+    assert "validation images" in ended[0][0]
     assert (tmp_path / "together" / "report.json").exists()
     subprocess.run([*command, "--out", tmp_path / "alone"], capture_output=True, check=True)  # TensorFlow
     for row, expected in zip(log_of(tmp_path / "together"), log_of(tmp_path / "alone"), strict=True):

@@ -18,7 +18,7 @@ from picture_files import HALF, PROCESSOR, collect, make_folders
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
 CONFIG = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "fox"})
 PROCESSOR_48 = BitImageProcessor(size={"height": 48, "width": 32}, do_center_crop=False, **HALF)
-# Six pictures of three classes: right are the first, the second and the last.
+# Six images of three classes: right are the first, the second and the last.
 PROBABILITIES = np.array(
     [[0.82, 0.09, 0.09], [0.29, 0.42, 0.29], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.1, 0.2, 0.7]],
     np.float32,
@@ -27,7 +27,7 @@ LABELS = np.array([0, 1, 1, 2, 2, 2])
 
 
 class Scripted:
-    """A model that answers as written, whatever the pictures: their first value says which answer."""
+    """A model that answers as written, whatever the images: their first value says which answer."""
 
     def __init__(self, outputs, config=CONFIG, activation="softmax"):
         self.config, self.outputs = config, np.asarray(outputs, np.float32)
@@ -38,7 +38,7 @@ class Scripted:
 
 
 def batches(labels=LABELS, size=4, shapes=((32, 32),)):
-    """Pictures that hold their number in every value."""
+    """Images that hold their number in every value."""
     for start in range(0, len(labels), size):
         part = range(start, min(start + size, len(labels)))
         shape = shapes[start % len(shapes)]
@@ -91,7 +91,7 @@ def test_the_numbers_of_a_table_by_hand(logits):
 
 
 def test_any_of_several_classes_counts_as_right_and_others_are_another_class():
-    # Two classes of data: pets (cat or dog, labels 0) and foxes; and no picture of the third, bears.
+    # Two classes of data: pets (cat or dog, labels 0) and foxes; and no image of the third, bears.
     outputs = np.array([[0.1, 0.6, 0.3, 0], [0.5, 0.4, 0.1, 0], [0.2, 0.1, 0.1, 0.6], [0, 0.4, 0.35, 0.25]])
     config = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "fox", 3: "owl"})
     found = evaluate(
@@ -132,7 +132,7 @@ def test_the_worst_mistakes_are_the_surest_and_the_sheet_shows_them(tmp_path, sh
     files = write(found, tmp_path, processor=BitImageProcessor(do_rescale=False, do_normalize=False))
     with Image.open(files[1]) as sheet:
         sheet = np.asarray(sheet)
-    for number in order:  # each picture is of one colour, its number
+    for number in order:  # each image is of one color, its number
         assert (sheet == number).all(axis=-1).sum() > 1000
 
 
@@ -156,11 +156,11 @@ def test_the_files_are_written_and_a_sheet_without_mistakes_says_so(tmp_path, mo
     assert [file.name for file in files] == names
     assert sorted(path.name for path in directory.iterdir()) == sorted(names)
     assert json.loads((directory / "report.json").read_text()) == found.report
-    assert titles == [["mine", "No mistakes: all 3 pictures are right."]]
+    assert titles == [["mine", "No mistakes: all 3 images are right."]]
     assert write(found, directory, processor=PROCESSOR) == files  # replaced
 
 
-ELSEWHERE = "Other pictures are read outside of the graph, by `processor(path)`."
+ELSEWHERE = "Other images are read outside of the graph, by `processor(path)`."
 
 
 @pytest.fixture
@@ -248,12 +248,12 @@ ROWS = [(np.zeros((2, 32, 32, 3), np.float32), np.eye(3)[:2])]
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: evaluate(GOOD, []), "`batches` must give at least one picture, got none"),
-        (lambda: evaluate(GOOD, ROWS), r"a whole number for each picture, \(2,\), got float64 of shape \(2, 3\)"),
+        (lambda: evaluate(GOOD, []), "`batches` must give at least one image, got none"),
+        (lambda: evaluate(GOOD, ROWS), r"a whole number for each image, \(2,\), got float64 of shape \(2, 3\)"),
         (lambda: evaluate(GOOD, batches([0, 3])), r"labels in \[0, 3\), got 0 to 3: there are 3 class names"),
         (lambda: evaluate(GOOD, batches([-1, 2])), r"labels in \[0, 3\), got -1 to 2"),
         (lambda: evaluate(GOOD, batches(), top_k=0), "`top_k` must be a whole number of at least 1, got 0"),
-        (lambda: evaluate(GOOD, batches(), names=["a"] * 7), "`names` must be one for each of the 6 pictures, got 7"),
+        (lambda: evaluate(GOOD, batches(), names=["a"] * 7), "`names` must be one for each of the 6 images, got 7"),
         (lambda: evaluate(GOOD, batches(), class_names=["a"]), "one for each of the model's classes, 3, got 1: 'a'"),
         (
             lambda: evaluate(GOOD, batches(), label_map=[[0], [1]], class_names=["a"]),
@@ -266,7 +266,7 @@ ROWS = [(np.zeros((2, 32, 32, 3), np.float32), np.eye(3)[:2])]
         (lambda: evaluate(GOOD, batches(), label_map=[[0], [3], [1]]), r"'1' at least one class, .* got \[3\]"),
         (
             lambda: evaluate(Scripted(nan_at(4)), batches(), names=list("abcdef")),
-            "`model` gives NaN for the picture e. Check its weights",
+            "`model` gives NaN for the image e. Check its weights",
         ),
         (
             lambda: evaluate(BiT(CONFIG, include_top=False), batches()),
@@ -303,32 +303,32 @@ def test_folders_give_names_without_the_pictures_that_were_left_out(pets):
     data = FolderPictures(pets, ["fox", "empty", "cat"], processor=PROCESSOR_48, batch_size=3, on_error="skip")
     assert (data.num_pictures, data.empty, data.skipped) == (8, ["empty"], [])
     for _ in range(2):  # each epoch begins anew
-        with pytest.warns(UserWarning, match="1 of 8 pictures were left out"):
+        with pytest.warns(UserWarning, match="1 of 8 images were left out"):
             labels = np.concatenate([labels for _, labels in data])
         assert labels.tolist() == [0, 0, 0, 2, 2, 2, 2]
         assert data.names == [f"fox/00{i}.jpg" for i in range(3)] + [f"cat/00{i}.jpg" for i in (0, 2, 3, 4)]
     assert data.skipped == [f"{pets}/cat/001.jpg is no JPEG, PNG, GIF, BMP or WebP file. {ELSEWHERE}"]
 
 
-@pytest.mark.filterwarnings("ignore:.*pictures were left out")
+@pytest.mark.filterwarnings("ignore:.*images were left out")
 @pytest.mark.parametrize("name", ["café's [x].jpg", "caf\udce9.jpg"])
 def test_a_picture_that_cannot_be_read_is_named(tmp_path, name):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / name).write_bytes(b"no picture")
     for on_error, message in (
         ("raise", f"{tmp_path}/cat/{name} is no"),
-        ("skip", "No picture can be read. The first: "),
+        ("skip", "No image can be read. The first: "),
     ):
         data = FolderPictures(tmp_path, ["cat"], processor=PROCESSOR_48, batch_size=3, on_error=on_error)
-        with pytest.raises(ValueError, match=r"(To leave such pictures out, pass|No picture)") as error:
+        with pytest.raises(ValueError, match=r"(To leave such images out, pass|No image)") as error:
             list(data)
         assert str(error.value).startswith(message)
         assert name in str(error.value)
 
 
 def test_no_folders_and_no_pictures_are_errors(tmp_path):
-    with pytest.raises(ValueError, match=r"must hold a folder per class, and has none. Put the pictures in some"):
+    with pytest.raises(ValueError, match=r"must hold a folder per class, and has none. Put the images in some"):
         folder_names(tmp_path)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(ValueError, match=r"No folder of .* that is evaluated holds a picture \(.bmp, .gif"):
+    with pytest.raises(ValueError, match=r"No folder of .* that is evaluated holds an image \(.bmp, .gif"):
         FolderPictures(tmp_path, ["cat"], processor=PROCESSOR_48, batch_size=3)

@@ -140,7 +140,7 @@ def test_representative_data_that_are_no_pictures_are_told(model, values, messag
 def test_a_model_that_takes_or_gives_several_tensors_without_names_is_refused(tmp_path):
     first, second = keras.Input((64, 64, 3)), keras.Input((64, 64, 3))
     both = keras.Model([first, second], keras.layers.Add()([first, second]))
-    with pytest.raises(ValueError, match="`model` must take one batch of pictures"):
+    with pytest.raises(ValueError, match="`model` must take one batch of images"):
         keras_bit.export(both, tmp_path / "both")
     flat = keras.layers.GlobalAveragePooling2D()(first)
     with pytest.raises(ValueError, match="`model` must give one tensor or a dict of them, got a list"):

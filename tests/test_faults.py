@@ -1,4 +1,4 @@
-"""Pictures that cannot be read: named with the reason, or left out, counted and listed; the others are not touched."""
+"""Images that cannot be read: named with the reason, or left out, counted and listed; the others are not touched."""
 
 import os
 import threading
@@ -22,8 +22,8 @@ BROKEN = {
     "header.jpg": (GOOD[:100], "is a JPEG with a damaged header."),
     "empty.jpg": (b"", "is empty."),
     "text.jpg": (b"not a picture", "is no JPEG, PNG, GIF, BMP or WebP file."),
-    "cmyk.jpg": (encoded(Image.new("CMYK", (30, 40)), "JPEG"), "is a JPEG of four colours (CMYK)"),
-    "deep.png": (encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"), "is a grey PNG of 16 bits"),
+    "cmyk.jpg": (encoded(Image.new("CMYK", (30, 40)), "JPEG"), "is a JPEG of four colors (CMYK)"),
+    "deep.png": (encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"), "is a gray PNG of 16 bits"),
     "cut.png": (encoded(pixels(0), "PNG")[:900], graph_decoding.CUT_PNG),
     "wrong.png": (encoded(pixels(0), "PNG").replace(b"IDAT", b"JUNK"), graph_faults.DAMAGED),
     "missing.jpg": (None, graph_faults.NO_FILE),
@@ -76,7 +76,7 @@ def test_a_broken_file_is_an_error_that_names_it_and_says_why(tmp_path, name):
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         next(iterator)
     assert f"{tmp_path / name} {BROKEN[name][1]}" in str(error.value)
-    assert ". To leave such pictures out, pass on_error=\\'skip\\'." in str(error.value)
+    assert ". To leave such images out, pass on_error=\\'skip\\'." in str(error.value)
     assert "Mend" not in str(error.value)
 
 
@@ -89,7 +89,7 @@ def test_broken_files_are_left_out_counted_and_listed(tmp_path, training):
     assert data.skipped == []
     for _ in range(2):
         with pytest.warns(
-            UserWarning, match=f"^{len(bad)} of {len(mixed)} pictures were left out; the data set's"
+            UserWarning, match=f"^{len(bad)} of {len(mixed)} images were left out; the data set's"
         ) as seen:
             images, labels = collect(data)
         assert len(seen) == 1
@@ -108,7 +108,7 @@ def test_the_same_pictures_come_with_the_same_augmentation_whoever_is_broken(tmp
     options = {"training": True, "rule": HyperRule(100, 32), "seed": 7, "on_error": "skip"}
     whole = dict(zip(*collect(dataset(paths, range(5), **options))[::-1], strict=True))
     paths[2].write_bytes(b"")
-    with pytest.warns(UserWarning, match="1 of 5 pictures were left out"):
+    with pytest.warns(UserWarning, match="1 of 5 images were left out"):
         images, labels = collect(dataset(paths, range(5), **options))
     assert sorted(labels) == [0, 1, 3, 4]
     for image, label in zip(images, labels, strict=True):
@@ -118,11 +118,11 @@ def test_the_same_pictures_come_with_the_same_augmentation_whoever_is_broken(tmp
 def test_more_broken_files_than_a_chunk_and_none_but_broken_ones(tmp_path):
     [path] = good(tmp_path, 1)
     empty = [write(tmp_path, "empty.jpg")] * (2 * faults.CHUNK + 5)
-    with pytest.warns(UserWarning, match=f"{2 * len(empty)} of {2 * len(empty) + 1} pictures"):
+    with pytest.warns(UserWarning, match=f"{2 * len(empty)} of {2 * len(empty) + 1} images"):
         _, labels = collect(dataset([*empty, path, *empty], range(2 * len(empty) + 1), on_error="skip"))
     assert labels.tolist() == [len(empty)]
     data = dataset(empty[:5], on_error="skip")
-    with pytest.raises(tf.errors.InvalidArgumentError, match="5 of 5 pictures were left out") as error:
+    with pytest.raises(tf.errors.InvalidArgumentError, match="5 of 5 images were left out") as error:
         next(iter(data))
     assert f"lists them: {empty[0]} is empty." in str(error.value)
     assert "Traceback" not in str(error.value)
@@ -150,7 +150,7 @@ def test_every_epoch_has_its_warning_under_pythons_own_filter(tmp_path):
         warnings.simplefilter("default")
         for _ in range(3):
             collect(data)
-    assert [str(warning.message).split(";")[0] for warning in seen] == ["1 of 2 pictures were left out"] * 3
+    assert [str(warning.message).split(";")[0] for warning in seen] == ["1 of 2 images were left out"] * 3
 
 
 def test_a_name_that_is_no_utf8_is_told(tmp_path):
@@ -158,7 +158,7 @@ def test_a_name_that_is_no_utf8_is_told(tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"caf\ufffd\.jpg cannot be read"):
         collect(dataset([os.fsdecode(path)]))
     data = dataset([os.fsdecode(path), *good(tmp_path, 1)], on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 2 pictures"):
+    with pytest.warns(UserWarning, match="1 of 2 images"):
         collect(data)
     assert data.skipped == [f"{os.fsdecode(path)} {graph_faults.NO_FILE}"]
 
@@ -186,7 +186,7 @@ def test_pixels_of_a_stream_that_are_no_picture_are_told_why(training):
     stream = tf.data.Dataset.from_generator(lambda: iter(pictures), output_signature=spec)
     options = {"training": True, "rule": HyperRule(100, 32)} if training else {}
     data = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip", **options)
-    with pytest.warns(UserWarning, match="4 of 7 pictures were left out"):
+    with pytest.warns(UserWarning, match="4 of 7 images were left out"):
         assert sorted(collect(data)[1]) == [4, 5, 6]
     assert sorted(data.skipped) == [
         "element 0 of `source` has the shape [4 5 2]: it must have 1, 3 or 4 channels.",
@@ -200,7 +200,7 @@ def test_label_rows_of_a_stream_are_numbers_from_0_to_1():
     rows = np.array([[0, 1], [0, 2], [np.nan, 0], [-0.5, 1], [0.5, 0.5]], np.float32)
     stream = tf.data.Dataset.from_tensor_slices(([GOOD] * 5, rows))
     data = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
-    with pytest.warns(UserWarning, match="3 of 5 pictures were left out"):
+    with pytest.warns(UserWarning, match="3 of 5 images were left out"):
         np.testing.assert_array_equal(collect(data)[1], rows[[0, 4]])
     assert "element 1 of `source` has the label [0 2], which is no row of numbers in [0, 1]." in data.skipped
 
@@ -208,7 +208,7 @@ def test_label_rows_of_a_stream_are_numbers_from_0_to_1():
 def test_a_label_below_zero_is_refused_where_no_classes_are_known():
     stream = tf.data.Dataset.from_tensor_slices(([GOOD, GOOD], [7, -5]))
     data = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 2 pictures were left out"):
+    with pytest.warns(UserWarning, match="1 of 2 images were left out"):
         assert collect(data)[1].tolist() == [7]
     assert data.skipped == ["element 1 of `source` has the label -5, which is below 0, where labels begin."]
 
@@ -246,7 +246,7 @@ def test_a_jpeg_beyond_tensorflows_own_limit_is_not_called_damaged(tmp_path):
     path = tmp_path / "large.jpg"
     path.write_bytes(contents[:place] + (20_000).to_bytes(2) * 2 + contents[place + 4 :])
     data = dataset([path, *good(tmp_path, 1)], max_pixels=10**9, on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 2 pictures"):
+    with pytest.warns(UserWarning, match="1 of 2 images"):
         collect(data)
     assert data.skipped == [f"{path} {graph_faults.LARGE_JPEG}"]
 
@@ -274,7 +274,7 @@ def exhausted(when):
 
 
 def out_of_memory(monkeypatch, module, name, height):
-    """What `name` in `module` makes of a picture runs out of memory where it has this height."""
+    """What `name` in `module` makes of an image runs out of memory where it has this height."""
     whole = getattr(module, name)
 
     def function(*arguments, **options):
@@ -284,7 +284,7 @@ def out_of_memory(monkeypatch, module, name, height):
     monkeypatch.setattr(module, name, function)
 
 
-@pytest.mark.filterwarnings("ignore:.*pictures were left out")
+@pytest.mark.filterwarnings("ignore:.*images were left out")
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 @pytest.mark.parametrize("where", ["decode", "resize"])
 def test_a_lack_of_memory_is_no_fault_of_the_picture_and_ends_the_data_set(tmp_path, monkeypatch, on_error, where):
@@ -304,8 +304,8 @@ def test_a_lack_of_memory_is_no_fault_of_the_picture_and_ends_the_data_set(tmp_p
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         collect(data)
     found = str(error.value)
-    assert f"{large} failed for a reason that is not in the picture: MemoryError: no memory. Fewer" in found
-    assert "Fewer pictures at a time take less memory: num_parallel_calls=1." in found
+    assert f"{large} failed for a reason that is not in the image: MemoryError: no memory. Fewer" in found
+    assert "Fewer images at a time take less memory: num_parallel_calls=1." in found
     assert "on_error" not in found
     assert data.skipped == [f"{path} is empty." for path in broken]
 
@@ -339,8 +339,8 @@ def test_what_fails_only_once_ends_the_data_set_too(tmp_path, monkeypatch):
     monkeypatch.setattr(Resize, "apply", flaky)
     paths = good(tmp_path, 1)
     for expected in (
-        f"{paths[0]} failed for a reason that is not in the picture: RuntimeError: a camera",
-        f"{paths[0]} failed, and at a second attempt did not: the reason is not in the picture. Memory ran out",
+        f"{paths[0]} failed for a reason that is not in the image: RuntimeError: a camera",
+        f"{paths[0]} failed, and at a second attempt did not: the reason is not in the image. Memory ran out",
     ):
         data = dataset(paths, on_error="skip")
         with pytest.raises(tf.errors.InvalidArgumentError) as error:
@@ -354,7 +354,7 @@ def test_a_line_break_in_a_name_is_escaped(tmp_path):
     path = tmp_path / "a\nb\u2028\x1b[1m.jpg"
     path.write_bytes(b"")
     data = dataset([path, *good(tmp_path, 1)], on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 2 pictures") as seen:
+    with pytest.warns(UserWarning, match="1 of 2 images") as seen:
         collect(data)
     assert data.skipped == [f"{tmp_path}/a\\nb\\u2028\\x1b[1m.jpg is empty."]
     assert len(str(seen[0].message).splitlines()) == 2
@@ -365,12 +365,12 @@ def test_a_line_break_in_a_name_is_escaped(tmp_path):
 def test_labels_outside_of_the_classes_are_left_out_or_named(tmp_path):
     paths = good(tmp_path)
     data = dataset(paths, [0, 5, 1, -1], class_names=["a", "b"], on_error="skip")
-    with pytest.warns(UserWarning, match="2 of 4 pictures"):
+    with pytest.warns(UserWarning, match="2 of 4 images"):
         _, labels = collect(data)
     assert labels.tolist() == [0, 1]
     assert f"{paths[1]} has the label 5, which is none of the 2 classes, [0, 2)." in data.skipped
     data = dataset(paths, ["a", "b", "c", "a"], class_names=["b", "a"], on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 4 pictures"):
+    with pytest.warns(UserWarning, match="1 of 4 images"):
         _, labels = collect(data)
     assert labels.tolist() == [1, 0, 1]
     stream = tf.data.Dataset.from_tensor_slices(([GOOD, GOOD, b""], [0, 2, 1]))
@@ -434,7 +434,7 @@ MISFITS = {
     "another name": (
         record(image=None, picture=GOOD),
         "no 'image/encoded' and 1 int64 in 'image/class/label'",
-        "'image/class/label' (1 int64), 'picture' (1 bytes)",
+        "'image/class/label' (1 int64), 'image' (1 bytes)",
     ),
     "no feature": (record(None, None), "no 'image/encoded' and no 'image/class/label'", "no feature"),
     "no example": (b"\xff\xfe no example", "bytes that are no tf.Example", "bytes that are no tf.Example"),
@@ -450,7 +450,7 @@ def test_a_record_that_does_not_fit_is_named_with_what_it_has(tmp_path, case):
         collect(image_dataset(path, processor=PROCESSOR, batch_size=1))
     assert line.replace("'", "\\'") in str(error.value)
     data = image_dataset(path, processor=PROCESSOR, batch_size=1, on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 3 pictures were left out"):
+    with pytest.warns(UserWarning, match="1 of 3 images were left out"):
         assert collect(data)[1].tolist() == [2, 1]
     assert data.skipped == [line]
 
@@ -464,7 +464,7 @@ def test_a_record_that_does_not_fit_is_named_with_what_it_has(tmp_path, case):
 def test_a_first_record_that_does_not_fit_is_left_out_where_others_fit(tmp_path):
     path = write_raw_records(tmp_path / "a.tfrec", [b"no example", record(label=3)])
     data = image_dataset(path, processor=PROCESSOR, batch_size=1, on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 2 pictures were left out"):
+    with pytest.warns(UserWarning, match="1 of 2 images were left out"):
         assert collect(data)[1].tolist() == [3]
 
 
@@ -488,7 +488,7 @@ def test_a_record_whose_length_looks_like_a_compression_is_read(tmp_path):
 @pytest.mark.parametrize("compression", ["", "GZIP"])
 def test_files_without_a_record_are_told_at_once(tmp_path, compression):
     empty = write_raw_records(tmp_path / "a.tfrecord", [], compression)
-    with pytest.raises(ValueError, match=r"must hold at least one picture, got no record in .*a\.tfrecord"):
+    with pytest.raises(ValueError, match=r"must hold at least one image, got no record in .*a\.tfrecord"):
         image_dataset(str(tmp_path / "*.tfrecord"), processor=PROCESSOR, batch_size=1)
     one = write_records(tmp_path / "b.tfrecord", [GOOD])
     assert len(collect(image_dataset([empty, one], processor=PROCESSOR, batch_size=1))[0]) == 1
@@ -523,7 +523,7 @@ def test_errors_of_the_source_itself_are_not_left_out_unseen(tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError, match="element 3 of `source` cannot be had: `source` fails"):
         collect(image_dataset(stream, processor=PROCESSOR, batch_size=1))
     skipping = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 4 pictures were left out"):
+    with pytest.warns(UserWarning, match="1 of 4 images were left out"):
         assert len(collect(skipping)[0]) == 3
 
 
@@ -535,7 +535,7 @@ def test_only_the_elements_that_a_source_fails_to_give_are_left_out(bad):
 
     stream = tf.data.Dataset.from_tensor_slices(([GOOD] * 10, list(range(10)))).map(fails)
     data = image_dataset(stream, processor=PROCESSOR, batch_size=4, on_error="skip")
-    with pytest.warns(UserWarning, match=f"{len(bad)} of 10 pictures were left out"):
+    with pytest.warns(UserWarning, match=f"{len(bad)} of 10 images were left out"):
         labels = np.concatenate([labels for _, labels in data.as_numpy_iterator()])
     assert labels.tolist() == [label for label in range(10) if label not in bad]
     assert [line.split(" cannot")[0] for line in data.skipped] == [f"element {label} of `source`" for label in bad]

@@ -52,7 +52,7 @@ def fits(folders):
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_the_pipeline_feeds_fit_and_predict_under_every_backend(fits, backend):
     expected, found = fits("tensorflow"), fits(backend)
-    assert found["sums"] == expected["sums"]  # the pictures do not depend on the backend
+    assert found["sums"] == expected["sums"]  # the images do not depend on the backend
     assert found["predicted"] == [11, 2]
     for losses in found["losses"].values():
         assert len(losses) == 2
@@ -105,7 +105,7 @@ def records(folder):
 
 
 def contents(data):
-    """What batches of one picture hold, in an order of its own."""
+    """What batches of one image hold, in an order of its own."""
     return sorted((int(label[0]), image.tobytes()) for image, label in data.as_numpy_iterator())
 
 

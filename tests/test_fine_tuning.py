@@ -112,7 +112,7 @@ def test_several_classes_at_once_are_binary_cross_entropy(activation):
     logits = logits.astype(np.float64)
     rows = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]] * 2, np.float32)
     history = fine_tune(model, batches(rows, 8), rule=rule(batch_size=8), steps_per_epoch=1, verbose=0)
-    # torch.nn.BCEWithLogitsLoss, which transformers takes: the mean over pictures and classes.
+    # torch.nn.BCEWithLogitsLoss, which transformers takes: the mean over images and classes.
     expected = (np.log1p(np.exp(logits)) - rows * logits).mean()
     assert history.history["loss"][0] == pytest.approx(expected, rel=1e-5)
     assert history.history["binary_accuracy"][0] == pytest.approx(((logits > 0) == rows).mean())
@@ -170,7 +170,7 @@ def test_a_loss_that_is_no_number_ends_training_and_names_the_step():
 
 def test_a_validation_loss_that_is_no_number_ends_training_too():
     broken = ROWS.copy()
-    broken[5] = np.nan  # not a picture: XLA's maximum of NaN and 0 is 0
+    broken[5] = np.nan  # not an image: XLA's maximum of NaN and 0 is 0
     with pytest.raises(FloatingPointError, match=r"The loss of the validation is nan after step 2\. Lower"):
         fine_tune(small_model(), batches(ROWS), batches(broken), rule=rule(5), steps_per_epoch=2, verbose=0)
 
@@ -179,7 +179,7 @@ def test_a_validation_loss_that_is_no_number_ends_training_too():
 @pytest.mark.parametrize("known", [True, False])
 def test_a_data_set_without_a_batch_is_refused(name, known):
     whole = batches(NUMBERS)
-    # A batch of nine of eight pictures; and one whose length nobody knows.
+    # A batch of nine of eight images; and one whose length nobody knows.
     empty = whole.unbatch().batch(9, drop_remainder=True) if not known else batches(NUMBERS, 8).take(0)
     data = {"train": whole, "validation": whole} | {name: empty}
     with pytest.raises(ValueError, match=rf"`{name}` must have at least one batch, got an empty data set\. Where its"):
@@ -258,7 +258,7 @@ def test_impossible_arguments_are_refused_by_name(options, message):
 @pytest.mark.live
 @pytest.mark.slow
 def test_fifty_steps_from_the_same_weights_have_the_losses_of_transformers(tmp_path):
-    """The recipe's own rate, its warm-up cut to ten steps; every picture differs, and so does every batch."""
+    """The recipe's own rate, its warm-up cut to ten steps; every image differs, and so does every batch."""
     import torch
     from transformers import BitForImageClassification
 
@@ -270,7 +270,7 @@ def test_fifty_steps_from_the_same_weights_have_the_losses_of_transformers(tmp_p
     save_pretrained(model, tmp_path)
     reference = BitForImageClassification.from_pretrained(tmp_path).train()
     generator = np.random.default_rng(0)
-    # Each class has a colour of its own, so that there is something to learn.
+    # Each class has a color of its own, so that there is something to learn.
     labels = generator.integers(0, 10, 800)
     images = generator.normal(generator.uniform(-1, 1, (10, 1, 1, 3))[labels], 0.5, (800, SIDE, SIDE, 3))
     images = images.astype(np.float32)

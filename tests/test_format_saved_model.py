@@ -26,7 +26,7 @@ from picture_files import encoded, pixels
 
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 C_API = Path(__file__).with_name("c_api_probe.py")
-# The same kernels, standardised once, and the same operations in another order: some units in the last place.
+# The same kernels, standardized once, and the same operations in another order: some units in the last place.
 TOLERANCE = 1e-5
 SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
 PROCESSOR = BitImageProcessor(size={"height": 64, "width": 64}, do_center_crop=False, image_mean=0.5, image_std=0.5)
@@ -140,15 +140,15 @@ def enormous():
 @pytest.mark.parametrize(
     ("index", "content", "problem"),
     [
-        (2, b"", "the picture at index 2 is empty"),
+        (2, b"", "the image at index 2 is empty"),
         (
             1,
             enormous(),
             r"at index 1 has 60000x60000 pixels .* in all\. The limit was set when the model was exported\.\]",
         ),
-        (1, b"BM" + bytes(8) + LOWEST, "the picture at index 1 is a damaged BMP"),
-        (0, b"no picture", "the picture at index 0 is no JPEG, PNG, GIF, BMP or WebP file"),
-        (3, "half", "the picture at index 3 is a JPEG that is cut off"),
+        (1, b"BM" + bytes(8) + LOWEST, "the image at index 1 is a damaged BMP"),
+        (0, b"no picture", "the image at index 0 is no JPEG, PNG, GIF, BMP or WebP file"),
+        (3, "half", "the image at index 3 is a JPEG that is cut off"),
     ],
 )
 def test_one_corrupt_picture_is_an_error_that_names_its_index(signatures, pictures, index, content, problem):
@@ -163,7 +163,7 @@ def test_one_corrupt_picture_is_an_error_that_names_its_index(signatures, pictur
 def test_several_corrupt_pictures_are_all_named_and_an_empty_request_is_refused(signatures, pictures):
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index 0 is empty.*at index 2 is empty"):
         signatures["serve_bytes"](image_bytes=tf.constant([b"", pictures[0], b""]))
-    with pytest.raises(tf.errors.InvalidArgumentError, match="there must be at least one picture"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="there must be at least one image"):
         signatures["serve_bytes"](image_bytes=tf.constant([], tf.string))
 
 
@@ -183,7 +183,7 @@ def test_each_export_is_the_next_version_and_what_a_person_changed_stays(model, 
     second = keras_bit.export(model, path)
     assert (first.path.name, second.path.name) == ("1", "8")
     assert (path / "batching.config").read_text() == "mine"
-    # Without a processor nothing takes pictures.
+    # Without a processor nothing takes images.
     assert set(tf.saved_model.load(str(second.path)).signatures) == {"serving_default", "features"}
 
 
@@ -306,15 +306,15 @@ def test_what_cannot_be_served_is_refused_before_anything_is_written(model, tmp_
     headless = BiT(BitConfig(**SMALL), include_top=False)
     with pytest.raises(ValueError, match="`processor` must be None for a model that is not a BiT with its own head"):
         keras_bit.export(headless, tmp_path / "bit", processor=PROCESSOR)
-    with pytest.raises(ValueError, match="`processor` must give every picture the same size"):
+    with pytest.raises(ValueError, match="`processor` must give every image the same size"):
         keras_bit.export(model, tmp_path / "bit", processor=BitImageProcessor(size=64, do_center_crop=False))
     with pytest.raises(ValueError, match="`processor` must give the 96x96 px of the export, got 64x64"):
         keras_bit.export(model, tmp_path / "bit", processor=PROCESSOR, image_size=96)
     with pytest.raises(ValueError, match="`processor` must have `do_convert_rgb=True`"):
         keras_bit.export(model, tmp_path / "bit", processor=dataclasses.replace(PROCESSOR, do_convert_rgb=False))
-    grey = BiT(BitConfig(**SMALL, num_channels=1))
+    gray = BiT(BitConfig(**SMALL, num_channels=1))
     with pytest.raises(ValueError, match="`processor` must be None for a model of 1 channels"):
-        keras_bit.export(grey, tmp_path / "bit", processor=PROCESSOR)
+        keras_bit.export(gray, tmp_path / "bit", processor=PROCESSOR)
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="`path` must be a directory for versions"):
         keras_bit.export(model, tmp_path / "file")
@@ -363,7 +363,7 @@ def test_a_signature_that_gives_other_numbers_is_an_error(
 
 @pytest.fixture(scope="module")
 def files(processor, pictures, tmp_path_factory):
-    """Every signature's input as an .npy file, and the pictures in them."""
+    """Every signature's input as an .npy file, and the images in them."""
     folder = tmp_path_factory.mktemp("inputs")
     # numpy's byte strings end at their last byte that is not 0, and a BMP ends in zeros.
     some = [picture for picture in pictures if not picture.endswith(b"\0")]
@@ -414,7 +414,7 @@ def test_the_c_api_gets_the_index_of_a_corrupt_picture(base, tmp_path):
     command += [str(tmp_path / "out.npy"), tensor_name(base / "1", "serve_bytes", "outputs", "probabilities")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "the picture at index 1 is no JPEG, PNG, GIF, BMP or WebP file" in done.stderr
+    assert "the image at index 1 is no JPEG, PNG, GIF, BMP or WebP file" in done.stderr
 
 
 @pytest.mark.slow

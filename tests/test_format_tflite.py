@@ -118,7 +118,7 @@ def test_what_is_all_integers_takes_and_gives_uint8_with_the_scales_of_the_file(
     (taken,), (given,) = opened.get_input_details(), opened.get_output_details()
     assert (taken["dtype"], given["dtype"]) == (np.uint8, np.uint8)
     scale, zero = taken["quantization"]
-    assert scale == pytest.approx(2 / 255)  # of the pictures' range, from -1 to 1
+    assert scale == pytest.approx(2 / 255)  # of the images' range, from -1 to 1
     found = []
     for picture in pictures:
         integers = np.clip(np.rint(picture[None] / scale) + zero, 0, 255).astype(np.uint8)

@@ -46,7 +46,7 @@ def around():
         pytest.param(around, id="around"),
     ],
 )
-def test_a_fused_model_has_the_same_outputs_without_a_standardised_kernel(make):
+def test_a_fused_model_has_the_same_outputs_without_a_standardized_kernel(make):
     model = make()
     fused = fuse(model)
     assert type(fused) is type(model)

@@ -154,7 +154,7 @@ DECODED = {
         for kind in ("baseline", "progressive")
     },
     "JPEG, noise": encoded(pixels_of(61, 97), "JPEG", quality=50),
-    "JPEG, grey": encoded(PHOTO.convert("L"), "JPEG"),
+    "JPEG, gray": encoded(PHOTO.convert("L"), "JPEG"),
     "JPEG of RGB": encoded(PHOTO, "JPEG", keep_rgb=True),
     "JPEG of one pixel": encoded(pixels_of(1, 1), "JPEG"),
     "JPEG, turned by its tag": encoded(
@@ -167,16 +167,16 @@ DECODED = {
     "PNG, palette with transparency": encoded(PALETTE, "PNG", transparency=3),
     "PNG, two bits of palette": encoded(PHOTO.quantize(4), "PNG"),
     "PNG, alpha": encoded(ALPHA, "PNG"),
-    "PNG, grey and alpha": encoded(ALPHA.convert("LA"), "PNG"),
+    "PNG, gray and alpha": encoded(ALPHA.convert("LA"), "PNG"),
     "PNG, one bit": png(1, 0, 1),
-    "PNG, two bits of grey": png(2, 0, 1),
-    "PNG, four bits of grey": png(4, 0, 1),
-    "PNG, 16 bits of colour": png(16, 2, 3),
-    "PNG, 16 bits of grey and alpha": png(16, 4, 2),
-    "PNG, 16 bits of colour and alpha": png(16, 6, 4),
-    "PNG, one transparent colour": encoded(PHOTO, "PNG", transparency=(0, 0, 0)),
+    "PNG, two bits of gray": png(2, 0, 1),
+    "PNG, four bits of gray": png(4, 0, 1),
+    "PNG, 16 bits of color": png(16, 2, 3),
+    "PNG, 16 bits of gray and alpha": png(16, 4, 2),
+    "PNG, 16 bits of color and alpha": png(16, 6, 4),
+    "PNG, one transparent color": encoded(PHOTO, "PNG", transparency=(0, 0, 0)),
     "GIF": encoded(PHOTO, "GIF"),
-    "GIF, grey, interlaced": encoded(PHOTO.convert("L"), "GIF", interlace=1),
+    "GIF, gray, interlaced": encoded(PHOTO.convert("L"), "GIF", interlace=1),
     "GIF with a comment": encoded(PHOTO, "GIF", comment=b"x" * 600),
     "GIF, animated": animated("GIF"),
     "BMP": encoded(PHOTO, "BMP"),
@@ -242,11 +242,11 @@ REFUSED = {
     "nothing": (b"", "is empty."),
     "text": (
         b"This is no picture.",
-        "is no JPEG, PNG, GIF, BMP or WebP file. Other pictures are read outside of the graph, by `processor(path)`.",
+        "is no JPEG, PNG, GIF, BMP or WebP file. Other images are read outside of the graph, by `processor(path)`.",
     ),
     "TIFF": (encoded(PHOTO, "TIFF"), "is no JPEG, PNG, GIF, BMP or WebP file."),
-    "CMYK": (encoded(PHOTO.convert("CMYK"), "JPEG"), "is a JPEG of four colours (CMYK)"),
-    "grey of 16 bits": (png(16, 0, 1), "is a grey PNG of 16 bits"),
+    "CMYK": (encoded(PHOTO.convert("CMYK"), "JPEG"), "is a JPEG of four colors (CMYK)"),
+    "gray of 16 bits": (png(16, 0, 1), "is a gray PNG of 16 bits"),
     "GIF, transparent": (TRANSPARENT, "is a GIF with transparency"),
     "GIF, partial": (PARTIAL, "is a GIF whose first frame does not cover it"),
     "GIF, cut": (TRANSPARENT[:20], "is a damaged GIF."),
@@ -276,7 +276,7 @@ def test_what_would_have_other_values_is_refused_with_the_reason(name, graphs):
     for _, run in graphs:
         with pytest.raises(tf.errors.InvalidArgumentError) as caught:
             run(contents)
-        assert f"The picture {reason}" in caught.value.message
+        assert f"The image {reason}" in caught.value.message
         assert "`processor(path)`" in caught.value.message or not name.startswith(READ_BY_THE_ARRAY_HALF)
 
 
@@ -329,12 +329,12 @@ def test_a_thin_picture_that_would_become_enormous_is_refused_as_by_the_array_ha
 ARGUMENTS = {
     "a float tensor": (tf.zeros([4, 4, 3]), {}, TypeError, "`image` must be the bytes of a file .* got float32"),
     "a batch": (tf.zeros([2, 4, 4, 3], tf.uint8), {}, ValueError, r"shape \(height, width, channels\).*tf.map_fn"),
-    "several files": (tf.constant([b"a", b"b"]), {}, ValueError, r"one picture, a scalar string, got .*\(2,\)"),
+    "several files": (tf.constant([b"a", b"b"]), {}, ValueError, r"one image, a scalar string, got .*\(2,\)"),
     "two channels": (tf.zeros([4, 4, 2], tf.uint8), {}, ValueError, "1, 3 or 4 channels to become RGB, got 2"),
     "no rows": (tf.zeros([0, 5, 3], tf.uint8), {}, ValueError, r"must have pixels, got the shape \(0, 5, 3\)"),
     "no columns": (tf.zeros([5, 0, 3], tf.uint8), {}, ValueError, r"must have pixels, got the shape \(5, 0, 3\)"),
     "alpha kept": (tf.zeros([4, 4, 4], tf.uint8), {"do_convert_rgb": False}, ValueError, "1 or 3 channels.*got 4"),
-    "bytes kept": (b"", {"do_convert_rgb": False}, ValueError, "`do_convert_rgb` must be True for encoded pictures"),
+    "bytes kept": (b"", {"do_convert_rgb": False}, ValueError, "`do_convert_rgb` must be True for encoded images"),
 }
 
 

@@ -47,7 +47,7 @@ def assert_equal(pixels, height, width, resample, window=None):
     np.testing.assert_array_equal(found, expected, err_msg=f"{pixels.shape} to {(height, width)}, {window}")
 
 
-# (height, width) of the picture and of the result
+# (height, width) of the image and of the result
 SIZES = {
     "one pixel": ((1, 1), (1, 1)),
     "one pixel, enlarged": ((1, 1), (37, 5)),

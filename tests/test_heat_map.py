@@ -1,4 +1,4 @@
-"""The sheet of a class activation map: the part that the model saw, colours by sign, the scale."""
+"""The sheet of a class activation map: the part that the model saw, colors by sign, the scale."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ from picture_files import pixels
     [
         ({"size": 64, "crop_size": 64}, (100, 60), "the middle 60x60 of 100x60 px, which the model sees"),
         ({"size": 80, "crop_size": 64}, (40, 80), "the middle 32x32 of 40x80 px, which the model sees"),
-        ({"size": (64, 96), "do_center_crop": False}, (50, 50), "the whole picture"),
-        ({"do_resize": False, "do_center_crop": False}, (70, 40), "the whole picture"),
+        ({"size": (64, 96), "do_center_crop": False}, (50, 50), "the whole image"),
+        ({"do_resize": False, "do_center_crop": False}, (70, 40), "the whole image"),
         ({"do_resize": False, "crop_size": 48}, (40, 40), "the middle 48x48 of 40x40 px, which the model sees"),
     ],
 )
@@ -34,12 +34,12 @@ def test_what_is_drawn_is_what_the_model_saw_at_the_places_it_saw_it(options, si
     rows, columns = (np.rint(places).astype(int).clip(0) for places in (found.rows, found.columns))
     expected = given[rows.clip(max=given.shape[0] - 1)][:, columns.clip(max=given.shape[1] - 1)]
     inside = (expected[..., 0] > 0) & (shown[..., 0] > 0)
-    # A picture's own pixel, and half a pixel of the model's: the ramp rises by 5 of 255 with each.
+    # An image's own pixel, and half a pixel of the model's: the ramp rises by 5 of 255 with each.
     assert np.abs(shown - expected)[inside].max() <= 16
     assert inside.mean() > 0.6
 
 
-def test_colours_say_for_or_against_and_nothing_where_there_is_neither():
+def test_colors_say_for_or_against_and_nothing_where_there_is_neither():
     picture = Image.fromarray(pixels(0, 200, 300))
     heat = np.zeros((200, 300))
     heat[:, :100], heat[:, 200:] = -2, 4
@@ -52,10 +52,10 @@ def test_colours_say_for_or_against_and_nothing_where_there_is_neither():
     np.testing.assert_array_equal(sheet[top : top + 200, heat_map.GAP : heat_map.GAP + 300], np.asarray(picture))
     over = sheet[top : top + 200, 2 * heat_map.GAP + 300 : 2 * heat_map.GAP + 600]
     against, neither, towards = over[:, :100], over[:, 100:200], over[:, 200:]
-    assert (neither.max(axis=-1) == neither.min(axis=-1)).all()  # grey
+    assert (neither.max(axis=-1) == neither.min(axis=-1)).all()  # gray
     assert (against[..., 2] > against[..., 0]).all()
     assert (towards[..., 0] > towards[..., 2]).all()
-    # Half as strong, half as much colour.
+    # Half as strong, half as much color.
     assert np.ptp(against.mean(axis=(0, 1))) < np.ptp(towards.mean(axis=(0, 1)))
 
 

@@ -10,7 +10,7 @@ import pytest
 from keras_bit import HyperRule
 from keras_bit.hyperrule import MomentumSGD
 
-# examples, side of the pictures: resize, crop, boundaries, MixUp
+# examples, side of the images: resize, crop, boundaries, MixUp
 RULES = [
     (1, 95, 160, 128, (100, 200, 300, 400, 500), 0.0),
     (19_999, 96, 512, 480, (100, 200, 300, 400, 500), 0.0),

@@ -1,4 +1,4 @@
-"""Who imports whom: the picture of the house, held by a table. Reads the sources, runs none of them."""
+"""Who imports whom: the image of the house, held by a table. Reads the sources, runs none of them."""
 
 import ast
 import importlib

@@ -100,7 +100,7 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("arguments", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_a_standardised_convolution_is_keras_own_with_the_standardised_kernel(arguments):
+def test_a_standardized_convolution_is_keras_own_with_the_standardized_kernel(arguments):
     x = random(0, 2, 13, 12, 4)
     layer = StdConv2D(6, **arguments)
     layer.build(x.shape)
@@ -118,7 +118,7 @@ def test_a_standardised_convolution_is_keras_own_with_the_standardised_kernel(ar
 
 @pytest.mark.parametrize("shape", [(1, 1, 64, 16), (3, 3, 16, 8), (7, 7, 3, 64)], ids=str)
 @pytest.mark.parametrize("mean_over_spread", [0, 1, 100])
-def test_the_standardised_kernel_is_that_of_float64(shape, mean_over_spread):
+def test_the_standardized_kernel_is_that_of_float64(shape, mean_over_spread):
     kernel = 0.02 * (random(3, *shape) + np.float32(mean_over_spread))
     # float32 holds the kernel to 6e-8 of its mean, so to `mean_over_spread` times that of its spread.
     np.testing.assert_allclose(
@@ -157,7 +157,7 @@ def test_statistics_of_tiny_kernels_are_float32s_under_mixed_precision(policy, s
     assert np.abs(to_numpy(got) - expected).max() < 2 * ULP[policy] * np.abs(expected).max()
 
 
-def test_a_half_precision_kernel_is_standardised_in_float32():
+def test_a_half_precision_kernel_is_standardized_in_float32():
     kernel = (1e-3 * random(6, 3, 3, 16, 8)).astype("float16")
     got = standardize_kernel(keras.ops.convert_to_tensor(kernel), WEIGHT_STANDARDIZATION_EPSILON)
     assert keras.backend.standardize_dtype(got.dtype) == "float32"
@@ -221,7 +221,7 @@ def test_scale_shift_epsilon_and_activation_apply_in_this_order():
     np.testing.assert_allclose(to_numpy(layer(x)), expected, rtol=0, atol=1e-5)  # float32, values up to 5
 
 
-def test_a_constant_picture_is_normalised_to_zero():
+def test_a_constant_picture_is_normalized_to_zero():
     np.testing.assert_array_equal(to_numpy(GroupNormalization(4)(np.full((1, 8, 8, 16), 3.0, "float32"))), 0)
 
 
@@ -284,7 +284,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "shape", "text"), REFUSED.values(), ids=REFUSED)
-def test_group_norm_refuses_what_it_cannot_normalise(arguments, shape, text):
+def test_group_norm_refuses_what_it_cannot_normalize(arguments, shape, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         GroupNormalization(**arguments).build(shape)
 
@@ -326,7 +326,7 @@ def test_group_norm_is_torchs_or_nearer_to_float64(shape, groups, mean_over_spre
 
 @pytest.mark.live
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_standardised_convolution_is_that_of_transformers(stride):
+def test_a_standardized_convolution_is_that_of_transformers(stride):
     import torch
     from transformers.models.bit.modeling_bit import WeightStandardizedConv2d
 
@@ -342,7 +342,7 @@ def test_a_standardised_convolution_is_that_of_transformers(stride):
     np.testing.assert_allclose(to_numpy(layer(padded)), expected, rtol=0, atol=1e-4)  # sums of 144 products, float32
 
 
-# Serialisation
+# Serialization
 
 
 LAYERS = {

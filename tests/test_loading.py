@@ -710,9 +710,9 @@ def test_the_head_of_saved_weights_is_replaced_or_left_as_in_every_layout(tmp_pa
     assert not np.any(replaced.get_layer("predictions").kernel)
     np.testing.assert_array_equal(replaced.get_layer("norm").gamma, model.get_layer("norm").gamma)
     with pytest.warns(UserWarning, match="its first kernel was adapted to 1"):
-        grey = from_pretrained(path, input_shape=(None, None, 1))
+        gray = from_pretrained(path, input_shape=(None, None, 1))
     expected = np.asarray(model.get_layer("stem_conv").kernel).sum(axis=2, keepdims=True)
-    np.testing.assert_array_equal(grey.get_layer("stem_conv").kernel, expected)
+    np.testing.assert_array_equal(gray.get_layer("stem_conv").kernel, expected)
     path = save_weights(tmp_path, random_network(include_top=False))
     with pytest.raises(ValueError, match=r"missing from the checkpoint \(2\): predictions/kernel, predictions/bias\n"):
         from_pretrained(path)

@@ -211,8 +211,8 @@ def test_two_sources_of_an_input_tensor_are_both_inputs():
     assert model([random(0, 1, 64, 32, 3), random(1, 1, 64, 32, 3)]).shape == (1, 3)
 
 
-CHANNELS = "must be channels-last with 3 channels, (height, width, 3) per picture, got {}."
-SMALL = "must be at least 32 px high and wide, got {}. Enlarge the pictures first, as `BitImageProcessor` does."
+CHANNELS = "must be channels-last with 3 channels, (height, width, 3) per image, got {}."
+SMALL = "must be at least 32 px high and wide, got {}. Enlarge the images first, as `BitImageProcessor` does."
 REFUSED = {
     "channels first": ({"input_shape": (3, 64, 64)}, "`input_shape` " + CHANNELS.format((3, 64, 64))),
     "no channels": ({"input_shape": (64, 64)}, "`input_shape` " + CHANNELS.format((64, 64))),
@@ -481,7 +481,7 @@ def test_stage_outputs_are_the_stem_after_its_pool_and_each_stage_before_the_fin
     np.testing.assert_allclose(values_of(model(x)), last, rtol=0, atol=1e-5)  # values of size 1 to 10, float32
 
 
-# Initialisation and training
+# Initialization and training
 
 
 def test_every_layer_draws_numbers_of_its_own():

@@ -70,7 +70,7 @@ def test_every_stage_of_a_tiny_network_is_that_of_transformers(arguments, tmp_pa
     config = {**TINY, **arguments}
     theirs = saved_with_random_weights(config, tmp_path)
     ours = from_pretrained(tmp_path, classifier_activation=None)
-    # 64x64 and 45x61, two pictures each: even and odd sizes take different pads.
+    # 64x64 and 45x61, two images each: even and odd sizes take different pads.
     pictures = [np.concatenate([batch, batch[:, ::-1, ::-1]]) for batch in goldens.generated_pictures()]
     channels = np.arange(config.get("num_channels", 3)) % 3
     batches = [goldens.to_pixel_values(batch)[..., channels].copy() for batch in pictures]
@@ -115,7 +115,7 @@ def pictures():
 def full_size(tmp_path_factory):
     """For each size what Keras, torch in float32 and torch in float64 make of BiT-50 with the same weights.
 
-    Photographs, one to a batch, because that is what the network is for: neighbouring pixels are alike. Norms scale by
+    Photographs, one to a batch, because that is what the network is for: neighboring pixels are alike. Norms scale by
     1 +- 0.3 and shift by 0 +- 0.3, as in the tiny networks. The largest of a batch of uniform noise is up to 1.7e-4 off
     at stage 4, nearly all of it torch's own error in float32, whose group norm takes E[x^2] - E[x]^2.
     """

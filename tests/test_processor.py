@@ -247,9 +247,9 @@ def test_input_data_format_decides_where_the_shape_does_not():
         np.testing.assert_array_equal(processor(array)[0], array.transpose(1, 2, 0))
 
 
-def test_grey_arrays_are_repeated_to_rgb():
-    grey = noise(6, 7, 1)
-    np.testing.assert_array_equal(BitImageProcessor(**RAW)(grey)[0], np.concatenate([grey] * 3, axis=-1))
+def test_gray_arrays_are_repeated_to_rgb():
+    gray = noise(6, 7, 1)
+    np.testing.assert_array_equal(BitImageProcessor(**RAW)(gray)[0], np.concatenate([gray] * 3, axis=-1))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -339,7 +339,7 @@ def test_overrides_hold_for_one_call_and_none_means_the_processors_own():
         ({"image_std": 1}, "image_std", 1.0),
     ],
 )
-def test_options_are_normalised(given, attribute, expected):
+def test_options_are_normalized(given, attribute, expected):
     assert getattr(BitImageProcessor(**given), attribute) == expected
 
 
@@ -366,8 +366,8 @@ def test_options_are_normalised(given, attribute, expected):
         ({"resample": True}, ValueError, "Received: True"),
         ({"rescale_factor": "1/255"}, TypeError, "`rescale_factor` must be a number. Received: '1/255'"),
         ({"rescale_factor": float("nan")}, ValueError, "`rescale_factor` must be finite in float32. Received: nan"),
-        ({"image_mean": [0.5, 0.5]}, ValueError, "`image_mean` has 2 values, but an RGB picture has 3 channels"),
-        ({"image_std": [0.5] * 4}, ValueError, "`image_std` has 4 values, but an RGB picture has 3 channels"),
+        ({"image_mean": [0.5, 0.5]}, ValueError, "`image_mean` has 2 values, but an RGB image has 3 channels"),
+        ({"image_std": [0.5] * 4}, ValueError, "`image_std` has 4 values, but an RGB image has 3 channels"),
         ({"image_mean": []}, ValueError, "`image_mean` must be a number, or a list of one per channel. Received: []"),
         ({"image_mean": "half"}, ValueError, "`image_mean` must be a number, or a list of one per channel"),
         ({"image_mean": [0.5, 0.5, 1e39]}, ValueError, "`image_mean` must be finite in float32. Received: 1e+39"),
@@ -394,7 +394,7 @@ WIDE = BitImageProcessor(size=8, do_center_crop=False)
 @pytest.mark.parametrize(
     ("images", "arguments", "error", "text"),
     [
-        ([], {}, ValueError, "`images` is empty; expected at least one picture."),
+        ([], {}, ValueError, "`images` is empty; expected at least one image."),
         (np.zeros((0, 4, 4, 3)), {}, ValueError, "`images` is empty: shape (0, 4, 4, 3)."),
         (noise(4, 4), {}, ValueError, "`images` must have 3 dimensions, or 4 for a batch. Received: shape (4, 4)"),
         ([noise(1, 1, 4, 4, 3)], {}, ValueError, "`images[0]` must have 3 dimensions, or 4 for a batch"),
@@ -444,7 +444,7 @@ WIDE = BitImageProcessor(size=8, do_center_crop=False)
             ValueError,
             "`images[0]` has (224, 448, 3), `images[1]` has (224, 224, 3). Turn on `do_center_crop`, or give `size` a",
         ),
-        (picture(), {"do_flip": True, "colour": 1}, TypeError, "Unknown options: `colour`, `do_flip`. Expected: do_re"),
+        (picture(), {"do_flip": True, "color": 1}, TypeError, "Unknown options: `color`, `do_flip`. Expected: do_re"),
         (picture(), {"data_format": "NHWC"}, ValueError, "`data_format` must be one of 'channels_last', 'channels_fi"),
         (picture(), {"data_format": None}, ValueError, "`data_format` must be one of 'channels_last', 'channels_first"),
         (picture(), {"input_data_format": "none"}, ValueError, "`input_data_format` must be one of None, 'channels_la"),
@@ -486,7 +486,7 @@ def test_a_mode_without_conversion_to_rgb_is_refused():
 
 def test_unreadable_files_are_named_and_pillows_error_is_chained(tmp_path):
     text = tmp_path / "notes.jpg"
-    text.write_text("no picture")
+    text.write_text("no image")
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(encoded(picture(80, 80), "JPEG")[:3000])
     broken = tmp_path / "broken.png"
@@ -656,8 +656,8 @@ def test_unusable_configurations_are_refused_with_their_path(tmp_path):
     with pytest.raises(ValueError, match=r"preprocessor_config.json: `size` must be a dictionary, an int or a pair"):
         BitImageProcessor.from_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{}")
-    with pytest.raises(TypeError, match=r"Unknown options: `colour`. Expected: do_resize, size"):
-        BitImageProcessor.from_pretrained(tmp_path, colour=1)
+    with pytest.raises(TypeError, match=r"Unknown options: `color`. Expected: do_resize, size"):
+        BitImageProcessor.from_pretrained(tmp_path, color=1)
     with pytest.raises(
         NotADirectoryError, match=r"`directory` must be a directory.*preprocessor_config.json is a file"
     ):
@@ -788,8 +788,8 @@ def test_arrays_equal_transformers(settings):
         "float16 in [0, 1]": fractions.astype(np.float16),
         "zeros and ones": fractions.round(),
         "bool": fractions > 0.5,
-        "grey": uint8[..., :1],
-        "grey fractions": fractions[..., :1],
+        "gray": uint8[..., :1],
+        "gray fractions": fractions[..., :1],
     }
     values = 0
     for array in arrays.values():

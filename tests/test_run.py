@@ -100,8 +100,8 @@ def test_a_person_is_told_what_will_happen_and_what_happens(data, checkpoint, tm
     assert code == 0
     for line in (
         "classes             │ 3 (ant, bee, cat)",
-        "training pictures   │ 15, typically 33x50 px",
-        "validation pictures │ 3",
+        "training images   │ 15, typically 33x50 px",
+        "validation images │ 3",
         "resize, random crop │ 160 px, 128 px",
         "batch               │ 8",
         "A new head of zeros for 3 classes.",
@@ -109,9 +109,9 @@ def test_a_person_is_told_what_will_happen_and_what_happens(data, checkpoint, tm
     ):
         assert line in out
     assert "keras-bit classify IMAGE --weights" in out
-    assert "accuracy 33.33% on 3 validation pictures" in out
+    assert "accuracy 33.33% on 3 validation images" in out
     assert "fine-tune: 100%" in err
-    assert "pictures/s=" in err
+    assert "images/s=" in err
 
 
 def test_the_same_command_again_trains_no_more(whole, data, checkpoint, capsys):
@@ -190,9 +190,9 @@ def test_records_few_examples_accumulation_and_half_precision(checkpoint, tmp_pa
         *("--mixed-precision", "bfloat16", "--rematerialize", "--class-names", "x,y,z"),
     )
     assert code == 0
-    assert "training pictures   │ 6," in out
+    assert "training images   │ 6," in out
     assert "8 in 2 parts, gradients accumulated" in out
-    assert "A step takes 8 pictures, more than there are: each comes several times" in out
+    assert "A step takes 8 images, more than there are: each comes several times" in out
     assert "layers, up to stage1, stay as they are." in out
     model = from_pretrained(tmp_path / "out")
     assert list(model.config.id2label.values()) == ["x", "y", "z"]
@@ -231,9 +231,9 @@ def test_unreadable_pictures_end_it_or_are_left_out(checkpoint, tmp_path, capsys
     assert "--on-error skip" in err
     code, out, _ = run(capsys, *arguments, "--out", tmp_path / "b", "--on-error", "skip")
     assert code == 0
-    assert "1 pictures cannot be read and are left out (train):" in out
+    assert "1 images cannot be read and are left out (train):" in out
     assert f"  {broken}" in out
-    assert "training pictures   │ 11," in out
+    assert "training images   │ 11," in out
 
 
 def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, tmp_path, capsys):

@@ -36,7 +36,7 @@ def server(request, version):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Nine pictures, one more than a request takes; the third is lying on its side, by its tag."""
+    """Nine images, one more than a request takes; the third is lying on its side, by its tag."""
     folder = tmp_path_factory.mktemp("pictures")
     names = []
     for number in range(9):
@@ -62,13 +62,13 @@ def test_a_server_answers_as_the_weights_do(server, files, capsys):
         assert found["file"] == one["file"]
         assert [row["label"] for row in found["predictions"]] == [row["label"] for row in one["predictions"]]
         scores = [row["score"] for row in one["predictions"]]
-        # The turned picture is the same pixels; the rest is float32's order of operations.
+        # The turned image is the same pixels; the rest is float32's order of operations.
         assert [row["score"] for row in found["predictions"]] == pytest.approx(scores, abs=1e-5)
 
 
 def test_pictures_that_the_server_cannot_read_are_named_and_the_others_answered(server, files, tmp_path, capsys):
     (tmp_path / "half.jpg").write_bytes(encoded(pixels(0, 200, 300))[:2000])
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     four = []
     for number in range(4):  # more than one answer tells
         four.append(tmp_path / f"cut{number}.jpg")
@@ -79,7 +79,7 @@ def test_pictures_that_the_server_cannot_read_are_named_and_the_others_answered(
     assert "0.jpg" in out
     assert "1.jpg" in out
     assert f"{tmp_path}/half.jpg is a JPEG that is cut off" in err
-    assert f"{tmp_path}/text.jpg cannot be read as a picture" in err
+    assert f"{tmp_path}/text.jpg cannot be read as an image" in err
     assert all(f"{name} is a JPEG that is cut off" in err for name in four)
     assert "'missing.jpg' does not exist" in err
 
@@ -106,7 +106,7 @@ def test_another_clients_corrupt_picture_does_not_fail_ours_where_the_server_bat
         alone = [connect(address, "bit")([picture])[0] for picture in good]
     for found, expected in zip([*ours, other[0]], [*alone, alone[0]], strict=True):
         assert [label for label, _ in found] == [label for label, _ in expected]
-        # Several pictures at a time are added up in another order.
+        # Several images at a time are added up in another order.
         assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-5)
     assert other[1].startswith("is no JPEG, PNG, GIF, BMP or WebP file.")
 
@@ -120,7 +120,7 @@ def test_a_regression_is_no_classifier(server, tmp_path):
     processor = keras_bit.BitImageProcessor.from_pretrained(CHECKPOINT)
     path = keras_bit.export(model, tmp_path / "bit", processor=processor).path
     protocol = "rest" if server.startswith("http") else "grpc"
-    message = r"answers with (logits|values without names), not with a row of labels and scores for each picture"
+    message = r"answers with (logits|values without names), not with a row of labels and scores for each image"
     with getattr(loopback_serving, f"over_{protocol}")(str(path)) as address, pytest.raises(ValueError, match=message):
         connect(address, "bit")([encoded(pixels(0))])
 
@@ -192,7 +192,7 @@ def test_a_server_that_is_no_tf_serving_is_told(content, files, capsys):
     assert code == 1
     assert (
         "gives no answer" in err
-        or "not with a row of labels and scores for each picture: its model has no classes, or was not" in err
+        or "not with a row of labels and scores for each image: its model has no classes, or was not" in err
     )
 
 

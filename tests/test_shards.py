@@ -89,7 +89,7 @@ def make_pets(directory):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(encoded(pixels(seed), "PNG" if name.endswith("png") else "JPEG"))
     (directory / "cat" / ".hidden.jpg").write_bytes(b"")
-    (directory / "cat" / "notes.txt").write_text("no picture")
+    (directory / "cat" / "notes.txt").write_text("no image")
     return directory
 
 
@@ -229,7 +229,7 @@ def test_a_process_that_was_killed_goes_on_to_the_same_files(pets, tmp_path, wei
     running.wait()
     assert 2 <= len(list(out.glob("part-*"))) < 7
     done = subprocess.run([*command, out], check=True, capture_output=True, timeout=300, text=True)
-    assert re.search(r"7 files, 700 rows of 32 features, [2-6]00 pictures by an earlier run", done.stdout)
+    assert re.search(r"7 files, 700 rows of 32 features, [2-6]00 images by an earlier run", done.stdout)
     assert contents(out) == contents(tmp_path / "whole")
 
 
@@ -384,7 +384,7 @@ def foreign(first, second):
     ("change", "words"),
     [
         (truncated, r"00000-of-00003\.parquet' is no Parquet file, or a damaged one \(.*\)\. Remove it"),
-        (renamed, r"is none of the 3 shards: it is shard 1 with 3 rows and 0 pictures left out\. Remove it"),
+        (renamed, r"is none of the 3 shards: it is shard 1 with 3 rows and 0 images left out\. Remove it"),
         (foreign, r"was not written by keras-bit embed\. Name another `out`"),
     ],
 )
@@ -416,7 +416,7 @@ def test_pictures_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, wei
         file.write_bytes(b"no picture")
     broken[2].unlink()
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"1\.jpg is no JPEG, .* To leave such pictures out, pass on_error='skip'"):
+    with pytest.raises(ValueError, match=r"1\.jpg is no JPEG, .* To leave such images out, pass on_error='skip'"):
         embedding.embed(data, out, weights=weights, shard_size=2)
     assert not out.exists()
     with warnings.catch_warnings(action="error", category=UserWarning):  # the lines say it
@@ -430,9 +430,7 @@ def test_pictures_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, wei
     assert [about(file)["left_out"] for file in report.files] == [1, 0, 2, 0]  # the third shard has no row
     again = embedding.embed(data, out, weights=weights, shard_size=2, on_error="skip")
     assert (again.found, again.skipped) == (7, report.skipped)
-    with pytest.raises(
-        ValueError, match=r"written with on_error='skip' and is without a picture\. .*1\.jpg is no JPEG"
-    ):
+    with pytest.raises(ValueError, match=r"written with on_error='skip' and is without an image\. .*1\.jpg is no JPEG"):
         embedding.embed(data, out, weights=weights, shard_size=2)
 
 
@@ -441,7 +439,7 @@ def test_where_no_picture_can_be_read_there_is_nothing_to_leave_out(pets, tmp_pa
     data = tmp_path / "list.txt"
     data.write_text("".join(f"{tmp_path / str(number)}.jpg\n" for number in range(3)))
     arguments = {"weights": weights, "shard_size": 2, "on_error": "skip"}
-    with pytest.raises(ValueError, match=r"None of 3 pictures can be read\. The first: .*/0\.jpg"):
+    with pytest.raises(ValueError, match=r"None of 3 images can be read\. The first: .*/0\.jpg"):
         embedding.embed(data, tmp_path / name, **arguments)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["list.txt", "pets"]
     shutil.copy(pets / "cat" / "1.jpg", tmp_path / "1.jpg")
@@ -518,16 +516,16 @@ def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
             FileNotFoundError,
             "`data` must be a directory or a text file with a path in each line, and",
         ),
-        ({"data": "pets/alone.png"}, ValueError, r"got the picture 'pets/alone.png'. Name its directory, or pass '-'"),
+        ({"data": "pets/alone.png"}, ValueError, r"got the image 'pets/alone.png'. Name its directory, or pass '-'"),
         (
             {"data": "empty"},
             ValueError,
-            r"`data` must hold pictures, got 'empty', which has none at any depth \(\.bmp, ",
+            r"`data` must hold images, got 'empty', which has none at any depth \(\.bmp, ",
         ),
         (
             {"data": "empty.txt"},
             ValueError,
-            "`data` must hold pictures, got 'empty.txt', which has no line with a path",
+            "`data` must hold images, got 'empty.txt', which has no line with a path",
         ),
         ({"data": "zeros"}, ValueError, "must be text with a path in each line, got 'zeros', which has zero bytes"),
         (
@@ -584,7 +582,7 @@ def test_the_command(pets, tmp_path, weights, capsys):
     out = tmp_path / "out"
     arguments = (pets, "--out", out, "--weights", weights, "--shard-size", 4, "--batch-size", 3)
     assert run(capsys, *arguments) == (0, f"{out}: 2 files, 7 rows of 32 features\n", "")
-    earlier = "7 pictures by an earlier run"
+    earlier = "7 images by an earlier run"
     assert run(capsys, *arguments) == (0, f"{out}: 2 files, 7 rows of 32 features, {earlier}\n", "")
     code, said, err = run(capsys, *arguments, "--shard-size", 5)
     assert (code, said) == (1, "")

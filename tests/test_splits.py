@@ -1,4 +1,4 @@
-"""From a directory or record files to what is trained on: which pictures, which classes, and what a person is told."""
+"""From a directory or record files to what is trained on: which images, which classes, and what a person is told."""
 
 import io
 
@@ -57,7 +57,7 @@ def test_a_share_of_each_class_is_for_validation_and_never_all_of_it(data, share
     assert (counts(found.train), counts(found.validation)) == (train, validation)
     together = [*found.train.names, *(found.validation.names if found.validation else [])]
     assert len(set(together)) == len(together) == 16
-    assert any("a single picture to train with of" in note for note in found.notes)
+    assert any("a single image to train with of" in note for note in found.notes)
 
 
 def test_the_seed_decides_which(data):
@@ -71,7 +71,7 @@ def test_some_examples_of_each_class(data, few):
     found = opened(data, examples_per_class=few)
     assert counts(found.train) == [min(few, 4), min(few, 8), 1]
     assert counts(found.validation) == [1, 2, 0]
-    fewer = [note for note in found.notes if note.startswith("There are fewer than 3 pictures of ")]
+    fewer = [note for note in found.notes if note.startswith("There are fewer than 3 images of ")]
     assert len(fewer) == (few == 3)
 
 
@@ -155,7 +155,7 @@ REFUSED = {
     "no train": (
         lambda path: make_folders(path / "val", {"a": 3, "b": 2}) and path,
         ValueError,
-        "has the folder val, but no folder 'train' with pictures to train on.",
+        "has the folder val, but no folder 'train' with images to train on.",
     ),
     "no train, but a test": (
         lambda path: (make_folders(path / "val", {"a": 3}), make_folders(path / "test", {"a": 3})) and path,
@@ -165,7 +165,7 @@ REFUSED = {
     "test alone": (
         lambda path: write_records(path / "test.tfrecord", [png(40)] * 2, [0, 1]),
         ValueError,
-        "has pictures to test with, but none to train on.",
+        "has images to test with, but none to train on.",
     ),
 }
 
@@ -191,7 +191,7 @@ def test_labels_that_begin_at_1_are_said_to(tmp_path, names):
     assert counts(found.train) == [0, 2, 2]
     (note,) = found.notes
     assert note.startswith(
-        f"The labels begin at 1, not at 0: no picture is of {found.class_names[0]}, and the model gets"
+        f"The labels begin at 1, not at 0: no image is of {found.class_names[0]}, and the model gets"
     )
     with pytest.raises(ValueError, match=r"got 2 names. The labels begin at 1: write them anew, from 0, or name what"):
         opened(tmp_path, class_names=["x", "y"])

@@ -90,6 +90,6 @@ def test_transformers_itself_has_the_same_logits_on_the_test_pictures(test_pictu
     theirs = np.concatenate(theirs)
     difference = np.abs(keras_logits - theirs).max() / np.abs(theirs).max()
     agreeing = int((keras_logits.argmax(1) == theirs.argmax(1)).sum())
-    print(f"10,000 pictures: logits differ by {difference:.1e} relative, {agreeing} answers agree")
+    print(f"10,000 images: logits differ by {difference:.1e} relative, {agreeing} answers agree")
     assert difference <= 1e-4  # float32 through 19 convolutions; measured some 1e-6
     assert agreeing >= len(pictures) - 1  # a tie within rounding may fall either way

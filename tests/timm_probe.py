@@ -66,8 +66,8 @@ def main() -> None:
         with torch.no_grad():
             for name, values in model.named_parameters():
                 scale = 0.3 if values.ndim == 1 else values[0].numel() ** -0.5
-                centre = 1.0 if values.ndim == 1 and name.endswith("weight") else 0.0
-                values.copy_(centre + scale * torch.randn(values.shape, generator=generator))
+                center = 1.0 if values.ndim == 1 and name.endswith("weight") else 0.0
+                values.copy_(center + scale * torch.randn(values.shape, generator=generator))
         pictures = torch.rand(2, arguments.get("in_chans", 3), 64, 101, generator=generator) * 2 - 1
         with torch.no_grad():
             logits, features = model(pictures), model.forward_features(pictures)

@@ -7,6 +7,6 @@ CASES = {
     "stride 8": {"output_stride": 8},
     "width 2": {"width_factor": 2},
     "width 3": {"width_factor": 3},
-    "width 4, grey": {"width_factor": 4, "in_chans": 1},
+    "width 4, gray": {"width_factor": 4, "in_chans": 1},
 }
 SIZES = {"layers": [1, 2, 2, 2], "channels": (32, 32, 64, 64), "stem_chs": 16, "num_classes": 7}

@@ -76,9 +76,9 @@ def _counted(groups: dict[str, str]) -> dict[str, str]:
 
 
 def adapt_channels(kernel: np.ndarray, channels: int, axis: int) -> np.ndarray:
-    """A first kernel for pictures of another number of channels: `axis`, its input channels, becomes `channels` long.
+    """A first kernel for images of another number of channels: `axis`, its input channels, becomes `channels` long.
 
-    One channel gets the sum of all, so that a grey picture gives what it gave as RGB. Several are taken in turn and
+    One channel gets the sum of all, so that a gray image gives what it gave as RGB. Several are taken in turn and
     scaled by `channels before / channels`, so that the sum over them keeps its size. Checked against timm 1.0.31
     `adapt_input_conv`.
     """

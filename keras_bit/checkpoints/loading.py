@@ -143,7 +143,7 @@ def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
 
 
 def with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
-    """The same checkpoint with its first kernel adapted to pictures of `channels` channels."""
+    """The same checkpoint with its first kernel adapted to images of `channels` channels."""
     name = checkpoint.layout.tensor_name("stem_conv", "kernel")
     stem = checkpoint.tensors.get(name)
     axis = 1 if checkpoint.layout.pytorch_axes else 2

@@ -41,7 +41,7 @@ def push_to_hub(
     Args:
         model: as for `save_pretrained`.
         repo_id: `owner/name`, or `name` for the token's owner.
-        processor: how pictures become the model's input.
+        processor: how images become the model's input.
         private: whether a new repository is private; `None` is the owner's default. An existing one stays as it is.
         revision: the branch, which is made if need be, or a pull request's `refs/pr/1`; `None` is `main`.
         token: of an account that may write; `None` is the one that `hf auth login` stored.
@@ -100,7 +100,7 @@ def _model_card(repo_id: str, values: dict, config: BitConfig, has_processor: bo
     if has_processor:
         keras_lines += [
             processor_line.format("keras_bit.BitImageProcessor"),
-            'outputs = model.predict(processor("picture.jpg"))',
+            'outputs = model.predict(processor("image.jpg"))',
         ]
     title = repo_id.rpartition("/")[2]
     parts = [

@@ -50,7 +50,7 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
     Args:
         model: what any function of keras_bit returned, before or after training; not a fused one.
         directory: is made where it does not exist; `~` is the home directory.
-        processor: how pictures become the model's input.
+        processor: how images become the model's input.
 
     Raises:
         ValueError: `model` is not a whole network of keras_bit, is fused, or holds NaN or infinity; `processor` is no

@@ -69,9 +69,9 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def upright_picture(name: str) -> Image.Image:
-    """The picture as a person sees it: cameras store the orientation beside the pixels."""
+    """The image as a person sees it: cameras store the orientation beside the pixels."""
     if os.path.isdir(name):
-        raise IsADirectoryError(f"{name} is a directory; name the pictures in it, {name}/*")
+        raise IsADirectoryError(f"{name} is a directory; name the images in it, {name}/*")
     try:
         with Image.open(name) as image:
             return ImageOps.exif_transpose(image)
@@ -81,4 +81,4 @@ def upright_picture(name: str) -> Image.Image:
         raise
     except Exception as error:
         # On damaged files Pillow's decoders raise OSError, SyntaxError, RuntimeError, NotImplementedError and others.
-        raise ValueError(f"{name} cannot be read as a picture: {error}") from error
+        raise ValueError(f"{name} cannot be read as an image: {error}") from error

@@ -1,4 +1,4 @@
-"""`keras-bit classify`: what is on pictures."""
+"""`keras-bit classify`: what is on images."""
 
 import argparse
 import contextlib
@@ -18,28 +18,26 @@ from keras_bit.cli.terminal import console, printable
 
 ORIENTATION = 0x0112  # EXIF's tag
 DEFAULT_TOP = 5  # labels; an exported SavedModel tells as many
-BATCH_SIZE = 8  # pictures classified at a time; bounds the memory that many large ones take
+BATCH_SIZE = 8  # images classified at a time; bounds the memory that many large ones take
 
 
 def add(commands: Any) -> None:
     command = commands.add_parser(
         "classify",
-        help="name what is on pictures",
-        description="Prints the most probable labels of each picture. Files that cannot be read get a line on standard "
+        help="name what is on images",
+        description="Prints the most probable labels of each image. Files that cannot be read get a line on standard "
         "error and exit code 1; the others are classified all the same.",
         epilog="Examples: keras-bit classify cat.jpg dog.png --weights google/bit-50 --top 3; keras-bit classify "
         "cat.jpg --server grpc://127.0.0.1:8500, where TF Serving has what keras-bit export wrote",
     )
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="picture files; turned upright by their EXIF tag")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="image files; turned upright by their EXIF tag")
     command.add_argument(
         "--weights",
         default=DEFAULT_WEIGHTS,
         metavar="SOURCE",
         help="Hub id, directory or file of a checkpoint with its preprocessor_config.json (default: %(default)s)",
     )
-    command.add_argument(
-        "--top", type=positive, default=DEFAULT_TOP, metavar="N", help="labels per picture (default: 5)"
-    )
+    command.add_argument("--top", type=positive, default=DEFAULT_TOP, metavar="N", help="labels per image (default: 5)")
     command.add_argument(
         "--server",
         metavar="ADDRESS",
@@ -80,7 +78,7 @@ def _by_weights(options: argparse.Namespace, results: list[dict[str, Any]]) -> N
     processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **hub_arguments(options))
     labels = labels_of_checkpoint(model.config.id2label)
 
-    # A graph is traced for seconds before it gives its first answer, which a few pictures never make good. JAX alone
+    # A graph is traced for seconds before it gives its first answer, which a few images never make good. JAX alone
     # compiles every operation of its own.
     few = len(options.images) <= BATCH_SIZE and keras.backend.backend() != "jax"
     scores_of = model if few else model.predict_on_batch
@@ -125,7 +123,7 @@ def _by_server(options: argparse.Namespace, results: list[dict[str, Any]]) -> No
 
 
 def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -> Iterator[tuple[list[int], Any]]:
-    """Preprocessed pictures of one size, with their places in `results`; what cannot be read gets an `error` there."""
+    """Preprocessed images of one size, with their places in `results`; what cannot be read gets an `error` there."""
     import numpy as np
     from tqdm import tqdm
 
@@ -155,7 +153,7 @@ def _told(name: str, error: Exception) -> str:
 
 
 def _encoded_upright(name: str) -> bytes:
-    """The file as it is, or, where a camera noted that it is to be turned, the turned picture as a PNG."""
+    """The file as it is, or, where a camera noted that it is to be turned, the turned image as a PNG."""
     contents = Path(name).read_bytes() if os.path.isfile(name) else b""
     with contextlib.suppress(Exception), Image.open(io.BytesIO(contents)) as image:
         if image.getexif().get(ORIENTATION, 1) == 1:

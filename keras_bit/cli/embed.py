@@ -1,4 +1,4 @@
-"""`keras-bit embed`: pooled features of many pictures, as Parquet."""
+"""`keras-bit embed`: pooled features of many images, as Parquet."""
 
 import argparse
 import sys
@@ -11,10 +11,10 @@ from keras_bit.cli.terminal import printable
 def add(commands: Any) -> None:
     command = commands.add_parser(
         "embed",
-        help="pooled features of many pictures, as Parquet",
-        description="Writes a row for each picture: path, label (the first folder below DATA, or null) and features, "
+        help="pooled features of many images, as Parquet",
+        description="Writes a row for each image: path, label (the first folder below DATA, or null) and features, "
         "what the network sees in it before its head. In shards, which are there whole or not at all: interrupted or "
-        "killed, the same command goes on with those that are missing, however many pictures there are. Pictures are "
+        "killed, the same command goes on with those that are missing, however many images there are. Images are "
         "read as they are stored: orientation tags are ignored.",
         epilog="Examples: keras-bit embed flowers --out features; find /disk -name '*.jpg' | keras-bit embed - --out "
         "features.parquet --on-error skip 2> skipped.txt",
@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "data",
         metavar="DATA",
-        help="directory with pictures at any depth, or text file with a path in each line, or - for such lines on "
+        help="directory with images at any depth, or text file with a path in each line, or - for such lines on "
         "standard input",
     )
     command.add_argument(
@@ -38,21 +38,19 @@ def add(commands: Any) -> None:
         metavar="SOURCE",
         help="Hub id, directory or file of a checkpoint with its preprocessor_config.json (default: %(default)s)",
     )
-    command.add_argument(
-        "--batch-size", type=positive, default=32, metavar="N", help="pictures at a time (default: 32)"
-    )
+    command.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images at a time (default: 32)")
     command.add_argument(
         "--shard-size",
         type=positive,
         default=10_000,
         metavar="N",
-        help="pictures in a shard, whose features are in memory (default: 10000)",
+        help="images in a shard, whose features are in memory (default: 10000)",
     )
     command.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="at a picture that cannot be read: end (default), or leave it out, with a line for each and exit code 1",
+        help="at an image that cannot be read: end (default), or leave it out, with a line for each and exit code 1",
     )
     command.add_argument(
         "--engine",
@@ -80,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         **hub_arguments(options),
     )
     files = "1 file" if len(report.files) == 1 else f"{len(report.files):,} files"
-    earlier = f", {report.found:,} pictures by an earlier run" if report.found else ""
+    earlier = f", {report.found:,} images by an earlier run" if report.found else ""
     print(f"{printable(options.out)}: {files}, {report.rows:,} rows of {report.width:,} features{earlier}")
     for line in report.skipped:
         print(f"keras-bit embed: {printable(line)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`keras-bit evaluate`: how good a checkpoint is on pictures with labels."""
+"""`keras-bit evaluate`: how good a checkpoint is on images with labels."""
 
 import argparse
 import json
@@ -19,11 +19,11 @@ WORST_CLASSES = 10  # those printed of more
 def add(commands: Any) -> None:
     command = commands.add_parser(
         "evaluate",
-        help="how good a checkpoint is on pictures with labels",
-        description="Prints how many pictures of a data set the checkpoint answers correctly, overall and per class, "
+        help="how good a checkpoint is on images with labels",
+        description="Prints how many images of a data set the checkpoint answers correctly, overall and per class, "
         "and how far it can be trusted when it is sure (expected calibration error). With --out also a JSON report, a "
         "confusion matrix, a reliability diagram and a sheet of the worst mistakes. A folder is a class of the model "
-        "if its name is exactly the label or, for ImageNet, its wordnet id; others are named in a class map. Pictures "
+        "if its name is exactly the label or, for ImageNet, its wordnet id; others are named in a class map. Images "
         "are read as they are stored: orientation tags are ignored.",
         epilog="Examples: keras-bit evaluate google/bit-50 imagenette2/val --out report; where the folders have other "
         "names than the model's labels: keras-bit evaluate google/bit-50 pets --write-class-map map.json, complete "
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "source",
         metavar="SOURCE",
-        help="Hub id, directory or file of a checkpoint; without a preprocessor_config.json, pictures are prepared as "
+        help="Hub id, directory or file of a checkpoint; without a preprocessor_config.json, images are prepared as "
         "for google/bit-50",
     )
     command.add_argument(
@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         "file, a pattern in quotes, or a directory, of which the files with `test` in their names are taken, else "
         "those with `val` or `validation`, else all",
     )
-    command.add_argument("--out", metavar="DIR", help="where report.json and the pictures are written")
+    command.add_argument("--out", metavar="DIR", help="where report.json and the images are written")
     command.add_argument("--json", action="store_true", help="print the report as JSON instead of tables")
     command.add_argument("--per-class", action="store_true", help="print every class, however many there are")
     command.add_argument(
@@ -53,14 +53,12 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--write-class-map", metavar="FILE.json", help="write a class map to be completed, and evaluate nothing"
     )
-    command.add_argument(
-        "--batch-size", type=positive, default=32, metavar="N", help="pictures at a time (default: 32)"
-    )
+    command.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images at a time (default: 32)")
     command.add_argument(
         "--on-error",
         choices=("raise", "skip"),
         default="raise",
-        help="at a picture that cannot be read: end (default), or leave it out, with a line for each and exit code 1",
+        help="at an image that cannot be read: end (default), or leave it out, with a line for each and exit code 1",
     )
     add_hub_arguments(command)
     command.set_defaults(run=run)
@@ -73,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     from keras_bit.evaluation import evaluating, report
 
     if options.out is not None:
-        # Before the pictures are read, which may take hours.
+        # Before the images are read, which may take hours.
         if Path(options.out).is_file():
             raise NotADirectoryError(f"`--out` must be a directory, got the file {options.out!r}.")
         Path(options.out).mkdir(parents=True, exist_ok=True)
@@ -86,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         return _write_class_map(options, model.config)
     processor = _processor(options)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out")  # they get their lines below
+        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ images were left out")  # they get their lines below
         if Path(options.data).is_dir() and not splits.holds_records(options.data):
             found, skipped = _evaluate_folders(options, model, processor)
         else:
@@ -115,7 +113,7 @@ def _processor(options: argparse.Namespace) -> Any:
     except FileNotFoundError:
         processor = BitImageProcessor(**processor.BIT_50)
         print(
-            "keras-bit evaluate: the checkpoint has no preprocessor_config.json: pictures are prepared as for "
+            "keras-bit evaluate: the checkpoint has no preprocessor_config.json: images are prepared as for "
             f"google/bit-50, {input_size(processor)}, pixels scaled to [-1, 1]",
             file=sys.stderr,
         )
@@ -123,7 +121,7 @@ def _processor(options: argparse.Namespace) -> Any:
 
 
 def _evaluate_folders(options: argparse.Namespace, model: Any, processor: Any) -> tuple[Any, list[str]]:
-    """What was found, and a line for each picture that was left out."""
+    """What was found, and a line for each image that was left out."""
     from keras_bit.data.numbered import FolderPictures, folder_names
     from keras_bit.evaluation import class_map
     from keras_bit.evaluation.evaluating import evaluate
@@ -136,7 +134,7 @@ def _evaluate_folders(options: argparse.Namespace, model: Any, processor: Any) -
         options.data, list(used), processor=processor, batch_size=options.batch_size, on_error=options.on_error
     )
     left_out = [folder for folder in folders if folder not in used]
-    for what, why in ((left_out, "left out, as the class map says"), (batches.empty, "without a picture")):
+    for what, why in ((left_out, "left out, as the class map says"), (batches.empty, "without an image")):
         if what:
             some = ", ".join(what[:10]) + ", ..." * (len(what) > 10)
             print(f"keras-bit evaluate: folders {why}: {printable(some)}", file=sys.stderr)

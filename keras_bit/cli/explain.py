@@ -1,4 +1,4 @@
-"""`keras-bit explain`: where on a picture a class is seen."""
+"""`keras-bit explain`: where on an image a class is seen."""
 
 import argparse
 from pathlib import Path
@@ -11,15 +11,15 @@ from keras_bit.cli.terminal import printable
 def add(commands: Any) -> None:
     command = commands.add_parser(
         "explain",
-        help="where on a picture a class is seen",
-        description="Draws a class activation map over a picture: how much each place adds to the logit of a class, "
+        help="where on an image a class is seen",
+        description="Draws a class activation map over an image: how much each place adds to the logit of a class, "
         "or takes from it. The map is exact, no approximation: its mean over the places, plus the head's bias, is the "
-        "logit. It is as fine as the network's last feature map, and drawn on the part of the picture that the model "
-        "sees, in the picture's own pixels.",
+        "logit. It is as fine as the network's last feature map, and drawn on the part of the image that the model "
+        "sees, in the image's own pixels.",
         epilog="Examples: keras-bit explain dog.jpg --out heat.png; of another class than the most probable: "
         "keras-bit explain dog.jpg --out cat.png --class 'tabby, tabby cat'",
     )
-    command.add_argument("image", metavar="IMAGE", help="picture file; turned upright by its EXIF tag")
+    command.add_argument("image", metavar="IMAGE", help="image file; turned upright by its EXIF tag")
     command.add_argument("--out", required=True, metavar="FILE.png", help="where the map is written")
     command.add_argument(
         "--class",

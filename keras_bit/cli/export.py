@@ -16,7 +16,7 @@ from keras_bit.cli.terminal import console, printable
 
 # Those of `keras_bit.exporters.exporting`, which is imported when the command runs.
 FORMATS = ("saved_model", "tflite", "onnx", "openvino", "huggingface", "tf_saved_model", "litert")
-BATCH_SIZE = 8  # pictures preprocessed at a time
+BATCH_SIZE = 8  # images preprocessed at a time
 DEFAULT_SIZE = (224, 224)  # px, of TFLite
 
 
@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--representative-data",
         metavar="DIR",
-        help="pictures of the kind that will come, at any depth: int8 is calibrated on them, every format compared; "
+        help="images of the kind that will come, at any depth: int8 is calibrated on them, every format compared; "
         "resized to --image-size where the processor makes another",
     )
     command.add_argument(
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(
                 "--representative-data needs a checkpoint with a preprocessor_config.json, which makes them input."
             )
-        tell(f"preprocessing pictures of {options.representative_data}")
+        tell(f"preprocessing images of {options.representative_data}")
         size = _size_of_data(options.image_size, processor)
         data = list(_preprocessed(Path(options.representative_data), options.num_pictures, processor, size))
     report = keras_bit.export(
@@ -129,13 +129,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _size_of_data(wanted: tuple[int | None, int | None] | None, processor: Any) -> tuple[int, int] | None:
-    """What pictures are resized to where the processor does not make the exported size; `None` where it does."""
+    """What images are resized to where the processor does not make the exported size; `None` where it does."""
     size = wanted if wanted is not None and None not in wanted else processor.fixed_size or DEFAULT_SIZE
     return None if size == processor.fixed_size else size
 
 
 def _preprocessed(directory: Path, count: int, processor: Any, size: tuple[int, int] | None) -> Iterator[Any]:
-    """Batches of up to `count` pictures, evenly spread over the sorted paths."""
+    """Batches of up to `count` images, evenly spread over the sorted paths."""
     import numpy as np
 
     from keras_bit.data.sources import scan
@@ -144,7 +144,7 @@ def _preprocessed(directory: Path, count: int, processor: Any, size: tuple[int, 
         raise NotADirectoryError(f"--representative-data {str(directory)!r} is no directory.")
     paths, _ = scan(directory, ["."])
     if not paths:
-        raise ValueError(f"--representative-data {str(directory)!r} holds no picture.")
+        raise ValueError(f"--representative-data {str(directory)!r} holds no image.")
     chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
     names = [os.fsdecode(paths[index]) for index in chosen]
     resized = {} if size is None else {"do_resize": True, "size": size, "do_center_crop": False}

@@ -1,4 +1,4 @@
-"""`keras-bit finetune`: a checkpoint, trained on pictures."""
+"""`keras-bit finetune`: a checkpoint, trained on images."""
 
 import argparse
 import dataclasses
@@ -27,13 +27,13 @@ from keras_bit.cli.terminal import console, printable
 def add(commands: Any) -> None:
     command = commands.add_parser(
         "finetune",
-        help="train a checkpoint on pictures of yours",
+        help="train a checkpoint on images of yours",
         description="Fine-tunes a checkpoint by the BiT-HyperRule, which chooses size, number of steps, learning rate "
-        "and MixUp from the number and the size of the pictures. DIR then holds the model (model.keras, and "
+        "and MixUp from the number and the size of the images. DIR then holds the model (model.keras, and "
         "transformers' config.json and model.safetensors), its processor, log.csv, report.json, and curves, confusion "
         "matrix and worst mistakes as PNG. Interrupted or killed, the same "
         "command goes on from the last evaluation and ends with the same losses.",
-        epilog="Examples: keras-bit finetune flowers --out flowers-bit; five pictures of each class on a laptop: "
+        epilog="Examples: keras-bit finetune flowers --out flowers-bit; five images of each class on a laptop: "
         "keras-bit finetune flowers --out few --examples-per-class 5 --batch-size 64 --image-size 64x64; then: "
         "keras-bit classify rose.jpg --weights flowers-bit",
     )
@@ -51,14 +51,12 @@ def add(commands: Any) -> None:
         help="Hub id, directory or file of the checkpoint to start from (default: %(default)s)",
     )
     recipe = command.add_argument_group("recipe")
-    recipe.add_argument(
-        "--batch-size", type=positive, default=512, metavar="N", help="pictures per step (default: 512)"
-    )
+    recipe.add_argument("--batch-size", type=positive, default=512, metavar="N", help="images per step (default: 512)")
     recipe.add_argument(
         "--gradient-accumulation-steps",
         type=positive,
         metavar="N",
-        help="divide a step into N batches for less memory (default: as few as hold 32 pictures of 480 px each, or 512 "
+        help="divide a step into N batches for less memory (default: as few as hold 32 images of 480 px each, or 512 "
         "of 128)",
     )
     recipe.add_argument(
@@ -76,7 +74,7 @@ def add(commands: Any) -> None:
         "--image-size",
         type=image_size,
         metavar="HxW",
-        help="the pictures' size for the rule (default: their median); "
+        help="the images' size for the rule (default: their median); "
         "below 96x96 it trains on crops of 128 px, else of 480",
     )
     recipe.add_argument("--freeze-up-to", metavar="STAGE", help="keep the network as it is: stem, stage1 ... or all")
@@ -96,7 +94,7 @@ def add(commands: Any) -> None:
         help="keep of each block its input alone and compute it again for its gradient: less memory, more time",
     )
     data = command.add_argument_group("data")
-    data.add_argument("--examples-per-class", type=positive, metavar="N", help="train on N pictures of each class")
+    data.add_argument("--examples-per-class", type=positive, metavar="N", help="train on N images of each class")
     data.add_argument(
         "--validation-share",
         type=share,
@@ -113,7 +111,7 @@ def add(commands: Any) -> None:
         "--on-error",
         choices=["raise", "skip"],
         default="raise",
-        help="raise: end at a picture that cannot be read (default); skip: read all first, and leave such ones out",
+        help="raise: end at an image that cannot be read (default); skip: read all first, and leave such ones out",
     )
     job = command.add_argument_group("run")
     job.add_argument("--seed", type=int, default=0, metavar="N", help="of the division, order and crops (default: 0)")
@@ -208,8 +206,8 @@ def _plan_table(plan: Any) -> Table:
     table = Table(title="BiT-HyperRule", title_justify="left", show_header=False)
     shown = ", ".join(found.class_names[:5]) + ", ..." * (len(found.class_names) > 5)
     table.add_row("classes", f"{len(found.class_names)} ({printable(shown)})")
-    table.add_row("training pictures", f"{len(found.train):,}, typically {rule.image_size[0]}x{rule.image_size[1]} px")
-    table.add_row("validation pictures", f"{len(found.validation):,}" if found.validation else "none")
+    table.add_row("training images", f"{len(found.train):,}, typically {rule.image_size[0]}x{rule.image_size[1]} px")
+    table.add_row("validation images", f"{len(found.validation):,}" if found.validation else "none")
     table.add_row("resize, random crop", f"{rule.resize_size} px, {rule.crop_size} px")
     table.add_row("MixUp", f"alpha {rule.mixup_alpha}" if rule.mixup_alpha else "none")
     parts = f" in {plan.accumulation} parts, gradients accumulated" if plan.accumulation > 1 else ""

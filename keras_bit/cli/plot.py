@@ -1,4 +1,4 @@
-"""`keras-bit plot`: a picture of what a model is trained on."""
+"""`keras-bit plot`: an image of what a model is trained on."""
 
 import argparse
 import dataclasses
@@ -14,9 +14,9 @@ from keras_bit.cli.terminal import input_size, printable
 def add(commands: Any) -> None:
     command = commands.add_parser(
         "plot",
-        help="a picture of what the model is trained on",
+        help="an image of what the model is trained on",
         description="Draws a training batch of a data set with its labels, as fine-tuning feeds it to the model: "
-        "resized, cropped, flipped and mixed by the BiT-HyperRule. Pictures that cannot be read get a line on standard "
+        "resized, cropped, flipped and mixed by the BiT-HyperRule. Images that cannot be read get a line on standard "
         "error and exit code 1; the others are drawn all the same.",
         epilog="Examples: keras-bit plot flowers/train --out sheet.png; with MixUp, which the rule has for large data "
         "sets only: keras-bit plot flowers/train --out sheet.png --num-examples 50000",
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
         help="names of the classes in the order of their numbers, or a file with one in a line; TFRecord files need "
         "them for MixUp; of a directory only these folders are taken",
     )
-    command.add_argument("--batch-size", type=positive, default=24, metavar="N", help="pictures (default: 24)")
+    command.add_argument("--batch-size", type=positive, default=24, metavar="N", help="images (default: 24)")
     command.add_argument("--seed", type=int, metavar="N", help="for the same sheet again (default: another every time)")
     command.add_argument(
         "--num-examples", type=positive, metavar="N", help="for the rule; from 20000 on there is MixUp (default: all)"
@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         "--image-size",
         type=image_size,
         metavar="HxW",
-        help="for the rule: the pictures' typical size, as 375x500 (default: the first one's)",
+        help="for the rule: the images' typical size, as 375x500 (default: the first one's)",
     )
     command.add_argument(
         "--random-resized-crop", action="store_true", help="the Inception networks' crop instead of the rule's"
@@ -57,7 +57,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     with warnings.catch_warnings():
         # They get their lines; and one class is drawn as well as several.
-        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out|.* has one class, ")
+        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ images were left out|.* has one class, ")
         return _draw(options)
 
 
@@ -87,7 +87,7 @@ def _draw(options: argparse.Namespace) -> int:
         "random_resized_crop": options.random_resized_crop,
     }
     if options.evaluation:
-        applied = [f"Evaluation: the processor's pictures, {input_size(processor)}"]
+        applied = [f"Evaluation: the processor's images, {input_size(processor)}"]
         batches = keras_bit.image_dataset(**source, processor=processor)
     else:
         rule = _rule(options, processor, class_names)
@@ -98,7 +98,7 @@ def _draw(options: argparse.Namespace) -> int:
         mixup = f"MixUp with alpha {rule.mixup_alpha}" if rule.mixup_alpha else "no MixUp"
         applied = [
             f"Training: {how}, half flipped, {mixup}",
-            f"BiT-HyperRule for {rule.num_examples:,} pictures of {rule.image_size[0]}x{rule.image_size[1]}",
+            f"BiT-HyperRule for {rule.num_examples:,} images of {rule.image_size[0]}x{rule.image_size[1]}",
         ]
         batches = keras_bit.image_dataset(**source, processor=processor, training=True, rule=rule)
     images, labels = next(batches.as_numpy_iterator())
@@ -106,7 +106,7 @@ def _draw(options: argparse.Namespace) -> int:
     sheet = contact_sheet.draw(contact_sheet.denormalize(images, processor), text, [options.data, *applied])
     with files.replacing(out) as beside:
         sheet.save(beside, "PNG")
-    print(f"{printable(str(out))}: {len(np.atleast_1d(labels))} pictures, {sheet.width}x{sheet.height} px")
+    print(f"{printable(str(out))}: {len(np.atleast_1d(labels))} images, {sheet.width}x{sheet.height} px")
     for line in batches.skipped:
         print(f"keras-bit plot: {printable(line)}", file=sys.stderr)
     return int(bool(batches.skipped))

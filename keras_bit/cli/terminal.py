@@ -16,11 +16,11 @@ def printable(text: str) -> str:
 
 
 def input_size(processor: Any) -> str:
-    """What the processor makes of a picture, in words."""
+    """What the processor makes of an image, in words."""
     if processor.do_center_crop:
         return f"{processor.crop_size['height']}x{processor.crop_size['width']} px"
     if not processor.do_resize:
-        return "the picture's own"
+        return "the image's own"
     if "shortest_edge" in processor.size:
         return f"short edge {processor.size['shortest_edge']} px"
     return f"{processor.size['height']}x{processor.size['width']} px"

@@ -1,4 +1,4 @@
-"""What BiT's recipe does to training pictures: resize, random crop, random flip, MixUp. A seed decides all of it.
+"""What BiT's recipe does to training images: resize, random crop, random flip, MixUp. A seed decides all of it.
 
 Imports TensorFlow, and is imported by functions only.
 
@@ -14,12 +14,12 @@ from keras_bit.images.graph_preprocessing import checked_header, checked_pixels,
 from keras_bit.images.graph_resizing import Resize, Window
 
 # Of the inception crop. google-research/big_vision, `pp/ops_image.py`; torchvision's RandomResizedCrop starts at 0.08.
-AREAS = (0.05, 1.0)  # of the picture
+AREAS = (0.05, 1.0)  # of the image
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width by height
 
 
 def augment(image: Any, seed: Any, processor: Any, rule: Any, random_resized_crop: bool, max_pixels: int | None) -> Any:
-    """One training picture.
+    """One training image.
 
     Args:
         image: the bytes of a file as a scalar string, or uint8 `(height, width, channels)` in [0, 255].
@@ -27,7 +27,7 @@ def augment(image: Any, seed: Any, processor: Any, rule: Any, random_resized_cro
         processor: gives the filter, and the steps after the resize.
         rule: gives `resize_size` and `crop_size`, in pixels.
         random_resized_crop: whether a random part of random size and shape is resized to the crop size, instead.
-        max_pixels: the most pixels that an encoded picture may have; `None` is Pillow's limit.
+        max_pixels: the most pixels that an encoded image may have; `None` is Pillow's limit.
 
     Returns:
         float32 `(crop_size, crop_size, 3)`.
@@ -56,7 +56,7 @@ def augment(image: Any, seed: Any, processor: Any, rule: Any, random_resized_cro
         resize = Resize((height, width), (rule.resize_size, rule.resize_size), processor.resample, window)
         pixels = read(resize.source)
     if pixels.shape[-1] != 3:
-        pixels = tf.gather(pixels, tf.minimum([0, 1, 2], tf.shape(pixels)[-1] - 1), axis=-1)  # grey thrice; no alpha
+        pixels = tf.gather(pixels, tf.minimum([0, 1, 2], tf.shape(pixels)[-1] - 1), axis=-1)  # gray thrice; no alpha
     pixels = tf.ensure_shape(resize.apply(pixels), [crop, crop, 3])
     flip = tf.random.stateless_uniform([], flip_seed) < 0.5
     pixels = tf.cond(flip, lambda: tf.reverse(pixels, [1]), lambda: pixels)
@@ -69,7 +69,7 @@ def random_place(room: int, seed: Any) -> tuple[Any, Any]:
 
 
 def random_part(height: Any, width: Any, seed: Any) -> Window:
-    """A rectangle of 5 % to all of the picture's area that is 3/4 to 4/3 times as wide as high; all, if none fits."""
+    """A rectangle of 5 % to all of the image's area that is 3/4 to 4/3 times as wide as high; all, if none fits."""
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.stack([height, width, 3]),
         tf.zeros([1, 0, 4]),
@@ -83,10 +83,10 @@ def random_part(height: Any, width: Any, seed: Any) -> Window:
 
 
 def mix_up(images: Any, labels: Any, seed: Any, alpha: float) -> tuple[Any, Any]:
-    """Lays another picture of the batch over each: `weight * x + (1 - weight) * x[order]`, and the same for the labels.
+    """Lays another image of the batch over each: `weight * x + (1 - weight) * x[order]`, and the same for the labels.
 
     One weight from the beta distribution (alpha, alpha) for the whole batch, and one random order, as in Google's code.
-    Keras' `MixUp` draws a weight per picture, and from a generator whose state depends on which batch came first.
+    Keras' `MixUp` draws a weight per image, and from a generator whose state depends on which batch came first.
 
     Args:
         images: float32 `(batch, height, width, 3)`.

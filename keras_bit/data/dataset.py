@@ -1,4 +1,4 @@
-"""From pictures on a disk to the batches that `model.fit` takes: one `tf.data` pipeline."""
+"""From images on a disk to the batches that `model.fit` takes: one `tf.data` pipeline."""
 
 import numbers
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ def image_dataset(
 ) -> Any:
     """A `tf.data.Dataset` of `(images, labels)`, one epoch long, that feeds `model.fit` under every backend.
 
-    For evaluation every picture is `processor.tf_preprocess` of it, the values of `processor(path)`, in the source's
+    For evaluation every image is `processor.tf_preprocess` of it, the values of `processor(path)`, in the source's
     order. For training (`training=True`) it is BiT's recipe, in an order and with random numbers that are new in every
     epoch and the same for the same `seed`:
 
     1. resize to `rule.resize_size` high and wide, whatever the aspect ratio, as Pillow does with the processor's filter
-       (bilinear in BiT's own), so that training pictures look like those of evaluation;
+       (bilinear in BiT's own), so that training images look like those of evaluation;
     2. a crop of `rule.crop_size` at a random place;
-    3. a flip of half of the pictures, left to right;
+    3. a flip of half of the images, left to right;
     4. the processor's rescaling and normalization;
     5. where `rule.mixup_alpha` is above 0, MixUp: `w * x + (1 - w) * x[order]` of the images and the one-hot labels of
        a batch, `w` from the beta distribution (alpha, alpha), one for the batch.
@@ -52,26 +52,26 @@ def image_dataset(
     Args:
         source: one of
 
-            * a directory with a folder per class; the classes are the folders' sorted names, pictures are the files in
-              them, at any depth, whose names end as pictures do; hidden files and folders are left out;
-            * a pair `(pictures, labels)`: a list of paths, a list of uint8 arrays `(height, width, channels)` or one
+            * a directory with a folder per class; the classes are the folders' sorted names, images are the files in
+              them, at any depth, whose names end as images do; hidden files and folders are left out;
+            * a pair `(images, labels)`: a list of paths, a list of uint8 arrays `(height, width, channels)` or one
               array `(count, height, width, channels)`; with whole numbers, names, or rows of a number in [0, 1] per
-              class (for pictures of several classes);
-            * a `tf.data.Dataset` of `(picture, label)` or of dictionaries with two such columns, not batched: encoded
+              class (for images of several classes);
+            * a `tf.data.Dataset` of `(image, label)` or of dictionaries with two such columns, not batched: encoded
               bytes or uint8 pixels, with whole numbers or rows;
             * TFRecord files of `tf.Example`: a path, a pattern or a list of them, ending in `.tfrecord`, `.tfrecords`,
               `.tfrec` or `-00000-of-00001`, compressed by gzip or zlib or not; labels count from 0;
             * a Hugging Face `datasets.Dataset` or `DatasetDict` with a column of images, bytes or paths;
             * a TensorFlow Datasets builder that has been prepared.
         processor: a `BitImageProcessor` with `do_convert_rgb`.
-        batch_size: pictures per batch; the last one may have fewer.
+        batch_size: images per batch; the last one may have fewer.
         training: whether to shuffle and augment. Needs a `rule`.
         rule: a `HyperRule`. Evaluation does not look at it: there the size is the processor's, for the recipe
             `size={"height": crop_size, "width": crop_size}, do_center_crop=False`.
         seed: for the order and the augmentation, which depend on nothing else, not on `tf.random.set_seed` either;
             `None` takes new ones every time.
-        on_error: `"raise"` ends with an error that names the first picture that cannot be read, or whose label is no
-            class, and says why. `"skip"` leaves such pictures out, lists them in the data set's attribute `skipped`,
+        on_error: `"raise"` ends with an error that names the first image that cannot be read, or whose label is no
+            class, and says why. `"skip"` leaves such images out, lists them in the data set's attribute `skipped`,
             and warns at the end of each epoch; where all are left out it raises. What fails for another reason, as for
             a lack of memory, is an error in either case, with TensorFlow's own words. After `"skip"` it is not known
             before how many batches there are; Keras warns that the input "ran out of data", and counts a step more than
@@ -83,21 +83,21 @@ def image_dataset(
         split: which one of a `DatasetDict` or a TensorFlow Datasets builder.
         random_resized_crop: whether training replaces steps 1 and 2 by the Inception networks' crop: a random part of
             5 % to all of the area, 3/4 to 4/3 times as wide as high, is resized to `rule.crop_size`. Training only.
-        max_pixels: the most pixels that an encoded picture may have. By default Pillow's limit,
+        max_pixels: the most pixels that an encoded image may have. By default Pillow's limit,
             `2 * PIL.Image.MAX_IMAGE_PIXELS`, which is 178,956,970.
         shuffle_buffer: how many elements are held to be shuffled, in training, where `source` has to be read from its
             beginning: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets. They are held in memory, encoded where the
             source is. Other sources are shuffled as a whole; what is held are numbers.
         drop_remainder: whether to leave out a last batch that is not full.
-        num_parallel_calls: pictures that are decoded at a time; `None` lets tf.data choose. Changes no value.
+        num_parallel_calls: images that are decoded at a time; `None` lets tf.data choose. Changes no value.
         label_mode: `"int"`, or `"categorical"` for one-hot rows; by default rows after MixUp and what the source has
             elsewhere. Evaluate a model that is trained with MixUp on `"categorical"` labels.
-        repeat: whether training goes on for ever. Batches are full then, also where there are fewer pictures than in
+        repeat: whether training goes on for ever. Batches are full then, also where there are fewer images than in
             one: they go over the ends of epochs, as in Google's code. What a step sees depends on the seed and the
             step's number alone. Needs on_error="raise".
         initial_step: the number of the first batch, with `repeat`: a run that was interrupted goes on from there.
         shard: (index, count), with `repeat`: this process is one of `count` and gets its part of every batch, of
-            `batch_size / count` pictures. MixUp mixes within the part, with a weight of its own.
+            `batch_size / count` images. MixUp mixes within the part, with a weight of its own.
 
     Returns:
         A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
@@ -108,7 +108,7 @@ def image_dataset(
     Raises:
         ValueError: an argument, or labels or shapes in `source`, are not what is described above, or it is empty.
         FileNotFoundError: `source` does not exist.
-        tf.errors.InvalidArgumentError: while it runs: a picture cannot be read, memory ran out, or `source` turns
+        tf.errors.InvalidArgumentError: while it runs: an image cannot be read, memory ran out, or `source` turns
             out to be empty.
 
     Directories, paths, arrays and TFRecords can be read by the workers of `tf.data` service too, with
@@ -149,11 +149,11 @@ def image_dataset(
     )
     if max_pixels is not None and not opened.encoded:
         raise ValueError(
-            f"`max_pixels` is for encoded pictures, got {max_pixels:,} for a `source` of pixels. Leave it out."
+            f"`max_pixels` is for encoded images, got {max_pixels:,} for a `source` of pixels. Leave it out."
         )
     if not training and opened.size is None and batch_size > 1 and not _has_one_size(processor):
         raise ValueError(
-            "`processor` must make pictures of one size, to be batched. Turn on `do_center_crop`, or give `size` a "
+            "`processor` must make images of one size, to be batched. Turn on `do_center_crop`, or give `size` a "
             f"height and a width, or use batch_size=1. Got do_resize={processor.do_resize}, size={processor.size}, "
             f"do_center_crop={processor.do_center_crop}."
         )
@@ -178,7 +178,7 @@ def image_dataset(
 def _check_repeat(repeat: bool, training: bool, on_error: str, initial_step: Any, shard: Any, batch_size: int) -> None:
     if repeat and not (training and on_error == "raise"):
         raise ValueError(
-            "`repeat` must be False for evaluation and with on_error='skip', where the place of a picture is not known "
+            "`repeat` must be False for evaluation and with on_error='skip', where the place of an image is not known "
             f"in advance, got True with training={training} and on_error={on_error!r}."
         )
     if isinstance(initial_step, bool) or not isinstance(initial_step, numbers.Integral) or initial_step < 0:
@@ -198,13 +198,13 @@ def _check(processor: Any, training: bool, rule: Any, on_error: str) -> None:
     if not isinstance(processor, BitImageProcessor):
         raise ValueError(f"`processor` must be a BitImageProcessor, got {type(processor).__name__}.")
     if not processor.do_convert_rgb:
-        raise ValueError("`processor` must have do_convert_rgb=True: the pictures are RGB. Got do_convert_rgb=False.")
+        raise ValueError("`processor` must have do_convert_rgb=True: the images are RGB. Got do_convert_rgb=False.")
     if rule is not None and not isinstance(rule, HyperRule):
         raise ValueError(f"`rule` must be a keras_bit.HyperRule, got {type(rule).__name__}.")
     if training and rule is None:
         raise ValueError(
-            "`rule` must say how training pictures are resized and cropped, got None with training=True. Pass "
-            "keras_bit.HyperRule(num_examples, image_size), with the number of pictures and their typical size."
+            "`rule` must say how training images are resized and cropped, got None with training=True. Pass "
+            "keras_bit.HyperRule(num_examples, image_size), with the number of images and their typical size."
         )
     if on_error not in ON_ERROR:
         raise ValueError(f"`on_error` must be one of {', '.join(map(repr, ON_ERROR))}, got {on_error!r}.")

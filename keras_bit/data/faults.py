@@ -1,4 +1,4 @@
-"""Pictures that cannot be read, in a TensorFlow graph: which, why, and a data set without them.
+"""Images that cannot be read, in a TensorFlow graph: which, why, and a data set without them.
 
 Imports TensorFlow, and is imported by functions only.
 """
@@ -15,8 +15,8 @@ import tensorflow as tf
 from keras_bit.images.graph_faults import plain
 
 CHUNK = 64  # elements that are held until all of them are known to be read
-ADVICE = " To leave such pictures out, pass on_error='skip'."
-# What fails so, fails for a reason outside of the picture.
+ADVICE = " To leave such images out, pass on_error='skip'."
+# What fails so, fails for a reason outside of the image.
 RUNTIME_ERRORS = (
     MemoryError,
     tf.errors.AbortedError,
@@ -26,12 +26,12 @@ RUNTIME_ERRORS = (
     tf.errors.ResourceExhaustedError,
     tf.errors.UnavailableError,
 )
-MEMORY = "Fewer pictures at a time take less memory: num_parallel_calls=1."
-SHOWN = 10  # pictures that the warning at the end of an epoch lists
+MEMORY = "Fewer images at a time take less memory: num_parallel_calls=1."
+SHOWN = 10  # images that the warning at the end of an epoch lists
 
 
 class Skipped:
-    """The pictures that a data set left out, and the warning about them at the end of each epoch."""
+    """The images that a data set left out, and the warning about them at the end of each epoch."""
 
     def __init__(self) -> None:
         self.files: list[str] = []  # "name problem", each once
@@ -43,10 +43,10 @@ class Skipped:
         return np.bool_(True)
 
     def report(self, left_out: np.ndarray, total: np.ndarray) -> bytes:
-        """Warns, or returns what the error is, where no picture is left."""
+        """Warns, or returns what the error is, where no image is left."""
         if not left_out:
             return b""
-        lines = [f"{left_out:,} of {total:,} pictures were left out; the data set's `skipped` lists them:"]
+        lines = [f"{left_out:,} of {total:,} images were left out; the data set's `skipped` lists them:"]
         lines += self.files[:SHOWN]
         if len(self.files) > SHOWN:
             lines.append(f"and {len(self.files) - SHOWN:,} more")
@@ -74,10 +74,10 @@ def read_or_name(
 
     A graph has no exceptions: an operation that fails ends the data set, without a word about the element, or, after
     `ignore_errors`, the element is not there. So the elements go through `read` with their places in a chunk, and with
-    the chunk; where a place is missing afterwards, the chunk still has the element. A check of each picture by itself,
-    in a data set of its own, cost 0.7 ms per picture.
+    the chunk; where a place is missing afterwards, the chunk still has the element. A check of each image by itself,
+    in a data set of its own, cost 0.7 ms per image.
 
-    A failure that is not the picture's, as a lack of memory, ends the data set, also where pictures are left out.
+    A failure that is not the image's, as a lack of memory, ends the data set, also where images are left out.
 
     Args:
         data: elements that can be batched.
@@ -175,7 +175,7 @@ class _Again:
         self._read, self._spec = read, spec
 
     def __call__(self, wrong: bytes, *element: Any) -> bytes:
-        """What failed but the picture, a sentence without a subject; empty where the picture is to blame.
+        """What failed but the image, a sentence without a subject; empty where the image is to blame.
 
         `wrong` is what is wrong with it as far as could be seen, or empty.
         """
@@ -189,9 +189,9 @@ class _Again:
                 # without the graph's nodes around it
                 said = re.sub(r"\{\{[^}]*\}\} ?|\s*\[Op:[^]]*\].*", "", str(error).partition("\n")[0])
                 memory = isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
-                cause = f"failed for a reason that is not in the picture: {type(error).__name__}: {said}"
+                cause = f"failed for a reason that is not in the image: {type(error).__name__}: {said}"
                 return f"{cause}{f'. {MEMORY}' * memory}".encode()
         return (
-            "failed, and at a second attempt did not: the reason is not in the picture. Memory ran out for a moment, "
+            "failed, and at a second attempt did not: the reason is not in the image. Memory ran out for a moment, "
             f"most likely. {MEMORY}"
         ).encode()

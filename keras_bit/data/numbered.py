@@ -1,4 +1,4 @@
-"""Pictures to be evaluated: batches that know the names of their pictures, and errors that name one."""
+"""Images to be evaluated: batches that know the names of their images, and errors that name one."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ def folder_names(directory: str | Path) -> list[str]:
     """
     names = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise ValueError(f"{str(directory)!r} must hold a folder per class, and has none. Put the pictures in some.")
+        raise ValueError(f"{str(directory)!r} must hold a folder per class, and has none. Put the images in some.")
     return names
 
 
@@ -28,7 +28,7 @@ def batches_of(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarra
     The data set's own errors are TensorFlow's, among the names of its operations, and fail on names that are no UTF-8.
 
     Raises:
-        ValueError: a picture cannot be read, or for `on_error="skip"` none can; names the first and says why.
+        ValueError: an image cannot be read, or for `on_error="skip"` none can; names the first and says why.
     """
     import tensorflow as tf
 
@@ -38,24 +38,24 @@ def batches_of(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarra
                 break
             yield batch
     except tf.errors.OpError as error:
-        if not data.skipped or (on_error == "skip" and "pictures were left out" not in str(error)):
+        if not data.skipped or (on_error == "skip" and "images were left out" not in str(error)):
             raise
         if on_error == "skip":
-            raise ValueError(f"No picture can be read. The first: {data.skipped[0]}") from None
+            raise ValueError(f"No image can be read. The first: {data.skipped[0]}") from None
     if on_error == "raise" and data.skipped:
-        raise ValueError(f"{data.skipped[0]} To leave such pictures out, pass on_error='skip'.")
+        raise ValueError(f"{data.skipped[0]} To leave such images out, pass on_error='skip'.")
 
 
 class NumberedPictures:
-    """Batches of `(images, numbers)`: where pictures are left out, the numbers tell which the others are.
+    """Batches of `(images, numbers)`: where images are left out, the numbers tell which the others are.
 
     Args:
-        source: a source of `image_dataset` whose labels are the pictures' own numbers.
+        source: a source of `image_dataset` whose labels are the images' own numbers.
         processor, batch_size: as in `image_dataset`.
-        on_error: `"raise"` ends at the first picture that cannot be read, `"skip"` leaves them out.
+        on_error: `"raise"` ends at the first image that cannot be read, `"skip"` leaves them out.
 
     Attributes:
-        skipped: why pictures were left out, a line each.
+        skipped: why images were left out, a line each.
     """
 
     def __init__(self, source: Any, *, processor: Any, batch_size: int, on_error: str) -> None:
@@ -78,13 +78,13 @@ class FolderPictures:
 
     Attributes:
         class_names: the folders.
-        names: of the pictures read so far, relative to `directory`; one for each that was not left out.
+        names: of the images read so far, relative to `directory`; one for each that was not left out.
         num_pictures: in all folders.
-        empty: folders without a picture.
-        skipped: why pictures were left out, a line each.
+        empty: folders without an image.
+        skipped: why images were left out, a line each.
 
     Raises:
-        ValueError: no folder holds a picture.
+        ValueError: no folder holds an image.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class FolderPictures:
         paths, labels = sources.scan(Path(directory), folders)
         if not paths:
             kinds = ", ".join(sources.SUFFIXES)
-            raise ValueError(f"No folder of {str(directory)!r} that is evaluated holds a picture ({kinds}).")
+            raise ValueError(f"No folder of {str(directory)!r} that is evaluated holds an image ({kinds}).")
         self.class_names = tuple(folders)
         self.names: list[str] = []
         self.num_pictures = len(paths)

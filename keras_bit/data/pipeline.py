@@ -1,4 +1,4 @@
-"""What happens to a source's pictures, in order: shuffle, read, preprocess or augment, check, batch, MixUp.
+"""What happens to a source's images, in order: shuffle, read, preprocess or augment, check, batch, MixUp.
 
 Imports TensorFlow, and is imported by functions only.
 """
@@ -74,7 +74,7 @@ def build(
         elements = _endless(source, seed, initial_step * batch_size, batch_size, shard)
         batch_size //= shard[1]
     else:
-        # Drawn before the pictures are read, in their order: the same numbers, whichever thread reads which picture.
+        # Drawn before the images are read, in their order: the same numbers, whichever thread reads which image.
         seeds = random_numbers(seed).batch(2, drop_remainder=True)
         elements = tf.data.Dataset.zip(source.shuffled(seed), seeds)
     label = tf.data.Dataset.zip((source.elements,)).map(lambda element: source.open(element).label).element_spec
@@ -135,7 +135,7 @@ def _rows(labels: Any, classes: int) -> Any:
 
 
 def _problem(example: Example, classes: int | None) -> Any:
-    """What is wrong with an example before its picture is looked at: a scalar string, empty for nothing."""
+    """What is wrong with an example before its image is looked at: a scalar string, empty for nothing."""
     label = example.label
     if label.dtype.is_floating:
         fits = tf.reduce_all((label >= 0) & (label <= 1))
@@ -150,7 +150,7 @@ def _problem(example: Example, classes: int | None) -> Any:
 
 
 def _size(source: Source, processor: Any, rule: Any) -> tuple[int | None, int | None]:
-    """Height and width of the pictures that come out, where they are known."""
+    """Height and width of the images that come out, where they are known."""
     if rule is not None:
         return rule.crop_size, rule.crop_size
     if processor.do_center_crop:

@@ -1,4 +1,4 @@
-"""What every source of pictures becomes: elements, and how one of them is opened.
+"""What every source of images becomes: elements, and how one of them is opened.
 
 `Dataset.shuffle` and `Dataset.random` mix the seed that they are given with the process's, that of `tf.random.set_seed`
 and `keras.utils.set_random_seed`. Here are the same operations without it: a seed decides alone.
@@ -18,7 +18,7 @@ PROCESS_SEED = 87654321  # what TensorFlow takes where none was set
 
 
 class Example(NamedTuple):
-    """One picture before it is read."""
+    """One image before it is read."""
 
     name: Any  # scalar string: what an error calls it
     label: Any  # int32 scalar or float32 row
@@ -28,17 +28,17 @@ class Example(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Pictures with labels.
+    """Images with labels.
 
     Args:
-        elements: the data set in the source's order; of numbers, where pictures can be read in any order.
+        elements: the data set in the source's order; of numbers, where images can be read in any order.
         open: from an element to its `Example`, in the graph; fails where there is none in it.
         shuffled: from a seed to the elements in an order that is new in every epoch.
         shuffled_once: from a seed, int64 `(2,)`, to the elements in the order that this seed has, always the same.
         class_names: what the labels are called, or `None` where the source does not tell.
         count: how many elements there are, below 0 where that is not known.
-        encoded: whether the pictures are bytes of files, not pixels.
-        size: (height, width) of every picture, where the source knows.
+        encoded: whether the images are bytes of files, not pixels.
+        size: (height, width) of every image, where the source knows.
         look: as `open`, for an element that failed; does not fail itself. By default `open`, which then must not.
     """
 
@@ -56,7 +56,7 @@ class Source:
 def indexed(
     images: Callable[[Any], Any], image_names: Callable[[Any], Any], labels: targets.Labels, **known: Any
 ) -> Source:
-    """Pictures that are read by their number, so that only numbers are shuffled."""
+    """Images that are read by their number, so that only numbers are shuffled."""
     values = tf.constant(labels.values)
     count = len(labels.values)
 

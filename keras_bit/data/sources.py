@@ -1,4 +1,4 @@
-"""Where the pictures of a data set come from: folders, paths, arrays, records, and other libraries' data sets.
+"""Where the images of a data set come from: folders, paths, arrays, records, and other libraries' data sets.
 
 Imports TensorFlow, and is imported by functions only.
 """
@@ -19,7 +19,7 @@ from keras_bit.data import streams, targets
 from keras_bit.data.source import Example, Source, indexed
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # Keras' list, and what TensorFlow decodes beside it
-# picture.tfrecord, .tfrecords, .tfrec, .tfrecord.gz, train-00000-of-01024, cifar10-train.tfrecord-00000-of-00001
+# image.tfrecord, .tfrecords, .tfrec, .tfrecord.gz, train-00000-of-01024, cifar10-train.tfrecord-00000-of-00001
 RECORDS = re.compile(r"(\.tfrec(ords?)?[\d*?\[\]-]*|-of-[\d*?\[\]-]+)(\.gz)?$")
 
 
@@ -105,11 +105,11 @@ def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Source:
 
 
 def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -> tuple[list[bytes], targets.Labels]:
-    """The paths of the pictures in a directory with a folder per class, and their labels."""
+    """The paths of the images in a directory with a folder per class, and their labels."""
     folders = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
         raise ValueError(
-            f"`source` must hold a folder per class. {str(directory)!r} has none; put the pictures in some. TFRecord "
+            f"`source` must hold a folder per class. {str(directory)!r} has none; put the images in some. TFRecord "
             "files are passed by their names or by a pattern, such as 'records/*.tfrecord'."
         )
     names = tuple(folders) if class_names is None else class_names
@@ -122,11 +122,11 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
         )
     paths, labels = scan(directory, names)
     if not paths:
-        raise ValueError(f"No folder in {str(directory)!r} holds a picture ({', '.join(SUFFIXES)}).")
+        raise ValueError(f"No folder in {str(directory)!r} holds an image ({', '.join(SUFFIXES)}).")
     empty = [name for name, count in zip(names, np.bincount(labels, minlength=len(names)), strict=True) if not count]
     if empty:
         warnings.warn(
-            f"These folders in {str(directory)!r} hold no picture and remain classes: {', '.join(empty)}.", stacklevel=4
+            f"These folders in {str(directory)!r} hold no image and remain classes: {', '.join(empty)}.", stacklevel=4
         )
     if len(names) == 1:
         warnings.warn(f"{str(directory)!r} has one class, {names[0]!r}: there is nothing to tell apart.", stacklevel=4)
@@ -150,7 +150,7 @@ def scan(directory: Path, names: Sequence[str]) -> tuple[list[bytes], list[int]]
 
 
 def _pictures_below(folder: Path) -> Iterator[tuple[str, str]]:
-    """Folder and name of each picture, as the disk gives them; what begins with a dot is hidden."""
+    """Folder and name of each image, as the disk gives them; what begins with a dot is hidden."""
     waiting = [os.fspath(folder)]
     while waiting:
         root = waiting.pop()
@@ -176,20 +176,19 @@ def _pairs(pictures: Any, labels: Any, class_names: tuple[str, ...] | None, chec
             f"channels), got {_described(pictures)}. A data set of (bytes, label) is passed by itself."
         )
     if not len(pictures):
-        raise ValueError("`source[0]` must hold at least one picture, got none.")
+        raise ValueError("`source[0]` must hold at least one image, got none.")
     paths = all(_is_path(picture) for picture in pictures)
     arrays = not paths and all(hasattr(picture, "__array__") for picture in pictures)
     if not paths and not arrays:
         kinds = sorted({type(picture).__name__ for picture in pictures})
         raise ValueError(
-            f"`source[0]` must hold paths alone or uint8 arrays alone, got {' and '.join(kinds)}. Encoded pictures go "
-            "through `tf.data.Dataset.from_tensor_slices((pictures, labels))`."
+            f"`source[0]` must hold paths alone or uint8 arrays alone, got {' and '.join(kinds)}. Encoded images go "
+            "through `tf.data.Dataset.from_tensor_slices((images, labels))`."
         )
     found = targets.read_labels(labels, class_names, check_labels)
     if len(found.values) != len(pictures):
         raise ValueError(
-            f"`source` must have a label for each picture, got {len(pictures):,} pictures and {len(found.values):,} "
-            "labels."
+            f"`source` must have a label for each image, got {len(pictures):,} images and {len(found.values):,} labels."
         )
     return _files([os.fsencode(path) for path in pictures], found) if paths else _arrays(pictures, found)
 
@@ -208,7 +207,7 @@ def _arrays(arrays: Sequence[Any] | np.ndarray, labels: targets.Labels) -> Sourc
     checked = [_checked_array(f"`source[0][{index}]`", array) for index, array in enumerate(arrays)]
     shapes = np.array([array.shape for array in checked], np.int64)
     starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])[:-1]
-    # One after the other in one tensor, so that pictures of many sizes are stored as those of one size.
+    # One after the other in one tensor, so that images of many sizes are stored as those of one size.
     pixels = tf.constant(
         arrays.reshape(-1) if isinstance(arrays, np.ndarray) else np.concatenate([a.reshape(-1) for a in checked])
     )
@@ -230,7 +229,7 @@ def _checked_array(name: str, array: Any) -> np.ndarray:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or not array.size:
         raise ValueError(
             f"{name} must be uint8 (height, width, channels) in [0, 255] with 1, 3 or 4 channels, got {array.dtype} "
-            f"{array.shape}. Scale pictures of other types first, and add a channel axis to grey ones."
+            f"{array.shape}. Scale images of other types first, and add a channel axis to gray ones."
         )
     return array
 
@@ -261,31 +260,31 @@ def _hugging_face(
             f"{', '.join(map(repr, data.column_names))}. Pass `image_column` and `label_column`."
         )
     if not len(data):
-        raise ValueError("`source` must hold at least one picture, got an empty data set.")
+        raise ValueError("`source` must hold at least one image, got an empty data set.")
     column = data.select_columns([label_column]).with_format(None)[:][label_column]
-    unlabelled = np.array([label is None for label in column])
-    if unlabelled.any():
-        _refuse_unlabelled(unlabelled, check_labels)
+    unlabeled = np.array([label is None for label in column])
+    if unlabeled.any():
+        _refuse_unlabeled(unlabeled, check_labels)
         # The others' kind, for the time until the row's turn.
-        some = column[int(np.argmin(unlabelled))]
+        some = column[int(np.argmin(unlabeled))]
         column = [some if label is None else label for label in column]
     opened = _hugging_face_rows(data, column, class_names, image_column, label_column, check_labels)
-    return _without_labels(opened, unlabelled) if unlabelled.any() else opened
+    return _without_labels(opened, unlabeled) if unlabeled.any() else opened
 
 
-def _refuse_unlabelled(unlabelled: np.ndarray, check_labels: bool) -> None:
-    rows = np.flatnonzero(unlabelled)
-    if check_labels or len(rows) == len(unlabelled):
+def _refuse_unlabeled(unlabeled: np.ndarray, check_labels: bool) -> None:
+    rows = np.flatnonzero(unlabeled)
+    if check_labels or len(rows) == len(unlabeled):
         shown = ", ".join(f"row {row}" for row in rows[: targets.SHOWN])
         raise ValueError(
             f"`source` must have a label in every row, got none in {shown}{', ...' * (len(rows) > targets.SHOWN)} "
-            f"({len(rows):,} of {len(unlabelled):,}). Fill them in, or pass on_error='skip' to leave such rows out."
+            f"({len(rows):,} of {len(unlabeled):,}). Fill them in, or pass on_error='skip' to leave such rows out."
         )
 
 
-def _without_labels(rows: Source, unlabelled: np.ndarray) -> Source:
-    """The same; where a row is `unlabelled`, that is its problem."""
-    missing = tf.constant(unlabelled)
+def _without_labels(rows: Source, unlabeled: np.ndarray) -> Source:
+    """The same; where a row is `unlabeled`, that is its problem."""
+    missing = tf.constant(unlabeled)
 
     def with_problem(read: Any) -> Any:
         return lambda index: read(index)._replace(problem=tf.where(missing[index], "has no label.", ""))
@@ -372,12 +371,12 @@ def _tensorflow_datasets(
 
 
 def _with_names(stream: Source, names: tuple[str, ...], wanted: tuple[str, ...] | None) -> Source:
-    """The same pictures, their labels renumbered in the order of `wanted`; those of other classes become -1."""
+    """The same images, their labels renumbered in the order of `wanted`; those of other classes become -1."""
     numbers = tf.constant(targets.renumbered(names, wanted))
 
     def open_example(element: Any) -> Example:
         example = stream.open(element)
-        # Unlabelled pictures have -1 there.
+        # Unlabelled images have -1 there.
         inside = (example.label >= 0) & (example.label < len(names))
         label = tf.where(inside, numbers[tf.clip_by_value(example.label, 0, len(names) - 1)], -1)
         return example._replace(label=label)

@@ -1,4 +1,4 @@
-"""From where a person keeps pictures to what a model is trained on, validated with and tested on."""
+"""From where a person keeps images to what a model is trained on, validated with and tested on."""
 
 import dataclasses
 import hashlib
@@ -19,18 +19,18 @@ from keras_bit.data import targets
 TRAIN = ("train", "training")
 VALIDATION = ("val", "validation", "valid", "dev")
 TEST = ("test", "testing")
-LOOKED_AT = 50  # pictures whose size is looked up for the rule
+LOOKED_AT = 50  # images whose size is looked up for the rule
 IMAGE, LABEL = "image/encoded", "image/class/label"
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Some pictures of a data set.
+    """Some images of a data set.
 
     Args:
         labels: int32 `(count,)`.
-        names: what each picture is called.
-        source: from some of the pictures' numbers, in increasing order, and a label for each, to a source of
+        names: what each image is called.
+        source: from some of the images' numbers, in increasing order, and a label for each, to a source of
             `image_dataset`.
         contents: from the same to the bytes of their files.
     """
@@ -59,20 +59,20 @@ class Part:
 
     @property
     def numbered(self) -> Any:
-        """The same, with the pictures' numbers as their labels."""
+        """The same, with the images' numbers as their labels."""
         numbers = np.arange(len(self), dtype=np.int32)
         return self.source(numbers, numbers)
 
     @property
     def digest(self) -> str:
-        """Changes with the pictures' names, their order and their labels."""
+        """Changes with the images' names, their order and their labels."""
         found = hashlib.sha256(self.labels.tobytes())
         for name in self.names:
             found.update(os.fsencode(name) + b"\0")
         return found.hexdigest()[:16]
 
     def typical_size(self) -> tuple[int, int]:
-        """Height and width in pixels: the medians of some of the pictures."""
+        """Height and width in pixels: the medians of some of the images."""
         sizes = []
         for contents in self.contents(np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(int))):
             try:
@@ -81,7 +81,7 @@ class Part:
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
                 continue  # training says what is wrong with it
         if not sizes:
-            raise ValueError(f"None of the first pictures can be read: {self.names[0]} is one of them.")
+            raise ValueError(f"None of the first images can be read: {self.names[0]} is one of them.")
         height, width = np.median(np.array(sizes), axis=0)
         return int(height), int(width)
 
@@ -105,13 +105,13 @@ def open_splits(
     examples_per_class: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Splits:
-    """Finds the pictures of a data set and divides them.
+    """Finds the images of a data set and divides them.
 
     Args:
         data: a directory with a folder per class; one with such directories named `train` and `val` or `test`; a
             directory of TFRecord files, or a pattern for some, which may have these words in their names.
         validation_share: of each class, for validation, where the data set does not divide itself.
-        seed: decides which pictures these are, and which the few examples.
+        seed: decides which images these are, and which the few examples.
         examples_per_class: how many of each class are trained on, for few-shot learning; `None` takes all.
         class_names: the order of the classes; what the labels of TFRecord files are called.
 
@@ -123,40 +123,40 @@ def open_splits(
     records = holds_records(data)
     parts, names = _record_parts(data, names) if records else _folder_parts(Path(data), names)
     if "train" not in parts:
-        raise ValueError(f"`data` {str(data)!r} has pictures to test with, but none to train on.")
+        raise ValueError(f"`data` {str(data)!r} has images to test with, but none to train on.")
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
     notes = []
     first = min(int(part.labels.min()) for part in parts.values()) if records else 0
     if first:
         notes.append(
-            f"The labels begin at {first}, not at 0: no picture is of {_some(names[:first])}, and the model gets an "
+            f"The labels begin at {first}, not at 0: no image is of {_some(names[:first])}, and the model gets an "
             "output for it all the same. Where nothing is meant by that, write the labels anew, from 0."
         )
     generator = np.random.default_rng(seed)
     if validation is None and test is None and validation_share > 0:
         train, validation = _divided(train, len(names), validation_share, generator)
         if validation is None:
-            notes.append("No class has a second picture to validate with: there is no validation.")
+            notes.append("No class has a second image to validate with: there is no validation.")
     counts = np.bincount(train.labels, minlength=len(names))
     if examples_per_class is not None:
         few = [name for name, count in zip(names, counts, strict=True) if count < examples_per_class]
         if few:
-            notes.append(f"There are fewer than {examples_per_class} pictures of {_some(few)}: all are taken.")
+            notes.append(f"There are fewer than {examples_per_class} images of {_some(few)}: all are taken.")
         train = train.some(
             np.concatenate([_chosen(train, label, examples_per_class, generator) for label in range(len(names))])
         )
         counts = np.bincount(train.labels, minlength=len(names))
     if single := [name for name, count in zip(names, counts, strict=True) if count == 1 != examples_per_class]:
-        notes.append(f"There is a single picture to train with of {_some(single)}.")
+        notes.append(f"There is a single image to train with of {_some(single)}.")
     if none := [name for name, count in zip(names[first:], counts[first:], strict=True) if count == 0]:
-        notes.append(f"There is no picture to train with of {_some(none)}.")
+        notes.append(f"There is no image to train with of {_some(none)}.")
     if len(names) == 1:
         raise ValueError(f"`data` {str(data)!r} has one class, {names[0]!r}: there is nothing to tell apart.")
     return Splits(names, train, validation if validation is not None else test, test, tuple(notes))
 
 
 def _divided(part: Part, classes: int, share: float, generator: np.random.Generator) -> tuple[Part, Part | None]:
-    """Two parts, the second with a share of each class: at least one of its pictures, and never all."""
+    """Two parts, the second with a share of each class: at least one of its images, and never all."""
     taken = []
     for label in range(classes):
         numbers = generator.permutation(np.flatnonzero(part.labels == label))
@@ -181,7 +181,7 @@ def _folder_parts(data: Path, names: tuple[str, ...] | None) -> tuple[dict[str, 
         there = {entry.name for entry in os.scandir(data) if entry.is_dir() and not entry.name.startswith(".")}
         if there and there <= {folder.name for folder in folders.values() if folder is not None}:
             raise ValueError(
-                f"`data` {str(data)!r} has the folder {_some(sorted(there))}, but no folder {TRAIN[0]!r} with pictures "
+                f"`data` {str(data)!r} has the folder {_some(sorted(there))}, but no folder {TRAIN[0]!r} with images "
                 "to train on. Put them there, in a folder per class, or name the directory that has such folders."
             )
         folders = {"train": data}

@@ -1,4 +1,4 @@
-"""Pictures that have to be read from the first on: a `tf.data.Dataset`, TFRecord files.
+"""Images that have to be read from the first on: a `tf.data.Dataset`, TFRecord files.
 
 Imports TensorFlow, and is imported by functions only.
 """
@@ -50,11 +50,11 @@ def stream(
     encoded = image.dtype == tf.string and image.shape.rank in (0, None)
     if not encoded and not (image.dtype == tf.uint8 and image.shape.rank == 3):
         raise ValueError(
-            "`source` must give one picture at a time, encoded (a scalar string) or uint8 (height, width, channels), "
+            "`source` must give one image at a time, encoded (a scalar string) or uint8 (height, width, channels), "
             f"got {image.dtype.name} {image.shape}. Undo a batch with `unbatch()`."
         )
     if not encoded and image.shape[-1] not in (None, 1, 3, 4):
-        raise ValueError(f"`source` must give pictures of 1, 3 or 4 channels, got uint8 {image.shape}.")
+        raise ValueError(f"`source` must give images of 1, 3 or 4 channels, got uint8 {image.shape}.")
     rows = label.dtype.is_floating or (label.shape.rank == 1)
     if label.shape.rank != int(rows) or not (label.dtype.is_integer or label.dtype.is_floating or label.dtype.is_bool):
         raise ValueError(
@@ -74,7 +74,7 @@ def stream(
         class_names = targets.names_for(label.shape[0], class_names)
     count = int(data.cardinality())
     if count == 0:
-        raise ValueError("`source` must hold at least one picture, got an empty data set.")
+        raise ValueError("`source` must hold at least one image, got an empty data set.")
 
     def serialized(image: Any, label: Any) -> tuple[Any, Any]:
         return image if encoded else tf.io.serialize_tensor(image), label
@@ -88,7 +88,7 @@ def stream(
 
         return Example(name, tf.cast(label, tf.float32) if rows else _int32(label), load, problem)
 
-    # Pixels as one string: pictures of several sizes make no batch.
+    # Pixels as one string: images of several sizes make no batch.
     elements = _numbered(
         pairs.map(serialized, tf.data.AUTOTUNE),
         "cannot be had: `source` fails there by itself. Iterate over it to see why.",
@@ -156,7 +156,7 @@ def _numbered(data: tf.data.Dataset, failure: str, emptiness: str | None = None)
 
     Where there is none at all and `emptiness` is given, one with that.
 
-    Further on, pictures that cannot be read are left out and missed, and errors of the source would be left out with
+    Further on, images that cannot be read are left out and missed, and errors of the source would be left out with
     them, unseen.
     """
     spec = data.element_spec
@@ -274,7 +274,7 @@ def _check_beginning(
     except tf.errors.DataLossError:
         return  # is named in its turn
     if not first:
-        raise ValueError(f"`source` must hold at least one picture, got no record in {', '.join(files[:SHOWN])}.")
+        raise ValueError(f"`source` must hold at least one image, got no record in {', '.join(files[:SHOWN])}.")
     held = [_features(record) for _, record in first]
     one = {column: (FEATURES[kind], 1) for column, kind in wanted.items()}
     if not any(features is not None and one.items() <= features.items() for features in held):

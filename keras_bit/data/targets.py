@@ -109,7 +109,7 @@ def renumbered(names: tuple[str, ...], wanted: tuple[str, ...] | None) -> list[i
 def _refuse(labels: Any, wrong: np.ndarray, expected: str) -> None:
     places = np.flatnonzero(wrong)
     if places.size:
-        shown = ", ".join(f"{labels[place]!s} for picture {place}" for place in places[:SHOWN])
+        shown = ", ".join(f"{labels[place]!s} for image {place}" for place in places[:SHOWN])
         raise ValueError(
             f"Labels must be {expected}, got {shown}{', ...' * (places.size > SHOWN)} ({places.size:,} of "
             f"{len(labels):,}). Correct them, or pass on_error='skip' to leave labels outside of the classes out."

@@ -108,7 +108,7 @@ def confusion(
             f"{matrix.shape} for {len(class_names)} and {len(column_names)} names."
         )
     totals = matrix.sum(axis=1, keepdims=True)
-    # A class without examples has no shares; NaN leaves its row grey.
+    # A class without examples has no shares; NaN leaves its row gray.
     shares = np.where(totals > 0, matrix / np.maximum(totals, 1), np.nan)
     rows, columns = matrix.shape
     numbered = max(rows, columns) <= NUMBERED_CLASSES
@@ -119,7 +119,7 @@ def confusion(
         _pooled(shares, MOST_CELLS),
         # Most mistakes are a few percent of a class: in even shades they would all look white.
         norm=_power_norm(0.5),
-        cmap=_colours("Blues").with_extremes(bad="#e4e4e4"),
+        cmap=_colors("Blues").with_extremes(bad="#e4e4e4"),
         interpolation="nearest",
         extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
     )
@@ -141,8 +141,8 @@ def confusion(
         size = min(8.0, 72 * side / max(rows, columns) / (0.75 * max(digits, 2)))  # a digit is 0.6 of its size wide
         for (row, column), count in np.ndenumerate(matrix):
             if count:
-                colour = "white" if shares[row, column] > 0.35 else "#222222"
-                axis.text(column, row, f"{count}", ha="center", va="center", fontsize=size, color=colour)
+                color = "white" if shares[row, column] > 0.35 else "#222222"
+                axis.text(column, row, f"{count}", ha="center", va="center", fontsize=size, color=color)
     _save(figure, file)
 
 
@@ -233,7 +233,7 @@ def _power_norm(gamma: float) -> Any:
     return PowerNorm(gamma, vmin=0, vmax=1)
 
 
-def _colours(name: str) -> Any:
+def _colors(name: str) -> Any:
     from matplotlib import colormaps
 
     return colormaps[name]

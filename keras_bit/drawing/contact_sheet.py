@@ -1,4 +1,4 @@
-"""A batch as a person sees it: pictures in a grid, each with its label under it."""
+"""A batch as a person sees it: images in a grid, each with its label under it."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from PIL import Image, ImageDraw
 
 from keras_bit.drawing.lettering import ELLIPSIS, drawable, one_line, shortened, wrapped
 
-TILE = 192  # px, width and height of a picture on the sheet
-GAP = 12  # px between pictures, and around the sheet
+TILE = 192  # px, width and height of an image on the sheet
+GAP = 12  # px between images, and around the sheet
 LINE = 20  # px
 BACKGROUND, INK, FAINT = (250, 250, 250), (25, 25, 25), (110, 110, 110)
-SMALLEST_SHARE = 0.005  # of a label; the recipe's beta distribution often leaves less of one picture than can be seen
+SMALLEST_SHARE = 0.005  # of a label; the recipe's beta distribution often leaves less of one image than can be seen
 
 
 def denormalize(images: np.ndarray, processor: Any) -> np.ndarray:
-    """The uint8 pictures that `processor` rescaled and normalized: float32 `(batch, height, width, 3)` back."""
+    """The uint8 images that `processor` rescaled and normalized: float32 `(batch, height, width, 3)` back."""
     pixels = np.asarray(images, np.float64)
     if processor.do_normalize:
         pixels = pixels * np.array(processor.image_std) + np.array(processor.image_mean)
@@ -27,7 +27,7 @@ def denormalize(images: np.ndarray, processor: Any) -> np.ndarray:
 
 
 def label_text(label: np.ndarray, class_names: Sequence[str] | None) -> list[str]:
-    """The lines under a picture: `cat`; `0.73 cat` and `+ 0.27 dog` for a label mixed of two."""
+    """The lines under an image: `cat`; `0.73 cat` and `+ 0.27 dog` for a label mixed of two."""
     label = np.asarray(label)
     if label.ndim == 0:
         return [_name(int(label), class_names)]
@@ -44,7 +44,7 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
 
     Args:
         images: uint8 `(count, height, width, 3)`.
-        labels: the lines under each picture.
+        labels: the lines under each image.
         title: the lines above all of them, the first in full ink.
     """
     columns = math.ceil(math.sqrt(len(images)))
@@ -55,7 +55,7 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
     scale = TILE / max(images.shape[1:3])
     tile_width, tile_height = (max(1, round(side * scale)) for side in (images.shape[2], images.shape[1]))
     cell = tile_height + GAP // 2 + lines * LINE + GAP
-    # A title needs some room, also above a single picture.
+    # A title needs some room, also above a single image.
     width = max(columns * (tile_width + GAP) + GAP, 2 * TILE)
     heading = [
         (part, font, INK if index == 0 else FAINT)
@@ -65,8 +65,8 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
     top = GAP + LINE * len(heading) + GAP
     sheet = Image.new("RGB", (width, top + rows * cell), BACKGROUND)
     pen = ImageDraw.Draw(sheet)
-    for index, (line, font, colour) in enumerate(heading):
-        pen.text((GAP, GAP + index * LINE), line, colour, font)
+    for index, (line, font, color) in enumerate(heading):
+        pen.text((GAP, GAP + index * LINE), line, color, font)
     # Enlarged pixels stay squares: a person should see what the model gets.
     resample = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
     for index, (image, text) in enumerate(zip(images, labels, strict=True)):

@@ -1,4 +1,4 @@
-"""A class activation map as a person sees it: over the picture, with a scale."""
+"""A class activation map as a person sees it: over the image, with a scale."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,20 +9,20 @@ from PIL import Image, ImageDraw
 from keras_bit.drawing.lettering import drawable, one_line, shortened, wrapped
 from keras_bit.images.processor import resized_shape
 
-SIDE = 448  # px, the longer side of a picture on the sheet
+SIDE = 448  # px, the longer side of an image on the sheet
 GAP, LINE = 16, 21  # px
 HEADLINE = 22  # px, its font
 BAR = 18  # px, height of the scale
 BACKGROUND, INK, FAINT = (250, 250, 250), (25, 25, 25), (110, 110, 110)
-# From the strongest contribution against the class over none to the strongest for it: a colour, and how much of it
-# lies over the grey picture. Blue and red, and not green and red, which many people do not tell apart.
+# From the strongest contribution against the class over none to the strongest for it: a color, and how much of it
+# lies over the gray image. Blue and red, and not green and red, which many people do not tell apart.
 AGAINST, FOR = (20, 80, 200), (225, 30, 10)
 OPAQUE = 0.7
-DARK, LIGHT = 50, 230  # what black and white become in the grey picture: colours are not seen on black
+DARK, LIGHT = 50, 230  # what black and white become in the gray image: colors are not seen on black
 
 
 class Seen(NamedTuple):
-    """The part of a picture that a processor makes the model's input of."""
+    """The part of an image that a processor makes the model's input of."""
 
     picture: Image.Image  # that part, at the size at which it is drawn
     rows: np.ndarray  # of each of its rows: the place in the model's input, in pixels from the middle of the first
@@ -31,16 +31,16 @@ class Seen(NamedTuple):
 
 
 def seen(picture: Image.Image, processor: Any) -> Seen:
-    """What the model sees of `picture`, in the picture's own pixels: resize and crop of `processor` are undone.
+    """What the model sees of `picture`, in the image's own pixels: resize and crop of `processor` are undone.
 
-    What a crop adds around a picture that is smaller than itself is black.
+    What a crop adds around an image that is smaller than itself is black.
     """
     width, height = picture.size
     resized = resized_shape(height, width, processor.size) if processor.do_resize else (height, width)
     crop = resized
     if processor.do_center_crop:
         crop = (processor.crop_size["height"], processor.crop_size["width"])
-    # As `preprocessing.center_crop` cuts, then in the picture's own pixels.
+    # As `preprocessing.center_crop` cuts, then in the image's own pixels.
     starts = [(whole - cut) // 2 for whole, cut in zip(resized, crop, strict=True)]
     scales = [own / whole for own, whole in zip((height, width), resized, strict=True)]
     upper, left = (round(start * scale) for start, scale in zip(starts, scales, strict=True))
@@ -56,25 +56,25 @@ def seen(picture: Image.Image, processor: Any) -> Seen:
     rows, columns = (
         (np.arange(count) + 0.5) * cut / count - 0.5 for count, cut in zip(reversed(size), crop, strict=True)
     )
-    part = "the whole picture"
+    part = "the whole image"
     if (left, upper, right, lower) != (0, 0, width, height):
         part = f"the middle {right - left}x{lower - upper} of {width}x{height} px, which the model sees"
     return Seen(shown, rows, columns, part)
 
 
 def draw(picture: Image.Image, heat: np.ndarray, title: Sequence[str], name: str, notes: Sequence[str]) -> Image.Image:
-    """The sheet: the picture, the map over it, and the scale of its colours.
+    """The sheet: the image, the map over it, and the scale of its colors.
 
     Args:
-        picture: RGB.
-        heat: `(height, width)` of the picture, contributions to the logit.
+        image: RGB.
+        heat: `(height, width)` of the image, contributions to the logit.
         title: the lines above, the first in large letters.
         name: of the class.
         notes: the lines below.
     """
     strongest = float(np.abs(heat).max())
     width, height = picture.size
-    # Words need some room, also beside a picture that is high and narrow.
+    # Words need some room, also beside an image that is high and narrow.
     total = max(2 * width + 3 * GAP, SIDE + 2 * GAP)
     room = total - 2 * GAP
     first, headline = drawable(one_line(title[0]), HEADLINE)
@@ -87,17 +87,17 @@ def draw(picture: Image.Image, heat: np.ndarray, title: Sequence[str], name: str
     sheet = Image.new("RGB", (total, notes_top + LINE * len(below) + GAP), BACKGROUND)
     pen = ImageDraw.Draw(sheet)
     upper = GAP
-    for line, font, colour, step in lines:
-        pen.text((GAP, upper), line, colour, font)
+    for line, font, color, step in lines:
+        pen.text((GAP, upper), line, color, font)
         upper += step
 
     side = (total - 2 * width - GAP) // 2
     sheet.paste(picture, (side, top))
-    grey = DARK + np.asarray(picture.convert("L"), np.float64) * ((LIGHT - DARK) / 255)
-    sheet.paste(Image.fromarray(_coloured(grey, heat / strongest if strongest else heat)), (side + width + GAP, top))
+    gray = DARK + np.asarray(picture.convert("L"), np.float64) * ((LIGHT - DARK) / 255)
+    sheet.paste(Image.fromarray(_colored(gray, heat / strongest if strongest else heat)), (side + width + GAP, top))
 
     values = np.tile(np.linspace(-1, 1, room), (BAR, 1))
-    sheet.paste(Image.fromarray(_coloured(np.full(values.shape, (DARK + LIGHT) / 2), values)), (GAP, scale_top))
+    sheet.paste(Image.fromarray(_colored(np.full(values.shape, (DARK + LIGHT) / 2), values)), (GAP, scale_top))
     name = one_line(name)
     for share, number, meaning in (
         (0.0, f"-{strongest:.3g}", f"against {name}"),
@@ -106,14 +106,14 @@ def draw(picture: Image.Image, heat: np.ndarray, title: Sequence[str], name: str
     ):
         place = GAP + round(share * (room - 1))
         pen.line((place, scale_top + BAR, place, scale_top + BAR + 4), FAINT)
-        for row, (text, colour) in enumerate(((number, INK), (meaning, FAINT))):
+        for row, (text, color) in enumerate(((number, INK), (meaning, FAINT))):
             text, font = drawable(text)
             text = shortened(text, font, round(room * 0.4))
             # Left, in the middle and right of its place.
             x = place - round(share * font.getlength(text))
-            pen.text((x, scale_top + BAR + 5 + row * LINE), text, colour, font)
-    for index, (line, font, colour) in enumerate(below):
-        pen.text((GAP, notes_top + index * LINE), line, colour, font)
+            pen.text((x, scale_top + BAR + 5 + row * LINE), text, color, font)
+    for index, (line, font, color) in enumerate(below):
+        pen.text((GAP, notes_top + index * LINE), line, color, font)
     return sheet
 
 
@@ -122,8 +122,8 @@ def _lines(texts: Sequence[str], room: int) -> list[tuple[str, Any]]:
     return [(part, font) for text, font in found for part in wrapped(text, font, room)]
 
 
-def _coloured(grey: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """uint8 `(height, width, 3)`: a grey picture in [0, 255] under the colours of `heat` in [-1, 1]."""
+def _colored(gray: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """uint8 `(height, width, 3)`: a gray image in [0, 255] under the colors of `heat` in [-1, 1]."""
     strength = (OPAQUE * np.abs(heat))[..., None]
-    colour = np.where(heat[..., None] < 0, np.array(AGAINST), np.array(FOR))
-    return np.rint(grey[..., None] * (1 - strength) + colour * strength).astype(np.uint8)
+    color = np.where(heat[..., None] < 0, np.array(AGAINST), np.array(FOR))
+    return np.rint(gray[..., None] * (1 - strength) + color * strength).astype(np.uint8)

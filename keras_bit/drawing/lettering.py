@@ -1,4 +1,4 @@
-"""Text on a picture: one line, in a font that has its characters, as long as there is room."""
+"""Text on an image: one line, in a font that has its characters, as long as there is room."""
 
 import contextlib
 import functools
@@ -19,7 +19,7 @@ ELLIPSIS = "…"
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks and control characters, which would be drawn over other pictures or as boxes."""
+    """`text` without line breaks and control characters, which would be drawn over other images or as boxes."""
     # Composed: fonts have `ä` rather than `a` and two dots to lay over it, as which macOS stores the names of files.
     text = unicodedata.normalize("NFC", text)
     return "".join(character if character.isprintable() else " " for character in text)

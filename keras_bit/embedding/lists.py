@@ -1,4 +1,4 @@
-"""The pictures of a directory or a list, by the million: their names in a file, read shard by shard."""
+"""The images of a directory or a list, by the million: their names in a file, read shard by shard."""
 
 import codecs
 import contextlib
@@ -13,14 +13,14 @@ from typing import BinaryIO
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """A list of pictures on the disk, in shards.
+    """A list of images on the disk, in shards.
 
     Args:
         file: the names in order, each ended by a zero byte, which no file name has.
         root: the directory that the names are relative to and whose folders are labels, or `None`.
         offsets: where in `file` each shard begins, and where the last one ends.
-        count: the number of pictures.
-        shard_size: pictures in each shard, the last one apart.
+        count: the number of images.
+        shard_size: images in each shard, the last one apart.
         sha256: of the file.
     """
 
@@ -63,13 +63,13 @@ def check_data(data: str | Path) -> None:
         )
     if str(data).lower().endswith(sources.SUFFIXES):
         raise ValueError(
-            f"`data` must be a directory or a text file with a path in each line, got the picture {str(data)!r}. Name "
+            f"`data` must be a directory or a text file with a path in each line, got the image {str(data)!r}. Name "
             "its directory, or pass '-' and its path on standard input."
         )
 
 
 def list_pictures(data: str | Path, file: Path, shard_size: int) -> Pictures:
-    """Writes the names of the pictures to `file`, one by one. See `embed` for `data`.
+    """Writes the names of the images to `file`, one by one. See `embed` for `data`.
 
     Raises:
         ValueError: there are none, or `data` is no text.
@@ -92,7 +92,7 @@ def list_pictures(data: str | Path, file: Path, shard_size: int) -> Pictures:
             if count % shard_size == 0:
                 offsets.append(length)
     if not count:
-        raise ValueError(f"`data` must hold pictures, got {str(data)!r}, which {_without(data)}.")
+        raise ValueError(f"`data` must hold images, got {str(data)!r}, which {_without(data)}.")
     if count % shard_size:
         offsets.append(length)
     root = str(data) if Path(data).is_dir() else None
@@ -123,7 +123,7 @@ def _lines(file: BinaryIO, called: str) -> Iterator[bytes]:
 
 
 def _names_below(directory: bytes, inside: bytes = b"") -> Iterator[bytes]:
-    """Pictures at any depth, relative to `directory`; folders and files of a folder in the order of their names."""
+    """Images at any depth, relative to `directory`; folders and files of a folder in the order of their names."""
     from keras_bit.data import sources
 
     suffixes = tuple(map(os.fsencode, sources.SUFFIXES))

@@ -1,7 +1,7 @@
-"""Pooled features of many pictures in shards of Parquet: what is in a shard, which ones are done, how one is written.
+"""Pooled features of many images in shards of Parquet: what is in a shard, which ones are done, how one is written.
 
 Held in memory are the names and features of one shard, the names in one folder, where every shard begins and what its
-file is called, and why pictures were left out. The list of all pictures is a file beside the shards.
+file is called, and why images were left out. The list of all images is a file beside the shards.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ ENGINES = ("local", "ray")
 METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what made it
 # In the directory of shards while it is worked on; readers of Parquet pass over names with a dot.
 LIST = ".pictures-"  # the beginning of a name of the process' own
-# What must be the same for a run to go on. Neither who computes nor how many pictures at a time is among it.
+# What must be the same for a run to go on. Neither who computes nor how many images at a time is among it.
 SAME = ("keras_bit", "weights_sha256", "processor", "pictures", "pictures_sha256", "labels", "shard_size")
 
 
@@ -53,11 +53,11 @@ class Report:
     """What was written.
 
     Args:
-        files: the Parquet files, in the order of the pictures.
+        files: the Parquet files, in the order of the images.
         rows: in all files.
         width: numbers in a row's `features`.
-        skipped: why pictures were left out, a line each.
-        found: how many of the pictures were done by an earlier run.
+        skipped: why images were left out, a line each.
+        found: how many of the images were done by an earlier run.
     """
 
     files: list[Path]
@@ -79,9 +79,9 @@ def embed(
     workers: int | None = None,
     **hub: Any,
 ) -> Report:
-    """Writes the pooled features of pictures, `from_pretrained(weights, include_top=False, pooling="avg")`, as Parquet.
+    """Writes the pooled features of images, `from_pretrained(weights, include_top=False, pooling="avg")`, as Parquet.
 
-    A row is a picture, in the order of the list: `path` (string; as listed, or relative to the directory; bytes that
+    A row is an image, in the order of the list: `path` (string; as listed, or relative to the directory; bytes that
     are no UTF-8 are written `\\xff`, and a backslash `\\\\`, so that no two names get the same), `label` (string: the
     first folder below the directory, or null) and `features` (fixed-size list of float32). The metadata `keras_bit` of
     every file is JSON that says what made it.
@@ -92,21 +92,21 @@ def embed(
     One process at a time writes to `out`.
 
     Args:
-        data: a directory, whose pictures at any depth are taken in the order of their names; or a text file with a path
+        data: a directory, whose images at any depth are taken in the order of their names; or a text file with a path
             in each line; or `"-"` for such lines on standard input. A directory's hidden files are left out. Links to
             folders are followed directly below the directory only, and not where they lead back to it.
         out: a directory, which gets `part-00000-of-00012.parquet` and so on; or a name that ends in `.parquet` for one
             file, whose shards are written to a directory `<out>.shards` and joined at the end.
         weights: Hub id, directory or file of a checkpoint with its `preprocessor_config.json`.
-        batch_size: pictures that the network gets at a time.
-        shard_size: pictures in a shard.
-        on_error: `"raise"` ends at a picture that cannot be read; `"skip"` leaves it out, and ends where none is left.
+        batch_size: images that the network gets at a time.
+        shard_size: images in a shard.
+        on_error: `"raise"` ends at an image that cannot be read; `"skip"` leaves it out, and ends where none is left.
         engine: `"local"` computes in this process, `"ray"` by workers of Ray Data, which all see `data` and `out`.
         workers: processes of Ray, each with the model; 2 by default.
         **hub: `revision`, `cache_dir`, `token` and `local_files_only` of `from_pretrained`.
 
     Raises:
-        ValueError: an argument is not what is described above, there are no pictures, one cannot be read, or `out` has
+        ValueError: an argument is not what is described above, there are no images, one cannot be read, or `out` has
             files of another run, which says what is different, or damaged ones.
         FileNotFoundError: `data` does not exist.
         BlockingIOError: another process is writing to `out`.
@@ -222,7 +222,7 @@ class Writer:
         self._model = from_pretrained(weights, include_top=False, pooling="avg", **hub)
         processor = BitImageProcessor.from_pretrained(weights, **hub)
         self._batch_size = batch_size
-        # One data set for all shards, an epoch each: to build one takes a second. A label is a picture's place in the
+        # One data set for all shards, an epoch each: to build one takes a second. A label is an image's place in the
         # shard: where some are left out, it tells which the others are.
         self._paths: list[bytes] = []
         source = streams.named_files(lambda: self._paths)
@@ -236,10 +236,10 @@ class Writer:
         }
 
     def write(self, job: Job, shard: int, advance: Callable[[int], Any] = lambda count: None) -> None:
-        """Writes a shard; `advance` is told how many pictures are done.
+        """Writes a shard; `advance` is told how many images are done.
 
         Raises:
-            ValueError: with `on_error="raise"`, a picture cannot be read.
+            ValueError: with `on_error="raise"`, an image cannot be read.
             ArithmeticError: a feature is not finite.
         """
         import pyarrow as pa
@@ -283,13 +283,13 @@ def _batches(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarray]
     from keras_bit.data.numbered import batches_of
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ pictures were left out")  # `Report.skipped` has them
+        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ images were left out")  # `Report.skipped` has them
         try:
             yield from batches_of(data, on_error)
         except ValueError:
             if on_error == "raise":
                 raise
-            # No picture of this shard can be read; others may have some.
+            # No image of this shard can be read; others may have some.
 
 
 def _digest(model: Any) -> str:
@@ -309,7 +309,7 @@ def _storage() -> dict[str, Any]:
 
 
 def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
-    """Writes the shards that are not there; returns how many pictures the others have."""
+    """Writes the shards that are not there; returns how many images the others have."""
     from tqdm import tqdm
 
     done = _done(job)
@@ -332,7 +332,7 @@ def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
 
 
 def _check_space(job: Job, width: int, missing: int) -> None:
-    # Features are hard to compress, but where pictures repeat they are not: what is sure not to fit is told.
+    # Features are hard to compress, but where images repeat they are not: what is sure not to fit is told.
     needed, free = missing * width * 4 // 2, shutil.disk_usage(job.directory).free
     if needed > free:
         raise OSError(
@@ -342,13 +342,13 @@ def _check_space(job: Job, width: int, missing: int) -> None:
 
 
 def _refuse_nothing(job: Job, files: Sequence[Path]) -> None:
-    """Shards without any row are removed, so that the same command begins anew when the pictures are mended."""
+    """Shards without any row are removed, so that the same command begins anew when the images are mended."""
     abouts = [_about(file) for file in files]
     if any(rows for _, rows in abouts):
         return
     for file in files:
         file.unlink()
-    raise ValueError(f"None of {job.pictures.count:,} pictures can be read. The first: {abouts[0][0]['skipped'][0]}")
+    raise ValueError(f"None of {job.pictures.count:,} images can be read. The first: {abouts[0][0]['skipped'][0]}")
 
 
 def start_worker(job: Job) -> Callable[[int], str]:
@@ -382,7 +382,7 @@ def _done(job: Job) -> list[int]:
         if file != job.file(shard) or rows + about["left_out"] != job.pictures.length(shard):
             raise ValueError(
                 f"`out`: {str(file)!r} is none of the {job.pictures.shards:,} shards: it is shard {shard} with "
-                f"{rows:,} rows and {about['left_out']:,} pictures left out. Remove it."
+                f"{rows:,} rows and {about['left_out']:,} images left out. Remove it."
             )
         done.append(shard)
     return done
@@ -397,7 +397,7 @@ def _checked(job: Job, file: Path) -> tuple[dict[str, Any], int]:
         )
     if job.on_error == "raise" and about["left_out"]:
         raise ValueError(
-            f"`out`: {str(file)!r} was written with on_error='skip' and is without a picture. {about['skipped'][0]} "
+            f"`out`: {str(file)!r} was written with on_error='skip' and is without an image. {about['skipped'][0]} "
             "Mend it and remove the file, or pass on_error='skip'."
         )
     return about, rows

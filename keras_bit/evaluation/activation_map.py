@@ -1,4 +1,4 @@
-"""Class activation maps: how much each place of a picture adds to the logit of a class.
+"""Class activation maps: how much each place of an image adds to the logit of a class.
 
 BiT's head is linear and comes after a mean over positions, so that the two can change places: applied to every position
 of the last feature map, the head's kernel gives a map whose mean, plus the bias, is the logit. No gradient is needed,
@@ -18,7 +18,7 @@ from keras import layers, ops
 from keras_bit.network.config import BitConfig
 from keras_bit.network.model import BiTModel
 
-STEM_STRIDE = 4  # px of the picture to a position after the stem; each further stage doubles it
+STEM_STRIDE = 4  # px of the image to a position after the stem; each further stage doubles it
 
 
 class ActivationMaps(NamedTuple):
@@ -75,7 +75,7 @@ def activation_maps(model: BiTModel, pixel_values: Any, classes: Sequence[int] |
     Args:
         model: a BiT with its head, fused or not, of whichever activation.
         pixel_values: float32 `(batch, height, width, channels)`, as the model takes them.
-        classes: numbers of classes, for all pictures; `None` is the one that the model answers, for each picture.
+        classes: numbers of classes, for all images; `None` is the one that the model answers, for each image.
 
     Raises:
         ValueError: the model has no head, `pixel_values` do not fit it, or there is no class of such a number.
@@ -106,10 +106,10 @@ def activation_maps(model: BiTModel, pixel_values: Any, classes: Sequence[int] |
     )
 
 
-def centres(config: BitConfig, positions: int) -> np.ndarray:
+def centers(config: BitConfig, positions: int) -> np.ndarray:
     """Where in the model's input, in pixels from the middle of the first, the positions of a map's row or column lie.
 
-    That is the middle of what such a position sees, before the edge of the picture cuts it. With PyTorch's padding
+    That is the middle of what such a position sees, before the edge of the image cuts it. With PyTorch's padding
     (`global_padding=None`), which is the same on both sides, every stride keeps the first of its inputs as the middle,
     and so position `i` is at `stride * i`, not in the middle of the `i`-th tile. With the padding SAME the paths
     through a block disagree, and their mean is about the middle of the tile.
@@ -129,7 +129,7 @@ def interpolated(heat: np.ndarray, rows: np.ndarray, columns: np.ndarray, config
         `(len(rows), len(columns))`; never above the map's maximum or below its minimum.
     """
     down, across = (
-        np.stack([np.interp(places, centres(config, count), weight) for weight in np.eye(count)], axis=1)
+        np.stack([np.interp(places, centers(config, count), weight) for weight in np.eye(count)], axis=1)
         for places, count in zip((rows, columns), heat.shape, strict=True)
     )
     return down @ heat @ across.T

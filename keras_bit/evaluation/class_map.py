@@ -24,7 +24,7 @@ def labels_of(config: Any) -> tuple[str, ...]:
 def match(
     folders: Sequence[str], config: Any, class_map: Mapping[str, Any] | None = None
 ) -> list[tuple[int, ...] | None]:
-    """For each folder the classes of the model that count as right for its pictures, or `None` to leave it out.
+    """For each folder the classes of the model that count as right for its images, or `None` to leave it out.
 
     A folder is what `class_map` says; otherwise the class whose label is exactly its name; otherwise, for a model with
     the classes of ImageNet, the class with this wordnet id.

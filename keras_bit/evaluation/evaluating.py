@@ -1,4 +1,4 @@
-"""How good a model is on pictures with labels: the numbers, the report, and the worst mistakes as a sheet."""
+"""How good a model is on images with labels: the numbers, the report, and the worst mistakes as a sheet."""
 
 import dataclasses
 import heapq
@@ -16,7 +16,7 @@ ANOTHER = "(another class)"  # a class of the model that is none of the data's
 
 
 class Mistake(NamedTuple):
-    """A picture that was answered wrongly."""
+    """An image that was answered wrongly."""
 
     name: str
     image: np.ndarray  # float32 (height, width, channels), as the model got it
@@ -32,7 +32,7 @@ class Evaluation:
 
     Args:
         probabilities: float32 `(count, classes)` over all classes of the model.
-        labels: int64 `(count,)`, what each picture is, as the data counts its classes.
+        labels: int64 `(count,)`, what each image is, as the data counts its classes.
         predicted: int64 `(count,)`, what the model says, counted alike; `len(class_names)` for a class of the model
             that is none of the data's.
         class_names: of the data's classes.
@@ -73,7 +73,7 @@ def evaluate(
     names: Sequence[str] | None = None,
     progress: bool = True,
 ) -> Evaluation:
-    """Asks the model about every picture and counts.
+    """Asks the model about every image and counts.
 
     Args:
         model: a single-label classifier of keras_bit with its head; `predictions` may end in a softmax or in logits.
@@ -82,10 +82,10 @@ def evaluate(
         class_names: of the labels in `batches`; the model's own labels by default.
         label_map: for each of the labels in `batches`, the classes of the model that count as right, at least one.
             `None`: the labels are the model's classes. `class_map.match` finds it from folders' names.
-        top_k: how many answers the picture may have for `top_k_accuracy`; all, if the model has fewer classes.
-        names: of the pictures, in the order in which they come; a list that grows as `batches` is read will do. By
+        top_k: how many answers the image may have for `top_k_accuracy`; all, if the model has fewer classes.
+        names: of the images, in the order in which they come; a list that grows as `batches` is read will do. By
             default `batches.names`, or their numbers from 0 on.
-        progress: whether to show a bar with pictures per second, where it takes longer than two seconds.
+        progress: whether to show a bar with images per second, where it takes longer than two seconds.
 
     Returns:
         An `Evaluation`, whose `report` has
@@ -101,7 +101,7 @@ def evaluate(
 
     Raises:
         ValueError: the model is no single-label classifier; a label is none of the classes; the data set names other
-            classes than the model; there is no picture; the model gives NaN.
+            classes than the model; there is no image; the model gives NaN.
 
     Memory holds the probabilities (for a moment twice), a batch and the worst mistakes.
     """
@@ -123,7 +123,7 @@ def evaluate(
             probabilities = _softmax(probabilities)
         if (nan := np.flatnonzero(np.isnan(probabilities).any(axis=1))).size:
             which = count + int(nan[0]) if names is None else names[count + int(nan[0])]
-            raise ValueError(f"`model` gives NaN for the picture {which}. Check its weights, and the range of float16.")
+            raise ValueError(f"`model` gives NaN for the image {which}. Check its weights, and the range of float16.")
         for index, predicted in enumerate(metrics.predictions(probabilities)):
             if predicted not in accepted[labels[index]]:
                 # The number decides between equal ones, so that no images are compared: the earlier stays.
@@ -136,9 +136,9 @@ def evaluate(
         all_labels.append(labels)
         count += len(labels)
     if not count:
-        raise ValueError("`batches` must give at least one picture, got none.")
+        raise ValueError("`batches` must give at least one image, got none.")
     if names is not None and len(names) != count:
-        raise ValueError(f"`names` must be one for each of the {count:,} pictures, got {len(names):,}.")
+        raise ValueError(f"`names` must be one for each of the {count:,} images, got {len(names):,}.")
 
     probabilities, labels = np.concatenate(found), np.concatenate(all_labels)
     del found
@@ -176,7 +176,7 @@ def check_model(model: Any) -> bool:
     config = model.config
     if config.problem_type in ("multi_label_classification", "regression") or config.num_labels < 2:
         raise ValueError(
-            "`model` must tell classes apart, of which each picture has one: there is no accuracy otherwise. Got "
+            "`model` must tell classes apart, of which each image has one: there is no accuracy otherwise. Got "
             f"problem_type {config.problem_type!r} with {config.num_labels} label{'s' * (config.num_labels != 1)}."
         )
     activation = getattr(head.activation, "__name__", repr(head.activation))
@@ -245,7 +245,7 @@ def _shown(batches: Iterable[tuple[Any, Any]], progress: bool) -> Iterable[tuple
     from tqdm import tqdm
 
     pictures = getattr(batches, "num_pictures", None)
-    with tqdm(desc="evaluate", total=pictures, unit=" pictures", delay=2, leave=False, disable=not progress) as bar:
+    with tqdm(desc="evaluate", total=pictures, unit=" images", delay=2, leave=False, disable=not progress) as bar:
         for images, labels in batches:
             images = _to_numpy(images)
             yield images, labels
@@ -266,7 +266,7 @@ def _checked_labels(labels: Any, images: np.ndarray, classes: int) -> np.ndarray
     labels = _to_numpy(labels) if not isinstance(labels, list | tuple) else np.array(labels)
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"`batches` must give a whole number for each picture, {(len(images),)}, got {labels.dtype} of shape "
+            f"`batches` must give a whole number for each image, {(len(images),)}, got {labels.dtype} of shape "
             f"{labels.shape}. Rows with a number per class, as MixUp makes them, have no one right answer."
         )
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
@@ -283,7 +283,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _as_data_classes(best: np.ndarray, labels: np.ndarray, accepted: list[tuple[int, ...]]) -> np.ndarray:
-    """The model's answers as the data's classes: the picture's own where that is right, else the first it can be."""
+    """The model's answers as the data's classes: the image's own where that is right, else the first it can be."""
     owner: dict[int, int] = {}
     for label, right in enumerate(accepted):
         for index in right:
@@ -295,7 +295,7 @@ def _as_data_classes(best: np.ndarray, labels: np.ndarray, accepted: list[tuple[
 
 
 def _likeliest(probabilities: np.ndarray, labels: np.ndarray, accepted: list[tuple[int, ...]]) -> np.ndarray:
-    """Of the classes that are right for each picture, the one that the model thinks likeliest."""
+    """Of the classes that are right for each image, the one that the model thinks likeliest."""
     found = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         rows, right = np.flatnonzero(labels == label), np.array(accepted[label])

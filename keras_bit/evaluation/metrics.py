@@ -204,9 +204,9 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
     if not 0 <= right <= count or not count:
         raise ValueError(f"`right` must be in [0, count] and `count` at least 1, got {right} and {count}.")
     share, weight = right / count, Z95**2 / count
-    centre = (share + weight / 2) / (1 + weight)
+    center = (share + weight / 2) / (1 + weight)
     half = math.sqrt(share * (1 - share) * weight + weight**2 / 4) / (1 + weight)
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def _ratio(part: Any, whole: Any) -> float | None:

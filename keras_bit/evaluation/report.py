@@ -24,7 +24,7 @@ def write(
     Args:
         evaluation: what `evaluate` found.
         directory: made if need be; files of these names in it are replaced, each whole or not at all.
-        processor: the `BitImageProcessor` that made the pictures, to undo what it did.
+        processor: the `BitImageProcessor` that made the images, to undo what it did.
         title: the lines above the sheet of the worst mistakes.
 
     Returns:
@@ -52,7 +52,7 @@ def worst_sheet(evaluation: Evaluation, processor: Any, title: Sequence[str] = (
     pictures, wrong = evaluation.report["pictures"], evaluation.report["pictures"] - evaluation.report["right"]
     if not evaluation.worst:
         nothing = np.full((1, 8, 64, 3), contact_sheet.BACKGROUND, np.uint8)
-        return contact_sheet.draw(nothing, [[""]], [*title, f"No mistakes: all {pictures:,} pictures are right."])
+        return contact_sheet.draw(nothing, [[""]], [*title, f"No mistakes: all {pictures:,} images are right."])
     lines = [
         [
             f"{mistake.probability:.2f} {mistake.predicted}",
@@ -62,7 +62,7 @@ def worst_sheet(evaluation: Evaluation, processor: Any, title: Sequence[str] = (
         for mistake in evaluation.worst
     ]
     text = (
-        f"{len(lines):,} of {wrong:,} mistakes in {pictures:,} pictures, the surest first. Under each: the answer "
+        f"{len(lines):,} of {wrong:,} mistakes in {pictures:,} images, the surest first. Under each: the answer "
         "after its probability; the right one after its own; the name"
     )
     images = [contact_sheet.denormalize(mistake.image, processor) for mistake in evaluation.worst]
@@ -70,7 +70,7 @@ def worst_sheet(evaluation: Evaluation, processor: Any, title: Sequence[str] = (
 
 
 def _one_size(images: Sequence[np.ndarray]) -> np.ndarray:
-    """The pictures as one array; of several sizes, each is fitted into a square."""
+    """The images as one array; of several sizes, each is fitted into a square."""
     if len({image.shape for image in images}) == 1:
         return np.stack(images)
     tile = contact_sheet.TILE

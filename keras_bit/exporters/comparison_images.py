@@ -1,4 +1,4 @@
-"""The pictures on which a model and its export are compared: the caller's own, or patterns like photographs."""
+"""The images on which a model and its export are compared: the caller's own, or patterns like photographs."""
 
 import dataclasses
 import io
@@ -10,14 +10,14 @@ from PIL import Image
 from keras_bit.exporters.job import Job, Shape
 from keras_bit.images.processor import BitImageProcessor
 
-CHECKED = 4  # pictures at most
+CHECKED = 4  # images at most
 CHECKED_SIZES = ((224, 224), (160, 192))  # px; the second is for what takes any size
 ROUNDING = 1e-3  # of the range
-FILE_SIZES = (("PNG", (160, 192)), ("JPEG", (224, 140)))  # of encoded pictures, by turns
+FILE_SIZES = (("PNG", (160, 192)), ("JPEG", (224, 140)))  # of encoded images, by turns
 
 
 def batches(job: Job, shape: Shape) -> list[np.ndarray]:
-    """Up to `CHECKED` pictures, in float32 batches of the shape that the result takes.
+    """Up to `CHECKED` images, in float32 batches of the shape that the result takes.
 
     Raises:
         ValueError: the representative data have another size.
@@ -51,7 +51,7 @@ def batches(job: Job, shape: Shape) -> list[np.ndarray]:
 
 
 def warn_of_data(job: Job) -> None:
-    """Warns of representative data that cannot be pictures behind the processor, or are all the same."""
+    """Warns of representative data that cannot be images behind the processor, or are all the same."""
     if job.representative_data is None:
         return
     least = min(float(batch.min()) for batch in job.representative_data)
@@ -81,7 +81,7 @@ def encoded(count: int) -> list[bytes]:
 
 
 def _patterns(count: int, size: tuple[int, int], channels: int, seed: int) -> np.ndarray:
-    """Random pictures in [0, 255] whose contrast falls with the frequency as in photographs."""
+    """Random images in [0, 255] whose contrast falls with the frequency as in photographs."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])
     amplitude = 1 / np.maximum(frequency, 1 / max(size))

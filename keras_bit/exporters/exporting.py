@@ -46,8 +46,8 @@ def export(
 ) -> ExportReport:
     """Writes a model for another engine, runs what it wrote, and gives it its name if the outputs are the model's.
 
-    Kernels are standardised once, before (`fuse`), and layers of half precision are written in float32, which their
-    weights are. Everything is written aside, loaded in its own runtime and run on the first pictures of
+    Kernels are standardized once, before (`fuse`), and layers of half precision are written in float32, which their
+    weights are. Everything is written aside, loaded in its own runtime and run on the first images of
     `representative_data`, or on patterns with the spectrum of photographs where there is none; what differs by more
     than the format's limit is removed. An export of a model on the JAX or PyTorch backend runs in a process of its own
     with TensorFlow, by the same call, and is compared with the model as its own backend runs it.
@@ -64,12 +64,12 @@ def export(
             version; for `"huggingface"` the directory; for `"openvino"` the `.xml`, beside which its `.bin` will be.
         format: `"saved_model"` (TF Serving), `"tflite"`, `"onnx"`, `"openvino"` or `"huggingface"` (transformers'
             layout); Keras' own names `"tf_saved_model"` and `"litert"` mean the first two.
-        processor: how pictures become the model's input. With it a SavedModel takes encoded pictures, too.
+        processor: how images become the model's input. With it a SavedModel takes encoded images, too.
         labels: a name per class, as a sequence or a dict from index to name; `None` takes those of `model.config`.
         quantize: `None` (float32); for TFLite also `"float16"` (weights), `"dynamic"` (weights in 8 bits), `"int8"`
-            (convolutions in 8 bits, normalisation in float) or `"int8_full"` (everything, inputs and outputs too).
+            (convolutions in 8 bits, normalization in float) or `"int8_full"` (everything, inputs and outputs too).
         representative_data: float32 batches `(batch, height, width, channels)` as the model takes them, some hundred
-            pictures of the kind that will come; `"int8"` and `"int8_full"` need them. All are held in memory.
+            images of the kind that will come; `"int8"` and `"int8_full"` need them. All are held in memory.
         batch_size: a fixed batch size; `None` is any, and 1 for TFLite.
         image_size: a fixed size in pixels, an int or (height, width); `None` is the model's own: any, but for TFLite,
             which takes the processor's, or 224. `(None, None)` is any for TFLite, too.
@@ -131,7 +131,7 @@ def export(
     placing.check_places(writer, target, overwrite)
 
     comparison_images.warn_of_data(job)
-    job.tell("running the model on the pictures to compare")
+    job.tell("running the model on the images to compare")
     batches = comparison_images.batches(job, writer.shape(job))
     checks = Checks(batches, [_outputs(model, batch) for batch in batches])
     here = keras.backend.backend() == "tensorflow" or not writer.NEEDS_TENSORFLOW
@@ -144,7 +144,7 @@ def _check_ends(model: keras.Model) -> None:
     shapes = [tuple(tensor.shape) for tensor in model.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4:
         raise ValueError(
-            f"`model` must take one batch of pictures, (batch, height, width, channels), got inputs of {shapes}."
+            f"`model` must take one batch of images, (batch, height, width, channels), got inputs of {shapes}."
         )
     outputs = model.output.values() if isinstance(model.output, Mapping) else [model.output]
     if not all(isinstance(output, keras.KerasTensor) for output in outputs):
@@ -216,7 +216,7 @@ def _checked_data(model: keras.Model, data: Any) -> list[np.ndarray] | None:
             raise ValueError(
                 "`representative_data` must give float32 batches (batch, height, width, "
                 f"{model.input_shape[-1]}) as the model takes them, got {array.dtype} {array.shape}. "
-                "`image_dataset(..., batch_size=8)` gives them, and `processor(pictures)` one."
+                "`image_dataset(..., batch_size=8)` gives them, and `processor(images)` one."
             )
         if not np.isfinite(array).all():
             raise ValueError("`representative_data` must be finite, got NaN or infinity.")

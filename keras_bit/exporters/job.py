@@ -21,7 +21,7 @@ class Job:
 
     Args:
         model: the model as the caller gave it, on TensorFlow; a format that computes fuses it.
-        processor: how pictures become its input, where the caller told.
+        processor: how images become its input, where the caller told.
         labels: a name per output of the head, where they are known.
         quantize: as in `export`, one of the format's `QUANTIZATIONS`.
         representative_data: float32 batches `(batch, height, width, channels)`.
@@ -42,7 +42,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Checks:
-    """Batches of pictures, and what the model gives for each, by the outputs' names."""
+    """Batches of images, and what the model gives for each, by the outputs' names."""
 
     batches: Sequence[np.ndarray]
     expected: Sequence[Outputs]
@@ -57,7 +57,7 @@ class ExportReport:
         format: "saved_model", "tflite", "onnx", "openvino" or "huggingface".
         quantize: as it was asked for.
         bytes: of everything that was written.
-        pictures: how many were compared.
+        images: how many were compared.
         max_abs_diff: the largest difference between an output of the model and the same one of what was written.
         limit: what `max_abs_diff` could have been.
         seconds: what it all took.

@@ -34,7 +34,7 @@ def export(job: Job, path: Path, name: str) -> None:
     """Writes the fused model by `keras.Model.export`, of the shape that the job asks for, with its names."""
     import tensorflow as tf
 
-    job.tell("standardising the kernels")
+    job.tell("standardizing the kernels")
     model = transforms.fuse_in_float32(job.model)
     _use_erf(model)
     if not isinstance(model.output, Mapping):

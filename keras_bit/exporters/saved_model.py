@@ -1,4 +1,4 @@
-"""SavedModel for TF Serving: versions in a base directory, signatures for pictures and for pixels."""
+"""SavedModel for TF Serving: versions in a base directory, signatures for images and for pixels."""
 
 import re
 import tempfile
@@ -31,25 +31,25 @@ def check(job: Job) -> None:
         return
     if not has_head(job.model):
         raise ValueError(
-            "`processor` must be None for a model that is not a BiT with its own head: pictures are answered with that "
+            "`processor` must be None for a model that is not a BiT with its own head: images are answered with that "
             f"head's classes, and a {type(job.model).__name__} without is served for pixels."
         )
     if job.model.input_shape[-1] != 3:
         channels = job.model.input_shape[-1]
-        raise ValueError(f"`processor` must be None for a model of {channels} channels: pictures are decoded as RGB.")
+        raise ValueError(f"`processor` must be None for a model of {channels} channels: images are decoded as RGB.")
     if not job.processor.do_convert_rgb:
-        raise ValueError("`processor` must have `do_convert_rgb=True`: pictures are decoded as RGB.")
+        raise ValueError("`processor` must have `do_convert_rgb=True`: images are decoded as RGB.")
     size = job.processor.fixed_size
     if size is None:
         raise ValueError(
-            "`processor` must give every picture the same size, by its crop or `size={'height', 'width'}`: a batch of "
-            "requests is one tensor. `processor=None` leaves out what takes pictures."
+            "`processor` must give every image the same size, by its crop or `size={'height', 'width'}`: a batch of "
+            "requests is one tensor. `processor=None` leaves out what takes images."
         )
     wanted = shape(job)[1:]
     if any(own is not None and own != found for own, found in zip(wanted, size, strict=True)):
         raise ValueError(
             f"`processor` must give the {wanted[0]}x{wanted[1]} px of the export, got {size[0]}x{size[1]}. "
-            "`processor=None` leaves out what takes pictures."
+            "`processor=None` leaves out what takes images."
         )
 
 
@@ -71,7 +71,7 @@ def write(job: Job, path: Path) -> None:
 
     from keras_bit.exporters.signatures import Served
 
-    job.tell("standardising the kernels")
+    job.tell("standardizing the kernels")
     network, activation = _network(fuse_in_float32(job.model, Conv2D))
     if activation is keras.activations.linear:
         activation = _probabilities_of(job.model)
@@ -152,7 +152,7 @@ def _check_logits(job: Job, signature: Any) -> None:
 
 
 def _check_pictures(job: Job, signatures: Any) -> None:
-    """`serve_bytes` and `classify` of encoded pictures, against the model behind the processor."""
+    """`serve_bytes` and `classify` of encoded images, against the model behind the processor."""
     import tensorflow as tf
 
     contents = comparison_images.encoded(job.batch_size or 2)

@@ -1,4 +1,4 @@
-"""Pictures to a TensorFlow Serving that serves an export of ours, by gRPC or REST, and its answers."""
+"""Images to a TensorFlow Serving that serves an export of ours, by gRPC or REST, and its answers."""
 
 import base64
 import contextlib
@@ -13,33 +13,33 @@ from typing import Any
 SIGNATURE, INPUT = "serve_bytes", "image_bytes"  # of `keras_bit.export` with a processor
 TIMEOUT = 60.0  # seconds for one request
 MESSAGE_LIMIT = 256 << 20  # bytes; gRPC's own is 4 MiB, which a few photographs exceed
-ATTEMPTS = 3  # for a picture alone, which the server may still run together with another client's corrupt one
-CORRUPT = re.compile(r"the picture at index (\d+) (.*?)(?= the picture at index \d|$)", re.DOTALL)
+ATTEMPTS = 3  # for an image alone, which the server may still run together with another client's corrupt one
+CORRUPT = re.compile(r"the image at index (\d+) (.*?)(?= the image at index \d|$)", re.DOTALL)
 
 Answer = list[tuple[str, float]]  # label and score, best first
 
 
 class PictureError(ValueError):
-    """Pictures that the server cannot read, by their places in what it ran.
+    """Images that the server cannot read, by their places in what it ran.
 
     That is the request, or, where the server batches (`--enable_batching`), several that came at the same time.
     """
 
     def __init__(self, problems: dict[int, str]) -> None:
-        super().__init__("; ".join(f"the picture at index {index} {problem}" for index, problem in problems.items()))
+        super().__init__("; ".join(f"the image at index {index} {problem}" for index, problem in problems.items()))
         self.problems = problems
 
 
 def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[Answer]]:
-    """A function from encoded pictures to their labels and scores, best first.
+    """A function from encoded images to their labels and scores, best first.
 
     Args:
         address: `grpc://host:port` (TF Serving's is 8500), or `http://host:port` or `https://` (8501).
         model_name: what the server calls the model.
 
     Returns:
-        The function. It raises a `PictureError` for pictures that the server refuses, a `ConnectionError` where
-        there is no answer, and a `ValueError` where the server has no such model, or one that takes no pictures.
+        The function. It raises a `PictureError` for images that the server refuses, a `ConnectionError` where
+        there is no answer, and a `ValueError` where the server has no such model, or one that takes no images.
 
     Raises:
         ValueError: `address` is of another form.
@@ -56,10 +56,10 @@ def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[A
 
 
 def classify_each(classify: Callable[[Sequence[bytes]], list[Answer]], pictures: Sequence[bytes]) -> list[Answer | str]:
-    """For each picture its answer, or what the server finds wrong with it.
+    """For each image its answer, or what the server finds wrong with it.
 
-    A refused request is asked again picture by picture: with a server that batches, neither the places that it names
-    nor the corrupt picture need be of this request. What is refused alone, `ATTEMPTS` times, is a problem of its own.
+    A refused request is asked again image by image: with a server that batches, neither the places that it names
+    nor the corrupt image need be of this request. What is refused alone, `ATTEMPTS` times, is a problem of its own.
     """
     try:
         return classify(pictures)
@@ -128,7 +128,7 @@ def _rest(address: str, model_name: str, pictures: Sequence[bytes]) -> list[Answ
 
 
 def _answers(address: str, outputs: dict[str, Any], count: int) -> list[Answer]:
-    """The `labels` and `scores` of `count` pictures; what has another shape is no export of ours."""
+    """The `labels` and `scores` of `count` images; what has another shape is no export of ours."""
     if not {"labels", "scores"} <= outputs.keys():
         raise _other_model(address, ", ".join(sorted(outputs)) or "nothing")
 
@@ -147,7 +147,7 @@ def _answers(address: str, outputs: dict[str, Any], count: int) -> list[Answer]:
 
 def _other_model(address: str, found: str) -> ValueError:
     return ValueError(
-        f"The server {address} answers with {found}, not with a row of labels and scores for each picture: its model "
+        f"The server {address} answers with {found}, not with a row of labels and scores for each image: its model "
         "has no classes, or was not exported by keras_bit."
     )
 

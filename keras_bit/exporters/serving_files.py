@@ -20,8 +20,8 @@ LARGEST_BATCH = 8
 BATCHING = """\
 # For tensorflow_model_server: --enable_batching --batching_parameters_file=/models/{name}/batching.config
 # Requests that come within the time-out are run together, up to the largest batch. One of `serve_bytes` with a corrupt
-# picture then fails those that it was put together with (keras-bit classify asks again, picture by picture): batch
-# pixels, or pictures that somebody has checked.
+# image then fails those that it was put together with (keras-bit classify asks again, image by image): batch
+# pixels, or images that somebody has checked.
 max_batch_size {{ value: {largest} }}
 batch_timeout_micros {{ value: 2000 }}
 max_enqueued_batches {{ value: 100 }}
@@ -106,8 +106,8 @@ def write_warmup(
     Args:
         path: the SavedModel.
         shape: (batch, height, width) that it takes.
-        channels: of its pictures.
-        pictures: whether it takes encoded ones.
+        channels: of its images.
+        images: whether it takes encoded ones.
         tell: is told where the package with the messages is missing.
     """
     if importlib.util.find_spec("tensorflow_serving") is None:

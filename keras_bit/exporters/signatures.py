@@ -13,8 +13,8 @@ from keras_bit.images import graph_faults, graph_preprocessing
 
 TOP = 5  # classes in an answer
 NOT_THE_PICTURE = "cannot be processed, and nothing is wrong with it: memory ran out, most likely."
-TOLD = 3  # corrupt pictures that an error names
-# What a person who trains can do about a picture that is too large, and one who sends it cannot.
+TOLD = 3  # corrupt images that an error names
+# What a person who trains can do about an image that is too large, and one who sends it cannot.
 LIMIT = (" If you trust its source, raise .*", " The limit was set when the model was exported.")
 EXAMPLE_KEY = "image/encoded"  # of the tf.Examples that `classify` takes; TensorFlow's own name for it
 
@@ -26,7 +26,7 @@ class Served:
         network: from `pixel_values` to a dict: "features" and "logits" of a classifier, else the model's own outputs.
         has_head: whether it is a classifier.
         activation: from logits to probabilities; `None` where the logits are what is wanted, or there are none.
-        processor: how pictures become `pixel_values`; `None` leaves out what takes pictures.
+        processor: how images become `pixel_values`; `None` leaves out what takes images.
         labels: a name per class; `None` where none are known.
         shape: (batch, height, width) of `pixel_values`, `None` for any.
         label_file: the path of the file that goes into `assets`; `None` for none.
@@ -104,16 +104,16 @@ class Served:
 
 
 def decoded(image_bytes: Any, processor: Any) -> Any:
-    """Encoded pictures `(batch,)` to `pixel_values`, each as `processor.tf_preprocess` gives it.
+    """Encoded images `(batch,)` to `pixel_values`, each as `processor.tf_preprocess` gives it.
 
     Raises:
-        tf.errors.InvalidArgumentError: a picture cannot be read; names its index and says why.
+        tf.errors.InvalidArgumentError: an image cannot be read; names its index and says why.
     """
     shape = (*processor.fixed_size, graph_preprocessing.CHANNELS)
     nothing = tf.zeros(shape, tf.float32)
 
     def one(contents: Any) -> tuple[Any, Any]:
-        # A graph has no exceptions: an operation that fails would end the request without a word about the picture.
+        # A graph has no exceptions: an operation that fails would end the request without a word about the image.
         pixels, fine = graph_faults.attempt(lambda: graph_preprocessing.preprocess(contents, processor), nothing)
 
         def look() -> Any:
@@ -126,9 +126,9 @@ def decoded(image_bytes: Any, processor: Any) -> Any:
     pixels, why = tf.map_fn(one, image_bytes, fn_output_signature=signature)
     failed = tf.where(why != "")[:, 0]
     told = failed[:TOLD]
-    each = tf.strings.join(["the picture at index ", tf.strings.as_string(told), " ", tf.gather(why, told)])
+    each = tf.strings.join(["the image at index ", tf.strings.as_string(told), " ", tf.gather(why, told)])
     checks = [
-        tf.debugging.Assert(tf.size(image_bytes) > 0, ["there must be at least one picture"]),
+        tf.debugging.Assert(tf.size(image_bytes) > 0, ["there must be at least one image"]),
         tf.debugging.Assert(tf.size(failed) == 0, [tf.strings.reduce_join(each, separator=" ")]),
     ]
     with tf.control_dependencies(checks):

@@ -62,7 +62,7 @@ def _check_data(job: Job) -> None:
     if job.representative_data is None:
         raise ValueError(
             f"`representative_data` must be given for `quantize={job.quantize!r}`: the ranges of 8 bits are those that "
-            "some hundred pictures have. `image_dataset(folder, processor=processor, batch_size=8).take(25)` gives "
+            "some hundred images have. `image_dataset(folder, processor=processor, batch_size=8).take(25)` gives "
             "200; 'dynamic' needs none."
         )
     size = _size(job)
@@ -83,7 +83,7 @@ def shape(job: Job) -> Shape:
 
 
 def write(job: Job, path: Path) -> None:
-    job.tell("standardising the kernels")
+    job.tell("standardizing the kernels")
     converter = _converter(job)
     job.tell("converting to TFLite" + (" and measuring the ranges" if job.quantize in CALIBRATED else ""))
     with warnings.catch_warnings():
@@ -166,7 +166,7 @@ def _converter(job: Job) -> Any:
 
 
 def _samples(batches: list[np.ndarray], count: int) -> Iterator[dict[str, np.ndarray]]:
-    """The pictures in batches of `count`; what is left over is filled up with the first ones of its batch."""
+    """The images in batches of `count`; what is left over is filled up with the first ones of its batch."""
     for batch in batches:
         parts = -(-len(batch) // count)
         for part in np.split(np.resize(batch, (parts * count, *batch.shape[1:])), parts):

@@ -1,4 +1,4 @@
-"""What a TFLite file says about itself: the labels, and how pictures become the model's input.
+"""What a TFLite file says about itself: the labels, and how images become the model's input.
 
 The format is that of MediaPipe and the Android libraries: a flatbuffer of its own ("M001") among the model's buffers,
 and the labels in a zip archive behind the model, so that the file is both. The packages that write it (tflite-support,
@@ -50,7 +50,7 @@ class Description:
         outputs: names of the outputs, in the file's order.
         channels: of the input.
         size: (height, width) of the input, or what it usually is where it can be resized.
-        processor: how pictures become the input; `None` leaves the normalization open.
+        processor: how images become the input; `None` leaves the normalization open.
         labels: of the only output's entries.
     """
 
@@ -117,7 +117,7 @@ def _input(description: Description) -> dict[int, Any]:
     return _table(
         "TensorMetadata",
         name=description.input,
-        description="Pictures (batch, height, width, channels)",
+        description="Images (batch, height, width, channels)",
         content=_table("Content", properties_type=IMAGE, properties=_table("ImageProperties", **properties)),
         **fields,
     )

@@ -1,4 +1,4 @@
-"""Encoded pictures to pixels in a TensorFlow graph, where its decoders give Pillow's values; refused elsewhere.
+"""Encoded images to pixels in a TensorFlow graph, where its decoders give Pillow's values; refused elsewhere.
 
 Imports TensorFlow, and is imported by functions only.
 
@@ -13,7 +13,7 @@ from keras_bit.images.graph_resizing import Window
 
 # TensorFlow's default is a faster and less exact transform; Pillow's is libjpeg's own default.
 DCT_METHOD = "INTEGER_ACCURATE"
-# A decoder that starts in mid-picture lacks a neighbour for the first and last column's colours.
+# A decoder that starts in mid-image lacks a neighbor for the first and last column's colors.
 MARGIN = 2  # pixels
 
 HEADER = 40  # bytes, enough for every format's sizes
@@ -29,7 +29,7 @@ _apart = tf.function(autograph=False, experimental_attributes={"_noinline": True
 
 
 class Header(NamedTuple):
-    """What the first bytes tell: int32 scalars, and a string scalar, empty where the picture can be decoded."""
+    """What the first bytes tell: int32 scalars, and a string scalar, empty where the image can be decoded."""
 
     kind: Any
     height: Any
@@ -38,14 +38,14 @@ class Header(NamedTuple):
 
 
 def read_header(contents: Any, max_pixels: int | None) -> Header:
-    """The kind and the size of an encoded picture, and why it cannot be decoded here, as far as the header tells.
+    """The kind and the size of an encoded image, and why it cannot be decoded here, as far as the header tells.
 
     Args:
         contents: a scalar string, the bytes of the file.
-        max_pixels: the most pixels that a picture may have; `None` for no limit.
+        max_pixels: the most pixels that an image may have; `None` for no limit.
 
     Returns:
-        A `Header`; its `problem` goes on after the picture's name ("is empty.").
+        A `Header`; its `problem` goes on after the image's name ("is empty.").
 
     Raises:
         tf.errors.InvalidArgumentError: a JPEG whose header is damaged.
@@ -62,7 +62,7 @@ def read_header(contents: Any, max_pixels: int | None) -> Header:
 
 
 def decode(contents: Any, header: Header, window: Window | None = None) -> Any:
-    """The pixels of an encoded picture, or of a part of it.
+    """The pixels of an encoded image, or of a part of it.
 
     Of a JPEG only what the window needs is decoded. Orientation tags are ignored; an alpha channel is dropped; of
     several frames the first counts.
@@ -70,13 +70,13 @@ def decode(contents: Any, header: Header, window: Window | None = None) -> Any:
     Args:
         contents: a scalar string, the bytes of the file.
         header: what `read_header` gave for it, without a problem.
-        window: the part that is wanted; `None` is the whole picture.
+        window: the part that is wanted; `None` is the whole image.
 
     Returns:
         uint8 `(height, width, 3)`, RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: the picture is damaged.
+        tf.errors.InvalidArgumentError: the image is damaged.
     """
 
     def jpeg() -> Any:
@@ -161,9 +161,7 @@ def _either(*cases: tuple[Any, str]) -> Any:
 
 def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     del head
-    other = (
-        "is no JPEG, PNG, GIF, BMP or WebP file. Other pictures are read outside of the graph, by `processor(path)`."
-    )
+    other = "is no JPEG, PNG, GIF, BMP or WebP file. Other images are read outside of the graph, by `processor(path)`."
     problem = tf.where(tf.strings.length(contents) == 0, "is empty.", other)
     return tf.constant(0), tf.constant(0), problem
 
@@ -171,7 +169,7 @@ def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any]:
 def _jpeg(contents: Any) -> tuple[Any, Any, Any, Any]:
     height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
     # Its decoder multiplies by black and rounds down; Pillow rounds to the nearest.
-    cmyk = f"is a JPEG of four colours (CMYK), which TensorFlow's decoder converts otherwise. {ARRAY_PATH}"
+    cmyk = f"is a JPEG of four colors (CMYK), which TensorFlow's decoder converts otherwise. {ARRAY_PATH}"
     return tf.constant(JPEG), height, width, _either((channels == 4, cmyk))
 
 
@@ -179,15 +177,15 @@ def _png(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     ended = tf.strings.substr(contents, -8, 4) == b"IEND"
     ended = tf.cond(ended, lambda: True, lambda: _holds(contents, "IEND"))  # something may follow
     palette = tf.cond(head[25] == 3, lambda: _holds(contents, "PLTE"), lambda: True)
-    grey16 = (
-        "is a grey PNG of 16 bits, which Pillow would make white above 255. Scale it to 8 bits first, or convert it to "
+    gray16 = (
+        "is a gray PNG of 16 bits, which Pillow would make white above 255. Scale it to 8 bits first, or convert it to "
         "colour."
     )
     return (
         _number(head, 20, 4, big=True),
         _number(head, 16, 4, big=True),
         _either(
-            ((head[24] == 16) & (head[25] == 0), grey16),
+            ((head[24] == 16) & (head[25] == 0), gray16),
             (~ended, CUT_PNG),
             (~palette, "is a damaged PNG: its palette is missing."),
         ),
@@ -201,7 +199,7 @@ def _holds(contents: Any, name: str) -> Any:
 def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     height, width = _number(head, 8, 2), _number(head, 6, 2)
     data = tf.cast(tf.io.decode_raw(contents, tf.uint8), tf.int32)
-    # A file that is cut is read beyond its end, by a colour table or by a block of an extension at the most.
+    # A file that is cut is read beyond its end, by a color table or by a block of an extension at the most.
     data = tf.concat([data, tf.zeros([3 * 256 + 256 + HEADER], tf.int32)], axis=0)
     length = tf.strings.length(contents)
     packed = head[10]

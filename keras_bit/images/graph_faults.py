@@ -31,17 +31,17 @@ def attempt(prepare: Callable[[], Any], otherwise: Any) -> tuple[Any, Any]:
 
 
 def problem(load: Callable[[], Any], max_pixels: int | None, encoded: bool, processor: Any) -> tuple[Any, Any]:
-    """Why a picture failed, as far as can be seen in it.
+    """Why an image failed, as far as can be seen in it.
 
     Args:
-        load: the picture, its bytes or its pixels.
-        max_pixels: the most pixels that an encoded picture may have; `None` is Pillow's limit.
+        load: the image, its bytes or its pixels.
+        max_pixels: the most pixels that an encoded image may have; `None` is Pillow's limit.
         encoded: whether `load` gives bytes.
-        processor: what it was read for; `None` where every picture is resized to one size.
+        processor: what it was read for; `None` where every image is resized to one size.
 
     Returns:
         A scalar string that goes on after its name ("is empty."), empty where nothing is wrong with it; and whether
-        that is certain: a picture that cannot be read or decoded may just have met with a lack of memory.
+        that is certain: an image that cannot be read or decoded may just have met with a lack of memory.
     """
 
     def too_long(height: Any, width: Any) -> Any:

@@ -16,12 +16,12 @@ CHANNELS = 3
 
 
 def preprocess(image: Any, processor: Any, max_pixels: int | None = None) -> Any:
-    """Takes one picture through the steps of `processor`; see `BitImageProcessor.tf_preprocess`.
+    """Takes one image through the steps of `processor`; see `BitImageProcessor.tf_preprocess`.
 
     Args:
         image: the bytes of a file as a scalar string, or uint8 `(height, width, channels)` in [0, 255].
         processor: a `BitImageProcessor`.
-        max_pixels: the most pixels that an encoded picture may have; `None` is Pillow's limit for its own decoders.
+        max_pixels: the most pixels that an encoded image may have; `None` is Pillow's limit for its own decoders.
     """
     image = tf.convert_to_tensor(image)
     if image.dtype == tf.string:
@@ -52,15 +52,15 @@ def preprocess(image: Any, processor: Any, max_pixels: int | None = None) -> Any
 
 
 def _encoded(contents: Any, processor: Any, max_pixels: int | None) -> tuple[tuple[Any, Any], Callable[[Window], Any]]:
-    """The size of an encoded picture, and what decodes a part of it."""
+    """The size of an encoded image, and what decodes a part of it."""
     if contents.shape.rank != 0:
         raise ValueError(
-            f"`image` must be one picture, a scalar string, got a string tensor of the shape {contents.shape}. Batches "
+            f"`image` must be one image, a scalar string, got a string tensor of the shape {contents.shape}. Batches "
             "go through `tf.map_fn` or a dataset's `map`."
         )
     if not processor.do_convert_rgb:
         raise ValueError(
-            "`do_convert_rgb` must be True for encoded pictures in a graph, which are decoded as RGB, got False. "
+            "`do_convert_rgb` must be True for encoded images in a graph, which are decoded as RGB, got False. "
             "Decode them yourself and pass the uint8 tensor, or use `processor(images)`."
         )
     header = checked_header(contents, max_pixels)
@@ -68,13 +68,13 @@ def _encoded(contents: Any, processor: Any, max_pixels: int | None) -> tuple[tup
 
 
 def checked_header(contents: Any, max_pixels: int | None = None) -> graph_decoding.Header:
-    """The header of an encoded picture that can be decoded here.
+    """The header of an encoded image that can be decoded here.
 
     Raises:
         tf.errors.InvalidArgumentError: it cannot, or has more than `max_pixels`; says why and what to do.
     """
     header = graph_decoding.read_header(contents, pixel_limit(max_pixels))
-    with tf.control_dependencies([_check(header.problem == "", "The picture " + header.problem)]):
+    with tf.control_dependencies([_check(header.problem == "", "The image " + header.problem)]):
         return header._replace(
             kind=tf.identity(header.kind), height=tf.identity(header.height), width=tf.identity(header.width)
         )
@@ -127,7 +127,7 @@ def checked_pixels(image: Any, convert_rgb: bool) -> Any:
             f"{image.shape}. Batches go through `tf.map_fn` or a dataset's `map`."
         )
     channels = image.shape[-1]
-    # Pillow weights colours by alpha where there is some
+    # Pillow weights colors by alpha where there is some
     if not convert_rgb and channels not in (1, 3):
         raise ValueError(
             f"`image` must have 1 or 3 channels, known when the graph is made, with `do_convert_rgb=False`, got "
@@ -153,14 +153,14 @@ def _with_channels(image: Any, convert_rgb: bool) -> Any:
         return image
     channels = image.shape[-1]
     if channels is None:
-        is_grey = tf.shape(image)[-1] == 1
-        image = tf.cond(is_grey, lambda: tf.repeat(image, CHANNELS, axis=-1), lambda: image[..., :CHANNELS])
+        is_gray = tf.shape(image)[-1] == 1
+        image = tf.cond(is_gray, lambda: tf.repeat(image, CHANNELS, axis=-1), lambda: image[..., :CHANNELS])
         return tf.ensure_shape(image, [None, None, CHANNELS])
     return tf.repeat(image, CHANNELS, axis=-1) if channels == 1 else image[..., :CHANNELS]
 
 
 def _resized_shape(size: tuple[Any, Any], target: Any) -> tuple[Any, Any]:
-    """The height and width that a picture is resized to: `preprocessing.resized_shape` for tensors."""
+    """The height and width that an image is resized to: `preprocessing.resized_shape` for tensors."""
     if "shortest_edge" not in target:
         return target["height"], target["width"]
     height, width = (tf.cast(side, tf.float64) for side in size)
@@ -171,7 +171,7 @@ def _resized_shape(size: tuple[Any, Any], target: Any) -> tuple[Any, Any]:
 
 
 def _crop(size: tuple[Any, Any], processor: Any) -> tuple[Window, list | None]:
-    """The part of a picture of `size` that the centre crop keeps, and the zeros around it, where there may be some."""
+    """The part of an image of `size` that the center crop keeps, and the zeros around it, where there may be some."""
     if not processor.do_center_crop:
         return Window(0, 0, *size), None
     crop = (processor.crop_size["height"], processor.crop_size["width"])
@@ -188,14 +188,14 @@ def _crop(size: tuple[Any, Any], processor: Any) -> tuple[Window, list | None]:
 
 
 def becomes_enormous(size: tuple[Any, Any], processor: Any) -> Any:
-    """Whether `preprocess` refuses a picture of this (height, width) for what it would be resized to."""
+    """Whether `preprocess` refuses an image of this (height, width) for what it would be resized to."""
     if not processor.do_resize:
         return tf.constant(False)
     return _is_enormous(_resized_shape(size, processor.size))
 
 
 def _is_enormous(size: tuple[Any, Any]) -> Any:
-    """The array path's limit: a long, thin picture of few bytes, its short edge enlarged, becomes enormous."""
+    """The array path's limit: a long, thin image of few bytes, its short edge enlarged, becomes enormous."""
     limit = pixel_limit(None)
     if limit is None:
         return tf.constant(False)
@@ -206,7 +206,7 @@ def _check_not_enormous(size: tuple[Any, Any]) -> Any:
     limit = pixel_limit(None)
     if limit is None:
         return tf.no_op()
-    message = f"The picture would be resized to more than {limit:,} pixels, by (height, width)"
+    message = f"The image would be resized to more than {limit:,} pixels, by (height, width)"
     return _check(~_is_enormous(size), message, *size)
 
 

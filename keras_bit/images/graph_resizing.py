@@ -1,4 +1,4 @@
-"""Pillow's resize as a TensorFlow graph: the same whole numbers in every value, for one picture of any size.
+"""Pillow's resize as a TensorFlow graph: the same whole numbers in every value, for one image of any size.
 
 Pillow resizes each direction by itself. An output pixel is a weighted sum of the input pixels around it; the weights
 are fixed-point numbers of 22 fractional bits, and what comes out of either pass is rounded to uint8. All of these sums
@@ -20,14 +20,14 @@ from PIL import Image
 
 FRACTIONAL_BITS = 22  # Pillow's PRECISION_BITS: 32 less 8 for the pixel and 2 for sums beyond its range
 
-# Neighbouring outputs read nearly the same inputs: those of a block are one small matrix product over the inputs that
+# Neighboring outputs read nearly the same inputs: those of a block are one small matrix product over the inputs that
 # any of them reads.
 BLOCK = 8
 
-# Numbers that a pass over a large picture reads at a time: 32 MiB as float64. Small pictures are read whole.
+# Numbers that a pass over a large image reads at a time: 32 MiB as float64. Small images are read whole.
 STRIP = 2**22
 
-# From this version on, pictures that lose more rows than twice the columns are resized vertically first; before it,
+# From this version on, images that lose more rows than twice the columns are resized vertically first; before it,
 # those more than 100 times as high as wide.
 PILLOW_BY_SAVING = 13
 
@@ -116,7 +116,7 @@ class _Blocks(NamedTuple):
 
 
 class _Nearest(NamedTuple):
-    """The one input pixel of each output pixel; those outside the picture are black, as rounding gives Pillow a few."""
+    """The one input pixel of each output pixel; those outside the image are black, as rounding gives Pillow a few."""
 
     positions: Any
     inside: Any
@@ -144,9 +144,9 @@ class _Sides(NamedTuple):
         support = (radius * stretch)[:, tf.newaxis]
         blocks = -(-tf.reduce_max(self.count) // BLOCK)
         outputs = self.first[:, tf.newaxis] + tf.minimum(tf.range(blocks * BLOCK), self.count[:, tf.newaxis] - 1)
-        centre = (tf.cast(outputs, tf.float64) + 0.5) * scale[:, tf.newaxis]
-        start = tf.maximum(tf.cast(centre - support + 0.5, tf.int32), 0)
-        stop = tf.minimum(tf.cast(centre + support + 0.5, tf.int32), self.size[:, tf.newaxis])
+        center = (tf.cast(outputs, tf.float64) + 0.5) * scale[:, tf.newaxis]
+        start = tf.maximum(tf.cast(center - support + 0.5, tf.int32), 0)
+        stop = tf.minimum(tf.cast(center + support + 0.5, tf.int32), self.size[:, tf.newaxis])
 
         block_start = start[:, ::BLOCK]
         taps = tf.reduce_max(stop[:, BLOCK - 1 :: BLOCK] - block_start, axis=1)
@@ -154,7 +154,7 @@ class _Sides(NamedTuple):
         # by direction, block, output pixel in the block, and tap
         each_output = [2, blocks, BLOCK, 1]
         read = positions[:, :, tf.newaxis]
-        distance = tf.cast(read, tf.float64) - tf.reshape(centre, each_output) + 0.5
+        distance = tf.cast(read, tf.float64) - tf.reshape(center, each_output) + 0.5
         weights = weight(distance * (1.0 / stretch)[:, tf.newaxis, tf.newaxis, tf.newaxis])
         inside = (read >= tf.reshape(start, each_output)) & (read < tf.reshape(stop, each_output))
         weights = tf.where(inside, weights, tf.zeros_like(weights))
@@ -188,15 +188,15 @@ class _Sides(NamedTuple):
 
 
 class Resize:
-    """`Image.resize((width, height), resample)` of a picture of `size`, of which only `window` is wanted.
+    """`Image.resize((width, height), resample)` of an image of `size`, of which only `window` is wanted.
 
-    Made before the picture is decoded: `source` is the part of it that the window needs.
+    Made before the image is decoded: `source` is the part of it that the window needs.
 
     Args:
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
         resized: (height, width) that it is resized to.
         resample: one of Pillow's filters 0 to 5.
-        window: the part of the resized picture to compute; inside it, and not empty.
+        window: the part of the resized image to compute; inside it, and not empty.
 
     All numbers may be Python's or int32 scalars.
     """
@@ -217,13 +217,13 @@ class Resize:
             self._vertical_first = (saved_rows > 0) & (sides.size[0] > 100 * sides.size[1])
 
     def apply(self, pixels: Any) -> Any:
-        """The window of the resized picture.
+        """The window of the resized image.
 
-        Beside the picture and the window, a large picture takes some 100 MiB, and a byte per value of what the first
+        Beside the image and the window, a large image takes some 100 MiB, and a byte per value of what the first
         direction leaves.
 
         Args:
-            pixels: uint8 `(height, width, channels)`, the picture's `source`.
+            pixels: uint8 `(height, width, channels)`, the image's `source`.
 
         Returns:
             float64 `(window.height, window.width, channels)`, whole numbers in [0, 255].
@@ -269,7 +269,7 @@ def _in_strips(pixels: Any, rows: Any, columns: Any, vertical_first: Any, most: 
 
 
 def _joined(strip: Callable[[Any, Any], Any], shape: Any, direction: Any, across: int, most: int) -> Any:
-    """All of the `strip(start, length)` of a picture of `shape` one after the other, as uint8."""
+    """All of the `strip(start, length)` of an image of `shape` one after the other, as uint8."""
     size = shape[across]
     # What is read of a pixel line in this direction: some pixels by several blocks.
     line = tf.maximum(shape[1 - across], tf.size(direction.positions)) * shape[2]

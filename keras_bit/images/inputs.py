@@ -1,4 +1,4 @@
-"""Whatever a picture comes as, a file, its bytes, a PIL image or an array, as `(height, width, channels)` arrays."""
+"""Whatever an image comes as, a file, its bytes, a PIL image or an array, as `(height, width, channels)` arrays."""
 
 import io
 import os
@@ -17,13 +17,13 @@ Picture = Image.Image | np.ndarray | bytes | str | os.PathLike
 def arrays(
     images: Picture | Sequence[Picture], input_data_format: str | None, convert_rgb: bool
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each picture in `images` with the name that it has in an error.
+    """Each image in `images` with the name that it has in an error.
 
     Args:
-        images: one picture or a list of them: files, their bytes, PIL images, arrays in 3 dimensions, or in 4 for a
+        images: one image or a list of them: files, their bytes, PIL images, arrays in 3 dimensions, or in 4 for a
             batch.
         input_data_format: order of the arrays; `None` guesses it from the number of channels.
-        convert_rgb: whether every picture becomes RGB; alpha is dropped.
+        convert_rgb: whether every image becomes RGB; alpha is dropped.
 
     Yields:
         The name and the `(height, width, channels)` array: uint8 from files and PIL images, else of the array's type.
@@ -53,7 +53,7 @@ def _arrays_in(
             raise TypeError(f"{name} must be an array of numbers. Received: dtype {array.dtype}")
         if array.ndim not in (3, 4):
             raise ValueError(
-                f"{name} must have 3 dimensions, or 4 for a batch. Received: shape {array.shape}. A grey picture needs "
+                f"{name} must have 3 dimensions, or 4 for a batch. Received: shape {array.shape}. A gray image needs "
                 "a channel axis: `image[..., None]`."
             )
         if array.size == 0:

@@ -1,4 +1,4 @@
-"""From pictures to the float32 batch that BiT expects, with the values of transformers' Pillow image processor."""
+"""From images to the float32 batch that BiT expects, with the values of transformers' Pillow image processor."""
 
 import dataclasses
 import importlib
@@ -23,7 +23,7 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in [0, 1]; transformer
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)  # of RGB in [0, 1]; transformers' OPENAI_CLIP_STD
 
 CONFIG_NAME = "preprocessor_config.json"
-TIMM_CONFIG_NAME = "config.json"  # timm: what the picture should be like stands under "pretrained_cfg"
+TIMM_CONFIG_NAME = "config.json"  # timm: what the image should be like stands under "pretrained_cfg"
 PROCESSOR_CONFIG_NAME = "processor_config.json"  # transformers 5: nests the dictionary under "image_processor"
 
 # What google/bit-50 has in its preprocessor_config.json.
@@ -34,14 +34,14 @@ TENSOR_PACKAGES = {"tf": "tensorflow", "pt": "torch", "jax": "jax"}
 
 @dataclasses.dataclass(frozen=True)
 class BitImageProcessor:
-    """Resizes, crops, rescales and normalizes pictures as transformers' BiT processor does with Pillow, bit for bit.
+    """Resizes, crops, rescales and normalizes images as transformers' BiT processor does with Pillow, bit for bit.
 
     In this order, each step where its `do_` option is on:
 
     1. convert: `image.convert("RGB")`; an alpha channel is dropped, never composited.
-    2. resize: Pillow's resize of the uint8 picture. `{"shortest_edge": s}` makes the short side `s` and the long side
+    2. resize: Pillow's resize of the uint8 image. `{"shortest_edge": s}` makes the short side `s` and the long side
        `int(s * long / short)`; `{"height": h, "width": w}` makes exactly that.
-    3. center crop: to `crop_size`; starts at `(size - crop) // 2`; what a smaller picture lacks is filled with zeros
+    3. center crop: to `crop_size`; starts at `(size - crop) // 2`; what a smaller image lacks is filled with zeros
        (which the next steps rescale and normalize too).
     4. rescale: `float32(float64(x) * rescale_factor)`.
     5. normalize: `(x - image_mean) / image_std` in float32.
@@ -50,15 +50,15 @@ class BitImageProcessor:
     >>> processor(Image.new("RGB", (640, 480), "white")).shape
     (1, 448, 448, 3)
 
-    Orientation tags (EXIF) are ignored: `PIL.ImageOps.exif_transpose` turns a picture upright. Of a file with several
+    Orientation tags (EXIF) are ignored: `PIL.ImageOps.exif_transpose` turns an image upright. Of a file with several
     frames, the first counts.
 
-    Grey pictures of more than 8 bits (Pillow's modes `I`, `I;16` and `F`) are refused, because Pillow would not scale
-    them to 8 bits, it would make everything above 255 white. Colour files of 16 bits are read: Pillow's decoder keeps
+    Gray images of more than 8 bits (Pillow's modes `I`, `I;16` and `F`) are refused, because Pillow would not scale
+    them to 8 bits, it would make everything above 255 white. Color files of 16 bits are read: Pillow's decoder keeps
     the upper byte.
 
-    With `do_convert_rgb=False` a picture keeps the channels that `numpy.asarray` sees: grey has 1, and so has a palette
-    picture (the indices, not the colours) and a 1-bit one (0 and 1); LA has 2; RGBA and CMYK have 4, and a resize
+    With `do_convert_rgb=False` an image keeps the channels that `numpy.asarray` sees: gray has 1, and so has a palette
+    image (the indices, not the colors) and a 1-bit one (0 and 1); LA has 2; RGBA and CMYK have 4, and a resize
     weights the first three by the fourth, as Pillow does for alpha. `image_mean` and `image_std` then need as many
     values, or one number for all.
 
@@ -74,7 +74,7 @@ class BitImageProcessor:
         do_normalize: Whether to subtract `image_mean` and divide by `image_std`.
         image_mean: One number per channel, or one for all. Default CLIP's.
         image_std: One number above 0 per channel, or one for all. Default CLIP's.
-        do_convert_rgb: Whether to make every picture RGB.
+        do_convert_rgb: Whether to make every image RGB.
 
     Raises:
         ValueError: An option has an impossible value.
@@ -117,7 +117,7 @@ class BitImageProcessor:
         for name, value in normal.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
         if self.do_normalize and self.do_convert_rgb:
-            self._check_channels(3, "an RGB picture")
+            self._check_channels(3, "an RGB image")
 
     def __call__(
         self,
@@ -130,15 +130,15 @@ class BitImageProcessor:
     ) -> Any:
         """Returns one float32 batch of `(batch, height, width, channels)`.
 
-        Arrays are uint8 `[0, 255]`, or another number type. To be resized they must be 8-bit pictures still: whole
+        Arrays are uint8 `[0, 255]`, or another number type. To be resized they must be 8-bit images still: whole
         numbers in `[0, 255]` are taken as they are; others must lie in `[0, 1]` and are scaled to uint8 (by
         truncation), resized and scaled back. An array of nothing but 0.0 and 1.0 counts as whole numbers. `do_rescale`
         does not know about any of this: turn it off for arrays in `[0, 1]`.
 
-        With `do_convert_rgb` arrays may have 1, 3 or 4 channels: grey is repeated, alpha is dropped.
+        With `do_convert_rgb` arrays may have 1, 3 or 4 channels: gray is repeated, alpha is dropped.
 
         Args:
-            images: One picture or a list of them, each a PIL image, an array of `(height, width, channels)` or
+            images: One image or a list of them, each a PIL image, an array of `(height, width, channels)` or
                 `(channels, height, width)`, a batch of such arrays in 4 dimensions, an encoded file's bytes, or a path.
             data_format: Order of the result: `"channels_last"`, or `"channels_first"` for
                 `(batch, channels, height, width)`.
@@ -148,10 +148,10 @@ class BitImageProcessor:
             **overrides: Any option of the processor, for this call; `None` means the processor's own.
 
         Raises:
-            ValueError: A picture can't be read or doesn't fit the options, or the results differ in size.
-            TypeError: Something in `images` is no picture, or an override is no option.
+            ValueError: An image can't be read or doesn't fit the options, or the results differ in size.
+            TypeError: Something in `images` is no image, or an override is no option.
             FileNotFoundError: There is no file at a path; IsADirectoryError: there is a directory.
-            PIL.Image.DecompressionBombError: A picture has more pixels than Pillow's limit allows.
+            PIL.Image.DecompressionBombError: An image has more pixels than Pillow's limit allows.
             ImportError: The package for `return_tensors` is not installed.
         """
         processor = self._replaced(overrides)
@@ -163,19 +163,19 @@ class BitImageProcessor:
         for name, array in inputs.arrays(images, input_data_format, processor.do_convert_rgb):
             results[name] = processor._process(name, array)
         if not results:
-            raise ValueError("`images` is empty; expected at least one picture.")
+            raise ValueError("`images` is empty; expected at least one image.")
         batch = _stack(results)
         if data_format == "channels_first":
             batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
         return _to_framework(batch, return_tensors)
 
     def tf_preprocess(self, image: Any) -> Any:
-        """The same for one picture in a TensorFlow graph, as `dataset.map(processor.tf_preprocess)`, bit for bit.
+        """The same for one image in a TensorFlow graph, as `dataset.map(processor.tf_preprocess)`, bit for bit.
 
-        JPEG (not CMYK), PNG (not grey of 16 bits), GIF (first frame, without transparency), BMP (24 or 32 bits) and
+        JPEG (not CMYK), PNG (not gray of 16 bits), GIF (first frame, without transparency), BMP (24 or 32 bits) and
         WebP (not animated) are decoded as Pillow does; of a JPEG only the part that the crop keeps. What TensorFlow's
         decoders would give other values for is refused, and `processor(path)` takes most of it, as it takes a PNG with
-        a wrong checksum. As there, orientation tags are ignored and alpha is dropped. A picture of more than
+        a wrong checksum. As there, orientation tags are ignored and alpha is dropped. An image of more than
         `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value when the graph is made, is refused as Pillow does.
 
         Damaged files are the exception. Where something in a JPEG, GIF or BMP was altered, TensorFlow may decode what
@@ -184,7 +184,7 @@ class BitImageProcessor:
         that was damaged, or cut short and given an end marker again, the two decoders make up what is missing in their
         own ways.
 
-        Pillow 13 resizes some pictures in another order than 12; the graph takes that of the Pillow that is installed
+        Pillow 13 resizes some images in another order than 12; the graph takes that of the Pillow that is installed
         when it is made.
 
         Args:
@@ -195,9 +195,9 @@ class BitImageProcessor:
             float32 `(height, width, 3)`; the sizes are known where the options fix them.
 
         Raises:
-            TypeError, ValueError: `image` has another type or shape, or `do_convert_rgb=False` with encoded pictures,
+            TypeError, ValueError: `image` has another type or shape, or `do_convert_rgb=False` with encoded images,
                 or with other than 1 or 3 channels.
-            tf.errors.InvalidArgumentError: The picture is damaged, too large or refused, when the graph runs.
+            tf.errors.InvalidArgumentError: The image is damaged, too large or refused, when the graph runs.
 
         Checked against `processor(image)`, and so against Pillow 13.0, on photographs and random sizes from 1x1.
         """
@@ -207,7 +207,7 @@ class BitImageProcessor:
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
-        """The (height, width) in pixels of every result; `None` where it depends on the picture."""
+        """The (height, width) in pixels of every result; `None` where it depends on the image."""
         fixed = self.crop_size if self.do_center_crop else self.size if self.do_resize else {}
         return (fixed["height"], fixed["width"]) if "height" in fixed else None
 
@@ -346,7 +346,7 @@ class BitImageProcessor:
         if self.do_normalize:
             self._check_channels(image.shape[-1], name)
         if self.do_rescale and image.dtype.kind == "f" and image.min() >= 0 and 0 < image.max() <= 1:
-            # transformers 4 warns too: the result is one nearly uniform colour
+            # transformers 4 warns too: the result is one nearly uniform color
             warnings.warn(
                 f"{name} is in [0, 1] already, and `do_rescale` multiplies it by {self.rescale_factor:.4g} again. "
                 "Pass `do_rescale=False`.",
@@ -421,7 +421,7 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
 
 
 def resized_shape(height: int, width: int, size: Mapping[str, int]) -> tuple[int, int]:
-    """Returns the height and width that a picture is resized to, by transformers' rule for `size`."""
+    """Returns the height and width that an image is resized to, by transformers' rule for `size`."""
     if "shortest_edge" not in size:
         return size["height"], size["width"]
     short = size["shortest_edge"]
@@ -431,7 +431,7 @@ def resized_shape(height: int, width: int, size: Mapping[str, int]) -> tuple[int
 
 
 def center_crop(image: np.ndarray, crop_height: int, crop_width: int) -> np.ndarray:
-    """Cuts `(crop_height, crop_width, channels)` out of the middle; what the picture lacks is zero."""
+    """Cuts `(crop_height, crop_width, channels)` out of the middle; what the image lacks is zero."""
     height, width, channels = image.shape
     top, left = (height - crop_height) // 2, (width - crop_width) // 2  # negative where zeros are added
     cut = image[max(top, 0) :, max(left, 0) :][:crop_height, :crop_width]
@@ -444,7 +444,7 @@ def center_crop(image: np.ndarray, crop_height: int, crop_width: int) -> np.ndar
 
 def _resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
     """Pillow resizes uint8 only, so arrays of fractions go there and back, with transformers' truncation."""
-    # Pillow's own limit for a file that it decodes. A long, thin picture of few bytes gets past it, and its short edge
+    # Pillow's own limit for a file that it decodes. A long, thin image of few bytes gets past it, and its short edge
     # enlarged makes it enormous.
     if Image.MAX_IMAGE_PIXELS is not None and math.prod(shape) > 2 * Image.MAX_IMAGE_PIXELS:
         raise ValueError(
@@ -462,7 +462,7 @@ def _resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Imag
     if fractions:
         image = (image.astype(np.float64) * 255).astype(np.float32)
     image = image.astype(np.uint8, copy=False)
-    # a trailing axis of 1 is no grey picture to Pillow
+    # a trailing axis of 1 is no gray image to Pillow
     pillow = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     resized = np.asarray(pillow.resize((shape[1], shape[0]), resample)).reshape(*shape, image.shape[-1])
     if fractions:

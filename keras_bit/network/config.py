@@ -37,7 +37,7 @@ class BitConfig:
     """The architecture and the labels of a BiT, with transformers' names and defaults.
 
     Args:
-        num_channels: channels of the input pictures.
+        num_channels: channels of the input images.
         embedding_size: width of the stem, before `width_factor`.
         hidden_sizes: output width of each stage, before `width_factor`; a block's inner width is a quarter of it. More
             of them than stages are left unused, as in the stems of hybrid ViT and DPT.

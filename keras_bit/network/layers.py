@@ -33,7 +33,7 @@ class Conv2D(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class StdConv2D(Conv2D):
-    """2-D convolution whose kernel is standardised on every use (weight standardization).
+    """2-D convolution whose kernel is standardized on every use (weight standardization).
 
     The raw kernel is what is stored and trained; each output channel of it is brought to mean 0 and variance 1 over
     `(height, width, input channels)` before the convolution, in float32 also under mixed precision.

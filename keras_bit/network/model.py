@@ -19,13 +19,13 @@ from keras_bit.network.config import BitConfig, block_width
 from keras_bit.network.layers import WEIGHT_STANDARDIZATION_EPSILON, Conv2D, GroupNormalization, StdConv2D
 from keras_bit.network.normalization import standardize_kernel
 
-MIN_SIZE = 32  # px; smaller pictures leave less than one pixel at the last stage
+MIN_SIZE = 32  # px; smaller images leave less than one pixel at the last stage
 POOLINGS = (None, "avg", "max")
 
 Values = dict[tuple[str, str], Any]  # layer and variable name to a tensor
 
 
-# transformers' initialisation. Each layer needs an object of its own: one object draws the same numbers on every call.
+# transformers' initialization. Each layer needs an object of its own: one object draws the same numbers on every call.
 def kernel_initializer() -> keras.initializers.Initializer:
     """Of the convolutions: Kaiming normal over the fan out."""
     return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
@@ -38,7 +38,7 @@ def head_initializer() -> keras.initializers.Initializer:
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class PixelValues(layers.Layer):
-    """Passes the pictures on if the network can take them; carries the `BitConfig` through the graph.
+    """Passes the images on if the network can take them; carries the `BitConfig` through the graph.
 
     Keras rebuilds a functional model from its layers alone (`.keras` files, `clone_model`), so what must survive that
     has to live in one of them.
@@ -91,7 +91,7 @@ class ZeroPaddedToSame(layers.Layer):
 class BiTModel(keras.Model):
     """The functional model that every function of keras_bit returns; `config` is its `BitConfig`."""
 
-    training_forward = None  # how a training step gets from pictures to outputs, where `rematerialize` has said so
+    training_forward = None  # how a training step gets from images to outputs, where `rematerialize` has said so
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
         if training and self.training_forward is not None:
@@ -141,12 +141,12 @@ def check_input_shape(shape: Any, num_channels: int, argument: str) -> None:
     if not known or len(sizes) != 3 or sizes[-1] != num_channels:
         raise ValueError(
             f"`{argument}` must be channels-last with {num_channels} channels, (height, width, {num_channels}) per "
-            f"picture, got {shape if sizes is None else sizes}."
+            f"image, got {shape if sizes is None else sizes}."
         )
     if any(size is not None and size < MIN_SIZE for size in sizes[:2]):
         raise ValueError(
             f"`{argument}` must be at least {MIN_SIZE} px high and wide, got {sizes[0]}x{sizes[1]}. Enlarge the "
-            "pictures first, as `BitImageProcessor` does."
+            "images first, as `BitImageProcessor` does."
         )
 
 
@@ -168,7 +168,7 @@ def build(
         values: layer and variable name to the backend's tensor that the weight begins with; each is taken out as it is
             used, so that no second copy is kept. Kernels that it lacks are zeros. `None` draws random numbers, which
             for R152x4 costs seconds.
-        fused: whether the convolutions are plain ones that hold the standardised kernels of `values`.
+        fused: whether the convolutions are plain ones that hold the standardized kernels of `values`.
     """
     if pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {pooling!r}.")
@@ -221,7 +221,7 @@ def build_backbone(
 
 
 def _inputs(config: BitConfig, input_tensor: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, Any]:
-    """What the model takes, and the checked pictures that the stem reads."""
+    """What the model takes, and the checked images that the stem reads."""
     if input_shape is not None:
         check_input_shape(input_shape, config.num_channels, "input_shape")
     if input_tensor is None:
@@ -364,7 +364,7 @@ class _Graph:
     def call_new(self, layer: layers.Layer, x: Any) -> Any:
         """Calls a new layer for the first time, which builds it.
 
-        However its weights begin, a clone or a saved copy of the layer has its initialiser.
+        However its weights begin, a clone or a saved copy of the layer has its initializer.
         """
         if self.values is None:
             return layer(x)

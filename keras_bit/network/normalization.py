@@ -61,8 +61,8 @@ def standardize_kernel_in_training(kernel: Any, epsilon: float) -> Any:
 def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
     """`(x - mean) / sqrt(variance + epsilon) * gamma + beta`, per sample and group of channels.
 
-    It is computed as `x * scale + shift` with factors per sample and channel, after two reductions over the picture:
-    the channels' means and their *centred* squares, which a tensor of one number per channel combines to groups. That
+    It is computed as `x * scale + shift` with factors per sample and channel, after two reductions over the image:
+    the channels' means and their *centerd* squares, which a tensor of one number per channel combines to groups. That
     keeps four dimensions and reads the feature map three times; `E[x^2] - E[x]^2` would save one read and lose three
     digits where the mean is large beside the spread.
 
@@ -95,10 +95,10 @@ def normalize_groups_in_training(x: Any, gamma: Any, beta: Any, groups: int, eps
 
 
 def _standardize(kernel: Any, epsilon: float) -> tuple[Any, Any]:
-    centred = kernel - ops.mean(kernel, axis=KERNEL_AXES, keepdims=True)
-    variance = ops.mean(ops.square(centred), axis=KERNEL_AXES, keepdims=True)
+    centerd = kernel - ops.mean(kernel, axis=KERNEL_AXES, keepdims=True)
+    variance = ops.mean(ops.square(centerd), axis=KERNEL_AXES, keepdims=True)
     inverse_deviation = ops.rsqrt(variance + epsilon)
-    return centred * inverse_deviation, inverse_deviation
+    return centerd * inverse_deviation, inverse_deviation
 
 
 _standardize_once = traced_once(_standardize)

@@ -49,7 +49,7 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
 def products_are_faster() -> bool:
     """Whether to compute a convolution with a kernel of 1x1 as a matrix product.
 
-    A training step of R50x1 takes 0.94 to 0.97 of its time by it, and a call for 8 pictures 0.96, on CPUs. On GPUs
+    A training step of R50x1 takes 0.94 to 0.97 of its time by it, and a call for 8 images 0.96, on CPUs. On GPUs
     TensorFlow multiplies by itself, but for layouts that it likes better, and other backends have compilers for that.
     """
     if keras.backend.backend() != "tensorflow":

@@ -17,12 +17,12 @@ EVERYTHING = "all"  # of `freeze`: all but the head
 
 
 def fuse(model: keras.Model) -> keras.Model:
-    """The same model with every `StdConv2D` replaced by a `Conv2D` that holds the standardised kernel.
+    """The same model with every `StdConv2D` replaced by a `Conv2D` that holds the standardized kernel.
 
     `kernel = (kernel - mean) / sqrt(variance + epsilon)` is computed once, in float32, instead of in every call, where
-    it costs a BiT-50 as much as its convolutions do for one picture. Names, dtype policies and all other layers stay;
+    it costs a BiT-50 as much as its convolutions do for one image. Names, dtype policies and all other layers stay;
     their weights are copies, so that training one of the two models does not touch the other. Train and save the model
-    that is not fused: what a fused one has learned cannot be standardised again, and `save_pretrained` refuses it.
+    that is not fused: what a fused one has learned cannot be standardized again, and `save_pretrained` refuses it.
 
     Args:
         model: a functional (or sequential) model, of keras_bit or around one; models inside it are fused, too.
@@ -60,7 +60,7 @@ def check_graph(model: keras.Model) -> None:
             "own class, fuse or export the BiT inside."
         )
     if not model.built:
-        raise ValueError("`model` must be built, got one without weights. Call it on a batch of pictures first.")
+        raise ValueError("`model` must be built, got one without weights. Call it on a batch of images first.")
 
 
 def _fused(layer: keras.Operation, dtype: str | None = None, convolution: type = Conv2D) -> keras.Operation:
@@ -166,7 +166,7 @@ def rematerialize(model: BiTModel) -> None:
     `keras.RematScope` wraps single layers. That saves nothing here, where what a layer keeps is little more than its
     input, and under TensorFlow it refuses every layer that is told `training`.
 
-    For pictures or batches that do not fit otherwise. A step of R50x1 with 16 pictures of 224 px had a peak of 1.99 GB
+    For images or batches that do not fit otherwise. A step of R50x1 with 16 images of 224 px had a peak of 1.99 GB
     and not 2.70, 0.76 of either from before the step, and took 1.27 times the time (TensorFlow, two cores). Gradients
     are the same but for the order of sums; inference is as before. Call it before `fit`. It is no part of a saved or
     cloned model: call it again for that.

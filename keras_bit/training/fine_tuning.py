@@ -17,7 +17,7 @@ EMPTY = (
     "`{name}` must have at least one batch, got an empty data set. Where its batches are made with drop_remainder, "
     "they may be larger than the data."
 )
-EVALUATIONS = 20  # how many epochs a recipe has by default, where one pass over the pictures is shorter
+EVALUATIONS = 20  # how many epochs a recipe has by default, where one pass over the images is shorter
 
 
 class Objective(NamedTuple):
@@ -71,7 +71,7 @@ def fine_tune(
         steps_per_epoch: steps between two evaluations, and rows of the history. By default one pass over `train`, but
             not less than a twentieth of all.
         gradient_accumulation_steps: batches of `train` that make up a step, of
-            `rule.batch_size / gradient_accumulation_steps` pictures each.
+            `rule.batch_size / gradient_accumulation_steps` images each.
         initial_epoch: the epoch to go on with, as in `model.fit`. The caller brings weights, the optimizer's state and
             data to that point: `keras-bit finetune` does.
         callbacks: of Keras.
@@ -307,7 +307,7 @@ class _Guard(keras.callbacks.Callback):
             rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise FloatingPointError(
                 f"The loss became {float(loss)} at step {step}, at a learning rate of {rate:.3g}. Lower "
-                "the learning rate, or look at the pictures and labels of that step; these weights are of no use."
+                "the learning rate, or look at the images and labels of that step; these weights are of no use."
             )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -320,7 +320,7 @@ class _Guard(keras.callbacks.Callback):
             step = min((epoch + 1) * self.steps_per_epoch, self.total_steps)
             raise FloatingPointError(
                 f"The loss of the validation is {float(loss)} after step {step}. Lower the learning rate, or look at "
-                "the pictures and labels of the validation."
+                "the images and labels of the validation."
             )
 
 

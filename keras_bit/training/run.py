@@ -30,7 +30,7 @@ from keras_bit.training.fine_tuning import EVALUATIONS, fine_tune
 from keras_bit.training.progress import Progress
 from keras_bit.training.state import TrainingState
 
-# Pixels of a batch that a machine is trusted with; more are accumulated: 512 pictures of 128 px, 36 of 480 px.
+# Pixels of a batch that a machine is trusted with; more are accumulated: 512 images of 128 px, 36 of 480 px.
 PIXELS_AT_ONCE = 512 * 128 * 128
 
 
@@ -40,7 +40,7 @@ class Options:
 
     Args:
         data, weights: as `keras-bit finetune` has them.
-        batch_size: pictures per step.
+        batch_size: images per step.
         gradient_accumulation_steps: batches that make up a step; `None` as many as `PIXELS_AT_ONCE` asks for.
         steps, base_learning_rate, scaling, image_size: of the `HyperRule`; `None` leaves them to it and to the data.
         evaluate_every: steps between two rows of the log, and two states to go on from.
@@ -49,7 +49,7 @@ class Options:
         mixed_precision: `"float16"` or `"bfloat16"`, or `None`.
         rematerialize: whether `keras_bit.rematerialize` makes the steps keep less.
         random_resized_crop: of `image_dataset`.
-        on_error: `"skip"` reads every picture once beforehand and leaves out those that cannot be read.
+        on_error: `"skip"` reads every image once beforehand and leaves out those that cannot be read.
         seed: of the division of the data, the order and the augmentation.
         hub: `revision`, `cache_dir` and `local_files_only` of `weights`.
     """
@@ -120,7 +120,7 @@ def plan(options: Options, workers: Workers) -> Plan:
     notes = list(found.notes)
     if rule.batch_size > len(found.train):
         notes.append(
-            f"A step takes {rule.batch_size} pictures, more than there are: each comes several times, cropped anew. "
+            f"A step takes {rule.batch_size} images, more than there are: each comes several times, cropped anew. "
             "With a smaller --batch-size it takes less time."
         )
     try:
@@ -142,7 +142,7 @@ def plan(options: Options, workers: Workers) -> Plan:
 
 
 def _without_unreadable(found: splits.Splits) -> splits.Splits:
-    """Which pictures a step gets must not depend on what a run comes across, so they are looked for beforehand."""
+    """Which images a step gets must not depend on what a run comes across, so they are looked for beforehand."""
     processor = BitImageProcessor(size=(32, 32), do_center_crop=False)
     notes = list(found.notes)
     parts: dict[str, splits.Part | None] = {"train": found.train, "validation": found.validation, "test": found.test}
@@ -158,7 +158,7 @@ def _without_unreadable(found: splits.Splits) -> splits.Splits:
                 bar.update(len(numbers))
         if skipped := pictures.skipped:
             parts[name] = part.some(np.concatenate(readable))
-            notes.append(f"{len(skipped)} pictures cannot be read and are left out ({name}):")
+            notes.append(f"{len(skipped)} images cannot be read and are left out ({name}):")
             notes += [f"  {line}" for line in skipped[:20]]
             notes += [f"  and {len(skipped) - 20} more"] if len(skipped) > 20 else []
     if found.test is found.validation:
@@ -338,7 +338,7 @@ def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
 
 
 def _report(plan: Plan, state: TrainingState, out: Path, say: Callable[[str], None]) -> None:
-    """How good the model is, as numbers and as pictures."""
+    """How good the model is, as numbers and as images."""
     if charts.available():
         charts.curves(state.rows, out / run_directory.CURVES_NAME)
     name, part = ("test", plan.splits.test) if plan.splits.test is not None else ("validation", plan.splits.validation)
@@ -346,6 +346,6 @@ def _report(plan: Plan, state: TrainingState, out: Path, say: Callable[[str], No
         return
     # As it was written, and outside of any strategy.
     found = evaluating.evaluate(from_pretrained(out), evaluation_data(plan, part), names=part.names)
-    title = (f"The worst mistakes on {len(part):,} {name} pictures", out.name)
+    title = (f"The worst mistakes on {len(part):,} {name} images", out.name)
     report.write(found, out, processor=plan.processor, title=title)
-    say(f"accuracy {found.report['top_1_accuracy']:.2%} on {len(part):,} {name} pictures")
+    say(f"accuracy {found.report['top_1_accuracy']:.2%} on {len(part):,} {name} images")

@@ -31,8 +31,8 @@ BATCH_SIZE = 128
 PEAK_LEARNING_RATE = 0.15  # SGD with Nesterov momentum 0.9; reached after the warm-up, then a cosine down to zero
 WARMUP_EPOCHS = 2
 WEIGHT_DECAY = 5e-4
-TEST_SIZE = 64  # px; the stem divides by four at once, so 32 px pictures are enlarged first
-# (epochs, px): BiT pools globally and has no batch statistics, so most of the training can run on smaller pictures.
+TEST_SIZE = 64  # px; the stem divides by four at once, so 32 px images are enlarged first
+# (epochs, px): BiT pools globally and has no batch statistics, so most of the training can run on smaller images.
 PHASES = ((18, 48), (8, TEST_SIZE))
 
 
@@ -76,7 +76,7 @@ def build_processor() -> BitImageProcessorPil:
 
 
 def augment(images: torch.Tensor, px: int, generator: torch.Generator) -> torch.Tensor:
-    """Random 4 px shift, horizontal flip of half the pictures and an 8x8 cut-out; then to [-1, 1] at px x px."""
+    """Random 4 px shift, horizontal flip of half the images and an 8x8 cut-out; then to [-1, 1] at px x px."""
     count = len(images)
     padded = functional.pad(images.float() / 127.5 - 1.0, (4, 4, 4, 4))
     rows = torch.randint(0, 9, (count, 1), generator=generator) + torch.arange(32)
@@ -196,14 +196,14 @@ A small BiT (ResNetV2 with group normalization and weight standardization) train
 transformers' `BitForImageClassification`. It exists to test and show keras_bit on real, trained PyTorch weights; it
 is no model for production.
 
-* **{correct:,} of {count:,} test pictures are right ({accuracy:.2%} top-1)**, one view each, through
+* **{correct:,} of {count:,} test images are right ({accuracy:.2%} top-1)**, one view each, through
   `BitImageProcessorPil` with the `preprocessor_config.json` beside this file.
 * {parameters:,} parameters, float32; 3 stages of 2 blocks, widths 128, 256, 512, 8 groups; input {px}x{px} px.
 * Training: SGD with Nesterov momentum, batch {BATCH_SIZE}, {epochs}, peak rate {PEAK_LEARNING_RATE}, weight decay
   {WEIGHT_DECAY}; 4 px shifts, horizontal flips, 8x8 cut-out.
 * Made by `tests/checkpoints/train_bit_tiny_cifar10.py` with torch {torch.__version__.split("+")[0]}, transformers
   {transformers.__version__}, Python {platform.python_version()}.
-* It knows ten classes and 32 px pictures enlarged to {TEST_SIZE} px; of anything else it makes one of the ten.
+* It knows ten classes and 32 px images enlarged to {TEST_SIZE} px; of anything else it makes one of the ten.
 """
 
 
