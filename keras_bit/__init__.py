@@ -4,10 +4,9 @@
 """
 
 import importlib
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import wrapt
+from keras_bit.registration import register_with_keras
 
 if TYPE_CHECKING:
     from keras_bit import distribution as distribution
@@ -118,11 +117,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
 
 
-def _register(keras: ModuleType) -> None:
-    """Imports the modules that register classes with Keras, so that it can load the files in which they are."""
-    importlib.import_module("keras_bit.network.model")
-    importlib.import_module("keras_bit.hyperrule")
-
-
-# At once if Keras has been imported, else right after it is.
-wrapt.register_post_import_hook(_register, "keras")
+register_with_keras()

@@ -15,6 +15,7 @@ ANYTHING = None
 # flows one way: a room stands below all that it may import.
 KERAS_BIT = {
     "__init__": ANYTHING,
+    "registration": set(),
     "files": set(),
     "hub": set(),
     "labels": set(),
