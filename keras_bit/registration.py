@@ -1,8 +1,8 @@
 """Keras finds keras_bit's classes in files as soon as both packages are imported, in either order.
 
 Keras knows a class of a saved model by its registered name (`keras_bit>StdConv2D`) once the module that registers it
-has been imported. `import keras_bit` must not import Keras, which takes seconds, so these modules are imported right after
-Keras is, no matter who imports it.
+has been imported. `import keras_bit` must not import Keras, which takes seconds, so these modules are imported right
+after Keras is, no matter who imports it.
 """
 
 import importlib
