@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from keras_bit.images import processor
-from keras_bit.images.processor import BitImageProcessor, center_crop, preprocess_input, resized_shape
+from keras_bit.images.processor import BitImageProcessor, preprocess_input
+from keras_bit.images.steps import center_crop, resized_shape
 
 BIT_50 = {
     "size": {"shortest_edge": 448},
@@ -653,7 +654,10 @@ def test_unusable_configurations_are_refused_with_their_path(tmp_path):
     with pytest.raises(ValueError, match=r"processor_config.json has no object under the key 'image_processor'"):
         BitImageProcessor.from_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"size": "big"}')
-    with pytest.raises(ValueError, match=r"preprocessor_config.json: `size` must be a dictionary, an int or a pair"):
+    with pytest.raises(
+        ValueError,
+        match=r"preprocessor_config.json describes no processor: `size` must be a dictionary, an int or a pair",
+    ):
         BitImageProcessor.from_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{}")
     with pytest.raises(TypeError, match=r"Unknown options: `color`. Expected: do_resize, size"):
@@ -958,7 +962,7 @@ def test_timms_pretrained_cfg_gives_the_processor(change, expected, tmp_path):
 )
 def test_what_timm_can_and_this_class_cannot_is_refused(change, message, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": change}))
-    with pytest.raises(ValueError, match=f"`pretrained_cfg` describes no processor: {message}"):
+    with pytest.raises(ValueError, match=f"config.json describes no processor: {message}"):
         BitImageProcessor.from_pretrained(tmp_path)
 
 

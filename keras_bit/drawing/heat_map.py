@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from keras_bit.drawing.lettering import drawable, one_line, shortened, wrapped
-from keras_bit.images.processor import resized_shape
+from keras_bit.images.steps import resized_shape
 
 SIDE = 448  # px, the longer side of an image on the sheet
 GAP, LINE = 16, 21  # px

@@ -11,11 +11,11 @@ from PIL import Image, UnidentifiedImageError
 
 DATA_FORMATS = ("channels_last", "channels_first")
 
-Picture = Image.Image | np.ndarray | bytes | str | os.PathLike
+AnyImage = Image.Image | np.ndarray | bytes | str | os.PathLike
 
 
 def arrays(
-    images: Picture | Sequence[Picture], input_data_format: str | None, convert_rgb: bool
+    images: AnyImage | Sequence[AnyImage], input_data_format: str | None, convert_rgb: bool
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each image in `images` with the name that it has in an error.
 
@@ -34,21 +34,21 @@ def arrays(
     if not isinstance(images, (list, tuple)):
         yield from _arrays_in("`images`", images, input_data_format, convert_rgb)
         return
-    for index, picture in enumerate(images):
-        yield from _arrays_in(f"`images[{index}]`", picture, input_data_format, convert_rgb)
+    for index, image in enumerate(images):
+        yield from _arrays_in(f"`images[{index}]`", image, input_data_format, convert_rgb)
 
 
 def _arrays_in(
-    name: str, picture: Picture, input_data_format: str | None, convert_rgb: bool
+    name: str, image: object, input_data_format: str | None, convert_rgb: bool
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The `(height, width, channels)` arrays in one element of `images`: one, or those of a batch."""
-    if isinstance(picture, (str, os.PathLike)):
-        name = f"{name} ({os.fspath(picture)})"
-        picture = _read(name, picture)
-    if isinstance(picture, (bytes, bytearray, memoryview, Image.Image)):
-        yield name, _from_pillow(name, _load(name, picture), convert_rgb)
-    elif hasattr(picture, "__array__"):
-        array = np.asarray(picture)
+    if isinstance(image, (str, os.PathLike)):
+        name = f"{name} ({os.fspath(image)})"
+        image = _read(name, image)
+    if isinstance(image, (bytes, bytearray, memoryview, Image.Image)):
+        yield name, _from_pillow(name, _load(name, image), convert_rgb)
+    elif hasattr(image, "__array__"):
+        array = np.asarray(image)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"{name} must be an array of numbers. Received: dtype {array.dtype}")
         if array.ndim not in (3, 4):
@@ -63,13 +63,13 @@ def _arrays_in(
         if array.ndim == 3:
             yield name, _from_array(name, array, input_data_format, convert_rgb)
         else:
-            for index, image in enumerate(array):
+            for index, one in enumerate(array):
                 image_name = f"{name[:-1]}[{index}]`"
-                yield image_name, _from_array(image_name, image, input_data_format, convert_rgb)
+                yield image_name, _from_array(image_name, one, input_data_format, convert_rgb)
     else:
         raise TypeError(
             f"{name} must be a PIL image, an array, an encoded file's bytes or a path. Received: "
-            f"{type(picture).__name__}. Lists of images are not nested; lists of numbers go through `numpy.asarray`."
+            f"{type(image).__name__}. Lists of images are not nested; lists of numbers go through `numpy.asarray`."
         )
 
 
@@ -83,10 +83,10 @@ def _read(name: str, path: str | os.PathLike) -> bytes:
         raise FileNotFoundError(f"{name}: there is no such file. A file's content is passed as bytes.") from error
 
 
-def _load(name: str, picture: bytes | Image.Image) -> Image.Image:
+def _load(name: str, source: bytes | bytearray | memoryview | Image.Image) -> Image.Image:
     try:
         # a PIL image may come from a file that was not read yet
-        image = picture if isinstance(picture, Image.Image) else Image.open(io.BytesIO(picture))
+        image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
         image.load()
     except UnidentifiedImageError as error:
         raise ValueError(f"{name} is not an image file that Pillow can read.") from error

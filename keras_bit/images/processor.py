@@ -3,9 +3,6 @@
 import dataclasses
 import importlib
 import json
-import math
-import numbers
-import operator
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,24 +12,28 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from keras_bit import files, hub
-from keras_bit.images import inputs
-from keras_bit.images.inputs import DATA_FORMATS, Picture
+from keras_bit import files
+from keras_bit.hub import HubOptions
+from keras_bit.images import inputs, options, steps
+from keras_bit.images.inputs import DATA_FORMATS, AnyImage
+from keras_bit.images.options import CONFIG_NAME, TIMM_CONFIG_NAME
+from keras_bit.images.steps import PerChannel
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of RGB in [0, 1]; transformers' OPENAI_CLIP_MEAN
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)  # of RGB in [0, 1]; transformers' OPENAI_CLIP_STD
 
-CONFIG_NAME = "preprocessor_config.json"
-TIMM_CONFIG_NAME = "config.json"  # timm: what the image should be like stands under "pretrained_cfg"
-PROCESSOR_CONFIG_NAME = "processor_config.json"  # transformers 5: nests the dictionary under "image_processor"
-
 # What google/bit-50 has in its preprocessor_config.json.
-BIT_50 = {"size": 448, "crop_size": 448, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-FILTERS = tuple(Image.Resampling(number) for number in range(6))  # what every Pillow has; 13 has two more
+BIT_50: dict[str, Any] = {
+    "size": 448,
+    "crop_size": 448,
+    "resample": 2,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}
 TENSOR_PACKAGES = {"tf": "tensorflow", "pt": "torch", "jax": "jax"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False)
 class BitImageProcessor:
     """Resizes, crops, rescales and normalizes images as transformers' BiT processor does with Pillow, bit for bit.
 
@@ -83,45 +84,54 @@ class BitImageProcessor:
     Source: transformers 5.23, `models/bit/image_processing_pil_bit.py`, and version 4 for what happens to alpha.
     """
 
-    do_resize: bool = True
-    size: Mapping[str, int] | Sequence[int] | int | None = None
-    resample: Image.Resampling | int = Image.Resampling.BICUBIC
-    do_center_crop: bool = True
-    crop_size: Mapping[str, int] | Sequence[int] | int | None = None
-    do_rescale: bool = True
-    rescale_factor: float = 1 / 255
-    do_normalize: bool = True
-    image_mean: Sequence[float] | float | None = None
-    image_std: Sequence[float] | float | None = None
-    do_convert_rgb: bool = True
+    do_resize: bool
+    size: Mapping[str, int]
+    resample: Image.Resampling
+    do_center_crop: bool
+    crop_size: Mapping[str, int]
+    do_rescale: bool
+    rescale_factor: float
+    do_normalize: bool
+    image_mean: PerChannel
+    image_std: PerChannel
+    do_convert_rgb: bool
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name.startswith("do_") and not isinstance(value, bool):
-                raise TypeError(f"`{field.name}` must be True or False. Received: {value!r}")
-        normal = {
-            "size": _size({"shortest_edge": 224} if self.size is None else self.size),
-            "crop_size": _crop_size(224 if self.crop_size is None else self.crop_size),
-            "resample": _resample(self.resample),
-            "rescale_factor": _finite("rescale_factor", self.rescale_factor),
-            "image_mean": _per_channel("image_mean", CLIP_MEAN if self.image_mean is None else self.image_mean),
-            "image_std": _per_channel("image_std", CLIP_STD if self.image_std is None else self.image_std),
+    # Written out because it takes more types than it keeps.
+    def __init__(
+        self,
+        do_resize: bool = True,
+        size: Mapping[str, int] | Sequence[int] | int | None = None,
+        resample: Image.Resampling | int = Image.Resampling.BICUBIC,
+        do_center_crop: bool = True,
+        crop_size: Mapping[str, int] | Sequence[int] | int | None = None,
+        do_rescale: bool = True,
+        rescale_factor: float = 1 / 255,
+        do_normalize: bool = True,
+        image_mean: Sequence[float] | float | None = None,
+        image_std: Sequence[float] | float | None = None,
+        do_convert_rgb: bool = True,
+    ) -> None:
+        kept = {
+            "do_resize": options.switch("do_resize", do_resize),
+            "do_center_crop": options.switch("do_center_crop", do_center_crop),
+            "do_rescale": options.switch("do_rescale", do_rescale),
+            "do_normalize": options.switch("do_normalize", do_normalize),
+            "do_convert_rgb": options.switch("do_convert_rgb", do_convert_rgb),
+            "size": options.size({"shortest_edge": 224} if size is None else size),
+            "crop_size": options.crop_size(224 if crop_size is None else crop_size),
+            "resample": options.resample(resample),
+            "rescale_factor": options.finite("rescale_factor", rescale_factor),
+            "image_mean": options.per_channel("image_mean", CLIP_MEAN if image_mean is None else image_mean),
+            "image_std": options.deviation(CLIP_STD if image_std is None else image_std),
         }
-        # Smaller ones are 0 in TensorFlow, and what they divide is infinite elsewhere.
-        if np.any(np.float32(normal["image_std"]) < np.finfo(np.float32).tiny):
-            raise ValueError(
-                "`image_std` must be above 0 in float32, because it is divided by, and at least 1.2e-38; use "
-                f"`do_normalize=False` to leave the step out. Received: {self.image_std!r}"
-            )
-        for name, value in normal.items():
+        for name, value in kept.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
-        if self.do_normalize and self.do_convert_rgb:
+        if do_normalize and do_convert_rgb:
             self._check_channels(3, "an RGB image")
 
     def __call__(
         self,
-        images: Picture | Sequence[Picture],
+        images: AnyImage | Sequence[AnyImage],
         *,
         data_format: str = "channels_last",
         input_data_format: str | None = None,
@@ -155,9 +165,9 @@ class BitImageProcessor:
             ImportError: The package for `return_tensors` is not installed.
         """
         processor = self._replaced(overrides)
-        _check_choice("data_format", data_format, DATA_FORMATS)
-        _check_choice("input_data_format", input_data_format, (None, *DATA_FORMATS))
-        _check_choice("return_tensors", return_tensors, (None, "np", *TENSOR_PACKAGES))
+        options.check_choice("data_format", data_format, DATA_FORMATS)
+        options.check_choice("input_data_format", input_data_format, (None, *DATA_FORMATS))
+        options.check_choice("return_tensors", return_tensors, (None, "np", *TENSOR_PACKAGES))
 
         results: dict[str, np.ndarray] = {}
         for name, array in inputs.arrays(images, input_data_format, processor.do_convert_rgb):
@@ -208,8 +218,11 @@ class BitImageProcessor:
     @property
     def fixed_size(self) -> tuple[int, int] | None:
         """The (height, width) in pixels of every result; `None` where it depends on the image."""
-        fixed = self.crop_size if self.do_center_crop else self.size if self.do_resize else {}
-        return (fixed["height"], fixed["width"]) if "height" in fixed else None
+        if self.do_center_crop:
+            return self.crop_size["height"], self.crop_size["width"]
+        if self.do_resize and "height" in self.size:
+            return self.size["height"], self.size["width"]
+        return None
 
     @classmethod
     def from_pretrained(
@@ -241,30 +254,14 @@ class BitImageProcessor:
             FileNotFoundError: `source` has none of them.
             ValueError: The file is not a processor's configuration, or holds an impossible value.
         """
-        where = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-        path = hub.find_file(source, (CONFIG_NAME, PROCESSOR_CONFIG_NAME), hub.HubOptions(**where))
-        if path is None:
-            # Asked for by itself: with the others it would be taken first where the model's own reading cached it.
-            path = hub.find_file(source, (TIMM_CONFIG_NAME,), hub.HubOptions(**where))
-            config = {} if path is None else hub.read_json(path)
-            if "pretrained_cfg" not in config:
-                raise FileNotFoundError(
-                    f"{str(source)!r} has no {CONFIG_NAME} and no {PROCESSOR_CONFIG_NAME}. Build the processor with "
-                    "`BitImageProcessor(...)`, and write it beside the weights with `save_pretrained`."
-                )
-            try:
-                return cls.from_timm(config["pretrained_cfg"])._replaced(overrides)
-            except (TypeError, ValueError, AttributeError) as error:
-                raise ValueError(f"{path}: `pretrained_cfg` describes no processor: {error}") from error
-        config = hub.read_json(path)
-        if path.name == PROCESSOR_CONFIG_NAME:
-            config = config.get("image_processor")
-            if not isinstance(config, dict):
-                raise ValueError(f"{path} has no object under the key 'image_processor'.")
+        path, values = options.find(source, HubOptions(revision, cache_dir, token, local_files_only))
         try:
-            processor = cls(**{name: config[name] for name in _option_names() if config.get(name) is not None})
+            if path.name == TIMM_CONFIG_NAME:
+                processor = cls.from_timm(values)
+            else:
+                processor = cls(**{name: values[name] for name in _option_names() if values.get(name) is not None})
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{path} describes no processor: {error}") from error
         return processor._replaced(overrides)
 
     @classmethod
@@ -284,26 +281,7 @@ class BitImageProcessor:
 
         Checked against timm 1.0.31 `data/transforms_factory.py`.
         """
-        _, height, width = pretrained_cfg.get("input_size") or (3, 224, 224)
-        interpolation = pretrained_cfg.get("interpolation", "bicubic")
-        filters = {resample.name.lower(): resample for resample in FILTERS}
-        if interpolation not in filters:
-            raise ValueError(f"`interpolation` must be one of {', '.join(filters)}. Received: {interpolation!r}")
-        options = {
-            "crop_size": {"height": height, "width": width},
-            "resample": filters[interpolation],
-            "image_mean": pretrained_cfg.get("mean", (0.485, 0.456, 0.406)),
-            "image_std": pretrained_cfg.get("std", (0.229, 0.224, 0.225)),
-        }
-        crop_mode = pretrained_cfg.get("crop_mode", "center")
-        if crop_mode == "squash" and pretrained_cfg.get("crop_pct", 0.875) == 1:
-            return cls(size=options["crop_size"], do_center_crop=False, **options)
-        if crop_mode != "center" or height != width:
-            raise ValueError(
-                "`crop_mode` must be 'center' with a square `input_size`, or 'squash' with a `crop_pct` of 1. "
-                f"Received: crop_mode={crop_mode!r}, input_size={(height, width)}"
-            )
-        return cls(size=math.floor(height / pretrained_cfg.get("crop_pct", 0.875)), **options)
+        return cls(**options.from_timm(pretrained_cfg))
 
     def save_pretrained(self, directory: str | os.PathLike) -> None:
         """Writes `preprocessor_config.json`, which transformers' `AutoImageProcessor` reads too, into `directory`.
@@ -323,14 +301,14 @@ class BitImageProcessor:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the options as JSON values, under transformers' names, with the `image_processor_type`."""
-        options = {name: getattr(self, name) for name in _option_names()}
-        options["resample"] = int(options["resample"])
-        for name, value in options.items():
+        values = {name: getattr(self, name) for name in _option_names()}
+        values["resample"] = int(self.resample)
+        for name, value in values.items():
             if isinstance(value, dict):
-                options[name] = dict(value)
+                values[name] = dict(value)
             elif isinstance(value, tuple):
-                options[name] = list(value)
-        return {"image_processor_type": "BitImageProcessor", **options}
+                values[name] = list(value)
+        return {"image_processor_type": "BitImageProcessor", **values}
 
     def _replaced(self, overrides: Mapping[str, Any]) -> Self:
         unknown = sorted(set(overrides) - set(_option_names()))
@@ -353,32 +331,15 @@ class BitImageProcessor:
                 stacklevel=3,
             )
         if self.do_resize:
-            image = _resize(name, image, resized_shape(*image.shape[:2], self.size), self.resample)
+            shape = steps.resized_shape(image.shape[0], image.shape[1], self.size)
+            image = steps.resize(name, image, shape, self.resample)
         if self.do_center_crop:
-            image = center_crop(image, self.crop_size["height"], self.crop_size["width"])
-        if image.dtype == np.uint8:
-            return self._look_up(image)
-        return self._rescale_and_normalize(image)
-
-    def _rescale_and_normalize(self, image: np.ndarray) -> np.ndarray:
-        if self.do_rescale:
-            image = (image.astype(np.float64) * self.rescale_factor).astype(np.float32)
-        if self.do_normalize:
-            if image.dtype.kind != "f":
-                image = image.astype(np.float32)
-            # a float16 or float64 array that was not rescaled is normalized in its own type, as in transformers
-            image = (image - np.array(self.image_mean, image.dtype)) / np.array(self.image_std, image.dtype)
-        return image.astype(np.float32, copy=False)
-
-    def _look_up(self, image: np.ndarray) -> np.ndarray:
-        """The same for uint8, four times as fast: its 256 values are computed once per channel."""
-        channels = image.shape[-1]
-        values = np.arange(256, dtype=np.uint8)
-        table = self._rescale_and_normalize(np.stack([values] * channels, axis=-1))
-        result = np.empty(image.shape, np.float32)
-        for channel in range(channels):
-            result[..., channel] = np.take(table[:, channel], image[..., channel])
-        return result
+            image = steps.center_crop(image, self.crop_size["height"], self.crop_size["width"])
+        return steps.rescale_and_normalize(
+            image,
+            self.rescale_factor if self.do_rescale else None,
+            (self.image_mean, self.image_std) if self.do_normalize else None,
+        )
 
     def _check_channels(self, channels: int, name: str) -> None:
         for option in ("image_mean", "image_std"):
@@ -406,7 +367,7 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
 
     Source: Keras 3.15, `applications/imagenet_utils.py`, mode "tf", which writes its result into a numpy argument.
     """
-    _check_choice("data_format", data_format, (None, *DATA_FORMATS))
+    options.check_choice("data_format", data_format, (None, *DATA_FORMATS))
     if not hasattr(x, "dtype"):
         raise TypeError(f"`x` must be a numpy array or a tensor. Received: {type(x).__name__}")
     if isinstance(x, (np.ndarray, np.generic)):
@@ -418,61 +379,6 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
         if not keras.backend.is_float_dtype(x.dtype):
             x = keras.ops.cast(x, "float32")
     return x / 127.5 - 1.0
-
-
-def resized_shape(height: int, width: int, size: Mapping[str, int]) -> tuple[int, int]:
-    """Returns the height and width that an image is resized to, by transformers' rule for `size`."""
-    if "shortest_edge" not in size:
-        return size["height"], size["width"]
-    short = size["shortest_edge"]
-    if width <= height:
-        return int(short * height / width), short
-    return short, int(short * width / height)
-
-
-def center_crop(image: np.ndarray, crop_height: int, crop_width: int) -> np.ndarray:
-    """Cuts `(crop_height, crop_width, channels)` out of the middle; what the image lacks is zero."""
-    height, width, channels = image.shape
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2  # negative where zeros are added
-    cut = image[max(top, 0) :, max(left, 0) :][:crop_height, :crop_width]
-    if cut.shape == (crop_height, crop_width, channels):
-        return cut
-    result = np.zeros((crop_height, crop_width, channels), image.dtype)
-    result[max(-top, 0) :, max(-left, 0) :][: cut.shape[0], : cut.shape[1]] = cut
-    return result
-
-
-def _resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
-    """Pillow resizes uint8 only, so arrays of fractions go there and back, with transformers' truncation."""
-    # Pillow's own limit for a file that it decodes. A long, thin image of few bytes gets past it, and its short edge
-    # enlarged makes it enormous.
-    if Image.MAX_IMAGE_PIXELS is not None and math.prod(shape) > 2 * Image.MAX_IMAGE_PIXELS:
-        raise ValueError(
-            f"{name} of {image.shape[0]}x{image.shape[1]} px would be resized to {shape[0]}x{shape[1]}, more than "
-            f"{2 * Image.MAX_IMAGE_PIXELS:,} pixels. Crop it first, or raise `PIL.Image.MAX_IMAGE_PIXELS`."
-        )
-    fractions = image.dtype != np.uint8 and not _is_whole(image)
-    low, high = (0, 1) if fractions else (0, 255)
-    if image.min() < low or image.max() > high:
-        raise ValueError(
-            f"{name} can't be resized: it must hold whole numbers in [0, 255] or fractions in [0, 1]. "
-            f"Received: {'fractions' if fractions else 'whole numbers'} in [{image.min()}, {image.max()}]. Scale it, "
-            "or pass `do_resize=False`."
-        )
-    if fractions:
-        image = (image.astype(np.float64) * 255).astype(np.float32)
-    image = image.astype(np.uint8, copy=False)
-    # a trailing axis of 1 is no gray image to Pillow
-    pillow = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    resized = np.asarray(pillow.resize((shape[1], shape[0]), resample)).reshape(*shape, image.shape[-1])
-    if fractions:
-        return (resized.astype(np.float64) * (1 / 255)).astype(np.float32)
-    return resized
-
-
-def _is_whole(image: np.ndarray) -> bool:
-    """Whether transformers takes the values for whole numbers: all are within `numpy.allclose`'s tolerance."""
-    return image.dtype.kind in "biu" or np.allclose(image, np.trunc(image).astype(np.float64))
 
 
 def _stack(results: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -504,62 +410,3 @@ def _to_framework(batch: np.ndarray, return_tensors: str | None) -> Any:
 
 def _option_names() -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(BitImageProcessor))
-
-
-def _check_choice(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {value!r}")
-
-
-def _size(value: Any) -> dict[str, int]:
-    if isinstance(value, numbers.Integral):
-        value = {"shortest_edge": value}
-    return _pixels("size", value, ({"shortest_edge"}, {"height", "width"}))
-
-
-def _crop_size(value: Any) -> dict[str, int]:
-    if isinstance(value, numbers.Integral):
-        value = {"height": value, "width": value}
-    return _pixels("crop_size", value, ({"height", "width"},))
-
-
-def _pixels(name: str, value: Any, allowed: tuple[set[str], ...]) -> dict[str, int]:
-    if isinstance(value, (list, tuple)) and len(value) == 2:
-        value = dict(zip(("height", "width"), value, strict=True))
-    if not isinstance(value, Mapping):
-        raise TypeError(f"`{name}` must be a dictionary, an int or a pair (height, width). Received: {value!r}")
-    if set(value) not in allowed:
-        keys = " or ".join(" and ".join(map(repr, sorted(keys))) for keys in allowed)
-        raise ValueError(f"`{name}` must have the keys {keys}. Received: {value!r}")
-    for key, pixels in value.items():
-        if not isinstance(pixels, numbers.Integral) or isinstance(pixels, bool):
-            raise TypeError(f"`{name}` must hold whole numbers of pixels. Received: {key}={pixels!r}")
-        if pixels < 1:
-            raise ValueError(f"`{name}` must be at least 1 pixel. Received: {key}={pixels}")
-    return {key: operator.index(pixels) for key, pixels in sorted(value.items())}
-
-
-def _resample(value: Any) -> Image.Resampling:
-    try:
-        if not isinstance(value, bool) and Image.Resampling(value) in FILTERS:
-            return Image.Resampling(value)
-    except ValueError:
-        pass
-    filters = ", ".join(f"{number.value} ({number.name.lower()})" for number in FILTERS)
-    raise ValueError(f"`resample` must be one of Pillow's filters: {filters}. Received: {value!r}")
-
-
-def _finite(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"`{name}` must be a number. Received: {value!r}")
-    if not math.isfinite(value) or abs(value) > float(np.finfo(np.float32).max):
-        raise ValueError(f"`{name}` must be finite in float32. Received: {value!r}")
-    return float(value)
-
-
-def _per_channel(name: str, value: Any) -> tuple[float, ...] | float:
-    if isinstance(value, numbers.Real):
-        return _finite(name, value)
-    if isinstance(value, (list, tuple, np.ndarray)) and 1 <= len(value) <= 4:
-        return tuple(_finite(name, number) for number in value)
-    raise ValueError(f"`{name}` must be a number, or a list of one per channel. Received: {value!r}")

@@ -1,0 +1,148 @@
+"""The options of the processor: checked, brought to one form, and read from the files of transformers and timm."""
+
+import math
+import numbers
+import operator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from keras_bit import hub
+from keras_bit.hub import HubOptions
+from keras_bit.images.steps import PerChannel
+
+CONFIG_NAME = "preprocessor_config.json"
+TIMM_CONFIG_NAME = "config.json"  # timm: what the image should be like stands under "pretrained_cfg"
+PROCESSOR_CONFIG_NAME = "processor_config.json"  # transformers 5: nests the dictionary under "image_processor"
+
+FILTERS = tuple(Image.Resampling(number) for number in range(6))  # what every Pillow has; 13 has two more
+
+
+def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]:
+    """The file that describes the processor of a checkpoint, and the dictionary in it that does.
+
+    Raises:
+        FileNotFoundError: `source` has none.
+        ValueError: the file is not JSON, or lacks the dictionary.
+    """
+    path = hub.find_file(source, (CONFIG_NAME, PROCESSOR_CONFIG_NAME), options)
+    if path is None:
+        # Asked for by itself: with the others it would be taken first where the model's own reading cached it.
+        path = hub.find_file(source, (TIMM_CONFIG_NAME,), options)
+    values = {} if path is None else hub.read_json(path)
+    if path is None or (path.name == TIMM_CONFIG_NAME and "pretrained_cfg" not in values):
+        raise FileNotFoundError(
+            f"{str(source)!r} has no {CONFIG_NAME} and no {PROCESSOR_CONFIG_NAME}. Build the processor with "
+            "`BitImageProcessor(...)`, and write it beside the weights with `save_pretrained`."
+        )
+    if path.name == CONFIG_NAME:
+        return path, values
+    key = "pretrained_cfg" if path.name == TIMM_CONFIG_NAME else "image_processor"
+    if not isinstance(values.get(key), dict):
+        raise ValueError(f"{path} has no object under the key {key!r}.")
+    return path, values[key]
+
+
+def from_timm(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that make timm's evaluation transform, as `BitImageProcessor.from_timm` says."""
+    _, height, width = pretrained_cfg.get("input_size") or (3, 224, 224)
+    interpolation = pretrained_cfg.get("interpolation", "bicubic")
+    filters = {resample.name.lower(): resample for resample in FILTERS}
+    if interpolation not in filters:
+        raise ValueError(f"`interpolation` must be one of {', '.join(filters)}. Received: {interpolation!r}")
+    options: dict[str, Any] = {
+        "crop_size": {"height": height, "width": width},
+        "resample": filters[interpolation],
+        "image_mean": pretrained_cfg.get("mean", (0.485, 0.456, 0.406)),
+        "image_std": pretrained_cfg.get("std", (0.229, 0.224, 0.225)),
+    }
+    crop_mode = pretrained_cfg.get("crop_mode", "center")
+    if crop_mode == "squash" and pretrained_cfg.get("crop_pct", 0.875) == 1:
+        return options | {"size": options["crop_size"], "do_center_crop": False}
+    if crop_mode != "center" or height != width:
+        raise ValueError(
+            "`crop_mode` must be 'center' with a square `input_size`, or 'squash' with a `crop_pct` of 1. "
+            f"Received: crop_mode={crop_mode!r}, input_size={(height, width)}"
+        )
+    return options | {"size": math.floor(height / pretrained_cfg.get("crop_pct", 0.875))}
+
+
+def switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"`{name}` must be True or False. Received: {value!r}")
+    return value
+
+
+def check_choice(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {value!r}")
+
+
+def size(value: Any) -> dict[str, int]:
+    if isinstance(value, numbers.Integral):
+        value = {"shortest_edge": value}
+    return _pixels("size", value, ({"shortest_edge"}, {"height", "width"}))
+
+
+def crop_size(value: Any) -> dict[str, int]:
+    if isinstance(value, numbers.Integral):
+        value = {"height": value, "width": value}
+    return _pixels("crop_size", value, ({"height", "width"},))
+
+
+def resample(value: Any) -> Image.Resampling:
+    try:
+        if not isinstance(value, bool) and Image.Resampling(value) in FILTERS:
+            return Image.Resampling(value)
+    except ValueError:
+        pass
+    filters = ", ".join(f"{number.value} ({number.name.lower()})" for number in FILTERS)
+    raise ValueError(f"`resample` must be one of Pillow's filters: {filters}. Received: {value!r}")
+
+
+def finite(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"`{name}` must be a number. Received: {value!r}")
+    number = float(value)
+    if not math.isfinite(number) or abs(number) > float(np.finfo(np.float32).max):
+        raise ValueError(f"`{name}` must be finite in float32. Received: {value!r}")
+    return number
+
+
+def per_channel(name: str, value: Any) -> PerChannel:
+    if isinstance(value, numbers.Real):
+        return finite(name, value)
+    if isinstance(value, (list, tuple, np.ndarray)) and 1 <= len(value) <= 4:
+        return tuple(finite(name, number) for number in value)
+    raise ValueError(f"`{name}` must be a number, or a list of one per channel. Received: {value!r}")
+
+
+def deviation(value: Any) -> PerChannel:
+    """`per_channel` for what is divided by."""
+    std = per_channel("image_std", value)
+    # Smaller ones are 0 in TensorFlow, and what they divide is infinite elsewhere.
+    if np.any(np.asarray(std, np.float32) < np.finfo(np.float32).tiny):
+        raise ValueError(
+            "`image_std` must be above 0 in float32, because it is divided by, and at least 1.2e-38; use "
+            f"`do_normalize=False` to leave the step out. Received: {value!r}"
+        )
+    return std
+
+
+def _pixels(name: str, value: Any, allowed: tuple[set[str], ...]) -> dict[str, int]:
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        value = dict(zip(("height", "width"), value, strict=True))
+    if not isinstance(value, Mapping):
+        raise TypeError(f"`{name}` must be a dictionary, an int or a pair (height, width). Received: {value!r}")
+    if set(value) not in allowed:
+        keys = " or ".join(" and ".join(map(repr, sorted(keys))) for keys in allowed)
+        raise ValueError(f"`{name}` must have the keys {keys}. Received: {value!r}")
+    for key, pixels in value.items():
+        if not isinstance(pixels, numbers.Integral) or isinstance(pixels, bool):
+            raise TypeError(f"`{name}` must hold whole numbers of pixels. Received: {key}={pixels!r}")
+        if pixels < 1:
+            raise ValueError(f"`{name}` must be at least 1 pixel. Received: {key}={pixels}")
+    return {key: operator.index(pixels) for key, pixels in sorted(value.items())}

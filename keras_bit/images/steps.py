@@ -1,0 +1,94 @@
+"""The steps of the processor on one `(height, width, channels)` array: resize, crop, rescale, normalize."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+
+PerChannel = tuple[float, ...] | float  # one number for each channel, or one for all
+
+
+def resized_shape(height: int, width: int, size: Mapping[str, int]) -> tuple[int, int]:
+    """Returns the height and width that an image is resized to, by transformers' rule for `size`."""
+    if "shortest_edge" not in size:
+        return size["height"], size["width"]
+    short = size["shortest_edge"]
+    if width <= height:
+        return int(short * height / width), short
+    return short, int(short * width / height)
+
+
+def resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
+    """Pillow resizes uint8 only, so arrays of fractions go there and back, with transformers' truncation."""
+    # Pillow's own limit for a file that it decodes. A long, thin image of few bytes gets past it, and its short edge
+    # enlarged makes it enormous.
+    if Image.MAX_IMAGE_PIXELS is not None and math.prod(shape) > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"{name} of {image.shape[0]}x{image.shape[1]} px would be resized to {shape[0]}x{shape[1]}, more than "
+            f"{2 * Image.MAX_IMAGE_PIXELS:,} pixels. Crop it first, or raise `PIL.Image.MAX_IMAGE_PIXELS`."
+        )
+    fractions = image.dtype != np.uint8 and not _is_whole(image)
+    low, high = (0, 1) if fractions else (0, 255)
+    if image.min() < low or image.max() > high:
+        raise ValueError(
+            f"{name} can't be resized: it must hold whole numbers in [0, 255] or fractions in [0, 1]. "
+            f"Received: {'fractions' if fractions else 'whole numbers'} in [{image.min()}, {image.max()}]. Scale it, "
+            "or pass `do_resize=False`."
+        )
+    if fractions:
+        image = (image.astype(np.float64) * 255).astype(np.float32)
+    image = image.astype(np.uint8, copy=False)
+    # a trailing axis of 1 is no gray image to Pillow
+    pillow = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    resized = np.asarray(pillow.resize((shape[1], shape[0]), resample)).reshape(*shape, image.shape[-1])
+    if fractions:
+        return (resized.astype(np.float64) * (1 / 255)).astype(np.float32)
+    return resized
+
+
+def center_crop(image: np.ndarray, crop_height: int, crop_width: int) -> np.ndarray:
+    """Cuts `(crop_height, crop_width, channels)` out of the middle; what the image lacks is zero."""
+    height, width, channels = image.shape
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2  # negative where zeros are added
+    cut = image[max(top, 0) :, max(left, 0) :][:crop_height, :crop_width]
+    if cut.shape == (crop_height, crop_width, channels):
+        return cut
+    result = np.zeros((crop_height, crop_width, channels), image.dtype)
+    result[max(-top, 0) :, max(-left, 0) :][: cut.shape[0], : cut.shape[1]] = cut
+    return result
+
+
+def rescale_and_normalize(
+    image: np.ndarray, rescale_factor: float | None, mean_and_std: tuple[PerChannel, PerChannel] | None
+) -> np.ndarray:
+    """Multiplies by the factor, subtracts the mean and divides by the deviation, to float32; `None` is no step."""
+    if image.dtype != np.uint8:
+        return _rescale_and_normalize(image, rescale_factor, mean_and_std)
+    # Four times as fast: the 256 values of a uint8 are computed once per channel.
+    channels = image.shape[-1]
+    values = np.arange(256, dtype=np.uint8)
+    table = _rescale_and_normalize(np.stack([values] * channels, axis=-1), rescale_factor, mean_and_std)
+    result = np.empty(image.shape, np.float32)
+    for channel in range(channels):
+        result[..., channel] = np.take(table[:, channel], image[..., channel])
+    return result
+
+
+def _rescale_and_normalize(
+    image: np.ndarray, rescale_factor: float | None, mean_and_std: tuple[PerChannel, PerChannel] | None
+) -> np.ndarray:
+    if rescale_factor is not None:
+        image = (image.astype(np.float64) * rescale_factor).astype(np.float32)
+    if mean_and_std is not None:
+        if image.dtype.kind != "f":
+            image = image.astype(np.float32)
+        # a float16 or float64 array that was not rescaled is normalized in its own type, as in transformers
+        mean, std = (np.array(values, image.dtype) for values in mean_and_std)
+        image = (image - mean) / std
+    return image.astype(np.float32, copy=False)
+
+
+def _is_whole(image: np.ndarray) -> bool:
+    """Whether transformers takes the values for whole numbers: all are within `numpy.allclose`'s tolerance."""
+    return image.dtype.kind in "biu" or np.allclose(image, np.trunc(image).astype(np.float64))
