@@ -2,7 +2,7 @@
 
 The Hub is huggingface_hub's: its cache, tokens, environment variables, progress bar, retries of a download and size
 checks. Ours are the order of the questions, one quick question first where nothing is cached, and the sentences when
-there is no answer.
+there is no answer. It is imported where it is used: it takes 0.3 s, and most sources are local.
 """
 
 import dataclasses
@@ -13,33 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import (
-    _CACHED_NO_EXIST,  # documented with `try_to_load_from_cache`: "known not to exist at this commit"
-    constants,
-    get_hf_file_metadata,
-    hf_hub_download,
-    hf_hub_url,
-    try_to_load_from_cache,
-)
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,  # of the HTTP library below huggingface_hub, whichever that is; also the base of HfHubHTTPError
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RemoteEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import validate_repo_id
-
 # Each could be part of a valid Hub id, but `bit.safetensors` that does not exist is a misspelt path, not a repository.
 _FILE_SUFFIXES = (".safetensors", ".npz", ".h5", ".keras", ".bin", ".json")
 
 # Seconds that a Hub has to answer whether a cached file is still the newest, before the cached one is taken: a firewall
 # that swallows connections would otherwise cost HF_HUB_ETAG_TIMEOUT, ten seconds, for every file.
 _QUICK_ANSWER = 2.0
+
+_DEFAULT_REVISION = "main"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,57 +62,72 @@ def find_file(source: str | Path, names: Sequence[str], options: HubOptions = Hu
         ConnectionError: the Hub cannot be reached and the cache has none of `names`.
         OSError: any other failure of the Hub, of the download or of the cache.
     """
-    revision, token, local_files_only = options.revision, options.token, options.local_files_only
     folder = _local_folder(source)
-    _check_revision(revision, source, local=folder is not None)
+    _check_revision(options.revision, source, local=folder is not None)
     if folder is not None:
         return next((folder / name for name in names if (folder / name).is_file()), None)
-    try:
-        validate_repo_id(source)
-    except HFValidationError as error:
-        raise ValueError(
-            f"`source` {source!r} is no local file or directory, and it cannot be a Hub id (`name` or `owner/name`, "
-            f"such as 'google/bit-50'): {error}"
-        ) from error
+    repo_id = str(source)
+    _check_id(repo_id)
+    return _from_hub(repo_id, names, options)
+
+
+def _from_hub(repo_id: str, names: Sequence[str], options: HubOptions) -> Path | None:
+    from huggingface_hub import (
+        _CACHED_NO_EXIST,  # documented with `try_to_load_from_cache`: "known not to exist at this commit"
+        constants,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
+    from huggingface_hub.errors import HTTPError
 
     # Expanded here because try_to_load_from_cache, unlike hf_hub_download, leaves a `~` alone.
     cache = Path(constants.HF_HUB_CACHE if options.cache_dir is None else options.cache_dir).expanduser()
 
     def in_cache(name: str) -> Any:
-        return try_to_load_from_cache(source, name, cache_dir=cache, revision=revision)
+        return try_to_load_from_cache(repo_id, name, cache_dir=cache, revision=options.revision)
 
     entries = {name: in_cache(name) for name in names}
     cached = [name for name in names if isinstance(entries[name], str)]
     try:
-        if not cached and not local_files_only:
-            _ask_once(hf_hub_url(source, names[0], revision=revision), token)
+        if not cached and not options.local_files_only:
+            _ask_once(hf_hub_url(repo_id, names[0], revision=options.revision), options.token)
         for name in (*cached, *(name for name in names if name not in cached)):
-            try:
-                return Path(
-                    hf_hub_download(
-                        source,
-                        name,
-                        revision=revision,
-                        cache_dir=cache,
-                        token=token,
-                        local_files_only=local_files_only,
-                        etag_timeout=_QUICK_ANSWER if name in cached else constants.HF_HUB_ETAG_TIMEOUT,
-                    )
-                )
-            except (RemoteEntryNotFoundError, LocalEntryNotFoundError) as error:
-                if not _is_absent(_cause(error)):
-                    raise
+            patience = _QUICK_ANSWER if name in cached else constants.HF_HUB_ETAG_TIMEOUT
+            if (path := _download(repo_id, name, options, cache, patience)) is not None:
+                return path
         return None
     except (OSError, HTTPError, RuntimeError) as error:  # RuntimeError: hf_xet's, of a transfer it gave up
-        if _is_unanswered(_cause(error)):
+        cause = _cause(error)
+        if _is_unanswered(cause):
             # huggingface_hub falls back to its cache where no connection is made, but not where one breaks. Looked up
             # again: a download that broke off has moved the branch to a commit of which the cache has no file.
-            if cached and isinstance(path := in_cache(cached[0]), str):
-                return Path(path)
+            if cached and isinstance(again := in_cache(cached[0]), str):
+                return Path(again)
             if all(entry is _CACHED_NO_EXIST for entry in entries.values()):
                 return None
-        wanted = f"{' or '.join(names)} of {source!r}" + (f" at revision {revision!r}" if revision else "")
-        raise _explained(_cause(error), source, wanted, revision, cache, local_files_only) from error
+        raise _explained(cause, repo_id, names, options, cache) from error
+
+
+def _download(repo_id: str, name: str, options: HubOptions, cache: Path, patience: float) -> Path | None:
+    """The local path of a file, brought up to date; `None` where the Hub says that the repository lacks it."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+    try:
+        path = hf_hub_download(
+            repo_id,
+            name,
+            revision=options.revision,
+            cache_dir=cache,
+            token=options.token,
+            local_files_only=options.local_files_only,
+            etag_timeout=patience,
+        )
+    except (RemoteEntryNotFoundError, LocalEntryNotFoundError) as error:
+        if not _is_absent(_cause(error)):
+            raise
+        return None
+    return Path(path)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -193,11 +189,24 @@ def _check_revision(revision: str | None, source: str | Path, local: bool) -> No
     if not revision.strip():
         raise ValueError("`revision` is empty: pass a branch, a tag, a full commit hash, or None for 'main'")
     # `main` passes: scripts written for transformers give it as their default.
-    if local and revision != constants.DEFAULT_REVISION:
+    if local and revision != _DEFAULT_REVISION:
         raise ValueError(
             f"`revision` {revision!r} was given, but `source` {str(source)!r} is on this disk and has no revisions: "
             "leave `revision` out"
         )
+
+
+def _check_id(repo_id: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(
+            f"`source` {repo_id!r} is no local file or directory, and it cannot be a Hub id (`name` or `owner/name`, "
+            f"such as 'google/bit-50'): {error}"
+        ) from error
 
 
 def _ask_once(url: str, token: str | bool | None) -> None:
@@ -206,6 +215,9 @@ def _ask_once(url: str, token: str | bool | None) -> None:
     Any other answer is hf_hub_download's to interpret. So are 429, 502, 503 and 504: they pass, and it waits and asks
     again, as long as the Hub's headers tell it to. A host that swallows the question costs HF_HUB_ETAG_TIMEOUT, 10 s.
     """
+    from huggingface_hub import get_hf_file_metadata
+    from huggingface_hub.errors import HfHubHTTPError
+
     try:
         get_hf_file_metadata(url, token=token)
     except HfHubHTTPError as error:
@@ -215,6 +227,8 @@ def _ask_once(url: str, token: str | bool | None) -> None:
 
 def _cause(error: Exception) -> Exception:
     """What happened: huggingface_hub raises LocalEntryNotFoundError from it when the cache has no answer either."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         return error.__cause__
     return error
@@ -222,6 +236,8 @@ def _cause(error: Exception) -> Exception:
 
 def _is_absent(cause: Exception) -> bool:
     """Whether the Hub said that the repository does not have the file."""
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
     if isinstance(cause, RepositoryNotFoundError | RevisionNotFoundError):
         return False
     # A mirror may send a plain 404, without the Hub's X-Error-Code.
@@ -230,40 +246,44 @@ def _is_absent(cause: Exception) -> bool:
 
 def _is_unanswered(cause: Exception) -> bool:
     """Whether the Hub said nothing: not to be asked, not reached, or the connection broke."""
+    # HTTPError is that of the HTTP library below huggingface_hub, whichever that is; also the base of HfHubHTTPError.
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
     if isinstance(cause, HTTPError):
         return not isinstance(cause, HfHubHTTPError)
     return isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled)
 
 
-def _explained(
-    cause: Exception, source: str, wanted: str, revision: str | None, cache: Path, local_files_only: bool
-) -> OSError:
+def _explained(cause: Exception, repo_id: str, names: Sequence[str], options: HubOptions, cache: Path) -> OSError:
     """The error that says what was asked, what came and what to do."""
-    hub = constants.ENDPOINT
+    from huggingface_hub import constants, errors
+
+    hub, revision = constants.ENDPOINT, options.revision
+    wanted = f"{' or '.join(names)} of {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
     log_in = "log in with `hf auth login` or pass `token=`"
-    if local_files_only or isinstance(cause, OfflineModeIsEnabled):
-        forbidden = "`local_files_only=True`" if local_files_only else "HF_HUB_OFFLINE=1"
+    if options.local_files_only or isinstance(cause, errors.OfflineModeIsEnabled):
+        forbidden = "`local_files_only=True`" if options.local_files_only else "HF_HUB_OFFLINE=1"
         return FileNotFoundError(
             f"The cache {cache} does not have {wanted}, and {forbidden} forbids asking the Hub; nor is there a local "
-            f"file or directory {source!r}. Download it once without {forbidden}, or point `cache_dir` or HF_HUB_CACHE "
-            "to a cache that has it."
+            f"file or directory {repo_id!r}. Download it once without {forbidden}, or point `cache_dir` or "
+            "HF_HUB_CACHE to a cache that has it."
         )
-    if isinstance(cause, GatedRepoError):
+    if isinstance(cause, errors.GatedRepoError):
         return PermissionError(
-            f"{source!r} is a gated repository and {hub} refuses {wanted}. Ask for access at {hub}/{source}, then "
+            f"{repo_id!r} is a gated repository and {hub} refuses {wanted}. Ask for access at {hub}/{repo_id}, then "
             f"{log_in}."
         )
-    if isinstance(cause, RepositoryNotFoundError):
+    if isinstance(cause, errors.RepositoryNotFoundError):
         return FileNotFoundError(
-            f"{source!r} is no local file or directory, and {hub} shows no repository of that name: it may be misspelt "
-            f"or private. If it is private, {log_in}."
+            f"{repo_id!r} is no local file or directory, and {hub} shows no repository of that name: it may be "
+            f"misspelt or private. If it is private, {log_in}."
         )
-    if isinstance(cause, RevisionNotFoundError):
+    if isinstance(cause, errors.RevisionNotFoundError):
         return FileNotFoundError(
-            f"{source!r} has no revision {revision or constants.DEFAULT_REVISION!r} on {hub}. Pass an existing branch, "
+            f"{repo_id!r} has no revision {revision or _DEFAULT_REVISION!r} on {hub}. Pass an existing branch, "
             "a tag or a full commit hash as `revision`."
         )
-    if isinstance(cause, HfHubHTTPError):
+    if isinstance(cause, errors.HfHubHTTPError):
         status = cause.response.status_code
         if status in (401, 403):
             return PermissionError(
@@ -277,8 +297,8 @@ def _explained(
     if _is_unanswered(cause):
         return ConnectionError(
             f"The connection to {hub} for {wanted} failed ({cause}), and the cache {cache} does not have it; nor is "
-            f"there a local file or directory {source!r}. Check the network, a proxy and HF_ENDPOINT. To work offline, "
-            "point `cache_dir` or HF_HUB_CACHE to a cache that has it; HF_HUB_OFFLINE=1 or `local_files_only=True` "
-            "then saves asking the Hub."
+            f"there a local file or directory {repo_id!r}. Check the network, a proxy and HF_ENDPOINT. To work "
+            "offline, point `cache_dir` or HF_HUB_CACHE to a cache that has it; HF_HUB_OFFLINE=1 or "
+            "`local_files_only=True` then saves asking the Hub."
         )
     return OSError(f"Could not get {wanted} from {hub} into the cache {cache}: {cause}")

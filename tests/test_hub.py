@@ -375,7 +375,7 @@ def test_a_transfer_that_hf_xet_gives_up_is_told_like_any_other(tmp_path, monkey
         raise RuntimeError("Task error: File reconstruction error")
 
     monkeypatch.setattr("keras_bit.hub._ask_once", lambda *_: None)
-    monkeypatch.setattr("keras_bit.hub.hf_hub_download", give_up)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", give_up)
     with pytest.raises(OSError, match=r"^Could not get config\.json of 'google/bit-50' .*: Task error: File") as e:
         find_file(ID, ("config.json",), HubOptions(cache_dir=tmp_path))
     assert isinstance(e.value.__cause__, RuntimeError)
