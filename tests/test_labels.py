@@ -128,12 +128,12 @@ def test_well_known_classes(index, wordnet_id, names, keras_name):
     ("index", "wordnet_id", "names", "name"),
     [
         # The index is the line in timm 1.0.31's imagenet21k_goog_synsets.txt, counted from 0.
-        (0, "n00004475", "organizm, being", "organizm"),
+        (0, "n00004475", "organism, being", "organism"),
         (359, "n01440764", "tench, Tinca tinca", "tench"),
         (1000, "n01665932", "snapping turtle", "snapping_turtle"),
         (3692, "n02512053", "fish", "fish"),
         (9204, "n03930630", "pickup, pickup truck", "pickup"),
-        (9206, "n03931765", "image frame", "picture_frame"),
+        (9206, "n03931765", "picture frame", "picture_frame"),
         (10921, "n04347754", "submarine, pigboat, sub, U-boat", "submarine"),
         (21842, "n15102894", "knothole", "knothole"),
     ],
