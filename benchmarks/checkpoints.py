@@ -12,7 +12,7 @@ import numpy as np
 from keras_bit import BitConfig, BitImageProcessor
 from keras_bit.checkpoints.layouts import TRANSFORMERS
 from keras_bit.labels import imagenet_labels
-from keras_bit.network.config import weights_of
+from keras_bit.network.weights import weights_of
 
 
 def write(folder: Path, config: BitConfig, image_size: int) -> Path:

@@ -149,7 +149,7 @@ def timm_logits(folder: Path) -> Any:
 
     from keras_bit import BitConfig
     from keras_bit.checkpoints.layouts import TIMM, TRANSFORMERS
-    from keras_bit.network.config import weights_of
+    from keras_bit.network.weights import weights_of
 
     config = BitConfig.from_pretrained(folder / "checkpoint")
     model = ResNetV2(

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from keras_bit import BitConfig
-from keras_bit.network.config import weights_of
+from keras_bit.network.weights import weights_of
 
 MATRIX_SIZE = 2048  # of the product that is the machine's peak
 PEAK = "matrix peak"

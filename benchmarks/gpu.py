@@ -60,9 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    from keras_bit.network.config import ARCHITECTURES
+    from keras_bit.network.config import PUBLISHED
 
-    config = next(architecture.config for architecture in ARCHITECTURES if architecture.title == "BiT50")
+    config = PUBLISHED["BiT50"]
     inference = [
         ("inference", batch, size)
         for size in options.image_size or [224, 448]

@@ -41,13 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    from keras_bit.network.config import ARCHITECTURES
+    from keras_bit.network.config import PUBLISHED
 
-    configs = {architecture.title: architecture.config for architecture in ARCHITECTURES}
     chosen = NETWORKS[: NETWORKS.index(options.largest) + 1]
-    small = configs[NETWORKS[0]]
+    small = PUBLISHED[NETWORKS[0]]
     series = {
-        "network": [(configs[name], 1, 224) for name in chosen],
+        "network": [(PUBLISHED[name], 1, 224) for name in chosen],
         "batch": [(small, batch, 224) for batch in BATCHES],
         "picture": [(small, 1, size) for size in PICTURES],
     }

@@ -66,10 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    from keras_bit.network.config import ARCHITECTURES
+    from keras_bit.network.config import PUBLISHED
 
     return measure(
-        next(architecture.config for architecture in ARCHITECTURES if architecture.title == options.network),
+        PUBLISHED[options.network],
         options.batch_size or [1, 8],
         options.image_size or [224],
         engines=options.engine or list(ENGINES),

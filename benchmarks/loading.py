@@ -50,12 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    from keras_bit.network.config import ARCHITECTURES
+    from keras_bit.network.config import PUBLISHED
 
-    configs = {architecture.title: architecture.config for architecture in ARCHITECTURES}
     return measure(
-        configs["BiT50"],
-        configs["BiT152x4"],
+        PUBLISHED["BiT50"],
+        PUBLISHED["BiT152x4"],
         rounds=options.rounds,
         large_rounds=options.large_rounds,
         photo=options.photo,

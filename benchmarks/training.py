@@ -46,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    from keras_bit.network.config import ARCHITECTURES
+    from keras_bit.network.config import PUBLISHED
 
-    config = next(architecture.config for architecture in ARCHITECTURES if architecture.title == "BiT50")
+    config = PUBLISHED["BiT50"]
     return measure(
         config,
         options.image_size or [128],

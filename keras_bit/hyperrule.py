@@ -61,7 +61,7 @@ class HyperRule:
 
     def __post_init__(self) -> None:
         size = self.image_size
-        size = (size, size) if isinstance(size, numbers.Integral) else size
+        size = _pair(size) if isinstance(size, numbers.Integral) else size
         if not isinstance(size, tuple | list) or len(size) != 2 or not all(map(_is_count, size)):
             raise ValueError(
                 f"`image_size` must be (height, width) in whole pixels, or one number for a square, got "
@@ -137,7 +137,7 @@ class HyperRule:
 
     @property
     def _sizes(self) -> tuple[int, int]:
-        height, width = self.image_size
+        height, width = _pair(self.image_size)
         return SMALL_SIZES if height * width < SMALL_AREA else LARGE_SIZES
 
 
@@ -204,5 +204,9 @@ class MomentumSGD(keras.optimizers.SGD):
         self.assign_sub(variable, gradient * learning_rate)
 
 
+def _pair(size: tuple[int, int] | int) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
 def _is_count(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1

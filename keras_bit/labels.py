@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+# Names of classes in the order of the outputs, or from index, which JSON makes a string, to name.
+Labels = Sequence[str] | Mapping[int, str] | Mapping[str, str]
+
 # The class lists inside the package: number of classes, the list's name, its table.
 CLASS_LISTS = {
     1000: ("ImageNet-1k", "imagenet1k.tsv"),
@@ -57,9 +60,7 @@ def labels_of_checkpoint(id2label: Mapping[int, str]) -> Mapping[int, str] | Non
     return None if says_nothing and len(id2label) in CLASS_LISTS else id2label
 
 
-def decode_predictions(
-    preds: Any, top: int = 5, *, labels: Sequence[str] | Mapping[int | str, str] | None = None
-) -> list[list[tuple[str, str, float]]]:
+def decode_predictions(preds: Any, top: int = 5, *, labels: Labels | None = None) -> list[list[tuple[str, str, float]]]:
     """The best classes of every image, as `keras.applications` gives them, for ImageNet or for your own labels.
 
     >>> decode_predictions([[0.1, 0.2, 0.7]], top=2, labels=["cat", "dog", "zebra"])
@@ -114,7 +115,7 @@ def decode_predictions(
     ]
 
 
-def names_of(labels: Sequence[str] | Mapping[int | str, str], classes: int) -> tuple[str, ...]:
+def names_of(labels: Labels, classes: int) -> tuple[str, ...]:
     """The names of classes 0 to `classes - 1`, from a sequence or a dict from index to name as `id2label`.
 
     Raises:
@@ -169,7 +170,7 @@ def _as_scores(preds: Any) -> np.ndarray:
     return scores
 
 
-def _as_names(labels: Sequence[str] | Mapping[int | str, str], classes: int) -> list[str]:
+def _as_names(labels: Labels, classes: int) -> list[str]:
     """The names of classes 0 to `classes - 1`; all that does not fit in one error."""
     if isinstance(labels, str | bytes | Set) or not isinstance(labels, Iterable):
         raise ValueError(
@@ -191,7 +192,7 @@ def _as_names(labels: Sequence[str] | Mapping[int | str, str], classes: int) -> 
     return [str(name) for name in names]  # numpy's strings too become plain ones
 
 
-def _from_mapping(labels: Mapping[int | str, str], classes: int) -> list[str]:
+def _from_mapping(labels: Mapping[int, str] | Mapping[str, str], classes: int) -> list[str]:
     by_index: dict[int, str] = {}
     misfits = []
     for key, name in labels.items():

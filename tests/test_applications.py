@@ -1,21 +1,25 @@
 """applications.py: the public functions on whole checkpoints, from a directory, a file, a cache and a Hub."""
 
+import ast
 import hashlib
 import inspect
 import json
+import pydoc
 import re
 import struct
 import warnings
 
 import keras
+import mypy.api
 import numpy as np
 import pytest
 
 import keras_bit
-from keras_bit import BiT, BiT50, BitConfig, from_pretrained
+from conftest import ROOT
+from keras_bit import BiT, BiT50, BiTBackbone, BitConfig, from_pretrained
 from keras_bit.checkpoints.layouts import TIMM, TRANSFORMERS
 from keras_bit.network import model as network
-from keras_bit.network.config import ARCHITECTURES
+from keras_bit.network.config import PUBLISHED
 from loopback_hub import LoopbackHub, closed_url, commit_of, make_cache, run_against_hub
 from tiny_bit import (
     BOTTLENECK,
@@ -68,6 +72,15 @@ def digest(model):
 
 # Signatures
 
+APPLICATIONS = {
+    "BiT50": ("50x1", "google/bit-50"),
+    "BiT50x3": ("50x3", "timm/resnetv2_50x3_bit.goog_in21k_ft_in1k"),
+    "BiT101": ("101x1", "timm/resnetv2_101x1_bit.goog_in21k_ft_in1k"),
+    "BiT101x3": ("101x3", "timm/resnetv2_101x3_bit.goog_in21k_ft_in1k"),
+    "BiT152x2": ("152x2", "timm/resnetv2_152x2_bit.goog_in21k_ft_in1k"),
+    "BiT152x4": ("152x4", "timm/resnetv2_152x4_bit.goog_in21k_ft_in1k"),
+}
+
 
 def test_the_functions_have_the_arguments_of_keras_applications_and_ours_by_keyword_alone():
     keras_own = inspect.signature(keras.applications.ResNet50V2).parameters
@@ -99,11 +112,62 @@ def set_aside(parameters, name):
     return [parameter for parameter in parameters if parameter != name]
 
 
-@pytest.mark.parametrize("function", [BiT, BiT50, from_pretrained])
-def test_every_argument_is_documented(function):
-    for name in inspect.signature(function).parameters:
-        assert f"{name}:" in function.__doc__ or f"{name}, " in function.__doc__ or f", {name}" in function.__doc__
-    assert function.__name__ in ("BiT", "BiT50", "from_pretrained")
+@pytest.mark.parametrize("title", APPLICATIONS)
+def test_the_six_applications_differ_in_their_weights_their_name_and_their_first_lines_alone(title):
+    application = getattr(keras_bit, title)
+    layers, weights = APPLICATIONS[title]
+    expected = inspect.signature(BiT50)
+    replaced = {"weights": weights, "name": title.lower()}
+    parameters = [p.replace(default=replaced.get(p.name, p.default)) for p in expected.parameters.values()]
+    assert inspect.signature(application) == expected.replace(parameters=parameters)
+    assert application.__name__ == title
+    first, _, sections = inspect.getdoc(application).partition("\n\nArgs:\n")
+    assert first.startswith(f"BiT-R{layers}: ")
+    assert f"{PUBLISHED[title].depths} blocks" in first
+    assert sections == inspect.getdoc(BiT50).partition("\n\nArgs:\n")[2]
+
+
+@pytest.mark.parametrize("function", [BiT, BiT50, BiTBackbone, from_pretrained], ids=lambda one: one.__name__)
+def test_the_signature_and_the_docstring_stand_in_the_source_and_say_what_every_argument_is(function):
+    (written,) = (
+        node
+        for node in ast.parse(inspect.getsource(inspect.getmodule(function))).body
+        if isinstance(node, ast.FunctionDef) and node.name == function.__name__
+    )
+    assert not written.args.vararg
+    assert not written.args.kwarg
+    assert all(argument.annotation for argument in (*written.args.args, *written.args.kwonlyargs))
+    assert ast.get_docstring(written) == inspect.getdoc(function)
+    arguments, *others = re.split(r"\n\n(?=Returns:|Raises:|Checked)", inspect.getdoc(function).partition("Args:\n")[2])
+    assert re.findall(r"^    (\w+): ", arguments, re.M) == list(inspect.signature(function).parameters)
+    assert [section.split()[0] for section in others] == ["Returns:", "Raises:", "Checked"]
+    assert f"{function.__name__}(" in pydoc.render_doc(function, renderer=pydoc.plaintext)
+
+
+CALLS_TO_CHECK = {
+    "keras_bit.BiT50(classes=2)": None,
+    'keras_bit.from_pretrained("x").config': None,
+    "keras_bit.BitConfig(num_labels=2).id2label.values()": None,
+    'keras_bit.BitImageProcessor(size=448).size["shortest_edge"] + 1': None,
+    "keras_bit.BiT50(clases=2)": 'Unexpected keyword argument "clases" for "BiT50"',
+    "keras_bit.from_pretrained()": 'Missing positional argument "source" in call to "from_pretrained"',
+    'keras_bit.BiT152x4(pooling=2, weights="x")': 'Argument "pooling" to "BiT152x4" has incompatible type "int"',
+}
+
+
+def test_a_type_checker_reads_the_signatures_through_the_lazy_names(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("\n".join(("import keras_bit", *CALLS_TO_CHECK)))
+    # The cache of `make test`, which has checked the package before.
+    settings = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
+    output, problems, _ = mypy.api.run([*settings, str(script)])
+    assert problems == ""
+    found = dict(re.findall(r"script\.py:(\d+): error: (.*)", output))
+    for line, (call, message) in enumerate(CALLS_TO_CHECK.items(), start=2):
+        if message is None:
+            assert str(line) not in found, call
+        else:
+            assert message in found[str(line)], call
 
 
 # Sources
@@ -714,21 +778,6 @@ def test_without_a_network_the_cache_answers_and_what_it_lacks_is_told_after_one
 # The published architectures
 
 
-APPLICATIONS = ("BiT50", "BiT50x3", "BiT101", "BiT101x3", "BiT152x2", "BiT152x4")
-
-
-@pytest.mark.parametrize("title", APPLICATIONS)
-def test_every_application_has_its_name_its_weights_and_the_same_arguments(title):
-    application = getattr(keras_bit, title)
-    row = next(architecture for architecture in ARCHITECTURES if architecture.title == title)
-    arguments = inspect.signature(application).parameters
-    assert application.__name__ == title
-    assert arguments["weights"].default == row.weights
-    assert arguments["name"].default == title.lower()
-    assert list(arguments) == list(inspect.signature(BiT50).parameters)
-    assert f"BiT-R{row.layers}" in application.__doc__
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("title", "parameters"),
@@ -741,17 +790,8 @@ def test_every_application_has_its_name_its_weights_and_the_same_arguments(title
     ],
 )
 def test_the_network_of_every_application_has_its_published_size(title, parameters):
-    row = next(architecture for architecture in ARCHITECTURES if architecture.title == title)
-    model = network.build(
-        row.config,
-        include_top=True,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classifier_activation=None,
-        name="bit",
-        values={},  # zeros: no one reads these numbers, and drawing a billion of them takes a minute
-    )
+    # Zeros: no one reads these numbers, and drawing a billion of them takes a minute.
+    model = network.build(PUBLISHED[title], network.Ends(), values={})
     assert model.count_params() == parameters
 
 
@@ -848,7 +888,7 @@ def test_without_arguments_an_application_asks_the_hub_for_its_own_checkpoint_al
     # repository is asked and that its tensors arrive, not the size.
     repositories, expected = {}, {}
     for seed, title in enumerate(APPLICATIONS):
-        row = next(architecture for architecture in ARCHITECTURES if architecture.title == title)
+        weights = APPLICATIONS[title][1]
         folder, tensors = tmp_path / title, random_tensors(seed=seed)
         if title == "BiT50":
             write_checkpoint(folder, tensors)
@@ -856,11 +896,11 @@ def test_without_arguments_an_application_asks_the_hub_for_its_own_checkpoint_al
         else:
             other = "resnetv2_101x1_bit" if title == "BiT50x3" else "resnetv2_50x3_bit"
             write_timm(folder, {"architecture": other, "num_classes": 5}, tensors)
-            refusal = f"`weights` '{row.weights}' is no {title}: its "
-        repositories[row.weights] = {"main": files_in(folder)}
+            refusal = f"`weights` '{weights}' is no {title}: its "
+        repositories[weights] = {"main": files_in(folder)}
         expected[title] = digest(BiT(BitConfig.from_dict(CONFIG), weights=folder)), refusal
     with LoopbackHub(repositories) as server:
-        code = DEFAULTS.format(titles=APPLICATIONS, config=json.dumps(CONFIG))
+        code = DEFAULTS.format(titles=list(APPLICATIONS), config=json.dumps(CONFIG))
         process = run_against_hub(code, server, tmp_path)
     assert process.returncode == 0, process.stderr
     for title, (found, refusal) in json.loads(process.stdout.splitlines()[-1]).items():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from keras_bit import BitConfig
-from keras_bit.network.config import ARCHITECTURES
+from keras_bit.network.architectures import ARCHITECTURES
+from keras_bit.network.config import PUBLISHED
 
 # The smallest widths that eight groups divide, quarters included.
 TINY = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (1, 2), "num_groups": 8}
@@ -458,11 +459,8 @@ PARAMETERS = {
 
 
 def test_the_published_architectures_have_their_published_sizes():
-    assert [architecture.title for architecture in ARCHITECTURES] == list(PARAMETERS)
-    for architecture in ARCHITECTURES:
-        layers, with_1000, with_21843 = PARAMETERS[architecture.title]
-        assert architecture.layers == layers
-        assert architecture.config.num_parameters == with_1000
-        assert architecture.config.with_num_labels(21843).num_parameters == with_21843
-        expected = "google/bit-50" if layers == "50x1" else f"timm/resnetv2_{layers}_bit.goog_in21k_ft_in1k"
-        assert architecture.weights == expected
+    assert {row.title: row.layers for row in ARCHITECTURES} == {title: row[0] for title, row in PARAMETERS.items()}
+    assert list(PUBLISHED) == list(PARAMETERS)
+    for title, (_, with_1000, with_21843) in PARAMETERS.items():
+        assert PUBLISHED[title].num_parameters == with_1000
+        assert PUBLISHED[title].with_num_labels(21843).num_parameters == with_21843

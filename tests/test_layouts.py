@@ -26,16 +26,7 @@ forms = pytest.mark.parametrize(("config", "rows"), FORMS.values(), ids=FORMS)
 
 
 def build(config):
-    return network.build(
-        config,
-        include_top=True,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classifier_activation=None,
-        name="bit",
-        values={},
-    )
+    return network.build(config, network.Ends(), values={})
 
 
 def named_variables(model, layout=TRANSFORMERS):

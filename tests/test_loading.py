@@ -19,10 +19,13 @@ import safetensors.numpy
 
 from keras_bit import BiTBackbone, from_pretrained
 from keras_bit.checkpoints.layouts import KERAS, TIMM, TRANSFORMERS, TRANSFORMERS_BASE
-from keras_bit.checkpoints.loading import Checkpoint, LazyTensor, find_config, infer_config, open_checkpoint, read
+from keras_bit.checkpoints.loading import Checkpoint, LazyTensor, find, infer_config, read
+from keras_bit.hub import HubOptions
 from keras_bit.network import model as network
-from keras_bit.network.config import BitConfig, weights_of
+from keras_bit.network.config import BitConfig
 from keras_bit.network.layers import StdConv2D
+from keras_bit.network.model import Ends
+from keras_bit.network.weights import weights_of
 from tiny_bit import (
     BOTTLENECK,
     BOTTLENECK_CONFIG,
@@ -50,16 +53,12 @@ def loaded(source, config=CONFIG, include_top=True, input_tensor=None):
     config = BitConfig.from_dict(config) if isinstance(config, dict) else config
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     weights = [weight for weight in weights_of(config) if include_top or weight.layer != "predictions"]
-    return network.build(
-        config,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=None,
-        pooling=None,
-        classifier_activation=None,
-        name="bit",
-        values=read(checkpoint, weights),
-    )
+    ends = Ends(include_top=include_top, input_tensor=input_tensor, classifier_activation=None)
+    return network.build(config, ends, read(checkpoint, weights))
+
+
+def open_checkpoint(source, **options):
+    return find(source, HubOptions(**options)).open()
 
 
 def in_memory(tensors, log=None):
@@ -266,8 +265,7 @@ def test_tensors_are_read_once_each_and_the_largest_first():
 def test_of_what_was_read_nothing_is_kept_but_the_variables():
     values = read(in_memory(TENSORS), weights_of(BitConfig.from_dict(CONFIG)))
     kernel = weakref.ref(values["stage1_block0_conv2", "kernel"])
-    arguments = {"input_tensor": None, "input_shape": None, "pooling": None, "classifier_activation": None}
-    model = network.build(BitConfig.from_dict(CONFIG), include_top=True, name="bit", values=values, **arguments)
+    model = network.build(BitConfig.from_dict(CONFIG), Ends(), values)
     assert values == {}
     gc.collect()
     assert kernel() is None
@@ -552,13 +550,14 @@ def test_the_number_of_classes_is_that_of_the_head_tensors(change, classes):
 def test_the_configuration_beside_the_weights_is_found_or_known_to_be_absent(tmp_path):
     folder = write_checkpoint(tmp_path / "with")
     bare = write_checkpoint(tmp_path / "without", config=None)
-    assert find_config(folder) == find_config(folder / "model.safetensors") == BitConfig.from_dict(CONFIG)
-    assert find_config(bare) is None
-    assert find_config(tmp_path / "model.keras") is None  # says it itself
+    for source in (folder, folder / "model.safetensors"):
+        assert find(source, HubOptions()).config == BitConfig.from_dict(CONFIG)
+    assert find(bare, HubOptions()).config is None
+    assert find(tmp_path / "model.keras", HubOptions()).config is None  # says it itself
     with pytest.raises(FileNotFoundError, match="No such file or directory"):
-        find_config(tmp_path / "none")
+        find(tmp_path / "none", HubOptions())
     with pytest.raises(FileNotFoundError, match=r"does not have config\.json of 'google/bit-50'"):
-        find_config("google/bit-50", cache_dir=tmp_path, local_files_only=True)
+        find("google/bit-50", HubOptions(cache_dir=tmp_path, local_files_only=True))
 
 
 # .keras files
@@ -631,8 +630,8 @@ PICTURES = np.random.default_rng(0).uniform(-1, 1, (2, 40, 33, 3)).astype("float
 def random_network(include_top=True, input_tensor=None, **changes):
     """A network of random weights, norms included."""
     config = BitConfig.from_dict(CONFIG | changes)
-    arguments = {"input_shape": None, "pooling": None, "classifier_activation": None, "name": "bit"}
-    model = network.build(config, include_top=include_top, input_tensor=input_tensor, **arguments)
+    ends = Ends(include_top=include_top, input_tensor=input_tensor, classifier_activation=None)
+    model = network.build(config, ends)
     rng = np.random.default_rng(1)
     model.set_weights([rng.standard_normal(weight.shape) for weight in model.weights])
     return model
@@ -915,9 +914,7 @@ def test_without_torch_the_error_names_the_extra_to_install(tmp_path, monkeypatc
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
     (tmp_path / "pytorch_model.bin").write_bytes(b"never opened")
-    with pytest.raises(
-        ImportError, match=r"pytorch_model\.bin .* torch, which is not installed: pip install 'keras_bit"
-    ):
+    with pytest.raises(ImportError, match=r"pytorch_model\.bin.* torch, which is not installed.*'keras_bit\[torch\]'"):
         open_checkpoint(tmp_path)
 
 
@@ -1054,7 +1051,7 @@ def test_what_transformers_saves_whole_or_sharded_and_what_torch_saves_are_the_s
     for form, files in (("whole", 1), ("shards", 3), ("bin", 1)):
         checkpoint = open_checkpoint(tmp_path / form)
         assert len(checkpoint.files) >= files
-        model = loaded(checkpoint, find_config(tmp_path / form))
+        model = loaded(checkpoint, BitConfig.from_pretrained(tmp_path / form))
         assert_holds(model, expected, rows)
 
 

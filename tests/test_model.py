@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from keras_bit import BiT, BiT50, BitConfig
-from keras_bit.network.config import weights_of
 from keras_bit.network.layers import StdConv2D
-from keras_bit.network.model import ZeroPaddedToSame, _stride_and_dilations, build, stage_outputs
+from keras_bit.network.model import Ends, ZeroPaddedToSame, _stride_and_dilations, build, stage_outputs
+from keras_bit.network.weights import weights_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -163,16 +163,7 @@ PARAMETERS = [
 
 @pytest.mark.parametrize(("arguments", "parameters"), PARAMETERS, ids=["R50x1", "R50x1 21k", "R101x1", "R50x3"])
 def test_the_published_architectures_have_their_number_of_parameters(arguments, parameters):
-    model = build(
-        BitConfig(**arguments),
-        include_top=True,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classifier_activation=None,
-        name="bit",
-        values={},
-    )
+    model = build(BitConfig(**arguments), Ends(), values={})
     assert model.count_params() == parameters
     assert len(model.weights) == 9 * sum(model.config.depths) + 9
 
@@ -514,8 +505,7 @@ def test_initial_weights_are_drawn_as_in_transformers():
 
 
 def test_without_values_for_them_kernels_are_zero_and_the_layers_know_how_they_should_be_drawn():
-    arguments = {"input_tensor": None, "input_shape": None, "pooling": None, "classifier_activation": None}
-    blank, drawn = (build(tiny(), include_top=True, name="bit", values=values, **arguments) for values in ({}, None))
+    blank, drawn = (build(tiny(), Ends(), values) for values in ({}, None))
     for layer in blank.layers:
         if hasattr(layer, "kernel"):
             assert not values_of(layer.kernel).any(), layer.name

@@ -1,4 +1,4 @@
-"""From a source to a checkpoint, and from there into a model: all of its tensors or none."""
+"""From a source to its configuration, to the checkpoint that it holds, to tensors: all of them or none."""
 
 import dataclasses
 import itertools
@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +14,10 @@ from tqdm import tqdm
 from keras_bit import hub
 from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, adapt_channels
 from keras_bit.checkpoints.readers import UNREADABLE, LazyTensor, open_file
-from keras_bit.network.config import ARCHITECTURES, CONFIG_NAME, BitConfig, Weight
+from keras_bit.hub import HubOptions
+from keras_bit.network.config import PUBLISHED, BitConfig, find_config, missing_config
+from keras_bit.network.model import Values
+from keras_bit.network.weights import Weight
 
 # In the order in which they are looked for.
 WEIGHT_NAMES = (
@@ -37,7 +39,7 @@ class Checkpoint:
         layout: how they are named and laid out.
         tensors: name to tensor; nothing has been read yet.
         files: the files that hold them.
-        config: the architecture, where the file itself says it (`.keras`).
+        config: the network; `None` where neither a file nor the tensors' shapes tell it.
     """
 
     source: str
@@ -45,6 +47,12 @@ class Checkpoint:
     tensors: dict[str, LazyTensor]
     files: tuple[Path, ...]
     config: BitConfig | None = None
+
+    def known_config(self) -> BitConfig:
+        """`config`, or an error that says what is missing."""
+        if self.config is None:
+            raise missing_config(self.source)
+        return self.config
 
     @property
     def head_classes(self) -> int | None:
@@ -54,7 +62,7 @@ class Checkpoint:
         if kernel is None or not kernel.shape:
             return None
         if bias is not None and len(bias.shape) == 1 and bias.shape[0] in kernel.shape:
-            return bias.shape[0]  # right also where the kernel is transposed, which `load` then says
+            return bias.shape[0]  # right also where the kernel is transposed, which `read` then says
         return kernel.shape[0] if self.layout.pytorch_axes else kernel.shape[-1]
 
     @property
@@ -62,31 +70,63 @@ class Checkpoint:
         return sum(int(np.prod(tensor.shape)) for tensor in self.tensors.values())
 
 
-def open_checkpoint(
-    source: str | Path,
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-) -> Checkpoint:
-    """Finds the weights of a Hub id, a directory or a file and reads their names and shapes, not the numbers.
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A source of which the configuration was read, and the weights were not looked for.
+
+    Args:
+        source: a Hub id, a directory or a file.
+        options: of a Hub id.
+        config: of the `config.json`, or what replaces it; `None` where there is neither.
+    """
+
+    source: str | Path
+    options: HubOptions
+    config: BitConfig | None
+
+    def open(self, default: BitConfig | None = None) -> Checkpoint:
+        """Finds the weights and reads the names and shapes of their tensors, not the numbers.
+
+        Args:
+            default: the network where neither `config`, nor a `.keras` file, nor the tensors' shapes tell it.
+
+        Raises:
+            FileNotFoundError: there are no weights, or a shard is missing.
+            OSError: the Hub cannot be reached, or refuses.
+            ImportError: a `pytorch_model.bin`, and torch is not installed.
+            ValueError: the file is damaged, or of an unknown kind.
+        """
+        checkpoint = _open_weights(self.source, self.options)
+        config = self.config or checkpoint.config or infer_config(checkpoint) or default
+        return dataclasses.replace(checkpoint, config=config)
+
+
+def find(source: str | Path, options: HubOptions, config: BitConfig | None = None) -> Found:
+    """Finds a source and what it is, before any weights are downloaded.
+
+    Args:
+        source: a Hub id, a directory or a file.
+        options: of a Hub id.
+        config: replaces the source's own, which is not read then.
 
     Raises:
-        FileNotFoundError: there are no weights, or a shard is missing.
-        OSError: the Hub cannot be reached, or refuses.
-        ImportError: a `pytorch_model.bin`, and torch is not installed.
-        ValueError: the file is damaged, or of an unknown kind.
+        OSError: there is no such source, or the Hub cannot be reached, or refuses.
+        ValueError: its `config.json` is no BiT's.
     """
-    where = {"revision": revision, "cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    if config is None and not str(source).endswith(".keras"):  # such a file says itself what it holds
+        config = find_config(source, options)
+    return Found(source, options, config)
+
+
+def _open_weights(source: str | Path, options: HubOptions) -> Checkpoint:
     local = os.path.expanduser(str(source))
     names = (os.path.basename(local),) if os.path.isfile(local) else WEIGHT_NAMES
-    path = hub.find_file(source, names, hub.HubOptions(**where))
+    path = hub.find_file(source, names, options)
     if path is None:
         raise FileNotFoundError(f"`source` {str(source)!r} holds no weights: looked for {', '.join(WEIGHT_NAMES)}.")
     if path.suffix == ".keras":
         return _open_keras(str(source), path)
-    shards = _shards(source, path, where) if path.suffix == ".json" else {path: []}
+    shards = _shards(source, path, options) if path.suffix == ".json" else {path: []}
     tensors: dict[str, LazyTensor] = {}
     for file, promised in shards.items():
         held = dict(open_file(file))
@@ -98,24 +138,6 @@ def open_checkpoint(
     # What is taken from a `.weights.h5` has Keras' own names already.
     layout = KERAS if path.suffix == ".h5" else _layout(source, tensors)
     return Checkpoint(str(source), layout, tensors, tuple(shards))
-
-
-def find_config(source: str | Path, **where: Any) -> BitConfig | None:
-    """The configuration beside the weights of `source`; `None` where it has none, as a `.keras` file needs none.
-
-    Args:
-        source: as for `open_checkpoint`.
-        **where: `revision`, `cache_dir`, `token` and `local_files_only`, as there.
-    """
-    if str(source).endswith(".keras"):
-        return None
-    try:
-        return BitConfig.from_pretrained(source, **where)
-    except FileNotFoundError:
-        hub.find_file(
-            source, (CONFIG_NAME,), hub.HubOptions(**where)
-        )  # raises again where there is no such source, or no answer
-        return None
 
 
 def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
@@ -135,8 +157,7 @@ def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
 
     depths = tuple(itertools.takewhile(bool, map(depth, itertools.count(1))))
     widths = tuple(width(f"stage{stage}_block0_conv3") for stage in range(1, len(depths) + 1))
-    for architecture in ARCHITECTURES:
-        config = architecture.config
+    for config in PUBLISHED.values():
         if (width("stem_conv"), widths, depths) == (config.stem_width, config.stage_widths, config.depths):
             return config.with_num_labels(checkpoint.head_classes or config.num_labels)
     return None
@@ -148,7 +169,7 @@ def with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
     stem = checkpoint.tensors.get(name)
     axis = 1 if checkpoint.layout.pytorch_axes else 2
     if stem is None or len(stem.shape) != 4:
-        return checkpoint  # `load` says what is wrong with it
+        return checkpoint  # `read` says what is wrong with it
     adapted = LazyTensor(
         tuple(channels if dimension == axis else size for dimension, size in enumerate(stem.shape)),
         lambda: adapt_channels(stem.read(), channels, axis),
@@ -159,7 +180,7 @@ def with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
 def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
     """Refuses a configuration of far more parameters than the file holds, before a network of that size is built.
 
-    Smaller misfits are left to `load`, which lists them tensor by tensor.
+    Smaller misfits are left to `read`, which lists them tensor by tensor.
 
     Raises:
         ValueError: the network would have twice the checkpoint's parameters and ten million more.
@@ -173,7 +194,7 @@ def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
         )
 
 
-def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[Weight] = ()) -> dict[Any, Any]:
+def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[Weight] = ()) -> Values:
     """The tensors of `checkpoint` for these weights: all of them, checked, or an error.
 
     Args:
@@ -199,8 +220,13 @@ def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[We
         unused |= {name for name in checkpoint.tensors if layout.is_head(name)}
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in unused}
     _refuse_misfits(checkpoint, {name: weight.shape for name, weight in expected.items()}, tensors)
+    return _read_all(checkpoint, expected, tensors)
+
+
+def _read_all(checkpoint: Checkpoint, expected: dict[str, Weight], tensors: dict[str, LazyTensor]) -> Values:
     dtype = keras.config.dtype_policy().variable_dtype
-    found, damaged = {}, {}
+    found: Values = {}
+    damaged: dict[str, str] = {}
     # The largest first: what a tensor takes in the file's form and in passing is gone before there are many of them.
     order = sorted(expected, key=lambda name: -math.prod(expected[name].shape))
     for name in tqdm(order, desc="load weights", unit="tensor", delay=2, leave=False):
@@ -213,7 +239,7 @@ def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[We
         if not np.isfinite(values).all():
             damaged[name] = f"{name} holds NaN or infinity"
         elif not damaged:
-            tensor = layout.to_keras(name, keras.ops.convert_to_tensor(values, dtype), keras.ops.transpose)
+            tensor = checkpoint.layout.to_keras(name, keras.ops.convert_to_tensor(values, dtype), keras.ops.transpose)
             found[expected[name].layer, expected[name].variable] = tensor
     if damaged:
         listed = "; ".join(damaged[name] for name in expected if name in damaged)
@@ -282,7 +308,7 @@ def _layout(source: str | Path, names: Collection[str]) -> Layout:
     )
 
 
-def _shards(source: str | Path, index: Path, where: dict[str, Any]) -> dict[Path, list[str]]:
+def _shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, list[str]]:
     """The files that an index names, and the tensors that it says are in each."""
     weight_map = hub.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
@@ -291,7 +317,7 @@ def _shards(source: str | Path, index: Path, where: dict[str, Any]) -> dict[Path
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name or Path(name).suffix not in (".safetensors", ".bin"):
             raise ValueError(f"{index} names the shard {name!r}; expected a .safetensors or .bin file beside it.")
-        file = hub.find_file(source, (name,), hub.HubOptions(**where))
+        file = hub.find_file(source, (name,), options)
         if file is None:
             raise FileNotFoundError(f"`source` {str(source)!r} lacks the shard {name} that {index.name} names.")
         shards[file] = [tensor for tensor, shard in weight_map.items() if shard == name]
@@ -317,9 +343,7 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
             "`keras.saving.load_model` loads the model with them."
         )
     tensors = {
-        KERAS.tensor_name(layer.name, variable.name): LazyTensor(
-            tuple(variable.shape), lambda variable=variable: variable.numpy()
-        )
+        KERAS.tensor_name(layer.name, variable.name): LazyTensor(tuple(variable.shape), variable.numpy)
         for layer in _network_layers(model)
         for variable in layer.weights
     }

@@ -16,7 +16,8 @@ from keras_bit.checkpoints.saving import (
     what_transformers_does_otherwise,
     write_files,
 )
-from keras_bit.images.processor import PROCESSOR_CONFIG_NAME, BitImageProcessor
+from keras_bit.images.options import PROCESSOR_CONFIG_NAME
+from keras_bit.images.processor import BitImageProcessor
 from keras_bit.network.config import BitConfig
 
 

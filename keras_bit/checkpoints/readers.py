@@ -1,7 +1,7 @@
 """One file of weights to its tensors, of every kind but .keras; names and shapes at once, numbers when asked."""
 
 import dataclasses
-import importlib.util
+import functools
 import re
 import zipfile
 import zlib
@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from keras_bit import files
 from keras_bit.checkpoints.layouts import is_part_of_bit, plain_google_name, saved_tensor_name
 
 # What reading a tensor of a damaged file may raise.
@@ -67,7 +68,7 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         ) from error
     for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
         shape = tuple(handle.get_slice(name).get_shape())
-        yield name, LazyTensor(shape, lambda name=name: _read_safetensor(path, name))
+        yield name, LazyTensor(shape, functools.partial(_read_safetensor, path, name))
 
 
 def _read_safetensor(path: Path, name: str) -> np.ndarray:
@@ -89,7 +90,7 @@ def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         plain = plain_google_name(name)
         if held.setdefault(plain, name) != name:
             raise ValueError(f"{path} holds {plain} twice, as {held[plain]} and as {name}. Keep the right one of them.")
-        yield plain, LazyTensor(shape, lambda name=name: _read_npy(path, name))
+        yield plain, LazyTensor(shape, functools.partial(_read_npy, path, name))
 
 
 def _npy_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
@@ -113,15 +114,18 @@ def _open_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
             f"{path} does not name its layers ({', '.join(nameless)}): an older Keras wrote it. Load it by "
             "`load_weights` of the model that was saved, and save that again."
         )
-    names: dict[str, str | None] = {}
-    foreign = [f"{layer} ({group})" for group, layer in layers.items() if not is_part_of_bit(layer, group)]
+    names: dict[str, str] = {}
+    # Kept in order, each once.
+    foreign = {f"{layer} ({group})": None for group, layer in layers.items() if not is_part_of_bit(layer, group)}
     for place in shapes:
         match = re.fullmatch(r"layers/([^/]+)/vars/([^/]+)", place)
         group, index = match.groups() if match else (place, None)
         layer = layers.get(group, place)
-        names[place] = saved_tensor_name(layer, group, index) if index else None
-        if names[place] is None and f"{layer} ({group})" not in foreign:
-            foreign.append(f"{layer} ({group})")
+        name = saved_tensor_name(layer, group, index) if index else None
+        if name is None:
+            foreign[f"{layer} ({group})"] = None
+        else:
+            names[place] = name
     if foreign or not names:
         listed = f"not of BiT ({len(foreign)}): {', '.join(foreign)}" if foreign else "it holds no weights of layers"
         raise ValueError(
@@ -133,7 +137,7 @@ def _open_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     for place, name in names.items():
         if held.setdefault(name, place) != place:
             raise ValueError(f"{path} holds {name} twice, as {held[name]} and as {place}. Save it again.")
-        yield name, LazyTensor(shapes[place], lambda place=place: _read_h5(path, place))
+        yield name, LazyTensor(shapes[place], functools.partial(_read_h5, path, place))
 
 
 def _saved_layers(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
@@ -173,11 +177,7 @@ def _read_h5(path: Path, place: str) -> np.ndarray:
 
 
 def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    if importlib.util.find_spec("torch") is None:
-        raise ImportError(
-            f"{path.name} is a PyTorch file and reading it takes torch, which is not installed: pip install "
-            "'keras_bit[torch]'. A checkpoint with model.safetensors needs no torch."
-        )
+    files.require("torch", "torch", f"Reading the PyTorch file {path.name}, unlike a model.safetensors,")
     import torch
 
     try:
@@ -196,7 +196,7 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     ):
         raise ValueError(f"{path} does not hold a dictionary from names to tensors, as torch saves a state_dict.")
     for name, tensor in tensors.items():
-        yield name, LazyTensor(tuple(tensor.shape), lambda tensor=tensor: _torch_to_numpy(tensor))
+        yield name, LazyTensor(tuple(tensor.shape), functools.partial(_torch_to_numpy, tensor))
 
 
 def _torch_to_numpy(tensor: Any) -> np.ndarray:

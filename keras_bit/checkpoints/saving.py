@@ -14,11 +14,13 @@ import numpy as np
 import safetensors.numpy
 
 from keras_bit.checkpoints.layouts import TRANSFORMERS, TRANSFORMERS_BASE
-from keras_bit.images.processor import CONFIG_NAME as PREPROCESSOR_NAME
-from keras_bit.images.processor import PROCESSOR_CONFIG_NAME, BitImageProcessor
-from keras_bit.network.config import CONFIG_NAME, BitConfig, weights_of
+from keras_bit.images.options import CONFIG_NAME as PREPROCESSOR_NAME
+from keras_bit.images.options import PROCESSOR_CONFIG_NAME
+from keras_bit.images.processor import BitImageProcessor
+from keras_bit.network.config import CONFIG_NAME, BitConfig
 from keras_bit.network.layers import StdConv2D
 from keras_bit.network.model import PixelValues
+from keras_bit.network.weights import weights_of
 
 WEIGHTS_NAME = "model.safetensors"
 DTYPES = ("float16", "bfloat16", "float32", "float64")  # what safetensors, transformers and our own loader all read

@@ -25,12 +25,11 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from keras_bit import hub
-    from keras_bit.checkpoints.loading import open_checkpoint
+    from keras_bit.checkpoints.loading import find
     from keras_bit.images.processor import BitImageProcessor
-    from keras_bit.network.config import BitConfig
 
-    checkpoint = open_checkpoint(options.source, **hub_arguments(options))
-    config = checkpoint.config or BitConfig.from_pretrained(options.source, **hub_arguments(options))
+    checkpoint = find(options.source, hub.HubOptions(**hub_arguments(options))).open()
+    config = checkpoint.known_config()
     try:
         size = input_size(BitImageProcessor.from_pretrained(options.source, **hub_arguments(options)))
     except FileNotFoundError:

@@ -1,29 +1,23 @@
-"""What a BiT is: the arguments of transformers' BitConfig, and the published architectures. Pure data."""
+"""What a BiT is: `BitConfig`, the arguments of transformers' class of that name, and their checks."""
 
 import dataclasses
-import json
 import numbers
-import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from keras_bit import files, hub
+from keras_bit import hub
+from keras_bit.network import config_files
+from keras_bit.network.architectures import ARCHITECTURES
+from keras_bit.network.config_files import CONFIG_NAME
 
 LAYER_TYPES = ("preactivation", "bottleneck")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 OUTPUT_STRIDES = (8, 16, 32)
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "selu")
 
-CONFIG_NAME = "config.json"
-
-TIMM_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "selu": "selu"}  # to `hidden_act`
-# Of `model_args` in timm's layout: what a configuration takes over; what changes no prediction; and what may only be
-# the value that BiT has.
-TIMM_ARGUMENTS = ("in_chans", "num_classes", "output_stride", "drop_path_rate", "act_layer")
-TIMM_WITHOUT_EFFECT = ("drop_rate", "img_size", "zero_init_last", "pretrained", "features_only")
-TIMM_FIXED = {"global_pool": "avg", "preact": True, "avg_down": False, "stem_type": "fixed"}
+_COMPLETED: Any = None  # the default of fields that `__post_init__` completes: they are never None afterwards
 
 
 def make_divisible(width: float, divisor: int = 8) -> int:
@@ -53,8 +47,8 @@ class BitConfig:
             this is the meaning of timm and of Google's code.
         out_features, out_indices: stages that `BitBackbone` returns, by name or by index (0 is the stem), in the
             network's order; where both are given they name the same stages.
-        num_labels: number of classes; `None` takes the length of `id2label`, or 1000.
-        id2label: class index to label; `None` gives `LABEL_0`, `LABEL_1` ... as in transformers.
+        num_labels: number of classes; left out, or `None`, it is the length of `id2label`, or 1000.
+        id2label: class index to label; left out, or `None`, it is `LABEL_0`, `LABEL_1` ... as in transformers.
         label2id: the inverse of `id2label`, which is also the default; without `id2label` it is ignored, as in
             transformers.
         problem_type: `None` or one of transformers' `single_label_classification`, `multi_label_classification`,
@@ -80,9 +74,9 @@ class BitConfig:
     width_factor: int = 1
     out_features: tuple[str, ...] | None = None
     out_indices: tuple[int, ...] | None = None
-    num_labels: int | None = None
-    id2label: Mapping[int, str] | None = None
-    label2id: Mapping[str, int] | None = None
+    num_labels: int = _COMPLETED
+    id2label: Mapping[int, str] = _COMPLETED
+    label2id: Mapping[str, int] = _COMPLETED
     problem_type: str | None = None
 
     def __post_init__(self) -> None:
@@ -135,13 +129,14 @@ class BitConfig:
     @property
     def has_named_labels(self) -> bool:
         """Whether `id2label` says more than `LABEL_0`, `LABEL_1` ..."""
-        return dict(self.id2label) != _generic_labels(self.num_labels)
+        return self.id2label != _generic_labels(self.num_labels)
 
     def with_num_labels(self, num_labels: int) -> "BitConfig":
         """The same architecture with `num_labels` classes, whose labels are unknown if their number changes."""
         if num_labels == self.num_labels:
             return self
-        return dataclasses.replace(self, num_labels=num_labels, id2label=None, label2id=None)
+        labels = _generic_labels(num_labels)
+        return dataclasses.replace(self, num_labels=num_labels, id2label=labels, label2id=_inverse(labels))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "BitConfig":
@@ -149,11 +144,7 @@ class BitConfig:
 
         Without `id2label` and `num_labels` it means 2 labels, as in transformers.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
-        arguments = {name: value for name, value in values.items() if name in known}
-        if arguments.get("id2label") is None and arguments.get("num_labels") is None:
-            arguments["num_labels"] = 2
-        return cls(**arguments)
+        return cls(**config_files.from_transformers(values, [field.name for field in dataclasses.fields(cls)]))
 
     @classmethod
     def from_timm(cls, values: Mapping[str, Any]) -> "BitConfig":
@@ -165,29 +156,7 @@ class BitConfig:
             ValueError: `architecture` is none of timm's BiTs, or `model_args` make another network of it than this
                 class describes.
         """
-        known = {f"resnetv2_{architecture.layers}_bit": architecture for architecture in ARCHITECTURES}
-        # Before version 0.9 the weights were a part of the name: resnetv2_50x1_bitm_in21k, ..._bit_distilled.
-        name = re.sub(
-            r"_bit(m|m_in21k|_distilled|_teacher|_teacher_384)$", "_bit", str(values["architecture"]).split(".")[0]
-        )
-        if name not in known:
-            raise ValueError(f"`architecture` must be one of {', '.join(known)}, got {values['architecture']!r}.")
-        pretrained = values.get("pretrained_cfg") or {}
-        arguments = values.get("model_args") or {}
-        _refuse_unknown_timm_arguments(arguments)
-        labels = values.get("label_names") or pretrained.get("label_names")
-        descriptions = values.get("label_descriptions") or pretrained.get("label_descriptions") or {}
-        classes = values.get("num_classes", pretrained.get("num_classes", 1000))
-        return dataclasses.replace(
-            known[name].config,
-            num_channels=arguments.get("in_chans", 3),
-            output_stride=arguments.get("output_stride", 32),
-            drop_path_rate=arguments.get("drop_path_rate", 0.0),
-            hidden_act=TIMM_ACTIVATIONS[arguments.get("act_layer") or "relu"],
-            num_labels=classes,
-            id2label={index: descriptions.get(label, label) for index, label in enumerate(labels)} if labels else None,
-            label2id=None,
-        )
+        return cls(**config_files.from_timm(values))
 
     @classmethod
     def from_pretrained(
@@ -206,48 +175,19 @@ class BitConfig:
             OSError: the Hub cannot be reached, or refuses.
             ValueError: it is not JSON, belongs to another model type, or holds arguments that are out of range.
         """
-        path = hub.find_file(source, (CONFIG_NAME,), hub.HubOptions(revision, cache_dir, token, local_files_only))
-        if path is None:
-            raise FileNotFoundError(
-                f"`source` {str(source)!r} has no {CONFIG_NAME}, which tells the architecture. Expected a checkpoint "
-                "in transformers' or timm's layout (config.json and model.safetensors); for weights without it pass "
-                "`config=BitConfig(...)`."
-            )
-        values = hub.read_json(path)
-        if "architecture" in values and "model_type" not in values:
-            try:
-                return cls.from_timm(values)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"`source` {str(source)!r}: {path.name} does not describe a BiT: {error}") from error
-        if values.get("model_type") != "bit":
-            raise ValueError(
-                f"`source` {str(source)!r} is not a BiT: {path.name} has model_type {values.get('model_type')!r}, "
-                "expected 'bit'."
-            )
-        try:
-            return cls.from_dict(values)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"`source` {str(source)!r}: {path.name} does not describe a BiT: {error}") from error
+        config = find_config(source, hub.HubOptions(revision, cache_dir, token, local_files_only))
+        if config is None:
+            raise missing_config(source)
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """The dictionary of a `config.json` that transformers reads as the same configuration."""
-        values = {"model_type": "bit", "architectures": ["BitForImageClassification"]}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple):
-                value = list(value)
-            elif isinstance(value, Mapping):
-                value = {str(key) if field.name == "id2label" else key: item for key, item in value.items()}
-            if value is not None:
-                values[field.name] = value
-        return values
+        names = [field.name for field in dataclasses.fields(self)]
+        return config_files.to_transformers({name: getattr(self, name) for name in names})
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes `config.json` into `directory`, which is made if need be; a reader never sees half of it."""
-        path = Path(directory) / CONFIG_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as beside:
-            beside.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        config_files.write(self.to_dict(), directory)
 
     def _check_architecture(self) -> None:
         for name in ("num_channels", "embedding_size", "num_groups", "width_factor"):
@@ -324,7 +264,7 @@ class BitConfig:
                 f"{len(id2label)} labels for {_some(sorted(id2label))}."
             )
         if self.id2label is None or self.label2id is None:
-            label2id = {id2label[index]: index for index in range(num_labels)}
+            label2id = _inverse({index: id2label[index] for index in range(num_labels)})
         else:
             label2id = _read_label2id(self.label2id)
         object.__setattr__(self, "num_labels", num_labels)
@@ -332,50 +272,36 @@ class BitConfig:
         object.__setattr__(self, "label2id", label2id)
 
 
-class Weight(NamedTuple):
-    """A variable of the network: the names of its layer and of itself there, and its shape in Keras."""
+def find_config(source: str | Path, options: hub.HubOptions) -> BitConfig | None:
+    """The configuration in the `config.json` of `source`; `None` where it has no such file.
 
-    layer: str
-    variable: str
-    shape: tuple[int, ...]
-
-
-def weights_of(config: BitConfig) -> Iterator[Weight]:
-    """Every weight of the whole network, in its order.
-
-    The head `predictions` comes last, where there are labels.
+    Raises:
+        OSError: there is no such source, or no answer.
+        ValueError: the file is not JSON, belongs to another model type, or holds arguments that are out of range.
     """
-    bottleneck = config.layer_type == "bottleneck"
+    path = hub.find_file(source, (CONFIG_NAME,), options)
+    if path is None:
+        return None
+    values = hub.read_json(path)
+    timms = config_files.is_timms(values)
+    if not timms and values.get("model_type") != "bit":
+        raise ValueError(
+            f"`source` {str(source)!r} is not a BiT: {path.name} has model_type {values.get('model_type')!r}, "
+            "expected 'bit'."
+        )
+    try:
+        return BitConfig.from_timm(values) if timms else BitConfig.from_dict(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`source` {str(source)!r}: {path.name} does not describe a BiT: {error}") from error
 
-    def norm(layer: str, width: int) -> tuple[Weight, Weight]:
-        return Weight(layer, "gamma", (width,)), Weight(layer, "beta", (width,))
 
-    incoming = config.stem_width
-    yield Weight("stem_conv", "kernel", (7, 7, config.num_channels, incoming))
-    if bottleneck:
-        yield from norm("stem_norm", incoming)
-    for stage, (depth, width) in enumerate(zip(config.depths, config.stage_widths, strict=True), start=1):
-        inner = block_width(width)
-        for block in range(depth):
-            name = f"stage{stage}_block{block}"
-            if block == 0:
-                yield Weight(f"{name}_shortcut_conv", "kernel", (1, 1, incoming, width))
-                if bottleneck:
-                    yield from norm(f"{name}_shortcut_norm", width)
-            kernels = (1, 1, incoming, inner), (3, 3, inner, inner), (1, 1, inner, width)
-            for index, shape in enumerate(kernels, start=1):
-                kernel = Weight(f"{name}_conv{index}", "kernel", shape)
-                # Pre-activation blocks norm what a convolution reads, the others what it gives.
-                if bottleneck:
-                    yield from (kernel, *norm(f"{name}_norm{index}", shape[3]))
-                else:
-                    yield from (*norm(f"{name}_norm{index}", shape[2]), kernel)
-            incoming = width
-    if not bottleneck:
-        yield from norm("norm", incoming)
-    if config.num_labels:
-        yield Weight("predictions", "kernel", (incoming, config.num_labels))
-        yield Weight("predictions", "bias", (config.num_labels,))
+def missing_config(source: str | Path) -> FileNotFoundError:
+    """The error for a source whose architecture nothing tells."""
+    return FileNotFoundError(
+        f"`source` {str(source)!r} has no {CONFIG_NAME}, which tells the architecture. Expected a checkpoint in "
+        "transformers' or timm's layout (config.json and model.safetensors); for weights without it pass "
+        "`config=BitConfig(...)`."
+    )
 
 
 def block_width(stage_width: int) -> int:
@@ -385,6 +311,10 @@ def block_width(stage_width: int) -> int:
 
 def _generic_labels(num_labels: int) -> dict[int, str]:
     return {index: f"LABEL_{index}" for index in range(num_labels)}
+
+
+def _inverse(id2label: Mapping[int, str]) -> dict[str, int]:
+    return {label: index for index, label in id2label.items()}
 
 
 def _read_id2label(id2label: Any) -> dict[int, str]:
@@ -412,21 +342,6 @@ def _some(indices: list[int]) -> str:
     return str(indices) if len(indices) <= 6 else f"[{indices[0]}, {indices[1]}, ... {indices[-1]}]"
 
 
-def _refuse_unknown_timm_arguments(arguments: Mapping[str, Any]) -> None:
-    activation = arguments.get("act_layer") or "relu"
-    if activation not in TIMM_ACTIVATIONS:
-        raise ValueError(f"`act_layer` must be one of {', '.join(TIMM_ACTIVATIONS)}, got {activation!r}.")
-    for name, value in arguments.items():
-        if name in TIMM_FIXED and value == TIMM_FIXED[name]:
-            continue
-        if name not in (*TIMM_ARGUMENTS, *TIMM_WITHOUT_EFFECT):
-            allowed = f"{TIMM_FIXED[name]!r}, as BiT has it" if name in TIMM_FIXED else "left out"
-            raise ValueError(
-                f"`model_args` describes a network that is no BiT: `{name}` must be {allowed}, got {value!r}. "
-                f"Understood are {', '.join(TIMM_ARGUMENTS)}."
-            )
-
-
 def _check_positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"`{name}` must be a positive whole number, got {value!r}.")
@@ -438,34 +353,5 @@ def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
 
 
-@dataclasses.dataclass(frozen=True)
-class Architecture:
-    """A published architecture.
-
-    Args:
-        title: its name as an application of this package.
-        layers: depth and width, as timm's and Google's names have them.
-        depths: number of blocks of each stage.
-        width_factor: multiplies every width of the smallest.
-        weights: its ImageNet-1k checkpoint on the Hub.
-    """
-
-    title: str
-    layers: str
-    depths: tuple[int, ...]
-    width_factor: int
-    weights: str
-
-    @property
-    def config(self) -> BitConfig:
-        return BitConfig(depths=self.depths, width_factor=self.width_factor)
-
-
-ARCHITECTURES = (
-    Architecture("BiT50", "50x1", (3, 4, 6, 3), 1, "google/bit-50"),
-    Architecture("BiT50x3", "50x3", (3, 4, 6, 3), 3, "timm/resnetv2_50x3_bit.goog_in21k_ft_in1k"),
-    Architecture("BiT101", "101x1", (3, 4, 23, 3), 1, "timm/resnetv2_101x1_bit.goog_in21k_ft_in1k"),
-    Architecture("BiT101x3", "101x3", (3, 4, 23, 3), 3, "timm/resnetv2_101x3_bit.goog_in21k_ft_in1k"),
-    Architecture("BiT152x2", "152x2", (3, 8, 36, 3), 2, "timm/resnetv2_152x2_bit.goog_in21k_ft_in1k"),
-    Architecture("BiT152x4", "152x4", (3, 8, 36, 3), 4, "timm/resnetv2_152x4_bit.goog_in21k_ft_in1k"),
-)
+# Title to configuration, the smallest first.
+PUBLISHED = {row.title: BitConfig(depths=row.depths, width_factor=row.width_factor) for row in ARCHITECTURES}

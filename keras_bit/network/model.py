@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -91,7 +91,8 @@ class ZeroPaddedToSame(layers.Layer):
 class BiTModel(keras.Model):
     """The functional model that every function of keras_bit returns; `config` is its `BitConfig`."""
 
-    training_forward = None  # how a training step gets from images to outputs, where `rematerialize` has said so
+    # How a training step gets from images to outputs, where `rematerialize` has said so.
+    training_forward: Callable[[Any], Any] | None = None
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
         if training and self.training_forward is not None:
@@ -136,12 +137,11 @@ class BiTModel(keras.Model):
 
 def check_input_shape(shape: Any, num_channels: int, argument: str) -> None:
     """Refuses `(height, width, channels)` that the network cannot take; unknown sizes pass."""
-    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else None
-    known = sizes is not None and all(size is None or isinstance(size, int) for size in sizes)
-    if not known or len(sizes) != 3 or sizes[-1] != num_channels:
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
+    if len(sizes) != 3 or sizes[-1] != num_channels or not all(isinstance(size, int | None) for size in sizes):
         raise ValueError(
             f"`{argument}` must be channels-last with {num_channels} channels, (height, width, {num_channels}) per "
-            f"image, got {shape if sizes is None else sizes}."
+            f"image, got {sizes or shape}."
         )
     if any(size is not None and size < MIN_SIZE for size in sizes[:2]):
         raise ValueError(
@@ -150,19 +150,20 @@ def check_input_shape(shape: Any, num_channels: int, argument: str) -> None:
         )
 
 
-def build(
-    config: BitConfig,
-    *,
-    include_top: bool,
-    input_tensor: Any,
-    input_shape: tuple[int | None, ...] | None,
-    pooling: str | None,
-    classifier_activation: str | None,
-    name: str,
-    values: Values | None = None,
-    fused: bool = False,
-) -> BiTModel:
-    """The network of `config`; the other arguments are those of `keras_bit.BiT`.
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """What a model begins and ends with; the fields are the arguments of `keras_bit.BiT`."""
+
+    include_top: bool = True
+    input_tensor: keras.KerasTensor | None = None
+    input_shape: tuple[int | None, ...] | None = None
+    pooling: str | None = None
+    classifier_activation: str | Callable[[Any], Any] | None = "auto"
+    name: str = "bit"
+
+
+def build(config: BitConfig, ends: Ends, values: Values | None = None, fused: bool = False) -> BiTModel:
+    """The network of `config`.
 
     Args:
         values: layer and variable name to the backend's tensor that the weight begins with; each is taken out as it is
@@ -170,9 +171,9 @@ def build(
             for R152x4 costs seconds.
         fused: whether the convolutions are plain ones that hold the standardized kernels of `values`.
     """
-    if pooling not in POOLINGS:
-        raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {pooling!r}.")
-    inputs, x = _inputs(config, input_tensor, input_shape)
+    if ends.pooling not in POOLINGS:
+        raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {ends.pooling!r}.")
+    inputs, x = _inputs(config, ends.input_tensor, ends.input_shape)
     graph = _Graph(config, values, fused)
     x = graph.stem(x)
     for stage in range(1, len(config.depths) + 1):
@@ -180,44 +181,30 @@ def build(
     if config.layer_type == "preactivation":
         x = graph.norm(x, "norm")
 
-    if include_top:
+    if ends.include_top:
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
         if config.num_labels:
-            # In half precision the probabilities of many classes vanish, and with them the loss's gradient.
-            mixed = keras.config.dtype_policy().name.startswith("mixed_")
-            head = layers.Dense(
-                config.num_labels,
-                activation=_head_activation(config, classifier_activation),
-                kernel_initializer=head_initializer(),
-                dtype="float32" if mixed else None,
-                name="predictions",
-            )
-            x = graph.call_new(head, x)
-    elif pooling == "avg":
+            x = graph.head(x, ends.classifier_activation)
+    elif ends.pooling == "avg":
         x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
-    elif pooling == "max":
+    elif ends.pooling == "max":
         x = layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
 
-    return BiTModel(inputs, x, name=name)
+    return BiTModel(inputs, x, name=ends.name)
 
 
 def build_backbone(
-    config: BitConfig,
-    *,
-    input_tensor: Any,
-    input_shape: tuple[int | None, ...] | None,
-    name: str,
-    values: Values | None = None,
+    config: BitConfig, out_features: Sequence[str], ends: Ends, values: Values | None = None
 ) -> BiTModel:
-    """The network of `config` up to the last of its `out_features`, giving a dict of these maps; as `build`."""
-    inputs, x = _inputs(config, input_tensor, input_shape)
+    """The network of `config` up to the last of `out_features`, giving a dict of these maps; as `build`."""
+    inputs, x = _inputs(config, ends.input_tensor, ends.input_shape)
     graph = _Graph(config, values)
     x = graph.stem(x)
     maps = {"stem": x}
-    for stage in range(1, config.stage_names.index(config.out_features[-1]) + 1):
+    for stage in range(1, config.stage_names.index(out_features[-1]) + 1):
         x = graph.stage(x, stage)
         maps[f"stage{stage}"] = x
-    return BiTModel(inputs, {feature: maps[feature] for feature in config.out_features}, name=name)
+    return BiTModel(inputs, {feature: maps[feature] for feature in out_features}, name=ends.name)
 
 
 def _inputs(config: BitConfig, input_tensor: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, Any]:
@@ -263,14 +250,10 @@ class _Graph:
     def __init__(self, config: BitConfig, values: Values | None, fused: bool = False) -> None:
         self.config = config
         self.values = values
-        self.convolution = StdConv2D
-        if fused:
+        self.convolution: Callable[..., Conv2D] = StdConv2D
+        if fused and values is not None:
             self.convolution = functools.partial(Conv2D, use_bias=False)
-            kernels = [address for address in values if address[1] == "kernel" and address[0] != "predictions"]
-            for address in kernels:  # one at a time: no second copy of the network
-                kernel = values.pop(address)
-                standardized = standardize_kernel(kernel, WEIGHT_STANDARDIZATION_EPSILON)
-                values[address] = ops.cast(standardized, kernel.dtype)
+            _standardize(values)
         rates = np.linspace(0.0, config.drop_path_rate, sum(config.depths))
         ends = [0, *itertools.accumulate(config.depths)]
         self.drop_path_rates = [rates[start:end].tolist() for start, end in itertools.pairwise(ends)]
@@ -361,6 +344,18 @@ class _Graph:
         activation = _activation(self.config.hidden_act) if activate else None
         return self.call_new(GroupNormalization(self.config.num_groups, activation=activation, name=name), x)
 
+    def head(self, x: Any, classifier_activation: str | Callable[[Any], Any] | None) -> Any:
+        # In half precision the probabilities of many classes vanish, and with them the loss's gradient.
+        mixed = keras.config.dtype_policy().name.startswith("mixed_")
+        layer = layers.Dense(
+            self.config.num_labels,
+            activation=_head_activation(self.config, classifier_activation),
+            kernel_initializer=head_initializer(),
+            dtype="float32" if mixed else None,
+            name="predictions",
+        )
+        return self.call_new(layer, x)
+
     def call_new(self, layer: layers.Layer, x: Any) -> Any:
         """Calls a new layer for the first time, which builds it.
 
@@ -390,6 +385,14 @@ class _Graph:
         return layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=name)(x) if rate else x
 
 
+def _standardize(values: Values) -> None:
+    """Replaces the kernels of the convolutions by their standardized ones, one at a time: no second copy of them."""
+    for layer, variable in [address for address in values if address[1] == "kernel" and address[0] != "predictions"]:
+        kernel = values.pop((layer, variable))
+        standardized = standardize_kernel(kernel, WEIGHT_STANDARDIZATION_EPSILON)
+        values[layer, variable] = ops.cast(standardized, kernel.dtype)
+
+
 def _stride_and_dilations(stage: int, output_stride: int) -> tuple[int, int, int]:
     """Stride of a stage, dilation of its blocks, and dilation of its first block.
 
@@ -416,7 +419,9 @@ def _activation(hidden_act: str) -> Any:
     return gelu_new if hidden_act == "gelu_new" else hidden_act
 
 
-def _head_activation(config: BitConfig, classifier_activation: str | None) -> str | None:
+def _head_activation(
+    config: BitConfig, classifier_activation: str | Callable[[Any], Any] | None
+) -> str | Callable[[Any], Any] | None:
     if classifier_activation != "auto":
         try:
             keras.activations.get(classifier_activation)

@@ -62,7 +62,7 @@ def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float)
     """`(x - mean) / sqrt(variance + epsilon) * gamma + beta`, per sample and group of channels.
 
     It is computed as `x * scale + shift` with factors per sample and channel, after two reductions over the image:
-    the channels' means and their *centerd* squares, which a tensor of one number per channel combines to groups. That
+    the channels' means and their *centered* squares, which a tensor of one number per channel combines to groups. That
     keeps four dimensions and reads the feature map three times; `E[x^2] - E[x]^2` would save one read and lose three
     digits where the mean is large beside the spread.
 
@@ -95,10 +95,10 @@ def normalize_groups_in_training(x: Any, gamma: Any, beta: Any, groups: int, eps
 
 
 def _standardize(kernel: Any, epsilon: float) -> tuple[Any, Any]:
-    centerd = kernel - ops.mean(kernel, axis=KERNEL_AXES, keepdims=True)
-    variance = ops.mean(ops.square(centerd), axis=KERNEL_AXES, keepdims=True)
+    centered = kernel - ops.mean(kernel, axis=KERNEL_AXES, keepdims=True)
+    variance = ops.mean(ops.square(centered), axis=KERNEL_AXES, keepdims=True)
     inverse_deviation = ops.rsqrt(variance + epsilon)
-    return centerd * inverse_deviation, inverse_deviation
+    return centered * inverse_deviation, inverse_deviation
 
 
 _standardize_once = traced_once(_standardize)

@@ -41,7 +41,7 @@ def fuse(model: keras.Model) -> keras.Model:
     return keras.models.clone_model(model, clone_function=_fused, recursive=True)
 
 
-def fuse_in_float32(model: keras.Model, convolution: type = keras.layers.Conv2D) -> keras.Model:
+def fuse_in_float32(model: keras.Model, convolution: type[keras.layers.Layer] = keras.layers.Conv2D) -> keras.Model:
     """`fuse`, where layers of half precision become those of float32: for engines that know no mixed precision.
 
     Convolutions become Keras' own: other engines have their own ways with kernels of 1x1.
@@ -63,7 +63,9 @@ def check_graph(model: keras.Model) -> None:
         raise ValueError("`model` must be built, got one without weights. Call it on a batch of images first.")
 
 
-def _fused(layer: keras.Operation, dtype: str | None = None, convolution: type = Conv2D) -> keras.Operation:
+def _fused(
+    layer: keras.Operation, dtype: str | None = None, convolution: type[keras.layers.Layer] = Conv2D
+) -> keras.Operation:
     """A copy of `layer` with its weights; a `convolution` for a `StdConv2D`. `dtype` replaces the layer's policy."""
     config = layer.get_config()
     if not isinstance(layer, keras.layers.Layer):  # an operation, as `x * 2` puts one into the graph
@@ -142,10 +144,13 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
         model.trainable = True
         for layer, trainable in in_front.items():
             layer.trainable = trainable
-    everything = up_to in (None, EVERYTHING)
-    frozen = () if everything else present[: present.index(up_to) + 1]
-    for layer, stage in stage_of.items():
-        layer.trainable = layer.name == "predictions" if everything else stage not in frozen
+    if up_to is None or up_to == EVERYTHING:
+        for layer in stage_of:
+            layer.trainable = layer.name == "predictions"
+    else:
+        frozen = present[: present.index(up_to) + 1]
+        for layer, stage in stage_of.items():
+            layer.trainable = stage not in frozen
     return tuple(layer.name for layer in stage_of if layer.weights and not layer.trainable)
 
 
@@ -157,7 +162,7 @@ def _network_layers(model: BiTModel) -> Iterator[Any]:
 def stage_of(layer_name: str) -> str | None:
     """The stage that a layer's name is an address in; `None` for what is before or after all of them."""
     match = re.match(r"(stem|stage\d+)_", layer_name)
-    return match and match.group(1)
+    return match.group(1) if match else None
 
 
 def rematerialize(model: BiTModel) -> None:

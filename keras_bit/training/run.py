@@ -13,16 +13,18 @@ from tqdm import tqdm
 
 from keras_bit import files
 from keras_bit.applications import from_pretrained
-from keras_bit.checkpoints.loading import open_checkpoint
+from keras_bit.checkpoints import loading
+from keras_bit.checkpoints.building import build_model
 from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
 from keras_bit.data import splits
 from keras_bit.data.dataset import image_dataset
 from keras_bit.data.numbered import NumberedPictures
 from keras_bit.drawing import charts
 from keras_bit.evaluation import evaluating, report
+from keras_bit.hub import HubOptions
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BIT_50, BitImageProcessor
-from keras_bit.network.model import BiTModel
+from keras_bit.network.model import BiTModel, Ends
 from keras_bit.network.transforms import freeze, rematerialize
 from keras_bit.training import run_directory
 from keras_bit.training.distribution import Workers
@@ -302,10 +304,11 @@ def evaluation_data(plan: Plan, part: splits.Part) -> Any:
 def _model(options: Options, class_names: tuple[str, ...], say: Callable[[str], None]) -> BiTModel:
     """The checkpoint with a head for these classes: its own, where it has them already, else one of zeros."""
     count, names = len(class_names), dict(enumerate(class_names))
-    held = open_checkpoint(options.weights, **options.hub).head_classes
+    checkpoint = loading.find(options.weights, HubOptions(**options.hub)).open()
+    held = checkpoint.head_classes
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*gives the model a new head of zeros")  # said below
-        model = from_pretrained(options.weights, classes=count, classifier_activation="softmax", **options.hub)
+        model = build_model(checkpoint, Ends(classifier_activation="softmax"), classes=count)
     if held == count and model.config.id2label == names:
         say("The checkpoint's head has these classes, and is trained on.")
     else:

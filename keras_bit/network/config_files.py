@@ -1,0 +1,98 @@
+"""The dictionary of a `config.json`, in transformers' or timm's layout, as arguments of `BitConfig` and back."""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from keras_bit import files
+from keras_bit.network.architectures import ARCHITECTURES
+
+CONFIG_NAME = "config.json"
+
+TIMM_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "selu": "selu"}  # to `hidden_act`
+# Of `model_args` in timm's layout: what a configuration takes over; what changes no prediction; and what may only be
+# the value that BiT has.
+TIMM_ARGUMENTS = ("in_chans", "num_classes", "output_stride", "drop_path_rate", "act_layer")
+TIMM_WITHOUT_EFFECT = ("drop_rate", "img_size", "zero_init_last", "pretrained", "features_only")
+TIMM_FIXED = {"global_pool": "avg", "preact": True, "avg_down": False, "stem_type": "fixed"}
+
+
+def is_timms(values: Mapping[str, Any]) -> bool:
+    return "architecture" in values and "model_type" not in values
+
+
+def from_transformers(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The arguments that are `known`; without `id2label` and `num_labels` there are 2 labels, as in transformers."""
+    arguments = {name: value for name, value in values.items() if name in known}
+    if arguments.get("id2label") is None and arguments.get("num_labels") is None:
+        arguments["num_labels"] = 2
+    return arguments
+
+
+def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments for `architecture`, `num_classes`, `model_args` and the labels.
+
+    Raises:
+        ValueError: `architecture` is none of timm's BiTs, or `model_args` make another network of it than `BitConfig`
+            describes.
+    """
+    known = {f"resnetv2_{architecture.layers}_bit": architecture for architecture in ARCHITECTURES}
+    # Before version 0.9 the weights were a part of the name: resnetv2_50x1_bitm_in21k, ..._bit_distilled.
+    name = re.sub(
+        r"_bit(m|m_in21k|_distilled|_teacher|_teacher_384)$", "_bit", str(values["architecture"]).split(".")[0]
+    )
+    if name not in known:
+        raise ValueError(f"`architecture` must be one of {', '.join(known)}, got {values['architecture']!r}.")
+    pretrained = values.get("pretrained_cfg") or {}
+    arguments = values.get("model_args") or {}
+    _refuse_unknown_timm_arguments(arguments)
+    labels = values.get("label_names") or pretrained.get("label_names")
+    descriptions = values.get("label_descriptions") or pretrained.get("label_descriptions") or {}
+    return {
+        "depths": known[name].depths,
+        "width_factor": known[name].width_factor,
+        "num_channels": arguments.get("in_chans", 3),
+        "output_stride": arguments.get("output_stride", 32),
+        "drop_path_rate": arguments.get("drop_path_rate", 0.0),
+        "hidden_act": TIMM_ACTIVATIONS[arguments.get("act_layer") or "relu"],
+        "num_labels": values.get("num_classes", pretrained.get("num_classes", 1000)),
+        "id2label": {index: descriptions.get(label, label) for index, label in enumerate(labels)} if labels else None,
+    }
+
+
+def to_transformers(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The dictionary that transformers reads as the same configuration; without the arguments that are `None`."""
+    values: dict[str, Any] = {"model_type": "bit", "architectures": ["BitForImageClassification"]}
+    for name, value in arguments.items():
+        if isinstance(value, tuple):
+            value = list(value)
+        elif isinstance(value, Mapping):
+            value = {str(key) if name == "id2label" else key: item for key, item in value.items()}
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def write(values: Mapping[str, Any], directory: str | Path) -> None:
+    """Writes `config.json` into `directory`, which is made if need be; a reader never sees half of it."""
+    path = Path(directory) / CONFIG_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as beside:
+        beside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _refuse_unknown_timm_arguments(arguments: Mapping[str, Any]) -> None:
+    activation = arguments.get("act_layer") or "relu"
+    if activation not in TIMM_ACTIVATIONS:
+        raise ValueError(f"`act_layer` must be one of {', '.join(TIMM_ACTIVATIONS)}, got {activation!r}.")
+    for name, value in arguments.items():
+        if name in TIMM_FIXED and value == TIMM_FIXED[name]:
+            continue
+        if name not in (*TIMM_ARGUMENTS, *TIMM_WITHOUT_EFFECT):
+            allowed = f"{TIMM_FIXED[name]!r}, as BiT has it" if name in TIMM_FIXED else "left out"
+            raise ValueError(
+                f"`model_args` describes a network that is no BiT: `{name}` must be {allowed}, got {value!r}. "
+                f"Understood are {', '.join(TIMM_ARGUMENTS)}."
+            )

@@ -1,0 +1,52 @@
+"""Every weight of the network that a configuration describes, by name and shape, without building it."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from keras_bit.network.config import BitConfig, block_width
+
+
+class Weight(NamedTuple):
+    """A variable of the network: the names of its layer and of itself there, and its shape in Keras."""
+
+    layer: str
+    variable: str
+    shape: tuple[int, ...]
+
+
+def weights_of(config: BitConfig) -> Iterator[Weight]:
+    """Every weight of the whole network, in its order.
+
+    The head `predictions` comes last, where there are labels.
+    """
+    bottleneck = config.layer_type == "bottleneck"
+
+    def norm(layer: str, width: int) -> tuple[Weight, Weight]:
+        return Weight(layer, "gamma", (width,)), Weight(layer, "beta", (width,))
+
+    incoming = config.stem_width
+    yield Weight("stem_conv", "kernel", (7, 7, config.num_channels, incoming))
+    if bottleneck:
+        yield from norm("stem_norm", incoming)
+    for stage, (depth, width) in enumerate(zip(config.depths, config.stage_widths, strict=True), start=1):
+        inner = block_width(width)
+        for block in range(depth):
+            name = f"stage{stage}_block{block}"
+            if block == 0:
+                yield Weight(f"{name}_shortcut_conv", "kernel", (1, 1, incoming, width))
+                if bottleneck:
+                    yield from norm(f"{name}_shortcut_norm", width)
+            kernels = (1, 1, incoming, inner), (3, 3, inner, inner), (1, 1, inner, width)
+            for index, shape in enumerate(kernels, start=1):
+                kernel = Weight(f"{name}_conv{index}", "kernel", shape)
+                # Pre-activation blocks norm what a convolution reads, the others what it gives.
+                if bottleneck:
+                    yield from (kernel, *norm(f"{name}_norm{index}", shape[3]))
+                else:
+                    yield from (*norm(f"{name}_norm{index}", shape[2]), kernel)
+            incoming = width
+    if not bottleneck:
+        yield from norm("norm", incoming)
+    if config.num_labels:
+        yield Weight("predictions", "kernel", (incoming, config.num_labels))
+        yield Weight("predictions", "bias", (config.num_labels,))
