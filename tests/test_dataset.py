@@ -15,7 +15,7 @@ from PIL import Image
 
 from conftest import DATA, ROOT, absent
 from keras_bit import BitImageProcessor, HyperRule, image_dataset
-from keras_bit.data import faults, shuffling, sources, streams
+from keras_bit.data import faults, source, sources, streams
 from picture_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels, write_records
 
 RULE = HyperRule(100, 32)
@@ -683,10 +683,10 @@ def test_the_seed_of_the_process_has_no_part_in_an_epoch(three_kinds, kind, proc
 def test_the_order_is_that_of_tensorflows_own_shuffle(process_seeds):
     data = tf.data.Dataset.range(50)
     for _ in process_seeds:
-        found = shuffling.shuffled(data, 20, 7)
-        random = shuffling.numbers(7).take(5)
+        found = source.shuffle(data, 20, 7)
+        random = source.random_numbers(7).take(5)
         epochs = [[int(one) for one in epoch] for epoch in (found, found, random, random)]
-        tf.random.set_seed(shuffling.PROCESS_SEED)  # the process's seed where none is set
+        tf.random.set_seed(source.PROCESS_SEED)  # the process's seed where none is set
         own = data.shuffle(20, seed=7)
         random = tf.data.Dataset.random(7, rerandomize_each_iteration=True).take(5)
         assert epochs == [[int(one) for one in epoch] for epoch in (own, own, random, random)]

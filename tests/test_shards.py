@@ -32,9 +32,9 @@ from keras_bit import (
 )
 from keras_bit.cli import main
 from keras_bit.data import streams
-from keras_bit.data.faults import NO_FILE
 from keras_bit.embedding import lists, ray
 from keras_bit.embedding import shards as embedding
+from keras_bit.images.graph_faults import NO_FILE
 from picture_files import encoded, pixels
 
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4)

@@ -26,12 +26,12 @@ RECORDS = re.compile(r"(\.tfrec(ords?)?[\d*?\[\]-]*|-of-[\d*?\[\]-]+)(\.gz)?$")
 def open_source(
     source: Any,
     *,
-    class_names: Sequence[str] | None,
-    image_column: str | None,
-    label_column: str | None,
-    split: str | None,
-    shuffle_buffer: int,
-    check_labels: bool,
+    class_names: Sequence[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split: str | None = None,
+    shuffle_buffer: int = 1,
+    check_labels: bool = True,
 ) -> Source:
     """Finds out what `source` is. See `keras_bit.image_dataset` for the arguments.
 

@@ -58,12 +58,6 @@ class Part:
         return self.source(np.arange(len(self)), self.labels)
 
     @property
-    def numbered(self) -> Any:
-        """The same, with the images' numbers as their labels."""
-        numbers = np.arange(len(self), dtype=np.int32)
-        return self.source(numbers, numbers)
-
-    @property
     def digest(self) -> str:
         """Changes with the images' names, their order and their labels."""
         found = hashlib.sha256(self.labels.tobytes())

@@ -105,15 +105,11 @@ def stream(
 
 
 def named_files(names: Callable[[], Iterable[bytes]]) -> Source:
-    """The files that `names()` gives at the beginning of each epoch, for evaluation; their labels are their places."""
-    signature = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32))
-    elements = tf.data.Dataset.from_generator(
-        lambda: ((name, place) for place, name in enumerate(names())), output_signature=signature
-    )
+    """The files that `names()` gives at the beginning of each epoch, for evaluation, without labels: all are 0."""
+    elements = tf.data.Dataset.from_generator(names, output_signature=tf.TensorSpec([], tf.string))
 
-    def open_example(element: tuple[Any, Any]) -> Example:
-        name, place = element
-        return Example(name, place, lambda: tf.io.read_file(name))
+    def open_example(name: Any) -> Example:
+        return Example(name, tf.constant(0), lambda: tf.io.read_file(name))
 
     def shuffled(seed: Any) -> tf.data.Dataset:
         raise ValueError("`source` is read in its order: it is for training=False.")
