@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_bit.data.dataset import indexed_dataset
+from keras_bit.data.folders import SUFFIXES, folders_in, scan
 from keras_bit.images.processor import BitImageProcessor
 
 
@@ -96,12 +97,9 @@ def folder_batches(
     Raises:
         ValueError: no folder holds an image.
     """
-    from keras_bit.data import sources
-
-    paths, labels = sources.scan(Path(directory), folders)
+    paths, labels = scan(Path(directory), folders)
     if not paths:
-        kinds = ", ".join(sources.SUFFIXES)
-        raise ValueError(f"No folder of {str(directory)!r} that is evaluated holds an image ({kinds}).")
+        raise ValueError(f"No folder of {str(directory)!r} that is evaluated holds an image ({', '.join(SUFFIXES)}).")
     batches = NamedBatches(
         ([os.fsdecode(path) for path in paths], labels),
         [os.path.relpath(os.fsdecode(path), directory) for path in paths],
@@ -120,7 +118,7 @@ def folder_names(directory: str | Path) -> list[str]:
     Raises:
         ValueError: there are none.
     """
-    names = sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
+    names = folders_in(directory)
     if not names:
         raise ValueError(f"{str(directory)!r} must hold a folder per class, and has none. Put the images in some.")
     return names

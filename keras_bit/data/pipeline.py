@@ -43,8 +43,12 @@ class Options:
     indexed: bool = False
 
     @property
+    def mixup_alpha(self) -> float:
+        return 0.0 if self.rule is None else self.rule.mixup_alpha
+
+    @property
     def mixes(self) -> bool:
-        return self.rule is not None and self.rule.mixup_alpha > 0
+        return self.mixup_alpha > 0
 
     @property
     def one_hot(self) -> bool:
@@ -157,7 +161,7 @@ def _batched(examples: tf.data.Dataset, source: Source, options: Options) -> tf.
         return (image, label, *beside) if options.mixes or options.indexed else (image, label)
 
     def mix(images: Any, labels: Any, seeds: Any) -> tuple[Any, Any]:
-        return augmentation.mix_up(images, labels, seeds[0], options.rule.mixup_alpha)
+        return augmentation.mix_up(images, labels, seeds[0], options.mixup_alpha)
 
     # An endless one has no rest: its batches have a known size.
     drop_remainder = options.drop_remainder or options.repeat

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit.embedding.lists import Pictures, check_data, list_pictures, text_of
+from keras_bit.embedding.lists import ImageList, check_data, list_images, text_of
 from keras_bit.files import check_writable, claimed, remove_unfinished, replacing
 
 ENGINES = ("local", "ray")
@@ -36,7 +36,7 @@ SAME = ("keras_bit", "weights_sha256", "processor", "pictures", "pictures_sha256
 class Job:
     """What the shards of a run have in common: plain values, which other processes can be sent."""
 
-    pictures: Pictures
+    pictures: ImageList
     directory: Path
     weights: str
     hub: dict[str, Any]
@@ -120,7 +120,7 @@ def embed(
     check_data(data)
     with _claimed(out, directory, one_file):
         listed = directory / f"{LIST}{secrets.token_hex(4)}"
-        pictures = list_pictures(data, listed, shard_size)
+        pictures = list_images(data, listed, shard_size)
         if engine == "ray":
             # Otherwise the first process to use a GPU takes all of its memory, and that is this one.
             os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
