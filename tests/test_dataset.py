@@ -15,7 +15,8 @@ from PIL import Image
 
 from conftest import DATA, ROOT, absent
 from keras_bit import BitImageProcessor, HyperRule, image_dataset
-from keras_bit.data import faults, shuffling, sources, streams
+from keras_bit.data import faults, source, streams
+from keras_bit.data import folders as folders_module
 from picture_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels, write_records
 
 RULE = HyperRule(100, 32)
@@ -428,8 +429,8 @@ def test_a_long_scan_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr("tqdm.std.time", lambda: seconds[0])
-        patch.setattr(sources.os, "scandir", slow)
-        paths, labels = sources.scan(tmp_path, ["a", "b"])
+        patch.setattr(folders_module.os, "scandir", slow)
+        paths, labels = folders_module.scan(tmp_path, ["a", "b"])
     assert labels == [0] * 40 + [1]
     assert paths[:40] == [os.fsencode(tmp_path / "a" / f"{index:03d}.jpg") for index in range(40)]
     bars = [index for index, text in enumerate(shown) if f"scan {tmp_path}: " in text]
@@ -441,7 +442,7 @@ def test_folders_are_searched_in_the_order_of_keras_and_links_to_folders_are_not
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(encoded(ARRAYS[0], "PNG"))
     (tmp_path / "c" / "circle").symlink_to(tmp_path / "c")
-    paths, _ = sources.scan(tmp_path, ["c"])
+    paths, _ = folders_module.scan(tmp_path, ["c"])
     reference = keras.utils.image_dataset_from_directory(tmp_path, shuffle=False, verbose=False)
     assert list(map(os.fsdecode, paths)) == reference.file_paths
 
@@ -683,10 +684,10 @@ def test_the_seed_of_the_process_has_no_part_in_an_epoch(three_kinds, kind, proc
 def test_the_order_is_that_of_tensorflows_own_shuffle(process_seeds):
     data = tf.data.Dataset.range(50)
     for _ in process_seeds:
-        found = shuffling.shuffled(data, 20, 7)
-        random = shuffling.numbers(7).take(5)
+        found = source.shuffle(data, 20, 7)
+        random = source.random_numbers(7).take(5)
         epochs = [[int(one) for one in epoch] for epoch in (found, found, random, random)]
-        tf.random.set_seed(shuffling.PROCESS_SEED)  # the process's seed where none is set
+        tf.random.set_seed(source.PROCESS_SEED)  # the process's seed where none is set
         own = data.shuffle(20, seed=7)
         random = tf.data.Dataset.random(7, rerandomize_each_iteration=True).take(5)
         assert epochs == [[int(one) for one in epoch] for epoch in (own, own, random, random)]
@@ -699,7 +700,7 @@ def test_a_stream_is_shuffled_in_windows(size):
     elements = tf.data.Dataset.range(40).map(lambda one: (one, [one]))
     orders = []
     for seed in ([1, 0], [1, 0], [1, 1]):
-        found = streams._shuffled_in_windows(elements, tf.constant(seed, tf.int64), size)
+        found = streams.shuffled_in_windows(elements, tf.constant(seed, tf.int64), size)
         orders.append([int(one) for one, row in found.as_numpy_iterator() if row[0] == one])
     assert orders[0] == orders[1]
     assert all(sorted(order) == list(range(40)) for order in orders)
@@ -711,7 +712,7 @@ def test_a_stream_is_shuffled_in_windows(size):
 def test_a_stream_that_has_another_order_each_time_is_read_once():
     elements = tf.data.Dataset.range(40).shuffle(40)
     for number in range(5):
-        found = streams._shuffled_in_windows(elements, tf.constant([0, number], tf.int64), 20)
+        found = streams.shuffled_in_windows(elements, tf.constant([0, number], tf.int64), 20)
         assert sorted(map(int, found)) == list(range(40))
 
 

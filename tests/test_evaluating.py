@@ -9,7 +9,7 @@ from PIL import Image
 
 from conftest import needs_matplotlib
 from keras_bit import BiT, BitConfig, BitImageProcessor, image_dataset
-from keras_bit.data.numbered import FolderPictures, folder_names
+from keras_bit.data.named_batches import folder_batches, folder_names
 from keras_bit.drawing import charts, contact_sheet
 from keras_bit.evaluation import class_map, metrics
 from keras_bit.evaluation.evaluating import WORST, evaluate, write
@@ -178,7 +178,8 @@ def test_a_model_of_keras_bit_on_folders_says_what_predict_says(pets, activation
     expected = model.predict(images, verbose=0)
     if activation is None:
         expected = keras.ops.convert_to_numpy(keras.ops.softmax(expected))
-    for given in (data, FolderPictures(pets, ["cat", "dog", "fox"], processor=PROCESSOR_48, batch_size=5)):
+    named, _ = folder_batches(pets, ["cat", "dog", "fox"], processor=PROCESSOR_48, batch_size=5)
+    for given in (data, named):
         found = evaluate(model, given)
         np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
         np.testing.assert_array_equal(found.labels, labels)
@@ -300,8 +301,8 @@ def test_folders_give_names_without_the_pictures_that_were_left_out(pets):
     (pets / ".hidden").mkdir()
     (pets / "empty").mkdir()
     assert folder_names(pets) == ["cat", "dog", "empty", "fox"]
-    data = FolderPictures(pets, ["fox", "empty", "cat"], processor=PROCESSOR_48, batch_size=3, on_error="skip")
-    assert (data.num_pictures, data.empty, data.skipped) == (8, ["empty"], [])
+    data, empty = folder_batches(pets, ["fox", "empty", "cat"], processor=PROCESSOR_48, batch_size=3, on_error="skip")
+    assert (data.num_pictures, empty, data.skipped) == (8, ["empty"], [])
     for _ in range(2):  # each epoch begins anew
         with pytest.warns(UserWarning, match="1 of 8 images were left out"):
             labels = np.concatenate([labels for _, labels in data])
@@ -319,7 +320,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, name):
         ("raise", f"{tmp_path}/cat/{name} is no"),
         ("skip", "No image can be read. The first: "),
     ):
-        data = FolderPictures(tmp_path, ["cat"], processor=PROCESSOR_48, batch_size=3, on_error=on_error)
+        data, _ = folder_batches(tmp_path, ["cat"], processor=PROCESSOR_48, batch_size=3, on_error=on_error)
         with pytest.raises(ValueError, match=r"(To leave such images out, pass|No image)") as error:
             list(data)
         assert str(error.value).startswith(message)
@@ -331,4 +332,4 @@ def test_no_folders_and_no_pictures_are_errors(tmp_path):
         folder_names(tmp_path)
     (tmp_path / "cat").mkdir()
     with pytest.raises(ValueError, match=r"No folder of .* that is evaluated holds an image \(.bmp, .gif"):
-        FolderPictures(tmp_path, ["cat"], processor=PROCESSOR_48, batch_size=3)
+        folder_batches(tmp_path, ["cat"], processor=PROCESSOR_48, batch_size=3)

@@ -83,7 +83,9 @@ FRAMEWORKS = {"tensorflow", "torch", "jax"}
 TENSORFLOW = {
     "data.augmentation",
     "data.faults",
+    "data.libraries",
     "data.pipeline",
+    "data.records",
     "data.source",
     "data.sources",
     "data.streams",

@@ -32,9 +32,9 @@ from keras_bit import (
 )
 from keras_bit.cli import main
 from keras_bit.data import streams
-from keras_bit.data.faults import NO_FILE
 from keras_bit.embedding import lists, ray
 from keras_bit.embedding import shards as embedding
+from keras_bit.images.graph_faults import NO_FILE
 from picture_files import encoded, pixels
 
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4)
@@ -167,7 +167,7 @@ def test_a_name_that_is_no_utf8_is_read_and_written_with_escapes(pets, tmp_path,
 
 def test_the_mark_that_editors_begin_a_file_with_is_no_part_of_the_first_name(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.jpg\n\xef\xbb\xbfb.jpg\n")
-    listed = lists.list_pictures(tmp_path / "list.txt", tmp_path / "list", 10)
+    listed = lists.list_images(tmp_path / "list.txt", tmp_path / "list", 10)
     assert listed.names(0) == [b"a.jpg", b"\xef\xbb\xbfb.jpg"]
 
 
@@ -178,7 +178,7 @@ def test_a_link_that_leads_back_doubles_no_picture(pets, tmp_path):
         (pets / name).symlink_to(target)
     (tmp_path / "here").symlink_to(pets)
     for data in (pets, tmp_path / "here"):
-        listed = lists.list_pictures(data, tmp_path / "list", 10)
+        listed = lists.list_images(data, tmp_path / "list", 10)
         assert sorted(map(os.fsdecode, listed.names(0))) == sorted([*NAMES, "other/old/1.jpg"])
 
 
@@ -638,7 +638,7 @@ def test_the_files_of_a_shard_are_for_evaluation():
 
 
 def test_a_worker_with_another_model_writes_nothing(pets, tmp_path, weights):
-    pictures = lists.list_pictures(pets, tmp_path / "list", 10)
+    pictures = lists.list_images(pets, tmp_path / "list", 10)
     made_by = {**embedding.Writer(weights, {}, 2).made_by, "pictures": 7, "pictures_sha256": "", "labels": True}
     job = embedding.Job(pictures, tmp_path, weights, {}, 2, "raise", {**made_by, "shard_size": 10})
     assert embedding.start_worker(job)(0) == ""

@@ -80,8 +80,6 @@ def test_a_part_as_a_source_has_its_pictures_and_labels(records):
     pictures = list(found.everything.as_numpy_iterator())
     assert [label for _, label in pictures] == found.labels.tolist()
     assert [content for content, _ in pictures] == list(found.contents(np.arange(len(found))))
-    numbers = [label for _, label in found.numbered.as_numpy_iterator()]
-    assert numbers == list(range(len(found)))
     every = opened(records, validation_share=0).train
     place = every.names.index(found.names[5])
     assert pictures[5][0] == png(40, place)

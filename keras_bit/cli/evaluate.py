@@ -122,7 +122,7 @@ def _processor(options: argparse.Namespace) -> Any:
 
 def _evaluate_folders(options: argparse.Namespace, model: Any, processor: Any) -> tuple[Any, list[str]]:
     """What was found, and a line for each image that was left out."""
-    from keras_bit.data.numbered import FolderPictures, folder_names
+    from keras_bit.data.named_batches import folder_batches, folder_names
     from keras_bit.evaluation import class_map
     from keras_bit.evaluation.evaluating import evaluate
 
@@ -130,11 +130,11 @@ def _evaluate_folders(options: argparse.Namespace, model: Any, processor: Any) -
     folders = folder_names(options.data)
     matched = dict(zip(folders, class_map.match(folders, model.config, said), strict=True))
     used = {folder: right for folder, right in matched.items() if right is not None}
-    batches = FolderPictures(
+    batches, empty = folder_batches(
         options.data, list(used), processor=processor, batch_size=options.batch_size, on_error=options.on_error
     )
     left_out = [folder for folder in folders if folder not in used]
-    for what, why in ((left_out, "left out, as the class map says"), (batches.empty, "without an image")):
+    for what, why in ((left_out, "left out, as the class map says"), (empty, "without an image")):
         if what:
             some = ", ".join(what[:10]) + ", ..." * (len(what) > 10)
             print(f"keras-bit evaluate: folders {why}: {printable(some)}", file=sys.stderr)
@@ -144,7 +144,7 @@ def _evaluate_folders(options: argparse.Namespace, model: Any, processor: Any) -
 
 def _evaluate_records(options: argparse.Namespace, model: Any, processor: Any) -> tuple[Any, list[str]]:
     import keras_bit
-    from keras_bit.data.numbered import batches_of
+    from keras_bit.data.named_batches import batches_of
     from keras_bit.evaluation.evaluating import evaluate
 
     if options.class_map is not None:
@@ -177,7 +177,7 @@ def _record_files(directory: str) -> list[str]:
 
 
 def _write_class_map(options: argparse.Namespace, config: Any) -> int:
-    from keras_bit.data.numbered import folder_names
+    from keras_bit.data.named_batches import folder_names
     from keras_bit.evaluation import class_map
     from keras_bit.files import replacing
 

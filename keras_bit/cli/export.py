@@ -138,7 +138,7 @@ def _preprocessed(directory: Path, count: int, processor: Any, size: tuple[int, 
     """Batches of up to `count` images, evenly spread over the sorted paths."""
     import numpy as np
 
-    from keras_bit.data.sources import scan
+    from keras_bit.data.folders import scan
 
     if not directory.is_dir():
         raise NotADirectoryError(f"--representative-data {str(directory)!r} is no directory.")

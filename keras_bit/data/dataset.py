@@ -124,16 +124,11 @@ def image_dataset(
         )
     for name, value in (("batch_size", batch_size), ("shuffle_buffer", shuffle_buffer)):
         _check_count(name, value)
-    for name, value in (("max_pixels", max_pixels), ("num_parallel_calls", num_parallel_calls)):
-        if value is not None:
-            _check_count(name, value)
+    for name, number in (("max_pixels", max_pixels), ("num_parallel_calls", num_parallel_calls)):
+        if number is not None:
+            _check_count(name, number)
     _check_repeat(repeat, training, on_error, initial_step, shard, batch_size)
-    if label_mode not in LABEL_MODES:
-        raise ValueError(f"`label_mode` must be one of {', '.join(map(repr, LABEL_MODES))}, got {label_mode!r}.")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
-        raise ValueError(f"`seed` must be a whole number or None, got {seed!r}.")
-    if seed is not None and abs(seed) > LARGEST:
-        raise ValueError(f"`seed` must be between -2**63 and 2**63, got {seed}.")
+    _check_labels_and_seed(label_mode, seed)
 
     # Here, so that `import keras_bit` does without TensorFlow under the other backends.
     from keras_bit.data import pipeline, sources
@@ -151,37 +146,54 @@ def image_dataset(
         raise ValueError(
             f"`max_pixels` is for encoded images, got {max_pixels:,} for a `source` of pixels. Leave it out."
         )
-    if not training and opened.size is None and batch_size > 1 and not _has_one_size(processor):
-        raise ValueError(
-            "`processor` must make images of one size, to be batched. Turn on `do_center_crop`, or give `size` a "
-            f"height and a width, or use batch_size=1. Got do_resize={processor.do_resize}, size={processor.size}, "
-            f"do_center_crop={processor.do_center_crop}."
-        )
+    if not training and opened.size is None:
+        _check_one_size(processor, batch_size)
     return pipeline.build(
         opened,
-        processor=processor,
-        batch_size=int(batch_size),
-        rule=rule if training else None,
-        seed=None if seed is None else int(seed),
-        skip=on_error == "skip",
-        random_resized_crop=random_resized_crop,
-        max_pixels=max_pixels,
-        drop_remainder=drop_remainder,
-        num_parallel_calls=num_parallel_calls,
-        repeat=repeat,
-        initial_step=int(initial_step),
-        shard=shard,
-        label_mode=label_mode,
+        pipeline.Options(
+            processor=processor,
+            batch_size=int(batch_size),
+            rule=rule if training else None,
+            seed=None if seed is None else int(seed),
+            skip=on_error == "skip",
+            random_resized_crop=random_resized_crop,
+            max_pixels=max_pixels,
+            drop_remainder=drop_remainder,
+            num_parallel_calls=num_parallel_calls,
+            repeat=repeat,
+            initial_step=int(initial_step),
+            shard=shard,
+            label_mode=label_mode,
+        ),
     )
 
 
-def _check_repeat(repeat: bool, training: bool, on_error: str, initial_step: Any, shard: Any, batch_size: int) -> None:
+def indexed_dataset(
+    source: Any, *, processor: BitImageProcessor, batch_size: int, class_names: Sequence[str] | None = None
+) -> Any:
+    """`image_dataset(..., on_error="skip")` for evaluation, of `(images, labels, index)`.
+
+    The index is int64 `(batch,)`: the place of each image in `source`. Where images are left out, it tells which the
+    others are.
+    """
+    _check(processor, training=False, rule=None, on_error="skip")
+    from keras_bit.data import pipeline, sources
+
+    opened = sources.open_source(source, class_names=class_names, check_labels=False)
+    if opened.size is None:
+        _check_one_size(processor, batch_size)
+    return pipeline.build(opened, pipeline.Options(processor, batch_size, skip=True, indexed=True))
+
+
+def _check_repeat(
+    repeat: bool, training: bool, on_error: str, initial_step: int, shard: tuple[int, int], batch_size: int
+) -> None:
     if repeat and not (training and on_error == "raise"):
         raise ValueError(
             "`repeat` must be False for evaluation and with on_error='skip', where the place of an image is not known "
             f"in advance, got True with training={training} and on_error={on_error!r}."
         )
-    if isinstance(initial_step, bool) or not isinstance(initial_step, numbers.Integral) or initial_step < 0:
+    if not _is_whole(initial_step) or initial_step < 0:
         raise ValueError(f"`initial_step` must be a whole number of at least 0, got {initial_step!r}.")
     whole = isinstance(shard, tuple | list) and len(shard) == 2 and all(type(part) is int for part in shard)
     if not whole or not 0 <= shard[0] < shard[1]:
@@ -194,7 +206,7 @@ def _check_repeat(repeat: bool, training: bool, on_error: str, initial_step: Any
         raise ValueError(f"`batch_size` must divide by the {shard[1]} parts of `shard`, got {batch_size}.")
 
 
-def _check(processor: Any, training: bool, rule: Any, on_error: str) -> None:
+def _check(processor: BitImageProcessor, training: bool, rule: HyperRule | None, on_error: str) -> None:
     if not isinstance(processor, BitImageProcessor):
         raise ValueError(f"`processor` must be a BitImageProcessor, got {type(processor).__name__}.")
     if not processor.do_convert_rgb:
@@ -210,12 +222,31 @@ def _check(processor: Any, training: bool, rule: Any, on_error: str) -> None:
         raise ValueError(f"`on_error` must be one of {', '.join(map(repr, ON_ERROR))}, got {on_error!r}.")
 
 
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+def _check_labels_and_seed(label_mode: str | None, seed: int | None) -> None:
+    if label_mode not in LABEL_MODES:
+        raise ValueError(f"`label_mode` must be one of {', '.join(map(repr, LABEL_MODES))}, got {label_mode!r}.")
+    if seed is not None and not _is_whole(seed):
+        raise ValueError(f"`seed` must be a whole number or None, got {seed!r}.")
+    if seed is not None and abs(seed) > LARGEST:
+        raise ValueError(f"`seed` must be between -2**63 and 2**63, got {seed}.")
+
+
+def _check_count(name: str, value: int) -> None:
+    if not _is_whole(value) or value < 1:
         raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
     if value > LARGEST:
         raise ValueError(f"`{name}` must be below 2**63, got {value}.")
 
 
-def _has_one_size(processor: BitImageProcessor) -> bool:
-    return processor.do_center_crop or (processor.do_resize and "shortest_edge" not in processor.size)
+def _is_whole(value: object) -> bool:
+    """numpy's whole numbers are some too."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _check_one_size(processor: BitImageProcessor, batch_size: int) -> None:
+    if batch_size > 1 and processor.fixed_size is None:
+        raise ValueError(
+            "`processor` must make images of one size, to be batched. Turn on `do_center_crop`, or give `size` a "
+            f"height and a width, or use batch_size=1. Got do_resize={processor.do_resize}, size={processor.size}, "
+            f"do_center_crop={processor.do_center_crop}."
+        )

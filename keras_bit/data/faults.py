@@ -64,8 +64,8 @@ def _one_line(text: str) -> str:
 
 def read_or_name(
     data: tf.data.Dataset,
-    read: Callable[[Any], Any],
-    describe: Callable[[Any], tuple[Any, Any, Any]],
+    read: Callable[..., tuple[Any, ...]],
+    describe: Callable[..., tuple[Any, Any, Any]],
     nothing: tuple[Any, ...],
     skipped: Skipped | None,
     num_parallel_calls: int,
@@ -91,52 +91,44 @@ def read_or_name(
     chunks = data.batch(CHUNK)
     # An empty chunk ends the epoch.
     empty = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), chunks.element_spec)
-    chunks = chunks.concatenate(tf.data.Dataset.from_tensors(empty))
-
-    # Beside the places of the elements one more, which cannot fail, so that the last are missed too.
-    def numbered(*chunk: Any) -> tf.data.Dataset:
-        return tf.data.Dataset.zip(
-            tf.data.Dataset.range(_size(chunk) + 1), tf.data.Dataset.from_tensors(chunk).repeat()
-        )
-
-    places = chunks.flat_map(numbered)
-
-    def fault(wrong: Any, *element: Any) -> Any:
-        return tf.numpy_function(_Again(read, data.element_spec), [wrong, *element], tf.string, stateful=False)
+    places = chunks.concatenate(tf.data.Dataset.from_tensors(empty)).flat_map(_places)
 
     @plain
     def read_place(place: Any, chunk: Any) -> Any:
         return place, chunk, tf.cond(place < _size(chunk), lambda: read(*_at(place, chunk)), lambda: nothing)
 
-    @plain
-    def check(state: Any, read_element: Any) -> Any:
+    check = plain(_Check(_Again(read, data.element_spec), describe, skipped).check)
+    results = places.map(read_place, num_parallel_calls, deterministic=True).ignore_errors()
+    checked = results.scan(tf.zeros([3], tf.int64), check)
+    elements = checked.filter(lambda is_element, result: is_element)
+    return elements.map(lambda is_element, result: result)
+
+
+def _places(*chunk: Any) -> tf.data.Dataset:
+    """The places of the elements in a chunk, and one more, which cannot fail, so that the last are missed too."""
+    return tf.data.Dataset.zip(tf.data.Dataset.range(_size(chunk) + 1), tf.data.Dataset.from_tensors(chunk).repeat())
+
+
+class _Check:
+    """Looks which places were not read, and names their elements.
+
+    Args:
+        again: reads an element once more.
+        describe, skipped: of `read_or_name`.
+    """
+
+    def __init__(self, again: "_Again", describe: Callable[..., tuple[Any, Any, Any]], skipped: Skipped | None) -> None:
+        self._again, self._describe, self._skipped = again, describe, skipped
+
+    def check(self, state: Any, read_element: Any) -> Any:
+        """Of `scan`: the state is the place that is expected, how many were left out, and how many there were."""
         place, chunk, result = read_element
         expected, left_out, total = tf.unstack(state)
         size = _size(chunk)
         count = place - expected
-
-        def name() -> Any:
-            def line(index: Any) -> Any:
-                element = _at(index, chunk)
-                name, wrong, certain = describe(*element)
-                cause = tf.cond(certain, lambda: "", lambda: fault(wrong, *tf.nest.flatten(element)))
-                # At the first: every attempt without memory takes TensorFlow ten seconds.
-                checked = _raise_unless_empty(tf.where(cause == "", "", tf.strings.join([name, " ", cause])))
-                with tf.control_dependencies([checked]):
-                    return tf.strings.join([name, " ", wrong])
-
-            missing = tf.data.Dataset.range(expected, place).map(plain(line))
-            if skipped is None:
-                return _raise_unless_empty(missing.take(1).get_single_element() + ADVICE)
-            return tf.numpy_function(skipped.note, [missing.batch(CHUNK).get_single_element()], tf.bool)
-
-        def report() -> Any:
-            # Not raised there: TensorFlow would put Python's traceback into the error.
-            return _raise_unless_empty(tf.numpy_function(skipped.report, [left_out, total], tf.string))
-
-        done = [tf.cond(count > 0, lambda: _then(name()), lambda: True)]
-        if skipped is not None:
-            done.append(tf.cond(size == 0, lambda: _then(report()), lambda: True))
+        done = [tf.cond(count > 0, lambda: _then(self._name(chunk, expected, place)), lambda: True)]
+        if (skipped := self._skipped) is not None:
+            done.append(tf.cond(size == 0, lambda: _then(_report(skipped, left_out, total)), lambda: True))
         is_element = place < size
         with tf.control_dependencies(done):
             state = tf.stack(
@@ -144,10 +136,29 @@ def read_or_name(
             )
         return state, (is_element, result)
 
-    results = places.map(read_place, num_parallel_calls, deterministic=True).ignore_errors()
-    checked = results.scan(tf.zeros([3], tf.int64), check)
-    elements = checked.filter(lambda is_element, result: is_element)
-    return elements.map(lambda is_element, result: result)
+    def _name(self, chunk: Any, start: Any, stop: Any) -> Any:
+        """Raises with the first of the places from `start` to `stop`, or collects them."""
+        missing = tf.data.Dataset.range(start, stop).map(plain(lambda place: self._line(_at(place, chunk))))
+        if self._skipped is None:
+            return _raise_unless_empty(missing.take(1).get_single_element() + ADVICE)
+        return tf.numpy_function(self._skipped.note, [missing.batch(CHUNK).get_single_element()], tf.bool)
+
+    def _line(self, element: Any) -> Any:
+        """The name of an element that failed and what is wrong with it; an error if that is not the image's fault."""
+        name, wrong, certain = self._describe(*element)
+        cause = tf.cond(certain, lambda: "", lambda: self._cause(wrong, element))
+        # At the first: every attempt without memory takes TensorFlow ten seconds.
+        checked = _raise_unless_empty(tf.where(cause == "", "", tf.strings.join([name, " ", cause])))
+        with tf.control_dependencies([checked]):
+            return tf.strings.join([name, " ", wrong])
+
+    def _cause(self, wrong: Any, element: Any) -> Any:
+        return tf.numpy_function(self._again, [wrong, *tf.nest.flatten(element)], tf.string, stateful=False)
+
+
+def _report(skipped: Skipped, left_out: Any, total: Any) -> Any:
+    # Not raised there: TensorFlow would put Python's traceback into the error.
+    return _raise_unless_empty(tf.numpy_function(skipped.report, [left_out, total], tf.string))
 
 
 def _raise_unless_empty(text: Any) -> Any:

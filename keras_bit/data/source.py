@@ -7,7 +7,8 @@ Imports TensorFlow, and is imported by functions only.
 """
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -75,6 +76,17 @@ def indexed(
     return Source(elements, open_example, shuffled, shuffled_once, labels.class_names, count, **known)
 
 
+def files(paths: Sequence[bytes], labels: targets.Labels, names: Sequence[bytes] | None = None) -> Source:
+    """Images in files. `names` are what errors call them; by default their paths."""
+    stored = tf.constant(paths)
+    shown = stored if names is None else tf.constant(names)
+
+    def name(index: Any) -> Any:
+        return shown[index]
+
+    return indexed(lambda index: tf.io.read_file(stored[index]), name, labels)
+
+
 def shuffle(data: tf.data.Dataset, size: int, seed: int) -> tf.data.Dataset:
     """`data.shuffle(size, seed)`: `size` elements are held, and which one comes next is random."""
     spec = data.element_spec
@@ -105,3 +117,12 @@ def _seeds(seed: int) -> dict[str, Any]:
         "seed2": tf.constant(seed, tf.int64),
         "seed_generator": tf.raw_ops.DummySeedGenerator(),
     }
+
+
+def is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def described(source: Any) -> str:
+    """What a person passed as a source, for a message."""
+    return repr(os.fspath(source)) if is_path(source) else f"{type(source).__module__}.{type(source).__name__}"

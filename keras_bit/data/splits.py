@@ -15,12 +15,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from keras_bit.data import targets
+from keras_bit.data.folders import class_folders, folders_in
+from keras_bit.files import some
 
 TRAIN = ("train", "training")
 VALIDATION = ("val", "validation", "valid", "dev")
 TEST = ("test", "testing")
 LOOKED_AT = 50  # images whose size is looked up for the rule
-IMAGE, LABEL = "image/encoded", "image/class/label"
+SHOWN = 5  # classes that a note names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,12 +58,6 @@ class Part:
     def everything(self) -> Any:
         """All of it, as a source of `image_dataset`."""
         return self.source(np.arange(len(self)), self.labels)
-
-    @property
-    def numbered(self) -> Any:
-        """The same, with the images' numbers as their labels."""
-        numbers = np.arange(len(self), dtype=np.int32)
-        return self.source(numbers, numbers)
 
     @property
     def digest(self) -> str:
@@ -125,34 +121,42 @@ def open_splits(
     if "train" not in parts:
         raise ValueError(f"`data` {str(data)!r} has images to test with, but none to train on.")
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
-    notes = []
     first = min(int(part.labels.min()) for part in parts.values()) if records else 0
-    if first:
-        notes.append(
-            f"The labels begin at {first}, not at 0: no image is of {_some(names[:first])}, and the model gets an "
-            "output for it all the same. Where nothing is meant by that, write the labels anew, from 0."
-        )
+    notes = [_about_first(first, names)] if first else []
     generator = np.random.default_rng(seed)
     if validation is None and test is None and validation_share > 0:
         train, validation = _divided(train, len(names), validation_share, generator)
         if validation is None:
             notes.append("No class has a second image to validate with: there is no validation.")
-    counts = np.bincount(train.labels, minlength=len(names))
     if examples_per_class is not None:
-        few = [name for name, count in zip(names, counts, strict=True) if count < examples_per_class]
-        if few:
-            notes.append(f"There are fewer than {examples_per_class} images of {_some(few)}: all are taken.")
+        counts = np.bincount(train.labels, minlength=len(names))
+        if few := [name for name, count in zip(names, counts, strict=True) if count < examples_per_class]:
+            notes.append(f"There are fewer than {examples_per_class} images of {some(few, SHOWN)}: all are taken.")
         train = train.some(
             np.concatenate([_chosen(train, label, examples_per_class, generator) for label in range(len(names))])
         )
-        counts = np.bincount(train.labels, minlength=len(names))
-    if single := [name for name, count in zip(names, counts, strict=True) if count == 1 != examples_per_class]:
-        notes.append(f"There is a single image to train with of {_some(single)}.")
-    if none := [name for name, count in zip(names[first:], counts[first:], strict=True) if count == 0]:
-        notes.append(f"There is no image to train with of {_some(none)}.")
+    notes += _about_counts(train, names, first, examples_per_class)
     if len(names) == 1:
         raise ValueError(f"`data` {str(data)!r} has one class, {names[0]!r}: there is nothing to tell apart.")
     return Splits(names, train, validation if validation is not None else test, test, tuple(notes))
+
+
+def _about_first(first: int, names: tuple[str, ...]) -> str:
+    return (
+        f"The labels begin at {first}, not at 0: no image is of {some(names[:first], SHOWN)}, and the model gets an "
+        "output for it all the same. Where nothing is meant by that, write the labels anew, from 0."
+    )
+
+
+def _about_counts(train: Part, names: tuple[str, ...], first: int, examples_per_class: int | None) -> list[str]:
+    """Which classes have a single image or none, those before the `first` label apart."""
+    counts = np.bincount(train.labels, minlength=len(names))
+    notes = []
+    if single := [name for name, count in zip(names, counts, strict=True) if count == 1 != examples_per_class]:
+        notes.append(f"There is a single image to train with of {some(single, SHOWN)}.")
+    if none := [name for name, count in zip(names[first:], counts[first:], strict=True) if count == 0]:
+        notes.append(f"There is no image to train with of {some(none, SHOWN)}.")
+    return notes
 
 
 def _divided(part: Part, classes: int, share: float, generator: np.random.Generator) -> tuple[Part, Part | None]:
@@ -172,38 +176,36 @@ def _chosen(part: Part, label: int, count: int, generator: np.random.Generator) 
 
 
 def _folder_parts(data: Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:
-    from keras_bit.data import sources
-
     if not data.is_dir():
         raise FileNotFoundError(f"`data` must be an existing directory or TFRecord files, got {str(data)!r}.")
-    folders = {part: _subfolder(data, words) for part, words in _words().items()}
-    if folders["train"] is None:
-        there = {entry.name for entry in os.scandir(data) if entry.is_dir() and not entry.name.startswith(".")}
-        if there and there <= {folder.name for folder in folders.values() if folder is not None}:
+    found = {part: _subfolder(data, words) for part, words in _words().items()}
+    directories = {part: directory for part, directory in found.items() if directory is not None}
+    if "train" not in directories:
+        there = set(folders_in(data))
+        if there and there <= {directory.name for directory in directories.values()}:
             raise ValueError(
-                f"`data` {str(data)!r} has the folder {_some(sorted(there))}, but no folder {TRAIN[0]!r} with images "
-                "to train on. Put them there, in a folder per class, or name the directory that has such folders."
+                f"`data` {str(data)!r} has the folder {some(sorted(there), SHOWN)}, but no folder {TRAIN[0]!r} with "
+                "images to train on. Put them there, in a folder per class, or name the directory that has such "
+                "folders."
             )
-        folders = {"train": data}
-    parts = {}
-    for part, folder in folders.items():
-        if folder is None:
-            continue
-        if names is not None and part != "train":
-            there = sorted(
-                entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")
-            )
-            if unknown := [name for name in there if name not in names]:
-                raise ValueError(f"{str(folder)!r} has folders that {str(folders['train'])!r} lacks: {_some(unknown)}.")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that these are few classes, or none of some
-                paths, labels = sources.class_folders(folder, tuple(there))
-            numbers = np.array([names.index(name) for name in there], np.int32)[labels.values]
-        else:
-            paths, labels = sources.class_folders(folder, names)
-            names, numbers = labels.class_names, labels.values
-        parts[part] = _of_files([os.fsdecode(path) for path in paths], numbers)
-    return parts, names
+        directories = {"train": data}
+    paths, labels = class_folders(directories["train"], names)
+    parts = {"train": _of_files(paths, labels.values)}
+    for part, directory in directories.items():
+        if part != "train":
+            parts[part] = _of_fewer_classes(directory, labels.class_names, directories["train"])
+    return parts, labels.class_names
+
+
+def _of_fewer_classes(directory: Path, names: tuple[str, ...], train: Path) -> Part:
+    """The images of a directory that may lack some of the classes, and has no others."""
+    there = folders_in(directory)
+    if unknown := [name for name in there if name not in names]:
+        raise ValueError(f"{str(directory)!r} has folders that {str(train)!r} lacks: {some(unknown, SHOWN)}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that these are few classes, or none of some
+        paths, labels = class_folders(directory, tuple(there))
+    return _of_files(paths, np.array([names.index(name) for name in there], np.int32)[labels.values])
 
 
 def _words() -> dict[str, tuple[str, ...]]:
@@ -219,22 +221,23 @@ def _subfolder(data: Path, words: tuple[str, ...]) -> Path | None:
     return None
 
 
-def _of_files(paths: list[str], labels: np.ndarray) -> Part:
+def _of_files(paths: Sequence[bytes], labels: np.ndarray) -> Part:
+    names = [os.fsdecode(path) for path in paths]
     return Part(
         labels,
-        paths,
-        lambda chosen, given: ([paths[number] for number in chosen], given),
-        lambda chosen: (Path(paths[number]).read_bytes() for number in chosen),
+        names,
+        lambda chosen, given: ([names[number] for number in chosen], given),
+        lambda chosen: (Path(names[number]).read_bytes() for number in chosen),
     )
 
 
 def holds_records(data: str | Path) -> bool:
     """Whether `data` is TFRecord files: a directory with some, or a name or pattern of them."""
-    from keras_bit.data import sources
+    from keras_bit.data import records
 
     if Path(data).is_dir():
-        return any(sources.RECORDS.search(entry.name) for entry in os.scandir(data) if entry.is_file())
-    return bool(sources.RECORDS.search(os.path.basename(str(data))))
+        return any(records.RECORDS.search(entry.name) for entry in os.scandir(data) if entry.is_file())
+    return bool(records.RECORDS.search(os.path.basename(str(data))))
 
 
 def record_files(data: str | Path) -> dict[str, list[str]]:
@@ -243,12 +246,12 @@ def record_files(data: str | Path) -> dict[str, list[str]]:
     Args:
         data: a directory of them, or a name or pattern.
     """
-    from keras_bit.data import sources
+    from keras_bit.data import records
 
     if Path(data).is_dir():
-        files = sorted(entry.path for entry in os.scandir(data) if sources.RECORDS.search(entry.name))
+        files = sorted(entry.path for entry in os.scandir(data) if records.RECORDS.search(entry.name))
     else:
-        files = sources.record_files(data)
+        files = records.record_files(data)
     grouped: dict[str, list[str]] = {}
     for file in files:
         words = re.split(r"[^a-z]+", os.path.basename(file).lower())
@@ -276,51 +279,60 @@ def _of_records(files: list[str]) -> Part:
     """The records of some files, read once for their labels."""
     import tensorflow as tf
 
-    from keras_bit.data import streams
+    from keras_bit.data import records
 
-    features = {LABEL: tf.io.FixedLenFeature([], tf.int64)}
-    labels, names = [], []
-    with tqdm(desc="labels", unit="record", delay=2, leave=False) as progress:
-        for file in files:
-            found: list[int] = []
-            records = streams.record_data([file]).batch(256)
-            records = records.map(lambda batch: tf.io.parse_example(batch, features)[LABEL])
-            try:
-                for batch in records.as_numpy_iterator():
-                    found.extend(batch.tolist())
-                    progress.update(len(batch))
-            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-                kind = (
-                    "is damaged"
-                    if isinstance(error, tf.errors.DataLossError)
-                    else f"has no {LABEL!r} that is one int64"
-                )
-                raise ValueError(f"{file} {kind}, at the record {len(found)} or up to 255 further on.") from None
-            names += [f"record {number} of {file}" for number in range(len(found))]
-            labels += found
-    if not labels:
-        raise ValueError(f"There are no records in {', '.join(files[:3])}{', ...' * (len(files) > 3)}.")
-    values = np.array(labels, np.int64).clip(-1, 2**31 - 1).astype(np.int32)
-    examples = {IMAGE: tf.io.FixedLenFeature([], tf.string), **features}
+    labels, names = _read_labels(files)
+    examples = {
+        records.IMAGE: tf.io.FixedLenFeature([], tf.string),
+        records.LABEL: tf.io.FixedLenFeature([], tf.int64),
+    }
 
     def chosen_records(chosen: np.ndarray, given: np.ndarray) -> Any:
-        wanted = np.zeros(len(values), bool)
-        wanted[chosen] = True
-        given_to = np.zeros(len(values), np.int32)
+        is_wanted = np.zeros(len(labels), bool)
+        is_wanted[chosen] = True
+        given_to = np.zeros(len(labels), np.int32)
         given_to[chosen] = given
-        wanted, given_to = tf.constant(wanted), tf.constant(given_to)
+        wanted, new_labels = tf.constant(is_wanted), tf.constant(given_to)
 
-        def picture(number: Any, record: Any) -> Any:
-            return tf.io.parse_single_example(record, examples)[IMAGE], given_to[number]
+        def image_and_label(number: Any, record: Any) -> Any:
+            return tf.io.parse_single_example(record, examples)[records.IMAGE], new_labels[number]
 
-        records = streams.record_data(files).enumerate().filter(lambda number, record: wanted[number])
-        return records.map(picture).apply(tf.data.experimental.assert_cardinality(len(chosen)))
+        data = records.record_data(files).enumerate().filter(lambda number, record: wanted[number])
+        return data.map(image_and_label).apply(tf.data.experimental.assert_cardinality(len(chosen)))
 
     def contents(chosen: np.ndarray) -> Iterable[bytes]:
         return (image for image, _ in chosen_records(chosen, chosen).as_numpy_iterator())
 
-    return Part(values, names, chosen_records, contents)
+    return Part(labels, names, chosen_records, contents)
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _read_labels(files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The labels of all records, and what the records are called.
+
+    Raises:
+        ValueError: a file is damaged, a record has no label, or there are none.
+    """
+    import tensorflow as tf
+
+    from keras_bit.data import records
+
+    features = {records.LABEL: tf.io.FixedLenFeature([], tf.int64)}
+    labels: list[int] = []
+    names: list[str] = []
+    with tqdm(desc="labels", unit="record", delay=2, leave=False) as progress:
+        for file in files:
+            batches = records.record_data([file]).batch(256)
+            found: list[int] = []
+            try:
+                for batch in batches.as_numpy_iterator():
+                    found.extend(tf.io.parse_example(batch, features)[records.LABEL].numpy().tolist())
+                    progress.update(len(batch))
+            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+                lacking = f"has no {records.LABEL!r} that is one int64"
+                kind = "is damaged" if isinstance(error, tf.errors.DataLossError) else lacking
+                raise ValueError(f"{file} {kind}, at the record {len(found)} or up to 255 further on.") from None
+            names += [f"record {number} of {file}" for number in range(len(found))]
+            labels += found
+    if not labels:
+        raise ValueError(f"There are no records in {some(files)}.")
+    return np.array(labels, np.int64).clip(-1, 2**31 - 1).astype(np.int32), names

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_bit.files import some
+
 SHOWN = 5  # wrong labels that an error lists
 MOST_CLASSES = 1_000_000  # that are named by their numbers: a mistaken label of 2**31 would take all memory for names
 
@@ -56,7 +58,7 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
         numbers = {name: number for number, name in enumerate(names)}
         found = np.array([numbers.get(str(label), -1) for label in values], np.int32)
         if check:
-            _refuse(values, found < 0, f"one of `class_names` ({', '.join(map(repr, names[:SHOWN]))}, ...)")
+            _refuse(values, found < 0, f"one of `class_names` ({some(map(repr, names), SHOWN)})")
         return Labels(found, names)
     if values.ndim == 1 and values.dtype.kind in "iu" and values.size:
         classes = values[(values >= 0) & (values < MOST_CLASSES)]
@@ -73,13 +75,13 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
     if values.ndim == 2 and values.dtype.kind in "biuf" and values.size:
         rows = values.astype(np.float32)
         if check:
-            _refuse(values, ~((rows >= 0) & (rows <= 1)).all(axis=1), "rows of numbers in [0, 1]")
+            _refuse(values, np.asarray(~((rows >= 0) & (rows <= 1)).all(axis=1)), "rows of numbers in [0, 1]")
         return Labels(rows, names_for(rows.shape[1], class_names))
-    found = f"{values.dtype} {values.shape if values.ndim else 'of different lengths or none'}"
+    came = f"{values.dtype} {values.shape if values.ndim else 'of different lengths or none'}"
     if values.ndim == 1 and values.dtype.kind in "OU":
-        found = " and ".join(sorted({type(label).__name__ for label in labels}))
+        came = " and ".join(sorted({type(label).__name__ for label in labels}))
     raise ValueError(
-        f"Labels must be whole numbers, strings, or rows with a number per class (count, classes), got {found}."
+        f"Labels must be whole numbers, strings, or rows with a number per class (count, classes), got {came}."
     )
 
 
@@ -90,7 +92,7 @@ def read_renamed(labels: Any, names: tuple[str, ...], wanted: tuple[str, ...] | 
     found = np.where(inside, np.array(renumbered(names, wanted))[np.where(inside, values, 0)], -1).astype(np.int32)
     if check:
         known = [names[value] if fits else int(value) for value, fits in zip(values, inside, strict=True)]
-        _refuse(known, found < 0, f"one of {', '.join(map(repr, (wanted or names)[:SHOWN]))}, ...")
+        _refuse(known, found < 0, f"one of {some(map(repr, wanted or names), SHOWN)}")
     return Labels(found, wanted or names)
 
 
@@ -99,8 +101,8 @@ def renumbered(names: tuple[str, ...], wanted: tuple[str, ...] | None) -> list[i
     unknown = [name for name in wanted or () if name not in names]
     if unknown:
         raise ValueError(
-            f"`class_names` must be names that `source` has, got {', '.join(map(repr, unknown))}; it has "
-            f"{', '.join(map(repr, names[:20]))}{', ...' * (len(names) > 20)}."
+            f"`class_names` must be names that `source` has, got {some(map(repr, unknown), 20)}; it has "
+            f"{some(map(repr, names), 20)}."
         )
     places = {name: place for place, name in enumerate(wanted or names)}
     return [places.get(name, -1) for name in names]
@@ -109,8 +111,8 @@ def renumbered(names: tuple[str, ...], wanted: tuple[str, ...] | None) -> list[i
 def _refuse(labels: Any, wrong: np.ndarray, expected: str) -> None:
     places = np.flatnonzero(wrong)
     if places.size:
-        shown = ", ".join(f"{labels[place]!s} for image {place}" for place in places[:SHOWN])
+        shown = some((f"{labels[place]!s} for image {place}" for place in places), SHOWN)
         raise ValueError(
-            f"Labels must be {expected}, got {shown}{', ...' * (places.size > SHOWN)} ({places.size:,} of "
-            f"{len(labels):,}). Correct them, or pass on_error='skip' to leave labels outside of the classes out."
+            f"Labels must be {expected}, got {shown} ({places.size:,} of {len(labels):,}). "
+            "Correct them, or pass on_error='skip' to leave labels outside of the classes out."
         )

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from keras_bit.data.folders import SUFFIXES
+
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class ImageList:
     """A list of images on the disk, in shards.
 
     Args:
@@ -53,22 +55,20 @@ class Pictures:
 
 
 def check_data(data: str | Path) -> None:
-    from keras_bit.data import sources
-
     if str(data) == "-" or Path(data).is_dir():
         return
     if not Path(data).exists():
         raise FileNotFoundError(
             f"`data` must be a directory or a text file with a path in each line, and there is no {str(data)!r}."
         )
-    if str(data).lower().endswith(sources.SUFFIXES):
+    if str(data).lower().endswith(SUFFIXES):
         raise ValueError(
             f"`data` must be a directory or a text file with a path in each line, got the image {str(data)!r}. Name "
             "its directory, or pass '-' and its path on standard input."
         )
 
 
-def list_pictures(data: str | Path, file: Path, shard_size: int) -> Pictures:
+def list_images(data: str | Path, file: Path, shard_size: int) -> ImageList:
     """Writes the names of the images to `file`, one by one. See `embed` for `data`.
 
     Raises:
@@ -96,21 +96,17 @@ def list_pictures(data: str | Path, file: Path, shard_size: int) -> Pictures:
     if count % shard_size:
         offsets.append(length)
     root = str(data) if Path(data).is_dir() else None
-    return Pictures(file, root, tuple(offsets), count, shard_size, digest.hexdigest())
+    return ImageList(file, root, tuple(offsets), count, shard_size, digest.hexdigest())
 
 
 def _without(data: str | Path) -> str:
-    from keras_bit.data import sources
-
-    return (
-        f"has none at any depth ({', '.join(sources.SUFFIXES)})" if Path(data).is_dir() else "has no line with a path"
-    )
+    return f"has none at any depth ({', '.join(SUFFIXES)})" if Path(data).is_dir() else "has no line with a path"
 
 
 def _shown(names: Iterable[bytes]) -> Iterable[bytes]:
     from tqdm import tqdm
 
-    return tqdm(names, desc="list", unit="picture", delay=2, leave=False)
+    return tqdm(names, desc="list", unit=" images", delay=2, leave=False)
 
 
 def _lines(file: BinaryIO, called: str) -> Iterator[bytes]:
@@ -124,9 +120,7 @@ def _lines(file: BinaryIO, called: str) -> Iterator[bytes]:
 
 def _names_below(directory: bytes, inside: bytes = b"") -> Iterator[bytes]:
     """Images at any depth, relative to `directory`; folders and files of a folder in the order of their names."""
-    from keras_bit.data import sources
-
-    suffixes = tuple(map(os.fsencode, sources.SUFFIXES))
+    suffixes = tuple(map(os.fsencode, SUFFIXES))
     with os.scandir(os.path.join(directory, inside)) as entries:
         # Not the entries themselves, which are ten times as large.
         found = sorted(

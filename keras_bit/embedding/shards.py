@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit.embedding.lists import Pictures, check_data, list_pictures, text_of
+from keras_bit.embedding.lists import ImageList, check_data, list_images, text_of
 from keras_bit.files import check_writable, claimed, remove_unfinished, replacing
 
 ENGINES = ("local", "ray")
@@ -36,7 +36,7 @@ SAME = ("keras_bit", "weights_sha256", "processor", "pictures", "pictures_sha256
 class Job:
     """What the shards of a run have in common: plain values, which other processes can be sent."""
 
-    pictures: Pictures
+    pictures: ImageList
     directory: Path
     weights: str
     hub: dict[str, Any]
@@ -120,7 +120,7 @@ def embed(
     check_data(data)
     with _claimed(out, directory, one_file):
         listed = directory / f"{LIST}{secrets.token_hex(4)}"
-        pictures = list_pictures(data, listed, shard_size)
+        pictures = list_images(data, listed, shard_size)
         if engine == "ray":
             # Otherwise the first process to use a GPU takes all of its memory, and that is this one.
             os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -216,17 +216,16 @@ class Writer:
     def __init__(self, weights: str, hub: dict[str, Any], batch_size: int) -> None:
         from keras_bit.applications import from_pretrained
         from keras_bit.data import streams
-        from keras_bit.data.dataset import image_dataset
+        from keras_bit.data.dataset import indexed_dataset
         from keras_bit.images.processor import BitImageProcessor
 
         self._model = from_pretrained(weights, include_top=False, pooling="avg", **hub)
         processor = BitImageProcessor.from_pretrained(weights, **hub)
         self._batch_size = batch_size
-        # One data set for all shards, an epoch each: to build one takes a second. A label is an image's place in the
-        # shard: where some are left out, it tells which the others are.
+        # One data set for all shards, an epoch each: to build one takes a second.
         self._paths: list[bytes] = []
         source = streams.named_files(lambda: self._paths)
-        self._data = image_dataset(source, processor=processor, batch_size=batch_size, on_error="skip")
+        self._data = indexed_dataset(source, processor=processor, batch_size=batch_size)
         self.width = int(self._model.output_shape[-1])
         self.made_by = {
             "keras_bit": importlib.metadata.version("keras_bit"),
@@ -250,10 +249,10 @@ class Writer:
         rows: list[int] = []
         self._paths = [os.fsencode(job.pictures.path(name)) for name in names]
         self._data.skipped.clear()
-        for images, numbers in _batches(self._data, job.on_error):
-            features[numbers] = self._features(images)
-            rows += numbers.tolist()
-            advance(len(numbers))
+        for images, _, index in _batches(self._data, job.on_error):
+            features[index] = self._features(images)
+            rows += index.tolist()
+            advance(len(index))
         advance(len(names) - len(rows))
         for number in rows:
             if not np.isfinite(features[number]).all():
@@ -279,8 +278,8 @@ class Writer:
         return self._model.predict_on_batch(np.concatenate([images, rest]))[: len(images)]
 
 
-def _batches(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    from keras_bit.data.numbered import batches_of
+def _batches(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, ...]]:
+    from keras_bit.data.named_batches import batches_of
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ images were left out")  # `Report.skipped` has them

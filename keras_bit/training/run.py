@@ -17,8 +17,8 @@ from keras_bit.checkpoints import loading
 from keras_bit.checkpoints.building import build_model
 from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
 from keras_bit.data import splits
-from keras_bit.data.dataset import image_dataset
-from keras_bit.data.numbered import NumberedPictures
+from keras_bit.data.dataset import image_dataset, indexed_dataset
+from keras_bit.data.named_batches import batches_of
 from keras_bit.drawing import charts
 from keras_bit.evaluation import evaluating, report
 from keras_bit.hub import HubOptions
@@ -151,14 +151,14 @@ def _without_unreadable(found: splits.Splits) -> splits.Splits:
     for name, part in parts.items():
         if part is None or (name == "test" and part is found.validation):
             continue
-        pictures = NumberedPictures(part.numbered, processor=processor, batch_size=64, on_error="skip")
+        data = indexed_dataset(part.everything, processor=processor, batch_size=64)
         readable = []
         with warnings.catch_warnings(), tqdm(total=len(part), desc=f"read {name}", delay=2, leave=False) as bar:
             warnings.filterwarnings("ignore", ".*were left out")  # they get their notes
-            for _, numbers in pictures:
-                readable.append(numbers)
-                bar.update(len(numbers))
-        if skipped := pictures.skipped:
+            for *_, index in batches_of(data, "skip"):
+                readable.append(index)
+                bar.update(len(index))
+        if skipped := data.skipped:
             parts[name] = part.some(np.concatenate(readable))
             notes.append(f"{len(skipped)} images cannot be read and are left out ({name}):")
             notes += [f"  {line}" for line in skipped[:20]]

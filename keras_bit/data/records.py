@@ -1,0 +1,206 @@
+"""TFRecord files of `tf.Example`, as a source.
+
+Imports TensorFlow, and is imported by functions only.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # TensorFlow's own dependency
+
+from keras_bit.data.source import Example, Source, is_path, shuffle
+from keras_bit.data.streams import int32, numbered, shuffled_in_windows
+from keras_bit.files import some
+from keras_bit.images.graph_faults import attempt
+
+# image.tfrecord, .tfrecords, .tfrec, .tfrecord.gz, train-00000-of-01024, cifar10-train.tfrecord-00000-of-00001
+RECORDS = re.compile(r"(\.tfrec(ords?)?[\d*?\[\]-]*|-of-[\d*?\[\]-]+)(\.gz)?$")
+# The features of an image and its label, unless others are named: TensorFlow's own, of its ImageNet records.
+IMAGE, LABEL = "image/encoded", "image/class/label"
+INTERLEAVED = 16  # files that are read at a time in training
+PEEKED = 16  # records of which one has to fit, where those that do not are left out
+SHOWN = 20  # features of a record that an error lists
+# How compressed record files begin: `gzip`, and `zlib` at each of its levels. Others may begin so by chance.
+COMPRESSIONS = {"GZIP": (b"\x1f\x8b",), "ZLIB": (b"x\x01", b"x^", b"x\x9c", b"x\xda")}
+# The types of a feature, and the lists of a `tf.train.Feature`.
+FEATURES = {tf.string: "bytes", tf.int64: "int64", tf.float32: "float"}
+DAMAGED = "cannot be had: the file is damaged there or cut off, and what follows it in this file is lost too."
+
+
+def record_files(source: Any) -> list[str]:
+    """The TFRecord files that `source` names, one by one or by a pattern; empty where it names others."""
+    paths = [source] if is_path(source) else source
+    if not isinstance(paths, list | tuple) or not paths or not all(map(is_path, paths)):
+        return []
+    names = [os.fspath(path) for path in paths]
+    if not all(isinstance(name, str) and RECORDS.search(os.path.basename(name)) for name in names):
+        return []
+    # A name that exists is no pattern, whatever brackets it has.
+    found = [[name] if tf.io.gfile.exists(name) else sorted(tf.io.gfile.glob(name)) for name in names]
+    missing = [name for name, files in zip(names, found, strict=True) if not files]
+    if missing:
+        raise FileNotFoundError(f"`source` names TFRecord files that do not exist: {', '.join(map(repr, missing))}.")
+    return [file for files in found for file in files]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """The features in which an example has its image and its label."""
+
+    image: str
+    label: str
+
+    @property
+    def wanted(self) -> dict[str, tf.DType]:
+        return {self.image: tf.string, self.label: tf.int64}
+
+    @property
+    def expected(self) -> str:
+        return f"a tf.Example with one bytes value in {self.image!r} and one int64 value in {self.label!r}"
+
+    def parse(self, record: Any) -> tuple[Any, Any]:
+        features = {column: tf.io.FixedLenFeature([], kind) for column, kind in self.wanted.items()}
+        parsed = tf.io.parse_single_example(record, features)
+        return parsed[self.image], int32(parsed[self.label])
+
+    def empty(self) -> bytes:
+        """A record without an image."""
+        example = tf.train.Example()
+        example.features.feature[self.image].bytes_list.value.append(b"")
+        example.features.feature[self.label].int64_list.value.append(0)
+        return example.SerializeToString()
+
+    def open(self, element: tuple[Any, Any, Any, Any]) -> Example:
+        file, number, problem, record = element
+        # An example that nobody looks at, where there is no record.
+        contents, label = self.parse(tf.where(problem == "", record, self.empty()))
+        return Example(_name(file, number), label, lambda: contents, problem)
+
+    def look(self, element: tuple[Any, Any, Any, Any]) -> Example:
+        file, number, problem, record = element
+        (contents, label), fits = attempt(lambda: self.parse(record), (b"", 0))
+        problem = tf.cond(
+            fits | (problem != ""),
+            lambda: problem,
+            lambda: tf.strings.join([f"is not {self.expected}, it has ", _found(record, self.wanted), "."]),
+        )
+        return Example(_name(file, number), label, lambda: contents, problem)
+
+
+def records(
+    files: list[str],
+    class_names: tuple[str, ...] | None,
+    image_column: str,
+    label_column: str,
+    shuffle_buffer: int,
+    check: bool,
+) -> Source:
+    """TFRecord files; `check` wants the very first record to fit, otherwise one of the first."""
+    columns = _Columns(image_column, label_column)
+    compressions = [_compression(file) for file in files]
+    _check_beginning(files, compressions, columns, 1 if check else PEEKED)
+    stored = tf.data.Dataset.from_tensor_slices((files, compressions))
+
+    def shuffled(seed: int) -> tf.data.Dataset:
+        return shuffle(_in_turns(shuffle(stored, len(files), seed)), shuffle_buffer, seed)
+
+    def shuffled_once(seed: Any) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(files)), tf.cast(seed, tf.int32))
+        turns = tf.data.Dataset.from_tensor_slices((tf.gather(files, order), tf.gather(compressions, order)))
+        return shuffled_in_windows(_in_turns(turns), seed, shuffle_buffer)
+
+    elements = stored.flat_map(_read)
+    return Source(elements, columns.open, shuffled, shuffled_once, class_names, count=-1, look=columns.look)
+
+
+def _read(file: Any, compression: Any) -> tf.data.Dataset:
+    """(file, number, problem, record) of each record."""
+    return numbered(tf.data.TFRecordDataset(file, compression), DAMAGED).map(lambda *record: (file, *record))
+
+
+def _in_turns(order: tf.data.Dataset) -> tf.data.Dataset:
+    # In the order of the files, whichever is read first: the same in every run.
+    return order.interleave(_read, cycle_length=INTERLEAVED, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _name(file: Any, number: Any) -> Any:
+    return tf.strings.format("record {} of ", number) + file
+
+
+def record_data(files: Sequence[str]) -> tf.data.Dataset:
+    """The records of some files, one file after the other, each compressed as it is."""
+    stored = tf.data.Dataset.from_tensor_slices((list(files), [_compression(file) for file in files]))
+    return stored.flat_map(tf.data.TFRecordDataset)
+
+
+def _compression(file: str) -> str:
+    with tf.io.gfile.GFile(file, "rb") as opened:
+        begin = opened.read(2)
+    for compression, marks in COMPRESSIONS.items():
+        if begin in marks:
+            try:
+                list(tf.data.TFRecordDataset(file, compression).take(1))
+                return compression
+            except tf.errors.DataLossError:
+                continue  # the length of a record that looks like it, or a damaged file
+    return ""
+
+
+def _check_beginning(files: list[str], compressions: list[str], columns: _Columns, count: int) -> None:
+    """Raises where there is no record, or where none of the first `count` is what is wanted: a misspelt column."""
+    stored = tf.data.Dataset.from_tensor_slices((files, compressions))
+    named = stored.flat_map(lambda file, kind: tf.data.TFRecordDataset(file, kind).map(lambda record: (file, record)))
+    try:
+        first = list(named.take(count).as_numpy_iterator())
+    except tf.errors.DataLossError:
+        return  # is named in its turn
+    if not first:
+        raise ValueError(f"`source` must hold at least one image, got no record in {some(files, SHOWN)}.")
+    held = [_features(record) for _, record in first]
+    one = {column: (FEATURES[kind], 1) for column, kind in columns.wanted.items()}
+    if not any(features is not None and one.items() <= features.items() for features in held):
+        found = "bytes that are no tf.Example"
+        if held[0] is not None:
+            names = [f"{name!r} ({count} {kind})" for name, (kind, count) in sorted(held[0].items())]
+            found = some(names, SHOWN) or "no feature"
+        raise ValueError(
+            f"`source` must hold records that are {columns.expected}, got {found} in record 0 of "
+            f"{first[0][0].decode()}. Pass `image_column` and `label_column`, or write such records."
+        )
+
+
+def _features(record: bytes) -> dict[str, tuple[str, int]] | None:
+    """The type and the number of values of each feature, or `None` for what is no `tf.Example`."""
+    try:
+        stored = tf.train.Example.FromString(record).features.feature
+    except DecodeError:
+        return None
+    kinds = {name: feature.WhichOneof("kind") for name, feature in stored.items()}
+    return {
+        name: (kind.removesuffix("_list"), len(getattr(stored[name], kind).value)) if kind else ("values", 0)
+        for name, kind in kinds.items()
+    }
+
+
+def _found(record: Any, columns: Iterable[str]) -> Any:
+    """What a record that does not fit has in the columns, in words, in the graph."""
+
+    def count(column: str, kind: tf.DType) -> tuple[Any, Any]:
+        feature = {column: tf.io.VarLenFeature(kind)}
+        return attempt(lambda: tf.size(tf.io.parse_single_example(record, feature)[column].values), 0)
+
+    parts = []
+    for column in columns:
+        part = tf.constant(f"no {column!r}")
+        for kind, word in FEATURES.items():
+            number, is_kind = count(column, kind)
+            there = tf.strings.join([tf.strings.as_string(number), f" {word} in {column!r}"])
+            part = tf.where(is_kind & (number > 0), there, part)
+        parts.append(part)
+    # A feature that no record has is missing in every example, and in nothing else.
+    _, is_example = count("", tf.int64)
+    return tf.where(is_example, tf.strings.reduce_join(parts, separator=" and "), "bytes that are no tf.Example")
