@@ -1,12 +1,14 @@
 """Files and directories that are there whole or not at all, directories that one process claims, words for messages."""
 
 import contextlib
+import errno
 import glob
 import importlib.util
 import os
 import secrets
 import shutil
 import socket
+import stat
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,7 +17,13 @@ from pathlib import Path
 import filelock
 
 LOCK_NAME = ".lock"  # in a directory that somebody has claimed; what lists a directory passes over such names
+# Who has the lock. A file of its own: Windows lets nobody read a locked one.
+OWNER_NAME = ".lock-owner"
 STAGING_PREFIX = ".keras-bit-"  # of the directories in which several files are written before they take their places
+KEPT_PREFIX = ".kept-"  # in a staging directory: of the directory with what is being replaced
+# How a file system without locks answers. Every other error is one.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_HEX = "[0-9a-f]" * 8  # a glob pattern for `secrets.token_hex(4)`
 
 
 @contextlib.contextmanager
@@ -24,7 +32,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     After an error it is removed, and `path` is what it was. The contents are on the disk before the name is: after a
     power cut, too, a reader finds the old file or the new one. A directory that exists already is moved out of the way
-    first, because no system replaces one in a single step.
+    first, because no system replaces one in a single step. A file replaces no directory, and a directory no file; a
+    symbolic link is replaced, and not what it points to.
+
+    A process that is killed leaves a hidden name beside `path`, which `remove_unfinished` removes.
     """
     path = Path(path)
     beside = _beside(path)
@@ -33,7 +44,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         sync(beside)
         _take_place(beside, path)
     finally:
-        _remove(beside)
+        with contextlib.suppress(OSError):  # the error on its way says more
+            _remove(beside)
 
 
 @contextlib.contextmanager
@@ -59,13 +71,14 @@ def take_places(staging: Path, directory: Path, last: str) -> None:
     """Moves everything in `staging` into `directory`, all of it or nothing, and `last` as the last one.
 
     What has the same name there is replaced. After an error `directory` holds what it held before. `staging` is one
-    that `staged` gave, for this directory.
+    that `staged` gave, for this directory. If the process is killed in between, the next `staged` of this directory
+    puts back what has lost its place.
     """
     ordered = sorted(entries(staging), key=lambda entry: (entry.name == last, entry.name))
     for entry in ordered:
         sync(entry)
         allow_what_the_umask_allows(entry)
-    kept = Path(tempfile.mkdtemp(prefix=".kept-", dir=staging))
+    kept = Path(tempfile.mkdtemp(prefix=KEPT_PREFIX, dir=staging))
     try:
         for entry in ordered:
             place = directory / entry.name
@@ -85,14 +98,18 @@ def take_places(staging: Path, directory: Path, last: str) -> None:
 
 def entries(staging: Path) -> list[Path]:
     """What was written to a directory that `staged` gave."""
-    return [entry for entry in staging.iterdir() if entry.name != LOCK_NAME]
+    return [entry for entry in staging.iterdir() if entry.name not in (LOCK_NAME, OWNER_NAME)]
 
 
 def allow_what_the_umask_allows(path: Path) -> None:
-    """Some libraries, and `tempfile`, let nobody but the owner read what they write."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(path, (0o777 if path.is_dir() else 0o666) & ~mask)
+    """Gives a file, or a directory with all that is in it, the permissions that new ones have.
+
+    Some libraries, and `tempfile`, let nobody but the owner read what they write.
+    """
+    allowed = _permissions_of_a_new_directory(path.parent)
+    for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        if not one.is_symlink():
+            one.chmod(allowed if one.is_dir() else allowed & 0o666)
 
 
 @contextlib.contextmanager
@@ -120,7 +137,7 @@ def claimed(directory: str | Path, *, argument: str, exclusive: bool = True) -> 
             directory.mkdir(parents=True, exist_ok=True)
             check_writable(directory / "file")
             if exclusive:
-                held.enter_context(_locked(directory / LOCK_NAME))
+                held.enter_context(_locked(directory))
         except BlockingIOError as error:
             raise BlockingIOError(
                 f"`{argument}`: another process ({error}) is writing to {str(directory)!r}. Wait until it has ended, "
@@ -148,17 +165,34 @@ def check_writable(path: str | Path) -> None:
 
 
 def remove_unfinished(path: str | Path) -> None:
-    """Removes what a process that was killed within `replacing(path)` left. Its directory must be claimed."""
+    """Removes what a process that was killed within `replacing(path)` left. Its directory must be claimed.
+
+    A directory that such a process had moved out of the way gets its name back if no other has taken it.
+    """
     path = Path(path)
-    for left in path.parent.glob(f".????????.{glob.escape(path.name)}"):
-        _remove(left)
+    name = glob.escape(path.name)
+    for old in path.parent.glob(f".{_HEX}-old.{name}"):
+        if os.path.lexists(path):
+            _remove(old)
+        else:
+            old.rename(path)
+    for unfinished in path.parent.glob(f".{_HEX}.{name}"):
+        _remove(unfinished)
 
 
 def sync(path: Path) -> None:
-    """Returns when the contents of a file, or of every file in a directory, are on the disk."""
-    for file in [path] if path.is_file() else [inside for inside in path.rglob("*") if inside.is_file()]:
-        with open(file, "rb") as written:
-            os.fsync(written.fileno())
+    """Returns when the contents of a file, or of a directory with all that is in it, are on the disk."""
+    for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        if one.is_file():
+            with open(one, "rb+" if os.name == "nt" else "rb") as written:  # Windows syncs what it may write to
+                os.fsync(written.fileno())
+        elif one.is_dir() and os.name != "nt":  # Windows opens no directory
+            descriptor = os.open(one, os.O_RDONLY)
+            try:
+                with contextlib.suppress(OSError):  # some network file systems cannot
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def require(package: str, extra: str, purpose: str) -> None:
@@ -187,84 +221,116 @@ def some(names: Iterable[object], most: int = 4, separator: str = ", ") -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock of the file `path`, which is removed at the end."""
-    lock = _acquire(path)
+def _locked(directory: Path) -> Iterator[None]:
+    """Holds the lock of `directory`; its files are removed at the end."""
+    lock = _acquire(directory)
     try:
         yield
     finally:
         if lock is not None:
-            path.unlink(missing_ok=True)
+            # While it is held: afterwards the files may be another process'. Windows removes no locked file, and
+            # filelock then does so itself.
+            for name in (OWNER_NAME, LOCK_NAME):
+                with contextlib.suppress(OSError):
+                    (directory / name).unlink()
             lock.release()
 
 
-def _acquire(path: Path) -> filelock.BaseFileLock | None:
-    """Locks the file `path`, and writes to it who has it; `None`, with a warning, where there are no locks.
+def _acquire(directory: Path) -> filelock.BaseFileLock | None:
+    """Locks `directory`, and notes in it who has it; `None`, with a warning, where there are no locks.
 
     Raises:
         BlockingIOError: another process holds it; its text is that process, `"1234 on node7"`.
+        FileNotFoundError: the directory is gone.
+        OSError: the lock's file cannot be written.
     """
-    lock = filelock.FileLock(path)
-    while True:
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise BlockingIOError(_owner(path)) from None
-        except (OSError, NotImplementedError) as error:
-            warnings.warn(
-                f"{path} cannot be locked ({error}). Make sure that no other process writes there.", stacklevel=6
-            )
-            return None
-        if path.exists():
-            path.write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-            return lock
-        lock.release()  # the process that held it has removed it since it was opened
-
-
-def _owner(lock: Path) -> str:
+    lock = filelock.FileLock(directory / LOCK_NAME)
     try:
-        return lock.read_text(encoding="utf-8", errors="replace") or "it has not said which"
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise BlockingIOError(_owner(directory)) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{directory} cannot be locked ({error}). Make sure that no other process writes there.", stacklevel=6
+        )
+        return None
+    with contextlib.suppress(OSError):  # it is a courtesy
+        (directory / OWNER_NAME).write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+    return lock
+
+
+def _owner(directory: Path) -> str:
+    unknown = "it has not said which"
+    try:
+        return (directory / OWNER_NAME).read_text(encoding="utf-8", errors="replace") or unknown
     except OSError:
-        return "it has not said which"
+        return unknown
 
 
 @contextlib.contextmanager
 def _locked_staging(parent: Path) -> Iterator[Path]:
     while True:
         staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
-        with contextlib.suppress(BlockingIOError):  # another process takes it for an abandoned one, and removes it
-            lock = _acquire(staging / LOCK_NAME)
+        # Another process may take it for an abandoned one, before it is locked, and remove it.
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            lock = _acquire(staging)
             break
     try:
         yield staging
     finally:
-        if lock is not None:
-            lock.release()  # first: Windows removes no file that is locked
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove_staging(staging, lock)
 
 
 def _remove_abandoned(parent: Path) -> None:
     """Removes the staging directories of processes that have ended; without locks nobody knows whether they have."""
     for left in parent.glob(f"{STAGING_PREFIX}*"):
-        with contextlib.suppress(BlockingIOError), warnings.catch_warnings():
+        # An error: a running process has it, another removes it too, or it is another user's.
+        with contextlib.suppress(OSError), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            if (lock := _acquire(left / LOCK_NAME)) is not None:
-                lock.release()
-                shutil.rmtree(left, ignore_errors=True)
+            if (lock := _acquire(left)) is not None:
+                _put_back(left, parent)
+                _remove_staging(left, lock)
+
+
+def _put_back(left: Path, parent: Path) -> None:
+    """Gives back their names to files that a process was replacing when it was killed."""
+    for kept in left.glob(f"{KEPT_PREFIX}*/*"):
+        if not os.path.lexists(parent / kept.name):
+            kept.rename(parent / kept.name)
+
+
+def _remove_staging(staging: Path, lock: filelock.BaseFileLock | None) -> None:
+    """Removes it while it is locked, so that nobody else takes it for abandoned and puts back what is in it."""
+    shutil.rmtree(staging, ignore_errors=True)
+    if lock is not None:
+        lock.release()
+        if os.name == "nt":  # which removes no file that is locked, nor a directory with one
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def _take_place(beside: Path, path: Path) -> None:
     if not (beside.is_dir() and path.is_dir()):
         os.replace(beside, path)
         return
-    old = _beside(path)
+    old = path.with_name(f".{secrets.token_hex(4)}-old.{path.name}")
     os.rename(path, old)
     try:
         os.rename(beside, path)
     except BaseException:
         os.rename(old, path)
         raise
-    _remove(old)
+    with contextlib.suppress(OSError):  # what replaces it is in its place
+        _remove(old)
+
+
+def _permissions_of_a_new_directory(parent: Path) -> int:
+    """Asks the file system: to read the umask a process must change it, for all of its threads."""
+    with tempfile.TemporaryDirectory(dir=parent) as private:
+        made = Path(private) / "new"
+        made.mkdir()
+        return stat.S_IMODE(made.stat().st_mode) & 0o777
 
 
 def _missing_directories(directory: Path) -> list[Path]:

@@ -339,7 +339,7 @@ def test_a_second_process_is_refused_while_one_is_training(data, checkpoint, tmp
         assert code == 1
         assert f"`--out`: another process ({os.getpid()} on " in err
         assert f") is training in {tmp_path / 'out'}. Wait until it has ended, or choose another directory." in err
-        assert [path.name for path in folder.iterdir()] == [files.LOCK_NAME]
+        assert {path.name for path in folder.iterdir()} == {files.LOCK_NAME, files.OWNER_NAME}
 
 
 def test_wrong_data_leaves_no_directory_behind_and_takes_none_away(data, checkpoint, tmp_path, capsys):

@@ -1,0 +1,424 @@
+"""files.py: whole or not at all, what a killed process leaves, and who keeps whom out."""
+
+import contextlib
+import errno
+import os
+import stat
+import subprocess
+import sys
+import warnings
+
+import filelock
+import pytest
+
+from conftest import ROOT
+from keras_bit import files
+
+KINDS = pytest.mark.parametrize("kind", ["file", "directory"])
+DISK = "the disk is gone"
+
+
+def write(path, kind, text):
+    """A file with `text`, or a directory with two files, one of them deeper."""
+    if kind == "file":
+        path.write_text(text)
+    else:
+        (path / "deeper").mkdir(parents=True)
+        (path / f"{text}.txt").write_text(text)
+        (path / "deeper" / "file").write_text(text)
+
+
+def written(kind, text, name="a.b"):
+    """What `write` made, as `contents` gives it."""
+    if kind == "file":
+        return {name: text}
+    return {name: None, f"{name}/{text}.txt": text, f"{name}/deeper": None, f"{name}/deeper/file": text}
+
+
+def contents(directory):
+    """Name to text, to None for a directory, or to where a symbolic link points."""
+
+    def content(path):
+        if path.is_symlink():
+            return os.readlink(path)
+        return None if path.is_dir() else path.read_text()
+
+    return {str(path.relative_to(directory)): content(path) for path in directory.rglob("*")}
+
+
+@contextlib.contextmanager
+def umask(mask):
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
+def failing(number):
+    """The call with this number of `os.rename` and `os.replace`, counted together from 1, fails; gives the calls."""
+    calls = []
+
+    def counted(real):
+        def call(source, place):
+            calls.append((source, place))
+            if len(calls) == number:
+                raise OSError(errno.EIO, DISK)
+            real(source, place)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("rename", "replace"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        yield calls
+
+
+def throw(error):
+    raise error
+
+
+@contextlib.contextmanager
+def another_process(body, *arguments):
+    """Runs `body`, with `path` as its first argument, as far as its `wait()`, and kills it at the end."""
+    program = (
+        "import pathlib, sys\nfrom keras_bit import files\npath = pathlib.Path(sys.argv[1])\n"
+        "def wait():\n    print('here', flush=True)\n    sys.stdin.read()\n" + body
+    )
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
+        try:
+            assert process.stdout.readline() == "here\n", process.stderr.read()
+            yield process
+        finally:
+            process.kill()
+
+
+# One file or directory
+
+
+@KINDS
+@pytest.mark.parametrize("earlier", [False, True], ids=["new", "replaced"])
+def test_what_was_written_takes_its_place_and_nothing_else_stays(tmp_path, kind, earlier):
+    path = tmp_path / "a.b"
+    if earlier:
+        write(path, kind, "old")
+    with files.replacing(str(path)) as beside:
+        assert (beside.parent, beside.suffix, beside.exists()) == (tmp_path, ".b", False)
+        write(beside, kind, "new")
+        assert path.exists() == earlier
+    assert contents(tmp_path) == written(kind, "new")
+
+
+@KINDS
+@pytest.mark.parametrize("earlier", [False, True], ids=["new", "replaced"])
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_after_an_error_all_is_as_it_was(tmp_path, kind, earlier, error):
+    if earlier:
+        write(tmp_path / "a.b", kind, "old")
+    before = contents(tmp_path)
+    with pytest.raises(error), files.replacing(tmp_path / "a.b") as beside:
+        throw(error(write(beside, kind, "half")))
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(("kind", "renames"), [("file", 1), ("directory", 2)])
+def test_after_an_error_of_any_rename_all_is_as_it_was(tmp_path, kind, renames):
+    write(tmp_path / "a.b", kind, "old")
+    for number in range(1, renames + 1):
+        with failing(number), pytest.raises(OSError, match=DISK), files.replacing(tmp_path / "a.b") as beside:
+            write(beside, kind, "new")
+        assert contents(tmp_path) == written(kind, "old")
+    with failing(0) as calls, files.replacing(tmp_path / "a.b") as beside:
+        write(beside, kind, "new")
+    assert len(calls) == renames
+
+
+@pytest.mark.parametrize(("old", "new"), [("file", "directory"), ("directory", "file")])
+def test_a_file_replaces_no_directory_and_a_directory_no_file(tmp_path, old, new):
+    write(tmp_path / "a.b", old, "old")
+    with pytest.raises(OSError, match="directory"), files.replacing(tmp_path / "a.b") as beside:
+        write(beside, new, "new")
+    assert contents(tmp_path) == written(old, "old")
+
+
+def test_nothing_written_is_an_error_and_replaces_nothing(tmp_path):
+    write(tmp_path / "a.b", "file", "old")
+    with pytest.raises(FileNotFoundError), files.replacing(tmp_path / "a.b"):
+        pass
+    assert contents(tmp_path) == written("file", "old")
+
+
+@KINDS
+def test_a_symbolic_link_is_replaced_and_not_what_it_points_to(tmp_path, kind):
+    write(tmp_path / "target", kind, "old")
+    (tmp_path / "a.b").symlink_to("target")
+    with files.replacing(tmp_path / "a.b") as beside:
+        write(beside, kind, "new")
+    assert contents(tmp_path) == written(kind, "new") | written(kind, "old", "target")
+
+
+KILLED = "with files.replacing(path) as beside:\n    beside.write_text('half')\n    wait()"
+# Between the two renames.
+KILLED_WHILE_REPLACING = """
+import os
+def rename(source, place, real=os.rename):
+    if place == path:
+        wait()
+    real(source, place)
+os.rename = rename
+with files.replacing(path) as beside:
+    beside.mkdir()
+"""
+
+
+def test_a_killed_process_leaves_a_hidden_file_and_who_comes_next_removes_it(tmp_path):
+    mine = {".01234567.a.bc": "x", ".0123456.a.b": "x", ".notes-01.a.b": "x", "01234567.a.b": "x"}
+    for name, text in (mine | {"a.b": "old"}).items():
+        (tmp_path / name).write_text(text)
+    with another_process(KILLED, tmp_path / "a.b") as process:
+        process.kill()
+        process.wait()
+    (left,) = contents(tmp_path).keys() - mine.keys() - {"a.b"}
+    assert left.startswith(".")
+    files.remove_unfinished(tmp_path / "a.b")
+    assert contents(tmp_path) == mine | {"a.b": "old"}
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_directory_that_lost_its_name_gets_it_back_if_it_is_free(tmp_path, taken):
+    write(tmp_path / "a.b", "directory", "old")
+    with another_process(KILLED_WHILE_REPLACING, tmp_path / "a.b") as process:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "a.b").exists()
+    if taken:
+        write(tmp_path / "a.b", "directory", "newer")
+    files.remove_unfinished(tmp_path / "a.b")
+    assert contents(tmp_path) == written("directory", "newer" if taken else "old")
+
+
+# Several files
+
+
+def test_a_staging_directory_is_in_the_directory_and_goes_with_all_that_is_in_it(tmp_path):
+    with files.staged(str(tmp_path / "a" / "b")) as staging:
+        write(staging / "x", "directory", "new")
+        assert staging.parent == tmp_path / "a" / "b"
+        assert [entry.name for entry in files.entries(staging)] == ["x"]
+    assert contents(tmp_path) == {"a": None, "a/b": None}
+
+
+def test_after_an_error_directories_that_were_made_are_removed_unless_something_is_in_them(tmp_path):
+    for mine, expected in (([], {}), (["a/mine"], {"a": None, "a/mine": "x"})):
+        with pytest.raises(ValueError, match="wrong"), files.staged(tmp_path / "a" / "b"):
+            throw(ValueError("wrong", [(tmp_path / name).write_text("x") for name in mine]))
+        assert contents(tmp_path) == expected
+
+
+STAGED = "with files.staged(path) as staging:\n    (staging / 'half').touch()\n    wait()"
+
+
+def test_what_a_killed_process_staged_is_removed_and_what_a_running_one_stages_is_not(tmp_path):
+    with another_process(STAGED, tmp_path) as running:
+        with files.staged(tmp_path):
+            assert len(list(tmp_path.iterdir())) == 2
+        (others,) = tmp_path.iterdir()
+        assert (others / "half").exists()
+        running.kill()
+        running.wait()
+        assert (others / "half").exists()
+    with files.staged(tmp_path) as staging:
+        assert list(tmp_path.iterdir()) == [staging]
+
+
+def test_who_loses_a_new_staging_directory_to_another_process_takes_one_more(tmp_path, monkeypatch):
+    real = files._acquire
+    lost = [BlockingIOError("another has it"), FileNotFoundError("another removed it")]
+    monkeypatch.setattr(files, "_acquire", lambda path: real(path) if not lost else throw(lost.pop()))
+    with files.staged(tmp_path) as staging:
+        assert (staging / files.LOCK_NAME).exists()
+
+
+def test_what_a_killed_process_was_replacing_is_put_back(tmp_path):
+    write(tmp_path / "a", "directory", "old")
+    body = """
+import os
+os.replace = lambda source, place: wait()
+with files.staged(path) as staging:
+    (staging / "a").mkdir()
+    files.take_places(staging, path, last="a")
+"""
+    with another_process(body, tmp_path) as process:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "a").exists()
+    with files.staged(tmp_path):
+        pass
+    assert contents(tmp_path) == written("directory", "old", "a")
+
+
+def stage(staging, directory):
+    """A file, a directory and a link that replace others, and two that are new; `main` is to be the last."""
+    (directory / "elsewhere").write_text("kept")
+    (directory / "link").symlink_to("elsewhere")
+    for name, kind in {"main": "file", "folder": "directory", "weights": "file"}.items():
+        write(directory / name, kind, "old")
+    for name, kind in {"link": "file", "main": "file", "folder": "directory", "weights": "file", "new": "file"}.items():
+        write(staging / name, kind, "new")
+
+
+def test_all_take_their_places_the_last_one_in_one_step_at_the_end(tmp_path):
+    with files.staged(tmp_path) as staging, failing(0) as calls:
+        stage(staging, tmp_path)
+        files.take_places(staging, tmp_path, last="main")
+    assert contents(tmp_path) == {
+        **written("file", "new", "main"),
+        **written("directory", "new", "folder"),
+        **{"weights": "new", "new": "new", "link": "new", "elsewhere": "kept"},
+    }
+    assert [place.name for _, place in calls if place.parent == tmp_path] == [
+        *("folder", "link", "new", "weights", "main")
+    ]
+    assert calls[-1] == (staging / "main", tmp_path / "main")
+    assert "main" not in [place.name for _, place in calls[:-1]]
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_if_any_rename_fails_the_directory_holds_what_it_held(tmp_path, number):
+    with files.staged(tmp_path) as staging:
+        stage(staging, tmp_path)
+        before, waiting = contents(tmp_path), contents(staging)
+        with failing(number) as calls, pytest.raises(OSError, match=DISK):
+            files.take_places(staging, tmp_path, last="main")
+        assert len(calls) >= number
+        assert {name: text for name, text in contents(staging).items() if not name.startswith(".kept")} == waiting
+
+        def others(found):
+            return {name: text for name, text in found.items() if not name.startswith(".")}
+
+        assert others(contents(tmp_path)) == others(before)
+    assert contents(tmp_path) == others(before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of this kind")
+@pytest.mark.parametrize(("mask", "file", "directory"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750)])
+def test_what_takes_its_place_may_be_read_by_whom_the_umask_allows(tmp_path, mask, file, directory):
+    with umask(mask), files.staged(tmp_path) as staging:
+        write(staging / "folder", "directory", "new")
+        for path in staging.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        (staging / "link").symlink_to(tmp_path / "elsewhere")  # nowhere
+        files.take_places(staging, tmp_path, last="folder")
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.name != "link"}
+    assert found == {"folder": directory, "new.txt": file, "deeper": directory, "file": file}
+
+
+# Directories that are claimed
+
+CLAIMED = "with files.claimed(path, argument='out'):\n    wait()"
+
+
+def test_a_second_process_is_refused_by_name_until_the_first_is_killed(tmp_path):
+    out = tmp_path / "out"
+    with another_process(CLAIMED, out) as first:
+        for _ in range(2):
+            with pytest.raises(BlockingIOError) as caught, files.claimed(out, argument="out"):
+                pass
+            assert all(word in str(caught.value) for word in ("`out`", f"{first.pid} on ", repr(str(out))))
+        with files.claimed(out, argument="out", exclusive=False):  # several that work together
+            pass
+        first.kill()
+        first.wait()
+        with files.claimed(out, argument="out"):
+            assert (out / files.OWNER_NAME).read_text().startswith(f"{os.getpid()} on ")
+    assert contents(tmp_path) == {"out": None}  # it was not this process that made it
+
+
+def test_directories_that_were_made_go_at_the_end_unless_something_is_in_them(tmp_path):
+    with files.claimed(tmp_path / "a" / "b", argument="out"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert contents(tmp_path) == {}
+    with pytest.raises(ValueError, match="wrong"), files.claimed(tmp_path / "a" / "b", argument="out"):
+        throw(ValueError("wrong", (tmp_path / "a" / "mine").write_text("x")))
+    assert contents(tmp_path) == {"a": None, "a/mine": "x"}
+
+
+def no_locks(number):
+    """How filelock answers on a file system that has none."""
+    if number is None:
+        return NotImplementedError("FileSystem does not appear to support flock")
+    return OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, None])
+def test_without_locks_there_is_one_warning_and_nobody_is_kept_out(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(filelock.FileLock, "acquire", lambda self, timeout: throw(no_locks(number)))
+    (tmp_path / f"{files.STAGING_PREFIX}abandoned").mkdir()
+    for claim in (lambda: files.claimed(tmp_path, argument="out"), lambda: files.staged(tmp_path)):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with claim():
+                pass
+        (warning,) = caught
+        assert (warning.category, str(tmp_path) in str(warning.message)) == (UserWarning, True)
+        assert "locked" in str(warning.message)
+    assert contents(tmp_path) == {f"{files.STAGING_PREFIX}abandoned": None}  # or running: nobody knows
+
+
+def test_a_lock_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(filelock.FileLock, "acquire", lambda self, timeout: throw(denied))
+    with pytest.raises(OSError, match=r"`out`.*Permission denied"), files.claimed(tmp_path / "new", argument="out"):
+        pass
+    assert contents(tmp_path) == {}
+
+
+def test_what_cannot_be_written_is_an_error_that_names_the_argument_and_the_directory(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "out", tmp_path / "new" / ("x" * 300)):
+        with pytest.raises(OSError, match="`where`") as caught, files.claimed(out, argument="where"):
+            pass
+        assert repr(str(out)) in str(caught.value)
+    monkeypatch.setattr(files, "check_writable", lambda path: throw(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"), files.claimed(tmp_path / "a" / "b", argument="where"):
+        pass
+    assert contents(tmp_path) == {"file": "mine"}
+
+
+def test_a_name_is_checked_by_writing_beside_it(tmp_path):
+    (tmp_path / "a").write_text("mine")
+    files.check_writable(str(tmp_path / "a"))
+    assert contents(tmp_path) == {"a": "mine"}
+    for path in (tmp_path / "none" / "a", tmp_path / "a" / "b", tmp_path / ("x" * 250)):
+        with pytest.raises(OSError):  # noqa: PT011 - the system's words, which differ
+            files.check_writable(path)
+    assert contents(tmp_path) == {"a": "mine"}
+
+
+# Words
+
+
+def test_a_package_that_is_missing_is_named_with_what_installs_it():
+    files.require("numpy", "any", "This")
+    with pytest.raises(ImportError) as caught:
+        files.require("no_such_package", "tflite", "The format 'tflite'")
+    words = ("The format 'tflite'", "no_such_package", "pip install 'keras_bit[tflite]'", "'.[tflite]'")
+    assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "expected"),
+    [
+        ([], {}, ""),
+        (["a"], {}, "a"),
+        (["a", 2, "c", "d"], {}, "a, 2, c, d"),
+        ("abcde", {}, "a, b, c, d and 1 more"),
+        (range(1234), {"most": 2, "separator": "; "}, "0; 1 and 1,232 more"),
+    ],
+)
+def test_the_first_few_of_many_names(names, options, expected):
+    assert files.some(iter(names), **options) == expected
