@@ -27,7 +27,7 @@ TIMM_CONFIG_NAME = "config.json"  # timm: what the image should be like stands u
 PROCESSOR_CONFIG_NAME = "processor_config.json"  # transformers 5: nests the dictionary under "image_processor"
 
 # What google/bit-50 has in its preprocessor_config.json.
-BIT_50 = {"size": 448, "crop_size": 448, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+BIT_50: dict[str, Any] = {"size": 448, "crop_size": 448, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 FILTERS = tuple(Image.Resampling(number) for number in range(6))  # what every Pillow has; 13 has two more
 TENSOR_PACKAGES = {"tf": "tensorflow", "pt": "torch", "jax": "jax"}
 
