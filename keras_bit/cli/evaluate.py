@@ -172,7 +172,12 @@ def _evaluate_folders(
 
     said = None if map_file is None else class_map.read(map_file)
     folders = folder_names(data)
-    matched = dict(zip(folders, class_map.match(folders, model.config, said), strict=True))
+    try:
+        matched = dict(zip(folders, class_map.match(folders, model.config, said), strict=True))
+    except ValueError as error:
+        raise ValueError(
+            f"{error} --write-class-map FILE.json begins a class map of these folders, --class-map FILE.json uses it."
+        ) from None
     used = {folder: right for folder, right in matched.items() if right is not None}
     batches = FolderPictures(data, list(used), processor=processor, batch_size=batch_size, on_error=on_error)
     left_out = [folder for folder in folders if folder not in used]

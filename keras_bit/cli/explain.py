@@ -68,7 +68,10 @@ def _draw(
     model = keras_bit.from_pretrained(weights, **hub)
     activation_map.check_model(model)
     processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub)
-    chosen = None if class_name is None else [class_map.find_class(class_name, model.config)]
+    try:
+        chosen = None if class_name is None else [class_map.find_class(class_name, model.config)]
+    except ValueError as error:
+        raise ValueError(f"--class: {error}") from None
 
     pixels = processor(picture)
     check_input_shape(pixels.shape[1:], model.config.num_channels, "pixel_values")

@@ -111,8 +111,8 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
 def finetune(data: str, out: str, strategy: str | None, tensorboard: bool, **chosen: Any) -> int:
     """Fine-tunes a checkpoint by the BiT-HyperRule.
 
-    The rule chooses size, number of steps, learning rate and MixUp from the number and the size of the images. DIR then
-    holds the model (model.keras, and transformers' config.json and model.safetensors), its processor, log.csv,
+    The rule chooses size, number of steps, learning rate and MixUp from the number and the size of the images. Into DIR
+    it writes the model (model.keras, and transformers' config.json and model.safetensors), its processor, log.csv,
     report.json, and curves, confusion matrix and worst mistakes as PNG. Interrupted or killed, the same command goes on
     from the last evaluation and ends with the same losses.
     """
