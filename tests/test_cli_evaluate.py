@@ -1,30 +1,30 @@
 """`keras-bit evaluate`, run as a person runs it: tables, report, images, class maps, and data that is wrong."""
 
 import json
-import re
-from pathlib import Path
 
 import keras
 import pytest
 import tensorflow as tf
 from PIL import Image
 
+from command_line import TINY, copy_of_tiny, open_tiny_once, tiny, tiny_processor
+from command_line import run as run_command
 from conftest import needs_matplotlib
-from keras_bit import BiT, BitConfig, BitImageProcessor, from_pretrained, save_pretrained
-from keras_bit.cli import main
+from keras_bit import BiT, BitConfig, BitImageProcessor, save_pretrained
 from keras_bit.drawing import charts
 from keras_bit.images import processor
 from picture_files import encoded, make_folders, pixels
 
-TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
 
 
-def run(capsys, *arguments):
-    code = main.main(["evaluate", *map(str, arguments)])
-    captured = capsys.readouterr()
-    # On a terminal the next line overwrites the bar, which slow machines show.
-    return code, captured.out, re.sub(r"\r.*\r", "", captured.err)
+@pytest.fixture(autouse=True)
+def once(monkeypatch):
+    open_tiny_once(monkeypatch)
+
+
+def run(capsys, *arguments, weights=TINY):
+    return run_command(capsys, "evaluate", *arguments, "--weights", weights)
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def animals(tmp_path):
 
 
 def answers(files):
-    model, processor = from_pretrained(TINY), BitImageProcessor.from_pretrained(TINY)
+    model, processor = tiny(), tiny_processor()
     return [model.config.id2label[int(keras.ops.argmax(model(processor(str(file)))[0]))] for file in files]
 
 
 def test_the_report_is_what_the_model_says_of_every_file(capsys, animals):
-    code, out, err = run(capsys, TINY, animals, "--json", "--batch-size", "5")
+    code, out, err = run(capsys, animals, "--json", "--batch-size", "5")
     assert (code, err) == (0, "")
     report = json.loads(out)
     files = sorted(animals.glob("*/*.jpg"))
@@ -57,7 +57,7 @@ def test_the_report_is_what_the_model_says_of_every_file(capsys, animals):
 def test_tables_and_files(capsys, animals, tmp_path):
     needs_matplotlib()
     out_directory = tmp_path / "report"
-    code, out, err = run(capsys, TINY, animals, "--out", out_directory)
+    code, out, err = run(capsys, animals, "--out", out_directory)
     assert (code, err) == (0, "")
     report = json.loads((out_directory / "report.json").read_text())
     low, high = report["top_1_interval"]
@@ -80,39 +80,36 @@ def test_tables_and_files(capsys, animals, tmp_path):
 
 def test_without_matplotlib_it_says_at_the_start_what_is_left_out(capsys, animals, tmp_path, monkeypatch):
     monkeypatch.setattr(charts, "available", lambda: False)
-    code, _, err = run(capsys, TINY, animals, "--out", tmp_path / "report", "--json")
+    code, _, err = run(capsys, animals, "--out", tmp_path / "report", "--json")
     assert code == 0
     first, *files = err.splitlines()
-    assert first == (
-        "keras-bit evaluate: without matplotlib confusion.png and calibration.png are left out: pip install "
-        "'keras_bit[plots]'"
-    )
+    assert all(fact in first for fact in ("matplotlib", "confusion.png", "calibration.png", "keras_bit[plots]"))
     assert files == [str(tmp_path / "report" / name) for name in ("report.json", "worst.png")]
-    assert run(capsys, TINY, animals, "--json")[2] == ""  # nothing is written, so nothing is missing
+    assert run(capsys, animals, "--json")[2] == ""  # nothing is written, so nothing is missing
 
 
 def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
     (animals / "cat").rename(animals / "kitty")
     (animals / "frog").rename(animals / "Frog")
     (animals / "unsorted").mkdir()
-    code, out, err = run(capsys, TINY, animals)
+    code, out, err = run(capsys, animals)
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
     assert "'Frog' matches no label (closest: 'frog'); 'kitty' matches no label" in err
-    assert "--write-class-map FILE.json" in err
+    assert "--write-class-map" in err
 
     file = tmp_path / "map.json"
-    code, out, _ = run(capsys, TINY, animals, "--write-class-map", file)
+    code, out, _ = run(capsys, animals, "--write-class-map", file)
     assert (code, out) == (0, f"{file}: 4 folders; complete the 2 that begin with '?'\n")
     said = json.loads(file.read_text())
     assert (said["dog"], said["Frog"], said["kitty"][:2]) == ("dog", "frog", "? ")
-    assert run(capsys, TINY, animals, "--class-map", file)[0] == 1
-    code, _, err = run(capsys, TINY, animals, "--write-class-map", file)
+    assert run(capsys, animals, "--class-map", file)[0] == 1
+    code, _, err = run(capsys, animals, "--write-class-map", file)
     assert code == 1
-    assert f"`--write-class-map`: {str(file)!r} exists, and may have been edited" in err
+    assert f"--write-class-map: {str(file)!r} exists" in err
 
     file.write_text(json.dumps({**said, "kitty": ["cat", "deer", "horse"], "unsorted": None}))
-    code, out, err = run(capsys, TINY, animals, "--class-map", file, "--json")
+    code, out, err = run(capsys, animals, "--class-map", file, "--json")
     assert (code, err) == (0, "keras-bit evaluate: folders left out, as the class map says: unsorted\n")
     report = json.loads(out)
     kitty = next(row for row in report["per_class"] if row["class"] == "kitty")
@@ -121,14 +118,14 @@ def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
 
 def test_a_folder_without_pictures_is_said_and_is_no_class_of_the_data(capsys, animals):
     (animals / "ship").mkdir()
-    code, out, err = run(capsys, TINY, animals, "--json")
+    code, out, err = run(capsys, animals, "--json")
     assert (code, err) == (0, "keras-bit evaluate: folders without an image: ship\n")
     assert [row["class"] for row in json.loads(out)["per_class"]] == ["cat", "dog", "frog"]
 
 
 def test_one_class_is_evaluated_too(capsys, tmp_path):
     make_folders(tmp_path / "cats", {"cat": 2})
-    code, out, _ = run(capsys, TINY, tmp_path / "cats")
+    code, out, _ = run(capsys, tmp_path / "cats")
     assert code == 0
     assert "10 of the model, 1 of the data" in out
 
@@ -136,15 +133,15 @@ def test_one_class_is_evaluated_too(capsys, tmp_path):
 def test_pictures_that_cannot_be_read_end_it_or_are_left_out(capsys, animals):
     broken = animals / "cat" / "001.jpg"
     broken.write_bytes(b"no picture")
-    code, out, err = run(capsys, TINY, animals)
+    code, out, err = run(capsys, animals)
     assert (code, out) == (1, "")
-    assert err.startswith(f"keras-bit evaluate: {broken} is no JPEG, PNG, GIF, BMP or WebP file.")
-    assert "--on-error skip" in err
-    code, out, err = run(capsys, TINY, animals, "--on-error", "skip", "--json")
+    assert err.startswith(f"keras-bit evaluate: {broken} is ")
+    assert "on_error" in err
+    code, out, err = run(capsys, animals, "--on-error", "skip", "--json")
     assert code == 1
     assert json.loads(out)["pictures"] == 11
     assert err.count("\n") == 1
-    assert err.startswith(f"keras-bit evaluate: {broken} is no JPEG")
+    assert err.startswith(f"keras-bit evaluate: {broken} is ")
 
 
 def write_records(path, labels):
@@ -159,22 +156,23 @@ def write_records(path, labels):
 def test_records_have_the_numbers_of_the_models_classes(capsys, tmp_path):
     file = tmp_path / "a.tfrecord"
     write_records(file, [3, 3, 9])
-    code, out, _ = run(capsys, TINY, file, "--json")
+    code, out, _ = run(capsys, file, "--json")
     assert code == 0
     assert [(row["class"], row["examples"]) for row in json.loads(out)["per_class"]] == [("cat", 2), ("truck", 1)]
     write_records(file, [3, 10])
-    code, _, err = run(capsys, TINY, file)
+    code, _, err = run(capsys, file)
     assert code == 1
     assert "record 1 of " in err
-    assert "has the label 10, which is none of the 10 classes, [0, 10)." in err
-    code, _, err = run(capsys, TINY, file, "--class-map", "map.json")
-    assert code == 1
-    assert "`--class-map` is for the folders of a directory, got" in err
+    assert "the label 10" in err
+    assert "10 classes" in err
+    code, _, err = run(capsys, file, "--class-map", "map.json")
+    assert code == 2
+    assert f"--class-map is for the folders of a directory, got {str(file)!r}" in err
 
 
 def test_of_a_directory_of_records_those_to_test_with_are_taken(capsys, tmp_path):
     def pictures(*expected):
-        code, out, err = run(capsys, TINY, tmp_path, "--json")
+        code, out, err = run(capsys, tmp_path, "--json")
         assert code == 0
         assert ("by their names: " in err) == bool(expected), err
         assert all(word in err for word in expected)
@@ -190,15 +188,11 @@ def test_of_a_directory_of_records_those_to_test_with_are_taken(capsys, tmp_path
 
 
 def test_a_checkpoint_without_a_processor_gets_bits_own_and_says_so(capsys, animals, tmp_path):
-    copies = [tmp_path / "without", tmp_path / "with"]
-    for copy in copies:
-        copy.mkdir()
-        for file in ("config.json", "model.safetensors"):
-            (copy / file).write_bytes((TINY / file).read_bytes())
-    BitImageProcessor(**processor.BIT_50).save_pretrained(copies[1])
-    (_, out, err), (code, expected, nothing) = (run(capsys, copy, animals, "--json") for copy in copies)
+    bits_own = BitImageProcessor(**processor.BIT_50)
+    copies = [copy_of_tiny(tmp_path / "without"), copy_of_tiny(tmp_path / "with", processor=bits_own)]
+    (_, out, err), (code, expected, nothing) = (run(capsys, animals, "--json", weights=copy) for copy in copies)
     assert (code, nothing) == (0, "")
-    assert "has no preprocessor_config.json: images are prepared as for google/bit-50, 448x448 px, pixels" in err
+    assert all(fact in err for fact in ("no preprocessor_config.json", "google/bit-50", "448x448 px"))
     assert json.loads(out) == json.loads(expected)
 
 
@@ -207,12 +201,12 @@ def test_of_many_classes_the_worst_are_printed_or_all(capsys, tmp_path):
     processor = BitImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)
     save_pretrained(BiT(config), tmp_path / "model", processor=processor)
     make_folders(tmp_path / "data", {f"kind {index:02d}": 1 for index in range(25)})
-    code, out, _ = run(capsys, tmp_path / "model", tmp_path / "data")
+    code, out, _ = run(capsys, tmp_path / "data", weights=tmp_path / "model")
     assert code == 0
     assert "the 10 classes with the lowest recall, of 25 (--per-class: all)" in out
     _, table = out.split("the 10 classes")
     assert sum(line.startswith("│ kind") for line in table.splitlines()) == 10
-    _, out, _ = run(capsys, tmp_path / "model", tmp_path / "data", "--per-class")
+    _, out, _ = run(capsys, tmp_path / "data", "--per-class", weights=tmp_path / "model")
     _, table = out.split("per class")
     assert sum(line.startswith("│ kind") for line in table.splitlines()) == 25
 
@@ -221,7 +215,7 @@ def test_of_many_classes_the_worst_are_printed_or_all(capsys, tmp_path):
 def test_a_model_that_does_not_tell_classes_apart_is_refused(capsys, animals, tmp_path, problem_type):
     config = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "frog"}, problem_type=problem_type)
     save_pretrained(BiT(config), tmp_path / "model", processor=BitImageProcessor())
-    code, out, err = run(capsys, tmp_path / "model", animals)
+    code, out, err = run(capsys, animals, weights=tmp_path / "model")
     assert (code, out) == (1, "")
     assert f"Got problem_type {problem_type!r} with 3 labels." in err
 
@@ -229,39 +223,17 @@ def test_a_model_that_does_not_tell_classes_apart_is_refused(capsys, animals, tm
 def test_without_data_or_a_place_it_is_one_line_and_exit_code_1(capsys, animals, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
-    (tmp_path / "no-pictures" / "cat").mkdir(parents=True)
-    for arguments, message in (
-        ((TINY, "nowhere"), "`source` must be an existing directory or TFRecord files, got 'nowhere'"),
-        ((TINY, tmp_path / "empty"), "must hold a folder per class, and has none. Put the images in some."),
-        ((TINY, tmp_path / "no-pictures"), "that is evaluated holds an image (.bmp, .gif"),
-        ((TINY, animals, "--out", tmp_path / "file"), "`--out` must be a directory, got the file"),
-        (
-            (TINY, animals, "--class-map", "no.json"),
-            "The class map 'no.json' does not exist. `keras-bit evaluate SOURCE",
-        ),
-        ((TINY, animals, "--class-map", tmp_path), "cannot be read: Is a directory."),
-        (("./nowhere", animals), "nowhere"),
+    (tmp_path / "no-images" / "cat").mkdir(parents=True)
+    for arguments, facts in (
+        (("nowhere",), ("`source`", "'nowhere'")),
+        ((tmp_path / "empty",), ("folder", "empty")),
+        ((tmp_path / "no-images",), ("image", ".bmp, .gif")),
+        ((animals, "--out", tmp_path / "file"), ("--out", "file")),
+        ((animals, "--class-map", "no.json"), ("'no.json'", "does not exist")),
+        ((animals, "--class-map", tmp_path), ("cannot be read",)),
     ):
         code, out, err = run(capsys, *arguments)
         assert (code, out) == (1, "")
-        assert message in err
-        assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    "arguments", [(), ("model",), ("model", "data", "--on-error", "ignore"), ("model", "data", "--batch-size", "0")]
-)
-def test_wrong_usage_is_exit_code_2(capsys, arguments):
-    with pytest.raises(SystemExit) as stop:
-        main.main(["evaluate", *arguments])
-    assert stop.value.code == 2
-    assert "usage" in capsys.readouterr().err
-
-
-def test_help_teaches(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main.main(["evaluate", "--help"])
-    assert stop.value.code == 0
-    out = " ".join(capsys.readouterr().out.split())
-    for words in ("Examples: keras-bit evaluate google/bit-50", "--write-class-map map.json", '"unsorted": null'):
-        assert words in out
+        (line,) = err.splitlines()
+        assert line.startswith("keras-bit evaluate: ")
+        assert all(fact in line for fact in facts), line

@@ -8,24 +8,27 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from conftest import ROOT, absent
-from keras_bit.cli import export, main
+from command_line import TINY, open_tiny_once
+from command_line import run as run_command
+from conftest import absent
+from keras_bit.cli import export
 from keras_bit.exporters import exporting
 from picture_files import make_folders
 
-TINY = str(ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10")
+
+@pytest.fixture(autouse=True)
+def once(monkeypatch):
+    open_tiny_once(monkeypatch)
 
 
-def run(capsys, *arguments):
-    code = main.main(["export", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+def run(capsys, *arguments, weights=TINY):
+    return run_command(capsys, "export", *arguments, "--weights", weights)
 
 
 def test_a_saved_model_with_a_line_per_step_and_a_report(capsys, tmp_path):
     make_folders(tmp_path / "pictures", {"a": 2, "b": 3})
     code, out, err = run(
-        capsys, TINY, "--out", tmp_path / "bit", "--representative-data", tmp_path / "pictures", "--num-pictures", 4
+        capsys, "--out", tmp_path / "bit", "--representative-data", tmp_path / "pictures", "--num-images", 4
     )
     assert code == 0
     steps = [line.rstrip(" .") for line in err.splitlines() if line.endswith("...")]
@@ -51,9 +54,9 @@ def test_the_command_has_the_formats_of_the_library():
 
 def test_the_report_as_json_and_other_labels(capsys, tmp_path):
     names = ",".join(f"thing {number}" for number in range(10))
-    code, out, _ = run(capsys, TINY, "--out", tmp_path / "bit", "--labels", names, "--json", "--image-size", "64x96")
+    code, out, _ = run(capsys, "--out", tmp_path / "bit", "--labels", names, "--json", "--image-size", "64x96")
     assert code == 1  # the processor makes 64x64
-    code, out, _ = run(capsys, TINY, "--out", tmp_path / "bit", "--labels", names, "--json", "--image-size", "64")
+    code, out, _ = run(capsys, "--out", tmp_path / "bit", "--labels", names, "--json", "--image-size", "64")
     assert code == 0
     report = json.loads(out)
     assert report["path"] == str(tmp_path / "bit" / "1")
@@ -66,12 +69,12 @@ def test_a_checkpoint_whose_processor_leaves_the_size_open_is_served_for_pixels(
     source = shutil.copytree(TINY, tmp_path / "open")
     file = source / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"do_center_crop": False}))
-    code, _, err = run(capsys, source, "--out", tmp_path / "bit")
+    code, _, err = run(capsys, "--out", tmp_path / "bit", weights=source)
     assert code == 1
-    assert "one tensor. --pixels-only leaves out what takes images" in err
+    assert "processor" in err  # which --pixels-only leaves out
     make_folders(tmp_path / "pictures", {"a": 2})
     pictures = ("--representative-data", tmp_path / "pictures", "--image-size", "48x64")
-    code, _, err = run(capsys, source, "--out", tmp_path / "bit", "--pixels-only", *pictures)
+    code, _, err = run(capsys, "--out", tmp_path / "bit", "--pixels-only", *pictures, weights=source)
     assert code == 0, err
     signatures = tf.saved_model.load(str(tmp_path / "bit" / "1")).signatures
     assert set(signatures) == {"serving_default", "features"}
@@ -84,48 +87,28 @@ def test_a_tflite_file_is_resizable_on_request(capsys, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
     out = tmp_path / "bit.tflite"
-    code, _, err = run(capsys, TINY, "--out", out, "--format", "tflite", "--image-size", "any")
+    code, _, err = run(capsys, "--out", out, "--format", "tflite", "--image-size", "any")
     assert code == 0, err
     assert Interpreter(str(out)).get_input_details()[0]["shape_signature"].tolist() == [1, -1, -1, 3]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "facts"),
     [
-        (("--out", "~nobody-has-this-name/bit"), 1, "`path` must be in a directory that is known"),
-        (
-            ("--out", "{tmp}/bit", "--quantize", "int8"),
-            1,
-            "`quantize` must be None for the format 'saved_model', got 'int8'",
-        ),
-        (
-            ("--out", "{tmp}/images", "--format", "huggingface"),
-            1,
-            "exists. Choose another `path`, or replace it with --overwrite",
-        ),
-        (
-            ("--out", "{tmp}/bit", "--representative-data", "{tmp}/none"),
-            1,
-            "--representative-data '{tmp}/none' is no directory",
-        ),
-        (
-            ("--out", "{tmp}/bit", "--representative-data", "{tmp}/empty"),
-            1,
-            "--representative-data '{tmp}/empty' holds no image",
-        ),
-        (("--out", "{tmp}/bit", "--labels", "a,b"), 1, "`labels` must have a name for each of the 10 classes"),
-        (("--out", "{tmp}/bit", "--format", "coreml"), 2, "invalid choice: 'coreml'"),
-        ((), 2, "the following arguments are required: --out"),
+        (("--out", "~nobody-has-this-name/bit"), ("`path`", "~nobody-has-this-name")),
+        (("--out", "{tmp}/bit", "--quantize", "int8"), ("`quantize`", "'saved_model'", "'int8'")),
+        (("--out", "{tmp}/data", "--format", "huggingface"), ("{tmp}/data", "exists", "overwrite")),
+        (("--out", "{tmp}/bit", "--representative-data", "{tmp}/none"), ("--representative-data", "'{tmp}/none'")),
+        (("--out", "{tmp}/bit", "--representative-data", "{tmp}/empty"), ("--representative-data", "'{tmp}/empty'")),
+        (("--out", "{tmp}/bit", "--labels", "a,b"), ("`labels`", "10 classes")),
     ],
 )
-def test_what_does_not_fit_is_a_line_and_leaves_nothing(capsys, tmp_path, arguments, code, message):
-    (tmp_path / "pictures").mkdir()
+def test_what_does_not_fit_is_a_line_and_leaves_nothing(capsys, tmp_path, arguments, facts):
+    (tmp_path / "data").mkdir()
     (tmp_path / "empty").mkdir()
-    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
-    try:
-        found, _, err = run(capsys, TINY, *arguments)
-    except SystemExit as usage:
-        found, err = usage.code, capsys.readouterr().err
-    assert found == code
-    assert message.format(tmp=tmp_path) in err
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["empty", "pictures"]
+    code, out, err = run(capsys, *(argument.format(tmp=tmp_path) for argument in arguments))
+    assert (code, out) == (1, "")
+    *_, line = err.splitlines()
+    assert line.startswith("keras-bit export: ")
+    assert all(fact.format(tmp=tmp_path) in line for fact in facts)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["data", "empty"]

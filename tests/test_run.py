@@ -228,7 +228,7 @@ def test_unreadable_pictures_end_it_or_are_left_out(checkpoint, tmp_path, capsys
     assert code == 1
     assert str(broken) in err
     assert "Traceback" not in err
-    assert "--on-error skip" in err
+    assert "on_error" in err
     code, out, _ = run(capsys, *arguments, "--out", tmp_path / "b", "--on-error", "skip")
     assert code == 0
     assert "1 images cannot be read and are left out (train):" in out
@@ -307,7 +307,7 @@ def test_tensorboard_gets_its_files_where_it_is_installed(data, checkpoint, tmp_
         without.setattr(importlib.util, "find_spec", lambda name: None)
         code, _, err = run(capsys, *arguments, tmp_path / "without")
     assert code == 1
-    assert "`--tensorboard` needs TensorBoard: pip install 'keras_bit[tensorboard]'." in err
+    assert "--tensorboard needs TensorBoard: pip install 'keras_bit[tensorboard]'." in err
     if importlib.util.find_spec("tensorboard") is None:
         absent("tensorboard not installed: pip install -e '.[tensorboard]'")
     assert run(capsys, *arguments, tmp_path / "with")[0] == 0
@@ -360,13 +360,11 @@ def test_wrong_data_leaves_no_directory_behind_and_takes_none_away(data, checkpo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--base-learning-rate", "0"], "expected a number above 0, got '0'"),
-        (["--validation-share", "1"], "expected a number from 0 to below 1, got '1'"),
-        (["--image-size", "64"], "expected HEIGHTxWIDTH"),
+        (["--base-learning-rate", "0"], "--base-learning-rate"),
+        (["--validation-share", "1"], "--validation-share"),
+        (["--image-size", "64x"], "expected 224 or 224x256"),
     ],
 )
 def test_wrong_usage_is_explained(arguments, message, capsys):
-    with pytest.raises(SystemExit) as exit_:
-        main.main(["finetune", "data", "--out", "o", *arguments])
-    assert exit_.value.code == 2
+    assert main.main(["finetune", "data", "--out", "o", *arguments]) == 2
     assert message in capsys.readouterr().err

@@ -597,11 +597,9 @@ def test_the_command(pets, tmp_path, weights, capsys):
 
 
 def test_the_help_says_what_is_read_and_written(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main.main(["embed", "--help"])
-    assert ended.value.code == 0
+    assert main.main(["embed", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for words in ("DATA", "part-00000-of-00012.parquet", "--engine {local,ray}", "goes on with those that are missing"):
+    for words in ("DATA", "part-00000-of-00012.parquet", "--engine [local|ray]", "goes on with those that are missing"):
         assert words in text
 
 

@@ -1,171 +1,223 @@
 """`keras-bit classify`: what is on images."""
 
-import argparse
 import contextlib
+import csv
 import io
+import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-from rich.table import Table
+import click
 
-from keras_bit.cli.arguments import DEFAULT_WEIGHTS, add_hub_arguments, hub_arguments, positive, upright_picture
-from keras_bit.cli.terminal import console, printable
+from keras_bit.cli import images as images_named
+from keras_bit.cli import options
+from keras_bit.cli.command import Argument, Command
+from keras_bit.cli.terminal import console, note, printable, working
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_bit.images.processor import BitImageProcessor
 
 ORIENTATION = 0x0112  # EXIF's tag
 DEFAULT_TOP = 5  # labels; an exported SavedModel tells as many
-BATCH_SIZE = 8  # images classified at a time; bounds the memory that many large ones take
+BATCH_SIZE = 8  # images read and classified at a time; bounds the memory that many large ones take
+CSV_COLUMNS = ("file", "rank", "id", "label", "score")
+
+Result = dict[str, Any]  # `file`, and `predictions` or an `error`
 
 
-def add(commands: Any) -> None:
-    command = commands.add_parser(
-        "classify",
-        help="name what is on images",
-        description="Prints the most probable labels of each image. Files that cannot be read get a line on standard "
-        "error and exit code 1; the others are classified all the same.",
-        epilog="Examples: keras-bit classify cat.jpg dog.png --weights google/bit-50 --top 3; keras-bit classify "
-        "cat.jpg --server grpc://127.0.0.1:8500, where TF Serving has what keras-bit export wrote",
-    )
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="image files; turned upright by their EXIF tag")
-    command.add_argument(
-        "--weights",
-        default=DEFAULT_WEIGHTS,
-        metavar="SOURCE",
-        help="Hub id, directory or file of a checkpoint with its preprocessor_config.json (default: %(default)s)",
-    )
-    command.add_argument("--top", type=positive, default=DEFAULT_TOP, metavar="N", help="labels per image (default: 5)")
-    command.add_argument(
-        "--server",
-        metavar="ADDRESS",
-        help="ask a TF Serving at grpc://HOST:PORT or http://HOST:PORT instead of loading weights",
-    )
-    command.add_argument(
-        "--server-model", default="bit", metavar="NAME", help="what the server calls the model (default: %(default)s)"
-    )
-    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    add_hub_arguments(command)
-    command.set_defaults(run=run)
+@click.command(
+    cls=Command,
+    examples=[
+        ("the three most probable labels of two images", "keras-bit classify cat.jpg dog.png --top 3"),
+        ("every image in a folder, by a model of yours", "keras-bit classify photos --weights flowers-bit"),
+        ("what a pattern matches, as a spreadsheet", "keras-bit classify 'photos/**/*.jpg' --csv > labels.csv"),
+        ("what another program finds", "find /disk -name '*.jpg' | keras-bit classify - --json > labels.json"),
+        ("an image on the web", "keras-bit classify https://example.org/cat.jpg"),
+        (
+            "by a TF Serving that has what `keras-bit export` wrote",
+            "keras-bit classify cat.jpg --server grpc://127.0.0.1:8500",
+        ),
+    ],
+)
+@click.argument(
+    "images",
+    cls=Argument,
+    nargs=-1,
+    required=True,
+    type=options.PATH,
+    metavar="IMAGES...",
+    described="Files, folders (images at any depth), patterns in quotes, http(s) addresses, or - for a list of these "
+    "on standard input, one in a line. Images are turned upright by their EXIF tag.",
+)
+@options.weights()
+@click.option(
+    "--top", type=options.POSITIVE, default=DEFAULT_TOP, show_default=True, metavar="N", help="Labels per image."
+)
+@click.option(
+    "--server",
+    metavar="ADDRESS",
+    help="Ask a TF Serving at grpc://HOST:PORT or http://HOST:PORT instead of loading weights.",
+)
+@click.option(
+    "--server-model", default="bit", show_default=True, metavar="NAME", help="What the server calls the model."
+)
+@options.json()
+@click.option("--csv", "as_csv", is_flag=True, help=f"Print CSV: {', '.join(CSV_COLUMNS)}.")
+@options.hub
+def classify(
+    images: tuple[str, ...],
+    weights: str,
+    top: int,
+    server: str | None,
+    server_model: str,
+    as_json: bool,
+    as_csv: bool,
+    hub: options.HubArguments,
+) -> int:
+    """Prints the most probable labels of each image.
 
-
-def run(options: argparse.Namespace) -> int:
-    results: list[dict[str, Any]] = [{"file": name} for name in options.images]
-    if options.server is None:
-        _by_weights(options, results)
+    Images are read a few at a time, however many there are. Those that cannot be read get a line on standard error, and
+    exit code 1 at the end; the others are classified all the same. Writes no file.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other.")
+    results: list[Result] = []
+    for name, problem in images_named.listed(images):
+        results.append({"file": name} if problem is None else {"file": name, "error": problem})
+    if not results:
+        raise ValueError("There is no line with an image on standard input.")
+    if server is None:
+        _by_weights(results, weights, top, hub)
     else:
-        _by_server(options, results)
-    if options.json:
+        _by_server(results, server, server_model, top)
+    if as_json:
         print(json.dumps(results, indent=2))
+    elif as_csv:
+        _print_csv(results)
     else:
-        _print_predictions(results)
-    for result in results:
-        if "error" in result:
-            print(f"keras-bit classify: {printable(result['error'])}", file=sys.stderr)
-    return int(any("error" in result for result in results))
+        _print_table(results)
+    problems = [result["error"] for result in results if "error" in result]
+    for problem in problems:
+        note(problem)
+    return int(bool(problems))
 
 
-def _by_weights(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+def _by_weights(results: list[Result], weights: str, top: int, hub: options.HubArguments) -> None:
     """Adds `predictions`, or an `error`, to each of `results`."""
-    import keras
+    with working(f"loading {weights}"):
+        import keras
 
-    import keras_bit
-    from keras_bit.labels import labels_of_checkpoint
+        import keras_bit
+        from keras_bit.labels import labels_of_checkpoint
 
-    model = keras_bit.from_pretrained(options.weights, fused=True, **hub_arguments(options))
-    processor = keras_bit.BitImageProcessor.from_pretrained(options.weights, **hub_arguments(options))
-    labels = labels_of_checkpoint(model.config.id2label)
+        model = keras_bit.from_pretrained(weights, fused=True, **hub)
+        processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub)
+    named = labels_of_checkpoint(model.config.id2label or {})
+    labels = None if named is None else [named[index] for index in sorted(named)]
 
     # A graph is traced for seconds before it gives its first answer, which a few images never make good. JAX alone
     # compiles every operation of its own.
-    few = len(options.images) <= BATCH_SIZE and keras.backend.backend() != "jax"
+    few = len(results) <= BATCH_SIZE and keras.backend.backend() != "jax"
     scores_of = model if few else model.predict_on_batch
 
-    for places, batch in _batches(results, processor, model.config.num_channels):
-        scores = scores_of(batch)
-        for place, found in zip(places, keras_bit.decode_predictions(scores, options.top, labels=labels), strict=True):
-            predictions = [{"id": key, "label": label, "score": score} for key, label, score in found]
-            results[place]["predictions"] = predictions
+    for asked, batch in _batches(results, processor, model.config.num_channels):
+        answers = keras_bit.decode_predictions(scores_of(batch), top, labels=labels)
+        for result, answer in zip(asked, answers, strict=True):
+            result["predictions"] = [{"id": key, "label": label, "score": score} for key, label, score in answer]
 
 
-def _by_server(options: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+def _batches(
+    results: list[Result], processor: "BitImageProcessor", num_channels: int
+) -> Iterator[tuple[list[Result], "np.ndarray"]]:
+    """Preprocessed images of one size, with their `results`; what cannot be read gets an `error` there."""
+    import numpy as np
+
+    from keras_bit.network.model import check_input_shape
+
+    asked: list[Result] = []
+    waiting: list[np.ndarray] = []
+    for result in _progress(results):
+        try:
+            pixels = processor(images_named.upright(result["file"]))
+            # Here and not in the model, which is traced for unknown sizes once it has seen two.
+            check_input_shape(pixels.shape[1:], num_channels, "pixel_values")
+        except (OSError, ValueError, MemoryError) as error:
+            result["error"] = _about(result["file"], error)
+            continue
+        if waiting and (len(waiting) == BATCH_SIZE or waiting[0].shape != pixels.shape):
+            yield asked, np.concatenate(waiting)
+            asked, waiting = [], []
+        asked.append(result)
+        waiting.append(pixels)
+    if waiting:
+        yield asked, np.concatenate(waiting)
+
+
+def _by_server(results: list[Result], server: str, server_model: str, top: int) -> None:
     """The same, by the answers of a server."""
-    from tqdm import tqdm
-
     from keras_bit.exporters.serving_client import classify_each, connect
 
-    classify = connect(options.server, options.server_model)
-    starts = range(0, len(results), BATCH_SIZE)
+    ask = connect(server, server_model)
     most = 0  # labels in an answer
-    for start in tqdm(starts, desc="classify", unit="request", delay=2, leave=False):
-        batch = []
-        for result in results[start : start + BATCH_SIZE]:
-            try:
-                batch.append((result, _encoded_upright(result["file"])))
-            except (OSError, ValueError, MemoryError) as error:
-                result["error"] = _told(result["file"], error)
-        if not batch:
-            continue
-        for (result, _), answer in zip(batch, classify_each(classify, [one for _, one in batch]), strict=True):
+    for asked, batch in _requests(results):
+        for result, answer in zip(asked, classify_each(ask, batch), strict=True):
             if isinstance(answer, str):
                 result["error"] = f"{result['file']} {answer}"
                 continue
             most = max(most, len(answer))
-            best = answer[: options.top]
-            result["predictions"] = [{"label": label, "score": score} for label, score in best]
-    if most and options.top > max(most, DEFAULT_TOP):
-        print(
-            f"keras-bit classify: the server answers with {most} labels, not the {options.top} of --top",
-            file=sys.stderr,
-        )
+            result["predictions"] = [{"label": label, "score": score} for label, score in answer[:top]]
+    if most and top > max(most, DEFAULT_TOP):
+        note(f"the server answers with {most} labels, not the {top} of --top")
 
 
-def _batches(results: list[dict[str, Any]], processor: Any, num_channels: int) -> Iterator[tuple[list[int], Any]]:
-    """Preprocessed images of one size, with their places in `results`; what cannot be read gets an `error` there."""
-    import numpy as np
+def _requests(results: list[Result]) -> Iterator[tuple[list[Result], list[bytes]]]:
+    """Encoded images for a request each, with their `results`; what cannot be read gets an `error` there."""
+    shown = iter(_progress(results))
+    while chunk := list(itertools.islice(shown, BATCH_SIZE)):
+        asked, batch = [], []
+        for result in chunk:
+            try:
+                batch.append(_encoded_upright(result["file"]))
+                asked.append(result)
+            except (OSError, ValueError, MemoryError) as error:
+                result["error"] = _about(result["file"], error)
+        if asked:
+            yield asked, batch
+
+
+def _progress(results: list[Result]) -> Iterator[Result]:
     from tqdm import tqdm
 
-    from keras_bit.network.model import check_input_shape
-
-    places: list[int] = []
-    waiting: list[Any] = []
-    for place, result in enumerate(tqdm(results, desc="classify", unit="picture", delay=2, leave=False)):
-        try:
-            pixels = processor(upright_picture(result["file"]))
-            # Here and not in the model, which is traced for unknown sizes once it has seen two.
-            check_input_shape(pixels.shape[1:], num_channels, "pixel_values")
-        except (OSError, ValueError, MemoryError) as error:
-            result["error"] = _told(result["file"], error)
-            continue
-        if waiting and (len(waiting) == BATCH_SIZE or waiting[0].shape != pixels.shape):
-            yield places, np.concatenate(waiting)
-            places, waiting = [], []
-        places.append(place)
-        waiting.append(pixels)
-    if waiting:
-        yield places, np.concatenate(waiting)
+    found = [result for result in results if "error" not in result]
+    yield from tqdm(found, desc="classify", unit="image", delay=2, leave=False)
 
 
-def _told(name: str, error: Exception) -> str:
-    return str(error) if name in str(error) else f"{name}: {error}"
+def _about(name: str, error: Exception) -> str:
+    return str(error) if name in str(error) else f"{name}: {error or type(error).__name__}"
 
 
 def _encoded_upright(name: str) -> bytes:
     """The file as it is, or, where a camera noted that it is to be turned, the turned image as a PNG."""
-    contents = Path(name).read_bytes() if os.path.isfile(name) else b""
+    from PIL import Image
+
+    contents = images_named.encoded(name)
     with contextlib.suppress(Exception), Image.open(io.BytesIO(contents)) as image:
         if image.getexif().get(ORIENTATION, 1) == 1:
             return contents  # whether it can be read is the server's to say
     turned = io.BytesIO()
-    upright_picture(name).convert("RGB").save(turned, "PNG")
+    images_named.upright(name).convert("RGB").save(turned, "PNG")
     return turned.getvalue()
 
 
-def _print_predictions(results: Sequence[dict[str, Any]]) -> None:
+def _print_table(results: Sequence[Result]) -> None:
+    from rich.table import Table
+
     table = Table()
-    table.add_column("picture", overflow="fold")
+    table.add_column("image", overflow="fold")
     table.add_column("label")
     table.add_column("score", justify="right")
     for result in results:
@@ -175,3 +227,12 @@ def _print_predictions(results: Sequence[dict[str, Any]]) -> None:
         table.add_section()
     if table.row_count:
         console().print(table)
+
+
+def _print_csv(results: Sequence[Result]) -> None:
+    """A row for each label, with the names as they are: programs read it."""
+    writer = csv.DictWriter(sys.stdout, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for result in results:
+        for rank, prediction in enumerate(result.get("predictions", ()), start=1):
+            writer.writerow({"file": result["file"], "rank": rank, "id": "", **prediction})

@@ -1,18 +1,23 @@
 """`keras-bit export`: a checkpoint as what servers, phones and other engines run."""
 
-import argparse
 import dataclasses
 import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
+import click
 
-from keras_bit.cli.arguments import add_hub_arguments, class_names_of, hub_arguments, positive
+from keras_bit.cli import options
+from keras_bit.cli.command import Command
 from keras_bit.cli.terminal import console, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_bit.images.processor import BitImageProcessor
 
 # Those of `keras_bit.exporters.exporting`, which is imported when the command runs.
 FORMATS = ("saved_model", "tflite", "onnx", "openvino", "huggingface", "tf_saved_model", "litert")
@@ -20,140 +25,157 @@ BATCH_SIZE = 8  # images preprocessed at a time
 DEFAULT_SIZE = (224, 224)  # px, of TFLite
 
 
-def add(commands: Any) -> None:
-    command = commands.add_parser(
-        "export",
-        help="write a checkpoint for TF Serving, TFLite, ONNX, OpenVINO or transformers",
-        description="Writes a checkpoint for another engine. What is written is loaded in that engine, run, and "
-        "compared with the model before it gets its name; if the numbers differ nothing stays.",
-        epilog="Examples: keras-bit export google/bit-50 --out served/bit writes served/bit/1 for TF Serving, with its "
-        "batching configuration, a docker line and a KServe manifest; keras-bit export DIR --format tflite --quantize "
-        "int8 --representative-data PICTURES --out bit.tflite; keras-bit export DIR --format onnx --out bit.onnx",
-    )
-    command.add_argument("source", metavar="SOURCE", help="Hub id, directory or file of a checkpoint")
-    command.add_argument(
-        "--out",
-        required=True,
-        metavar="PATH",
-        help="the file; for a SavedModel the directory that gets the next version; for OpenVINO the .xml",
-    )
-    command.add_argument(
-        "--format",
-        default="saved_model",
-        choices=FORMATS,
-        metavar="NAME",
-        help=f"one of {', '.join(FORMATS[:5])} (default: %(default)s)",
-    )
-    command.add_argument(
-        "--quantize",
-        choices=("float16", "dynamic", "int8", "int8_full"),
-        help="TFLite: weights in 16 bits, weights in 8, convolutions in 8, everything in 8",
-    )
-    command.add_argument(
-        "--representative-data",
-        metavar="DIR",
-        help="images of the kind that will come, at any depth: int8 is calibrated on them, every format compared; "
-        "resized to --image-size where the processor makes another",
-    )
-    command.add_argument(
-        "--num-pictures", type=positive, default=200, metavar="N", help="of these, evenly spread (default: %(default)s)"
-    )
-    command.add_argument(
-        "--labels", metavar="FILE", help="a name per line, or names between commas (default: the checkpoint's)"
-    )
-    command.add_argument("--batch-size", type=positive, metavar="N", help="a fixed one (default: any; TFLite: 1)")
-    command.add_argument(
-        "--image-size",
-        type=_size,
-        metavar="PIXELS",
-        help="a fixed one, 224 or 375x500, or 'any' (default: any; TFLite: the processor's, or 224)",
-    )
-    command.add_argument(
-        "--pixels-only",
-        action="store_true",
-        help="leave the processor out: a SavedModel takes pixels alone, of any --image-size",
-    )
-    command.add_argument("--overwrite", action="store_true", help="replace an existing PATH")
-    command.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
-    add_hub_arguments(command)
-    command.set_defaults(run=run)
+@click.command(
+    cls=Command,
+    examples=[
+        (
+            "served/bit/1 for TF Serving, with its batching configuration, a docker line and a KServe manifest",
+            "keras-bit export --weights google/bit-50 --out served/bit",
+        ),
+        (
+            "a phone's, in 8 bits",
+            "keras-bit export --weights DIR --out bit.tflite --format tflite --quantize int8 --representative-data DIR",
+        ),
+        ("ONNX", "keras-bit export --weights DIR --out bit.onnx --format onnx"),
+    ],
+)
+@options.weights("Hub id, directory or file of a checkpoint.")
+@options.out("The file; for a SavedModel the directory that gets the next version; for OpenVINO the .xml.", "PATH")
+@click.option(
+    "--format",
+    type=click.Choice(FORMATS),
+    default="saved_model",
+    show_default=True,
+    metavar="NAME",
+    help=f"One of {', '.join(FORMATS[:5])}.",
+)
+@click.option(
+    "--quantize",
+    type=click.Choice(["float16", "dynamic", "int8", "int8_full"]),
+    help="TFLite: weights in 16 bits, weights in 8, convolutions in 8, everything in 8.",
+)
+@click.option(
+    "--representative-data",
+    type=options.PATH,
+    metavar="DIR",
+    help="Images of the kind that will come, at any depth: int8 is calibrated on them, every format compared; resized "
+    "to --image-size where the processor makes another.",
+)
+@click.option(
+    "--num-images",
+    type=options.POSITIVE,
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Of these, evenly spread.",
+)
+@click.option(
+    "--labels",
+    type=options.Names(),
+    metavar="A,B,... or FILE",
+    show_default="the checkpoint's",
+    help="Names between commas, or one in each line of a file.",
+)
+@options.batch_size(None, "A fixed number of images at a time.", "any; TFLite: 1")
+@options.image_size("A fixed one", "any; TFLite: the processor's, or 224", any_size=True)
+@click.option(
+    "--pixels-only",
+    is_flag=True,
+    help="Leave the processor out: a SavedModel takes pixels alone, of any --image-size.",
+)
+@options.overwrite()
+@options.json()
+@options.hub
+def export(
+    weights: str,
+    representative_data: str | None,
+    num_images: int,
+    pixels_only: bool,
+    as_json: bool,
+    hub: options.HubArguments,
+    image_size: tuple[int, int] | tuple[None, None] | None,
+    out: str,
+    **chosen: Any,
+) -> None:
+    """Writes a checkpoint for another engine: TF Serving, TFLite, ONNX, OpenVINO, or transformers.
 
-
-def run(options: argparse.Namespace) -> int:
+    What is written is loaded in that engine, run, and compared with the model before it gets its name; if the numbers
+    differ nothing stays. A line on standard error tells each step.
+    """
     import keras_bit
 
-    def tell(line: str) -> None:
-        print(f"{printable(line)} ...", file=sys.stderr, flush=True)
-
-    tell(f"loading {options.source}")
-    model = keras_bit.from_pretrained(options.source, **hub_arguments(options))
+    _tell(f"loading {weights}")
+    model = keras_bit.from_pretrained(weights, **hub)
     try:
-        processor = keras_bit.BitImageProcessor.from_pretrained(options.source, **hub_arguments(options))
+        processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub)
     except FileNotFoundError:
         processor = None
         print("The checkpoint has no processor: the export takes pixels only.", file=sys.stderr)
     data = None
-    if options.representative_data is not None:
+    if representative_data is not None:
         if processor is None:
             raise ValueError(
                 "--representative-data needs a checkpoint with a preprocessor_config.json, which makes them input."
             )
-        tell(f"preprocessing images of {options.representative_data}")
-        size = _size_of_data(options.image_size, processor)
-        data = list(_preprocessed(Path(options.representative_data), options.num_pictures, processor, size))
+        _tell(f"preprocessing images of {representative_data}")
+        size = _size_of_data(image_size, processor)
+        data = list(_preprocessed(Path(representative_data), num_images, processor, size))
     report = keras_bit.export(
         model,
-        options.out,
-        options.format,
-        processor=None if options.pixels_only else processor,
-        labels=class_names_of(options.labels),
-        quantize=options.quantize,
+        out,
+        processor=None if pixels_only else processor,
         representative_data=data,
-        batch_size=options.batch_size,
-        image_size=options.image_size,
-        overwrite=options.overwrite,
-        progress=tell,
+        image_size=image_size,
+        progress=_tell,
+        **chosen,
     )
-    if options.json:
+    if as_json:
         print(json.dumps(dataclasses.asdict(report) | {"path": str(report.path)}, indent=2))
-        return 0
+    else:
+        _print_table(report, "images" if data else "random patterns")
+
+
+def _tell(line: str) -> None:
+    print(f"{printable(line)} ...", file=sys.stderr, flush=True)
+
+
+def _print_table(report: Any, compared: str) -> None:
+    from rich.table import Table
+
     table = Table(title=printable(str(report.path)), title_justify="left", show_header=False)
     table.add_row("format", f"{report.format}{f', {report.quantize}' if report.quantize else ''}")
     table.add_row("size", f"{report.bytes / 1e6:,.1f} MB")
-    compared = "pictures" if data else "random patterns"
     table.add_row("compared", f"{report.pictures} {compared}, by its own runtime")
     table.add_row("largest difference", f"{report.max_abs_diff:.1e} (limit {report.limit:.1e})")
     table.add_row("time", f"{report.seconds:,.1f} s")
     console().print(table)
-    return 0
 
 
-def _size_of_data(wanted: tuple[int | None, int | None] | None, processor: Any) -> tuple[int, int] | None:
+def _size_of_data(
+    wanted: tuple[int, int] | tuple[None, None] | None, processor: "BitImageProcessor"
+) -> tuple[int, int] | None:
     """What images are resized to where the processor does not make the exported size; `None` where it does."""
-    size = wanted if wanted is not None and None not in wanted else processor.fixed_size or DEFAULT_SIZE
-    return None if size == processor.fixed_size else size
+    fixed = processor.fixed_size
+    if wanted is None or wanted[0] is None:
+        return DEFAULT_SIZE if fixed is None else None
+    return None if wanted == fixed else wanted
 
 
-def _preprocessed(directory: Path, count: int, processor: Any, size: tuple[int, int] | None) -> Iterator[Any]:
+def _preprocessed(
+    directory: Path, count: int, processor: "BitImageProcessor", size: tuple[int, int] | None
+) -> Iterator["np.ndarray"]:
     """Batches of up to `count` images, evenly spread over the sorted paths."""
     import numpy as np
 
     from keras_bit.data.folders import scan
 
     if not directory.is_dir():
-        raise NotADirectoryError(f"--representative-data {str(directory)!r} is no directory.")
+        raise NotADirectoryError(f"--representative-data {str(directory)!r} is not a directory.")
     paths, _ = scan(directory, ["."])
     if not paths:
         raise ValueError(f"--representative-data {str(directory)!r} holds no image.")
     chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
     names = [os.fsdecode(paths[index]) for index in chosen]
-    resized = {} if size is None else {"do_resize": True, "size": size, "do_center_crop": False}
+    resized: dict[str, Any] = {} if size is None else {"do_resize": True, "size": size, "do_center_crop": False}
     for start in range(0, len(names), BATCH_SIZE):
         yield processor(names[start : start + BATCH_SIZE], **resized)
-
-
-def _size(text: str) -> tuple[int | None, int | None]:
-    if text == "any":
-        return None, None
-    height, _, width = text.partition("x")
-    return positive(height), positive(width or height)

@@ -1,156 +1,141 @@
 """`keras-bit finetune`: a checkpoint, trained on images."""
 
-import argparse
-import dataclasses
+import functools
 import importlib.util
 import os
-import sys
 import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from rich.table import Table
+import click
 
-from keras_bit.cli.arguments import (
-    DEFAULT_WEIGHTS,
-    add_hub_arguments,
-    class_names_of,
-    hub_arguments,
-    image_size,
-    positive,
-    positive_number,
-    share,
+from keras_bit.cli import options
+from keras_bit.cli.command import Command, Option
+from keras_bit.cli.terminal import console, note, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from keras_bit.training.distribution import Workers
+    from keras_bit.training.run import Options, Plan
+
+RECIPE = "Recipe"
+recipe = functools.partial(click.option, cls=Option, group=RECIPE)
+
+
+@click.command(
+    cls=Command,
+    examples=[
+        ("a folder per class, also below train/ and val/ or test/", "keras-bit finetune flowers --out flowers-bit"),
+        (
+            "five images of each class, on a laptop",
+            "keras-bit finetune flowers --out few --examples-per-class 5 --batch-size 64 --image-size 64",
+        ),
+        ("then", "keras-bit classify rose.jpg --weights flowers-bit"),
+    ],
 )
-from keras_bit.cli.terminal import console, printable
+@options.data(
+    "Directory with a folder per class; or one with such directories named train and val or test; or TFRecord files (a "
+    "directory of them, or a pattern in quotes)."
+)
+@options.out("Directory of the run and its result.", "DIR")
+@options.weights("Hub id, directory or file of the checkpoint to start from.")
+@click.option("--examples-per-class", type=options.POSITIVE, metavar="N", help="Train on N images of each class.")
+@click.option(
+    "--validation-share",
+    type=options.SHARE,
+    default=0.2,
+    show_default=True,
+    metavar="S",
+    help="Of each class, where DATA has no val or test; 0 for none.",
+)
+@options.class_names("Order of the classes, or names for records: between commas, or one in each line of a file.")
+@options.on_error("At an image that cannot be read: end; or read all first, and leave such ones out.")
+@options.seed("Of the division, order and crops.", default=0)
+@click.option(
+    "--evaluate-every",
+    type=options.POSITIVE,
+    metavar="N",
+    show_default="a twentieth of all",
+    help="Steps between evaluations, at which the run is saved.",
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(["mirrored", "multi_worker"]),
+    help="mirrored: all GPUs of this machine; multi_worker: start the same command on every machine, with TF_CONFIG "
+    "(TensorFlow) or KERAS_DISTRIBUTION_... (JAX) set as the README says, and DIR shared by all.",
+)
+@click.option("--tensorboard", is_flag=True, help="Also write DIR/tensorboard.")
+@options.batch_size(512, "Images per step.", group=RECIPE)
+@recipe(
+    "--gradient-accumulation-steps",
+    type=options.POSITIVE,
+    metavar="N",
+    show_default="as few as hold 32 images of 480 px each, or 512 of 128",
+    help="Divide a step into N batches for less memory.",
+)
+@recipe("--steps", type=options.POSITIVE, show_default="the rule's 500 to 20,000", metavar="N", help="Number of steps.")
+@recipe(
+    "--base-learning-rate",
+    type=options.ABOVE_ZERO,
+    default=0.003,
+    show_default=True,
+    metavar="R",
+    help="For batches of 512.",
+)
+@recipe(
+    "--scaling",
+    type=click.Choice(["linear"]),
+    help="For another batch size: multiply the learning rate by it / 512, and the steps by 512 / it.",
+)
+@options.image_size(
+    "The images' typical size, for the rule, which trains on crops of 128 px below 96x96, else of 480",
+    "their median",
+    group=RECIPE,
+)
+@recipe("--freeze-up-to", metavar="STAGE", help="Keep the network as it is: stem, stage1 ... or all.")
+@recipe("--random-resized-crop", is_flag=True, help="The Inception networks' crop instead of the rule's.")
+@recipe(
+    "--mixed-precision",
+    is_flag=False,
+    flag_value="float16",
+    type=click.Choice(["float16", "bfloat16"]),
+    help="Compute in half precision, by default float16; weights stay float32.",
+)
+@recipe(
+    "--rematerialize",
+    is_flag=True,
+    help="Keep of each block its input alone and compute it again for its gradient: less memory, more time.",
+)
+@options.hub
+def finetune(data: str, out: str, strategy: str | None, tensorboard: bool, **chosen: Any) -> int:
+    """Fine-tunes a checkpoint by the BiT-HyperRule.
 
+    The rule chooses size, number of steps, learning rate and MixUp from the number and the size of the images. Into DIR
+    it writes the model (model.keras, and transformers' config.json and model.safetensors), its processor, log.csv,
+    report.json, and curves, confusion matrix and worst mistakes as PNG. Interrupted or killed, the same command goes on
+    from the last evaluation and ends with the same losses.
+    """
+    from keras_bit.training import distribution, run, run_directory
 
-def add(commands: Any) -> None:
-    command = commands.add_parser(
-        "finetune",
-        help="train a checkpoint on images of yours",
-        description="Fine-tunes a checkpoint by the BiT-HyperRule, which chooses size, number of steps, learning rate "
-        "and MixUp from the number and the size of the images. DIR then holds the model (model.keras, and "
-        "transformers' config.json and model.safetensors), its processor, log.csv, report.json, and curves, confusion "
-        "matrix and worst mistakes as PNG. Interrupted or killed, the same "
-        "command goes on from the last evaluation and ends with the same losses.",
-        epilog="Examples: keras-bit finetune flowers --out flowers-bit; five images of each class on a laptop: "
-        "keras-bit finetune flowers --out few --examples-per-class 5 --batch-size 64 --image-size 64x64; then: "
-        "keras-bit classify rose.jpg --weights flowers-bit",
-    )
-    command.add_argument(
-        "data",
-        metavar="DATA",
-        help="directory with a folder per class; or one with such directories named train and val or test; or TFRecord "
-        "files (a directory of them, or a pattern in quotes)",
-    )
-    command.add_argument("--out", required=True, metavar="DIR", help="directory of the run and its result")
-    command.add_argument(
-        "--weights",
-        default=DEFAULT_WEIGHTS,
-        metavar="SOURCE",
-        help="Hub id, directory or file of the checkpoint to start from (default: %(default)s)",
-    )
-    recipe = command.add_argument_group("recipe")
-    recipe.add_argument("--batch-size", type=positive, default=512, metavar="N", help="images per step (default: 512)")
-    recipe.add_argument(
-        "--gradient-accumulation-steps",
-        type=positive,
-        metavar="N",
-        help="divide a step into N batches for less memory (default: as few as hold 32 images of 480 px each, or 512 "
-        "of 128)",
-    )
-    recipe.add_argument(
-        "--steps", type=positive, metavar="N", help="number of steps (default: the rule's 500 to 20,000)"
-    )
-    recipe.add_argument(
-        "--base-learning-rate", type=positive_number, default=0.003, metavar="R", help="for 512 (default: 0.003)"
-    )
-    recipe.add_argument(
-        "--scaling",
-        choices=["linear"],
-        help="for another batch size: multiply the learning rate by it / 512, and the steps by 512 / it",
-    )
-    recipe.add_argument(
-        "--image-size",
-        type=image_size,
-        metavar="HxW",
-        help="the images' size for the rule (default: their median); "
-        "below 96x96 it trains on crops of 128 px, else of 480",
-    )
-    recipe.add_argument("--freeze-up-to", metavar="STAGE", help="keep the network as it is: stem, stage1 ... or all")
-    recipe.add_argument(
-        "--random-resized-crop", action="store_true", help="the Inception networks' crop instead of the rule's"
-    )
-    recipe.add_argument(
-        "--mixed-precision",
-        nargs="?",
-        const="float16",
-        choices=["float16", "bfloat16"],
-        help="compute in half precision (default where given: float16); weights stay float32",
-    )
-    recipe.add_argument(
-        "--rematerialize",
-        action="store_true",
-        help="keep of each block its input alone and compute it again for its gradient: less memory, more time",
-    )
-    data = command.add_argument_group("data")
-    data.add_argument("--examples-per-class", type=positive, metavar="N", help="train on N images of each class")
-    data.add_argument(
-        "--validation-share",
-        type=share,
-        default=0.2,
-        metavar="S",
-        help="of each class, where DATA has no val or test (default: 0.2; 0 for none)",
-    )
-    data.add_argument(
-        "--class-names",
-        metavar="A,B,...",
-        help="order of the classes, or names for records: between commas, or a file with one per line",
-    )
-    data.add_argument(
-        "--on-error",
-        choices=["raise", "skip"],
-        default="raise",
-        help="raise: end at an image that cannot be read (default); skip: read all first, and leave such ones out",
-    )
-    job = command.add_argument_group("run")
-    job.add_argument("--seed", type=int, default=0, metavar="N", help="of the division, order and crops (default: 0)")
-    job.add_argument(
-        "--evaluate-every",
-        type=positive,
-        metavar="N",
-        help="steps between evaluations, at which the run is saved (default: a twentieth of all)",
-    )
-    job.add_argument(
-        "--strategy",
-        choices=["mirrored", "multi_worker"],
-        help="mirrored: all GPUs of this machine; multi_worker: start the same command on every machine, with "
-        "TF_CONFIG (TensorFlow) or KERAS_DISTRIBUTION_... (JAX) set as the README says, and DIR shared by all",
-    )
-    job.add_argument("--tensorboard", action="store_true", help="also write DIR/tensorboard")
-    add_hub_arguments(command)
-    command.set_defaults(run=run)
-
-
-def run(options: argparse.Namespace) -> int:
-    from keras_bit.training import distribution, run_directory
-
-    workers = distribution.start(options.strategy)
-    out = Path(os.path.expanduser(options.out))
+    workers = distribution.start(strategy)
+    directory = Path(os.path.expanduser(out))
+    settings = run.Options(data=os.path.normpath(os.path.expanduser(data)), **chosen)
     try:
-        with run_directory.writable(out, os.path.expanduser(options.data), is_chief=workers.is_chief):
-            return _fine_tune(options, out, workers)
+        with run_directory.writable(directory, settings.data, is_chief=workers.is_chief):
+            _fine_tune(settings, directory, workers, tensorboard)
     except FloatingPointError:
         raise  # by all workers at once
     except Exception as error:
         if workers.count == 1:
             raise
         _leave(error, workers.lost(error))
+    return 0
 
 
 def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
     """Ends one of several workers, and the others by that: on its way out, Python would wait for them for minutes."""
-    told = printable(" ".join(str(error).split()))
+    told = " ".join(str(error).split())
     if another_is_lost:
         told = (
             f"another worker has ended, or cannot be reached ({told[:300]} ...). Start the command again on all of "
@@ -158,32 +143,16 @@ def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
         )
     elif not isinstance(error, OSError | ValueError | ImportError):
         traceback.print_exc()
-    print(f"keras-bit finetune: {told}", file=sys.stderr, flush=True)
+    note(told)
     os._exit(1)
 
 
-def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
-    import keras
-
+def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: bool) -> None:
     from keras_bit.drawing import charts
     from keras_bit.training import run
 
-    callbacks = ()
-    if options.tensorboard:
-        if importlib.util.find_spec("tensorboard") is None:
-            raise ImportError("`--tensorboard` needs TensorBoard: pip install 'keras_bit[tensorboard]'.")
-        callbacks = (keras.callbacks.TensorBoard(out / "tensorboard"),)
-    chosen = run.Options(
-        data=os.path.normpath(os.path.expanduser(options.data)),
-        class_names=class_names_of(options.class_names),
-        hub=hub_arguments(options),
-        **{
-            field.name: getattr(options, field.name)
-            for field in dataclasses.fields(run.Options)
-            if field.name not in ("data", "hub", "class_names")
-        },
-    )
-    plan = run.plan(chosen, workers)
+    callbacks = _tensorboard(out / "tensorboard") if tensorboard else ()
+    plan = run.plan(settings, workers)
 
     def say(line: str) -> None:
         if workers.is_chief:
@@ -192,21 +161,31 @@ def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
     if workers.is_chief:
         console().print(_plan_table(plan))
         if not charts.available():
-            print(f"keras-bit finetune: without matplotlib there are no charts: {charts.INSTALL}", file=sys.stderr)
-    for note in plan.notes:
-        say(note)
-    run.run(chosen, plan, out, workers=workers, say=say, callbacks=callbacks)
+            note(f"without matplotlib there are no charts: {charts.INSTALL}")
+    for line in plan.notes:
+        say(line)
+    run.run(settings, plan, out, workers=workers, say=say, callbacks=callbacks)
     say(f"{out}: keras-bit classify IMAGE --weights {out}")
-    return 0
 
 
-def _plan_table(plan: Any) -> Table:
+def _tensorboard(directory: Path) -> tuple[Any, ...]:
+    import keras
+
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ImportError("--tensorboard needs TensorBoard: pip install 'keras_bit[tensorboard]'.")
+    return (keras.callbacks.TensorBoard(directory),)
+
+
+def _plan_table(plan: "Plan") -> "Table":
     """What is about to happen, so that a person can stop it."""
+    from rich.table import Table
+
     rule, found = plan.rule, plan.splits
+    height, width = cast(tuple[int, int], rule.image_size)  # it makes one of a number
     table = Table(title="BiT-HyperRule", title_justify="left", show_header=False)
     shown = ", ".join(found.class_names[:5]) + ", ..." * (len(found.class_names) > 5)
     table.add_row("classes", f"{len(found.class_names)} ({printable(shown)})")
-    table.add_row("training images", f"{len(found.train):,}, typically {rule.image_size[0]}x{rule.image_size[1]} px")
+    table.add_row("training images", f"{len(found.train):,}, typically {height}x{width} px")
     table.add_row("validation images", f"{len(found.validation):,}" if found.validation else "none")
     table.add_row("resize, random crop", f"{rule.resize_size} px, {rule.crop_size} px")
     table.add_row("MixUp", f"alpha {rule.mixup_alpha}" if rule.mixup_alpha else "none")

@@ -1,57 +1,67 @@
 """`keras-bit info`: what a checkpoint holds."""
 
-import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich.table import Table
+import click
 
-from keras_bit.cli.arguments import add_hub_arguments, hub_arguments
-from keras_bit.cli.terminal import console, input_size, printable
+from keras_bit.cli import options
+from keras_bit.cli.command import Command
+from keras_bit.cli.terminal import console, input_size, printable, working
+
+if TYPE_CHECKING:
+    from keras_bit.network.config import BitConfig
 
 _CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json")
 
 
-def add(commands: Any) -> None:
-    command = commands.add_parser(
-        "info",
-        help="what a checkpoint holds",
-        description="Prints architecture, parameters, classes, input size and files of a checkpoint. Reads the names "
-        "and shapes of its tensors, not the numbers.",
-    )
-    command.add_argument("source", metavar="SOURCE", help="Hub id, directory or file")
-    add_hub_arguments(command)
-    command.set_defaults(run=run)
+@click.command(
+    cls=Command,
+    examples=[
+        ("of the checkpoint on the Hub", "keras-bit info"),
+        ("of another one there, or of a directory or a file", "keras-bit info --weights flowers-bit"),
+    ],
+)
+@options.weights("Hub id, directory or file of a checkpoint.")
+@options.hub
+def info(weights: str, hub: options.HubArguments) -> None:
+    """Prints architecture, parameters, classes, input size and files of a checkpoint.
 
+    Reads the names and shapes of its tensors, not the numbers. Writes no file.
+    """
+    from rich.table import Table
 
-def run(options: argparse.Namespace) -> int:
-    from keras_bit import hub
-    from keras_bit.checkpoints.loading import find
-    from keras_bit.images.processor import BitImageProcessor
+    with working(f"opening {weights}"):
+        from keras_bit.checkpoints.loading import find
+        from keras_bit.hub import HubOptions, find_file
+        from keras_bit.images.processor import BitImageProcessor
 
-    checkpoint = find(options.source, hub.HubOptions(**hub_arguments(options))).open()
-    config = checkpoint.known_config()
-    try:
-        size = input_size(BitImageProcessor.from_pretrained(options.source, **hub_arguments(options)))
-    except FileNotFoundError:
-        size = "not stated: no preprocessor_config.json"
+        where = HubOptions(**hub)
+        checkpoint = find(weights, where).open()
+        config = checkpoint.known_config()
+        try:
+            size = input_size(BitImageProcessor.from_pretrained(weights, **hub))
+        except FileNotFoundError:
+            size = "not stated: no preprocessor_config.json"
+        others = [find_file(weights, (name,), where) for name in _CONFIG_NAMES]
 
-    classes = checkpoint.head_classes
-    names = ""
-    if config.has_named_labels and classes:
-        names = f" ({', '.join(map(printable, list(config.id2label.values())[:2]))}{', ...' * (classes > 2)})"
-    table = Table(title=printable(options.source), title_justify="left", show_header=False)
+    table = Table(title=printable(weights), title_justify="left", show_header=False)
     table.add_row("architecture", f"{config.layer_type}, depths {config.depths}, width x{config.width_factor}")
     table.add_row("widths", f"stem {config.stem_width}, stages {config.stage_widths}, {config.num_groups} groups")
     table.add_row("parameters", f"{checkpoint.parameters:,} in {len(checkpoint.tensors)} tensors")
-    table.add_row("classes", f"{classes}{names}" if classes else "none: no head")
+    table.add_row("classes", _classes(checkpoint.head_classes, config))
     table.add_row("input size", size)
-    others = [
-        hub.find_file(options.source, (name,), hub.HubOptions(**hub_arguments(options))) for name in _CONFIG_NAMES
-    ]
     for file in dict.fromkeys([*checkpoint.files, *filter(None, others)]):
         table.add_row("file", f"{file.name}, {_size(file.stat().st_size)}")
     console().print(table)
-    return 0
+
+
+def _classes(count: int | None, config: "BitConfig") -> str:
+    if not count:
+        return "none: no head"
+    if not config.has_named_labels or config.id2label is None:
+        return str(count)
+    first = ", ".join(map(printable, list(config.id2label.values())[:2]))
+    return f"{count} ({first}{', ...' * (count > 2)})"
 
 
 def _size(count: int) -> str:

@@ -1,65 +1,106 @@
-"""The command `keras-bit`: which one is meant, and what becomes of its errors."""
+"""The command `keras-bit`: which command is meant, and what becomes of its errors.
 
-import argparse
-import re
+Help, the version and the shell's completion are asked for often, and by people who wait: nothing here imports more than
+click, and a command's file imports the library when it runs.
+"""
+
+import importlib
+import io
 import sys
 from collections.abc import Sequence
 
-from keras_bit.cli import classify, embed, evaluate, explain, export, finetune, info, plot
-from keras_bit.cli.terminal import printable
+import click
 
-# Arguments that errors tell to use, and what they are called here.
-OPTIONS = {"on_error='skip'": "--on-error skip", "`overwrite=True`": "--overwrite", "`processor=None`": "--pixels-only"}
+from keras_bit.cli.command import EXIT_CODES
+from keras_bit.cli.terminal import printable, sentence
+
+NAME = "keras-bit"
+# Each is a function of that name in a file of that name.
+COMMANDS = {
+    "classify": "Name what is on images.",
+    "explain": "Draw where on an image a class is seen.",
+    "info": "Print what a checkpoint holds.",
+    "plot": "Draw what a model is trained on.",
+    "finetune": "Train a checkpoint on images of yours.",
+    "evaluate": "Measure how good a checkpoint is on images with labels.",
+    "embed": "Write pooled features of many images, as Parquet.",
+    "export": "Write a checkpoint for TF Serving, TFLite, ONNX, OpenVINO or transformers.",
+}
+
+
+class Commands(click.Group):
+    """Imports a command when it is asked for, and gives each of its errors a line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"keras_bit.cli.{cmd_name}"), cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> int:
+        try:
+            return super().invoke(ctx) or 0
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+            raise  # click's own
+        except (KeyboardInterrupt, click.Abort):
+            told, code = "interrupted", 130
+        except Exception as error:
+            told, code = sentence(error), 1
+        print(f"{NAME} {ctx.invoked_subcommand}: {printable(told)}", file=sys.stderr, flush=True)
+        return code
+
+
+@click.group(
+    NAME,
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=f"""The model is always --weights SOURCE: a Hub id such as google/bit-50, a directory or a file. Arguments
+    are images and data.
+
+    Results go to standard output; progress, notes and errors to standard error.
+
+    {EXIT_CODES}
+
+    \b
+    Your shell completes commands, options and file names after this line in
+    ~/.bashrc (with zsh_source in ~/.zshrc, with fish_source in config.fish):
+    eval "$(_KERAS_BIT_COMPLETE=bash_source keras-bit)"
+    """,
+)
+@click.version_option(package_name="keras_bit", message=f"{NAME} %(version)s")
+def commands() -> None:
+    """BiT (Big Transfer) image classification in Keras.
+
+    `keras-bit COMMAND --help` describes a command, with examples.
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 is success, 1 an error or an unreadable file, 2 wrong usage."""
-    options = _parser().parse_args(arguments)
+    """Runs a command.
+
+    Args:
+        arguments: after the program's name; those of the process by default.
+
+    Returns:
+        The exit code: 0 is success, 1 an error or a file that cannot be read, 2 wrong usage, 130 interrupted.
+    """
     for stream in (sys.stdout, sys.stderr):
-        # File names may hold bytes that are no UTF-8, and a terminal may be ASCII: they are escaped, not an error.
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            # File names may hold bytes that are no UTF-8, and a terminal may be ASCII: they are escaped, not an error.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return options.run(options)
-    except _told_errors() as error:
-        told = _sentence(error)
-        for argument, option in OPTIONS.items():
-            told = told.replace(argument, option)
-        print(f"keras-bit {options.command}: {printable(told)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"keras-bit {options.command}: interrupted", file=sys.stderr)
-        return 130
-
-
-def _told_errors() -> tuple[type[Exception], ...]:
-    """Errors that get a line and no traceback; TensorFlow's where it is imported, as some commands do without."""
-    tensorflow = sys.modules.get("tensorflow")
-    return (OSError, ValueError, ImportError, ArithmeticError) + ((tensorflow.errors.OpError,) if tensorflow else ())
-
-
-def _sentence(error: Exception) -> str:
-    """What an error says; of one from a graph without the graph's nodes around it."""
-    if isinstance(error, (OSError, ValueError, ImportError, ArithmeticError)):
-        return str(error)
-    text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", str(error))
-    text = re.split(r"\n\t \[\[| \[Op:", text)[0]
-    if asserted := re.search(r"assertion failed: \[(.*)\]", text, re.DOTALL):
-        # It has C's escapes for quotes, among others.
-        text = asserted[1].encode("ascii", "backslashreplace").decode("unicode_escape")
-    return " ".join(text.split())
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="keras-bit",
-        description="BiT (Big Transfer) image classification in Keras.",
-        epilog="Exit codes: 0 success, 1 an error or a file that could not be read, 2 wrong usage.",
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    for command in (classify, explain, info, plot, finetune, evaluate, embed, export):
-        command.add(commands)
-    return parser
+        return commands.main(arguments, NAME, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130  # before a command was found
 
 
 if __name__ == "__main__":

@@ -1,11 +1,27 @@
-"""What a person reads on a terminal."""
+"""What a person reads on a terminal: results on standard output, notes, errors and progress on standard error."""
 
-from typing import Any
+import contextlib
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from keras_bit.images.processor import BitImageProcessor
+
+PATIENCE = 2.0  # seconds that something may take without a word
 
 
-def console() -> Console:
+def console() -> "Console":
+    from rich.console import Console
+
     # File names and labels are printed as they are: `[cat]` is no markup in them and `:dog:` no emoji.
     return Console(markup=False, emoji=False, highlight=False)
 
@@ -15,12 +31,60 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def input_size(processor: Any) -> str:
+def note(text: str) -> None:
+    """Writes a line that is no result."""
+    print(f"{click.get_current_context().command_path}: {printable(text)}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Says what takes longer than two seconds, on a terminal, and takes it away again at the end."""
+    line = f"{printable(what)} ..."
+
+    def say() -> None:
+        print(f"\r{line}", end="", file=sys.stderr, flush=True)
+
+    waiting = threading.Timer(PATIENCE, say)
+    waiting.daemon = True
+    if sys.stderr.isatty():
+        waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
+        if waiting.ident is not None:  # it was started
+            waiting.join()
+            print(f"\r{' ' * len(line)}\r", end="", file=sys.stderr, flush=True)
+
+
+def sentence(error: Exception) -> str:
+    """What an error says; of one that nobody expected also its type and where it comes from."""
+    tensorflow = sys.modules.get("tensorflow")  # some commands do without
+    if tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
+        return _sentence_of_a_graph(str(error))
+    if isinstance(error, (OSError, ValueError, ImportError, ArithmeticError)) and str(error):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "keras_bit" in Path(frame.filename).parts] or frames
+    where = f" ({ours[-1].filename}, line {ours[-1].lineno})" if ours else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _sentence_of_a_graph(text: str) -> str:
+    """What an error of TensorFlow's says without the graph's nodes around it."""
+    text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", text)
+    text = re.split(r"\n\t \[\[| \[Op:", text)[0]
+    if asserted := re.search(r"assertion failed: \[(.*)\]", text, re.DOTALL):
+        # It has C's escapes for quotes, among others.
+        text = asserted[1].encode("ascii", "backslashreplace").decode("unicode_escape")
+    return " ".join(text.split())
+
+
+def input_size(processor: "BitImageProcessor") -> str:
     """What the processor makes of an image, in words."""
-    if processor.do_center_crop:
-        return f"{processor.crop_size['height']}x{processor.crop_size['width']} px"
+    if processor.fixed_size is not None:
+        height, width = processor.fixed_size
+        return f"{height}x{width} px"
     if not processor.do_resize:
         return "the image's own"
-    if "shortest_edge" in processor.size:
-        return f"short edge {processor.size['shortest_edge']} px"
-    return f"{processor.size['height']}x{processor.size['width']} px"
+    return f"short edge {processor.to_dict()['size']['shortest_edge']} px"

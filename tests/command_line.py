@@ -1,0 +1,50 @@
+"""What the tests of the commands share: a command run in this process, and the tiny checkpoint, opened once."""
+
+import functools
+import re
+
+import keras_bit
+from conftest import ROOT
+from keras_bit.cli import main
+
+TINY = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
+
+
+def run(capsys, *arguments):
+    """Runs `keras-bit` with these arguments; the exit code, standard output, and standard error without a bar."""
+    capsys.readouterr()
+    code = main.main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    # On a terminal the next line overwrites the bar, which slow machines show.
+    return code, captured.out, re.sub(r"\r.*\r", "", captured.err)
+
+
+@functools.cache
+def tiny(**options):
+    """The model of the tiny checkpoint. No test may change it."""
+    return keras_bit.from_pretrained(TINY, **options)
+
+
+@functools.cache
+def tiny_processor():
+    return keras_bit.BitImageProcessor.from_pretrained(TINY)
+
+
+def open_tiny_once(monkeypatch):
+    """Lets the commands have the model that `tiny` has opened: how it is opened is tested elsewhere."""
+    opened = keras_bit.from_pretrained
+
+    def from_pretrained(source, *, fused=False, **hub):
+        return tiny(fused=fused) if str(source) == str(TINY) else opened(source, fused=fused, **hub)
+
+    monkeypatch.setattr(keras_bit, "from_pretrained", from_pretrained)
+
+
+def copy_of_tiny(directory, *, processor=None):
+    """The checkpoint with another processor, or with none; returns the directory."""
+    directory.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (directory / file).write_bytes((TINY / file).read_bytes())
+    if processor is not None:
+        processor.save_pretrained(directory)
+    return directory
