@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from store import finished as finished  # a fixture of all tests
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 ROOT = Path(__file__).resolve().parent.parent
