@@ -1,4 +1,4 @@
-"""What is installed from the wheel is what the tree holds: an editable install would hide a package that is not found."""
+"""The wheel holds what the tree holds: an editable install would hide a room that is not found."""
 
 import shutil
 import subprocess
