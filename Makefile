@@ -1,8 +1,9 @@
-# make demo   sets up .venv and runs the main job on the small checkpoint in this repository (about a minute)
-# make test   sets up .venv, checks style and runs the tests (15 to 20 minutes; with torch and transformers, live parity)
+# make demo      sets up .venv and runs the main job on the small checkpoint in this repository (about a minute)
+# make test      sets up .venv, checks style and types and runs the quick tests (at most five minutes)
+# make test-all  the same with the slow tests (at most 40 minutes; with torch and transformers, live parity)
 #
 # Options: WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
-# TESTS='-m "not slow"' (which tests, in pytest's words), PYTHON=python3.11.
+# TESTS='tests/test_model.py -k size' (which of the tests, in pytest's words), PYTHON=python3.11.
 
 PYTHON ?= python3
 TINY := tests/checkpoints/bit-tiny-cifar10
@@ -20,18 +21,20 @@ else
 # Other weights have no golden file here: the reference itself is run.
 SETUP := .venv/installed-reference
 REFERENCE :=
-test: export KERAS_BIT_TEST_WEIGHTS := $(WEIGHTS)
+test test-all: export KERAS_BIT_TEST_WEIGHTS := $(WEIGHTS)
 endif
 
-.PHONY: demo test clean
+.PHONY: demo test test-all clean
 
 demo: $(SETUP)
 	$(BIN)/python -m convert.demo $(WEIGHTS) $(if $(PHOTOS),"$(PHOTOS)") $(REFERENCE)
 
-test: $(SETUP)
+test: LEVEL := -m "not slow"
+test test-all: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(TESTS)
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(LEVEL) $(TESTS)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

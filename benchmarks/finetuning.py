@@ -243,7 +243,7 @@ def _train_reference(
     for step in tqdm(range(steps), desc="transformers", unit="step", delay=2, leave=False):
         images, labels = next(batches)
         optimizer.param_groups[0]["lr"] = float(schedule(step))
-        pixels = torch.from_numpy(images.transpose(0, 3, 1, 2))
+        pixels = torch.tensor(images.transpose(0, 3, 1, 2))  # a copy: the data set's arrays are read-only
         pixels = pixels.contiguous(memory_format=memory_format or torch.contiguous_format)
         loss = reference(pixel_values=pixels, labels=torch.from_numpy(labels.astype(np.int64))).loss
         optimizer.zero_grad()

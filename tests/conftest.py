@@ -6,10 +6,13 @@ KERAS_BIT_REQUIRE_ALL=1 (CI) their absence fails the test instead: there, a pari
 
 import importlib.util
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from memory import PeakMemory
 from store import finished as finished  # a fixture of all tests
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -29,6 +32,10 @@ def needs_matplotlib() -> None:
         absent("matplotlib is not installed: pip install -e '.[plots]'")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(PeakMemory(), "peak-memory")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("live"):
         missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
@@ -36,6 +43,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             absent(f"{' and '.join(missing)} not installed: pip install -e '.[reference]'")
     if item.get_closest_marker("data") and not DATA.is_dir():
         absent("no ../shared/data beside the repository")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgotten() -> Iterator[None]:
+    """Keras keeps the graphs and kernels of every model until it is told to forget them; here after each file."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].backend.clear_session()
 
 
 @pytest.fixture(scope="session")

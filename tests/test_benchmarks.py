@@ -423,6 +423,7 @@ def test_other_logits_are_an_error():
 
 @pytest.mark.live
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*gives the model a new head of zeros")
 def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
     monkeypatch.setattr(finetuning, "CURVES", (("random", "float64"),))
     monkeypatch.setattr(finetuning, "ACCURACIES", (("checkpoint", "float32"), ("random", "float64")))

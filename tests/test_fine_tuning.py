@@ -177,6 +177,7 @@ def test_a_validation_loss_that_is_no_number_ends_training_too():
 
 @pytest.mark.parametrize("name", ["train", "validation"])
 @pytest.mark.parametrize("known", [True, False])
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras', before our error
 def test_a_data_set_without_a_batch_is_refused(name, known):
     whole = batches(NUMBERS)
     # A batch of nine of eight images; and one whose length nobody knows.

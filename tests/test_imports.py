@@ -106,8 +106,8 @@ def modules(package):
 def imported(path, whole=True):
     """The dotted names that a file imports, `from a import b` as `a.b`; not `whole`: only those at module level.
 
-    Module level is everything that runs on import: `if` and `try` and the bodies of classes too, functions not, nor what
-    is for type checkers.
+    Module level is everything that runs on import: `if`, `try` and the bodies of classes too, but neither functions nor
+    what only type checkers see.
     """
     names = set()
 
@@ -117,9 +117,9 @@ def imported(path, whole=True):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively; name the package"
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif (not whole and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)) or (
-            not whole and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        ):
+        elif not whole and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            return
+        elif not whole and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             return
         for child in ast.iter_child_nodes(node):
             visit(child)
