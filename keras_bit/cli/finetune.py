@@ -166,24 +166,25 @@ def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
     import keras
 
     from keras_bit.drawing import charts
-    from keras_bit.training import run
+    from keras_bit.hub import HubOptions
+    from keras_bit.training import planning, run
 
     callbacks = ()
     if options.tensorboard:
         if importlib.util.find_spec("tensorboard") is None:
             raise ImportError("`--tensorboard` needs TensorBoard: pip install 'keras_bit[tensorboard]'.")
         callbacks = (keras.callbacks.TensorBoard(out / "tensorboard"),)
-    chosen = run.Options(
+    chosen = planning.Options(
         data=os.path.normpath(os.path.expanduser(options.data)),
         class_names=class_names_of(options.class_names),
-        hub=hub_arguments(options),
+        hub=HubOptions(**hub_arguments(options)),
         **{
             field.name: getattr(options, field.name)
-            for field in dataclasses.fields(run.Options)
+            for field in dataclasses.fields(planning.Options)
             if field.name not in ("data", "hub", "class_names")
         },
     )
-    plan = run.plan(chosen, workers)
+    plan = planning.plan(chosen, workers)
 
     def say(line: str) -> None:
         if workers.is_chief:
@@ -195,7 +196,7 @@ def _fine_tune(options: argparse.Namespace, out: Path, workers: Any) -> int:
             print(f"keras-bit finetune: without matplotlib there are no charts: {charts.INSTALL}", file=sys.stderr)
     for note in plan.notes:
         say(note)
-    run.run(chosen, plan, out, workers=workers, say=say, callbacks=callbacks)
+    run.run(plan, out, workers=workers, say=say, callbacks=callbacks)
     say(f"{out}: keras-bit classify IMAGE --weights {out}")
     return 0
 
