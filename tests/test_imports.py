@@ -111,15 +111,17 @@ def imported(path, whole=True):
     """
     names = set()
 
+    def runs_later(node):
+        for_type_checkers = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        return for_type_checkers or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
     def visit(node):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively; name the package"
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif not whole and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            return
-        elif not whole and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        elif not whole and runs_later(node):
             return
         for child in ast.iter_child_nodes(node):
             visit(child)

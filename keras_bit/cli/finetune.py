@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from keras_bit.training.distribution import Workers
-    from keras_bit.training.run import Options, Plan
+    from keras_bit.training.planning import Options, Plan
 
 RECIPE = "Recipe"
 recipe = functools.partial(click.option, cls=Option, group=RECIPE)
@@ -108,7 +108,9 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     help="Keep of each block its input alone and compute it again for its gradient: less memory, more time.",
 )
 @options.hub
-def finetune(data: str, out: str, strategy: str | None, tensorboard: bool, **chosen: Any) -> int:
+def finetune(
+    data: str, out: str, strategy: str | None, tensorboard: bool, hub: options.HubArguments, **chosen: Any
+) -> int:
     """Fine-tunes a checkpoint by the BiT-HyperRule.
 
     The rule chooses size, number of steps, learning rate and MixUp from the number and the size of the images. Into DIR
@@ -116,11 +118,13 @@ def finetune(data: str, out: str, strategy: str | None, tensorboard: bool, **cho
     report.json, and curves, confusion matrix and worst mistakes as PNG. Interrupted or killed, the same command goes on
     from the last evaluation and ends with the same losses.
     """
-    from keras_bit.training import distribution, run, run_directory
+    from keras_bit.hub import HubOptions
+    from keras_bit.training import distribution, planning, run_directory
 
     workers = distribution.start(strategy)
     directory = Path(os.path.expanduser(out))
-    settings = run.Options(data=os.path.normpath(os.path.expanduser(data)), **chosen)
+    path = os.path.normpath(os.path.expanduser(data))
+    settings = planning.Options(data=path, hub=HubOptions(**hub), **chosen)
     try:
         with run_directory.writable(directory, settings.data, is_chief=workers.is_chief):
             _fine_tune(settings, directory, workers, tensorboard)
@@ -149,10 +153,10 @@ def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
 
 def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: bool) -> None:
     from keras_bit.drawing import charts
-    from keras_bit.training import run
+    from keras_bit.training import planning, run
 
     callbacks = _tensorboard(out / "tensorboard") if tensorboard else ()
-    plan = run.plan(settings, workers)
+    plan = planning.plan(settings, workers)
 
     def say(line: str) -> None:
         if workers.is_chief:
@@ -164,7 +168,7 @@ def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: 
             note(f"without matplotlib there are no charts: {charts.INSTALL}")
     for line in plan.notes:
         say(line)
-    run.run(settings, plan, out, workers=workers, say=say, callbacks=callbacks)
+    run.run(plan, out, workers=workers, say=say, callbacks=callbacks)
     say(f"{out}: keras-bit classify IMAGE --weights {out}")
 
 

@@ -106,11 +106,11 @@ def _files(name: str) -> Iterator[str]:
 
 
 def _inside(directory: str) -> Iterator[str]:
-    from keras_bit.data import sources
+    from keras_bit.data import folders
 
-    found, _ = sources.scan(Path(directory), ["."])
+    found, _ = folders.scan(Path(directory), ["."])
     if not found:
-        raise ValueError(f"{directory} is a directory that holds no image ({', '.join(sources.SUFFIXES)})")
+        raise ValueError(f"{directory} is a directory that holds no image ({', '.join(folders.SUFFIXES)})")
     yield from map(os.fsdecode, found)
 
 

@@ -132,26 +132,26 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
             f"`model` must be one that keras_bit built, got {type(model).__name__}. Where it is a part of yours, "
             "freeze that part."
         )
-    stage_of = {layer: stage_of(layer.name) for layer in _network_layers(model)}
-    present = [stage for stage in model.config.stage_names if stage in stage_of.values()]
+    stages = {layer: stage_of(layer.name) for layer in _network_layers(model)}
+    present = [stage for stage in model.config.stage_names if stage in stages.values()]
     if up_to not in (None, EVERYTHING, *present):
         allowed = ", ".join(map(repr, (*present, EVERYTHING)))
         raise ValueError(f"`up_to` must be None or one of {allowed} for this model, got {up_to!r}.")
     if not model.trainable:
         # Else no layer of it is trained, whatever the layer says. It sets every layer, the caller's own ones too, whose
         # own state before that is not known any more: they stay as they are.
-        in_front = {layer: layer.trainable for layer in model.layers if layer not in stage_of}
+        in_front = {layer: layer.trainable for layer in model.layers if layer not in stages}
         model.trainable = True
         for layer, trainable in in_front.items():
             layer.trainable = trainable
     if up_to is None or up_to == EVERYTHING:
-        for layer in stage_of:
+        for layer in stages:
             layer.trainable = layer.name == "predictions"
     else:
         frozen = present[: present.index(up_to) + 1]
-        for layer, stage in stage_of.items():
+        for layer, stage in stages.items():
             layer.trainable = stage not in frozen
-    return tuple(layer.name for layer in stage_of if layer.weights and not layer.trainable)
+    return tuple(layer.name for layer in stages if layer.weights and not layer.trainable)
 
 
 def _network_layers(model: BiTModel) -> Iterator[Any]:

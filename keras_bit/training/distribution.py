@@ -161,6 +161,18 @@ def has_processes(strategy: Any) -> bool:
     return isinstance(strategy, _multi_worker())
 
 
+def fittable(model: BiTModel) -> "DistributedModel":
+    """The same layers and weights as a model that Keras can fit under the strategy they were made under."""
+    with scope_of(model):
+        return DistributedModel(model.inputs, model.outputs[0], name=model.name)
+
+
+def own_part(strategy: Any, data: Any) -> Any:
+    """A data set that is this process' part of each batch, as `strategy` takes it; `None` stays `None`."""
+    # As a function, or TensorFlow divides the batches once more.
+    return None if data is None else strategy.distribute_datasets_from_function(lambda context: data)
+
+
 def _multi_worker() -> type:
     import tensorflow as tf
 

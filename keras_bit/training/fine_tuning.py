@@ -1,9 +1,10 @@
 """Fine-tuning: the recipe of a `HyperRule` as one call of `model.fit`."""
 
+import dataclasses
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,20 +13,9 @@ from keras import ops
 from keras_bit.hyperrule import HyperRule
 from keras_bit.network.model import BiTModel
 from keras_bit.training import distribution
+from keras_bit.training.objective import objective, with_labels
 
-EMPTY = (
-    "`{name}` must have at least one batch, got an empty data set. Where its batches are made with drop_remainder, "
-    "they may be larger than the data."
-)
 EVALUATIONS = 20  # how many epochs a recipe has by default, where one pass over the images is shorter
-
-
-class Objective(NamedTuple):
-    """What is minimised and what is shown."""
-
-    loss: keras.losses.Loss
-    metrics: list[keras.metrics.Metric]
-    one_hot: bool  # whether labels are rows with a number per class, of one class each or mixed
 
 
 def fine_tune(
@@ -91,121 +81,77 @@ def fine_tune(
     `bit_pytorch/train.py`.
     """
     _check(model, rule, gradient_accumulation_steps, initial_epoch, steps_per_epoch)
-    labels = [
-        _label_spec(data, name) for data, name in ((train, "train"), (validation, "validation")) if data is not None
-    ]
+    labels = [_labels_of(train, "train")]
+    if validation is not None:
+        labels.append(_labels_of(validation, "validation"))
+    if steps_per_epoch is None:
+        one_pass = (_known_length(train) or 0) // gradient_accumulation_steps
+        steps_per_epoch = min(rule.total_steps, max(one_pass, rule.total_steps // EVALUATIONS, 1))
+    steps = _Steps(rule.total_steps, steps_per_epoch, gradient_accumulation_steps)
+
     with distribution.scope_of(model):
         found = objective(model, labels)
-    endless = int(train.cardinality()) == -1
-    batches = -1 if endless else int(train.cardinality())
-    checked = _with_labels(train, model.config.num_labels, found)
-    if not endless:
-        checked = checked.repeat()
+    train = with_labels(train, model.config.num_labels, found)
+    if not _is_endless(train):
+        train = train.repeat()
     if validation is not None:
-        validation = _with_labels(validation, model.config.num_labels, found)
+        validation = with_labels(validation, model.config.num_labels, found)
 
-    total = rule.total_steps
-    if steps_per_epoch is None:
-        steps_per_epoch = min(total, max(batches // gradient_accumulation_steps, total // EVALUATIONS, 1))
     validation_steps = None
     strategy = distribution.strategy_of(model)
     if strategy is not None:
-        with distribution.scope_of(model):
-            model = distribution.DistributedModel(model.inputs, model.outputs[0], name=model.name)
-    if strategy is not None and distribution.has_processes(strategy):
-        validation_steps = _known_length(validation)
-        # As a function, or TensorFlow divides the batches, which are this worker's part already.
-        checked, validation = (
-            None if data is None else strategy.distribute_datasets_from_function(lambda _, data=data: data)
-            for data in (checked, validation)
-        )
+        model = distribution.fittable(model)
+    if distribution.has_processes(strategy):
+        validation_steps = None if validation is None else _known_length(validation)
+        train, validation = (distribution.own_part(strategy, data) for data in (train, validation))
         jit_compile = False  # XLA has no such collectives on CPUs
+
     with distribution.scope_of(model):
-        model.compile(
-            rule.optimizer(gradient_accumulation_steps), loss=found.loss, metrics=found.metrics, jit_compile=jit_compile
-        )
-    guard = _Guard(total, steps_per_epoch, gradient_accumulation_steps, validation is not None)
+        optimizer = rule.optimizer(gradient_accumulation_steps)
+        model.compile(optimizer, loss=found.loss, metrics=found.metrics, jit_compile=jit_compile)
+    guard = _Guard(steps, validates=validation is not None)
     history = model.fit(
-        checked,
+        train,
         shuffle=False,  # of arrays; a data set is in its own order
         validation_data=validation,
         validation_steps=validation_steps,
-        epochs=math.ceil(total / steps_per_epoch),
+        epochs=steps.epochs,
         initial_epoch=initial_epoch,
-        steps_per_epoch=steps_per_epoch * gradient_accumulation_steps,
+        steps_per_epoch=steps.per_epoch * steps.batches_per_step,
         # The guard first: what comes after it, as a file of the weights, is then of a finite loss.
-        callbacks=[
-            guard,
-            _Stop(total, steps_per_epoch, gradient_accumulation_steps),
-            *callbacks,
-        ],
+        callbacks=[guard, _Stop(steps), *callbacks],
         verbose=verbose,
     )
     if guard.seen_nothing:  # Keras ends with a warning
-        raise ValueError(EMPTY.format(name="train"))
+        raise _no_batch("train")
     return history
 
 
-def objective(model: BiTModel, labels: Sequence[Any]) -> Objective:
-    """Loss and metrics for a model and the `tf.TensorSpec`s of the labels that it will get."""
-    kind = problem_type(model)
-    head = model.get_layer("predictions")
-    expected = {"single_label_classification": "softmax", "multi_label_classification": "sigmoid", "regression": None}
-    activation = None if head.activation is keras.activations.linear else head.activation.__name__
-    if activation not in (expected[kind], None):
-        raise ValueError(
-            f"`model` must have a head that gives {expected[kind] or 'plain numbers'} or logits for {kind}, got "
-            f"{activation}. Pass classifier_activation='auto' or None, or another `problem_type`."
-        )
-    logits = activation is None
-    count = model.config.num_labels
-    rows = [label.shape.rank == 2 for label in labels]
-    for label, is_row in zip(labels, rows, strict=True):
-        whole = label.dtype.is_integer or label.dtype.is_bool
-        width = label.shape[-1] if is_row else None
-        fits = {
-            "single_label_classification": is_row or label.dtype.is_integer,
-            "multi_label_classification": is_row,
-            "regression": not whole and (is_row or count == 1),
-        }[kind]
-        if label.shape.rank not in (1, 2) or not fits or width not in (None, count):
-            wanted = {
-                "single_label_classification": f"whole numbers (batch,) or rows (batch, {count})",
-                "multi_label_classification": f"rows of 0 and 1 (batch, {count})",
-                "regression": "floats " + ("(batch,)" if count == 1 else f"(batch, {count})"),
-            }[kind]
-            raise ValueError(
-                f"Labels must be {wanted}, for {kind} with {count} outputs, got {label.dtype.name} {label.shape}. Load "
-                "the model with `classes=` for another number of them."
-            )
-    if kind == "regression":
-        return Objective(keras.losses.MeanSquaredError(), [keras.metrics.MeanAbsoluteError()], False)
-    if kind == "multi_label_classification":
-        # The metric knows no logits: 0 is a probability of one half.
-        metrics = [
-            keras.metrics.BinaryAccuracy("binary_accuracy", threshold=0.0 if logits else 0.5),
-            keras.metrics.AUC(curve="PR", name="auc", multi_label=True, num_labels=count, from_logits=logits),
-        ]
-        return Objective(keras.losses.BinaryCrossentropy(from_logits=logits), metrics, False)
-    if any(rows):
-        loss = keras.losses.CategoricalCrossentropy(from_logits=logits)
-        accuracy, top = keras.metrics.CategoricalAccuracy, keras.metrics.TopKCategoricalAccuracy
-    else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
-        accuracy, top = keras.metrics.SparseCategoricalAccuracy, keras.metrics.SparseTopKCategoricalAccuracy
-    # TensorFlow has no top-k of float64.
-    ranked = count > 5 and head.compute_dtype != "float64"
-    metrics = [accuracy("accuracy"), *([top(5, "top_5_accuracy")] if ranked else [])]
-    return Objective(loss, metrics, any(rows))
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """The steps of a recipe, which Keras counts in epochs and batches.
 
+    Args:
+        total: of the recipe.
+        per_epoch: between two evaluations.
+        batches_per_step: whose gradients are accumulated.
+    """
 
-def problem_type(model: BiTModel) -> str:
-    """The model's, or the one that transformers takes it for."""
-    one = model.config.num_labels == 1
-    return model.config.problem_type or ("regression" if one else "single_label_classification")
+    total: int
+    per_epoch: int
+    batches_per_step: int
+
+    @property
+    def epochs(self) -> int:
+        return math.ceil(self.total / self.per_epoch)
+
+    def done(self, epoch: int, batches: int) -> int:
+        """How many steps have ended after so many batches of an epoch; epochs count from 0."""
+        return min(epoch * self.per_epoch + batches // self.batches_per_step, self.total)
 
 
 def _check(model: Any, rule: Any, accumulated: Any, initial_epoch: Any, steps_per_epoch: Any) -> None:
+    """Refuses arguments that are not what `fine_tune` describes."""
     if not isinstance(model, BiTModel) or "predictions" not in {layer.name for layer in model.layers}:
         raise ValueError(
             "`model` must be a model that keras_bit built, with its head, got "
@@ -232,7 +178,8 @@ def _check(model: Any, rule: Any, accumulated: Any, initial_epoch: Any, steps_pe
         )
 
 
-def _label_spec(data: Any, name: str) -> Any:
+def _labels_of(data: Any, name: str) -> Any:
+    """The `tf.TensorSpec` of a data set's labels."""
     spec = getattr(data, "element_spec", None)
     if not isinstance(spec, tuple) or len(spec) not in (2, 3) or not hasattr(data, "cardinality"):
         got = type(data).__name__ if spec is None else spec
@@ -246,51 +193,33 @@ def _label_spec(data: Any, name: str) -> Any:
             "Batch it: `batch(batch_size)`."
         )
     if int(data.cardinality()) == 0:
-        raise ValueError(EMPTY.format(name=name) + " Without a validation pass None." * (name == "validation"))
+        raise _no_batch(name)
     return spec[1]
 
 
+def _no_batch(name: str) -> ValueError:
+    return ValueError(
+        f"`{name}` must have at least one batch, got an empty data set. If its batches are made with drop_remainder, "
+        "they may be larger than the data." + " Without a validation pass None." * (name == "validation")
+    )
+
+
+def _is_endless(data: Any) -> bool:
+    return int(data.cardinality()) == -1
+
+
 def _known_length(data: Any) -> int | None:
-    length = -1 if data is None else int(data.cardinality())
+    """How many batches a data set has; `None` if it has no end, or none that is known."""
+    length = int(data.cardinality())
     return length if length >= 0 else None
 
 
-def _with_labels(data: Any, classes: int, found: Objective) -> Any:
-    """The data with labels as the loss takes them; numbers that cannot be theirs end it with an error."""
-    import tensorflow as tf
-
-    spec = data.element_spec[1]
-    several = isinstance(found.loss, keras.losses.BinaryCrossentropy)
-    if not several and not (spec.dtype.is_integer and spec.shape.rank == 1):
-        return data
-
-    def convert(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
-        # Some losses answer such a label with NaN, others with the loss of another class.
-        if several:
-            message = "Labels of several classes must be rows of numbers in [0, 1], got:"
-            rows = tf.cast(labels, tf.float32)
-            wrong = ~((rows >= 0) & (rows <= 1))
-        else:
-            message = f"Labels are none of the {classes} classes that the head of the model has, [0, {classes}):"
-            wrong = (labels < 0) | (labels >= classes)
-        inside = tf.debugging.Assert(~tf.reduce_any(wrong), [message, labels[wrong]])
-        with tf.control_dependencies([inside]):
-            return images, tf.one_hot(labels, classes) if found.one_hot else tf.identity(labels), *weights
-
-    converted = data.map(convert, tf.data.AUTOTUNE)
-    count = int(data.cardinality())
-    # Without it Keras says that its input ran out.
-    return converted.apply(tf.data.experimental.assert_cardinality(count)) if count >= 0 else converted
-
-
 class _Guard(keras.callbacks.Callback):
-    """Ends training when the loss is no number any more, here or in validation, and knows whether there was one."""
+    """Ends training when the loss is NaN or infinite, here or in validation, and knows whether there was one."""
 
-    def __init__(self, total_steps: int, steps_per_epoch: int, batches_per_step: int, validates: bool) -> None:
+    def __init__(self, steps: _Steps, validates: bool) -> None:
         super().__init__()
-        self.total_steps = total_steps
-        self.steps_per_epoch = steps_per_epoch
-        self.batches_per_step = batches_per_step
+        self.steps = steps
         self.validates = validates
         self.epoch = 0
         self.seen_nothing = False
@@ -303,7 +232,7 @@ class _Guard(keras.callbacks.Callback):
         self.seen_nothing = False
         loss = (logs or {}).get("loss")
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)):
-            step = self.epoch * self.steps_per_epoch + batch // self.batches_per_step + 1
+            step = self.steps.done(self.epoch, batch) + 1
             rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise FloatingPointError(
                 f"The loss became {float(loss)} at step {step}, at a learning rate of {rate:.3g}. Lower "
@@ -315,9 +244,9 @@ class _Guard(keras.callbacks.Callback):
             return
         loss = (logs or {}).get("val_loss")
         if loss is None:
-            raise ValueError(EMPTY.format(name="validation") + " Without a validation pass None.")
+            raise _no_batch("validation")
         if not np.isfinite(ops.convert_to_numpy(loss)):
-            step = min((epoch + 1) * self.steps_per_epoch, self.total_steps)
+            step = self.steps.done(epoch + 1, 0)
             raise FloatingPointError(
                 f"The loss of the validation is {float(loss)} after step {step}. Lower the learning rate, or look at "
                 "the images and labels of the validation."
@@ -327,15 +256,14 @@ class _Guard(keras.callbacks.Callback):
 class _Stop(keras.callbacks.Callback):
     """Ends training after the last step, which may not be the last of an epoch."""
 
-    def __init__(self, total_steps: int, steps_per_epoch: int, batches_per_step: int) -> None:
+    def __init__(self, steps: _Steps) -> None:
         super().__init__()
-        self.total = total_steps * batches_per_step
-        self.epoch_length = steps_per_epoch * batches_per_step
-        self.before = 0
+        self.steps = steps
+        self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self.before = epoch * self.epoch_length
+        self.epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self.before + batch + 1 >= self.total:
+        if self.steps.done(self.epoch, batch + 1) == self.steps.total:
             self.model.stop_training = True

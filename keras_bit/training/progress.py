@@ -34,7 +34,7 @@ class Progress(keras.callbacks.Callback):
         self.bar.update()
         rate = (self.bar.n - self.first) * self.rule.batch_size / (time.perf_counter() - self.started)
         shown = {name: f"{float(logs[name]):.4f}" for name in ("loss", "accuracy") if name in logs}
-        self.bar.set_postfix({**shown, "pictures/s": f"{rate:.1f}"}, refresh=False)
+        self.bar.set_postfix({**shown, "images/s": f"{rate:.1f}"}, refresh=False)
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
         self.bar.set_description(f"validate {batch + 1}")

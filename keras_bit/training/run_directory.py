@@ -20,7 +20,7 @@ LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
 
 @contextlib.contextmanager
 def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
-    """Creates `out` and writes to it, so that what cannot be written is told before anything is computed.
+    """Creates `out` and writes to it, so that what cannot be written is an error before anything is computed.
 
     Directories that it made, and that are still empty at the end, are removed again.
 
@@ -34,9 +34,9 @@ def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
         OSError: nothing can be written there.
     """
     if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
-        raise ValueError(f"`--out` must not be in the data, where it would be a class, got {out} in {data}.")
+        raise ValueError(f"`out` must not be in the data, where it would be a class, got {out} in {data}.")
     if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"`--out` must be a directory, or a new name for one. {out} is a file.")
+        raise NotADirectoryError(f"`out` must be a directory, or a new name for one. {out} is a file.")
     with files.claimed(out / STATE_FOLDER, argument="out", exclusive=is_chief):
         yield
 
@@ -48,7 +48,7 @@ def check_space(model: keras.Model, out: Path) -> None:
     held = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if needed > free + held:
         raise OSError(
-            f"`--out`: {out} has {free / 1e9:.2f} GB of free space, and this model needs {needed / 1e9:.2f} GB for its "
+            f"`out`: {out} has {free / 1e9:.2f} GB of free space, and this model needs {needed / 1e9:.2f} GB for its "
             "training state and results. Make room, or choose another directory."
         )
 
@@ -70,8 +70,8 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
         old = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"`--out` {str(out)!r} has a training state whose {RUN_NAME} cannot be read ({error}). Remove "
-            f"{folder}, or use another --out."
+            f"`out` {str(out)!r} has a training state whose {RUN_NAME} cannot be read ({error}). Remove {folder}, or "
+            "use another directory."
         ) from None
     differing = [
         f"{name}: {_short(old.get(group, {}).get(name))} there, {_short(new[group].get(name))} now"
@@ -81,8 +81,8 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
     ]
     if differing:
         raise ValueError(
-            f"`--out` {str(out)!r} holds another run, which differs in {'; '.join(differing)}. Use the "
-            "options it was started with, use another --out, or remove that directory."
+            f"`out` {str(out)!r} holds another run, which differs in {'; '.join(differing)}. Use the options it was "
+            "started with, use another directory, or remove that one."
         )
 
 

@@ -1,0 +1,126 @@
+"""What fine-tuning minimizes and shows: loss and metrics for a model, and its labels in the form that they take."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_bit.network.model import BiTModel
+
+ONE, SEVERAL, NUMBER = "single_label_classification", "multi_label_classification", "regression"
+ACTIVATIONS = {ONE: "softmax", SEVERAL: "sigmoid", NUMBER: None}  # of the head; each also trains on logits
+
+
+class Objective(NamedTuple):
+    """What is minimized and what is shown."""
+
+    problem_type: str
+    loss: keras.losses.Loss
+    metrics: list[keras.metrics.Metric]
+    one_hot: bool  # whether labels are rows with a number per class, of one class each or mixed
+
+
+def objective(model: BiTModel, labels: Sequence[Any]) -> Objective:
+    """Loss and metrics for a model and the `tf.TensorSpec`s of the labels that it will get.
+
+    Raises:
+        ValueError: the head, the problem type and the labels do not belong together.
+    """
+    kind, count = problem_type(model), model.config.num_labels
+    logits = _gives_logits(model, kind)
+    for label in labels:
+        _check_labels(label, kind, count)
+    if kind == NUMBER:
+        return Objective(kind, keras.losses.MeanSquaredError(), [keras.metrics.MeanAbsoluteError()], one_hot=False)
+    if kind == SEVERAL:
+        return _of_several_at_once(count, logits)
+    # TensorFlow has no top-k of float64.
+    ranked = count > 5 and model.get_layer("predictions").compute_dtype != "float64"
+    return _of_one_of_several(logits, ranked, one_hot=any(label.shape.rank == 2 for label in labels))
+
+
+def problem_type(model: BiTModel) -> str:
+    """The model's, or the one that transformers takes it for."""
+    return model.config.problem_type or (NUMBER if model.config.num_labels == 1 else ONE)
+
+
+def with_labels(data: Any, classes: int, found: Objective) -> Any:
+    """A `tf.data.Dataset` with labels as the loss takes them; labels that no class has end it with an error."""
+    import tensorflow as tf
+
+    several = found.problem_type == SEVERAL
+    label = data.element_spec[1]
+    if not several and not (label.dtype.is_integer and label.shape.rank == 1):
+        return data
+
+    def convert(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
+        # Some losses answer such a label with NaN, others with the loss of another class.
+        if several:
+            message = "Labels of several classes must be rows of numbers in [0, 1], got:"
+            rows = tf.cast(labels, tf.float32)
+            wrong = ~((rows >= 0) & (rows <= 1))
+        else:
+            message = f"Labels must be classes that the model's head has, [0, {classes}), got:"
+            wrong = (labels < 0) | (labels >= classes)
+        inside = tf.debugging.Assert(~tf.reduce_any(wrong), [message, labels[wrong]])
+        with tf.control_dependencies([inside]):
+            return images, tf.one_hot(labels, classes) if found.one_hot else tf.identity(labels), *weights
+
+    converted = data.map(convert, tf.data.AUTOTUNE)
+    count = int(data.cardinality())
+    # Without it Keras says that its input ran out.
+    return converted.apply(tf.data.experimental.assert_cardinality(count)) if count >= 0 else converted
+
+
+def _of_several_at_once(count: int, logits: bool) -> Objective:
+    # The metric knows no logits: 0 is a probability of one half.
+    metrics = [
+        keras.metrics.BinaryAccuracy("binary_accuracy", threshold=0.0 if logits else 0.5),
+        keras.metrics.AUC(curve="PR", name="auc", multi_label=True, num_labels=count, from_logits=logits),
+    ]
+    return Objective(SEVERAL, keras.losses.BinaryCrossentropy(from_logits=logits), metrics, one_hot=False)
+
+
+def _of_one_of_several(logits: bool, ranked: bool, one_hot: bool) -> Objective:
+    if one_hot:
+        loss = keras.losses.CategoricalCrossentropy(from_logits=logits)
+        accuracy, top = keras.metrics.CategoricalAccuracy, keras.metrics.TopKCategoricalAccuracy
+    else:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
+        accuracy, top = keras.metrics.SparseCategoricalAccuracy, keras.metrics.SparseTopKCategoricalAccuracy
+    metrics = [accuracy("accuracy"), *([top(5, "top_5_accuracy")] if ranked else [])]
+    return Objective(ONE, loss, metrics, one_hot)
+
+
+def _gives_logits(model: BiTModel, kind: str) -> bool:
+    head = model.get_layer("predictions")
+    activation = None if head.activation is keras.activations.linear else head.activation.__name__
+    if activation not in (ACTIVATIONS[kind], None):
+        raise ValueError(
+            f"`model` must have a head that gives {ACTIVATIONS[kind] or 'plain numbers'} or logits for {kind}, got "
+            f"{activation}. Pass classifier_activation='auto' or None, or another `problem_type`."
+        )
+    return activation is None
+
+
+def _check_labels(label: Any, kind: str, count: int) -> None:
+    """Refuses labels, described by their `tf.TensorSpec`, that do not fit the problem type and the outputs."""
+    is_row = label.shape.rank == 2
+    is_whole = label.dtype.is_integer or label.dtype.is_bool
+    width = label.shape[-1] if is_row else None
+    fits = {
+        ONE: is_row or label.dtype.is_integer,
+        SEVERAL: is_row,
+        NUMBER: not is_whole and (is_row or count == 1),
+    }
+    if label.shape.rank in (1, 2) and fits[kind] and width in (None, count):
+        return
+    wanted = {
+        ONE: f"whole numbers (batch,) or rows (batch, {count})",
+        SEVERAL: f"rows of 0 and 1 (batch, {count})",
+        NUMBER: "floats " + ("(batch,)" if count == 1 else f"(batch, {count})"),
+    }
+    raise ValueError(
+        f"Labels must be {wanted[kind]}, for {kind} with {count} outputs, got {label.dtype.name} {label.shape}. Load "
+        "the model with `classes=` for another number of them."
+    )

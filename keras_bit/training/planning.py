@@ -1,0 +1,201 @@
+"""What a fine-tuning run will do, known before anything is computed: its data, its recipe and its preprocessing."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_bit.data import splits
+from keras_bit.data.dataset import indexed_dataset
+from keras_bit.data.named_batches import batches_of
+from keras_bit.hub import HubOptions
+from keras_bit.hyperrule import HyperRule
+from keras_bit.images.processor import BIT_50, BitImageProcessor
+from keras_bit.training.distribution import Workers
+from keras_bit.training.fine_tuning import EVALUATIONS
+
+# Pixels of a batch that a machine is trusted with; more are accumulated: 512 images of 128 px, 36 of 480 px.
+PIXELS_AT_ONCE = 512 * 128 * 128
+SHOWN = 20  # images whose errors are listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides about the result; a run goes on only with the same.
+
+    Args:
+        data: a directory with a folder per class, or TFRecord files, as `splits.open_splits` takes them.
+        weights: the checkpoint to start from: a Hub id, a directory or a file.
+        batch_size: images per step.
+        gradient_accumulation_steps: batches that make up a step; `None` is as many as `PIXELS_AT_ONCE` asks for.
+        steps, base_learning_rate, scaling, image_size: of the `HyperRule`; `None` leaves them to it and to the data.
+        evaluate_every: steps between two rows of the log, and two states to go on from.
+        examples_per_class, validation_share, class_names: of `splits.open_splits`.
+        freeze_up_to: of `keras_bit.freeze`.
+        mixed_precision: `"float16"` or `"bfloat16"`, or `None`.
+        rematerialize: whether `keras_bit.rematerialize` makes the steps keep less.
+        random_resized_crop: of `image_dataset`.
+        on_error: `"skip"` reads every image once beforehand and leaves out those that cannot be read.
+        seed: of the division of the data, the order and the augmentation.
+        hub: how `weights` are fetched, if they are a Hub id.
+    """
+
+    data: str
+    weights: str
+    batch_size: int = 512
+    gradient_accumulation_steps: int | None = None
+    steps: int | None = None
+    base_learning_rate: float = 0.003
+    scaling: str | None = None
+    image_size: tuple[int, int] | None = None
+    evaluate_every: int | None = None
+    examples_per_class: int | None = None
+    validation_share: float = 0.2
+    class_names: Sequence[str] | None = None
+    freeze_up_to: str | None = None
+    mixed_precision: str | None = None
+    rematerialize: bool = False
+    random_resized_crop: bool = False
+    on_error: str = "raise"
+    seed: int = 0
+    hub: HubOptions = dataclasses.field(default_factory=HubOptions)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The options as JSON holds them, without the token, which is a secret."""
+        cache = self.hub.cache_dir
+        fetched = {
+            "revision": self.hub.revision,
+            "cache_dir": None if cache is None else str(cache),
+            "local_files_only": self.hub.local_files_only,
+        }
+        return dataclasses.asdict(self) | {"hub": fetched}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the options come to, for this data set and checkpoint; `notes` are sentences that a person should read."""
+
+    options: Options
+    splits: splits.Splits
+    notes: tuple[str, ...]
+    rule: HyperRule
+    processor: BitImageProcessor
+    accumulation: int
+    evaluate_every: int
+
+    @property
+    def described(self) -> dict[str, dict[str, Any]]:
+        """The options and what they come to, as JSON holds them."""
+        parts = {"train": self.splits.train, "validation": self.splits.validation}
+        found = {
+            "rule": dataclasses.asdict(self.rule),
+            "gradient_accumulation_steps": self.accumulation,
+            "evaluate_every": self.evaluate_every,
+            "class_names": list(self.splits.class_names),
+            **{f"{name}_pictures": 0 if part is None else len(part) for name, part in parts.items()},
+            **{f"{name}_digest": None if part is None else part.digest for name, part in parts.items()},
+        }
+        return {"options": self.options.described, "plan": found}
+
+
+def plan(options: Options, workers: Workers) -> Plan:
+    """Reads the data set's labels and some of its images, and the checkpoint's processor, and chooses the recipe.
+
+    Raises:
+        ValueError: the options contradict each other, the data or the checkpoint.
+        OSError: the data or the checkpoint cannot be read.
+    """
+    found = splits.open_splits(
+        options.data,
+        validation_share=options.validation_share,
+        seed=options.seed,
+        examples_per_class=options.examples_per_class,
+        class_names=options.class_names,
+    )
+    if options.on_error == "skip":
+        found = _without_unreadable(found)
+    rule = HyperRule(
+        len(found.train),
+        options.image_size or found.train.typical_size(),
+        batch_size=options.batch_size,
+        base_learning_rate=options.base_learning_rate,
+        scaling=options.scaling,
+        steps=options.steps,
+    )
+    notes = list(found.notes)
+    if rule.batch_size > len(found.train):
+        notes.append(
+            f"A step takes {rule.batch_size} images, more than there are: each comes several times, cropped anew. "
+            "With a smaller batch size it takes less time."
+        )
+    try:
+        processor = BitImageProcessor.from_pretrained(options.weights, **dataclasses.asdict(options.hub))
+    except FileNotFoundError:
+        processor = BitImageProcessor(**BIT_50)
+        notes.append("The checkpoint has no processor: pixels are scaled to [-1, 1], as for BiT's own.")
+    size = {"height": rule.crop_size, "width": rule.crop_size}
+    return Plan(
+        options=options,
+        splits=found,
+        notes=tuple(notes),
+        rule=rule,
+        processor=dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True),
+        accumulation=_accumulation(options, rule, workers),
+        evaluate_every=min(options.evaluate_every or max(rule.total_steps // EVALUATIONS, 1), rule.total_steps),
+    )
+
+
+def _accumulation(options: Options, rule: HyperRule, workers: Workers) -> int:
+    """How many batches make up a step; by default the fewest of which none is larger than a machine is trusted with."""
+    asked = options.gradient_accumulation_steps
+    if asked is not None:
+        if rule.batch_size % asked:
+            raise ValueError(
+                f"`gradient_accumulation_steps` must divide the batch size {rule.batch_size}, got {asked}."
+            )
+        return asked
+    if not workers.accumulates:
+        return 1
+    most = max(PIXELS_AT_ONCE // rule.crop_size**2, 1) * workers.count
+    possible = range(1, rule.batch_size + 1)
+    return next(parts for parts in possible if rule.batch_size % parts == 0 and rule.batch_size // parts <= most)
+
+
+def _without_unreadable(found: splits.Splits) -> splits.Splits:
+    """Which images a step gets must not depend on what a run comes across, so they are looked for beforehand."""
+    notes = list(found.notes)
+
+    def readable(part: splits.Part, name: str) -> splits.Part:
+        numbers, skipped = _readable(part, name)
+        if not skipped:
+            return part
+        notes.append(f"{len(skipped)} images cannot be read and are left out ({name}):")
+        notes.extend(f"  {line}" for line in skipped[:SHOWN])
+        if len(skipped) > SHOWN:
+            notes.append(f"  and {len(skipped) - SHOWN} more")
+        return part.some(numbers)
+
+    train = readable(found.train, "train")
+    validation = None if found.validation is None else readable(found.validation, "validation")
+    if found.test is found.validation:
+        test = validation
+    else:
+        test = None if found.test is None else readable(found.test, "test")
+    return dataclasses.replace(found, train=train, validation=validation, test=test, notes=tuple(notes))
+
+
+def _readable(part: splits.Part, name: str) -> tuple[np.ndarray, list[str]]:
+    """The numbers of the images that can be read, and a line for each of the others."""
+    processor = BitImageProcessor(size=(32, 32), do_center_crop=False)
+    data = indexed_dataset(part.everything, processor=processor, batch_size=64)
+    readable = []
+    with warnings.catch_warnings(), tqdm(total=len(part), desc=f"read {name}", delay=2, leave=False) as bar:
+        warnings.filterwarnings("ignore", ".*were left out")  # they get their notes
+        for *_, index in batches_of(data, "skip"):
+            readable.append(index)
+            bar.update(len(index))
+    return np.concatenate(readable), data.skipped
