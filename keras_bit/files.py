@@ -69,9 +69,9 @@ def take_places(staging: Path, directory: Path, last: str) -> None:
     try:
         for entry in ordered:
             place = directory / entry.name
-            # The last file takes its place in one step: no reader finds none.
+            # The last file needs no copy of what it replaces: nothing can go wrong after it.
             if os.path.lexists(place) and not (entry == ordered[-1] and entry.is_file() and not place.is_dir()):
-                os.rename(place, kept / entry.name)
+                _keep(place, kept / entry.name)
             os.replace(entry, place)
     except BaseException:
         for entry in ordered:
@@ -79,7 +79,7 @@ def take_places(staging: Path, directory: Path, last: str) -> None:
             if not os.path.lexists(entry):
                 os.rename(place, entry)
             if os.path.lexists(kept / entry.name):
-                os.rename(kept / entry.name, place)
+                os.replace(kept / entry.name, place)
         raise
 
 
@@ -265,6 +265,15 @@ def _take_place(beside: Path, path: Path) -> None:
         os.rename(old, path)
         raise
     _remove(old)
+
+
+def _keep(place: Path, aside: Path) -> None:
+    """Gives what is at `place` the name `aside`; a file keeps the other name, too, so that a reader finds one."""
+    if place.is_file() and not place.is_symlink():
+        with contextlib.suppress(OSError):  # the file system has no hard links
+            os.link(place, aside)
+            return
+    os.rename(place, aside)
 
 
 def _missing_directories(directory: Path) -> list[Path]:

@@ -135,6 +135,17 @@ class BiTModel(keras.Model):
         return next(layer for layer in self.layers if isinstance(layer, PixelValues))
 
 
+def network_layers(model: keras.Model) -> list[layers.Layer]:
+    """The layers of BiT itself, without those that an `input_tensor` brought."""
+    return list(itertools.dropwhile(lambda layer: not isinstance(layer, PixelValues), model.layers))
+
+
+def layers_in_front(model: keras.Model) -> list[str]:
+    """The names of the layers that an `input_tensor` brought, without inputs."""
+    brought = itertools.takewhile(lambda layer: not isinstance(layer, PixelValues), model.layers)
+    return [layer.name for layer in brought if not isinstance(layer, layers.InputLayer)]
+
+
 def check_input_shape(shape: Any, num_channels: int, argument: str) -> None:
     """Refuses `(height, width, channels)` that the network cannot take; unknown sizes pass."""
     sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
