@@ -10,7 +10,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from conftest import needs_matplotlib
@@ -25,16 +24,10 @@ NAMES = ["ant", "bee", "cat"]
 RECIPE = {"batch_size": 8, "steps": 2, "evaluate_every": 1, "seed": 1}
 OLD_RUN = Path(__file__).with_name("checkpoints") / "commit-88449c7"
 
-# Of tf.data, whose functions stay graphs.
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eagerly():
-    """Without graphs of the steps: they take most of a run's time here, and are the subject of other tests."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +50,14 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def told():
-    """What the run of `finished` said."""
+    """What the run of `trained` said."""
     return []
 
 
 @pytest.fixture(scope="module")
-def finished(data, checkpoint, told, tmp_path_factory):
+def trained(eagerly, data, checkpoint, told, tmp_path_factory):
     """The directory of a run from beginning to end. Who changes it copies it."""
-    out = tmp_path_factory.mktemp("runs") / "finished"
+    out = tmp_path_factory.mktemp("runs") / "trained"
     told += train(data, checkpoint, out)
     return out
 
@@ -91,49 +84,49 @@ def log_of(file):
 # What a run writes
 
 
-def test_the_result_is_a_model_that_classifies_at_once(finished, data):
-    model = from_pretrained(finished)
+def test_the_result_is_a_model_that_classifies_at_once(trained, data):
+    model = from_pretrained(trained)
     assert list(model.config.id2label.values()) == NAMES
     assert model.config.problem_type == "single_label_classification"
-    processor = BitImageProcessor.from_pretrained(finished)
+    processor = BitImageProcessor.from_pretrained(trained)
     assert (processor.size, processor.do_center_crop) == ({"height": 128, "width": 128}, False)
     batch = processor(data / "bee" / "000.jpg")
     scores = np.asarray(model(batch))[0]
     assert scores.sum() == pytest.approx(1)
     # The same weights in the same layers, twice.
-    np.testing.assert_allclose(keras.saving.load_model(finished / "model.keras")(batch)[0], scores, atol=1e-6)
+    np.testing.assert_allclose(keras.saving.load_model(trained / "model.keras")(batch)[0], scores, atol=1e-6)
 
 
-def test_the_log_has_a_row_per_evaluation(finished):
-    rows = log_of(finished / "log.csv")
+def test_the_log_has_a_row_per_evaluation(trained):
+    rows = log_of(trained / "log.csv")
     assert [row["step"] for row in rows] == [1, 2]
     assert list(rows[0]) == ["step", "learning_rate", "loss", "accuracy", "val_loss", "val_accuracy"]
     # A head of zeros knows nothing: the loss before anything was learnt is that of three equal classes.
     assert rows[0]["loss"] == pytest.approx(np.log(3), rel=1e-5)
 
 
-def test_the_model_is_evaluated_and_drawn(finished):
-    report = json.loads((finished / "report.json").read_text())
+def test_the_model_is_evaluated_and_drawn(trained):
+    report = json.loads((trained / "report.json").read_text())
     assert report["pictures"] == 3
-    assert report["top_1_accuracy"] == pytest.approx(log_of(finished / "log.csv")[-1]["val_accuracy"])
+    assert report["top_1_accuracy"] == pytest.approx(log_of(trained / "log.csv")[-1]["val_accuracy"])
     needs_matplotlib()
     for name in ("curves.png", "confusion.png", "calibration.png", "worst.png"):
-        with Image.open(finished / name) as image:
+        with Image.open(trained / name) as image:
             assert min(image.size) > 200, name
 
 
-def test_a_person_is_told_what_happens(finished, told):
+def test_a_person_is_told_what_happens(trained, told):
     assert told[0] == "A new head of zeros for 3 classes."
     assert told[1].startswith("step 1/2  loss 1.0986  accuracy ")
     assert told[2].startswith("step 2/2  loss ")
     assert told[3:] == [
-        f"accuracy {json.loads((finished / 'report.json').read_text())['top_1_accuracy']:.2%} on 3 validation images"
+        f"accuracy {json.loads((trained / 'report.json').read_text())['top_1_accuracy']:.2%} on 3 validation images"
     ]
 
 
-def test_the_note_of_a_run_has_the_keys_that_it_always_had_and_no_token(finished):
+def test_the_note_of_a_run_has_the_keys_that_it_always_had_and_no_token(trained):
     """A run that was begun by another version of this package goes on if they are the same."""
-    held, old = (json.loads((out / "training" / "run.json").read_text()) for out in (finished, OLD_RUN / "run"))
+    held, old = (json.loads((out / "training" / "run.json").read_text()) for out in (trained, OLD_RUN / "run"))
     assert {group: list(values) for group, values in held.items()} == {
         group: list(values) for group, values in old.items()
     }
@@ -196,16 +189,16 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, t
 # Where a run goes on
 
 
-def test_a_finished_run_trains_no_more_and_what_a_kill_left_is_removed(finished, data, checkpoint, tmp_path):
-    out = shutil.copytree(finished, tmp_path / "out")
+def test_a_finished_run_trains_no_more_and_what_a_kill_left_is_removed(trained, data, checkpoint, tmp_path):
+    out = shutil.copytree(trained, tmp_path / "out")
     (out / ".save_pretrained-killed").mkdir()
     for left in (out / ".01234567.model.keras", out / "training" / ".01234567.state.safetensors"):
         left.write_bytes(b"half")
     said = train(data, checkpoint, out)
     assert "Going on after step 2 of 2." in said
     assert not any(line.startswith("step ") for line in said)
-    assert log_of(out / "log.csv") == log_of(finished / "log.csv")
-    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in finished.iterdir())
+    assert log_of(out / "log.csv") == log_of(trained / "log.csv")
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in trained.iterdir())
     assert sorted(path.name for path in (out / "training").iterdir()) == ["run.json", "state.safetensors"]
 
 
@@ -228,13 +221,13 @@ def test_a_run_of_an_older_version_goes_on_and_ends_as_it_would_have(data, check
 # What is refused
 
 
-def test_another_run_in_the_same_directory_is_refused(finished, data, checkpoint):
+def test_another_run_in_the_same_directory_is_refused(trained, data, checkpoint):
     for changed, difference in (
         ({"seed": 2}, "seed: 1 there, 2 now"),
         ({"examples_per_class": 2}, "examples_per_class: null there, 2 now"),
     ):
         with pytest.raises(ValueError, match=r"`out` .* holds another run") as error:
-            train(data, checkpoint, finished, **changed)
+            train(data, checkpoint, trained, **changed)
         assert difference in str(error.value)
 
 
@@ -249,8 +242,8 @@ def test_an_image_more_is_another_data_set(data, checkpoint, tmp_path):
         run_directory.check_same_run(plan.described, out)
 
 
-def test_a_damaged_note_of_the_run_is_named(finished, data, checkpoint, tmp_path):
-    out = shutil.copytree(finished, tmp_path / "out")
+def test_a_damaged_note_of_the_run_is_named(trained, data, checkpoint, tmp_path):
+    out = shutil.copytree(trained, tmp_path / "out")
     (out / "training" / "run.json").write_text('{"options": "')
     with pytest.raises(ValueError, match=r"`out` .* has a training state whose run\.json cannot be read"):
         train(data, checkpoint, out)
