@@ -269,7 +269,7 @@ def _accepted(
 def _shown(batches: Iterable[tuple[Any, Any]], progress: bool) -> Iterable[tuple[np.ndarray, Any]]:
     from tqdm import tqdm
 
-    count = getattr(batches, "num_pictures", None)
+    count = getattr(batches, "num_images", None)
     with tqdm(desc="evaluate", total=count, unit=" images", delay=2, leave=False, disable=not progress) as bar:
         for images, labels in batches:
             images = _to_numpy(images)
