@@ -83,7 +83,7 @@ def full_size(tmp_path_factory):
     try:
         picture = Image.open(photographs.find([])[0]).convert("RGB")
     except ImportError:
-        picture = Image.fromarray(goldens.generated_pictures()[0][0])
+        picture = Image.fromarray(goldens.generated_images()[0][0])
     picture = np.asarray(picture.resize((224, 224), Image.Resampling.BILINEAR))
     np.save(folder / "pictures.npy", goldens.to_pixel_values(picture[None]))
     return functools.cache(lambda backend: probed(backend, folder, "logits", "half"))

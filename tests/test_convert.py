@@ -24,7 +24,7 @@ ROWS = ["embedding", "stage1", "stage2", "stage3", "pooled", "logits"]
 def pictures(tmp_path: Path) -> Path:
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for index, batch in enumerate(goldens.generated_pictures()):
+    for index, batch in enumerate(goldens.generated_images()):
         Image.fromarray(batch[0]).save(folder / f"{index}.png")
     (folder / "notes.txt").write_text("no image")
     return folder
