@@ -148,7 +148,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers(model, tmp_path):
         ((-1, 1), None),
     ],
 )
-def test_representative_data_that_are_no_pictures_are_told(model, values, message):
+def test_representative_data_that_are_no_images_are_told(model, values, message):
     processor = BitImageProcessor(image_mean=0.5, image_std=0.5)
     data = [np.full((1, 32, 32, 3), value, "float32") for value in values]
     with warnings.catch_warnings(record=True) as caught:
