@@ -175,7 +175,11 @@ def test_without_a_config_and_weights_it_is_bit_50s():
 # The maps
 
 
-@pytest.mark.parametrize("names", COMBINATIONS, ids="-".join)
+@pytest.mark.parametrize(
+    "names",
+    [pytest.param(names, marks=() if len(names) in (1, len(STAGES)) else pytest.mark.slow) for names in COMBINATIONS],
+    ids="-".join,
+)
 def test_every_choice_of_maps_is_that_of_the_whole_network(whole, names):
     model, path = whole
     expected = arrays(keras.Model(model.input, stage_outputs(model))(pixel_values(), training=False))

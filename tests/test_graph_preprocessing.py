@@ -55,7 +55,20 @@ def in_graph(processor, *, tensor=False):
     return tf.function(processor.tf_preprocess, input_signature=[spec])
 
 
-@pytest.mark.parametrize("name", PROCESSORS)
+# One for each step and form of resizing.
+QUICK = {
+    "transformers' default",
+    "google/bit-50",
+    "fixed size, no crop",
+    "no resize",
+    "odd numbers",
+    "pixels as they are",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PROCESSORS]
+)
 def test_every_option_gives_the_array_halfs_values(name):
     processor = PROCESSORS[name]
     from_bytes, from_pixels = in_graph(processor), in_graph(processor, tensor=True)
