@@ -5,7 +5,6 @@ import re
 
 import keras_bit
 from conftest import ROOT
-from keras_bit import from_pretrained
 from keras_bit.cli import main
 
 TINY = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
@@ -23,7 +22,7 @@ def run(capsys, *arguments):
 @functools.cache
 def tiny(**options):
     """The model of the tiny checkpoint. No test may change it."""
-    return from_pretrained(TINY, **options)  # not keras_bit's, which `open_tiny_once` replaces
+    return keras_bit.from_pretrained(TINY, **options)
 
 
 @functools.cache
@@ -33,11 +32,12 @@ def tiny_processor():
 
 def open_tiny_once(monkeypatch):
     """Lets the commands have the model that `tiny` has opened: how it is opened is tested elsewhere."""
+    opened = keras_bit.from_pretrained
 
-    def opened_once(source, *, fused=False, **hub):
-        return tiny(fused=fused) if str(source) == str(TINY) else from_pretrained(source, fused=fused, **hub)
+    def from_pretrained(source, *, fused=False, **hub):
+        return tiny(fused=fused) if str(source) == str(TINY) else opened(source, fused=fused, **hub)
 
-    monkeypatch.setattr(keras_bit, "from_pretrained", opened_once)
+    monkeypatch.setattr(keras_bit, "from_pretrained", from_pretrained)
 
 
 def copy_of_tiny(directory, *, processor=None):
