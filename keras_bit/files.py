@@ -82,9 +82,9 @@ def take_places(staging: Path, directory: Path, last: str) -> None:
     try:
         for entry in ordered:
             place = directory / entry.name
-            # The last file takes its place in one step: no reader finds none.
+            # The last file needs no copy of what it replaces: nothing can go wrong after it.
             if os.path.lexists(place) and not (entry == ordered[-1] and entry.is_file() and not place.is_dir()):
-                os.rename(place, kept / entry.name)
+                _keep(place, kept / entry.name)
             os.replace(entry, place)
     except BaseException:
         for entry in ordered:
@@ -92,7 +92,7 @@ def take_places(staging: Path, directory: Path, last: str) -> None:
             if not os.path.lexists(entry):
                 os.rename(place, entry)
             if os.path.lexists(kept / entry.name):
-                os.rename(kept / entry.name, place)
+                os.replace(kept / entry.name, place)
         raise
 
 
@@ -331,6 +331,15 @@ def _permissions_of_a_new_directory(parent: Path) -> int:
         made = Path(private) / "new"
         made.mkdir()
         return stat.S_IMODE(made.stat().st_mode) & 0o777
+
+
+def _keep(place: Path, aside: Path) -> None:
+    """Gives what is at `place` the name `aside`; a file keeps the other name, too, so that a reader finds one."""
+    if place.is_file() and not place.is_symlink():
+        with contextlib.suppress(OSError):  # the file system has no hard links
+            os.link(place, aside)
+            return
+    os.rename(place, aside)
 
 
 def _missing_directories(directory: Path) -> list[Path]:

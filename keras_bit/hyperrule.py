@@ -208,5 +208,5 @@ def _pair(size: tuple[int, int] | int) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1

@@ -212,6 +212,6 @@ def _from_mapping(labels: Mapping[int, str] | Mapping[str, str], classes: int) -
     return [by_index[index] for index in range(classes)]
 
 
-def _abridged(values: list[Any], most: int = 8) -> str:
+def _abridged(values: Sequence[object], most: int = 8) -> str:
     shown = ", ".join(repr(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown} and {len(values) - most} more"

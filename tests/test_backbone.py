@@ -14,6 +14,7 @@ from keras_bit import BiT, BiT50, BiTBackbone, BitConfig, freeze, from_pretraine
 from keras_bit.checkpoints.layouts import TRANSFORMERS
 from keras_bit.network import model as network
 from keras_bit.network.model import BiTModel, stage_outputs
+from keras_bit.network.weights import weights_of
 from reference_models import TINY
 from tiny_bit import (
     BOTTLENECK,
@@ -199,12 +200,12 @@ def test_the_stages_are_listed_and_any_output_inside_is_taken_by_its_layers_name
 
 
 @pytest.mark.parametrize("size", [(32, 32), (45, 61), (64, 96), (33, 200)])
-def test_one_model_takes_pictures_of_any_size(whole, size):
+def test_one_model_takes_images_of_any_size(whole, size):
     model, path = whole
-    pictures = pixel_values(*size)
+    images = pixel_values(*size)
     backbone = BiTBackbone(path, out_features=STAGES)
-    found = backbone(pictures, training=False)
-    assert_same_maps(found, keras.Model(model.input, stage_outputs(model))(pictures, training=False))
+    found = backbone(images, training=False)
+    assert_same_maps(found, keras.Model(model.input, stage_outputs(model))(images, training=False))
     for name, divisor, width in zip(STAGES, (4, 4, 8, 16, 32), (16, 32, 64, 96, 128), strict=True):
         assert tuple(found[name].shape) == (2, *(-(-pixels // divisor) for pixels in size), width)
 
@@ -420,9 +421,9 @@ def test_a_config_replaces_the_checkpoints_and_without_any_there_is_no_architect
 def test_a_published_architecture_is_known_by_its_shapes(tmp_path):
     # Of the whole network: the shapes of all its stages tell it.
     tensors = {}
-    for (layer, variable), values in variables(BiT50(weights=None)).items():
-        name = TRANSFORMERS.tensor_name(layer, variable)
-        tensors[name] = np.zeros(TRANSFORMERS.file_shape(name, values.shape), "float16")
+    for weight in weights_of(BitConfig()):
+        name = TRANSFORMERS.tensor_name(weight.layer, weight.variable)
+        tensors[name] = np.zeros(TRANSFORMERS.file_shape(name, weight.shape), "float16")
     model = BiTBackbone(write_checkpoint(tmp_path, tensors, config=None), out_indices=[-3])
     assert model.config == BitConfig(out_features=["stage2"], out_indices=[2])
     assert not any(np.any(values) for values in model.get_weights())
@@ -443,7 +444,7 @@ def test_a_config_of_a_far_larger_network_is_refused_before_it_is_built(tmp_path
 
 
 @pytest.mark.parametrize("given", ["input_shape", "input_tensor"])
-def test_pictures_of_other_channels_adapt_the_first_kernel_with_one_warning(tmp_path, given):
+def test_images_of_other_channels_adapt_the_first_kernel_with_one_warning(tmp_path, given):
     folder = write_checkpoint(tmp_path)
     shape = (None, None, 1)
     with pytest.warns(UserWarning, match="its first kernel was adapted to 1, which should be trained") as caught:
@@ -575,9 +576,9 @@ def test_training_moves_what_is_not_frozen_and_no_bit_of_what_is(config, up_to):
 def test_a_backbone_inside_a_model_is_trained_behind_its_frozen_stages():
     backbone = BiTBackbone(None, config=config_of(), out_features=["stage1", "stage3"])
     frozen = freeze(backbone, "stage1")
-    maps = backbone(pictures := keras.Input((None, None, 3)))
+    maps = backbone(images := keras.Input((None, None, 3)))
     pooled = [keras.layers.GlobalAveragePooling2D()(tensor) for tensor in maps.values()]
-    model = keras.Model(pictures, keras.layers.Dense(1)(keras.layers.Concatenate()(pooled)))
+    model = keras.Model(images, keras.layers.Dense(1)(keras.layers.Concatenate()(pooled)))
     before = variables(backbone)
     model.compile(keras.optimizers.SGD(0.1), "mse")  # a graph here, eager above
     model.fit(pixel_values(count=4), np.arange(4.0), batch_size=2, verbose=0)
@@ -608,7 +609,7 @@ def live_model(name, config, directory):
 
 def live_batches():
     """64x64 and 45x61: even and odd sizes take different pads."""
-    return [goldens.to_pixel_values(picture) for picture in goldens.generated_pictures()]
+    return [goldens.to_pixel_values(image) for image in goldens.generated_pictures()]
 
 
 def live_maps(model, batch):

@@ -221,7 +221,7 @@ def test_scale_shift_epsilon_and_activation_apply_in_this_order():
     np.testing.assert_allclose(to_numpy(layer(x)), expected, rtol=0, atol=1e-5)  # float32, values up to 5
 
 
-def test_a_constant_picture_is_normalized_to_zero():
+def test_a_constant_image_is_normalized_to_zero():
     np.testing.assert_array_equal(to_numpy(GroupNormalization(4)(np.full((1, 8, 8, 16), 3.0, "float32"))), 0)
 
 
@@ -310,8 +310,8 @@ def test_group_norm_is_torchs_or_nearer_to_float64(shape, groups, mean_over_spre
     ours = to_numpy(layer(x))
 
     def torchs(dtype):
-        pictures, scale, shift = (torch.from_numpy(array).to(dtype) for array in (x, gamma, beta))
-        result = torch.nn.functional.group_norm(pictures.permute(0, 3, 1, 2), groups, scale, shift, 1e-5)
+        images, scale, shift = (torch.from_numpy(array).to(dtype) for array in (x, gamma, beta))
+        result = torch.nn.functional.group_norm(images.permute(0, 3, 1, 2), groups, scale, shift, 1e-5)
         return result.permute(0, 2, 3, 1).double().numpy()
 
     exact, single = torchs(torch.float64), torchs(torch.float32)

@@ -233,7 +233,7 @@ def test_what_tensorflow_adds_to_a_name_is_undone(name, plain):
 # Other channels
 
 
-def test_one_channel_gets_the_sum_so_a_gray_picture_gives_what_it_gave_as_rgb():
+def test_one_channel_gets_the_sum_so_a_gray_image_gives_what_it_gave_as_rgb():
     kernel = np.random.default_rng(0).standard_normal((16, 3, 7, 7)).astype(np.float32)
     adapted = adapt_channels(kernel, 1, axis=1)
     assert adapted.shape == (16, 1, 7, 7)

@@ -103,7 +103,7 @@ def test_a_directory_a_file_and_shards_are_the_same_tensors(tmp_path):
             name: shape for name, shape, _, _ in PREACTIVATION
         }
         assert checkpoint.layout is TRANSFORMERS
-        assert checkpoint.config is None
+        assert checkpoint.config == BitConfig.from_dict(CONFIG)
         assert checkpoint.head_classes == 5
         assert checkpoint.parameters == sum(tensor.size for tensor in TENSORS.values())
     assert opened["directory"].source == str(folder)
@@ -624,7 +624,7 @@ FORMS = {
     "dynamic padding": {"embedding_dynamic_padding": True},
     "dilated": {"output_stride": 8},
 }
-PICTURES = np.random.default_rng(0).uniform(-1, 1, (2, 40, 33, 3)).astype("float32")
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 40, 33, 3)).astype("float32")
 
 
 def random_network(include_top=True, input_tensor=None, **changes):
@@ -660,8 +660,8 @@ def test_what_keras_saves_of_weights_is_the_same_model_as_by_its_own_load_weight
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name], values, err_msg=str(name))
-    np.testing.assert_array_equal(ours(PICTURES), keras_own(PICTURES))
-    np.testing.assert_array_equal(ours(PICTURES), model(PICTURES))
+    np.testing.assert_array_equal(ours(IMAGES), keras_own(IMAGES))
+    np.testing.assert_array_equal(ours(IMAGES), model(IMAGES))
     assert ours.config == model.config
 
 
@@ -725,14 +725,14 @@ def test_a_backbone_is_read_from_saved_weights_of_the_whole_and_of_itself(tmp_pa
     itself.mkdir()
     again = BiTBackbone(save_weights(itself, backbone))
     assert list(again.output) == ["stem", "stage1"]
-    for name, feature_map in backbone(PICTURES).items():
-        np.testing.assert_array_equal(again(PICTURES)[name], feature_map)
+    for name, feature_map in backbone(IMAGES).items():
+        np.testing.assert_array_equal(again(IMAGES)[name], feature_map)
 
 
 def test_saved_weights_of_a_compiled_model_come_without_its_optimizer(tmp_path):
     model = random_network()
     model.compile(optimizer="adam", loss="mse", metrics=["accuracy"])
-    model.fit(PICTURES, np.zeros((2, 5)), verbose=0)
+    model.fit(IMAGES, np.zeros((2, 5)), verbose=0)
     assert_same_numbers(from_pretrained(save_weights(tmp_path, model)), model)
 
 

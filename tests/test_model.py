@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_bit import BiT, BiT50, BitConfig
+from keras_bit import BiT, BitConfig
 from keras_bit.network.layers import StdConv2D
 from keras_bit.network.model import Ends, ZeroPaddedToSame, _stride_and_dilations, build, stage_outputs
 from keras_bit.network.weights import weights_of
@@ -88,7 +88,7 @@ SIZES = [(32, 32), (33, 47), (64, 64), (65, 63), (95, 130)]
 @pytest.mark.parametrize("layer_type", ["preactivation", "bottleneck"])
 @pytest.mark.parametrize("padding", [None, "same"])
 @pytest.mark.parametrize("static", [True, False], ids=["static", "dynamic"])
-def test_feature_maps_are_a_32th_of_the_picture_rounded_up(layer_type, padding, static):
+def test_feature_maps_are_a_32th_of_the_image_rounded_up(layer_type, padding, static):
     config = tiny(FOUR, layer_type=layer_type, global_padding=padding)
     # SAME without a pad of its own before the pool leaves the last, incomplete window out.
     pooled = (lambda size: math.ceil(size / 4)) if padding is None else (lambda size: (math.ceil(size / 2) - 1) // 2)
@@ -152,45 +152,20 @@ def test_the_head_has_the_activation_of_its_problem(problem, labels, asked, acti
     assert keras.activations.serialize(model.get_layer("predictions").activation) == activation
 
 
-# REFERENCE.md's figures, which are timm's and Google's.
-PARAMETERS = [
-    ({}, 25_549_352),
-    ({"num_labels": 21_843}, 68_256_659),
-    ({"depths": (3, 4, 23, 3)}, 44_541_480),
-    ({"width_factor": 3}, 217_319_080),
-]
-
-
-@pytest.mark.parametrize(("arguments", "parameters"), PARAMETERS, ids=["R50x1", "R50x1 21k", "R101x1", "R50x3"])
-def test_the_published_architectures_have_their_number_of_parameters(arguments, parameters):
-    # No one reads these numbers, and R50x3's take 0.9 GB: the variables get their shapes alone.
-    with keras.StatelessScope(initialize_variables=False):
-        model = BiT(BitConfig(**arguments))
-    keras.backend.clear_session()  # or the next such scope would make them
-    assert model.count_params() == parameters
-    assert len(model.weights) == 9 * sum(model.config.depths) + 9
-
-
-def test_bit50_is_the_default_config():
-    model = BiT50(weights=None, include_top=False)
-    assert model.config == BitConfig()
-    assert model.name == "bit50"
-
-
 # Input
 
 
 def test_a_keras_tensor_becomes_the_input():
-    pictures = keras.Input((64, 64, 3), name="pictures")
-    model = BiT(tiny(), input_tensor=pictures)
-    assert model.input is pictures  # a tensor, not a list of one: the model is called the same way as any other
+    images = keras.Input((64, 64, 3), name="images")
+    model = BiT(tiny(), input_tensor=images)
+    assert model.input is images  # a tensor, not a list of one: the model is called the same way as any other
     assert model(random(0, 2, 64, 64, 3)).shape == (2, 3)
 
 
 def test_a_chained_input_tensor_is_followed_to_its_source():
-    pictures = keras.Input((None, None, 3), name="bytes")
-    model = BiT(tiny(), input_tensor=keras.layers.Rescaling(1 / 127.5, offset=-1.0)(pictures))
-    assert model.input is pictures
+    images = keras.Input((None, None, 3), name="bytes")
+    model = BiT(tiny(), input_tensor=keras.layers.Rescaling(1 / 127.5, offset=-1.0)(images))
+    assert model.input is images
     assert model.config == tiny()
     plain = BiT(tiny())
     plain.set_weights(model.get_weights())
@@ -242,7 +217,7 @@ def test_what_the_network_cannot_take_is_refused_when_it_is_built(arguments, tex
         BiT(tiny(), **made)
 
 
-def test_pictures_below_32_px_are_refused_when_they_come():
+def test_images_below_32_px_are_refused_when_they_come():
     model = BiT(tiny())
     text = re.escape("`pixel_values` " + SMALL.format("64x31"))
     with pytest.raises(ValueError, match=text):
@@ -253,7 +228,7 @@ def test_pictures_below_32_px_are_refused_when_they_come():
         model(keras.Input((64, 31, 3)))
 
 
-def test_pictures_of_another_number_of_channels_are_refused_when_they_come():
+def test_images_of_another_number_of_channels_are_refused_when_they_come():
     with pytest.raises(ValueError, match=r"expected shape=\(None, None, None, 3\), found shape=\(1, 64, 64, 4\)"):
         BiT(tiny())(random(0, 1, 64, 64, 4))
 

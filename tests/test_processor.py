@@ -30,7 +30,7 @@ def noise(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def picture(height=15, width=22, mode="RGB", seed=0):
+def new_image(height=15, width=22, mode="RGB", seed=0):
     """Noise in any mode; palettes and alpha are random too."""
     if mode == "P":
         image = Image.fromarray(noise(height, width, seed=seed), "L").convert("P")
@@ -86,7 +86,7 @@ def test_every_filter_size_and_crop_agrees_with_the_oracle_on_random_sizes(resam
         image_mean=mean,
         image_std=std,
     )
-    images = [picture(*generator.integers(1, 60, 2), seed=index) for index in range(6)]
+    images = [new_image(*generator.integers(1, 60, 2), seed=index) for index in range(6)]
     expected = np.stack([oracle(image, size, resample, crop_size, factor, mean, std) for image in images])
     actual = processor(images)
     assert actual.dtype == np.float32
@@ -99,7 +99,7 @@ def test_every_filter_size_and_crop_agrees_with_the_oracle_on_random_sizes(resam
     ids=["defaults", "bit-50"],
 )
 def test_the_defaults_and_bit_50_settings_agree_with_the_oracle(settings, edge, resample, mean, std):
-    image = picture(61, 83)
+    image = new_image(61, 83)
     square = {"height": edge, "width": edge}
     expected = oracle(image, {"shortest_edge": edge}, resample, square, 1 / 255, mean, std)
     np.testing.assert_array_equal(BitImageProcessor(**settings)(image), expected[None])
@@ -139,7 +139,7 @@ def test_the_crop_starts_at_the_floor_and_padding_puts_the_larger_part_first(len
     assert center_crop(line.reshape(1, -1, 1), 1, crop).ravel().tolist() == expected
 
 
-def test_a_picture_too_narrow_and_too_high_is_padded_and_cropped_at_once():
+def test_an_image_too_narrow_and_too_high_is_padded_and_cropped_at_once():
     image = np.arange(1, 6, dtype=np.uint8).reshape(5, 1, 1)
     assert center_crop(image, 2, 4)[..., 0].tolist() == [[0, 0, 2, 0], [0, 0, 3, 0]]
 
@@ -152,7 +152,7 @@ def test_padding_is_normalized_like_black():
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "PA", "1", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"])
 def test_every_mode_becomes_what_pillow_converts_to_rgb(mode):
-    image = picture(mode=mode)
+    image = new_image(mode=mode)
     processor = BitImageProcessor(**SMALL)
     np.testing.assert_array_equal(processor(image), processor(image.convert("RGB")))
 
@@ -165,7 +165,7 @@ def test_alpha_is_dropped_and_not_composited():
 
 
 def test_a_palette_with_transparency_is_converted_without_pillows_advice():
-    image = picture(mode="P")
+    image = new_image(mode="P")
     data = encoded(image, transparency=bytes(range(200)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -176,7 +176,7 @@ def test_a_palette_with_transparency_is_converted_without_pillows_advice():
 def test_orientation_tags_are_ignored():
     exif = Image.Exif()
     exif[274] = 6  # Orientation: turn by 90 degrees
-    image = picture(10, 20)
+    image = new_image(10, 20)
     turned = encoded(image, "JPEG", exif=exif)
     assert Image.open(io.BytesIO(turned)).getexif()[274] == 6
     processor = BitImageProcessor(**RAW)
@@ -192,9 +192,9 @@ def test_only_the_first_frame_of_a_file_counts():
 
 
 def test_every_kind_of_input_gives_the_same_batch(tmp_path):
-    image = picture()
+    image = new_image()
     array = np.asarray(image)
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     path.write_bytes(encoded(image))
     processor = BitImageProcessor(**SMALL)
     expected = processor(image)
@@ -231,7 +231,7 @@ def test_the_given_arrays_are_not_modified():
 
 def test_data_format_orders_the_result():
     processor = BitImageProcessor(**SMALL)
-    first, last = processor(picture(), data_format="channels_first"), processor(picture())
+    first, last = processor(new_image(), data_format="channels_first"), processor(new_image())
     assert first.shape == (1, 3, 10, 8)
     assert first.flags.c_contiguous
     np.testing.assert_array_equal(first.transpose(0, 2, 3, 1), last)
@@ -284,8 +284,8 @@ def test_rescaling_fractions_again_is_warned_of():
     ("mode", "channels"),
     [("L", 1), ("P", 1), ("1", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4), ("CMYK", 4)],
 )
-def test_without_conversion_pictures_keep_the_channels_that_numpy_sees(mode, channels):
-    image = picture(mode=mode)
+def test_without_conversion_images_keep_the_channels_that_numpy_sees(mode, channels):
+    image = new_image(mode=mode)
     processor = BitImageProcessor(**RAW, do_convert_rgb=False)
     result = processor(image)
     np.testing.assert_array_equal(result[0], np.asarray(image).reshape(15, 22, channels))
@@ -298,7 +298,7 @@ def test_without_conversion_pictures_keep_the_channels_that_numpy_sees(mode, cha
 def test_overrides_hold_for_one_call_and_none_means_the_processors_own():
     processor = BitImageProcessor(**SMALL)
     before = processor.to_dict()
-    image = picture()
+    image = new_image()
     assert processor(image, crop_size=5).shape == (1, 5, 5, 3)
     assert processor(image, do_center_crop=False, size=(6, 7)).shape == (1, 6, 7, 3)
     np.testing.assert_array_equal(processor(image, size=None, image_mean=None), processor(image))
@@ -385,7 +385,7 @@ def test_impossible_options_are_refused_at_construction_and_as_overrides(options
         BitImageProcessor(**options)
     assert text in str(raised.value)
     with pytest.raises(error) as raised:
-        BitImageProcessor()(picture(), **options)
+        BitImageProcessor()(new_image(), **options)
     assert text in str(raised.value)
 
 
@@ -419,7 +419,7 @@ WIDE = BitImageProcessor(size=8, do_center_crop=False)
             "`images` must have 1 to 4 channels. Received: 5",
         ),
         (
-            [picture(mode="L")],
+            [new_image(mode="L")],
             {"do_convert_rgb": False},
             ValueError,
             "`image_mean` has 3 values, but `images[0]` has 1 channels. Give one value per channel, or a single",
@@ -430,27 +430,47 @@ WIDE = BitImageProcessor(size=8, do_center_crop=False)
         (np.full((8, 8, 3), np.nan), {}, ValueError, "`images` holds values that are not finite."),
         (np.full((8, 8, 3), "a"), {}, TypeError, "`images` must be an array of numbers. Received: dtype <U1"),
         (7, {}, TypeError, "`images` must be a PIL image, an array, an encoded file's bytes or a path. Received: int"),
-        ([[picture()]], {}, TypeError, "`images[0]` must be a PIL image, an array, an encoded file's bytes or a path."),
-        (b"no picture", {}, ValueError, "`images` is not an image file that Pillow can read."),
+        (
+            [[new_image()]],
+            {},
+            TypeError,
+            "`images[0]` must be a PIL image, an array, an encoded file's bytes or a path.",
+        ),
+        (b"no image", {}, ValueError, "`images` is not an image file that Pillow can read."),
         ([b""], {}, ValueError, "`images[0]` is not an image file that Pillow can read."),
         (
-            [picture(), encoded(picture(80, 80), "JPEG")[:3000]],
+            [new_image(), encoded(new_image(80, 80), "JPEG")[:3000]],
             {},
             ValueError,
             "`images[1]` is a damaged image file; Pillow says: image file is truncated",
         ),
         (
-            [picture(10, 20), picture(20, 20)],
+            [new_image(10, 20), new_image(20, 20)],
             {"do_center_crop": False},
             ValueError,
             "`images[0]` has (224, 448, 3), `images[1]` has (224, 224, 3). Turn on `do_center_crop`, or give `size` a",
         ),
-        (picture(), {"do_flip": True, "color": 1}, TypeError, "Unknown options: `color`, `do_flip`. Expected: do_re"),
-        (picture(), {"data_format": "NHWC"}, ValueError, "`data_format` must be one of 'channels_last', 'channels_fi"),
-        (picture(), {"data_format": None}, ValueError, "`data_format` must be one of 'channels_last', 'channels_first"),
-        (picture(), {"input_data_format": "none"}, ValueError, "`input_data_format` must be one of None, 'channels_la"),
+        (new_image(), {"do_flip": True, "color": 1}, TypeError, "Unknown options: `color`, `do_flip`. Expected: do_re"),
         (
-            picture(),
+            new_image(),
+            {"data_format": "NHWC"},
+            ValueError,
+            "`data_format` must be one of 'channels_last', 'channels_fi",
+        ),
+        (
+            new_image(),
+            {"data_format": None},
+            ValueError,
+            "`data_format` must be one of 'channels_last', 'channels_first",
+        ),
+        (
+            new_image(),
+            {"input_data_format": "none"},
+            ValueError,
+            "`input_data_format` must be one of None, 'channels_la",
+        ),
+        (
+            new_image(),
             {"return_tensors": "mlx"},
             ValueError,
             "`return_tensors` must be one of None, 'np', 'tf', 'pt', 'jax'. Received: 'mlx'",
@@ -465,12 +485,12 @@ def test_unusable_images_and_arguments_are_refused(images, arguments, error, tex
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
 @pytest.mark.parametrize("convert", [True, False])
-def test_pictures_of_more_than_8_bits_are_refused(mode, convert):
+def test_images_of_more_than_8_bits_are_refused(mode, convert):
     with pytest.raises(ValueError, match=f"`images` has the mode '{mode}', more than 8 bits per channel. Pillow would"):
         BitImageProcessor(**RAW, do_convert_rgb=convert)(Image.new(mode, (4, 4)))
 
 
-def test_the_advice_for_16_bit_pictures_keeps_white_white():
+def test_the_advice_for_16_bit_images_keeps_white_white():
     image = Image.fromarray(np.array([[0, 257, 65535]], np.uint16))
     assert image.mode == "I;16"
     with pytest.raises(ValueError, match="Scale it to 8 bits first") as raised:
@@ -482,16 +502,16 @@ def test_the_advice_for_16_bit_pictures_keeps_white_white():
 
 def test_a_mode_without_conversion_to_rgb_is_refused():
     with pytest.raises(ValueError, match="`images` has the mode 'La', which Pillow can't convert to RGB"):
-        BitImageProcessor(**RAW)(picture(mode="LA").convert("La"))
+        BitImageProcessor(**RAW)(new_image(mode="LA").convert("La"))
 
 
 def test_unreadable_files_are_named_and_pillows_error_is_chained(tmp_path):
     text = tmp_path / "notes.jpg"
     text.write_text("no image")
     cut = tmp_path / "cut.jpg"
-    cut.write_bytes(encoded(picture(80, 80), "JPEG")[:3000])
+    cut.write_bytes(encoded(new_image(80, 80), "JPEG")[:3000])
     broken = tmp_path / "broken.png"
-    data = bytearray(encoded(picture(80, 80)))
+    data = bytearray(encoded(new_image(80, 80)))
     data[60:70] = bytes(10)
     broken.write_bytes(data)
     rows = [
@@ -515,7 +535,7 @@ def test_unreadable_files_are_named_and_pillows_error_is_chained(tmp_path):
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM"])
 def test_a_damaged_file_is_read_or_refused_with_its_name(file_format):
-    data = encoded(picture(30, 40), file_format)
+    data = encoded(new_image(30, 40), file_format)
     generator = np.random.default_rng(0)
     messages = []
     with warnings.catch_warnings():
@@ -535,16 +555,16 @@ def test_a_damaged_file_is_read_or_refused_with_its_name(file_format):
 def test_a_decompression_bomb_is_refused_in_pillows_words(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match=r"`images`: Image size \(330 pixels\).*MAX_IMAGE_PIXELS") as e:
-        WIDE(encoded(picture()))
+        WIDE(encoded(new_image()))
     assert isinstance(e.value.__cause__, Image.DecompressionBombError)
 
 
 def test_return_tensors_gives_the_frameworks_tensor():
     processor = BitImageProcessor(**SMALL)
-    expected = processor(picture())
-    assert type(processor(picture(), return_tensors="np")) is np.ndarray
+    expected = processor(new_image())
+    assert type(processor(new_image(), return_tensors="np")) is np.ndarray
     tensorflow = pytest.importorskip("tensorflow")
-    tensor = processor(picture(), return_tensors="tf")
+    tensor = processor(new_image(), return_tensors="tf")
     assert tensorflow.is_tensor(tensor)
     np.testing.assert_array_equal(tensor, expected)
 
@@ -559,7 +579,7 @@ def test_tensors_are_images_too():
 def test_a_missing_framework_is_named_with_the_install_command(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=f"`return_tensors='{name}'` needs {package}: pip install {package}"):
-        WIDE(picture(), return_tensors=name)
+        WIDE(new_image(), return_tensors=name)
 
 
 PROCESSORS = {
@@ -741,9 +761,9 @@ def test_photographs_equal_transformers(settings, photos):
 
 @pytest.mark.live
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_small_and_narrow_pictures_equal_transformers(settings):
+def test_small_and_narrow_images_equal_transformers(settings):
     shapes = [(1, 1), (2, 3), (5, 400), (1, 300), (300, 1)]
-    values = sum(compare(picture(*shape), SETTINGS[settings]) for shape in shapes)
+    values = sum(compare(new_image(*shape), SETTINGS[settings]) for shape in shapes)
     print(f"{values:,} values of {len(shapes)} shapes are equal ({settings})")
 
 
@@ -761,7 +781,7 @@ def test_random_sizes_and_settings_equal_transformers():
             "image_mean": generator.uniform(0, 1, 3).tolist(),
             "image_std": generator.uniform(0.1, 1, 3).tolist(),
         }
-        values += compare(picture(*generator.integers(1, 90, 2), seed=index), options)
+        values += compare(new_image(*generator.integers(1, 90, 2), seed=index), options)
     print(f"{values:,} values of 60 random sizes and settings are equal")
 
 
@@ -769,7 +789,7 @@ def test_random_sizes_and_settings_equal_transformers():
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "YCbCr", "LA", "PA", "RGBA"])
 def test_modes_equal_transformers(mode, settings):
-    image = picture(61, 83, mode)
+    image = new_image(61, 83, mode)
     # transformers 5 composites alpha on white, 4 drops it
     values = compare(image, SETTINGS[settings], image.convert("RGB") if "A" in mode else image)
     print(f"{values:,} values of mode {mode} are equal ({settings})")
@@ -861,7 +881,7 @@ def test_overrides_equal_transformers(override):
     values = 0
     for options in SETTINGS.values():
         for shape in [(61, 83), (500, 375), (375, 500)]:
-            image = picture(*shape)
+            image = new_image(*shape)
             actual = BitImageProcessor(**options)(image, **override)
             np.testing.assert_array_equal(actual, reference(image, options, **override))
             np.testing.assert_array_equal(actual, BitImageProcessor(**{**options, **override})(image))
@@ -871,7 +891,7 @@ def test_overrides_equal_transformers(override):
 
 @pytest.mark.live
 @pytest.mark.parametrize("mode", ["L", "P", "1", "LA", "RGB", "RGBA", "CMYK", "YCbCr"])
-def test_pictures_that_are_not_converted_equal_transformers(mode):
+def test_images_that_are_not_converted_equal_transformers(mode):
     values = 0
     for options in (
         {"do_normalize": False},
@@ -879,7 +899,7 @@ def test_pictures_that_are_not_converted_equal_transformers(mode):
         {**BIT_50, "image_mean": 0.3, "image_std": 0.7, "resample": 1},
         {"do_resize": False, "image_mean": 0.3, "image_std": 0.7},
     ):
-        values += compare(picture(61, 83, mode), {**options, "do_convert_rgb": False})
+        values += compare(new_image(61, 83, mode), {**options, "do_convert_rgb": False})
     print(f"{values:,} values of mode {mode} are equal without conversion")
 
 
@@ -913,7 +933,7 @@ def test_torch_tensors_go_in_and_come_out():
 
 
 @pytest.mark.data
-def test_the_photographs_are_read_from_paths_bytes_and_pictures_alike(photos):
+def test_the_photographs_are_read_from_paths_bytes_and_images_alike(photos):
     path: Path = photos[0]
     processor = BitImageProcessor()
     expected = processor(Image.open(path))
@@ -966,6 +986,6 @@ def test_what_timm_can_and_this_class_cannot_is_refused(change, message, tmp_pat
         BitImageProcessor.from_pretrained(tmp_path)
 
 
-def test_a_thin_picture_whose_short_edge_would_make_it_enormous_is_refused():
+def test_a_thin_image_whose_short_edge_would_make_it_enormous_is_refused():
     with pytest.raises(ValueError, match=r"of 1x65000 px would be resized to 448x29120000, more than [\d,]+ pixels"):
         BitImageProcessor(size=448)(Image.new("RGB", (65000, 1)))

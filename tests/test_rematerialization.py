@@ -10,7 +10,7 @@ from keras_bit import BiT, BiTBackbone, BitConfig, rematerialize
 from keras_bit.network import layers
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 3}
-PICTURES = np.random.default_rng(0).uniform(-1, 1, (4, 40, 48, 3)).astype(np.float32)
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 40, 48, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 1])
 
 
@@ -21,7 +21,7 @@ def model(**config):
 
 def trained(network):
     network.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
-    losses = [float(network.train_on_batch(PICTURES, LABELS)) for _ in range(3)]
+    losses = [float(network.train_on_batch(IMAGES, LABELS)) for _ in range(3)]
     return losses, [numpy_of(variable) for variable in network.weights]
 
 
@@ -42,7 +42,7 @@ def test_a_model_that_has_learned_goes_on_rematerialized():
     for network in (plain, saving):
         trained(network)
     rematerialize(saving)
-    step = [float(network.train_on_batch(PICTURES, LABELS)) for network in (plain, saving)]
+    step = [float(network.train_on_batch(IMAGES, LABELS)) for network in (plain, saving)]
     assert step[0] == pytest.approx(step[1], rel=1e-5)
 
 
@@ -53,12 +53,12 @@ def test_every_block_is_computed_twice_in_a_step_and_once_otherwise(monkeypatch)
     monkeypatch.setattr(layers, "products_are_faster", lambda: False)  # matrix products have others as gradients
 
     def convolutions(network, training):
-        def step(pictures):
+        def step(images):
             with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(network(pictures, training=training))
+                loss = tf.reduce_sum(network(images, training=training))
             return tape.gradient(loss, [variable.value for variable in network.trainable_variables])
 
-        graph = tf.function(step).get_concrete_function(tf.constant(PICTURES)).graph
+        graph = tf.function(step).get_concrete_function(tf.constant(IMAGES)).graph
         return sum(operation.type == "Conv2D" for operation in graph.get_operations())
 
     network = model()
@@ -70,16 +70,16 @@ def test_every_block_is_computed_twice_in_a_step_and_once_otherwise(monkeypatch)
 
 def test_a_backbone_gives_the_same_maps_and_predictions_stay():
     backbone = BiTBackbone(weights=None, config=BitConfig(**SMALL), out_features=["stem", "stage1", "stage2"])
-    expected = backbone(PICTURES, training=True)
+    expected = backbone(IMAGES, training=True)
     rematerialize(backbone)
-    found = backbone(PICTURES, training=True)
+    found = backbone(IMAGES, training=True)
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(numpy_of(found[name]), numpy_of(values), atol=1e-5)
     network = model()
-    before = numpy_of(network(PICTURES))
+    before = numpy_of(network(IMAGES))
     rematerialize(network)
-    np.testing.assert_array_equal(numpy_of(network(PICTURES)), before)
+    np.testing.assert_array_equal(numpy_of(network(IMAGES)), before)
 
 
 def test_it_trains_in_half_precision(tmp_path):
@@ -99,7 +99,7 @@ def test_it_is_saved_and_read_as_if_it_were_not(tmp_path):
     trained(network)
     network.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(numpy_of(again(PICTURES)), numpy_of(network(PICTURES)), atol=1e-6)
+    np.testing.assert_allclose(numpy_of(again(IMAGES)), numpy_of(network(IMAGES)), atol=1e-6)
     assert again.training_forward is None
     keras_bit.save_pretrained(network, tmp_path / "pretrained")
 

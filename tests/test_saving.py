@@ -223,8 +223,8 @@ def not_ours(tmp_path):
 
 
 def with_a_layer_in_front(tmp_path):
-    pictures = keras.Input((64, 64, 3))
-    return tiny(tmp_path, input_tensor=keras.layers.Rescaling(2.0, name="brighter")(pictures))
+    images = keras.Input((64, 64, 3))
+    return tiny(tmp_path, input_tensor=keras.layers.Rescaling(2.0, name="brighter")(images))
 
 
 def fused(tmp_path):
@@ -315,14 +315,14 @@ def test_transformers_loads_it_whole_gives_the_same_numbers_and_gives_it_back(tm
     assert {name: list(found) for name, found in report.items() if found} == {}
     assert theirs.config.id2label == model.config.id2label
 
-    pictures = np.random.default_rng(1).uniform(0, 255, (2, 50, 44, 3)).astype(np.uint8)
-    batch = PROCESSOR(list(pictures))
+    images = np.random.default_rng(1).uniform(0, 255, (2, 50, 44, 3)).astype(np.uint8)
+    batch = PROCESSOR(list(images))
     for loader, options in (
         (transformers.BitImageProcessorPil, {}),
         (transformers.AutoImageProcessor, {"backend": "pil"}),
     ):
         processor = loader.from_pretrained(tmp_path / "saved", **options)
-        again = processor(list(pictures), return_tensors="np")["pixel_values"]
+        again = processor(list(images), return_tensors="np")["pixel_values"]
         np.testing.assert_array_equal(batch, again.transpose(0, 2, 3, 1))
     with torch.no_grad():
         outputs = theirs.eval()(torch.from_numpy(np.ascontiguousarray(batch.transpose(0, 3, 1, 2))))
@@ -345,10 +345,10 @@ def test_a_wider_network_is_written_so_that_transformers_builds_it(tmp_path, fac
     model = BiT(BitConfig.from_dict(CONFIG | {"width_factor": factor}), classifier_activation=None)
     save_pretrained(model, tmp_path)
     theirs = transformers.BitForImageClassification.from_pretrained(tmp_path).eval()
-    pictures = np.random.default_rng(1).uniform(-1, 1, (2, 50, 44, 3)).astype(np.float32)
+    images = np.random.default_rng(1).uniform(-1, 1, (2, 50, 44, 3)).astype(np.float32)
     with torch.no_grad():
-        expected = theirs(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())).logits.numpy()
-    np.testing.assert_allclose(model.predict(pictures, verbose=0), expected, atol=1e-4 * np.abs(expected).max())
+        expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits.numpy()
+    np.testing.assert_allclose(model.predict(images, verbose=0), expected, atol=1e-4 * np.abs(expected).max())
     again = from_pretrained(tmp_path)
     assert (again.config.width_factor, again.config.stage_widths) == (1, model.config.stage_widths)
     assert_same_variables(model, again)
@@ -365,12 +365,12 @@ def test_a_backbone_is_written_for_transformers_backbone(tmp_path, config):
     save_pretrained(model, tmp_path)
     theirs, report = transformers.BitBackbone.from_pretrained(tmp_path, output_loading_info=True)
     assert {name: list(found) for name, found in report.items() if found} == {}
-    pictures = np.random.default_rng(1).uniform(-1, 1, (1, 50, 44, 3)).astype(np.float32)
+    images = np.random.default_rng(1).uniform(-1, 1, (1, 50, 44, 3)).astype(np.float32)
     with torch.no_grad():
-        expected = theirs.eval()(torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy())).feature_maps
+        expected = theirs.eval()(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).feature_maps
     for name, maps in zip(names, expected, strict=True):
         maps = maps.permute(0, 2, 3, 1).numpy()
-        np.testing.assert_allclose(model(pictures)[name], maps, atol=1e-4 * np.abs(maps).max(), err_msg=name)
+        np.testing.assert_allclose(model(images)[name], maps, atol=1e-4 * np.abs(maps).max(), err_msg=name)
     assert_same_variables(model, BiTBackbone(tmp_path))
 
 

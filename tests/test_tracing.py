@@ -80,14 +80,14 @@ def test_a_model_trains_alike_in_graphs_without_and_under_xla(how):
     config = keras_bit.BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4, num_labels=3)
     model = keras_bit.BiT(config)
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy", **how)
-    pictures = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype("float32")
-    losses = [float(model.train_on_batch(pictures, np.arange(4) % 3)) for _ in range(3)]
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype("float32")
+    losses = [float(model.train_on_batch(images, np.arange(4) % 3)) for _ in range(3)]
     # What the plain forms with TensorFlow's own gradients give, in float32.
     keras.utils.set_random_seed(0)
     reference = keras_bit.BiT(config)
     for step, expected in enumerate(losses):
         with tf.GradientTape() as tape:
-            found = reference(pictures, training=False)
+            found = reference(images, training=False)
             loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(np.arange(4) % 3, found))
         assert float(loss) == pytest.approx(expected, rel=1e-4 * (step + 1))
         variables = [variable.value for variable in reference.trainable_variables]

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import keras
@@ -16,7 +16,7 @@ from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, adapt_cha
 from keras_bit.checkpoints.readers import UNREADABLE, LazyTensor, open_file
 from keras_bit.hub import HubOptions
 from keras_bit.network.config import PUBLISHED, BitConfig, find_config, missing_config
-from keras_bit.network.model import Values
+from keras_bit.network.model import Values, layers_in_front, network_layers
 from keras_bit.network.weights import Weight
 
 # In the order in which they are looked for.
@@ -247,15 +247,6 @@ def _read_all(checkpoint: Checkpoint, expected: dict[str, Weight], tensors: dict
     return found
 
 
-def _is_in_front(layer: keras.layers.Layer) -> bool:
-    """Whether the network has not begun yet: `input_tensor` may come from layers of the user's own."""
-    return layer.name != "checked_pixel_values"
-
-
-def _network_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    return itertools.dropwhile(_is_in_front, model.layers)
-
-
 def _refuse_misfits(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], tensors: dict[str, LazyTensor]) -> None:
     lines = []
     missing = [name for name in shapes if name not in tensors]
@@ -332,19 +323,14 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
     config = getattr(model, "config", None)
     if not isinstance(config, BitConfig):
         raise ValueError(f"{path} holds a {type(model).__name__}, expected a model that keras_bit built.")
-    in_front = [
-        layer.name
-        for layer in itertools.takewhile(_is_in_front, model.layers)
-        if not isinstance(layer, keras.layers.InputLayer)
-    ]
-    if in_front:
+    if in_front := layers_in_front(model):
         raise ValueError(
             f"{path} holds layers before BiT ({', '.join(in_front)}), which would be lost. "
             "`keras.saving.load_model` loads the model with them."
         )
     tensors = {
         KERAS.tensor_name(layer.name, variable.name): LazyTensor(tuple(variable.shape), variable.numpy)
-        for layer in _network_layers(model)
+        for layer in network_layers(model)
         for variable in layer.weights
     }
     return Checkpoint(source, KERAS, tensors, (path,), config)

@@ -3,8 +3,9 @@
 import fnmatch
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import huggingface_hub
+import huggingface_hub  # a lazy module: its parts are imported when they are used
 import keras
 
 from keras_bit.checkpoints.saving import (
@@ -85,7 +86,7 @@ def push_to_hub(
         )
 
 
-def _model_card(repo_id: str, values: dict, config: BitConfig, has_processor: bool) -> str:
+def _model_card(repo_id: str, values: dict[str, Any], config: BitConfig, has_processor: bool) -> str:
     head = values["architectures"] == ["BitForImageClassification"]
     difference = what_transformers_does_otherwise(config)
     data = huggingface_hub.ModelCardData(

@@ -1,25 +1,22 @@
 """From a model to a directory with transformers' files."""
 
-import contextlib
-import itertools
-import json
 import os
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import safetensors.numpy
 
-from keras_bit.checkpoints.layouts import TRANSFORMERS, TRANSFORMERS_BASE
-from keras_bit.images.options import CONFIG_NAME as PREPROCESSOR_NAME
+from keras_bit import files
+from keras_bit.checkpoints.layouts import TRANSFORMERS, TRANSFORMERS_BASE, Layout
 from keras_bit.images.options import PROCESSOR_CONFIG_NAME
 from keras_bit.images.processor import BitImageProcessor
-from keras_bit.network.config import CONFIG_NAME, BitConfig
+from keras_bit.network import config_files
+from keras_bit.network.config import BitConfig
 from keras_bit.network.layers import StdConv2D
-from keras_bit.network.model import PixelValues
+from keras_bit.network.model import layers_in_front
 from keras_bit.network.weights import weights_of
 
 WEIGHTS_NAME = "model.safetensors"
@@ -72,17 +69,9 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
     refuse_contradictions(directory, processor)
     config, tensors = content(model)
     warn_where_transformers_differs(model.config)
-    new = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".save_pretrained-", dir=directory) as aside:
-            write_files(Path(aside), config, tensors, processor)
-            _rename(Path(aside), directory)
-    except BaseException:
-        if new:
-            with contextlib.suppress(OSError):  # somebody else has put something there
-                directory.rmdir()
-        raise
+    with files.staged(directory) as staging:
+        write_files(staging, config, tensors, processor)
+        files.take_places(staging, directory, last=WEIGHTS_NAME)
 
 
 def check_processor(processor: BitImageProcessor | None) -> None:
@@ -102,30 +91,43 @@ def refuse_contradictions(directory: Path, processor: BitImageProcessor | None) 
         )
 
 
-def content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
-    """The dictionary of `config.json`, and the named tensors."""
+def content(model: keras.Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The dictionary of `config.json`, and the named tensors.
+
+    Raises:
+        ValueError: `model` is not a whole network of keras_bit, is fused, or holds NaN or infinity.
+    """
+    config = _own_config(model)
+    head = any(layer.name == "predictions" for layer in model.layers)
+    lacks_norm = _lacks_final_norm(model, config, head)
+    layout = TRANSFORMERS if head else TRANSFORMERS_BASE
+    tensors = _tensors(model, layout)
+    if lacks_norm:
+        tensors |= _initial_norm(layout, config.stage_widths[-1], next(iter(tensors.values())).dtype)
+    return _config_values(config, head, tensors), tensors
+
+
+def _own_config(model: keras.Model) -> BitConfig:
+    """The configuration of a model that keras_bit built, and that has no other layers before BiT."""
     config = getattr(model, "config", None)
     if not isinstance(config, BitConfig) or not isinstance(model, keras.Model):
         raise ValueError(
             f"`model` must be a model that keras_bit built, got {type(model).__name__} without its `config`. For a "
             "new head use `classes=`; a model with layers of your own around BiT is saved by `model.save`."
         )
-    in_front = [
-        layer.name
-        for layer in itertools.takewhile(lambda layer: not isinstance(layer, PixelValues), model.layers)
-        if not isinstance(layer, keras.layers.InputLayer)
-    ]
-    if in_front:
+    if in_front := layers_in_front(model):
         raise ValueError(
             f"`model` has layers before BiT ({', '.join(in_front)}), which this format cannot hold. Save it with "
             "`model.save`."
         )
+    return config
+
+
+def _lacks_final_norm(model: keras.Model, config: BitConfig, head: bool) -> bool:
+    """Whether the model ends before the final norm, as a backbone does; it must have all other layers, not fused."""
     layers = {layer.name: layer for layer in model.layers}
-    head = "predictions" in layers
     # The names of the layers that hold all of the network's weights.
-    expected = tuple(
-        dict.fromkeys(weight.layer for weight in weights_of(config) if head or weight.layer != "predictions")
-    )
+    expected = dict.fromkeys(weight.layer for weight in weights_of(config) if head or weight.layer != "predictions")
     convolutions = [layers[name] for name in expected if "conv" in name and name in layers]
     fused = [layer for layer in convolutions if not isinstance(layer, StdConv2D)]
     if fused:
@@ -137,12 +139,15 @@ def content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
     missing = [name for name in expected if name not in layers]
     if missing and missing != ["norm"]:
         raise ValueError(
-            f"`model` is not the whole network of its `config`: it lacks the layers {_some(missing)}. Save the model "
-            "that keras_bit returned; a `BiTBackbone` needs its last stage among its outputs."
+            f"`model` is not the whole network of its `config`: it lacks the layers {files.some(missing)}. Save the "
+            "model that keras_bit returned; a `BiTBackbone` needs its last stage among its outputs."
         )
+    return bool(missing)
 
-    layout = TRANSFORMERS if head else TRANSFORMERS_BASE
-    tensors, unknown, damaged = {}, [], []
+
+def _tensors(model: keras.Model, layout: Layout) -> dict[str, np.ndarray]:
+    tensors: dict[str, np.ndarray] = {}
+    unknown, damaged = [], []
     for layer in model.layers:
         for variable in layer.weights:
             address = f"{layer.name}/{variable.name}"
@@ -158,19 +163,24 @@ def content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
                 damaged.append(f"{address} holds NaN or infinity")
             else:
                 tensors[name] = np.ascontiguousarray(layout.to_file(name, values))
-    if missing:
-        # A pre-activation backbone ends before the final norm, which transformers has in every one: as it starts there.
-        channels = config.stage_widths[-1]
-        for variable, values in (("gamma", np.ones(channels)), ("beta", np.zeros(channels))):
-            tensors[layout.tensor_name("norm", variable)] = values.astype(next(iter(tensors.values())).dtype)
     if unknown:
         raise ValueError(
-            f"`model` has weights that the {layout.title} has no names for: {_some(unknown)}. Save it with "
+            f"`model` has weights that the {layout.title} has no names for: {files.some(unknown)}. Save it with "
             "`model.save`."
         )
     if damaged:
-        raise ValueError(f"`model` has weights that cannot be saved: {_some(damaged, '; ')}. Nothing was written.")
+        listed = files.some(damaged, separator="; ")
+        raise ValueError(f"`model` has weights that cannot be saved: {listed}. Nothing was written.")
+    return tensors
 
+
+def _initial_norm(layout: Layout, channels: int, dtype: np.dtype) -> dict[str, np.ndarray]:
+    """A pre-activation backbone ends before the final norm, which transformers has in every one: as it starts there."""
+    values = {"gamma": np.ones(channels, dtype), "beta": np.zeros(channels, dtype)}
+    return {layout.tensor_name("norm", variable): value for variable, value in values.items()}
+
+
+def _config_values(config: BitConfig, head: bool, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     values = config.to_dict()
     if config.width_factor != 1:
         # The same network with its widths written out: transformers' factor widens the stages only.
@@ -182,11 +192,7 @@ def content(model: keras.Model) -> tuple[dict, dict[str, np.ndarray]]:
     dtypes = {tensor.dtype.name for tensor in tensors.values()}
     if len(dtypes) == 1:
         values["dtype"] = dtypes.pop()
-    return values, tensors
-
-
-def _some(names: list[str], separator: str = ", ") -> str:
-    return separator.join(names[:4]) + (f"{separator}and {len(names) - 4} more" if len(names) > 4 else "")
+    return values
 
 
 def what_transformers_does_otherwise(config: BitConfig) -> str | None:
@@ -204,36 +210,10 @@ def warn_where_transformers_differs(config: BitConfig) -> None:
 
 
 def write_files(
-    folder: Path, config: dict, tensors: dict[str, np.ndarray], processor: BitImageProcessor | None
+    folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray], processor: BitImageProcessor | None
 ) -> None:
     if processor is not None:
         processor.save_pretrained(folder)
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
+    config_files.write(config, folder)
     # transformers 5 writes this as well; version 4 refuses a file without it.
     safetensors.numpy.save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
-    shutil.copymode(folder / CONFIG_NAME, folder / WEIGHTS_NAME)  # safetensors lets nobody but the owner read it
-
-
-def _rename(aside: Path, directory: Path) -> None:
-    """Moves the files of `aside` into `directory`, all of them or none.
-
-    The weights go last: what goes wrong before is undone from copies of the small files, so no copy of the weights is
-    needed.
-    """
-    small = [name for name in (PREPROCESSOR_NAME, CONFIG_NAME) if (aside / name).exists()]
-    kept = {name: (directory / name).read_bytes() for name in small if (directory / name).exists()}
-    for name, content in kept.items():
-        (aside / f"old-{name}").write_bytes(content)
-    moved = []
-    try:
-        for name in (*small, WEIGHTS_NAME):
-            os.replace(aside / name, directory / name)
-            moved.append(name)
-    except BaseException:
-        for name in moved:
-            if name in kept:
-                os.replace(aside / f"old-{name}", directory / name)
-            elif name in small:
-                (directory / name).unlink(missing_ok=True)
-        raise

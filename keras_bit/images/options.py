@@ -70,40 +70,37 @@ def from_timm(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     return options | {"size": math.floor(height / pretrained_cfg.get("crop_pct", 0.875))}
 
 
-def switch(name: str, value: Any) -> bool:
+def switch(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"`{name}` must be True or False. Received: {value!r}")
     return value
 
 
-def check_choice(name: str, value: Any, allowed: tuple[str | None, ...]) -> None:
+def check_choice(name: str, value: object, allowed: tuple[str | None, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {value!r}")
 
 
-def size(value: Any) -> dict[str, int]:
+def size(value: object) -> dict[str, int]:
     if isinstance(value, numbers.Integral):
         value = {"shortest_edge": value}
     return _pixels("size", value, ({"shortest_edge"}, {"height", "width"}))
 
 
-def crop_size(value: Any) -> dict[str, int]:
+def crop_size(value: object) -> dict[str, int]:
     if isinstance(value, numbers.Integral):
         value = {"height": value, "width": value}
     return _pixels("crop_size", value, ({"height", "width"},))
 
 
-def resample(value: Any) -> Image.Resampling:
-    try:
-        if not isinstance(value, bool) and Image.Resampling(value) in FILTERS:
-            return Image.Resampling(value)
-    except ValueError:
-        pass
-    filters = ", ".join(f"{number.value} ({number.name.lower()})" for number in FILTERS)
-    raise ValueError(f"`resample` must be one of Pillow's filters: {filters}. Received: {value!r}")
+def resample(value: object) -> Image.Resampling:
+    if isinstance(value, bool) or value not in FILTERS:
+        filters = ", ".join(f"{number.value} ({number.name.lower()})" for number in FILTERS)
+        raise ValueError(f"`resample` must be one of Pillow's filters: {filters}. Received: {value!r}")
+    return FILTERS[FILTERS.index(value)]
 
 
-def finite(name: str, value: Any) -> float:
+def finite(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number. Received: {value!r}")
     number = float(value)
@@ -112,7 +109,7 @@ def finite(name: str, value: Any) -> float:
     return number
 
 
-def per_channel(name: str, value: Any) -> PerChannel:
+def per_channel(name: str, value: object) -> PerChannel:
     if isinstance(value, numbers.Real):
         return finite(name, value)
     if isinstance(value, (list, tuple, np.ndarray)) and 1 <= len(value) <= 4:
@@ -120,7 +117,7 @@ def per_channel(name: str, value: Any) -> PerChannel:
     raise ValueError(f"`{name}` must be a number, or a list of one per channel. Received: {value!r}")
 
 
-def deviation(value: Any) -> PerChannel:
+def deviation(value: object) -> PerChannel:
     """`per_channel` for what is divided by."""
     std = per_channel("image_std", value)
     # Smaller ones are 0 in TensorFlow, and what they divide is infinite elsewhere.
@@ -132,7 +129,7 @@ def deviation(value: Any) -> PerChannel:
     return std
 
 
-def _pixels(name: str, value: Any, allowed: tuple[set[str], ...]) -> dict[str, int]:
+def _pixels(name: str, value: object, allowed: tuple[set[str], ...]) -> dict[str, int]:
     if isinstance(value, (list, tuple)) and len(value) == 2:
         value = dict(zip(("height", "width"), value, strict=True))
     if not isinstance(value, Mapping):

@@ -22,6 +22,7 @@ from keras_bit.network.normalization import standardize_kernel
 MIN_SIZE = 32  # px; smaller images leave less than one pixel at the last stage
 POOLINGS = (None, "avg", "max")
 
+Activation = str | Callable[[Any], Any]  # Keras' name, or a function of a tensor
 Values = dict[tuple[str, str], Any]  # layer and variable name to a tensor
 
 
@@ -135,7 +136,18 @@ class BiTModel(keras.Model):
         return next(layer for layer in self.layers if isinstance(layer, PixelValues))
 
 
-def check_input_shape(shape: Any, num_channels: int, argument: str) -> None:
+def network_layers(model: keras.Model) -> list[layers.Layer]:
+    """The layers of BiT itself, without those that an `input_tensor` brought."""
+    return list(itertools.dropwhile(lambda layer: not isinstance(layer, PixelValues), model.layers))
+
+
+def layers_in_front(model: keras.Model) -> list[str]:
+    """The names of the layers that an `input_tensor` brought, without inputs."""
+    brought = itertools.takewhile(lambda layer: not isinstance(layer, PixelValues), model.layers)
+    return [layer.name for layer in brought if not isinstance(layer, layers.InputLayer)]
+
+
+def check_input_shape(shape: object, num_channels: int, argument: str) -> None:
     """Refuses `(height, width, channels)` that the network cannot take; unknown sizes pass."""
     sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
     if len(sizes) != 3 or sizes[-1] != num_channels or not all(isinstance(size, int | None) for size in sizes):
@@ -158,7 +170,7 @@ class Ends:
     input_tensor: keras.KerasTensor | None = None
     input_shape: tuple[int | None, ...] | None = None
     pooling: str | None = None
-    classifier_activation: str | Callable[[Any], Any] | None = "auto"
+    classifier_activation: Activation | None = "auto"
     name: str = "bit"
 
 
@@ -173,7 +185,7 @@ def build(config: BitConfig, ends: Ends, values: Values | None = None, fused: bo
     """
     if ends.pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {ends.pooling!r}.")
-    inputs, x = _inputs(config, ends.input_tensor, ends.input_shape)
+    inputs, x = _inputs(config, ends)
     graph = _Graph(config, values, fused)
     x = graph.stem(x)
     for stage in range(1, len(config.depths) + 1):
@@ -197,7 +209,7 @@ def build_backbone(
     config: BitConfig, out_features: Sequence[str], ends: Ends, values: Values | None = None
 ) -> BiTModel:
     """The network of `config` up to the last of `out_features`, giving a dict of these maps; as `build`."""
-    inputs, x = _inputs(config, ends.input_tensor, ends.input_shape)
+    inputs, x = _inputs(config, ends)
     graph = _Graph(config, values)
     x = graph.stem(x)
     maps = {"stem": x}
@@ -207,8 +219,9 @@ def build_backbone(
     return BiTModel(inputs, {feature: maps[feature] for feature in out_features}, name=ends.name)
 
 
-def _inputs(config: BitConfig, input_tensor: Any, input_shape: tuple[int | None, ...] | None) -> tuple[Any, Any]:
+def _inputs(config: BitConfig, ends: Ends) -> tuple[Any, Any]:
     """What the model takes, and the checked images that the stem reads."""
+    input_tensor, input_shape = ends.input_tensor, ends.input_shape
     if input_shape is not None:
         check_input_shape(input_shape, config.num_channels, "input_shape")
     if input_tensor is None:
@@ -344,7 +357,7 @@ class _Graph:
         activation = _activation(self.config.hidden_act) if activate else None
         return self.call_new(GroupNormalization(self.config.num_groups, activation=activation, name=name), x)
 
-    def head(self, x: Any, classifier_activation: str | Callable[[Any], Any] | None) -> Any:
+    def head(self, x: Any, classifier_activation: Activation | None) -> Any:
         # In half precision the probabilities of many classes vanish, and with them the loss's gradient.
         mixed = keras.config.dtype_policy().name.startswith("mixed_")
         layer = layers.Dense(
@@ -415,13 +428,11 @@ def gelu_new(x: Any) -> Any:
     return ops.gelu(x, approximate=True)
 
 
-def _activation(hidden_act: str) -> Any:
+def _activation(hidden_act: str) -> Activation:
     return gelu_new if hidden_act == "gelu_new" else hidden_act
 
 
-def _head_activation(
-    config: BitConfig, classifier_activation: str | Callable[[Any], Any] | None
-) -> str | Callable[[Any], Any] | None:
+def _head_activation(config: BitConfig, classifier_activation: Activation | None) -> Activation | None:
     if classifier_activation != "auto":
         try:
             keras.activations.get(classifier_activation)

@@ -3,14 +3,14 @@
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_bit.network.layers import Conv2D, StdConv2D
-from keras_bit.network.model import BiTModel, PixelValues, last_of_block
+from keras_bit.network.model import BiTModel, last_of_block, network_layers
 from keras_bit.network.normalization import standardize_kernel
 
 EVERYTHING = "all"  # of `freeze`: all but the head
@@ -132,7 +132,7 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
             f"`model` must be one that keras_bit built, got {type(model).__name__}. Where it is a part of yours, "
             "freeze that part."
         )
-    stages = {layer: stage_of(layer.name) for layer in _network_layers(model)}
+    stages = {layer: stage_of(layer.name) for layer in network_layers(model)}
     present = [stage for stage in model.config.stage_names if stage in stages.values()]
     if up_to not in (None, EVERYTHING, *present):
         allowed = ", ".join(map(repr, (*present, EVERYTHING)))
@@ -152,11 +152,6 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
         for layer, stage in stages.items():
             layer.trainable = stage not in frozen
     return tuple(layer.name for layer in stages if layer.weights and not layer.trainable)
-
-
-def _network_layers(model: BiTModel) -> Iterator[Any]:
-    """The layers of BiT itself, without those that an `input_tensor` brought."""
-    return itertools.dropwhile(lambda layer: not isinstance(layer, PixelValues), model.layers)
 
 
 def stage_of(layer_name: str) -> str | None:
