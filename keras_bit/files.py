@@ -215,9 +215,9 @@ def require(package: str, extra: str, purpose: str) -> None:
 
 def some(names: Iterable[object], most: int = 4, separator: str = ", ") -> str:
     """The first few of many names, for a message: `a, b, c, d and 3 more`."""
-    listed = [str(name) for name in names]
+    listed = list(names)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return separator.join(listed[:most]) + more
+    return separator.join(map(str, listed[:most])) + more
 
 
 @contextlib.contextmanager

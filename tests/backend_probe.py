@@ -1,10 +1,12 @@
-"""Run in a process of its own with KERAS_BACKEND set: what a `.keras` file gives under that backend, as JSON.
+"""Run in a process of its own with KERAS_BACKEND set: what `.keras` files give under that backend, as JSON.
 
-python tests/backend_probe.py MODEL.keras PICTURES.npy PART...   with the parts logits, maps, losses, half
+python tests/backend_probe.py FOLDER, which has a folder per network with bit.keras, images.npy and parts.json: a list
+of the names in PARTS.
 """
 
 import json
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,31 +14,31 @@ import numpy as np
 from keras_bit import BiTBackbone, from_pretrained
 
 
-def logits(path: str, pictures: np.ndarray) -> list[list[float]]:
+def logits(path: Path, images: np.ndarray) -> list[list[float]]:
     model = from_pretrained(path, classifier_activation=None)
-    return keras.ops.convert_to_numpy(keras.ops.cast(model(pictures), "float32")).tolist()
+    return keras.ops.convert_to_numpy(keras.ops.cast(model(images), "float32")).tolist()
 
 
-def maps(path: str, pictures: np.ndarray) -> dict[str, float]:
+def maps(path: Path, images: np.ndarray) -> dict[str, float]:
     """The sum of every map's magnitudes."""
-    found = BiTBackbone(path, out_features=["stem", "stage1", "stage2"])(pictures)
+    found = BiTBackbone(path, out_features=["stem", "stage1", "stage2"])(images)
     return {name: float(np.abs(keras.ops.convert_to_numpy(values)).sum()) for name, values in found.items()}
 
 
-def losses(path: str, pictures: np.ndarray) -> list[float]:
+def losses(path: Path, images: np.ndarray) -> list[float]:
     """The losses of two epochs of two steps."""
     model = keras.saving.load_model(path)
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")
-    targets = np.arange(len(pictures)) % model.config.num_labels
-    return model.fit(pictures, targets, batch_size=2, epochs=2, shuffle=False, verbose=0).history["loss"]
+    targets = np.arange(len(images)) % model.config.num_labels
+    return model.fit(images, targets, batch_size=2, epochs=2, shuffle=False, verbose=0).history["loss"]
 
 
-def half(path: str, pictures: np.ndarray) -> dict[str, list[list[float]]]:
+def half(path: Path, images: np.ndarray) -> dict[str, list[list[float]]]:
     """The logits under each policy of half precision."""
     found = {}
     for policy in ("mixed_float16", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
-        found[policy] = logits(path, pictures)
+        found[policy] = logits(path, images)
     keras.config.set_dtype_policy("float32")
     return found
 
@@ -45,9 +47,12 @@ PARTS = {"logits": logits, "maps": maps, "losses": losses, "half": half}
 
 
 def main() -> None:
-    path, pictures = sys.argv[1], np.load(sys.argv[2])
-    answer = {part: PARTS[part](path, pictures) for part in sys.argv[3:]}
-    print(json.dumps({"backend": keras.backend.backend(), **answer}))
+    answer = {}
+    for folder in sorted(Path(sys.argv[1]).iterdir()):
+        images = np.load(folder / "images.npy")
+        parts = json.loads((folder / "parts.json").read_text())
+        answer[folder.name] = {part: PARTS[part](folder / "bit.keras", images) for part in parts}
+    print(json.dumps({"backend": keras.backend.backend(), "networks": answer}))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,29 @@ def forgotten() -> Iterator[None]:
         sys.modules["keras"].backend.clear_session()
 
 
+@pytest.fixture(scope="module")
+def eagerly() -> Iterator[None]:
+    """TensorFlow's steps run eagerly in this file, for tests whose subject is no graph: tracing takes most of a run.
+
+    What `tf.data` runs stays a graph, about which TensorFlow warns.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def graphs(eagerly: None) -> Iterator[None]:
+    """Graphs, for one test of a file whose others run eagerly."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(True)
+
+
 @pytest.fixture(scope="session")
 def photos() -> list[Path]:
     """Real photographs of many sizes."""

@@ -1,12 +1,14 @@
 """One of several processes that train a model together: prints its losses and a digest of its weights as JSON.
 
-python tests/distribution_probe.py STRATEGY DIRECTORY, with TF_CONFIG or KERAS_DISTRIBUTION_... set for multi_worker.
-`none` trains with the whole batch in one process; `mirrored` takes two CPU devices for two GPUs.
+python tests/distribution_probe.py DIRECTORY STRATEGY..., with TF_CONFIG or KERAS_DISTRIBUTION_... set for multi_worker.
+`none` trains with the whole batch in one process; `mirrored` takes two CPU devices for two GPUs. Each strategy is a
+line of its own.
 """
 
 import hashlib
 import json
 import sys
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,11 +18,16 @@ from keras_bit.training import distribution
 
 
 def main() -> None:
-    strategy, directory = sys.argv[1:]
-    if strategy == "mirrored":
+    directory, *strategies = sys.argv[1:]
+    if "mirrored" in strategies:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    workers = distribution.start(None if strategy == "none" else strategy)
+    for strategy in strategies:
+        print(json.dumps(trained(directory, None if strategy == "none" else strategy)), flush=True)
+
+
+def trained(directory: str, strategy: str | None) -> dict[str, Any]:
+    workers = distribution.start(strategy)
     # The rate is far above the recipe's, so that six steps are seen in the losses.
     rule = HyperRule(12, 32, batch_size=8, steps=6, base_learning_rate=0.05)
     processor = BitImageProcessor(size=(32, 32), do_center_crop=False, resample=2, image_mean=0.5, image_std=0.5)
@@ -35,7 +42,7 @@ def main() -> None:
     history = fine_tune(model, train, validation, rule=rule, steps_per_epoch=2, verbose=0).history
     weights = b"".join(keras.ops.convert_to_numpy(variable).tobytes() for variable in model.weights)
     workers.wait()
-    print(json.dumps({"history": history, "weights": hashlib.sha256(weights).hexdigest()}))
+    return {"history": history, "weights": hashlib.sha256(weights).hexdigest()}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ BOTTLENECK = dataclasses.replace(
 CONFIGS = {"preactivation": SMALL, "bottleneck": BOTTLENECK}
 
 
-def pictures(count=2, height=72, width=104):
+def images(count=2, height=72, width=104):
     return np.random.default_rng(0).uniform(-1, 1, (count, height, width, 3)).astype(np.float32)
 
 
@@ -33,8 +33,8 @@ def model_of(config, **arguments):
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_the_mean_of_a_map_and_the_bias_are_the_logit(config):
     model = model_of(config, classifier_activation=None)
-    logits = ops.convert_to_numpy(model(pictures()))
-    found = activation_maps(model, pictures(), range(5))
+    logits = ops.convert_to_numpy(model(images()))
+    found = activation_maps(model, images(), range(5))
     assert found.maps.shape[0] == 2
     assert found.maps.shape[3] == 5
     # The map is summed in float64, the model's logits in float32 over 64 channels: some units in the last place.
@@ -44,21 +44,21 @@ def test_the_mean_of_a_map_and_the_bias_are_the_logit(config):
 
 
 def test_whatever_the_activation_and_fused_or_not_the_map_is_the_same():
-    expected = activation_maps(model_of(SMALL, classifier_activation=None), pictures(), [3])
+    expected = activation_maps(model_of(SMALL, classifier_activation=None), images(), [3])
     model = model_of(SMALL)
     for other in (model, fuse(model), model_of(SMALL, classifier_activation="sigmoid")):
-        found = activation_maps(other, pictures(), [3])
+        found = activation_maps(other, images(), [3])
         # A fused kernel is standardized once, and convolutions of other kernels sum in another order.
         np.testing.assert_allclose(found.maps, expected.maps, rtol=1e-4, atol=1e-5)
     # Softmax forgets a constant, which differences do not have.
-    scores = activation_maps(model, pictures(), [0, 4])
+    scores = activation_maps(model, images(), [0, 4])
     difference = np.log(scores.scores[:, 4] / scores.scores[:, 0])
     np.testing.assert_allclose(scores.logits[:, 1] - scores.logits[:, 0], difference, rtol=1e-4)
 
 
-def test_without_classes_each_picture_gets_the_map_of_its_answer():
+def test_without_classes_each_image_gets_the_map_of_its_answer():
     model = model_of(SMALL)
-    batch = pictures(4)
+    batch = images(4)
     bias = model.get_layer("predictions").bias
     bias.assign(bias - activation_maps(model, batch, range(5)).logits.mean(axis=0))  # now images decide, not the bias
     found = activation_maps(model, batch)
@@ -77,7 +77,7 @@ def test_half_precision_has_the_logit_to_its_own_rounding():
         model = model_of(SMALL, classifier_activation=None)
     finally:
         keras.config.set_dtype_policy(policy)
-    found = activation_maps(model, pictures(), range(5))
+    found = activation_maps(model, images(), range(5))
     # The model takes the mean in bfloat16, which has 8 bits.
     np.testing.assert_allclose(found.logits, found.scores, atol=0.02 * np.abs(found.scores).max())
 
@@ -112,7 +112,7 @@ def test_a_model_whose_output_is_another_than_its_head_s_is_refused():
 @pytest.mark.parametrize("classes", [[], [5], [0, -1]])
 def test_a_class_that_is_not_there_is_refused(classes):
     with pytest.raises(ValueError, match="`classes` must be numbers from 0 to 4"):
-        activation_maps(model_of(SMALL), pictures(), classes)
+        activation_maps(model_of(SMALL), images(), classes)
 
 
 @pytest.mark.parametrize(
@@ -174,11 +174,11 @@ def test_the_map_is_numpy_s_from_transformers_feature_map(config, tmp_path):
     save_pretrained(model, tmp_path)
     theirs = transformers.BitForImageClassification.from_pretrained(tmp_path).eval()
     with torch.no_grad():
-        output = theirs.bit(torch.from_numpy(pictures().transpose(0, 3, 1, 2).copy()))
+        output = theirs.bit(torch.from_numpy(images().transpose(0, 3, 1, 2).copy()))
     head = theirs.classifier[1]
     kernel, bias = (parameter.detach().numpy() for parameter in (head.weight, head.bias))
     expected = np.einsum("bkyx,ck->byxc", output.last_hidden_state.numpy(), kernel)
-    found = activation_maps(model, pictures(), range(5))
+    found = activation_maps(model, images(), range(5))
     # Two frameworks' float32 through six convolutions; the maps' numbers are about 1.
     np.testing.assert_allclose(found.maps, expected, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found.biases, np.tile(bias, (2, 1)), rtol=1e-6)

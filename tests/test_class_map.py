@@ -43,7 +43,7 @@ def test_a_folder_is_what_the_map_says_or_the_class_of_its_name(folders, config,
             PETS,
             {"kat": ["cat", "doge"], "catt": "dog"},
             "'catt' is no folder (closest: 'cat'); 'kat' is mapped to 'doge', which is no label (closest: "
-            "'dog'); 'bird' matches no label. A class map",
+            "'dog'); 'bird' matches no label. `class_map`",
         ),
         (["Dog"], PETS, None, "'Dog' matches no label (closest: 'dog')"),
         (["red_fox"], PETS, None, "'red_fox' matches no label (closest: 'fox, red fox')"),
@@ -55,14 +55,14 @@ def test_a_folder_is_what_the_map_says_or_the_class_of_its_name(folders, config,
             "'crane' is 'crane', the name of the classes 3 and 4 (a class map can give the number)",
         ),
         (["n01440764"], OTHERS, None, "'n01440764' matches no label"),
-        ([f"q{index}" for index in range(30)], PETS, None, "'q19' matches no label; and 10 more. A class map"),
+        ([f"q{index}" for index in range(30)], PETS, None, "'q19' matches no label and 10 more. `class_map`"),
     ],
 )
 def test_all_that_matches_nothing_is_one_error_with_the_closest_labels(folders, config, said, problems):
     with pytest.raises(ValueError, match=re.escape(problems)) as error:
         class_map.match(folders, config, said)
     assert str(error.value).startswith("Every folder must be a class of the model. ")
-    assert "--write-class-map FILE.json` begins one, and `--class-map FILE.json` uses it." in str(error.value)
+    assert '{"folder": "label", "another": ["label", "label"], "left out": null}' in str(error.value)
 
 
 def test_a_template_has_what_is_certain_and_what_was_not_looked_at_is_an_error():
@@ -149,10 +149,10 @@ def test_the_class_that_a_person_means(name, config, number):
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("crane", PETS, "`--class` 'crane' is a name of the classes 3 (crane), 4 (crane). Give the number"),
-        ("Crane", IMAGENET, "is a name of the classes 134 (crane), 517 (crane). Give the number"),
+        ("crane", PETS, "`name` 'crane' is that of the classes 3 (crane), 4 (crane). Give the number"),
+        ("Crane", IMAGENET, "is that of the classes 134 (crane), 517 (crane). Give the number"),
         ("dgo", PETS, "a number from 0 to 4, got 'dgo'. The closest: 1 (dog)."),
-        ("zzz", PETS, "got 'zzz'. The first: cat, dog, fox, red fox, ..."),
+        ("zzz", PETS, "got 'zzz'. The first: cat, dog, fox, red fox and 2 more."),
         ("5", PETS, "a number from 0 to 4, got 5."),
         ("-1", PETS, "a number from 0 to 4, got '-1'."),
         ("n01440764", OTHERS, "got 'n01440764'."),

@@ -11,8 +11,8 @@ from conftest import needs_matplotlib
 from keras_bit import BiT, BitConfig, BitImageProcessor, image_dataset
 from keras_bit.data.named_batches import folder_batches, folder_names
 from keras_bit.drawing import charts, contact_sheet
-from keras_bit.evaluation import class_map, metrics
-from keras_bit.evaluation.evaluating import WORST, evaluate, write
+from keras_bit.evaluation import class_map, evaluate, metrics, write
+from keras_bit.evaluation.evaluating import WORST
 from picture_files import HALF, PROCESSOR, collect, make_folders
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
@@ -296,13 +296,13 @@ def test_what_cannot_be_evaluated_is_an_error(call, message):
         call()
 
 
-def test_folders_give_names_without_the_pictures_that_were_left_out(pets):
-    (pets / "cat" / "001.jpg").write_bytes(b"no picture")
+def test_folders_give_names_without_the_images_that_were_left_out(pets):
+    (pets / "cat" / "001.jpg").write_bytes(b"no image")
     (pets / ".hidden").mkdir()
     (pets / "empty").mkdir()
     assert folder_names(pets) == ["cat", "dog", "empty", "fox"]
     data, empty = folder_batches(pets, ["fox", "empty", "cat"], processor=PROCESSOR_48, batch_size=3, on_error="skip")
-    assert (data.num_pictures, empty, data.skipped) == (8, ["empty"], [])
+    assert (data.num_images, empty, data.skipped) == (8, ["empty"], [])
     for _ in range(2):  # each epoch begins anew
         with pytest.warns(UserWarning, match="1 of 8 images were left out"):
             labels = np.concatenate([labels for _, labels in data])
@@ -313,9 +313,9 @@ def test_folders_give_names_without_the_pictures_that_were_left_out(pets):
 
 @pytest.mark.filterwarnings("ignore:.*images were left out")
 @pytest.mark.parametrize("name", ["café's [x].jpg", "caf\udce9.jpg"])
-def test_a_picture_that_cannot_be_read_is_named(tmp_path, name):
+def test_an_image_that_cannot_be_read_is_named(tmp_path, name):
     (tmp_path / "cat").mkdir()
-    (tmp_path / "cat" / name).write_bytes(b"no picture")
+    (tmp_path / "cat" / name).write_bytes(b"no image")
     for on_error, message in (
         ("raise", f"{tmp_path}/cat/{name} is no"),
         ("skip", "No image can be read. The first: "),
@@ -327,7 +327,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, name):
         assert name in str(error.value)
 
 
-def test_no_folders_and_no_pictures_are_errors(tmp_path):
+def test_no_folders_and_no_images_are_errors(tmp_path):
     with pytest.raises(ValueError, match=r"must hold a folder per class, and has none. Put the images in some"):
         folder_names(tmp_path)
     (tmp_path / "cat").mkdir()

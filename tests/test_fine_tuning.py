@@ -12,6 +12,10 @@ from keras_bit import BiT, BitConfig, HyperRule, fine_tune, freeze, from_pretrai
 from picture_files import PROCESSOR, pixels
 from tiny_bit import variables
 
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option"),
+]
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
 SIDE = 32
 
@@ -40,10 +44,13 @@ def rule(steps=3, **options):
 
 def test_labels_of_several_classes_are_rows_of_0_to_1():
     model = small_model(problem_type="multi_label_classification")
-    with pytest.raises(Exception, match=r"Labels of several classes must be rows of numbers in \[0, 1\], got:"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"Labels of several classes must be rows of numbers in \[0, 1\], got:"
+    ):
         fine_tune(model, batches(ROWS * 2), rule=rule(2), verbose=0)
 
 
+@pytest.mark.usefixtures("graphs")
 def test_it_is_what_a_person_does_by_hand_in_keras():
     ours, by_hand = small_model(), small_model()
     history = fine_tune(ours, batches(NUMBERS), batches(NUMBERS), rule=rule(5), steps_per_epoch=5, verbose=0)
@@ -258,6 +265,7 @@ def test_impossible_arguments_are_refused_by_name(options, message):
 
 @pytest.mark.live
 @pytest.mark.slow
+@pytest.mark.usefixtures("graphs")
 def test_fifty_steps_from_the_same_weights_have_the_losses_of_transformers(tmp_path):
     """The recipe's own rate, its warm-up cut to ten steps; every image differs, and so does every batch."""
     import torch

@@ -32,19 +32,19 @@ def in_float64():
     keras.config.set_dtype_policy("float32")
 
 
-def torch_gradients(model, pictures, labels):
+def torch_gradients(model, images, labels):
     import torch
 
     model.train()
-    pixels = torch.from_numpy(pictures.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).requires_grad_()
     loss = model(pixel_values=pixels, labels=torch.from_numpy(labels)).loss
     loss.backward()
     found = {name: parameter.grad.numpy() for name, parameter in model.named_parameters()}
     return found | {"pixel_values": pixels.grad.numpy().transpose(0, 2, 3, 1)}
 
 
-def keras_gradients(model, pictures, labels):
-    pixels = tf.constant(pictures)
+def keras_gradients(model, images, labels):
+    pixels = tf.constant(images)
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     @tf.function
@@ -72,9 +72,9 @@ def test_every_parameters_gradient_is_torchs(case, tmp_path, request):
         theirs = theirs.double()
     ours = from_pretrained(tmp_path, classifier_activation=None)
     generator = np.random.default_rng(0)
-    pictures = generator.uniform(-1, 1, (2, 64, 64, 3)).astype(dtype)
+    images = generator.uniform(-1, 1, (2, 64, 64, 3)).astype(dtype)
     labels = generator.integers(0, config["num_labels"], 2)
-    found, expected = keras_gradients(ours, pictures, labels), torch_gradients(theirs, pictures, labels)
+    found, expected = keras_gradients(ours, images, labels), torch_gradients(theirs, images, labels)
     assert found.keys() == expected.keys()
     differences = {
         name: float(np.abs(found[name] - expected[name]).max() / np.abs(expected[name]).max()) for name in expected

@@ -27,7 +27,7 @@ KERAS_BIT = {
     "applications": {"checkpoints", "network", "hub", "labels"},
     "data": {"images", "hyperrule", "files"},
     "drawing": {"images", "files"},
-    "evaluation": {"data", "drawing", "network", "labels", "files"},
+    "evaluation": {"data", "drawing", "images", "network", "labels", "files"},
     "training": {
         "applications",
         "checkpoints",

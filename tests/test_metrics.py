@@ -62,9 +62,9 @@ def test_calibration_by_hand():
     found = metrics.calibration(np.array([0.7, 0.8, 0.9, 1.0]), np.array([True, False, True, True]), bins=5)
     assert found.error == pytest.approx((abs(0.5 - 0.75) * 2 + abs(1 - 0.95) * 2) / 4)
     assert [part.count for part in found.bins] == [0, 0, 0, 2, 2]
-    assert found.bins[0] == (0.0, 0.2, 0, None, None)
-    assert found.bins[3] == (pytest.approx(0.6), 0.8, 2, 0.75, 0.5)
-    assert found.bins[4] == (0.8, 1.0, 2, 0.95, 1.0)
+    assert found.bins[0] == metrics.Bin(0.0, 0.2, 0, None, None)
+    assert found.bins[3] == metrics.Bin(pytest.approx(0.6), 0.8, 2, 0.75, 0.5)
+    assert found.bins[4] == metrics.Bin(0.8, 1.0, 2, 0.95, 1.0)
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below():

@@ -1,7 +1,6 @@
 """`keras-bit finetune`: a checkpoint, trained on images."""
 
 import functools
-import importlib.util
 import os
 import traceback
 from pathlib import Path
@@ -175,8 +174,9 @@ def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: 
 def _tensorboard(directory: Path) -> tuple[Any, ...]:
     import keras
 
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ImportError("--tensorboard needs TensorBoard: pip install 'keras_bit[tensorboard]'.")
+    from keras_bit import files
+
+    files.require("tensorboard", "tensorboard", "--tensorboard")
     return (keras.callbacks.TensorBoard(directory),)
 
 

@@ -51,7 +51,7 @@ class NamedBatches:
     Attributes:
         class_names: of the labels.
         names: of the images read so far in this epoch; one for each that was not left out.
-        num_pictures: in `source`.
+        num_images: in `source`.
         skipped: why images were left out, a line each.
     """
 
@@ -70,7 +70,7 @@ class NamedBatches:
         self._on_error = on_error
         self.class_names = tuple(class_names)
         self.names: list[str] = []
-        self.num_pictures = len(names)
+        self.num_images = len(names)
         self.skipped: list[str] = self._data.skipped
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -57,7 +57,7 @@ def check_model(model: Any) -> None:
     found = {layer.name: layer for layer in model.layers}
     pool, head = found.get("avg_pool"), found.get("predictions")
     linear = isinstance(pool, layers.GlobalAveragePooling2D) and isinstance(head, layers.Dense)
-    if not linear or len(model.outputs) != 1 or model.outputs[0] is not head.output:
+    if not linear or [id(output) for output in model.outputs] != [id(found["predictions"].output)]:
         outputs = ", ".join(str(tuple(output.shape)) for output in model.outputs)
         raise ValueError(
             "`model` must end in its classification head, the layer 'predictions' over 'avg_pool': without one there "

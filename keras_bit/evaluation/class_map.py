@@ -2,18 +2,20 @@
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from keras_bit import files
 from keras_bit.labels import CLASS_LISTS, imagenet_labels, labels_of_checkpoint
+from keras_bit.network.config import BitConfig
 
 SHOWN = 20  # folders that an error lists
 CLOSEST = 3  # labels that it offers for each
 UNKNOWN = "? "  # begins what `template` cannot tell; no label, so that a map that was not looked through is an error
 
 
-def labels_of(config: Any) -> tuple[str, ...]:
+def labels_of(config: BitConfig) -> tuple[str, ...]:
     """The model's labels in the order of its outputs; ImageNet's, where the checkpoint names none of as many."""
     labels = labels_of_checkpoint(config.id2label)
     if labels is None:
@@ -22,7 +24,7 @@ def labels_of(config: Any) -> tuple[str, ...]:
 
 
 def match(
-    folders: Sequence[str], config: Any, class_map: Mapping[str, Any] | None = None
+    folders: Sequence[str], config: BitConfig, class_map: Mapping[str, Any] | None = None
 ) -> list[tuple[int, ...] | None]:
     """For each folder the classes of the model that count as right for its images, or `None` to leave it out.
 
@@ -41,25 +43,24 @@ def match(
     """
     class_map = {} if class_map is None else class_map
     names = _Names(config)
-    problems = {folder: _Problem("is no folder", folder, folders) for folder in class_map if folder not in folders}
-    found = []
+    problems = [_Problem(folder, "is no folder", folder, folders) for folder in class_map if folder not in folders]
+    matched: list[tuple[int, ...] | None] = []
     for folder in folders:
         said = class_map.get(folder, folder)
-        found.append(None if said is None else names.find(folder, said if isinstance(said, list) else [said]))
-        if isinstance(found[-1], _Problem):
-            problems[folder] = found[-1]
+        found = None if said is None else names.find(folder, said if isinstance(said, list) else [said])
+        if isinstance(found, _Problem):
+            problems.append(found)
+        else:
+            matched.append(found)
     if problems:
-        lines = "; ".join(f"{folder!r} {problem.described()}" for folder, problem in list(problems.items())[:SHOWN])
-        more = f"; and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
         raise ValueError(
-            f"Every folder must be a class of the model. {lines}{more}. A class map says which they are, a JSON file "
-            'of {"folder": "label", "another": ["label", "label"], "left out": null}: `keras-bit evaluate SOURCE DATA '
-            "--write-class-map FILE.json` begins one, and `--class-map FILE.json` uses it."
+            f"Every folder must be a class of the model. {files.some(problems, SHOWN, '; ')}. `class_map` says which "
+            'they are; as JSON: {"folder": "label", "another": ["label", "label"], "left out": null}.'
         )
-    return found
+    return matched
 
 
-def find_class(name: str, config: Any) -> int:
+def find_class(name: str, config: BitConfig) -> int:
     """The number of the class that a person means.
 
     In this order: the class whose label is exactly `name`; for a model with the classes of ImageNet, the one with this
@@ -74,30 +75,26 @@ def find_class(name: str, config: Any) -> int:
         ValueError: `name` is none of these, or that of several classes; with the closest labels, or those classes.
     """
     names = _Names(config)
+    allowed = f"a label of the model or a number from 0 to {len(names.labels) - 1}"
     several = names.exact.get(name, [])
     if not several and name in names.wordnet:
         return names.wordnet[name]
     if not several and name.isdecimal():
         if int(name) < len(names.labels):
             return int(name)
-        raise ValueError(
-            f"`--class` must be a label of the model or a number from 0 to {len(names.labels) - 1}, got {name}."
-        )
+        raise ValueError(f"`name` must be {allowed}, got {name}.")
     several = several or names.loose().get(_loose(name), [])
     if len(several) == 1:
         return several[0]
     if several:
-        shown = ", ".join(f"{index} ({names.labels[index]})" for index in several[:SHOWN])
-        raise ValueError(f"`--class` {name!r} is a name of the classes {shown}. Give the number of the one you mean.")
+        shown = files.some((f"{index} ({names.labels[index]})" for index in several), SHOWN)
+        raise ValueError(f"`name` {name!r} is that of the classes {shown}. Give the number of the one you mean.")
     close = [f"{names.exact[label][0]} ({label})" for label in _close(name, names.labels)]
-    closest = f"The closest: {', '.join(close)}" if close else f"The first: {', '.join(names.labels[:CLOSEST])}, ..."
-    raise ValueError(
-        f"`--class` must be a label of the model or a number from 0 to {len(names.labels) - 1}, got {name!r}. "
-        f"{closest}."
-    )
+    closest = f"The closest: {', '.join(close)}" if close else f"The first: {files.some(names.labels, CLOSEST)}"
+    raise ValueError(f"`name` must be {allowed}, got {name!r}. {closest}.")
 
 
-def shown_names(folders: Sequence[str], config: Any) -> list[str]:
+def shown_names(folders: Sequence[str], config: BitConfig) -> list[str]:
     """The folders' names, where they are wordnet ids after the label's first name: `tench (n01440764)`."""
     names = _Names(config)
     return [
@@ -117,10 +114,7 @@ def read(file: str | Path) -> dict[str, Any]:
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"The class map {str(file)!r} does not exist. `keras-bit evaluate SOURCE DATA --write-class-map FILE.json` "
-            "begins one, to be completed by hand."
-        ) from None
+        raise FileNotFoundError(f"The class map {str(file)!r} does not exist.") from None
     except OSError as error:
         raise OSError(f"The class map {str(file)!r} cannot be read: {error.strerror}.") from error
     except ValueError as error:
@@ -137,7 +131,7 @@ def read(file: str | Path) -> dict[str, Any]:
     return found
 
 
-def template(folders: Sequence[str], config: Any) -> dict[str, str]:
+def template(folders: Sequence[str], config: BitConfig) -> dict[str, str]:
     """A class map to be completed by hand.
 
     Folders that match get their class's label, also where the two differ by case, by `_` or `-` for spaces, or by one
@@ -149,21 +143,23 @@ def template(folders: Sequence[str], config: Any) -> dict[str, str]:
 
 
 class _Problem(NamedTuple):
-    """Why a folder is no class; where that helps, with names among which the closest to `name` are looked for."""
+    """Why a folder is no class; if that helps, with names among which the closest to `name` are looked for."""
 
+    folder: str
     text: str
     name: str = ""
     among: Sequence[str] = ()
 
-    def described(self) -> str:
+    def __str__(self) -> str:
         close = _close(self.name, self.among)  # here: it takes long, and not all problems are shown
-        return f"{self.text} (closest: {', '.join(map(repr, close))})" if close else self.text
+        closest = f" (closest: {', '.join(map(repr, close))})" if close else ""
+        return f"{self.folder!r} {self.text}{closest}"
 
 
 class _Names:
     """What a model's classes are called."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: BitConfig) -> None:
         self.labels = labels_of(config)
         self.exact = _by_name(enumerate(self.labels))
         self.wordnet: dict[str, int] = {}
@@ -180,19 +176,20 @@ class _Names:
         """The classes, or what is wrong."""
         found = []
         for label in said:
-            several = self.exact.get(label, [])
+            several = self.exact.get(label, []) if isinstance(label, str) else []
             if type(label) is int and 0 <= label < len(self.labels):
                 found.append(label)
             elif len(several) == 1:
                 found.append(several[0])
             elif several:
                 numbers = " and ".join(map(str, several))
-                return _Problem(f"is {label!r}, the name of the classes {numbers} (a class map can give the number)")
+                text = f"is {label!r}, the name of the classes {numbers} (a class map can give the number)"
+                return _Problem(folder, text)
             elif label in self.wordnet:
                 found.append(self.wordnet[label])
             else:
                 what = "matches no label" if label == folder else f"is mapped to {label!r}, which is no label"
-                return _Problem(what, str(label), self.labels)
+                return _Problem(folder, what, str(label), self.labels)
         return tuple(found)
 
     def loose(self) -> dict[str, list[int]]:
@@ -209,7 +206,7 @@ class _Names:
         return UNKNOWN + " | ".join(_close(folder, self.labels))
 
 
-def _by_name(numbered: Any) -> dict[str, list[int]]:
+def _by_name(numbered: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for index, name in numbered:
         if index not in found.setdefault(name, []):

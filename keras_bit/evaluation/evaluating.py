@@ -1,15 +1,19 @@
-"""How good a model is on images with labels: the numbers, the report, and the worst mistakes as a sheet."""
+"""How good a model is on images with labels: its answers, the numbers, and the worst mistakes."""
 
 import dataclasses
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from keras_bit import files
 from keras_bit.evaluation import metrics
 from keras_bit.evaluation.class_map import labels_of
+
+if TYPE_CHECKING:
+    from keras_bit.network.model import BiTModel
 
 WORST = 24  # mistakes on the sheet
 ANOTHER = "(another class)"  # a class of the model that is none of the data's
@@ -64,7 +68,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Any,
+    model: "BiTModel",
     batches: Iterable[tuple[Any, Any]],
     *,
     class_names: Sequence[str] | None = None,
@@ -113,35 +117,10 @@ def evaluate(
     accepted = _accepted(label_map, class_names, len(model_names))
     names = getattr(batches, "names", None) if names is None else names
 
-    found, all_labels = [], []
-    worst: list[tuple[float, int, np.ndarray]] = []
-    count = 0
-    for images, labels in _shown(batches, progress):
-        labels = _checked_labels(labels, images, len(class_names))
-        probabilities = np.asarray(_to_numpy(model.predict_on_batch(images)), np.float32)
-        if logits:
-            probabilities = _softmax(probabilities)
-        if (nan := np.flatnonzero(np.isnan(probabilities).any(axis=1))).size:
-            which = count + int(nan[0]) if names is None else names[count + int(nan[0])]
-            raise ValueError(f"`model` gives NaN for the image {which}. Check its weights, and the range of float16.")
-        for index, predicted in enumerate(metrics.predictions(probabilities)):
-            if predicted not in accepted[labels[index]]:
-                # The number decides between equal ones, so that no images are compared: the earlier stays.
-                place = (float(probabilities[index, predicted]), -(count + index))
-                if len(worst) < WORST:
-                    heapq.heappush(worst, (*place, images[index].copy()))  # a view would keep its whole batch
-                elif place > worst[0][:2]:
-                    heapq.heapreplace(worst, (*place, images[index].copy()))
-        found.append(probabilities)
-        all_labels.append(labels)
-        count += len(labels)
-    if not count:
-        raise ValueError("`batches` must give at least one image, got none.")
-    if names is not None and len(names) != count:
-        raise ValueError(f"`names` must be one for each of the {count:,} images, got {len(names):,}.")
+    probabilities, labels, worst = _ask(model, _shown(batches, progress), logits, accepted, names)
+    if names is not None and len(names) != len(labels):
+        raise ValueError(f"`names` must be one for each of the {len(labels):,} images, got {len(names):,}.")
 
-    probabilities, labels = np.concatenate(found), np.concatenate(all_labels)
-    del found
     best = metrics.predictions(probabilities)
     predicted = _as_data_classes(best, labels, accepted)
     # The likeliest of the classes that count as right; without a map there is one.
@@ -159,16 +138,15 @@ def evaluate(
             probability=probability,
             true_probability=float(probabilities[index, likeliest[index]]),
         )
-        for probability, minus_index, image in sorted(worst, reverse=True, key=lambda item: item[:2])
-        for index in [-minus_index]
+        for probability, index, image in worst.surest_first()
     )
     evaluation = Evaluation(probabilities, labels, predicted, class_names, mistakes, {})
-    wrong = np.flatnonzero(predicted != labels)
+    wrong = np.flatnonzero(predicted != labels).tolist()
     mixed_up = Counter((class_names[labels[index]], said(index)) for index in wrong)
     return dataclasses.replace(evaluation, report=_report(evaluation, likeliest, top_k, mixed_up))
 
 
-def check_model(model: Any) -> bool:
+def check_model(model: "BiTModel") -> bool:
     """Refuses what is no single-label classifier. Returns whether it gives logits, not probabilities."""
     head = next((layer for layer in model.layers if layer.name == "predictions"), None)
     if head is None:
@@ -188,6 +166,54 @@ def check_model(model: Any) -> bool:
     return activation == "linear"
 
 
+class _Worst:
+    """The wrong answers that a model was surest of, `WORST` at most, each with its image."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, np.ndarray]] = []
+
+    def add(self, probability: float, index: int, image: np.ndarray) -> None:
+        # The number decides between equal ones, so that no images are compared: the earlier stays.
+        place = (probability, -index)
+        if len(self._heap) < WORST:
+            heapq.heappush(self._heap, (*place, image.copy()))  # a view would keep its whole batch
+        elif place > self._heap[0][:2]:
+            heapq.heapreplace(self._heap, (*place, image.copy()))
+
+    def surest_first(self) -> list[tuple[float, int, np.ndarray]]:
+        """Probability, number of the image, image."""
+        ordered = sorted(self._heap, reverse=True, key=lambda item: item[:2])
+        return [(probability, -minus_index, image) for probability, minus_index, image in ordered]
+
+
+def _ask(
+    model: "BiTModel",
+    batches: Iterable[tuple[np.ndarray, Any]],
+    logits: bool,
+    accepted: list[tuple[int, ...]],
+    names: Sequence[str] | None,
+) -> tuple[np.ndarray, np.ndarray, _Worst]:
+    """The model's probabilities for every image, the images' labels, and the worst mistakes."""
+    found, all_labels, worst, count = [], [], _Worst(), 0
+    for images, given in batches:
+        labels = _checked_labels(given, images, len(accepted))
+        probabilities = np.asarray(_to_numpy(model.predict_on_batch(images)), np.float32)
+        if logits:
+            probabilities = _softmax(probabilities)
+        if (nan := np.flatnonzero(np.isnan(probabilities).any(axis=1))).size:
+            which = count + int(nan[0]) if names is None else names[count + int(nan[0])]
+            raise ValueError(f"`model` gives NaN for the image {which}. Check its weights, and the range of float16.")
+        for index, predicted in enumerate(metrics.predictions(probabilities)):
+            if predicted not in accepted[labels[index]]:
+                worst.add(float(probabilities[index, predicted]), count + index, images[index])
+        found.append(probabilities)
+        all_labels.append(labels)
+        count += len(labels)
+    if not count:
+        raise ValueError("`batches` must give at least one image, got none.")
+    return np.concatenate(found), np.concatenate(all_labels), worst
+
+
 def _class_names(
     batches: Any,
     class_names: Sequence[str] | None,
@@ -197,23 +223,22 @@ def _class_names(
 ) -> tuple[str, ...]:
     """What the labels in `batches` are called."""
     own = getattr(batches, "class_names", None)
-    given = class_names or own
     expected = len(model_names) if label_map is None else len(label_map)
-    numbers = [str(index) for index in range(expected)]
-    if label_map is not None:
-        given = given or numbers
-    elif not class_names and (not own or list(own) == numbers):
-        return model_names  # the labels are numbers of the model's classes
-    elif not class_names and named and tuple(own) != model_names:
-        # A directory's labels count its own folders: taken for the model's they would be wrong without a sign.
-        raise ValueError(
-            f"`batches` must count the model's classes ({_some(model_names)}), got other class names ({_some(own)}). "
-            "Pass `label_map=class_map.match(batches.class_names, model.config)`."
-        )
+    numbers = tuple(str(index) for index in range(expected))
+    if label_map is None and not class_names:
+        if not own or tuple(own) == numbers:
+            return model_names  # the labels are numbers of the model's classes
+        if named and tuple(own) != model_names:
+            # A directory's labels count its own folders: taken for the model's they would be wrong without a sign.
+            raise ValueError(
+                f"`batches` must count the model's classes ({_some(model_names)}), got other class names "
+                f"({_some(own)}). Pass `label_map=class_map.match(batches.class_names, model.config)`."
+            )
+    given = tuple(class_names or own or numbers)
     if len(given) != expected:
         what = "of the model's classes" if label_map is None else "of the labels in `label_map`"
         raise ValueError(f"`class_names` must be one for each {what}, {expected}, got {len(given)}: {_some(given)}.")
-    return tuple(given)
+    return given
 
 
 def _told_apart(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -223,7 +248,7 @@ def _told_apart(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:3])) + ", ..." * (len(names) > 3)
+    return files.some(map(repr, names), most=3)
 
 
 def _accepted(
@@ -244,8 +269,8 @@ def _accepted(
 def _shown(batches: Iterable[tuple[Any, Any]], progress: bool) -> Iterable[tuple[np.ndarray, Any]]:
     from tqdm import tqdm
 
-    pictures = getattr(batches, "num_pictures", None)
-    with tqdm(desc="evaluate", total=pictures, unit=" images", delay=2, leave=False, disable=not progress) as bar:
+    count = getattr(batches, "num_images", None)
+    with tqdm(desc="evaluate", total=count, unit=" images", delay=2, leave=False, disable=not progress) as bar:
         for images, labels in batches:
             images = _to_numpy(images)
             yield images, labels
@@ -326,7 +351,7 @@ def _report(evaluation: Evaluation, likeliest: np.ndarray, top_k: int, mixed_up:
         "calibration": {
             "expected_calibration_error": calibration.error,
             "mean_confidence": float(confidences.mean(dtype=np.float64)),
-            "bins": [part._asdict() for part in calibration.bins],
+            "bins": [dataclasses.asdict(part) for part in calibration.bins],
         },
         "per_class": [{"class": name, **score._asdict()} for name, score in zip(names, scores, strict=True)],
         "confusions": [

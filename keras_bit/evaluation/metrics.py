@@ -5,6 +5,7 @@
 `keras_bit.decode_predictions`; NaN is an error everywhere.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -19,7 +20,8 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 Z95 = 1.959963984540054  # the normal distribution's quantile of 0.975
 
 
-class Bin(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Bin:
     """The examples whose confidence is in `(lower, upper]`; both means are `None` where there are none."""
 
     lower: float

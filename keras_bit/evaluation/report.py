@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,12 +11,17 @@ from keras_bit.drawing import charts, contact_sheet
 from keras_bit.evaluation import metrics
 from keras_bit.evaluation.evaluating import Evaluation
 from keras_bit.files import replacing
+from keras_bit.images.processor import BitImageProcessor
 
 REPORT, WORST_SHEET, CONFUSION, CALIBRATION = "report.json", "worst.png", "confusion.png", "calibration.png"
 
 
 def write(
-    evaluation: Evaluation, directory: str | Path, *, processor: Any, title: Sequence[str] = ("The worst mistakes",)
+    evaluation: Evaluation,
+    directory: str | Path,
+    *,
+    processor: BitImageProcessor,
+    title: Sequence[str] = ("The worst mistakes",),
 ) -> list[Path]:
     """Writes `report.json`, `worst.png` and, where matplotlib is installed, `confusion.png` and `calibration.png`.
 
@@ -47,12 +51,13 @@ def write(
     return files
 
 
-def worst_sheet(evaluation: Evaluation, processor: Any, title: Sequence[str] = ()) -> Image.Image:
+def worst_sheet(evaluation: Evaluation, processor: BitImageProcessor, title: Sequence[str] = ()) -> Image.Image:
     """The mistakes that the model was surest of, with what it says, what they are, and their names."""
-    pictures, wrong = evaluation.report["pictures"], evaluation.report["pictures"] - evaluation.report["right"]
+    count = evaluation.report["pictures"]
+    wrong = count - evaluation.report["right"]
     if not evaluation.worst:
         nothing = np.full((1, 8, 64, 3), contact_sheet.BACKGROUND, np.uint8)
-        return contact_sheet.draw(nothing, [[""]], [*title, f"No mistakes: all {pictures:,} images are right."])
+        return contact_sheet.draw(nothing, [[""]], [*title, f"No mistakes: all {count:,} images are right."])
     lines = [
         [
             f"{mistake.probability:.2f} {mistake.predicted}",
@@ -62,7 +67,7 @@ def worst_sheet(evaluation: Evaluation, processor: Any, title: Sequence[str] = (
         for mistake in evaluation.worst
     ]
     text = (
-        f"{len(lines):,} of {wrong:,} mistakes in {pictures:,} images, the surest first. Under each: the answer "
+        f"{len(lines):,} of {wrong:,} mistakes in {count:,} images, the surest first. Under each: the answer "
         "after its probability; the right one after its own; the name"
     )
     images = [contact_sheet.denormalize(mistake.image, processor) for mistake in evaluation.worst]
@@ -77,9 +82,8 @@ def _one_size(images: Sequence[np.ndarray]) -> np.ndarray:
     fitted = []
     for image in images:
         square = Image.new("RGB", (tile, tile), contact_sheet.BACKGROUND)
-        picture = Image.fromarray(image)
-        scale = tile / max(picture.size)
-        picture = picture.resize([max(1, round(side * scale)) for side in picture.size])
-        square.paste(picture, ((tile - picture.width) // 2, (tile - picture.height) // 2))
+        scale = tile / max(image.shape[:2])
+        width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
+        square.paste(Image.fromarray(image).resize((width, height)), ((tile - width) // 2, (tile - height) // 2))
         fitted.append(np.asarray(square))
     return np.stack(fitted)
