@@ -14,10 +14,8 @@ def draw(report: Report, path: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("`--chart` needs matplotlib: pip install -e '.[plots]'") from error
+    files.require("matplotlib", "plots", "A chart")
+    from matplotlib.figure import Figure
 
     units = list(dict.fromkeys(row.unit for row in report.rows))
     groups = {unit: [row for row in report.rows if row.unit == unit] for unit in units}

@@ -67,7 +67,7 @@ def write(folder: Path, config: BitConfig, image_size: int) -> Path:
     return folder
 
 
-def write_picture(path: Path) -> Path:
+def write_image(path: Path) -> Path:
     """A JPEG of 500x375 px with soft shapes, for whoever names no photograph."""
     from PIL import Image
 

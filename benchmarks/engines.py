@@ -180,9 +180,9 @@ def torch_eager(folder: Path, model_of: Any, channels_last: bool = False, compil
         model = torch.compile(model)
 
     def call(batch: np.ndarray) -> np.ndarray:
-        picture = torch.from_numpy(batch.transpose(0, 3, 1, 2)).contiguous(memory_format=memory_format)
+        image = torch.from_numpy(batch.transpose(0, 3, 1, 2)).contiguous(memory_format=memory_format)
         with torch.inference_mode():
-            return model(picture).numpy()
+            return model(image).numpy()
 
     return call
 

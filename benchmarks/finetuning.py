@@ -82,7 +82,7 @@ def measure(data: Path, weights: str, setting: Setting, *, seeds: Any = SEEDS, e
 
     found = splits.open_splits(data, validation_share=0.0, seed=0)
     if found.test is None:
-        raise ValueError(f"`--data` {str(data)!r} must hold a folder named test beside train.")
+        raise ValueError(f"`data` {str(data)!r} must hold a folder named test beside train.")
     size = _rule(setting, 1).crop_size
     processor = BitImageProcessor.from_pretrained(weights)
     processor = dataclasses.replace(processor, size={"height": size, "width": size}, do_center_crop=False)
@@ -136,13 +136,13 @@ def measure(data: Path, weights: str, setting: Setting, *, seeds: Any = SEEDS, e
     return Report("Fine-tuning", "transformers", rows, measurements, PACKAGES, notes)
 
 
-def _standard_error(ours: Sequence[float], theirs: Sequence[float], pictures: int) -> float:
+def _standard_error(ours: Sequence[float], theirs: Sequence[float], images: int) -> float:
     """Of the difference of two mean accuracies: from the spread over the seeds, or, for one seed, of the images."""
     if len(ours) > 1:
         error = ((statistics.variance(ours) + statistics.variance(theirs)) / len(ours)) ** 0.5
     else:
-        error = (sum(share * (1 - share) for share in (*ours, *theirs)) / pictures) ** 0.5
-    return max(error, 1 / pictures)  # all alike, or none or all right: one image
+        error = (sum(share * (1 - share) for share in (*ours, *theirs)) / images) ** 0.5
+    return max(error, 1 / images)  # all alike, or none or all right: one image
 
 
 def _rule(setting: Setting, count: int, steps: int | None = None) -> Any:

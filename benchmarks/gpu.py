@@ -186,7 +186,7 @@ def matrix_peak(precision: str, device: str) -> float:
 
 
 def keras_work(
-    folder: Path, work: str, pictures: np.ndarray, labels: np.ndarray, precision: str, device: str
+    folder: Path, work: str, images: np.ndarray, labels: np.ndarray, precision: str, device: str
 ) -> tuple[Callable[[], Any], Callable[[], int]]:
     import jax
     import keras
@@ -198,7 +198,7 @@ def keras_work(
     keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
     training = work == "training"
     model = keras_bit.from_pretrained(folder / "checkpoint", classifier_activation=None, fused=not training)
-    pixels = jax.device_put(pictures, place)
+    pixels = jax.device_put(images, place)
 
     def memory() -> int:
         return (place.memory_stats() or {}).get("peak_bytes_in_use", 0)
@@ -215,14 +215,14 @@ def keras_work(
 
 
 def torch_work(
-    name: str, folder: Path, work: str, pictures: np.ndarray, labels: np.ndarray, precision: str, device: str
+    name: str, folder: Path, work: str, images: np.ndarray, labels: np.ndarray, precision: str, device: str
 ) -> tuple[Callable[[], Any], Callable[[], int]]:
     import torch
 
     place = DEVICES[device]
     model = (transformers_logits if name == "transformers" else timm_logits)(folder)
     model = torch.compile(model.to(place, memory_format=torch.channels_last))
-    pixels = torch.from_numpy(pictures.transpose(0, 3, 1, 2)).to(place, memory_format=torch.channels_last)
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2)).to(place, memory_format=torch.channels_last)
     classes = torch.from_numpy(labels).to(place)
     half = torch.autocast(place, torch.bfloat16, enabled=precision == "bfloat16")
 
@@ -255,9 +255,9 @@ def torch_work(
 
 def measured(name: str, folder: str, work: str, batch: str, size: str, precision: str, runs: str, device: str) -> Any:
     generator = np.random.default_rng(0)
-    pictures = generator.uniform(-1, 1, (int(batch), int(size), int(size), 3)).astype(np.float32)
+    images = generator.uniform(-1, 1, (int(batch), int(size), int(size), 3)).astype(np.float32)
     labels = generator.integers(0, 10, int(batch))
-    given = (Path(folder), work, pictures, labels, precision, device)
+    given = (Path(folder), work, images, labels, precision, device)
     call, memory = keras_work(*given) if name == OURS else torch_work(name, *given)
     start = time.perf_counter()
     outputs = np.asarray(call(), np.float32)  # a loss before its step, or logits

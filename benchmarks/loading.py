@@ -96,9 +96,9 @@ def measure(
     pythons = {f"{case}, transformers": peer_python for case in measured} if peer_python else {}
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         folder = checkpoints.write(Path(scratch, "small"), small, image_size)
-        picture = photo or checkpoints.write_picture(Path(scratch, "picture.jpg"))
+        image = photo or checkpoints.write_image(Path(scratch, "picture.jpg"))
         cases = {f"load small, {peer}": _case("load", peer, folder) for peer in peers}
-        cases |= {f"first label, {peer}": _case("label", peer, folder, picture.resolve()) for peer in peers}
+        cases |= {f"first label, {peer}": _case("label", peer, folder, image.resolve()) for peer in peers}
         found = rounds_of(cases, rounds, pythons)
         if large_rounds:
             folder = checkpoints.write(Path(scratch, "large"), large, image_size)
@@ -187,7 +187,7 @@ def load_transformers(folder: str) -> dict[str, float]:
     return {"imports": ready - start, "load": loaded - ready, "touch": touched - loaded, "before": before}
 
 
-def label_keras_bit(folder: str, picture: str) -> dict[str, float]:
+def label_keras_bit(folder: str, image: str) -> dict[str, float]:
     start = time.perf_counter()
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
@@ -195,12 +195,12 @@ def label_keras_bit(folder: str, picture: str) -> dict[str, float]:
     imports = time.perf_counter() - start
     from keras_bit.cli import main
 
-    if status := main.main(["classify", picture, "--weights", folder, "--top", "1"]):
+    if status := main.main(["classify", image, "--weights", folder, "--top", "1"]):
         raise SystemExit(status)
     return {"imports": imports, "label": since_start()}
 
 
-def label_transformers(folder: str, picture: str) -> dict[str, float]:
+def label_transformers(folder: str, image: str) -> dict[str, float]:
     start = time.perf_counter()
     import torch
     from PIL import Image
@@ -210,7 +210,7 @@ def label_transformers(folder: str, picture: str) -> dict[str, float]:
     model = BitForImageClassification.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     with torch.inference_mode():
-        logits = model(**processor(Image.open(picture), return_tensors="pt")).logits
+        logits = model(**processor(Image.open(image), return_tensors="pt")).logits
     print(model.config.id2label[int(logits.argmax())])
     return {"imports": imports, "label": since_start()}
 

@@ -156,7 +156,7 @@ def _installed(python: str) -> set[str]:
     try:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ValueError(f"`--peer-python` {python!r} is no Python interpreter that runs: {error}") from error
+        raise ValueError(f"`peer_python` {python!r} is no Python interpreter that runs: {error}") from error
     return set(done.stdout.split())
 
 
@@ -196,8 +196,8 @@ def _decoder(files: Sequence[str], size: int) -> Epochs:
     import tensorflow as tf
 
     def decode(path: Any) -> Any:
-        picture = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
-        return picture[:1, :1]
+        image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
+        return image[:1, :1]
 
     dataset = tf.data.Dataset.from_tensor_slices(list(files)).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     return dataset.batch(BATCH).prefetch(tf.data.AUTOTUNE).as_numpy_iterator
@@ -234,8 +234,8 @@ def _transformers(files: Sequence[str], size: int, name: str) -> Epochs:
 
     def epoch() -> Iterator[Any]:
         for start in range(0, len(files), BATCH):
-            pictures = [Image.open(file).convert("RGB") for file in files[start : start + BATCH]]
-            yield processor(pictures, return_tensors="pt")["pixel_values"]
+            images = [Image.open(file).convert("RGB") for file in files[start : start + BATCH]]
+            yield processor(images, return_tensors="pt")["pixel_values"]
 
     return epoch
 
@@ -336,10 +336,10 @@ def measure_case(name: str, files: Sequence[str], size: int, seconds: float, exp
     for number, batch in enumerate(itertools.islice(epoch(), WARM_UP)):
         if number == 0 and expected is not None:
             difference = _difference(np.asarray(batch), expected)
-    start, pictures = time.perf_counter(), 0
+    start, images = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
-        pictures += sum(len(batch) for batch in epoch())
-    return {"pictures_per_second": pictures / (time.perf_counter() - start), "difference": difference}
+        images += sum(len(batch) for batch in epoch())
+    return {"pictures_per_second": images / (time.perf_counter() - start), "difference": difference}
 
 
 def _difference(batch: np.ndarray, expected: np.ndarray) -> float | None:

@@ -102,7 +102,7 @@ def measure(
             raise ValueError(f"`{name}` must be at least {least}, got {value}.")
     found = splits.open_splits(data, validation_share=0.0, seed=0)
     if found.test is None:
-        raise ValueError(f"`--data` {str(data)!r} must hold a folder named test beside train.")
+        raise ValueError(f"`data` {str(data)!r} must hold a folder named test beside train.")
     test, seen = _some(found.test, test_pictures), _some(found.train, calibration)
     processor = BitImageProcessor.from_pretrained(weights)
     model = from_pretrained(weights)
@@ -110,12 +110,12 @@ def measure(
 
     rows, measurements = [], {}
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
-        pictures = [images for images, _ in _batches(seen, processor, found.class_names)]
-        files = _export(model, Path(folder), processor, pictures)
+        images = [batch for batch, _ in _batches(seen, processor, found.class_names)]
+        files = _export(model, Path(folder), processor, images)
         right = _right(model, files, _batches(test, processor, found.class_names))
         rows += accuracy_rows(right, len(test))
         measurements["accuracy"] = [{"pictures": len(test), **right}]
-        found_costs = _costs(model, files, pictures[0][:1], rounds)
+        found_costs = _costs(model, files, images[0][:1], rounds)
         rows += cost_rows(Path(weights).name, files, found_costs)
         measurements |= {"files": _differences(files), "latency": found_costs}
     notes = [
@@ -129,26 +129,26 @@ def measure(
             size = {"height": LARGE_SIZE, "width": LARGE_SIZE}
             processor = dataclasses.replace(processor, size=size, do_center_crop=False)
             part = _some(found.train, min(calibration, LARGE_CALIBRATION))
-            pictures = [images for images, _ in _batches(part, processor, found.class_names)]
-            files = _export(model, Path(folder), processor, pictures)
-            found_costs = _costs(model, files, pictures[0][:1], large_rounds)
+            images = [batch for batch, _ in _batches(part, processor, found.class_names)]
+            files = _export(model, Path(folder), processor, images)
+            found_costs = _costs(model, files, images[0][:1], large_rounds)
             rows += cost_rows("BiT-50", files, found_costs, INT8_LIMIT)
             measurements |= {"files, BiT-50": _differences(files), "latency, BiT-50": found_costs}
     return Report("TFLite", "Keras, or float32", rows, measurements, PACKAGES, notes)
 
 
-def accuracy_rows(right: Mapping[str, int], pictures: int) -> list[Row]:
+def accuracy_rows(right: Mapping[str, int], images: int) -> list[Row]:
     """The accuracies, in per cent; the targets count whole images."""
     rows = []
     for mode in MODES:
-        lost = 1 if mode == "float32" else POINTS[mode] * pictures / 100 if mode in POINTS else None
-        limit = None if lost is None else 100 * (right["Keras"] - lost) / pictures
+        lost = 1 if mode == "float32" else POINTS[mode] * images / 100 if mode in POINTS else None
+        limit = None if lost is None else 100 * (right["Keras"] - lost) / images
         rows.append(
             Row(
                 f"{mode}: accuracy",
                 "%",
-                100 * right[mode] / pictures,
-                100 * right["Keras"] / pictures,
+                100 * right[mode] / images,
+                100 * right["Keras"] / images,
                 limit,
                 more_is_better=True,
             )
@@ -180,7 +180,7 @@ def _batches(part: Any, processor: Any, class_names: Any) -> Iterator[Any]:
     ).as_numpy_iterator()
 
 
-def _export(model: Any, folder: Path, processor: Any, pictures: list[np.ndarray]) -> dict[str, Any]:
+def _export(model: Any, folder: Path, processor: Any, images: list[np.ndarray]) -> dict[str, Any]:
     """Mode to the `ExportReport`."""
     from keras_bit import export
 
@@ -192,7 +192,7 @@ def _export(model: Any, folder: Path, processor: Any, pictures: list[np.ndarray]
             "tflite",
             processor=processor,
             quantize=quantize,
-            representative_data=pictures if mode in CALIBRATED else None,
+            representative_data=images if mode in CALIBRATED else None,
         )
     return files
 
@@ -213,11 +213,11 @@ def _runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
     scale, zero = taken["quantization"]
 
-    def run(picture: np.ndarray) -> np.ndarray:
+    def run(image: np.ndarray) -> np.ndarray:
         if scale:
             bounds = np.iinfo(taken["dtype"])
-            picture = np.clip(np.rint(picture / scale) + zero, bounds.min, bounds.max).astype(taken["dtype"])
-        interpreter.set_tensor(taken["index"], picture)
+            image = np.clip(np.rint(image / scale) + zero, bounds.min, bounds.max).astype(taken["dtype"])
+        interpreter.set_tensor(taken["index"], image)
         interpreter.invoke()
         return interpreter.get_tensor(given["index"])
 
@@ -238,7 +238,7 @@ def _right(model: Any, files: Mapping[str, Any], batches: Iterator[Any]) -> dict
     return right
 
 
-def _costs(model: Any, files: Mapping[str, Any], picture: np.ndarray, rounds: int) -> list[dict[str, float]]:
+def _costs(model: Any, files: Mapping[str, Any], image: np.ndarray, rounds: int) -> list[dict[str, float]]:
     """Seconds for one image, by Keras and by each file, for every round."""
     import tensorflow as tf
 
@@ -250,13 +250,13 @@ def _costs(model: Any, files: Mapping[str, Any], picture: np.ndarray, rounds: in
     runners["Keras"] = lambda images: keras_run(tf.constant(images)).numpy()
     for runner in runners.values():
         for _ in range(3):
-            runner(picture)
+            runner(image)
     measured = []
     for _ in range(rounds):
         one = {}
         for mode, runner in runners.items():
             start = time.perf_counter()
-            runner(picture)
+            runner(image)
             one[mode] = time.perf_counter() - start
         measured.append(one)
     return measured

@@ -126,7 +126,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], at: str, work: float,
 # In a process of its own: `python -m benchmarks.training CASE FOLDER BATCH_SIZE IMAGE_SIZE STEPS`.
 
 
-def keras_step(folder: Path, pictures: np.ndarray, labels: np.ndarray, jit_compile: bool) -> Callable[[], float]:
+def keras_step(folder: Path, images: np.ndarray, labels: np.ndarray, jit_compile: bool) -> Callable[[], float]:
     import keras
 
     import keras_bit
@@ -137,10 +137,10 @@ def keras_step(folder: Path, pictures: np.ndarray, labels: np.ndarray, jit_compi
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=jit_compile,
     )
-    return lambda: float(model.train_on_batch(pictures, labels))
+    return lambda: float(model.train_on_batch(images, labels))
 
 
-def textbook_step(folder: Path, pictures: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
+def textbook_step(folder: Path, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
     """The network as a textbook writes it: reshape to five dimensions and take moments; no gradient by hand."""
     import keras
     import tensorflow as tf
@@ -161,19 +161,17 @@ def textbook_step(folder: Path, pictures: np.ndarray, labels: np.ndarray) -> Cal
     normalization.normalize_groups_in_training = normalize
     normalization.standardize_kernel_in_training = standardize
     network.BiTModel.make_train_function = keras.Model.make_train_function
-    return keras_step(folder, pictures, labels, jit_compile=False)
+    return keras_step(folder, images, labels, jit_compile=False)
 
 
-def transformers_step(
-    folder: Path, pictures: np.ndarray, labels: np.ndarray, channels_last: bool
-) -> Callable[[], float]:
+def transformers_step(folder: Path, images: np.ndarray, labels: np.ndarray, channels_last: bool) -> Callable[[], float]:
     import torch
     from transformers import BitForImageClassification
 
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model = BitForImageClassification.from_pretrained(folder).train().to(memory_format=memory_format)
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
-    pixels = torch.from_numpy(pictures.transpose(0, 3, 1, 2)).contiguous(memory_format=memory_format)
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous(memory_format=memory_format)
     classes = torch.from_numpy(labels)
 
     def step() -> float:
@@ -199,9 +197,9 @@ def main(arguments: Sequence[str]) -> None:
     name, folder, *numbers = arguments
     batch_size, image_size, steps = map(int, numbers)
     generator = np.random.default_rng(0)
-    pictures = generator.uniform(-1, 1, (batch_size, image_size, image_size, 3)).astype(np.float32)
+    images = generator.uniform(-1, 1, (batch_size, image_size, image_size, 3)).astype(np.float32)
     labels = generator.integers(0, 10, batch_size)
-    step = STEPS[name](Path(folder), pictures, labels)
+    step = STEPS[name](Path(folder), images, labels)
     before = memory()
     start = time.perf_counter()
     losses = [step()]

@@ -10,17 +10,17 @@ written, 1 a difference or an error and nothing written, 2 wrong usage.
 """
 
 import argparse
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from convert import goldens, parity, photographs, reference
-from keras_bit import BitImageProcessor, from_pretrained
+from keras_bit import BitImageProcessor, files, from_pretrained
+from keras_bit.network.model import BiTModel
 
 MODEL_NAME = "model.keras"
 
@@ -68,39 +68,54 @@ def convert(
     console.print(f"reading {source}", soft_wrap=True)
     model = from_pretrained(source, **hub)
     processor = BitImageProcessor.from_pretrained(source, **hub)
+    batches, theirs, made_by = _reference(source, golden, images, processor, hub, console)
+    try:
+        with files.staged(out.parent) as staging:
+            written = _write(model, processor, staging / out.name)
+            rows = parity.compare(parity.outputs(written, batches), theirs)
+            console.print(parity.table(rows, f"keras_bit beside {made_by}"))
+            if not all(row.passed for row in rows):
+                raise _DifferenceError
+            files.take_places(staging, out.parent, last=out.name)
+    except _DifferenceError:
+        console.print("the numbers differ: nothing was written", style="bold red", soft_wrap=True)
+    else:
+        console.print(f"wrote {out / MODEL_NAME}, config.json and preprocessor_config.json", soft_wrap=True)
+    return rows
+
+
+class _DifferenceError(Exception):
+    """Ends the writing, so that nothing stays, not even a directory above."""
+
+
+def _reference(
+    source: str,
+    golden: Path | None,
+    images: Sequence[Path],
+    processor: BitImageProcessor,
+    hub: dict[str, Any],
+    console: Console,
+) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], str]:
+    """What goes in, what the reference makes of it, and the names and versions of what made it."""
     if golden is None:
-        files = photographs.find(images)
-        batches = [processor(file) for file in files]
-        console.print(
-            f"running transformers on {len(files)} photographs: {', '.join(file.name for file in files)}",
-            soft_wrap=True,
-        )
+        photos = photographs.find(images)
+        batches = [processor(photo) for photo in photos]
+        names = ", ".join(photo.name for photo in photos)
+        console.print(f"running transformers on {len(photos)} photographs: {names}", soft_wrap=True)
         theirs, versions = reference.outputs(source, batches, **hub), reference.versions()
     else:
         batches, theirs, versions = goldens.read(golden)
         console.print(f"comparing with {golden} ({len(batches)} generated images)", soft_wrap=True)
+    return batches, theirs, ", ".join(f"{name} {version}" for name, version in versions.items())
 
-    # Written in the nearest directory that exists, so that a failure leaves not even a parent behind.
-    existing = next(parent for parent in out.absolute().parents if parent.is_dir())
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=existing))
-    try:
-        beside.chmod(0o755)  # mkdtemp's is for its owner alone
-        model.save(beside / MODEL_NAME)
-        model.config.save_pretrained(beside)
-        processor.save_pretrained(beside)
-        written = from_pretrained(beside / MODEL_NAME, classifier_activation=None)
-        rows = parity.compare(parity.outputs(written, batches), theirs)
-        made_by = ", ".join(f"{name} {version}" for name, version in versions.items())
-        console.print(parity.table(rows, f"keras_bit beside {made_by}"))
-        if all(row.passed for row in rows):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            beside.rename(out)
-            console.print(f"wrote {out / MODEL_NAME}, config.json and preprocessor_config.json", soft_wrap=True)
-        else:
-            console.print("the numbers differ: nothing was written", style="bold red", soft_wrap=True)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return rows
+
+def _write(model: BiTModel, processor: BitImageProcessor, directory: Path) -> BiTModel:
+    """Writes the three files, and returns the model that they are."""
+    directory.mkdir()
+    model.save(directory / MODEL_NAME)
+    model.config.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return from_pretrained(directory / MODEL_NAME, classifier_activation=None)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -62,9 +62,9 @@ def demo(source: str, images: Sequence[Path], golden: Path | None, out: Path, co
         )
 
     with _timed(steps, "classify photographs") as result:
-        pictures = processor(files)
-        scores = model.predict(pictures, verbose=0)
-        result.append(f"{len(files)} photographs at {pictures.shape[1]}x{pictures.shape[2]} px")
+        pixels = processor(files)
+        scores = model.predict(pixels, verbose=0)
+        result.append(f"{len(files)} photographs at {pixels.shape[1]}x{pixels.shape[2]} px")
     console.print(_predictions(files, scores, labels_of_checkpoint(model.config.id2label)))
 
     with _timed(steps, "export a SavedModel") as result:

@@ -1,8 +1,6 @@
 """Golden files: generated images and what the reference makes of them, for machines without torch."""
 
 import json
-import os
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,47 +9,41 @@ from typing import Any
 import numpy as np
 
 from convert import reference
+from keras_bit import files
 
 # (height, width): the smallest square that every stage of a BiT sees as more than one pixel, and an odd, oblong size.
 SIZES = ((64, 64), (45, 61))
 SEED = 20190511
 
 
-def generated_pictures() -> list[np.ndarray]:
+def generated_images() -> list[np.ndarray]:
     """Batches of one image, uint8 [0, 255], `(1, height, width, 3)`: waves with noise, no two channels alike."""
     generator = np.random.default_rng(SEED)
-    pictures = []
+    images = []
     for height, width in SIZES:
         y, x = np.mgrid[0:height, 0:width][..., None] / 8.0
         frequency, phase = generator.uniform(0.3, 1.5, (2, 3)), generator.uniform(0, 6, (2, 3))
         waves = np.sin(x * frequency[0] + phase[0]) * np.cos(y * frequency[1] + phase[1])
         noise = generator.normal(0.0, 12.0, (height, width, 3))
-        pictures.append(np.clip(127.5 + 100.0 * waves + noise, 0, 255).astype(np.uint8)[None])
-    return pictures
+        images.append(np.clip(127.5 + 100.0 * waves + noise, 0, 255).astype(np.uint8)[None])
+    return images
 
 
-def to_pixel_values(pictures: np.ndarray) -> np.ndarray:
+def to_pixel_values(images: np.ndarray) -> np.ndarray:
     """uint8 [0, 255] to float32 [-1, 1], with no processor in between."""
-    return pictures.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
+    return images.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
 def write(path: Path, source: str, **hub: Any) -> None:
     """Writes the golden file of a checkpoint; `source` and `hub` as in `reference.outputs`."""
-    pictures = generated_pictures()
-    results = reference.outputs(source, [to_pixel_values(batch) for batch in pictures], **hub)
+    images = generated_images()
+    results = reference.outputs(source, [to_pixel_values(batch) for batch in images], **hub)
     arrays = {"versions": np.array(json.dumps({**reference.versions(), "numpy": np.__version__}))}
-    for index, (batch, outputs) in enumerate(zip(pictures, results, strict=True)):
+    for index, (batch, outputs) in enumerate(zip(images, results, strict=True)):
         arrays[f"{index}/pictures"] = batch
         arrays.update({f"{index}/{name}": values for name, values in outputs.items()})
-    descriptor, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            np.savez_compressed(file, **arrays)
-        os.chmod(beside, 0o644)  # mkstemp's is for its owner alone
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
+    with files.replacing(path) as beside, open(beside, "wb") as file:  # a name would get another suffix
+        np.savez_compressed(file, **arrays)
 
 
 def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dict[str, str]]:
@@ -68,16 +60,17 @@ def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dic
         for index in range(sum(name.endswith("/pictures") for name in arrays)):
             prefix = f"{index}/"
             found = {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
-            pictures = found.pop("pictures")
-            if pictures.ndim != 4 or any(values.dtype.kind != "f" for values in found.values()):
+            images = found.pop("pictures")
+            if images.ndim != 4 or any(values.dtype.kind != "f" for values in found.values()):
                 raise ValueError("images of four dimensions and outputs of floating point are expected")
-            batches.append(to_pixel_values(pictures))
+            batches.append(to_pixel_values(images))
             results.append(found)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"{path} is no golden file, or a damaged one: {error}. `--write-golden FILE` makes one."
+            f"{path} is no golden file, or a damaged one: {error}. `python -m convert SOURCE --write-golden FILE` "
+            "makes one."
         ) from error
     if not batches:
         raise ValueError(f"{path} is no golden file: it holds no images.")

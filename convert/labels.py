@@ -11,9 +11,10 @@ text files; only these are read, nothing is imported or unpacked. The tables of 
 import argparse
 import collections
 import dataclasses
-import os
 import zipfile
 from pathlib import Path
+
+from keras_bit import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,29 +63,14 @@ def label_table(class_list: ClassList, synsets: str, names: str) -> str:
     if len(ids) != class_list.classes:
         problems.append(f"expected {class_list.classes} classes, got {len(ids)}")
     if repeated := sorted(wordnet_id for wordnet_id, times in collections.Counter(ids).items() if times > 1):
-        problems.append(f"listed more than once: {_abridged(repeated)}")
+        problems.append(f"listed more than once: {files.some(repeated, most=8)}")
     if nameless := [wordnet_id for wordnet_id in ids if not name_of.get(wordnet_id, "").strip()]:
-        problems.append(f"without a name: {_abridged(nameless)}")
+        problems.append(f"without a name: {files.some(nameless, most=8)}")
     if problems:
         raise ValueError(
             f"The class list {class_list.name} does not fit: {'; '.join(problems)}. Was it read from a release of timm?"
         )
     return "".join(f"{wordnet_id}\t{name_of[wordnet_id].strip()}\n" for wordnet_id in ids)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes `text` as UTF-8 with plain newlines, or leaves `path` as it was."""
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(text.encode("utf-8"))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _abridged(ids: list[str], most: int = 8) -> str:
-    shown = ", ".join(ids[:most])
-    return shown if len(ids) <= most else f"{shown} and {len(ids) - most} more"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -112,7 +98,8 @@ def main(argv: list[str] | None = None) -> None:
         tables = [(one, label_table(one, texts[one.synsets], texts[NAMES])) for one in CLASS_LISTS]
         for class_list, table in tables:
             path = args.out / f"{class_list.name}.tsv"
-            write_atomically(path, table)
+            with files.replacing(path) as beside:
+                beside.write_bytes(table.encode("utf-8"))  # with plain newlines everywhere
             print(f"{class_list.classes} classes from {args.wheel.name} written to {path}")
     except (OSError, ValueError) as error:
         parser.error(str(error))

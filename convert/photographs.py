@@ -4,6 +4,8 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from keras_bit import files
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 # Photographs of single things that the wheel carries; its other files are drawings, scans and microscopy.
 SCIKIT_IMAGE = ("chelsea.png", "rocket.jpg", "astronaut.png", "coffee.png")
@@ -18,26 +20,22 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """
     if not paths:
         return _scikit_image()
-    files = []
+    found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            found += sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         elif path.is_file():
-            files.append(path)
+            found.append(path)
         else:
             raise FileNotFoundError(f"There is no photograph or folder {path}.")
-    if not files:
+    if not found:
         named = ", ".join(map(str, paths))
         raise FileNotFoundError(f"There are no photographs ({', '.join(SUFFIXES)}) in {named}.")
-    return files
+    return found
 
 
 def _scikit_image() -> list[Path]:
+    files.require("skimage", "demo", "A run without photographs of your own, which takes scikit-image's,")
     found = importlib.util.find_spec("skimage")
-    if found is None:
-        raise ImportError(
-            "The photographs to show are scikit-image's, which is not installed: pip install -e '.[demo]'. Or "
-            "name photographs or a folder of them."
-        )
-    folder = Path(found.origin).parent / "data"
+    folder = Path(str(found and found.origin)).parent / "data"
     return [folder / name for name in SCIKIT_IMAGE if (folder / name).is_file()]

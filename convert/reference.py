@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-INSTALL = "pip install -e '.[reference]'"
+from keras_bit import files
 
 
 def versions() -> dict[str, str]:
@@ -52,12 +52,9 @@ def outputs(source: str, batches: Sequence[np.ndarray], **hub: Any) -> list[dict
 
 
 def _import() -> tuple[Any, Any]:
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise ImportError(
-            f"The live reference takes torch and transformers ({error.name} is not installed): {INSTALL}. Without them "
-            "compare with a golden file: --reference GOLDEN.npz."
-        ) from error
+    for package in ("torch", "transformers"):
+        files.require(package, "reference", "The reference itself, in place of a golden file (--reference GOLDEN.npz),")
+    import torch
+    import transformers
+
     return torch, transformers

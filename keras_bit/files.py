@@ -11,7 +11,7 @@ import socket
 import stat
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import filelock
@@ -94,6 +94,24 @@ def take_places(staging: Path, directory: Path, last: str) -> None:
             if os.path.lexists(kept / entry.name):
                 os.replace(kept / entry.name, place)
         raise
+
+
+def take_free_place(entry: Path, next_place: Callable[[], Path]) -> Path:
+    """Moves a directory to the first place that `next_place` gives and that is still free, and returns the place.
+
+    It gets its name in one step, and replaces nothing: another process may take the same place meanwhile.
+    """
+    sync(entry)
+    allow_what_the_umask_allows(entry)
+    while True:
+        place = next_place()
+        try:
+            os.rename(entry, place)
+        except OSError:
+            if not os.path.lexists(place):
+                raise
+        else:
+            return place
 
 
 def entries(staging: Path) -> list[Path]:

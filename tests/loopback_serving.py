@@ -5,6 +5,7 @@ The gRPC side is made from the real stubs of tensorflow-serving-api; the REST si
 
 import base64
 import contextlib
+import functools
 import json
 import threading
 from collections.abc import Iterator
@@ -44,8 +45,11 @@ class Merging:
         return {key: values[start : start + len(image_bytes)] for key, values in self._result.items()}
 
 
+_loaded = functools.cache(tf.saved_model.load)
+
+
 def _signatures(path, merging):
-    signatures = dict(tf.saved_model.load(path).signatures)
+    signatures = dict(_loaded(path).signatures)
     return {name: Merging(one) for name, one in signatures.items()} if merging else signatures
 
 
@@ -95,9 +99,9 @@ def over_rest(path: str, merging: bool = False) -> Iterator[str]:
             name = request["signature_name"]
             if name not in signatures:
                 return self._answer(400, {"error": f'Serving signature key "{name}" not found.'})
-            pictures = [base64.b64decode(instance["image_bytes"]["b64"]) for instance in request["instances"]]
+            images = [base64.b64decode(instance["image_bytes"]["b64"]) for instance in request["instances"]]
             try:
-                outputs = signatures[name](image_bytes=tf.constant(pictures))
+                outputs = signatures[name](image_bytes=tf.constant(images))
             except tf.errors.InvalidArgumentError as error:
                 return self._answer(400, {"error": error.message})
             columns = {key: values.numpy().tolist() for key, values in outputs.items()}

@@ -7,12 +7,14 @@ What costs in these tests is tracing and exporting, so one finished checkpoint, 
 assertions about it, in every file and every worker of pytest-xdist. A test that changes a file copies it first.
 """
 
+import hashlib
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import filelock
 import pytest
@@ -34,8 +36,10 @@ class Store:
             name: says what is finished, with everything that it depends on: who asks for it again gets the same.
             make: writes to the empty folder that it gets, and returns what can be pickled: a path in it, a report.
         """
-        folder, answer = self._directory / name, self._directory / f"{name}.pickle"
-        with filelock.FileLock(self._directory / f"{name}.lock"):
+        # A name may have characters that a file's cannot, or many.
+        safe = f"{re.sub('[^A-Za-z0-9.=-]+', '_', name)[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        folder, answer = self._directory / safe, self._directory / f"{safe}.pickle"
+        with filelock.FileLock(self._directory / f"{safe}.lock"):
             if not answer.exists():
                 shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed or was killed
                 folder.mkdir()
@@ -51,3 +55,39 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
     if "PYTEST_XDIST_WORKER" in os.environ:
         directory = directory.parent
     return Store(directory / "finished")
+
+
+TRAINED = Path(__file__).with_name("checkpoints") / "bit-tiny-cifar10"  # in transformers' layout; its scores mean much
+
+# Every path of the network at the least cost of tracing: two stages, so one with a stride, a block with a shortcut's
+# convolution and one without.
+SMALLEST = {"embedding_size": 8, "hidden_sizes": (16, 32), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
+
+
+def smallest(**options: Any) -> Any:
+    """An untrained model of `SMALLEST`, and of `options` for its configuration; the same weights each time."""
+    import keras
+
+    from keras_bit import BiT, BitConfig
+
+    keras.utils.set_random_seed(0)
+    return BiT(BitConfig(**SMALLEST | options))
+
+
+def served(finished: Store) -> Any:
+    """The report on `TRAINED` as a SavedModel with its processor: every signature that there is."""
+    import keras_bit
+
+    def export(folder: Path) -> Any:
+        processor = keras_bit.BitImageProcessor.from_pretrained(TRAINED)
+        return keras_bit.export(keras_bit.from_pretrained(TRAINED), folder / "bit", processor=processor)
+
+    return finished("SavedModel of the trained checkpoint with its processor", export)
+
+
+def exported(finished: Store, format: str, suffix: str = "", **options: Any) -> Any:
+    """The report on `smallest()` in another format, with `options` of `keras_bit.export`, which have to be short."""
+    import keras_bit
+
+    name = " ".join([format, *(f"{key}={value}" for key, value in options.items())])
+    return finished(name, lambda folder: keras_bit.export(smallest(), folder / f"bit{suffix}", format, **options))

@@ -609,7 +609,7 @@ def live_model(name, config, directory):
 
 def live_batches():
     """64x64 and 45x61: even and odd sizes take different pads."""
-    return [goldens.to_pixel_values(image) for image in goldens.generated_pictures()]
+    return [goldens.to_pixel_values(image) for image in goldens.generated_images()]
 
 
 def live_maps(model, batch):

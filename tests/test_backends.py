@@ -92,7 +92,7 @@ def write_full_size(folder):
     try:
         image = Image.open(photographs.find([])[0]).convert("RGB")
     except ImportError:
-        image = Image.fromarray(goldens.generated_pictures()[0][0])
+        image = Image.fromarray(goldens.generated_images()[0][0])
     image = np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR))
     write(folder, model, goldens.to_pixel_values(image[None]), ["logits", "half"])
 

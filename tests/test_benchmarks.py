@@ -262,7 +262,7 @@ def drawings(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_preprocessing_measures_every_case_and_compares_the_pictures_first(drawings):
+def test_preprocessing_measures_every_case_and_compares_the_images_first(drawings):
     cases = [preprocessing.OURS, "keras"]
     found = preprocessing.measure(drawings, [32], rounds=1, files=20, seconds=0.05, cases=cases)
     assert sorted(found.measurements) == [f"32 px, {case}" for case in sorted(cases)]
@@ -303,7 +303,7 @@ def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
     ("arguments", "message"),
     [
         ({"rounds": 0}, "`rounds` must be at least 1, got 0."),
-        ({"rounds": 1, "peer_python": "/no/such/python"}, "`--peer-python` '/no/such/python' is no Python interpreter"),
+        ({"rounds": 1, "peer_python": "/no/such/python"}, "`peer_python` '/no/such/python' is no Python interpreter"),
     ],
 )
 def test_what_preprocessing_cannot_measure_is_refused(drawings, arguments, message):
@@ -459,13 +459,13 @@ def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
         ([1.0], [1.0], 0.01),
     ],
 )
-def test_the_standard_error_is_that_of_the_seeds_or_of_the_pictures(ours, theirs, expected):
+def test_the_standard_error_is_that_of_the_seeds_or_of_the_images(ours, theirs, expected):
     assert finetuning._standard_error(ours, theirs, 100) == pytest.approx(expected)
 
 
-def test_fine_tuning_without_test_pictures_is_refused(tmp_path):
+def test_fine_tuning_without_test_images_is_refused(tmp_path):
     make_folders(tmp_path / "train", dict.fromkeys("ab", 1))
-    with pytest.raises(ValueError, match=r"`--data` '.*' must hold a folder named test beside train."):
+    with pytest.raises(ValueError, match=r"`data` '.*' must hold a folder named test beside train."):
         finetuning.measure(tmp_path, "weights", finetuning.Setting())
 
 

@@ -48,7 +48,7 @@ def test_every_mode_is_exported_classifies_and_is_timed(tmp_path):
     assert all(one["max_abs_diff"] <= one["limit"] for one in found.measurements["files"])
 
 
-def test_the_targets_count_whole_pictures():
+def test_the_targets_count_whole_images():
     right = {"Keras": 8592, "float32": 8591, "float16": 8582, "dynamic": 8000, "int8": 8491, "int8_full": 8000}
     rows = {row.name: row for row in tflite.accuracy_rows(right, 10_000)}
     met = {name.removesuffix(": accuracy"): row.met for name, row in rows.items()}

@@ -17,11 +17,15 @@ import tensorflow as tf
 
 import keras_bit
 from conftest import ROOT, absent
-from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, files
-from keras_bit.exporters import comparison_images, huggingface, job, placing, process
+from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
+from keras_bit.exporters import checked, comparison_images, huggingface, job, placing, process
+from keras_bit.exporters.formats import FORMATS as KNOWN
+from keras_bit.exporters.formats import Format, format_named
+from keras_bit.exporters.output_names import output_names
+from store import SMALLEST, TRAINED, exported, smallest
 
-CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
-SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
+PROCESSOR = BitImageProcessor.from_pretrained(TRAINED)  # 64x64 px
+NAMES = ("", *(f"thing {number}" for number in range(3)), " \t")
 FORMATS = ("onnx", "openvino")
 # Other engines' convolutions add up in another order.
 TOLERANCE = 1e-5
@@ -29,7 +33,18 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def model():
-    return keras_bit.from_pretrained(CHECKPOINT)
+    return smallest()
+
+
+@pytest.fixture(scope="module")
+def labelled(finished):
+    """Format to the report on the smallest model in it, with labels; written when it is first asked for."""
+
+    def report(name):
+        needs(name)
+        return exported(finished, name, ".xml" if name == "openvino" else f".{name}", labels=NAMES)
+
+    return report
 
 
 def needs(name):
@@ -39,16 +54,15 @@ def needs(name):
 
 
 def test_transformers_layout_is_written_whole_and_replaced_only_when_asked(model, tmp_path):
-    processor = BitImageProcessor.from_pretrained(CHECKPOINT)
-    report = keras_bit.export(model, tmp_path / "bit", "huggingface", processor=processor)
+    report = keras_bit.export(model, tmp_path / "bit", "huggingface", processor=PROCESSOR)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bit"]
     assert (report.format, report.pictures, report.path) == ("huggingface", 4, tmp_path / "bit")
     assert report.bytes == sum(file.stat().st_size for file in report.path.iterdir())
-    with pytest.raises(FileExistsError, match=r"exists\. Choose another `path`, or replace it with `overwrite=True`"):
+    with pytest.raises(FileExistsError, match=r"bit' exists\. .*`overwrite=True`"):
         keras_bit.export(model, tmp_path / "bit", "huggingface")
-    with pytest.raises(FileExistsError, match=r"what would be lost: preprocessor_config\.json"):
+    with pytest.raises(FileExistsError, match=r"preprocessor_config\.json"):  # would be lost
         keras_bit.export(model, tmp_path / "bit", "huggingface", overwrite=True)
-    keras_bit.export(model, tmp_path / "bit", "huggingface", processor=processor, overwrite=True)
+    keras_bit.export(model, tmp_path / "bit", "huggingface", processor=PROCESSOR, overwrite=True)
     files = ["config.json", "model.safetensors", "preprocessor_config.json"]
     assert sorted(one.name for one in (tmp_path / "bit").iterdir()) == files
     mask = os.umask(0)
@@ -67,13 +81,13 @@ def test_transformers_layout_is_written_whole_and_replaced_only_when_asked(model
 def test_a_file_that_gives_other_numbers_is_an_error_and_leaves_what_was_there(
     model, tmp_path, monkeypatch, wrong, message
 ):
-    real = huggingface.load
+    real = huggingface.HuggingFace.load
 
-    def load(job, path):
-        run = real(job, path)
+    def load(self, job, path):
+        run = real(self, job, path)
         return lambda batch: {name: wrong(values) for name, values in run(batch).items()}
 
-    monkeypatch.setattr(huggingface, "load", load)
+    monkeypatch.setattr(huggingface.HuggingFace, "load", load)
     with pytest.raises(ArithmeticError, match=message):
         keras_bit.export(model, tmp_path / "a" / "b" / "bit", "huggingface")
     assert list(tmp_path.iterdir()) == []
@@ -93,10 +107,10 @@ def test_a_file_that_gives_other_numbers_is_an_error_and_leaves_what_was_there(
         ({"batch_size": 0}, "`batch_size` must be a positive whole number or None, got 0"),
         ({"batch_size": True}, "`batch_size` must be a positive whole number or None, got True"),
         ({"overwrite": "yes"}, "`overwrite` must be True or False, got 'yes'"),
-        ({"labels": ["\udcff"] * 10}, r"`labels` must be text that UTF-8 can hold, got '\\udcff' for class 0"),
+        ({"labels": ["\udcff"] * 5}, r"`labels` must be text that UTF-8 can hold, got '\\udcff' for class 0"),
         ({"representative_data": 5}, "`representative_data` must be an iterable of batches, got int"),
         ({"image_size": 16}, "`image_size` must be a whole number of pixels, at least 32, .* got 16"),
-        ({"labels": ["a", "b"]}, "`labels` must have a name for each of the 10 classes of `model`, .* got 2"),
+        ({"labels": ["a", "b"]}, "`labels` must have a name for each of the 5 classes of `model`, .* got 2"),
         ({"representative_data": []}, "`representative_data` must give at least one batch, got none"),
         ({"representative_data": [np.zeros((1, 64, 64, 3))]}, "must give float32 batches .* got float64"),
         ({"representative_data": [np.full((1, 64, 64, 3), np.nan, "float32")]}, "must be finite"),
@@ -107,6 +121,13 @@ def test_arguments_that_do_not_fit_are_told_and_nothing_is_written(model, tmp_pa
     with pytest.raises(ValueError, match=message):
         keras_bit.export(model, tmp_path / "bit", **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_every_format_is_found_by_its_names_and_keras_names_mean_ours(name):
+    format = format_named(name)
+    assert isinstance(format, Format)
+    assert format.name == {"tf_saved_model": "saved_model", "litert": "tflite"}.get(name, name)
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers(model, tmp_path):
@@ -127,7 +148,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers(model, tmp_path):
         ((-1, 1), None),
     ],
 )
-def test_representative_data_that_are_no_pictures_are_told(model, values, message):
+def test_representative_data_that_are_no_images_are_told(model, values, message):
     processor = BitImageProcessor(image_mean=0.5, image_std=0.5)
     data = [np.full((1, 32, 32, 3), value, "float32") for value in values]
     with warnings.catch_warnings(record=True) as caught:
@@ -153,12 +174,12 @@ def one_with(aside, **contents):
 
 
 def test_files_beside_the_export_are_kept_unless_asked_and_put_back_after_an_error(tmp_path, monkeypatch):
-    aside, target = tmp_path / "aside", tmp_path / "bit.xml"
+    aside, target, format = tmp_path / "aside", tmp_path / "bit.xml", format_named("openvino")
     aside.mkdir()
     one_with(tmp_path, **{"bit.bin": "old weights"})
     one_with(aside, **{"bit.bin": "new weights", "bit.xml": "new"})
-    with pytest.raises(FileExistsError, match=r"bit.bin' exists. Choose another `path`, or replace it with"):
-        placing.move(aside, target, overwrite=False)
+    with pytest.raises(FileExistsError, match=r"bit\.bin' exists"):
+        placing.take_place(format, aside / "bit.xml", target, overwrite=False)
     assert not target.exists()
 
     (tmp_path / "bit.xml").write_text("old")
@@ -171,13 +192,13 @@ def test_files_beside_the_export_are_kept_unless_asked_and_put_back_after_an_err
 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(OSError, match="the disk is gone"):
-        placing.move(aside, target, overwrite=True)
+        placing.take_place(format, aside / "bit.xml", target, overwrite=True)
     assert ((tmp_path / "bit.xml").read_text(), (tmp_path / "bit.bin").read_text()) == ("old", "old weights")
     monkeypatch.undo()
     shutil.rmtree(aside)
     aside.mkdir()
     one_with(aside, **{"bit.bin": "new weights", "bit.xml": "new"})
-    placing.move(aside, target, overwrite=True)
+    assert placing.take_place(format, aside / "bit.xml", target, overwrite=True) == target
     assert ((tmp_path / "bit.xml").read_text(), (tmp_path / "bit.bin").read_text()) == ("new", "new weights")
 
 
@@ -186,24 +207,32 @@ def test_a_directory_is_not_replaced_by_a_file_nor_a_file_by_a_directory(tmp_pat
     aside.mkdir()
     one_with(aside, bit="file")
     (tmp_path / "bit").mkdir()
-    with pytest.raises(FileExistsError, match="bit' is a directory, which this format cannot replace"):
-        placing.move(aside, tmp_path / "bit", overwrite=True)
+    with pytest.raises(FileExistsError, match="bit' is a directory"):
+        placing.take_place(format_named("tflite"), aside / "bit", tmp_path / "bit", overwrite=True)
     shutil.rmtree(tmp_path / "bit")
     one_with(tmp_path, bit="mine")
     (aside / "bit").unlink()
     (aside / "bit").mkdir()
-    with pytest.raises(FileExistsError, match="bit' is a file, which this format cannot replace"):
-        placing.move(aside, tmp_path / "bit", overwrite=True)
+    with pytest.raises(FileExistsError, match="bit' is a file"):
+        placing.take_place(format_named("huggingface"), aside / "bit", tmp_path / "bit", overwrite=True)
     assert (tmp_path / "bit").read_text() == "mine"
+
+
+def test_a_version_takes_the_number_that_is_free_at_the_end(tmp_path):
+    (tmp_path / "staging" / "1").mkdir(parents=True)
+    (tmp_path / "bit" / "6").mkdir(parents=True)
+    place = placing.take_place(format_named("saved_model"), tmp_path / "staging" / "1", tmp_path / "bit", False)
+    assert place == tmp_path / "bit" / "7"
+    assert place.is_dir()
 
 
 @pytest.mark.parametrize(
     ("name", "path", "kind", "message"),
     [
-        ("tflite", "folder", FileExistsError, "folder' is a directory, which this format cannot replace"),
-        ("huggingface", "file", FileExistsError, "file' is a file, which this format cannot replace"),
-        ("tflite", "file/bit.tflite", NotADirectoryError, "`path` must be in a directory, and .*file' is a file"),
-        ("huggingface", "~nobody-has-this-name/bit", ValueError, "`path` must be in a directory that is known"),
+        ("tflite", "folder", FileExistsError, "folder' is a directory"),
+        ("huggingface", "file", FileExistsError, "file' is a file"),
+        ("tflite", "file/bit.tflite", NotADirectoryError, "`path` .*file' is a file"),
+        ("huggingface", "~nobody-has-this-name/bit", ValueError, "`path` .*~nobody-has-this-name/bit"),
     ],
 )
 def test_a_place_that_is_taken_is_told_before_anything_is_computed(model, tmp_path, name, path, kind, message):
@@ -225,38 +254,6 @@ def test_openvinos_weights_are_not_replaced_unless_asked(model, tmp_path):
     with pytest.raises(FileExistsError, match=r"bit\.bin' exists"):
         keras_bit.export(model, tmp_path / "bit.xml", "openvino", progress=lines.append)
     assert lines == []
-
-
-def test_a_version_takes_the_number_that_is_free_at_the_end_and_replaces_none(tmp_path):
-    taken = iter(["1", "2", "3"])
-    for number in ("1", "2"):
-        (tmp_path / number).mkdir()
-        one_with(tmp_path / number, model="another's")
-    (tmp_path / "new").mkdir()
-    one_with(tmp_path / "new", model="ours")
-    assert placing.move_version(tmp_path / "new", lambda: tmp_path / next(taken)) == tmp_path / "3"
-    assert [(tmp_path / number / "model").read_text() for number in "123"] == ["another's", "another's", "ours"]
-
-
-def test_what_a_killed_export_left_is_removed_by_the_next_and_what_a_running_one_has_is_not(tmp_path):
-    program = (
-        "import pathlib, sys; from keras_bit import files\n"
-        "with files.staged(pathlib.Path(sys.argv[1]).parent) as aside:\n"
-        "    (aside / 'half').touch(); print(flush=True); input()"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", program, str(tmp_path / "bit")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as running:
-        running.stdout.readline()
-        with files.staged(tmp_path):
-            assert len(list(tmp_path.glob(".keras-bit-*"))) == 2
-        (others,) = tmp_path.iterdir()
-        running.kill()
-        running.wait()
-        assert (others / "half").exists()
-    with files.staged(tmp_path) as aside:
-        assert list(tmp_path.iterdir()) == [aside]
-    assert list(tmp_path.iterdir()) == []
 
 
 # ONNX and OpenVINO
@@ -281,11 +278,11 @@ def file_name(name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_another_engine_gives_the_models_numbers_for_any_batch_and_size(model, tmp_path, name):
-    needs(name)
-    report = keras_bit.export(model, tmp_path / file_name(name), name)
-    assert sorted(one.suffix for one in tmp_path.iterdir()) == ([".onnx"] if name == "onnx" else [".bin", ".xml"])
-    assert report.bytes == sum(one.stat().st_size for one in tmp_path.iterdir())
+def test_another_engine_gives_the_models_numbers_for_any_batch_and_size(model, labelled, name):
+    report = labelled(name)
+    written = list(report.path.parent.iterdir())
+    assert sorted(one.suffix for one in written) == ([".onnx"] if name == "onnx" else [".bin", ".xml"])
+    assert report.bytes == sum(one.stat().st_size for one in written)
     run = in_its_own_engine(name, report.path)
     for shape in ((1, 64, 64, 3), (3, 48, 80, 3)):
         batch = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
@@ -314,7 +311,7 @@ def test_another_engine_gives_the_models_numbers_for_any_batch_and_size(model, t
 def test_what_the_converters_do_not_know_is_written_in_another_form(tmp_path, name, options):
     needs(name)
     keras.utils.set_random_seed(0)
-    model = BiT(BitConfig(**SMALL, **options), classifier_activation=None)
+    model = BiT(BitConfig(**SMALLEST, **options), classifier_activation=None)
     path = keras_bit.export(model, tmp_path / file_name(name), name).path
     for shape in ((2, 45, 60, 3), (1, 64, 33, 3)):
         batch = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
@@ -324,12 +321,12 @@ def test_what_the_converters_do_not_know_is_written_in_another_form(tmp_path, na
 
 
 def doubled():
-    model = BiT(BitConfig(**SMALL))
+    model = BiT(BitConfig(**SMALLEST))
     return keras.Model(model.input, model.output * 2)
 
 
 def augmented_with_own_head():
-    pooled = BiT(BitConfig(**SMALL), include_top=False, pooling="avg")
+    pooled = BiT(BitConfig(**SMALLEST), include_top=False, pooling="avg")
     head = keras.layers.Dense(3, activation="softmax")
     # Without being told that nothing is trained these two would be left in the graph.
     augmentation = [keras.layers.RandomFlip(), keras.layers.GaussianNoise(0.1)]
@@ -361,10 +358,8 @@ def test_what_a_converter_does_not_know_is_the_models_fault(tmp_path, name):
     needs(name)
     inputs = keras.Input((64, 64, 3))
     # A gamma function's logarithm: in TensorFlow, and in neither of the two.
-    odd = keras.Model(inputs, BiT(BitConfig(**SMALL))(Lgamma()(inputs)))
-    with pytest.raises(
-        ValueError, match=f"`model` cannot be written in the format '{name}', as BiT can. The converter: "
-    ):
+    odd = keras.Model(inputs, BiT(BitConfig(**SMALLEST))(Lgamma()(inputs)))
+    with pytest.raises(ValueError, match=f"`model` .*'{name}'"):
         keras_bit.export(odd, tmp_path / file_name(name), name)
     assert list(tmp_path.iterdir()) == []
 
@@ -375,66 +370,71 @@ class Lgamma(keras.layers.Layer):
 
 
 def test_a_layer_that_keras_cannot_build_again_is_named(tmp_path):
-    model = BiT(BitConfig(**SMALL))
+    model = BiT(BitConfig(**SMALLEST))
     doubled = keras.Model(model.input, keras.layers.Lambda(lambda x: x * 2, name="twice")(model.output))
     with pytest.raises(ValueError, match="`model` has the layer 'twice', a Lambda, which Keras cannot build again"):
         keras_bit.export(doubled, tmp_path / "bit")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(
     ("make", "outputs"),
     [
-        (lambda: BiT(BitConfig(**SMALL), classifier_activation=None), {"logits"}),
-        (lambda: BiT(BitConfig(**SMALL), include_top=False, pooling="avg"), {"features"}),
-        (lambda: BiT(BitConfig(**SMALL), include_top=False), {"last_hidden_state"}),
+        (lambda: BiT(BitConfig(**SMALLEST), classifier_activation=None), {"logits"}),
+        (lambda: BiT(BitConfig(**SMALLEST), include_top=False, pooling="avg"), {"features"}),
+        (lambda: BiT(BitConfig(**SMALLEST), include_top=False), {"last_hidden_state"}),
         (doubled, {"output"}),
         (
-            lambda: BiTBackbone(weights=None, config=BitConfig(**SMALL), out_features=["stem", "stage2"]),
+            lambda: BiTBackbone(weights=None, config=BitConfig(**SMALLEST), out_features=["stem", "stage2"]),
             {"stem", "stage2"},
         ),
     ],
 )
-def test_outputs_have_names_that_say_what_they_are(tmp_path, name, make, outputs):
+def test_outputs_have_names_that_say_what_they_are(make, outputs):
+    assert set(output_names(make())) == outputs
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_several_outputs_have_their_names_in_a_file_of_a_fixed_shape(tmp_path, name):
     needs(name)
-    keras.utils.set_random_seed(0)
-    report = keras_bit.export(make(), tmp_path / file_name(name), name, batch_size=1, image_size=64)
-    assert set(in_its_own_engine(name, report.path)(np.zeros((1, 64, 64, 3), "float32"))) == outputs
+    backbone = BiTBackbone(weights=None, config=BitConfig(**SMALLEST), out_features=["stem", "stage2"])
+    report = keras_bit.export(backbone, tmp_path / file_name(name), name, batch_size=1, image_size=64)
+    batch = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype("float32")
+    found = in_its_own_engine(name, report.path)(batch)
+    assert set(found) == {"stem", "stage2"}
+    for key, values in backbone(batch).items():
+        np.testing.assert_allclose(found[key], values, atol=TOLERANCE * np.abs(values).max())
 
 
-def test_labels_are_in_the_files(model, tmp_path):
+def test_labels_are_in_the_files(model, labelled, tmp_path):
     needs("onnx")
     needs("openvino")
     import onnx
     import openvino
 
-    names = [f"thing {number}" for number in range(10)]
-    keras_bit.export(model, tmp_path / "bit.onnx", "onnx", labels=names)
-    properties = {one.key: one.value for one in onnx.load(tmp_path / "bit.onnx").metadata_props}
-    assert json.loads(properties["labels"]) == names
-    keras_bit.export(model, tmp_path / "bit.xml", "openvino", labels=names)
-    found = openvino.Core().read_model(tmp_path / "bit.xml").get_rt_info(["model_info", "labels"]).value
-    assert found.split(" ") == [name.replace(" ", "_") for name in names]
-    empty = ["", *names[1:9], " \t"]
-    keras_bit.export(model, tmp_path / "empty.xml", "openvino", labels=empty)
-    found = openvino.Core().read_model(tmp_path / "empty.xml").get_rt_info(["model_info", "labels"]).value
-    assert found.split(" ") == ["_", *(name.replace(" ", "_") for name in names[1:9]), "_"]
-    with pytest.raises(ValueError, match=r"`path` must end in .xml for the format 'openvino'"):
+    properties = {one.key: one.value for one in onnx.load(labelled("onnx").path).metadata_props}
+    assert json.loads(properties["labels"]) == list(NAMES)
+    read = openvino.Core().read_model(labelled("openvino").path)
+    assert read.get_rt_info(["model_info", "labels"]).value.split(" ") == ["_", "thing_0", "thing_1", "thing_2", "_"]
+    with pytest.raises(ValueError, match=r"`path` must end in \.xml .*/bit'"):
         keras_bit.export(model, tmp_path / "bit", "openvino")
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["saved_model", "tflite", *FORMATS])
-def test_photographs_have_the_models_scores(model, photos, tmp_path, name):
-    if name != "saved_model":
+def test_photographs_have_the_models_scores(model, photos, finished, labelled, name):
+    if name == "saved_model":
+        report = exported(finished, name)
+    elif name == "tflite":
         needs(name)
-    processor = BitImageProcessor.from_pretrained(CHECKPOINT)
-    batch = processor(photos[:4])
-    path = tmp_path / (file_name(name) if name in FORMATS else f"bit.{name}")
-    report = keras_bit.export(model, path, name, processor=processor, representative_data=[batch])
-    assert report.pictures == 4
-    assert report.max_abs_diff <= TOLERANCE
+        report = exported(finished, name, image_size=64)
+    else:
+        report = labelled(name)
+    run = format_named(name).load(job.Job(model), report.path)
+    batches = np.split(PROCESSOR(photos[:4]), 4)
+    checks = job.Checks(batches, [{job.OUTPUT: model(batch).numpy()} for batch in batches])
+    difference, _ = checked.compare(run, checks, share=1e-4, what=name)
+    assert difference <= TOLERANCE
 
 
 # Other backends
@@ -484,7 +484,7 @@ def test_what_ends_the_other_process_is_told_and_nothing_stays(
 
 
 def test_an_error_of_the_caller_ends_the_other_process(model, tmp_path, monkeypatch, another_backend):
-    program_in_place_of_python(tmp_path, monkeypatch, """echo '{"tell": "'$$'"}'; exec sleep 60""")
+    program_in_place_of_python(tmp_path, monkeypatch, """echo '{"progress": "'$$'"}'; exec sleep 60""")
     lines = []
 
     def progress(line):
@@ -514,9 +514,8 @@ def test_a_layer_of_the_callers_own_is_told_by_the_other_process(model, tmp_path
 
 
 def test_a_job_reaches_the_other_process_whole(model, tmp_path):
-    processor = BitImageProcessor.from_pretrained(CHECKPOINT)
     data = [np.full((count, 64, 64, 3), count, "float32") for count in (2, 1)]
-    sent = job.Job(model, processor, ("a", "b"), "int8", data, 2, (64, None))
+    sent = job.Job(model, PROCESSOR, ("a", "b"), "int8", data, 2, (64, None))
     checks = job.Checks(data, [{"one": data[0], "two": data[1]}, {"one": data[1], "two": data[0]}])
     process._save(tmp_path, "tflite", sent, tmp_path / "bit.tflite", checks)
     name, found, path, found_checks = process._load(tmp_path, print)
@@ -546,13 +545,14 @@ except (ValueError, ImportError) as error:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 @pytest.mark.parametrize("name", ["saved_model", "onnx"])
-def test_other_backends_export_by_the_same_call(tmp_path, backend, name):
+def test_other_backends_export_by_the_same_call(finished, tmp_path, backend, name):
     if importlib.util.find_spec(backend) is None:
         absent(f"{backend} is not installed")
     if name != "saved_model":
         needs(name)
     path = tmp_path / ("bit.onnx" if name == "onnx" else "bit")
-    program = PROGRAM.format(checkpoint=str(CHECKPOINT), path=str(path), name=name)
+    checkpoint = exported(finished, "huggingface").path
+    program = PROGRAM.format(checkpoint=str(checkpoint), path=str(path), name=name)
     environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

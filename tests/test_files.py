@@ -317,6 +317,21 @@ def test_what_takes_its_place_may_be_read_by_whom_the_umask_allows(tmp_path, mas
     assert found == {"folder": directory, "new.txt": file, "deeper": directory, "file": file}
 
 
+def test_a_directory_takes_the_first_place_that_is_free_at_the_end_and_replaces_none(tmp_path):
+    for name in ("1", "2", "new"):
+        write(tmp_path / name, "directory", name)
+    (tmp_path / "new").chmod(0o700)
+    places = iter([tmp_path / "1", tmp_path / "2", tmp_path / "3"])
+    with umask(0o022):
+        assert files.take_free_place(tmp_path / "new", lambda: next(places)) == tmp_path / "3"
+    assert stat.S_IMODE((tmp_path / "3").stat().st_mode) == 0o755
+    assert contents(tmp_path) == (
+        written("directory", "1", "1") | written("directory", "2", "2") | written("directory", "new", "3")
+    )
+    with pytest.raises(FileNotFoundError):  # and no endless search
+        files.take_free_place(tmp_path / "3", lambda: tmp_path / "none" / "4")
+
+
 # Directories that are claimed
 
 CLAIMED = "with files.claimed(path, argument='out'):\n    wait()"

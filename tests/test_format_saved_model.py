@@ -17,51 +17,66 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import keras_bit
-from conftest import ROOT, absent
+from conftest import absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
-from keras_bit.exporters import saved_model, serving_files
-from keras_bit.exporters import signatures as signatures_module
+from keras_bit.exporters import serving_files
+from keras_bit.exporters.formats import format_named
 from keras_bit.exporters.job import Job
 from picture_files import encoded, pixels
+from store import SMALLEST, TRAINED, served, smallest
 
-CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 C_API = Path(__file__).with_name("c_api_probe.py")
 # The same kernels, standardized once, and the same operations in another order: some units in the last place.
 TOLERANCE = 1e-5
-SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
 PROCESSOR = BitImageProcessor(size={"height": 64, "width": 64}, do_center_crop=False, image_mean=0.5, image_std=0.5)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return keras_bit.from_pretrained(CHECKPOINT)
+    return keras_bit.from_pretrained(TRAINED)
 
 
 @pytest.fixture(scope="module")
 def processor():
-    return BitImageProcessor.from_pretrained(CHECKPOINT)
+    return BitImageProcessor.from_pretrained(TRAINED)
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     """Encoded ones of several kinds and sizes."""
     kinds = (("JPEG", {}), ("PNG", {}), ("BMP", {}), ("JPEG", {"progressive": True}))
     return [encoded(pixels(seed, 40 + seed, 90), kind, **more) for seed, (kind, more) in enumerate(kinds)]
 
 
 @pytest.fixture(scope="module")
-def base(model, processor, tmp_path_factory):
-    path = tmp_path_factory.mktemp("served") / "bit"
-    report = keras_bit.export(model, path, processor=processor)
-    assert report.path == path / "1"
-    assert report.max_abs_diff <= report.limit
-    assert report.bytes == sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
-    return path
+def version(finished):
+    return served(finished).path
 
 
 @pytest.fixture(scope="module")
-def signatures(base):
-    return tf.saved_model.load(str(base / "1")).signatures
+def loaded(version):
+    return tf.saved_model.load(str(version))
+
+
+@pytest.fixture(scope="module")
+def signatures(loaded):
+    return loaded.signatures
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """What `export` loads to check it, so that a test need not load it again."""
+    found = []
+    real = tf.saved_model.load
+    monkeypatch.setattr(tf.saved_model, "load", lambda path: found.append(real(path)) or found[-1])
+    return found
+
+
+def test_the_report_tells_where_the_version_is_how_large_and_how_near(finished):
+    report = served(finished)
+    assert (report.path.name, report.path.parent.name) == ("1", "bit")
+    assert report.max_abs_diff <= report.limit
+    assert report.bytes == sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
 
 
 def test_every_signature_has_the_tensors_that_it_is_told_to_have(signatures):
@@ -96,17 +111,17 @@ def test_every_signature_has_the_tensors_that_it_is_told_to_have(signatures):
 def test_pixels_of_any_size_give_the_models_numbers(model, signatures, shape):
     batch = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
     outputs = signatures["serving_default"](pixel_values=tf.constant(batch))
-    logits = keras_bit.from_pretrained(CHECKPOINT, classifier_activation=None)(batch)
+    logits = keras_bit.from_pretrained(TRAINED, classifier_activation=None)(batch)
     np.testing.assert_allclose(outputs["probabilities"], model(batch), atol=TOLERANCE)
     np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)  # logits of up to 10
     pooled = keras.Model(model.input, model.get_layer("avg_pool").output)(batch)
     np.testing.assert_allclose(signatures["features"](pixel_values=tf.constant(batch))["features"], pooled, atol=1e-4)
 
 
-def test_encoded_pictures_are_preprocessed_as_the_processor_does(model, processor, signatures, pictures):
-    found = signatures["serve_bytes"](image_bytes=tf.constant(pictures))
+def test_encoded_images_are_preprocessed_as_the_processor_does(model, processor, signatures, images):
+    found = signatures["serve_bytes"](image_bytes=tf.constant(images))
     outputs = {name: values.numpy() for name, values in found.items()}
-    expected = model.predict(processor(pictures), verbose=0)
+    expected = model.predict(processor(images), verbose=0)
     np.testing.assert_allclose(outputs["probabilities"], expected, atol=TOLERANCE)
     best = keras_bit.decode_predictions(expected, labels=model.config.id2label)
     names = [[name for _, name, _ in row] for row in best]
@@ -120,9 +135,9 @@ def example(content):
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
-def test_an_example_is_classified_as_its_picture(signatures, pictures):
-    found = signatures["classify"](inputs=tf.constant([example(content) for content in pictures]))
-    expected = signatures["serve_bytes"](image_bytes=tf.constant(pictures))
+def test_an_example_is_classified_as_its_image(signatures, images):
+    found = signatures["classify"](inputs=tf.constant([example(content) for content in images]))
+    expected = signatures["serve_bytes"](image_bytes=tf.constant(images))
     assert found["classes"].numpy().tolist() == expected["labels"].numpy().tolist()
     np.testing.assert_array_equal(found["scores"], expected["scores"])
 
@@ -147,31 +162,32 @@ def enormous():
             r"at index 1 has 60000x60000 pixels .* in all\. The limit was set when the model was exported\.\]",
         ),
         (1, b"BM" + bytes(8) + LOWEST, "the image at index 1 is a damaged BMP"),
-        (0, b"no picture", "the image at index 0 is no JPEG, PNG, GIF, BMP or WebP file"),
+        (0, b"no image", "the image at index 0 is no JPEG, PNG, GIF, BMP or WebP file"),
         (3, "half", "the image at index 3 is a JPEG that is cut off"),
     ],
 )
-def test_one_corrupt_picture_is_an_error_that_names_its_index(signatures, pictures, index, content, problem):
-    batch = list(pictures)
+def test_one_corrupt_image_is_an_error_that_names_its_index(signatures, images, index, content, problem):
+    batch = list(images)
     batch[index] = batch[index][: len(batch[index]) // 2] if content == "half" else content
     with pytest.raises(tf.errors.InvalidArgumentError, match=problem):
         signatures["serve_bytes"](image_bytes=tf.constant(batch))
-    good = [picture for place, picture in enumerate(batch) if place != index]
+    good = [image for place, image in enumerate(batch) if place != index]
     assert len(signatures["serve_bytes"](image_bytes=tf.constant(good))["labels"]) == len(good)
 
 
-def test_several_corrupt_pictures_are_all_named_and_an_empty_request_is_refused(signatures, pictures):
+def test_several_corrupt_images_are_all_named_and_an_empty_request_is_refused(signatures, images):
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index 0 is empty.*at index 2 is empty"):
-        signatures["serve_bytes"](image_bytes=tf.constant([b"", pictures[0], b""]))
+        signatures["serve_bytes"](image_bytes=tf.constant([b"", images[0], b""]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="there must be at least one image"):
         signatures["serve_bytes"](image_bytes=tf.constant([], tf.string))
 
 
-def test_each_export_is_the_next_version_and_what_a_person_changed_stays(model, tmp_path):
+def test_each_export_is_the_next_version_and_what_a_person_changed_stays(tmp_path, loads):
     path = tmp_path / "my model_1"
-    first = keras_bit.export(model, path)
+    labels = [f"thing {number}" for number in range(5)]
+    first = keras_bit.export(smallest(), path, labels=labels)
     assert sorted(one.name for one in path.iterdir()) == ["1", "batching.config", "inference-service.yaml", "serve.sh"]
-    assert (path / "1" / "assets" / "labels.txt").read_text().split() == list(model.config.id2label.values())
+    assert (path / "1" / "assets" / "labels.txt").read_text().splitlines() == labels
     assert "/models/my-model_1/batching.config" in (path / "serve.sh").read_text()
     assert "name: my-model-1\n" in (path / "inference-service.yaml").read_text()
     assert f"was written by TensorFlow {tf.__version__}. " in (path / "serve.sh").read_text()
@@ -180,26 +196,25 @@ def test_each_export_is_the_next_version_and_what_a_person_changed_stays(model, 
     assert "memory: 2Gi" in (path / "inference-service.yaml").read_text()
     (path / "batching.config").write_text("mine")
     (path / "7").mkdir()
-    second = keras_bit.export(model, path)
+    for name in ("9" * 30, "\u0663", "1a", "007"):  # no versions
+        (path / name).mkdir()
+    second = keras_bit.export(smallest(), path)
     assert (first.path.name, second.path.name) == ("1", "8")
     assert (path / "batching.config").read_text() == "mine"
     # Without a processor nothing takes images.
-    assert set(tf.saved_model.load(str(second.path)).signatures) == {"serving_default", "features"}
+    assert set(loads[-1].signatures) == {"serving_default", "features"}
 
 
-def test_what_fails_beside_a_version_is_a_warning_and_odd_names_are_no_versions(model, tmp_path, monkeypatch):
-    def fail(*arguments):
-        raise OSError(28, "No space left on device")
-
-    for name in ("9" * 30, "\u0663", "1a", "007"):
-        (tmp_path / "bit" / name).mkdir(parents=True)
-    monkeypatch.setattr(serving_files, "write_beside", fail)
-    with pytest.warns(
-        UserWarning, match="8 is written and whole, but not all that belongs beside it: .* No space left"
-    ):
-        report = keras_bit.export(model, tmp_path / "bit")
-    assert report.path == tmp_path / "bit" / "8"
+def test_what_fails_beside_a_version_is_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving_files, "write_beside", lambda *arguments: throw(OSError(28, "No space left on device")))
+    with pytest.warns(UserWarning, match=r"bit/1 .*No space left"):
+        report = keras_bit.export(smallest(), tmp_path / "bit")
+    assert report.path == tmp_path / "bit" / "1"
     assert (report.path / "saved_model.pb").exists()
+
+
+def throw(error):
+    raise error
 
 
 @pytest.mark.parametrize(
@@ -233,12 +248,12 @@ def test_an_older_batching_configuration_that_does_not_fit_is_told(tmp_path):
                 serving_files.write_beside(tmp_path / "1", batch_size)
 
 
-def test_warm_up_requests_are_served_by_the_signatures_that_they_name(base, signatures):
+def test_warm_up_requests_are_served_by_the_signatures_that_they_name(version, signatures):
     if importlib.util.find_spec("tensorflow_serving") is None:
         absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
     from tensorflow_serving.apis import prediction_log_pb2
 
-    file = base / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    file = version / "assets.extra" / "tf_serving_warmup_requests"
     names = []
     for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
@@ -260,11 +275,11 @@ def test_warm_up_requests_are_served_by_the_signatures_that_they_name(base, sign
         ({"layer_type": "bottleneck"}, {}, {"logits", "probabilities"}),
     ],
 )
-def test_what_a_model_gives_decides_what_is_served(tmp_path, config, options, expected):
+def test_what_a_model_gives_decides_what_is_served(tmp_path, loads, config, options, expected):
     keras.utils.set_random_seed(0)
-    model = BiT(BitConfig(**SMALL | config), **options)
-    report = keras_bit.export(model, tmp_path / "bit")
-    serve = tf.saved_model.load(str(report.path)).signatures["serving_default"]
+    model = BiT(BitConfig(**SMALLEST | config), **options)
+    keras_bit.export(model, tmp_path / "bit")
+    serve = loads[0].signatures["serving_default"]
     assert set(serve.structured_outputs) == expected
     batch = np.random.default_rng(1).uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
     outputs = serve(pixel_values=tf.constant(batch))
@@ -274,65 +289,72 @@ def test_what_a_model_gives_decides_what_is_served(tmp_path, config, options, ex
         np.testing.assert_allclose(outputs["probabilities"], tf.sigmoid(outputs["logits"]), atol=1e-6)
 
 
-def test_a_backbone_serves_its_maps_by_their_names(tmp_path):
-    backbone = BiTBackbone(weights=None, config=BitConfig(**SMALL), out_features=["stem", "stage2"])
-    report = keras_bit.export(backbone, tmp_path / "maps")
-    serve = tf.saved_model.load(str(report.path)).signatures["serving_default"]
+def test_a_backbone_serves_its_maps_by_their_names(tmp_path, loads):
+    backbone = BiTBackbone(weights=None, config=BitConfig(**SMALLEST), out_features=["stem", "stage2"])
+    keras_bit.export(backbone, tmp_path / "maps")
+    serve = loads[0].signatures["serving_default"]
     assert set(serve.structured_outputs) == {"stem", "stage2"}
 
 
-def test_a_fixed_batch_and_size_are_in_the_signature(model, processor, tmp_path):
-    report = keras_bit.export(model, tmp_path / "bit", processor=processor, batch_size=2, image_size=64)
-    signatures = tf.saved_model.load(str(report.path)).signatures
+def test_a_fixed_batch_and_size_are_in_the_signature(tmp_path, loads):
+    keras_bit.export(smallest(), tmp_path / "bit", processor=PROCESSOR, batch_size=2, image_size=64)
+    signatures = loads[0].signatures
     assert signatures["serving_default"].structured_input_signature[1]["pixel_values"].shape == (2, 64, 64, 3)
     assert signatures["serve_bytes"].structured_input_signature[1]["image_bytes"].shape == (2,)
     assert "allowed_batch_sizes: 2" in (tmp_path / "bit" / "batching.config").read_text()
 
 
-def test_half_precision_is_served_in_float32(tmp_path):
+def test_half_precision_is_served_in_float32(tmp_path, loads):
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        model = BiT(BitConfig(**SMALL))
+        model = smallest()
     finally:
         keras.config.set_dtype_policy("float32")
     report = keras_bit.export(model, tmp_path / "bit")
     assert 0 < report.max_abs_diff < 0.01
-    assert (
-        tf.saved_model.load(str(report.path)).signatures["features"].structured_outputs["features"].dtype == "float32"
-    )
+    assert loads[0].signatures["features"].structured_outputs["features"].dtype == "float32"
 
 
-def test_what_cannot_be_served_is_refused_before_anything_is_written(model, tmp_path):
-    headless = BiT(BitConfig(**SMALL), include_top=False)
-    with pytest.raises(ValueError, match="`processor` must be None for a model that is not a BiT with its own head"):
-        keras_bit.export(headless, tmp_path / "bit", processor=PROCESSOR)
-    with pytest.raises(ValueError, match="`processor` must give every image the same size"):
-        keras_bit.export(model, tmp_path / "bit", processor=BitImageProcessor(size=64, do_center_crop=False))
-    with pytest.raises(ValueError, match="`processor` must give the 96x96 px of the export, got 64x64"):
-        keras_bit.export(model, tmp_path / "bit", processor=PROCESSOR, image_size=96)
-    with pytest.raises(ValueError, match="`processor` must have `do_convert_rgb=True`"):
-        keras_bit.export(model, tmp_path / "bit", processor=dataclasses.replace(PROCESSOR, do_convert_rgb=False))
-    gray = BiT(BitConfig(**SMALL, num_channels=1))
-    with pytest.raises(ValueError, match="`processor` must be None for a model of 1 channels"):
-        keras_bit.export(gray, tmp_path / "bit", processor=PROCESSOR)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="`path` must be a directory for versions"):
-        keras_bit.export(model, tmp_path / "file")
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
-
-
-def test_wrong_preprocessing_in_the_graph_is_an_error(model, processor, tmp_path, monkeypatch):
-    real = signatures_module.decoded
-    monkeypatch.setattr(signatures_module, "decoded", lambda *arguments: real(*arguments)[:, ::-1])
-    message = r"\(saved_model, serve_bytes\) differs from the model by .* in `probabilities`"
-    with pytest.raises(ArithmeticError, match=message):
-        keras_bit.export(model, tmp_path / "bit", processor=processor)
+@pytest.mark.parametrize(
+    ("make", "options", "words"),
+    [
+        (
+            lambda: BiT(BitConfig(**SMALLEST), include_top=False),
+            {"processor": PROCESSOR},
+            ["`processor` must be None", "head"],
+        ),
+        (
+            smallest,
+            {"processor": BitImageProcessor(size=64, do_center_crop=False)},
+            ["`processor` must give every image the same size"],
+        ),
+        (smallest, {"processor": PROCESSOR, "image_size": 96}, ["`processor`", "96x96 px", "64x64"]),
+        (
+            smallest,
+            {"processor": dataclasses.replace(PROCESSOR, do_convert_rgb=False)},
+            ["`processor` must have `do_convert_rgb=True`"],
+        ),
+        (lambda: smallest(num_channels=1), {"processor": PROCESSOR}, ["`processor` must be None", "1 channels"]),
+    ],
+)
+def test_what_cannot_be_served_is_refused_before_anything_is_written(tmp_path, make, options, words):
+    with pytest.raises(ValueError, match="`processor`") as caught:
+        keras_bit.export(make(), tmp_path / "bit", **options)
+    assert [word for word in words if word not in str(caught.value)] == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_no_directory_for_versions(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match=r"`path` must be a directory .*/file is a file"):
+        keras_bit.export(smallest(), tmp_path / "file")
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
     ("name", "output", "wrong", "message"),
     [
+        ("serve_bytes", "probabilities", lambda x: x[::-1], r"\(saved_model, serve_bytes\) differs .* `probabilities`"),
         ("serve_bytes", "labels", lambda x: x[:, ::-1], r"\(saved_model, serve_bytes\) names other classes than those"),
         ("serve_bytes", "scores", lambda x: x * 0.9, r"\(saved_model, serve_bytes\) names other classes than those"),
         ("classify", "scores", lambda x: x * 0.9, r"\(saved_model, classify\) differs from .* in `scores`"),
@@ -342,9 +364,8 @@ def test_wrong_preprocessing_in_the_graph_is_an_error(model, processor, tmp_path
     ],
 )
 def test_a_signature_that_gives_other_numbers_is_an_error(
-    model, processor, base, name, output, wrong, message, monkeypatch
+    model, processor, loaded, name, output, wrong, message, monkeypatch
 ):
-    loaded = tf.saved_model.load(str(base / "1"))
     right = loaded.signatures[name]
 
     def other(**inputs):
@@ -355,22 +376,22 @@ def test_a_signature_that_gives_other_numbers_is_an_error(
     monkeypatch.setattr(tf.saved_model, "load", lambda path: fake)
     labels = tuple(model.config.id2label.values())
     with pytest.raises(ArithmeticError, match=message):
-        saved_model.load(Job(model, processor, labels), base / "1")
+        format_named("saved_model").load(Job(model, processor, labels), Path("unused"))
 
 
 # Engines that we did not write
 
 
 @pytest.fixture(scope="module")
-def files(processor, pictures, tmp_path_factory):
+def files(processor, images, tmp_path_factory):
     """Every signature's input as an .npy file, and the images in them."""
     folder = tmp_path_factory.mktemp("inputs")
     # numpy's byte strings end at their last byte that is not 0, and a BMP ends in zeros.
-    some = [picture for picture in pictures if not picture.endswith(b"\0")]
+    some = [image for image in images if not image.endswith(b"\0")]
     assert len(some) == 3
     np.save(folder / "pixels.npy", processor(some))
     np.save(folder / "strings.npy", np.array(some))
-    np.save(folder / "examples.npy", np.array([example(picture) for picture in some]))
+    np.save(folder / "examples.npy", np.array([example(image) for image in some]))
     return folder, some
 
 
@@ -384,7 +405,7 @@ def tensor_name(path, signature, kind, key):
     [("serving_default", "pixel_values", "pixels.npy"), ("serve_bytes", "image_bytes", "strings.npy")],
 )
 def test_the_c_api_gives_the_same_numbers_without_python_tensorflow(
-    base, model, processor, files, tmp_path, signature, key, file
+    version, model, processor, files, tmp_path, signature, key, file
 ):
     library = Path(tf.sysconfig.get_lib()) / "libtensorflow_cc.so.2"
     if not library.exists():
@@ -392,32 +413,31 @@ def test_the_c_api_gives_the_same_numbers_without_python_tensorflow(
     folder, some = files
     command = [
         sys.executable,
-        str(ROOT / "tests" / "c_api_probe.py"),
+        str(C_API),
         str(library),
-        str(base / "1"),
+        str(version),
         str(folder / file),
     ]
-    command += [tensor_name(base / "1", signature, "inputs", key), str(tmp_path / "out.npy")]
-    command += [tensor_name(base / "1", signature, "outputs", "probabilities")]
+    command += [tensor_name(version, signature, "inputs", key), str(tmp_path / "out.npy")]
+    command += [tensor_name(version, signature, "outputs", "probabilities")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), model(processor(some)), atol=TOLERANCE)
 
 
-def test_the_c_api_gets_the_index_of_a_corrupt_picture(base, tmp_path):
+def test_the_c_api_gets_the_index_of_a_corrupt_image(version, tmp_path):
     library = Path(tf.sysconfig.get_lib()) / "libtensorflow_cc.so.2"
     if not library.exists():
         absent(f"TensorFlow's wheel has no {library.name} here")
-    np.save(tmp_path / "strings.npy", np.array([encoded(pixels(0)), b"no picture"]))
-    command = [sys.executable, str(C_API), str(library), str(base / "1")]
-    command += [str(tmp_path / "strings.npy"), tensor_name(base / "1", "serve_bytes", "inputs", "image_bytes")]
-    command += [str(tmp_path / "out.npy"), tensor_name(base / "1", "serve_bytes", "outputs", "probabilities")]
+    np.save(tmp_path / "strings.npy", np.array([encoded(pixels(0)), b"no image"]))
+    command = [sys.executable, str(C_API), str(library), str(version)]
+    command += [str(tmp_path / "strings.npy"), tensor_name(version, "serve_bytes", "inputs", "image_bytes")]
+    command += [str(tmp_path / "out.npy"), tensor_name(version, "serve_bytes", "outputs", "probabilities")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "the image at index 1 is no JPEG, PNG, GIF, BMP or WebP file" in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("signature", "key", "file", "output"),
     [
@@ -427,17 +447,20 @@ def test_the_c_api_gets_the_index_of_a_corrupt_picture(base, tmp_path):
         ("classify", "inputs", "examples.npy", "scores"),
     ],
 )
-def test_saved_model_cli_runs_every_signature(base, signatures, files, tmp_path, signature, key, file, output):
+def test_saved_model_cli_runs_every_signature(version, signatures, files, tmp_path, signature, key, file, output):
+    from tensorflow.python.tools import saved_model_cli
+
     folder, _ = files
-    command = [str(Path(sys.executable).with_name("saved_model_cli")), "run", "--dir", str(base / "1")]
-    command += ["--tag_set", "serve", "--signature_def", signature, "--inputs", f"{key}={folder / file}"]
-    done = subprocess.run([*command, "--outdir", str(tmp_path)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = ["run", "--dir", str(version), "--tag_set", "serve", "--signature_def", signature]
+    options = saved_model_cli.create_parser().parse_args(
+        [*command, "--inputs", f"{key}={folder / file}", "--outdir", str(tmp_path)]
+    )
+    options.func(options)  # what the command does: in this process it need not import TensorFlow again
     expected = signatures[signature](**{key: tf.constant(np.load(folder / file))})[output]
     np.testing.assert_allclose(np.load(tmp_path / f"{output}.npy"), expected, atol=TOLERANCE)
 
 
-def test_openvino_reads_the_saved_model(base, model, files):
+def test_openvino_reads_the_saved_model(version, model, files):
     if importlib.util.find_spec("openvino") is None:
         absent("openvino is not installed: pip install -e '.[openvino]'")
     import openvino
@@ -445,7 +468,7 @@ def test_openvino_reads_the_saved_model(base, model, files):
     folder, _ = files
     batch = np.load(folder / "pixels.npy")
     # Model Server, too, serves `serving_default` alone; the decoders of the others are TensorFlow's.
-    read = openvino.Core().read_model(str(base / "1"))
+    read = openvino.Core().read_model(str(version))
     compiled = openvino.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = {name for output in compiled.outputs for name in output.get_names()}
     assert {"logits", "probabilities"} <= names

@@ -1,4 +1,4 @@
-"""formats/tflite.py: every mode's file, run here by LiteRT itself; what the file says about itself; what is refused."""
+"""exporters/tflite.py: every mode's file, run by LiteRT itself; what the file says about itself; what is refused."""
 
 import collections
 import importlib.util
@@ -9,16 +9,18 @@ import keras
 import numpy as np
 import pytest
 
-from conftest import ROOT, absent
+from conftest import absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, export, from_pretrained
 from keras_bit.exporters import tflite, tflite_metadata
+from keras_bit.exporters.formats import format_named
 from keras_bit.exporters.job import Job
+from store import TRAINED
 
 # Two blocks, the second with a stride: every operator that a BiT is made of, at 32 px.
 TINY = BitConfig(embedding_size=16, hidden_sizes=(32, 64), depths=(1, 1), num_groups=4)
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 PROCESSOR = BitImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False, **HALF)
-CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
+TFLITE = format_named("tflite")
 # Of the largest output. float32: other orders of the same sums; float16: weights of 11 bits. The others have steps of
 # 1/255 of a range, layer after layer; what counts for them is the accuracy in benchmarks/.
 SHARES = {None: 1e-5, "float16": 5e-3, "dynamic": 0.1, "int8": 0.2, "int8_full": 0.3}
@@ -37,7 +39,7 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     """Smooth ones, as photographs are, from -1 to 1."""
     rng = np.random.default_rng(0)
     coarse = rng.uniform(-1, 1, (16, 4, 4, 3)).astype(np.float32)
@@ -47,26 +49,21 @@ def pictures():
 
 
 @pytest.fixture(scope="module")
-def files(model, pictures, tmp_path_factory):
-    """Mode to its file and the report, written when it is first asked for."""
-    folder, written = tmp_path_factory.mktemp("tflite"), {}
+def files(finished, model, images):
+    """Mode to the report on its file, written when it is first asked for."""
 
-    def file(quantize):
-        if quantize not in written:
-            path = folder / f"{quantize}.tflite"
-            data = [pictures[:10], pictures[10:]]
-            written[quantize] = export(
-                model,
-                path,
-                "tflite",
-                processor=PROCESSOR,
-                labels=list("abcde"),
-                quantize=quantize,
-                representative_data=data,
-            )
-        return written[quantize]
+    def write(folder, quantize):
+        return export(
+            model,
+            folder / "bit.tflite",
+            "tflite",
+            processor=PROCESSOR,
+            labels=list("abcde"),
+            quantize=quantize,
+            representative_data=[images[:10], images[10:]],
+        )
 
-    return file
+    return lambda quantize: finished(f"two blocks as tflite {quantize}", lambda folder: write(folder, quantize))
 
 
 def interpreter(path):
@@ -78,8 +75,8 @@ def interpreter(path):
     return opened
 
 
-def run(opened, picture):
-    opened.set_tensor(opened.get_input_details()[0]["index"], picture)
+def run(opened, image):
+    opened.set_tensor(opened.get_input_details()[0]["index"], image)
     opened.invoke()
     return opened.get_tensor(opened.get_output_details()[0]["index"])
 
@@ -103,31 +100,31 @@ def flatbuffer(path):
 
 
 @pytest.mark.parametrize("quantize", [None, "float16", "dynamic", "int8"])
-def test_a_file_gives_what_the_model_gives_from_floats_to_floats(files, model, pictures, quantize):
+def test_a_file_gives_what_the_model_gives_from_floats_to_floats(files, model, images, quantize):
     opened = interpreter(files(quantize).path)
     (taken,), (given,) = opened.get_input_details(), opened.get_output_details()
     assert (taken["dtype"], given["dtype"]) == (np.float32, np.float32)
     assert tuple(taken["shape"]) == tuple(taken["shape_signature"]) == (1, 32, 32, 3)
-    expected = model.predict_on_batch(pictures)
-    found = np.concatenate([run(opened, pictures[place : place + 1]) for place in range(len(pictures))])
+    expected = model.predict_on_batch(images)
+    found = np.concatenate([run(opened, images[place : place + 1]) for place in range(len(images))])
     assert np.abs(found - expected).max() <= SHARES[quantize] * np.abs(expected).max()
 
 
-def test_what_is_all_integers_takes_and_gives_uint8_with_the_scales_of_the_file(files, model, pictures):
+def test_what_is_all_integers_takes_and_gives_uint8_with_the_scales_of_the_file(files, model, images):
     opened = interpreter(files("int8_full").path)
     (taken,), (given,) = opened.get_input_details(), opened.get_output_details()
     assert (taken["dtype"], given["dtype"]) == (np.uint8, np.uint8)
     scale, zero = taken["quantization"]
     assert scale == pytest.approx(2 / 255)  # of the images' range, from -1 to 1
     found = []
-    for picture in pictures:
-        integers = np.clip(np.rint(picture[None] / scale) + zero, 0, 255).astype(np.uint8)
+    for image in images:
+        integers = np.clip(np.rint(image[None] / scale) + zero, 0, 255).astype(np.uint8)
         found.append((run(opened, integers).astype(np.float32) - given["quantization"][1]) * given["quantization"][0])
-    expected = model.predict_on_batch(pictures)
+    expected = model.predict_on_batch(images)
     assert np.abs(np.concatenate(found) - expected).max() <= SHARES["int8_full"] * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("quantize", tflite.QUANTIZATIONS)
+@pytest.mark.parametrize("quantize", TFLITE.quantizations)
 def test_every_file_is_of_tflites_own_operators(files, quantize):
     report = files(quantize)
     model = flatbuffer(report.path)
@@ -161,13 +158,13 @@ def test_the_weights_take_the_bytes_of_their_mode(files, model):
 
 @pytest.mark.parametrize("quantize", ["dynamic", "int8", "int8_full"])
 def test_a_trained_network_gives_about_the_logits_of_transformers(tmp_path, quantize):
-    golden = np.load(CHECKPOINT / "golden.npz")
-    batch = BitImageProcessor.from_pretrained(CHECKPOINT)(list(golden["0/pictures"]))
-    model = from_pretrained(CHECKPOINT, classifier_activation=None)
+    golden = np.load(TRAINED / "golden.npz")
+    batch = BitImageProcessor.from_pretrained(TRAINED)(list(golden["0/pictures"]))
+    model = from_pretrained(TRAINED, classifier_activation=None)
     path = tmp_path / "trained.tflite"
     job = Job(model, image_size=(64, 64), quantize=quantize, representative_data=[batch, batch[:, :, ::-1]])
-    tflite.write(job, path)
-    expected, found = golden["0/logits"], tflite.load(job, path)(batch)["output"]
+    TFLITE.write(job, path)
+    expected, found = golden["0/logits"], TFLITE.load(job, path)(batch)["output"]
     assert found.argmax() == expected.argmax()
     assert np.abs(found - expected).max() <= SHARES[quantize] * np.abs(expected).max()
 
@@ -175,26 +172,26 @@ def test_a_trained_network_gives_about_the_logits_of_transformers(tmp_path, quan
 # Shapes
 
 
-def test_a_resizable_file_takes_any_size(model, pictures, tmp_path):
+def test_a_resizable_file_takes_any_size(model, images, tmp_path):
     path = tmp_path / "any.tflite"
     export(model, path, "tflite", image_size=(None, None))
     opened = interpreter(path)
     taken = opened.get_input_details()[0]
     assert tuple(taken["shape_signature"]) == (1, -1, -1, 3)
-    for picture in (pictures[:1], pictures[1:2, :, :20], np.tile(pictures[2:3], (1, 2, 3, 1))):
-        opened.resize_tensor_input(taken["index"], picture.shape)
+    for image in (images[:1], images[1:2, :, :20], np.tile(images[2:3], (1, 2, 3, 1))):
+        opened.resize_tensor_input(taken["index"], image.shape)
         opened.allocate_tensors()
-        expected = model.predict_on_batch(picture)
-        assert np.abs(run(opened, picture) - expected).max() <= 1e-5 * np.abs(expected).max()  # float32
+        expected = model.predict_on_batch(image)
+        assert np.abs(run(opened, image) - expected).max() <= 1e-5 * np.abs(expected).max()  # float32
 
 
-def test_a_batch_of_a_fixed_size(model, pictures, tmp_path):
+def test_a_batch_of_a_fixed_size(model, images, tmp_path):
     path = tmp_path / "three.tflite"
-    report = export(model, path, "tflite", image_size=32, batch_size=3, quantize="int8", representative_data=[pictures])
+    report = export(model, path, "tflite", image_size=32, batch_size=3, quantize="int8", representative_data=[images])
     opened = interpreter(path)
     assert tuple(opened.get_input_details()[0]["shape"]) == (3, 32, 32, 3)
     assert report.pictures == 3
-    assert run(opened, pictures[:3]).shape == (3, 5)
+    assert run(opened, images[:3]).shape == (3, 5)
 
 
 @pytest.mark.parametrize(
@@ -213,31 +210,31 @@ def test_a_batch_of_a_fixed_size(model, pictures, tmp_path):
 def test_the_size_is_what_was_asked_for_the_models_own_the_processors_or_224(input_shape, options, expected):
     inputs = keras.Input(input_shape)
     model = keras.Model(inputs, keras.layers.ReLU()(inputs))
-    assert tflite.shape(Job(model, **options)) == expected
+    assert TFLITE.shape(Job(model, **options)) == expected
 
 
-def test_calibration_sees_every_picture_in_batches_of_the_file(pictures):
-    samples = [sample["pixel_values"] for sample in tflite._samples([pictures[:5], pictures[5:6]], 2)]
+def test_calibration_sees_every_image_in_batches_of_the_file(images):
+    samples = [sample["pixel_values"] for sample in tflite._samples([images[:5], images[5:6]], 2)]
     assert [len(sample) for sample in samples] == [2, 2, 2, 2]
-    np.testing.assert_array_equal(np.concatenate(samples), pictures[[0, 1, 2, 3, 4, 0, 5, 5]])
+    np.testing.assert_array_equal(np.concatenate(samples), images[[0, 1, 2, 3, 4, 0, 5, 5]])
 
 
 # Other models
 
 
-def test_feature_maps_have_their_names(tmp_path, pictures):
+def test_feature_maps_have_their_names(tmp_path, images):
     backbone = BiTBackbone(None, config=TINY, out_features=["stem", "stage1", "stage2"])
     path = tmp_path / "maps.tflite"
     export(backbone, path, "tflite", image_size=32)
     runner = interpreter(path).get_signature_runner()
-    found, expected = runner(pixel_values=pictures[:1]), backbone.predict_on_batch(pictures[:1])
+    found, expected = runner(pixel_values=images[:1]), backbone.predict_on_batch(images[:1])
     assert sorted(found) == ["stage1", "stage2", "stem"]
     for name, values in expected.items():
         assert np.abs(found[name] - values).max() <= 1e-5 * np.abs(values).max()
     assert sorted(read(path)["outputs"]) == ["stage1", "stage2", "stem"]
 
 
-def test_a_model_of_half_precision_is_written_in_float32(tmp_path, pictures):
+def test_a_model_of_half_precision_is_written_in_float32(tmp_path, images):
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -249,8 +246,8 @@ def test_a_model_of_half_precision_is_written_in_float32(tmp_path, pictures):
     keras.utils.set_random_seed(0)
     whole = BiT(TINY, classes=5, classifier_activation=None)
     whole.set_weights(half.get_weights())
-    expected = whole.predict_on_batch(pictures[:1])
-    assert np.abs(run(interpreter(path), pictures[:1]) - expected).max() <= 1e-5 * np.abs(expected).max()
+    expected = whole.predict_on_batch(images[:1])
+    assert np.abs(run(interpreter(path), images[:1]) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 # What the file says about itself
@@ -350,10 +347,10 @@ def test_what_is_not_known_is_left_out(tmp_path):
 )
 def test_one_mean_and_one_spread_do_what_the_processor_does(options):
     processor = BitImageProcessor(do_resize=False, do_center_crop=False, **options)
-    picture = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (8, 9, 3), dtype=np.uint8)
     mean, std = tflite_metadata.normalization(processor, 3)
     # Two roundings to float32 instead of three, of numbers up to 2.7 (255 without rescaling).
-    np.testing.assert_allclose((picture - mean) / std, processor(picture)[0], rtol=1e-6, atol=2e-6)
+    np.testing.assert_allclose((image - mean) / std, processor(image)[0], rtol=1e-6, atol=2e-6)
 
 
 def test_weights_stand_at_multiples_of_16_bytes(files):
@@ -382,13 +379,13 @@ def refused(model, tmp_path, error, message, **options):
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int8_full"])
-def test_8_bits_without_pictures_say_how_to_give_some(model, tmp_path, quantize):
+def test_8_bits_without_images_say_how_to_give_some(model, tmp_path, quantize):
     message = rf"`representative_data` must be given for `quantize='{quantize}'`.*`image_dataset\(folder, .*'dynamic'"
     refused(model, tmp_path, ValueError, message, quantize=quantize)
 
 
-def test_pictures_of_another_size_are_refused_in_any_batch(model, tmp_path, pictures):
-    data = [pictures[:2], pictures[:2, :30]]
+def test_images_of_another_size_are_refused_in_any_batch(model, tmp_path, images):
+    data = [images[:2], images[:2, :30]]
     message = r"must have the size of the export, 32x32 px, got 30x32. `image_size` sets"
     refused(model, tmp_path, ValueError, message, quantize="int8", representative_data=data, image_size=32)
 
@@ -399,8 +396,8 @@ def test_an_unknown_mode_lists_the_known_ones(model, tmp_path):
 
 
 def test_without_the_runtime_its_install_command_is_named(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(tflite.importlib.util, "find_spec", lambda name: None)
-    refused(model, tmp_path, ImportError, r"ai-edge-litert.*pip install -e '\.\[tflite\]'")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    refused(model, tmp_path, ImportError, r"`format` 'tflite'.*ai_edge_litert.*keras_bit\[tflite\]")
 
 
 def test_what_is_larger_than_a_file_can_be_is_refused(model, tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ def test_every_stage_of_a_tiny_network_is_that_of_transformers(arguments, tmp_pa
     theirs = saved_with_random_weights(config, tmp_path)
     ours = from_pretrained(tmp_path, classifier_activation=None)
     # 64x64 and 45x61, two images each: even and odd sizes take different pads.
-    pictures = [np.concatenate([batch, batch[:, ::-1, ::-1]]) for batch in goldens.generated_pictures()]
+    pictures = [np.concatenate([batch, batch[:, ::-1, ::-1]]) for batch in goldens.generated_images()]
     channels = np.arange(config.get("num_channels", 3)) % 3
     batches = [goldens.to_pixel_values(batch)[..., channels].copy() for batch in pictures]
     found, expected = last_hidden_states(ours, theirs, batches)
@@ -103,7 +103,7 @@ def pictures():
     try:
         photos = [Image.open(file).convert("RGB") for file in photographs.find([])]
     except ImportError:
-        photos = [Image.fromarray(batch[0]) for batch in goldens.generated_pictures()]
+        photos = [Image.fromarray(batch[0]) for batch in goldens.generated_images()]
     resized = [
         np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
         for photo, (height, width) in zip(photos, SIZES.values(), strict=False)

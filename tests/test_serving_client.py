@@ -8,22 +8,18 @@ from concurrent import futures
 import pytest
 from PIL import Image
 
-import keras_bit
 import loopback_serving
-from conftest import ROOT, absent
-from keras_bit import BiT, BitConfig
+from conftest import absent
+from keras_bit import BiT, BitConfig, BitImageProcessor, export
 from keras_bit.cli import main
-from keras_bit.exporters.serving_client import PictureError, classify_each, connect
+from keras_bit.exporters.serving_client import ImageError, classify_each, connect
 from picture_files import encoded, pixels
-
-CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
+from store import TRAINED, served
 
 
 @pytest.fixture(scope="module")
-def version(tmp_path_factory):
-    processor = keras_bit.BitImageProcessor.from_pretrained(CHECKPOINT)
-    model = keras_bit.from_pretrained(CHECKPOINT)
-    return keras_bit.export(model, tmp_path_factory.mktemp("served") / "bit", processor=processor).path
+def version(finished):
+    return served(finished).path
 
 
 @pytest.fixture(scope="module", params=["grpc", "rest"])
@@ -37,7 +33,7 @@ def server(request, version):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Nine images, one more than a request takes; the third is lying on its side, by its tag."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     names = []
     for number in range(9):
         names.append(folder / f"{number}.jpg")
@@ -57,7 +53,7 @@ def run(capsys, *arguments):
 def test_a_server_answers_as_the_weights_do(server, files, capsys):
     code, out, _ = run(capsys, *files, "--server", server, "--json", "--top", "3")
     assert code == 0
-    _, expected, _ = run(capsys, *files, "--weights", str(CHECKPOINT), "--json", "--top", "3")
+    _, expected, _ = run(capsys, *files, "--weights", str(TRAINED), "--json", "--top", "3")
     for found, one in zip(json.loads(out), json.loads(expected), strict=True):
         assert found["file"] == one["file"]
         assert [row["label"] for row in found["predictions"]] == [row["label"] for row in one["predictions"]]
@@ -66,7 +62,7 @@ def test_a_server_answers_as_the_weights_do(server, files, capsys):
         assert [row["score"] for row in found["predictions"]] == pytest.approx(scores, abs=1e-5)
 
 
-def test_pictures_that_the_server_cannot_read_are_named_and_the_others_answered(server, files, tmp_path, capsys):
+def test_images_that_the_server_cannot_read_are_named_and_the_others_answered(server, files, tmp_path, capsys):
     (tmp_path / "half.jpg").write_bytes(encoded(pixels(0, 200, 300))[:2000])
     (tmp_path / "text.jpg").write_text("no image")
     four = []
@@ -87,23 +83,23 @@ def test_pictures_that_the_server_cannot_read_are_named_and_the_others_answered(
 def test_the_problems_of_a_request_have_their_places(server):
     classify = connect(server, "bit")
     good = encoded(pixels(0))
-    with pytest.raises(PictureError) as caught:
-        classify([good, b"", good, b"no picture"])
+    with pytest.raises(ImageError) as caught:
+        classify([good, b"", good, b"no image"])
     assert set(caught.value.problems) == {1, 3}
     assert caught.value.problems[1] == "is empty."
     assert len(classify([good])) == 1
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
-def test_another_clients_corrupt_picture_does_not_fail_ours_where_the_server_batches(protocol, version):
+def test_another_clients_corrupt_image_does_not_fail_ours_where_the_server_batches(protocol, version):
     if protocol == "grpc" and importlib.util.find_spec("tensorflow_serving") is None:
         absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
     good = [encoded(pixels(seed)) for seed in range(3)]
     with getattr(loopback_serving, f"over_{protocol}")(str(version), merging=True) as address:
         with futures.ThreadPoolExecutor(2) as pool:
-            requests = [good, [good[0], b"no picture"]]
-            ours, other = pool.map(lambda pictures: classify_each(connect(address, "bit"), pictures), requests)
-        alone = [connect(address, "bit")([picture])[0] for picture in good]
+            requests = [good, [good[0], b"no image"]]
+            ours, other = pool.map(lambda images: classify_each(connect(address, "bit"), images), requests)
+        alone = [connect(address, "bit")([image])[0] for image in good]
     for found, expected in zip([*ours, other[0]], [*alone, alone[0]], strict=True):
         assert [label for label, _ in found] == [label for label, _ in expected]
         # Several images at a time are added up in another order.
@@ -111,14 +107,15 @@ def test_another_clients_corrupt_picture_does_not_fail_ours_where_the_server_bat
     assert other[1].startswith("is no JPEG, PNG, GIF, BMP or WebP file.")
 
 
-def test_a_regression_is_no_classifier(server, tmp_path):
-    model = BiT(
-        BitConfig(
-            embedding_size=8, hidden_sizes=(16,), depths=(1,), num_groups=4, num_labels=1, problem_type="regression"
-        )
+def regression(folder):
+    config = BitConfig(
+        embedding_size=8, hidden_sizes=(16,), depths=(1,), num_groups=4, num_labels=1, problem_type="regression"
     )
-    processor = keras_bit.BitImageProcessor.from_pretrained(CHECKPOINT)
-    path = keras_bit.export(model, tmp_path / "bit", processor=processor).path
+    return export(BiT(config), folder / "bit", processor=BitImageProcessor.from_pretrained(TRAINED))
+
+
+def test_a_regression_is_no_classifier(server, finished):
+    path = finished("SavedModel of a regression with its processor", regression).path
     protocol = "rest" if server.startswith("http") else "grpc"
     message = r"answers with (logits|values without names), not with a row of labels and scores for each image"
     with getattr(loopback_serving, f"over_{protocol}")(str(path)) as address, pytest.raises(ValueError, match=message):
@@ -150,10 +147,10 @@ def test_a_server_that_is_not_there_is_told(scheme, files, capsys):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8500", "ftp://host", "grpc://", "http://host/v1/models/bit"])
-def test_another_address_is_refused(address, files, capsys):
-    code, _, err = run(capsys, files[0], "--server", address)
-    assert code == 1
-    assert "`--server` must be grpc://HOST:PORT or http://HOST:PORT, got" in err
+def test_another_address_is_refused(address):
+    with pytest.raises(ValueError, match="`address`") as caught:
+        connect(address, "bit")
+    assert all(word in str(caught.value) for word in ("grpc://HOST:PORT", "http://HOST:PORT", repr(address)))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +169,7 @@ def test_another_address_is_refused(address, files, capsys):
         b'{"predictions": [{"labels": ["a"], "scores": [0.5]}, {"labels": ["a"], "scores": [0.5]}]}',
     ],
 )
-def test_a_server_that_is_no_tf_serving_is_told(content, files, capsys):
+def test_a_server_that_is_no_tf_serving_is_told(content):
     import http.server
     import threading
 
@@ -188,12 +185,10 @@ def test_a_server_that_is_no_tf_serving_is_told(content, files, capsys):
 
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        code, _, err = run(capsys, files[0], "--server", f"http://127.0.0.1:{server.server_port}")
-    assert code == 1
-    assert (
-        "gives no answer" in err
-        or "not with a row of labels and scores for each image: its model has no classes, or was not" in err
-    )
+        address = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises((ConnectionError, ValueError), match=r"no answer|labels and scores") as caught:
+            connect(address, "bit")([encoded(pixels(0))])
+    assert address in str(caught.value)
 
 
 def test_a_real_tf_serving_answers_as_the_weights_do(files, capsys):

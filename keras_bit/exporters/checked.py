@@ -1,6 +1,5 @@
 """Write, run, compare, and only then give the name."""
 
-import importlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +9,18 @@ import numpy as np
 
 from keras_bit import files
 from keras_bit.exporters import placing
-from keras_bit.exporters.job import Checks, ExportReport, Format, Job, Run
+from keras_bit.exporters.formats import Format, format_named
+from keras_bit.exporters.job import Checks, ExportReport, Job, Run
 
 Written = Callable[[str, Job, Path, Checks], tuple[float, float]]
 
-HALF_PRECISION_LIMIT = 0.05  # of the largest output, where the model computed in float16 or bfloat16
+HALF_PRECISION_LIMIT = 0.05  # of the largest output, if the model computed in float16 or bfloat16
 
 
 def write_and_check(
-    written: Written, writer: Format, name: str, job: Job, path: Path, checks: Checks, overwrite: bool
+    written: Written, format: Format, job: Job, path: Path, checks: Checks, overwrite: bool
 ) -> ExportReport:
-    """Exports `job` to `writer.target(path)` by `written`, here or in another process.
+    """Exports `job` to `format.target(path)` by `written`, here or in another process.
 
     What exists is replaced at the very end; a version takes the next number that is free then.
 
@@ -29,23 +29,17 @@ def write_and_check(
         FileExistsError: a file that belongs to the export exists, and `overwrite` is False; or a directory would be
             replaced that holds more than an export.
     """
-    target = writer.target(path)
-    with files.staged(target.parent) as aside:
-        difference, limit = written(name, job, aside / target.name, checks)
-        written_files = [file for file in aside.rglob("*") if file.is_file()]
-        size = sum(file.stat().st_size for file in written_files)
-        for file in written_files:
-            files.sync(file)
-        if writer.KIND == "version":
-            target = placing.move_version(aside / target.name, lambda: writer.target(path))
-        else:
-            placing.move(aside, target, overwrite)
+    target = format.target(path)
+    with files.staged(target.parent) as staging:
+        difference, limit = written(format.name, job, staging / target.name, checks)
+        size = sum(file.stat().st_size for entry in files.entries(staging) for file in _files(entry))
+        target = placing.take_place(format, staging / target.name, path, overwrite)
     try:
-        writer.finish(job, target)
+        format.finish(job, target)
     except OSError as error:
         warnings.warn(f"{target} is written and whole, but not all that belongs beside it: {error}", stacklevel=3)
-    pictures = sum(len(batch) for batch in checks.batches)
-    return ExportReport(target, name, job.quantize, size, pictures, difference, limit)
+    images = sum(len(batch) for batch in checks.batches)
+    return ExportReport(target, format.name, job.quantize, size, images, difference, limit)
 
 
 def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, float]:
@@ -54,22 +48,16 @@ def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, flo
     Raises:
         ArithmeticError: the difference is beyond the limit. What was written stays, for the caller to remove.
     """
-    writer: Format = importlib.import_module(f"keras_bit.exporters.{name}")
-    writer.write(job, path)
-    job.tell("running what was written")
-    run = writer.load(job, path)
-    return compare(run, checks, share(writer.limit(job), job.model), f"{name} {job.quantize or 'float32'}")
+    format = format_named(name)
+    format.write(job, path)
+    job.progress("running what was written")
+    run = format.load(job, path)
+    return compare(run, checks, share(format.limit(job), job.model), f"{name} {job.quantize or 'float32'}")
 
 
 def share(limit: float, model: keras.Model) -> float:
     """The largest difference that is let pass, of the largest output: `limit`, but for models of half precision."""
     return max(limit, HALF_PRECISION_LIMIT) if _computes_in_half_precision(model) else limit
-
-
-def _computes_in_half_precision(layer: keras.layers.Layer) -> bool:
-    if isinstance(layer, keras.Model):
-        return any(_computes_in_half_precision(inner) for inner in layer.layers)
-    return layer.compute_dtype in ("float16", "bfloat16")
 
 
 def compare(run: Run, checks: Checks, share: float, what: str) -> tuple[float, float]:
@@ -100,6 +88,16 @@ def compare(run: Run, checks: Checks, share: float, what: str) -> tuple[float, f
             if difference >= largest:
                 largest, limit = difference, allowed
     return largest, limit
+
+
+def _files(entry: Path) -> list[Path]:
+    return [file for file in (entry, *entry.rglob("*")) if file.is_file()]
+
+
+def _computes_in_half_precision(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, keras.Model):
+        return any(_computes_in_half_precision(inner) for inner in layer.layers)
+    return layer.compute_dtype in ("float16", "bfloat16")
 
 
 def _described(values: np.ndarray) -> str:

@@ -22,14 +22,12 @@ def batches(job: Job, shape: Shape) -> list[np.ndarray]:
     Raises:
         ValueError: the representative data have another size.
     """
-    count, *size = shape
+    count, height, width = shape
     if job.representative_data is None:
-        sizes = CHECKED_SIZES if size == [None, None] else CHECKED_SIZES[:1]
+        sizes = CHECKED_SIZES if height is None and width is None else CHECKED_SIZES[:1]
         channels = job.model.input_shape[-1]
         groups = [
-            _patterns(
-                CHECKED // 2, tuple(own or other for own, other in zip(size, default, strict=True)), channels, seed
-            )
+            _patterns(CHECKED // 2, (height or default[0], width or default[1]), channels, seed)
             for seed, default in enumerate(sizes)
         ]
         if job.processor is not None:
@@ -39,9 +37,9 @@ def batches(job: Job, shape: Shape) -> list[np.ndarray]:
     else:
         first = job.representative_data[0]
         groups = [first[:CHECKED]]
-        if any(own is not None and own != found for own, found in zip(size, first.shape[1:3], strict=True)):
+        if any(own is not None and own != found for own, found in zip((height, width), first.shape[1:3], strict=True)):
             raise ValueError(
-                f"`representative_data` must have the size of the export, {size[0]}x{size[1]} px, got "
+                f"`representative_data` must have the size of the export, {height}x{width} px, got "
                 f"{first.shape[1]}x{first.shape[2]}. `image_size` sets the size."
             )
     if count is None:
@@ -91,7 +89,7 @@ def _patterns(count: int, size: tuple[int, int], channels: int, seed: int) -> np
     return np.clip(np.rint(waves), 0, 255).astype(np.float32).transpose(0, 2, 3, 1)
 
 
-def _normalized(pictures: np.ndarray, processor: BitImageProcessor) -> np.ndarray:
-    channels = pictures.shape[-1]
+def _normalized(images: np.ndarray, processor: BitImageProcessor) -> np.ndarray:
+    channels = images.shape[-1]
     as_they_are = dataclasses.replace(processor, do_resize=False, do_center_crop=False, do_convert_rgb=channels == 3)
-    return as_they_are(list(pictures.astype(np.uint8)), input_data_format="channels_last")
+    return as_they_are(list(images.astype(np.uint8)), input_data_format="channels_last")

@@ -7,53 +7,41 @@ import numpy as np
 
 from keras_bit.applications import from_pretrained
 from keras_bit.checkpoints.saving import save_pretrained
-from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
+from keras_bit.exporters.formats import Format
+from keras_bit.exporters.job import OUTPUT, Job, Run
+from keras_bit.exporters.output_names import HEAD, has_head
 from keras_bit.network.model import BiTModel
 
-QUANTIZATIONS = (None,)
-NEEDS_TENSORFLOW = False
-KIND = "directory"
-BESIDE = ()
 
+class HuggingFace(Format):
+    """A directory with `config.json`, `model.safetensors` and, with a processor, `preprocessor_config.json`."""
 
-def check(job: Job) -> None:
-    if not isinstance(job.model, BiTModel) or isinstance(job.model.output, dict):
-        raise ValueError(
-            "`model` must be a model that keras_bit built, with a head or a last feature map, for the format "
-            f"'huggingface', got {type(job.model).__name__}. Save others with `model.save`."
-        )
-    if job.batch_size is not None or job.image_size is not None:
-        raise ValueError("`batch_size` and `image_size` must be None for the format 'huggingface', which fixes none.")
+    name = "huggingface"
+    needs_tensorflow = False
+    kind = "directory"
 
+    def check(self, job: Job) -> None:
+        if not isinstance(job.model, BiTModel) or isinstance(job.model.output, dict):
+            raise ValueError(
+                "`model` must be a model that keras_bit built, with a head or a last feature map, for the format "
+                f"'huggingface', got {type(job.model).__name__}. Save others with `model.save`."
+            )
+        if job.batch_size is not None or job.image_size is not None:
+            raise ValueError(
+                "`batch_size` and `image_size` must be None for the format 'huggingface', which fixes none."
+            )
 
-def target(path: Path) -> Path:
-    return path
+    def write(self, job: Job, path: Path) -> None:
+        job.progress("writing config.json and model.safetensors")
+        save_pretrained(job.model, path, processor=job.processor)
 
+    def load(self, job: Job, path: Path) -> Run:
+        head = has_head(job.model)
+        pooling = next((name for name in ("avg", "max") if job.model.layers[-1].name == f"{name}_pool"), None)
+        activation = job.model.get_layer(HEAD).activation if head else None
+        model = from_pretrained(path, include_top=head, pooling=pooling, classifier_activation=activation)
 
-def shape(job: Job) -> Shape:
-    return job.model.input_shape[:3]
+        def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+            return {OUTPUT: keras.ops.convert_to_numpy(model(batch, training=False))}
 
-
-def write(job: Job, path: Path) -> None:
-    job.tell("writing config.json and model.safetensors")
-    save_pretrained(job.model, path, processor=job.processor)
-
-
-def load(job: Job, path: Path) -> Run:
-    head = any(layer.name == "predictions" for layer in job.model.layers)
-    pooling = next((name for name in ("avg", "max") if job.model.layers[-1].name == f"{name}_pool"), None)
-    activation = job.model.get_layer("predictions").activation if head else None
-    model = from_pretrained(path, include_top=head, pooling=pooling, classifier_activation=activation)
-
-    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
-        return {OUTPUT: keras.ops.convert_to_numpy(model(batch, training=False))}
-
-    return run
-
-
-def limit(job: Job) -> float:
-    return 1e-4
-
-
-def finish(job: Job, path: Path) -> None:
-    pass
+        return run

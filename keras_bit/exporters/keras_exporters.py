@@ -1,9 +1,8 @@
 """What ONNX and OpenVINO share: Keras' own exporters on the fused model, and names that do not depend on its graph."""
 
 import contextlib
-import importlib.util
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,17 @@ from keras_bit.network import transforms
 INPUT = "pixel_values"
 
 
-def check_packages(name: str, packages: Sequence[str]) -> None:
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ImportError(
-            f"The format {name!r} needs {' and '.join(missing)}: not installed. "
-            f"pip install 'keras_bit[{name}]', or pip install -e '.[{name}]' in a checkout."
-        )
-
-
-def shape(job: Job) -> Shape:
-    batch, height, width, _ = job.model.input_shape
-    return (job.batch_size or batch, *(job.image_size or (height, width)))
-
-
-def export(job: Job, path: Path, name: str) -> None:
-    """Writes the fused model by `keras.Model.export`, of the shape that the job asks for, with its names."""
+def export(job: Job, path: Path, name: str, shape: Shape) -> None:
+    """Writes the fused model, which takes batches of `shape`, by `keras.Model.export`, with its names."""
     import tensorflow as tf
 
-    job.tell("standardizing the kernels")
+    job.progress("standardizing the kernels")
     model = transforms.fuse_in_float32(job.model)
     _use_erf(model)
     if not isinstance(model.output, Mapping):
         model = keras.Model(model.input, dict(zip(output_names(job.model), [model.output], strict=True)))
-    job.tell(f"converting to {name}")
-    signature = [tf.TensorSpec((*shape(job), job.model.input_shape[-1]), tf.float32, name=INPUT)]
+    job.progress(f"converting to {name}")
+    signature = [tf.TensorSpec((*shape, job.model.input_shape[-1]), tf.float32, name=INPUT)]
     with warnings.catch_warnings():
         # Keras asks whether numpy still has `np.object`.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)

@@ -4,77 +4,64 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_bit import files
 from keras_bit.exporters import keras_exporters
-from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
+from keras_bit.exporters.formats import Format
+from keras_bit.exporters.job import OUTPUT, Job, Run
 from keras_bit.exporters.output_names import output_names
 
-QUANTIZATIONS = (None,)
-NEEDS_TENSORFLOW = True
-KIND = "file"
-BESIDE = (".bin",)
 
-
-def check(job: Job) -> None:
-    keras_exporters.check_packages("openvino", ("openvino",))
-
-
-def target(path: Path) -> Path:
-    if path.suffix != ".xml":
-        raise ValueError(f"`path` must end in .xml for the format 'openvino', got {str(path)!r}.")
-    return path
-
-
-def shape(job: Job) -> Shape:
-    return keras_exporters.shape(job)
-
-
-def write(job: Job, path: Path) -> None:
-    """The model's input is "pixel_values"; for its outputs' names see `output_names`.
+class OpenVINO(Format):
+    """Two files, whose model's input is "pixel_values"; for its outputs' names see `output_names`.
 
     The weights are float32. The runtime information has `model_info/labels` as OpenVINO's Model API reads it: separated
     by spaces, with underscores for the spaces in a name and for an empty one.
     """
-    import openvino
 
-    raw = path.with_stem(f"{path.stem}-as-converted")
-    keras_exporters.export(job, raw, "openvino")
-    model = openvino.Core().read_model(raw)
-    names = output_names(job.model)
-    for result in model.get_results():
-        tensor = result.output(0).get_tensor()
-        name = next((name for name in names if name in tensor.names), None)
-        if name is None:  # the converter takes some intermediate values for outputs
-            model.remove_result(result)
-        else:
-            tensor.set_names({name})
-            result.set_friendly_name(name)
-    if job.labels is not None:
-        labels = ("_".join(label.split()) or "_" for label in job.labels)
-        model.set_rt_info(" ".join(labels), ["model_info", "labels"])
-    # Unlike `save_model`, whose default is float16, this keeps the weights as they are.
-    openvino.serialize(model, path)
-    del model  # it maps the weights' file
-    for file in (raw, raw.with_suffix(".bin")):
-        file.unlink()
+    name = "openvino"
+    beside = (".bin",)
 
+    def check(self, job: Job) -> None:
+        files.require("openvino", "openvino", "`format` 'openvino'")
 
-def load(job: Job, path: Path) -> Run:
-    import openvino
+    def target(self, path: Path) -> Path:
+        if path.suffix != ".xml":
+            raise ValueError(f"`path` must end in .xml for the format 'openvino', got {str(path)!r}.")
+        return path
 
-    # On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    single = not isinstance(job.model.output, dict)
+    def write(self, job: Job, path: Path) -> None:
+        import openvino
 
-    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
-        results = compiled({keras_exporters.INPUT: batch})
-        return {OUTPUT if single else output.any_name: np.array(values) for output, values in results.items()}
+        raw = path.with_stem(f"{path.stem}-as-converted")
+        keras_exporters.export(job, raw, "openvino", self.shape(job))
+        model = openvino.Core().read_model(raw)
+        names = output_names(job.model)
+        for result in model.get_results():
+            tensor = result.output(0).get_tensor()
+            name = next((name for name in names if name in tensor.names), None)
+            if name is None:  # the converter takes some intermediate values for outputs
+                model.remove_result(result)
+            else:
+                tensor.set_names({name})
+                result.set_friendly_name(name)
+        if job.labels is not None:
+            labels = ("_".join(label.split()) or "_" for label in job.labels)
+            model.set_rt_info(" ".join(labels), ["model_info", "labels"])
+        # Unlike `save_model`, whose default is float16, this keeps the weights as they are.
+        openvino.serialize(model, path)
+        del model  # it maps the weights' file
+        for file in (raw, raw.with_suffix(".bin")):
+            file.unlink()
 
-    return run
+    def load(self, job: Job, path: Path) -> Run:
+        import openvino
 
+        # On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
+        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        single = not isinstance(job.model.output, dict)
 
-def limit(job: Job) -> float:
-    return 1e-4  # float32, where every engine adds up in its own order
+        def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+            results = compiled({keras_exporters.INPUT: batch})
+            return {OUTPUT if single else output.any_name: np.array(values) for output, values in results.items()}
 
-
-def finish(job: Job, path: Path) -> None:
-    pass
+        return run

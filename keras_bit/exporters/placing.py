@@ -1,14 +1,13 @@
 """From the directory in which an export is written to its place: what is refused, replaced, numbered and cleaned up."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from keras_bit import files
-from keras_bit.exporters.job import Format
+from keras_bit.exporters.formats import Format
 
 
-def check_places(writer: Format, target: Path, overwrite: bool) -> None:
+def check_places(format: Format, target: Path, overwrite: bool) -> None:
     """Refuses, before anything is computed, what could not get its name at the end.
 
     Raises:
@@ -18,29 +17,29 @@ def check_places(writer: Format, target: Path, overwrite: bool) -> None:
     parent = next(folder for folder in (target.parent, *target.parent.parents) if os.path.lexists(folder))
     if not parent.is_dir():
         raise NotADirectoryError(f"`path` must be in a directory, and {str(parent)!r} is a file.")
-    for place in (target, *(target.with_suffix(suffix) for suffix in writer.BESIDE)):
-        _check_kind(place, writer.KIND != "file", overwrite)
+    for place in (target, *(target.with_suffix(suffix) for suffix in format.beside)):
+        _check_kind(place, format.kind != "file", overwrite)
 
 
-def move_version(version: Path, next_target: Callable[[], Path]) -> Path:
-    """`version` to the next free number, which another export may take meanwhile; returns where it is."""
-    files.allow_what_the_umask_allows(version)
-    while True:
-        target = next_target()
-        try:
-            os.rename(version, target)  # in one step: servers look for new versions all the time
-        except OSError:
-            if not os.path.lexists(target):
-                raise
-        else:
-            return target
+def take_place(format: Format, made: Path, path: Path, overwrite: bool) -> Path:
+    """Moves what was written from its staging directory to its place, and returns that.
 
+    After an error all is as it was.
 
-def move(staging: Path, target: Path, overwrite: bool) -> None:
-    """Everything in `staging` to beside `target`, and `target` itself last; after an error all is as it was."""
-    for entry in files.entries(staging):
+    Args:
+        format: in which it was written.
+        made: the file or directory that was written; what stands beside it comes along.
+        path: as the caller named it. A version gets the number that is free now, which another export may take
+            meanwhile.
+        overwrite: whether what exists is replaced.
+    """
+    if format.kind == "version":
+        return files.take_free_place(made, lambda: format.target(path))
+    target = format.target(path)
+    for entry in files.entries(made.parent):
         _check_place(entry, target.parent / entry.name, overwrite)
-    files.take_places(staging, target.parent, last=target.name)
+    files.take_places(made.parent, target.parent, last=target.name)
+    return target
 
 
 def _check_place(file: Path, place: Path, overwrite: bool) -> None:

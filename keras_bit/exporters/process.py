@@ -19,7 +19,7 @@ from keras_bit.images.processor import BitImageProcessor
 
 # The errors that `export` names; they are raised again by the caller's process. Others are a crash.
 REPORTED = {kind.__name__: kind for kind in (ArithmeticError, ImportError, OSError, ValueError)}
-TOLD = 3000  # characters of what a crashed process said
+CHARACTERS = 3000  # of what a crashed process said last
 
 
 def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, float]:
@@ -30,9 +30,9 @@ def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, flo
         RuntimeError: the process crashed.
     """
     with tempfile.TemporaryDirectory(prefix="job-", dir=path.parent) as folder:
-        job.tell("saving the model for a process with TensorFlow")
+        job.progress("saving the model for a process with TensorFlow")
         _save(Path(folder), name, job, path, checks)
-        return _run(Path(folder), job.tell)
+        return _run(Path(folder), job.progress)
 
 
 def _save(folder: Path, name: str, job: Job, path: Path, checks: Checks) -> None:
@@ -57,7 +57,7 @@ def _save(folder: Path, name: str, job: Job, path: Path, checks: Checks) -> None
     (folder / "job.json").write_text(json.dumps(options), encoding="utf-8")
 
 
-def _run(folder: Path, tell: Callable[[str], None]) -> tuple[float, float]:
+def _run(folder: Path, progress: Callable[[str], None]) -> tuple[float, float]:
     # By this process' own search path: `-m` would need keras_bit in the working directory or installed, and a script
     # would put this directory in front, where `onnx` and `openvino` are other modules.
     code = (
@@ -67,20 +67,21 @@ def _run(folder: Path, tell: Callable[[str], None]) -> tuple[float, float]:
     # The other backend may hold the accelerator's memory.
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"}
     answer: dict[str, Any] = {}
-    with open(folder / "stderr", "wb") as stderr:
-        child = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=stderr, env=environment, encoding="utf-8"
-        )
+    reading, writing = os.pipe()
+    with open(reading, encoding="utf-8") as answers, open(folder / "stderr", "wb") as stderr:
         try:
-            for line in child.stdout:
+            child = subprocess.Popen([sys.executable, "-c", code], stdout=writing, stderr=stderr, env=environment)
+        finally:
+            os.close(writing)  # the end of the answers is the child's
+        try:
+            for line in answers:
                 answer = json.loads(line)
-                if "tell" in answer:
-                    tell(answer["tell"])
+                if "progress" in answer:
+                    progress(answer["progress"])
             child.wait()
         finally:
             child.kill()
             child.wait()
-            child.stdout.close()
     if "error" in answer:
         kind, arguments = answer["error"]
         raise REPORTED[kind](*arguments)
@@ -96,13 +97,15 @@ def _crash(code: int, said: str) -> str:
         ended = f"was ended by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
             ended += ", as the system does where memory runs out"
-    return f"The process with TensorFlow {ended}; nothing was kept. The end of what it said:\n{said[-TOLD:].strip()}"
+    return (
+        f"The process with TensorFlow {ended}; nothing was kept. The end of what it said:\n{said[-CHARACTERS:].strip()}"
+    )
 
 
 def main(folder: str) -> None:
     """The other process: exports what `written` put into `folder`, and answers on standard output, a line of JSON each.
 
-    `{"tell": line}` for every step; at the end `{"result": [difference, limit]}` or `{"error": [kind, arguments]}`.
+    `{"progress": line}` for every step; at the end `{"result": [difference, limit]}` or `{"error": [kind, arguments]}`.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever prints is not to be taken for an answer
@@ -111,16 +114,17 @@ def main(folder: str) -> None:
         print(json.dumps({key: value}), file=answers, flush=True)
 
     try:
-        name, job, path, checks = _load(Path(folder), lambda line: answer("tell", line))
+        name, job, path, checks = _load(Path(folder), lambda line: answer("progress", line))
         answer("result", checked.written(name, job, path, checks))
     except tuple(REPORTED.values()) as error:
         kind = next(name for name, kind in REPORTED.items() if isinstance(error, kind))
-        numbered = isinstance(error, OSError) and error.errno is not None
-        arguments = [error.errno, error.strerror, error.filename] if numbered else [str(error)]
+        arguments: list[Any] = [str(error)]
+        if isinstance(error, OSError) and error.errno is not None:
+            arguments = [error.errno, error.strerror, error.filename]
         answer("error", [kind, [value if isinstance(value, int | None) else str(value) for value in arguments]])
 
 
-def _load(folder: Path, tell: Callable[[str], None]) -> tuple[str, Job, Path, Checks]:
+def _load(folder: Path, progress: Callable[[str], None]) -> tuple[str, Job, Path, Checks]:
     options = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     try:
         model = keras.saving.load_model(folder / "model.keras", compile=False)
@@ -141,7 +145,7 @@ def _load(folder: Path, tell: Callable[[str], None]) -> tuple[str, Job, Path, Ch
         representative_data=_arrays(data) if data.exists() else None,
         batch_size=options["batch_size"],
         image_size=None if size is None else tuple(size),
-        tell=tell,
+        progress=progress,
     )
     expected = [
         dict(zip(names, _arrays(folder / f"expected-{index}.npz"), strict=True))

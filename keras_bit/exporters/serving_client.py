@@ -10,6 +10,8 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from keras_bit import files
+
 SIGNATURE, INPUT = "serve_bytes", "image_bytes"  # of `keras_bit.export` with a processor
 TIMEOUT = 60.0  # seconds for one request
 MESSAGE_LIMIT = 256 << 20  # bytes; gRPC's own is 4 MiB, which a few photographs exceed
@@ -19,7 +21,7 @@ CORRUPT = re.compile(r"the image at index (\d+) (.*?)(?= the image at index \d|$
 Answer = list[tuple[str, float]]  # label and score, best first
 
 
-class PictureError(ValueError):
+class ImageError(ValueError):
     """Images that the server cannot read, by their places in what it ran.
 
     That is the request, or, where the server batches (`--enable_batching`), several that came at the same time.
@@ -38,7 +40,7 @@ def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[A
         model_name: what the server calls the model.
 
     Returns:
-        The function. It raises a `PictureError` for images that the server refuses, a `ConnectionError` where
+        The function. It raises a `ImageError` for images that the server refuses, a `ConnectionError` where
         there is no answer, and a `ValueError` where the server has no such model, or one that takes no images.
 
     Raises:
@@ -49,64 +51,62 @@ def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[A
     """
     parts = urllib.parse.urlsplit(address)
     if parts.scheme not in ("grpc", "http", "https") or not parts.netloc or parts.path.strip("/"):
-        raise ValueError(f"`--server` must be grpc://HOST:PORT or http://HOST:PORT, got {address!r}.")
+        raise ValueError(f"`address` must be grpc://HOST:PORT or http://HOST:PORT, got {address!r}.")
     if parts.scheme == "grpc":
         return _grpc(address, parts.netloc, model_name)
-    return lambda pictures: _rest(address.rstrip("/"), model_name, pictures)
+    return lambda images: _rest(address.rstrip("/"), model_name, images)
 
 
-def classify_each(classify: Callable[[Sequence[bytes]], list[Answer]], pictures: Sequence[bytes]) -> list[Answer | str]:
+def classify_each(
+    classify: Callable[[Sequence[bytes]], list[Answer]], images: Sequence[bytes]
+) -> Sequence[Answer | str]:
     """For each image its answer, or what the server finds wrong with it.
 
     A refused request is asked again image by image: with a server that batches, neither the places that it names
     nor the corrupt image need be of this request. What is refused alone, `ATTEMPTS` times, is a problem of its own.
     """
     try:
-        return classify(pictures)
-    except PictureError:
-        return [_alone(classify, picture) for picture in pictures]
+        return classify(images)
+    except ImageError:
+        return [_alone(classify, image) for image in images]
 
 
-def _alone(classify: Callable[[Sequence[bytes]], list[Answer]], picture: bytes) -> Answer | str:
+def _alone(classify: Callable[[Sequence[bytes]], list[Answer]], image: bytes) -> Answer | str:
     problem = ""
     for _ in range(ATTEMPTS):
         try:
-            return classify([picture])[0]
-        except PictureError as error:
+            return classify([image])[0]
+        except ImageError as error:
             problem = error.problems.get(0) or next(iter(error.problems.values()))
     return problem
 
 
 def _grpc(address: str, target: str, model_name: str) -> Callable[[Sequence[bytes]], list[Answer]]:
-    try:
-        import grpc
-        import tensorflow as tf
-        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-    except ImportError as error:
-        raise ImportError(
-            "A grpc:// server needs tensorflow-serving-api (pip install -e '.[serving]' in a checkout); http:// needs "
-            "nothing."
-        ) from error
+    files.require("tensorflow_serving", "serving", "A grpc:// `address` (unlike http://)")
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
     options = [("grpc.max_send_message_length", MESSAGE_LIMIT), ("grpc.max_receive_message_length", MESSAGE_LIMIT)]
     stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(target, options))
 
-    def classify(pictures: Sequence[bytes]) -> list[Answer]:
+    def classify(images: Sequence[bytes]) -> list[Answer]:
         request = predict_pb2.PredictRequest()
         request.model_spec.name, request.model_spec.signature_name = model_name, SIGNATURE
-        request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(list(pictures), tf.string))
+        request.inputs[INPUT].CopyFrom(tf.make_tensor_proto(list(images), tf.string))
         try:
             response = stub.Predict(request, TIMEOUT)
         except grpc.RpcError as error:
             lost = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
             raise _refusal(address, model_name, error.details() or str(error.code()), lost) from None
         outputs = {name: tf.make_ndarray(values) for name, values in response.outputs.items()}
-        return _answers(address, outputs, len(pictures))
+        return _answers(address, outputs, len(images))
 
     return classify
 
 
-def _rest(address: str, model_name: str, pictures: Sequence[bytes]) -> list[Answer]:
-    instances = [{INPUT: {"b64": base64.b64encode(picture).decode("ascii")}} for picture in pictures]
+def _rest(address: str, model_name: str, images: Sequence[bytes]) -> list[Answer]:
+    instances = [{INPUT: {"b64": base64.b64encode(image).decode("ascii")}} for image in images]
     body = json.dumps({"signature_name": SIGNATURE, "instances": instances}).encode("ascii")
     url = f"{address}/v1/models/{urllib.parse.quote(model_name)}:predict"
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
@@ -124,7 +124,7 @@ def _rest(address: str, model_name: str, pictures: Sequence[bytes]) -> list[Answ
         # Where a signature has one output, as a regression's, the values come without its name.
         raise _other_model(address, "values without names")
     names = set.intersection(*map(set, rows)) if rows else set()
-    return _answers(address, {name: [row[name] for row in rows] for name in names}, len(pictures))
+    return _answers(address, {name: [row[name] for row in rows] for name in names}, len(images))
 
 
 def _answers(address: str, outputs: dict[str, Any], count: int) -> list[Answer]:
@@ -158,7 +158,7 @@ def _refusal(address: str, model_name: str, text: str, lost: bool) -> Exception:
     asserted = re.search(r"assertion failed: \[(.*?)\]\s*(\n|\t|\[\[|$)", text, re.DOTALL)
     problems = {int(index): problem.strip() for index, problem in CORRUPT.findall(asserted[1] if asserted else text)}
     if problems:
-        return PictureError(problems)
+        return ImageError(problems)
     return ValueError(
         f"The server {address} refuses: {text}. Does it serve a model named {model_name!r} that was exported with its "
         f"processor, which gives it the signature {SIGNATURE}?"

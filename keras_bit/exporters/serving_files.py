@@ -99,7 +99,7 @@ def _memory(size: int) -> int:
 
 
 def write_warmup(
-    path: Path, shape: tuple[int | None, ...], channels: int, pictures: bool, tell: Callable[[str], None]
+    path: Path, shape: tuple[int | None, ...], channels: int, images: bool, progress: Callable[[str], None]
 ) -> None:
     """One request per signature that computes, which TF Serving runs before it says that it is ready.
 
@@ -108,10 +108,10 @@ def write_warmup(
         shape: (batch, height, width) that it takes.
         channels: of its images.
         images: whether it takes encoded ones.
-        tell: is told where the package with the messages is missing.
+        progress: is called with a line if the package with the messages is missing.
     """
     if importlib.util.find_spec("tensorflow_serving") is None:
-        tell("no warm-up requests: they need tensorflow-serving-api (pip install -e '.[serving]' in a checkout)")
+        progress("no warm-up requests: they need tensorflow-serving-api (pip install -e '.[serving]' in a checkout)")
         return
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -120,7 +120,7 @@ def write_warmup(
         given or default for given, default in zip(shape, (1, DEFAULT_SIZE, DEFAULT_SIZE), strict=True)
     )
     requests = {"serving_default": ("pixel_values", np.zeros((batch, height, width, channels), np.float32))}
-    if pictures:
+    if images:
         encoded = io.BytesIO()
         Image.new("RGB", (width, height), "gray").save(encoded, "JPEG")
         requests["serve_bytes"] = ("image_bytes", np.array([encoded.getvalue()] * batch, object))

@@ -10,10 +10,11 @@ import keras
 import tensorflow as tf
 
 from keras_bit.images import graph_faults, graph_preprocessing
+from keras_bit.images.processor import BitImageProcessor
 
 TOP = 5  # classes in an answer
-NOT_THE_PICTURE = "cannot be processed, and nothing is wrong with it: memory ran out, most likely."
-TOLD = 3  # corrupt images that an error names
+NOT_THE_IMAGE = "cannot be processed, and nothing is wrong with it: memory ran out, most likely."
+NAMED = 3  # corrupt images that an error names
 # What a person who trains can do about an image that is too large, and one who sends it cannot.
 LIMIT = (" If you trust its source, raise .*", " The limit was set when the model was exported.")
 EXAMPLE_KEY = "image/encoded"  # of the tf.Examples that `classify` takes; TensorFlow's own name for it
@@ -26,7 +27,7 @@ class Served:
         network: from `pixel_values` to a dict: "features" and "logits" of a classifier, else the model's own outputs.
         has_head: whether it is a classifier.
         activation: from logits to probabilities; `None` where the logits are what is wanted, or there are none.
-        processor: how images become `pixel_values`; `None` leaves out what takes images.
+        processor: how images become `pixel_values`, all of one size; `None` leaves out what takes images.
         labels: a name per class; `None` where none are known.
         shape: (batch, height, width) of `pixel_values`, `None` for any.
         label_file: the path of the file that goes into `assets`; `None` for none.
@@ -37,12 +38,12 @@ class Served:
         network: keras.Model,
         has_head: bool,
         activation: Callable[[Any], Any] | None,
-        processor: Any,
+        processor: BitImageProcessor | None,
         labels: tuple[str, ...] | None,
         shape: tuple[int | None, ...],
         label_file: str | None,
     ) -> None:
-        self._network, self._activation, self._processor = network, activation, processor
+        self._network, self._activation = network, activation
         self._has_head = has_head
         # The variables one by one: a Keras model as a whole would bring its layers and their attributes into the file.
         self.trackable = tf.Module()
@@ -66,6 +67,7 @@ class Served:
         if self._has_head:
             self.signatures["features"] = traced(self._features, pixel_values)
         if self._has_head and processor is not None:
+            self._preprocess = lambda image_bytes: decoded(image_bytes, processor)
             self.signatures["serve_bytes"] = traced(self._serve_bytes, strings)
             if activation is not None:
                 self.signatures["classify"] = traced(self._classify, serialized)
@@ -84,7 +86,7 @@ class Served:
         return {"features": self._run(pixel_values)["features"]}
 
     def _scores(self, image_bytes: Any) -> Any:
-        logits = self._run(decoded(image_bytes, self._processor))["logits"]
+        logits = self._run(self._preprocess(image_bytes))["logits"]
         return self._activation(logits) if self._activation else logits
 
     def _serve_bytes(self, image_bytes: Any) -> dict[str, Any]:
@@ -103,12 +105,15 @@ class Served:
         return {"classes": tf.gather(self._names, classes), "scores": best}
 
 
-def decoded(image_bytes: Any, processor: Any) -> Any:
+def decoded(image_bytes: Any, processor: BitImageProcessor) -> Any:
     """Encoded images `(batch,)` to `pixel_values`, each as `processor.tf_preprocess` gives it.
 
     Raises:
-        tf.errors.InvalidArgumentError: an image cannot be read; names its index and says why.
+        ValueError: the processor's result has no fixed size.
+        tf.errors.InvalidArgumentError: when it runs: an image cannot be read; names its index and says why.
     """
+    if processor.fixed_size is None:
+        raise ValueError("`processor` must give every image the same size: a batch of requests is one tensor.")
     shape = (*processor.fixed_size, graph_preprocessing.CHANNELS)
     nothing = tf.zeros(shape, tf.float32)
 
@@ -118,15 +123,15 @@ def decoded(image_bytes: Any, processor: Any) -> Any:
 
         def look() -> Any:
             wrong, _ = graph_faults.problem(lambda: contents, None, encoded=True, processor=processor)
-            return tf.where(wrong == "", NOT_THE_PICTURE, tf.strings.regex_replace(wrong, *LIMIT))
+            return tf.where(wrong == "", NOT_THE_IMAGE, tf.strings.regex_replace(wrong, *LIMIT))
 
         return pixels, tf.cond(fine, lambda: "", look)
 
     signature = (tf.TensorSpec(shape, tf.float32), tf.TensorSpec([], tf.string))
     pixels, why = tf.map_fn(one, image_bytes, fn_output_signature=signature)
     failed = tf.where(why != "")[:, 0]
-    told = failed[:TOLD]
-    each = tf.strings.join(["the image at index ", tf.strings.as_string(told), " ", tf.gather(why, told)])
+    named = failed[:NAMED]
+    each = tf.strings.join(["the image at index ", tf.strings.as_string(named), " ", tf.gather(why, named)])
     checks = [
         tf.debugging.Assert(tf.size(image_bytes) > 0, ["there must be at least one image"]),
         tf.debugging.Assert(tf.size(failed) == 0, [tf.strings.reduce_join(each, separator=" ")]),

@@ -6,24 +6,20 @@ cameras give and MediaPipe takes, and stand for `(integer - zero point) * scale`
 is resizable, is so by `resize_tensor_input`.
 """
 
-import importlib.util
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_bit import files
 from keras_bit.exporters import tflite_metadata
+from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
 from keras_bit.exporters.output_names import output_names
 from keras_bit.network.transforms import fuse_in_float32
-
-QUANTIZATIONS = (None, "float16", "dynamic", "int8", "int8_full")
-NEEDS_TENSORFLOW = True
-KIND = "file"
-BESIDE = ()
 
 CALIBRATED = ("int8", "int8_full")
 INPUT = "pixel_values"
@@ -40,22 +36,63 @@ FLOAT_OPERATORS = ("MEAN", "SQUARED_DIFFERENCE", "SUB", "ADD", "MUL", "RSQRT", "
 LIMITS = {None: 1e-4, "float16": 2e-2, "dynamic": 0.3, "int8": 0.5, "int8_full": 0.5}
 
 
-def check(job: Job) -> None:
-    if importlib.util.find_spec("ai_edge_litert") is None:
-        raise ImportError(
-            "`format` 'tflite' needs the package ai-edge-litert, in which what is written is run: pip install "
-            "ai-edge-litert (in a checkout: pip install -e '.[tflite]')."
-        )
-    size = job.model.count_params() * WEIGHT_BYTES[job.quantize]
-    if size >= LARGEST_FILE:
-        raise ValueError(
-            f"`model` has {size / 1e9:.1f} GB of weights for `quantize={job.quantize!r}`, and a TFLite file holds 2.1. "
-            "Choose a smaller model, or 'float16' or 'dynamic', which write two bytes or one for each weight."
-        )
-    if any("\n" in label or "\r" in label for label in job.labels or ()):
-        raise ValueError("`labels` must be names of one line each: a TFLite file holds them as lines.")
-    if job.quantize in CALIBRATED:
-        _check_data(job)
+class TFLite(Format):
+    """One file, for a phone; runs in LiteRT's interpreter."""
+
+    name = "tflite"
+    quantizations = tuple(LIMITS)
+
+    def check(self, job: Job) -> None:
+        files.require("ai_edge_litert", "tflite", "`format` 'tflite'")
+        size = job.model.count_params() * WEIGHT_BYTES[job.quantize]
+        if size >= LARGEST_FILE:
+            raise ValueError(
+                f"`model` has {size / 1e9:.1f} GB of weights for `quantize={job.quantize!r}`, and a TFLite file holds "
+                "2.1. Choose a smaller model, or 'float16' or 'dynamic', which write two bytes or one for each weight."
+            )
+        if any("\n" in label or "\r" in label for label in job.labels or ()):
+            raise ValueError("`labels` must be names of one line each: a TFLite file holds them as lines.")
+        if job.quantize in CALIBRATED:
+            _check_data(job)
+
+    def shape(self, job: Job) -> Shape:
+        return _batch_size(job), *_size(job)
+
+    def write(self, job: Job, path: Path) -> None:
+        job.progress("standardizing the kernels")
+        converter = _converter(job)
+        job.progress("converting to TFLite" + (" and measuring the ranges" if job.quantize in CALIBRATED else ""))
+        with warnings.catch_warnings():
+            # TensorFlow warns of what it does itself: its debugger runs an interpreter that will be taken out, and its
+            # converter asks for statistics that the representative data is about to give.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"tensorflow\.lite")
+            try:
+                content = _quantized_but(FLOAT_OPERATORS, converter) if job.quantize == "int8" else converter.convert()
+            except Exception as error:
+                if type(error).__name__ != "ConverterError":  # TensorFlow has it at no public place
+                    raise
+                raise ValueError(
+                    f"`model` cannot be written with TFLite's own operators, as BiT can: {str(error).strip()}"
+                ) from error
+        path.write_bytes(_described(bytes(content), job))
+
+    def load(self, job: Job, path: Path) -> Run:
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+        runner = interpreter.get_signature_runner()
+        details = runner.get_input_details()[INPUT]
+
+        def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+            outputs = runner(**{INPUT: _to_integers(batch, details)})
+            described = runner.get_output_details()
+            arrays = {name: _from_integers(values, described[name]) for name, values in outputs.items()}
+            return arrays if isinstance(job.model.output, dict) else {OUTPUT: next(iter(arrays.values()))}
+
+        return run
+
+    def limit(self, job: Job) -> float:
+        return LIMITS[job.quantize]
 
 
 def _check_data(job: Job) -> None:
@@ -65,74 +102,32 @@ def _check_data(job: Job) -> None:
             "some hundred images have. `image_dataset(folder, processor=processor, batch_size=8).take(25)` gives "
             "200; 'dynamic' needs none."
         )
-    size = _size(job)
+    height, width = _size(job)
     for batch in job.representative_data:
-        if any(own is not None and own != found for own, found in zip(size, batch.shape[1:3], strict=True)):
+        if any(own is not None and own != found for own, found in zip((height, width), batch.shape[1:3], strict=True)):
             raise ValueError(
-                f"`representative_data` must have the size of the export, {size[0]}x{size[1]} px, got "
+                f"`representative_data` must have the size of the export, {height}x{width} px, got "
                 f"{batch.shape[1]}x{batch.shape[2]}. `image_size` sets the size."
             )
-
-
-def target(path: Path) -> Path:
-    return path
-
-
-def shape(job: Job) -> Shape:
-    return (job.batch_size or job.model.input_shape[0] or 1, *_size(job))
-
-
-def write(job: Job, path: Path) -> None:
-    job.tell("standardizing the kernels")
-    converter = _converter(job)
-    job.tell("converting to TFLite" + (" and measuring the ranges" if job.quantize in CALIBRATED else ""))
-    with warnings.catch_warnings():
-        # TensorFlow warns of what it does itself: its debugger runs an interpreter that will be taken out, and its
-        # converter asks for statistics that the representative data is about to give.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"tensorflow\.lite")
-        try:
-            content = _quantized_but(FLOAT_OPERATORS, converter) if job.quantize == "int8" else converter.convert()
-        except Exception as error:
-            if type(error).__name__ != "ConverterError":  # TensorFlow has it at no public place
-                raise
-            raise ValueError(
-                f"`model` cannot be written with TFLite's own operators, as BiT can: {str(error).strip()}"
-            ) from error
-    path.write_bytes(_described(bytes(content), job))
-
-
-def load(job: Job, path: Path) -> Run:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
-    runner = interpreter.get_signature_runner()
-    details = runner.get_input_details()[INPUT]
-
-    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = runner(**{INPUT: _to_integers(batch, details)})
-        described = runner.get_output_details()
-        arrays = {name: _from_integers(values, described[name]) for name, values in outputs.items()}
-        return arrays if isinstance(job.model.output, dict) else {OUTPUT: next(iter(arrays.values()))}
-
-    return run
-
-
-def limit(job: Job) -> float:
-    return LIMITS[job.quantize]
-
-
-def finish(job: Job, path: Path) -> None:
-    pass
 
 
 def _size(job: Job) -> tuple[int | None, int | None]:
     if job.image_size is not None:
         return job.image_size
-    return tuple(own or other for own, other in zip(job.model.input_shape[1:3], _usual_size(job), strict=True))
+    return _filled(job.model.input_shape[1:3], _usual_size(job))
+
+
+def _batch_size(job: Job) -> int:
+    return job.batch_size or job.model.input_shape[0] or 1
 
 
 def _usual_size(job: Job) -> tuple[int, int]:
-    return (job.processor is not None and job.processor.fixed_size) or DEFAULT_SIZE
+    return (job.processor.fixed_size if job.processor is not None else None) or DEFAULT_SIZE
+
+
+def _filled(size: tuple[int | None, int | None], usual: tuple[int, int]) -> tuple[int, int]:
+    """`size`, with the usual one where it is open."""
+    return size[0] or usual[0], size[1] or usual[1]
 
 
 def _converter(job: Job) -> Any:
@@ -145,7 +140,7 @@ def _converter(job: Job) -> Any:
         outputs = model(pixel_values, training=False)
         return outputs if isinstance(outputs, dict) else dict(zip(names, [outputs], strict=True))
 
-    whole = (*shape(job), model.input_shape[-1])
+    whole = (_batch_size(job), *_size(job), model.input_shape[-1])
     signature = tf.TensorSpec(whole, tf.float32, name=INPUT)
     holder = tf.Module()
     holder.weights = [variable.value for variable in model.variables]  # what nothing tracks would stay a variable
@@ -158,14 +153,14 @@ def _converter(job: Job) -> Any:
     if job.quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if job.quantize in CALIBRATED:
-        converter.representative_dataset = lambda: _samples(job.representative_data, whole[0])
+        converter.representative_dataset = lambda: _samples(job.representative_data or (), _batch_size(job))
     if job.quantize == "int8_full":
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.uint8
     return converter
 
 
-def _samples(batches: list[np.ndarray], count: int) -> Iterator[dict[str, np.ndarray]]:
+def _samples(batches: Sequence[np.ndarray], count: int) -> Iterator[dict[str, np.ndarray]]:
     """The images in batches of `count`; what is left over is filled up with the first ones of its batch."""
     for batch in batches:
         parts = -(-len(batch) // count)
@@ -200,13 +195,12 @@ def _described(content: bytes, job: Job) -> bytes:
     _check_operators(model, schema)
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     names = {output.tensorIndex: output.name.decode() for output in signature.outputs}
-    usual = zip(_size(job), _usual_size(job), strict=True)
     description = tflite_metadata.Description(
         name=job.model.name,
         input=INPUT,
         outputs=[names[index] for index in graph.outputs],
         channels=job.model.input_shape[-1],
-        size=tuple(own or other for own, other in usual),
+        size=_filled(_size(job), _usual_size(job)),
         processor=job.processor,
         labels=job.labels,
     )

@@ -67,7 +67,11 @@ def normalization(processor: BitImageProcessor, channels: int) -> tuple[np.ndarr
     """The processor's rescaling and normalization as one `(x - mean) / std` of pixels in [0, 255]; float32 each."""
     scale = processor.rescale_factor if processor.do_rescale else 1.0
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
-    return tuple(np.broadcast_to(np.divide(value, scale), (channels,)).astype(np.float32) for value in (mean, std))
+
+    def in_pixels(value: Any) -> np.ndarray:
+        return np.broadcast_to(np.divide(value, scale), (channels,)).astype(np.float32)
+
+    return in_pixels(mean), in_pixels(std)
 
 
 def encoded(description: Description) -> bytes:
@@ -104,11 +108,11 @@ def with_labels(content: bytes, labels: Sequence[str] | None) -> bytes:
 
 def _input(description: Description) -> dict[int, Any]:
     height, width = map(np.uint32, description.size)
-    properties = {"default_size": _table("ImageSize", width=width, height=height)}
+    properties: dict[str, Any] = {"default_size": _table("ImageSize", width=width, height=height)}
     color_space = {1: GRAYSCALE, 3: RGB}.get(description.channels)
     if color_space is not None:
         properties["color_space"] = color_space
-    fields = {}
+    fields: dict[str, Any] = {}
     if description.processor is not None:
         mean, std = normalization(description.processor, description.channels)
         options = _table("NormalizationOptions", mean=mean, std=std)

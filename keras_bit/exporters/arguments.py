@@ -1,0 +1,139 @@
+"""The arguments of `export`: what is wrong with one is an error that names it, and what comes back is of one form."""
+
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
+from keras_bit.network import transforms
+from keras_bit.network.model import MIN_SIZE, BiTModel
+
+
+def checked_model(model: keras.Model) -> keras.Model:
+    """`model`, with one batch of images as its input and one tensor, or a dict of them, as its output."""
+    transforms.check_graph(model)
+    if isinstance(model, keras.Sequential) and len(model.inputs) == len(model.outputs) == 1:
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    _check_ends(model)
+    return model
+
+
+def _check_ends(model: keras.Model) -> None:
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise ValueError(
+            f"`model` must take one batch of images, (batch, height, width, channels), got inputs of {shapes}."
+        )
+    outputs = model.output.values() if isinstance(model.output, Mapping) else [model.output]
+    if not all(isinstance(output, keras.KerasTensor) for output in outputs):
+        raise ValueError(
+            f"`model` must give one tensor or a dict of them, got a {type(model.output).__name__}. Name them: "
+            "`keras.Model(model.input, {'first': ..., 'second': ...})`."
+        )
+
+
+def checked_labels(
+    model: keras.Model, labels: Sequence[str] | Mapping[int | str, str] | None
+) -> tuple[str, ...] | None:
+    """A name for each output of the head; `None` if there is no head, or nothing is known about it."""
+    classes = _classes(model)
+    if labels is not None:
+        return _names(labels, classes)
+    if classes is None or not isinstance(model, BiTModel) or model.config.num_labels != classes:
+        return None
+    known = labels_of_checkpoint(model.config.id2label or {})
+    if known is not None:
+        return names_of([name for _, name in sorted(known.items())], classes)
+    return tuple(names for _, names in imagenet_labels(classes))
+
+
+def _classes(model: keras.Model) -> int | None:
+    """The outputs of the head; `None` without one."""
+    if isinstance(model.output, Mapping | Sequence) or len(model.output_shape) != 2:
+        return None
+    return model.output_shape[-1]
+
+
+def _names(labels: Sequence[str] | Mapping[int | str, str], classes: int | None) -> tuple[str, ...]:
+    if classes is None:
+        raise ValueError("`labels` name the classes of a head, which `model` does not have.")
+    if isinstance(labels, Sequence) and not isinstance(labels, str | bytes) and len(labels) != classes:
+        raise ValueError(
+            f"`labels` must have a name for each of the {classes} classes of `model`, in the order of its outputs, "
+            f"got {len(labels)}."
+        )
+    names = names_of(labels, classes)
+    for index, one in enumerate(names):
+        if not one.isprintable() and any("\ud800" <= character <= "\udfff" for character in one):
+            raise ValueError(f"`labels` must be text that UTF-8 can hold, got {one!r} for class {index}.")
+    return names
+
+
+def checked_batch_size(model: keras.Model, batch_size: Any) -> int | None:
+    if batch_size is None:
+        return None
+    if not _is_whole(batch_size) or batch_size < 1:
+        raise ValueError(f"`batch_size` must be a positive whole number or None, got {batch_size!r}.")
+    fixed = model.input_shape[0]
+    if fixed not in (None, batch_size):
+        raise ValueError(f"`batch_size` must be the {fixed} of the model's input, got {batch_size!r}.")
+    return int(batch_size)
+
+
+def checked_image_size(model: keras.Model, image_size: Any) -> tuple[int | None, int | None] | None:
+    if image_size is None:
+        return None
+    size = (image_size, image_size) if _is_whole(image_size) else image_size
+    sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else ()
+    whole = all(side is None or _is_whole(side) for side in sides)
+    if len(sides) != 2 or not whole or any(side is not None and side < MIN_SIZE for side in sides):
+        raise ValueError(
+            f"`image_size` must be a whole number of pixels, at least {MIN_SIZE}, or (height, width), got "
+            f"{image_size!r}."
+        )
+    fixed = model.input_shape[1:3]
+    if any(own is not None and own != side for own, side in zip(fixed, sides, strict=True)):
+        raise ValueError(
+            f"`image_size` must be the {fixed[0]}x{fixed[1]} px of the model's input, got {image_size!r}. Build the "
+            "model with `input_shape=(None, None, 3)` for other sizes."
+        )
+    height, width = (None if side is None else int(side) for side in sides)
+    return height, width
+
+
+def expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"`path` must be in a directory that is known, got {str(path)!r}: {error}") from None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)  # numpy's too
+
+
+def checked_data(model: keras.Model, data: Any) -> list[np.ndarray] | None:
+    """The batches as float32 arrays, held: a generator can be gone through only once."""
+    if data is None:
+        return None
+    if not isinstance(data, Iterable):
+        raise ValueError(f"`representative_data` must be an iterable of batches, got {type(data).__name__}.")
+    batches = []
+    for batch in data:
+        array = np.asarray(batch[0] if isinstance(batch, tuple) else batch)
+        if array.ndim != 4 or array.dtype != np.float32 or array.shape[-1] != model.input_shape[-1] or not array.size:
+            raise ValueError(
+                "`representative_data` must give float32 batches (batch, height, width, "
+                f"{model.input_shape[-1]}) as the model takes them, got {array.dtype} {array.shape}. "
+                "`image_dataset(..., batch_size=8)` gives them, and `processor(images)` one."
+            )
+        if not np.isfinite(array).all():
+            raise ValueError("`representative_data` must be finite, got NaN or infinity.")
+        batches.append(array)
+    if not batches:
+        raise ValueError("`representative_data` must give at least one batch, got none.")
+    return batches

@@ -1,0 +1,69 @@
+"""What every format has in common, and where each is: `keras_bit.export` knows them by this alone."""
+
+import abc
+import importlib
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from keras_bit.exporters.job import Job, Run, Shape
+
+# Name to the module of `keras_bit.exporters` and the class in it, imported when it is used; Keras' own names mean the
+# same.
+FORMATS = {
+    "saved_model": "saved_model:SavedModel",
+    "tflite": "tflite:TFLite",
+    "onnx": "onnx:ONNX",
+    "openvino": "openvino:OpenVINO",
+    "huggingface": "huggingface:HuggingFace",
+    "tf_saved_model": "saved_model:SavedModel",
+    "litert": "tflite:TFLite",
+}
+
+
+class Format(abc.ABC):
+    """How a model is written for one engine, and run in it. A format overrides what it does otherwise than most."""
+
+    name: ClassVar[str]
+    quantizations: ClassVar[tuple[str | None, ...]] = (None,)
+    # Whether it writes models of the TensorFlow backend alone.
+    needs_tensorflow: ClassVar[bool] = True
+    # A file or a directory can replace an older one; a version is one more directory each time.
+    kind: ClassVar[Literal["file", "directory", "version"]] = "file"
+    # Suffixes of the files that it writes beside the one.
+    beside: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, job: Job) -> None:  # noqa: B027 - most accept everything that `export` accepts
+        """Raises what can be found before anything is computed: options that do not fit, packages that are missing."""
+
+    def target(self, path: Path) -> Path:
+        """The file or directory to be, for the path that the caller named; of a version the next that is free now."""
+        return path
+
+    def shape(self, job: Job) -> Shape:
+        """What the result takes: what the caller asked for, else what the model takes."""
+        batch, height, width, _ = job.model.input_shape
+        return job.batch_size or batch, *(job.image_size or (height, width))
+
+    @abc.abstractmethod
+    def write(self, job: Job, path: Path) -> None:
+        """Writes to `path`, which does not exist, in a directory of its own, where other files may stand beside it."""
+
+    @abc.abstractmethod
+    def load(self, job: Job, path: Path) -> Run:
+        """Loads what was written in its own runtime: from a float32 batch to the outputs by the model's own names.
+
+        What can be asked in other ways, too, is asked here, and raises an ArithmeticError if it gives other numbers.
+        """
+
+    def limit(self, job: Job) -> float:
+        """The largest difference from the model that is let pass, as a share of the model's largest output."""
+        return 1e-4  # float32, whose sums every engine adds up in its own order
+
+    def finish(self, job: Job, path: Path) -> None:  # noqa: B027 - most write nothing more
+        """Writes what else belongs beside `path`, which is in its place, unless somebody has put it there."""
+
+
+def format_named(name: str) -> Format:
+    """The format of a name in `FORMATS`."""
+    module, _, kind = FORMATS[name].partition(":")
+    return getattr(importlib.import_module(f"keras_bit.exporters.{module}"), kind)()
