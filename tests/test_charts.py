@@ -1,6 +1,6 @@
 """The charts: PNG files that show what they are given, whatever the names and numbers, and nothing half written."""
 
-import builtins
+import importlib.util
 import itertools
 import warnings
 
@@ -162,13 +162,9 @@ def test_a_chart_that_cannot_be_drawn_leaves_the_old_file_and_nothing_beside(mon
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch, tmp_path):
-    imported = builtins.__import__
-
-    def without(name, *arguments, **options):
-        if name.partition(".")[0] == "matplotlib":
-            raise ModuleNotFoundError("No module named 'matplotlib'")
-        return imported(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"matplotlib, which is not installed: pip install 'keras_bit\[plots\]'"):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    assert not charts.available()
+    with pytest.raises(ImportError, match=r"matplotlib.*pip install 'keras_bit\[plots\]'"):
         charts.curves(LOG, tmp_path / "curves.png")
+    assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from keras_bit import BitImageProcessor
-from keras_bit.drawing import contact_sheet, lettering
+from keras_bit.drawing import colors, contact_sheet, lettering
 from picture_files import pixels
 
 NAMES = ["cat", "dog", "fox"]
@@ -72,7 +72,7 @@ def test_a_title_that_is_too_long_is_wrapped_within_the_sheet():
     assert long.width == short.width == 2 * contact_sheet.TILE
     assert long.height > short.height
     edge = np.asarray(long)[: long.height - short.height, -contact_sheet.GAP + 1 :]
-    assert (edge == contact_sheet.BACKGROUND).all()
+    assert (edge == colors.BACKGROUND).all()
 
 
 def test_a_character_that_no_font_has_is_escaped_with_the_number_of_the_class(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from keras_bit import BitImageProcessor
-from keras_bit.drawing import contact_sheet, heat_map
+from keras_bit.drawing import colors, heat_map
 from picture_files import pixels
 
 
@@ -67,8 +67,4 @@ def test_names_of_any_kind_and_pictures_of_any_shape_have_room(size):
         picture, heat, ["two\nlines " * 40, "\udce9"], "日本\x1b" * 40, ["a note of many words " * 30]
     )
     edge = np.asarray(sheet)[:, -heat_map.GAP + 1 :]
-    assert (edge == heat_map.BACKGROUND).all()
-
-
-def test_the_two_sheets_have_one_ground():
-    assert heat_map.BACKGROUND == contact_sheet.BACKGROUND
+    assert (edge == colors.BACKGROUND).all()

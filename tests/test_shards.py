@@ -32,8 +32,8 @@ from keras_bit import (
 )
 from keras_bit.cli import main
 from keras_bit.data import streams
-from keras_bit.embedding import lists, ray
-from keras_bit.embedding import shards as embedding
+from keras_bit.embedding import embed, lists, ray, shard_files, shards, writer
+from keras_bit.hub import HubOptions
 from keras_bit.images.graph_faults import NO_FILE
 from picture_files import encoded, pixels
 
@@ -99,7 +99,7 @@ def finished(tmp_path_factory, weights):
     directory = tmp_path_factory.mktemp("finished")
     pets = make_pets(directory / "pets")
     for name in ("out", "out.parquet"):
-        embedding.embed(pets, directory / name, weights=weights, batch_size=2, shard_size=3)
+        embed(pets, directory / name, weights=weights, batch_size=2, shard_size=3)
     shutil.rmtree(pets)
     return directory
 
@@ -126,9 +126,9 @@ def test_a_row_is_what_the_model_says_of_the_file(pets, tmp_path, weights, oracl
     import pyarrow.parquet as pq
 
     out = tmp_path / "out"
-    report = embedding.embed(pets, out, weights=weights, batch_size=2, shard_size=3)
+    report = embed(pets, out, weights=weights, batch_size=2, shard_size=3)
     assert sorted(contents(out)) == [f"part-0000{shard}-of-00003.parquet" for shard in range(3)]
-    assert report == embedding.Report(sorted(out.iterdir()), 7, 32, [], 0)
+    assert report == shards.Report(sorted(out.iterdir()), 7, 32, [], 0)
     names, labels, features = read(out)
     assert list(zip(names, labels, strict=True)) == list(PICTURES)
     np.testing.assert_allclose(features, oracle(pets / name for name in NAMES), atol=1e-6)  # a graph sums otherwise
@@ -149,7 +149,7 @@ def test_a_list_keeps_its_order_and_its_repetitions(pets, tmp_path, weights, ora
     if how == "stdin":
         data = "-"
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
-    embedding.embed(data, tmp_path / "out", weights=weights, shard_size=3)
+    embed(data, tmp_path / "out", weights=weights, shard_size=3)
     names, labels, features = read(tmp_path / "out")
     assert (names, labels) == (listed, [None] * 4)
     np.testing.assert_allclose(features, oracle(listed), atol=1e-6)
@@ -159,7 +159,7 @@ def test_a_name_that_is_no_utf8_is_read_and_written_with_escapes(pets, tmp_path,
     odd = os.fsencode(pets) + b"/b\xff\xc3\xa4\n.jpg"
     os.rename(pets / "zebra.png", odd)
     os.rename(pets / "alone.png", pets / "b\\xffä\n.jpg")  # what the other one looks like, character by character
-    embedding.embed(pets, tmp_path / "out", weights=weights)
+    embed(pets, tmp_path / "out", weights=weights)
     names, labels, features = read(tmp_path / "out")
     assert (names[:2], labels[:2]) == (["b\\\\xffä\n.jpg", "b\\xffä\n.jpg"], [None, None])
     np.testing.assert_allclose(features[1:2], oracle([os.fsdecode(odd)]), atol=1e-6)
@@ -188,7 +188,7 @@ class Killed(BaseException):
 
 def test_a_run_that_was_ended_goes_on_to_the_same_files(pets, tmp_path, weights, finished, monkeypatch):
     out = tmp_path / "out"
-    write = embedding.Writer.write
+    write = writer.Writer.write
 
     def killed_in_the_second(self, job, shard, advance):
         if shard == 1:
@@ -196,19 +196,19 @@ def test_a_run_that_was_ended_goes_on_to_the_same_files(pets, tmp_path, weights,
             raise Killed
         write(self, job, shard, advance)
 
-    monkeypatch.setattr(embedding.Writer, "write", killed_in_the_second)
+    monkeypatch.setattr(writer.Writer, "write", killed_in_the_second)
     with pytest.raises(Killed):
-        embedding.embed(pets, out, weights=weights, batch_size=2, shard_size=3)
-    monkeypatch.setattr(embedding.Writer, "write", write)
+        embed(pets, out, weights=weights, batch_size=2, shard_size=3)
+    monkeypatch.setattr(writer.Writer, "write", write)
     assert len(list(out.glob("part-*"))) == 1
     first = out / "part-00000-of-00003.parquet"
     written = first.stat().st_mtime_ns
-    report = embedding.embed(pets, out, weights=weights, batch_size=2, shard_size=3)
+    report = embed(pets, out, weights=weights, batch_size=2, shard_size=3)
     assert (report.found, report.rows) == (3, 7)
     assert first.stat().st_mtime_ns == written
     assert contents(out) == contents(finished / "out")
-    monkeypatch.setattr(embedding.Writer, "write", None)  # nothing is left to be written
-    assert embedding.embed(pets, out, weights=weights, batch_size=5, shard_size=3).found == 7
+    monkeypatch.setattr(writer.Writer, "write", None)  # nothing is left to be written
+    assert embed(pets, out, weights=weights, batch_size=5, shard_size=3).found == 7
 
 
 @pytest.mark.slow
@@ -241,9 +241,9 @@ def test_a_second_run_is_refused_before_it_writes_anything(pets, tmp_path, name)
     with files.claimed(directory, argument="out"):
         before = contents(directory)
         with pytest.raises(
-            BlockingIOError, match=rf"`out`: another process \({os.getpid()} on .+\) is writing to '.*/{name}'\. Wait"
+            BlockingIOError, match=rf"`out`: another process \({os.getpid()} on .+\) is writing to '{directory}'"
         ):
-            embedding.embed(pets, tmp_path / name, weights="unused")
+            embed(pets, tmp_path / name, weights="unused")
         assert contents(directory) == before
     assert [file.name for file in directory.iterdir()] == [".pictures-01234567"]
 
@@ -253,7 +253,7 @@ def test_where_the_file_system_has_no_locks_there_is_a_warning(tmp_path, monkeyp
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    words = r"/lock cannot be locked \(.*No locks available\): see to it that no other process writes there"
+    words = rf"{tmp_path}/.* cannot be locked \(.*No locks available"
     with pytest.warns(UserWarning, match=words), files.claimed(tmp_path, argument="out"):
         pass
 
@@ -281,8 +281,7 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(pets, tmp_p
     )
     assert (second.returncode, second.stdout) == (1, "")
     assert re.search(
-        rf"^keras-bit embed: `out`: another process \({first.pid} on .+\) is writing to '{out}'\. Wait until it has "
-        r"ended, or name another `out`\.\n\Z",
+        rf"^keras-bit embed: .*another process \({first.pid} on .+\) is writing to '{out}'",
         second.stderr,
         re.MULTILINE,
     )
@@ -291,7 +290,7 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(pets, tmp_p
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert contents(out) == before
-    embedding.embed(pets, out, weights=weights, batch_size=2, shard_size=3)
+    embed(pets, out, weights=weights, batch_size=2, shard_size=3)
     assert contents(out) == contents(finished / "out")
 
 
@@ -305,7 +304,7 @@ def test_a_damaged_byte_in_a_shard_is_noticed(pets, tmp_path, weights, finished)
     for place in range(len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")):  # up to the footer
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:
-            embedding.read_back(file)
+            shard_files.read_back(file)
         except ValueError:
             noticed.append(place)
         else:
@@ -315,7 +314,7 @@ def test_a_damaged_byte_in_a_shard_is_noticed(pets, tmp_path, weights, finished)
     place = noticed[len(noticed) // 2]
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     with pytest.raises(ValueError, match=rf"`out`: '{file}' is damaged \([^)]*\)\. Remove it, and what was in it"):
-        embedding.embed(pets, tmp_path / "out", weights=weights, shard_size=3)
+        embed(pets, tmp_path / "out", weights=weights, shard_size=3)
 
 
 def other_weights(pets, tmp_path, arguments):
@@ -355,14 +354,14 @@ def test_files_of_another_run_are_refused_with_what_is_different(
     before = sorted(tmp_path.rglob("*.parquet"))
     change(pets, tmp_path, arguments)
     with pytest.raises(ValueError, match=rf"`out`: '.*\.parquet' is of another run: {words}"):
-        embedding.embed(pets, tmp_path / name, **arguments)
+        embed(pets, tmp_path / name, **arguments)
     assert sorted(tmp_path.rglob("*.parquet")) == before
 
 
 def test_the_same_weights_and_pictures_at_other_places_go_on(pets, tmp_path, weights, finished):
     shutil.copytree(weights, tmp_path / "moved")
     shutil.copytree(finished / "out", tmp_path / "out")
-    assert embedding.embed(pets, tmp_path / "out", weights=str(tmp_path / "moved"), shard_size=3).found == 7
+    assert embed(pets, tmp_path / "out", weights=str(tmp_path / "moved"), shard_size=3).found == 7
 
 
 def truncated(first, second):
@@ -385,14 +384,14 @@ def foreign(first, second):
     [
         (truncated, r"00000-of-00003\.parquet' is no Parquet file, or a damaged one \(.*\)\. Remove it"),
         (renamed, r"is none of the 3 shards: it is shard 1 with 3 rows and 0 images left out\. Remove it"),
-        (foreign, r"was not written by keras-bit embed\. Name another `out`"),
+        (foreign, r"was not written by `embed`\. Name another `out`"),
     ],
 )
 def test_a_file_that_is_no_shard_is_refused(pets, tmp_path, weights, finished, change, words):
     shutil.copytree(finished / "out", tmp_path / "out")
     change(*sorted((tmp_path / "out").iterdir())[:2])
     with pytest.raises(ValueError, match=words):
-        embedding.embed(pets, tmp_path / "out", weights=weights, shard_size=3)
+        embed(pets, tmp_path / "out", weights=weights, shard_size=3)
 
 
 def test_parquet_files_of_something_else_are_neither_touched_nor_mixed_with(pets, tmp_path, weights, finished):
@@ -404,7 +403,7 @@ def test_parquet_files_of_something_else_are_neither_touched_nor_mixed_with(pets
     with pytest.raises(
         ValueError, match=r"has Parquet files of something else \(mine\.parquet, year=2026/part-0\.parquet\), whose"
     ):
-        embedding.embed(pets, tmp_path / "out", weights=weights, shard_size=3)
+        embed(pets, tmp_path / "out", weights=weights, shard_size=3)
     assert sorted((tmp_path / "out").rglob("*")) == before
 
 
@@ -417,10 +416,10 @@ def test_pictures_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, wei
     broken[2].unlink()
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"1\.jpg is no JPEG, .* To leave such images out, pass on_error='skip'"):
-        embedding.embed(data, out, weights=weights, shard_size=2)
+        embed(data, out, weights=weights, shard_size=2)
     assert not out.exists()
     with warnings.catch_warnings(action="error", category=UserWarning):  # the lines say it
-        report = embedding.embed(data, out, weights=weights, shard_size=2, on_error="skip")
+        report = embed(data, out, weights=weights, shard_size=2, on_error="skip")
     assert [line.startswith(f"{file} ") for line, file in zip(report.skipped, broken, strict=True)] == [True] * 3
     assert report.skipped[2] == f"{broken[2]} {NO_FILE}"
     left = [pets / NAMES[place] for place in (0, 2, 3, 6)]
@@ -428,10 +427,10 @@ def test_pictures_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, wei
     assert names == list(map(str, left))
     np.testing.assert_allclose(features, oracle(left), atol=1e-6)
     assert [about(file)["left_out"] for file in report.files] == [1, 0, 2, 0]  # the third shard has no row
-    again = embedding.embed(data, out, weights=weights, shard_size=2, on_error="skip")
+    again = embed(data, out, weights=weights, shard_size=2, on_error="skip")
     assert (again.found, again.skipped) == (7, report.skipped)
     with pytest.raises(ValueError, match=r"written with on_error='skip' and is without an image\. .*1\.jpg is no JPEG"):
-        embedding.embed(data, out, weights=weights, shard_size=2)
+        embed(data, out, weights=weights, shard_size=2)
 
 
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
@@ -440,24 +439,24 @@ def test_where_no_picture_can_be_read_there_is_nothing_to_leave_out(pets, tmp_pa
     data.write_text("".join(f"{tmp_path / str(number)}.jpg\n" for number in range(3)))
     arguments = {"weights": weights, "shard_size": 2, "on_error": "skip"}
     with pytest.raises(ValueError, match=r"None of 3 images can be read\. The first: .*/0\.jpg"):
-        embedding.embed(data, tmp_path / name, **arguments)
+        embed(data, tmp_path / name, **arguments)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["list.txt", "pets"]
     shutil.copy(pets / "cat" / "1.jpg", tmp_path / "1.jpg")
-    assert embedding.embed(data, tmp_path / name, **arguments).rows == 1
+    assert embed(data, tmp_path / name, **arguments).rows == 1
 
 
 def test_the_joined_files_name_is_no_pattern(pets, tmp_path, weights):
     out = tmp_path / "a[1]*.parquet"
     (tmp_path / ".0123abcd.a[1]*.parquet").touch()  # of a process that was killed
     (tmp_path / ".0123abcd.a1b.parquet").touch()  # of another name, which the pattern would fit
-    embedding.embed(pets, out, weights=weights)
+    embed(pets, out, weights=weights)
     assert len(read(out)[0]) == 7
     assert sorted(file.name for file in tmp_path.iterdir()) == [".0123abcd.a1b.parquet", "a[1]*.parquet", "pets"]
 
 
 def test_a_tilde_is_the_home_directory(pets, tmp_path, weights, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    embedding.embed("~/pets", "~/out", weights=weights)
+    embed("~/pets", "~/out", weights=weights)
     assert len(read(tmp_path / "out")[0]) == 7
 
 
@@ -465,30 +464,30 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def test_a_full_disk_is_told_before_anything_is_computed(pets, tmp_path, weights, monkeypatch):
-    monkeypatch.setattr(embedding.shutil, "disk_usage", lambda path: Usage(1000, 553, 447))
-    monkeypatch.setattr(embedding.Writer, "write", None)
+    monkeypatch.setattr(shards.shutil, "disk_usage", lambda path: Usage(1000, 553, 447))
+    monkeypatch.setattr(writer.Writer, "write", None)
     # 7 rows of 32 numbers are 896 bytes, and Parquet may make 448 of them.
     with pytest.raises(
         OSError, match=r"`out`: '.*out' has 4\.47e-07 GB of free space, and 7 rows of 32 numbers need up to"
     ):
-        embedding.embed(pets, tmp_path / "out", weights=weights)
+        embed(pets, tmp_path / "out", weights=weights)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("out", "words"),
     [
-        ("/proc/out", "`out`: nothing can be written to '/proc/out': .* Name another `out`"),
-        ("/proc/out.parquet", "`out`: nothing can be written to '/proc/out.parquet': .* Name another `out`"),
+        ("/proc/out", "`out`: nothing can be written to '/proc/out'"),
+        ("/proc/out.parquet", "`out`: nothing can be written to '/proc/out.parquet"),
         # 255 bytes are a name; its shards' directory has 7 more, and the file beside it 10.
-        ("n" * 240 + ".parquet", r"nothing can be written to 'n+\.parquet': .*File name too long.* Name another"),
+        ("n" * 240 + ".parquet", r"`out`: nothing can be written to 'n+\.parquet.*File name too long"),
     ],
 )
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="/proc is where nobody, not even root, writes")
 def test_where_nothing_can_be_written_is_told_before_anything_is_computed(pets, tmp_path, monkeypatch, out, words):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match=words):
-        embedding.embed(pets, out, weights="unused")
+        embed(pets, out, weights="unused")
     assert sorted(tmp_path.iterdir()) == [pets]
 
 
@@ -497,15 +496,15 @@ def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
 
     (pets / "cat" / "1.jpg").write_bytes(b"no picture")
     arguments = {"weights": weights, "shard_size": 3, "on_error": "skip"}
-    shards = embedding.embed(pets, tmp_path / "out", **arguments)
-    one = embedding.embed(pets, tmp_path / "one.parquet", **arguments)
+    shards = embed(pets, tmp_path / "out", **arguments)
+    one = embed(pets, tmp_path / "one.parquet", **arguments)
     assert (one.files, one.rows, one.skipped) == ([tmp_path / "one.parquet"], 6, shards.skipped)
     assert pq.read_table(one.files[0]).equals(pq.read_table(tmp_path / "out"))
     assert pq.read_metadata(one.files[0]).num_row_groups == 3
     assert not (tmp_path / "one.parquet.shards").exists()
     said = about(one.files[0])
     assert (said["left_out"], said["skipped"]) == (1, shards.skipped)
-    assert embedding.embed(pets, tmp_path / "one.parquet", **arguments).found == 7
+    assert embed(pets, tmp_path / "one.parquet", **arguments).found == 7
 
 
 @pytest.mark.parametrize(
@@ -549,18 +548,16 @@ def test_what_is_wrong_is_said(pets, tmp_path, weights, monkeypatch, changed, er
     Path("zeros").write_bytes(b"a\0b")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(error, match=words):
-        embedding.embed(**{"data": "pets", "out": "out", "weights": weights} | changed)
+        embed(**{"data": "pets", "out": "out", "weights": weights} | changed)
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(("package", "extra", "engine"), [("pyarrow", "parquet", "local"), ("ray", "ray", "ray")])
 def test_what_is_not_installed_is_named_with_its_command(pets, tmp_path, monkeypatch, package, extra, engine):
     find = importlib.util.find_spec
-    monkeypatch.setattr(embedding.importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    with pytest.raises(
-        ImportError, match=rf"need {package}, which is not installed: pip install 'keras_bit\[{extra}\]'"
-    ):
-        embedding.embed(pets, tmp_path / "out", weights="unused", engine=engine)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    with pytest.raises(ImportError, match=rf"{package}.*pip install 'keras_bit\[{extra}\]'"):
+        embed(pets, tmp_path / "out", weights="unused", engine=engine)
 
 
 def test_features_that_are_not_finite_are_an_error(pets, tmp_path, weights):
@@ -569,7 +566,7 @@ def test_features_that_are_not_finite_are_an_error(pets, tmp_path, weights):
     model.get_layer("norm").set_weights([np.full_like(gamma, 3e38), np.full_like(beta, 3e38)])
     save_pretrained(model, tmp_path / "broken", processor=PROCESSOR)
     with pytest.raises(ArithmeticError, match=r"alone\.png has features that are not finite numbers"):
-        embedding.embed(pets, tmp_path / "out", weights=str(tmp_path / "broken"))
+        embed(pets, tmp_path / "out", weights=str(tmp_path / "broken"))
 
 
 def run(capsys, *arguments):
@@ -637,12 +634,14 @@ def test_the_files_of_a_shard_are_for_evaluation():
 
 def test_a_worker_with_another_model_writes_nothing(pets, tmp_path, weights):
     pictures = lists.list_images(pets, tmp_path / "list", 10)
-    made_by = {**embedding.Writer(weights, {}, 2).made_by, "pictures": 7, "pictures_sha256": "", "labels": True}
-    job = embedding.Job(pictures, tmp_path, weights, {}, 2, "raise", {**made_by, "shard_size": 10})
-    assert embedding.start_worker(job)(0) == ""
+    made_by = {**writer.Writer(weights, HubOptions(), 2).made_by, "pictures": 7, "pictures_sha256": "", "labels": True}
+    job = shard_files.Job(pictures, tmp_path, weights, HubOptions(), 2, "raise", {**made_by, "shard_size": 10})
+    assert writer.start_worker(job)(0) == ""
     job.file(0).unlink()
-    other = embedding.Job(pictures, tmp_path, weights, {}, 2, "raise", {**job.made_by, "weights_sha256": "1"})
-    told = embedding.start_worker(other)(0)
+    other = shard_files.Job(
+        pictures, tmp_path, weights, HubOptions(), 2, "raise", {**job.made_by, "weights_sha256": "1"}
+    )
+    told = writer.start_worker(other)(0)
     assert told.startswith("A worker has another model than where the run was started: `weights_sha256` is")
     assert not job.file(0).exists()
 
@@ -664,7 +663,7 @@ def test_the_probe_of_the_readme(pets, tmp_path, weights, monkeypatch, capsys):
     for name in ("alone.png", "zebra.png"):
         (pets / name).unlink()
     for name in ("train", "test"):
-        embedding.embed(pets, tmp_path / name, weights=weights)
+        embed(pets, tmp_path / name, weights=weights)
     blocks = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     (block,) = (block for block in blocks if "LogisticRegression" in block)
     monkeypatch.chdir(tmp_path)

@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from keras_bit.drawing.colors import BLUE, GRAY, NO_SHADE, ON_DARK, ON_LIGHT, ORANGE, SHADES
 from keras_bit.drawing.lettering import ELLIPSIS, one_line
-from keras_bit.files import replacing
+from keras_bit.files import replacing, require
 
 INSTALL = "pip install 'keras_bit[plots]'"
 DPI = 120
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
 LONGEST_NAME = 28  # characters of a class name on an axis
 NUMBERED_CLASSES = 60  # of more, cells have no room for their numbers
 CELL = 0.34  # inches, with its number
 MOST_CELLS = 1000  # on a side of a matrix: about the pixels of ten inches
-SHADES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
+TICKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
+RATE = "learning rate"  # a panel and its curve
+
+Point = tuple[float, float]  # step and value
 
 
 def available() -> bool:
@@ -42,47 +45,61 @@ def curves(rows: Sequence[Mapping[str, Any]], file: str | Path) -> None:
         ValueError: no row has a `step` and a number.
         ImportError: matplotlib is not installed.
     """
-    panels = [
-        (title, lines)
-        for title, names in (
-            ("loss", {"loss": "training", "val_loss": "validation"}),
-            ("accuracy", {"accuracy": "training", "val_accuracy": "validation"}),
-            ("learning rate", {"learning_rate": "learning rate"}),
-        )
-        if (lines := {name: points for key, name in names.items() if (points := _points(rows, key))})
-    ]
+    panels = _panels(rows)
     if not panels:
         raise ValueError(f"`rows` must have a `step` and numbers such as `loss`, got {len(rows)} rows without any.")
     # The learning rate is looked at for its shape: it gets the least room.
-    heights = [1.2 if title == "learning rate" else 3 for title, _ in panels]
+    heights = [1.2 if title == RATE else 3 for title in panels]
     figure = _figure(8, 0.9 * sum(heights) + 0.6)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for axis, (title, lines) in zip(axes, panels, strict=True):
+    for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for name, points in lines.items():
-            steps, values = zip(*points, strict=True)
-            validation = name == "validation"
-            # A curve of a few points is drawn with its points: a single one would not be seen as a line.
-            axis.plot(
-                steps,
-                values,
-                color=GREY if title == "learning rate" else ORANGE if validation else BLUE,
-                marker="o" if validation or len(points) == 1 else None,
-                markersize=3.5,
-                linewidth=1.4,
-                label=name,
-            )
+            _draw_curve(axis, name, points)
         axis.set_ylabel(title)
         axis.grid(alpha=0.25)
-        if title != "learning rate":
+        if title != RATE:
             axis.legend(frameon=False)
         if title == "accuracy":
             axis.yaxis.set_major_formatter(_percent())
     axes[-1].set_xlabel("step")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    steps = {step for _, lines in panels for points in lines.values() for step, _ in points}
+    steps = {step for lines in panels.values() for points in lines.values() for step, _ in points}
     if len(steps) == 1:
         axes[-1].set_xticks(list(steps))
     _save(figure, file)
+
+
+def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Point]]]:
+    """Of each panel's title the curves that have points, by their names."""
+    keys = {
+        "loss": {"training": "loss", "validation": "val_loss"},
+        "accuracy": {"training": "accuracy", "validation": "val_accuracy"},
+        RATE: {RATE: "learning_rate"},
+    }
+    found = {
+        title: {name: points for name, key in curves.items() if (points := _points(rows, key))}
+        for title, curves in keys.items()
+    }
+    return {title: lines for title, lines in found.items() if lines}
+
+
+def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[Point]:
+    found = [(row["step"], row[key]) for row in rows if row.get("step") is not None and row.get(key) is not None]
+    return [(step, value) for step, value in found if math.isfinite(value)]
+
+
+def _draw_curve(axis: Any, name: str, points: Sequence[Point]) -> None:
+    steps, values = zip(*points, strict=True)
+    axis.plot(
+        steps,
+        values,
+        color={"training": BLUE, "validation": ORANGE}.get(name, GRAY),
+        # A curve of a few points is drawn with its points: a single one would not be seen as a line.
+        marker="o" if name == "validation" or len(points) == 1 else None,
+        markersize=3.5,
+        linewidth=1.4,
+        label=name,
+    )
 
 
 def confusion(
@@ -110,40 +127,54 @@ def confusion(
     totals = matrix.sum(axis=1, keepdims=True)
     # A class without examples has no shares; NaN leaves its row gray.
     shares = np.where(totals > 0, matrix / np.maximum(totals, 1), np.nan)
-    rows, columns = matrix.shape
-    numbered = max(rows, columns) <= NUMBERED_CLASSES
-    side = max(CELL * max(rows, columns), 4.0) if numbered else 10.0
+    most = max(matrix.shape)
+    numbered = most <= NUMBERED_CLASSES
+    side = max(CELL * most, 4.0) if numbered else 10.0
     figure = _figure(side + 3, side + 2)
     axis = figure.subplots()
+    _draw_shares(figure, axis, shares)
+    axis.set_xlabel("predicted", fontsize=9)
+    axis.set_ylabel("true", fontsize=9)
+    size = 8 if numbered else 6  # points
+    _name_ticks(axis.xaxis, column_names, side, size)
+    _name_ticks(axis.yaxis, class_names, side, size)
+    widest = max(len(_short(name)) for name in column_names)
+    axis.tick_params("x", rotation=0 if widest * 0.6 * size * matrix.shape[1] < 72 * side else 90)
+    if numbered:
+        _write_counts(axis, matrix, shares, side)
+    _save(figure, file)
+
+
+def _draw_shares(figure: Any, axis: Any, shares: np.ndarray) -> None:
+    rows, columns = shares.shape
     image = axis.imshow(
         _pooled(shares, MOST_CELLS),
         # Most mistakes are a few percent of a class: in even shades they would all look white.
         norm=_power_norm(0.5),
-        cmap=_colors("Blues").with_extremes(bad="#e4e4e4"),
+        cmap=_colors(SHADES).with_extremes(bad=NO_SHADE),
         interpolation="nearest",
         extent=(-0.5, columns - 0.5, rows - 0.5, -0.5),
     )
-    bar = figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03, format=_percent(), ticks=SHADES)
+    bar = figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03, format=_percent(), ticks=TICKS)
     bar.set_label("of the true class", fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    axis.set_xlabel("predicted", fontsize=9)
-    axis.set_ylabel("true", fontsize=9)
-    size = 8 if numbered else 6  # points
-    for ticks, names in ((axis.xaxis, column_names), (axis.yaxis, class_names)):
-        shown = range(0, len(names), math.ceil(len(names) * 1.2 * size / (72 * side)))
-        ticks.set_ticks(list(shown))
-        ticks.set_ticklabels([_short(names[index]) for index in shown], parse_math=False, fontsize=size)
-        ticks.set_tick_params(length=2)
-    widest = max(len(_short(name)) for name in column_names)
-    axis.tick_params("x", rotation=0 if widest * 0.6 * size * columns < 72 * side else 90)
-    if numbered:
-        digits = len(str(matrix.max()))
-        size = min(8.0, 72 * side / max(rows, columns) / (0.75 * max(digits, 2)))  # a digit is 0.6 of its size wide
-        for (row, column), count in np.ndenumerate(matrix):
-            if count:
-                color = "white" if shares[row, column] > 0.35 else "#222222"
-                axis.text(column, row, f"{count}", ha="center", va="center", fontsize=size, color=color)
-    _save(figure, file)
+
+
+def _name_ticks(ticks: Any, names: Sequence[str], side: float, size: float) -> None:
+    """As many of the names as a side of so many inches has room for, in letters of `size` points."""
+    shown = range(0, len(names), math.ceil(len(names) * 1.2 * size / (72 * side)))
+    ticks.set_ticks(list(shown))
+    ticks.set_ticklabels([_short(names[index]) for index in shown], parse_math=False, fontsize=size)
+    ticks.set_tick_params(length=2)
+
+
+def _write_counts(axis: Any, matrix: np.ndarray, shares: np.ndarray, side: float) -> None:
+    digits = len(str(matrix.max()))
+    size = min(8.0, 72 * side / max(matrix.shape) / (0.75 * max(digits, 2)))  # a digit is 0.6 of its size wide
+    for (row, column), count in np.ndenumerate(matrix):
+        if count:
+            color = ON_DARK if shares[row, column] > 0.35 else ON_LIGHT
+            axis.text(column, row, f"{count}", ha="center", va="center", fontsize=size, color=color)
 
 
 def calibration(bins: Sequence[Any], ece: float, file: str | Path) -> None:
@@ -159,43 +190,10 @@ def calibration(bins: Sequence[Any], ece: float, file: str | Path) -> None:
     """
     figure = _figure(5.6, 6.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
-    edges = [part.lower for part in bins]
-    widths = [part.upper - part.lower for part in bins]
-    filled = [part for part in bins if part.count]
-    upper.bar(
-        [part.lower for part in filled],
-        [part.accuracy for part in filled],
-        [part.upper - part.lower for part in filled],
-        align="edge",
-        color=BLUE,
-        edgecolor="white",
-        linewidth=0.8,
-        label="right, of the answers in the bin",
-    )
-    upper.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--", label="calibrated: as often as it says")
-    upper.plot(
-        [part.confidence for part in filled],
-        [part.accuracy for part in filled],
-        color=ORANGE,
-        marker="o",
-        markersize=4,
-        linewidth=0,
-        clip_on=False,
-        label="mean confidence of the bin",
-    )
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    _draw_accuracies(upper, [part for part in bins if part.count])
     upper.set_title(f"Expected calibration error {100 * ece:.1f} %", fontsize=11, loc="left")
-    upper.legend(loc="upper left", fontsize=8, framealpha=0.9, edgecolor="none")
     total = sum(part.count for part in bins)
-    lower.bar(
-        edges,
-        [part.count / max(total, 1) for part in bins],
-        widths,
-        align="edge",
-        color=GREY,
-        edgecolor="white",
-        linewidth=0.8,
-    )
+    _draw_bars(lower, bins, [part.count / max(total, 1) for part in bins], GRAY)
     lower.set(xlabel="confidence", ylabel=f"share of {total:,}")
     for axis in (upper, lower):
         axis.grid(alpha=0.25)
@@ -205,17 +203,35 @@ def calibration(bins: Sequence[Any], ece: float, file: str | Path) -> None:
     _save(figure, file)
 
 
-def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
-    found = [(row["step"], row[key]) for row in rows if row.get("step") is not None and row.get(key) is not None]
-    return [(step, value) for step, value in found if math.isfinite(value)]
+def _draw_accuracies(axis: Any, bins: Sequence[Any]) -> None:
+    accuracies = [part.accuracy for part in bins]
+    _draw_bars(axis, bins, accuracies, BLUE, label="right, of the answers in the bin")
+    axis.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--", label="calibrated: as often as it says")
+    axis.plot(
+        [part.confidence for part in bins],
+        accuracies,
+        color=ORANGE,
+        marker="o",
+        markersize=4,
+        linewidth=0,
+        clip_on=False,
+        label="mean confidence of the bin",
+    )
+    axis.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    axis.legend(loc="upper left", fontsize=8, framealpha=0.9, edgecolor="none")
+
+
+def _draw_bars(axis: Any, bins: Sequence[Any], heights: Sequence[float], color: str, **label: str) -> None:
+    edges = [part.lower for part in bins]
+    widths = [part.upper - part.lower for part in bins]
+    axis.bar(edges, heights, widths, align="edge", color=color, edgecolor="white", linewidth=0.8, **label)
 
 
 def _figure(width: float, height: float) -> Any:
     """Width and height in inches."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"Charts are drawn by matplotlib, which is not installed: {INSTALL}") from error
+    require("matplotlib", "plots", "Drawing a chart")
+    from matplotlib.figure import Figure
+
     return Figure((width, height), dpi=DPI, layout="constrained")
 
 

@@ -2,21 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from keras_bit.drawing.colors import BACKGROUND, FAINT, INK
 from keras_bit.drawing.lettering import ELLIPSIS, drawable, one_line, shortened, wrapped
+from keras_bit.images.processor import BitImageProcessor
 
 TILE = 192  # px, width and height of an image on the sheet
 GAP = 12  # px between images, and around the sheet
 LINE = 20  # px
-BACKGROUND, INK, FAINT = (250, 250, 250), (25, 25, 25), (110, 110, 110)
 SMALLEST_SHARE = 0.005  # of a label; the recipe's beta distribution often leaves less of one image than can be seen
 
 
-def denormalize(images: np.ndarray, processor: Any) -> np.ndarray:
+def denormalize(images: np.ndarray, processor: BitImageProcessor) -> np.ndarray:
     """The uint8 images that `processor` rescaled and normalized: float32 `(batch, height, width, 3)` back."""
     pixels = np.asarray(images, np.float64)
     if processor.do_normalize:
@@ -53,10 +53,10 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
     rows = math.ceil(len(images) / columns)
     lines = min(max(map(len, labels)), 3)
     scale = TILE / max(images.shape[1:3])
-    tile_width, tile_height = (max(1, round(side * scale)) for side in (images.shape[2], images.shape[1]))
-    cell = tile_height + GAP // 2 + lines * LINE + GAP
+    tile = max(1, round(images.shape[2] * scale)), max(1, round(images.shape[1] * scale))
+    cell = tile[1] + GAP // 2 + lines * LINE + GAP
     # A title needs some room, also above a single image.
-    width = max(columns * (tile_width + GAP) + GAP, 2 * TILE)
+    width = max(columns * (tile[0] + GAP) + GAP, 2 * TILE)
     heading = [
         (part, font, INK if index == 0 else FAINT)
         for index, (line, font) in enumerate(drawable(one_line(line)) for line in title)
@@ -70,15 +70,20 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
     # Enlarged pixels stay squares: a person should see what the model gets.
     resample = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
     for index, (image, text) in enumerate(zip(images, labels, strict=True)):
-        left = GAP + index % columns * (tile_width + GAP)
-        upper = top + index // columns * cell
-        sheet.paste(Image.fromarray(image).resize((tile_width, tile_height), resample), (left, upper))
-        shown = [*text[: lines - 1], f"{ELLIPSIS} {len(text) - lines + 1} more"] if len(text) > lines else text
-        for number, line in enumerate(shown):
-            place = (left, upper + tile_height + GAP // 2 + number * LINE)
-            line, font = drawable(line)
-            pen.text(place, shortened(line, font, tile_width), INK if number == 0 else FAINT, font)
+        left, upper = GAP + index % columns * (tile[0] + GAP), top + index // columns * cell
+        sheet.paste(Image.fromarray(image).resize(tile, resample), (left, upper))
+        _letter(pen, text, lines, (left, upper + tile[1] + GAP // 2), tile[0])
     return sheet
+
+
+def _letter(pen: ImageDraw.ImageDraw, text: Sequence[str], lines: int, place: tuple[int, int], width: int) -> None:
+    """Writes a label below its image, in so many lines."""
+    left, upper = place
+    shown = [*text[: lines - 1], f"{ELLIPSIS} {len(text) - lines + 1} more"] if len(text) > lines else text
+    for number, line in enumerate(shown):
+        line, font = drawable(line)
+        color = INK if number == 0 else FAINT
+        pen.text((left, upper + number * LINE), shortened(line, font, width), color, font)
 
 
 def _name(number: int, class_names: Sequence[str] | None) -> str:

@@ -1,23 +1,21 @@
 """A class activation map as a person sees it: over the image, with a scale."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from keras_bit.drawing.lettering import drawable, one_line, shortened, wrapped
+from keras_bit.drawing.colors import AGAINST, BACKGROUND, FAINT, FOR, INK
+from keras_bit.drawing.lettering import Font, drawable, one_line, shortened, wrapped
+from keras_bit.images.processor import BitImageProcessor
 from keras_bit.images.steps import resized_shape
 
 SIDE = 448  # px, the longer side of an image on the sheet
 GAP, LINE = 16, 21  # px
 HEADLINE = 22  # px, its font
 BAR = 18  # px, height of the scale
-BACKGROUND, INK, FAINT = (250, 250, 250), (25, 25, 25), (110, 110, 110)
-# From the strongest contribution against the class over none to the strongest for it: a color, and how much of it
-# lies over the gray image. Blue and red, and not green and red, which many people do not tell apart.
-AGAINST, FOR = (20, 80, 200), (225, 30, 10)
-OPAQUE = 0.7
+OPAQUE = 0.7  # how much of the strongest color lies over the gray image
 DARK, LIGHT = 50, 230  # what black and white become in the gray image: colors are not seen on black
 
 
@@ -30,17 +28,17 @@ class Seen(NamedTuple):
     part: str  # which one it is, in words
 
 
-def seen(picture: Image.Image, processor: Any) -> Seen:
-    """What the model sees of `picture`, in the image's own pixels: resize and crop of `processor` are undone.
+def seen(image: Image.Image, processor: BitImageProcessor) -> Seen:
+    """What the model sees of `image`, in the image's own pixels: resize and crop of `processor` are undone.
 
     What a crop adds around an image that is smaller than itself is black.
     """
-    width, height = picture.size
+    width, height = image.size
     resized = resized_shape(height, width, processor.size) if processor.do_resize else (height, width)
     crop = resized
     if processor.do_center_crop:
         crop = (processor.crop_size["height"], processor.crop_size["width"])
-    # As `preprocessing.center_crop` cuts, then in the image's own pixels.
+    # As the processor's center crop cuts, then in the image's own pixels.
     starts = [(whole - cut) // 2 for whole, cut in zip(resized, crop, strict=True)]
     scales = [own / whole for own, whole in zip((height, width), resized, strict=True)]
     upper, left = (round(start * scale) for start, scale in zip(starts, scales, strict=True))
@@ -49,10 +47,10 @@ def seen(picture: Image.Image, processor: Any) -> Seen:
         for start, cut, scale, edge in zip(starts, crop, scales, (upper, left), strict=True)
     )
     shrink = SIDE / max(right - left, lower - upper)
-    size = tuple(max(1, round(length * shrink)) for length in (right - left, lower - upper))
+    size = (max(1, round((right - left) * shrink)), max(1, round((lower - upper) * shrink)))
     # Enlarged pixels stay squares: there is no more to be seen than there is.
     resample = Image.Resampling.LANCZOS if shrink < 1 else Image.Resampling.NEAREST
-    shown = picture.convert("RGB").crop((left, upper, right, lower)).resize(size, resample)
+    shown = image.convert("RGB").crop((left, upper, right, lower)).resize(size, resample)
     rows, columns = (
         (np.arange(count) + 0.5) * cut / count - 0.5 for count, cut in zip(reversed(size), crop, strict=True)
     )
@@ -62,7 +60,7 @@ def seen(picture: Image.Image, processor: Any) -> Seen:
     return Seen(shown, rows, columns, part)
 
 
-def draw(picture: Image.Image, heat: np.ndarray, title: Sequence[str], name: str, notes: Sequence[str]) -> Image.Image:
+def draw(image: Image.Image, heat: np.ndarray, title: Sequence[str], name: str, notes: Sequence[str]) -> Image.Image:
     """The sheet: the image, the map over it, and the scale of its colors.
 
     Args:
@@ -73,7 +71,7 @@ def draw(picture: Image.Image, heat: np.ndarray, title: Sequence[str], name: str
         notes: the lines below.
     """
     strongest = float(np.abs(heat).max())
-    width, height = picture.size
+    width, height = image.size
     # Words need some room, also beside an image that is high and narrow.
     total = max(2 * width + 3 * GAP, SIDE + 2 * GAP)
     room = total - 2 * GAP
@@ -92,32 +90,36 @@ def draw(picture: Image.Image, heat: np.ndarray, title: Sequence[str], name: str
         upper += step
 
     side = (total - 2 * width - GAP) // 2
-    sheet.paste(picture, (side, top))
-    gray = DARK + np.asarray(picture.convert("L"), np.float64) * ((LIGHT - DARK) / 255)
+    sheet.paste(image, (side, top))
+    gray = DARK + np.asarray(image.convert("L"), np.float64) * ((LIGHT - DARK) / 255)
     sheet.paste(Image.fromarray(_colored(gray, heat / strongest if strongest else heat)), (side + width + GAP, top))
+    _draw_scale(sheet, scale_top, room, strongest, one_line(name))
+    for index, (line, font, color) in enumerate(below):
+        pen.text((GAP, notes_top + index * LINE), line, color, font)
+    return sheet
 
+
+def _draw_scale(sheet: Image.Image, top: int, room: int, strongest: float, name: str) -> None:
+    """All colors in a bar, and below it which contributions three of them stand for."""
     values = np.tile(np.linspace(-1, 1, room), (BAR, 1))
-    sheet.paste(Image.fromarray(_colored(np.full(values.shape, (DARK + LIGHT) / 2), values)), (GAP, scale_top))
-    name = one_line(name)
+    sheet.paste(Image.fromarray(_colored(np.full(values.shape, (DARK + LIGHT) / 2), values)), (GAP, top))
+    pen = ImageDraw.Draw(sheet)
     for share, number, meaning in (
         (0.0, f"-{strongest:.3g}", f"against {name}"),
         (0.5, "0", "neither"),
         (1.0, f"+{strongest:.3g}", f"for {name}"),
     ):
         place = GAP + round(share * (room - 1))
-        pen.line((place, scale_top + BAR, place, scale_top + BAR + 4), FAINT)
+        pen.line((place, top + BAR, place, top + BAR + 4), FAINT)
         for row, (text, color) in enumerate(((number, INK), (meaning, FAINT))):
             text, font = drawable(text)
             text = shortened(text, font, round(room * 0.4))
             # Left, in the middle and right of its place.
             x = place - round(share * font.getlength(text))
-            pen.text((x, scale_top + BAR + 5 + row * LINE), text, color, font)
-    for index, (line, font, color) in enumerate(below):
-        pen.text((GAP, notes_top + index * LINE), line, color, font)
-    return sheet
+            pen.text((x, top + BAR + 5 + row * LINE), text, color, font)
 
 
-def _lines(texts: Sequence[str], room: int) -> list[tuple[str, Any]]:
+def _lines(texts: Sequence[str], room: int) -> list[tuple[str, Font]]:
     found = [drawable(one_line(text)) for text in texts]
     return [(part, font) for text, font in found for part in wrapped(text, font, room)]
 

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import unicodedata
-from typing import Any
 
 from PIL import ImageFont
 
@@ -17,6 +16,8 @@ FONTS = (
 NO_CHARACTER = "\U0010fffe"  # Unicode has none there, so every font draws what it draws for characters that it lacks
 ELLIPSIS = "…"
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # Pillow's own is the second where it was built without FreeType
+
 
 def one_line(text: str) -> str:
     """`text` without line breaks and control characters, which would be drawn over other images or as boxes."""
@@ -25,17 +26,17 @@ def one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def drawable(text: str, size: int = FONT) -> tuple[str, Any]:
+def drawable(text: str, size: int = FONT) -> tuple[str, Font]:
     """`text` and a font that has its characters; where none has all, those that the best one lacks are escaped."""
     # Pillow's own has all of ASCII, and no file is looked for.
     names = (None,) if text.isascii() else (None, *FONTS)
-    fonts = filter(None, (_font(name, size) for name in names))
+    fonts: list[Font] = [font for name in names if (font := _font(name, size)) is not None]
     best = min(fonts, key=lambda font: sum(_lacks(font, character) for character in text))
     escaped = (c.encode("unicode_escape").decode() if _lacks(best, c) else c for c in text)
     return "".join(escaped), best
 
 
-def shortened(text: str, font: Any, width: int) -> str:
+def shortened(text: str, font: Font, width: int) -> str:
     """As much of `text` as `width` pixels hold, with an ellipsis where that is not all."""
     if font.getlength(text) <= width:
         return text
@@ -44,7 +45,7 @@ def shortened(text: str, font: Any, width: int) -> str:
     return text + ELLIPSIS
 
 
-def wrapped(text: str, font: Any, width: int) -> list[str]:
+def wrapped(text: str, font: Font, width: int) -> list[str]:
     """The words of `text` in lines of at most `width` pixels."""
     lines = [""]
     for word in text.split():
@@ -57,7 +58,7 @@ def wrapped(text: str, font: Any, width: int) -> list[str]:
 
 
 @functools.cache
-def _font(name: str | None, size: int) -> Any:
+def _font(name: str | None, size: int) -> Font | None:
     """A font by the name of its file, wherever the system keeps it; `None` where there is none."""
     with contextlib.suppress(OSError):
         return ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
@@ -65,8 +66,8 @@ def _font(name: str | None, size: int) -> Any:
 
 
 @functools.cache
-def _lacks(font: Any, character: str) -> bool:
-    def drawn(character: str) -> tuple[Any, bytes]:
+def _lacks(font: Font, character: str) -> bool:
+    def drawn(character: str) -> tuple[tuple[int, int], bytes]:
         mask = font.getmask(character)
         return mask.size, bytes(mask)
 

@@ -3,11 +3,13 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 
-def each(start: Callable[[], Callable[[int], str]], shards: Sequence[int], workers: int) -> Iterator[tuple[int, str]]:
+def each(
+    start: Callable[[], Callable[[int], str]], shards: Sequence[int], workers: int
+) -> Generator[tuple[int, str], None, None]:
     """Every shard with what `start()(shard)` returned for it, as they are done.
 
     Args:

@@ -1,0 +1,115 @@
+"""The network with its preprocessing, which computes a shard of features and writes it."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_bit.embedding import shard_files
+from keras_bit.embedding.shard_files import Job
+from keras_bit.hub import HubOptions
+
+
+class Writer:
+    """The network with its preprocessing, which writes shards.
+
+    Attributes:
+        made_by: what of the metadata is known of them.
+        width: the number of features.
+    """
+
+    def __init__(self, weights: str, hub: HubOptions, batch_size: int) -> None:
+        from keras_bit.applications import from_pretrained
+        from keras_bit.data import streams
+        from keras_bit.data.dataset import indexed_dataset
+        from keras_bit.images.processor import BitImageProcessor
+
+        options = dataclasses.asdict(hub)
+        self._model = from_pretrained(weights, include_top=False, pooling="avg", **options)
+        processor = BitImageProcessor.from_pretrained(weights, **options)
+        self._batch_size = batch_size
+        # One data set for all shards, an epoch each: to build one takes a second.
+        self._paths: list[bytes] = []
+        source = streams.named_files(lambda: self._paths)
+        self._data = indexed_dataset(source, processor=processor, batch_size=batch_size)
+        self.width = int(self._model.output_shape[-1])
+        self.made_by = {
+            "keras_bit": importlib.metadata.version("keras_bit"),
+            "weights_sha256": _digest(self._model),
+            # As it comes back from JSON, to be compared.
+            "processor": json.loads(json.dumps(processor.to_dict())),
+        }
+
+    def write(self, job: Job, shard: int, advance: Callable[[int], Any] = lambda count: None) -> None:
+        """Writes a shard; `advance` gets how many images are done.
+
+        Raises:
+            ValueError: with `on_error="raise"`, an image cannot be read.
+            ArithmeticError: a feature is not finite.
+        """
+        names = job.images.names(shard)
+        features = np.zeros((len(names), self.width), np.float32)
+        rows: list[int] = []
+        self._paths = [os.fsencode(job.images.path(name)) for name in names]
+        self._data.skipped.clear()
+        for images, _, index in _batches(self._data, job.on_error):
+            features[index] = self._features(images)
+            rows += index.tolist()
+            advance(len(index))
+        advance(len(names) - len(rows))
+        for row in rows:
+            if not np.isfinite(features[row]).all():
+                raise ArithmeticError(f"{job.images.path(names[row])} has features that are not finite numbers.")
+        shard_files.write(job, shard, rows, features[rows], self._data.skipped)
+
+    def _features(self, images: np.ndarray) -> np.ndarray:
+        # Every batch has the same size: JAX compiles for each, and sums may be taken in another order.
+        rest = np.zeros((self._batch_size - len(images), *images.shape[1:]), np.float32)
+        return self._model.predict_on_batch(np.concatenate([images, rest]))[: len(images)]
+
+
+def _batches(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, ...]]:
+    from keras_bit.data.named_batches import batches_of
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ images were left out")  # `Report.skipped` has them
+        try:
+            yield from batches_of(data, on_error)
+        except ValueError:
+            if on_error == "raise":
+                raise
+            # No image of this shard can be read; others may have some.
+
+
+def _digest(model: Any) -> str:
+    import keras
+
+    found = hashlib.sha256()
+    for layer in model.layers:
+        for variable in layer.weights:
+            found.update(f"{layer.name}/{variable.name}".encode())
+            found.update(np.asarray(keras.ops.convert_to_numpy(variable.value), np.float32).tobytes())
+    return found.hexdigest()
+
+
+def start_worker(job: Job) -> Callable[[int], str]:
+    """Loads the model, and returns what writes a shard and says what went wrong, `""` for nothing."""
+    writer = Writer(job.weights, job.hub, job.batch_size)
+    differences = shard_files.differences_of({**job.made_by, **writer.made_by}, job.made_by)
+
+    def work(shard: int) -> str:
+        if differences:
+            return f"A worker has another model than where the run was started: {differences}"
+        try:
+            writer.write(job, shard)
+        except (OSError, ValueError, ArithmeticError) as error:
+            return str(error)
+        return ""
+
+    return work
