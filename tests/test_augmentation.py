@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from image_files import HALF, PROCESSOR, collect, encoded, pixels
 from keras_bit import BitImageProcessor, HyperRule, image_dataset
 from keras_bit.data.augmentation import AREAS, ASPECT_RATIOS, augment, beta, mix_up, random_part, random_place
-from picture_files import HALF, PROCESSOR, collect, encoded, pixels
 
 RULE = HyperRule(100, 32)  # 160, cropped to 128
 PIXELS = pixels(0, 90, 140)

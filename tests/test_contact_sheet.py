@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from image_files import pixels
 from keras_bit import BitImageProcessor
 from keras_bit.drawing import colors, contact_sheet, lettering
-from picture_files import pixels
 
 NAMES = ["cat", "dog", "fox"]
 

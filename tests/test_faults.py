@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from image_files import HALF, PROCESSOR, collect, encoded, pixels
 from keras_bit import BitImageProcessor, HyperRule, image_dataset
 from keras_bit.data import faults
 from keras_bit.images import graph_decoding, graph_faults
 from keras_bit.images.graph_resizing import Resize
-from picture_files import HALF, PROCESSOR, collect, encoded, pixels
 
 GOOD = encoded(pixels(0, 60, 80))
 # What the file holds (None: there is none), and what is said of it.

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from conftest import ROOT, absent
+from image_files import PROCESSOR, encoded, make_folders, pixels
 from keras_bit import HyperRule, image_dataset
-from picture_files import PROCESSOR, encoded, make_folders, pixels
 
 WAIT = 120  # seconds, until a process or the service counts as stuck
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from image_files import pixels
 from keras_bit import BitImageProcessor
 from keras_bit.drawing import colors, heat_map
-from picture_files import pixels
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, absent
+from image_files import encoded, pixels
 from keras_bit import (
     BiT,
     BitConfig,
@@ -35,7 +36,6 @@ from keras_bit.data import streams
 from keras_bit.embedding import embed, lists, ray, shard_files, shards, writer
 from keras_bit.hub import HubOptions
 from keras_bit.images.graph_faults import NO_FILE
-from picture_files import encoded, pixels
 
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4)
 PROCESSOR = BitImageProcessor(size=32, crop_size=32, resample=2, image_mean=0.5, image_std=0.5)

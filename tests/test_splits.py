@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from image_files import make_folders, write_records
 from keras_bit.data import splits
-from picture_files import make_folders, write_records
 
 COUNTS = {"ant": 5, "bee": 10, "cat": 1}
 
