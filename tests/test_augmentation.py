@@ -32,17 +32,17 @@ def find(crop, resized):
 
 
 @pytest.mark.parametrize(("resample", "encode"), [(2, True), (3, True), (2, False)])
-def test_a_training_picture_is_a_crop_of_pillows_resized_one_flipped_or_not(resample, encode):
+def test_a_training_image_is_a_crop_of_pillows_resized_one_flipped_or_not(resample, encode):
     plain = BitImageProcessor(resample=resample, do_rescale=False, do_normalize=False)
     contents = tf.constant(encoded(PIXELS, "PNG")) if encode else tf.constant(PIXELS)
-    picture = in_graph(lambda seed: augment(contents, seed, plain, RULE, False, None))
+    augmented = in_graph(lambda seed: augment(contents, seed, plain, RULE, False, None))
     resized = np.asarray(Image.fromarray(PIXELS).resize((160, 160), resample))  # whatever the aspect ratio
-    found = [find(crop.astype(np.uint8), resized) for crop in picture(seeds(20)).numpy()]
+    found = [find(crop.astype(np.uint8), resized) for crop in augmented(seeds(20)).numpy()]
     assert len(set(found)) > 15
     assert {flipped for _, _, flipped in found} == {False, True}
 
 
-def test_the_pictures_are_rescaled_and_normalized_as_the_processor_does():
+def test_the_images_are_rescaled_and_normalized_as_the_processor_does():
     processor = BitImageProcessor()
     plain = BitImageProcessor(resample=3, do_rescale=False, do_normalize=False)
     contents = tf.constant(encoded(PIXELS, "PNG"))
@@ -53,7 +53,7 @@ def test_the_pictures_are_rescaled_and_normalized_as_the_processor_does():
     np.testing.assert_array_equal(normal, expected)
 
 
-def test_half_of_the_pictures_are_flipped_and_every_place_is_as_probable():
+def test_half_of_the_images_are_flipped_and_every_place_is_as_probable():
     count = 20_000
     places = in_graph(lambda seed: tf.cast(tf.stack(random_place(ROOM, seed)), tf.float32))(seeds(count)).numpy()
     for axis in range(2):
@@ -102,7 +102,7 @@ def test_the_inception_crop_has_the_areas_and_shapes_it_should_and_pillows_value
             assert any(np.array_equal(candidate, np.asarray(part)) for candidate in (found, found[:, ::-1]))
 
 
-def test_mixup_is_one_weight_for_the_batch_and_another_picture_of_it():
+def test_mixup_is_one_weight_for_the_batch_and_another_image_of_it():
     generator = np.random.default_rng(0)
     images = generator.normal(size=(6, 4, 5, 3)).astype(np.float32)
     labels = np.eye(6, dtype=np.float32)  # each image a class: the mixed labels tell the weight and the order

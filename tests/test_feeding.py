@@ -110,7 +110,7 @@ def contents(data):
 
 
 @pytest.mark.slow
-def test_two_worker_processes_of_tf_data_service_give_every_picture_once(folders, service, tmp_path):
+def test_two_worker_processes_of_tf_data_service_give_every_image_once(folders, service, tmp_path):
     directory, files = folders
     policy = tf.data.experimental.service.ShardingPolicy
     for kind, make in SHARDED.items():
