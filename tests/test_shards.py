@@ -382,7 +382,7 @@ def foreign(first, second):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (truncated, r"00000-of-00003\.parquet' is no Parquet file, or a damaged one \(.*\)\. Remove it"),
+        (truncated, r"00000-of-00003\.parquet' is not a Parquet file, or is a damaged one \(.*\)\. Remove it"),
         (renamed, r"is none of the 3 shards: it is shard 1 with 3 rows and 0 images left out\. Remove it"),
         (foreign, r"was not written by `embed`\. Name another `out`"),
     ],
