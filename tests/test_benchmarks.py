@@ -28,9 +28,9 @@ from benchmarks import (
     training,
 )
 from conftest import ROOT, absent, needs_matplotlib
+from image_files import make_folders
 from keras_bit import BiT, BitConfig, BitImageProcessor, from_pretrained
 from keras_bit.labels import imagenet_labels
-from picture_files import make_folders
 
 TINY = BitConfig(embedding_size=16, hidden_sizes=(32, 64), depths=(2, 1), num_groups=4)
 

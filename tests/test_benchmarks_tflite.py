@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks import tflite
 from conftest import absent
+from image_files import make_folders
 from keras_bit import BiT, BitConfig
-from picture_files import make_folders
 
 TINY = BitConfig(embedding_size=16, hidden_sizes=(32, 64), depths=(2, 1), num_groups=4)
 

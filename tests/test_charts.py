@@ -84,7 +84,7 @@ def test_a_confusion_matrix_of_few_classes_has_its_numbers_and_its_rows_as_share
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted", "true")
 
 
-@pytest.mark.parametrize(("classes", "numbered"), [(2, True), (10, True), (37, True), (60, True), (61, False)])
+@pytest.mark.parametrize(("classes", "numbered"), [(2, True), (60, True), (61, False)])
 def test_numbers_stand_in_the_cells_where_they_have_room(monkeypatch, tmp_path, classes, numbered):
     figures = drawn(monkeypatch)
     charts.confusion(mixed(classes), [f"class {index}" for index in range(classes)], tmp_path / "c.png")
@@ -93,7 +93,7 @@ def test_numbers_stand_in_the_cells_where_they_have_room(monkeypatch, tmp_path, 
     assert len(labels(axis)[0]) == classes
 
 
-@pytest.mark.parametrize("classes", [100, 1000, 2500])
+@pytest.mark.parametrize("classes", [100, 2500])
 def test_of_many_classes_names_are_thinned_and_do_not_run_into_each_other(monkeypatch, tmp_path, classes):
     figures = drawn(monkeypatch)
     charts.confusion(mixed(classes), [f"a class with the number {index}" for index in range(classes)], tmp_path / "c")

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from command_line import TINY, copy_of_tiny, open_tiny_once, run, tiny, tiny_processor
+from image_files import encoded, make_folders, pixels
 from keras_bit import BitImageProcessor
 from keras_bit.cli import images
-from picture_files import encoded, make_folders, pixels
 
 ATOL = 1e-6  # of probabilities: in batches of other sizes, and on other processors, sums are in another order
 

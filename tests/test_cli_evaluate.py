@@ -10,10 +10,10 @@ from PIL import Image
 from command_line import TINY, copy_of_tiny, open_tiny_once, tiny, tiny_processor
 from command_line import run as run_command
 from conftest import needs_matplotlib
+from image_files import encoded, make_folders, pixels
 from keras_bit import BiT, BitConfig, BitImageProcessor, save_pretrained
 from keras_bit.drawing import charts
 from keras_bit.images import processor
-from picture_files import encoded, make_folders, pixels
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from command_line import TINY, open_tiny_once, tiny, tiny_processor
 from command_line import run as run_command
-from picture_files import pixels
+from image_files import pixels
 
 
 @pytest.fixture(autouse=True)

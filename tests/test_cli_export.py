@@ -11,9 +11,9 @@ import tensorflow as tf
 from command_line import TINY, open_tiny_once
 from command_line import run as run_command
 from conftest import absent
+from image_files import make_folders
 from keras_bit.cli import export
 from keras_bit.exporters import exporting
-from picture_files import make_folders
 
 
 @pytest.fixture(autouse=True)

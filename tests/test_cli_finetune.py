@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from conftest import absent
+from image_files import make_folders
 from keras_bit import BitImageProcessor
 from keras_bit.cli import main
-from picture_files import make_folders
 from tiny_bit import random_tensors, write_checkpoint
 
 OLD_RUN = Path(__file__).with_name("checkpoints") / "commit-88449c7"

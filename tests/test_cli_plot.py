@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from command_line import TINY, run
-from picture_files import encoded, make_folders, pixels
+from image_files import encoded, make_folders, pixels
 
 
 def plot(capsys, *arguments):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from image_files import pixels
 from keras_bit import BitImageProcessor
 from keras_bit.drawing import colors, contact_sheet, lettering
-from picture_files import pixels
 
 NAMES = ["cat", "dog", "fox"]
 
@@ -44,7 +44,7 @@ def test_a_label_in_words(label, names, expected):
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (4, 2), (6, 3), (24, 6)])
-def test_every_picture_stands_on_the_sheet_in_order_with_room_for_its_label(count, columns):
+def test_every_image_stands_on_the_sheet_in_order_with_room_for_its_label(count, columns):
     # Colors from dark to light, and none of them the sheet's own.
     images = np.stack([np.full((50, 100, 3), 10 + 8 * index, np.uint8) for index in range(count)])
     sheet = np.asarray(contact_sheet.draw(images, [["a"]] * count, ["title"]))

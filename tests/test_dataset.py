@@ -14,10 +14,11 @@ import tensorflow as tf
 from PIL import Image
 
 from conftest import DATA, ROOT, absent
+from image_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels, write_records
 from keras_bit import BitImageProcessor, HyperRule, image_dataset
-from keras_bit.data import faults, source, streams
 from keras_bit.data import folders as folders_module
-from picture_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels, write_records
+from keras_bit.data import source, streams
+from keras_bit.images.graph_faults import NO_FILE
 
 RULE = HyperRule(100, 32)
 ARRAYS = [pixels(index, 20 + index, 30) for index in range(7)]
@@ -48,7 +49,7 @@ def test_a_directory_gives_what_the_processor_gives_in_the_order_of_keras(folder
     assert data.element_spec[0].shape.as_list() == [None, 24, 32, 3]
 
 
-def test_a_directory_is_searched_at_any_depth_for_pictures_alone(tmp_path):
+def test_a_directory_is_searched_at_any_depth_for_images_alone(tmp_path):
     inside = ["b/2.PNG", "b/deep/er/1.png", "b/.hidden.png", "b/.git/3.png", "b/notes.txt", "a/1.webp", ".c/1.png"]
     for index, name in enumerate(inside):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -97,12 +98,12 @@ def hugging_face(folder, kind):
     datasets = hugging_face_datasets()
     paths, _ = paths_and_numbers(folder)
     values = {
-        "pictures": [Image.fromarray(array) for array in ARRAYS],
+        "images": [Image.fromarray(array) for array in ARRAYS],
         "image files": list(map(str, paths)),
         "paths": list(map(str, paths)),
         "bytes": [encoded(array, "PNG") + bytes(3) for array in ARRAYS],  # zeros at the end are kept, and harmless
     }[kind]
-    feature = {"pictures": datasets.Image(), "image files": datasets.Image(), "bytes": datasets.Value("binary")}
+    feature = {"images": datasets.Image(), "image files": datasets.Image(), "bytes": datasets.Value("binary")}
     features = datasets.Features(
         {"image": feature.get(kind, datasets.Value("string")), "label": datasets.ClassLabel(names=["x", "y", "z"])}
     )
@@ -114,9 +115,9 @@ def tensorflow_datasets(folder):
         absent("tensorflow-datasets is not installed: pip install -e '.[tensorflow-datasets]'")
     import tensorflow_datasets as tfds
 
-    class Pictures(tfds.core.GeneratorBasedBuilder):
+    class Photographs(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
-        name = "pictures"
+        name = "photographs"
         pkg_dir_path = folder  # where its metadata would be
 
         def _info(self):
@@ -133,7 +134,7 @@ def tensorflow_datasets(folder):
             for index, (array, label) in enumerate(zip(ARRAYS, LABELS, strict=True)):
                 yield index, {"image": array, "label": label}
 
-    builder = Pictures(data_dir=str(folder), file_format="tfrecord")
+    builder = Photographs(data_dir=str(folder), file_format="tfrecord")
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     return builder
 
@@ -151,8 +152,8 @@ def stream_of_bytes(folder):
 
 
 def stream_of_pixels(folder):
-    spec = {"picture": tf.TensorSpec([None, None, 3], tf.uint8), "kind": tf.TensorSpec([], tf.int64)}
-    rows = [{"picture": array, "kind": label} for array, label in zip(ARRAYS, LABELS, strict=True)]
+    spec = {"photo": tf.TensorSpec([None, None, 3], tf.uint8), "kind": tf.TensorSpec([], tf.int64)}
+    rows = [{"photo": array, "kind": label} for array, label in zip(ARRAYS, LABELS, strict=True)]
     return tf.data.Dataset.from_generator(lambda: iter(rows), output_signature=spec)
 
 
@@ -168,13 +169,13 @@ SOURCES = {
     "tf.data of bytes": (stream_of_bytes, {}, None),
     "tf.data of pixels": (
         stream_of_pixels,
-        {"image_column": "picture", "label_column": "kind", "class_names": list("xyz")},
+        {"image_column": "photo", "label_column": "kind", "class_names": list("xyz")},
         ["x", "y", "z"],
     ),
     "TFRecords": (records, {"class_names": list("xyz")}, ["x", "y", "z"]),
     **{
         f"Hugging Face, {kind}": (lambda folder, kind=kind: hugging_face(folder, kind), {}, ["x", "y", "z"])
-        for kind in ("pictures", "image files", "paths", "bytes")
+        for kind in ("images", "image files", "paths", "bytes")
     },
 }
 
@@ -191,7 +192,7 @@ def test_every_source_gives_the_processors_values_and_its_own_labels(kind, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["arrays of many sizes", "TFRecords", "tf.data of pixels"])
-def test_training_gives_every_picture_once_in_an_order_of_its_own(kind, tmp_path):
+def test_training_gives_every_image_once_in_an_order_of_its_own(kind, tmp_path):
     make, options, _ = SOURCES[kind]
     # A row of the image's own number, to tell them apart after the augmentation.
     data = dataset(make(tmp_path), training=True, rule=RULE, seed=1, **options)
@@ -220,7 +221,7 @@ def test_tensorflow_datasets_are_read_undecoded(tmp_path):
 
 
 def test_hugging_face_splits_orders_and_columns(tmp_path):
-    rows = hugging_face(tmp_path, "pictures")
+    rows = hugging_face(tmp_path, "images")
     import datasets
 
     shuffled = rows.shuffle(seed=1).rename_columns({"image": "img", "label": "fine"})
@@ -249,7 +250,7 @@ def test_hugging_face_splits_orders_and_columns(tmp_path):
         dataset(rows, class_names=["x", "y"])
 
 
-def test_one_array_of_equal_pictures_gray_or_with_alpha(tmp_path):
+def test_one_array_of_equal_images_gray_or_with_alpha(tmp_path):
     generator = np.random.default_rng(0)
     for channels in (1, 3, 4):
         arrays = generator.integers(0, 256, (5, 20, 30, channels), dtype=np.uint8)
@@ -274,13 +275,12 @@ TRAINING = {"training": True, "rule": HyperRule(30_000, 32), "class_names": list
 def test_a_seed_decides_everything_and_every_epoch_is_new(random_resized_crop):
     options = {**TRAINING, "random_resized_crop": random_resized_crop}
     runs = []
-    for calls in (None, 1, 5):
+    for calls in (1, 5):
         data = dataset((ARRAYS, range(7)), seed=3, num_parallel_calls=calls, **options)
         runs.append([collect(data) for _ in range(2)])
-    for run in runs[1:]:
-        for epoch, expected in zip(run, runs[0], strict=True):
-            np.testing.assert_array_equal(epoch[0], expected[0])
-            np.testing.assert_array_equal(epoch[1], expected[1])
+    for epoch, expected in zip(*runs, strict=True):
+        np.testing.assert_array_equal(epoch[0], expected[0])
+        np.testing.assert_array_equal(epoch[1], expected[1])
     assert not np.array_equal(runs[0][0][0], runs[0][1][0])
     other = collect(dataset((ARRAYS, range(7)), seed=4, **options))
     assert not np.array_equal(runs[0][0][0], other[0])
@@ -288,12 +288,12 @@ def test_a_seed_decides_everything_and_every_epoch_is_new(random_resized_crop):
     assert not np.array_equal(*unseeded)
 
 
-def test_the_whole_order_is_shuffled_without_reading_a_picture():
+def test_the_whole_order_is_shuffled_without_reading_a_image():
     # The files do not exist: of their shuffled names the first is told in the error.
     names = [f"/nowhere/{index}.jpg" for index in range(5000)]
     first = set()
-    for seed in range(5):
-        data = dataset((names, [0] * 5000), training=True, rule=RULE, seed=seed, num_parallel_calls=1)
+    data = dataset((names, [0] * 5000), training=True, rule=RULE, seed=0, num_parallel_calls=1)
+    for _ in range(5):  # epochs, each in an order of its own
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"/nowhere/\d+.jpg cannot be read") as error:
             next(iter(data))
         first.add(int(str(error.value).split("/nowhere/")[1].split(".jpg")[0]))
@@ -405,7 +405,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_before_a_picture_is_read(case):
+def test_what_does_not_fit_is_refused_before_a_image_is_read(case):
     source, options, message = REFUSED[case]
     expected = FileNotFoundError if case.startswith("no such") else ValueError
     with pytest.raises(expected) as error:
@@ -454,14 +454,14 @@ def test_a_path_with_brackets_is_no_pattern(tmp_path):
     assert collect(dataset([path, path]))[1].tolist() == [5, 5]
 
 
-@pytest.mark.parametrize("kind", ["paths", "bytes", "pictures"])
-def test_rows_without_a_picture_are_named(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["paths", "bytes", "images"])
+def test_rows_without_a_image_are_named(tmp_path, kind):
     rows = hugging_face(tmp_path, kind)
     table = rows.add_item({"image": None, "label": 0})
     data = dataset(table, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 8 images were left out"):
         assert collect(data)[1].tolist() == LABELS
-    problem = f"which has no path, {faults.NO_FILE}" if kind == "paths" else "is empty."
+    problem = f"which has no path, {NO_FILE}" if kind == "paths" else "is empty."
     assert [line.replace("`,", "`") for line in data.skipped] == [f"row 7 of `source` {problem}"]
 
 
@@ -491,7 +491,7 @@ def test_rows_without_a_label_are_named_or_left_out(tmp_path, kind):
     with pytest.raises(ValueError, match=r"must have a label in every row, got none in row 1, row 5 \(2 of 7\). Fill"):
         dataset(table)
     none = rows.remove_columns("label").add_column("label", [None] * 7, feature=feature)
-    with pytest.raises(ValueError, match=r"got none in row 0, row 1, row 2, row 3, row 4, ... \(7 of 7\)"):
+    with pytest.raises(ValueError, match=r"got none in row 0, row 1, .*row 4 and 2 more \(7 of 7\)"):
         dataset(none, on_error="skip")
 
 
@@ -547,7 +547,7 @@ def test_the_last_batch_is_kept_or_left_out_and_the_length_is_known(drop_remaind
     assert len(data) == int(data.cardinality()) == len(expected)
 
 
-def test_pictures_of_several_sizes_come_one_at_a_time():
+def test_images_of_several_sizes_come_one_at_a_time():
     sizes = [images.shape for images, _ in dataset((ARRAYS, LABELS), processor=SHORT, batch_size=1)]
     assert sizes == [(1, *SHORT(array, input_data_format="channels_last").shape[1:]) for array in ARRAYS]
 
@@ -655,7 +655,7 @@ def process_seeds():
     """Sets the process's seed to several, one after the other, and in the end to none."""
 
     def each():
-        for seed in (None, 0, 12345):
+        for seed in (None, 12345):
             tf.random.set_seed(seed)
             yield
 
@@ -669,16 +669,14 @@ def test_the_seed_of_the_process_has_no_part_in_an_epoch(three_kinds, kind, proc
     runs, unseeded = [], []
     for _ in process_seeds:
         data = dataset(three_kinds[kind], seed=3, **options)
-        runs.append([collect(data) for _ in range(3)])
+        runs.append([collect(data) for _ in range(2)])
+        tf.random.set_seed(12345)
         unseeded.append(collect(dataset(three_kinds[kind], **options)))
-    tf.random.set_seed(12345)
-    unseeded.append(collect(dataset(three_kinds[kind], **options)))
-    for run in runs[1:]:
-        for epoch, expected in zip(run, runs[0], strict=True):
-            np.testing.assert_array_equal(epoch[0], expected[0])
-            np.testing.assert_array_equal(epoch[1], expected[1])
+    for epoch, expected in zip(*runs, strict=True):
+        np.testing.assert_array_equal(epoch[0], expected[0])
+        np.testing.assert_array_equal(epoch[1], expected[1])
     # Augmented anew in every epoch, and without a seed in every data set.
-    assert len({images.tobytes() for images, _ in [*runs[0], *unseeded]}) == 3 + 4
+    assert len({images.tobytes() for images, _ in [*runs[0], *unseeded]}) == 2 + 2
 
 
 def test_the_order_is_that_of_tensorflows_own_shuffle(process_seeds):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from conftest import absent
+from image_files import make_folders
 from keras_bit import BitImageProcessor
 from keras_bit.training import distribution
-from picture_files import make_folders
 from tiny_bit import random_tensors, write_checkpoint
 
 PROBE = Path(__file__).with_name("distribution_probe.py")

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from conftest import needs_matplotlib
+from image_files import HALF, PROCESSOR, collect, make_folders
 from keras_bit import BiT, BitConfig, BitImageProcessor, image_dataset
 from keras_bit.data.named_batches import folder_batches, folder_names
 from keras_bit.drawing import charts, contact_sheet
 from keras_bit.evaluation import class_map, evaluate, metrics, write
 from keras_bit.evaluation.evaluating import WORST
-from picture_files import HALF, PROCESSOR, collect, make_folders
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
 CONFIG = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "fox"})

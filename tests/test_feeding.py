@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from conftest import ROOT, absent
+from image_files import PROCESSOR, encoded, make_folders, pixels
 from keras_bit import HyperRule, image_dataset
-from picture_files import PROCESSOR, encoded, make_folders, pixels
 
 WAIT = 120  # seconds, until a process or the service counts as stuck
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -110,7 +110,7 @@ def contents(data):
 
 
 @pytest.mark.slow
-def test_two_worker_processes_of_tf_data_service_give_every_picture_once(folders, service, tmp_path):
+def test_two_worker_processes_of_tf_data_service_give_every_image_once(folders, service, tmp_path):
     directory, files = folders
     policy = tf.data.experimental.service.ShardingPolicy
     for kind, make in SHARDED.items():

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from keras.ops import convert_to_numpy as numpy_of
 
+from image_files import PROCESSOR, pixels
 from keras_bit import BiT, BitConfig, HyperRule, fine_tune, freeze, from_pretrained, image_dataset, save_pretrained
-from picture_files import PROCESSOR, pixels
 from tiny_bit import variables
 
 pytestmark = [

@@ -44,9 +44,9 @@ def pixels_of(height, width, channels=3):
     return rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
-def encoded(picture, kind, **options):
+def encoded(image, kind, **options):
     file = io.BytesIO()
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, kind, **options)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -254,7 +254,7 @@ PARTIAL = b"GIF89a\x05\0\x05\0\x80\0\0\0\0\0\xff\xff\xff,\x01\0\x01\0\x03\0\x03\
 REFUSED = {
     "nothing": (b"", "is empty."),
     "text": (
-        b"This is no picture.",
+        b"This is no image.",
         "is no JPEG, PNG, GIF, BMP or WebP file. Other images are read outside of the graph, by `processor(path)`.",
     ),
     "TIFF": (encoded(PHOTO, "TIFF"), "is no JPEG, PNG, GIF, BMP or WebP file."),
@@ -310,13 +310,13 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_picture_is_an_error_also_where_the_damage_is_outside_of_the_crop(name, graphs):
+def test_a_damaged_image_is_an_error_also_where_the_damage_is_outside_of_the_crop(name, graphs):
     for _, run in graphs:
         with pytest.raises(tf.errors.InvalidArgumentError):
             run(DAMAGED[name])
 
 
-def test_pictures_beyond_pillows_limit_are_refused_before_they_are_decoded(monkeypatch):
+def test_images_beyond_pillows_limit_are_refused_before_they_are_decoded(monkeypatch):
     processor = PROCESSORS["no resize, no crop"]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2958)  # the limit is twice that: 61 * 97 = 5917
     for name in ("JPEG, noise", "PNG", "GIF", "BMP", "WebP", "WebP, lossless", "WebP, alpha"):
@@ -330,7 +330,7 @@ def test_pictures_beyond_pillows_limit_are_refused_before_they_are_decoded(monke
     assert in_graph(processor)(DECODED["PNG"]).shape == (61, 97, 3)
 
 
-def test_a_thin_picture_that_would_become_enormous_is_refused_as_by_the_array_half():
+def test_a_thin_image_that_would_become_enormous_is_refused_as_by_the_array_half():
     processor = BitImageProcessor()
     pixels = np.zeros((1, 20_000, 3), np.uint8)
     with pytest.raises(ValueError, match="would be resized to 224x4480000, more than"):
@@ -352,7 +352,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_what_is_no_picture_is_refused_when_the_graph_is_made(name):
+def test_what_is_no_image_is_refused_when_the_graph_is_made(name):
     image, options, error, message = ARGUMENTS[name]
     with pytest.raises(error, match=message):
         BitImageProcessor(image_mean=0.5, image_std=0.5, **options).tf_preprocess(image)
@@ -396,7 +396,7 @@ print(most() - before)
 """
 
 
-def test_a_large_picture_takes_little_more_memory_than_its_pixels(tmp_path):
+def test_a_large_image_takes_little_more_memory_than_its_pixels(tmp_path):
     if not os.path.exists("/proc/self/status"):
         absent("the resident memory is read from /proc, which is Linux'")
     paths = [tmp_path / "small.jpg", tmp_path / "large.jpg"]

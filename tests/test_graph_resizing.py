@@ -29,7 +29,7 @@ def compiled(resample):
     return run
 
 
-def picture(rng, height, width, channels=3):
+def noise(rng, height, width, channels=3):
     """Noise, half of it of black and white only, where sums go furthest beyond [0, 255]."""
     pixels = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
     return np.where(rng.random() < 0.5, pixels, (pixels > 127) * np.uint8(255))
@@ -71,7 +71,7 @@ SIZES = {
 @pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
 @pytest.mark.parametrize(("size", "resized"), SIZES.values(), ids=SIZES)
 def test_every_value_is_pillows(size, resized, resample):
-    assert_equal(picture(np.random.default_rng(0), *size), *resized, resample)
+    assert_equal(noise(np.random.default_rng(0), *size), *resized, resample)
 
 
 @pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
@@ -82,12 +82,12 @@ def test_every_value_of_any_window_of_any_size_is_pillows(resample):
         to_height, to_width = rng.integers(1, 300 if case % 2 else 12, 2)
         top, left = rng.integers(to_height), rng.integers(to_width)
         window = Window(top, left, rng.integers(1, to_height - top + 1), rng.integers(1, to_width - left + 1))
-        assert_equal(picture(rng, height, width), int(to_height), int(to_width), resample, window)
+        assert_equal(noise(rng, height, width), int(to_height), int(to_width), resample, window)
 
 
 @pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
 def test_one_channel_is_resized_as_well(resample):
-    pixels = picture(np.random.default_rng(1), 30, 47, 1)
+    pixels = noise(np.random.default_rng(1), 30, 47, 1)
     found = compiled(resample)(pixels, 19, 60, 0, 0, 19, 60).numpy()
     np.testing.assert_array_equal(found[..., 0], with_pillow(pixels[..., 0], 19, 60, resample))
 
@@ -104,7 +104,7 @@ def test_sizes_that_are_known_when_the_graph_is_made_give_the_same_and_a_known_s
 
         assert run.get_concrete_function().structured_outputs.shape == (224, 224, 3)
         for _ in range(12):
-            pixels = picture(rng, *rng.integers(1, 700, 2))
+            pixels = noise(rng, *rng.integers(1, 700, 2))
             np.testing.assert_array_equal(run(pixels), with_pillow(pixels, 224, 224, resample), err_msg=resample.name)
 
 
@@ -122,7 +122,7 @@ LARGE = {
 
 @pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
 @pytest.mark.parametrize(("size", "resized"), LARGE.values(), ids=LARGE)
-def test_large_pictures_are_read_in_strips_and_every_value_is_pillows(size, resized, resample, monkeypatch):
+def test_large_images_are_read_in_strips_and_every_value_is_pillows(size, resized, resample, monkeypatch):
     rng = np.random.default_rng(5)
     top, left = rng.integers(resized[0]), rng.integers(resized[1])
     part = Window(top, left, rng.integers(1, resized[0] - top + 1), rng.integers(1, resized[1] - left + 1))
@@ -130,7 +130,7 @@ def test_large_pictures_are_read_in_strips_and_every_value_is_pillows(size, resi
     monkeypatch.setattr(graph_resizing, "_in_strips", lambda *passed: seen.append(1) or in_strips(*passed))
     for numbers, channels in zip(STRIPS, (3, 3, 1, 3), strict=True):
         monkeypatch.setattr(graph_resizing, "STRIP", numbers)
-        pixels = picture(rng, *size, channels)
+        pixels = noise(rng, *size, channels)
         expected = with_pillow(pixels[..., 0] if channels == 1 else pixels, *resized, resample)
         for window in (Window(0, 0, *resized), part):
             resize = Resize(size, resized, resample, window)
@@ -142,7 +142,7 @@ def test_large_pictures_are_read_in_strips_and_every_value_is_pillows(size, resi
 def test_a_photograph_from_a_camera_is_large_and_equal():
     assert 3000 * 2000 * 3 > graph_resizing.STRIP > 500 * 375 * 3
     for size in ((3000, 2000), (2000, 3000)):
-        assert_equal(picture(np.random.default_rng(6), *size), 224, 224, Image.Resampling.BICUBIC)
+        assert_equal(noise(np.random.default_rng(6), *size), 224, 224, Image.Resampling.BICUBIC)
 
 
 HORIZONTAL, VERTICAL = "horizontally first", "vertically first"
@@ -160,7 +160,7 @@ ORDERS = [  # size, resized, with Pillow 12.3, with 13.0; at the limits of eithe
 
 @pytest.mark.parametrize(("size", "resized", "before", "since"), ORDERS)
 def test_the_order_of_the_directions_is_that_of_the_installed_pillow(size, resized, before, since, monkeypatch):
-    pixels = picture(np.random.default_rng(0), *size)
+    pixels = noise(np.random.default_rng(0), *size)
     bicubic = Image.Resampling.BICUBIC
     either = {
         HORIZONTAL: with_pillow(with_pillow(pixels, size[0], resized[1], bicubic), *resized, bicubic),
@@ -179,7 +179,7 @@ def test_the_order_of_the_directions_is_that_of_the_installed_pillow(size, resiz
 def test_only_the_source_is_read_and_all_of_it(resample):
     size, resized, window = (90, 120), (45, 60), Window(11, 20, 16, 24)
     source = Resize(size, resized, resample, window).source
-    pixels = picture(np.random.default_rng(3), *size)
+    pixels = noise(np.random.default_rng(3), *size)
     expected = window.cut(with_pillow(pixels, *resized, resample))
     elsewhere = np.zeros_like(pixels)
     source.cut(elsewhere)[...] = source.cut(pixels)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from image_files import pixels
 from keras_bit import BitImageProcessor
 from keras_bit.drawing import colors, heat_map
-from picture_files import pixels
 
 
 @pytest.mark.parametrize(
@@ -28,9 +28,9 @@ def test_what_is_drawn_is_what_the_model_saw_at_the_places_it_saw_it(options, si
     found = heat_map.seen(Image.fromarray(ramp), processor)
     assert found.part == part
     given = processor(ramp)[0]
-    assert found.picture.size == (len(found.columns), len(found.rows))
-    assert max(found.picture.size) == heat_map.SIDE
-    shown = np.asarray(found.picture, float)
+    assert found.image.size == (len(found.columns), len(found.rows))
+    assert max(found.image.size) == heat_map.SIDE
+    shown = np.asarray(found.image, float)
     rows, columns = (np.rint(places).astype(int).clip(0) for places in (found.rows, found.columns))
     expected = given[rows.clip(max=given.shape[0] - 1)][:, columns.clip(max=given.shape[1] - 1)]
     inside = (expected[..., 0] > 0) & (shown[..., 0] > 0)
@@ -40,16 +40,16 @@ def test_what_is_drawn_is_what_the_model_saw_at_the_places_it_saw_it(options, si
 
 
 def test_colors_say_for_or_against_and_nothing_where_there_is_neither():
-    picture = Image.fromarray(pixels(0, 200, 300))
+    image = Image.fromarray(pixels(0, 200, 300))
     heat = np.zeros((200, 300))
     heat[:, :100], heat[:, 200:] = -2, 4
-    sheet = np.asarray(heat_map.draw(picture, heat, ["title"], "cat", ["note"]), int)
+    sheet = np.asarray(heat_map.draw(image, heat, ["title"], "cat", ["note"]), int)
     top = next(
         row
         for row in range(len(sheet))
-        if (sheet[row, heat_map.GAP : heat_map.GAP + 300] == np.asarray(picture)[0]).all()
+        if (sheet[row, heat_map.GAP : heat_map.GAP + 300] == np.asarray(image)[0]).all()
     )
-    np.testing.assert_array_equal(sheet[top : top + 200, heat_map.GAP : heat_map.GAP + 300], np.asarray(picture))
+    np.testing.assert_array_equal(sheet[top : top + 200, heat_map.GAP : heat_map.GAP + 300], np.asarray(image))
     over = sheet[top : top + 200, 2 * heat_map.GAP + 300 : 2 * heat_map.GAP + 600]
     against, neither, towards = over[:, :100], over[:, 100:200], over[:, 200:]
     assert (neither.max(axis=-1) == neither.min(axis=-1)).all()  # gray
@@ -60,11 +60,9 @@ def test_colors_say_for_or_against_and_nothing_where_there_is_neither():
 
 
 @pytest.mark.parametrize("size", [(448, 40), (40, 448), (448, 448)])
-def test_names_of_any_kind_and_pictures_of_any_shape_have_room(size):
-    picture = Image.new("RGB", size)
+def test_names_of_any_kind_and_images_of_any_shape_have_room(size):
+    image = Image.new("RGB", size)
     heat = np.zeros((size[1], size[0]))  # an untrained head
-    sheet = heat_map.draw(
-        picture, heat, ["two\nlines " * 40, "\udce9"], "日本\x1b" * 40, ["a note of many words " * 30]
-    )
+    sheet = heat_map.draw(image, heat, ["two\nlines " * 40, "\udce9"], "日本\x1b" * 40, ["a note of many words " * 30])
     edge = np.asarray(sheet)[:, -heat_map.GAP + 1 :]
     assert (edge == colors.BACKGROUND).all()

@@ -103,17 +103,21 @@ def modules(package):
     return {".".join(path.relative_to(ROOT / package).with_suffix("").parts): path for path in paths}
 
 
-def imported(path, whole=True):
+def imported(path, whole=True, types=True):
     """The dotted names that a file imports, `from a import b` as `a.b`; not `whole`: only those at module level.
+
+    Not `types`: without what only type checkers see.
 
     Module level is everything that runs on import: `if`, `try` and the bodies of classes too, but neither functions nor
     what only type checkers see.
     """
     names = set()
 
+    def is_for_types(node):
+        return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
     def runs_later(node):
-        for_type_checkers = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        return for_type_checkers or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        return is_for_types(node) or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
 
     def visit(node):
         if isinstance(node, ast.Import):
@@ -121,7 +125,7 @@ def imported(path, whole=True):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively; name the package"
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif not whole and runs_later(node):
+        elif (not whole and runs_later(node)) or (not types and is_for_types(node)):
             return
         for child in ast.iter_child_nodes(node):
             visit(child)
@@ -134,9 +138,9 @@ def packages(path, whole=True):
     return {name.partition(".")[0] for name in imported(path, whole)}
 
 
-def edges(path, package, whole=True):
+def edges(path, package, whole=True, types=True):
     """The modules of `package` that the file imports; what is no module of it is a name in its `__init__`."""
-    inside = {name.partition(".")[2] for name in imported(path, whole) if name.split(".")[0] == package}
+    inside = {name.partition(".")[2] for name in imported(path, whole, types) if name.split(".")[0] == package}
     known = modules(package)
 
     def module_of(name):
@@ -187,7 +191,7 @@ def test_no_room_stands_above_one_that_it_imports():
 
 
 def test_the_import_graph_has_no_circle():
-    left = {name: edges(path, "keras_bit") - {name} for name, path in modules("keras_bit").items()}
+    left = {name: edges(path, "keras_bit", types=False) - {name} for name, path in modules("keras_bit").items()}
     del left["__init__"]  # imports the others when they are used
     while left:
         ready = {name for name, found in left.items() if not found & set(left)}

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from conftest import needs_matplotlib
+from image_files import encoded, make_folders, pixels, write_records
 from keras_bit import BitImageProcessor, files, from_pretrained
 from keras_bit.hub import HubOptions
 from keras_bit.training import planning, run, run_directory
 from keras_bit.training.distribution import Workers
-from picture_files import encoded, make_folders, pixels, write_records
 from tiny_bit import CONFIG, random_tensors, write_checkpoint
 
 NAMES = ["ant", "bee", "cat"]

@@ -10,10 +10,10 @@ from PIL import Image
 
 import loopback_serving
 from conftest import absent
+from image_files import encoded, pixels
 from keras_bit import BiT, BitConfig, BitImageProcessor, export
 from keras_bit.cli import main
 from keras_bit.exporters.serving_client import ImageError, classify_each, connect
-from picture_files import encoded, pixels
 from store import TRAINED, served
 
 

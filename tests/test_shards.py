@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, absent
+from image_files import encoded, pixels
 from keras_bit import (
     BiT,
     BitConfig,
@@ -35,12 +36,11 @@ from keras_bit.data import streams
 from keras_bit.embedding import embed, lists, ray, shard_files, shards, writer
 from keras_bit.hub import HubOptions
 from keras_bit.images.graph_faults import NO_FILE
-from picture_files import encoded, pixels
 
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4)
 PROCESSOR = BitImageProcessor(size=32, crop_size=32, resample=2, image_mean=0.5, image_std=0.5)
 # In the order of the rows: name, label.
-PICTURES = (
+IMAGES = (
     ("alone.png", None),
     ("cat/1.jpg", "cat"),
     ("cat/2.jpg", "cat"),
@@ -49,7 +49,7 @@ PICTURES = (
     ("dog/c.jpg", "dog"),
     ("zebra.png", None),
 )
-NAMES = [name for name, _ in PICTURES]
+NAMES = [name for name, _ in IMAGES]
 
 
 @pytest.fixture(autouse=True, scope="module")  # before the other fixtures of the module
@@ -130,7 +130,7 @@ def test_a_row_is_what_the_model_says_of_the_file(pets, tmp_path, weights, oracl
     assert sorted(contents(out)) == [f"part-0000{shard}-of-00003.parquet" for shard in range(3)]
     assert report == shards.Report(sorted(out.iterdir()), 7, 32, [], 0)
     names, labels, features = read(out)
-    assert list(zip(names, labels, strict=True)) == list(PICTURES)
+    assert list(zip(names, labels, strict=True)) == list(IMAGES)
     np.testing.assert_allclose(features, oracle(pets / name for name in NAMES), atol=1e-6)  # a graph sums otherwise
     for shard, file in enumerate(report.files):
         assert pq.read_schema(file).field("features").type == pa.list_(pa.float32(), 32)
@@ -171,7 +171,7 @@ def test_the_mark_that_editors_begin_a_file_with_is_no_part_of_the_first_name(tm
     assert listed.names(0) == [b"a.jpg", b"\xef\xbb\xbfb.jpg"]
 
 
-def test_a_link_that_leads_back_doubles_no_picture(pets, tmp_path):
+def test_a_link_that_leads_back_doubles_no_image(pets, tmp_path):
     (tmp_path / "elsewhere" / "old").mkdir(parents=True)
     (tmp_path / "elsewhere" / "old" / "1.jpg").touch()
     for name, target in (("self", pets), ("above", tmp_path), ("other", tmp_path / "elsewhere"), ("cat/up", pets)):
@@ -358,7 +358,7 @@ def test_files_of_another_run_are_refused_with_what_is_different(
     assert sorted(tmp_path.rglob("*.parquet")) == before
 
 
-def test_the_same_weights_and_pictures_at_other_places_go_on(pets, tmp_path, weights, finished):
+def test_the_same_weights_and_images_at_other_places_go_on(pets, tmp_path, weights, finished):
     shutil.copytree(weights, tmp_path / "moved")
     shutil.copytree(finished / "out", tmp_path / "out")
     assert embed(pets, tmp_path / "out", weights=str(tmp_path / "moved"), shard_size=3).found == 7
@@ -382,7 +382,7 @@ def foreign(first, second):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (truncated, r"00000-of-00003\.parquet' is no Parquet file, or a damaged one \(.*\)\. Remove it"),
+        (truncated, r"00000-of-00003\.parquet' is not a Parquet file, or is a damaged one \(.*\)\. Remove it"),
         (renamed, r"is none of the 3 shards: it is shard 1 with 3 rows and 0 images left out\. Remove it"),
         (foreign, r"was not written by `embed`\. Name another `out`"),
     ],
@@ -407,12 +407,12 @@ def test_parquet_files_of_something_else_are_neither_touched_nor_mixed_with(pets
     assert sorted((tmp_path / "out").rglob("*")) == before
 
 
-def test_pictures_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weights, oracle):
+def test_images_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weights, oracle):
     broken = [pets / "cat" / "1.jpg", pets / "dog" / "a b.JPEG", pets / "dog" / "c.jpg"]
     data = tmp_path / "list.txt"
     data.write_text("\n".join(str(pets / name) for name in NAMES))
     for file in broken[:2]:
-        file.write_bytes(b"no picture")
+        file.write_bytes(b"no image")
     broken[2].unlink()
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"1\.jpg is no JPEG, .* To leave such images out, pass on_error='skip'"):
@@ -434,7 +434,7 @@ def test_pictures_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, wei
 
 
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
-def test_where_no_picture_can_be_read_there_is_nothing_to_leave_out(pets, tmp_path, weights, name):
+def test_where_no_image_can_be_read_there_is_nothing_to_leave_out(pets, tmp_path, weights, name):
     data = tmp_path / "list.txt"
     data.write_text("".join(f"{tmp_path / str(number)}.jpg\n" for number in range(3)))
     arguments = {"weights": weights, "shard_size": 2, "on_error": "skip"}
@@ -494,7 +494,7 @@ def test_where_nothing_can_be_written_is_told_before_anything_is_computed(pets, 
 def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
     import pyarrow.parquet as pq
 
-    (pets / "cat" / "1.jpg").write_bytes(b"no picture")
+    (pets / "cat" / "1.jpg").write_bytes(b"no image")
     arguments = {"weights": weights, "shard_size": 3, "on_error": "skip"}
     shards = embed(pets, tmp_path / "out", **arguments)
     one = embed(pets, tmp_path / "one.parquet", **arguments)
@@ -585,7 +585,7 @@ def test_the_command(pets, tmp_path, weights, capsys):
     assert (code, said) == (1, "")
     assert err.startswith("keras-bit embed: `out`: ")
 
-    (pets / "cat" / "1.jpg").write_bytes(b"no picture")
+    (pets / "cat" / "1.jpg").write_bytes(b"no image")
     one = tmp_path / "one.parquet"
     code, said, err = run(capsys, pets, "--out", one, "--weights", weights, "--on-error", "skip")
     assert (code, said) == (1, f"{one}: 1 file, 6 rows of 32 features\n")
@@ -603,7 +603,7 @@ def test_the_help_says_what_is_read_and_written(capsys):
 @pytest.mark.slow
 def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys):
     needs("ray", "-e '.[ray]'")
-    (pets / "cat" / "2.jpg").write_bytes(b"no picture")
+    (pets / "cat" / "2.jpg").write_bytes(b"no image")
     arguments = (pets, "--weights", weights, "--shard-size", 2, "--batch-size", 2, "--on-error", "skip")
     local, spread = tmp_path / "local", tmp_path / "spread"
     assert run(capsys, *arguments, "--out", local)[0] == 1
@@ -633,14 +633,12 @@ def test_the_files_of_a_shard_are_for_evaluation():
 
 
 def test_a_worker_with_another_model_writes_nothing(pets, tmp_path, weights):
-    pictures = lists.list_images(pets, tmp_path / "list", 10)
+    images = lists.list_images(pets, tmp_path / "list", 10)
     made_by = {**writer.Writer(weights, HubOptions(), 2).made_by, "pictures": 7, "pictures_sha256": "", "labels": True}
-    job = shard_files.Job(pictures, tmp_path, weights, HubOptions(), 2, "raise", {**made_by, "shard_size": 10})
+    job = shard_files.Job(images, tmp_path, weights, HubOptions(), 2, "raise", {**made_by, "shard_size": 10})
     assert writer.start_worker(job)(0) == ""
     job.file(0).unlink()
-    other = shard_files.Job(
-        pictures, tmp_path, weights, HubOptions(), 2, "raise", {**job.made_by, "weights_sha256": "1"}
-    )
+    other = shard_files.Job(images, tmp_path, weights, HubOptions(), 2, "raise", {**job.made_by, "weights_sha256": "1"})
     told = writer.start_worker(other)(0)
     assert told.startswith("A worker has another model than where the run was started: `weights_sha256` is")
     assert not job.file(0).exists()

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from image_files import make_folders, write_records
 from keras_bit.data import splits
-from picture_files import make_folders, write_records
 
 COUNTS = {"ant": 5, "bee": 10, "cat": 1}
 
@@ -75,14 +75,14 @@ def test_some_examples_of_each_class(data, few):
     assert len(fewer) == (few == 3)
 
 
-def test_a_part_as_a_source_has_its_pictures_and_labels(records):
+def test_a_part_as_a_source_has_its_images_and_labels(records):
     found = opened(records).train
-    pictures = list(found.everything.as_numpy_iterator())
-    assert [label for _, label in pictures] == found.labels.tolist()
-    assert [content for content, _ in pictures] == list(found.contents(np.arange(len(found))))
+    images = list(found.everything.as_numpy_iterator())
+    assert [label for _, label in images] == found.labels.tolist()
+    assert [content for content, _ in images] == list(found.contents(np.arange(len(found))))
     every = opened(records, validation_share=0).train
     place = every.names.index(found.names[5])
-    assert pictures[5][0] == png(40, place)
+    assert images[5][0] == png(40, place)
 
 
 def test_folders_named_train_and_val_are_the_division(tmp_path):
@@ -114,7 +114,7 @@ def test_the_typical_size_is_the_median(tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     for number, side in enumerate((30, 40, 300)):
         (tmp_path / "a" / f"{number}.png").write_bytes(png(side))
-    (tmp_path / "b" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "b" / "broken.png").write_bytes(b"no image")
     assert opened(tmp_path, validation_share=0).train.typical_size() == (48, 40)
 
 

@@ -86,7 +86,7 @@ def _draw(
     seen = heat_map.seen(picture, processor)
     height, width = found.maps.shape[1:3]
     sheet = heat_map.draw(
-        seen.picture,
+        seen.image,
         activation_map.interpolated(found.maps[0, :, :, 0], seen.rows, seen.columns, model.config),
         [*answers, f"{Path(name).name}, {seen.part}"],
         labels[number],

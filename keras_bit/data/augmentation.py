@@ -9,16 +9,25 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_bit.hyperrule import HyperRule
 from keras_bit.images import graph_decoding
 from keras_bit.images.graph_preprocessing import checked_header, checked_pixels, rescale_and_normalize
 from keras_bit.images.graph_resizing import Resize, Window
+from keras_bit.images.processor import BitImageProcessor
 
 # Of the inception crop. google-research/big_vision, `pp/ops_image.py`; torchvision's RandomResizedCrop starts at 0.08.
 AREAS = (0.05, 1.0)  # of the image
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width by height
 
 
-def augment(image: Any, seed: Any, processor: Any, rule: Any, random_resized_crop: bool, max_pixels: int | None) -> Any:
+def augment(
+    image: Any,
+    seed: Any,
+    processor: BitImageProcessor,
+    rule: HyperRule,
+    random_resized_crop: bool,
+    max_pixels: int | None,
+) -> Any:
     """One training image.
 
     Args:
@@ -63,7 +72,7 @@ def augment(image: Any, seed: Any, processor: Any, rule: Any, random_resized_cro
     return rescale_and_normalize(pixels, processor)
 
 
-def random_place(room: int, seed: Any) -> tuple[Any, Any]:
+def random_place(room: int, seed: Any) -> tuple[Any, ...]:
     """The first row and column of a crop that leaves `room` pixels; all places are equally probable."""
     return tuple(tf.unstack(tf.random.stateless_uniform([2], seed, 0, room + 1, tf.int32)))
 

@@ -180,7 +180,7 @@ def _then(operation: Any) -> Any:
 
 
 class _Again:
-    """Reads an element that failed once more, in Python, which is told the reason."""
+    """Reads an element that failed once more, in Python, where the reason comes as an exception."""
 
     def __init__(self, read: Callable[[Any], Any], spec: Any) -> None:
         self._read, self._spec = read, spec

@@ -12,7 +12,7 @@ from keras_bit.data.folders import SUFFIXES, folders_in, scan
 from keras_bit.images.processor import BitImageProcessor
 
 
-def batches_of(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, ...]]:
+def batches_of(data: Any, on_error: str) -> Iterator[Any]:
     """The batches of a data set that leaves out what cannot be read; for `on_error="raise"` they end there.
 
     The data set's own errors are TensorFlow's, among the names of its operations, and fail on names that are no UTF-8.
@@ -20,6 +20,9 @@ def batches_of(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, ...]]:
     Args:
         data: of `image_dataset(..., on_error="skip")` or `indexed_dataset`.
         on_error: `"raise"` or `"skip"`.
+
+    Yields:
+        Tuples of arrays, as many as `data` has in a batch.
 
     Raises:
         ValueError: an image cannot be read, or for `on_error="skip"` none can; names the first and says why.

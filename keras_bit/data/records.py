@@ -39,7 +39,7 @@ def record_files(source: Any) -> list[str]:
     names = [os.fspath(path) for path in paths]
     if not all(isinstance(name, str) and RECORDS.search(os.path.basename(name)) for name in names):
         return []
-    # A name that exists is no pattern, whatever brackets it has.
+    # A name that exists is not a pattern, whatever brackets it has.
     found = [[name] if tf.io.gfile.exists(name) else sorted(tf.io.gfile.glob(name)) for name in names]
     missing = [name for name, files in zip(names, found, strict=True) if not files]
     if missing:
@@ -151,7 +151,7 @@ def _compression(file: str) -> str:
 
 
 def _check_beginning(files: list[str], compressions: list[str], columns: _Columns, count: int) -> None:
-    """Raises where there is no record, or where none of the first `count` is what is wanted: a misspelt column."""
+    """Raises if there is no record, or if none of the first `count` is what is wanted: a misspelled column."""
     stored = tf.data.Dataset.from_tensor_slices((files, compressions))
     named = stored.flat_map(lambda file, kind: tf.data.TFRecordDataset(file, kind).map(lambda record: (file, record)))
     try:
@@ -174,7 +174,7 @@ def _check_beginning(files: list[str], compressions: list[str], columns: _Column
 
 
 def _features(record: bytes) -> dict[str, tuple[str, int]] | None:
-    """The type and the number of values of each feature, or `None` for what is no `tf.Example`."""
+    """The type and the number of values of each feature, or `None` if it is not a `tf.Example`."""
     try:
         stored = tf.train.Example.FromString(record).features.feature
     except DecodeError:

@@ -161,7 +161,7 @@ def _draw_shares(figure: Any, axis: Any, shares: np.ndarray) -> None:
 
 
 def _name_ticks(ticks: Any, names: Sequence[str], side: float, size: float) -> None:
-    """As many of the names as a side of so many inches has room for, in letters of `size` points."""
+    """As many of the names as a side of `side` inches has room for, in letters of `size` points."""
     shown = range(0, len(names), math.ceil(len(names) * 1.2 * size / (72 * side)))
     ticks.set_ticks(list(shown))
     ticks.set_ticklabels([_short(names[index]) for index in shown], parse_math=False, fontsize=size)

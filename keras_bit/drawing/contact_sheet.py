@@ -77,7 +77,7 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
 
 
 def _letter(pen: ImageDraw.ImageDraw, text: Sequence[str], lines: int, place: tuple[int, int], width: int) -> None:
-    """Writes a label below its image, in so many lines."""
+    """Writes a label below its image, in at most `lines` lines."""
     left, upper = place
     shown = [*text[: lines - 1], f"{ELLIPSIS} {len(text) - lines + 1} more"] if len(text) > lines else text
     for number, line in enumerate(shown):

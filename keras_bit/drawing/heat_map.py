@@ -22,7 +22,7 @@ DARK, LIGHT = 50, 230  # what black and white become in the gray image: colors a
 class Seen(NamedTuple):
     """The part of an image that a processor makes the model's input of."""
 
-    picture: Image.Image  # that part, at the size at which it is drawn
+    image: Image.Image  # that part, at the size at which it is drawn
     rows: np.ndarray  # of each of its rows: the place in the model's input, in pixels from the middle of the first
     columns: np.ndarray
     part: str  # which one it is, in words

@@ -91,7 +91,7 @@ def done(job: Job) -> list[int]:
     """The shards that are there.
 
     Raises:
-        ValueError: a file is no shard of this job.
+        ValueError: a file is not a shard of this job.
     """
     found = []
     for file in sorted(job.directory.glob("part-*.parquet")):
@@ -151,7 +151,9 @@ def about_file(file: Path) -> tuple[dict[str, Any], int]:
         written = (stored.metadata or {}).get(METADATA)
         about = None if written is None else json.loads(written)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise ValueError(f"`out`: {str(file)!r} is no Parquet file, or a damaged one ({error}). Remove it.") from None
+        raise ValueError(
+            f"`out`: {str(file)!r} is not a Parquet file, or is a damaged one ({error}). Remove it."
+        ) from None
     if about is None:
         raise ValueError(f"`out`: {str(file)!r} was not written by `embed`. Name another `out`.")
     return about, stored.num_rows

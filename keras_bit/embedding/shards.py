@@ -218,7 +218,7 @@ def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
 
 
 def _check_space(job: Job, width: int, missing: int) -> None:
-    # Features are hard to compress, but where images repeat they are not: what is sure not to fit is told.
+    # Features are hard to compress, unless images repeat: only what is sure not to fit is refused.
     needed, free = missing * width * 4 // 2, shutil.disk_usage(job.directory).free
     if needed > free:
         raise OSError(

@@ -74,7 +74,7 @@ class Writer:
         return self._model.predict_on_batch(np.concatenate([images, rest]))[: len(images)]
 
 
-def _batches(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, ...]]:
+def _batches(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     from keras_bit.data.named_batches import batches_of
 
     with warnings.catch_warnings():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_bit.drawing import charts, contact_sheet
+from keras_bit.drawing import charts, colors, contact_sheet
 from keras_bit.evaluation import metrics
 from keras_bit.evaluation.evaluating import Evaluation
 from keras_bit.files import replacing
@@ -56,7 +56,7 @@ def worst_sheet(evaluation: Evaluation, processor: BitImageProcessor, title: Seq
     count = evaluation.report["pictures"]
     wrong = count - evaluation.report["right"]
     if not evaluation.worst:
-        nothing = np.full((1, 8, 64, 3), contact_sheet.BACKGROUND, np.uint8)
+        nothing = np.full((1, 8, 64, 3), colors.BACKGROUND, np.uint8)
         return contact_sheet.draw(nothing, [[""]], [*title, f"No mistakes: all {count:,} images are right."])
     lines = [
         [
@@ -81,7 +81,7 @@ def _one_size(images: Sequence[np.ndarray]) -> np.ndarray:
     tile = contact_sheet.TILE
     fitted = []
     for image in images:
-        square = Image.new("RGB", (tile, tile), contact_sheet.BACKGROUND)
+        square = Image.new("RGB", (tile, tile), colors.BACKGROUND)
         scale = tile / max(image.shape[:2])
         width, height = (max(1, round(side * scale)) for side in image.shape[1::-1])
         square.paste(Image.fromarray(image).resize((width, height)), ((tile - width) // 2, (tile - height) // 2))

@@ -179,7 +179,7 @@ def _png(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     palette = tf.cond(head[25] == 3, lambda: _holds(contents, "PLTE"), lambda: True)
     gray16 = (
         "is a gray PNG of 16 bits, which Pillow would make white above 255. Scale it to 8 bits first, or convert it to "
-        "colour."
+        "color."
     )
     return (
         _number(head, 20, 4, big=True),

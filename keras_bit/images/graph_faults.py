@@ -4,7 +4,7 @@ Imports TensorFlow, and is imported by functions only.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +12,9 @@ import tensorflow as tf
 from keras_bit.images import graph_decoding
 from keras_bit.images.graph_decoding import ARRAY_PATH
 from keras_bit.images.graph_preprocessing import becomes_enormous, pixel_limit
+
+if TYPE_CHECKING:
+    from keras_bit.images.processor import BitImageProcessor  # which imports this module
 
 TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it first."
 DAMAGED = "is damaged and cannot be decoded. Pillow overlooks some damage, as a checksum's: see `processor(path)`."
@@ -30,7 +33,9 @@ def attempt(prepare: Callable[[], Any], otherwise: Any) -> tuple[Any, Any]:
     return once.concatenate(tf.data.Dataset.from_tensors((otherwise, False))).take(1).get_single_element()
 
 
-def problem(load: Callable[[], Any], max_pixels: int | None, encoded: bool, processor: Any) -> tuple[Any, Any]:
+def problem(
+    load: Callable[[], Any], max_pixels: int | None, encoded: bool, processor: "BitImageProcessor | None"
+) -> tuple[Any, Any]:
     """Why an image failed, as far as can be seen in it.
 
     Args:

@@ -3,19 +3,23 @@
 Imports TensorFlow, and is imported by functions only.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 from PIL import Image
 
 from keras_bit.images import graph_decoding
 from keras_bit.images.graph_resizing import Resize, Window
+from keras_bit.images.steps import PerChannel
+
+if TYPE_CHECKING:
+    from keras_bit.images.processor import BitImageProcessor  # which imports this module
 
 CHANNELS = 3
 
 
-def preprocess(image: Any, processor: Any, max_pixels: int | None = None) -> Any:
+def preprocess(image: Any, processor: "BitImageProcessor", max_pixels: int | None = None) -> Any:
     """Takes one image through the steps of `processor`; see `BitImageProcessor.tf_preprocess`.
 
     Args:
@@ -51,7 +55,9 @@ def preprocess(image: Any, processor: Any, max_pixels: int | None = None) -> Any
     return rescale_and_normalize(pixels, processor)
 
 
-def _encoded(contents: Any, processor: Any, max_pixels: int | None) -> tuple[tuple[Any, Any], Callable[[Window], Any]]:
+def _encoded(
+    contents: Any, processor: "BitImageProcessor", max_pixels: int | None
+) -> tuple[tuple[Any, Any], Callable[[Window], Any]]:
     """The size of an encoded image, and what decodes a part of it."""
     if contents.shape.rank != 0:
         raise ValueError(
@@ -87,7 +93,7 @@ def pixel_limit(max_pixels: int | None) -> int | None:
     return max_pixels
 
 
-def rescale_and_normalize(pixels: Any, processor: Any) -> Any:
+def rescale_and_normalize(pixels: Any, processor: "BitImageProcessor") -> Any:
     """The last two steps of `processor`, in the array path's order and precision.
 
     Args:
@@ -108,7 +114,7 @@ def rescale_and_normalize(pixels: Any, processor: Any) -> Any:
     return pixels
 
 
-def _per_channel(values: tuple[float, ...] | float) -> Any:
+def _per_channel(values: PerChannel) -> Any:
     if isinstance(values, tuple) and len(set(values)) == 1:
         values = values[0]  # a scalar is four times as fast as a vector of equal values
     return tf.constant(values, tf.float32)
@@ -159,8 +165,8 @@ def _with_channels(image: Any, convert_rgb: bool) -> Any:
     return tf.repeat(image, CHANNELS, axis=-1) if channels == 1 else image[..., :CHANNELS]
 
 
-def _resized_shape(size: tuple[Any, Any], target: Any) -> tuple[Any, Any]:
-    """The height and width that an image is resized to: `preprocessing.resized_shape` for tensors."""
+def _resized_shape(size: tuple[Any, Any], target: Mapping[str, int]) -> tuple[Any, Any]:
+    """The height and width that an image is resized to: `steps.resized_shape` for tensors."""
     if "shortest_edge" not in target:
         return target["height"], target["width"]
     height, width = (tf.cast(side, tf.float64) for side in size)
@@ -170,24 +176,27 @@ def _resized_shape(size: tuple[Any, Any], target: Any) -> tuple[Any, Any]:
     return tf.where(upright, long, short), tf.where(upright, short, long)
 
 
-def _crop(size: tuple[Any, Any], processor: Any) -> tuple[Window, list | None]:
+def _crop(size: tuple[Any, Any], processor: "BitImageProcessor") -> tuple[Window, list[list[Any]] | None]:
     """The part of an image of `size` that the center crop keeps, and the zeros around it, where there may be some."""
     if not processor.do_center_crop:
         return Window(0, 0, *size), None
     crop = (processor.crop_size["height"], processor.crop_size["width"])
-    starts = [(side - wanted) // 2 for side, wanted in zip(size, crop, strict=True)]
+    top, left = ((side - wanted) // 2 for side, wanted in zip(size, crop, strict=True))
     smallest = processor.size.get("shortest_edge") if processor.do_resize else 0
     sides = (smallest, smallest) if smallest is not None else size
     if all(isinstance(side, int) and side >= wanted for side, wanted in zip(sides, crop, strict=True)):
-        return Window(*starts, *crop), None
-    starts = [tf.convert_to_tensor(start) for start in starts]
-    kept = [tf.minimum(side, wanted) for side, wanted in zip(size, crop, strict=True)]
+        return Window(top, left, *crop), None
+    starts = [tf.convert_to_tensor(start) for start in (top, left)]
+    height, width = (tf.minimum(side, wanted) for side, wanted in zip(size, crop, strict=True))
     before = [tf.maximum(-start, 0) for start in starts]
-    padding = [[first, wanted - count - first] for first, wanted, count in zip(before, crop, kept, strict=True)]
-    return Window(*(tf.maximum(start, 0) for start in starts), *kept), padding
+    padding = [
+        [first, wanted - count - first] for first, wanted, count in zip(before, crop, (height, width), strict=True)
+    ]
+    top, left = (tf.maximum(start, 0) for start in starts)
+    return Window(top, left, height, width), padding
 
 
-def becomes_enormous(size: tuple[Any, Any], processor: Any) -> Any:
+def becomes_enormous(size: tuple[Any, Any], processor: "BitImageProcessor") -> Any:
     """Whether `preprocess` refuses an image of this (height, width) for what it would be resized to."""
     if not processor.do_resize:
         return tf.constant(False)

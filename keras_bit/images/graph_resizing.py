@@ -202,12 +202,15 @@ class Resize:
     """
 
     def __init__(self, size: tuple[Any, Any], resized: tuple[Any, Any], resample: int, window: Window) -> None:
-        resample = Image.Resampling(resample)
         sides = _Sides(tf.stack(size), tf.stack(resized), tf.stack(window[:2]), tf.stack(window[2:]))
+        directions: list[Any]  # of `_Blocks` or of `_Nearest`
         if resample == Image.Resampling.NEAREST:
-            (self._rows, self._columns), first, last = sides.nearest()
+            directions, first, last = sides.nearest()
         else:
-            (self._rows, self._columns), first, last = sides.convolutions(resample)
+            directions, first, last = sides.convolutions(Image.Resampling(resample))
+        self._rows: _Blocks | _Nearest
+        self._columns: _Blocks | _Nearest
+        self._rows, self._columns = directions
         self.source = Window(*tf.unstack(first), *tf.unstack(last - first))
         self._window = window
         saved_rows, saved_columns = tf.unstack(sides.size - sides.resized)

@@ -20,9 +20,9 @@ def pixels(seed, height=40, width=50):
     return (slope + generator.integers(0, 70, (height, width, 3)) + generator.integers(0, 6, 3)).astype(np.uint8)
 
 
-def encoded(picture, kind="JPEG", **options):
+def encoded(image, kind="JPEG", **options):
     file = io.BytesIO()
-    (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(file, kind, **options)
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
     return file.getvalue()
 
 
