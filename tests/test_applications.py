@@ -764,6 +764,7 @@ def test_what_the_hub_refuses_or_holds_wrongly_is_told_in_a_sentence(hub_errors,
     assert weights == ["GET /someone/bare"]
 
 
+@pytest.mark.slow
 def test_without_a_network_the_cache_answers_and_what_it_lacks_is_told_after_one_question(tmp_path, checkpoint):
     make_cache(tmp_path / "hub", ID, files_in(checkpoint))
     url = closed_url()

@@ -39,6 +39,7 @@ def test_a_batch_is_drawn_and_the_same_one_for_the_same_seed(capsys, folders, op
     assert sorted(path.name for path in folders.parent.iterdir()) == ["1.png", "2.png", "data"]
 
 
+@pytest.mark.slow
 def test_broken_images_are_named_and_the_others_drawn(capsys, folders):
     broken = folders / "cat" / "000.jpg"
     broken.write_bytes(b"no image")
@@ -75,6 +76,7 @@ def records(path: Path, labels: list) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_a_file", [False, True])
 def test_records_are_mixed_up_with_class_names(capsys, tmp_path, in_a_file):
     data, names = records(tmp_path / "a.tfrecord", [0, 1, 1]), "cat, dog"

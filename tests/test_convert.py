@@ -190,6 +190,7 @@ def test_a_golden_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert len(goldens.read(path)[0]) == len(goldens.SIZES)
 
 
+@pytest.mark.slow
 def test_the_demo_removes_nothing_that_it_did_not_write(tmp_path, images, capsys):
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -236,6 +237,7 @@ def test_photographs_are_found_in_folders_and_by_name(images):
     assert photographs.find([images / "1.png"]) == [images / "1.png"]
 
 
+@pytest.mark.slow
 def test_the_demo_runs_from_end_to_end(tmp_path, images):
     command = [sys.executable, "-m", "convert.demo", str(TINY), str(images), "--reference", str(GOLDEN)]
     done = subprocess.run(
@@ -255,6 +257,7 @@ def test_the_demo_runs_from_end_to_end(tmp_path, images):
     assert (tmp_path / "out" / "saved_model" / "1" / "saved_model.pb").is_file()
 
 
+@pytest.mark.slow
 def test_the_demo_fails_where_the_numbers_differ(tmp_path, images, capsys):
     def change(arrays):
         arrays["0/logits"] += 1

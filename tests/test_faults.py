@@ -48,6 +48,7 @@ def dataset(paths, labels=None, **options):
     return image_dataset((paths, labels), **{"processor": PROCESSOR, "batch_size": 3, **options})
 
 
+@pytest.mark.slow
 def test_a_jpeg_cut_in_the_middle_of_a_marker_ends_nothing(tmp_path):
     # On 5 of these 24, TensorFlow's decoder runs forever when it is told to recover what there is.
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8))
@@ -103,6 +104,7 @@ def test_broken_files_are_left_out_counted_and_listed(tmp_path, training):
             assert line in str(seen[0].message)
 
 
+@pytest.mark.slow
 def test_the_same_images_come_with_the_same_augmentation_whoever_is_broken(tmp_path):
     paths = good(tmp_path, 5)
     options = {"training": True, "rule": HyperRule(100, 32), "seed": 7, "on_error": "skip"}
@@ -115,6 +117,7 @@ def test_the_same_images_come_with_the_same_augmentation_whoever_is_broken(tmp_p
         np.testing.assert_array_equal(image, whole[label])
 
 
+@pytest.mark.slow
 def test_more_broken_files_than_a_chunk_and_none_but_broken_ones(tmp_path):
     [path] = good(tmp_path, 1)
     empty = [write(tmp_path, "empty.jpg")] * (2 * faults.CHUNK + 5)
@@ -144,6 +147,7 @@ def test_whole_files_give_no_warning(tmp_path):
     assert data.skipped == []
 
 
+@pytest.mark.slow
 def test_every_epoch_has_its_warning_under_pythons_own_filter(tmp_path):
     data = dataset([tmp_path / "missing.jpg", *good(tmp_path, 1)], on_error="skip")
     with warnings.catch_warnings(record=True) as seen:
@@ -153,6 +157,7 @@ def test_every_epoch_has_its_warning_under_pythons_own_filter(tmp_path):
     assert [str(warning.message).split(";")[0] for warning in seen] == ["1 of 2 images were left out"] * 3
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_utf8_is_told(tmp_path):
     path = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"caf\ufffd\.jpg cannot be read"):
@@ -213,6 +218,7 @@ def test_a_label_below_zero_is_refused_where_no_classes_are_known():
     assert data.skipped == ["element 1 of `source` has the label -5, which is below 0, where labels begin."]
 
 
+@pytest.mark.slow
 def test_images_of_one_pixel_are_images(tmp_path):
     paths = [tmp_path / name for name in ("1.png", "1.jpg", "1.bmp", "1.webp")]
     for path in paths:
@@ -223,6 +229,7 @@ def test_images_of_one_pixel_are_images(tmp_path):
         assert images.shape == (4, 128, 128, 3)
 
 
+@pytest.mark.slow
 def test_the_limit_on_pixels_is_pillows_and_adjustable(tmp_path, monkeypatch):
     path = tmp_path / "enormous.png"
     Image.new("1", (20_000, 20_000)).save(path)
@@ -251,6 +258,7 @@ def test_a_jpeg_beyond_tensorflows_own_limit_is_not_called_damaged(tmp_path):
     assert data.skipped == [f"{path} {graph_faults.LARGE_JPEG}"]
 
 
+@pytest.mark.slow
 def test_a_thin_image_that_would_become_enormous_is_told(tmp_path):
     path = tmp_path / "thin.png"
     Image.new("L", (60_000, 1)).save(path)
@@ -284,6 +292,7 @@ def out_of_memory(monkeypatch, module, name, height):
     monkeypatch.setattr(module, name, function)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*images were left out")
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 @pytest.mark.parametrize("where", ["decode", "resize"])
@@ -323,6 +332,7 @@ def test_an_allocation_that_fails_is_told_in_tensorflows_words(tmp_path, monkeyp
         collect(dataset(good(tmp_path, 1), on_error="skip"))
 
 
+@pytest.mark.slow
 def test_what_fails_only_once_ends_the_data_set_too(tmp_path, monkeypatch):
     failures = [MemoryError("no memory"), RuntimeError("a camera")]
     apply = Resize.apply
@@ -350,6 +360,7 @@ def test_what_fails_only_once_ends_the_data_set_too(tmp_path, monkeypatch):
         failures[:] = [MemoryError("no memory")]
 
 
+@pytest.mark.slow
 def test_a_line_break_in_a_name_is_escaped(tmp_path):
     path = tmp_path / "a\nb\u2028\x1b[1m.jpg"
     path.write_bytes(b"")

@@ -157,6 +157,7 @@ def test_mixed_precision_trains_with_a_head_in_float32():
     assert np.isfinite(history.history["loss"]).all()
 
 
+@pytest.mark.slow
 def test_the_data_set_of_a_directory_with_mixup_is_taken_as_it_is():
     source = ([pixels(index, 40, 40) for index in range(6)], ["a", "b", "c"] * 2)
     mixed = HyperRule(20_000, 32, batch_size=3, steps=2)

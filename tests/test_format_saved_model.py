@@ -182,6 +182,7 @@ def test_several_corrupt_images_are_all_named_and_an_empty_request_is_refused(si
         signatures["serve_bytes"](image_bytes=tf.constant([], tf.string))
 
 
+@pytest.mark.slow
 def test_each_export_is_the_next_version_and_what_a_person_changed_stays(tmp_path, loads):
     path = tmp_path / "my model_1"
     labels = [f"thing {number}" for number in range(5)]
@@ -264,6 +265,7 @@ def test_warm_up_requests_are_served_by_the_signatures_that_they_name(version, s
     assert names == ["serving_default", "serve_bytes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "options", "expected"),
     [
@@ -296,6 +298,7 @@ def test_a_backbone_serves_its_maps_by_their_names(tmp_path, loads):
     assert set(serve.structured_outputs) == {"stem", "stage2"}
 
 
+@pytest.mark.slow
 def test_a_fixed_batch_and_size_are_in_the_signature(tmp_path, loads):
     keras_bit.export(smallest(), tmp_path / "bit", processor=PROCESSOR, batch_size=2, image_size=64)
     signatures = loads[0].signatures

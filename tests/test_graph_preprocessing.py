@@ -316,6 +316,7 @@ def test_a_damaged_image_is_an_error_also_where_the_damage_is_outside_of_the_cro
             run(DAMAGED[name])
 
 
+@pytest.mark.slow
 def test_images_beyond_pillows_limit_are_refused_before_they_are_decoded(monkeypatch):
     processor = PROCESSORS["no resize, no crop"]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2958)  # the limit is twice that: 61 * 97 = 5917
@@ -396,6 +397,7 @@ print(most() - before)
 """
 
 
+@pytest.mark.slow
 def test_a_large_image_takes_little_more_memory_than_its_pixels(tmp_path):
     if not os.path.exists("/proc/self/status"):
         absent("the resident memory is read from /proc, which is Linux'")

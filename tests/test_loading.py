@@ -729,6 +729,7 @@ def test_a_backbone_is_read_from_saved_weights_of_the_whole_and_of_itself(tmp_pa
         np.testing.assert_array_equal(again(IMAGES)[name], feature_map)
 
 
+@pytest.mark.slow
 def test_saved_weights_of_a_compiled_model_come_without_its_optimizer(tmp_path):
     model = random_network()
     model.compile(optimizer="adam", loss="mse", metrics=["accuracy"])

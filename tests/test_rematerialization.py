@@ -37,6 +37,7 @@ def test_rematerialized_it_learns_the_same(config):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_a_model_that_has_learned_goes_on_rematerialized():
     plain, saving = model(), model()
     for network in (plain, saving):

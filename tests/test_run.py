@@ -135,6 +135,7 @@ def test_the_note_of_a_run_has_the_keys_that_it_always_had_and_no_token(trained)
     assert "hf_secret" not in json.dumps(options.described)
 
 
+@pytest.mark.slow
 def test_records_few_examples_accumulation_and_half_precision(checkpoint, tmp_path):
     records, out = tmp_path / "a.tfrecord", tmp_path / "out"
     write_records(records, [encoded(pixels(number)) for number in range(18)], [0, 1, 2] * 6)
@@ -162,6 +163,7 @@ def test_records_few_examples_accumulation_and_half_precision(checkpoint, tmp_pa
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.slow
 def test_a_head_with_the_same_classes_is_kept(data, tmp_path):
     names = {"id2label": dict(enumerate(NAMES)), "label2id": {name: n for n, name in enumerate(NAMES)}}
     tensors = random_tensors()
@@ -175,6 +177,7 @@ def test_a_head_with_the_same_classes_is_kept(data, tmp_path):
     np.testing.assert_allclose(from_pretrained(tmp_path / "o").get_layer("predictions").kernel, 1, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, tmp_path):
     # Whichever is seen first: it depends on how fast the weights grow.
     seen = "loss became nan at step|loss of the validation is nan after step|variables hold NaN or inf"

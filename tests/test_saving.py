@@ -541,6 +541,7 @@ def test_a_pushed_model_is_one_commit_of_what_is_saved_and_a_card(tmp_path):
         compile(block, "README.md", "exec")
 
 
+@pytest.mark.slow
 def test_a_push_with_hf_xet_is_one_commit_too(tmp_path):
     with RecordingHub(present=["pytorch_model.bin"], lfs=False) as hub:
         push(hub, tmp_path, disable_xet="0")
@@ -548,6 +549,7 @@ def test_a_push_with_hf_xet_is_one_commit_too(tmp_path):
     assert (set(files), deleted) == (FILES | {"README.md"}, {"pytorch_model.bin"})
 
 
+@pytest.mark.slow
 def test_a_push_keeps_a_card_and_removes_what_would_contradict(tmp_path):
     stale = {
         "pytorch_model.bin",
@@ -563,6 +565,7 @@ def test_a_push_keeps_a_card_and_removes_what_would_contradict(tmp_path):
     assert "POST /api/models/someone/bit/commit/better" in hub.log
 
 
+@pytest.mark.slow
 def test_a_card_of_ones_own_replaces_the_one_on_the_hub(tmp_path):
     with RecordingHub(present=["README.md"]) as hub:
         push(hub, tmp_path, model_card="---\nlicense: mit\n---\n# Mine\n")

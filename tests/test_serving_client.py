@@ -90,6 +90,7 @@ def test_the_problems_of_a_request_have_their_places(server):
     assert len(classify([good])) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 def test_another_clients_corrupt_image_does_not_fail_ours_where_the_server_batches(protocol, version):
     if protocol == "grpc" and importlib.util.find_spec("tensorflow_serving") is None:
@@ -114,6 +115,7 @@ def regression(folder):
     return export(BiT(config), folder / "bit", processor=BitImageProcessor.from_pretrained(TRAINED))
 
 
+@pytest.mark.slow
 def test_a_regression_is_no_classifier(server, finished):
     path = finished("SavedModel of a regression with its processor", regression).path
     protocol = "rest" if server.startswith("http") else "grpc"
