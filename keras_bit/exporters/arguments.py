@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit.labels import imagenet_labels, labels_of_checkpoint, names_of
+from keras_bit.labels import Labels, imagenet_labels, labels_of_checkpoint, names_of
 from keras_bit.network import transforms
 from keras_bit.network.model import MIN_SIZE, BiTModel
 
@@ -37,7 +37,7 @@ def _check_ends(model: keras.Model) -> None:
 
 
 def checked_labels(
-    model: keras.Model, labels: Sequence[str] | Mapping[int | str, str] | None
+    model: keras.Model, labels: Labels | None
 ) -> tuple[str, ...] | None:
     """A name for each output of the head; `None` if there is no head, or nothing is known about it."""
     classes = _classes(model)
@@ -58,7 +58,7 @@ def _classes(model: keras.Model) -> int | None:
     return model.output_shape[-1]
 
 
-def _names(labels: Sequence[str] | Mapping[int | str, str], classes: int | None) -> tuple[str, ...]:
+def _names(labels: Labels, classes: int | None) -> tuple[str, ...]:
     if classes is None:
         raise ValueError("`labels` name the classes of a head, which `model` does not have.")
     if isinstance(labels, Sequence) and not isinstance(labels, str | bytes) and len(labels) != classes:

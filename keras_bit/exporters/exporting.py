@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from keras_bit.exporters import arguments, checked, comparison_images, placing, 
 from keras_bit.exporters.formats import FORMATS, Format, format_named
 from keras_bit.exporters.job import OUTPUT, Checks, ExportReport, Job
 from keras_bit.images.processor import BitImageProcessor
+from keras_bit.labels import Labels
 
 
 def export(
@@ -21,7 +22,7 @@ def export(
     format: str = "saved_model",
     *,
     processor: BitImageProcessor | None = None,
-    labels: Sequence[str] | Mapping[int | str, str] | None = None,
+    labels: Labels | None = None,
     quantize: str | None = None,
     representative_data: Iterable[Any] | None = None,
     batch_size: int | None = None,
