@@ -36,9 +36,7 @@ def _check_ends(model: keras.Model) -> None:
         )
 
 
-def checked_labels(
-    model: keras.Model, labels: Labels | None
-) -> tuple[str, ...] | None:
+def checked_labels(model: keras.Model, labels: Labels | None) -> tuple[str, ...] | None:
     """A name for each output of the head; `None` if there is no head, or nothing is known about it."""
     classes = _classes(model)
     if labels is not None:
