@@ -216,7 +216,7 @@ def _subfolder(data: Path, words: tuple[str, ...]) -> Path | None:
     """The folder of one of these names, if it holds folders itself; a class may be called so."""
     for word in words:
         folder = data / word
-        if folder.is_dir() and any(entry.is_dir() for entry in os.scandir(folder)):
+        if folder.is_dir() and folders_in(folder):
             return folder
     return None
 
@@ -236,7 +236,7 @@ def holds_records(data: str | Path) -> bool:
     from keras_bit.data import records
 
     if Path(data).is_dir():
-        return any(records.RECORDS.search(entry.name) for entry in os.scandir(data) if entry.is_file())
+        return any(records.RECORDS.search(entry.name) for entry in Path(data).iterdir() if entry.is_file())
     return bool(records.RECORDS.search(os.path.basename(str(data))))
 
 
