@@ -23,7 +23,12 @@ def folders(tmp_path) -> Path:
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("--num-examples", "20000"), ("--random-resized-crop",), ("--evaluation", "--weights", str(TINY))],
+    [
+        (),
+        pytest.param(("--num-examples", "20000"), marks=pytest.mark.slow),
+        pytest.param(("--random-resized-crop",), marks=pytest.mark.slow),
+        ("--evaluation", "--weights", str(TINY)),
+    ],
 )
 def test_a_batch_is_drawn_and_the_same_one_for_the_same_seed(capsys, folders, options):
     sheets = []

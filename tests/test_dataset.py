@@ -250,6 +250,7 @@ def test_hugging_face_splits_orders_and_columns(tmp_path):
         dataset(rows, class_names=["x", "y"])
 
 
+@pytest.mark.slow
 def test_one_array_of_equal_images_gray_or_with_alpha(tmp_path):
     generator = np.random.default_rng(0)
     for channels in (1, 3, 4):

@@ -311,6 +311,7 @@ def test_folders_give_names_without_the_images_that_were_left_out(pets):
     assert data.skipped == [f"{pets}/cat/001.jpg is no JPEG, PNG, GIF, BMP or WebP file. {ELSEWHERE}"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*images were left out")
 @pytest.mark.parametrize("name", ["café's [x].jpg", "caf\udce9.jpg"])
 def test_an_image_that_cannot_be_read_is_named(tmp_path, name):

@@ -81,6 +81,7 @@ def test_a_broken_file_is_an_error_that_names_it_and_says_why(tmp_path, name):
     assert "Mend" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 def test_broken_files_are_left_out_counted_and_listed(tmp_path, training):
     paths, bad = good(tmp_path), [write(tmp_path, name) for name in BROKEN]
@@ -373,6 +374,7 @@ def test_a_line_break_in_a_name_is_escaped(tmp_path):
         collect(dataset([path]))
 
 
+@pytest.mark.slow
 def test_labels_outside_of_the_classes_are_left_out_or_named(tmp_path):
     paths = good(tmp_path)
     data = dataset(paths, [0, 5, 1, -1], class_names=["a", "b"], on_error="skip")
@@ -416,6 +418,7 @@ def write_records(path, contents):
     return write_raw_records(path, [record(content) for content in contents])
 
 
+@pytest.mark.slow
 def test_a_record_is_named_by_its_file_and_number(tmp_path):
     path = str(tmp_path / "train.tfrecord")
     write_records(path, [GOOD, b"", GOOD])
