@@ -1,6 +1,5 @@
 """Embeddings as Parquet: a row is what the model says of the file, a killed run goes on, another is refused."""
 
-import errno
 import importlib.util
 import io
 import json
@@ -246,16 +245,6 @@ def test_a_second_run_is_refused_before_it_writes_anything(pets, tmp_path, name)
             embed(pets, tmp_path / name, weights="unused")
         assert contents(directory) == before
     assert [file.name for file in directory.iterdir()] == [".pictures-01234567"]
-
-
-def test_where_the_file_system_has_no_locks_there_is_a_warning(tmp_path, monkeypatch):
-    def no_locks(file, operation):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", no_locks)
-    words = rf"{tmp_path}/.* cannot be locked \(.*No locks available"
-    with pytest.warns(UserWarning, match=words), files.claimed(tmp_path, argument="out"):
-        pass
 
 
 @pytest.mark.slow
