@@ -469,7 +469,7 @@ def test_script_leaves_the_old_tables_when_writing_fails(tmp_path, out, monkeypa
         (
             {"named": IDS_1K},
             "imagenet21k does not fit: without a name: n00001000, n00001001, n00001002, n00001003, n00001004, "
-            "n00001005, n00001006, n00001007 and 20835 more.",
+            "n00001005, n00001006, n00001007 and 20,835 more.",
         ),
     ],
 )
