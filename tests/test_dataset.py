@@ -448,6 +448,7 @@ def test_folders_are_searched_in_the_order_of_keras_and_links_to_folders_are_not
     assert list(map(os.fsdecode, paths)) == reference.file_paths
 
 
+@pytest.mark.slow
 def test_a_path_with_brackets_is_no_pattern(tmp_path):
     (tmp_path / "data [1]").mkdir()
     path = write_records(tmp_path / "data [1]" / "a*.tfrecord", [encoded(ARRAYS[0], "PNG")], [5])
@@ -630,6 +631,7 @@ def three_kinds(folders, tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["paths", "stream", "records"])
 def test_an_endless_data_set_goes_on_at_any_step_and_in_parts_as_the_whole_does(three_kinds, kind):
     """Nine images in batches of four: batches go over the ends of epochs."""
@@ -664,6 +666,7 @@ def process_seeds():
     tf.random.set_seed(None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["paths", "stream", "records"])
 def test_the_seed_of_the_process_has_no_part_in_an_epoch(three_kinds, kind, process_seeds):
     options = {"training": True, "rule": RULE, "batch_size": 4}
