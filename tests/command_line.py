@@ -5,6 +5,7 @@ import re
 
 import keras_bit
 from conftest import ROOT
+from keras_bit.applications import from_pretrained
 from keras_bit.cli import main
 
 TINY = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
@@ -22,7 +23,7 @@ def run(capsys, *arguments):
 @functools.cache
 def tiny(**options):
     """The model of the tiny checkpoint. No test may change it."""
-    return keras_bit.from_pretrained(TINY, **options)
+    return from_pretrained(TINY, **options)
 
 
 @functools.cache
@@ -32,12 +33,11 @@ def tiny_processor():
 
 def open_tiny_once(monkeypatch):
     """Lets the commands have the model that `tiny` has opened: how it is opened is tested elsewhere."""
-    opened = keras_bit.from_pretrained
 
-    def from_pretrained(source, *, fused=False, **hub):
-        return tiny(fused=fused) if str(source) == str(TINY) else opened(source, fused=fused, **hub)
+    def opened(source, *, fused=False, **hub):
+        return tiny(fused=fused) if str(source) == str(TINY) else from_pretrained(source, fused=fused, **hub)
 
-    monkeypatch.setattr(keras_bit, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(keras_bit, "from_pretrained", opened)
 
 
 def copy_of_tiny(directory, *, processor=None):

@@ -204,7 +204,8 @@ def _evaluate_records(
         on_error="skip",
         class_names=[str(number) for number in range(count)],  # labels may stand there twice
     )
-    return evaluating.evaluate(model, batches_of(images, on_error)), images.skipped
+    batches = ((pixels, labels) for pixels, labels in batches_of(images, on_error))
+    return evaluating.evaluate(model, batches), images.skipped
 
 
 def _record_files(directory: str) -> list[str]:

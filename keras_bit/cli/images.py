@@ -121,10 +121,10 @@ def _download(address: str) -> bytes:
         OSError: the server does not answer, refuses, is too slow, or sends too much; the message names the address.
     """
     quoted = urllib.parse.quote(address, READABLE_IN_AN_ADDRESS)
-    request = urllib.request.Request(quoted, headers={"User-Agent": "keras-bit"})
     until = time.monotonic() + PATIENCE
     contents = bytearray()
     try:
+        request = urllib.request.Request(quoted, headers={"User-Agent": "keras-bit"})
         with urllib.request.urlopen(request, timeout=SILENCE) as response:
             while chunk := response.read1(CHUNK):
                 contents += chunk
