@@ -448,7 +448,7 @@ def from_pretrained(
 
     Args:
         source: a Hub id (`"google/bit-50"`), a local directory, or a local file. Read are transformers' layout
-            (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` where torch is installed),
+            (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` if torch is installed),
             timm's (`config.json` with `pretrained_cfg`), Google's `.npz`, and what Keras saves of a model of this
             package: its `.keras` file, or the `.weights.h5` of `save_weights`. A `config.json` beside a `.npz` or
             `.weights.h5` is read; the published architectures are also known by the shapes of their tensors.
@@ -461,7 +461,7 @@ def from_pretrained(
         pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's. Another number gives a new head of zeros and a
             warning. Ignored for `include_top=False`.
-        classifier_activation: `"auto"` is softmax, or sigmoid where `problem_type` is `multi_label_classification`, or
+        classifier_activation: `"auto"` is softmax, or sigmoid if `problem_type` is `multi_label_classification`, or
             nothing for a regression; `None` gives logits; else a function, or Keras' name of one.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
@@ -478,7 +478,7 @@ def from_pretrained(
         `(batch, height, width, channels)`, as `BitImageProcessor` makes it: [-1, 1] for BiT's published checkpoints.
 
     Raises:
-        ValueError: an argument is out of its range, or the checkpoint does not fit, is damaged, or is no BiT; all
+        ValueError: an argument is out of its range, or the checkpoint does not fit, is damaged, or is not a BiT; all
             tensors that do not fit are listed, and no model is returned.
         OSError: the checkpoint does not exist (FileNotFoundError) or cannot be fetched.
         ImportError: the checkpoint is a `pytorch_model.bin` and torch is not installed.
@@ -508,7 +508,7 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
 
     `stem` is the map after the stem's max pool, `stage1` ... are the sums that leave a stage, before the final norm.
     Of the network only what these maps need is built, and only its tensors are read: a checkpoint may have or lack the
-    stages after them, the final norm and the head. A tensor that is no part of the whole network is an error.
+    stages after them, the final norm and the head. A tensor that the whole network does not have is an error.
 
     Args:
         weights: `None` (random), a Hub id, a local directory or a local file, in every layout that `from_pretrained`
@@ -516,7 +516,7 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
         config: a `BitConfig` that replaces the checkpoint's own; for `weights=None` it defaults to BiT-50's.
         out_features: names of the stages to return, each once and in the network's order, of `config.stage_names`:
             `"stem"`, `"stage1"` ... Without it and `out_indices` the configuration's own, or the last stage.
-        out_indices: the same by number: 0 is the stem, 1 is `stage1`, -1 the last stage. Where both are given they
+        out_indices: the same by number: 0 is the stem, 1 is `stage1`, -1 the last stage. If both are given they
             must name the same stages.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px. Other channels than
             the checkpoint's adapt its first kernel, with a warning.
@@ -534,7 +534,7 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
         float32 `(batch, height, width, channels)`, [-1, 1] for BiT's published checkpoints.
 
     Raises:
-        ValueError: an argument is out of its range, or the checkpoint does not fit, is damaged, or is no BiT; all
+        ValueError: an argument is out of its range, or the checkpoint does not fit, is damaged, or is not a BiT; all
             tensors that do not fit are listed, and no model is returned.
         OSError: the checkpoint does not exist (FileNotFoundError) or cannot be fetched.
         ImportError: the checkpoint is a `pytorch_model.bin` and torch is not installed.
@@ -608,7 +608,7 @@ def _refuse_other_architecture(
     for field in ("depths", "hidden_sizes", "embedding_size", "width_factor", "layer_type"):
         if getattr(config, field) != getattr(expected, field):
             raise ValueError(
-                f"`weights` {str(source)!r} is no {title}: its {field} is {getattr(config, field)}, expected "
+                f"`weights` {str(source)!r} is not a {title}: its {field} is {getattr(config, field)}, expected "
                 f"{getattr(expected, field)}. Use `from_pretrained(source)`, which takes the architecture from the "
                 "checkpoint."
             )

@@ -1,7 +1,7 @@
 """A Hub id or a local path -> local files.
 
 The Hub is huggingface_hub's: its cache, tokens, environment variables, progress bar, retries of a download and size
-checks. Ours are the order of the questions, one quick question first where nothing is cached, and the sentences when
+checks. Ours are the order of the questions, one quick question first if nothing is cached, and the sentences when
 there is no answer. It is imported where it is used: it takes 0.3 s, and most sources are local.
 """
 
@@ -109,7 +109,7 @@ def _from_hub(repo_id: str, names: Sequence[str], options: HubOptions) -> Path |
 
 
 def _download(repo_id: str, name: str, options: HubOptions, cache: Path, patience: float) -> Path | None:
-    """The local path of a file, brought up to date; `None` where the Hub says that the repository lacks it."""
+    """The local path of a file, brought up to date; `None` if the Hub says that the repository lacks it."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
@@ -148,7 +148,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _local_folder(source: str | Path) -> Path | None:
-    """The directory that `source` means, or None where it may be a Hub id."""
+    """The directory that `source` means, or None if it may be a Hub id."""
     if not isinstance(source, str | Path):
         raise TypeError(
             f"`source` must be a path or a Hub id such as 'google/bit-50', but is a {type(source).__name__}: {source!r}"

@@ -243,7 +243,7 @@ def test_bit50_refuses_a_checkpoint_of_another_architecture(tmp_path, checkpoint
         from_pretrained(checkpoint).save(source)
     with pytest.raises(
         ValueError,
-        match=r"^`weights` '.*' is no BiT50: its depths is \(2, 1\), expected \(3, 4, 6, 3\)\. Use `from_pretrained",
+        match=r"^`weights` '.*' is not a BiT50: its depths is \(2, 1\), expected \(3, 4, 6, 3\)\. Use `from_pretrained",
     ):
         BiT50(weights=source)
 
@@ -616,7 +616,7 @@ def test_a_cache_made_by_hand_answers_without_a_hub(tmp_path, checkpoint):
         BiT50(config=BitConfig.from_dict(CONFIG), **where),  # google/bit-50 is its default
     ):
         assert_holds(model, TENSORS)
-    with pytest.raises(ValueError, match=f"`weights` '{ID}' is no BiT50"):
+    with pytest.raises(ValueError, match=f"`weights` '{ID}' is not a BiT50"):
         BiT50(**where)
 
 
@@ -876,11 +876,11 @@ def test_without_arguments_an_application_asks_the_hub_for_its_own_checkpoint_al
         folder, tensors = tmp_path / title, random_tensors(seed=seed)
         if title == "BiT50":
             write_checkpoint(folder, tensors)
-            refusal = "`weights` 'google/bit-50' is no BiT50: its depths is (2, 1), expected (3, 4, 6, 3)."
+            refusal = "`weights` 'google/bit-50' is not a BiT50: its depths is (2, 1), expected (3, 4, 6, 3)."
         else:
             other = "resnetv2_101x1_bit" if title == "BiT50x3" else "resnetv2_50x3_bit"
             write_timm(folder, {"architecture": other, "num_classes": 5}, tensors)
-            refusal = f"`weights` '{weights}' is no {title}: its "
+            refusal = f"`weights` '{weights}' is not a {title}: its "
         repositories[weights] = {"main": files_in(folder)}
         expected[title] = digest(BiT(BitConfig.from_dict(CONFIG), weights=folder)), refusal
     with LoopbackHub(repositories) as server:

@@ -168,9 +168,9 @@ def test_a_file_that_is_no_safetensors_or_half_of_one_is_called_damaged(tmp_path
 INDICES = {
     "not JSON": ("{", r"index\.json is not JSON: "),
     "a list": ("[]", r"index\.json must hold a JSON object"),
-    "no weight_map": ("{}", "is no index of shards: it has no `weight_map`"),
-    "a list as weight_map": ('{"weight_map": []}', "is no index of shards: it has no `weight_map`"),
-    "numbers as files": ('{"weight_map": {"a": 1}}', "is no index of shards: it has no `weight_map`"),
+    "no weight_map": ("{}", "is not an index of shards: it has no `weight_map`"),
+    "a list as weight_map": ('{"weight_map": []}', "is not an index of shards: it has no `weight_map`"),
+    "numbers as files": ('{"weight_map": {"a": 1}}', "is not an index of shards: it has no `weight_map`"),
     **{
         name: (json.dumps({"weight_map": {STEM: name}}), "names the shard .*; expected a .safetensors or .bin file")
         for name in (

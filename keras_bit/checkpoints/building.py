@@ -38,7 +38,7 @@ def build_backbone(checkpoint: Checkpoint, config: BitConfig, ends: Ends) -> BiT
     loading.refuse_larger(_first_stages(config, last), checkpoint)
     built = config.stage_names[: last + 1]
     weights = {weight: transforms.stage_of(weight.layer) in built for weight in weights_of(config)}
-    # The rest of the network may be there; what is no part of it is refused.
+    # The rest of the network may be there; what it does not have is refused.
     values = loading.read(
         checkpoint, [one for one in weights if weights[one]], ignored=[one for one in weights if not weights[one]]
     )
@@ -67,7 +67,7 @@ def with_outputs(config: BitConfig, out_features: Sequence[str] | None, out_indi
 
 
 def channels_asked(config: BitConfig, ends: Ends) -> int | None:
-    """The channels of the caller's images, where they differ from the configuration's and can be had."""
+    """The channels of the caller's images, if they differ from the configuration's and can be had."""
     shape = ends.input_shape or tuple(getattr(ends.input_tensor, "shape", ()))[1:]
     channels = shape[-1] if isinstance(shape, Sequence) and len(shape) == 3 else None
     if type(channels) is not int or channels < 1 or config.num_channels in (channels, shape[0]):
@@ -83,7 +83,7 @@ def checked_classes(classes: int) -> int:
 
 
 def _fit_channels(config: BitConfig, checkpoint: Checkpoint, ends: Ends) -> tuple[BitConfig, Checkpoint]:
-    """Configuration and checkpoint for the images that the caller has, where those have other channels."""
+    """Configuration and checkpoint for the caller's images, which may have other channels."""
     channels = channels_asked(config, ends)
     if channels is None:
         return config, checkpoint

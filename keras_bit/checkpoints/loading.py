@@ -39,7 +39,7 @@ class Checkpoint:
         layout: how they are named and laid out.
         tensors: name to tensor; nothing has been read yet.
         files: the files that hold them.
-        config: the network; `None` where neither a file nor the tensors' shapes tell it.
+        config: the network; `None` if neither a file nor the tensors' shapes tell it.
     """
 
     source: str
@@ -56,7 +56,7 @@ class Checkpoint:
 
     @property
     def head_classes(self) -> int | None:
-        """Number of classes of the head's tensor; `None` where there is no head."""
+        """Number of classes of the head's tensor; `None` without a head."""
         kernel = self.tensors.get(self.layout.tensor_name("predictions", "kernel"))
         bias = self.tensors.get(self.layout.tensor_name("predictions", "bias"))
         if kernel is None or not kernel.shape:
@@ -77,7 +77,7 @@ class Found:
     Args:
         source: a Hub id, a directory or a file.
         options: of a Hub id.
-        config: of the `config.json`, or what replaces it; `None` where there is neither.
+        config: of the `config.json`, or what replaces it; `None` if there is neither.
     """
 
     source: str | Path
@@ -88,7 +88,7 @@ class Found:
         """Finds the weights and reads the names and shapes of their tensors, not the numbers.
 
         Args:
-            default: the network where neither `config`, nor a `.keras` file, nor the tensors' shapes tell it.
+            default: the network if neither `config`, nor a `.keras` file, nor the tensors' shapes tell it.
 
         Raises:
             FileNotFoundError: there are no weights, or a shard is missing.
@@ -141,7 +141,7 @@ def _open_weights(source: str | Path, options: HubOptions) -> Checkpoint:
 
 
 def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
-    """The published architecture whose names and shapes the tensors have; `None` where there is none.
+    """The published architecture whose names and shapes the tensors have; `None` if there is none.
 
     Tensors do not tell the activation, the padding or the number of groups, so no other network is guessed from them:
     with another number of groups it would load, and give other numbers.
@@ -200,7 +200,7 @@ def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[We
     Args:
         checkpoint: where the tensors come from.
         weights: what has to be there, and nothing else but `ignored`.
-        ignored: what may be there or not, and is not read. A head is, where `weights` has none.
+        ignored: what may be there or not, and is not read. A head is, if `weights` has none.
 
     Returns:
         Layer and variable name to the backend's tensor, in Keras' axis order: `model.build` takes them as `values`.
@@ -303,7 +303,7 @@ def _shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, 
     """The files that an index names, and the tensors that it says are in each."""
     weight_map = hub.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ValueError(f"{index} is no index of shards: it has no `weight_map` from tensor names to file names.")
+        raise ValueError(f"{index} is not an index of shards: it has no `weight_map` from tensor names to file names.")
     shards = {}
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name or Path(name).suffix not in (".safetensors", ".bin"):

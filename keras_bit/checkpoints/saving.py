@@ -35,7 +35,7 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
     The files are `config.json`, `model.safetensors` and, for a `processor`, `preprocessor_config.json`. All of them are
     written aside, then renamed into place, the weights last: no reader ever sees half a file, and after an error the
     directory holds what it held before. Between the renames a reader may pair the new `config.json` with the old
-    weights. Files of other names are left, an older `preprocessor_config.json` too where no `processor` is given.
+    weights. Files of other names are left, an older `preprocessor_config.json` too if no `processor` is given.
 
     Every tensor keeps the dtype of its variable. `num_labels`, `id2label` and `problem_type` are those of
     `model.config`; the head's activation is not stored, as transformers returns logits. A model without a head is
@@ -48,7 +48,7 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
 
     Args:
         model: what any function of keras_bit returned, before or after training; not a fused one.
-        directory: is made where it does not exist; `~` is the home directory.
+        directory: is made if it does not exist; `~` is the home directory.
         processor: how images become the model's input.
 
     Raises:
@@ -196,7 +196,7 @@ def _config_values(config: BitConfig, head: bool, tensors: dict[str, np.ndarray]
 
 
 def what_transformers_does_otherwise(config: BitConfig) -> str | None:
-    """What transformers does otherwise with this network; `None` where it does the same."""
+    """What transformers does otherwise with this network; `None` if it does the same."""
     if config.hidden_act not in TRANSFORMERS_ACTIVATIONS:
         return f"transformers has no activation {config.hidden_act!r}"
     if config.layer_type == "preactivation" and config.output_stride != 32:

@@ -217,7 +217,7 @@ class BitImageProcessor:
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
-        """The (height, width) in pixels of every result; `None` where it depends on the image."""
+        """The (height, width) in pixels of every result; `None` if it depends on the image."""
         if self.do_center_crop:
             return self.crop_size["height"], self.crop_size["width"]
         if self.do_resize and "height" in self.size:
@@ -287,7 +287,7 @@ class BitImageProcessor:
         """Writes `preprocessor_config.json`, which transformers' `AutoImageProcessor` reads too, into `directory`.
 
         Args:
-            directory: Is made where it does not exist. A file of that name in it is replaced, in one step.
+            directory: Is made if it does not exist. A file of that name in it is replaced, in one step.
 
         Raises:
             NotADirectoryError: `directory` is a file.

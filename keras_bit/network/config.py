@@ -46,7 +46,7 @@ class BitConfig:
         width_factor: multiplies every width, stem and head included. transformers widens the stages only and crashes;
             this is the meaning of timm and of Google's code.
         out_features, out_indices: stages that `BitBackbone` returns, by name or by index (0 is the stem), in the
-            network's order; where both are given they name the same stages.
+            network's order; if both are given they name the same stages.
         num_labels: number of classes; left out, or `None`, it is the length of `id2label`, or 1000.
         id2label: class index to label; left out, or `None`, it is `LABEL_0`, `LABEL_1` ... as in transformers.
         label2id: the inverse of `id2label`, which is also the default; without `id2label` it is ignored, as in
@@ -273,7 +273,7 @@ class BitConfig:
 
 
 def find_config(source: str | Path, options: hub.HubOptions) -> BitConfig | None:
-    """The configuration in the `config.json` of `source`; `None` where it has no such file.
+    """The configuration in the `config.json` of `source`; `None` if it has no such file.
 
     Raises:
         OSError: there is no such source, or no answer.

@@ -17,7 +17,7 @@ class Weight(NamedTuple):
 def weights_of(config: BitConfig) -> Iterator[Weight]:
     """Every weight of the whole network, in its order.
 
-    The head `predictions` comes last, where there are labels.
+    The head `predictions` comes last, if there are labels.
     """
     bottleneck = config.layer_type == "bottleneck"
 
