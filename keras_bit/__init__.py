@@ -98,19 +98,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version  # here: it takes as long as all the rest
+if not TYPE_CHECKING:  # to a type checker a misspelt name would be one that comes from here
 
-        value: Any = version("keras_bit")
-    elif name not in _MODULES:
-        raise AttributeError(f"module 'keras_bit' has no attribute {name!r}")
-    elif (module := _MODULES[name]) is None:
-        value = importlib.import_module(f"keras_bit.{name}")
-    else:
-        value = getattr(importlib.import_module(f"keras_bit.{module}"), name)
-    globals()[name] = value  # the next time it is found at once
-    return value
+    def __getattr__(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version  # here: it takes as long as all the rest
+
+            value: Any = version("keras_bit")
+        elif name not in _MODULES:
+            raise AttributeError(f"module 'keras_bit' has no attribute {name!r}")
+        elif (module := _MODULES[name]) is None:
+            value = importlib.import_module(f"keras_bit.{name}")
+        else:
+            value = getattr(importlib.import_module(f"keras_bit.{module}"), name)
+        globals()[name] = value  # the next time it is found at once
+        return value
 
 
 def __dir__() -> list[str]:

@@ -260,7 +260,7 @@ def test_a_room_lists_at_most_five_names_and_imports_nothing_of_its_own_at_once(
 
 def test_the_lazy_names_are_those_that_type_checkers_see():
     source = (ROOT / "keras_bit" / "__init__.py").read_text(encoding="utf-8")
-    (checked,) = (node for node in ast.parse(source).body if isinstance(node, ast.If))
+    checked = next(node for node in ast.parse(source).body if isinstance(node, ast.If))
     seen = {}
     for node in checked.body:
         if isinstance(node, ast.ImportFrom):

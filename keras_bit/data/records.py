@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # TensorFlow's own dependency
+from google.protobuf.message import DecodeError  # TensorFlow's own dependency
 
 from keras_bit.data.source import Example, Source, is_path, shuffle
 from keras_bit.data.streams import int32, numbered, shuffled_in_windows
