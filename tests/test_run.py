@@ -24,11 +24,6 @@ NAMES = ["ant", "bee", "cat"]
 RECIPE = {"batch_size": 8, "steps": 2, "evaluate_every": 1, "seed": 1}
 OLD_RUN = Path(__file__).with_name("checkpoints") / "commit-88449c7"
 
-pytestmark = [
-    pytest.mark.usefixtures("eagerly"),
-    pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option"),
-]
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
@@ -55,7 +50,7 @@ def told():
 
 
 @pytest.fixture(scope="module")
-def trained(eagerly, data, checkpoint, told, tmp_path_factory):
+def trained(data, checkpoint, told, tmp_path_factory):
     """The directory of a run from beginning to end. Who changes it copies it."""
     out = tmp_path_factory.mktemp("runs") / "trained"
     told += train(data, checkpoint, out)

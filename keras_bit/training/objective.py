@@ -60,7 +60,7 @@ def with_labels(data: Any, classes: int, found: Objective) -> Any:
             rows = tf.cast(labels, tf.float32)
             wrong = ~((rows >= 0) & (rows <= 1))
         else:
-            message = f"Labels must be classes that the model's head has, [0, {classes}), got:"
+            message = f"Labels must be classes of the model, [0, {classes}), got:"
             wrong = (labels < 0) | (labels >= classes)
         inside = tf.debugging.Assert(~tf.reduce_any(wrong), [message, labels[wrong]])
         with tf.control_dependencies([inside]):
