@@ -454,11 +454,9 @@ def test_saved_model_cli_runs_every_signature(version, signatures, files, tmp_pa
     from tensorflow.python.tools import saved_model_cli
 
     folder, _ = files
-    command = ["run", "--dir", str(version), "--tag_set", "serve", "--signature_def", signature]
-    options = saved_model_cli.create_parser().parse_args(
-        [*command, "--inputs", f"{key}={folder / file}", "--outdir", str(tmp_path)]
-    )
-    options.func(options)  # what the command does: in this process it need not import TensorFlow again
+    # What the command `saved_model_cli run` does: in this process it need not import TensorFlow again.
+    inputs = saved_model_cli.load_inputs_from_input_arg_string(f"{key}={folder / file}", "", "")
+    saved_model_cli.run_saved_model_with_feed_dict(str(version), "serve", signature, inputs, str(tmp_path), False)
     expected = signatures[signature](**{key: tf.constant(np.load(folder / file))})[output]
     np.testing.assert_allclose(np.load(tmp_path / f"{output}.npy"), expected, atol=TOLERANCE)
 
