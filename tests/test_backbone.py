@@ -1,4 +1,4 @@
-"""backbone.py: every choice of maps beside the whole network and beside transformers, and what freezing keeps."""
+"""`BiTBackbone` and `freeze`: every choice of maps beside the whole network and beside transformers, and what freezing keeps."""
 
 import dataclasses
 import inspect

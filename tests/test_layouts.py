@@ -1,4 +1,4 @@
-"""checkpoint.py against a table of transformers' names written out by hand, and (live) against transformers itself."""
+"""layouts.py against a table of transformers' names written out by hand, and (live) against transformers itself."""
 
 import re
 

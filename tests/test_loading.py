@@ -1,4 +1,4 @@
-"""weights.py: files of every kind, whole and damaged, opened lazily and loaded all or nothing."""
+"""loading.py: files of every kind, whole and damaged, opened lazily and loaded all or nothing."""
 
 import gc
 import importlib.util
