@@ -1,4 +1,4 @@
-"""`BiTBackbone` and `freeze`: every choice of maps beside the whole network and beside transformers, and what freezing keeps."""
+"""`BiTBackbone` and `freeze`: every choice of maps beside the whole network and transformers; what freezing keeps."""
 
 import dataclasses
 import inspect

@@ -167,6 +167,7 @@ def _evaluate_folders(
     batch_size: int,
     on_error: str,
 ) -> tuple["Evaluation", list[str]]:
+    from keras_bit import files
     from keras_bit.data.named_batches import folder_batches, folder_names
     from keras_bit.evaluation import class_map, evaluating
 
@@ -183,7 +184,7 @@ def _evaluate_folders(
     left_out = [folder for folder in folders if folder not in used]
     for what, why in ((left_out, "left out, as the class map says"), (empty, "without an image")):
         if what:
-            note(f"folders {why}: {', '.join(what[:10])}{', ...' * (len(what) > 10)}")
+            note(f"folders {why}: {files.some(what, most=10)}")
     names = class_map.shown_names(list(used), model.config)
     found = evaluating.evaluate(model, batches, class_names=names, label_map=list(used.values()))
     return found, batches.skipped
@@ -210,13 +211,14 @@ def _evaluate_records(
 
 def _record_files(directory: str) -> list[str]:
     """Those in a directory that are for testing, by their names."""
+    from keras_bit import files
     from keras_bit.data import splits
 
-    files = splits.record_files(directory)
-    everything = [file for part in files.values() for file in part]
-    chosen = files.get("test") or files.get("validation") or everything
+    parts = splits.record_files(directory)
+    everything = [file for part in parts.values() for file in part]
+    chosen = parts.get("test") or parts.get("validation") or everything
     if len(chosen) < len(everything):
-        names = ", ".join(Path(file).name for file in chosen[:3]) + ", ..." * (len(chosen) > 3)
+        names = files.some((Path(file).name for file in chosen), most=3)
         note(f"{len(chosen)} of {len(everything)} TFRecord files, by their names: {names}")
     return chosen
 

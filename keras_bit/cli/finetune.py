@@ -184,11 +184,12 @@ def _plan_table(plan: "Plan") -> "Table":
     """What is about to happen, so that a person can stop it."""
     from rich.table import Table
 
+    from keras_bit.files import some
+
     rule, found = plan.rule, plan.splits
     height, width = cast(tuple[int, int], rule.image_size)  # it makes one of a number
     table = Table(title="BiT-HyperRule", title_justify="left", show_header=False)
-    shown = ", ".join(found.class_names[:5]) + ", ..." * (len(found.class_names) > 5)
-    table.add_row("classes", f"{len(found.class_names)} ({printable(shown)})")
+    table.add_row("classes", f"{len(found.class_names)} ({printable(some(found.class_names, most=5))})")
     table.add_row("training images", f"{len(found.train):,}, typically {height}x{width} px")
     table.add_row("validation images", f"{len(found.validation):,}" if found.validation else "none")
     table.add_row("resize, random crop", f"{rule.resize_size} px, {rule.crop_size} px")
