@@ -53,7 +53,8 @@ def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dic
         ValueError: `path` is no golden file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves a damaged file open.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         versions = dict(json.loads(str(arrays.pop("versions"))))
         batches, results = [], []
