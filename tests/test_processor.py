@@ -529,8 +529,9 @@ def test_unreadable_files_are_named_and_pillows_error_is_chained(tmp_path):
             assert raised.value.__cause__ is not None
     with pytest.raises(IsADirectoryError, match=r"is a directory. Pass a list of the files in it."):
         WIDE(tmp_path)
-    with pytest.raises(ValueError, match=r"`images\[0\]` is a damaged image file; Pillow says: image file is trunc"):
-        WIDE([Image.open(cut)])
+    damaged = r"`images\[0\]` is a damaged image file; Pillow says: image file is trunc"
+    with Image.open(cut) as opened, pytest.raises(ValueError, match=damaged):
+        WIDE([opened])
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM"])
