@@ -116,7 +116,7 @@ if not TYPE_CHECKING:  # to a type checker a misspelt name would be one that com
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "__version__"})
+    return [*__all__, "__version__"]
 
 
 register_with_keras()

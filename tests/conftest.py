@@ -4,6 +4,8 @@ A test marked `live` or `data` is skipped, with the reason, where torch and tran
 KERAS_BIT_REQUIRE_ALL=1 (CI) their absence fails the test instead: there, a parity test that did not run is an error.
 """
 
+import contextlib
+import ctypes
 import importlib.util
 import os
 import sys
@@ -51,6 +53,9 @@ def forgotten() -> Iterator[None]:
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back to the system
 
 
 @pytest.fixture(scope="module")

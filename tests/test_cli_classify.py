@@ -54,12 +54,13 @@ def assert_same(found, expected):
     np.testing.assert_allclose(*scores, atol=ATOL)
 
 
-def test_a_table_has_every_image(capsys, three):
+def test_a_table_has_every_image(capsys, three, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # a narrower terminal folds the names, whose folders are the machine's
     code, out, _ = classify(capsys, *three, "--top", "2")
     assert code == 0
     labels = tiny().config.id2label.values()
     assert sum(any(f" {label} " in line for label in labels) for line in out.splitlines()) == 6
-    assert all(Path(image).name in out.replace("\n", "") for image in three)
+    assert all(Path(image).name in out for image in three)
 
 
 def test_json_says_what_the_model_says(capsys, three):

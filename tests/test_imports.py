@@ -1,4 +1,4 @@
-"""Who imports whom: the image of the house, held by a table. Reads the sources, runs none of them."""
+"""Who imports whom: the layout of the package, held by tables. Reads the sources, runs none of them."""
 
 import ast
 import importlib
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import keras_bit
+from keras_bit import registration
 
 ROOT = Path(__file__).resolve().parent.parent
 ANYTHING = None
@@ -15,7 +16,7 @@ ANYTHING = None
 # flows one way: a room stands below all that it may import.
 KERAS_BIT = {
     "__init__": ANYTHING,
-    "registration": set(),
+    "registration": {"hyperrule", "network"},  # by their names, after Keras
     "files": set(),
     "hub": set(),
     "labels": set(),
@@ -24,10 +25,10 @@ KERAS_BIT = {
     "images": {"files", "hub"},
     "layers": {"network"},
     "checkpoints": {"network", "images", "files", "hub"},
-    "applications": {"checkpoints", "network", "hub", "labels"},
+    "applications": {"checkpoints", "network", "hub"},
     "data": {"images", "hyperrule", "files"},
     "drawing": {"images", "files"},
-    "evaluation": {"data", "drawing", "images", "network", "labels", "files"},
+    "evaluation": {"drawing", "images", "network", "labels", "files"},
     "training": {
         "applications",
         "checkpoints",
@@ -79,6 +80,15 @@ BENCHMARKS = {
 }
 PEERS = {"torch", "torchvision", "transformers", "timm", "onnxruntime", "openvino", "ai_edge_litert"}
 FRAMEWORKS = {"tensorflow", "torch", "jax"}
+# TensorFlow is imported in these rooms, and by these modules of others; everything else runs on every backend.
+TENSORFLOW_ROOMS = {"data", "evaluation", "exporters", "training"}
+TENSORFLOW_MODULES = {
+    "images.graph_decoding",
+    "images.graph_faults",
+    "images.graph_preprocessing",
+    "images.graph_resizing",
+    "network.tracing",  # how a graph of TensorFlow is traced and called
+}
 # These are TensorFlow from the first line to the last, and are imported by functions only.
 TENSORFLOW = {
     "data.augmentation",
@@ -182,6 +192,22 @@ def test_a_module_imports_only_the_rooms_below_its_own(name, path):
         assert {room_of(edge) for edge in edges(path, "keras_bit")} - allowed - {room_of(name)} == set()
 
 
+def test_the_table_allows_no_edge_that_is_not_there():
+    found = {room: set() for room in KERAS_BIT}
+    for name, path in modules("keras_bit").items():
+        found[room_of(name)] |= {room_of(edge) for edge in edges(path, "keras_bit")} - {room_of(name)}
+    found["registration"] |= {room_of(name.removeprefix("keras_bit.")) for name in registration.MODULES}
+    assert {room: found[room] for room, allowed in KERAS_BIT.items() if allowed is not ANYTHING} == {
+        room: allowed for room, allowed in KERAS_BIT.items() if allowed is not ANYTHING
+    }
+
+
+@pytest.mark.parametrize(("name", "path"), table_of("keras_bit"))
+def test_tensorflow_is_used_only_where_its_graphs_are(name, path):
+    if "tensorflow" in packages(path):
+        assert room_of(name) in TENSORFLOW_ROOMS or name in TENSORFLOW_MODULES
+
+
 def test_no_room_stands_above_one_that_it_imports():
     left = {room: allowed for room, allowed in KERAS_BIT.items() if allowed is not ANYTHING}
     while left:
@@ -250,8 +276,10 @@ def test_only_a_benchmark_imports_timm(path):
     assert "timm" not in packages(path) or path.parent.name == "benchmarks"
 
 
-def test_a_room_lists_at_most_five_names_and_imports_nothing_of_its_own_at_once():
+def test_a_room_lists_at_most_five_names_and_imports_nothing_heavy_at_once():
     for room in (path.parent for path in (ROOT / "keras_bit").glob("*/__init__.py")):
+        at_once = packages(room / "__init__.py", whole=False) & (FRAMEWORKS | {"keras", "keras_bit", "numpy", "PIL"})
+        assert at_once == ({"keras"} if room.name == "network" else set()), room  # its file says why
         listed = getattr(importlib.import_module(f"keras_bit.{room.name}"), "__all__", [])
         assert len(listed) <= 5, room
         # A function of that name would hide the module, or the other way round.

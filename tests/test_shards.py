@@ -590,6 +590,7 @@ def test_the_help_says_what_is_read_and_written(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`use_push_based_shuffle` is deprecated:DeprecationWarning")  # Ray's own call
 def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys):
     needs("ray", "-e '.[ray]'")
     (pets / "cat" / "2.jpg").write_bytes(b"no image")
@@ -597,7 +598,7 @@ def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys)
     local, spread = tmp_path / "local", tmp_path / "spread"
     assert run(capsys, *arguments, "--out", local)[0] == 1
     code, said, err = run(capsys, *arguments, "--out", spread, "--engine", "ray", "--workers", 2)
-    assert (code, said) == (1, f"{spread}: 4 files, 6 rows of 32 features\n")
+    assert (code, said) == (1, f"{spread}: 4 files, 6 rows of 32 features\n"), err
     assert f"keras-bit embed: {pets / 'cat' / '2.jpg'} is no JPEG" in err
     assert sorted(contents(spread)) == sorted(contents(local))
     expected, found = read(local), read(spread)

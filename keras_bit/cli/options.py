@@ -88,6 +88,7 @@ class PngFile(click.Path):
 
 
 POSITIVE = click.IntRange(min=1)
+SEED = click.IntRange(min=0, max=2**32 - 1)  # what numpy takes, which Keras seeds too
 ABOVE_ZERO = Finite(min=0, min_open=True)
 SHARE = Finite(min=0, max=1, max_open=True)
 
@@ -143,7 +144,7 @@ def class_names(described: str) -> Callable[[Function], Function]:
 
 def seed(described: str, default: int | None, default_in_words: str = "") -> Callable[[Function], Function]:
     return click.option(
-        "--seed", type=int, default=default, show_default=default_in_words or True, metavar="N", help=described
+        "--seed", type=SEED, default=default, show_default=default_in_words or True, metavar="N", help=described
     )
 
 

@@ -92,7 +92,7 @@ def remove_unfinished(out: Path) -> None:
         files.remove_unfinished(path)
     for name in (report.REPORT, report.WORST_SHEET, report.CONFUSION, report.CALIBRATION):
         files.remove_unfinished(out / name)
-    for folder in out.glob(".save_pretrained-*"):
+    for folder in out.glob(".save_pretrained-*"):  # of runs that an earlier version began
         shutil.rmtree(folder, ignore_errors=True)
 
 
