@@ -65,7 +65,13 @@ def start(command, backend, count, chief=False):
 def results(strategies, data, backend="tensorflow", count=1):
     """For each of the processes, what it printed for each of the strategies."""
     processes = start([sys.executable, str(PROBE), data, *strategies], backend, count)
-    ended = [process.communicate(timeout=SECONDS) for process in processes]
+    try:
+        ended = [process.communicate(timeout=SECONDS) for process in processes]
+    except subprocess.TimeoutExpired:
+        for process in processes:
+            process.kill()
+            process.communicate()  # closes its pipes
+        raise
     for process, (_, errors) in zip(processes, ended, strict=True):
         assert process.returncode == 0, errors[-3000:]
     return [[json.loads(line) for line in printed.splitlines()[-len(strategies) :]] for printed, _ in ended]

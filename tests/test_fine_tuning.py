@@ -60,7 +60,8 @@ def test_it_is_what_a_person_does_by_hand_in_keras():
     )
     assert history.history == {name: pytest.approx(values) for name, values in expected.history.items()}
     for key, value in variables(by_hand).items():
-        np.testing.assert_array_equal(variables(ours)[key], value)
+        # Threads may add up a gradient in another order.
+        np.testing.assert_allclose(variables(ours)[key], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("steps", "per_epoch", "epochs"), [(5, 2, 3), (4, 2, 2), (3, 9, 1), (7, None, 4)])

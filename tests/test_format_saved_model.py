@@ -139,7 +139,7 @@ def test_an_example_is_classified_as_its_image(signatures, images):
     found = signatures["classify"](inputs=tf.constant([example(content) for content in images]))
     expected = signatures["serve_bytes"](image_bytes=tf.constant(images))
     assert found["classes"].numpy().tolist() == expected["labels"].numpy().tolist()
-    np.testing.assert_array_equal(found["scores"], expected["scores"])
+    np.testing.assert_allclose(found["scores"], expected["scores"], atol=TOLERANCE)  # two graphs of one network
 
 
 # The header of a BMP of 24 bits whose sides are the lowest int32.
