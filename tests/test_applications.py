@@ -663,6 +663,7 @@ def ask(server, tmp_path, *calls, **env):
     return json.loads(process.stdout.splitlines()[-1]), process.stderr
 
 
+@pytest.mark.slow
 def test_a_hub_is_asked_by_revision_token_and_cache_and_once_for_each_file(tmp_path, checkpoint):
     version_1, secret = random_tensors(seed=1), random_tensors(seed=2)
     repositories = {

@@ -53,6 +53,7 @@ def test_the_images_are_rescaled_and_normalized_as_the_processor_does():
     np.testing.assert_array_equal(normal, expected)
 
 
+@pytest.mark.slow
 def test_half_of_the_images_are_flipped_and_every_place_is_as_probable():
     count = 20_000
     places = in_graph(lambda seed: tf.cast(tf.stack(random_place(ROOM, seed)), tf.float32))(seeds(count)).numpy()
@@ -133,6 +134,7 @@ def test_the_weights_have_the_beta_distribution(alpha):
     assert distance.max() < 0.0138  # Kolmogorov and Smirnov's: above in 0.1 % of runs of 20,000
 
 
+@pytest.mark.slow
 def test_the_pipeline_mixes_where_the_rule_says_so():
     arrays = [pixels(index) for index in range(8)]
     options = {"processor": PROCESSOR, "batch_size": 4, "training": True, "seed": 1, "class_names": list("abcdefgh")}

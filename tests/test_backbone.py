@@ -180,6 +180,7 @@ def test_without_a_config_and_weights_it_is_bit_50s():
     [pytest.param(names, marks=() if len(names) in (1, len(STAGES)) else pytest.mark.slow) for names in COMBINATIONS],
     ids="-".join,
 )
+@pytest.mark.slow
 def test_every_choice_of_maps_is_that_of_the_whole_network(whole, names):
     model, path = whole
     expected = arrays(keras.Model(model.input, stage_outputs(model))(pixel_values(), training=False))
@@ -204,6 +205,7 @@ def test_the_stages_are_listed_and_any_output_inside_is_taken_by_its_layers_name
 
 
 @pytest.mark.parametrize("size", [(32, 32), (45, 61), (64, 96), (33, 200)])
+@pytest.mark.slow
 def test_one_model_takes_images_of_any_size(whole, size):
     model, path = whole
     images = pixel_values(*size)
@@ -234,6 +236,7 @@ def test_an_input_tensor_and_an_input_shape_are_taken(whole):
         BiTBackbone(None, config=config_of(), input_tensor=pixel_values())
 
 
+@pytest.mark.slow
 def test_class_config_order_and_numbers_survive_saving_and_cloning(tmp_path, whole):
     _, path = whole
     model = BiTBackbone(path, out_features=("stem", "stage2", "stage3"))
@@ -405,6 +408,7 @@ def test_a_final_norm_is_no_part_of_a_bottleneck(tmp_path):
 
 
 @pytest.mark.parametrize("stage", range(5))
+@pytest.mark.slow
 def test_it_has_the_weights_up_to_its_last_stage_and_no_others(whole, stage):
     model, path = whole
     used = tuple(f"{name}_" for name in model.config.stage_names[: stage + 1])
@@ -509,6 +513,7 @@ def test_the_last_call_counts(whole):
     assert_frozen(model, ("stem_",))
 
 
+@pytest.mark.slow
 def test_layers_in_front_of_the_network_are_left_alone(whole):
     for trainable in (True, False):
         adapter = keras.layers.Conv2D(3, 1, name="stem_adapter", trainable=trainable)
@@ -564,6 +569,7 @@ def test_another_model_is_refused():
 
 @pytest.mark.parametrize("up_to", [None, "stem", "stage1", "stage2"])
 @pytest.mark.parametrize("config", [CONFIG, BOTTLENECK_CONFIG], ids=LAYER_TYPES)
+@pytest.mark.slow
 def test_training_moves_what_is_not_frozen_and_no_bit_of_what_is(config, up_to):
     model = BiT(BitConfig.from_dict(config))
     frozen = freeze(model, up_to)
@@ -577,6 +583,7 @@ def test_training_moves_what_is_not_frozen_and_no_bit_of_what_is(config, up_to):
         assert same == (layer in frozen), (layer, variable)
 
 
+@pytest.mark.slow
 def test_a_backbone_inside_a_model_is_trained_behind_its_frozen_stages():
     backbone = BiTBackbone(None, config=config_of(), out_features=["stage1", "stage3"])
     frozen = freeze(backbone, "stage1")

@@ -190,6 +190,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured
     assert re.search(r"`--out` .*a\.json is in no directory\. Make .*absent first\.", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_the_help_names_every_part_and_every_measurement():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "loading", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

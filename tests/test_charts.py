@@ -85,6 +85,7 @@ def test_a_confusion_matrix_of_few_classes_has_its_numbers_and_its_rows_as_share
 
 
 @pytest.mark.parametrize(("classes", "numbered"), [(2, True), (60, True), (61, False)])
+@pytest.mark.slow
 def test_numbers_stand_in_the_cells_where_they_have_room(monkeypatch, tmp_path, classes, numbered):
     figures = drawn(monkeypatch)
     charts.confusion(mixed(classes), [f"class {index}" for index in range(classes)], tmp_path / "c.png")
@@ -94,6 +95,7 @@ def test_numbers_stand_in_the_cells_where_they_have_room(monkeypatch, tmp_path, 
 
 
 @pytest.mark.parametrize("classes", [100, 2500])
+@pytest.mark.slow
 def test_of_many_classes_names_are_thinned_and_do_not_run_into_each_other(monkeypatch, tmp_path, classes):
     figures = drawn(monkeypatch)
     charts.confusion(mixed(classes), [f"a class with the number {index}" for index in range(classes)], tmp_path / "c")

@@ -78,6 +78,7 @@ def test_tables_and_files(capsys, animals, tmp_path):
             assert image.format == "PNG"
 
 
+@pytest.mark.slow
 def test_without_matplotlib_it_says_at_the_start_what_is_left_out(capsys, animals, tmp_path, monkeypatch):
     monkeypatch.setattr(charts, "available", lambda: False)
     code, _, err = run(capsys, animals, "--out", tmp_path / "report", "--json")
@@ -130,6 +131,7 @@ def test_one_class_is_evaluated_too(capsys, tmp_path):
     assert "10 of the model, 1 of the data" in out
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_be_read_end_it_or_are_left_out(capsys, animals):
     broken = animals / "cat" / "001.jpg"
     broken.write_bytes(b"no picture")
@@ -153,6 +155,7 @@ def write_records(path, labels):
             writer.write(example.SerializeToString())
 
 
+@pytest.mark.slow
 def test_records_have_the_numbers_of_the_models_classes(capsys, tmp_path):
     file = tmp_path / "a.tfrecord"
     write_records(file, [3, 3, 9])
@@ -170,6 +173,7 @@ def test_records_have_the_numbers_of_the_models_classes(capsys, tmp_path):
     assert f"--class-map is for the folders of a directory, got {str(file)!r}" in err
 
 
+@pytest.mark.slow
 def test_of_a_directory_of_records_those_to_test_with_are_taken(capsys, tmp_path):
     def pictures(*expected):
         code, out, err = run(capsys, tmp_path, "--json")
@@ -187,6 +191,7 @@ def test_of_a_directory_of_records_those_to_test_with_are_taken(capsys, tmp_path
     assert pictures("1 of 4 TFRecord files", "test-00000-of-00001") == 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_a_processor_gets_bits_own_and_says_so(capsys, animals, tmp_path):
     bits_own = BitImageProcessor(**processor.BIT_50)
     copies = [copy_of_tiny(tmp_path / "without"), copy_of_tiny(tmp_path / "with", processor=bits_own)]
@@ -196,6 +201,7 @@ def test_a_checkpoint_without_a_processor_gets_bits_own_and_says_so(capsys, anim
     assert json.loads(out) == json.loads(expected)
 
 
+@pytest.mark.slow
 def test_of_many_classes_the_worst_are_printed_or_all(capsys, tmp_path):
     config = BitConfig(**SMALL, id2label={index: f"kind {index:02d}" for index in range(30)})
     processor = BitImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False)

@@ -52,6 +52,7 @@ def test_the_command_has_the_formats_of_the_library():
     assert tuple(exporting.FORMATS) == export.FORMATS
 
 
+@pytest.mark.slow
 def test_the_report_as_json_and_other_labels(capsys, tmp_path):
     names = ",".join(f"thing {number}" for number in range(10))
     code, out, _ = run(capsys, "--out", tmp_path / "bit", "--labels", names, "--json", "--image-size", "64x96")
@@ -65,6 +66,7 @@ def test_the_report_as_json_and_other_labels(capsys, tmp_path):
     assert labels == names.split(",")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_whose_processor_leaves_the_size_open_is_served_for_pixels(capsys, tmp_path):
     source = shutil.copytree(TINY, tmp_path / "open")
     file = source / "preprocessor_config.json"
@@ -81,6 +83,7 @@ def test_a_checkpoint_whose_processor_leaves_the_size_open_is_served_for_pixels(
     assert signatures["features"].structured_input_signature[1]["pixel_values"].shape == (None, 48, 64, 3)
 
 
+@pytest.mark.slow
 def test_a_tflite_file_is_resizable_on_request(capsys, tmp_path):
     if importlib.util.find_spec("ai_edge_litert") is None:
         absent("ai-edge-litert is not installed: pip install -e '.[tflite]'")

@@ -30,6 +30,7 @@ def folders(tmp_path) -> Path:
         ("--evaluation", "--weights", str(TINY)),
     ],
 )
+@pytest.mark.slow
 def test_a_batch_is_drawn_and_the_same_one_for_the_same_seed(capsys, folders, options):
     sheets = []
     for name in ("1.png", "2.png"):
@@ -137,6 +138,7 @@ FAILING = {
 
 
 @pytest.mark.parametrize("case", FAILING)
+@pytest.mark.slow
 def test_what_goes_wrong_while_it_runs_is_one_line_and_exit_code_1(capsys, caplog, tmp_path, case):
     make, options, fact = FAILING[case]
     code, printed, err = plot(capsys, make(tmp_path), "--out", tmp_path / "sheet.png", *options)

@@ -71,6 +71,7 @@ def test_class_names_fix_the_order_of_folders_and_leave_the_others_out(folders):
     np.testing.assert_array_equal(images, PROCESSOR(files[-3:] + files[:2]))
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_utf8_is_read(tmp_path):
     (tmp_path / "a").mkdir()
     path = os.fsencode(tmp_path / "a") + b"/caf\xe9.png"
@@ -181,6 +182,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.slow
 def test_every_source_gives_the_processors_values_and_its_own_labels(kind, tmp_path):
     make, options, names = SOURCES[kind]
     data = dataset(make(tmp_path), **options)
@@ -192,6 +194,7 @@ def test_every_source_gives_the_processors_values_and_its_own_labels(kind, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["arrays of many sizes", "TFRecords", "tf.data of pixels"])
+@pytest.mark.slow
 def test_training_gives_every_image_once_in_an_order_of_its_own(kind, tmp_path):
     make, options, _ = SOURCES[kind]
     # A row of the image's own number, to tell them apart after the augmentation.
@@ -273,6 +276,7 @@ TRAINING = {"training": True, "rule": HyperRule(30_000, 32), "class_names": list
 
 
 @pytest.mark.parametrize("random_resized_crop", [False, True])
+@pytest.mark.slow
 def test_a_seed_decides_everything_and_every_epoch_is_new(random_resized_crop):
     options = {**TRAINING, "random_resized_crop": random_resized_crop}
     runs = []
@@ -289,6 +293,7 @@ def test_a_seed_decides_everything_and_every_epoch_is_new(random_resized_crop):
     assert not np.array_equal(*unseeded)
 
 
+@pytest.mark.slow
 def test_the_whole_order_is_shuffled_without_reading_a_image():
     # The files do not exist: of their shuffled names the first is told in the error.
     names = [f"/nowhere/{index}.jpg" for index in range(5000)]
@@ -502,6 +507,7 @@ def test_rows_without_a_label_are_named_or_left_out(tmp_path, kind):
     [([0, 2**31 - 1, 1, -1, 1, 0, 0], [0, 1, 1, 0, 0]), ([[0.5, 2.0], *([[0.0, 1.0]] * 6)], [[0.0, 1.0]] * 6)],
     ids=["numbers", "rows"],
 )
+@pytest.mark.slow
 def test_labels_that_are_no_class_are_left_out(labels, kept):
     data = dataset((ARRAYS, labels), on_error="skip")
     with pytest.warns(UserWarning, match="were left out"):
@@ -564,6 +570,7 @@ def test_import_keras_bit_does_not_import_tensorflows_half():
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_eighty_photographs_are_equal_to_the_array_path_in_every_value(photos):
     processor = BitImageProcessor(size=256, crop_size=224, **HALF)
     images, labels = collect(dataset((photos, range(len(photos))), processor=processor, batch_size=16))
@@ -727,6 +734,7 @@ def test_an_endless_data_set_says_that_it_is():
 @pytest.mark.parametrize(
     ("mode", "dtype", "rank"), [(None, tf.int32, 1), ("int", tf.int32, 1), ("categorical", tf.float32, 2)]
 )
+@pytest.mark.slow
 def test_labels_are_numbers_or_rows_as_asked_for(mode, dtype, rank):
     data = dataset((ARRAYS, LABELS), label_mode=mode, batch_size=1)
     assert (data.element_spec[1].dtype, data.element_spec[1].shape.rank) == (dtype, rank)

@@ -170,6 +170,7 @@ def pets(tmp_path):
 
 
 @pytest.mark.parametrize("activation", ["auto", None])
+@pytest.mark.slow
 def test_a_model_of_keras_bit_on_folders_says_what_predict_says(pets, activation):
     keras.utils.set_random_seed(0)
     model = BiT(CONFIG, classifier_activation=activation)
@@ -187,6 +188,7 @@ def test_a_model_of_keras_bit_on_folders_says_what_predict_says(pets, activation
     assert {mistake.name.split("/")[0] == mistake.true for mistake in found.worst} == {True}
 
 
+@pytest.mark.slow
 def test_folders_in_another_order_than_the_labels_are_an_error_or_a_map(pets):
     config = BitConfig(**SMALL, id2label={0: "fox", 1: "dog", 2: "cat"})
     data = image_dataset(pets, processor=PROCESSOR_48, batch_size=5)

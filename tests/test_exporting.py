@@ -334,6 +334,7 @@ def augmented_with_own_head():
 
 
 @pytest.mark.parametrize("name", ["saved_model", "tflite", *FORMATS])
+@pytest.mark.slow
 def test_a_sequential_model_around_a_bit_is_exported_without_its_augmentation(tmp_path, name):
     if name != "saved_model":
         needs(name)
@@ -422,6 +423,7 @@ def test_labels_are_in_the_files(model, labelled, tmp_path):
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["saved_model", "tflite", *FORMATS])
+@pytest.mark.slow
 def test_photographs_have_the_models_scores(model, photos, finished, labelled, name):
     if name == "saved_model":
         report = exported(finished, name)

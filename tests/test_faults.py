@@ -132,6 +132,7 @@ def test_more_broken_files_than_a_chunk_and_none_but_broken_ones(tmp_path):
     assert "Traceback" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_long_list_is_cut_in_the_warning_and_whole_on_the_data_set(tmp_path):
     paths = [tmp_path / f"{index}.jpg" for index in range(14)] + good(tmp_path, 1)
     data = dataset(paths, on_error="skip")
@@ -169,11 +170,13 @@ def test_a_name_that_is_no_utf8_is_told(tmp_path):
     assert data.skipped == [f"{os.fsdecode(path)} {graph_faults.NO_FILE}"]
 
 
+@pytest.mark.slow
 def test_a_directory_among_the_paths_is_told(tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"{tmp_path} cannot be read: .* or it is a directory"):
         collect(dataset([tmp_path]))
 
 
+@pytest.mark.slow
 def test_a_png_with_a_wrong_checksum_is_sent_to_the_array_half(tmp_path):
     contents = encoded(pixels(0), "PNG")
     end = contents.index(b"IEND") - 4
@@ -185,6 +188,7 @@ def test_a_png_with_a_wrong_checksum_is_sent_to_the_array_half(tmp_path):
 
 
 @pytest.mark.parametrize("training", [False, True])
+@pytest.mark.slow
 def test_pixels_of_a_stream_that_are_no_image_are_told_why(training):
     shapes = [(4, 5, 2), (4, 5, 5), (0, 5, 3), (5, 0, 3), (4, 5, 3), (4, 5, 1), (4, 5, 4)]
     spec = (tf.TensorSpec([None, None, None], tf.uint8), tf.TensorSpec([], tf.int32))
@@ -202,6 +206,7 @@ def test_pixels_of_a_stream_that_are_no_image_are_told_why(training):
     ]
 
 
+@pytest.mark.slow
 def test_label_rows_of_a_stream_are_numbers_from_0_to_1():
     rows = np.array([[0, 1], [0, 2], [np.nan, 0], [-0.5, 1], [0.5, 0.5]], np.float32)
     stream = tf.data.Dataset.from_tensor_slices(([GOOD] * 5, rows))
@@ -211,6 +216,7 @@ def test_label_rows_of_a_stream_are_numbers_from_0_to_1():
     assert "element 1 of `source` has the label [0 2], which is no row of numbers in [0, 1]." in data.skipped
 
 
+@pytest.mark.slow
 def test_a_label_below_zero_is_refused_where_no_classes_are_known():
     stream = tf.data.Dataset.from_tensor_slices(([GOOD, GOOD], [7, -5]))
     data = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
@@ -248,6 +254,7 @@ def test_the_limit_on_pixels_is_pillows_and_adjustable(tmp_path, monkeypatch):
         collect(dataset(small))
 
 
+@pytest.mark.slow
 def test_a_jpeg_beyond_tensorflows_own_limit_is_not_called_damaged(tmp_path):
     contents = encoded(Image.new("RGB", (20, 30)))
     place = contents.index(b"\xff\xc0") + 5
@@ -455,6 +462,7 @@ MISFITS = {
 }
 
 
+@pytest.mark.slow
 def test_records_that_do_not_fit_are_named_with_what_they_have(tmp_path):
     misfits = [misfit for misfit, _, _ in MISFITS.values()]
     path = write_raw_records(tmp_path / "a.tfrecord", [record(label=2), *misfits, record(label=1)])
@@ -481,6 +489,7 @@ def test_files_whose_first_record_does_not_fit_are_refused_at_once(tmp_path, cas
         assert f"that are {EXPECTED}, got {features} in record 0 of {first}. Pass `image_column`" in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_first_record_that_does_not_fit_is_left_out_where_others_fit(tmp_path):
     path = write_raw_records(tmp_path / "a.tfrec", [b"no example", record(label=3)])
     data = image_dataset(path, processor=PROCESSOR, batch_size=1, on_error="skip")
@@ -489,6 +498,7 @@ def test_a_first_record_that_does_not_fit_is_left_out_where_others_fit(tmp_path)
 
 
 @pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
+@pytest.mark.slow
 def test_compressed_records_are_read_beside_others(tmp_path, compression):
     paths = [
         write_raw_records(tmp_path / name, [record(label=label)], kind)
@@ -497,6 +507,7 @@ def test_compressed_records_are_read_beside_others(tmp_path, compression):
     assert collect(image_dataset(paths, processor=PROCESSOR, batch_size=2))[1].tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_record_whose_length_looks_like_a_compression_is_read(tmp_path):
     lengths = [length for length in range(0x9C78 - 100, 0x9C78) if len(record(bytes(length))) == 0x9C78]
     path = write_records(tmp_path / "a.tfrecord", [GOOD + bytes(lengths[0] - len(GOOD))])
@@ -506,6 +517,7 @@ def test_a_record_whose_length_looks_like_a_compression_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("compression", ["", "GZIP"])
+@pytest.mark.slow
 def test_files_without_a_record_are_told_at_once(tmp_path, compression):
     empty = write_raw_records(tmp_path / "a.tfrecord", [], compression)
     with pytest.raises(ValueError, match=r"must hold at least one image, got no record in .*a\.tfrecord"):
@@ -515,6 +527,7 @@ def test_files_without_a_record_are_told_at_once(tmp_path, compression):
 
 
 @pytest.mark.parametrize("training", [False, True])
+@pytest.mark.slow
 def test_an_empty_stream_is_no_silent_epoch(training):
     stream = tf.data.Dataset.from_tensor_slices(([GOOD], [0])).filter(lambda image, label: label > 0)
     options = {"training": True, "rule": HyperRule(100, 32)} if training else {}
@@ -525,6 +538,7 @@ def test_an_empty_stream_is_no_silent_epoch(training):
             list(image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error=on_error, **options))
 
 
+@pytest.mark.slow
 def test_errors_of_the_source_itself_are_not_left_out_unseen(tmp_path):
     path = tmp_path / "train.tfrecord"
     write_records(path, [GOOD] * 5)
@@ -548,6 +562,7 @@ def test_errors_of_the_source_itself_are_not_left_out_unseen(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [[3], [0, 3, 4, 6, 9]])
+@pytest.mark.slow
 def test_only_the_elements_that_a_source_fails_to_give_are_left_out(bad):
     def fails(contents, label):
         with tf.control_dependencies([tf.debugging.assert_none_equal(label, tf.constant(bad))]):
@@ -561,6 +576,7 @@ def test_only_the_elements_that_a_source_fails_to_give_are_left_out(bad):
     assert [line.split(" cannot")[0] for line in data.skipped] == [f"element {label} of `source`" for label in bad]
 
 
+@pytest.mark.slow
 def test_a_label_of_64_bits_does_not_become_a_class_by_its_lower_half():
     stream = tf.data.Dataset.from_tensor_slices(([GOOD] * 2, np.array([0, 2**32], np.int64)))
     data = image_dataset(stream, processor=PROCESSOR, batch_size=1, class_names=["a", "b"])

@@ -65,6 +65,7 @@ def test_it_is_what_a_person_does_by_hand_in_keras():
 
 
 @pytest.mark.parametrize(("steps", "per_epoch", "epochs"), [(5, 2, 3), (4, 2, 2), (3, 9, 1), (7, None, 4)])
+@pytest.mark.slow
 def test_the_last_step_is_the_rules_also_within_an_epoch(steps, per_epoch, epochs):
     model = small_model()
     history = fine_tune(model, batches(NUMBERS), rule=rule(steps), steps_per_epoch=per_epoch, verbose=0)
@@ -72,6 +73,7 @@ def test_the_last_step_is_the_rules_also_within_an_epoch(steps, per_epoch, epoch
     assert len(history.history["loss"]) == epochs  # None: one pass over the two batches
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_those_of_the_whole_batch():
     whole, parts = small_model(), small_model()
     fine_tune(whole, batches(NUMBERS, 8), rule=rule(4, batch_size=8), verbose=0)
@@ -92,6 +94,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 
 @pytest.mark.parametrize("activation", ["auto", None])
 @pytest.mark.parametrize("labels", [NUMBERS, ROWS], ids=["numbers", "rows"])
+@pytest.mark.slow
 def test_one_of_several_classes_is_cross_entropy(activation, labels):
     model = small_model(activation=activation)
     reference = small_model(activation=None)(images_of(8))
@@ -188,6 +191,7 @@ def test_a_validation_loss_that_is_no_number_ends_training_too():
 @pytest.mark.parametrize("name", ["train", "validation"])
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras', before our error
+@pytest.mark.slow
 def test_a_data_set_without_a_batch_is_refused(name, known):
     whole = batches(NUMBERS)
     # A batch of nine of eight images; and one whose length nobody knows.
@@ -259,6 +263,7 @@ def test_what_does_not_belong_together_is_refused(case):
         ),
     ],
 )
+@pytest.mark.slow
 def test_impossible_arguments_are_refused_by_name(options, message):
     with pytest.raises(ValueError, match=message):
         fine_tune(small_model(), batches(NUMBERS), **{"rule": rule(), **options})

@@ -108,6 +108,7 @@ def test_every_signature_has_the_tensors_that_it_is_told_to_have(signatures):
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 64, 3), (3, 48, 80, 3)])
+@pytest.mark.slow
 def test_pixels_of_any_size_give_the_models_numbers(model, signatures, shape):
     batch = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
     outputs = signatures["serving_default"](pixel_values=tf.constant(batch))
@@ -206,6 +207,7 @@ def test_each_export_is_the_next_version_and_what_a_person_changed_stays(tmp_pat
     assert set(loads[-1].signatures) == {"serving_default", "features"}
 
 
+@pytest.mark.slow
 def test_what_fails_beside_a_version_is_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(serving_files, "write_beside", lambda *arguments: throw(OSError(28, "No space left on device")))
     with pytest.warns(UserWarning, match=r"bit/1 .*No space left"):
@@ -307,6 +309,7 @@ def test_a_fixed_batch_and_size_are_in_the_signature(tmp_path, loads):
     assert "allowed_batch_sizes: 2" in (tmp_path / "bit" / "batching.config").read_text()
 
 
+@pytest.mark.slow
 def test_half_precision_is_served_in_float32(tmp_path, loads):
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -366,6 +369,7 @@ def test_a_file_is_no_directory_for_versions(tmp_path):
         ("serving_default", "logits", lambda x: x * 0 + 7, r"\(saved_model, logits\) differs from .* in `logits`"),
     ],
 )
+@pytest.mark.slow
 def test_a_signature_that_gives_other_numbers_is_an_error(
     model, processor, loaded, name, output, wrong, message, monkeypatch
 ):
@@ -407,6 +411,7 @@ def tensor_name(path, signature, kind, key):
     ("signature", "key", "file"),
     [("serving_default", "pixel_values", "pixels.npy"), ("serve_bytes", "image_bytes", "strings.npy")],
 )
+@pytest.mark.slow
 def test_the_c_api_gives_the_same_numbers_without_python_tensorflow(
     version, model, processor, files, tmp_path, signature, key, file
 ):
@@ -428,6 +433,7 @@ def test_the_c_api_gives_the_same_numbers_without_python_tensorflow(
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), model(processor(some)), atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_c_api_gets_the_index_of_a_corrupt_image(version, tmp_path):
     library = Path(tf.sysconfig.get_lib()) / "libtensorflow_cc.so.2"
     if not library.exists():
@@ -450,6 +456,7 @@ def test_the_c_api_gets_the_index_of_a_corrupt_image(version, tmp_path):
         ("classify", "inputs", "examples.npy", "scores"),
     ],
 )
+@pytest.mark.slow
 def test_saved_model_cli_runs_every_signature(version, signatures, files, tmp_path, signature, key, file, output):
     from tensorflow.python.tools import saved_model_cli
 

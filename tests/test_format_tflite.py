@@ -157,6 +157,7 @@ def test_the_weights_take_the_bytes_of_their_mode(files, model):
 
 
 @pytest.mark.parametrize("quantize", ["dynamic", "int8", "int8_full"])
+@pytest.mark.slow
 def test_a_trained_network_gives_about_the_logits_of_transformers(tmp_path, quantize):
     golden = np.load(TRAINED / "golden.npz")
     batch = BitImageProcessor.from_pretrained(TRAINED)(list(golden["0/pictures"]))
@@ -172,6 +173,7 @@ def test_a_trained_network_gives_about_the_logits_of_transformers(tmp_path, quan
 # Shapes
 
 
+@pytest.mark.slow
 def test_a_resizable_file_takes_any_size(model, images, tmp_path):
     path = tmp_path / "any.tflite"
     export(model, path, "tflite", image_size=(None, None))
@@ -234,6 +236,7 @@ def test_feature_maps_have_their_names(tmp_path, images):
     assert sorted(read(path)["outputs"]) == ["stage1", "stage2", "stem"]
 
 
+@pytest.mark.slow
 def test_a_model_of_half_precision_is_written_in_float32(tmp_path, images):
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -69,6 +69,7 @@ QUICK = {
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PROCESSORS]
 )
+@pytest.mark.slow
 def test_every_option_gives_the_array_halfs_values(name):
     processor = PROCESSORS[name]
     from_bytes, from_pixels = in_graph(processor), in_graph(processor, tensor=True)

@@ -92,6 +92,7 @@ def test_one_channel_is_resized_as_well(resample):
     np.testing.assert_array_equal(found[..., 0], with_pillow(pixels[..., 0], 19, 60, resample))
 
 
+@pytest.mark.slow
 def test_sizes_that_are_known_when_the_graph_is_made_give_the_same_and_a_known_shape():
     # Constants are where the optimizer rewrites most: an ulp moves a tap of the box filter.
     rng = np.random.default_rng(2)
@@ -122,6 +123,7 @@ LARGE = {
 
 @pytest.mark.parametrize("resample", FILTERS, ids=NAMES)
 @pytest.mark.parametrize(("size", "resized"), LARGE.values(), ids=LARGE)
+@pytest.mark.slow
 def test_large_images_are_read_in_strips_and_every_value_is_pillows(size, resized, resample, monkeypatch):
     rng = np.random.default_rng(5)
     top, left = rng.integers(resized[0]), rng.integers(resized[1])

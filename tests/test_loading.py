@@ -648,6 +648,7 @@ def save_weights(folder, model, config=True):
 
 @pytest.mark.parametrize("include_top", [True, False], ids=["head", "headless"])
 @pytest.mark.parametrize("changes", FORMS.values(), ids=FORMS)
+@pytest.mark.slow
 def test_what_keras_saves_of_weights_is_the_same_model_as_by_its_own_load_weights(tmp_path, changes, include_top):
     model = random_network(include_top, **changes)
     path = save_weights(tmp_path, model)
@@ -879,6 +880,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.slow
 def test_saved_weights_that_were_changed_are_refused(tmp_path, change, message):
     path = save_weights(tmp_path, random_network())
     with h5py.File(path, "a") as file:

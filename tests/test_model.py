@@ -88,6 +88,7 @@ SIZES = [(32, 32), (33, 47), (64, 64), (65, 63), (95, 130)]
 @pytest.mark.parametrize("layer_type", ["preactivation", "bottleneck"])
 @pytest.mark.parametrize("padding", [None, "same"])
 @pytest.mark.parametrize("static", [True, False], ids=["static", "dynamic"])
+@pytest.mark.slow
 def test_feature_maps_are_a_32th_of_the_image_rounded_up(layer_type, padding, static):
     config = tiny(FOUR, layer_type=layer_type, global_padding=padding)
     # SAME without a pad of its own before the pool leaves the last, incomplete window out.
@@ -408,6 +409,7 @@ def loaded_in_a_new_process(model, x, tmp_path, backend):
     return np.array(answer["scores"])
 
 
+@pytest.mark.slow
 def test_a_new_process_reads_config_and_numbers_from_the_file(tmp_path):
     model, x = BiT(tiny(**SURVIVORS["bottleneck"])), random(0, 2, 33, 64, 3)
     got = loaded_in_a_new_process(model, x, tmp_path, keras.backend.backend())

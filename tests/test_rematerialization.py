@@ -26,6 +26,7 @@ def trained(network):
 
 
 @pytest.mark.parametrize("config", [{}, {"layer_type": "bottleneck"}, {"hidden_act": "gelu"}], ids=str)
+@pytest.mark.slow
 def test_rematerialized_it_learns_the_same(config):
     plain, saving = model(**config), model(**config)
     rematerialize(saving)
@@ -83,6 +84,7 @@ def test_a_backbone_gives_the_same_maps_and_predictions_stay():
     np.testing.assert_array_equal(numpy_of(network(IMAGES)), before)
 
 
+@pytest.mark.slow
 def test_it_trains_in_half_precision(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -94,6 +96,7 @@ def test_it_trains_in_half_precision(tmp_path):
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_read_as_if_it_were_not(tmp_path):
     network = model()
     rematerialize(network)

@@ -189,6 +189,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, t
 # Where a run goes on
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_no_more_and_what_a_kill_left_is_removed(trained, data, checkpoint, tmp_path):
     out = shutil.copytree(trained, tmp_path / "out")
     (out / ".save_pretrained-killed").mkdir()
@@ -210,6 +211,7 @@ def digest_of(part):
     return digest.hexdigest()[:16]
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_goes_on_and_ends_as_it_would_have(data, checkpoint, tmp_path):
     """It was interrupted after step 4 of 6, and had its data and its checkpoint elsewhere."""
     out = shutil.copytree(OLD_RUN / "run", tmp_path / "out")
@@ -260,6 +262,7 @@ def test_a_damaged_note_of_the_run_is_named(trained, data, checkpoint, tmp_path)
         train(data, checkpoint, out)
 
 
+@pytest.mark.slow
 def test_unreadable_images_end_it_or_are_left_out(checkpoint, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     make_folders(data, dict.fromkeys(NAMES, 4))

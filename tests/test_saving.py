@@ -516,6 +516,7 @@ def committed(hub):
     return files, deleted, message
 
 
+@pytest.mark.slow
 def test_a_pushed_model_is_one_commit_of_what_is_saved_and_a_card(tmp_path):
     with RecordingHub() as hub:
         push(hub, tmp_path, private=True)

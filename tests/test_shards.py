@@ -140,6 +140,7 @@ def test_a_row_is_what_the_model_says_of_the_file(pets, tmp_path, weights, oracl
 
 
 @pytest.mark.parametrize("how", ["file", "stdin"])
+@pytest.mark.slow
 def test_a_list_keeps_its_order_and_its_repetitions(pets, tmp_path, weights, oracle, monkeypatch, how):
     listed = [str(pets / NAMES[place]) for place in (5, 0, 4, 5)]
     text = os.fsencode("\n".join(listed[:2]) + "\n\n" + "\r\n".join(listed[2:]))  # no line's end at the end
@@ -154,6 +155,7 @@ def test_a_list_keeps_its_order_and_its_repetitions(pets, tmp_path, weights, ora
     np.testing.assert_allclose(features, oracle(listed), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_utf8_is_read_and_written_with_escapes(pets, tmp_path, weights, oracle):
     odd = os.fsencode(pets) + b"/b\xff\xc3\xa4\n.jpg"
     os.rename(pets / "zebra.png", odd)
@@ -185,6 +187,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_a_run_that_was_ended_goes_on_to_the_same_files(pets, tmp_path, weights, finished, monkeypatch):
     out = tmp_path / "out"
     write = writer.Writer.write
@@ -335,6 +338,7 @@ def other_shards(pets, tmp_path, arguments):
     ],
 )
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
+@pytest.mark.slow
 def test_files_of_another_run_are_refused_with_what_is_different(
     pets, tmp_path, weights, finished, change, words, name
 ):
@@ -376,6 +380,7 @@ def foreign(first, second):
         (foreign, r"was not written by `embed`\. Name another `out`"),
     ],
 )
+@pytest.mark.slow
 def test_a_file_that_is_no_shard_is_refused(pets, tmp_path, weights, finished, change, words):
     shutil.copytree(finished / "out", tmp_path / "out")
     change(*sorted((tmp_path / "out").iterdir())[:2])
@@ -396,6 +401,7 @@ def test_parquet_files_of_something_else_are_neither_touched_nor_mixed_with(pets
     assert sorted((tmp_path / "out").rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_images_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weights, oracle):
     broken = [pets / "cat" / "1.jpg", pets / "dog" / "a b.JPEG", pets / "dog" / "c.jpg"]
     data = tmp_path / "list.txt"
@@ -423,6 +429,7 @@ def test_images_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weigh
 
 
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
+@pytest.mark.slow
 def test_where_no_image_can_be_read_there_is_nothing_to_leave_out(pets, tmp_path, weights, name):
     data = tmp_path / "list.txt"
     data.write_text("".join(f"{tmp_path / str(number)}.jpg\n" for number in range(3)))
@@ -434,6 +441,7 @@ def test_where_no_image_can_be_read_there_is_nothing_to_leave_out(pets, tmp_path
     assert embed(data, tmp_path / name, **arguments).rows == 1
 
 
+@pytest.mark.slow
 def test_the_joined_files_name_is_no_pattern(pets, tmp_path, weights):
     out = tmp_path / "a[1]*.parquet"
     (tmp_path / ".0123abcd.a[1]*.parquet").touch()  # of a process that was killed
@@ -443,6 +451,7 @@ def test_the_joined_files_name_is_no_pattern(pets, tmp_path, weights):
     assert sorted(file.name for file in tmp_path.iterdir()) == [".0123abcd.a1b.parquet", "a[1]*.parquet", "pets"]
 
 
+@pytest.mark.slow
 def test_a_tilde_is_the_home_directory(pets, tmp_path, weights, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     embed("~/pets", "~/out", weights=weights)
@@ -480,6 +489,7 @@ def test_where_nothing_can_be_written_is_told_before_anything_is_computed(pets, 
     assert sorted(tmp_path.iterdir()) == [pets]
 
 
+@pytest.mark.slow
 def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
     import pyarrow.parquet as pq
 
@@ -549,6 +559,7 @@ def test_what_is_not_installed_is_named_with_its_command(pets, tmp_path, monkeyp
         embed(pets, tmp_path / "out", weights="unused", engine=engine)
 
 
+@pytest.mark.slow
 def test_features_that_are_not_finite_are_an_error(pets, tmp_path, weights):
     model = from_pretrained(weights)
     gamma, beta = model.get_layer("norm").get_weights()
@@ -564,6 +575,7 @@ def run(capsys, *arguments):
     return code, captured.out, re.sub(r"\r.*\r", "", captured.err)
 
 
+@pytest.mark.slow
 def test_the_command(pets, tmp_path, weights, capsys):
     out = tmp_path / "out"
     arguments = (pets, "--out", out, "--weights", weights, "--shard-size", 4, "--batch-size", 3)
@@ -590,7 +602,7 @@ def test_the_help_says_what_is_read_and_written(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:`use_push_based_shuffle` is deprecated:DeprecationWarning")  # Ray's own call
+@pytest.mark.filterwarnings(r"ignore:`use_\w+` is deprecated:DeprecationWarning")  # of Ray's own options
 def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys):
     needs("ray", "-e '.[ray]'")
     (pets / "cat" / "2.jpg").write_bytes(b"no image")
@@ -622,6 +634,7 @@ def test_the_files_of_a_shard_are_for_evaluation():
         image_dataset(source, processor=PROCESSOR, batch_size=1, training=True, rule=HyperRule(1, (32, 32)))
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_model_writes_nothing(pets, tmp_path, weights):
     images = lists.list_images(pets, tmp_path / "list", 10)
     made_by = {**writer.Writer(weights, HubOptions(), 2).made_by, "pictures": 7, "pictures_sha256": "", "labels": True}
@@ -646,6 +659,7 @@ def test_workers_share_the_gpus_that_ray_has(workers, cluster, expected):
     assert ray.resources(workers, cluster) == expected
 
 
+@pytest.mark.slow
 def test_the_probe_of_the_readme(pets, tmp_path, weights, monkeypatch, capsys):
     needs("sklearn", "scikit-learn")
     for name in ("alone.png", "zebra.png"):

@@ -75,6 +75,7 @@ def test_matrix_products_are_for_cpus():
 
 
 @pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"jit_compile": True}], ids=str)
+@pytest.mark.slow
 def test_a_model_trains_alike_in_graphs_without_and_under_xla(how):
     keras.utils.set_random_seed(0)
     config = keras_bit.BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4, num_labels=3)
