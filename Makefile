@@ -1,6 +1,6 @@
 # make demo      sets up .venv and runs the main job on the small checkpoint in this repository (about a minute)
-# make test      sets up .venv, checks style and types and runs the quick tests (at most five minutes)
-# make test-all  the same with the slow tests (at most 40 minutes; with torch and transformers, live parity)
+# make test      sets up .venv, checks style and types and runs the quick tests (five minutes)
+# make test-all  the same with the slow tests (40 minutes or more; with torch and transformers, live parity)
 #
 # Options: WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
 # TESTS='tests/test_model.py -k size' (which of the tests, in pytest's words), PYTHON=python3.11.
