@@ -13,13 +13,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from convert import goldens, parity, photographs, reference
 from keras_bit import BitImageProcessor, files, from_pretrained
+from keras_bit.hub import HubOptions
 from keras_bit.network.model import BiTModel
 
 MODEL_NAME = "model.keras"
@@ -31,12 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.out is None and options.write_golden is None:
         parser.error("nothing to write: give --out DIR, --write-golden FILE, or both")
     console = Console(markup=False, emoji=False, highlight=False)  # a path like out[1] is printed as it is
-    hub = {"revision": options.revision, "cache_dir": options.cache_dir, "local_files_only": options.local_files_only}
+    hub = HubOptions(options.revision, options.cache_dir, local_files_only=options.local_files_only)
     try:
         if options.out is not None and options.out.exists():
             raise FileExistsError(f"`--out` {options.out} exists already. Name another directory, or remove it first.")
         if options.write_golden is not None:
-            goldens.write(options.write_golden, options.source, **hub)
+            goldens.write(options.write_golden, options.source, hub)
             console.print(f"wrote {options.write_golden}", soft_wrap=True)
         if options.out is None:
             return 0
@@ -52,7 +52,7 @@ def convert(
     out: Path,
     golden: Path | None,
     images: Sequence[Path],
-    hub: dict[str, Any],
+    hub: HubOptions,
     console: Console,
 ) -> list[parity.Row]:
     """Writes `model.keras`, `config.json` and the processor to `out` if every row passes; prints and returns the rows.
@@ -62,12 +62,12 @@ def convert(
         out: directory to write, which does not exist.
         golden: golden file to compare with; None compares with transformers itself.
         images: files or directories to compare on; none takes scikit-image's. A golden file brings its own.
-        hub: `revision`, `cache_dir`, `local_files_only` of a Hub id.
+        hub: how a Hub id is fetched.
         console: where the table goes.
     """
     console.print(f"reading {source}", soft_wrap=True)
-    model = from_pretrained(source, **hub)
-    processor = BitImageProcessor.from_pretrained(source, **hub)
+    model = from_pretrained(source, **hub.arguments)
+    processor = BitImageProcessor.from_pretrained(source, **hub.arguments)
     batches, theirs, made_by = _reference(source, golden, images, processor, hub, console)
     try:
         with files.staged(out.parent) as staging:
@@ -93,7 +93,7 @@ def _reference(
     golden: Path | None,
     images: Sequence[Path],
     processor: BitImageProcessor,
-    hub: dict[str, Any],
+    hub: HubOptions,
     console: Console,
 ) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], str]:
     """What goes in, what the reference makes of it, and the names and versions of what made it."""
@@ -102,7 +102,7 @@ def _reference(
         batches = [processor(photo) for photo in photos]
         names = ", ".join(photo.name for photo in photos)
         console.print(f"running transformers on {len(photos)} photographs: {names}", soft_wrap=True)
-        theirs, versions = reference.outputs(source, batches, **hub), reference.versions()
+        theirs, versions = reference.outputs(source, batches, **hub.arguments), reference.versions()
     else:
         batches, theirs, versions = goldens.read(golden)
         console.print(f"comparing with {golden} ({len(batches)} generated images)", soft_wrap=True)

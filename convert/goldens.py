@@ -4,12 +4,12 @@ import json
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from convert import reference
 from keras_bit import files
+from keras_bit.hub import HubOptions
 
 # (height, width): the smallest square that every stage of a BiT sees as more than one pixel, and an odd, oblong size.
 SIZES = ((64, 64), (45, 61))
@@ -34,10 +34,10 @@ def to_pixel_values(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
-def write(path: Path, source: str, **hub: Any) -> None:
-    """Writes the golden file of a checkpoint; `source` and `hub` as in `reference.outputs`."""
+def write(path: Path, source: str, hub: HubOptions) -> None:
+    """Writes the golden file of a checkpoint; `source` as in `reference.outputs`."""
     images = generated_images()
-    results = reference.outputs(source, [to_pixel_values(batch) for batch in images], **hub)
+    results = reference.outputs(source, [to_pixel_values(batch) for batch in images], **hub.arguments)
     arrays = {"versions": np.array(json.dumps({**reference.versions(), "numpy": np.__version__}))}
     for index, (batch, outputs) in enumerate(zip(images, results, strict=True)):
         arrays[f"{index}/pictures"] = batch
@@ -50,7 +50,7 @@ def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dic
     """The pixel values, the reference's outputs for each of them, and the versions that made them.
 
     Raises:
-        ValueError: `path` is no golden file.
+        ValueError: `path` is not a golden file.
     """
     try:
         # Opened here: numpy leaves a damaged file open.
@@ -70,9 +70,9 @@ def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dic
         raise
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"{path} is no golden file, or a damaged one: {error}. `python -m convert SOURCE --write-golden FILE` "
+            f"{path} is not a golden file, or a damaged one: {error}. `python -m convert SOURCE --write-golden FILE` "
             "makes one."
         ) from error
     if not batches:
-        raise ValueError(f"{path} is no golden file: it holds no images.")
+        raise ValueError(f"{path} is not a golden file: it holds no images.")
     return batches, results, versions

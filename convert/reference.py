@@ -15,13 +15,13 @@ def versions() -> dict[str, str]:
     return {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
 
 
-def outputs(source: str, batches: Sequence[np.ndarray], **hub: Any) -> list[dict[str, np.ndarray]]:
+def outputs(source: str, batches: Sequence[np.ndarray], **arguments: Any) -> list[dict[str, np.ndarray]]:
     """What transformers' `BitForImageClassification` makes of every batch, channels last.
 
     Args:
         source: a Hub id, or a local directory in transformers' layout or its file of weights.
         batches: float32 pixel values, `(batch, height, width, channels)` each.
-        hub: `revision`, `cache_dir`, `token`, `local_files_only`.
+        arguments: of transformers' `from_pretrained`, such as `revision`.
 
     Returns:
         For each batch `embedding` (the stem after its pool), `stage1` ... , `pooled`, `logits`.
@@ -35,7 +35,7 @@ def outputs(source: str, batches: Sequence[np.ndarray], **hub: Any) -> list[dict
         source, named = os.path.split(os.path.abspath(source))
         if named not in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
             raise ValueError(f"transformers reads no {named}: name the directory of a checkpoint in its layout.")
-    model = transformers.BitForImageClassification.from_pretrained(source, **hub).eval()
+    model = transformers.BitForImageClassification.from_pretrained(source, **arguments).eval()
     results = []
     for pixel_values in batches:
         pooled = []

@@ -11,7 +11,7 @@ import socket
 import stat
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import filelock
@@ -229,6 +229,11 @@ def require(package: str, extra: str, purpose: str) -> None:
             f"{purpose} needs the package {package}, which is not installed. Install it with "
             f"`pip install 'keras_bit[{extra}]'`, or with `pip install -e '.[{extra}]'` in a checkout."
         )
+
+
+def first_of(lines: Sequence[str], most: int) -> list[str]:
+    """The first few of many lines, and one more that counts the others: `and 3 more`."""
+    return [*lines[:most], *([f"and {len(lines) - most:,} more"] if len(lines) > most else [])]
 
 
 def some(names: Iterable[object], most: int = 4, separator: str = ", ") -> str:

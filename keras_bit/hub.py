@@ -40,6 +40,11 @@ class HubOptions:
     token: str | bool | None = dataclasses.field(default=None, repr=False)  # a secret
     local_files_only: bool = False
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `from_pretrained`, and of all that reads a checkpoint."""
+        return dataclasses.asdict(self)
+
 
 def find_file(source: str | Path, names: Sequence[str], options: HubOptions = HubOptions()) -> Path | None:
     """Local path of the first of `names` that `source` has, downloaded if need be; None when it has none of them.
@@ -204,8 +209,8 @@ def _check_id(repo_id: str) -> None:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise ValueError(
-            f"`source` {repo_id!r} is no local file or directory, and it cannot be a Hub id (`name` or `owner/name`, "
-            f"such as 'google/bit-50'): {error}"
+            f"`source` {repo_id!r} is not a local file or directory, and it cannot be a Hub id (`name` or "
+            f"`owner/name`, such as 'google/bit-50'): {error}"
         ) from error
 
 
@@ -275,7 +280,7 @@ def _explained(cause: Exception, repo_id: str, names: Sequence[str], options: Hu
         )
     if isinstance(cause, errors.RepositoryNotFoundError):
         return FileNotFoundError(
-            f"{repo_id!r} is no local file or directory, and {hub} shows no repository of that name: it may be "
+            f"{repo_id!r} is not a local file or directory, and {hub} shows no repository of that name: it may be "
             f"misspelt or private. If it is private, {log_in}."
         )
     if isinstance(cause, errors.RevisionNotFoundError):

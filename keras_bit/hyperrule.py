@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_bit.counts import check_whole, is_whole
+
 SMALL_AREA = 96 * 96  # pixels; training images below are small
 SMALL_SIZES = (160, 128)  # px: resized to, cropped to
 LARGE_SIZES = (512, 480)
@@ -61,19 +63,19 @@ class HyperRule:
 
     def __post_init__(self) -> None:
         size = self.image_size
-        size = _pair(size) if isinstance(size, numbers.Integral) else size
-        if not isinstance(size, tuple | list) or len(size) != 2 or not all(map(_is_count, size)):
+        size = _pair(size) if is_whole(size) else size
+        sides = size if isinstance(size, tuple | list) else ()
+        if len(sides) != 2 or not all(is_whole(side) and side >= 1 for side in sides):
             raise ValueError(
                 f"`image_size` must be (height, width) in whole pixels, or one number for a square, got "
                 f"{self.image_size!r}."
             )
-        object.__setattr__(self, "image_size", tuple(map(int, size)))
+        object.__setattr__(self, "image_size", tuple(map(int, sides)))
         for name in ("num_examples", "batch_size", "steps"):
             value = getattr(self, name)
             if name == "steps" and value is None:
                 continue
-            if not _is_count(value):
-                raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+            check_whole(name, value)
             object.__setattr__(self, name, int(value))
         rate = self.base_learning_rate
         if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 < rate < float("inf"):
@@ -206,7 +208,3 @@ class MomentumSGD(keras.optimizers.SGD):
 
 def _pair(size: tuple[int, int] | int) -> tuple[int, int]:
     return size if isinstance(size, tuple) else (size, size)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1

@@ -152,7 +152,7 @@ def _as_scores(preds: Any) -> np.ndarray:
             scores = keras.ops.convert_to_numpy(preds).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`preds` must be scores of shape (batch, classes); got a {type(preds).__name__} that is no array of "
+            f"`preds` must be scores of shape (batch, classes); got a {type(preds).__name__} that is not an array of "
             f"numbers ({error}). Pass one array or tensor, with the same number of classes for every image."
         ) from error
     if scores.ndim != 2:

@@ -60,7 +60,7 @@ def forgotten() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def eagerly() -> Iterator[None]:
-    """TensorFlow's steps run eagerly in this file, for tests whose subject is no graph: tracing takes most of a run.
+    """TensorFlow's steps run eagerly in this file, for tests whose subject is not a graph: tracing takes most of a run.
 
     What `tf.data` runs stays a graph, about which TensorFlow warns.
     """

@@ -418,7 +418,7 @@ def test_a_number_of_classes_that_is_none_is_refused(checkpoint, classes):
         lambda: from_pretrained(checkpoint, classes=classes),
         lambda: BiT(BitConfig.from_dict(CONFIG), classes=classes),
     ):
-        with pytest.raises(ValueError, match=f"`classes` must be a positive whole number, got {classes!r}"):
+        with pytest.raises(ValueError, match=f"`classes` .* whole number .* got {classes!r}"):
             call()
 
 
@@ -455,24 +455,22 @@ def test_bit_without_a_config_points_to_from_pretrained():
 
 
 CONFIGS = {
-    "another model": ('{"model_type": "vit"}', "is not a BiT: config.json has model_type 'vit', expected 'bit'"),
-    "no model type": ("{}", "is not a BiT: config.json has model_type None, expected 'bit'"),
-    "not JSON": ("{", "config.json is not JSON: "),
-    "a list": ("[]", "config.json must hold a JSON object"),
-    "a wrong value": (
-        json.dumps(CONFIG | {"depths": [2, 1, 1]}),
-        "does not describe a BiT: `hidden_sizes` must have an entry for each",
-    ),
+    "another model": ('{"model_type": "vit"}', ("'vit'", "'bit'")),
+    "no model type": ("{}", ("None", "'bit'")),
+    "not JSON": ("{", ("JSON",)),
+    "a list": ("[]", ("JSON object",)),
+    "a wrong value": (json.dumps(CONFIG | {"depths": [2, 1, 1]}), ("`hidden_sizes`", "`depths`")),
 }
 
 
-@pytest.mark.parametrize(("content", "message"), CONFIGS.values(), ids=CONFIGS)
-def test_a_config_json_that_is_no_bits_is_refused_before_the_weights_are_opened(tmp_path, content, message):
+@pytest.mark.parametrize(("content", "facts"), CONFIGS.values(), ids=CONFIGS)
+def test_a_config_json_that_is_no_bits_is_refused_before_the_weights_are_opened(tmp_path, content, facts):
     (tmp_path / "config.json").write_text(content)
     (tmp_path / "model.safetensors").write_bytes(b"never opened")
     for call in (lambda: from_pretrained(tmp_path), lambda: BiT50(weights=tmp_path)):
-        with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        with pytest.raises(ValueError, match=r"config\.json") as raised:
             call()
+        assert [fact for fact in facts if fact not in str(raised.value)] == []
 
 
 def test_without_a_config_json_there_is_no_architecture(tmp_path):
@@ -697,41 +695,40 @@ HUB_ERRORS = {
     "an id that does not exist": (
         {"source": "google/bit-5o"},
         "FileNotFoundError",
-        "'google/bit-5o' is no local file or directory, and {hub} shows no repository of that name",
+        ("'google/bit-5o'", "{hub}", "repository"),
     ),
     "a private repository": (
         {"source": "someone/private"},
         "FileNotFoundError",
-        "'someone/private' is no local file or directory, and {hub} shows no repository of that name: it may be "
-        "misspelt or private. If it is private, log in with `hf auth login` or pass `token=`.",
+        ("'someone/private'", "{hub}", "private", "`hf auth login`", "`token=`"),
     ),
-    "a gated repository": ({"source": "someone/gated"}, "PermissionError", "'someone/gated' is a gated repository"),
+    "a gated repository": ({"source": "someone/gated"}, "PermissionError", ("'someone/gated'", "gated", "{hub}")),
     "a revision that does not exist": (
         {"source": ID, "revision": "v9"},
         "FileNotFoundError",
-        "'google/bit-50' has no revision 'v9' on {hub}",
+        ("'google/bit-50'", "revision 'v9'", "{hub}"),
     ),
     "another model": (
         {"source": "someone/vit"},
         "ValueError",
-        "`source` 'someone/vit' is not a BiT: config.json has model_type 'vit', expected 'bit'",
+        ("`source` 'someone/vit'", "config.json", "'vit'", "'bit'"),
     ),
     "a config.json that is not JSON": (
         {"source": "someone/text"},
         "ValueError",
-        "{cache}/models--someone--text/snapshots/{text_commit}/config.json is not JSON: ",
+        ("{cache}/models--someone--text/snapshots/{text_commit}/config.json", "JSON"),
     ),
     "no config.json": (
         {"source": "someone/bare"},
         "FileNotFoundError",
-        "`source` 'someone/bare' has no config.json, which tells the architecture",
+        ("`source` 'someone/bare'", "config.json", "architecture"),
     ),
     "no weights": (
         {"source": "someone/empty"},
         "FileNotFoundError",
-        "`source` 'someone/empty' holds no weights: looked for model.safetensors, ",
+        ("`source` 'someone/empty'", "weights", "model.safetensors"),
     ),
-    "no id": ({"source": "not an id"}, "ValueError", "`source` 'not an id' is no local file or directory, and it can"),
+    "no id": ({"source": "not an id"}, "ValueError", ("`source` 'not an id'",)),
 }
 
 
@@ -758,9 +755,9 @@ def hub_errors(tmp_path_factory, checkpoint):
 @pytest.mark.parametrize("case", HUB_ERRORS)
 def test_what_the_hub_refuses_or_holds_wrongly_is_told_in_a_sentence(hub_errors, case):
     answers, places, fetched = hub_errors
-    _, error, text = HUB_ERRORS[case]
+    _, error, facts = HUB_ERRORS[case]
     assert answers[case][0] == error
-    assert answers[case][1].startswith(text.format(**places))
+    assert [fact for fact in facts if fact.format(**places) not in answers[case][1]] == []
     # Nothing is downloaded for an error that can be seen without it.
     weights = [request.split("/resolve/")[0] for request in fetched if request.endswith("model.safetensors")]
     assert weights == ["GET /someone/bare"]
@@ -878,11 +875,11 @@ def test_without_arguments_an_application_asks_the_hub_for_its_own_checkpoint_al
         folder, tensors = tmp_path / title, random_tensors(seed=seed)
         if title == "BiT50":
             write_checkpoint(folder, tensors)
-            refusal = "`weights` 'google/bit-50' is not a BiT50: its depths is (2, 1), expected (3, 4, 6, 3)."
+            refusal = ("`weights` 'google/bit-50'", "a BiT50", "depths", "(2, 1)", "(3, 4, 6, 3)")
         else:
             other = "resnetv2_101x1_bit" if title == "BiT50x3" else "resnetv2_50x3_bit"
             write_timm(folder, {"architecture": other, "num_classes": 5}, tensors)
-            refusal = f"`weights` '{weights}' is not a {title}: its "
+            refusal = (f"`weights` '{weights}'", f"a {title}:")
         repositories[weights] = {"main": files_in(folder)}
         expected[title] = digest(BiT(BitConfig.from_dict(CONFIG), weights=folder)), refusal
     with LoopbackHub(repositories) as server:
@@ -891,7 +888,7 @@ def test_without_arguments_an_application_asks_the_hub_for_its_own_checkpoint_al
     assert process.returncode == 0, process.stderr
     for title, (found, refusal) in json.loads(process.stdout.splitlines()[-1]).items():
         assert found == expected[title][0]
-        assert refusal.startswith(expected[title][1])
+        assert [fact for fact in expected[title][1] if fact not in refusal] == []
     assert len({found for found, _ in expected.values()}) == 6
 
 

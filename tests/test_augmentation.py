@@ -28,7 +28,7 @@ def find(crop, resized):
         for top, left in np.ndindex(ROOM + 1, ROOM + 1):
             if np.array_equal(resized[top : top + 128, left : left + 128], candidate):
                 return top, left, flipped
-    raise AssertionError("the crop is no part of Pillow's image")
+    raise AssertionError("the crop is not part of Pillow's image")
 
 
 @pytest.mark.parametrize(("resample", "encode"), [(2, True), (3, True), (2, False)])

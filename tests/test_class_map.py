@@ -42,12 +42,12 @@ def test_a_folder_is_what_the_map_says_or_the_class_of_its_name(folders, config,
             ["kat", "cat", "bird"],
             PETS,
             {"kat": ["cat", "doge"], "catt": "dog"},
-            "'catt' is no folder (closest: 'cat'); 'kat' is mapped to 'doge', which is no label (closest: "
+            "'catt' is not a folder (closest: 'cat'); 'kat' is mapped to 'doge', which is not a label (closest: "
             "'dog'); 'bird' matches no label. `class_map`",
         ),
         (["Dog"], PETS, None, "'Dog' matches no label (closest: 'dog')"),
         (["red_fox"], PETS, None, "'red_fox' matches no label (closest: 'fox, red fox')"),
-        (["x"], PETS, {"x": 5}, "'x' is mapped to 5, which is no label"),
+        (["x"], PETS, {"x": 5}, "'x' is mapped to 5, which is not a label"),
         (
             ["crane"],
             PETS,
@@ -75,7 +75,7 @@ def test_a_template_has_what_is_certain_and_what_was_not_looked_at_is_an_error()
         "crane": "? crane",
         "12345": "? ",
     }
-    with pytest.raises(ValueError, match=r"'kat' is mapped to '\? cat', which is no label"):
+    with pytest.raises(ValueError, match=r"'kat' is mapped to '\? cat', which is not a label"):
         class_map.match(list(found), PETS, found)
     found = class_map.template(["n01440764", "great_white_shark"], IMAGENET)
     assert found == {
@@ -109,14 +109,14 @@ def test_a_file_is_read_as_it_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no JSON file: Expecting"),
+        ("{", "is not a JSON file: Expecting"),
         ("[1]", "must be a JSON object, got list"),
         ('{"a": []}', "must give 'a' a label, a list of labels, or null, got []"),
         ('{"a": true}', "must give 'a' a label, a list of labels, or null, got True"),
         ('{"a": ["b", null]}', "must give 'a' a label, a list of labels, or null, got ['b', None]"),
         ('{"a": 1.5}', "got 1.5"),
-        ('{"a": "b", "a": "c"}', "is no JSON file: 'a' stands in it twice"),
-        (b"\xff\xfe", "is no JSON file"),
+        ('{"a": "b", "a": "c"}', "is not a JSON file: 'a' stands in it twice"),
+        (b"\xff\xfe", "is not a JSON file"),
     ],
 )
 def test_a_file_that_is_no_class_map_is_an_error(tmp_path, text, message):

@@ -13,6 +13,7 @@ from command_line import TINY, copy_of_tiny, run, tiny
 from conftest import ROOT
 from keras_bit import BiT, BitConfig, BitImageProcessor
 from keras_bit.cli import main, options, terminal
+from keras_bit.hub import HubOptions
 
 COMMANDS = tuple(main.COMMANDS)
 HEAVY = ("numpy", "keras", "tensorflow", "PIL", "rich", "huggingface_hub")
@@ -74,7 +75,7 @@ def test_the_options_of_a_hub_id_reach_the_command_as_one(name, monkeypatch, cap
     monkeypatch.setattr(command(name), "callback", options.hub(lambda *arguments, **values: given.update(values)))
     hub = ["--revision", "v1", "--cache-dir", "cache", "--token", "hf_x", "--local-files-only"]
     assert run(capsys, name, *REQUIRED[name], *hub)[0] == 0
-    assert given["hub"] == {"revision": "v1", "cache_dir": "cache", "token": "hf_x", "local_files_only": True}
+    assert given["hub"] == HubOptions("v1", "cache", "hf_x", local_files_only=True)
 
 
 @pytest.mark.parametrize(

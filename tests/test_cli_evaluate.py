@@ -117,7 +117,7 @@ def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
     assert kitty["right"] == sum(label in ("cat", "deer", "horse") for label in answers((animals / "kitty").glob("*")))
 
 
-def test_a_folder_without_pictures_is_said_and_is_no_class_of_the_data(capsys, animals):
+def test_a_folder_without_images_is_said_and_is_no_class_of_the_data(capsys, animals):
     (animals / "ship").mkdir()
     code, out, err = run(capsys, animals, "--json")
     assert (code, err) == (0, "keras-bit evaluate: folders without an image: ship\n")
@@ -132,9 +132,9 @@ def test_one_class_is_evaluated_too(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_pictures_that_cannot_be_read_end_it_or_are_left_out(capsys, animals):
+def test_images_that_cannot_be_read_end_it_or_are_left_out(capsys, animals):
     broken = animals / "cat" / "001.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     code, out, err = run(capsys, animals)
     assert (code, out) == (1, "")
     assert err.startswith(f"keras-bit evaluate: {broken} is ")
@@ -175,7 +175,7 @@ def test_records_have_the_numbers_of_the_models_classes(capsys, tmp_path):
 
 @pytest.mark.slow
 def test_of_a_directory_of_records_those_to_test_with_are_taken(capsys, tmp_path):
-    def pictures(*expected):
+    def images(*expected):
         code, out, err = run(capsys, tmp_path, "--json")
         assert code == 0
         assert ("by their names: " in err) == bool(expected), err
@@ -184,11 +184,11 @@ def test_of_a_directory_of_records_those_to_test_with_are_taken(capsys, tmp_path
 
     write_records(tmp_path / "a.tfrecord", [3, 3, 9])
     write_records(tmp_path / "train.tfrecord", [1])
-    assert pictures() == 4
+    assert images() == 4
     write_records(tmp_path / "x-val.tfrecord", [2, 2])
-    assert pictures("1 of 3 TFRecord files", "x-val.tfrecord") == 2
+    assert images("1 of 3 TFRecord files", "x-val.tfrecord") == 2
     write_records(tmp_path / "test-00000-of-00001", [5])
-    assert pictures("1 of 4 TFRecord files", "test-00000-of-00001") == 1
+    assert images("1 of 4 TFRecord files", "test-00000-of-00001") == 1
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def once(monkeypatch):
 
 
 @pytest.fixture
-def picture(tmp_path) -> str:
+def image(tmp_path) -> str:
     Image.fromarray(pixels(0, 60, 90)).save(tmp_path / "an image.png")
     return str(tmp_path / "an image.png")
 
@@ -26,11 +26,11 @@ def run(capsys, *arguments):
     return run_command(capsys, "explain", *arguments)
 
 
-def test_the_most_probable_class_is_drawn_and_told(capsys, picture, tmp_path):
+def test_the_most_probable_class_is_drawn_and_told(capsys, image, tmp_path):
     out = tmp_path / "heat.png"
-    code, told, _ = run(capsys, picture, "--out", str(out), "--weights", str(TINY))
+    code, told, _ = run(capsys, image, "--out", str(out), "--weights", str(TINY))
     assert code == 0
-    scores = np.asarray(tiny()(tiny_processor()(picture)))[0]
+    scores = np.asarray(tiny()(tiny_processor()(image)))[0]
     label = tiny().config.id2label[int(scores.argmax())]
     assert told == f"{out}: {label}: {scores.max():.1%}\n"
     with Image.open(out) as sheet:
@@ -39,14 +39,14 @@ def test_the_most_probable_class_is_drawn_and_told(capsys, picture, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["an image.png", "heat.png"]
 
 
-def test_another_class_is_told_beside_the_answer_and_has_another_map(capsys, picture, tmp_path):
-    scores = np.asarray(tiny()(tiny_processor()(picture)))[0]
+def test_another_class_is_told_beside_the_answer_and_has_another_map(capsys, image, tmp_path):
+    scores = np.asarray(tiny()(tiny_processor()(image)))[0]
     worst = int(scores.argmin())
     label = tiny().config.id2label[worst]
     sheets = []
     for number, name in enumerate((label.upper(), str(worst), str(int(scores.argmax())))):
         out = tmp_path / f"{number}.png"
-        code, told, _ = run(capsys, picture, "--out", str(out), "--weights", str(TINY), "--class", name)
+        code, told, _ = run(capsys, image, "--out", str(out), "--weights", str(TINY), "--class", name)
         assert code == 0
         assert ("the model says" in told) == (number < 2)
         sheets.append(np.asarray(Image.open(out)))
@@ -63,27 +63,27 @@ def test_another_class_is_told_beside_the_answer_and_has_another_map(capsys, pic
         (("--weights", "./nowhere"), ("nowhere",)),
     ],
 )
-def test_what_does_not_fit_is_one_line_and_nothing_is_written(capsys, picture, tmp_path, arguments, facts):
-    code, told, error = run(capsys, picture, "--out", str(tmp_path / "heat.png"), "--weights", str(TINY), *arguments)
+def test_what_does_not_fit_is_one_line_and_nothing_is_written(capsys, image, tmp_path, arguments, facts):
+    code, told, error = run(capsys, image, "--out", str(tmp_path / "heat.png"), "--weights", str(TINY), *arguments)
     assert (code, told) == (1, "")
     (line,) = error.splitlines()
     assert all(fact in line for fact in facts)
     assert [file.name for file in tmp_path.iterdir()] == ["an image.png"]
 
 
-def test_the_picture_itself_is_not_overwritten(capsys, picture):
-    before = Path(picture).read_bytes()
-    code, _, error = run(capsys, picture, "--out", picture, "--weights", str(TINY))
+def test_the_image_itself_is_not_overwritten(capsys, image):
+    before = Path(image).read_bytes()
+    code, _, error = run(capsys, image, "--out", image, "--weights", str(TINY))
     assert code == 2
     assert "--out must be another file than IMAGE" in error
-    assert Path(picture).read_bytes() == before
+    assert Path(image).read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [("missing.png", "'missing.png' does not exist"), (".", "is a directory"), (__file__, "cannot be")],
 )
-def test_what_is_no_picture_is_told(capsys, tmp_path, name, message):
+def test_what_is_not_an_image_is_told(capsys, tmp_path, name, message):
     (tmp_path / "heat.png").write_bytes(b"of another run")
     code, _, error = run(capsys, name, "--out", str(tmp_path / "heat.png"), "--weights", str(TINY))
     assert code == 1
@@ -91,7 +91,7 @@ def test_what_is_no_picture_is_told(capsys, tmp_path, name, message):
     assert (tmp_path / "heat.png").read_bytes() == b"of another run"
 
 
-def test_a_checkpoint_without_a_head_is_refused(capsys, picture, tmp_path):
+def test_a_checkpoint_without_a_head_is_refused(capsys, image, tmp_path):
     import safetensors.numpy
 
     folder = tmp_path / "headless"
@@ -101,7 +101,7 @@ def test_a_checkpoint_without_a_head_is_refused(capsys, picture, tmp_path):
     tensors = safetensors.numpy.load_file(TINY / "model.safetensors")
     kept = {name: values for name, values in tensors.items() if not name.startswith("classifier")}
     (folder / "model.safetensors").write_bytes(safetensors.numpy.save(kept))
-    code, _, error = run(capsys, picture, "--out", str(tmp_path / "heat.png"), "--weights", str(folder))
+    code, _, error = run(capsys, image, "--out", str(tmp_path / "heat.png"), "--weights", str(folder))
     assert code == 1
     assert "head" in error
     assert not (tmp_path / "heat.png").exists()

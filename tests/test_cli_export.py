@@ -26,17 +26,18 @@ def run(capsys, *arguments, weights=TINY):
 
 
 def test_a_saved_model_with_a_line_per_step_and_a_report(capsys, tmp_path):
-    make_folders(tmp_path / "pictures", {"a": 2, "b": 3})
+    make_folders(tmp_path / "images", {"a": 2, "b": 3})
     code, out, err = run(
-        capsys, "--out", tmp_path / "bit", "--representative-data", tmp_path / "pictures", "--num-images", 4
+        capsys, "--out", tmp_path / "bit", "--representative-data", tmp_path / "images", "--num-images", 4
     )
     assert code == 0
-    steps = [line.rstrip(" .") for line in err.splitlines() if line.endswith("...")]
+    told = "keras-bit export: "
+    steps = [line.removeprefix(told) for line in err.splitlines() if line.startswith(told)]
     without = [step for step in steps if step.startswith("no warm-up requests: they need tensorflow-serving-api")]
     assert len(without) == (importlib.util.find_spec("tensorflow_serving") is None)
     assert [step for step in steps if step not in without] == [
         f"loading {TINY}",
-        f"preprocessing images of {tmp_path / 'pictures'}",
+        f"preprocessing images of {tmp_path / 'images'}",
         "running the model on the images to compare",
         "standardizing the kernels",
         "tracing the signatures and writing the SavedModel",
@@ -74,9 +75,9 @@ def test_a_checkpoint_whose_processor_leaves_the_size_open_is_served_for_pixels(
     code, _, err = run(capsys, "--out", tmp_path / "bit", weights=source)
     assert code == 1
     assert "processor" in err  # which --pixels-only leaves out
-    make_folders(tmp_path / "pictures", {"a": 2})
-    pictures = ("--representative-data", tmp_path / "pictures", "--image-size", "48x64")
-    code, _, err = run(capsys, "--out", tmp_path / "bit", "--pixels-only", *pictures, weights=source)
+    make_folders(tmp_path / "images", {"a": 2})
+    representative = ("--representative-data", tmp_path / "images", "--image-size", "48x64")
+    code, _, err = run(capsys, "--out", tmp_path / "bit", "--pixels-only", *representative, weights=source)
     assert code == 0, err
     signatures = tf.saved_model.load(str(tmp_path / "bit" / "1")).signatures
     assert set(signatures) == {"serving_default", "features"}

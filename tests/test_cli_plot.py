@@ -116,6 +116,20 @@ def test_the_number_of_records_must_be_given(capsys, tmp_path):
     assert "--num-examples" in err
 
 
+def test_a_checkpoint_without_a_processor_gets_bits_own_and_one_that_does_not_exist_is_an_error(capsys, folders):
+    (folders.parent / "bare").mkdir()
+    out = folders.parent / "sheet.png"
+    arguments = (folders, "--out", out, "--evaluation", "--batch-size", "1", "--weights")
+    code, _, err = plot(capsys, *arguments, folders.parent / "bare")
+    assert code == 0
+    assert all(fact in err for fact in ("no preprocessor_config.json", "google/bit-50", "448x448 px"))
+    out.unlink()
+    code, _, err = plot(capsys, *arguments, folders.parent / "nowhere")
+    assert code == 1
+    assert str(folders.parent / "nowhere") in err
+    assert not out.exists()
+
+
 def no_image(tmp_path: Path) -> str:
     for name in ("cät", "dog"):
         (tmp_path / "data" / name).mkdir(parents=True)

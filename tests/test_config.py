@@ -423,7 +423,7 @@ def test_a_config_json_of_timm_is_read(change, expected, tmp_path):
         ({"act_layer": "silu"}, "`act_layer` must be one of relu, gelu, gelu_tanh, selu, got 'silu'."),
         (
             {"global_pool": "max"},
-            "no BiT: `global_pool` must be 'avg', as BiT has it, got 'max'. Understood are in_chans",
+            "not a BiT: `global_pool` must be 'avg', as BiT has it, got 'max'. Understood are in_chans",
         ),
         ({"avg_down": True}, "`avg_down` must be False, as BiT has it, got True."),
         ({"stem_chs": 32}, "`stem_chs` must be left out, got 32."),

@@ -14,6 +14,7 @@ from conftest import ROOT
 from convert import demo, goldens, parity, photographs
 from convert.__main__ import main as convert_main
 from keras_bit import BitImageProcessor, from_pretrained
+from keras_bit.hub import HubOptions
 
 TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
 GOLDEN = TINY / "golden.npz"
@@ -105,7 +106,7 @@ def test_the_numbers_of_something_else_are_an_error(ours, change, message):
         (["{tiny}", "--out", "{tmp}"], "exists already"),
         (["{tmp}/nowhere", "--out", "{tmp}/o", "--reference", "{golden}"], "nowhere"),
         (["{tiny}", "--out", "{tmp}/o", "--reference", "{tmp}/none.npz"], "none.npz"),
-        (["{tiny}", "--out", "{tmp}/o", "--reference", "{tiny}/config.json"], "no golden file"),
+        (["{tiny}", "--out", "{tmp}/o", "--reference", "{tiny}/config.json"], "not a golden file"),
         (["{tiny}", "--out", "{tmp}/o", "--images", "{tmp}/none.jpg"], "no photograph or folder"),
         (["{tiny}", "--out", "{tmp}/o", "--images", "{tmp}"], "no photographs"),
     ],
@@ -144,7 +145,7 @@ def damaged_golden(path: Path, form: str) -> Path:
 @pytest.mark.parametrize("form", ["cut", "flipped", "empty", *CHANGES])
 def test_a_damaged_golden_file_is_named(form, tmp_path):
     path = damaged_golden(tmp_path / "damaged.npz", form)
-    with pytest.raises(ValueError, match="is no golden file") as caught:
+    with pytest.raises(ValueError, match="is not a golden file") as caught:
         goldens.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -183,10 +184,10 @@ def test_a_golden_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez_compressed", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            goldens.write(path, "somewhere")
+            goldens.write(path, "somewhere", HubOptions())
     assert [file.name for file in tmp_path.iterdir()] == ["golden.npz"]
     assert path.read_text() == "the earlier one"
-    goldens.write(path, "somewhere")
+    goldens.write(path, "somewhere", HubOptions())
     assert len(goldens.read(path)[0]) == len(goldens.SIZES)
 
 

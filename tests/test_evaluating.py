@@ -5,12 +5,14 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from conftest import needs_matplotlib
 from image_files import HALF, PROCESSOR, collect, make_folders
 from keras_bit import BiT, BitConfig, BitImageProcessor, image_dataset
-from keras_bit.data.named_batches import folder_batches, folder_names
+from keras_bit.data.faults import Skipped
+from keras_bit.data.named_batches import NoImageError, batches_of, folder_batches, folder_names
 from keras_bit.drawing import charts, contact_sheet
 from keras_bit.evaluation import class_map, evaluate, metrics, write
 from keras_bit.evaluation.evaluating import WORST
@@ -310,24 +312,37 @@ def test_folders_give_names_without_the_images_that_were_left_out(pets):
             labels = np.concatenate([labels for _, labels in data])
         assert labels.tolist() == [0, 0, 0, 2, 2, 2, 2]
         assert data.names == [f"fox/00{i}.jpg" for i in range(3)] + [f"cat/00{i}.jpg" for i in (0, 2, 3, 4)]
-    assert data.skipped == [f"{pets}/cat/001.jpg is no JPEG, PNG, GIF, BMP or WebP file. {ELSEWHERE}"]
+    assert data.skipped == [f"{pets}/cat/001.jpg is not a JPEG, PNG, GIF, BMP or WebP file. {ELSEWHERE}"]
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*images were left out")
+@pytest.mark.filterwarnings("ignore::keras_bit.data.faults.ImagesLeftOut")
 @pytest.mark.parametrize("name", ["café's [x].jpg", "caf\udce9.jpg"])
 def test_an_image_that_cannot_be_read_is_named(tmp_path, name):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / name).write_bytes(b"no image")
     for on_error, message in (
-        ("raise", f"{tmp_path}/cat/{name} is no"),
+        ("raise", f"{tmp_path}/cat/{name} is not a"),
         ("skip", "No image can be read. The first: "),
     ):
         data, _ = folder_batches(tmp_path, ["cat"], processor=PROCESSOR_48, batch_size=3, on_error=on_error)
-        with pytest.raises(ValueError, match=r"(To leave such images out, pass|No image)") as error:
+        with pytest.raises(NoImageError if on_error == "skip" else ValueError) as error:
             list(data)
         assert str(error.value).startswith(message)
         assert name in str(error.value)
+
+
+def test_what_fails_for_another_reason_is_no_lack_of_images_whatever_its_text_and_the_epoch_before():
+    class Data:
+        skipped = ("a.jpg is empty.",)
+        faults = Skipped()
+
+        def as_numpy_iterator(self):
+            raise tf.errors.InvalidArgumentError(None, None, "3 of 3 images were left out, for example")
+
+    Data.faults.none_left = True  # of the epoch before
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        list(batches_of(Data(), "skip"))
 
 
 def test_no_folders_and_no_images_are_errors(tmp_path):

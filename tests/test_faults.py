@@ -21,7 +21,7 @@ BROKEN = {
     "cut.jpg": (GOOD[: len(GOOD) // 2], "is a JPEG that is cut off: its data ends too early."),
     "header.jpg": (GOOD[:100], "is a JPEG with a damaged header."),
     "empty.jpg": (b"", "is empty."),
-    "text.jpg": (b"not a image", "is no JPEG, PNG, GIF, BMP or WebP file."),
+    "text.jpg": (b"not a image", "is not a JPEG, PNG, GIF, BMP or WebP file."),
     "cmyk.jpg": (encoded(Image.new("CMYK", (30, 40)), "JPEG"), "is a JPEG of four colors (CMYK)"),
     "deep.png": (encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"), "is a gray PNG of 16 bits"),
     "cut.png": (encoded(pixels(0), "PNG")[:900], graph_decoding.CUT_PNG),
@@ -213,7 +213,7 @@ def test_label_rows_of_a_stream_are_numbers_from_0_to_1():
     data = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
     with pytest.warns(UserWarning, match="3 of 5 images were left out"):
         np.testing.assert_array_equal(collect(data)[1], rows[[0, 4]])
-    assert "element 1 of `source` has the label [0 2], which is no row of numbers in [0, 1]." in data.skipped
+    assert "element 1 of `source` has the label [0 2], which is not a row of numbers in [0, 1]." in data.skipped
 
 
 @pytest.mark.slow
@@ -301,7 +301,7 @@ def out_of_memory(monkeypatch, module, name, height):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*images were left out")
+@pytest.mark.filterwarnings("ignore::keras_bit.data.faults.ImagesLeftOut")
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 @pytest.mark.parametrize("where", ["decode", "resize"])
 def test_a_lack_of_memory_is_no_fault_of_the_image_and_ends_the_data_set(tmp_path, monkeypatch, on_error, where):
@@ -388,14 +388,14 @@ def test_labels_outside_of_the_classes_are_left_out_or_named(tmp_path):
     with pytest.warns(UserWarning, match="2 of 4 images"):
         _, labels = collect(data)
     assert labels.tolist() == [0, 1]
-    assert f"{paths[1]} has the label 5, which is none of the 2 classes, [0, 2)." in data.skipped
+    assert f"{paths[1]} has the label 5, which is not one of the 2 classes, [0, 2)." in data.skipped
     data = dataset(paths, ["a", "b", "c", "a"], class_names=["b", "a"], on_error="skip")
     with pytest.warns(UserWarning, match="1 of 4 images"):
         _, labels = collect(data)
     assert labels.tolist() == [1, 0, 1]
     stream = tf.data.Dataset.from_tensor_slices(([GOOD, GOOD, b""], [0, 2, 1]))
     for options, message in (
-        ({"class_names": ["a", "b"]}, "element 1 of `source` has the label 2, which is none of the 2 classes"),
+        ({"class_names": ["a", "b"]}, "element 1 of `source` has the label 2, which is not one of the 2 classes"),
         ({}, "element 2 of `source` is empty."),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError) as error:
@@ -458,7 +458,7 @@ MISFITS = {
         "'image/class/label' (1 int64), 'photo' (1 bytes)",
     ),
     "no feature": (record(None, None), "no 'image/encoded' and no 'image/class/label'", "no feature"),
-    "no example": (b"\xff\xfe no example", "bytes that are no tf.Example", "bytes that are no tf.Example"),
+    "no example": (b"\xff\xfe no example", "bytes that are not a tf.Example", "bytes that are not a tf.Example"),
 }
 
 

@@ -441,3 +441,10 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it():
 )
 def test_the_first_few_of_many_names(names, options, expected):
     assert files.some(iter(names), **options) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"), [([], []), (["a", "b"], ["a", "b"]), (["a"] * 1234, ["a", "a", "and 1,232 more"])]
+)
+def test_the_first_few_of_many_lines(lines, expected):
+    assert files.first_of(lines, 2) == expected

@@ -132,7 +132,7 @@ def test_every_file_is_of_tflites_own_operators(files, quantize):
     assert [code.CustomCode() for code in codes if code.CustomCode()] == []
     found = operators(interpreter(report.path))
     assert {"CONV_2D", "MEAN", "RSQRT", "FULLY_CONNECTED"} <= set(found)
-    assert not {"READ_VARIABLE", "VAR_HANDLE"} & set(found)  # weights that are no constants
+    assert not {"READ_VARIABLE", "VAR_HANDLE"} & set(found)  # weights that are not constants
     assert (report.format, report.quantize, report.bytes) == ("tflite", quantize, report.path.stat().st_size)
     assert report.max_abs_diff <= report.limit
 

@@ -256,9 +256,9 @@ REFUSED = {
     "nothing": (b"", "is empty."),
     "text": (
         b"This is no image.",
-        "is no JPEG, PNG, GIF, BMP or WebP file. Other images are read outside of the graph, by `processor(path)`.",
+        "is not a JPEG, PNG, GIF, BMP or WebP file. Other images are read outside of the graph, by `processor(path)`.",
     ),
-    "TIFF": (encoded(PHOTO, "TIFF"), "is no JPEG, PNG, GIF, BMP or WebP file."),
+    "TIFF": (encoded(PHOTO, "TIFF"), "is not a JPEG, PNG, GIF, BMP or WebP file."),
     "CMYK": (encoded(PHOTO.convert("CMYK"), "JPEG"), "is a JPEG of four colors (CMYK)"),
     "gray of 16 bits": (png(16, 0, 1), "is a gray PNG of 16 bits"),
     "GIF, transparent": (TRANSPARENT, "is a GIF with transparency"),

@@ -140,7 +140,11 @@ def test_what_can_only_be_a_path_is_not_looked_for_on_the_hub(source):
         ({"source": ""}, ValueError, "`source` is empty: pass a path or a Hub id such as 'google/bit-50'"),
         ({"source": None}, TypeError, "`source` must be a path or a Hub id such as 'google/bit-50', but is a NoneType"),
         ({"source": b"google/bit-50"}, TypeError, "but is a bytes: b'google/bit-50'"),
-        ({"source": "google/bit--50"}, ValueError, "`source` 'google/bit--50' is no local file or directory, and it"),
+        (
+            {"source": "google/bit--50"},
+            ValueError,
+            "`source` 'google/bit--50' is not a local file or directory, and it",
+        ),
         ({"source": "google bit"}, ValueError, "it cannot be a Hub id (`name` or `owner/name`, such as"),
         ({"source": "nul\0"}, ValueError, "it cannot be a Hub id"),
         ({"source": "x" * 5000}, ValueError, "it cannot be a Hub id"),
@@ -238,41 +242,44 @@ def test_a_private_repository_opens_with_its_token(tmp_path):
     assert wrong == right  # huggingface_hub answers from the cache what the token may no longer read
 
 
+NO_REPOSITORY = (
+    " is not a local file or directory, and {hub} shows no repository of that name: it may be misspelt or private. If "
+    "it is private, log in with `hf auth login` or pass `token=`."
+)
+GATED = (
+    "'someone/gated' is a gated repository and {hub} refuses config.json of 'someone/gated'. Ask for access at "
+    "{hub}/someone/gated, then log in with `hf auth login` or pass `token=`."
+)
 ONLINE_ERRORS = {
     "an id that does not exist": (
         call("google/bit-5o"),
         "FileNotFoundError",
         "RepositoryNotFoundError",
-        "'google/bit-5o' is no local file or directory, and {hub} shows no repository of that name: it may be "
-        "misspelt or private. If it is private, log in with `hf auth login` or pass `token=`.",
+        "'google/bit-5o'" + NO_REPOSITORY,
     ),
     "an id that does not exist, asked with a token": (
         call("google/bit-5o", token="hf_x"),
         "FileNotFoundError",
         "RepositoryNotFoundError",
-        "'google/bit-5o' is no local file or directory, and {hub} shows no repository of that name: it may be "
-        "misspelt or private. If it is private, log in with `hf auth login` or pass `token=`.",
+        "'google/bit-5o'" + NO_REPOSITORY,
     ),
     "a private repository": (
         call("someone/private", names=WEIGHTS),
         "FileNotFoundError",
         "RepositoryNotFoundError",
-        "'someone/private' is no local file or directory, and {hub} shows no repository of that name: it may be "
-        "misspelt or private. If it is private, log in with `hf auth login` or pass `token=`.",
+        "'someone/private'" + NO_REPOSITORY,
     ),
     "a gated repository": (
         call("someone/gated"),
         "PermissionError",
         "GatedRepoError",
-        "'someone/gated' is a gated repository and {hub} refuses config.json of 'someone/gated'. Ask for access at "
-        "{hub}/someone/gated, then log in with `hf auth login` or pass `token=`.",
+        GATED,
     ),
     "a gated repository, asked with a token": (
         call("someone/gated", token="hf_x"),
         "PermissionError",
         "GatedRepoError",
-        "'someone/gated' is a gated repository and {hub} refuses config.json of 'someone/gated'. Ask for access at "
-        "{hub}/someone/gated, then log in with `hf auth login` or pass `token=`.",
+        GATED,
     ),
     "a revision that does not exist": (
         call(revision="v9"),

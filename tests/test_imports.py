@@ -17,21 +17,23 @@ ANYTHING = None
 KERAS_BIT = {
     "__init__": ANYTHING,
     "registration": {"hyperrule", "network"},  # by their names, after Keras
+    "counts": set(),
     "files": set(),
     "hub": set(),
     "labels": set(),
-    "hyperrule": set(),
+    "hyperrule": {"counts"},
     "network": {"files", "hub"},
-    "images": {"files", "hub"},
+    "images": {"counts", "files", "hub"},
     "layers": {"network"},
-    "checkpoints": {"network", "images", "files", "hub"},
+    "checkpoints": {"counts", "network", "images", "files", "hub"},
     "applications": {"checkpoints", "network", "hub"},
-    "data": {"images", "hyperrule", "files"},
+    "data": {"counts", "images", "hyperrule", "files"},
     "drawing": {"images", "files"},
-    "evaluation": {"drawing", "images", "network", "labels", "files"},
+    "evaluation": {"counts", "drawing", "images", "network", "labels", "files"},
     "training": {
         "applications",
         "checkpoints",
+        "counts",
         "data",
         "drawing",
         "evaluation",
@@ -42,7 +44,7 @@ KERAS_BIT = {
         "network",
     },
     "distribution": {"training"},
-    "exporters": {"applications", "checkpoints", "files", "images", "labels", "network"},
+    "exporters": {"applications", "checkpoints", "counts", "files", "images", "labels", "network"},
     "embedding": {"applications", "data", "files", "hub", "images"},
     "cli": ANYTHING,
 }
@@ -149,7 +151,7 @@ def packages(path, whole=True):
 
 
 def edges(path, package, whole=True, types=True):
-    """The modules of `package` that the file imports; what is no module of it is a name in its `__init__`."""
+    """The modules of `package` that the file imports; what is not a module of it is a name in its `__init__`."""
     inside = {name.partition(".")[2] for name in imported(path, whole, types) if name.split(".")[0] == package}
     known = modules(package)
 

@@ -384,7 +384,7 @@ def test_refuses_with_what_was_expected_what_came_and_what_to_do(preds, argument
 
 @pytest.mark.parametrize(("preds", "kind"), [([[0.0, 1.0], [2.0]], "list"), ({"logits": THREE}, "dict")])
 def test_refuses_what_is_no_array_of_numbers(preds, kind):
-    expected = rf"`preds` must be scores of shape \(batch, classes\); got a {kind} that is no array of numbers \("
+    expected = rf"`preds` must be scores of shape \(batch, classes\); got a {kind} that is not an array of numbers \("
     with pytest.raises(ValueError, match=expected):
         decode_predictions(preds, labels=["a", "b"])
 

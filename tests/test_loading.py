@@ -129,7 +129,7 @@ NO_SOURCE = {
     "an empty directory": (".", {}, FileNotFoundError, r"holds no weights: looked for model\.safetensors, "),
     "a path that does not exist": ("./none", {}, FileNotFoundError, r"No such file or directory: '\./none'"),
     "a file that does not exist": ("none.safetensors", {}, FileNotFoundError, "No such file or directory"),
-    "a null character": ("a\0b", {}, ValueError, "`source` 'a.x00b' is no local file or directory"),
+    "a null character": ("a\0b", {}, ValueError, "`source` 'a.x00b' is not a local file or directory"),
     "an endless name": ("a" * 5000, {}, ValueError, "`source` 'aaa"),
     "a home of nobody": ("~nobody/bit", {}, FileNotFoundError, "No such file or directory: '~nobody/bit'"),
     "nothing": ("", {}, ValueError, "`source` is empty"),

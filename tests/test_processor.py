@@ -677,7 +677,7 @@ def test_unusable_configurations_are_refused_with_their_path(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text('{"size": "big"}')
     with pytest.raises(
         ValueError,
-        match=r"preprocessor_config.json describes no processor: `size` must be a dictionary, an int or a pair",
+        match=r"preprocessor_config.json does not describe a processor: `size` must be a dictionary, an int or a pair",
     ):
         BitImageProcessor.from_pretrained(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{}")
@@ -983,7 +983,7 @@ def test_timms_pretrained_cfg_gives_the_processor(change, expected, tmp_path):
 )
 def test_what_timm_can_and_this_class_cannot_is_refused(change, message, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": change}))
-    with pytest.raises(ValueError, match=f"config.json describes no processor: {message}"):
+    with pytest.raises(ValueError, match=f"config.json does not describe a processor: {message}"):
         BitImageProcessor.from_pretrained(tmp_path)
 
 

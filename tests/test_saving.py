@@ -272,7 +272,7 @@ def quantized(tmp_path):
             with_a_layer_in_front,
             "`model` has layers before BiT (brighter), which this format cannot hold. Save it with",
         ),
-        (fused, "`model` is fused: 12 of its convolutions are no StdConv2D (stem_conv is a Conv2D), and the kernels"),
+        (fused, "`model` is fused: 12 of its convolutions are not StdConv2D (stem_conv is a Conv2D), and the kernels"),
         (fused, "are gone. Save before fusing."),
         (cut, "it lacks the layers stage2_block0_shortcut_conv, stage2_block0_norm1, stage2_block0_conv1, stage2"),
         (cut_backbone, "that keras_bit returned; a `BiTBackbone` needs its last stage among its outputs."),

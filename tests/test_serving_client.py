@@ -105,7 +105,7 @@ def test_another_clients_corrupt_image_does_not_fail_ours_where_the_server_batch
         assert [label for label, _ in found] == [label for label, _ in expected]
         # Several images at a time are added up in another order.
         assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-5)
-    assert other[1].startswith("is no JPEG, PNG, GIF, BMP or WebP file.")
+    assert other[1].startswith("is not a JPEG, PNG, GIF, BMP or WebP file.")
 
 
 def regression(folder):

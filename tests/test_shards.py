@@ -376,7 +376,7 @@ def foreign(first, second):
     ("change", "words"),
     [
         (truncated, r"00000-of-00003\.parquet' is not a Parquet file, or is a damaged one \(.*\)\. Remove it"),
-        (renamed, r"is none of the 3 shards: it is shard 1 with 3 rows and 0 images left out\. Remove it"),
+        (renamed, r"is not one of the 3 shards: it is shard 1 with 3 rows and 0 images left out\. Remove it"),
         (foreign, r"was not written by `embed`\. Name another `out`"),
     ],
 )
@@ -410,7 +410,7 @@ def test_images_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weigh
         file.write_bytes(b"no image")
     broken[2].unlink()
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"1\.jpg is no JPEG, .* To leave such images out, pass on_error='skip'"):
+    with pytest.raises(ValueError, match=r"1\.jpg is not a JPEG, .* To leave such images out, pass on_error='skip'"):
         embed(data, out, weights=weights, shard_size=2)
     assert not out.exists()
     with warnings.catch_warnings(action="error", category=UserWarning):  # the lines say it
@@ -424,7 +424,9 @@ def test_images_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weigh
     assert [about(file)["left_out"] for file in report.files] == [1, 0, 2, 0]  # the third shard has no row
     again = embed(data, out, weights=weights, shard_size=2, on_error="skip")
     assert (again.found, again.skipped) == (7, report.skipped)
-    with pytest.raises(ValueError, match=r"written with on_error='skip' and is without an image\. .*1\.jpg is no JPEG"):
+    with pytest.raises(
+        ValueError, match=r"written with on_error='skip' and is without an image\. .*1\.jpg is not a JPEG"
+    ):
         embed(data, out, weights=weights, shard_size=2)
 
 
@@ -590,7 +592,7 @@ def test_the_command(pets, tmp_path, weights, capsys):
     one = tmp_path / "one.parquet"
     code, said, err = run(capsys, pets, "--out", one, "--weights", weights, "--on-error", "skip")
     assert (code, said) == (1, f"{one}: 1 file, 6 rows of 32 features\n")
-    assert err.startswith(f"keras-bit embed: {pets / 'cat' / '1.jpg'} is no JPEG")
+    assert err.startswith(f"keras-bit embed: {pets / 'cat' / '1.jpg'} is not a JPEG")
     assert err.count("\n") == 1
 
 
@@ -611,7 +613,7 @@ def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys)
     assert run(capsys, *arguments, "--out", local)[0] == 1
     code, said, err = run(capsys, *arguments, "--out", spread, "--engine", "ray", "--workers", 2)
     assert (code, said) == (1, f"{spread}: 4 files, 6 rows of 32 features\n"), err
-    assert f"keras-bit embed: {pets / 'cat' / '2.jpg'} is no JPEG" in err
+    assert f"keras-bit embed: {pets / 'cat' / '2.jpg'} is not a JPEG" in err
     assert sorted(contents(spread)) == sorted(contents(local))
     expected, found = read(local), read(spread)
     assert found[:2] == expected[:2]
@@ -620,7 +622,7 @@ def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys)
     # What a worker finds is told as if it were found here.
     code, _, err = run(capsys, *arguments[:-2], "--out", tmp_path / "raised", "--engine", "ray", "--workers", 2)
     assert code == 1
-    assert "2.jpg is no JPEG" in err
+    assert "2.jpg is not a JPEG" in err
     assert "Traceback" not in err
 
     import ray

@@ -168,7 +168,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*has one class")
+@pytest.mark.filterwarnings("ignore::keras_bit.data.folders.OneClass")
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_trained_on_is_refused(tmp_path, case):
     prepare, error, message = REFUSED[case]

@@ -1,17 +1,21 @@
 """From an open checkpoint to a model: the channels of its images, its head, its stages."""
 
 import dataclasses
-import numbers
 import warnings
 from collections.abc import Sequence
 
 from keras_bit.checkpoints import loading
 from keras_bit.checkpoints.loading import Checkpoint
+from keras_bit.counts import check_whole
 from keras_bit.network import model as network
 from keras_bit.network import transforms
 from keras_bit.network.config import BitConfig
 from keras_bit.network.model import BiTModel, Ends
 from keras_bit.network.weights import weights_of
+
+
+class NewHead(UserWarning):
+    """The model that was asked for has another number of classes than the checkpoint: its head is of zeros."""
 
 
 def build_model(checkpoint: Checkpoint, ends: Ends, *, classes: int | None = None, fused: bool = False) -> BiTModel:
@@ -77,8 +81,7 @@ def channels_asked(config: BitConfig, ends: Ends) -> int | None:
 
 
 def checked_classes(classes: int) -> int:
-    if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
-        raise ValueError(f"`classes` must be a positive whole number, got {classes!r}.")
+    check_whole("classes", classes)
     return int(classes)
 
 
@@ -104,6 +107,7 @@ def _fit_head(config: BitConfig, checkpoint: Checkpoint, classes: int | None) ->
         warnings.warn(
             f"The checkpoint {checkpoint.source!r} has {held}; `classes={classes}` gives the model a new head of "
             "zeros, which has to be trained.",
+            NewHead,
             stacklevel=5,
         )
         return config.with_num_labels(checked_classes(classes)), True

@@ -111,7 +111,7 @@ def find(source: str | Path, options: HubOptions, config: BitConfig | None = Non
 
     Raises:
         OSError: there is no such source, or the Hub cannot be reached, or refuses.
-        ValueError: its `config.json` is no BiT's.
+        ValueError: its `config.json` is not a BiT's.
     """
     if config is None and not str(source).endswith(".keras"):  # such a file says itself what it holds
         config = find_config(source, options)

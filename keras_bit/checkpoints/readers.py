@@ -66,7 +66,7 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         raise ValueError(
             f"{path} is damaged or no safetensors file: {error}. Its download may be incomplete; fetch it again."
         ) from error
-    for name in handle.keys():  # noqa: SIM118 - a safetensors handle is no mapping
+    for name in handle.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
         shape = tuple(handle.get_slice(name).get_shape())
         yield name, LazyTensor(shape, functools.partial(_read_safetensor, path, name))
 
@@ -181,7 +181,7 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     import torch
 
     try:
-        # The files of torch before 1.6 are no zip archives, and are read whole.
+        # The files of torch before 1.6 are not zip archives, and are read whole.
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except PermissionError:
         raise

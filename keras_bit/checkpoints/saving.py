@@ -132,7 +132,7 @@ def _lacks_final_norm(model: keras.Model, config: BitConfig, head: bool) -> bool
     fused = [layer for layer in convolutions if not isinstance(layer, StdConv2D)]
     if fused:
         raise ValueError(
-            f"`model` is fused: {len(fused)} of its convolutions are no StdConv2D ({fused[0].name} is a "
+            f"`model` is fused: {len(fused)} of its convolutions are not StdConv2D ({fused[0].name} is a "
             f"{type(fused[0]).__name__}), and the kernels before standardization, which this format holds, "
             "are gone. Save before fusing."
         )

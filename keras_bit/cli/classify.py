@@ -19,6 +19,7 @@ from keras_bit.cli.terminal import console, note, printable, working
 if TYPE_CHECKING:
     import numpy as np
 
+    from keras_bit.hub import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
 ORIENTATION = 0x0112  # EXIF's tag
@@ -76,7 +77,7 @@ def classify(
     server_model: str,
     as_json: bool,
     as_csv: bool,
-    hub: options.HubArguments,
+    hub: "HubOptions",
 ) -> int:
     """Prints the most probable labels of each image.
 
@@ -106,7 +107,7 @@ def classify(
     return int(bool(problems))
 
 
-def _by_weights(results: list[Result], weights: str, top: int, hub: options.HubArguments) -> None:
+def _by_weights(results: list[Result], weights: str, top: int, hub: "HubOptions") -> None:
     """Adds `predictions`, or an `error`, to each of `results`."""
     with working(f"loading {weights}"):
         import keras
@@ -114,8 +115,8 @@ def _by_weights(results: list[Result], weights: str, top: int, hub: options.HubA
         import keras_bit
         from keras_bit.labels import labels_of_checkpoint
 
-        model = keras_bit.from_pretrained(weights, fused=True, **hub)
-        processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub)
+        model = keras_bit.from_pretrained(weights, fused=True, **hub.arguments)
+        processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub.arguments)
     named = labels_of_checkpoint(model.config.id2label or {})
     labels = None if named is None else [named[index] for index in sorted(named)]
 

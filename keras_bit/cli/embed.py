@@ -1,10 +1,15 @@
 """`keras-bit embed`: pooled features of many images, as Parquet."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Command
 from keras_bit.cli.terminal import note, printable
+
+if TYPE_CHECKING:
+    from keras_bit.hub import HubOptions
 
 
 @click.command(
@@ -54,7 +59,7 @@ def embed(
     on_error: str,
     engine: str,
     workers: int | None,
-    hub: options.HubArguments,
+    hub: "HubOptions",
 ) -> int:
     """Writes what the network sees in each image before its head, as a row of a Parquet file.
 
@@ -73,7 +78,7 @@ def embed(
         on_error=on_error,
         engine=engine,
         workers=workers,
-        **hub,
+        **hub.arguments,
     )
     files = "1 file" if len(report.files) == 1 else f"{len(report.files):,} files"
     earlier = f", {report.found:,} images by an earlier run" if report.found else ""

@@ -10,10 +10,11 @@ import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Command
-from keras_bit.cli.terminal import console, input_size, note, printable, working
+from keras_bit.cli.terminal import console, note, printable, processor_or_bits, working
 
 if TYPE_CHECKING:
     from keras_bit.evaluation.evaluating import Evaluation
+    from keras_bit.hub import HubOptions
     from keras_bit.images.processor import BitImageProcessor
     from keras_bit.network.config import BitConfig
     from keras_bit.network.model import BiTModel
@@ -75,7 +76,7 @@ def evaluate(
     write_class_map: str | None,
     batch_size: int,
     on_error: str,
-    hub: options.HubArguments,
+    hub: "HubOptions",
 ) -> int:
     """Prints how many images of a data set the checkpoint answers correctly, overall and per class.
 
@@ -88,15 +89,16 @@ def evaluate(
         _prepare(out)  # before the images are read, which may take hours
     with working(f"loading {weights}"):
         import keras_bit
+        from keras_bit.data.faults import ImagesLeftOut
         from keras_bit.evaluation import evaluating, report
 
-        model = keras_bit.from_pretrained(weights, **hub)
+        model = keras_bit.from_pretrained(weights, **hub.arguments)
     evaluating.check_model(model)
     if write_class_map is not None:
         return _write_class_map(Path(write_class_map), data, model.config)
-    processor = _processor(weights, hub)
+    processor = processor_or_bits(weights, hub)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ images were left out")  # they get their lines below
+        warnings.simplefilter("ignore", ImagesLeftOut)  # they get their lines below
         found, skipped = _evaluated(model, data, class_map, processor, batch_size, on_error)
     if as_json:
         print(json.dumps(found.report, indent=2))
@@ -121,21 +123,6 @@ def _prepare(out: str) -> None:
     Path(out).mkdir(parents=True, exist_ok=True)
     if not charts.available():
         note(f"without matplotlib {report.CONFUSION} and {report.CALIBRATION} are left out: {charts.INSTALL}")
-
-
-def _processor(weights: str, hub: options.HubArguments) -> "BitImageProcessor":
-    """The checkpoint's own; where it has none, BiT's, as fine-tuning takes it."""
-    from keras_bit.images.processor import BIT_50, BitImageProcessor
-
-    try:
-        return BitImageProcessor.from_pretrained(weights, **hub)
-    except FileNotFoundError:
-        processor = BitImageProcessor(**BIT_50)
-        note(
-            "the checkpoint has no preprocessor_config.json: images are prepared as for google/bit-50, "
-            f"{input_size(processor)}, pixels scaled to [-1, 1]"
-        )
-        return processor
 
 
 def _evaluated(

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +13,9 @@ from keras_bit.cli.terminal import printable, working
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from keras_bit.hub import HubOptions
+    from keras_bit.network.model import BiTModel
 
 
 @click.command(
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 )
 @options.weights()
 @options.hub
-def explain(image: str, out: str, class_name: str | None, weights: str, hub: options.HubArguments) -> None:
+def explain(image: str, out: str, class_name: str | None, weights: str, hub: "HubOptions") -> None:
     """Draws a class activation map over an image.
 
     It shows how much each place adds to the logit of a class, or takes from it. The map is exact, no approximation: its
@@ -47,16 +50,16 @@ def explain(image: str, out: str, class_name: str | None, weights: str, hub: opt
     on the part of the image that the model sees, in the image's own pixels. Writes one PNG file.
     """
     options.check_parent(out)
-    picture = upright(image)
+    opened = upright(image)
     if os.path.exists(out) and os.path.exists(image) and os.path.samefile(out, image):
         raise click.UsageError(f"--out must be another file than IMAGE, got {out!r} for both.")
     with working(f"loading {weights}"):
-        answers = _draw(picture, image, Path(out), class_name, weights, hub)
+        answers = _draw(opened, image, Path(out), class_name, weights, hub)
     print(f"{printable(out)}: {printable('; '.join(answers))}")
 
 
 def _draw(
-    picture: "Image.Image", name: str, out: Path, class_name: str | None, weights: str, hub: options.HubArguments
+    image: "Image.Image", name: str, out: Path, class_name: str | None, weights: str, hub: "HubOptions"
 ) -> list[str]:
     """Writes the map. Returns what the model says of the class, and of the most probable one where that is another."""
     import keras_bit
@@ -65,15 +68,15 @@ def _draw(
     from keras_bit.evaluation import activation_map, class_map
     from keras_bit.network.model import check_input_shape
 
-    model = keras_bit.from_pretrained(weights, **hub)
+    model = keras_bit.from_pretrained(weights, **hub.arguments)
     activation_map.check_model(model)
-    processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub)
+    processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub.arguments)
     try:
         chosen = None if class_name is None else [class_map.find_class(class_name, model.config)]
     except ValueError as error:
         raise ValueError(f"--class: {error}") from None
 
-    pixels = processor(picture)
+    pixels = processor(image)
     check_input_shape(pixels.shape[1:], model.config.num_channels, "pixel_values")
     found = activation_map.activation_maps(model, pixels, chosen)
     labels = class_map.labels_of(model.config)
@@ -83,7 +86,7 @@ def _draw(
         answers.append(f"the model says {_answer(model, labels[best], found.scores[0, best])}")
     logit, bias = float(found.logits[0, 0]), float(found.biases[0, 0])
 
-    seen = heat_map.seen(picture, processor)
+    seen = heat_map.seen(image, processor)
     height, width = found.maps.shape[1:3]
     sheet = heat_map.draw(
         seen.image,
@@ -100,7 +103,7 @@ def _draw(
     return answers
 
 
-def _answer(model: Any, label: str, score: float) -> str:
+def _answer(model: "BiTModel", label: str, score: float) -> str:
     """What the model says of a class, in words."""
     activation = getattr(model.get_layer("predictions").activation, "__name__", "")
     if activation in ("softmax", "sigmoid"):

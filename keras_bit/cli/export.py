@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +11,13 @@ import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Command
-from keras_bit.cli.terminal import console, printable
+from keras_bit.cli.terminal import console, note, printable
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from keras_bit.exporters.job import ExportReport
+    from keras_bit.hub import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
 # Those of `keras_bit.exporters.exporting`, which is imported when the command runs.
@@ -92,7 +93,7 @@ def export(
     num_images: int,
     pixels_only: bool,
     as_json: bool,
-    hub: options.HubArguments,
+    hub: "HubOptions",
     image_size: tuple[int, int] | tuple[None, None] | None,
     out: str,
     **chosen: Any,
@@ -104,20 +105,20 @@ def export(
     """
     import keras_bit
 
-    _tell(f"loading {weights}")
-    model = keras_bit.from_pretrained(weights, **hub)
+    note(f"loading {weights}")
+    model = keras_bit.from_pretrained(weights, **hub.arguments)
     try:
-        processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub)
+        processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub.arguments)
     except FileNotFoundError:
         processor = None
-        print("The checkpoint has no processor: the export takes pixels only.", file=sys.stderr)
+        note("the checkpoint has no processor: the export takes pixels only")
     data = None
     if representative_data is not None:
         if processor is None:
             raise ValueError(
                 "--representative-data needs a checkpoint with a preprocessor_config.json, which makes them input."
             )
-        _tell(f"preprocessing images of {representative_data}")
+        note(f"preprocessing images of {representative_data}")
         size = _size_of_data(image_size, processor)
         data = list(_preprocessed(Path(representative_data), num_images, processor, size))
     report = keras_bit.export(
@@ -126,7 +127,7 @@ def export(
         processor=None if pixels_only else processor,
         representative_data=data,
         image_size=image_size,
-        progress=_tell,
+        progress=note,
         **chosen,
     )
     if as_json:
@@ -135,11 +136,7 @@ def export(
         _print_table(report, "images" if data else "random patterns")
 
 
-def _tell(line: str) -> None:
-    print(f"{printable(line)} ...", file=sys.stderr, flush=True)
-
-
-def _print_table(report: Any, compared: str) -> None:
+def _print_table(report: "ExportReport", compared: str) -> None:
     from rich.table import Table
 
     table = Table(title=printable(str(report.path)), title_justify="left", show_header=False)

@@ -15,6 +15,7 @@ from keras_bit.cli.terminal import console, note, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from keras_bit.hub import HubOptions
     from keras_bit.training.distribution import Workers
     from keras_bit.training.planning import Options, Plan
 
@@ -107,9 +108,7 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     help="Keep of each block its input alone and compute it again for its gradient: less memory, more time.",
 )
 @options.hub
-def finetune(
-    data: str, out: str, strategy: str | None, tensorboard: bool, hub: options.HubArguments, **chosen: Any
-) -> int:
+def finetune(data: str, out: str, strategy: str | None, tensorboard: bool, hub: "HubOptions", **chosen: Any) -> int:
     """Fine-tunes a checkpoint by the BiT-HyperRule.
 
     The rule chooses size, number of steps, learning rate and MixUp from the number and the size of the images. Into DIR
@@ -117,13 +116,12 @@ def finetune(
     report.json, and curves, confusion matrix and worst mistakes as PNG. Interrupted or killed, the same command goes on
     from the last evaluation and ends with the same losses.
     """
-    from keras_bit.hub import HubOptions
     from keras_bit.training import distribution, planning, run_directory
 
     workers = distribution.start(strategy)
     directory = Path(os.path.expanduser(out))
     path = os.path.normpath(os.path.expanduser(data))
-    settings = planning.Options(data=path, hub=HubOptions(**hub), **chosen)
+    settings = planning.Options(data=path, hub=hub, **chosen)
     try:
         with run_directory.writable(directory, settings.data, is_chief=workers.is_chief):
             _fine_tune(settings, directory, workers, tensorboard)

@@ -43,7 +43,7 @@ def upright(name: str) -> "Image.Image":
 
     Raises:
         OSError: there is no such file, or the server does not answer.
-        ValueError: it is no image.
+        ValueError: it is not an image.
     """
     from PIL import Image, ImageOps
 
@@ -114,6 +114,10 @@ def _inside(directory: str) -> Iterator[str]:
     yield from map(os.fsdecode, found)
 
 
+class _RefusedError(OSError):
+    """What an address sends is too much or takes too long."""
+
+
 def _download(address: str) -> bytes:
     """What an `http(s)` address answers with.
 
@@ -129,15 +133,15 @@ def _download(address: str) -> bytes:
             while chunk := response.read1(CHUNK):
                 contents += chunk
                 if len(contents) > MOST_BYTES:
-                    raise OSError(f"{address} sends more than {MOST_BYTES / 1e6:.0f} MB")
+                    raise _RefusedError(f"{address} sends more than {MOST_BYTES / 1e6:.0f} MB")
                 if time.monotonic() > until:
-                    raise TimeoutError(f"{address} has not sent all after {PATIENCE:.0f} s")
+                    raise _RefusedError(f"{address} has not sent all after {PATIENCE:.0f} s")
     except urllib.error.HTTPError as error:
         raise OSError(f"{address} answers with {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise ConnectionError(f"{address} gives no answer: {error.reason}") from None
+    except _RefusedError:
+        raise
     except (OSError, ValueError, HTTPException) as error:
-        if address in str(error):
-            raise
         raise ConnectionError(f"{address} gives no answer: {error or type(error).__name__}") from None
     return bytes(contents)

@@ -9,6 +9,7 @@ from keras_bit.cli.command import Command
 from keras_bit.cli.terminal import console, input_size, printable, working
 
 if TYPE_CHECKING:
+    from keras_bit.hub import HubOptions
     from keras_bit.network.config import BitConfig
 
 _CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json")
@@ -23,7 +24,7 @@ _CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.js
 )
 @options.weights("Hub id, directory or file of a checkpoint.")
 @options.hub
-def info(weights: str, hub: options.HubArguments) -> None:
+def info(weights: str, hub: "HubOptions") -> None:
     """Prints architecture, parameters, classes, input size and files of a checkpoint.
 
     Reads the names and shapes of its tensors, not the numbers. Writes no file.
@@ -32,17 +33,16 @@ def info(weights: str, hub: options.HubArguments) -> None:
 
     with working(f"opening {weights}"):
         from keras_bit.checkpoints.loading import find
-        from keras_bit.hub import HubOptions, find_file
+        from keras_bit.hub import find_file
         from keras_bit.images.processor import BitImageProcessor
 
-        where = HubOptions(**hub)
-        checkpoint = find(weights, where).open()
+        checkpoint = find(weights, hub).open()
         config = checkpoint.known_config()
         try:
-            size = input_size(BitImageProcessor.from_pretrained(weights, **hub))
+            size = input_size(BitImageProcessor.from_pretrained(weights, **hub.arguments))
         except FileNotFoundError:
             size = "not stated: no preprocessor_config.json"
-        others = [find_file(weights, (name,), where) for name in _CONFIG_NAMES]
+        others = [find_file(weights, (name,), hub) for name in _CONFIG_NAMES]
 
     table = Table(title=printable(weights), title_justify="left", show_header=False)
     table.add_row("architecture", f"{config.layer_type}, depths {config.depths}, width x{config.width_factor}")

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # File names may hold bytes that are no UTF-8, and a terminal may be ASCII: they are escaped, not an error.
+            # File names may hold bytes that are not UTF-8, and a terminal may be ASCII: they are escaped, not an error.
             stream.reconfigure(errors="backslashreplace")
     try:
         return commands.main(arguments, NAME, standalone_mode=False)

@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -15,15 +15,6 @@ DEFAULT_WEIGHTS = "google/bit-50"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PATH = click.Path(readable=False)  # for the shell's completion; what a file holds is found out when it is read
-
-
-class HubArguments(TypedDict):
-    """How a Hub id is fetched; arguments of `from_pretrained` and all that reads a checkpoint."""
-
-    revision: str | None
-    cache_dir: str | None
-    token: str | None
-    local_files_only: bool
 
 
 class ImageSize(click.ParamType):
@@ -166,7 +157,7 @@ ON_ERROR = "At an image that cannot be read: end, or leave it out, with a line f
 
 
 def hub(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of a Hub id, which the command gets as one argument `hub`."""
+    """Adds the options of a Hub id, which the command gets as one argument `hub`, a `HubOptions`."""
 
     @functools.wraps(function)
     def collected(
@@ -177,8 +168,10 @@ def hub(function: Callable[..., Any]) -> Callable[..., Any]:
         local_files_only: bool,
         **options: Any,
     ) -> Any:
-        found = HubArguments(revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only)
-        return function(*arguments, hub=found, **options)
+        from keras_bit.hub import HubOptions
+
+        hub = HubOptions(revision, cache_dir, token, local_files_only)
+        return function(*arguments, hub=hub, **options)
 
     option = functools.partial(click.option, cls=Option, group="Options for a Hub id")
     for added in (

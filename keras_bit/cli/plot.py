@@ -8,9 +8,10 @@ import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Command
-from keras_bit.cli.terminal import input_size, note, printable, working
+from keras_bit.cli.terminal import input_size, note, printable, processor_or_bits, working
 
 if TYPE_CHECKING:
+    from keras_bit.hub import HubOptions
     from keras_bit.hyperrule import HyperRule
     from keras_bit.images.processor import BitImageProcessor
 
@@ -63,7 +64,7 @@ def plot(
     image_size: tuple[int, int] | None,
     random_resized_crop: bool,
     evaluation: bool,
-    hub: options.HubArguments,
+    hub: "HubOptions",
 ) -> int:
     """Draws a training batch of a data set with its labels, as fine-tuning feeds it to the model.
 
@@ -72,9 +73,12 @@ def plot(
     """
     options.check_parent(out)
     with working(f"reading {data}"), warnings.catch_warnings():
-        # They get their lines; and one class is drawn as well as several.
-        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ images were left out|.* has one class, ")
         import keras_bit
+        from keras_bit.data.faults import ImagesLeftOut
+        from keras_bit.data.folders import OneClass
+
+        warnings.simplefilter("ignore", ImagesLeftOut)  # they get their lines
+        warnings.simplefilter("ignore", OneClass)  # it is drawn as well as several
 
         processor = _processor(weights, hub)
         source: dict[str, Any] = {"source": data, "class_names": class_names, "processor": processor}
@@ -98,12 +102,13 @@ def plot(
     return int(bool(batches.skipped))
 
 
-def _processor(weights: str, hub: options.HubArguments) -> "BitImageProcessor":
+def _processor(weights: str, hub: "HubOptions") -> "BitImageProcessor":
     from keras_bit.images.processor import BIT_50, BitImageProcessor
 
-    if weights == options.DEFAULT_WEIGHTS and hub["revision"] is None:
+    # The Hub is not asked for what is known.
+    if weights == options.DEFAULT_WEIGHTS and hub.revision is None:
         return BitImageProcessor(**BIT_50)
-    return BitImageProcessor.from_pretrained(weights, **hub)
+    return processor_or_bits(weights, hub)
 
 
 def _rule(source: dict[str, Any], count: int | None, size: tuple[int, int] | None) -> "HyperRule":

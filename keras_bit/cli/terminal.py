@@ -14,6 +14,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from keras_bit.hub import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
 PATIENCE = 2.0  # seconds that something may take without a word
@@ -22,7 +23,7 @@ PATIENCE = 2.0  # seconds that something may take without a word
 def console() -> "Console":
     from rich.console import Console
 
-    # File names and labels are printed as they are: `[cat]` is no markup in them and `:dog:` no emoji.
+    # File names and labels are printed as they are: `[cat]` is not markup in them, and `:dog:` not an emoji.
     return Console(markup=False, emoji=False, highlight=False)
 
 
@@ -32,7 +33,7 @@ def printable(text: str) -> str:
 
 
 def note(text: str) -> None:
-    """Writes a line that is no result."""
+    """Writes a line that is not a result."""
     print(f"{click.get_current_context().command_path}: {printable(text)}", file=sys.stderr, flush=True)
 
 
@@ -78,6 +79,19 @@ def _sentence_of_a_graph(text: str) -> str:
         # It has C's escapes for quotes, among others.
         text = asserted[1].encode("ascii", "backslashreplace").decode("unicode_escape")
     return " ".join(text.split())
+
+
+def processor_or_bits(weights: str, hub: "HubOptions") -> "BitImageProcessor":
+    """The checkpoint's processor; where it has none BiT's, as fine-tuning takes it, with a note."""
+    from keras_bit.images.processor import processor_of
+
+    processor, its_own = processor_of(weights, hub)
+    if not its_own:
+        note(
+            "the checkpoint has no preprocessor_config.json: images are prepared as for google/bit-50, "
+            f"{input_size(processor)}, pixels scaled to [-1, 1]"
+        )
+    return processor
 
 
 def input_size(processor: "BitImageProcessor") -> str:

@@ -1,9 +1,9 @@
 """From images on a disk to the batches that `model.fit` takes: one `tf.data` pipeline."""
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
+from keras_bit.counts import check_whole, is_whole
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor
 
@@ -193,8 +193,7 @@ def _check_repeat(
             "`repeat` must be False for evaluation and with on_error='skip', where the place of an image is not known "
             f"in advance, got True with training={training} and on_error={on_error!r}."
         )
-    if not _is_whole(initial_step) or initial_step < 0:
-        raise ValueError(f"`initial_step` must be a whole number of at least 0, got {initial_step!r}.")
+    check_whole("initial_step", initial_step, least=0)
     whole = isinstance(shard, tuple | list) and len(shard) == 2 and all(type(part) is int for part in shard)
     if not whole or not 0 <= shard[0] < shard[1]:
         raise ValueError(f"`shard` must be (index, count) with 0 <= index < count, got {shard!r}.")
@@ -225,22 +224,16 @@ def _check(processor: BitImageProcessor, training: bool, rule: HyperRule | None,
 def _check_labels_and_seed(label_mode: str | None, seed: int | None) -> None:
     if label_mode not in LABEL_MODES:
         raise ValueError(f"`label_mode` must be one of {', '.join(map(repr, LABEL_MODES))}, got {label_mode!r}.")
-    if seed is not None and not _is_whole(seed):
+    if seed is not None and not is_whole(seed):
         raise ValueError(f"`seed` must be a whole number or None, got {seed!r}.")
     if seed is not None and abs(seed) > LARGEST:
         raise ValueError(f"`seed` must be between -2**63 and 2**63, got {seed}.")
 
 
 def _check_count(name: str, value: int) -> None:
-    if not _is_whole(value) or value < 1:
-        raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+    check_whole(name, value)
     if value > LARGEST:
         raise ValueError(f"`{name}` must be below 2**63, got {value}.")
-
-
-def _is_whole(value: object) -> bool:
-    """numpy's whole numbers are some too."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _check_one_size(processor: BitImageProcessor, batch_size: int) -> None:

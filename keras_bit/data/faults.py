@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_bit.files import first_of
 from keras_bit.images.graph_faults import plain
 
 CHUNK = 64  # elements that are held until all of them are known to be read
@@ -30,11 +31,22 @@ MEMORY = "Fewer images at a time take less memory: num_parallel_calls=1."
 SHOWN = 10  # images that the warning at the end of an epoch lists
 
 
+class ImagesLeftOut(UserWarning):
+    """Images were left out of an epoch; the data set's `skipped` lists them."""
+
+
 class Skipped:
-    """The images that a data set left out, and the warning about them at the end of each epoch."""
+    """The images that a data set left out, and the warning about them at the end of each epoch.
+
+    Attributes:
+        files: a line `"name problem"` for each of them, once.
+        none_left: whether an epoch failed because none of its images could be read. TensorFlow's error has this in its
+            text alone. Who reads an epoch sets it to `False` before.
+    """
 
     def __init__(self) -> None:
-        self.files: list[str] = []  # "name problem", each once
+        self.files: list[str] = []
+        self.none_left = False
 
     def note(self, lines: np.ndarray) -> np.bool_:
         for line in map(_one_line, map(os.fsdecode, lines)):
@@ -47,18 +59,17 @@ class Skipped:
         if not left_out:
             return b""
         lines = [f"{left_out:,} of {total:,} images were left out; the data set's `skipped` lists them:"]
-        lines += self.files[:SHOWN]
-        if len(self.files) > SHOWN:
-            lines.append(f"and {len(self.files) - SHOWN:,} more")
+        lines += first_of(self.files, SHOWN)
         if left_out == total:
+            self.none_left = True
             return os.fsencode(" ".join(lines))  # an error in a graph shows a line's end as `\\n`
         # Without a registry, in which the same warning of the next epoch would be found and not be shown.
-        warnings.warn_explicit("\n  ".join(lines), UserWarning, __name__, 0)
+        warnings.warn_explicit("\n  ".join(lines), ImagesLeftOut, __name__, 0)
         return b""
 
 
 def _one_line(text: str) -> str:
-    """A file's name may hold line breaks; bytes that are no UTF-8 stay what `os.fsdecode` made of them."""
+    """A file's name may hold line breaks; bytes that are not UTF-8 stay what `os.fsdecode` made of them."""
     return "".join(repr(one)[1:-1] if len(f"{one}.".splitlines()) > 1 or one < " " else one for one in text)
 
 
@@ -162,7 +173,7 @@ def _report(skipped: Skipped, left_out: Any, total: Any) -> Any:
 
 
 def _raise_unless_empty(text: Any) -> Any:
-    # Python decodes the text of an error, and a file's name may be no UTF-8.
+    # Python decodes the text of an error, and a file's name may not be UTF-8.
     return tf.debugging.Assert(text == b"", [tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")])
 
 

@@ -13,6 +13,10 @@ from keras_bit.files import some
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # Keras' list, and what TensorFlow decodes beside it
 
 
+class OneClass(UserWarning):
+    """A directory has one class, which a model cannot be trained to tell from another."""
+
+
 def folders_in(directory: str | Path) -> list[str]:
     """The names of the folders in a directory, sorted; hidden ones are left out."""
     return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
@@ -42,7 +46,9 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
             f"These folders in {str(directory)!r} hold no image and remain classes: {', '.join(empty)}.", stacklevel=4
         )
     if len(names) == 1:
-        warnings.warn(f"{str(directory)!r} has one class, {names[0]!r}: there is nothing to tell apart.", stacklevel=4)
+        warnings.warn(
+            f"{str(directory)!r} has one class, {names[0]!r}: there is nothing to tell apart.", OneClass, stacklevel=4
+        )
     return paths, targets.Labels(np.array(labels, np.int32), names)
 
 
@@ -58,7 +64,7 @@ def scan(directory: Path, names: Sequence[str]) -> tuple[list[bytes], list[int]]
             for image in _images_below(directory / name):
                 found.append(image)
                 progress.update()
-            # The order of Keras' `image_dataset_from_directory`. A name may hold bytes that are no UTF-8.
+            # The order of Keras' `image_dataset_from_directory`. A name may hold bytes that are not UTF-8.
             paths += [os.fsencode(os.path.join(*image)) for image in sorted(found)]
             labels += [label] * len(found)
     return paths, labels

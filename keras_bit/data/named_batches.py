@@ -12,10 +12,14 @@ from keras_bit.data.folders import SUFFIXES, folders_in, scan
 from keras_bit.images.processor import BitImageProcessor
 
 
+class NoImageError(ValueError):
+    """None of a data set's images can be read."""
+
+
 def batches_of(data: Any, on_error: str) -> Iterator[Any]:
     """The batches of a data set that leaves out what cannot be read; for `on_error="raise"` they end there.
 
-    The data set's own errors are TensorFlow's, among the names of its operations, and fail on names that are no UTF-8.
+    The data set's own errors are TensorFlow's, among the names of its operations, and fail on names that are not UTF-8.
 
     Args:
         data: of `image_dataset(..., on_error="skip")` or `indexed_dataset`.
@@ -25,20 +29,22 @@ def batches_of(data: Any, on_error: str) -> Iterator[Any]:
         Tuples of arrays, as many as `data` has in a batch.
 
     Raises:
-        ValueError: an image cannot be read, or for `on_error="skip"` none can; names the first and says why.
+        ValueError: an image cannot be read; says why.
+        NoImageError: for `on_error="skip"`, none can be read; names the first and says why.
     """
     import tensorflow as tf
 
+    data.faults.none_left = False
     try:
         for batch in data.as_numpy_iterator():
             if on_error == "raise" and data.skipped:
                 break
             yield batch
-    except tf.errors.OpError as error:
-        if not data.skipped or (on_error == "skip" and "images were left out" not in str(error)):
+    except tf.errors.OpError:
+        if not data.skipped or (on_error == "skip" and not data.faults.none_left):
             raise
         if on_error == "skip":
-            raise ValueError(f"No image can be read. The first: {data.skipped[0]}") from None
+            raise NoImageError(f"No image can be read. The first: {data.skipped[0]}") from None
     if on_error == "raise" and data.skipped:
         raise ValueError(f"{data.skipped[0]} To leave such images out, pass on_error='skip'.")
 

@@ -75,6 +75,7 @@ def build(source: Source, options: Options) -> tf.data.Dataset:
     # As on the data sets of keras.utils.image_dataset_from_directory.
     data.class_names = None if source.class_names is None else list(source.class_names)
     data.skipped = skipped.files
+    data.faults = skipped  # ours, for `named_batches`
     if (batches := _batches(source, options)) is not None:
         # Not by `assert_cardinality`, which fails in the workers of tf.data service: each gets a part of the elements.
         data.cardinality = lambda: tf.constant(batches, tf.int64)
@@ -207,13 +208,15 @@ def _problem(example: Example, class_names: tuple[str, ...] | None) -> Any:
     label, classes = example.label, len(class_names or ())
     if label.dtype.is_floating:
         fits = tf.reduce_all((label >= 0) & (label <= 1))
-        wrong = tf.strings.format("has the label {}, which is no row of numbers in [0, 1].", label)
+        wrong = tf.strings.format("has the label {}, which is not a row of numbers in [0, 1].", label)
     elif class_names is None:
         fits = label >= 0
         wrong = tf.strings.format("has the label {}, which is below 0, where labels begin.", label)
     else:
         fits = (label >= 0) & (label < classes)
-        wrong = tf.strings.format(f"has the label {{}}, which is none of the {classes} classes, [0, {classes}).", label)
+        wrong = tf.strings.format(
+            f"has the label {{}}, which is not one of the {classes} classes, [0, {classes}).", label
+        )
     return tf.where((example.problem == "") & ~fits, wrong, example.problem)
 
 

@@ -163,7 +163,7 @@ def _check_beginning(files: list[str], compressions: list[str], columns: _Column
     held = [_features(record) for _, record in first]
     one = {column: (FEATURES[kind], 1) for column, kind in columns.wanted.items()}
     if not any(features is not None and one.items() <= features.items() for features in held):
-        found = "bytes that are no tf.Example"
+        found = "bytes that are not a tf.Example"
         if held[0] is not None:
             names = [f"{name!r} ({count} {kind})" for name, (kind, count) in sorted(held[0].items())]
             found = some(names, SHOWN) or "no feature"
@@ -203,4 +203,4 @@ def _found(record: Any, columns: Iterable[str]) -> Any:
         parts.append(part)
     # A feature that no record has is missing in every example, and in nothing else.
     _, is_example = count("", tf.int64)
-    return tf.where(is_example, tf.strings.reduce_join(parts, separator=" and "), "bytes that are no tf.Example")
+    return tf.where(is_example, tf.strings.reduce_join(parts, separator=" and "), "bytes that are not a tf.Example")

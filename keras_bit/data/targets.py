@@ -44,7 +44,7 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
         labels: strings; whole numbers from 0 on, below a million where there are no `class_names`; or rows with a
             number in [0, 1] per class, `(count, classes)`.
         class_names: the order of the classes. By default the sorted strings, or the numbers themselves as strings.
-        check: whether to raise for labels that are no class; otherwise their number is -1, or what it was.
+        check: whether to raise for labels that are not a class; otherwise their number is -1, or what it was.
 
     Raises:
         ValueError: labels of another kind, or outside of `class_names`.

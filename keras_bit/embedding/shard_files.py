@@ -100,7 +100,7 @@ def done(job: Job) -> list[int]:
         shard = about.get("shard", -1)
         if file != job.file(shard) or rows + about["left_out"] != job.images.length(shard):
             raise ValueError(
-                f"`out`: {str(file)!r} is none of the {job.images.shards:,} shards: it is shard {shard} with "
+                f"`out`: {str(file)!r} is not one of the {job.images.shards:,} shards: it is shard {shard} with "
                 f"{rows:,} rows and {about['left_out']:,} images left out. Remove it."
             )
         found.append(shard)

@@ -62,7 +62,7 @@ def embed(
     """Writes the pooled features of images, `from_pretrained(weights, include_top=False, pooling="avg")`, as Parquet.
 
     A row is an image, in the order of the list: `path` (string; as listed, or relative to the directory; bytes that
-    are no UTF-8 are written `\\xff`, and a backslash `\\\\`, so that no two names get the same), `label` (string: the
+    are not UTF-8 are written `\\xff`, and a backslash `\\\\`, so that no two names get the same), `label` (string: the
     first folder below the directory, or null) and `features` (fixed-size list of float32). The metadata `keras_bit` of
     every file is JSON that says what made it.
 
@@ -139,7 +139,7 @@ def _claimed(out: Path, directory: Path, one_file: bool) -> Iterator[None]:
 
     Raises:
         OSError: nothing can be written there, or another process does.
-        ValueError: there are Parquet files in it that are no shards.
+        ValueError: there are Parquet files in it that are not shards.
     """
     if one_file and out.is_dir():
         raise IsADirectoryError(f"`out` must be a file where it ends in .parquet, got the directory {str(out)!r}.")

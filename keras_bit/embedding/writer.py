@@ -1,19 +1,22 @@
 """The network with its preprocessing, which computes a shard of features and writes it."""
 
-import dataclasses
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_bit.embedding import shard_files
 from keras_bit.embedding.shard_files import Job
 from keras_bit.hub import HubOptions
+
+if TYPE_CHECKING:
+    import keras
 
 
 class Writer:
@@ -30,9 +33,8 @@ class Writer:
         from keras_bit.data.dataset import indexed_dataset
         from keras_bit.images.processor import BitImageProcessor
 
-        options = dataclasses.asdict(hub)
-        self._model = from_pretrained(weights, include_top=False, pooling="avg", **options)
-        processor = BitImageProcessor.from_pretrained(weights, **options)
+        self._model = from_pretrained(weights, include_top=False, pooling="avg", **hub.arguments)
+        processor = BitImageProcessor.from_pretrained(weights, **hub.arguments)
         self._batch_size = batch_size
         # One data set for all shards, an epoch each: to build one takes a second.
         self._paths: list[bytes] = []
@@ -75,19 +77,16 @@ class Writer:
 
 
 def _batches(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    from keras_bit.data.named_batches import batches_of
+    from keras_bit.data.faults import ImagesLeftOut
+    from keras_bit.data.named_batches import NoImageError, batches_of
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"[\d,]+ of [\d,]+ images were left out")  # `Report.skipped` has them
-        try:
-            yield from batches_of(data, on_error)
-        except ValueError:
-            if on_error == "raise":
-                raise
-            # No image of this shard can be read; others may have some.
+    # An error if no image of this shard can be read; others may have some.
+    with warnings.catch_warnings(), contextlib.suppress(NoImageError):
+        warnings.simplefilter("ignore", ImagesLeftOut)  # `Report.skipped` has them
+        yield from batches_of(data, on_error)
 
 
-def _digest(model: Any) -> str:
+def _digest(model: "keras.Model") -> str:
     import keras
 
     found = hashlib.sha256()

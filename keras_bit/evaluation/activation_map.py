@@ -43,11 +43,11 @@ class ActivationMaps(NamedTuple):
         return self.maps.mean(axis=(1, 2)) + self.biases
 
 
-def check_model(model: Any) -> None:
+def check_model(model: keras.Model) -> None:
     """Refuses a model whose output is not that of BiT's head.
 
     Raises:
-        ValueError: `model` has no head, another one, or is no model of keras_bit.
+        ValueError: `model` has no head, another one, or is not a model of keras_bit.
     """
     if not isinstance(model, BiTModel):
         raise ValueError(

@@ -43,7 +43,7 @@ def match(
     """
     class_map = {} if class_map is None else class_map
     names = _Names(config)
-    problems = [_Problem(folder, "is no folder", folder, folders) for folder in class_map if folder not in folders]
+    problems = [_Problem(folder, "is not a folder", folder, folders) for folder in class_map if folder not in folders]
     matched: list[tuple[int, ...] | None] = []
     for folder in folders:
         said = class_map.get(folder, folder)
@@ -72,7 +72,7 @@ def find_class(name: str, config: BitConfig) -> int:
         config: the model's `BitConfig`.
 
     Raises:
-        ValueError: `name` is none of these, or that of several classes; with the closest labels, or those classes.
+        ValueError: `name` is not one of these, or that of several classes; with the closest labels, or those classes.
     """
     names = _Names(config)
     allowed = f"a label of the model or a number from 0 to {len(names.labels) - 1}"
@@ -109,7 +109,7 @@ def read(file: str | Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is none.
         OSError: it cannot be read.
-        ValueError: it is no JSON, or no map from folders to labels, lists of labels, or null.
+        ValueError: it is not JSON, or not a map from folders to labels, lists of labels, or null.
     """
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"), object_pairs_hook=_once)
@@ -118,7 +118,7 @@ def read(file: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise OSError(f"The class map {str(file)!r} cannot be read: {error.strerror}.") from error
     except ValueError as error:
-        raise ValueError(f"The class map {str(file)!r} is no JSON file: {error}") from error
+        raise ValueError(f"The class map {str(file)!r} is not a JSON file: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"The class map {str(file)!r} must be a JSON object, got {type(found).__name__}.")
     for folder, said in found.items():
@@ -143,7 +143,7 @@ def template(folders: Sequence[str], config: BitConfig) -> dict[str, str]:
 
 
 class _Problem(NamedTuple):
-    """Why a folder is no class; if that helps, with names among which the closest to `name` are looked for."""
+    """Why a folder is not a class; if that helps, with names among which the closest to `name` are looked for."""
 
     folder: str
     text: str
@@ -188,7 +188,7 @@ class _Names:
             elif label in self.wordnet:
                 found.append(self.wordnet[label])
             else:
-                what = "matches no label" if label == folder else f"is mapped to {label!r}, which is no label"
+                what = "matches no label" if label == folder else f"is mapped to {label!r}, which is not a label"
                 return _Problem(folder, what, str(label), self.labels)
         return tuple(found)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from keras_bit import files
+from keras_bit.counts import check_whole
 from keras_bit.evaluation import metrics
 from keras_bit.evaluation.class_map import labels_of
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from keras_bit.network.model import BiTModel
 
 WORST = 24  # mistakes on the sheet
-ANOTHER = "(another class)"  # a class of the model that is none of the data's
+ANOTHER = "(another class)"  # a class of the model that is not one of the data's
 
 
 class Mistake(NamedTuple):
@@ -38,7 +39,7 @@ class Evaluation:
         probabilities: float32 `(count, classes)` over all classes of the model.
         labels: int64 `(count,)`, what each image is, as the data counts its classes.
         predicted: int64 `(count,)`, what the model says, counted alike; `len(class_names)` for a class of the model
-            that is none of the data's.
+            that is not one of the data's.
         class_names: of the data's classes.
         worst: the mistakes that the model was surest of, the surest first.
         report: the numbers, as JSON has them. See `evaluate`.
@@ -104,12 +105,12 @@ def evaluate(
         * `worst`: `name`, `true`, `predicted`, `probability`, `true_probability` of the mistakes on the sheet.
 
     Raises:
-        ValueError: the model is no single-label classifier; a label is none of the classes; the data set names other
-            classes than the model; there is no image; the model gives NaN.
+        ValueError: the model is not a single-label classifier; a label is not one of the classes; the data set names
+            other classes than the model; there is no image; the model gives NaN.
 
     Memory holds the probabilities (for a moment twice), a batch and the worst mistakes.
     """
-    metrics.check_k(top_k, "top_k")
+    check_whole("top_k", top_k)
     logits = check_model(model)
     model_names = labels_of(model.config)
     class_names = _told_apart(_class_names(batches, class_names, label_map, model_names, model.config.has_named_labels))
@@ -147,7 +148,7 @@ def evaluate(
 
 
 def check_model(model: "BiTModel") -> bool:
-    """Refuses what is no single-label classifier. Returns whether it gives logits, not probabilities."""
+    """Refuses what is not a single-label classifier. Returns whether it gives logits, not probabilities."""
     head = next((layer for layer in model.layers if layer.name == "predictions"), None)
     if head is None:
         raise ValueError("`model` must have its head `predictions`, got one without. Build it with include_top=True.")
@@ -280,7 +281,7 @@ def _shown(batches: Iterable[tuple[Any, Any]], progress: bool) -> Iterable[tuple
 def _to_numpy(values: Any) -> np.ndarray:
     if isinstance(values, np.ndarray):
         return values
-    if hasattr(values, "numpy"):  # TensorFlow's tensors, which under another backend are none of Keras'
+    if hasattr(values, "numpy"):  # TensorFlow's tensors, which under another backend are not Keras'
         return values.numpy()
     import keras
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_bit.counts import check_whole
+
 BINS = 15  # of confidence; Guo et al. 2017
 CHUNK = 1024  # examples looked at at a time, so that no second array as large as the probabilities is made
 SUM_TOLERANCE = 1e-2  # of a row of probabilities; float16 softmax of 21,843 classes is off by 2e-3
@@ -87,11 +89,6 @@ def check(probabilities: np.ndarray, labels: np.ndarray) -> None:
             )
 
 
-def check_k(k: Any, name: str = "k") -> None:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"`{name}` must be a whole number of at least 1, got {k!r}.")
-
-
 def predictions(probabilities: np.ndarray) -> np.ndarray:
     """The most probable class of each example, int64 `(count,)`."""
     return probabilities.argmax(axis=1)
@@ -111,7 +108,7 @@ def ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def top_k(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
     """The share of examples whose label is among the `k` most probable classes; of fewer classes, among all."""
-    check_k(k)
+    check_whole("k", k)
     return float((ranks(probabilities, labels) < k).mean())
 
 

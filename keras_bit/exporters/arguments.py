@@ -1,6 +1,5 @@
 """The arguments of `export`: what is wrong with one is an error that names it, and what comes back is of one form."""
 
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_bit.counts import check_whole, is_whole
 from keras_bit.labels import Labels, imagenet_labels, labels_of_checkpoint, names_of
 from keras_bit.network import transforms
 from keras_bit.network.model import MIN_SIZE, BiTModel
@@ -74,8 +74,7 @@ def _names(labels: Labels, classes: int | None) -> tuple[str, ...]:
 def checked_batch_size(model: keras.Model, batch_size: Any) -> int | None:
     if batch_size is None:
         return None
-    if not _is_whole(batch_size) or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive whole number or None, got {batch_size!r}.")
+    check_whole("batch_size", batch_size)
     fixed = model.input_shape[0]
     if fixed not in (None, batch_size):
         raise ValueError(f"`batch_size` must be the {fixed} of the model's input, got {batch_size!r}.")
@@ -85,9 +84,9 @@ def checked_batch_size(model: keras.Model, batch_size: Any) -> int | None:
 def checked_image_size(model: keras.Model, image_size: Any) -> tuple[int | None, int | None] | None:
     if image_size is None:
         return None
-    size = (image_size, image_size) if _is_whole(image_size) else image_size
+    size = (image_size, image_size) if is_whole(image_size) else image_size
     sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else ()
-    whole = all(side is None or _is_whole(side) for side in sides)
+    whole = all(side is None or is_whole(side) for side in sides)
     if len(sides) != 2 or not whole or any(side is not None and side < MIN_SIZE for side in sides):
         raise ValueError(
             f"`image_size` must be a whole number of pixels, at least {MIN_SIZE}, or (height, width), got "
@@ -108,10 +107,6 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(f"`path` must be in a directory that is known, got {str(path)!r}: {error}") from None
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)  # numpy's too
 
 
 def checked_data(model: keras.Model, data: Any) -> list[np.ndarray] | None:

@@ -128,7 +128,7 @@ def _rest(address: str, model_name: str, images: Sequence[bytes]) -> list[Answer
 
 
 def _answers(address: str, outputs: dict[str, Any], count: int) -> list[Answer]:
-    """The `labels` and `scores` of `count` images; what has another shape is no export of ours."""
+    """The `labels` and `scores` of `count` images; what has another shape is not an export of ours."""
     if not {"labels", "scores"} <= outputs.keys():
         raise _other_model(address, ", ".join(sorted(outputs)) or "nothing")
 

@@ -161,7 +161,9 @@ def _either(*cases: tuple[Any, str]) -> Any:
 
 def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     del head
-    other = "is no JPEG, PNG, GIF, BMP or WebP file. Other images are read outside of the graph, by `processor(path)`."
+    other = (
+        "is not a JPEG, PNG, GIF, BMP or WebP file. Other images are read outside of the graph, by `processor(path)`."
+    )
     problem = tf.where(tf.strings.length(contents) == 0, "is empty.", other)
     return tf.constant(0), tf.constant(0), problem
 

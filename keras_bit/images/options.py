@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from keras_bit import hub
+from keras_bit.counts import is_whole
 from keras_bit.hub import HubOptions
 from keras_bit.images.steps import PerChannel
 
@@ -21,11 +22,16 @@ PROCESSOR_CONFIG_NAME = "processor_config.json"  # transformers 5: nests the dic
 FILTERS = tuple(Image.Resampling(number) for number in range(6))  # what every Pillow has; 13 has two more
 
 
+class NoProcessorError(FileNotFoundError):
+    """A checkpoint that exists has no processor."""
+
+
 def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]:
     """The file that describes the processor of a checkpoint, and the dictionary in it that does.
 
     Raises:
-        FileNotFoundError: `source` has none.
+        NoProcessorError: `source` has none.
+        FileNotFoundError: there is no such `source`, or the Hub is not to be asked and the cache does not know.
         ValueError: the file is not JSON, or lacks the dictionary.
     """
     path = hub.find_file(source, (CONFIG_NAME, PROCESSOR_CONFIG_NAME), options)
@@ -34,7 +40,7 @@ def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]
         path = hub.find_file(source, (TIMM_CONFIG_NAME,), options)
     values = {} if path is None else hub.read_json(path)
     if path is None or (path.name == TIMM_CONFIG_NAME and "pretrained_cfg" not in values):
-        raise FileNotFoundError(
+        raise NoProcessorError(
             f"{str(source)!r} has no {CONFIG_NAME} and no {PROCESSOR_CONFIG_NAME}. Build the processor with "
             "`BitImageProcessor(...)`, and write it beside the weights with `save_pretrained`."
         )
@@ -138,7 +144,7 @@ def _pixels(name: str, value: object, allowed: tuple[set[str], ...]) -> dict[str
         keys = " or ".join(" and ".join(map(repr, sorted(keys))) for keys in allowed)
         raise ValueError(f"`{name}` must have the keys {keys}. Received: {value!r}")
     for key, pixels in value.items():
-        if not isinstance(pixels, numbers.Integral) or isinstance(pixels, bool):
+        if not is_whole(pixels):
             raise TypeError(f"`{name}` must hold whole numbers of pixels. Received: {key}={pixels!r}")
         if pixels < 1:
             raise ValueError(f"`{name}` must be at least 1 pixel. Received: {key}={pixels}")

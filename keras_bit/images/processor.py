@@ -159,7 +159,7 @@ class BitImageProcessor:
 
         Raises:
             ValueError: An image can't be read or doesn't fit the options, or the results differ in size.
-            TypeError: Something in `images` is no image, or an override is no option.
+            TypeError: Something in `images` is not an image, or an override is not an option.
             FileNotFoundError: There is no file at a path; IsADirectoryError: there is a directory.
             PIL.Image.DecompressionBombError: An image has more pixels than Pillow's limit allows.
             ImportError: The package for `return_tensors` is not installed.
@@ -240,7 +240,7 @@ class BitImageProcessor:
         That is its `preprocessor_config.json`, else its `processor_config.json`, else, in timm's layout, the
         `pretrained_cfg` in its `config.json`.
 
-        Keys that are no option of this class are ignored, and `null` means the default.
+        Keys that are not options of this class are ignored, and `null` means the default.
 
         Args:
             source: A Hub id, or a local directory or a file in it.
@@ -261,7 +261,7 @@ class BitImageProcessor:
             else:
                 processor = cls(**{name: values[name] for name in _option_names() if values.get(name) is not None})
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} describes no processor: {error}") from error
+            raise ValueError(f"{path} does not describe a processor: {error}") from error
         return processor._replaced(overrides)
 
     @classmethod
@@ -349,6 +349,18 @@ class BitImageProcessor:
                     f"`{option}` has {len(values)} values, but {name} has {channels} channels. Give one value per "
                     "channel, or a single number."
                 )
+
+
+def processor_of(source: str | Path, hub: HubOptions) -> tuple[BitImageProcessor, bool]:
+    """The processor of a checkpoint, and whether it is its own: where it has none, it is that of `google/bit-50`.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+    """
+    try:
+        return BitImageProcessor.from_pretrained(source, **hub.arguments), True
+    except options.NoProcessorError:
+        return BitImageProcessor(**BIT_50), False
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:

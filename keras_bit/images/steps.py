@@ -39,7 +39,7 @@ def resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image
     if fractions:
         image = (image.astype(np.float64) * 255).astype(np.float32)
     image = image.astype(np.uint8, copy=False)
-    # a trailing axis of 1 is no gray image to Pillow
+    # a trailing axis of 1 is not a gray image to Pillow
     pillow = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     resized = np.asarray(pillow.resize((shape[1], shape[0]), resample)).reshape(*shape, image.shape[-1])
     if fractions:
@@ -62,7 +62,7 @@ def center_crop(image: np.ndarray, crop_height: int, crop_width: int) -> np.ndar
 def rescale_and_normalize(
     image: np.ndarray, rescale_factor: float | None, mean_and_std: tuple[PerChannel, PerChannel] | None
 ) -> np.ndarray:
-    """Multiplies by the factor, subtracts the mean and divides by the deviation, to float32; `None` is no step."""
+    """Multiplies by the factor, subtracts the mean, divides by the deviation, to float32; `None` leaves a step out."""
     if image.dtype != np.uint8:
         return _rescale_and_normalize(image, rescale_factor, mean_and_std)
     # Four times as fast: the 256 values of a uint8 are computed once per channel.

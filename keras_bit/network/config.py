@@ -153,7 +153,7 @@ class BitConfig:
         `label_names`, with `label_descriptions` where there are some, become `id2label`.
 
         Raises:
-            ValueError: `architecture` is none of timm's BiTs, or `model_args` make another network of it than this
+            ValueError: `architecture` is not one of timm's BiTs, or `model_args` make another network of it than this
                 class describes.
         """
         return cls(**config_files.from_timm(values))

@@ -35,8 +35,8 @@ def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments for `architecture`, `num_classes`, `model_args` and the labels.
 
     Raises:
-        ValueError: `architecture` is none of timm's BiTs, or `model_args` make another network of it than `BitConfig`
-            describes.
+        ValueError: `architecture` is not one of timm's BiTs, or `model_args` make another network of it than
+            `BitConfig` describes.
     """
     known = {f"resnetv2_{architecture.layers}_bit": architecture for architecture in ARCHITECTURES}
     # Before version 0.9 the weights were a part of the name: resnetv2_50x1_bitm_in21k, ..._bit_distilled.
@@ -93,6 +93,6 @@ def _refuse_unknown_timm_arguments(arguments: Mapping[str, Any]) -> None:
         if name not in (*TIMM_ARGUMENTS, *TIMM_WITHOUT_EFFECT):
             allowed = f"{TIMM_FIXED[name]!r}, as BiT has it" if name in TIMM_FIXED else "left out"
             raise ValueError(
-                f"`model_args` describes a network that is no BiT: `{name}` must be {allowed}, got {value!r}. "
+                f"`model_args` describes a network that is not a BiT: `{name}` must be {allowed}, got {value!r}. "
                 f"Understood are {', '.join(TIMM_ARGUMENTS)}."
             )

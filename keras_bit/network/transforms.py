@@ -32,8 +32,8 @@ def fuse(model: keras.Model) -> keras.Model:
         without `StdConv2D` gives a plain copy.
 
     Raises:
-        ValueError: `model` is no functional or sequential Keras model, has not been built, or has a layer that cannot
-            be built again, as a `Lambda` around a Python function.
+        ValueError: `model` is not a functional or sequential Keras model, has not been built, or has a layer that
+            cannot be built again, as a `Lambda` around a Python function.
 
     Checked against the model that was given: the outputs are equal but for rounding.
     """
@@ -123,7 +123,7 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
         The names of the frozen layers that have weights, in the network's order.
 
     Raises:
-        ValueError: `up_to` is no stage of the model, or the model is none of keras_bit's.
+        ValueError: `up_to` is not a stage of the model, or the model is not keras_bit's.
 
     Checked against Keras 3.15 `Layer.trainable`.
     """
@@ -168,14 +168,14 @@ def rematerialize(model: BiTModel) -> None:
 
     For images or batches that do not fit otherwise. A step of R50x1 with 16 images of 224 px had a peak of 1.99 GB
     and not 2.70, 0.76 of either from before the step, and took 1.27 times the time (TensorFlow, two cores). Gradients
-    are the same but for the order of sums; inference is as before. Call it before `fit`. It is no part of a saved or
+    are the same but for the order of sums; inference is as before. Call it before `fit`. It is not part of a saved or
     cloned model: call it again for that.
 
     Args:
         model: a model or backbone that keras_bit built; changed in place.
 
     Raises:
-        ValueError: `model` is none of keras_bit's, or drops paths, which would be others the second time.
+        ValueError: `model` is not keras_bit's, or drops paths, which would be others the second time.
 
     Checked against the same model's gradients without it.
     """

@@ -2,26 +2,29 @@
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_bit.counts import check_whole
 from keras_bit.hyperrule import HyperRule
 from keras_bit.network.model import BiTModel
 from keras_bit.training import distribution
 from keras_bit.training.objective import objective, with_labels
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 EVALUATIONS = 20  # how many epochs a recipe has by default, where one pass over the images is shorter
 
 
 def fine_tune(
     model: BiTModel,
-    train: Any,
-    validation: Any = None,
+    train: "tf.data.Dataset",
+    validation: "tf.data.Dataset | None" = None,
     *,
     rule: HyperRule,
     steps_per_epoch: int | None = None,
@@ -73,8 +76,8 @@ def fine_tune(
 
     Raises:
         ValueError: an argument is not what is described above, a data set is empty, the head and the labels do not
-            belong together, or a label is none of the head's classes (then it is `tf.errors.InvalidArgumentError`, from
-            the graph).
+            belong together, or a label is not one of the head's classes (then it is `tf.errors.InvalidArgumentError`,
+            from the graph).
         FloatingPointError: the loss became NaN or infinite, in training or in validation. It says at which step.
 
     Checked against transformers 5.23 with torch's SGD, step by step, and against google-research/big_transfer
@@ -150,7 +153,9 @@ class _Steps:
         return min(epoch * self.per_epoch + batches // self.batches_per_step, self.total)
 
 
-def _check(model: Any, rule: Any, accumulated: Any, initial_epoch: Any, steps_per_epoch: Any) -> None:
+def _check(
+    model: keras.Model, rule: HyperRule, accumulated: int, initial_epoch: int, steps_per_epoch: int | None
+) -> None:
     """Refuses arguments that are not what `fine_tune` describes."""
     if not isinstance(model, BiTModel) or "predictions" not in {layer.name for layer in model.layers}:
         raise ValueError(
@@ -161,12 +166,10 @@ def _check(model: Any, rule: Any, accumulated: Any, initial_epoch: Any, steps_pe
         )
     if not isinstance(rule, HyperRule):
         raise ValueError(f"`rule` must be a keras_bit.HyperRule, got {type(rule).__name__}.")
-    numbers_from = {"gradient_accumulation_steps": (accumulated, 1), "initial_epoch": (initial_epoch, 0)}
+    check_whole("gradient_accumulation_steps", accumulated)
+    check_whole("initial_epoch", initial_epoch, least=0)
     if steps_per_epoch is not None:
-        numbers_from["steps_per_epoch"] = (steps_per_epoch, 1)
-    for name, (value, least) in numbers_from.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-            raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
+        check_whole("steps_per_epoch", steps_per_epoch)
     if accumulated > 1 and distribution.strategy_of(model) is not None:
         raise ValueError(
             f"`gradient_accumulation_steps` must be 1 under a tf.distribute strategy, got {accumulated}: Keras cannot "
@@ -178,7 +181,7 @@ def _check(model: Any, rule: Any, accumulated: Any, initial_epoch: Any, steps_pe
         )
 
 
-def _labels_of(data: Any, name: str) -> Any:
+def _labels_of(data: "tf.data.Dataset", name: str) -> "tf.TensorSpec":
     """The `tf.TensorSpec` of a data set's labels."""
     spec = getattr(data, "element_spec", None)
     if not isinstance(spec, tuple) or len(spec) not in (2, 3) or not hasattr(data, "cardinality"):
@@ -204,11 +207,11 @@ def _no_batch(name: str) -> ValueError:
     )
 
 
-def _is_endless(data: Any) -> bool:
+def _is_endless(data: "tf.data.Dataset") -> bool:
     return int(data.cardinality()) == -1
 
 
-def _known_length(data: Any) -> int | None:
+def _known_length(data: "tf.data.Dataset") -> int | None:
     """How many batches a data set has; `None` if it has no end, or none that is known."""
     length = int(data.cardinality())
     return length if length >= 0 else None
@@ -224,11 +227,11 @@ class _Guard(keras.callbacks.Callback):
         self.epoch = 0
         self.seen_nothing = False
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch = epoch
         self.seen_nothing = True
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.seen_nothing = False
         loss = (logs or {}).get("loss")
         if loss is not None and not np.isfinite(ops.convert_to_numpy(loss)):
@@ -239,7 +242,7 @@ class _Guard(keras.callbacks.Callback):
                 "the learning rate, or look at the images and labels of that step; these weights are of no use."
             )
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if not self.validates or self.seen_nothing:
             return
         loss = (logs or {}).get("val_loss")
@@ -261,9 +264,9 @@ class _Stop(keras.callbacks.Callback):
         self.steps = steps
         self.epoch = 0
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.epoch = epoch
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self.steps.done(self.epoch, batch + 1) == self.steps.total:
             self.model.stop_training = True

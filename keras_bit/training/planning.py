@@ -11,9 +11,10 @@ from tqdm import tqdm
 from keras_bit.data import splits
 from keras_bit.data.dataset import indexed_dataset
 from keras_bit.data.named_batches import batches_of
+from keras_bit.files import first_of
 from keras_bit.hub import HubOptions
 from keras_bit.hyperrule import HyperRule
-from keras_bit.images.processor import BIT_50, BitImageProcessor
+from keras_bit.images.processor import BitImageProcessor, processor_of
 from keras_bit.training.distribution import Workers
 from keras_bit.training.fine_tuning import EVALUATIONS
 
@@ -132,10 +133,8 @@ def plan(options: Options, workers: Workers) -> Plan:
             f"A step takes {rule.batch_size} images, more than there are: each comes several times, cropped anew. "
             "With a smaller batch size it takes less time."
         )
-    try:
-        processor = BitImageProcessor.from_pretrained(options.weights, **dataclasses.asdict(options.hub))
-    except FileNotFoundError:
-        processor = BitImageProcessor(**BIT_50)
+    processor, its_own = processor_of(options.weights, options.hub)
+    if not its_own:
         notes.append("The checkpoint has no processor: pixels are scaled to [-1, 1], as for BiT's own.")
     size = {"height": rule.crop_size, "width": rule.crop_size}
     return Plan(
@@ -174,9 +173,7 @@ def _without_unreadable(found: splits.Splits) -> splits.Splits:
         if not skipped:
             return part
         notes.append(f"{len(skipped)} images cannot be read and are left out ({name}):")
-        notes.extend(f"  {line}" for line in skipped[:SHOWN])
-        if len(skipped) > SHOWN:
-            notes.append(f"  and {len(skipped) - SHOWN} more")
+        notes.extend(f"  {line}" for line in first_of(skipped, SHOWN))
         return part.some(numbers)
 
     train = readable(found.train, "train")
@@ -190,11 +187,13 @@ def _without_unreadable(found: splits.Splits) -> splits.Splits:
 
 def _readable(part: splits.Part, name: str) -> tuple[np.ndarray, list[str]]:
     """The numbers of the images that can be read, and a line for each of the others."""
+    from keras_bit.data.faults import ImagesLeftOut
+
     processor = BitImageProcessor(size=(32, 32), do_center_crop=False)
     data = indexed_dataset(part.everything, processor=processor, batch_size=64)
     readable = []
     with warnings.catch_warnings(), tqdm(total=len(part), desc=f"read {name}", delay=2, leave=False) as bar:
-        warnings.filterwarnings("ignore", ".*were left out")  # they get their notes
+        warnings.simplefilter("ignore", ImagesLeftOut)  # they get their notes
         for *_, index in batches_of(data, "skip"):
             readable.append(index)
             bar.update(len(index))

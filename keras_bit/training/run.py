@@ -13,7 +13,7 @@ import numpy as np
 from keras_bit import files
 from keras_bit.applications import from_pretrained
 from keras_bit.checkpoints import loading
-from keras_bit.checkpoints.building import build_model
+from keras_bit.checkpoints.building import NewHead, build_model
 from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
 from keras_bit.data import splits
 from keras_bit.data.dataset import image_dataset
@@ -93,7 +93,7 @@ def _model(options: Options, class_names: tuple[str, ...], say: Say) -> BiTModel
     checkpoint = loading.find(options.weights, options.hub).open()
     held = checkpoint.head_classes
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*gives the model a new head of zeros")  # said below
+        warnings.simplefilter("ignore", NewHead)  # said below
         model = build_model(checkpoint, Ends(classifier_activation="softmax"), classes=count)
     if held == count and model.config.id2label == names:
         say("The checkpoint's head has these classes, and is trained on.")

@@ -119,7 +119,7 @@ class TrainingState(keras.callbacks.Callback):
 
     def _variables(self) -> dict[str, Any]:
         """By their places: the names of optimizers and generators depend on what a process made before."""
-        # Those that are no weights are the states of random generators, as of drop path.
+        # Those that are not weights are the states of random generators, as of drop path.
         measured = {id(variable) for variable in self.model.metrics_variables}
         groups = {
             "model": [variable for variable in self.model.variables if id(variable) not in measured],
