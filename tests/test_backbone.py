@@ -126,38 +126,41 @@ def test_the_maps_are_those_that_were_asked_for(own, arguments, expected):
     assert (model.name, type(model)) == ("bit_backbone", BiTModel)
 
 
+# What is wrong with each argument by itself is worded in the table of test_config.py.
 REFUSED = {
-    "an unknown name": ({"out_features": ["stage5"]}, r"`out_features` must be one of 'stem', .*, got 'stage5'\. "),
-    "another word": ({"out_features": ["Stem"]}, r"`out_features` must be one of 'stem', .*, got 'Stem'\. "),
-    "a word by itself": ({"out_features": "stage1"}, r"`out_features` must be a list or a tuple, got 'stage1'\. "),
-    "wrong order": ({"out_features": ["stage2", "stem"]}, r"`out_features` must name each .* in the network's order"),
-    "twice": ({"out_features": ["stem", "stem"]}, r"`out_features` must name each stage once"),
-    "no names": ({"out_features": []}, r"`out_features` must name at least one stage, got none\. "),
-    "no indices": ({"out_indices": ()}, r"`out_indices` must name at least one stage, got none\. "),
-    "too large": ({"out_indices": [5]}, r"`out_indices` must be whole numbers between -5 and 4 .*, got 5\. "),
-    "too small": ({"out_indices": [-6]}, r"`out_indices` must be whole numbers between -5 and 4 .*, got -6\. "),
-    "no number": ({"out_indices": [True]}, r"`out_indices` must be whole numbers between -5 and 4 .*, got True\. "),
-    "a number by itself": ({"out_indices": 1}, r"`out_indices` must be a list or a tuple, got 1\. "),
-    "twice by another name": ({"out_indices": [4, -1]}, r"`out_indices` must name each stage once"),
+    "an unknown name": ({"out_features": ["stage5"]}, ("`out_features`", "'stage5'")),
+    "another word": ({"out_features": ["Stem"]}, ("`out_features`", "'Stem'")),
+    "a word by itself": ({"out_features": "stage1"}, ("`out_features`", "a list or a tuple", "'stage1'")),
+    "wrong order": ({"out_features": ["stage2", "stem"]}, ("`out_features`", "order", "('stage2', 'stem')")),
+    "twice": ({"out_features": ["stem", "stem"]}, ("`out_features`", "once", "('stem', 'stem')")),
+    "no names": ({"out_features": []}, ("`out_features`", "at least one", "none")),
+    "no indices": ({"out_indices": ()}, ("`out_indices`", "at least one", "none")),
+    "too large": ({"out_indices": [5]}, ("`out_indices`", "between -5 and 4", "got 5.")),
+    "too small": ({"out_indices": [-6]}, ("`out_indices`", "between -5 and 4", "got -6.")),
+    "no number": ({"out_indices": [True]}, ("`out_indices`", "between -5 and 4", "got True.")),
+    "a number by itself": ({"out_indices": 1}, ("`out_indices`", "a list or a tuple", "got 1.")),
+    "twice by another name": ({"out_indices": [4, -1]}, ("`out_indices`", "once", "(4, -1)")),
     "contradictory": (
         {"out_features": ["stem"], "out_indices": [1]},
-        r"`out_features` \('stem',\) and `out_indices` \(1,\) must name the same stages\. Give only one of them\. ",
+        ("`out_features` ('stem',)", "`out_indices` (1,)", "the same"),
     ),
     "of different length": (
         {"out_features": ["stem"], "out_indices": [0, 1]},
-        r"`out_features` \('stem',\) and `out_indices` \(0, 1\) must name the same stages\. ",
+        ("`out_features` ('stem',)", "`out_indices` (0, 1)", "the same"),
     ),
 }
 
 
-@pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED)
-def test_maps_that_do_not_exist_or_contradict_are_refused_with_those_that_do(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=rf"^{message}.*{NUMBERED}$"):
-        BiTBackbone(None, config=config_of(), **arguments)
-    # Before the weights, which this directory lacks.
+@pytest.mark.parametrize(("arguments", "facts"), REFUSED.values(), ids=REFUSED)
+def test_maps_that_do_not_exist_or_contradict_are_refused_with_those_that_do(tmp_path, arguments, facts):
     config_of().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=rf"^{message}.*{NUMBERED}$"):
-        BiTBackbone(tmp_path, **arguments)
+    for call in (
+        lambda: BiTBackbone(None, config=config_of(), **arguments),
+        lambda: BiTBackbone(tmp_path, **arguments),  # before the weights, which this directory lacks
+    ):
+        with pytest.raises(ValueError, match=f"{NUMBERED}$") as raised:
+            call()
+        assert [fact for fact in facts if fact not in str(raised.value)] == []
 
 
 @pytest.mark.parametrize("config", [CONFIG, {}, "bit"], ids=["dict", "empty dict", "str"])
