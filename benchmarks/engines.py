@@ -14,9 +14,14 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from keras_bit.network.model import BiTModel
 
 Call = Callable[[np.ndarray], np.ndarray]  # (batch, height, width, 3) to logits
 
@@ -74,7 +79,7 @@ def prepare_onnx(folder: Path) -> None:
 # Engines
 
 
-def _keras_model(folder: Path, fused: bool = False) -> Any:
+def _keras_model(folder: Path, fused: bool = False) -> "BiTModel":
     import keras_bit
 
     return keras_bit.from_pretrained(folder / "checkpoint", classifier_activation=None, fused=fused)
@@ -123,7 +128,7 @@ def tflite(folder: Path, file: str) -> Call:
     return call
 
 
-def transformers_logits(folder: Path) -> Any:
+def transformers_logits(folder: Path) -> "torch.nn.Module":
     """transformers' model with a tensor for an output."""
     import torch
     from transformers import BitForImageClassification
@@ -135,13 +140,13 @@ def transformers_logits(folder: Path) -> Any:
             super().__init__()
             self.model = model
 
-        def forward(self, pixel_values: Any) -> Any:
+        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
             return self.model(pixel_values).logits
 
     return Logits().eval()
 
 
-def timm_logits(folder: Path) -> Any:
+def timm_logits(folder: Path) -> "torch.nn.Module":
     import torch
     from safetensors.numpy import load_file
     from timm.layers import GroupNormAct, StdConv2d
@@ -171,7 +176,9 @@ def timm_logits(folder: Path) -> Any:
     return model.eval()
 
 
-def torch_eager(folder: Path, model_of: Any, channels_last: bool = False, compiled: bool = False) -> Call:
+def torch_eager(
+    folder: Path, model_of: "Callable[[Path], torch.nn.Module]", channels_last: bool = False, compiled: bool = False
+) -> Call:
     import torch
 
     memory_format = torch.channels_last if channels_last else torch.contiguous_format

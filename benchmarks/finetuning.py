@@ -20,11 +20,19 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.report import Report, Row
+
+if TYPE_CHECKING:
+    import torch
+
+    from keras_bit.data.splits import Part, Splits
+    from keras_bit.hyperrule import HyperRule
+    from keras_bit.images.processor import BitImageProcessor
+    from keras_bit.network.model import BiTModel
 
 CURVE_LIMIT = 1e-3  # of the loss, over the first steps
 ACCURACY_LIMIT = 1.0  # standard errors
@@ -43,7 +51,7 @@ class Setting:
     batch_size: int = 32
     curve_steps: int = 50
     steps: int = 100
-    test_pictures: int = 1000
+    test_images: int = 1000
     image_size: int = 32  # of the images, for the rule
 
 
@@ -59,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--steps", type=int, default=default.steps, metavar="N", help="default: %(default)s")
     parser.add_argument(
-        "--test-pictures", type=int, default=default.test_pictures, metavar="N", help="default: %(default)s"
+        "--test-images", type=int, default=default.test_images, metavar="N", help="default: %(default)s"
     )
     parser.add_argument(
         "--seeds", type=int, default=len(SEEDS), metavar="N", help="of accuracy and few-shot (default: %(default)s)"
@@ -71,12 +79,14 @@ def run(options: argparse.Namespace) -> Report:
         batch_size=options.batch_size,
         curve_steps=options.curve_steps,
         steps=options.steps,
-        test_pictures=options.test_pictures,
+        test_images=options.test_images,
     )
     return measure(options.data, options.weights, setting, seeds=range(options.seeds))
 
 
-def measure(data: Path, weights: str, setting: Setting, *, seeds: Any = SEEDS, examples: Any = EXAMPLES) -> Report:
+def measure(
+    data: Path, weights: str, setting: Setting, *, seeds: Sequence[int] = SEEDS, examples: Sequence[int] = EXAMPLES
+) -> Report:
     from keras_bit.data import splits
     from keras_bit.images.processor import BitImageProcessor
 
@@ -86,7 +96,7 @@ def measure(data: Path, weights: str, setting: Setting, *, seeds: Any = SEEDS, e
     size = _rule(setting, 1).crop_size
     processor = BitImageProcessor.from_pretrained(weights)
     processor = dataclasses.replace(processor, size={"height": size, "width": size}, do_center_crop=False)
-    test = found.test.some(np.random.default_rng(0).permutation(len(found.test))[: setting.test_pictures])
+    test = found.test.some(np.random.default_rng(0).permutation(len(found.test))[: setting.test_images])
 
     rows, measurements = [], {}
     for start, dtype in CURVES:
@@ -145,7 +155,7 @@ def _standard_error(ours: Sequence[float], theirs: Sequence[float], images: int)
     return max(error, 1 / images)  # all alike, or none or all right: one image
 
 
-def _rule(setting: Setting, count: int, steps: int | None = None) -> Any:
+def _rule(setting: Setting, count: int, steps: int | None = None) -> "HyperRule":
     from keras_bit.hyperrule import HyperRule
 
     return HyperRule(count, setting.image_size, batch_size=setting.batch_size, steps=steps)
@@ -178,14 +188,13 @@ def _precision(dtype: str) -> Iterator[None]:
         keras.config.set_dtype_policy("float32")
 
 
-def _reference(folder: str) -> Any:
+def _reference(folder: str) -> "torch.nn.Module":
     from transformers import BitForImageClassification
 
     return BitForImageClassification.from_pretrained(folder).train()
 
 
-def _new_head(weights: str, classes: int) -> Any:
-
+def _new_head(weights: str, classes: int) -> "BiTModel":
     from keras_bit import from_pretrained
 
     model = from_pretrained(weights, classes=classes)
@@ -195,7 +204,7 @@ def _new_head(weights: str, classes: int) -> Any:
 
 
 def _curves(
-    found: Any, weights: str, start: str, dtype: str, processor: Any, setting: Setting
+    found: "Splits", weights: str, start: str, dtype: str, processor: "BitImageProcessor", setting: Setting
 ) -> dict[str, list[float]]:
     import keras
     import tensorflow as tf
@@ -215,7 +224,7 @@ def _curves(
     rule = _rule(setting, count)
 
     class Stop(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             self.model.stop_training = epoch + 1 == setting.curve_steps
 
     losses = {}
@@ -231,7 +240,11 @@ def _curves(
 
 
 def _train_reference(
-    reference: Any, batches: Iterator[Any], rule: Any, steps: int, memory_format: Any = None
+    reference: "torch.nn.Module",
+    batches: Iterator[Any],
+    rule: "HyperRule",
+    steps: int,
+    memory_format: "torch.memory_format | None" = None,
 ) -> list[float]:
     """The recipe in torch."""
     import torch
@@ -254,7 +267,14 @@ def _train_reference(
 
 
 def _accuracies(
-    found: Any, test: Any, weights: str, start: str, dtype: str, seed: int, processor: Any, setting: Setting
+    found: "Splits",
+    test: "Part",
+    weights: str,
+    start: str,
+    dtype: str,
+    seed: int,
+    processor: "BitImageProcessor",
+    setting: Setting,
 ) -> Mapping[str, float]:
     import tensorflow as tf
     import torch
@@ -263,7 +283,7 @@ def _accuracies(
 
     rule = _rule(setting, min(len(found.train), 19_999), setting.steps)  # without MixUp, whose labels are rows
 
-    def training() -> Any:
+    def training() -> tf.data.Dataset:
         return image_dataset(
             found.train.everything,
             processor=processor,
@@ -275,7 +295,7 @@ def _accuracies(
             class_names=found.class_names,
         )
 
-    def as_dtype(batches: Any) -> Any:
+    def as_dtype(batches: tf.data.Dataset) -> tf.data.Dataset:
         return batches.map(lambda images, labels: (tf.cast(images, dtype), labels))
 
     counts = {"keras_bit": 0, "transformers": 0, "answered differently": 0}
@@ -297,7 +317,9 @@ def _accuracies(
     return {name: count / len(test) for name, count in counts.items()}
 
 
-def _few_shot(data: Path, test: Any, weights: str, count: int, seed: int, processor: Any, setting: Setting) -> float:
+def _few_shot(
+    data: Path, test: "Part", weights: str, count: int, seed: int, processor: "BitImageProcessor", setting: Setting
+) -> float:
     import keras
 
     from keras_bit import fine_tune, image_dataset
@@ -324,7 +346,7 @@ def _few_shot(data: Path, test: Any, weights: str, count: int, seed: int, proces
     )
 
 
-def _test_batches(test: Any, processor: Any, class_names: Any) -> Iterator[Any]:
+def _test_batches(test: "Part", processor: "BitImageProcessor", class_names: Sequence[str]) -> Iterator[Any]:
     from keras_bit import image_dataset
 
     return image_dataset(

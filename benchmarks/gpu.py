@@ -21,13 +21,16 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.engines import timm_logits, transformers_logits
 from benchmarks.processes import rounds_of
 from benchmarks.report import Report, Row
+
+if TYPE_CHECKING:
+    from keras_bit.network.config import BitConfig
 
 PACKAGES = ("keras_bit", "keras", "jax", "torch", "transformers", "timm")
 OURS, PEERS = "keras_bit", ("transformers", "timm")
@@ -79,7 +82,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def measure(
-    config: Any,
+    config: "BitConfig",
     works: Sequence[tuple[str, int, int]],
     *,
     rounds: int,

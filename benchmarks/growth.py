@@ -12,7 +12,7 @@ import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,9 +23,12 @@ from benchmarks.inference import NETWORKS
 from benchmarks.processes import rounds_of
 from benchmarks.report import Report, Row
 
+if TYPE_CHECKING:
+    from keras_bit.network.config import BitConfig
+
 OURS, THEIRS = "compiled, fused", "transformers, channels_last"
 BATCHES = (1, 2, 4, 8, 16, 32)
-PICTURES = (128, 192, 256, 384, 512)
+SIZES = (128, 192, 256, 384, 512)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +51,12 @@ def run(options: argparse.Namespace) -> Report:
     series = {
         "network": [(PUBLISHED[name], 1, 224) for name in chosen],
         "batch": [(small, batch, 224) for batch in BATCHES],
-        "picture": [(small, 1, size) for size in PICTURES],
+        "image": [(small, 1, size) for size in SIZES],
     }
     return measure(series, rounds=options.rounds, runs=options.runs)
 
 
-def measure(series: Mapping[str, Sequence[tuple[Any, int, int]]], *, rounds: int, runs: int) -> Report:
+def measure(series: "Mapping[str, Sequence[tuple[BitConfig, int, int]]]", *, rounds: int, runs: int) -> Report:
     """Measures series of (config, batch size, image size)."""
     engines, missing = available([OURS, THEIRS])
     found: dict[str, list[dict[str, Any]]] = {}

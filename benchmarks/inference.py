@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from benchmarks.engines import ENGINES, PREPARATIONS, available
 from benchmarks.flops import PEAK, PROCESS, flops, share, weights_bytes
 from benchmarks.processes import peak_memory, rounds_of
 from benchmarks.report import Report, Row
+
+if TYPE_CHECKING:
+    from keras_bit.network.config import BitConfig
 
 PACKAGES = (
     *("keras_bit", "tensorflow", "keras", "ai-edge-litert", "torch", "transformers", "timm", "onnxruntime"),
@@ -81,7 +84,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def measure(
-    config: Any,
+    config: "BitConfig",
     batch_sizes: Sequence[int],
     image_sizes: Sequence[int],
     *,
@@ -121,7 +124,7 @@ def measure(
 
 
 def cases(
-    config: Any, scratch: Path, batch_size: int, image_size: int, engines: Sequence[str], runs: int
+    config: "BitConfig", scratch: Path, batch_size: int, image_size: int, engines: Sequence[str], runs: int
 ) -> dict[str, list[str]]:
     """Writes what the engines need, and returns the processes that measure them, and the machine's peak."""
     from benchmarks import checkpoints

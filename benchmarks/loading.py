@@ -20,10 +20,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.processes import peak_memory, rounds_of, since_start
 from benchmarks.report import Report, Row
+
+if TYPE_CHECKING:
+    from keras_bit.network.config import BitConfig
 
 LOAD_LIMIT = 0.4  # of the time of `import tensorflow, keras` in the same process, for R50
 PEAK_LIMIT = 1.25  # of the file, for R152x4
@@ -63,8 +66,8 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def measure(
-    small: Any,
-    large: Any,
+    small: "BitConfig",
+    large: "BitConfig",
     *,
     rounds: int,
     large_rounds: int,
@@ -88,7 +91,7 @@ def measure(
     if rounds < 1:
         raise ValueError(f"`rounds` must be at least 1, got {rounds}.")
     if photo is not None and not photo.is_file():
-        raise FileNotFoundError(f"`photo` {photo} is no file.")
+        raise FileNotFoundError(f"`photo` {photo} is not a file.")
     peers = ["keras_bit"]
     if peer_python or all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
         peers.append("transformers")
@@ -96,7 +99,7 @@ def measure(
     pythons = {f"{case}, transformers": peer_python for case in measured} if peer_python else {}
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         folder = checkpoints.write(Path(scratch, "small"), small, image_size)
-        image = photo or checkpoints.write_image(Path(scratch, "picture.jpg"))
+        image = photo or checkpoints.write_image(Path(scratch, "image.jpg"))
         cases = {f"load small, {peer}": _case("load", peer, folder) for peer in peers}
         cases |= {f"first label, {peer}": _case("label", peer, folder, image.resolve()) for peer in peers}
         found = rounds_of(cases, rounds, pythons)
@@ -143,7 +146,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
     return shown
 
 
-# In a process of its own: `python -m benchmarks.loading MEASUREMENT PEER FOLDER [PICTURE]`.
+# In a process of its own: `python -m benchmarks.loading MEASUREMENT PEER FOLDER [IMAGE]`.
 
 
 def _case(measurement: str, peer: str, *paths: Path) -> list[str]:

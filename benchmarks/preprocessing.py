@@ -86,7 +86,7 @@ def measure(
     """Measures every case whose packages are there, at every size.
 
     Args:
-        photos: images that Pillow reads, repeated until there are `files`; those that are no JPEG become one.
+        photos: images that Pillow reads, repeated until there are `files`; those that are not JPEG files become some.
         sizes: height and width of the results, px.
         rounds: processes for each case and size.
         peer_python: the interpreter for the cases that need torch.
@@ -124,7 +124,7 @@ def measure(
 
 def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]], size: int, chosen: Sequence[str]) -> list[Row]:
     speeds = {
-        name: statistics.median(one["pictures_per_second"] for one in found[f"{size} px, {name}"]) for name in chosen
+        name: statistics.median(one["images_per_second"] for one in found[f"{size} px, {name}"]) for name in chosen
     }
     inexact = {name: speed for name, speed in speeds.items() if name not in (OURS, DECODER, EXACT)}
     fastest = max(inexact, key=inexact.get, default=None)
@@ -156,7 +156,7 @@ def _installed(python: str) -> set[str]:
     try:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ValueError(f"`peer_python` {python!r} is no Python interpreter that runs: {error}") from error
+        raise ValueError(f"`peer_python` {python!r} is not a Python interpreter that runs: {error}") from error
     return set(done.stdout.split())
 
 
@@ -329,7 +329,7 @@ def measure_case(name: str, files: Sequence[str], size: int, seconds: float, exp
         expected: the batch of the first files, channels last in [-1, 1], that the case's is compared with.
 
     Returns:
-        `pictures_per_second`, and `difference` in pixel values, `None` where the case gives no such batch.
+        `images_per_second`, and `difference` in pixel values, `None` where the case gives no such batch.
     """
     epoch = CASES[name][0](files, size)
     difference = None
@@ -339,7 +339,7 @@ def measure_case(name: str, files: Sequence[str], size: int, seconds: float, exp
     start, images = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         images += sum(len(batch) for batch in epoch())
-    return {"pictures_per_second": images / (time.perf_counter() - start), "difference": difference}
+    return {"images_per_second": images / (time.perf_counter() - start), "difference": difference}
 
 
 def _difference(batch: np.ndarray, expected: np.ndarray) -> float | None:

@@ -51,7 +51,7 @@ def peak_memory() -> int:
     """The most bytes that this process ever had in memory, mapped files included.
 
     Raises:
-        OSError: this is no Linux.
+        OSError: this is not Linux.
     """
     return _status("VmHWM")
 

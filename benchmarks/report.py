@@ -5,7 +5,10 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,7 @@ def versions(packages: Sequence[str]) -> dict[str, str | None]:
     return found
 
 
-def table(report: Report) -> Any:
+def table(report: Report) -> "Table":
     """A `rich` table; a missed target is marked in words, not by color alone."""
     from rich.table import Table  # here: a measuring process imports this module and should not pay for it
 

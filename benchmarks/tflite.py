@@ -16,13 +16,19 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.report import Report, Row
+
+if TYPE_CHECKING:
+    from keras_bit.data.splits import Part
+    from keras_bit.exporters.job import ExportReport
+    from keras_bit.images.processor import BitImageProcessor
+    from keras_bit.network.model import BiTModel
 
 MODES = {"float32": None, "float16": "float16", "dynamic": "dynamic", "int8": "int8", "int8_full": "int8_full"}
 CALIBRATED = ("int8", "int8_full")
@@ -50,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", type=int, default=200, metavar="N", help="training images for int8 (default: %(default)s)"
     )
-    parser.add_argument("--test-pictures", type=int, metavar="N", help="default: all")
+    parser.add_argument("--test-images", type=int, metavar="N", help="default: all")
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -62,7 +68,7 @@ def run(options: argparse.Namespace) -> Report:
         rounds=options.rounds,
         large_rounds=options.large_rounds,
         calibration=options.calibration,
-        test_pictures=options.test_pictures,
+        test_images=options.test_images,
         large=lambda: BiT50(weights=None, classifier_activation=None),
     )
 
@@ -75,7 +81,7 @@ def measure(
     large_rounds: int,
     large: Callable[[], Any],
     calibration: int = 200,
-    test_pictures: int | None = None,
+    test_images: int | None = None,
 ) -> Report:
     """Exports, classifies, and measures the time.
 
@@ -86,7 +92,7 @@ def measure(
         large_rounds: of the latency of the large network's; 0 leaves it out.
         large: builds the large network.
         calibration: how many training images int8 and int8_full see.
-        test_pictures: how many count; `None` is all.
+        test_images: how many count; `None` is all.
     """
     import keras
 
@@ -103,7 +109,7 @@ def measure(
     found = splits.open_splits(data, validation_share=0.0, seed=0)
     if found.test is None:
         raise ValueError(f"`data` {str(data)!r} must hold a folder named test beside train.")
-    test, seen = _some(found.test, test_pictures), _some(found.train, calibration)
+    test, seen = _some(found.test, test_images), _some(found.train, calibration)
     processor = BitImageProcessor.from_pretrained(weights)
     model = from_pretrained(weights)
     size = processor.crop_size if processor.do_center_crop else processor.size
@@ -114,7 +120,7 @@ def measure(
         files = _export(model, Path(folder), processor, images)
         right = _right(model, files, _batches(test, processor, found.class_names))
         rows += accuracy_rows(right, len(test))
-        measurements["accuracy"] = [{"pictures": len(test), **right}]
+        measurements["accuracy"] = [{"images": len(test), **right}]
         found_costs = _costs(model, files, images[0][:1], rounds)
         rows += cost_rows(Path(weights).name, files, found_costs)
         measurements |= {"files": _differences(files), "latency": found_costs}
@@ -157,7 +163,7 @@ def accuracy_rows(right: Mapping[str, int], images: int) -> list[Row]:
 
 
 def cost_rows(
-    name: str, files: Mapping[str, Any], rounds: list[Mapping[str, float]], int8_limit: float | None = None
+    name: str, files: "Mapping[str, ExportReport]", rounds: list[Mapping[str, float]], int8_limit: float | None = None
 ) -> list[Row]:
     """Sizes and medians of the latencies; `int8_limit` is int8's share of float32's."""
     sizes = {mode: report.bytes / 1e6 for mode, report in files.items()}
@@ -168,11 +174,11 @@ def cost_rows(
     return rows
 
 
-def _some(part: Any, count: int | None) -> Any:
+def _some(part: "Part", count: int | None) -> "Part":
     return part if count is None else part.some(np.random.default_rng(0).permutation(len(part))[:count])
 
 
-def _batches(part: Any, processor: Any, class_names: Any) -> Iterator[Any]:
+def _batches(part: "Part", processor: "BitImageProcessor", class_names: Sequence[str]) -> Iterator[Any]:
     from keras_bit import image_dataset
 
     return image_dataset(
@@ -180,8 +186,10 @@ def _batches(part: Any, processor: Any, class_names: Any) -> Iterator[Any]:
     ).as_numpy_iterator()
 
 
-def _export(model: Any, folder: Path, processor: Any, images: list[np.ndarray]) -> dict[str, Any]:
-    """Mode to the `ExportReport`."""
+def _export(
+    model: "BiTModel", folder: Path, processor: "BitImageProcessor", images: list[np.ndarray]
+) -> "dict[str, ExportReport]":
+    """Mode to what was written."""
     from keras_bit import export
 
     files = {}
@@ -197,7 +205,7 @@ def _export(model: Any, folder: Path, processor: Any, images: list[np.ndarray]) 
     return files
 
 
-def _differences(files: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _differences(files: "Mapping[str, ExportReport]") -> list[dict[str, Any]]:
     return [
         {"mode": mode, "bytes": one.bytes, "max_abs_diff": one.max_abs_diff, "limit": one.limit, "seconds": one.seconds}
         for mode, one in files.items()
@@ -224,7 +232,7 @@ def _runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def _right(model: Any, files: Mapping[str, Any], batches: Iterator[Any]) -> dict[str, int]:
+def _right(model: "BiTModel", files: "Mapping[str, ExportReport]", batches: Iterator[Any]) -> dict[str, int]:
     """How many images get their own class, by Keras and by each file."""
     from tqdm import tqdm
 
@@ -238,7 +246,9 @@ def _right(model: Any, files: Mapping[str, Any], batches: Iterator[Any]) -> dict
     return right
 
 
-def _costs(model: Any, files: Mapping[str, Any], image: np.ndarray, rounds: int) -> list[dict[str, float]]:
+def _costs(
+    model: "BiTModel", files: "Mapping[str, ExportReport]", image: np.ndarray, rounds: int
+) -> list[dict[str, float]]:
     """Seconds for one image, by Keras and by each file, for every round."""
     import tensorflow as tf
 

@@ -20,13 +20,16 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.flops import PEAK, PROCESS, flops, share
 from benchmarks.processes import memory, peak_memory, rounds_of
 from benchmarks.report import Report, Row
+
+if TYPE_CHECKING:
+    from keras_bit.network.config import BitConfig
 
 PACKAGES = ("keras_bit", "tensorflow", "keras", "torch", "transformers")
 OURS = ("keras_bit", "keras_bit, XLA", "textbook")
@@ -60,7 +63,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def measure(
-    config: Any,
+    config: "BitConfig",
     image_sizes: Sequence[int],
     *,
     batch_size: int,

@@ -206,7 +206,7 @@ def test_the_help_names_every_part_and_every_measurement():
     ("arguments", "message"),
     [
         ({"rounds": 0}, "`rounds` must be at least 1, got 0."),
-        ({"rounds": 1, "photo": ROOT / "absent.jpg"}, "`photo` .*absent.jpg is no file."),
+        ({"rounds": 1, "photo": ROOT / "absent.jpg"}, "`photo` .*absent.jpg is not a file."),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, message):
@@ -267,7 +267,7 @@ def test_preprocessing_measures_every_case_and_compares_the_images_first(drawing
     cases = [preprocessing.OURS, "keras"]
     found = preprocessing.measure(drawings, [32], rounds=1, files=20, seconds=0.05, cases=cases)
     assert sorted(found.measurements) == [f"32 px, {case}" for case in sorted(cases)]
-    assert all(one[0]["pictures_per_second"] > 0 for one in found.measurements.values())
+    assert all(one[0]["images_per_second"] > 0 for one in found.measurements.values())
     # Ours has the values of transformers' Pillow processor; Keras resizes otherwise.
     assert found.measurements[f"32 px, {preprocessing.OURS}"][0]["difference"] == 0
     assert found.measurements["32 px, keras"][0]["difference"] > 1
@@ -277,7 +277,7 @@ def test_preprocessing_measures_every_case_and_compares_the_images_first(drawing
 
 def test_without_their_packages_the_peers_are_named_and_left_out(drawings, monkeypatch):
     def rounds_of(cases, rounds, pythons):
-        return {case: [{"pictures_per_second": 1.0, "difference": None}] * rounds for case in cases}
+        return {case: [{"images_per_second": 1.0, "difference": None}] * rounds for case in cases}
 
     monkeypatch.setattr(preprocessing, "rounds_of", rounds_of)
     monkeypatch.setattr(preprocessing, "_installed", lambda python: {"torch", "transformers"})
@@ -292,7 +292,7 @@ def test_without_their_packages_the_peers_are_named_and_left_out(drawings, monke
 
 def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
     speeds = {preprocessing.OURS: 400, preprocessing.DECODER: 1000, preprocessing.EXACT: 200, "timm": 300, "keras": 350}
-    found = {f"224 px, {name}": [{"pictures_per_second": speed}] for name, speed in speeds.items()}
+    found = {f"224 px, {name}": [{"images_per_second": speed}] for name, speed in speeds.items()}
     rows = {row.name: row for row in preprocessing._rows(found, 224, list(speeds))}
     assert rows["224 px, beside transformers, Pillow"].limit == pytest.approx(300)
     assert rows["224 px, beside keras"].limit == pytest.approx(420)
@@ -304,7 +304,10 @@ def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
     ("arguments", "message"),
     [
         ({"rounds": 0}, "`rounds` must be at least 1, got 0."),
-        ({"rounds": 1, "peer_python": "/no/such/python"}, "`peer_python` '/no/such/python' is no Python interpreter"),
+        (
+            {"rounds": 1, "peer_python": "/no/such/python"},
+            "`peer_python` '/no/such/python' is not a Python interpreter",
+        ),
     ],
 )
 def test_what_preprocessing_cannot_measure_is_refused(drawings, arguments, message):
@@ -425,14 +428,14 @@ def test_other_logits_are_an_error():
 
 @pytest.mark.live
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*gives the model a new head of zeros")
+@pytest.mark.filterwarnings("ignore::keras_bit.checkpoints.building.NewHead")
 def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
     monkeypatch.setattr(finetuning, "CURVES", (("random", "float64"),))
     monkeypatch.setattr(finetuning, "ACCURACIES", (("checkpoint", "float32"), ("random", "float64")))
     for part in ("train", "test"):
         make_folders(tmp_path / part, dict.fromkeys("abc", 4))
     folder = checkpoints.write(tmp_path / "bit", TINY, image_size=64)
-    setting = finetuning.Setting(batch_size=4, curve_steps=3, steps=2, test_pictures=8)
+    setting = finetuning.Setting(batch_size=4, curve_steps=3, steps=2, test_images=8)
     found = finetuning.measure(tmp_path, str(folder), setting, seeds=(0, 1), examples=(2,))
     rows = {row.name: row for row in found.rows}
     curve = found.measurements["random, float64 curve"][0]

@@ -25,11 +25,11 @@ def test_every_mode_is_exported_classifies_and_is_timed(tmp_path):
         large_rounds=1,
         large=lambda: BiT(TINY, classifier_activation=None),
         calibration=4,
-        test_pictures=5,
+        test_images=5,
     )
     rows = {row.name: row for row in found.rows}
     (right,) = found.measurements["accuracy"]
-    assert right["pictures"] == 5
+    assert right["images"] == 5
     for mode in tflite.MODES:
         assert rows[f"{mode}: accuracy"].ours == pytest.approx(100 * right[mode] / 5)
         assert rows[f"{mode}: accuracy"].theirs == pytest.approx(100 * right["Keras"] / 5)

@@ -71,9 +71,9 @@ def test_every_stage_of_a_tiny_network_is_that_of_transformers(arguments, tmp_pa
     theirs = saved_with_random_weights(config, tmp_path)
     ours = from_pretrained(tmp_path, classifier_activation=None)
     # 64x64 and 45x61, two images each: even and odd sizes take different pads.
-    pictures = [np.concatenate([batch, batch[:, ::-1, ::-1]]) for batch in goldens.generated_images()]
+    sizes = [np.concatenate([batch, batch[:, ::-1, ::-1]]) for batch in goldens.generated_images()]
     channels = np.arange(config.get("num_channels", 3)) % 3
-    batches = [goldens.to_pixel_values(batch)[..., channels].copy() for batch in pictures]
+    batches = [goldens.to_pixel_values(batch)[..., channels].copy() for batch in sizes]
     found, expected = last_hidden_states(ours, theirs, batches)
     rows = [
         *parity.compare(parity.outputs(ours, batches), reference.outputs(str(tmp_path), batches)),
@@ -98,7 +98,7 @@ def test_every_stage_of_a_tiny_network_is_that_of_transformers(arguments, tmp_pa
 SIZES = {"448x448, the size of google/bit-50": (448, 448), "225x301, both sides odd": (225, 301)}
 
 
-def pictures():
+def photograph_batches():
     """A photograph in each size, or soft shapes where scikit-image is not installed."""
     try:
         photos = [Image.open(file).convert("RGB") for file in photographs.find([])]
@@ -108,7 +108,7 @@ def pictures():
         np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR))
         for photo, (height, width) in zip(photos, SIZES.values(), strict=False)
     ]
-    return [goldens.to_pixel_values(picture[None]) for picture in resized]
+    return [goldens.to_pixel_values(image[None]) for image in resized]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def full_size(tmp_path_factory):
 
     directory = tmp_path_factory.mktemp("bit-50")
     saved_with_random_weights({"num_labels": 1000}, directory)
-    batches = pictures()
+    batches = photograph_batches()
     ours = parity.outputs(from_pretrained(directory, classifier_activation=None), batches)
     single = reference.outputs(str(directory), batches)
     double = reference.outputs(str(directory), [batch.astype("float64") for batch in batches], dtype=torch.float64)

@@ -56,15 +56,15 @@ def relative(ours, theirs):
 @pytest.mark.parametrize("case", CASES)
 def test_timms_networks_and_files_give_timms_numbers(written, case, layout):
     folder, config = written / case, config_of(CASES[case])
-    pictures = np.load(folder / "pictures.npy")
+    images = np.load(folder / "images.npy")
     with np.load(folder / "outputs.npz") as file:
         logits, features = file["logits"], file["features"]
     model = from_pretrained(folder / layout, config=config, classifier_activation=None)
     body = from_pretrained(folder / layout, config=config, include_top=False)
-    off = relative(model(pictures), logits), relative(body(pictures), features)
+    off = relative(model(images), logits), relative(body(images), features)
     print(f"{case}, {layout}: logits {off[0]:.1e}, features {off[1]:.1e} relative")
     assert max(off) <= 1e-4  # float32 through 22 convolutions; measured some 1e-5
-    maps = BiTBackbone(folder / layout, config=config, out_features=["stage4"])(pictures)
+    maps = BiTBackbone(folder / layout, config=config, out_features=["stage4"])(images)
     assert maps["stage4"].shape == features.shape
 
 
@@ -73,11 +73,11 @@ def test_timms_networks_and_files_give_timms_numbers(written, case, layout):
 @pytest.mark.parametrize("layout", ["model.safetensors", "BiT.npz"])
 def test_a_first_kernel_for_other_channels_is_the_one_that_timm_makes(written, channels, layout):
     folder = written / "stride 32"
-    pictures = np.load(folder / "pictures.npy")[..., np.arange(channels) % 3]
+    images = np.load(folder / "images.npy")[..., np.arange(channels) % 3]
     with np.load(folder / "outputs.npz") as file:
         expected = file[f"logits of {channels} channels"]
     with pytest.warns(UserWarning, match=f"its first kernel was adapted to {channels}"):
         model = from_pretrained(
             folder / layout, config=config_of({}), input_shape=(None, None, channels), classifier_activation=None
         )
-    assert relative(model(pictures), expected) <= 1e-4  # as above
+    assert relative(model(images), expected) <= 1e-4  # as above

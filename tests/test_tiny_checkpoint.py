@@ -43,29 +43,29 @@ def test_the_card_says_one_accuracy_and_it_is_at_least_80_percent():
 
 
 @pytest.fixture(scope="module")
-def test_pictures() -> tuple[list[Image.Image], np.ndarray]:
+def test_images() -> tuple[list[Image.Image], np.ndarray]:
     with tarfile.open(DATA / "cifar10.tar.xz") as archive:
         members = sorted(
             (member for member in archive if member.isfile() and "/test/" in f"/{member.name}"), key=lambda m: m.name
         )
-        pictures = [Image.open(io.BytesIO(archive.extractfile(member).read())).convert("RGB") for member in members]
-    return pictures, np.array([CLASSES.index(Path(member.name).parent.name) for member in members])
+        images = [Image.open(io.BytesIO(archive.extractfile(member).read())).convert("RGB") for member in members]
+    return images, np.array([CLASSES.index(Path(member.name).parent.name) for member in members])
 
 
 @pytest.fixture(scope="module")
-def keras_logits(test_pictures) -> np.ndarray:
-    pictures, _ = test_pictures
+def keras_logits(test_images) -> np.ndarray:
+    images, _ = test_images
     model = from_pretrained(TINY, classifier_activation=None)
     processor = BitImageProcessor.from_pretrained(TINY)
     return np.concatenate(
-        [model.predict_on_batch(processor(pictures[start : start + 500])) for start in range(0, len(pictures), 500)]
+        [model.predict_on_batch(processor(images[start : start + 500])) for start in range(0, len(images), 500)]
     )
 
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_accuracy_is_the_cards_to_within_one_picture(test_pictures, keras_logits):
-    _, targets = test_pictures
+def test_the_accuracy_is_the_cards_to_within_one_image(test_images, keras_logits):
+    _, targets = test_images
     assert len(targets) == 10_000
     correct = int((keras_logits.argmax(1) == targets).sum())
     print(f"keras_bit: {correct} of 10,000 right; card (transformers): {card_figures()[0]}")
@@ -75,21 +75,21 @@ def test_the_accuracy_is_the_cards_to_within_one_picture(test_pictures, keras_lo
 @pytest.mark.live
 @pytest.mark.data
 @pytest.mark.slow
-def test_transformers_itself_has_the_same_logits_on_the_test_pictures(test_pictures, keras_logits):
+def test_transformers_itself_has_the_same_logits_on_the_test_images(test_images, keras_logits):
     import torch
     from transformers import BitForImageClassification, BitImageProcessorPil
 
-    pictures, _ = test_pictures
+    images, _ = test_images
     model = BitForImageClassification.from_pretrained(TINY).eval()
     processor = BitImageProcessorPil.from_pretrained(TINY)
     theirs = []
     with torch.no_grad():
-        for start in range(0, len(pictures), 500):
-            inputs = processor(pictures[start : start + 500], return_tensors="pt")
+        for start in range(0, len(images), 500):
+            inputs = processor(images[start : start + 500], return_tensors="pt")
             theirs.append(model(inputs["pixel_values"]).logits.numpy())
     theirs = np.concatenate(theirs)
     difference = np.abs(keras_logits - theirs).max() / np.abs(theirs).max()
     agreeing = int((keras_logits.argmax(1) == theirs.argmax(1)).sum())
     print(f"10,000 images: logits differ by {difference:.1e} relative, {agreeing} answers agree")
     assert difference <= 1e-4  # float32 through 19 convolutions; measured some 1e-6
-    assert agreeing >= len(pictures) - 1  # a tie within rounding may fall either way
+    assert agreeing >= len(images) - 1  # a tie within rounding may fall either way

@@ -3,7 +3,7 @@
     python tests/timm_probe.py OUT
 
 Writes for every case `OUT/<case>/model.safetensors` (timm's own names), `BiT.npz` (Google's, written from timm's
-parameters and read back by timm's own reader), `pictures.npy` and `outputs.npz`.
+parameters and read back by timm's own reader), `images.npy` and `outputs.npz`.
 """
 
 import contextlib
@@ -68,23 +68,23 @@ def main() -> None:
                 scale = 0.3 if values.ndim == 1 else values[0].numel() ** -0.5
                 center = 1.0 if values.ndim == 1 and name.endswith("weight") else 0.0
                 values.copy_(center + scale * torch.randn(values.shape, generator=generator))
-        pictures = torch.rand(2, arguments.get("in_chans", 3), 64, 101, generator=generator) * 2 - 1
+        images = torch.rand(2, arguments.get("in_chans", 3), 64, 101, generator=generator) * 2 - 1
         with torch.no_grad():
-            logits, features = model(pictures), model.forward_features(pictures)
+            logits, features = model(images), model.forward_features(images)
         save_file(model.state_dict(), folder / "model.safetensors")
         np.savez(folder / "BiT.npz", **google_names(model))
         again = build().eval()
         again.load_pretrained(str(folder / "BiT.npz"))
         with torch.no_grad():
-            assert torch.equal(again(pictures), logits), "timm reads the .npz as another network"
+            assert torch.equal(again(images), logits), "timm reads the .npz as another network"
         adapted = {}
         if not arguments:
             for channels in (1, 5):
                 other = build(in_chans=channels).eval()
                 other.load_pretrained(str(folder / "BiT.npz"))  # whose first kernel is for 3 channels
                 with torch.no_grad():
-                    adapted[f"logits of {channels} channels"] = other(pictures[:, np.arange(channels) % 3]).numpy()
-        np.save(folder / "pictures.npy", pictures.permute(0, 2, 3, 1).numpy())
+                    adapted[f"logits of {channels} channels"] = other(images[:, np.arange(channels) % 3]).numpy()
+        np.save(folder / "images.npy", images.permute(0, 2, 3, 1).numpy())
         features = features.permute(0, 2, 3, 1).numpy()
         np.savez(folder / "outputs.npz", logits=logits.numpy(), features=features, **adapted)
     print(json.dumps(list(CASES)))

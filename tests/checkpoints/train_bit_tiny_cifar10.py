@@ -164,11 +164,11 @@ def train(model: BitForImageClassification, images: torch.Tensor, targets: torch
 
 
 @torch.no_grad()
-def count_correct(model, processor, pictures: list[Image.Image], targets: torch.Tensor) -> int:
+def count_correct(model, processor, images: list[Image.Image], targets: torch.Tensor) -> int:
     model.eval()
     correct = 0
-    for start in tqdm(range(0, len(pictures), 500), desc="test", unit="batch"):
-        pixel_values = processor(pictures[start : start + 500], return_tensors="pt")["pixel_values"]
+    for start in tqdm(range(0, len(images), 500), desc="test", unit="batch"):
+        pixel_values = processor(images[start : start + 500], return_tensors="pt")["pixel_values"]
         predicted = model(pixel_values.contiguous(memory_format=torch.channels_last)).logits.argmax(1)
         correct += int((predicted == targets[start : start + 500]).sum())
     return correct
@@ -194,7 +194,7 @@ model-index:
 
 A small BiT (ResNetV2 with group normalization and weight standardization) trained from scratch on CIFAR-10 with
 transformers' `BitForImageClassification`. It exists to test and show keras_bit on real, trained PyTorch weights; it
-is no model for production.
+is not a model for production.
 
 * **{correct:,} of {count:,} test images are right ({accuracy:.2%} top-1)**, one view each, through
   `BitImageProcessorPil` with the `preprocessor_config.json` beside this file.
