@@ -7,13 +7,20 @@ import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from keras_bit.drawing.colors import BLUE, GRAY, NO_SHADE, ON_DARK, ON_LIGHT, ORANGE, SHADES
 from keras_bit.drawing.lettering import ELLIPSIS, one_line
 from keras_bit.files import replacing, require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.colors import Colormap, Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter
 
 INSTALL = "pip install 'keras_bit[plots]'"
 DPI = 120
@@ -25,6 +32,21 @@ TICKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
 RATE = "learning rate"  # a panel and its curve
 
 Point = tuple[float, float]  # step and value
+
+
+class Bin(Protocol):
+    """The examples whose confidence is in `(lower, upper]`, as `metrics.Bin` has them."""
+
+    @property
+    def lower(self) -> float: ...
+    @property
+    def upper(self) -> float: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def confidence(self) -> float | None: ...
+    @property
+    def accuracy(self) -> float | None: ...
 
 
 def available() -> bool:
@@ -88,7 +110,7 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[Point]:
     return [(step, value) for step, value in found if math.isfinite(value)]
 
 
-def _draw_curve(axis: Any, name: str, points: Sequence[Point]) -> None:
+def _draw_curve(axis: "Axes", name: str, points: Sequence[Point]) -> None:
     steps, values = zip(*points, strict=True)
     axis.plot(
         steps,
@@ -145,7 +167,7 @@ def confusion(
     _save(figure, file)
 
 
-def _draw_shares(figure: Any, axis: Any, shares: np.ndarray) -> None:
+def _draw_shares(figure: "Figure", axis: "Axes", shares: np.ndarray) -> None:
     rows, columns = shares.shape
     image = axis.imshow(
         _pooled(shares, MOST_CELLS),
@@ -160,7 +182,7 @@ def _draw_shares(figure: Any, axis: Any, shares: np.ndarray) -> None:
     bar.ax.tick_params(labelsize=8)
 
 
-def _name_ticks(ticks: Any, names: Sequence[str], side: float, size: float) -> None:
+def _name_ticks(ticks: "Axis", names: Sequence[str], side: float, size: float) -> None:
     """As many of the names as a side of `side` inches has room for, in letters of `size` points."""
     shown = range(0, len(names), math.ceil(len(names) * 1.2 * size / (72 * side)))
     ticks.set_ticks(list(shown))
@@ -168,7 +190,7 @@ def _name_ticks(ticks: Any, names: Sequence[str], side: float, size: float) -> N
     ticks.set_tick_params(length=2)
 
 
-def _write_counts(axis: Any, matrix: np.ndarray, shares: np.ndarray, side: float) -> None:
+def _write_counts(axis: "Axes", matrix: np.ndarray, shares: np.ndarray, side: float) -> None:
     digits = len(str(matrix.max()))
     size = min(8.0, 72 * side / max(matrix.shape) / (0.75 * max(digits, 2)))  # a digit is 0.6 of its size wide
     for (row, column), count in np.ndenumerate(matrix):
@@ -177,7 +199,7 @@ def _write_counts(axis: Any, matrix: np.ndarray, shares: np.ndarray, side: float
             axis.text(column, row, f"{count}", ha="center", va="center", fontsize=size, color=color)
 
 
-def calibration(bins: Sequence[Any], ece: float, file: str | Path) -> None:
+def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
     """The reliability diagram: how often the model is right where it is so confident, and how often it is that.
 
     Args:
@@ -203,12 +225,13 @@ def calibration(bins: Sequence[Any], ece: float, file: str | Path) -> None:
     _save(figure, file)
 
 
-def _draw_accuracies(axis: Any, bins: Sequence[Any]) -> None:
-    accuracies = [part.accuracy for part in bins]
+def _draw_accuracies(axis: "Axes", bins: Sequence[Bin]) -> None:
+    """`bins` have examples, and therefore no `None`."""
+    accuracies = [cast(float, part.accuracy) for part in bins]
     _draw_bars(axis, bins, accuracies, BLUE, label="right, of the answers in the bin")
     axis.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--", label="calibrated: as often as it says")
     axis.plot(
-        [part.confidence for part in bins],
+        [cast(float, part.confidence) for part in bins],
         accuracies,
         color=ORANGE,
         marker="o",
@@ -221,13 +244,13 @@ def _draw_accuracies(axis: Any, bins: Sequence[Any]) -> None:
     axis.legend(loc="upper left", fontsize=8, framealpha=0.9, edgecolor="none")
 
 
-def _draw_bars(axis: Any, bins: Sequence[Any], heights: Sequence[float], color: str, **label: str) -> None:
+def _draw_bars(axis: "Axes", bins: Sequence[Bin], heights: Sequence[float], color: str, label: str = "") -> None:
     edges = [part.lower for part in bins]
     widths = [part.upper - part.lower for part in bins]
-    axis.bar(edges, heights, widths, align="edge", color=color, edgecolor="white", linewidth=0.8, **label)
+    axis.bar(edges, heights, widths, align="edge", color=color, edgecolor="white", linewidth=0.8, label=label)
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float) -> "Figure":
     """Width and height in inches."""
     require("matplotlib", "plots", "Drawing a chart")
     from matplotlib.figure import Figure
@@ -243,19 +266,19 @@ def _pooled(shares: np.ndarray, most: int) -> np.ndarray:
     return shares
 
 
-def _power_norm(gamma: float) -> Any:
+def _power_norm(gamma: float) -> "Normalize":
     from matplotlib.colors import PowerNorm
 
     return PowerNorm(gamma, vmin=0, vmax=1)
 
 
-def _colors(name: str) -> Any:
+def _colors(name: str) -> "Colormap":
     from matplotlib import colormaps
 
     return colormaps[name]
 
 
-def _percent() -> Any:
+def _percent() -> "Formatter":
     from matplotlib.ticker import PercentFormatter
 
     return PercentFormatter(1, symbol=" %", decimals=None)
@@ -281,6 +304,6 @@ def _drawable(text: str) -> str:
     )
 
 
-def _save(figure: Any, file: str | Path) -> None:
+def _save(figure: "Figure", file: str | Path) -> None:
     with replacing(file) as beside:
         figure.savefig(beside, format="png", bbox_inches="tight", pad_inches=0.15)
