@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keras_bit.hub import HubOptions
 from keras_bit.images import processor
-from keras_bit.images.processor import BitImageProcessor, preprocess_input
+from keras_bit.images.processor import BitImageProcessor, preprocess_input, processor_of
 from keras_bit.images.steps import center_crop, resized_shape
+from loopback_hub import make_cache
 
 BIT_50 = {
     "size": {"shortest_edge": 448},
@@ -687,6 +689,19 @@ def test_unusable_configurations_are_refused_with_their_path(tmp_path):
         NotADirectoryError, match=r"`directory` must be a directory.*preprocessor_config.json is a file"
     ):
         BitImageProcessor().save_pretrained(tmp_path / "preprocessor_config.json")
+
+
+def test_bits_own_stands_in_for_the_processor_that_a_checkpoint_lacks_and_for_nothing_else(tmp_path):
+    own, bits_own = BitImageProcessor(size=64), BitImageProcessor(**BIT_50)
+    assert processor_of(tmp_path, HubOptions()) == (bits_own, False)
+    own.save_pretrained(tmp_path)
+    assert processor_of(tmp_path, HubOptions()) == (own, True)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        processor_of(tmp_path / "nowhere", HubOptions())
+    # The repository may have one, which only the Hub knows.
+    make_cache(tmp_path / "hub", "google/bit-50", {"config.json": b'{"model_type": "bit"}'})
+    with pytest.raises(FileNotFoundError, match="google/bit-50"):
+        processor_of("google/bit-50", HubOptions(cache_dir=tmp_path / "hub", local_files_only=True))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64, bool])
