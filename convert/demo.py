@@ -23,6 +23,7 @@ from rich.table import Table
 from convert import parity, photographs
 from convert.__main__ import MODEL_NAME, convert
 from keras_bit import BitImageProcessor, decode_predictions, export, from_pretrained
+from keras_bit.hub import HubOptions
 from keras_bit.labels import labels_of_checkpoint
 
 RESULTS = {"keras", "saved_model"}
@@ -46,7 +47,7 @@ def demo(source: str, images: Sequence[Path], golden: Path | None, out: Path, co
     steps: list[tuple[str, str, float]] = []
 
     with _timed(steps, "convert and prove") as result:
-        rows = convert(source, out / "keras", golden, files, {}, console)
+        rows = convert(source, out / "keras", golden, files, HubOptions(), console)
         worst = max(row.relative for row in rows)
         result.append(
             f"{len(rows)} outputs compared, largest relative difference {worst:.1e} (limit {parity.LIMIT:.0e})"
