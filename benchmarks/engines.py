@@ -1,6 +1,7 @@
 """The engines that classify with a BiT, keras_bit's and the peers', each from the same checkpoint.
 
-keras_bit, in Keras       `model.predict(batch)`; `tf.function` of the model; the same of `keras_bit.fuse(model)`
+keras_bit, in Keras       `model.predict(batch)`; `model(batch)`; `tf.function` of the model; the same of
+                          `keras_bit.fuse(model)`
 keras_bit, exported       SavedModel and TFLite as `keras_bit.export` writes them; TFLite in LiteRT on all cores, int8
                           calibrated on the batch that is measured
 transformers              BitForImageClassification, eager in both memory formats, and by `torch.compile`
@@ -94,6 +95,12 @@ def predict_64(folder: Path) -> Call:
     """`predict` of 64 images in batches; the time is that of 64 images."""
     model = _keras_model(folder)
     return lambda batch: model.predict(np.resize(batch, (64, *batch.shape[1:])), batch_size=len(batch), verbose=0)
+
+
+def direct(folder: Path) -> Call:
+    """`model(batch)`: what `keras-bit classify` does for a few images."""
+    model = _keras_model(folder, fused=True)
+    return lambda batch: np.asarray(model(batch, training=False))
 
 
 def compiled(folder: Path, fused: bool = False, jit_compile: bool = False) -> Call:
@@ -221,6 +228,7 @@ _TIMM = ("torch", "timm")
 ENGINES: Mapping[str, Engine] = {
     "predict": Engine(True, predict),
     "predict, 64 images": Engine(True, predict_64),
+    "direct call, fused": Engine(True, direct),
     "compiled": Engine(True, compiled),
     "compiled, fused": Engine(True, lambda folder: compiled(folder, fused=True)),
     "compiled, fused, XLA": Engine(True, lambda folder: compiled(folder, fused=True, jit_compile=True)),

@@ -14,7 +14,10 @@ START = "BENCHMARKS_PROCESS_START"  # environment variable: seconds on the monot
 
 
 def rounds_of(
-    cases: Mapping[str, Sequence[str]], rounds: int, pythons: Mapping[str, str] | None = None
+    cases: Mapping[str, Sequence[str]],
+    rounds: int,
+    pythons: Mapping[str, str] | None = None,
+    environments: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Runs every case `rounds` times, one after the other and each case once before any comes again.
 
@@ -24,6 +27,7 @@ def rounds_of(
         cases: name to the arguments of `python -m`.
         rounds: how often.
         pythons: case to the interpreter that runs it, where it is not this one.
+        environments: case to the environment variables that it gets beside those of this process.
 
     Returns:
         Name to what each of its processes printed on its last line, a JSON object.
@@ -38,7 +42,8 @@ def rounds_of(
     with tqdm(turns, unit="process", file=sys.stderr) as bar:
         for name in bar:
             bar.set_description(name)
-            found[name].append(_run(name, (pythons or {}).get(name, sys.executable), cases[name]))
+            python, environment = (pythons or {}).get(name, sys.executable), (environments or {}).get(name, {})
+            found[name].append(_run(name, python, cases[name], environment))
     return found
 
 
@@ -68,11 +73,11 @@ def _status(field: str) -> int:
     raise OSError(f"/proc/self/status has no {field}: the memory of a process is read on Linux only.")
 
 
-def _run(name: str, python: str, arguments: Sequence[str]) -> dict[str, Any]:
+def _run(name: str, python: str, arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "HF_HUB_OFFLINE": "1"}  # nothing here is to ask a Hub
     done = subprocess.run(
         [python, "-m", *arguments],
-        env={**os.environ, **quiet, "PYTHONPATH": str(ROOT), START: repr(time.monotonic())},
+        env={**os.environ, **quiet, **environment, "PYTHONPATH": str(ROOT), START: repr(time.monotonic())},
         capture_output=True,
         text=True,
         check=False,

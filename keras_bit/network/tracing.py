@@ -1,12 +1,31 @@
 """What Keras' operations leave to be done under TensorFlow for a network to start and to compute as fast as it can."""
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 GRAPHS = 256  # of each function, some 0.4 MB each; a training step of R50x1 has 62 of four functions
+
+_in_a_step: contextvars.ContextVar[bool] = contextvars.ContextVar("in_a_step", default=False)
+
+
+@contextlib.contextmanager
+def step() -> Iterator[None]:
+    """Around what `predict` and `evaluate` trace: a graph that nobody exports, and somebody waits for."""
+    token = _in_a_step.set(True)
+    try:
+        yield
+    finally:
+        _in_a_step.reset(token)
+
+
+def in_a_step() -> bool:
+    """Whether the graph that is traced now is one of Keras' own steps."""
+    return _in_a_step.get()
 
 
 def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,6 +62,15 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
         return tf.function(with_options, autograph=False, experimental_attributes={"_noinline": True})
 
     return call
+
+
+def tensor_of(variable: Any) -> Any:
+    """A variable's numbers; itself it cannot be given to a function, nor be closed over by a gradient made by hand."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.reshape(variable, variable.shape)
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(variable)  # `keras.ops.convert_to_tensor` gives TensorFlow's variable
 
 
 @functools.cache
