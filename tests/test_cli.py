@@ -325,6 +325,31 @@ def test_what_is_asked_for_often_imports_nothing_heavy(case):
     assert expected.get(case, "Usage: keras-bit") in answer
 
 
+KERNELS = """
+import os, subprocess, sys
+{before}
+from keras_bit.cli.main import main
+main(["--version"])
+print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "expected"),
+    [
+        ("", {}, "1"),
+        ("", {"TF_ENABLE_ONEDNN_OPTS": "0"}, "0"),
+        ("", {"TF_ENABLE_ONEDNN_OPTS": "1"}, "1"),
+        # TensorFlow has read it by then; what this process starts is another program's affair.
+        ("sys.modules['tensorflow'] = sys", {}, "None"),
+    ],
+)
+def test_the_kernels_of_onednn_are_on_unless_the_user_says_otherwise(before, given, expected, monkeypatch):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    done = ask(program=("-c", KERNELS.format(before=before)), **given)
+    assert done.stdout.splitlines()[-1] == expected, done.stderr
+
+
 def test_as_a_module_it_is_the_same_command():
     done = ask("info", "--nothing", program=("-m", "keras_bit.cli.main"))
     assert (done.returncode, done.stdout) == (2, "")

@@ -194,7 +194,7 @@ def test_each_export_is_the_next_version_and_what_a_person_changed_stays(tmp_pat
     assert "name: my-model-1\n" in (path / "inference-service.yaml").read_text()
     assert f"was written by TensorFlow {tf.__version__}. " in (path / "serve.sh").read_text()
     assert os.access(path / "serve.sh", os.X_OK)
-    subprocess.run(["sh", "-n", str(path / "serve.sh")], check=True)
+    assert "-e TF_ENABLE_ONEDNN_OPTS" in _docker(path, tmp_path / "bin", "--enable_batching")
     assert "memory: 2Gi" in (path / "inference-service.yaml").read_text()
     (path / "batching.config").write_text("mine")
     (path / "7").mkdir()
@@ -481,3 +481,16 @@ def test_openvino_reads_the_saved_model(version, model, files):
     names = {name for output in compiled.outputs for name in output.get_names()}
     assert {"logits", "probabilities"} <= names
     np.testing.assert_allclose(compiled(batch)["probabilities"], model(batch), atol=TOLERANCE)
+
+
+def _docker(path, folder, *options):
+    """What serve.sh calls docker with, by a stand-in that says it."""
+    folder.mkdir()
+    (folder / "docker").write_text('#!/bin/sh\necho "$@"\n')
+    (folder / "docker").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [str(path / "serve.sh"), *options], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.endswith(f"tensorflow/serving {' '.join(options)}\n")
+    return done.stdout

@@ -70,6 +70,39 @@ def test_layers_of_the_same_shape_share_their_graphs():
     assert (len(normalized), len(set(normalized))) == (2 * 13, 2 * 3)
 
 
+def small_model():
+    config = keras_bit.BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(4,), num_groups=4, num_labels=3)
+    return keras_bit.BiT(config)
+
+
+def calls(function, *arguments):
+    """The functions that a graph calls, by the name of each call."""
+    operations = tf.function(function).get_concrete_function(*arguments).graph.get_operations()
+    return [node.get_attr("f").name for node in operations if "PartitionedCall" in node.type]
+
+
+def test_predict_and_evaluate_share_graphs_and_what_may_be_exported_calls_none():
+    model = small_model()
+    model.compile(loss="sparse_categorical_crossentropy")
+    images, labels = tf.ones((2, 32, 32, 3)), tf.zeros((2,), tf.int32)
+    for called in (calls(model.predict_step, images), calls(model.test_step, (images, labels))):
+        # 14 kernels of 6 shapes, 13 norms of 3.
+        assert len([name for name in called if "standardize" in name]) == 14
+        assert len([name for name in called if "normalize" in name]) == 13
+        assert len(set(called)) == 6 + 3
+    assert calls(lambda x: model(x, training=False), images) == []
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_predict_gives_what_a_direct_call_gives(fused):
+    model = small_model()
+    if fused:
+        model = keras_bit.fuse(model)
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 40, 48, 3)).astype("float32")
+    # Probabilities, added up by other threads in another order.
+    np.testing.assert_allclose(model.predict(images, verbose=0), np.asarray(model(images)), rtol=0, atol=1e-6)
+
+
 def test_matrix_products_are_for_cpus():
     assert products_are_faster() == (not tf.config.list_physical_devices("GPU"))
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import click
 
+from keras_bit.cli import kernels
 from keras_bit.cli.command import EXIT_CODES
 from keras_bit.cli.terminal import printable, sentence
 
@@ -90,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 is success, 1 an error or a file that cannot be read, 2 wrong usage, 130 interrupted.
     """
+    kernels.turn_on()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names may hold bytes that are not UTF-8, and a terminal may be ASCII: they are escaped, not an error.
