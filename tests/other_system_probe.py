@@ -1,0 +1,63 @@
+"""Run in a process of its own: what Windows and macOS lack is taken away, then the commands are run.
+
+    python tests/other_system_probe.py DATA IMAGE FOLDER
+
+TensorFlow, Keras and what else is not ours are imported before; what they need of the system is their affair. Prints a
+line of JSON with the exit code of each command.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import h5py  # noqa: F401
+import huggingface_hub  # noqa: F401
+import keras  # noqa: F401
+import tensorflow  # noqa: F401
+
+TINY = Path(__file__).resolve().parent / "checkpoints" / "bit-tiny-cifar10"
+# Modules of POSIX alone, and what of `os` and `signal` Windows or macOS lacks.
+MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "posix_ipc", "tty", "pty", "syslog")
+# Not `statvfs`, by which shutil asks for free space here and not there.
+OF_OS = (
+    *("chown", "fchmod", "fchown", "fork", "forkpty", "getegid", "geteuid", "getgid", "getgroups", "getpgid"),
+    *("getuid", "killpg", "lchown", "mkfifo", "nice", "posix_fadvise", "posix_fallocate", "sched_getaffinity"),
+    *("sched_setaffinity", "sendfile", "setpgid", "setpriority", "setsid", "setuid", "sync", "umask", "uname"),
+    *("wait3", "wait4"),
+)
+OF_SIGNAL = ("SIGALRM", "SIGHUP", "SIGKILL", "SIGPIPE", "SIGQUIT", "SIGUSR1", "SIGUSR2", "alarm", "pthread_sigmask")
+
+
+def main(data: str, image: str, folder: str) -> None:
+    for name in MODULES:
+        sys.modules[name] = None  # an import of it fails
+    for module, names in ((os, OF_OS), (signal, OF_SIGNAL)):
+        for name in names:
+            if hasattr(module, name):
+                delattr(module, name)
+    from keras_bit.cli.main import main as command
+
+    # Every module of ours can be imported without them, too.
+    package = Path(importlib.import_module("keras_bit").__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        if file.name != "__init__.py":
+            importlib.import_module(".".join(("keras_bit", *file.relative_to(package).with_suffix("").parts)))
+    model, run, served, published = (
+        str(one) for one in (TINY, *(Path(folder, name) for name in ("run", "served", "hf")))
+    )
+    train = ["finetune", data, "--weights", model, "--out", run, "--steps", "2", "--batch-size", "4"]
+    codes = {
+        "classify": command(["classify", image, "--weights", model]),
+        "finetune": command(train),
+        "finetune again": command(train),
+        "export": command(["export", "--weights", run, "--out", served]),
+        "huggingface": command(["export", "--weights", run, "--out", published, "--format", "huggingface"]),
+    }
+    print(json.dumps(codes))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
