@@ -24,6 +24,7 @@ from benchmarks import (
     loading,
     preprocessing,
     processes,
+    processors,
     report,
     training,
 )
@@ -77,6 +78,15 @@ def test_cases_are_run_in_turn_and_give_their_last_line(tmp_path, monkeypatch):
     found = processes.rounds_of({"a": ["case", "1"], "b": ["case", "2"]}, rounds=3)
     assert found == {"a": [{"x": "1"}] * 3, "b": [{"x": "2"}] * 3}
     assert (tmp_path / "log").read_text() == "121212"
+
+
+def test_a_case_has_its_environment_variables_alone(tmp_path, monkeypatch):
+    (tmp_path / "case.py").write_text("import json, os\nprint(json.dumps({'x': os.environ.get('ONE_CASE')}))")
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    cases = {"a": ["case"], "b": ["case"]}
+    found = processes.rounds_of(cases, rounds=1, environments={"a": {"ONE_CASE": "1"}})
+    assert found == {"a": [{"x": "1"}], "b": [{"x": None}]}
 
 
 def test_a_process_that_fails_is_told_with_its_words(tmp_path, monkeypatch):
@@ -388,6 +398,45 @@ def test_training_steps_begin_with_equal_losses():
         np.testing.assert_allclose(losses, first, rtol=1e-4)  # float32, two steps
     assert "32 px: first step / textbook" in shown(found)
     assert re.search(r"GFLOP, \d+% of the peak", " ".join(row.details for row in found.rows))
+
+
+def test_kernels_on_stand_beside_kernels_off_and_the_better_beside_transformers():
+    times = {"off": 0.3, "on": 0.2, "-": 0.25}
+    calls = ((1, "compiled", ("transformers", "transformers, channels_last")),)
+    found = {}
+    for name, switch in [
+        *(("1 x compiled", switch) for switch in ("off", "on")),
+        *(("training step x keras_bit", switch) for switch in ("off", "on")),
+        ("1 x transformers", "-"),
+        ("training step x transformers, channels_last", "-"),
+    ]:
+        # The fastest process counts: other work on the machine only adds.
+        found[f"AVX2: {name}: {switch}"] = [{"median": 9 * times[switch]}, {"median": times[switch]}]
+    rows = {row.name: row for row in processors.rows(found, ["AVX2"], calls)}
+    assert (rows["AVX2: 1 x compiled"].ours, rows["AVX2: 1 x compiled"].theirs) == pytest.approx((200, 300))
+    assert rows["AVX2: 1 x compiled"].details == "transformers 250 ms"
+    for name in ("1 x compiled", "training step x keras_bit"):
+        assert rows[f"AVX2: {name}, the better / transformers"].ours == pytest.approx(0.8)
+        assert rows[f"AVX2: {name}, the better / transformers"].met
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_each_kind_of_processor_runs_with_the_kernels_off_and_on(monkeypatch):
+    for name, value in {"IMAGE_SIZE": 32, "STEP_BATCH": 2, "STEP_SIZE": 32}.items():
+        monkeypatch.setattr(processors, name, value)
+    calls = ((1, "direct call, fused", ("transformers",)),)
+    found = processors.measure(TINY, [processors.AVX2], rounds=1, runs=1, steps=1, calls=calls)
+    assert set(found.measurements) == {
+        *(
+            f"AVX2: {name}: {switch}"
+            for name in ("1 x direct call, fused", "training step x keras_bit")
+            for switch in ("off", "on")
+        ),
+        "AVX2: 1 x transformers: -",
+        "AVX2: training step x transformers, channels_last: -",
+    }
+    assert "AVX2: training step x keras_bit, the better / transformers" in shown(found)
 
 
 @pytest.mark.live

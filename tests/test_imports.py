@@ -75,6 +75,7 @@ BENCHMARKS = {
     "inference": ({"checkpoints", "engines", "flops", "processes", "report"}, set()),
     "loading": ({"checkpoints", "processes", "report"}, {"torch", "transformers"}),
     "preprocessing": ({"processes", "report"}, {"torch", "torchvision", "transformers", "timm"}),
+    "processors": ({"checkpoints", "inference", "processes", "report"}, set()),
     "processes": (set(), set()),
     "report": (set(), set()),
     "tflite": ({"report"}, {"ai_edge_litert"}),
