@@ -86,6 +86,7 @@ FRAMEWORKS = {"tensorflow", "torch", "jax"}
 # TensorFlow is imported in these rooms, and by these modules of others; everything else runs on every backend.
 TENSORFLOW_ROOMS = {"data", "evaluation", "exporters", "training"}
 TENSORFLOW_MODULES = {
+    "checkpoints.filling",  # which lets TensorFlow take over memory
     "images.graph_decoding",
     "images.graph_faults",
     "images.graph_preprocessing",

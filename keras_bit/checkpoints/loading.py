@@ -1,5 +1,6 @@
 """From a source to its configuration, to the checkpoint that it holds, to tensors: all of them or none."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -12,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_bit import hub
+from keras_bit.checkpoints import filling
 from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, adapt_channels
 from keras_bit.checkpoints.readers import UNREADABLE, LazyTensor, open_file
 from keras_bit.hub import HubOptions
@@ -225,22 +227,21 @@ def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[We
 
 def _read_all(checkpoint: Checkpoint, expected: dict[str, Weight], tensors: dict[str, LazyTensor]) -> Values:
     dtype = keras.config.dtype_policy().variable_dtype
+    # The largest first: at the end there are small ones for every thread.
+    order = sorted(expected, key=lambda name: -math.prod(expected[name].shape))
+
+    def read(name: str) -> tuple[np.ndarray, str | None]:
+        return _read(checkpoint, name, tensors[name], filling.aligned(expected[name].shape, dtype))
+
     found: Values = {}
     damaged: dict[str, str] = {}
-    # The largest first: what a tensor takes in the file's form and in passing is gone before there are many of them.
-    order = sorted(expected, key=lambda name: -math.prod(expected[name].shape))
-    for name in tqdm(order, desc="load weights", unit="tensor", delay=2, leave=False):
-        values = _read(checkpoint, name, tensors[name])
-        if not np.issubdtype(values.dtype, np.floating) and values.dtype.name != "bfloat16":
-            damaged[name] = f"{name} holds {values.dtype}, expected floating point"
-            continue
-        with np.errstate(over="ignore"):  # what grows to infinity here is refused below
-            values = values.astype(dtype, copy=False)
-        if not np.isfinite(values).all():
-            damaged[name] = f"{name} holds NaN or infinity"
-        elif not damaged:
-            tensor = checkpoint.layout.to_keras(name, keras.ops.convert_to_tensor(values, dtype), keras.ops.transpose)
-            found[expected[name].layer, expected[name].variable] = tensor
+    with contextlib.closing(filling.in_threads(read, order)) as results:
+        names = tqdm(order, desc="load weights", unit="tensor", delay=2, leave=False)
+        for name, (values, fault) in zip(names, results, strict=True):
+            if fault:
+                damaged[name] = f"{name} {fault}"
+            elif not damaged:
+                found[expected[name].layer, expected[name].variable] = filling.to_backend(values)
     if damaged:
         listed = "; ".join(damaged[name] for name in expected if name in damaged)
         raise ValueError(f"The checkpoint {checkpoint.source!r} is damaged: {listed}. Nothing was loaded.")
@@ -276,16 +277,14 @@ def _refuse_misfits(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], 
         )
 
 
-def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor) -> np.ndarray:
+def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor, values: np.ndarray) -> tuple[np.ndarray, str | None]:
+    """`values`, an array in Keras' axis order, with the numbers of a tensor, and what is wrong with them."""
     try:
-        values = tensor.read()
-        if values.shape != tensor.shape:
-            raise ValueError(f"it had shape {tensor.shape} and now has {values.shape}, so the file has changed")
+        return values, filling.fill(checkpoint.layout.to_file(name, values), tensor)
     except UNREADABLE as error:
         raise ValueError(
             f"The tensor {name} of the checkpoint {checkpoint.source!r} cannot be read: {error}. Nothing was loaded."
         ) from error
-    return values
 
 
 def _layout(source: str | Path, names: Collection[str]) -> Layout:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+import json
+import math
+import os
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -30,12 +33,30 @@ UNREADABLE = (
 )
 
 
+# How safetensors files name the types that are read in parts; the others come through the library, or its refusal.
+_SAFETENSORS_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": ml_dtypes.bfloat16}
+_PART = 2**20  # bytes, about: what fits a processor's own cache
+_PART_ROWS = 16  # at least, and a multiple of it: whoever turns a kernel writes that many numbers in one go
+
+
 @dataclasses.dataclass(frozen=True)
 class LazyTensor:
-    """A tensor whose shape is known and whose numbers are still in the file."""
+    """A tensor whose shape is known and whose numbers are still in the file.
+
+    Args:
+        shape: as the file says it; what `read` gives may differ where the file has changed.
+        read: its numbers.
+        in_parts: its numbers in parts along the first axis, from first to last, each gone when the next is asked for;
+            `None` where a kind of file gives only the whole.
+    """
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
+    in_parts: Callable[[], Iterator[np.ndarray]] | None = None
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """Its numbers, in parts where they can be had so."""
+        return iter((self.read(),)) if self.in_parts is None else self.in_parts()
 
 
 def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
@@ -66,9 +87,19 @@ def _open_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         raise ValueError(
             f"{path} is damaged or no safetensors file: {error}. Its download may be incomplete; fetch it again."
         ) from error
-    for name in handle.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
-        shape = tuple(handle.get_slice(name).get_shape())
-        yield name, LazyTensor(shape, functools.partial(_read_safetensor, path, name))
+    shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - no mapping
+    with path.open("rb") as file:
+        opened = _file_version(file)
+        start = 8 + int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(start - 8))  # which the library has checked
+    for name, shape in shapes.items():
+        read = functools.partial(_read_safetensor, path, name)
+        dtype = _SAFETENSORS_DTYPES.get(header[name]["dtype"])
+        if dtype is None or not shape or not all(shape):  # no numbers, or one
+            yield name, LazyTensor(shape, read)
+        else:
+            place = _Place(path, opened, start + header[name]["data_offsets"][0], shape, np.dtype(dtype))
+            yield name, LazyTensor(shape, read, functools.partial(_read_parts, place, read))
 
 
 def _read_safetensor(path: Path, name: str) -> np.ndarray:
@@ -76,6 +107,43 @@ def _read_safetensor(path: Path, name: str) -> np.ndarray:
     # one for all tensors the whole file would be there beside the model.
     with safetensors.safe_open(path, framework="numpy") as handle:
         return handle.get_tensor(name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies in a file: that version of it, from that byte on."""
+
+    path: Path
+    version: tuple[int, ...]
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def _read_parts(place: _Place, read: Callable[[], np.ndarray]) -> Iterator[np.ndarray]:
+    """A tensor's numbers through one small buffer: each byte comes by once, in the file's order.
+
+    Read, not mapped into memory: faults of 4 KB cost more than the copy, and a file that shrinks kills who mapped it.
+    """
+    row = math.prod(place.shape[1:]) * place.dtype.itemsize
+    rows = min(max(_PART // row // _PART_ROWS, 1) * _PART_ROWS, place.shape[0])
+    buffer = np.empty(rows * row, np.uint8)
+    with place.path.open("rb") as file:
+        if _file_version(file) != place.version:
+            yield read()  # what it is now, for the caller to look at
+            return
+        file.seek(place.start)
+        for begin in range(0, place.shape[0], rows):
+            size = min(rows, place.shape[0] - begin) * row
+            if file.readinto(buffer[:size].data) != size:
+                raise ValueError("the file ends before it")
+            yield buffer[:size].view(place.dtype).reshape(-1, *place.shape[1:])
+
+
+def _file_version(file: BinaryIO) -> tuple[int, ...]:
+    """What changes when a file is written again or replaced."""
+    status = os.fstat(file.fileno())
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:
