@@ -146,8 +146,6 @@ def test_half_precision_of_bit_50_is_finite_and_close_under_every_backend(probed
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_fine_tuning_passes_its_tests_under_every_backend(backend):
-    if importlib.util.find_spec(backend) is None:
-        absent(f"{backend} is not installed: pip install {backend}")
     names = [
         "test_rematerialization.py::test_rematerialized_it_learns_the_same",
         "test_rematerialization.py::test_a_model_that_has_learned_goes_on_rematerialized",
@@ -160,6 +158,29 @@ def test_fine_tuning_passes_its_tests_under_every_backend(backend):
         "test_fine_tuning.py::test_a_validation_loss_that_is_no_number_ends_training_too",
         "test_fine_tuning.py::test_mixed_precision_trains_with_a_head_in_float32",
     ]
+    passes_under(backend, names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_loading_passes_its_tests_under_every_backend(backend):
+    names = [
+        "test_filling.py",
+        "test_loading.py::test_every_tensor_comes_to_its_variable",
+        "test_loading.py::test_other_floating_point_types_are_read_as_float32",
+        "test_loading.py::test_tensors_that_are_no_finite_numbers_are_listed",
+        "test_loading.py::test_a_keras_file_is_read_with_its_configuration",
+        "test_loading.py::test_saved_weights_are_known_by_a_config_a_directory_or_their_shapes",
+        "test_loading.py::test_the_same_weights_in_timms_layout_make_the_same_model",
+        "test_loading.py::test_the_same_weights_under_every_form_of_googles_names_make_the_same_model",
+    ]
+    passes_under(backend, names)
+
+
+def passes_under(backend, names):
+    """Runs these tests in a process of its own under a backend."""
+    if importlib.util.find_spec(backend) is None:
+        absent(f"{backend} is not installed: pip install {backend}")
     done = subprocess.run(
         [
             sys.executable,

@@ -238,9 +238,10 @@ def test_loading_measures_every_case_once_a_round_and_reports_its_rows():
         assert all(value > 0 for value in measured[0].values())
         assert {"imports", "peak", "file"} <= set(measured[0])
         assert ("label" in measured[0]) == case.startswith("first label")
-    limits = [loading.LOAD_LIMIT, *([loading.LABEL_LIMIT] if len(peers) == 2 else []), loading.PEAK_LIMIT]
+    limits = [loading.SMALL_LIMIT, loading.LOAD_LIMIT, *([loading.LABEL_LIMIT] if len(peers) == 2 else [])]
+    limits += [loading.LARGE_LIMIT, loading.PEAK_LIMIT, loading.GROWTH_LIMIT]
     assert [row.limit for row in found.rows if row.limit] == limits
-    assert len(found.rows) == 12 + len(peers)
+    assert len(found.rows) == 16 + len(peers)
     assert all(row.ours > 0 for row in found.rows)
     if len(peers) == 2:
         alone = [row.name for row in found.rows if row.theirs is None]
@@ -254,6 +255,7 @@ def test_without_the_large_network_and_without_peers_their_cells_stay_out():
     found = {row.name: row for row in rows}
     assert found["R50: build and load"].ours == 1.0  # the median
     assert found["R50: load / imports"].ours == 0.25
+    assert found["R50: of the file"].ours == 2e-6  # MB/s
     assert found["R50: process start to first label"].ours == 9
     assert all(row.theirs is None for row in rows)
     assert not any("R152x4" in row.name for row in rows)

@@ -6,6 +6,8 @@ import json
 import pickle
 import re
 import struct
+import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_bit import BiTBackbone, from_pretrained
+from keras_bit.checkpoints import filling
 from keras_bit.checkpoints.layouts import KERAS, TIMM, TRANSFORMERS, TRANSFORMERS_BASE
 from keras_bit.checkpoints.loading import Checkpoint, LazyTensor, find, infer_config, read
 from keras_bit.hub import HubOptions
@@ -254,7 +257,8 @@ def test_opening_reads_no_tensor(tmp_path, monkeypatch):
     assert len(opened) == 2
 
 
-def test_tensors_are_read_once_each_and_the_largest_first():
+def test_tensors_are_read_once_each_and_the_largest_first(monkeypatch):
+    monkeypatch.setattr(filling, "processors", lambda: 1)  # two take turns as they like
     log = []
     assert_holds(loaded(in_memory(TENSORS, log)), TENSORS)
     assert sorted(log) == sorted(TENSORS)
@@ -459,6 +463,46 @@ def test_tensors_that_are_no_finite_numbers_are_listed(tmp_path, change, message
     folder = write_checkpoint(tmp_path, change(TENSORS))
     with pytest.raises(ValueError, match=f"^The checkpoint {str(folder)!r} is damaged: {message}"):
         loaded(folder)
+
+
+def one_after_the_other(tensors, slow, error=None):
+    """A checkpoint whose tensors `slow` are the last to be there, or end in `error`."""
+
+    def lazy(name):
+        def read():
+            if name in slow:
+                time.sleep(0.2)
+                if error is not None:
+                    raise error
+            return tensors[name]
+
+        return LazyTensor(tensors[name].shape, read)
+
+    return Checkpoint("somewhere", TRANSFORMERS, {name: lazy(name) for name in tensors}, ())
+
+
+def test_damage_is_listed_in_the_order_of_the_network_whichever_thread_sees_it_first():
+    names = [STEM, CONV1, NORM, HEAD]
+    spoilt = TENSORS | {name: spoilt_by(np.nan)(TENSORS[name]) for name in names}
+    listed = "; ".join(f"{name} holds NaN or infinity" for name in names)
+    for slow in ([], [STEM], [HEAD], [NORM, CONV1]):
+        with pytest.raises(ValueError, match=rf"^The checkpoint 'somewhere' is damaged: {listed}\. Nothing was loaded"):
+            loaded(one_after_the_other(spoilt, slow))
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "message"),
+    [
+        (OSError("disk on fire"), ValueError, f"The tensor {CONV1} of .* cannot be read: disk on fire. Nothing was"),
+        (KeyboardInterrupt("Ctrl-C"), KeyboardInterrupt, "Ctrl-C"),
+        (MemoryError("too large"), MemoryError, "too large"),
+    ],
+    ids=["unreadable", "Ctrl-C", "no memory"],
+)
+def test_whatever_ends_loading_leaves_no_thread(error, raised, message):
+    with pytest.raises(raised, match=message):
+        loaded(one_after_the_other(TENSORS, [CONV1], error))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("keras_bit")]
 
 
 # The same damage in the other layouts: how they are written, what they are called, their names of conv1 in the first

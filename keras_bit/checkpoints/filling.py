@@ -5,6 +5,8 @@ for every single one: 0.3 GB/s. Piece by piece each line is written whole, while
 the cache for the check: 1.5 GB/s for each processor, and no second copy of a tensor exists.
 """
 
+import math
+import mmap
 import os
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ MOST_THREADS = 4  # more do not make memory faster; each may hold a whole tensor
 ALIGNMENT = 64  # bytes: what TensorFlow and JAX need to take an array as their own
 _ROWS = 16  # numbers of float32 in a cache line of 64 bytes
 _NUMBERS = 2**18  # at a time where nothing is turned
+_MAPPED = 2**22  # bytes, from which on numpy asks for huge pages
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
@@ -26,7 +29,12 @@ Result = TypeVar("Result")
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array that begins at a multiple of `ALIGNMENT`; its numbers are whatever was there."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size >= _MAPPED and hasattr(mmap, "MAP_PRIVATE"):  # not on Windows
+        # As TensorFlow gets its memory. numpy asks for huge pages, which the system may first have to make room for:
+        # that took three times the time of all the rest where the page cache filled the memory.
+        memory = np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE), np.uint8)
+        return memory.view(dtype).reshape(shape)
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size].view(dtype).reshape(shape)
