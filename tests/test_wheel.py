@@ -1,8 +1,5 @@
 """The wheel holds what the tree holds: an editable install would hide a room that is not found."""
 
-import shutil
-import subprocess
-import sys
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -11,24 +8,13 @@ import pytest
 
 import keras_bit
 from conftest import ROOT
-
-# Beside the package's own: a wheel is to leave them out because its settings say so, not because they are absent.
-FOLDERS = ("keras_bit", "convert", "benchmarks", "tests")
-FILES = ("pyproject.toml", "README.md", "LICENSE")
+from stacks import environments
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built from a copy: `build/` of an earlier one would put files into it that are no longer there."""
-    tree = tmp_path_factory.mktemp("tree")
-    for name in FOLDERS:
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in FILES:
-        shutil.copy(ROOT / name, tree)
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(tree / "dist")]
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(tree)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (file,) = (tree / "dist").iterdir()
+    options = ("--no-build-isolation", "--no-index")
+    file = environments.build_wheel(tmp_path_factory.mktemp("wheel"), *options)
     with zipfile.ZipFile(file) as opened:
         yield opened
 
