@@ -51,10 +51,10 @@ def outputs(source: str, batches: Sequence[np.ndarray], **arguments: Any) -> lis
     return results
 
 
+@files.needing("reference", "The reference itself, in place of a golden file (--reference GOLDEN.npz),")
 def _import() -> tuple[Any, Any]:
-    for package in ("torch", "transformers"):
-        files.require(package, "reference", "The reference itself, in place of a golden file (--reference GOLDEN.npz),")
     import torch
     import transformers
 
+    transformers.BitForImageClassification  # noqa: B018 - transformers imports the rest when it is asked for a name
     return torch, transformers

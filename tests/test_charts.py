@@ -1,7 +1,7 @@
 """The charts: PNG files that show what they are given, whatever the names and numbers, and nothing half written."""
 
-import importlib.util
 import itertools
+import sys
 import warnings
 
 import numpy as np
@@ -164,8 +164,9 @@ def test_a_chart_that_cannot_be_drawn_leaves_the_old_file_and_nothing_beside(mon
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch, tmp_path):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        monkeypatch.delitem(sys.modules, name)
     assert not charts.available()
     with pytest.raises(ImportError, match=r"matplotlib.*pip install 'keras_bit\[plots\]'"):
         charts.curves(LOG, tmp_path / "curves.png")

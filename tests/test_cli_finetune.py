@@ -56,7 +56,9 @@ def test_a_person_is_told_what_will_happen_and_what_happens(arguments, tmp_path,
 
 
 def test_tensorboard_is_asked_for_before_training(arguments, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name in [name for name in sys.modules if name.startswith("tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     assert main.main(["finetune", *arguments, "--tensorboard", "--out", str(tmp_path / "out")]) == 1
     assert "pip install 'keras_bit[tensorboard]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

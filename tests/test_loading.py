@@ -1,11 +1,11 @@
 """loading.py: files of every kind, whole and damaged, opened lazily and loaded all or nothing."""
 
 import gc
-import importlib.util
 import json
 import pickle
 import re
 import struct
+import sys
 import threading
 import time
 import weakref
@@ -958,8 +958,7 @@ def test_an_older_h5_of_a_whole_model_is_refused(tmp_path):
 
 
 def test_without_torch_the_error_names_the_extra_to_install(tmp_path, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else found(name))
+    monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "pytorch_model.bin").write_bytes(b"never opened")
     with pytest.raises(ImportError, match=r"pytorch_model\.bin.* torch, which is not installed.*'keras_bit\[torch\]'"):
         open_checkpoint(tmp_path)

@@ -245,13 +245,25 @@ def _read_h5(path: Path, place: str) -> np.ndarray:
 
 
 def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    files.require("torch", "torch", f"Reading the PyTorch file {path.name}, unlike a model.safetensors,")
+    with files.needing("torch", f"Reading the PyTorch file {path.name}, unlike a model.safetensors,"):
+        import torch
+
+        tensors = _load_torch(path)
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
+    ):
+        raise ValueError(f"{path} does not hold a dictionary from names to tensors, as torch saves a state_dict.")
+    for name, tensor in tensors.items():
+        yield name, LazyTensor(tuple(tensor.shape), functools.partial(_torch_to_numpy, tensor))
+
+
+def _load_torch(path: Path) -> Any:
     import torch
 
     try:
         # The files of torch before 1.6 are not zip archives, and are read whole.
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except PermissionError:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (PermissionError, ImportError):
         raise
     except Exception as error:  # a damaged pickle ends in almost any of them
         # torch's own words are kept out: they recommend to unpickle it all the same.
@@ -259,12 +271,6 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
             f"{path} is damaged, or holds more than tensors, which is never unpickled because it can run code "
             f"({type(error).__name__}). Fetch it again, or take a checkpoint with model.safetensors."
         ) from error
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
-    ):
-        raise ValueError(f"{path} does not hold a dictionary from names to tensors, as torch saves a state_dict.")
-    for name, tensor in tensors.items():
-        yield name, LazyTensor(tuple(tensor.shape), functools.partial(_torch_to_numpy, tensor))
 
 
 def _torch_to_numpy(tensor: Any) -> np.ndarray:

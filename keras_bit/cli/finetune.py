@@ -174,7 +174,9 @@ def _tensorboard(directory: Path) -> tuple[Any, ...]:
 
     from keras_bit import files
 
-    files.require("tensorboard", "tensorboard", "--tensorboard")
+    with files.needing("tensorboard", "--tensorboard"):
+        # TensorFlow only warns if it is missing, and then has no `tf.summary`, which Keras writes with.
+        import tensorboard.summary  # noqa: F401
     return (keras.callbacks.TensorBoard(directory),)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_bit.drawing.colors import BLUE, GRAY, NO_SHADE, ON_DARK, ON_LIGHT, ORANGE, SHADES
 from keras_bit.drawing.lettering import ELLIPSIS, one_line
-from keras_bit.files import replacing, require
+from keras_bit.files import needing, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,8 @@ CELL = 0.34  # inches, with its number
 MOST_CELLS = 1000  # on a side of a matrix: about the pixels of ten inches
 TICKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
 RATE = "learning rate"  # a panel and its curve
+
+_needs_matplotlib = needing("plots", "Drawing a chart")
 
 Point = tuple[float, float]  # step and value
 
@@ -54,6 +56,7 @@ def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
+@_needs_matplotlib
 def curves(rows: Sequence[Mapping[str, Any]], file: str | Path) -> None:
     """Loss and accuracy over the steps of a training, and the learning rate below them.
 
@@ -124,6 +127,7 @@ def _draw_curve(axis: "Axes", name: str, points: Sequence[Point]) -> None:
     )
 
 
+@_needs_matplotlib
 def confusion(
     matrix: np.ndarray, class_names: Sequence[str], file: str | Path, *, column_names: Sequence[str] | None = None
 ) -> None:
@@ -199,6 +203,7 @@ def _write_counts(axis: "Axes", matrix: np.ndarray, shares: np.ndarray, side: fl
             axis.text(column, row, f"{count}", ha="center", va="center", fontsize=size, color=color)
 
 
+@_needs_matplotlib
 def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
     """The reliability diagram: how often the model is right where it is so confident, and how often it is that.
 
@@ -252,7 +257,6 @@ def _draw_bars(axis: "Axes", bins: Sequence[Bin], heights: Sequence[float], colo
 
 def _figure(width: float, height: float) -> "Figure":
     """Width and height in inches."""
-    require("matplotlib", "plots", "Drawing a chart")
     from matplotlib.figure import Figure
 
     return Figure((width, height), dpi=DPI, layout="constrained")

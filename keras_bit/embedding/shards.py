@@ -17,10 +17,12 @@ from keras_bit.embedding import shard_files
 from keras_bit.embedding.lists import ImageList, check_data, list_images
 from keras_bit.embedding.shard_files import Job
 from keras_bit.embedding.writer import Writer, start_worker
-from keras_bit.files import check_writable, claimed, require, some
+from keras_bit.files import check_writable, claimed, needing, require, some
 from keras_bit.hub import HubOptions
 
-ENGINES = ("local", "ray")
+# Who computes, to the extra that it takes and the packages of that.
+ENGINES = {"local": ("parquet", ("pyarrow",)), "ray": ("ray", ("ray", "pyarrow"))}
+PURPOSE = "Writing embeddings"
 # In the directory of shards while it is worked on; readers of Parquet pass over names with a dot.
 LIST = ".pictures-"  # the beginning of a name of the process' own
 
@@ -99,7 +101,7 @@ def embed(
     one_file = out.suffix == ".parquet"
     directory = out.with_name(out.name + ".shards") if one_file else out
     check_data(data)
-    with _claimed(out, directory, one_file):
+    with needing(ENGINES[engine][0], PURPOSE), _claimed(out, directory, one_file):
         images = list_images(data, directory / f"{LIST}{secrets.token_hex(4)}", shard_size)
         if engine == "ray":
             # Otherwise the first process to use a GPU takes all of its memory, and that is this one.
@@ -180,7 +182,7 @@ def _remove_lists(directory: Path) -> None:
 
 
 def _check(on_error: str, engine: str, workers: int | None, batch_size: int, shard_size: int) -> None:
-    for name, value, known in (("on_error", on_error, ("raise", "skip")), ("engine", engine, ENGINES)):
+    for name, value, known in (("on_error", on_error, ("raise", "skip")), ("engine", engine, tuple(ENGINES))):
         if value not in known:
             raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {value!r}.")
     counts = {"batch_size": batch_size, "shard_size": shard_size} | ({} if workers is None else {"workers": workers})
@@ -189,9 +191,9 @@ def _check(on_error: str, engine: str, workers: int | None, batch_size: int, sha
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {count!r}.")
     if workers is not None and engine != "ray":
         raise ValueError(f"`workers` is for engine='ray', got {workers} for {engine!r}, which is one process.")
-    require("pyarrow", "parquet", "Writing embeddings")
-    if engine == "ray":
-        require("ray", "ray", "`engine='ray'`")
+    extra, packages = ENGINES[engine]
+    for package in packages:
+        require(package, extra, PURPOSE)
 
 
 def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:

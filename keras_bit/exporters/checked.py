@@ -1,5 +1,6 @@
 """Write, run, compare, and only then give the name."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -47,12 +48,14 @@ def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, flo
 
     Raises:
         ArithmeticError: the difference is beyond the limit. What was written stays, for the caller to remove.
+        ImportError: a package lacks another one, or does not fit it; the message says what to install.
     """
     format = format_named(name)
-    format.write(job, path)
-    job.progress("running what was written")
-    run = format.load(job, path)
-    return compare(run, checks, share(format.limit(job), job.model), f"{name} {job.quantize or 'float32'}")
+    with files.needing(name, f"`format` {name!r}") if format.packages else contextlib.nullcontext():
+        format.write(job, path)
+        job.progress("running what was written")
+        run = format.load(job, path)
+        return compare(run, checks, share(format.limit(job), job.model), f"{name} {job.quantize or 'float32'}")
 
 
 def share(limit: float, model: keras.Model) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_bit import files
 from keras_bit.exporters import arguments, checked, comparison_images, placing, process
 from keras_bit.exporters.formats import FORMATS, Format, format_named
 from keras_bit.exporters.job import OUTPUT, Checks, ExportReport, Job
@@ -93,6 +94,8 @@ def export(
         progress=progress or (lambda line: None),
     )
     path = arguments.expanded(path)
+    for package in writer.packages:
+        files.require(package, writer.name, f"`format` {writer.name!r}")
     writer.check(job)
     target = writer.target(path)
     if target.name in ("", ".."):

@@ -25,6 +25,8 @@ class Format(abc.ABC):
 
     name: ClassVar[str]
     quantizations: ClassVar[tuple[str | None, ...]] = (None,)
+    # What is imported to write and run it, beside what every installation has; the extra of its name installs it.
+    packages: ClassVar[tuple[str, ...]] = ()
     # Whether it writes models of the TensorFlow backend alone.
     needs_tensorflow: ClassVar[bool] = True
     # A file or a directory can replace an older one; a version is one more directory each time.
@@ -33,7 +35,7 @@ class Format(abc.ABC):
     beside: ClassVar[tuple[str, ...]] = ()
 
     def check(self, job: Job) -> None:  # noqa: B027 - most accept everything that `export` accepts
-        """Raises what can be found before anything is computed: options that do not fit, packages that are missing."""
+        """Raises what can be found before anything is computed: options that do not fit."""
 
     def target(self, path: Path) -> Path:
         """The file or directory to be, for the path that the caller named; of a version the next that is free now."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_bit import files
 from keras_bit.exporters.job import Job, Shape
 from keras_bit.exporters.output_names import output_names
 from keras_bit.network import transforms
@@ -35,12 +36,14 @@ def export(job: Job, path: Path, name: str, shape: Shape) -> None:
 
 @contextlib.contextmanager
 def refusals(name: str) -> Iterator[None]:
-    """Makes what a converter finds wrong, which has errors of many kinds, a ValueError."""
+    """Makes what a converter finds wrong with a model, which has errors of many kinds, a ValueError."""
     try:
         yield
     except (MemoryError, OSError):
         raise
     except Exception as error:
+        if files.failed_import(error):
+            raise
         raise ValueError(
             f"`model` cannot be written in the format {name!r}, as BiT can. The converter: {str(error).strip()}"
         ) from error

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit import files
 from keras_bit.exporters import keras_exporters
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Job, Run
@@ -22,10 +21,9 @@ class ONNX(Format):
     """
 
     name = "onnx"
+    packages = ("onnx", "tf2onnx", "onnxruntime")
 
     def check(self, job: Job) -> None:
-        for package in ("onnx", "tf2onnx", "onnxruntime"):
-            files.require(package, "onnx", "`format` 'onnx'")
         size = 4 * job.model.count_params()
         if size > MOST_BYTES:
             raise ValueError(

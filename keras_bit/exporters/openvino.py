@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_bit import files
 from keras_bit.exporters import keras_exporters
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Job, Run
@@ -19,10 +18,8 @@ class OpenVINO(Format):
     """
 
     name = "openvino"
+    packages = ("openvino",)
     beside = (".bin",)
-
-    def check(self, job: Job) -> None:
-        files.require("openvino", "openvino", "`format` 'openvino'")
 
     def target(self, path: Path) -> Path:
         if path.suffix != ".xml":

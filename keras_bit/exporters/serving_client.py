@@ -82,10 +82,11 @@ def _alone(classify: Callable[[Sequence[bytes]], list[Answer]], image: bytes) ->
 
 
 def _grpc(address: str, target: str, model_name: str) -> Callable[[Sequence[bytes]], list[Answer]]:
-    files.require("tensorflow_serving", "serving", "A grpc:// `address` (unlike http://)")
-    import grpc
     import tensorflow as tf
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    with files.needing("serving", "A grpc:// `address` (unlike http://)"):
+        import grpc
+        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
     options = [("grpc.max_send_message_length", MESSAGE_LIMIT), ("grpc.max_receive_message_length", MESSAGE_LIMIT)]
     stub = prediction_service_pb2_grpc.PredictionServiceStub(grpc.insecure_channel(target, options))

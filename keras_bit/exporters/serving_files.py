@@ -115,7 +115,9 @@ def write_warmup(
         progress("no warm-up requests: they need tensorflow-serving-api (pip install -e '.[serving]' in a checkout)")
         return
     import tensorflow as tf
-    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    with files.needing("serving", "Writing warm-up requests"):
+        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     batch, height, width = (
         given or default for given, default in zip(shape, (1, DEFAULT_SIZE, DEFAULT_SIZE), strict=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit import files
 from keras_bit.exporters import tflite_metadata
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
@@ -40,10 +39,10 @@ class TFLite(Format):
     """One file, for a phone; runs in LiteRT's interpreter."""
 
     name = "tflite"
+    packages = ("ai_edge_litert",)
     quantizations = tuple(LIMITS)
 
     def check(self, job: Job) -> None:
-        files.require("ai_edge_litert", "tflite", "`format` 'tflite'")
         size = job.model.count_params() * WEIGHT_BYTES[job.quantize]
         if size >= LARGEST_FILE:
             raise ValueError(

@@ -1,0 +1,211 @@
+"""Optional packages: what is said where one is missing, lacks a package itself, or does not fit the others.
+
+That each extra brings what its feature needs is seen in environments with nothing else: `make test-extra`.
+"""
+
+import ast
+import functools
+import importlib
+import importlib.util
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import pytest
+from PIL import Image
+
+import keras_bit
+from conftest import ROOT, absent
+from keras_bit import files
+from store import TRAINED, smallest
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def of(module, name):
+    return getattr(importlib.import_module(module), name)
+
+
+@functools.cache
+def model():
+    return smallest()
+
+
+def embed(folder, engine):
+    Image.new("RGB", (8, 8)).save(folder / "gray.png")
+    keras_bit.embedding.embed(folder, folder / "out", weights=str(TRAINED), engine=engine)
+
+
+class Use(NamedTuple):
+    """A place where an extra's packages are imported."""
+
+    extra: str
+    packages: tuple[str, ...]
+    call: Callable[[Path], object]  # with an empty folder
+
+
+USES = [
+    Use("openvino", ("openvino",), lambda folder: keras_bit.export(model(), folder / "bit.xml", "openvino")),
+    Use(
+        "onnx",
+        ("onnx", "tf2onnx", "onnxruntime"),
+        lambda folder: keras_bit.export(model(), folder / "bit.onnx", "onnx", batch_size=1, image_size=32),
+    ),
+    Use(
+        "tflite",
+        ("ai_edge_litert",),
+        lambda folder: keras_bit.export(model(), folder / "bit.tflite", "tflite", image_size=32),
+    ),
+    Use("parquet", ("pyarrow",), lambda folder: embed(folder, "local")),
+    Use("ray", ("ray", "pyarrow"), lambda folder: embed(folder, "ray")),
+    Use(
+        "plots",
+        ("matplotlib",),
+        lambda folder: of("keras_bit.drawing.charts", "curves")([{"step": 1, "loss": 1.0}], folder / "curves.png"),
+    ),
+    Use("tensorboard", ("tensorboard",), lambda folder: of("keras_bit.cli.finetune", "_tensorboard")(folder)),
+    Use(
+        "serving",
+        ("tensorflow_serving", "grpc"),
+        lambda folder: of("keras_bit.exporters.serving_client", "connect")("grpc://127.0.0.1:1", "bit"),
+    ),
+    Use(
+        "torch",
+        ("torch",),
+        lambda folder: list(of("keras_bit.checkpoints.readers", "open_file")(folder / "pytorch_model.bin")),
+    ),
+    Use("reference", ("torch", "transformers"), lambda folder: of("convert.reference", "_import")()),
+]
+IMPORTED = [pytest.param(use, package, id=f"{use.extra}-{package}") for use in USES for package in use.packages]
+# Packages whose own import is not at the place where they are used: the caller's data set has imported it, or a file of
+# the package is looked for alone.
+ELSEWHERE = {"datasets", "tensorflow_datasets", "skimage"}
+# Keras' backends are installed where they are used.
+BACKENDS = {"jax", "tensorflow", "torch"}
+# By `import` name; what a dependency brings stands with it.
+DEPENDENCIES = {
+    *("tensorflow", "flatbuffers", "google", "grpc", "h5py", "ml_dtypes"),
+    *("keras", "rich", "numpy", "PIL", "safetensors", "huggingface_hub", "tqdm", "click", "filelock"),
+}
+
+
+def needs_the_others(use, package):
+    missing = [name for name in use.packages if name != package and importlib.util.find_spec(name) is None]
+    if missing:
+        absent(f"{' and '.join(missing)} not installed: pip install -e '.[{use.extra}]'")
+
+
+def without(monkeypatch, package):
+    """Lets the next `import` of a package begin anew."""
+    for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize(("use", "package"), IMPORTED)
+def test_a_package_that_is_missing_is_named_with_its_command(use, package, tmp_path, monkeypatch):
+    needs_the_others(use, package)
+    without(monkeypatch, package)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"needs the package {package}, .*`pip install 'keras_bit\[{use.extra}\]'`"):
+        use.call(tmp_path)
+
+
+@pytest.mark.parametrize(("use", "package"), IMPORTED)
+def test_a_package_that_lacks_another_says_what_to_install(use, package, tmp_path, monkeypatch):
+    """The package is installed: what is looked for before anything is computed finds it."""
+    needs_the_others(use, package)
+    (tmp_path / "site" / package).mkdir(parents=True)
+    (tmp_path / "site" / package / "__init__.py").write_text("import no_such_package.inside")
+    (tmp_path / "work").mkdir()
+    without(monkeypatch, package)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    words = rf"needs the package no_such_package, .*`pip install 'keras_bit\[{use.extra}\]'`"
+    with pytest.raises(ImportError, match=words):
+        use.call(tmp_path / "work")
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_converter_lacks_is_a_package_and_no_fault_of_the_model(format, wrapped, tmp_path, monkeypatch):
+    """Keras' exporter for OpenVINO imports scipy, which openvino does not bring."""
+    if importlib.util.find_spec(format) is None:
+        absent(f"{format} is not installed: pip install -e '.[{format}]'")
+
+    def export(self, *arguments, **options):
+        missing = ModuleNotFoundError("No module named 'no_such_package'", name="no_such_package")
+        if wrapped:
+            raise RuntimeError("the conversion has failed") from missing
+        raise missing
+
+    monkeypatch.setattr(keras.Model, "export", export)
+    with pytest.raises(ImportError, match=rf"`format` '{format}' needs the package no_such_package, .*\[{format}\]'"):
+        keras_bit.export(model(), tmp_path / f"bit{'.xml' * (format == 'openvino')}", format)
+    assert list(tmp_path.iterdir()) == []
+
+
+def missing(name="gone.inside"):
+    return ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def raised_while(error, other):
+    """`error`, raised in the handling of `other` without naming it as the cause, as `raise` alone does it."""
+    error.__context__ = other
+    return error
+
+
+def caused(error, other):
+    error.__cause__ = other
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (missing(), r"^This needs the package gone, which is not installed\. Install .*'keras_bit\[some\]'"),
+        (caused(RuntimeError("failed"), caused(OSError("failed"), missing())), "needs the package gone"),
+        (raised_while(ImportError("Please install it."), missing()), "needs the package gone"),
+        (
+            ImportError("libGL.so.1: cannot open shared object file"),
+            r"^This needs a package that is installed but cannot be imported: libGL.so.1: .* file\. Versions .*some",
+        ),
+        (missing("numpy.no_such_module"), "cannot be imported: No module named 'numpy.no_such_module'. Versions"),
+    ],
+)
+def test_a_failed_import_becomes_what_to_install(error, words):
+    with pytest.raises(files.MissingPackageError, match=words) as caught, files.needing("some", "This"):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        raised_while(ValueError("the model has a layer that is not known"), missing()),  # done without, before
+        MemoryError("no room"),
+        missing("keras_bit.no_such_module"),
+        files.MissingPackageError("This needs pyarrow."),
+        caused(ValueError("it says so already"), files.MissingPackageError("This needs pyarrow.")),
+    ],
+)
+def test_other_errors_stay_as_they_are(error):
+    with pytest.raises(type(error), match=f"^{re.escape(str(error))}$") as caught, files.needing("some", "This"):
+        raise error
+    assert caught.value is error
+
+
+def test_every_optional_import_is_in_these_tests():
+    found = set()
+    for path in (ROOT / "keras_bit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.partition(".")[0])
+    optional = found - sys.stdlib_module_names - DEPENDENCIES - {"keras_bit"}
+    assert optional - BACKENDS <= {package for use in USES for package in use.packages} | ELSEWHERE
+    assert {use.extra for use in USES} <= EXTRAS.keys()
