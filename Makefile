@@ -1,6 +1,7 @@
 # make demo      sets up .venv and runs the main job on the small checkpoint in this repository (about a minute)
 # make test      sets up .venv, checks style and types and runs the quick tests (five minutes)
 # make test-all  the same with the slow tests (40 minutes or more; with torch and transformers, live parity)
+# make test-extra EXTRA=openvino   an extra by itself with the built wheel: its feature, to its end (all without EXTRA)
 #
 # Options: WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
 # TESTS='tests/test_model.py -k size' (which of the tests, in pytest's words), PYTHON=python3.11.
@@ -10,6 +11,7 @@ TINY := tests/checkpoints/bit-tiny-cifar10
 WEIGHTS ?= $(TINY)
 PHOTOS ?=
 TESTS ?=
+EXTRA ?=
 
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -24,7 +26,7 @@ REFERENCE :=
 test test-all: export KERAS_BIT_TEST_WEIGHTS := $(WEIGHTS)
 endif
 
-.PHONY: demo test test-all clean
+.PHONY: demo test test-all test-extra clean
 
 demo: $(SETUP)
 	$(BIN)/python -m convert.demo $(WEIGHTS) $(if $(PHOTOS),"$(PHOTOS)") $(REFERENCE)
@@ -35,6 +37,9 @@ test test-all: $(SETUP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(LEVEL) $(TESTS)
+
+test-extra:
+	PYTHONPATH=tests $(PYTHON) -m extras $(EXTRA)
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

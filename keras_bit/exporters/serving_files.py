@@ -112,7 +112,7 @@ def write_warmup(
         progress: is called with a line if the package with the messages is missing.
     """
     if importlib.util.find_spec("tensorflow_serving") is None:
-        progress("no warm-up requests: they need tensorflow-serving-api (pip install -e '.[serving]' in a checkout)")
+        progress("no warm-up requests: they need tensorflow-serving-api (pip install 'keras_bit[serving]')")
         return
     import tensorflow as tf
 

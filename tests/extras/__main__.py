@@ -1,0 +1,136 @@
+"""Every extra by itself, as a user installs it: `make test-extra EXTRA=openvino`, or all of them without a name.
+
+For each an environment is made with the built wheel, that extra, and nothing else; there its feature runs to its end
+(`features.py`), in a folder from which no checkout can be imported. "none" is the wheel without an extra, "readme" the
+README's code with that, and "dist" the source distribution, which has to build the same wheel.
+
+The dependencies, which all environments have, are installed once, and an environment begins as a copy of that one by
+hard links: seconds in place of a minute. pip then installs the wheel with its extra, and changes the version of a
+dependency if the extra asks for another; each line tells which packages are more than the dependencies, or others.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+import zipfile
+from pathlib import Path
+
+from stacks import environments
+
+CHECKPOINT = environments.ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
+WITHOUT_EXTRA = ("dist", "none", "readme")
+# The torch that is tested with; without a version pip would take another, with gigabytes for GPUs.
+PINNED = {"torch": ("torch==2.13.0",)}
+# What brings the tools that style, types and tests are run with: `make test` runs on it.
+NOT_HERE = ("dev",)
+# What a feature takes from the checkout.
+COPIED = {
+    "serving": ("tests/loopback_serving.py",),
+    "all": ("tests/loopback_serving.py",),
+    "demo": ("convert",),
+    "reference": ("convert",),
+    "readme": ("tests/loopback_hub.py", "tests/readme_code.py", "README.md"),
+}
+AT_ONCE = 2
+
+
+def main(arguments: list[str]) -> int:
+    names = [*WITHOUT_EXTRA, *(name for name in _extras() if name not in NOT_HERE)]
+    parser = argparse.ArgumentParser("make test-extra", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="EXTRA", help=f"of {', '.join(names)}; without one, all")
+    chosen = parser.parse_args(arguments).names or names
+    if unknown := sorted(set(chosen) - set(names)):
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(names)}")
+
+    failed = []
+    with tempfile.TemporaryDirectory(prefix="keras-bit-extras-") as folder:
+        trial = Trial(Path(folder))
+        print(f"{trial.wheel.name} and the environment of its dependencies, {trial.seconds:.0f} s", flush=True)
+        with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+            waiting = {pool.submit(trial.run, name): name for name in chosen}
+            for done in concurrent.futures.as_completed(waiting):
+                name = waiting[done]
+                try:
+                    print(f"{name:<20} passed  {done.result()}", flush=True)
+                except Exception as error:
+                    failed.append(name)
+                    print(f"{name:<20} FAILED  {type(error).__name__}: {error}", flush=True)
+    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed")
+    return bool(failed)
+
+
+class Trial:
+    """The wheel, the environment with its dependencies alone, and what runs each extra in a copy of that."""
+
+    def __init__(self, folder: Path) -> None:
+        started = time.perf_counter()
+        self._folder = folder
+        self.wheel = environments.build_wheel(folder / "wheel")
+        python = environments.make_environment(folder / "dependencies")
+        environments.install(python, self.wheel)
+        # Each copy gets it anew, with a `keras-bit` of its own.
+        environments.run(python, "-m", "pip", "uninstall", "--yes", "--quiet", "keras_bit")
+        self._python = python
+        self._dependencies = environments.installed(python)
+        self.seconds = time.perf_counter() - started
+
+    def run(self, name: str) -> str:
+        """Runs what `name` says, and returns how long it took and which packages it took."""
+        started = time.perf_counter()
+        folder = self._folder / name
+        brought = _dist(folder, self.wheel) if name == "dist" else self._feature(name, folder)
+        shutil.rmtree(folder)  # some take gigabytes
+        return f"{time.perf_counter() - started:4.0f} s  {brought}"
+
+    def _feature(self, name: str, folder: Path) -> str:
+        environment, work = folder / "environment", folder / "work"
+        shutil.copytree(self._folder / "dependencies", environment, symlinks=True, copy_function=os.link)
+        python = environment / self._python.relative_to(self._folder / "dependencies")
+        wanted = f"{self.wheel}[{name}]" if name not in WITHOUT_EXTRA else str(self.wheel)
+        environments.install(python, wanted, *PINNED.get(name, ()))
+        environments.run(python, "-m", "pip", "check")
+        found = environments.installed(python)
+
+        shutil.copytree(CHECKPOINT, work / "bit")
+        source = Path(__file__).with_name("features.py")
+        for file in (source, *(environments.ROOT / copied for copied in COPIED.get(name, ()))):
+            copy = shutil.copytree if file.is_dir() else shutil.copy
+            copy(file, work / file.name)
+        # Caches and settings of whoever runs this stay out, too.
+        own = {"HOME": str(work), "USERPROFILE": str(work), "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        environments.run(python, source.name, name, cwd=work, env=own)
+        more = sorted(found.items() - self._dependencies.items())
+        return ", ".join(f"{package} {version}" for package, version in more if package != "keras-bit")
+
+
+def _dist(folder: Path, wheel: Path) -> str:
+    """Builds the source distribution and from it a wheel, which must be `wheel`; both have to be fit for PyPI."""
+    tools = environments.make_environment(folder / "tools")
+    environments.install(tools, "build", "twine")
+    tree = environments.copy_tree(folder / "tree")
+    environments.run(tools, "-m", "build", "--outdir", folder / "dist", tree)  # the wheel is built from the other
+    (source,), (built,) = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
+    environments.run(tools, "-m", "twine", "check", "--strict", source, built)
+    if _contents(built) != _contents(wheel):
+        different = sorted({name for name, _ in _contents(built).items() ^ _contents(wheel).items()})
+        raise RuntimeError(f"{source.name} builds another wheel than the tree: {different}")
+    return f"{source.name} builds {built.name}"
+
+
+def _contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+def _extras() -> list[str]:
+    project = tomllib.loads((environments.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return list(project["optional-dependencies"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,242 @@
+"""What each extra is for, to its end: `python features.py EXTRA`, in an environment with that extra alone.
+
+Runs in a folder of its own outside of any checkout, beside which lie copies of what it takes: the small checkpoint as
+`bit`, and what `COPIED` in `__main__.py` names. Commands are run as a person runs them, as this environment's
+`keras-bit`.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+BIT = "bit"  # the small checkpoint, which knows CIFAR-10's classes
+CLASSES = ("cat", "dog")
+IMAGES = 3  # of each class
+SIDE = 40  # px
+EXPORTED = {"tflite": "bit.tflite", "onnx": "bit.onnx", "openvino": "bit.xml"}
+
+
+def photographs(folder: str = "photographs") -> Path:
+    """A folder per class with images of random numbers."""
+    generator = np.random.default_rng(0)
+    for name in CLASSES:
+        Path(folder, name).mkdir(parents=True, exist_ok=True)
+        for index in range(IMAGES):
+            pixels = generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(f"{folder}/{name}/{index}.png")
+    return Path(folder)
+
+
+def command(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """Runs the command; what it printed."""
+    return _run([str(Path(sys.executable).with_name("keras-bit")), *map(str, arguments)], code)
+
+
+def module(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return _run([sys.executable, "-m", *map(str, arguments)], 0)
+
+
+def _run(command: list[str], code: int) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != code:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+def export(extra: str) -> None:
+    command("export", "--weights", BIT, "--format", extra, "--out", EXPORTED[extra])
+    assert Path(EXPORTED[extra]).stat().st_size > 0
+
+
+def embed(*options: object) -> None:
+    import pyarrow.parquet as parquet
+
+    command("embed", photographs(), "--weights", BIT, "--out", "features", *options)
+    rows = parquet.read_table("features").to_pylist()
+    assert [row["label"] for row in rows] == [name for name in CLASSES for _ in range(IMAGES)]
+    assert np.isfinite([row["features"] for row in rows]).all()
+
+
+def evaluate() -> None:
+    said = command("evaluate", photographs(), "--weights", BIT, "--out", "report")
+    assert "matplotlib" not in said.stderr
+    assert json.loads(Path("report/report.json").read_text(encoding="utf-8"))["pictures"] == len(CLASSES) * IMAGES
+    for name in ("confusion.png", "calibration.png"):
+        with Image.open(f"report/{name}") as chart:
+            assert chart.width > 100
+
+
+def tensorboard() -> None:
+    from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
+
+    options = ("--steps", 2, "--batch-size", 4, "--image-size", "32x32", "--tensorboard")
+    command("finetune", photographs(), "--weights", BIT, "--out", "tuned", *options)
+    events = EventAccumulator("tuned/tensorboard/train").Reload()
+    assert "epoch_loss" in events.Tags()[TENSORS]
+
+
+def compare(source: Any, **options: Any) -> None:
+    """Compares the images and labels of a source that has those of `photographs()`, in any order, with the folder's."""
+    np.testing.assert_array_equal(_rows(source, **options), _rows(str(photographs())))
+
+
+def _rows(source: Any, **options: Any) -> np.ndarray:
+    """An image's pixels with its label in each row, in the order of the numbers."""
+    import keras_bit
+
+    processor = keras_bit.BitImageProcessor.from_pretrained(BIT)
+    batches = keras_bit.image_dataset(source, processor=processor, batch_size=4, **options).as_numpy_iterator()
+    rows = [np.append(image, label) for images, labels in batches for image, label in zip(images, labels, strict=True)]
+    return np.array(sorted(rows, key=lambda row: row.tolist()))
+
+
+def datasets() -> None:
+    import datasets as library
+
+    photographs()
+    names = [f"photographs/{name}/{index}.png" for name in CLASSES for index in range(IMAGES)]
+    labels = [number for number in range(len(CLASSES)) for _ in range(IMAGES)]
+    features = {"image": library.Image(), "label": library.ClassLabel(names=list(CLASSES))}
+    compare(library.Dataset.from_dict({"image": names, "label": labels}, features=library.Features(features)))
+
+
+def tensorflow_datasets() -> None:
+    import tensorflow_datasets as library
+
+    photographs("splits/train")
+    compare(library.folder_dataset.ImageFolder("splits"), split="train")
+
+
+def serving() -> None:
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    import loopback_serving
+
+    command("export", "--weights", BIT, "--out", "served")
+    requests = tf.data.TFRecordDataset("served/1/assets.extra/tf_serving_warmup_requests").as_numpy_iterator()
+    logs = [prediction_log_pb2.PredictionLog.FromString(one).predict_log.request for one in requests]
+    assert [one.model_spec.signature_name for one in logs] == ["serving_default", "serve_bytes"]
+    image = photographs() / CLASSES[0] / "0.png"
+    with loopback_serving.over_grpc("served/1") as address:
+        served = command("classify", image, "--server", address, "--server-model", loopback_serving.MODEL, "--json")
+    here = command("classify", image, "--weights", BIT, "--json")
+    found, expected = ([one["label"] for one in json.loads(said.stdout)[0]["predictions"]] for said in (served, here))
+    assert found == expected
+
+
+def torch() -> None:
+    import torch as library
+    from safetensors.torch import load_file
+
+    import keras_bit
+
+    folder = _folder("of-torch")
+    for name in ("config.json", "preprocessor_config.json"):
+        (folder / name).write_bytes(Path(BIT, name).read_bytes())
+    library.save(load_file(Path(BIT, "model.safetensors")), folder / "pytorch_model.bin")
+    found, expected = (keras_bit.from_pretrained(source).get_weights() for source in (folder, BIT))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def demo() -> None:
+    said = module("convert.demo", BIT, "--reference", f"{BIT}/golden.npz", "--out", "out")
+    assert "run it without Keras" in said.stdout
+
+
+def reference() -> None:
+    module("convert", BIT, photographs() / CLASSES[0] / "0.png", "--out", "converted")
+    assert Path("converted/model.keras").stat().st_size > 0
+
+
+def none() -> None:
+    """Without any extra: the command's other features, and what the rest says is missing."""
+    image = photographs() / CLASSES[0] / "0.png"
+    command("info", "--weights", BIT)
+    command("classify", image, "--weights", BIT)
+    command("explain", image, "--weights", BIT, "--out", "heat.png")
+    said = command("export", "--weights", BIT, "--out", "served")
+    assert "keras_bit[serving]" in said.stderr + said.stdout
+    command("export", "--weights", BIT, "--format", "huggingface", "--out", "transformers")
+    assert "keras_bit[plots]" in command("evaluate", photographs(), "--weights", BIT, "--out", "report").stderr
+    refused = {
+        "parquet": ("embed", photographs(), "--weights", BIT, "--out", "features"),
+        "ray": ("embed", photographs(), "--weights", BIT, "--out", "features", "--engine", "ray"),
+        "tensorboard": ("finetune", photographs(), "--weights", BIT, "--out", "tuned", "--tensorboard"),
+        "serving": ("classify", image, "--server", "grpc://127.0.0.1:1", "--server-model", "bit"),
+        **{extra: ("export", "--weights", BIT, "--format", extra, "--out", EXPORTED[extra]) for extra in EXPORTED},
+    }
+    for extra, arguments in refused.items():
+        said = command(*arguments, code=1)
+        assert f"pip install 'keras_bit[{extra}]'" in said.stderr, said.stderr
+
+
+def readme() -> None:
+    import readme_code
+
+    done = readme_code.run(Path("README.md").read_text(encoding="utf-8"), _folder("readme"))
+    assert done.returncode == 0, done.stderr
+    assert len(readme_code.predictions(done.stdout)) == 3, done.stdout
+
+
+def everything() -> None:
+    """The features of all the extras that it brings, each in a process of its own: none gets in the way of another."""
+    for name in ALL:
+        _run([sys.executable, __file__, name], 0)
+
+
+def _folder(name: str) -> Path:
+    Path(name).mkdir(exist_ok=True)
+    return Path(name)
+
+
+FEATURES: dict[str, Callable[[], object]] = {
+    "none": none,
+    "readme": readme,
+    "tflite": lambda: export("tflite"),
+    "onnx": lambda: export("onnx"),
+    "openvino": lambda: export("openvino"),
+    "parquet": embed,
+    "ray": lambda: embed("--engine", "ray", "--workers", 2),
+    "plots": evaluate,
+    "tensorboard": tensorboard,
+    "datasets": datasets,
+    "tensorflow-datasets": tensorflow_datasets,
+    "serving": serving,
+    "torch": torch,
+    "demo": demo,
+    "reference": reference,
+    "all": everything,
+}
+# What the extra `all` consists of: what a user's code and commands need.
+ALL = (
+    "datasets",
+    "tensorflow-datasets",
+    "plots",
+    "tensorboard",
+    "tflite",
+    "parquet",
+    "ray",
+    "serving",
+    "onnx",
+    "openvino",
+)
+
+
+def main(name: str) -> None:
+    import keras_bit
+
+    # Not a checkout, nor another environment's.
+    assert Path(keras_bit.__file__).is_relative_to(sys.prefix), keras_bit.__file__
+    FEATURES[name]()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
