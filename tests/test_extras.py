@@ -20,6 +20,7 @@ from PIL import Image
 
 import keras_bit
 from conftest import ROOT, absent
+from extras.features import ALL, FEATURES
 from keras_bit import files
 from store import TRAINED, smallest
 
@@ -196,6 +197,15 @@ def test_other_errors_stay_as_they_are(error):
     with pytest.raises(type(error), match=f"^{re.escape(str(error))}$") as caught, files.needing("some", "This"):
         raise error
     assert caught.value is error
+
+
+def test_every_extra_has_a_feature_that_make_test_extra_runs():
+    assert FEATURES.keys() == (EXTRAS.keys() | {"none", "readme"}) - {"dev"}  # `make test` runs on dev
+
+
+def test_all_is_every_extra_but_torch_and_what_is_for_a_checkout():
+    brought = re.fullmatch(r"keras_bit\[(.+)\]", *EXTRAS["all"])[1].split(",")
+    assert sorted(brought) == sorted(ALL) == sorted(EXTRAS.keys() - {"all", "torch", "reference", "demo", "dev"})
 
 
 def test_every_optional_import_is_in_these_tests():

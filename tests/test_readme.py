@@ -3,8 +3,8 @@
 import re
 
 import pytest
-import readme_code
 
+import readme_code
 from conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,5 +1,7 @@
 """The wheel holds what the tree holds: an editable install would hide a room that is not found."""
 
+import re
+import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -30,6 +32,14 @@ def test_the_wheel_holds_the_files_of_the_package_and_no_other(wheel):
     tree = {path.relative_to(ROOT).as_posix() for path in paths if "__pycache__" not in path.parts}
     assert packed == tree
     assert {Path(name).suffix for name in tree} == {".py", ".tsv", ".typed"}
+
+
+def test_the_version_is_written_in_one_place():
+    """pyproject.toml has it, and the installed package's metadata from there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == keras_bit.__version__
+    for path in [*(ROOT / "keras_bit").rglob("*.py"), ROOT / "CITATION.cff"]:
+        assert not re.search(r"^(__version__|version) *[=:]", path.read_text(encoding="utf-8"), re.MULTILINE), path
 
 
 def test_the_wheel_is_of_this_version_and_brings_the_command(wheel):
