@@ -105,7 +105,7 @@ class Trial:
         own = {"HOME": str(work), "USERPROFILE": str(work), "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
         environments.run(python, source.name, name, cwd=work, env=own)
         more = sorted(found.items() - self._dependencies.items())
-        return ", ".join(f"{package} {version}" for package, version in more if package != "keras-bit")
+        return ", ".join(f"{package} {version}" for package, version in more if package != "keras-bit") or "-"
 
 
 def _dist(folder: Path, wheel: Path) -> str:
