@@ -154,7 +154,7 @@ def demo() -> None:
 
 
 def reference() -> None:
-    module("convert", BIT, photographs() / CLASSES[0] / "0.png", "--out", "converted")
+    module("convert", BIT, "--images", photographs() / CLASSES[0], "--out", "converted")
     assert Path("converted/model.keras").stat().st_size > 0
 
 
