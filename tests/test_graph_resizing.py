@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_bit import versions
 from keras_bit.images import graph_resizing
-from keras_bit.images.graph_resizing import PILLOW_BY_SAVING, Resize, Window
+from keras_bit.images.graph_resizing import Resize, Window
 
 FILTERS = [Image.Resampling(number) for number in range(6)]
 NAMES = [resample.name.lower() for resample in FILTERS]
@@ -169,9 +170,10 @@ def test_the_order_of_the_directions_is_that_of_the_installed_pillow(size, resiz
         VERTICAL: with_pillow(with_pillow(pixels, resized[0], size[1], bicubic), *resized, bicubic),
     }
     assert resized[0] == size[0] or (either[HORIZONTAL] != either[VERTICAL]).any()
-    installed = before if int(PIL.__version__.split(".")[0]) < PILLOW_BY_SAVING else since
+    rules = {"11.0.0": HORIZONTAL, "12.1.1": HORIZONTAL, "12.2.0": before, "12.3.0": before, "13.0.0": since}
+    installed = next(rules[version] for version in reversed(rules) if not versions.is_older(PIL.__version__, version))
     np.testing.assert_array_equal(with_pillow(pixels, *resized, bicubic), either[installed])
-    for version, expected in {"12.3.0": before, f"{PILLOW_BY_SAVING}.0.0": since}.items():
+    for version, expected in rules.items():
         monkeypatch.setattr(PIL, "__version__", version)
         resize = Resize(size, resized, bicubic, Window(0, 0, *resized))
         np.testing.assert_array_equal(resize.apply(resize.source.cut(pixels)), either[expected], version)

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import math
 import os
+import zipfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import hub
+from keras_bit import hub, versions
 from keras_bit.checkpoints import filling
 from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, adapt_channels
 from keras_bit.checkpoints.readers import UNREADABLE, LazyTensor, open_file
@@ -314,8 +315,17 @@ def _shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, 
     return shards
 
 
+def _check_zip(path: Path) -> None:
+    with zipfile.ZipFile(path) as opened:
+        damaged = opened.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} in it is another")
+
+
 def _open_keras(source: str, path: Path) -> Checkpoint:
     try:
+        if versions.is_older(keras.__version__, versions.CHECKS_KERAS_FILES):
+            _check_zip(path)
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # from the zip, JSON and HDF5 readers and from every layer
         raise ValueError(f"{path} is damaged, or no model that Keras can load: {error}") from error

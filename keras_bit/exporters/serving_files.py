@@ -1,6 +1,5 @@
 """What TF Serving and KServe read beside a SavedModel: warm-up requests, batching, how to start them."""
 
-import importlib.metadata
 import importlib.util
 import io
 import re
@@ -59,6 +58,8 @@ spec:
 
 def write_beside(version: Path, batch_size: int | None) -> None:
     """Writes what is not there yet, beside the directory of a version: a person may have changed it."""
+    import tensorflow as tf
+
     base = version.parent
     name = re.sub("[^A-Za-z0-9_-]", "-", base.resolve().name) or "bit"
     allowed = f"allowed_batch_sizes: {batch_size}\n" if batch_size else ""
@@ -68,7 +69,7 @@ def write_beside(version: Path, batch_size: int | None) -> None:
         "largest": batch_size or LARGEST_BATCH,
         "allowed": allowed,
         "version": version.name,
-        "tensorflow": importlib.metadata.version("tensorflow"),
+        "tensorflow": tf.__version__,
         "memory": _memory(sum(file.stat().st_size for file in version.rglob("*") if file.is_file())),
     }
     texts = {"batching.config": BATCHING, "serve.sh": DOCKER, "inference-service.yaml": KSERVE}

@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from keras_bit import versions
 from keras_bit.images.graph_resizing import Window
 
 # TensorFlow's default is a faster and less exact transform; Pillow's is libjpeg's own default.
 DCT_METHOD = "INTEGER_ACCURATE"
 # A decoder that starts in mid-image lacks a neighbor for the first and last column's colors.
 MARGIN = 2  # pixels
+
+DECODES_WEBP = not versions.is_older(tf.__version__, versions.DECODES_WEBP)
 
 HEADER = 40  # bytes, enough for every format's sizes
 CUT_PNG = (
@@ -97,12 +100,13 @@ def _cut(pixels: Any, window: Window | None) -> Any:
 
 @_apart
 def _decode_other(contents: Any, kind: Any) -> Any:
+    nothing = tf.zeros([0, 0, 3], tf.uint8)  # not reached: an unknown kind has a problem
     branches = [
-        lambda: tf.zeros([0, 0, 3], tf.uint8),  # not reached: an unknown kind has a problem
+        lambda: nothing,
         lambda: tf.io.decode_png(contents, channels=3),
         lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
         lambda: tf.io.decode_bmp(_bmp_alone(contents))[..., :3],
-        lambda: tf.io.decode_webp(contents)[0][..., :3],
+        lambda: tf.io.decode_webp(contents)[0][..., :3] if DECODES_WEBP else nothing,
     ]
     return tf.switch_case(kind - UNKNOWN, branches)
 
@@ -266,9 +270,14 @@ def _webp(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     height = tf.where(extended, 1 + _number(head, 27, 3), _number(head, 28, 2) % 2**14)
     height = tf.where(lossless, 1 + tf.bitwise.right_shift(packed, 14) % 2**14, height)
     animated = extended & (head[20] // 2 % 2 == 1)
+    refused = (
+        f"is a WebP file, which TensorFlow {tf.__version__} does not decode; {versions.DECODES_WEBP} and newer do. "
+        f"{ARRAY_PATH}"
+    )
     problem = _either(
         (~(extended | lossless | lossy), "is a damaged WebP file."),
         # TensorFlow 2.21 ends the whole process on some of them.
         (animated, f"is an animated WebP file, which TensorFlow's decoder does not read. {ARRAY_PATH}"),
+        (tf.constant(not DECODES_WEBP), refused),
     )
     return height, width, problem

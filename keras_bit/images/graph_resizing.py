@@ -6,7 +6,7 @@ are less than 2**53 units of 2**-22, so float64 holds them exactly, in whatever 
 
 Imports TensorFlow, and is imported by functions only.
 
-Checked against Pillow 12.3 and 13.0, `src/libImaging/Resample.c`, `Geometry.c` and `src/PIL/Image.py`.
+Checked against Pillow 11.0, 11.3, 12.3 and 13.0, `src/libImaging/Resample.c`, `Geometry.c` and `src/PIL/Image.py`.
 """
 
 import math
@@ -18,6 +18,8 @@ import PIL
 import tensorflow as tf
 from PIL import Image
 
+from keras_bit import versions
+
 FRACTIONAL_BITS = 22  # Pillow's PRECISION_BITS: 32 less 8 for the pixel and 2 for sums beyond its range
 
 # Neighboring outputs read nearly the same inputs: those of a block are one small matrix product over the inputs that
@@ -26,10 +28,6 @@ BLOCK = 8
 
 # Numbers that a pass over a large image reads at a time: 32 MiB as float64. Small images are read whole.
 STRIP = 2**22
-
-# From this version on, images that lose more rows than twice the columns are resized vertically first; before it,
-# those more than 100 times as high as wide.
-PILLOW_BY_SAVING = 13
 
 
 class Window(NamedTuple):
@@ -214,10 +212,12 @@ class Resize:
         self.source = Window(*tf.unstack(first), *tf.unstack(last - first))
         self._window = window
         saved_rows, saved_columns = tf.unstack(sides.size - sides.resized)
-        if int(PIL.__version__.split(".")[0]) >= PILLOW_BY_SAVING:
-            self._vertical_first = (saved_rows > 0) & (saved_rows > 2 * saved_columns)
-        else:
+        if versions.is_older(PIL.__version__, versions.VERTICAL_BY_HEIGHT):
+            self._vertical_first = tf.constant(False)
+        elif versions.is_older(PIL.__version__, versions.VERTICAL_BY_SAVING):
             self._vertical_first = (saved_rows > 0) & (sides.size[0] > 100 * sides.size[1])
+        else:
+            self._vertical_first = (saved_rows > 0) & (saved_rows > 2 * saved_columns)
 
     def apply(self, pixels: Any) -> Any:
         """The window of the resized image.

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_bit import versions
 from keras_bit.network import normalization
 from keras_bit.network.tracing import products_are_faster
 
@@ -29,6 +30,9 @@ class Conv2D(keras.layers.Conv2D):
         if isinstance(height, int) and isinstance(width, int):
             batch = -1  # a constant shape, where the batch is unknown
         return ops.reshape(products, (batch, height, width, self.filters))
+
+    def get_config(self) -> dict[str, Any]:
+        return versions.portable(super().get_config())
 
 
 @keras.saving.register_keras_serializable(package="keras_bit")

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_bit import versions
 from keras_bit.network import tracing
 from keras_bit.network.config import BitConfig, block_width
 from keras_bit.network.layers import WEIGHT_STANDARDIZATION_EPSILON, Conv2D, GroupNormalization, StdConv2D
@@ -119,6 +120,14 @@ class BiTModel(keras.Model):
                 f"{', '.join(sorted(changed))}. Build another model with `BiT(config)`."
             )
         self._pixel_values.bit_config = config
+
+    def get_config(self) -> dict[str, Any]:
+        return versions.portable(super().get_config())  # of Keras' own layers, too
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "BiTModel":
+        # Saved before `get_config` left them out.
+        return super().from_config(versions.portable(config), custom_objects)
 
     def make_train_function(self, force: bool = False) -> Any:
         """As Keras' own, after the optimizer has its variables.

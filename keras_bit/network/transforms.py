@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_bit import versions
 from keras_bit.network.layers import Conv2D, StdConv2D
 from keras_bit.network.model import BiTModel, last_of_block, network_layers
 from keras_bit.network.normalization import standardize_kernel
@@ -176,6 +177,7 @@ def rematerialize(model: BiTModel) -> None:
 
     Raises:
         ValueError: `model` is not keras_bit's, or drops paths, which would be others the second time.
+        ImportError: Keras is older than 3.14.
 
     Checked against the same model's gradients without it.
     """
@@ -189,6 +191,7 @@ def rematerialize(model: BiTModel) -> None:
             f"`model` has a drop_path_rate of {model.config.drop_path_rate}: computed a second time its blocks would "
             "drop other paths than the first time. Build it with `drop_path_rate=0`."
         )
+    versions.require("Keras", keras.__version__, versions.CUTS_GRAPHS, "`rematerialize`")
     ends = _block_ends(model)
     parts = [keras.Function(start, end) for start, end in itertools.pairwise(ends)]
     blocks = [RematerializedBlock(part, model.dtype_policy) for part in parts]
