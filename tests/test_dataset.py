@@ -15,7 +15,7 @@ from PIL import Image
 
 from conftest import DATA, ROOT, absent
 from image_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels, write_records
-from keras_bit import BitImageProcessor, HyperRule, image_dataset
+from keras_bit import BitImageProcessor, HyperRule, image_dataset, versions
 from keras_bit.data import folders as folders_module
 from keras_bit.data import source, streams
 from keras_bit.images.graph_faults import NO_FILE
@@ -50,10 +50,10 @@ def test_a_directory_gives_what_the_processor_gives_in_the_order_of_keras(folder
 
 
 def test_a_directory_is_searched_at_any_depth_for_images_alone(tmp_path):
-    inside = ["b/2.PNG", "b/deep/er/1.png", "b/.hidden.png", "b/.git/3.png", "b/notes.txt", "a/1.webp", ".c/1.png"]
+    inside = ["b/2.PNG", "b/deep/er/1.png", "b/.hidden.png", "b/.git/3.png", "b/notes.txt", "a/1.bmp", ".c/1.png"]
     for index, name in enumerate(inside):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(encoded(pixels(index), "WEBP" if "webp" in name else "PNG", lossless=True))
+        (tmp_path / name).write_bytes(encoded(pixels(index), "BMP" if "bmp" in name else "PNG"))
     (tmp_path / "loose.png").write_bytes(encoded(pixels(9), "PNG"))
     data = dataset(tmp_path)
     images, labels = collect(data)
@@ -449,8 +449,11 @@ def test_folders_are_searched_in_the_order_of_keras_and_links_to_folders_are_not
         (tmp_path / name).write_bytes(encoded(ARRAYS[0], "PNG"))
     (tmp_path / "c" / "circle").symlink_to(tmp_path / "c")
     paths, _ = folders_module.scan(tmp_path, ["c"])
+    found = list(map(os.fsdecode, paths))
+    if versions.is_older(keras.__version__, "3.13"):
+        (tmp_path / "c" / "circle").unlink()  # 3.8 follows it
     reference = keras.utils.image_dataset_from_directory(tmp_path, shuffle=False, verbose=False)
-    assert list(map(os.fsdecode, paths)) == reference.file_paths
+    assert found == reference.file_paths
 
 
 @pytest.mark.slow

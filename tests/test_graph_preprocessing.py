@@ -198,11 +198,15 @@ DECODED = {
     "BMP, top down": top_down_bmp(),
     "BMP, something behind its end": encoded(PHOTO, "BMP") + b"behind",
     "BMP, top down, something behind its end": top_down_bmp() + b"\0",
+}
+WEBP = {
     "WebP": encoded(PHOTO, "WEBP"),
     "WebP, lossless": encoded(PHOTO, "WEBP", lossless=True),
     "WebP, alpha": encoded(ALPHA, "WEBP"),
     "WebP, lossless, alpha": encoded(ALPHA, "WEBP", lossless=True, exact=True),
 }
+if graph_decoding.DECODES_WEBP:
+    DECODED |= WEBP
 TWO_STEPS = [PROCESSORS["no resize, no crop"], PROCESSORS["short edge beyond the crop"]]
 
 
@@ -269,8 +273,12 @@ REFUSED = {
     "BMP, palette": (encoded(PALETTE, "BMP"), "is a BMP with a palette or a compression"),
     "BMP, one bit": (encoded(PHOTO.convert("1"), "BMP"), "is a BMP with a palette or a compression"),
     "WebP, animated": (animated("WEBP"), "is an animated WebP file"),
-    "WebP, cut": (DECODED["WebP"][:12], "is a damaged WebP file."),
+    "WebP, cut": (WEBP["WebP"][:12], "is a damaged WebP file."),
 }
+if not graph_decoding.DECODES_WEBP:
+    REFUSED |= {
+        name: (contents, f"is a WebP file, which TensorFlow {tf.__version__}") for name, contents in WEBP.items()
+    }
 
 
 READ_BY_THE_ARRAY_HALF = (
@@ -299,6 +307,16 @@ def test_what_the_refusal_sends_to_the_array_half_is_read_there(name):
     assert PROCESSORS["no resize, no crop"](REFUSED[name][0]).shape[-1] == 3
 
 
+def test_webp_is_refused_by_a_tensorflow_without_its_decoder(monkeypatch):
+    monkeypatch.setattr(graph_decoding, "DECODES_WEBP", False)
+    for name, contents in WEBP.items():
+        *_, problem = graph_decoding._others.python_function(tf.constant(contents))
+        assert problem.numpy().decode() == (
+            f"is a WebP file, which TensorFlow {tf.__version__} does not decode; 2.20 and newer do. "
+            "Read it outside of the graph: `processor(path)` can."
+        ), name
+
+
 DAMAGED = {
     "JPEG, half": DECODED["JPEG, noise"][: len(DECODED["JPEG, noise"]) // 2],
     "JPEG, all but its last rows": DECODED["JPEG, noise"][:-300],
@@ -306,7 +324,7 @@ DAMAGED = {
     "PNG, half": DECODED["PNG"][: len(DECODED["PNG"]) // 2],
     "GIF, half": DECODED["GIF"][: len(DECODED["GIF"]) // 2],
     "BMP, half": DECODED["BMP"][: len(DECODED["BMP"]) // 2],
-    "WebP, half": DECODED["WebP"][: len(DECODED["WebP"]) // 2],
+    "WebP, half": WEBP["WebP"][: len(WEBP["WebP"]) // 2],
 }
 
 
@@ -321,7 +339,7 @@ def test_a_damaged_image_is_an_error_also_where_the_damage_is_outside_of_the_cro
 def test_images_beyond_pillows_limit_are_refused_before_they_are_decoded(monkeypatch):
     processor = PROCESSORS["no resize, no crop"]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2958)  # the limit is twice that: 61 * 97 = 5917
-    for name in ("JPEG, noise", "PNG", "GIF", "BMP", "WebP", "WebP, lossless", "WebP, alpha"):
+    for name in ("JPEG, noise", "PNG", "GIF", "BMP", *DECODED.keys() & WEBP.keys()):
         with pytest.raises(
             tf.errors.InvalidArgumentError, match=r"has 61x97 pixels .* more than the limit of 5,916 in"
         ):
@@ -377,7 +395,7 @@ def test_a_saved_model_holds_the_preprocessing(tmp_path):
     module.preprocess = in_graph(processor)
     tf.saved_model.save(module, str(tmp_path))
     again = tf.saved_model.load(str(tmp_path)).preprocess
-    for name in ("JPEG, noise", "PNG, palette", "WebP, alpha"):
+    for name in ("JPEG, noise", "PNG, palette", *DECODED.keys() & {"WebP, alpha"}):
         np.testing.assert_array_equal(again(DECODED[name]), processor(DECODED[name])[0])
 
 

@@ -4,8 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
+from keras_bit import versions
 from keras_bit.hub import HubOptions, find_file, read_json
 from loopback_hub import (
     BAD_TOKEN,
@@ -222,7 +224,10 @@ def test_a_mirror_with_plain_404_answers_is_understood(tmp_path):
 def test_a_busy_hub_is_asked_again(tmp_path):
     with LoopbackHub(REPOSITORIES, fault=BUSY) as server:
         (answer,) = ask(server, tmp_path, call())
-    assert Path(answer["path"]).read_bytes() == CONFIG
+    if versions.is_older(huggingface_hub.__version__, "1.2"):  # asks once
+        assert "status 503" in answer["text"]
+    else:
+        assert Path(answer["path"]).read_bytes() == CONFIG
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):

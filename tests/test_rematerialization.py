@@ -6,12 +6,18 @@ import pytest
 from keras.ops import convert_to_numpy as numpy_of
 
 import keras_bit
-from keras_bit import BiT, BiTBackbone, BitConfig, rematerialize
+from keras_bit import BiT, BiTBackbone, BitConfig, rematerialize, versions
 from keras_bit.network import layers
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4, "num_labels": 3}
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 40, 48, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 2, 1])
+
+
+@pytest.fixture
+def able():
+    if versions.is_older(keras.__version__, versions.CUTS_GRAPHS):
+        pytest.skip(f"Keras is {keras.__version__}, which cannot")
 
 
 def model(**config):
@@ -27,6 +33,7 @@ def trained(network):
 
 @pytest.mark.parametrize("config", [{}, {"layer_type": "bottleneck"}, {"hidden_act": "gelu"}], ids=str)
 @pytest.mark.slow
+@pytest.mark.usefixtures("able")
 def test_rematerialized_it_learns_the_same(config):
     plain, saving = model(**config), model(**config)
     rematerialize(saving)
@@ -39,6 +46,7 @@ def test_rematerialized_it_learns_the_same(config):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("able")
 def test_a_model_that_has_learned_goes_on_rematerialized():
     plain, saving = model(), model()
     for network in (plain, saving):
@@ -48,6 +56,7 @@ def test_a_model_that_has_learned_goes_on_rematerialized():
     assert step[0] == pytest.approx(step[1], rel=1e-5)
 
 
+@pytest.mark.usefixtures("able")
 def test_every_block_is_computed_twice_in_a_step_and_once_otherwise(monkeypatch):
     tf = pytest.importorskip("tensorflow")
     if keras.backend.backend() != "tensorflow":
@@ -70,6 +79,7 @@ def test_every_block_is_computed_twice_in_a_step_and_once_otherwise(monkeypatch)
     assert convolutions(network, False) == 12
 
 
+@pytest.mark.usefixtures("able")
 def test_a_backbone_gives_the_same_maps_and_predictions_stay():
     backbone = BiTBackbone(weights=None, config=BitConfig(**SMALL), out_features=["stem", "stage1", "stage2"])
     expected = backbone(IMAGES, training=True)
@@ -85,6 +95,7 @@ def test_a_backbone_gives_the_same_maps_and_predictions_stay():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("able")
 def test_it_trains_in_half_precision(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -97,6 +108,7 @@ def test_it_trains_in_half_precision(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("able")
 def test_it_is_saved_and_read_as_if_it_were_not(tmp_path):
     network = model()
     rematerialize(network)
@@ -118,3 +130,11 @@ def test_it_is_saved_and_read_as_if_it_were_not(tmp_path):
 def test_what_cannot_be_rematerialized_is_refused(network, message):
     with pytest.raises(ValueError, match=message):
         rematerialize(network())
+
+
+def test_an_older_keras_is_told_which_one_can(monkeypatch):
+    monkeypatch.setattr(keras, "__version__", "3.13.2")
+    with pytest.raises(
+        ImportError, match=r"`rematerialize` needs Keras 3.14 or newer, and 3.13.2 is installed. Install"
+    ):
+        rematerialize(model())

@@ -32,6 +32,13 @@ COMMANDS = {
 class Commands(click.Group):
     """Imports a command when it is asked for, and gives each of its errors a line."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            # click from 8.2 on does the same; before, it takes no command for a question: standard output, exit code 0.
+            click.echo(ctx.get_help(), err=True, color=ctx.color)
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
