@@ -2,6 +2,8 @@
 # make test      sets up .venv, checks style and types and runs the quick tests (five minutes)
 # make test-all  the same with the slow tests (40 minutes or more; with torch and transformers, live parity)
 # make test-extra EXTRA=openvino   an extra by itself with the built wheel: its feature, to its end (all without EXTRA)
+# make test-stack STACK=colab      an installation of other versions (tests/stacks/*.txt) in an environment of its own;
+#                                  several also move a .keras file from each to each (all without STACK)
 #
 # Options: WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
 # TESTS='tests/test_model.py -k size' (which of the tests, in pytest's words), PYTHON=python3.11.
@@ -12,6 +14,7 @@ WEIGHTS ?= $(TINY)
 PHOTOS ?=
 TESTS ?=
 EXTRA ?=
+STACK ?= oldest colab newest cpu jax
 
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -26,7 +29,7 @@ REFERENCE :=
 test test-all: export KERAS_BIT_TEST_WEIGHTS := $(WEIGHTS)
 endif
 
-.PHONY: demo test test-all test-extra clean
+.PHONY: demo test test-all test-stack test-extra clean
 
 demo: $(SETUP)
 	$(BIN)/python -m convert.demo $(WEIGHTS) $(if $(PHOTOS),"$(PHOTOS)") $(REFERENCE)
@@ -40,6 +43,9 @@ test test-all: $(SETUP)
 
 test-extra:
 	PYTHONPATH=tests $(PYTHON) -m extras $(EXTRA)
+
+test-stack:
+	$(PYTHON) tests/stacks/run.py $(STACK) $(if $(TESTS),-- $(TESTS))
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,0 +1,118 @@
+"""Runs keras_bit on a stack of packages, in an environment of its own: `make test-stack STACK=colab`.
+
+A stack is a file NAME.txt beside this one. Its environment stays in .venv/stacks and is used again.
+
+    python tests/stacks/run.py oldest colab newest   # these, and then a .keras file from each to each
+    python tests/stacks/run.py colab -- tests/test_model.py -k size   # these tests and no others
+"""
+
+import json
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import environments
+import interpreters
+
+HERE = Path(__file__).parent
+FOLDER = environments.ROOT / ".venv" / "stacks"
+# Of the test tools: what the features need, and no stack's own.
+TOOLS = ("pytest", "ai-edge-litert", "ml_dtypes")
+EXTRA = {"keras_bit", "click", "filelock"}  # all that an installation may bring where TensorFlow is there
+TESTS = ("tests/stacks/every_feature.py", "tests/test_versions.py", "tests/test_registration.py")
+WITHOUT_TENSORFLOW = """
+import keras, keras_bit, numpy as np, sys
+model = keras_bit.from_pretrained("{tiny}")
+processor = keras_bit.BitImageProcessor.from_pretrained("{tiny}")
+pixel_values = processor([np.full((40, 50, 3), 90, np.uint8)])
+scores = model.predict(pixel_values, verbose=0)
+assert abs(scores.sum() - 1) < 1e-4, scores
+fused = keras_bit.fuse(model).predict(pixel_values, verbose=0)
+assert abs(fused - scores).max() < 1e-4, fused
+model.compile("sgd", "sparse_categorical_crossentropy")
+model.fit(pixel_values, np.array([1]), verbose=0)
+assert "tensorflow" not in sys.modules
+print(keras.backend.backend(), "loads, predicts, fuses and fits without TensorFlow")
+"""
+
+
+def prepare(name: str, wheel: Path) -> Path:
+    """The python of the stack's environment, with the stack, what tests it, and the wheel."""
+    requirements = HERE / f"{name}.txt"
+    text = requirements.read_text()
+    version = re.search(r"# python: (\S+)", text)[1]
+    folder = FOLDER / name
+    stamp = folder / "stack.txt"
+    python = folder / "bin" / "python"
+    if not stamp.exists() or stamp.read_text() != text:
+        interpreter = interpreters.find(version)
+        if interpreter is None:
+            print(f"There is no Python {version}: {name} is tried on {sys.version.split()[0]}.")
+        python = environments.make_environment(folder, interpreter or sys.executable)
+        environments.install(python, "-r", requirements)
+        brings = would_install(python, wheel)
+        if "tensorflow" in environments.installed(python):
+            assert brings <= EXTRA, f"{wheel.name} on {name} would install {sorted(brings)}"
+        before = environments.installed(python)
+        environments.install(python, *TOOLS, *(f"{package}=={number}" for package, number in before.items()))
+        stamp.write_text(text)
+    # What --no-deps leaves out is there; elsewhere it has been shown to be all that would come.
+    environments.install(python, "--no-deps", "--force-reinstall", wheel)
+    return python
+
+
+def would_install(python: Path, wheel: Path) -> set[str]:
+    """The packages that `pip install` of the wheel would install or replace."""
+    options = ("--dry-run", "--quiet", "--report", "-", "--disable-pip-version-check")
+    report = json.loads(environments.run(python, "-m", "pip", "install", *options, wheel).stdout)
+    return {entry["metadata"]["name"].lower().replace("-", "_") for entry in report["install"]}
+
+
+def try_stack(name: str, wheel: Path, tests: list[str]) -> Path:
+    start = time.monotonic()
+    python = prepare(name, wheel)
+    shown = {package: number for package, number in environments.installed(python).items() if package in SHOWN}
+    print(f"{name}: {' '.join(f'{package} {number}' for package, number in shown.items())}", flush=True)
+    print(f"prepared in {time.monotonic() - start:.0f} s", flush=True)
+    if name == "jax":
+        tiny = environments.ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
+        env = {"KERAS_BACKEND": "jax"}
+        print(environments.run(python, "-c", WITHOUT_TENSORFLOW.format(tiny=tiny), cwd=FOLDER, env=env).stdout.strip())
+    else:
+        done = environments.run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=environments.ROOT)
+        print("\n".join(done.stdout.strip().splitlines()[-4:]))
+    print(f"{name}: {time.monotonic() - start:.0f} s in all", flush=True)
+    return python
+
+
+SHOWN = ("tensorflow", "tensorflow-cpu", "jax", "keras", "numpy", "pillow", "safetensors", "huggingface-hub")
+
+
+def move(pythons: dict[str, Path]) -> None:
+    """A model that was trained and saved on each stack gives the same on each of the others, and trains on."""
+    folder = FOLDER / "moved"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, python in pythons.items():
+        environments.run(python, HERE / "moving.py", "save", folder / name, cwd=environments.ROOT)
+    for name, python in pythons.items():
+        files = [folder / other for other in pythons if other != name]
+        print(f"opened on {name}:", environments.run(python, HERE / "moving.py", "open", *files).stdout.strip())
+
+
+def main(arguments: list[str]) -> None:
+    stacks, _, tests = " ".join(arguments).partition(" -- ") if "--" in arguments else (" ".join(arguments), "", "")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(FOLDER / "wheel", ignore_errors=True)
+    wheel = environments.build_wheel(FOLDER / "wheel")
+    chosen = tests.split() or list(TESTS)
+    pythons = {name: try_stack(name, wheel, chosen) for name in stacks.split()}
+    portable = {name: python for name, python in pythons.items() if name not in ("jax", "cpu")}
+    if len(portable) > 1 and not tests:
+        move(portable)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
