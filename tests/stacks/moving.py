@@ -16,7 +16,7 @@ TOLERANCE = 1e-5
 def save(path: str) -> None:
     images = np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)).astype("float32")
     model = keras_bit.from_pretrained(TINY)
-    model.compile(keras_bit.HyperRule(num_examples=100).optimizer(), "sparse_categorical_crossentropy")
+    model.compile(keras_bit.HyperRule(num_examples=100, image_size=32).optimizer(), "sparse_categorical_crossentropy")
     model.fit(images, np.array([1, 2]), verbose=0)
     model.save(f"{path}.keras")
     fused = keras_bit.fuse(model)
