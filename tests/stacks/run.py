@@ -22,6 +22,7 @@ FOLDER = environments.ROOT / ".venv" / "stacks"
 TOOLS = ("pytest", "ai-edge-litert", "ml_dtypes")
 EXTRA = {"keras_bit", "click", "filelock"}  # all that an installation may bring where TensorFlow is there
 TESTS = ("tests/stacks/every_feature.py", "tests/test_versions.py", "tests/test_registration.py")
+SHOWN = ("tensorflow", "tensorflow-cpu", "jax", "keras", "numpy", "pillow", "safetensors", "huggingface-hub")
 WITHOUT_TENSORFLOW = """
 import keras, keras_bit, numpy as np, sys
 model = keras_bit.from_pretrained("{tiny}")
@@ -52,12 +53,12 @@ def prepare(name: str, wheel: Path) -> Path:
             print(f"There is no Python {version}: {name} is tried on {sys.version.split()[0]}.")
         python = environments.make_environment(folder, interpreter or sys.executable)
         environments.install(python, "-r", requirements)
-        brings = would_install(python, wheel)
-        if "tensorflow" in environments.installed(python):
-            assert brings <= EXTRA, f"{wheel.name} on {name} would install {sorted(brings)}"
         before = environments.installed(python)
         environments.install(python, *TOOLS, *(f"{package}=={number}" for package, number in before.items()))
         stamp.write_text(text)
+    if "tensorflow" in environments.installed(python):
+        brings = would_install(python, wheel)
+        assert brings <= EXTRA, f"{wheel.name} on {name} would install {sorted(brings)}"
     # What --no-deps leaves out is there; elsewhere it has been shown to be all that would come.
     environments.install(python, "--no-deps", "--force-reinstall", wheel)
     return python
@@ -87,9 +88,6 @@ def try_stack(name: str, wheel: Path, tests: list[str]) -> Path:
     return python
 
 
-SHOWN = ("tensorflow", "tensorflow-cpu", "jax", "keras", "numpy", "pillow", "safetensors", "huggingface-hub")
-
-
 def move(pythons: dict[str, Path]) -> None:
     """A model that was trained and saved on each stack gives the same on each of the others, and trains on."""
     folder = FOLDER / "moved"
@@ -103,12 +101,12 @@ def move(pythons: dict[str, Path]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    stacks, _, tests = " ".join(arguments).partition(" -- ") if "--" in arguments else (" ".join(arguments), "", "")
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    stacks, tests = arguments[:cut], arguments[cut + 1 :]
     FOLDER.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(FOLDER / "wheel", ignore_errors=True)
     wheel = environments.build_wheel(FOLDER / "wheel")
-    chosen = tests.split() or list(TESTS)
-    pythons = {name: try_stack(name, wheel, chosen) for name in stacks.split()}
+    pythons = {name: try_stack(name, wheel, tests or list(TESTS)) for name in stacks}
     portable = {name: python for name, python in pythons.items() if name not in ("jax", "cpu")}
     if len(portable) > 1 and not tests:
         move(portable)
