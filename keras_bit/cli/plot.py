@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     "Names of the classes in the order of their numbers, between commas or one in each line of a file. TFRecord files "
     "need them for MixUp; of a directory only these folders are taken."
 )
-@options.batch_size(24, "Images on the sheet.")
+@options.batch_size(24, "Images in the batch that is drawn.")
 @options.seed("For the same sheet again.", None, "another one every time")
 @click.option(
     "--num-examples",

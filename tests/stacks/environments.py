@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDERS = ("keras_bit", "convert", "benchmarks", "tests")
 # What would let an environment see packages or settings of the one that called it.
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "KERAS_BACKEND", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
+TIMEOUT = 1800  # seconds, against a command that hangs
 
 
 def copy_tree(folder: Path) -> Path:
@@ -72,10 +73,11 @@ def run(
 
     Raises:
         RuntimeError: The command failed; the message holds the command and the end of what it printed.
+        subprocess.TimeoutExpired: It took longer than `TIMEOUT`.
     """
     variables = {name: value for name, value in os.environ.items() if name not in FOREIGN} | (env or {})
     command = [str(python), *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=TIMEOUT)
     if done.returncode:
         said = (done.stdout[-2000:] + done.stderr[-6000:]).strip()
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
