@@ -152,6 +152,8 @@ CALLS_TO_CHECK = {
     'keras_bit.BitImageProcessor(size=448).size["shortest_edge"] + 1': None,
     "keras_bit.BiT50(clases=2)": 'Unexpected keyword argument "clases" for "BiT50"',
     "keras_bit.BiT60()": 'Module has no attribute "BiT60"',
+    "keras_bit.evaluation.evalute()": 'Module has no attribute "evalute"',
+    "keras_bit.embedding.embedd()": 'Module has no attribute "embedd"',
     "keras_bit.from_pretrained()": 'Missing positional argument "source" in call to "from_pretrained"',
     'keras_bit.BiT152x4(pooling=2, weights="x")': 'Argument "pooling" to "BiT152x4" has incompatible type "int"',
 }

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,20 @@ def test_tensorboard_is_asked_for_before_training(arguments, tmp_path, capsys, m
     assert main.main(["finetune", *arguments, "--tensorboard", "--out", str(tmp_path / "out")]) == 1
     assert "pip install 'keras_bit[tensorboard]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_images_that_are_left_out_get_a_line_each_and_exit_code_1(arguments, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(arguments[0], data)
+    broken = data / "bee" / "002.jpg"
+    broken.write_bytes(b"no image")
+    more = ["--on-error", "skip", "--steps", "1", "--out", str(tmp_path / "out")]
+    assert main.main(["finetune", str(data), *arguments[1:], *more]) == 1
+    out, err = capsys.readouterr()
+    assert [line for line in err.splitlines() if line.startswith(f"keras-bit finetune: {broken} ")]
+    assert "images cannot be read and are left out" in out
+    assert (tmp_path / "out" / "model.keras").is_file()
 
 
 @pytest.mark.slow

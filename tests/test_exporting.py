@@ -18,10 +18,11 @@ import tensorflow as tf
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, versions
-from keras_bit.exporters import checked, comparison_images, huggingface, job, placing, process
-from keras_bit.exporters.formats import FORMATS as KNOWN
-from keras_bit.exporters.formats import Format, format_named
+from keras_bit.exporters import comparing, comparison_images, huggingface, job, placing, process
+from keras_bit.exporters.formats import Format
 from keras_bit.exporters.output_names import output_names
+from keras_bit.exporters.registry import FORMATS as KNOWN
+from keras_bit.exporters.registry import format_named
 from store import SMALLEST, TRAINED, exported, smallest
 
 PROCESSOR = BitImageProcessor.from_pretrained(TRAINED)  # 64x64 px
@@ -454,7 +455,7 @@ def test_photographs_have_the_models_scores(model, photos, finished, labelled, n
     run = format_named(name).load(job.Job(model), report.path)
     batches = np.split(PROCESSOR(photos[:4]), 4)
     checks = job.Checks(batches, [{job.OUTPUT: model(batch).numpy()} for batch in batches])
-    difference, _ = checked.compare(run, checks, share=1e-4, what=name)
+    difference, _ = comparing.compare(run, checks, share=1e-4, what=name)
     assert difference <= TOLERANCE
 
 

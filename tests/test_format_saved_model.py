@@ -21,8 +21,8 @@ from conftest import absent
 from image_files import encoded, pixels
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
 from keras_bit.exporters import serving_files
-from keras_bit.exporters.formats import format_named
 from keras_bit.exporters.job import Job
+from keras_bit.exporters.registry import format_named
 from store import SMALLEST, TRAINED, served, smallest
 
 C_API = Path(__file__).with_name("c_api_probe.py")

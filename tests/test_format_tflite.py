@@ -12,8 +12,8 @@ import pytest
 from conftest import absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, export, from_pretrained
 from keras_bit.exporters import tflite, tflite_metadata
-from keras_bit.exporters.formats import format_named
 from keras_bit.exporters.job import Job
+from keras_bit.exporters.registry import format_named
 from store import TRAINED
 
 # Two blocks, the second with a stride: every operator that a BiT is made of, at 32 px.

@@ -9,6 +9,7 @@ import pytest
 
 import keras_bit
 from keras_bit import registration
+from keras_bit.exporters import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 ANYTHING = None
@@ -224,6 +225,7 @@ def test_no_room_stands_above_one_that_it_imports():
 def test_the_import_graph_has_no_circle():
     left = {name: edges(path, "keras_bit", types=False) - {name} for name, path in modules("keras_bit").items()}
     del left["__init__"]  # imports the others when they are used
+    left["exporters.registry"] |= {f"exporters.{place.partition(':')[0]}" for place in registry.FORMATS.values()}
     while left:
         ready = {name for name, found in left.items() if not found & set(left)}
         assert ready, f"these import each other: {left}"
@@ -246,7 +248,7 @@ def test_keras_bit_imports_no_framework_before_it_is_used(name, path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "keras_bit" / "cli").glob("[!m_]*.py")), ids=lambda path: path.stem)
 def test_a_command_imports_no_other_and_the_library_only_when_it_runs(path):
-    shared = {"command", "images", "options", "terminal"}
+    shared = {"command", "images", "kernels", "options", "terminal"}
     allowed = {"options": {"command"}}.get(path.stem, set() if path.stem in shared else shared)
     ours = {name for name in imported(path) if name.startswith("keras_bit.cli.")}
     assert {name.split(".")[2] for name in ours} - allowed == set()
@@ -303,6 +305,16 @@ def test_the_lazy_names_are_those_that_type_checkers_see():
     assert seen == keras_bit._MODULES
     assert sorted(keras_bit.__all__) == sorted(seen)
     assert set(keras_bit.__all__) <= set(dir(keras_bit))
+
+
+@pytest.mark.parametrize("room", ["evaluation", "embedding"])
+def test_a_room_lists_the_names_that_it_gives(room):
+    module = importlib.import_module(f"keras_bit.{room}")
+    assert set(module.__all__) <= set(dir(module))
+    for name in module.__all__:
+        assert getattr(module, name).__name__ == name
+    with pytest.raises(AttributeError, match=f"keras_bit.{room}.*missing"):
+        _ = module.missing
 
 
 @pytest.mark.parametrize("name", keras_bit.__all__)

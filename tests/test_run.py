@@ -273,8 +273,8 @@ def test_unreadable_images_end_it_or_are_left_out(checkpoint, tmp_path):
     assert str(broken) in str(error.value)
     plan = planning.plan(options_of(data, checkpoint, validation_share=0.0, on_error="skip"), Workers())
     assert len(plan.splits.train) == 11
-    assert "1 images cannot be read and are left out (train):" in plan.notes
-    assert any(line.startswith(f"  {broken}") for line in plan.notes)
+    assert "1 of 12 images cannot be read and are left out (train)." in plan.notes
+    assert [line.startswith(f"{broken} ") for line in plan.skipped] == [True]
 
 
 @pytest.mark.parametrize(

@@ -124,14 +124,14 @@ def finetune(data: str, out: str, strategy: str | None, tensorboard: bool, hub: 
     settings = planning.Options(data=path, hub=hub, **chosen)
     try:
         with run_directory.writable(directory, settings.data, is_chief=workers.is_chief):
-            _fine_tune(settings, directory, workers, tensorboard)
+            skipped = _fine_tune(settings, directory, workers, tensorboard)
     except FloatingPointError:
         raise  # by all workers at once
     except Exception as error:
         if workers.count == 1:
             raise
         _leave(error, workers.lost(error))
-    return 0
+    return int(skipped)
 
 
 def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
@@ -148,7 +148,8 @@ def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
     os._exit(1)
 
 
-def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: bool) -> None:
+def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: bool) -> bool:
+    """Whether images were left out because they cannot be read."""
     from keras_bit.drawing import charts
     from keras_bit.training import planning, run
 
@@ -167,6 +168,10 @@ def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: 
         say(line)
     run.run(plan, out, workers=workers, say=say, callbacks=callbacks)
     say(f"{out}: keras-bit classify IMAGE --weights {out}")
+    if workers.is_chief:
+        for line in plan.skipped:
+            note(line)
+    return bool(plan.skipped)
 
 
 def _tensorboard(directory: Path) -> tuple[Any, ...]:

@@ -9,7 +9,13 @@ if TYPE_CHECKING:
 __all__ = ["embed"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "embed":
-        return importlib.import_module("keras_bit.embedding.shards").embed
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # to a type checker a misspelt name would be one that comes from here
+
+    def __getattr__(name: str) -> Any:
+        if name == "embed":
+            return importlib.import_module("keras_bit.embedding.shards").embed
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

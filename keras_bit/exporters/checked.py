@@ -5,17 +5,14 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-import keras
-import numpy as np
-
 from keras_bit import files
 from keras_bit.exporters import placing
-from keras_bit.exporters.formats import Format, format_named
-from keras_bit.exporters.job import Checks, ExportReport, Job, Run
+from keras_bit.exporters.comparing import compare
+from keras_bit.exporters.formats import Format, share
+from keras_bit.exporters.job import Checks, ExportReport, Job
+from keras_bit.exporters.registry import format_named
 
 Written = Callable[[str, Job, Path, Checks], tuple[float, float]]
-
-HALF_PRECISION_LIMIT = 0.05  # of the largest output, if the model computed in float16 or bfloat16
 
 
 def write_and_check(
@@ -58,51 +55,5 @@ def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, flo
         return compare(run, checks, share(format.limit(job), job.model), f"{name} {job.quantize or 'float32'}")
 
 
-def share(limit: float, model: keras.Model) -> float:
-    """The largest difference that is let pass, of the largest output: `limit`, but for models of half precision."""
-    return max(limit, HALF_PRECISION_LIMIT) if _computes_in_half_precision(model) else limit
-
-
-def compare(run: Run, checks: Checks, share: float, what: str) -> tuple[float, float]:
-    """The largest difference, and the limit for it.
-
-    Raises:
-        ArithmeticError: a difference is beyond `share` of the largest output; it begins with `what`.
-    """
-    largest, limit = 0.0, 0.0
-    for batch, expected in zip(checks.batches, checks.expected, strict=True):
-        outputs = run(batch)
-        if outputs.keys() != expected.keys():
-            raise ArithmeticError(f"The export ({what}) has the outputs {sorted(outputs)}, not {sorted(expected)}.")
-        for name, values in expected.items():
-            found = np.asarray(outputs[name], np.float64)
-            if found.shape != values.shape or not np.isfinite(found).all():
-                raise ArithmeticError(
-                    f"The export ({what}) gives {_described(found)} for `{name}`, where the model gives "
-                    f"{_described(values)}. Nothing was kept."
-                )
-            allowed = share * float(np.abs(values).max(initial=0.0))
-            difference = float(np.abs(found - values).max(initial=0.0))
-            if difference > allowed:
-                raise ArithmeticError(
-                    f"The export ({what}) differs from the model by {difference:.2e} in `{name}`, more than the "
-                    f"{allowed:.2e} ({share:.0e} of the largest output) that is let pass. Nothing was kept."
-                )
-            if difference >= largest:
-                largest, limit = difference, allowed
-    return largest, limit
-
-
 def _files(entry: Path) -> list[Path]:
     return [file for file in (entry, *entry.rglob("*")) if file.is_file()]
-
-
-def _computes_in_half_precision(layer: keras.layers.Layer) -> bool:
-    if isinstance(layer, keras.Model):
-        return any(_computes_in_half_precision(inner) for inner in layer.layers)
-    return layer.compute_dtype in ("float16", "bfloat16")
-
-
-def _described(values: np.ndarray) -> str:
-    infinite = int(values.size - np.isfinite(values).sum())
-    return f"{values.shape}" + (f" with {infinite} NaN or infinite values" if infinite else "")

@@ -11,8 +11,9 @@ import numpy as np
 
 from keras_bit import files
 from keras_bit.exporters import arguments, checked, comparison_images, placing, process
-from keras_bit.exporters.formats import FORMATS, Format, format_named
+from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Checks, ExportReport, Job
+from keras_bit.exporters.registry import FORMATS, format_named
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.labels import Labels
 

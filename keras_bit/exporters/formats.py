@@ -1,23 +1,14 @@
-"""What every format has in common, and where each is: `keras_bit.export` knows them by this alone."""
+"""What every format has in common."""
 
 import abc
-import importlib
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import keras
+
 from keras_bit.exporters.job import Job, Run, Shape
 
-# Name to the module of `keras_bit.exporters` and the class in it, imported when it is used; Keras' own names mean the
-# same.
-FORMATS = {
-    "saved_model": "saved_model:SavedModel",
-    "tflite": "tflite:TFLite",
-    "onnx": "onnx:ONNX",
-    "openvino": "openvino:OpenVINO",
-    "huggingface": "huggingface:HuggingFace",
-    "tf_saved_model": "saved_model:SavedModel",
-    "litert": "tflite:TFLite",
-}
+HALF_PRECISION_LIMIT = 0.05  # of the largest output, if the model computed in float16 or bfloat16
 
 
 class Format(abc.ABC):
@@ -65,7 +56,12 @@ class Format(abc.ABC):
         """Writes what else belongs beside `path`, which is in its place, unless somebody has put it there."""
 
 
-def format_named(name: str) -> Format:
-    """The format of a name in `FORMATS`."""
-    module, _, kind = FORMATS[name].partition(":")
-    return getattr(importlib.import_module(f"keras_bit.exporters.{module}"), kind)()
+def share(limit: float, model: keras.Model) -> float:
+    """The largest difference that is let pass, of the largest output: `limit`, but for models of half precision."""
+    return max(limit, HALF_PRECISION_LIMIT) if _computes_in_half_precision(model) else limit
+
+
+def _computes_in_half_precision(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, keras.Model):
+        return any(_computes_in_half_precision(inner) for inner in layer.layers)
+    return layer.compute_dtype in ("float16", "bfloat16")

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit.exporters import checked, comparison_images, serving_files, signature_checks
-from keras_bit.exporters.formats import Format
+from keras_bit.exporters import comparison_images, serving_files, signature_checks
+from keras_bit.exporters.formats import Format, share
 from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
 from keras_bit.exporters.output_names import HEAD, has_head, output_names
 from keras_bit.exporters.signature_checks import arrays, probabilities_of
@@ -109,14 +109,14 @@ class SavedModel(Format):
 
             return run
 
-        share = checked.share(self.limit(job), job.model)
+        allowed = share(self.limit(job), job.model)
         batch = comparison_images.batches(job, self.shape(job))[0]
-        signature_checks.check_features(job.model, signatures["features"], batch, share)
+        signature_checks.check_features(job.model, signatures["features"], batch, allowed)
         if job.processor is not None:
-            signature_checks.check_images(job, job.processor, signatures, share)
+            signature_checks.check_images(job, job.processor, signatures, allowed)
         linear = job.model.get_layer(HEAD).activation is keras.activations.linear
         if not linear:
-            signature_checks.check_logits(job.model, serve, batch, share)
+            signature_checks.check_logits(job.model, serve, batch, allowed)
         scores = "logits" if linear else "probabilities"
         return lambda batch: {OUTPUT: arrays(serve(pixel_values=tf.constant(batch)))[scores]}
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit.exporters import checked, comparison_images
+from keras_bit.exporters import comparing, comparison_images
 from keras_bit.exporters.job import Checks, Job, Outputs
 from keras_bit.exporters.output_names import HEAD
 from keras_bit.images.processor import BitImageProcessor
@@ -27,7 +27,7 @@ def check_features(model: BiTModel, signature: Any, batch: np.ndarray, share: fl
 
     pooled = keras.Model(model.input, model.get_layer(HEAD).input)(batch, training=False)
     checks = Checks([batch], [{"features": _as_float32(pooled)}])
-    checked.compare(lambda pixels: arrays(signature(pixel_values=tf.constant(pixels))), checks, share, FEATURES)
+    comparing.compare(lambda pixels: arrays(signature(pixel_values=tf.constant(pixels))), checks, share, FEATURES)
 
 
 def check_logits(model: BiTModel, signature: Any, batch: np.ndarray, share: float) -> None:
@@ -37,7 +37,7 @@ def check_logits(model: BiTModel, signature: Any, batch: np.ndarray, share: floa
     found = arrays(signature(pixel_values=tf.constant(batch)))
     scores = model.get_layer(HEAD).activation(keras.ops.convert_to_tensor(found["logits"]))
     checks = Checks([batch], [{"logits": found["probabilities"]}])
-    checked.compare(lambda _: {"logits": keras.ops.convert_to_numpy(scores)}, checks, share, LOGITS)
+    comparing.compare(lambda _: {"logits": keras.ops.convert_to_numpy(scores)}, checks, share, LOGITS)
 
 
 def check_images(job: Job, processor: BitImageProcessor, signatures: Mapping[str, Any], share: float) -> None:
@@ -52,7 +52,7 @@ def check_images(job: Job, processor: BitImageProcessor, signatures: Mapping[str
     name = "probabilities" if "classify" in signatures else "logits"
     answer = arrays(signatures["serve_bytes"](image_bytes=tf.constant(contents)))
     checks = Checks([np.array(contents, object)], [{name: _as_float32(scores)}])
-    checked.compare(lambda _: {name: answer[name]}, checks, share, SERVE_BYTES)
+    comparing.compare(lambda _: {name: answer[name]}, checks, share, SERVE_BYTES)
     if "classify" in signatures:
         names = job.labels if job.labels is not None else [str(index) for index in range(answer[name].shape[1])]
         _check_classes(names, answer)
@@ -96,7 +96,7 @@ def _check_classify(
         serialized.append(example.SerializeToString())
     found = arrays(signature(inputs=tf.constant(serialized)))
     checks = Checks([np.array(serialized, object)], [{"scores": answer["scores"]}])
-    _, allowed = checked.compare(lambda _: {"scores": found["scores"]}, checks, share, CLASSIFY)
+    _, allowed = comparing.compare(lambda _: {"scores": found["scores"]}, checks, share, CLASSIFY)
     for labels, best, scores in zip(found["classes"], found["scores"], answer["probabilities"], strict=True):
         for label, score in zip(labels, best, strict=True):
             if label.decode() not in [

@@ -11,7 +11,6 @@ from tqdm import tqdm
 from keras_bit.data import splits
 from keras_bit.data.dataset import indexed_dataset
 from keras_bit.data.named_batches import batches_of
-from keras_bit.files import first_of
 from keras_bit.hub import HubOptions
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor, processor_of
@@ -20,7 +19,6 @@ from keras_bit.training.fine_tuning import EVALUATIONS
 
 # Pixels of a batch that a machine is trusted with; more are accumulated: 512 images of 128 px, 36 of 480 px.
 PIXELS_AT_ONCE = 512 * 128 * 128
-SHOWN = 20  # images whose errors are listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +76,12 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the options come to, for this data set and checkpoint; `notes` are sentences that a person should read."""
+    """What the options come to, for this data set and checkpoint.
+
+    Args:
+        notes: sentences that a person should read.
+        skipped: why images were left out, a line each.
+    """
 
     options: Options
     splits: splits.Splits
@@ -87,6 +90,7 @@ class Plan:
     processor: BitImageProcessor
     accumulation: int
     evaluate_every: int
+    skipped: tuple[str, ...] = ()
 
     @property
     def described(self) -> dict[str, dict[str, Any]]:
@@ -117,8 +121,9 @@ def plan(options: Options, workers: Workers) -> Plan:
         examples_per_class=options.examples_per_class,
         class_names=options.class_names,
     )
+    skipped: tuple[str, ...] = ()
     if options.on_error == "skip":
-        found = _without_unreadable(found)
+        found, skipped = _without_unreadable(found)
     rule = HyperRule(
         len(found.train),
         options.image_size or found.train.typical_size(),
@@ -145,6 +150,7 @@ def plan(options: Options, workers: Workers) -> Plan:
         processor=dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True),
         accumulation=_accumulation(options, rule, workers),
         evaluate_every=min(options.evaluate_every or max(rule.total_steps // EVALUATIONS, 1), rule.total_steps),
+        skipped=skipped,
     )
 
 
@@ -164,16 +170,16 @@ def _accumulation(options: Options, rule: HyperRule, workers: Workers) -> int:
     return next(parts for parts in possible if rule.batch_size % parts == 0 and rule.batch_size // parts <= most)
 
 
-def _without_unreadable(found: splits.Splits) -> splits.Splits:
+def _without_unreadable(found: splits.Splits) -> tuple[splits.Splits, tuple[str, ...]]:
     """Which images a step gets must not depend on what a run comes across, so they are looked for beforehand."""
-    notes = list(found.notes)
+    notes, lines = list(found.notes), []
 
     def readable(part: splits.Part, name: str) -> splits.Part:
         numbers, skipped = _readable(part, name)
         if not skipped:
             return part
-        notes.append(f"{len(skipped)} images cannot be read and are left out ({name}):")
-        notes.extend(f"  {line}" for line in first_of(skipped, SHOWN))
+        notes.append(f"{len(skipped):,} of {len(part):,} images cannot be read and are left out ({name}).")
+        lines.extend(skipped)
         return part.some(numbers)
 
     train = readable(found.train, "train")
@@ -182,7 +188,8 @@ def _without_unreadable(found: splits.Splits) -> splits.Splits:
         test = validation
     else:
         test = None if found.test is None else readable(found.test, "test")
-    return dataclasses.replace(found, train=train, validation=validation, test=test, notes=tuple(notes))
+    found = dataclasses.replace(found, train=train, validation=validation, test=test, notes=tuple(notes))
+    return found, tuple(lines)
 
 
 def _readable(part: splits.Part, name: str) -> tuple[np.ndarray, list[str]]:
