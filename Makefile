@@ -1,6 +1,6 @@
 # make demo      sets up .venv and runs the main job on the small checkpoint in this repository (about a minute)
 # make test      sets up .venv, checks style and types and runs the quick tests (five minutes)
-# make test-all  the same with the slow tests (40 minutes or more; with torch and transformers, live parity)
+# make test-all  the same with the slow tests (24 to 48 minutes; with torch and transformers, live parity)
 # make test-extra EXTRA=openvino   an extra by itself with the built wheel: its feature, to its end (all without EXTRA)
 # make test-stack STACK=colab      an installation of other versions (tests/stacks/*.txt) in an environment of its own;
 #                                  several also move a .keras file from each to each (all without STACK)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 LIMIT = 2.0  # GB, which a process is meant to stay below
+SHOWN = 8  # files, where it is more
 
 
 def peak_memory() -> float:
@@ -32,16 +33,25 @@ class PeakMemory:
 
     def __init__(self) -> None:
         self.peaks: dict[str, float] = {}
+        self.raised: dict[str, float] = {}  # file to GB: by how much it raised the peak of its process
+        self._before = peak_memory()
+
+    def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
+        if nextitem is None or nextitem.path != item.path:
+            now = peak_memory()
+            self.raised[item.path.name] = self.raised.get(item.path.name, 0) + now - self._before
+            self._before = now
 
     @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
     def pytest_testnodedown(self, node: Any, error: object) -> None:
         peak = getattr(node, "workeroutput", {}).get("peak_memory")  # None after a crash
         if peak is not None:
             self.peaks[node.gateway.id] = peak
+            self.raised |= node.workeroutput["raised"]
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if hasattr(session.config, "workeroutput"):
-            session.config.workeroutput["peak_memory"] = peak_memory()
+            session.config.workeroutput |= {"peak_memory": peak_memory(), "raised": self.raised}
             return
         if not self.peaks:
             self.peaks["this process"] = peak_memory()
@@ -49,3 +59,7 @@ class PeakMemory:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         peaks = ", ".join(f"{name} {peak:.2f} GB" for name, peak in sorted(self.peaks.items()))
         terminalreporter.write_line(f"peak memory: {peaks} (meant to stay below {LIMIT:g} GB)")
+        most = sorted(self.raised.items(), key=lambda one: -one[1])[:SHOWN]
+        if max(self.peaks.values(), default=0) > LIMIT:
+            files = ", ".join(f"{name} by {raised:.2f} GB" for name, raised in most)
+            terminalreporter.write_line(f"raised most by {files}")

@@ -72,6 +72,8 @@ class Commands(click.Group):
     are images and data.
 
     Results go to standard output; progress, notes and errors to standard error.
+    Charts, sheets and reports replace older files of the same name; export does
+    so with --overwrite only.
 
     {EXIT_CODES}
 
