@@ -21,7 +21,7 @@ KERAS_BIT = {
     "counts": set(),
     "files": set(),
     "hub": set(),
-    "labels": set(),
+    "labels": {"files"},
     "hyperrule": {"counts"},
     "versions": set(),
     "network": {"files", "hub", "versions"},

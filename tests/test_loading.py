@@ -1117,7 +1117,12 @@ def test_what_transformers_saves_of_a_backbone_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "shown"), [(["vit.embeddings.cls_token"], "vit.embeddings.cls_token"), ([], "with nothing: it is empty")]
+    ("names", "shown"),
+    [
+        (["vit.embeddings.cls_token"], r"vit.embeddings.cls_token\."),
+        ([f"vit.{index}" for index in range(6)], r"vit.0, vit.1, vit.2, vit.3 and 2 more\."),
+        ([], "with nothing: it is empty"),
+    ],
 )
 def test_a_layout_that_cannot_be_told_is_refused_with_what_was_looked_for(tmp_path, names, shown):
     folder = write_checkpoint(tmp_path, {name: np.zeros((1, 1, 8), np.float32) for name in names})

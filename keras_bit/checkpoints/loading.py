@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import hub, versions
+from keras_bit import files, hub, versions
 from keras_bit.checkpoints import filling
 from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, adapt_channels
 from keras_bit.checkpoints.readers import UNREADABLE, LazyTensor, open_file
@@ -295,7 +295,7 @@ def _layout(source: str | Path, names: Collection[str]) -> Layout:
     looked_for = ", ".join(f"{layout.marker}* ({layout.title})" for layout in FILE_LAYOUTS)
     raise ValueError(
         f"`source` {str(source)!r} holds no BiT: looked for tensors {looked_for}; its names begin "
-        f"{', '.join(list(names)[:4]) or 'with nothing: it is empty'}."
+        f"{files.some(names) or 'with nothing: it is empty'}."
     )
 
 
