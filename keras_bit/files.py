@@ -231,7 +231,7 @@ def require(package: str, extra: str, purpose: str) -> None:
         MissingPackageError: it is not installed.
     """
     if importlib.util.find_spec(package) is None:
-        raise MissingPackageError(_not_installed(package, extra, purpose))
+        raise MissingPackageError(not_installed(package, installation(extra), purpose))
 
 
 @contextlib.contextmanager
@@ -255,7 +255,7 @@ def needing(extra: str, purpose: str) -> Iterator[None]:
         if package == "keras_bit":  # no user can mend that
             raise
         if package is not None and importlib.util.find_spec(package) is None:
-            raise MissingPackageError(_not_installed(package, extra, purpose)) from error
+            raise MissingPackageError(not_installed(package, installation(extra), purpose)) from error
         raise MissingPackageError(
             f"{purpose} needs a package that is installed but cannot be imported: {str(failed).rstrip('.')}. Versions "
             f"that go together come with `pip install --upgrade 'keras_bit[{extra}]'`."
@@ -273,6 +273,22 @@ def failed_import(error: BaseException) -> ImportError | None:
     return found
 
 
+def installation(extra: str) -> str:
+    """The command that installs an extra of keras_bit, and the one in a checkout, for a message."""
+    return f"`pip install 'keras_bit[{extra}]'`, or `pip install -e '.[{extra}]'` in a checkout"
+
+
+def not_installed(package: str, commands: str, purpose: str) -> str:
+    """The message about a package that is missing.
+
+    Args:
+        package: its name in an `import` statement.
+        commands: what installs it, such as `installation` gives.
+        purpose: what needs it, as the beginning of a sentence.
+    """
+    return f"{purpose} needs the package {package}, which is not installed. Install it with {commands}."
+
+
 def first_of(lines: Sequence[str], most: int) -> list[str]:
     """The first few of many lines, and one more that counts the others: `and 3 more`."""
     return [*lines[:most], *([f"and {len(lines) - most:,} more"] if len(lines) > most else [])]
@@ -283,13 +299,6 @@ def some(names: Iterable[object], most: int = 4, separator: str = ", ") -> str:
     listed = list(names)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return separator.join(map(str, listed[:most])) + more
-
-
-def _not_installed(package: str, extra: str, purpose: str) -> str:
-    return (
-        f"{purpose} needs the package {package}, which is not installed. Install it with "
-        f"`pip install 'keras_bit[{extra}]'`, or with `pip install -e '.[{extra}]'` in a checkout."
-    )
 
 
 def _package(error: ImportError) -> str | None:

@@ -581,8 +581,16 @@ def test_tensors_are_images_too():
 @pytest.mark.parametrize(("name", "package"), [("tf", "tensorflow"), ("pt", "torch"), ("jax", "jax")])
 def test_a_missing_framework_is_named_with_the_install_command(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=f"`return_tensors='{name}'` needs {package}: pip install {package}"):
+    with pytest.raises(ImportError, match=f"`return_tensors='{name}'`.* {package},.*`pip install {package}`"):
         WIDE(new_image(), return_tensors=name)
+
+
+def test_a_framework_that_lacks_another_package_is_not_told_missing(monkeypatch, tmp_path):
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    (tmp_path / "jax.py").write_text("import no_such_package")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'no_such_package'$"):
+        WIDE(new_image(), return_tensors="jax")
 
 
 PROCESSORS = {

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_bit.drawing.colors import BLUE, GRAY, NO_SHADE, ON_DARK, ON_LIGHT, ORANGE, SHADES
 from keras_bit.drawing.lettering import ELLIPSIS, one_line
-from keras_bit.files import needing, replacing
+from keras_bit.files import installation, needing, replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.ticker import Formatter
 
-INSTALL = "pip install 'keras_bit[plots]'"
+INSTALL = installation("plots")
 DPI = 120
 LONGEST_NAME = 28  # characters of a class name on an axis
 NUMBERED_CLASSES = 60  # of more, cells have no room for their numbers

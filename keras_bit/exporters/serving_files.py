@@ -1,6 +1,5 @@
 """What TF Serving and KServe read beside a SavedModel: warm-up requests, batching, how to start them."""
 
-import importlib.util
 import io
 import re
 import warnings
@@ -112,8 +111,10 @@ def write_warmup(
         images: whether it takes encoded ones.
         progress: is called with a line if the package with the messages is missing.
     """
-    if importlib.util.find_spec("tensorflow_serving") is None:
-        progress("no warm-up requests: they need tensorflow-serving-api (pip install 'keras_bit[serving]')")
+    try:
+        files.require("tensorflow_serving", "serving", "no warm-up requests: writing them")
+    except files.MissingPackageError as missing:
+        progress(str(missing))
         return
     import tensorflow as tf
 

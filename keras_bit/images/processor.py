@@ -411,8 +411,12 @@ def _to_framework(batch: np.ndarray, return_tensors: str | None) -> Any:
     package = TENSOR_PACKAGES[return_tensors]
     try:
         module = importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(f"`return_tensors={return_tensors!r}` needs {package}: pip install {package}") from error
+    except ModuleNotFoundError as error:
+        if error.name != package:  # it is installed, and lacks another
+            raise
+        purpose = f"`return_tensors={return_tensors!r}`"
+        # A framework, of which keras_bit has no extra.
+        raise files.MissingPackageError(files.not_installed(package, f"`pip install {package}`", purpose)) from error
     if return_tensors == "tf":
         return module.convert_to_tensor(batch)
     if return_tensors == "pt":
