@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import keras
 import numpy as np
+from numpy.typing import DTypeLike
 
 from keras_bit.checkpoints.readers import LazyTensor
 
@@ -27,7 +28,7 @@ Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 
-def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """An array that begins at a multiple of `ALIGNMENT`; its numbers are whatever was there."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size >= _MAPPED and hasattr(mmap, "MAP_PRIVATE"):  # not on Windows

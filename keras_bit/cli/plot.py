@@ -11,6 +11,10 @@ from keras_bit.cli.command import Command
 from keras_bit.cli.terminal import input_size, note, printable, processor_or_bits, working
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
     from keras_bit.hub import HubOptions
     from keras_bit.hyperrule import HyperRule
     from keras_bit.images.processor import BitImageProcessor
@@ -95,7 +99,8 @@ def plot(
             applied = _steps(rule, random_resized_crop)
             read |= {"training": True, "rule": rule}
         batches = keras_bit.image_dataset(**source, **read)
-        drawn = _draw(batches, processor, out, [data, *applied])
+        images, labels = next(batches.as_numpy_iterator())
+        drawn = _draw(images, labels, batches.class_names, processor, out, [data, *applied])
     print(f"{printable(out)}: {drawn}")
     for line in batches.skipped:
         note(line)
@@ -142,16 +147,20 @@ def _steps(rule: "HyperRule", random_resized_crop: bool) -> list[str]:
     ]
 
 
-def _draw(batches: Any, processor: "BitImageProcessor", out: str, title: list[str]) -> str:
-    """Writes the first batch as a file. Returns what it is, in words."""
-    import numpy as np
-
+def _draw(
+    images: "np.ndarray",
+    labels: "np.ndarray",
+    class_names: "Sequence[str] | None",
+    processor: "BitImageProcessor",
+    out: str,
+    title: list[str],
+) -> str:
+    """Writes a batch as a file. Returns what it is, in words."""
     from keras_bit import files
     from keras_bit.drawing import contact_sheet
 
-    images, labels = next(batches.as_numpy_iterator())
-    text = [contact_sheet.label_text(label, batches.class_names) for label in labels]
+    text = [contact_sheet.label_text(label, class_names) for label in labels]
     sheet = contact_sheet.draw(contact_sheet.denormalize(images, processor), text, title)
     with files.replacing(out) as beside:
         sheet.save(beside, "PNG")
-    return f"{len(np.atleast_1d(labels))} images, {sheet.width}x{sheet.height} px"
+    return f"{len(images)} images, {sheet.width}x{sheet.height} px"

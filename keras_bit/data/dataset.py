@@ -1,11 +1,14 @@
 """From images on a disk to the batches that `model.fit` takes: one `tf.data` pipeline."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_bit.counts import check_whole, is_whole
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 ON_ERROR = ("raise", "skip")
 LARGEST = 2**63 - 1  # whole number in a graph
@@ -34,7 +37,7 @@ def image_dataset(
     repeat: bool = False,
     initial_step: int = 0,
     shard: tuple[int, int] = (0, 1),
-) -> Any:
+) -> "tf.data.Dataset":
     """A `tf.data.Dataset` of `(images, labels)`, one epoch long, that feeds `model.fit` under every backend.
 
     For evaluation every image is `processor.tf_preprocess` of it, the values of `processor(path)`, in the source's
@@ -170,7 +173,7 @@ def image_dataset(
 
 def indexed_dataset(
     source: Any, *, processor: BitImageProcessor, batch_size: int, class_names: Sequence[str] | None = None
-) -> Any:
+) -> "tf.data.Dataset":
     """`image_dataset(..., on_error="skip")` for evaluation, of `(images, labels, index)`.
 
     The index is int64 `(batch,)`: the place of each image in `source`. Where images are left out, it tells which the

@@ -71,7 +71,7 @@ def _names(labels: Labels, classes: int | None) -> tuple[str, ...]:
     return names
 
 
-def checked_batch_size(model: keras.Model, batch_size: Any) -> int | None:
+def checked_batch_size(model: keras.Model, batch_size: int | None) -> int | None:
     if batch_size is None:
         return None
     check_whole("batch_size", batch_size)
@@ -81,11 +81,12 @@ def checked_batch_size(model: keras.Model, batch_size: Any) -> int | None:
     return int(batch_size)
 
 
-def checked_image_size(model: keras.Model, image_size: Any) -> tuple[int | None, int | None] | None:
+def checked_image_size(
+    model: keras.Model, image_size: int | tuple[int | None, int | None] | None
+) -> tuple[int | None, int | None] | None:
     if image_size is None:
         return None
-    size = (image_size, image_size) if is_whole(image_size) else image_size
-    sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else ()
+    sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     whole = all(side is None or is_whole(side) for side in sides)
     if len(sides) != 2 or not whole or any(side is not None and side < MIN_SIZE for side in sides):
         raise ValueError(
@@ -109,7 +110,7 @@ def expanded(path: str | Path) -> Path:
         raise ValueError(f"`path` must be in a directory that is known, got {str(path)!r}: {error}") from None
 
 
-def checked_data(model: keras.Model, data: Any) -> list[np.ndarray] | None:
+def checked_data(model: keras.Model, data: Iterable[Any] | None) -> list[np.ndarray] | None:
     """The batches as float32 arrays, held: a generator can be gone through only once."""
     if data is None:
         return None

@@ -113,7 +113,7 @@ def export(
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
 
 
-def _format(name: Any, quantize: str | None) -> Format:
+def _format(name: str, quantize: str | None) -> Format:
     if not isinstance(name, str) or name not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(map(repr, FORMATS))}, got {name!r}.")
     format = format_named(name)

@@ -1,5 +1,6 @@
 """The layers that BiT needs and Keras lacks. They know nothing of BiT."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,6 +12,8 @@ from keras_bit.network.tracing import products_are_faster
 
 WEIGHT_STANDARDIZATION_EPSILON = 1e-8  # transformers, timm; Google's big_transfer has 1e-10
 GROUP_NORMALIZATION_EPSILON = 1e-5  # transformers, timm, big_transfer; Keras' own layer has 1e-3
+
+Activation = str | Callable[[Any], Any]  # Keras' name, or a function of a tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_bit")
@@ -122,7 +125,7 @@ class GroupNormalization(keras.layers.Layer):
         self,
         groups: int = 32,
         epsilon: float = GROUP_NORMALIZATION_EPSILON,
-        activation: Any = None,
+        activation: Activation | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

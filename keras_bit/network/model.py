@@ -18,13 +18,12 @@ from keras import layers, ops
 from keras_bit import versions
 from keras_bit.network import tracing
 from keras_bit.network.config import BitConfig, block_width
-from keras_bit.network.layers import WEIGHT_STANDARDIZATION_EPSILON, Conv2D, GroupNormalization, StdConv2D
+from keras_bit.network.layers import WEIGHT_STANDARDIZATION_EPSILON, Activation, Conv2D, GroupNormalization, StdConv2D
 from keras_bit.network.normalization import standardize_kernel
 
 MIN_SIZE = 32  # px; smaller images leave less than one pixel at the last stage
 POOLINGS = (None, "avg", "max")
 
-Activation = str | Callable[[Any], Any]  # Keras' name, or a function of a tensor
 Values = dict[tuple[str, str], Any]  # layer and variable name to a tensor
 
 

@@ -5,11 +5,14 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_bit.network.model import BiTModel
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 STRATEGIES = ("mirrored", "multi_worker")
 
@@ -147,7 +150,7 @@ def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:
     return model.distribute_strategy.scope() if keras.backend.backend() == "tensorflow" else contextlib.nullcontext()
 
 
-def strategy_of(model: keras.Model) -> Any:
+def strategy_of(model: keras.Model) -> "tf.distribute.Strategy | None":
     """The tf.distribute strategy that a model was made under; `None` without one, and under other backends."""
     if keras.backend.backend() != "tensorflow":
         return None
@@ -157,7 +160,7 @@ def strategy_of(model: keras.Model) -> Any:
     return strategy if isinstance(strategy, tf.distribute.MirroredStrategy | _multi_worker()) else None
 
 
-def has_processes(strategy: Any) -> bool:
+def has_processes(strategy: "tf.distribute.Strategy | None") -> bool:
     return isinstance(strategy, _multi_worker())
 
 
@@ -167,7 +170,7 @@ def fittable(model: BiTModel) -> "DistributedModel":
         return DistributedModel(model.inputs, model.outputs[0], name=model.name)
 
 
-def own_part(strategy: Any, data: Any) -> Any:
+def own_part(strategy: "tf.distribute.Strategy", data: "tf.data.Dataset | None") -> Any:
     """A data set that is this process' part of each batch, as `strategy` takes it; `None` stays `None`."""
     # As a function, or TensorFlow divides the batches once more.
     return None if data is None else strategy.distribute_datasets_from_function(lambda context: data)
