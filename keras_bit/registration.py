@@ -52,10 +52,12 @@ class _AfterKeras:
 
         def execute_and_register(module: ModuleType) -> None:
             execute(module)
+            if module.__name__ != name:  # by a loader of more than one, as that of a zip file is
+                return
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
             _register()
 
-        # On this one object, which is made for this import: the loader stays what it is for all who ask it for more.
+        # On the object, not on its class or around it: the loader stays what it is for all who ask it for more.
         setattr(loader, "exec_module", execute_and_register)  # noqa: B010 - a type checker lets no method be assigned
         return spec

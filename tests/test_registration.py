@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -72,3 +73,23 @@ def test_keras_loads_and_clones_what_an_older_commit_saved_whatever_is_imported_
     assert found["boundaries"] == [1, 2, 4, 5, 6]
     assert found["steps"] > 0
     assert found["touched"] == []
+
+
+def test_a_loader_that_keras_shares_with_other_modules_waits_for_the_end_of_keras(tmp_path):
+    """A zip file has one loader for all its modules. Keras imports another of them before it is ready itself."""
+    with zipfile.ZipFile(tmp_path / "site.zip", "w") as archive:
+        archive.writestr("neighbor.py", "")
+        archive.writestr("keras/__init__.py", "import neighbor\nready = True")
+        archive.writestr("registers.py", "import keras\nassert keras.ready")
+    program = (
+        "import sys\nfrom keras_bit import registration\nregistration.MODULES = ('registers',)\nimport keras\n"
+        "assert keras.__spec__.loader is sys.modules['neighbor'].__spec__.loader\nassert 'registers' in sys.modules"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "site.zip"), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
