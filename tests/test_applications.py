@@ -527,8 +527,8 @@ INPUTS = {
     "no number": ({"input_shape": ("a", 64, 3)}, r"`input_shape` must be channels-last .*'a', 64, 3"),
     "no tuple": ({"input_shape": 64}, "`input_shape` must be channels-last with 3 channels, .*got 64"),
     "channels first": ({"input_shape": (3, 64, 64)}, "`input_shape` must be channels-last with 3 channels"),
-    "too low": ({"input_shape": (31, 64, 3)}, "`input_shape` must be at least 32 px high and wide, got 31x64"),
-    "too narrow": ({"input_shape": (None, 31, 3)}, "`input_shape` must be at least 32 px high and wide, got Nonex31"),
+    "too low": ({"input_shape": (31, 64, 3)}, "`input_shape`.* 32 px.* 31x64"),
+    "too narrow": ({"input_shape": (None, 31, 3)}, "`input_shape`.* 32 px.* Nonex31"),
     "another pooling": (
         {"include_top": False, "pooling": "sum"},
         "`pooling` must be one of None, 'avg', 'max', got 'sum'",
@@ -544,7 +544,7 @@ def test_images_that_the_network_cannot_take_are_refused(checkpoint, arguments, 
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((1, 64, 64, 1), "shape"), ((1, 16, 64, 3), "must be at least 32 px high and wide, got 16x64")],
+    [((1, 64, 64, 1), "shape"), ((1, 16, 64, 3), "32 px.* 16x64")],
 )
 def test_a_loaded_model_refuses_them_too(checkpoint, shape, message):
     with pytest.raises(ValueError, match=message):
@@ -896,7 +896,7 @@ def test_without_arguments_an_application_asks_the_hub_for_its_own_checkpoint_al
 
 def test_an_npz_of_another_network_needs_a_config(tmp_path):
     path = write_npz(tmp_path / "BiT.npz")
-    with pytest.raises(FileNotFoundError, match=r"has no config\.json, which tells the architecture"):
+    with pytest.raises(FileNotFoundError, match=r"BiT\.npz'.*config\.json.*`config="):
         from_pretrained(path)
     assert_holds(from_pretrained(path, config=BitConfig.from_dict(CONFIG)), TENSORS)
 

@@ -233,7 +233,7 @@ def test_an_input_tensor_and_an_input_shape_are_taken(whole):
     plain = BiTBackbone(path, out_indices=[0, 2])
     assert_same_maps(backbone(gray), plain(adapter(gray)))
     assert backbone.name == "mine"
-    with pytest.raises(ValueError, match="`input_shape` must be at least 32 px high and wide, got 31x64"):
+    with pytest.raises(ValueError, match=r"`input_shape`.* 32 px.* 31x64"):
         BiTBackbone(None, config=config_of(), input_shape=(31, 64, 3))
     with pytest.raises(ValueError, match="`input_tensor` must be a symbolic Keras tensor"):
         BiTBackbone(None, config=config_of(), input_tensor=pixel_values())
@@ -425,7 +425,7 @@ def test_a_config_replaces_the_checkpoints_and_without_any_there_is_no_architect
     model = BiTBackbone(bare, config=config)
     assert model.config == dataclasses.replace(config, out_indices=[1])
     assert_holds(model, needed_for(1, TENSORS))
-    with pytest.raises(FileNotFoundError, match=r"has no config\.json, which tells the architecture"):
+    with pytest.raises(FileNotFoundError, match=r"bare'.*config\.json.*`config="):
         BiTBackbone(bare)
 
 

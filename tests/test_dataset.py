@@ -382,8 +382,8 @@ REFUSED = {
     "images alone": (BYTES.map(lambda image, label: image), {}, "must give (bytes, label), or dictionaries"),
     "float labels in a stream": (BYTES.map(lambda image, label: (image, 0.5)), {}, "labels that are whole numbers, or"),
     "no column": (BYTES.map(lambda i, k: {"image": i, "x": k}), {}, "`source` has no 'label' among 'image', 'x'"),
-    "batch_size": ((ARRAYS, LABELS), {"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
-    "max_pixels": ((ARRAYS, LABELS), {"max_pixels": 1.5}, "`max_pixels` must be a whole number of at least 1, got 1.5"),
+    "batch_size": ((ARRAYS, LABELS), {"batch_size": 0}, ("`batch_size`", "at least 1", "0")),
+    "max_pixels": ((ARRAYS, LABELS), {"max_pixels": 1.5}, ("`max_pixels`", "whole number", "1.5")),
     "max_pixels of pixels": (
         (ARRAYS, LABELS),
         {"max_pixels": 99},
@@ -416,7 +416,8 @@ def test_what_does_not_fit_is_refused_before_a_image_is_read(case):
     expected = FileNotFoundError if case.startswith("no such") else ValueError
     with pytest.raises(expected) as error:
         dataset(source, **options)
-    assert message in str(error.value)
+    for fact in [message] if isinstance(message, str) else message:
+        assert fact in str(error.value)
 
 
 def test_a_long_scan_shows_how_far_it_is(tmp_path, monkeypatch, capsys):

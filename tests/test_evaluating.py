@@ -257,7 +257,7 @@ ROWS = [(np.zeros((2, 32, 32, 3), np.float32), np.eye(3)[:2])]
         (lambda: evaluate(GOOD, ROWS), r"a whole number for each image, \(2,\), got float64 of shape \(2, 3\)"),
         (lambda: evaluate(GOOD, batches([0, 3])), r"labels in \[0, 3\), got 0 to 3: there are 3 class names"),
         (lambda: evaluate(GOOD, batches([-1, 2])), r"labels in \[0, 3\), got -1 to 2"),
-        (lambda: evaluate(GOOD, batches(), top_k=0), "`top_k` must be a whole number of at least 1, got 0"),
+        (lambda: evaluate(GOOD, batches(), top_k=0), "`top_k`.* at least 1.* 0"),
         (lambda: evaluate(GOOD, batches(), names=["a"] * 7), "`names` must be one for each of the 6 images, got 7"),
         (lambda: evaluate(GOOD, batches(), class_names=["a"]), "one for each of the model's classes, 3, got 1: 'a'"),
         (
@@ -312,7 +312,9 @@ def test_folders_give_names_without_the_images_that_were_left_out(pets):
             labels = np.concatenate([labels for _, labels in data])
         assert labels.tolist() == [0, 0, 0, 2, 2, 2, 2]
         assert data.names == [f"fox/00{i}.jpg" for i in range(3)] + [f"cat/00{i}.jpg" for i in (0, 2, 3, 4)]
-    assert data.skipped == [f"{pets}/cat/001.jpg is not a JPEG, PNG, GIF, BMP or WebP file. {ELSEWHERE}"]
+    (line,) = data.skipped
+    assert line.startswith(f"{pets}/cat/001.jpg is not a JPEG")
+    assert line.endswith(ELSEWHERE)
 
 
 @pytest.mark.slow
@@ -341,7 +343,7 @@ def test_what_fails_for_another_reason_is_no_lack_of_images_whatever_its_text_an
             raise tf.errors.InvalidArgumentError(None, None, "3 of 3 images were left out, for example")
 
     Data.faults.none_left = True  # of the epoch before
-    with pytest.raises(tf.errors.InvalidArgumentError):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="3 of 3 images were left out, for example"):
         list(batches_of(Data(), "skip"))
 
 

@@ -38,7 +38,7 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def labelled(finished):
+def labeled(finished):
     """Format to the report on the smallest model in it, with labels; written when it is first asked for."""
 
     def report(name):
@@ -105,8 +105,8 @@ def test_a_file_that_gives_other_numbers_is_an_error_and_leaves_what_was_there(
         ({"format": "coreml"}, "`format` must be one of 'saved_model', 'tflite', .* got 'coreml'"),
         ({"quantize": "int4"}, "`quantize` must be None for the format 'saved_model', got 'int4'"),
         ({"processor": "bit"}, "`processor` must be a keras_bit.BitImageProcessor, got str"),
-        ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1, got 0"),
-        ({"batch_size": True}, "`batch_size` must be a whole number of at least 1, got True"),
+        ({"batch_size": 0}, "`batch_size`.* at least 1.* 0"),
+        ({"batch_size": True}, "`batch_size`.* whole number.* True"),
         ({"overwrite": "yes"}, "`overwrite` must be True or False, got 'yes'"),
         ({"labels": ["\udcff"] * 5}, r"`labels` must be text that UTF-8 can hold, got '\\udcff' for class 0"),
         ({"representative_data": 5}, "`representative_data` must be an iterable of batches, got int"),
@@ -279,8 +279,8 @@ def file_name(name):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_another_engine_gives_the_models_numbers_for_any_batch_and_size(model, labelled, name):
-    report = labelled(name)
+def test_another_engine_gives_the_models_numbers_for_any_batch_and_size(model, labeled, name):
+    report = labeled(name)
     written = list(report.path.parent.iterdir())
     assert sorted(one.suffix for one in written) == ([".onnx"] if name == "onnx" else [".bin", ".xml"])
     assert report.bytes == sum(one.stat().st_size for one in written)
@@ -427,15 +427,15 @@ def test_several_outputs_have_their_names_in_a_file_of_a_fixed_shape(tmp_path, n
         np.testing.assert_allclose(found[key], values, atol=TOLERANCE * np.abs(values).max())
 
 
-def test_labels_are_in_the_files(model, labelled, tmp_path):
+def test_labels_are_in_the_files(model, labeled, tmp_path):
     needs("onnx")
     needs("openvino")
     import onnx
     import openvino
 
-    properties = {one.key: one.value for one in onnx.load(labelled("onnx").path).metadata_props}
+    properties = {one.key: one.value for one in onnx.load(labeled("onnx").path).metadata_props}
     assert json.loads(properties["labels"]) == list(NAMES)
-    read = openvino.Core().read_model(labelled("openvino").path)
+    read = openvino.Core().read_model(labeled("openvino").path)
     assert read.get_rt_info(["model_info", "labels"]).value.split(" ") == ["_", "thing_0", "thing_1", "thing_2", "_"]
     with pytest.raises(ValueError, match=r"`path` must end in \.xml .*/bit'"):
         keras_bit.export(model, tmp_path / "bit", "openvino")
@@ -444,14 +444,14 @@ def test_labels_are_in_the_files(model, labelled, tmp_path):
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["saved_model", "tflite", *FORMATS])
 @pytest.mark.slow
-def test_photographs_have_the_models_scores(model, photos, finished, labelled, name):
+def test_photographs_have_the_models_scores(model, photos, finished, labeled, name):
     if name == "saved_model":
         report = exported(finished, name)
     elif name == "tflite":
         needs(name)
         report = exported(finished, name, image_size=64)
     else:
-        report = labelled(name)
+        report = labeled(name)
     run = format_named(name).load(job.Job(model), report.path)
     batches = np.split(PROCESSOR(photos[:4]), 4)
     checks = job.Checks(batches, [{job.OUTPUT: model(batch).numpy()} for batch in batches])

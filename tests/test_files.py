@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import filelock
 import pytest
@@ -332,8 +333,9 @@ def test_a_directory_takes_the_first_place_that_is_free_at_the_end_and_replaces_
     assert contents(tmp_path) == (
         written("directory", "1", "1") | written("directory", "2", "2") | written("directory", "new", "3")
     )
-    with pytest.raises(FileNotFoundError):  # and no endless search
+    with pytest.raises(FileNotFoundError) as caught:  # and no endless search
         files.take_free_place(tmp_path / "3", lambda: tmp_path / "none" / "4")
+    assert Path(caught.value.filename2) == tmp_path / "none" / "4"
 
 
 # Directories that are claimed
@@ -413,7 +415,7 @@ def test_a_name_is_checked_by_writing_beside_it(tmp_path):
     files.check_writable(str(tmp_path / "a"))
     assert contents(tmp_path) == {"a": "mine"}
     for path in (tmp_path / "none" / "a", tmp_path / "a" / "b", tmp_path / ("x" * 250)):
-        with pytest.raises(OSError):  # noqa: PT011 - the system's words, which differ
+        with pytest.raises(OSError, match=rf"\.{path.name}'$"):  # behind the system's words, which differ
             files.check_writable(path)
     assert contents(tmp_path) == {"a": "mine"}
 

@@ -254,9 +254,9 @@ def test_what_does_not_belong_together_is_refused(case):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rule": 3}, "`rule` must be a keras_bit.HyperRule, got int."),
-        ({"steps_per_epoch": 0}, "`steps_per_epoch` must be a whole number of at least 1, got 0."),
-        ({"initial_epoch": -1}, "`initial_epoch` must be a whole number of at least 0, got -1."),
+        ({"rule": 3}, "`rule`.* keras_bit.HyperRule.* int"),
+        ({"steps_per_epoch": 0}, "`steps_per_epoch`.* at least 1.* 0"),
+        ({"initial_epoch": -1}, "`initial_epoch`.* at least 0.* -1"),
         (
             {"gradient_accumulation_steps": 3},
             "`gradient_accumulation_steps` must divide the rule's batch_size 4, got 3.",

@@ -163,7 +163,7 @@ def enormous():
             r"at index 1 has 60000x60000 pixels .* in all\. The limit was set when the model was exported\.\]",
         ),
         (1, b"BM" + bytes(8) + LOWEST, "the image at index 1 is a damaged BMP"),
-        (0, b"no image", "the image at index 0 is not a JPEG, PNG, GIF, BMP or WebP file"),
+        (0, b"no image", "the image at index 0 is not a JPEG"),
         (3, "half", "the image at index 3 is a JPEG that is cut off"),
     ],
 )
@@ -444,7 +444,7 @@ def test_the_c_api_gets_the_index_of_a_corrupt_image(version, tmp_path):
     command += [str(tmp_path / "out.npy"), tensor_name(version, "serve_bytes", "outputs", "probabilities")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "the image at index 1 is not a JPEG, PNG, GIF, BMP or WebP file" in done.stderr
+    assert "the image at index 1 is not a JPEG" in done.stderr
 
 
 @pytest.mark.parametrize(

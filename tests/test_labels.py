@@ -447,7 +447,7 @@ def test_script_leaves_the_old_tables_when_writing_fails(tmp_path, out, monkeypa
 
     source = wheel(tmp_path)
     monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=r"^2$"):
         convert_labels.main([str(source), "--out", str(out)])
     assert "error: No space left on device\n" in capsys.readouterr().err
     assert written(out) == OLD
@@ -484,12 +484,12 @@ def test_script_refuses_lists_that_do_not_fit_and_writes_none(tmp_path, out, cap
 def test_script_refuses_what_is_not_a_wheel_of_timm(tmp_path, out, capsys):
     other = tmp_path / "other.whl"
     other.write_text("not a zip file")
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=r"^2$"):
         convert_labels.main([str(other), "--out", str(out)])
     assert f"Expected a wheel of timm (a zip file); got {other}." in capsys.readouterr().err
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr(convert_labels.NAMES, "")
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=r"^2$"):
         convert_labels.main([str(other), "--out", str(out)])
     assert (
         f"{other} lacks timm/data/_info/imagenet21k_goog_synsets.txt, timm/data/_info/imagenet_synsets.txt."
@@ -499,7 +499,7 @@ def test_script_refuses_what_is_not_a_wheel_of_timm(tmp_path, out, capsys):
 
 
 def test_script_refuses_to_write_where_there_is_no_directory(tmp_path, capsys):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match=r"^2$"):
         convert_labels.main([str(wheel(tmp_path)), "--out", str(tmp_path / "table.tsv")])
     assert f"error: --out must be a directory that exists; got {tmp_path / 'table.tsv'}.\n" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["timm-0-py3-none-any.whl"]

@@ -960,7 +960,7 @@ def test_an_older_h5_of_a_whole_model_is_refused(tmp_path):
 def test_without_torch_the_error_names_the_extra_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "pytorch_model.bin").write_bytes(b"never opened")
-    with pytest.raises(ImportError, match=r"pytorch_model\.bin.* torch, which is not installed.*'keras_bit\[torch\]'"):
+    with pytest.raises(ImportError, match=r"pytorch_model\.bin.* torch, .*keras_bit\[torch\]"):
         open_checkpoint(tmp_path)
 
 

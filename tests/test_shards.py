@@ -537,8 +537,8 @@ def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
         ({"on_error": "ignore"}, ValueError, "`on_error` must be one of 'raise', 'skip', got 'ignore'"),
         ({"engine": "beam"}, ValueError, "`engine` must be one of 'local', 'ray', got 'beam'"),
         ({"workers": 2}, ValueError, "`workers` is for engine='ray', got 2 for 'local', which is one process"),
-        ({"shard_size": 0}, ValueError, "`shard_size` must be a whole number of at least 1, got 0"),
-        ({"batch_size": 1.5}, ValueError, "`batch_size` must be a whole number of at least 1, got 1.5"),
+        ({"shard_size": 0}, ValueError, "`shard_size`.* at least 1.* 0"),
+        ({"batch_size": 1.5}, ValueError, "`batch_size`.* whole number.* 1.5"),
     ],
 )
 def test_what_is_wrong_is_said(pets, tmp_path, weights, monkeypatch, changed, error, words):
@@ -557,7 +557,7 @@ def test_what_is_wrong_is_said(pets, tmp_path, weights, monkeypatch, changed, er
 def test_what_is_not_installed_is_named_with_its_command(pets, tmp_path, monkeypatch, package, extra, engine):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    with pytest.raises(ImportError, match=rf"{package}.*pip install 'keras_bit\[{extra}\]'"):
+    with pytest.raises(ImportError, match=rf"{package}.*keras_bit\[{extra}\]"):
         embed(pets, tmp_path / "out", weights="unused", engine=engine)
 
 

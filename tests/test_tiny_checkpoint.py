@@ -43,7 +43,7 @@ def test_the_card_says_one_accuracy_and_it_is_at_least_80_percent():
 
 
 @pytest.fixture(scope="module")
-def test_images() -> tuple[list[Image.Image], np.ndarray]:
+def photographs() -> tuple[list[Image.Image], np.ndarray]:
     with tarfile.open(DATA / "cifar10.tar.xz") as archive:
         members = sorted(
             (member for member in archive if member.isfile() and "/test/" in f"/{member.name}"), key=lambda m: m.name
@@ -53,8 +53,8 @@ def test_images() -> tuple[list[Image.Image], np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def keras_logits(test_images) -> np.ndarray:
-    images, _ = test_images
+def keras_logits(photographs) -> np.ndarray:
+    images, _ = photographs
     model = from_pretrained(TINY, classifier_activation=None)
     processor = BitImageProcessor.from_pretrained(TINY)
     return np.concatenate(
@@ -64,8 +64,8 @@ def keras_logits(test_images) -> np.ndarray:
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_accuracy_is_the_cards_to_within_one_image(test_images, keras_logits):
-    _, targets = test_images
+def test_the_accuracy_is_the_cards_to_within_one_image(photographs, keras_logits):
+    _, targets = photographs
     assert len(targets) == 10_000
     correct = int((keras_logits.argmax(1) == targets).sum())
     print(f"keras_bit: {correct} of 10,000 right; card (transformers): {card_figures()[0]}")
@@ -75,11 +75,11 @@ def test_the_accuracy_is_the_cards_to_within_one_image(test_images, keras_logits
 @pytest.mark.live
 @pytest.mark.data
 @pytest.mark.slow
-def test_transformers_itself_has_the_same_logits_on_the_test_images(test_images, keras_logits):
+def test_transformers_itself_has_the_same_logits_on_the_test_images(photographs, keras_logits):
     import torch
     from transformers import BitForImageClassification, BitImageProcessorPil
 
-    images, _ = test_images
+    images, _ = photographs
     model = BitForImageClassification.from_pretrained(TINY).eval()
     processor = BitImageProcessorPil.from_pretrained(TINY)
     theirs = []
