@@ -138,7 +138,8 @@ def test_images_that_cannot_be_read_end_it_or_are_left_out(capsys, animals):
     code, out, err = run(capsys, animals)
     assert (code, out) == (1, "")
     assert err.startswith(f"keras-bit evaluate: {broken} is ")
-    assert "on_error" in err
+    assert "--on-error skip" in err
+    assert "on_error" not in err
     code, out, err = run(capsys, animals, "--on-error", "skip", "--json")
     assert code == 1
     assert json.loads(out)["pictures"] == 11

@@ -590,6 +590,10 @@ def test_the_command(pets, tmp_path, weights, capsys):
 
     (pets / "cat" / "1.jpg").write_bytes(b"no image")
     one = tmp_path / "one.parquet"
+    code, said, err = run(capsys, pets, "--out", one, "--weights", weights)
+    assert (code, said) == (1, "")
+    assert "--on-error skip" in err
+    assert "on_error" not in err
     code, said, err = run(capsys, pets, "--out", one, "--weights", weights, "--on-error", "skip")
     assert (code, said) == (1, f"{one}: 1 file, 6 rows of 32 features\n")
     assert err.startswith(f"keras-bit embed: {pets / 'cat' / '1.jpg'} is not a JPEG")

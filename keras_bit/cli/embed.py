@@ -67,19 +67,23 @@ def embed(
     interrupted or killed, the same command goes on with those that are missing, however many images there are. Images
     are read as they are stored: orientation tags are ignored.
     """
+    from keras_bit.data.named_batches import UnreadableImageError
     from keras_bit.embedding import shards
 
-    report = shards.embed(
-        data,
-        out,
-        weights=weights,
-        batch_size=batch_size,
-        shard_size=shard_size,
-        on_error=on_error,
-        engine=engine,
-        workers=workers,
-        **hub.arguments,
-    )
+    try:
+        report = shards.embed(
+            data,
+            out,
+            weights=weights,
+            batch_size=batch_size,
+            shard_size=shard_size,
+            on_error=on_error,
+            engine=engine,
+            workers=workers,
+            **hub.arguments,
+        )
+    except UnreadableImageError as error:
+        raise ValueError(f"{error.problem} {options.SKIP}") from None
     files = "1 file" if len(report.files) == 1 else f"{len(report.files):,} files"
     earlier = f", {report.found:,} images by an earlier run" if report.found else ""
     print(f"{printable(out)}: {files}, {report.rows:,} rows of {report.width:,} features{earlier}")

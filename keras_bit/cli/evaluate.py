@@ -90,6 +90,7 @@ def evaluate(
     with working(f"loading {weights}"):
         import keras_bit
         from keras_bit.data.faults import ImagesLeftOut
+        from keras_bit.data.named_batches import UnreadableImageError
         from keras_bit.evaluation import evaluating, report
 
         model = keras_bit.from_pretrained(weights, **hub.arguments)
@@ -99,7 +100,10 @@ def evaluate(
     processor = processor_or_bits(weights, hub)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImagesLeftOut)  # they get their lines below
-        found, skipped = _evaluated(model, data, class_map, processor, batch_size, on_error)
+        try:
+            found, skipped = _evaluated(model, data, class_map, processor, batch_size, on_error)
+        except UnreadableImageError as error:
+            raise ValueError(f"{error.problem} {options.SKIP}") from None
     if as_json:
         print(json.dumps(found.report, indent=2))
     else:

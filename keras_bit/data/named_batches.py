@@ -16,6 +16,18 @@ class NoImageError(ValueError):
     """None of a data set's images can be read."""
 
 
+class UnreadableImageError(ValueError):
+    """An image cannot be read, and is not to be left out.
+
+    Args:
+        problem: names it and says why.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem} To leave such images out, pass on_error='skip'.")
+        self.problem = problem
+
+
 def batches_of(data: Any, on_error: str) -> Iterator[Any]:
     """The batches of a data set that leaves out what cannot be read; for `on_error="raise"` they end there.
 
@@ -29,7 +41,7 @@ def batches_of(data: Any, on_error: str) -> Iterator[Any]:
         Tuples of arrays, as many as `data` has in a batch.
 
     Raises:
-        ValueError: an image cannot be read; says why.
+        UnreadableImageError: for `on_error="raise"`, an image cannot be read.
         NoImageError: for `on_error="skip"`, none can be read; names the first and says why.
     """
     import tensorflow as tf
@@ -46,7 +58,7 @@ def batches_of(data: Any, on_error: str) -> Iterator[Any]:
         if on_error == "skip":
             raise NoImageError(f"No image can be read. The first: {data.skipped[0]}") from None
     if on_error == "raise" and data.skipped:
-        raise ValueError(f"{data.skipped[0]} To leave such images out, pass on_error='skip'.")
+        raise UnreadableImageError(data.skipped[0])
 
 
 class NamedBatches:
