@@ -1,10 +1,10 @@
-"""Whole numbers as arguments: what is one, and what is said of anything else."""
+"""Checks of arguments that must be whole numbers."""
 
 import numbers
 
 
 def is_whole(value: object) -> bool:
-    """Whether it is a whole number, numpy's included; `True` and `False` are not."""
+    """Whether `value` is a whole number, also numpy's. `True` and `False` are not."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 

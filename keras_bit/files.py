@@ -236,7 +236,7 @@ def require(package: str, extra: str, purpose: str) -> None:
 
 @contextlib.contextmanager
 def needing(extra: str, purpose: str) -> Iterator[None]:
-    """Inside, the packages of an extra are imported and used; a failed import, however deep, says what to install.
+    """A context in which the packages of an extra are used. If an import fails in it, the error says what to install.
 
     Args:
         extra: the extra of keras_bit that installs the packages.

@@ -45,13 +45,13 @@ def fill(target: np.ndarray, tensor: LazyTensor) -> str | None:
     """Copies the numbers of `tensor` to `target`, a view of its shape whose axes may lie in memory in any order.
 
     Returns:
-        What is wrong with the numbers, as `"holds NaN or infinity"`; `None` for floating point that is finite, also
-        in `target`'s type. What `target` has after that is nothing to use.
+        What is wrong with the numbers, such as `"holds NaN or infinity"`; then `target` must not be used. `None` if all
+        of them are finite, also in `target`'s type.
 
     Raises:
         ValueError: the tensor has another shape than its file said before; and what `tensor.parts` raises.
     """
-    # Without an axis to turn, a first axis may be 1 and the whole tensor behind it: pieces of a line of numbers.
+    # Where no axis is turned, the first axis may be 1: then the pieces are taken from the numbers as one long line.
     turned = not target.flags.c_contiguous
     lines, step = (target, _ROWS) if turned else (target.reshape(-1), _NUMBERS)
     begin, rows, finite = 0, 0, True
@@ -63,7 +63,7 @@ def fill(target: np.ndarray, tensor: LazyTensor) -> str | None:
             return f"holds {part.dtype}, expected floating point"
         values = part if turned else part.reshape(-1)
         for piece in (values[start : start + step] for start in range(0, len(values), step)):
-            with np.errstate(over="ignore"):  # what grows to infinity here is told below
+            with np.errstate(over="ignore"):  # values that become infinite are reported below
                 converted = piece.astype(target.dtype, copy=False)
             finite = finite and bool(np.isfinite(converted).all())
             lines[begin : begin + len(piece)] = converted
@@ -80,7 +80,7 @@ def _changed(before: tuple[int, ...], now: tuple[int, ...]) -> ValueError:
 def in_threads(function: Callable[[Given], Result], work: Iterable[Given]) -> Generator[Result]:
     """`map` on the processors that this process may use; the results, or the first error, in the order of `work`.
 
-    However it ends, no thread is left running and none of the rest is begun.
+    At the end, also after an error, no thread is running, and work that was not begun is cancelled.
     """
     with ThreadPoolExecutor(min(MOST_THREADS, processors()), "keras_bit") as pool:
         try:

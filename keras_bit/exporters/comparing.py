@@ -1,4 +1,4 @@
-"""What was written beside the model: the same outputs, but for so much."""
+"""Compares the outputs of an export with those of the model."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What every format has in common."""
+"""The base class of the formats, and the difference from the model that is allowed."""
 
 import abc
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where each format is: `keras_bit.export` knows them by this alone."""
+"""The table of formats, from which `keras_bit.export` finds the class of each."""
 
 import importlib
 

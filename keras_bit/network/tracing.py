@@ -15,7 +15,7 @@ _in_a_step: contextvars.ContextVar[bool] = contextvars.ContextVar("in_a_step", d
 
 @contextlib.contextmanager
 def step() -> Iterator[None]:
-    """Around what `predict` and `evaluate` trace: a graph that nobody exports, and somebody waits for."""
+    """A context for the graphs of `predict` and `evaluate`, which are never exported and should be traced quickly."""
     token = _in_a_step.set(True)
     try:
         yield
@@ -65,7 +65,7 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def tensor_of(variable: Any) -> Any:
-    """A variable's numbers; itself it cannot be given to a function, nor be closed over by a gradient made by hand."""
+    """The value of a variable. A variable itself cannot be an argument of a function or part of a custom gradient."""
     if keras.backend.backend() != "tensorflow":
         return keras.ops.reshape(variable, variable.shape)
     import tensorflow as tf
