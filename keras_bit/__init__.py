@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from keras_bit.exporters.exporting import export as export
     from keras_bit.hyperrule import HyperRule as HyperRule
     from keras_bit.images.processor import BitImageProcessor as BitImageProcessor
-    from keras_bit.images.processor import preprocess_input as preprocess_input
+    from keras_bit.images.scaling import preprocess_input as preprocess_input
     from keras_bit.labels import decode_predictions as decode_predictions
     from keras_bit.network.config import BitConfig as BitConfig
     from keras_bit.network.transforms import freeze as freeze
@@ -62,7 +62,7 @@ _MODULES = {
     "fuse": "network.transforms",
     "image_dataset": "data.dataset",
     "layers": None,
-    "preprocess_input": "images.processor",
+    "preprocess_input": "images.scaling",
     "push_to_hub": "checkpoints.publishing",
     "rematerialize": "network.transforms",
     "save_pretrained": "checkpoints.saving",

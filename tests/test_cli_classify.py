@@ -89,9 +89,9 @@ def test_csv_says_the_same_in_a_row_for_each_label(capsys, three):
 
 def test_unreadable_files_get_a_line_each_and_the_others_are_classified(capsys, three, tmp_path):
     bad = {
-        "text.jpg": "cannot be read as an image",
-        "broken.jpg": "cannot be",
-        "empty.png": "cannot be read",
+        "text.jpg": "is not an image file",
+        "broken.jpg": "is a damaged image file",
+        "empty.png": "is not an image file",
         "deep.png": "16",
         "missing.png": "does not exist",
         "folder": "holds no image",
@@ -146,8 +146,8 @@ def test_one_image_named_twice_is_classified_twice(capsys, three):
 def test_more_images_than_a_batch_come_out_in_order_and_are_read_a_batch_at_a_time(capsys, three, monkeypatch):
     many = three * 7
     events = []
-    upright, predict = images.upright, tiny(fused=True).predict_on_batch
-    monkeypatch.setattr(images, "upright", lambda name: events.append("read") or upright(name))
+    opened, predict = images.opened, tiny(fused=True).predict_on_batch
+    monkeypatch.setattr(images, "opened", lambda *passed: events.append("read") or opened(*passed))
     monkeypatch.setattr(
         tiny(fused=True), "predict_on_batch", lambda batch: events.append(len(batch)) or predict(batch), raising=False
     )
@@ -286,7 +286,7 @@ def test_an_address_that_gives_no_image_is_named_with_the_reason(capsys, web, mo
     monkeypatch.setattr(images, "MOST_BYTES", 100_000)
     cases = {
         f"{web}/missing.jpg": "404",
-        f"{web}/text.jpg": "cannot be read as an image",
+        f"{web}/text.jpg": "is not an image file",
         f"{web}/large.jpg": "more than 0 MB",
         f"{web}/silent.jpg": "gives no answer",
         f"{web}/slow.jpg": "has not sent all after",
@@ -334,12 +334,12 @@ def test_an_image_under_32_px_gets_its_line_wherever_it_stands(capsys, tmp_path,
     "error", [RuntimeError, NotImplementedError, SyntaxError, MemoryError, Image.DecompressionBombError]
 )
 def test_whatever_pillow_raises_on_a_file_is_its_line(capsys, three, monkeypatch, error):
-    opened = Image.open
+    opened, contents = Image.open, Path(three[1]).read_bytes()
 
-    def failing(name, *arguments):
-        if name == three[1]:
+    def failing(file, *arguments):
+        if file.getvalue() == contents:
             raise error("no such frame")
-        return opened(name, *arguments)
+        return opened(file, *arguments)
 
     monkeypatch.setattr(Image, "open", failing)
     code, results, err = as_json(capsys, *three)

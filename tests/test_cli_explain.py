@@ -81,7 +81,7 @@ def test_the_image_itself_is_not_overwritten(capsys, image):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("missing.png", "'missing.png' does not exist"), (".", "is a directory"), (__file__, "cannot be")],
+    [("missing.png", "'missing.png' does not exist"), (".", "is a directory"), (__file__, "is not an image file")],
 )
 def test_what_is_not_an_image_is_told(capsys, tmp_path, name, message):
     (tmp_path / "heat.png").write_bytes(b"of another run")

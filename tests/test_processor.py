@@ -13,7 +13,8 @@ from PIL import Image
 
 from keras_bit.hub import HubOptions
 from keras_bit.images import processor
-from keras_bit.images.processor import BitImageProcessor, preprocess_input, processor_of
+from keras_bit.images.processor import BitImageProcessor, processor_of
+from keras_bit.images.scaling import preprocess_input
 from keras_bit.images.steps import center_crop, resized_shape
 from loopback_hub import make_cache
 
@@ -173,18 +174,6 @@ def test_a_palette_with_transparency_is_converted_without_pillows_advice():
         warnings.simplefilter("error")
         result = BitImageProcessor(**RAW)(data)
     np.testing.assert_array_equal(result[0], image.convert("RGB"))
-
-
-def test_orientation_tags_are_ignored():
-    exif = Image.Exif()
-    exif[274] = 6  # Orientation: turn by 90 degrees
-    image = new_image(10, 20)
-    turned = encoded(image, "JPEG", exif=exif)
-    assert Image.open(io.BytesIO(turned)).getexif()[274] == 6
-    processor = BitImageProcessor(**RAW)
-    result = processor(turned)
-    assert result.shape == (1, 10, 20, 3)
-    np.testing.assert_array_equal(result, processor(encoded(image, "JPEG")))
 
 
 def test_only_the_first_frame_of_a_file_counts():

@@ -52,7 +52,7 @@ Result = dict[str, Any]  # `file`, and `predictions` or an `error`
     type=options.PATH,
     metavar="IMAGES...",
     described="Files, folders (images at any depth), patterns in quotes, http(s) addresses, or - for a list of these "
-    "on standard input, one in a line. Images are turned upright by their EXIF tag.",
+    "on standard input, one in a line. Images are turned upright by their orientation tag.",
 )
 @options.weights()
 @click.option(
@@ -143,7 +143,7 @@ def _batches(
     waiting: list[np.ndarray] = []
     for result in _progress(results):
         try:
-            pixels = processor(images_named.upright(result["file"]))
+            pixels = processor(images_named.opened(result["file"], processor.orientation))
             # Here and not in the model, which is traced for unknown sizes once it has seen two.
             check_input_shape(pixels.shape[1:], num_channels, "pixel_values")
         except (OSError, ValueError, MemoryError) as error:
@@ -210,7 +210,7 @@ def _encoded_upright(name: str) -> bytes:
         if image.getexif().get(ORIENTATION, 1) == 1:
             return contents  # whether it can be read is the server's to say
     turned = io.BytesIO()
-    images_named.upright(name).convert("RGB").save(turned, "PNG")
+    images_named.opened(name, "upright").convert("RGB").save(turned, "PNG")
     return turned.getvalue()
 
 

@@ -8,12 +8,10 @@ import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Argument, Command
-from keras_bit.cli.images import upright
+from keras_bit.cli.images import encoded
 from keras_bit.cli.terminal import printable, working
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from keras_bit.hub import HubOptions
     from keras_bit.network.model import BiTModel
 
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     cls=Argument,
     type=options.PATH,
     metavar="IMAGE",
-    described="Image file or http(s) address; turned upright by its EXIF tag.",
+    described="Image file or http(s) address; turned upright by its orientation tag.",
 )
 @options.out("Where the map is written.", "FILE.png", options.PngFile())
 @click.option(
@@ -50,22 +48,21 @@ def explain(image: str, out: str, class_name: str | None, weights: str, hub: "Hu
     on the part of the image that the model sees, in the image's own pixels. Writes one PNG file.
     """
     options.check_parent(out)
-    opened = upright(image)
+    contents = encoded(image)
     if os.path.exists(out) and os.path.exists(image) and os.path.samefile(out, image):
         raise click.UsageError(f"--out must be another file than IMAGE, got {out!r} for both.")
     with working(f"loading {weights}"):
-        answers = _draw(opened, image, Path(out), class_name, weights, hub)
+        answers = _draw(contents, image, Path(out), class_name, weights, hub)
     print(f"{printable(out)}: {printable('; '.join(answers))}")
 
 
-def _draw(
-    image: "Image.Image", name: str, out: Path, class_name: str | None, weights: str, hub: "HubOptions"
-) -> list[str]:
+def _draw(contents: bytes, name: str, out: Path, class_name: str | None, weights: str, hub: "HubOptions") -> list[str]:
     """Writes the map. Returns what the model says of the class, and of the most probable one where that is another."""
     import keras_bit
     from keras_bit import files
     from keras_bit.drawing import heat_map
     from keras_bit.evaluation import activation_map, class_map
+    from keras_bit.images import inputs
     from keras_bit.network.model import check_input_shape
 
     model = keras_bit.from_pretrained(weights, **hub.arguments)
@@ -76,6 +73,7 @@ def _draw(
     except ValueError as error:
         raise ValueError(f"--class: {error}") from None
 
+    image = inputs.read(name, contents, processor.orientation)
     pixels = processor(image)
     check_input_shape(pixels.shape[1:], model.config.num_channels, "pixel_values")
     found = activation_map.activation_maps(model, pixels, chosen)

@@ -1,7 +1,6 @@
 """The images that a person names: files, folders, patterns, addresses, or a list of them on standard input."""
 
 import glob
-import io
 import os
 import sys
 import time
@@ -38,34 +37,24 @@ def listed(arguments: Iterable[str]) -> Iterator[tuple[str, str | None]]:
             yield name, str(error)
 
 
-def upright(name: str) -> "Image.Image":
-    """The image as a person sees it: cameras store the orientation beside the pixels.
+def opened(name: str, orientation: str) -> "Image.Image":
+    """The decoded image; `orientation` as a processor has it: "upright" is as a person sees it.
 
     Raises:
         OSError: there is no such file, or the server does not answer.
         ValueError: it is not an image.
     """
-    from PIL import Image, ImageOps
+    from keras_bit.images import inputs
 
-    file = io.BytesIO(_download(name)) if is_address(name) else name
-    if os.path.isdir(name):
-        raise IsADirectoryError(f"{name} is a directory; name an image in it.")
-    try:
-        with Image.open(file) as image:
-            return ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{name!r} does not exist") from None
-    except MemoryError:
-        raise
-    except Exception as error:
-        # On damaged files Pillow's decoders raise OSError, SyntaxError, RuntimeError, NotImplementedError and others.
-        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+    return inputs.read(name, encoded(name), orientation)
 
 
 def encoded(name: str) -> bytes:
     """The bytes of the file, or what the address answers with."""
     if is_address(name):
         return _download(name)
+    if os.path.isdir(name):
+        raise IsADirectoryError(f"{name} is a directory; name an image in it.")
     try:
         return Path(name).read_bytes()
     except FileNotFoundError:

@@ -7,15 +7,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 DATA_FORMATS = ("channels_last", "channels_first")
 
+ORIENTATIONS = ("upright", "ignore")
+TURNS = {  # by the value of the orientation tag; as `PIL.ImageOps.exif_transpose` has them
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Encoded = bytes | bytearray | memoryview
 AnyImage = Image.Image | np.ndarray | bytes | str | os.PathLike
 
 
 def arrays(
-    images: AnyImage | Sequence[AnyImage], input_data_format: str | None, convert_rgb: bool
+    images: AnyImage | Sequence[AnyImage], input_data_format: str | None, convert_rgb: bool, orientation: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Each image in `images` with the name that it has in an error.
 
@@ -24,6 +36,7 @@ def arrays(
             batch.
         input_data_format: order of the arrays; `None` guesses it from the number of channels.
         convert_rgb: whether every image becomes RGB; alpha is dropped.
+        orientation: "upright" or "ignore", for what is encoded.
 
     Yields:
         The name and the `(height, width, channels)` array: uint8 from files and PIL images, else of the array's type.
@@ -32,21 +45,22 @@ def arrays(
         ValueError, TypeError, OSError: as `BitImageProcessor.__call__` says.
     """
     if not isinstance(images, (list, tuple)):
-        yield from _arrays_in("`images`", images, input_data_format, convert_rgb)
+        yield from _arrays_in("`images`", images, input_data_format, convert_rgb, orientation)
         return
     for index, image in enumerate(images):
-        yield from _arrays_in(f"`images[{index}]`", image, input_data_format, convert_rgb)
+        yield from _arrays_in(f"`images[{index}]`", image, input_data_format, convert_rgb, orientation)
 
 
 def _arrays_in(
-    name: str, image: object, input_data_format: str | None, convert_rgb: bool
+    name: str, image: object, input_data_format: str | None, convert_rgb: bool, orientation: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The `(height, width, channels)` arrays in one element of `images`: one, or those of a batch."""
     if isinstance(image, (str, os.PathLike)):
         name = f"{name} ({os.fspath(image)})"
-        image = _read(name, image)
-    if isinstance(image, (bytes, bytearray, memoryview, Image.Image)):
-        yield name, _from_pillow(name, _load(name, image), convert_rgb)
+    if isinstance(image, (str, os.PathLike, Encoded)):
+        yield name, to_array(name, read(name, image, orientation), convert_rgb)
+    elif isinstance(image, Image.Image):
+        yield name, to_array(name, _load(name, image), convert_rgb)
     elif hasattr(image, "__array__"):
         array = np.asarray(image)
         if array.dtype.kind not in "biuf":
@@ -73,7 +87,44 @@ def _arrays_in(
         )
 
 
-def _read(name: str, path: str | os.PathLike) -> bytes:
+def read(name: str, source: Encoded | str | os.PathLike, orientation: str) -> Image.Image:
+    """Reads and decodes an image file.
+
+    Args:
+        name: what errors call the image.
+        source: the path of the file, or the bytes in it.
+        orientation: "upright" turns the image as its orientation tag says, exactly as `PIL.ImageOps.exif_transpose`:
+            by what Exif says, else XMP. "ignore" takes it as `Image.open` gives it. A tag that cannot be read or is
+            not 2 to 8 means as stored.
+
+    Returns:
+        The decoded image, of any mode.
+
+    Raises:
+        ValueError: it is not an image that Pillow reads, is damaged, or has too many pixels.
+        FileNotFoundError, IsADirectoryError, OSError: the file cannot be read.
+    """
+    image = _load(name, _contents(name, source) if isinstance(source, (str, os.PathLike)) else source)
+    return _turned_upright(image) if orientation == "upright" else image
+
+
+def _turned_upright(image: Image.Image) -> Image.Image:
+    """A loaded image as its orientation tag says.
+
+    `exif_transpose` would also copy an image that is upright already, and write the rest of the tags anew, which fails
+    on some.
+    """
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:
+        # On damaged blocks: SyntaxError, struct.error, TypeError for a value that cannot be hashed, and others.
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _contents(name: str, path: str | os.PathLike) -> bytes:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{name} is a directory. Pass a list of the files in it.")
@@ -83,7 +134,7 @@ def _read(name: str, path: str | os.PathLike) -> bytes:
         raise FileNotFoundError(f"{name}: there is no such file. A file's content is passed as bytes.") from error
 
 
-def _load(name: str, source: bytes | bytearray | memoryview | Image.Image) -> Image.Image:
+def _load(name: str, source: Encoded | Image.Image) -> Image.Image:
     try:
         # a PIL image may come from a file that was not read yet
         image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
@@ -100,7 +151,12 @@ def _load(name: str, source: bytes | bytearray | memoryview | Image.Image) -> Im
     return image
 
 
-def _from_pillow(name: str, image: Image.Image, convert_rgb: bool) -> np.ndarray:
+def to_array(name: str, image: Image.Image, convert_rgb: bool) -> np.ndarray:
+    """The uint8 `(height, width, channels)` pixels of a decoded image, of 3 channels with `convert_rgb`.
+
+    Raises:
+        ValueError: it has more than 8 bits per channel, or a mode that Pillow cannot convert.
+    """
     if image.mode == "F" or image.mode.startswith("I"):
         raise ValueError(
             f"{name} has the mode {image.mode!r}, more than 8 bits per channel. Pillow would make everything above 255 "

@@ -1,7 +1,6 @@
 """From images to the float32 batch that BiT expects, with the values of transformers' Pillow image processor."""
 
 import dataclasses
-import importlib
 import json
 import os
 import warnings
@@ -14,8 +13,9 @@ from PIL import Image
 
 from keras_bit import files
 from keras_bit.hub import HubOptions
-from keras_bit.images import inputs, options, steps
-from keras_bit.images.inputs import DATA_FORMATS, AnyImage
+from keras_bit.images import batches, inputs, options, steps
+from keras_bit.images.batches import TENSOR_PACKAGES
+from keras_bit.images.inputs import DATA_FORMATS, ORIENTATIONS, AnyImage
 from keras_bit.images.options import CONFIG_NAME, TIMM_CONFIG_NAME
 from keras_bit.images.steps import PerChannel
 
@@ -30,7 +30,6 @@ BIT_50: dict[str, Any] = {
     "image_mean": [0.5] * 3,
     "image_std": [0.5] * 3,
 }
-TENSOR_PACKAGES = {"tf": "tensorflow", "pt": "torch", "jax": "jax"}
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -51,8 +50,9 @@ class BitImageProcessor:
     >>> processor(Image.new("RGB", (640, 480), "white")).shape
     (1, 448, 448, 3)
 
-    Orientation tags (EXIF) are ignored: `PIL.ImageOps.exif_transpose` turns an image upright. Of a file with several
-    frames, the first counts.
+    What is read encoded, a path or bytes, is turned upright first by its orientation tag, as
+    `PIL.ImageOps.exif_transpose` does: by Exif, else by XMP. A damaged tag, or one that is not 1 to 8, leaves the image
+    as it is stored. PIL images and arrays are taken as they are. Of a file with several frames, the first counts.
 
     Gray images of more than 8 bits (Pillow's modes `I`, `I;16` and `F`) are refused, because Pillow would not scale
     them to 8 bits, it would make everything above 255 white. Color files of 16 bits are read: Pillow's decoder keeps
@@ -76,12 +76,15 @@ class BitImageProcessor:
         image_mean: One number per channel, or one for all. Default CLIP's.
         image_std: One number above 0 per channel, or one for all. Default CLIP's.
         do_convert_rgb: Whether to make every image RGB.
+        orientation: `"upright"` turns encoded images upright, `"ignore"` takes them as `PIL.Image.open` gives them
+            (which turns TIFF files upright by itself).
 
     Raises:
         ValueError: An option has an impossible value.
         TypeError: An option has the wrong type.
 
-    Source: transformers 5.23, `models/bit/image_processing_pil_bit.py`, and version 4 for what happens to alpha.
+    Source: transformers 5.23, `models/bit/image_processing_pil_bit.py`, and version 4 for what happens to alpha;
+    `load_image` in `image_utils.py` for the orientation.
     """
 
     do_resize: bool
@@ -95,6 +98,7 @@ class BitImageProcessor:
     image_mean: PerChannel
     image_std: PerChannel
     do_convert_rgb: bool
+    orientation: str
 
     # Written out because it takes more types than it keeps.
     def __init__(
@@ -110,7 +114,10 @@ class BitImageProcessor:
         image_mean: Sequence[float] | float | None = None,
         image_std: Sequence[float] | float | None = None,
         do_convert_rgb: bool = True,
+        *,
+        orientation: str = "upright",
     ) -> None:
+        options.check_choice("orientation", orientation, ORIENTATIONS)
         kept = {
             "do_resize": options.switch("do_resize", do_resize),
             "do_center_crop": options.switch("do_center_crop", do_center_crop),
@@ -123,6 +130,7 @@ class BitImageProcessor:
             "rescale_factor": options.finite("rescale_factor", rescale_factor),
             "image_mean": options.per_channel("image_mean", CLIP_MEAN if image_mean is None else image_mean),
             "image_std": options.deviation(CLIP_STD if image_std is None else image_std),
+            "orientation": orientation,
         }
         for name, value in kept.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
@@ -170,14 +178,14 @@ class BitImageProcessor:
         options.check_choice("return_tensors", return_tensors, (None, "np", *TENSOR_PACKAGES))
 
         results: dict[str, np.ndarray] = {}
-        for name, array in inputs.arrays(images, input_data_format, processor.do_convert_rgb):
+        for name, array in inputs.arrays(images, input_data_format, processor.do_convert_rgb, processor.orientation):
             results[name] = processor._process(name, array)
         if not results:
             raise ValueError("`images` is empty; expected at least one image.")
-        batch = _stack(results)
+        batch = batches.stack(results)
         if data_format == "channels_first":
             batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
-        return _to_framework(batch, return_tensors)
+        return batches.to_framework(batch, return_tensors)
 
     def tf_preprocess(self, image: Any) -> Any:
         """The same for one image in a TensorFlow graph, as `dataset.map(processor.tf_preprocess)`, bit for bit.
@@ -361,67 +369,6 @@ def processor_of(source: str | Path, hub: HubOptions) -> tuple[BitImageProcessor
         return BitImageProcessor.from_pretrained(source, **hub.arguments), True
     except options.NoProcessorError:
         return BitImageProcessor(**BIT_50), False
-
-
-def preprocess_input(x: Any, data_format: str | None = None) -> Any:
-    """Scales pixels from `[0, 255]` to `[-1, 1]`: `x / 127.5 - 1`.
-
-    Args:
-        x: A numpy array or a tensor of Keras' backend, of any shape, with values in `[0, 255]`. It is not modified.
-        data_format: `"channels_last"`, `"channels_first"` or `None`, as in `keras.applications`; it changes nothing.
-
-    Returns:
-        The same kind of array: float32 for integers, else of the type of `x`.
-
-    Raises:
-        ValueError: `data_format` is something else.
-        TypeError: `x` is neither array nor tensor.
-
-    Source: Keras 3.15, `applications/imagenet_utils.py`, mode "tf", which writes its result into a numpy argument.
-    """
-    options.check_choice("data_format", data_format, (None, *DATA_FORMATS))
-    if not hasattr(x, "dtype"):
-        raise TypeError(f"`x` must be a numpy array or a tensor. Received: {type(x).__name__}")
-    if isinstance(x, (np.ndarray, np.generic)):
-        if x.dtype.kind in "biu":
-            x = x.astype(np.float32)
-    else:
-        import keras
-
-        if not keras.backend.is_float_dtype(x.dtype):
-            x = keras.ops.cast(x, "float32")
-    return x / 127.5 - 1.0
-
-
-def _stack(results: Mapping[str, np.ndarray]) -> np.ndarray:
-    first_name, first = next(iter(results.items()))
-    for name, result in results.items():
-        if result.shape != first.shape:
-            raise ValueError(
-                f"The results must have one shape (height, width, channels) to make a batch. {first_name} has "
-                f"{first.shape}, {name} has {result.shape}. Turn on `do_center_crop`, or give `size` a height and a "
-                "width, or pass the images one at a time."
-            )
-    return np.stack(list(results.values()))
-
-
-def _to_framework(batch: np.ndarray, return_tensors: str | None) -> Any:
-    if return_tensors not in TENSOR_PACKAGES:
-        return batch
-    package = TENSOR_PACKAGES[return_tensors]
-    try:
-        module = importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:  # it is installed, and lacks another
-            raise
-        purpose = f"`return_tensors={return_tensors!r}`"
-        # A framework, of which keras_bit has no extra.
-        raise files.MissingPackageError(files.not_installed(package, f"`pip install {package}`", purpose)) from error
-    if return_tensors == "tf":
-        return module.convert_to_tensor(batch)
-    if return_tensors == "pt":
-        return module.from_numpy(batch)
-    return module.numpy.asarray(batch)
 
 
 def _option_names() -> tuple[str, ...]:

@@ -1,0 +1,38 @@
+"""`preprocess_input`, as every model in `keras.applications` has one: pixels to [-1, 1], and nothing else."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_bit.images.inputs import DATA_FORMATS
+from keras_bit.images.options import check_choice
+
+
+def preprocess_input(x: Any, data_format: str | None = None) -> Any:
+    """Scales pixels from `[0, 255]` to `[-1, 1]`: `x / 127.5 - 1`.
+
+    Args:
+        x: A numpy array or a tensor of Keras' backend, of any shape, with values in `[0, 255]`. It is not modified.
+        data_format: `"channels_last"`, `"channels_first"` or `None`, as in `keras.applications`; it changes nothing.
+
+    Returns:
+        The same kind of array: float32 for integers, else of the type of `x`.
+
+    Raises:
+        ValueError: `data_format` is something else.
+        TypeError: `x` is neither array nor tensor.
+
+    Source: Keras 3.15, `applications/imagenet_utils.py`, mode "tf", which writes its result into a numpy argument.
+    """
+    check_choice("data_format", data_format, (None, *DATA_FORMATS))
+    if not hasattr(x, "dtype"):
+        raise TypeError(f"`x` must be a numpy array or a tensor. Received: {type(x).__name__}")
+    if isinstance(x, (np.ndarray, np.generic)):
+        if x.dtype.kind in "biu":
+            x = x.astype(np.float32)
+    else:
+        import keras
+
+        if not keras.backend.is_float_dtype(x.dtype):
+            x = keras.ops.cast(x, "float32")
+    return x / 127.5 - 1.0
