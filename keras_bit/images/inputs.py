@@ -1,4 +1,4 @@
-"""Whatever an image comes as, a file, its bytes, a PIL image or an array, as `(height, width, channels)` arrays."""
+"""Whatever an image comes as, a file, its bytes, a PIL image or an array, as pixels: decoded, upright and checked."""
 
 import io
 import os
@@ -26,9 +26,9 @@ Encoded = bytes | bytearray | memoryview
 AnyImage = Image.Image | np.ndarray | bytes | str | os.PathLike
 
 
-def arrays(
+def each(
     images: AnyImage | Sequence[AnyImage], input_data_format: str | None, convert_rgb: bool, orientation: str
-) -> Iterator[tuple[str, np.ndarray]]:
+) -> Iterator[tuple[str, Image.Image | np.ndarray]]:
     """Each image in `images` with the name that it has in an error.
 
     Args:
@@ -39,28 +39,29 @@ def arrays(
         orientation: "upright" or "ignore", for what is encoded.
 
     Yields:
-        The name and the `(height, width, channels)` array: uint8 from files and PIL images, else of the array's type.
+        The name, and the `(height, width, channels)` array, uint8 from files and PIL images, else of the array's type;
+        with `convert_rgb`, what is no array stays a PIL image, of the mode RGB.
 
     Raises:
         ValueError, TypeError, OSError: as `BitImageProcessor.__call__` says.
     """
     if not isinstance(images, (list, tuple)):
-        yield from _arrays_in("`images`", images, input_data_format, convert_rgb, orientation)
+        yield from _images_in("`images`", images, input_data_format, convert_rgb, orientation)
         return
     for index, image in enumerate(images):
-        yield from _arrays_in(f"`images[{index}]`", image, input_data_format, convert_rgb, orientation)
+        yield from _images_in(f"`images[{index}]`", image, input_data_format, convert_rgb, orientation)
 
 
-def _arrays_in(
+def _images_in(
     name: str, image: object, input_data_format: str | None, convert_rgb: bool, orientation: str
-) -> Iterator[tuple[str, np.ndarray]]:
-    """The `(height, width, channels)` arrays in one element of `images`: one, or those of a batch."""
+) -> Iterator[tuple[str, Image.Image | np.ndarray]]:
+    """The images in one element of `images`: one, or those of a batch."""
     if isinstance(image, (str, os.PathLike)):
         name = f"{name} ({os.fspath(image)})"
     if isinstance(image, (str, os.PathLike, Encoded)):
-        yield name, to_array(name, read(name, image, orientation), convert_rgb)
+        yield name, _pixels(name, read(name, image, orientation), convert_rgb)
     elif isinstance(image, Image.Image):
-        yield name, to_array(name, _load(name, image), convert_rgb)
+        yield name, _pixels(name, _load(name, image, None), convert_rgb)
     elif hasattr(image, "__array__"):
         array = np.asarray(image)
         if array.dtype.kind not in "biuf":
@@ -87,7 +88,9 @@ def _arrays_in(
         )
 
 
-def read(name: str, source: Encoded | str | os.PathLike, orientation: str) -> Image.Image:
+def read(
+    name: str, source: Encoded | str | os.PathLike, orientation: str, max_pixels: int | None = None
+) -> Image.Image:
     """Reads and decodes an image file.
 
     Args:
@@ -96,6 +99,7 @@ def read(name: str, source: Encoded | str | os.PathLike, orientation: str) -> Im
         orientation: "upright" turns the image as its orientation tag says, exactly as `PIL.ImageOps.exif_transpose`:
             by what Exif says, else XMP. "ignore" takes it as `Image.open` gives it. A tag that cannot be read or is
             not 2 to 8 means as stored.
+        max_pixels: the most pixels that it may have, below Pillow's limit; `None` is Pillow's limit.
 
     Returns:
         The decoded image, of any mode.
@@ -104,7 +108,8 @@ def read(name: str, source: Encoded | str | os.PathLike, orientation: str) -> Im
         ValueError: it is not an image that Pillow reads, is damaged, or has too many pixels.
         FileNotFoundError, IsADirectoryError, OSError: the file cannot be read.
     """
-    image = _load(name, _contents(name, source) if isinstance(source, (str, os.PathLike)) else source)
+    contents = _contents(name, source) if isinstance(source, (str, os.PathLike)) else source
+    image = _load(name, contents, max_pixels)
     return _turned_upright(image) if orientation == "upright" else image
 
 
@@ -134,10 +139,14 @@ def _contents(name: str, path: str | os.PathLike) -> bytes:
         raise FileNotFoundError(f"{name}: there is no such file. A file's content is passed as bytes.") from error
 
 
-def _load(name: str, source: Encoded | Image.Image) -> Image.Image:
+def _load(name: str, source: Encoded | Image.Image, max_pixels: int | None) -> Image.Image:
     try:
         # a PIL image may come from a file that was not read yet
         image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
+        if max_pixels is not None and image.width * image.height > max_pixels:
+            raise Image.DecompressionBombError(
+                f"{image.height}x{image.width} pixels (height x width) are more than the limit of {max_pixels:,}."
+            )
         image.load()
     except UnidentifiedImageError as error:
         raise ValueError(f"{name} is not an image file that Pillow can read.") from error
@@ -151,29 +160,41 @@ def _load(name: str, source: Encoded | Image.Image) -> Image.Image:
     return image
 
 
-def to_array(name: str, image: Image.Image, convert_rgb: bool) -> np.ndarray:
-    """The uint8 `(height, width, channels)` pixels of a decoded image, of 3 channels with `convert_rgb`.
+def to_rgb(name: str, image: Image.Image) -> Image.Image:
+    """A decoded image in the mode RGB; alpha is dropped.
 
     Raises:
         ValueError: it has more than 8 bits per channel, or a mode that Pillow cannot convert.
     """
+    _refuse_deep(name, image)
+    if image.mode == "RGB":
+        return image
+    if image.mode == "P" and "transparency" in image.info:
+        # otherwise Pillow advises to keep the alpha that is dropped here on purpose
+        image = image.copy()
+        del image.info["transparency"]
+    try:
+        return image.convert("RGB")
+    except ValueError as error:
+        raise ValueError(f"{name} has the mode {image.mode!r}, which Pillow can't convert to RGB.") from error
+
+
+def _pixels(name: str, image: Image.Image, convert_rgb: bool) -> Image.Image | np.ndarray:
+    """A decoded image in RGB, or else an array of the channels that numpy sees."""
+    if convert_rgb:
+        return to_rgb(name, image)
+    _refuse_deep(name, image)
+    array = np.asarray(image)
+    return array[..., None] if array.ndim == 2 else array
+
+
+def _refuse_deep(name: str, image: Image.Image) -> None:
     if image.mode == "F" or image.mode.startswith("I"):
         raise ValueError(
             f"{name} has the mode {image.mode!r}, more than 8 bits per channel. Pillow would make everything above 255 "
             "white. Scale it to 8 bits first, for instance "
             '`Image.fromarray((numpy.asarray(image) / 257).round().astype("uint8"))` where it has 16.'
         )
-    if convert_rgb and image.mode != "RGB":
-        if image.mode == "P" and "transparency" in image.info:
-            # otherwise Pillow advises to keep the alpha that is dropped here on purpose
-            image = image.copy()
-            del image.info["transparency"]
-        try:
-            image = image.convert("RGB")
-        except ValueError as error:
-            raise ValueError(f"{name} has the mode {image.mode!r}, which Pillow can't convert to RGB.") from error
-    array = np.asarray(image)
-    return array[..., None] if array.ndim == 2 else array
 
 
 def _from_array(name: str, array: np.ndarray, input_data_format: str | None, convert_rgb: bool) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from keras_bit import files
 from keras_bit.hub import HubOptions
-from keras_bit.images import batches, inputs, options, steps
+from keras_bit.images import batches, inputs, options, pillow_steps, steps
 from keras_bit.images.batches import TENSOR_PACKAGES
 from keras_bit.images.inputs import DATA_FORMATS, ORIENTATIONS, AnyImage
 from keras_bit.images.options import CONFIG_NAME, TIMM_CONFIG_NAME
@@ -178,8 +178,8 @@ class BitImageProcessor:
         options.check_choice("return_tensors", return_tensors, (None, "np", *TENSOR_PACKAGES))
 
         results: dict[str, np.ndarray] = {}
-        for name, array in inputs.arrays(images, input_data_format, processor.do_convert_rgb, processor.orientation):
-            results[name] = processor._process(name, array)
+        for name, image in inputs.each(images, input_data_format, processor.do_convert_rgb, processor.orientation):
+            results[name] = processor._process(name, image)
         if not results:
             raise ValueError("`images` is empty; expected at least one image.")
         batch = batches.stack(results)
@@ -327,8 +327,10 @@ class BitImageProcessor:
         given = {name: value for name, value in overrides.items() if value is not None}
         return dataclasses.replace(self, **given) if given else self
 
-    def _process(self, name: str, image: np.ndarray) -> np.ndarray:
-        """Takes one `(height, width, channels)` array of any number type through the steps, to float32."""
+    def _process(self, name: str, image: np.ndarray | Image.Image) -> np.ndarray:
+        """Takes an RGB image, or a `(height, width, channels)` array of any number type, through the steps."""
+        if isinstance(image, Image.Image):
+            return pillow_steps.preprocess(name, image, self)
         if self.do_normalize:
             self._check_channels(image.shape[-1], name)
         if self.do_rescale and image.dtype.kind == "f" and image.min() >= 0 and 0 < image.max() <= 1:

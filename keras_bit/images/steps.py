@@ -1,5 +1,6 @@
 """The steps of the processor on one `(height, width, channels)` array: resize, crop, rescale, normalize."""
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -21,13 +22,7 @@ def resized_shape(height: int, width: int, size: Mapping[str, int]) -> tuple[int
 
 def resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
     """Pillow resizes uint8 only, so arrays of fractions go there and back, with transformers' truncation."""
-    # Pillow's own limit for a file that it decodes. A long, thin image of few bytes gets past it, and its short edge
-    # enlarged makes it enormous.
-    if Image.MAX_IMAGE_PIXELS is not None and math.prod(shape) > 2 * Image.MAX_IMAGE_PIXELS:
-        raise ValueError(
-            f"{name} of {image.shape[0]}x{image.shape[1]} px would be resized to {shape[0]}x{shape[1]}, more than "
-            f"{2 * Image.MAX_IMAGE_PIXELS:,} pixels. Crop it first, or raise `PIL.Image.MAX_IMAGE_PIXELS`."
-        )
+    check_not_enormous(name, image.shape[:2], shape)
     fractions = image.dtype != np.uint8 and not _is_whole(image)
     low, high = (0, 1) if fractions else (0, 255)
     if image.min() < low or image.max() > high:
@@ -47,6 +42,18 @@ def resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image
     return resized
 
 
+def check_not_enormous(name: str, size: tuple[int, int], shape: tuple[int, int]) -> None:
+    """Refuses an image of this (height, width) that would be resized to more pixels than Pillow decodes.
+
+    A long, thin image of few bytes gets past the limit for files, and its short edge enlarged makes it enormous.
+    """
+    if Image.MAX_IMAGE_PIXELS is not None and math.prod(shape) > 2 * Image.MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"{name} of {size[0]}x{size[1]} px would be resized to {shape[0]}x{shape[1]}, more than "
+            f"{2 * Image.MAX_IMAGE_PIXELS:,} pixels. Crop it first, or raise `PIL.Image.MAX_IMAGE_PIXELS`."
+        )
+
+
 def center_crop(image: np.ndarray, crop_height: int, crop_width: int) -> np.ndarray:
     """Cuts `(crop_height, crop_width, channels)` out of the middle; what the image lacks is zero."""
     height, width, channels = image.shape
@@ -60,19 +67,36 @@ def center_crop(image: np.ndarray, crop_height: int, crop_width: int) -> np.ndar
 
 
 def rescale_and_normalize(
-    image: np.ndarray, rescale_factor: float | None, mean_and_std: tuple[PerChannel, PerChannel] | None
+    image: np.ndarray,
+    rescale_factor: float | None,
+    mean_and_std: tuple[PerChannel, PerChannel] | None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Multiplies by the factor, subtracts the mean, divides by the deviation, to float32; `None` leaves a step out."""
+    """Multiplies by the factor, subtracts the mean, divides by the deviation, to float32; `None` leaves a step out.
+
+    A uint8 image may be written to `out`, float32 of its shape.
+    """
     if image.dtype != np.uint8:
         return _rescale_and_normalize(image, rescale_factor, mean_and_std)
     # Four times as fast: the 256 values of a uint8 are computed once per channel.
-    channels = image.shape[-1]
-    values = np.arange(256, dtype=np.uint8)
-    table = _rescale_and_normalize(np.stack([values] * channels, axis=-1), rescale_factor, mean_and_std)
-    result = np.empty(image.shape, np.float32)
-    for channel in range(channels):
+    table = _table(image.shape[-1], rescale_factor, mean_and_std)
+    result = np.empty(image.shape, np.float32) if out is None else out
+    # No index is clipped; the mode that raises would write to a copy first.
+    if table.ndim == 1:
+        return np.take(table, image, out=result, mode="clip")
+    for channel in range(image.shape[-1]):
         result[..., channel] = np.take(table[:, channel], image[..., channel])
     return result
+
+
+@functools.lru_cache(maxsize=16)
+def _table(
+    channels: int, rescale_factor: float | None, mean_and_std: tuple[PerChannel, PerChannel] | None
+) -> np.ndarray:
+    """What the values 0 to 255 become, float32 `(256, channels)`, or `(256,)` where all channels have the same."""
+    values = np.stack([np.arange(256, dtype=np.uint8)] * channels, axis=-1)
+    table = _rescale_and_normalize(values, rescale_factor, mean_and_std)
+    return np.ascontiguousarray(table[:, 0]) if (table == table[:, :1]).all() else table
 
 
 def _rescale_and_normalize(

@@ -1,0 +1,55 @@
+"""The steps of the processor on a decoded RGB image of Pillow, which stays one until its last pixels are known.
+
+An array of a whole photograph takes longer to make than the resized image.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from keras_bit.images import steps
+
+if TYPE_CHECKING:
+    from keras_bit.images.processor import BitImageProcessor  # which imports this module
+
+
+def preprocess(
+    name: str, image: Image.Image, processor: "BitImageProcessor", out: np.ndarray | None = None
+) -> np.ndarray:
+    """Resizes, crops, rescales and normalizes.
+
+    Args:
+        name: what errors call the image.
+        image: of the mode RGB.
+        processor: says which steps, and how.
+        out: float32 of the result's shape, to be written to; `None` makes one.
+
+    Returns:
+        float32 `(height, width, 3)`.
+
+    Raises:
+        ValueError: the image would become enormous.
+    """
+    if processor.do_resize:
+        height, width = steps.resized_shape(image.height, image.width, processor.size)
+        steps.check_not_enormous(name, (image.height, image.width), (height, width))
+        image = image.resize((width, height), processor.resample)
+    if processor.do_center_crop:
+        height, width = processor.crop_size["height"], processor.crop_size["width"]
+        # Below 0 where the image is smaller; what it lacks becomes zero.
+        top, left = (image.height - height) // 2, (image.width - width) // 2
+        image = image.crop((left, top, left + width, top + height))
+    return rescale_and_normalize(image, processor, out)
+
+
+def rescale_and_normalize(
+    image: Image.Image, processor: "BitImageProcessor", out: np.ndarray | None = None
+) -> np.ndarray:
+    """The last two steps alone, of an RGB image, to float32 `(height, width, 3)`."""
+    return steps.rescale_and_normalize(
+        np.asarray(image),
+        processor.rescale_factor if processor.do_rescale else None,
+        (processor.image_mean, processor.image_std) if processor.do_normalize else None,
+        out,
+    )
