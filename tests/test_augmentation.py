@@ -7,7 +7,10 @@ from PIL import Image
 
 from image_files import HALF, PROCESSOR, collect, encoded, pixels
 from keras_bit import BitImageProcessor, HyperRule, image_dataset
-from keras_bit.data.augmentation import AREAS, ASPECT_RATIOS, augment, beta, mix_up, random_part, random_place
+from keras_bit.data import geometry
+from keras_bit.data.geometry import AREAS, ASPECT_RATIOS, random_part, random_place
+from keras_bit.data.graph_augmentation import augment, uniform_numbers
+from keras_bit.data.mixing import beta, mix_up
 
 RULE = HyperRule(100, 32)  # 160, cropped to 128
 PIXELS = pixels(0, 90, 140)
@@ -16,6 +19,11 @@ ROOM = 160 - 128
 
 def seeds(count):
     return np.stack([np.arange(count), np.full(count, 5)], axis=1)
+
+
+def uniform(count, random_resized_crop=False):
+    """Rows of what decides about an image, one for each of so many."""
+    return np.random.default_rng(0).random((count, geometry.numbers_needed(random_resized_crop)))
 
 
 def in_graph(function):
@@ -35,9 +43,9 @@ def find(crop, resized):
 def test_a_training_image_is_a_crop_of_pillows_resized_one_flipped_or_not(resample, encode):
     plain = BitImageProcessor(resample=resample, do_rescale=False, do_normalize=False)
     contents = tf.constant(encoded(PIXELS, "PNG")) if encode else tf.constant(PIXELS)
-    augmented = in_graph(lambda seed: augment(contents, seed, plain, RULE, False, None))
+    augmented = in_graph(lambda numbers: augment(contents, numbers, plain, RULE, False, None))
     resized = np.asarray(Image.fromarray(PIXELS).resize((160, 160), resample))  # whatever the aspect ratio
-    found = [find(crop.astype(np.uint8), resized) for crop in augmented(seeds(20)).numpy()]
+    found = [find(crop.astype(np.uint8), resized) for crop in augmented(uniform(20)).numpy()]
     assert len(set(found)) > 15
     assert {flipped for _, _, flipped in found} == {False, True}
 
@@ -47,7 +55,7 @@ def test_the_images_are_rescaled_and_normalized_as_the_processor_does():
     plain = BitImageProcessor(resample=3, do_rescale=False, do_normalize=False)
     contents = tf.constant(encoded(PIXELS, "PNG"))
     raw, normal = (
-        in_graph(lambda s, p=p: augment(contents, s, p, RULE, False, None))(seeds(3)) for p in (plain, processor)
+        in_graph(lambda s, p=p: augment(contents, s, p, RULE, False, None))(uniform(3)) for p in (plain, processor)
     )
     expected = processor(raw.numpy().astype(np.uint8), do_resize=False, do_center_crop=False)
     np.testing.assert_array_equal(normal, expected)
@@ -56,7 +64,7 @@ def test_the_images_are_rescaled_and_normalized_as_the_processor_does():
 @pytest.mark.slow
 def test_half_of_the_images_are_flipped_and_every_place_is_as_probable():
     count = 20_000
-    places = in_graph(lambda seed: tf.cast(tf.stack(random_place(ROOM, seed)), tf.float32))(seeds(count)).numpy()
+    places = np.array([random_place(ROOM, numbers, np) for numbers in uniform(count)], np.float32)
     for axis in range(2):
         found = np.bincount(places[:, axis].astype(int), minlength=ROOM + 1)
         assert len(found) == ROOM + 1
@@ -74,7 +82,7 @@ def test_half_of_the_images_are_flipped_and_every_place_is_as_probable():
 
 def test_the_inception_crop_has_the_areas_and_shapes_it_should_and_pillows_values():
     height, width = 300, 400
-    parts = in_graph(lambda seed: tf.cast(tf.stack(random_part(height, width, seed)), tf.float32))(seeds(3000)).numpy()
+    parts = np.array([random_part(height, width, numbers, np) for numbers in uniform(3000, True)], np.float32)
     top, left, high, wide = parts.T
     assert (top >= 0).all()
     assert (left >= 0).all()
@@ -93,12 +101,55 @@ def test_the_inception_crop_has_the_areas_and_shapes_it_should_and_pillows_value
         source = Image.fromarray(
             PIXELS if contents.dtype == tf.uint8 else tf.io.decode_jpeg(contents, dct_method="INTEGER_ACCURATE").numpy()
         )
-        crops = in_graph(lambda one, image=contents: augment(image, one, plain, RULE, True, None))(seeds(8)).numpy()
-        for seed, found in zip(seeds(8), crops, strict=True):
-            place_seed = tf.random.split(seed)[0]
-            top, left, high, wide = (int(value) for value in random_part(90, 140, place_seed))
+        numbers = uniform(8, True)
+        crops = in_graph(lambda one, image=contents: augment(image, one, plain, RULE, True, None))(numbers).numpy()
+        for row, found in zip(numbers, crops, strict=True):
+            top, left, high, wide = map(int, random_part(90, 140, row, np))
             part = source.crop((left, top, left + wide, top + high)).resize((128, 128), 2)
             assert any(np.array_equal(candidate, np.asarray(part)) for candidate in (found, found[:, ::-1]))
+
+
+def test_the_graph_cuts_at_the_same_pixel_as_numpy():
+    spec = [tf.TensorSpec([], tf.int32)] * 2 + [tf.TensorSpec([geometry.numbers_needed(True)], tf.float64)]
+    of_graph = tf.function(
+        lambda height, width, row: random_part(height, width, row, tf.experimental.numpy), spec, autograph=False
+    )
+    sides = np.exp(np.random.default_rng(1).uniform(0, 8.5, (300, 2))).astype(int)
+    for (height, width), row in zip(sides.tolist(), uniform(300, True), strict=True):
+        top, left, high, wide = part = list(map(int, random_part(height, width, row, np)))
+        assert list(map(int, of_graph(height, width, row))) == part
+        assert min(top, left) >= 0
+        assert min(high, wide) > 0
+        assert top + high <= height
+        assert left + wide <= width
+
+
+def test_the_inception_crops_areas_are_those_of_tensorflows_own():
+    areas = []
+    for seed in seeds(400):
+        _, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+            [300, 400, 3],
+            tf.zeros([1, 0, 4]),
+            seed,
+            min_object_covered=0.0,
+            aspect_ratio_range=ASPECT_RATIOS,
+            area_range=AREAS,
+            use_image_if_no_bounding_boxes=True,
+        )
+        areas.append(np.prod(size[:2].numpy()) / 120_000)
+    parts = [random_part(300, 400, row, np) for row in uniform(4000, True)]
+    own = [int(part.height) * int(part.width) / 120_000 for part in parts]
+    points = np.linspace(0.05, 1, 25)
+    shares = [np.searchsorted(np.sort(some), points) / len(some) for some in (areas, own)]
+    distance = np.abs(shares[0] - shares[1]).max()
+    print(f"largest distance of the distributions {distance:.4f}")
+    assert distance < 0.102  # Kolmogorov and Smirnov's: above in 0.1 % of runs of 400 and 4,000
+
+
+def test_a_seed_gives_the_same_numbers_again():
+    rows = [uniform_numbers(tf.constant([1, number], tf.int64), 3).numpy() for number in (1, 1, 2)]
+    np.testing.assert_array_equal(rows[0], rows[1])
+    assert not np.array_equal(rows[0], rows[2])
 
 
 def test_mixup_is_one_weight_for_the_batch_and_another_image_of_it():

@@ -18,7 +18,6 @@ from image_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels,
 from keras_bit import BitImageProcessor, HyperRule, image_dataset, versions
 from keras_bit.data import folders as folders_module
 from keras_bit.data import source, streams
-from keras_bit.images.graph_faults import NO_FILE
 
 RULE = HyperRule(100, 32)
 ARRAYS = [pixels(index, 20 + index, 30) for index in range(7)]
@@ -472,7 +471,7 @@ def test_rows_without_a_image_are_named(tmp_path, kind):
     data = dataset(table, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 8 images were left out"):
         assert collect(data)[1].tolist() == LABELS
-    problem = f"which has no path, {NO_FILE}" if kind == "paths" else "is empty."
+    problem = "which has no path, cannot be read: there is no such file." if kind == "paths" else "is empty."
     assert [line.replace("`,", "`") for line in data.skipped] == [f"row 7 of `source` {problem}"]
 
 

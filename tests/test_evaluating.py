@@ -5,17 +5,16 @@ import json
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from conftest import needs_matplotlib
 from image_files import HALF, PROCESSOR, collect, make_folders
 from keras_bit import BiT, BitConfig, BitImageProcessor, image_dataset
-from keras_bit.data.faults import Skipped
-from keras_bit.data.named_batches import NoImageError, batches_of, folder_batches, folder_names
+from keras_bit.data.named_batches import NoImageError, folder_batches, folder_names
 from keras_bit.drawing import charts, contact_sheet
 from keras_bit.evaluation import class_map, evaluate, metrics, write
 from keras_bit.evaluation.evaluating import WORST
+from keras_bit.images import pillow_steps
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
 CONFIG = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "fox"})
@@ -308,17 +307,14 @@ def test_folders_give_names_without_the_images_that_were_left_out(pets):
     data, empty = folder_batches(pets, ["fox", "empty", "cat"], processor=PROCESSOR_48, batch_size=3, on_error="skip")
     assert (data.num_images, empty, data.skipped) == (8, ["empty"], [])
     for _ in range(2):  # each epoch begins anew
-        with pytest.warns(UserWarning, match="1 of 8 images were left out"):
-            labels = np.concatenate([labels for _, labels in data])
+        labels = np.concatenate([labels for _, labels in data])
         assert labels.tolist() == [0, 0, 0, 2, 2, 2, 2]
         assert data.names == [f"fox/00{i}.jpg" for i in range(3)] + [f"cat/00{i}.jpg" for i in (0, 2, 3, 4)]
     (line,) = data.skipped
-    assert line.startswith(f"{pets}/cat/001.jpg is not a JPEG")
-    assert line.endswith(ELSEWHERE)
+    assert line == f"{pets}/cat/001.jpg is not an image file that Pillow can read."
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::keras_bit.data.faults.ImagesLeftOut")
 @pytest.mark.parametrize("name", ["café's [x].jpg", "caf\udce9.jpg"])
 def test_an_image_that_cannot_be_read_is_named(tmp_path, name):
     (tmp_path / "cat").mkdir()
@@ -334,17 +330,25 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, name):
         assert name in str(error.value)
 
 
-def test_what_fails_for_another_reason_is_no_lack_of_images_whatever_its_text_and_the_epoch_before():
-    class Data:
-        skipped = ("a.jpg is empty.",)
-        faults = Skipped()
+def test_batches_stay_full_where_images_are_left_out(pets):
+    for name in ("cat/001.jpg", "cat/002.jpg", "fox/000.jpg"):
+        (pets / name).write_bytes(b"")
+    data, _ = folder_batches(pets, ["cat", "fox"], processor=PROCESSOR_48, batch_size=2, on_error="skip")
+    sizes = [len(images) for images, _ in data]
+    assert sizes == [2, 2, 1]
+    assert data.names == ["cat/000.jpg", "cat/003.jpg", "cat/004.jpg", "fox/001.jpg", "fox/002.jpg"]
 
-        def as_numpy_iterator(self):
-            raise tf.errors.InvalidArgumentError(None, None, "3 of 3 images were left out, for example")
 
-    Data.faults.none_left = True  # of the epoch before
-    with pytest.raises(tf.errors.InvalidArgumentError, match="3 of 3 images were left out, for example"):
-        list(batches_of(Data(), "skip"))
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_what_fails_for_another_reason_is_no_lack_of_images(pets, monkeypatch, on_error):
+    def full(*arguments):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(pillow_steps, "preprocess", full)
+    data, _ = folder_batches(pets, ["cat"], processor=PROCESSOR_48, batch_size=3, on_error=on_error)
+    with pytest.raises(OSError, match="Reading failed for a reason that is not in the images: MemoryError: no memory"):
+        list(data)
+    assert data.skipped == []
 
 
 def test_no_folders_and_no_images_are_errors(tmp_path):

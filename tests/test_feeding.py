@@ -114,7 +114,7 @@ def test_two_worker_processes_of_tf_data_service_give_every_image_once(folders, 
     directory, files = folders
     policy = tf.data.experimental.service.ShardingPolicy
     for kind, make in SHARDED.items():
-        data = image_dataset(make(directory, files, tmp_path), processor=PROCESSOR, batch_size=1)
+        data = image_dataset(make(directory, files, tmp_path), processor=PROCESSOR, batch_size=1, engine="graph")
         expected = contents(data)
         assert len(expected) == 11
         shared = data.apply(tf.data.experimental.service.distribute(policy.DYNAMIC, service))
@@ -124,8 +124,14 @@ def test_two_worker_processes_of_tf_data_service_give_every_image_once(folders, 
     assert contents(doubled) == sorted(expected * 2)
 
     rule = HyperRule(20_000, 32)
-    training = image_dataset(directory, processor=PROCESSOR, batch_size=2, training=True, rule=rule, seed=0)
+    options = {"processor": PROCESSOR, "batch_size": 2, "training": True, "rule": rule, "seed": 0}
+    training = image_dataset(directory, engine="graph", **options)
     shared = training.apply(tf.data.experimental.service.distribute(policy.DYNAMIC, service))
     for _ in range(2):
         totals = sum(labels.sum(axis=0) for _, labels in shared.as_numpy_iterator())
         np.testing.assert_allclose(totals, [6, 5], atol=1e-5)  # mixed, but each label's share is whole
+
+    # Python, which reads on the host, is in this process alone.
+    shared = image_dataset(directory, **options).apply(tf.data.experimental.service.distribute(policy.DYNAMIC, service))
+    with pytest.raises(tf.errors.OpError, match="pyfunc"):
+        list(shared)

@@ -97,13 +97,14 @@ TENSORFLOW_MODULES = {
 }
 # These are TensorFlow from the first line to the last, and are imported by functions only.
 TENSORFLOW = {
-    "data.augmentation",
-    "data.faults",
-    "data.libraries",
+    "data.builders",
+    "data.graph_augmentation",
+    "data.graph_engine",
+    "data.host_engine",
+    "data.mixing",
     "data.pipeline",
     "data.records",
     "data.source",
-    "data.sources",
     "data.streams",
     "exporters.signatures",
     "images.graph_decoding",

@@ -24,17 +24,13 @@ from keras_bit import (
     BiT,
     BitConfig,
     BitImageProcessor,
-    HyperRule,
     files,
     from_pretrained,
-    image_dataset,
     save_pretrained,
 )
 from keras_bit.cli import main
-from keras_bit.data import streams
 from keras_bit.embedding import embed, lists, ray, shard_files, shards, writer
 from keras_bit.hub import HubOptions
-from keras_bit.images.graph_faults import NO_FILE
 
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4)
 PROCESSOR = BitImageProcessor(size=32, crop_size=32, resample=2, image_mean=0.5, image_std=0.5)
@@ -416,7 +412,7 @@ def test_images_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weigh
     with warnings.catch_warnings(action="error", category=UserWarning):  # the lines say it
         report = embed(data, out, weights=weights, shard_size=2, on_error="skip")
     assert [line.startswith(f"{file} ") for line, file in zip(report.skipped, broken, strict=True)] == [True] * 3
-    assert report.skipped[2] == f"{broken[2]} {NO_FILE}"
+    assert report.skipped[2] == f"{broken[2]} cannot be read: there is no such file."
     left = [pets / NAMES[place] for place in (0, 2, 3, 6)]
     names, _, features = read(out)
     assert names == list(map(str, left))
@@ -632,12 +628,6 @@ def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys)
     import ray
 
     assert not ray.is_initialized()
-
-
-def test_the_files_of_a_shard_are_for_evaluation():
-    source = streams.named_files(lambda: [b"a.jpg"])
-    with pytest.raises(ValueError, match="`source` is read in its order: it is for training=False"):
-        image_dataset(source, processor=PROCESSOR, batch_size=1, training=True, rule=HyperRule(1, (32, 32)))
 
 
 @pytest.mark.slow

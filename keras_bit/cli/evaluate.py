@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +88,6 @@ def evaluate(
         _prepare(out)  # before the images are read, which may take hours
     with working(f"loading {weights}"):
         import keras_bit
-        from keras_bit.data.faults import ImagesLeftOut
         from keras_bit.data.named_batches import UnreadableImageError
         from keras_bit.evaluation import evaluating, report
 
@@ -98,12 +96,10 @@ def evaluate(
     if write_class_map is not None:
         return _write_class_map(Path(write_class_map), data, model.config)
     processor = processor_or_bits(weights, hub)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImagesLeftOut)  # they get their lines below
-        try:
-            found, skipped = _evaluated(model, data, class_map, processor, batch_size, on_error)
-        except UnreadableImageError as error:
-            raise ValueError(f"{error.problem} {options.SKIP}") from None
+    try:
+        found, skipped = _evaluated(model, data, class_map, processor, batch_size, on_error)
+    except UnreadableImageError as error:
+        raise ValueError(f"{error.problem} {options.SKIP}") from None
     if as_json:
         print(json.dumps(found.report, indent=2))
     else:
@@ -184,20 +180,17 @@ def _evaluate_folders(
 def _evaluate_records(
     model: "BiTModel", data: str, processor: "BitImageProcessor", batch_size: int, on_error: str
 ) -> tuple["Evaluation", list[str]]:
-    import keras_bit
-    from keras_bit.data.named_batches import batches_of
+    from keras_bit.data.named_batches import NamedBatches
     from keras_bit.evaluation import class_map, evaluating
 
-    count = len(class_map.labels_of(model.config))
-    images = keras_bit.image_dataset(
+    batches = NamedBatches(
         _record_files(data) if Path(data).is_dir() else data,
         processor=processor,
         batch_size=batch_size,
-        on_error="skip",
-        class_names=[str(number) for number in range(count)],  # labels may stand there twice
+        on_error=on_error,
+        class_names=[str(number) for number in range(len(class_map.labels_of(model.config)))],
     )
-    batches = ((pixels, labels) for pixels, labels in batches_of(images, on_error))
-    return evaluating.evaluate(model, batches), images.skipped
+    return evaluating.evaluate(model, batches), batches.skipped
 
 
 def _record_files(directory: str) -> list[str]:

@@ -78,8 +78,8 @@ def plot(
     options.check_parent(out)
     with working(f"reading {data}"), warnings.catch_warnings():
         import keras_bit
-        from keras_bit.data.faults import ImagesLeftOut
         from keras_bit.data.folders import OneClass
+        from keras_bit.data.skipped import ImagesLeftOut
 
         warnings.simplefilter("ignore", ImagesLeftOut)  # they get their lines
         warnings.simplefilter("ignore", OneClass)  # it is drawn as well as several

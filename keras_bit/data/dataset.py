@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from keras_bit.counts import check_whole, is_whole
+from keras_bit.data.options import Options
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 ON_ERROR = ("raise", "skip")
+ENGINES = ("auto", "host", "graph")
 LARGEST = 2**63 - 1  # whole number in a graph
 LABEL_MODES = (None, "int", "categorical")
 
@@ -24,6 +28,7 @@ def image_dataset(
     rule: HyperRule | None = None,
     seed: int | None = None,
     on_error: str = "raise",
+    engine: str = "auto",
     class_names: Sequence[str] | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
@@ -132,6 +137,22 @@ def image_dataset(
             _check_count(name, number)
     _check_repeat(repeat, training, on_error, initial_step, shard, batch_size)
     _check_labels_and_seed(label_mode, seed)
+    options = Options(
+        processor=processor,
+        batch_size=int(batch_size),
+        rule=rule if training else None,
+        seed=None if seed is None else int(seed),
+        skip=on_error == "skip",
+        random_resized_crop=random_resized_crop,
+        max_pixels=max_pixels,
+        drop_remainder=drop_remainder,
+        num_parallel_calls=num_parallel_calls,
+        repeat=repeat,
+        initial_step=int(initial_step),
+        shard=shard,
+        label_mode=label_mode,
+        engine=_engine(engine, on_error, max_pixels),
+    )
 
     # Here, so that `import keras_bit` does without TensorFlow under the other backends.
     from keras_bit.data import pipeline, sources
@@ -151,41 +172,25 @@ def image_dataset(
         )
     if not training and opened.size is None:
         _check_one_size(processor, batch_size)
-    return pipeline.build(
-        opened,
-        pipeline.Options(
-            processor=processor,
-            batch_size=int(batch_size),
-            rule=rule if training else None,
-            seed=None if seed is None else int(seed),
-            skip=on_error == "skip",
-            random_resized_crop=random_resized_crop,
-            max_pixels=max_pixels,
-            drop_remainder=drop_remainder,
-            num_parallel_calls=num_parallel_calls,
-            repeat=repeat,
-            initial_step=int(initial_step),
-            shard=shard,
-            label_mode=label_mode,
-        ),
-    )
+    return pipeline.build(opened, options)
 
 
-def indexed_dataset(
-    source: Any, *, processor: BitImageProcessor, batch_size: int, class_names: Sequence[str] | None = None
-) -> "tf.data.Dataset":
-    """`image_dataset(..., on_error="skip")` for evaluation, of `(images, labels, index)`.
-
-    The index is int64 `(batch,)`: the place of each image in `source`. Where images are left out, it tells which the
-    others are.
-    """
-    _check(processor, training=False, rule=None, on_error="skip")
-    from keras_bit.data import pipeline, sources
-
-    opened = sources.open_source(source, class_names=class_names, check_labels=False)
-    if opened.size is None:
-        _check_one_size(processor, batch_size)
-    return pipeline.build(opened, pipeline.Options(processor, batch_size, skip=True, indexed=True))
+def _engine(engine: str, on_error: str, max_pixels: int | None) -> str:
+    """Who reads the images."""
+    if engine not in ENGINES:
+        raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}, got {engine!r}.")
+    limit = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+    beyond = max_pixels is not None and limit is not None and max_pixels > limit
+    if engine == "graph" and on_error == "skip":
+        raise ValueError(
+            "`engine` must be 'host' or 'auto' with on_error='skip', got 'graph', which leaves nothing out."
+        )
+    if beyond and (engine == "host" or on_error == "skip"):
+        raise ValueError(
+            f"`max_pixels` must be at most {limit:,}, got {max_pixels:,}: Pillow refuses more. Raise "
+            "PIL.Image.MAX_IMAGE_PIXELS, half of the limit, or pass engine='graph'."
+        )
+    return "graph" if engine == "graph" or beyond else "host"
 
 
 def _check_repeat(

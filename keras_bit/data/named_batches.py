@@ -1,15 +1,23 @@
 """Batches for evaluation that know the names of their images, and one error for what cannot be read."""
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_bit.data.dataset import indexed_dataset
+from keras_bit.data import sources
 from keras_bit.data.folders import SUFFIXES, folders_in, scan
+from keras_bit.data.items import Item
+from keras_bit.data.options import Options
+from keras_bit.data.reading import Batch, Reader
+from keras_bit.data.skipped import Skipped
 from keras_bit.images.processor import BitImageProcessor
+
+Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, labels, places
 
 
 class NoImageError(ValueError):
@@ -28,37 +36,73 @@ class UnreadableImageError(ValueError):
         self.problem = problem
 
 
-def batches_of(data: Any, on_error: str) -> Iterator[Any]:
-    """The batches of a data set that leaves out what cannot be read; for `on_error="raise"` they end there.
-
-    The data set's own errors are TensorFlow's, among the names of its operations, and fail on names that are not UTF-8.
+def read_batches(
+    items: Iterable[Item], reader: Reader, batch_size: int, on_error: str, skipped: Skipped
+) -> Iterator[Read]:
+    """Reads items in their order, a batch while the one before is used.
 
     Args:
-        data: of `image_dataset(..., on_error="skip")` or `indexed_dataset`.
+        items: all with labels of one shape and type.
+        reader: reads them.
+        batch_size: images per batch, also where others are left out; the last one may have fewer.
         on_error: `"raise"` or `"skip"`.
+        skipped: gets a line for each image that is left out.
 
     Yields:
-        Tuples of arrays, as many as `data` has in a batch.
+        Images, labels and int64 `(batch,)`, the place of each among the items.
 
     Raises:
         UnreadableImageError: for `on_error="raise"`, an image cannot be read.
         NoImageError: for `on_error="skip"`, none can be read; names the first and says why.
+        OSError: reading failed for a reason that is not in the images.
     """
-    import tensorflow as tf
+    held: list[Read] = []  # of batches that are not full
+    found = False
+    for start, chunk, batch in _ahead(items, reader, batch_size):
+        if batch.failure:
+            raise OSError(batch.failure)
+        skipped.note(batch.problems)
+        if batch.problems and on_error == "raise":
+            raise UnreadableImageError(skipped.files[0])
+        if not len(batch.places):
+            continue
+        found = True
+        labels = np.stack([chunk[place].label for place in batch.places])
+        held.append((batch.images, labels, start + batch.places))
+        if sum(len(images) for images, *_ in held) >= batch_size:
+            images, labels, places = _joined(held)
+            rest = (images[batch_size:], labels[batch_size:], places[batch_size:])
+            held = [rest] if len(rest[0]) else []
+            yield images[:batch_size], labels[:batch_size], places[:batch_size]
+    if held:
+        yield _joined(held)
+    if skipped.files and not found:
+        raise NoImageError(f"No image can be read. The first: {skipped.files[0]}")
 
-    data.faults.none_left = False
-    try:
-        for batch in data.as_numpy_iterator():
-            if on_error == "raise" and data.skipped:
-                break
-            yield batch
-    except tf.errors.OpError:
-        if not data.skipped or (on_error == "skip" and not data.faults.none_left):
-            raise
-        if on_error == "skip":
-            raise NoImageError(f"No image can be read. The first: {data.skipped[0]}") from None
-    if on_error == "raise" and data.skipped:
-        raise UnreadableImageError(data.skipped[0])
+
+def _ahead(items: Iterable[Item], reader: Reader, batch_size: int) -> Iterator[tuple[int, list[Item], Batch]]:
+    """The place of each batch's first item, the items, and what was read of them; the next one is read meanwhile."""
+    remaining = iter(items)
+    start = 0
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[tuple[list[Item], Future[Batch]]] = []
+        while True:
+            chunk = list(itertools.islice(remaining, batch_size))
+            if chunk:
+                waiting.append((chunk, pool.submit(reader.read, chunk)))
+            if not waiting:
+                return
+            if len(waiting) == 2 or not chunk:
+                done, future = waiting.pop(0)
+                yield start, done, future.result()
+                start += len(done)
+
+
+def _joined(parts: list[Read]) -> Read:
+    if len(parts) == 1:
+        return parts[0]
+    images, labels, places = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return images, labels, places
 
 
 class NamedBatches:
@@ -66,38 +110,41 @@ class NamedBatches:
 
     Args:
         source, processor, batch_size, class_names: of `image_dataset`.
-        names: of the images, in the order of `source`.
-        on_error: as in `batches_of`.
+        names: of the images, in the order of `source`; `None` calls them as the source does.
+        on_error: as in `read_batches`.
 
     Attributes:
         class_names: of the labels.
         names: of the images read so far in this epoch; one for each that was not left out.
-        num_images: in `source`.
+        num_images: in `source`; `None` where that is not known.
         skipped: why images were left out, a line each.
     """
 
     def __init__(
         self,
         source: Any,
-        names: Sequence[str],
+        names: Sequence[str] | None = None,
         *,
         processor: BitImageProcessor,
         batch_size: int,
         class_names: Sequence[str],
         on_error: str = "raise",
     ) -> None:
-        self._data = indexed_dataset(source, processor=processor, batch_size=batch_size, class_names=class_names)
-        self._all_names = names
-        self._on_error = on_error
+        self._items, self.num_images, size = sources.open_in_order(source, class_names)
+        options = Options(processor, batch_size)
+        self._reader = Reader(processor, class_names=class_names, size=options.size(size))
+        self._all_names, self._batch_size, self._on_error = names, batch_size, on_error
+        self._skipped = Skipped()
         self.class_names = tuple(class_names)
         self.names: list[str] = []
-        self.num_images = len(names)
-        self.skipped: list[str] = self._data.skipped
+        self.skipped: list[str] = self._skipped.files
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         self.names.clear()
-        for images, labels, index in batches_of(self._data, self._on_error):
-            self.names += [self._all_names[place] for place in index]
+        batches = read_batches(self._items(), self._reader, self._batch_size, self._on_error, self._skipped)
+        for images, labels, places in batches:
+            names = self._all_names
+            self.names += [str(place) if names is None else names[place] for place in places]
             yield images, labels
 
 

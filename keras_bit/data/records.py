@@ -5,20 +5,19 @@ Imports TensorFlow, and is imported by functions only.
 
 import dataclasses
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError  # TensorFlow's own dependency
 
-from keras_bit.data.source import Example, Source, is_path, shuffle
-from keras_bit.data.streams import int32, numbered, shuffled_in_windows
+from keras_bit.data.items import Item
+from keras_bit.data.record_names import record_names
+from keras_bit.data.source import Example, Source, shuffle
+from keras_bit.data.streams import LARGEST, int32, numbered, shuffled_in_windows
 from keras_bit.files import some
-from keras_bit.images.graph_faults import attempt
 
-# image.tfrecord, .tfrecords, .tfrec, .tfrecord.gz, train-00000-of-01024, cifar10-train.tfrecord-00000-of-00001
-RECORDS = re.compile(r"(\.tfrec(ords?)?[\d*?\[\]-]*|-of-[\d*?\[\]-]+)(\.gz)?$")
 # The features of an image and its label, unless others are named: TensorFlow's own, of its ImageNet records.
 IMAGE, LABEL = "image/encoded", "image/class/label"
 INTERLEAVED = 16  # files that are read at a time in training
@@ -33,12 +32,7 @@ DAMAGED = "cannot be had: the file is damaged there or cut off, and what follows
 
 def record_files(source: Any) -> list[str]:
     """The TFRecord files that `source` names, one by one or by a pattern; empty where it names others."""
-    paths = [source] if is_path(source) else source
-    if not isinstance(paths, list | tuple) or not paths or not all(map(is_path, paths)):
-        return []
-    names = [os.fspath(path) for path in paths]
-    if not all(isinstance(name, str) and RECORDS.search(os.path.basename(name)) for name in names):
-        return []
+    names = record_names(source)
     # A name that exists is not a pattern, whatever brackets it has.
     found = [[name] if tf.io.gfile.exists(name) else sorted(tf.io.gfile.glob(name)) for name in names]
     missing = [name for name, files in zip(names, found, strict=True) if not files]
@@ -67,28 +61,38 @@ class _Columns:
         parsed = tf.io.parse_single_example(record, features)
         return parsed[self.image], int32(parsed[self.label])
 
-    def empty(self) -> bytes:
+    def item(self, element: tuple[bytes, Any, bytes, bytes]) -> Item:
+        file, number, problem, record = element
+        name = f"record {number} of {os.fsdecode(file)}"
+        if problem:
+            return Item(name, np.int32(0), b"", problem.decode())
+        stored = _stored(record)
+        if stored is None:
+            return Item(name, np.int32(0), b"", f"is not {self.expected}, it has bytes that are not a tf.Example.")
+        one = {column: (FEATURES[kind], 1) for column, kind in self.wanted.items()}
+        features = _kinds(stored)
+        if not one.items() <= features.items():
+            there = [_there(column, *features.get(column, ("", 0))) for column in self.wanted]
+            return Item(name, np.int32(0), b"", f"is not {self.expected}, it has {' and '.join(there)}.")
+        label = np.int32(np.clip(stored[self.label].int64_list.value[0], -LARGEST, LARGEST))
+        return Item(name, label, stored[self.image].bytes_list.value[0])
+
+    def open(self, element: tuple[Any, Any, Any, Any]) -> Example:
+        file, number, problem, record = element
+        # An example that nobody looks at, where there is no record.
+        contents, label = self.parse(tf.where(problem == "", record, self._empty()))
+        return Example(tf.strings.format("record {} of ", number) + file, label, lambda: contents, problem)
+
+    def _empty(self) -> bytes:
         """A record without an image."""
         example = tf.train.Example()
         example.features.feature[self.image].bytes_list.value.append(b"")
         example.features.feature[self.label].int64_list.value.append(0)
         return example.SerializeToString()
 
-    def open(self, element: tuple[Any, Any, Any, Any]) -> Example:
-        file, number, problem, record = element
-        # An example that nobody looks at, where there is no record.
-        contents, label = self.parse(tf.where(problem == "", record, self.empty()))
-        return Example(_name(file, number), label, lambda: contents, problem)
 
-    def look(self, element: tuple[Any, Any, Any, Any]) -> Example:
-        file, number, problem, record = element
-        (contents, label), fits = attempt(lambda: self.parse(record), (b"", 0))
-        problem = tf.cond(
-            fits | (problem != ""),
-            lambda: problem,
-            lambda: tf.strings.join([f"is not {self.expected}, it has ", _found(record, self.wanted), "."]),
-        )
-        return Example(_name(file, number), label, lambda: contents, problem)
+def _there(column: str, kind: str, count: int) -> str:
+    return f"{count} {kind} in {column!r}" if count else f"no {column!r}"
 
 
 def records(
@@ -114,7 +118,8 @@ def records(
         return shuffled_in_windows(_in_turns(turns), seed, shuffle_buffer)
 
     elements = stored.flat_map(_read)
-    return Source(elements, columns.open, shuffled, shuffled_once, class_names, count=-1, look=columns.look)
+    label = tf.TensorSpec([], tf.int32)
+    return Source(elements, columns.item, columns.open, shuffled, shuffled_once, label, class_names, count=-1)
 
 
 def _read(file: Any, compression: Any) -> tf.data.Dataset:
@@ -125,10 +130,6 @@ def _read(file: Any, compression: Any) -> tf.data.Dataset:
 def _in_turns(order: tf.data.Dataset) -> tf.data.Dataset:
     # In the order of the files, whichever is read first: the same in every run.
     return order.interleave(_read, cycle_length=INTERLEAVED, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def _name(file: Any, number: Any) -> Any:
-    return tf.strings.format("record {} of ", number) + file
 
 
 def record_data(files: Sequence[str]) -> tf.data.Dataset:
@@ -160,7 +161,7 @@ def _check_beginning(files: list[str], compressions: list[str], columns: _Column
         return  # is named in its turn
     if not first:
         raise ValueError(f"`source` must hold at least one image, got no record in {some(files, SHOWN)}.")
-    held = [_features(record) for _, record in first]
+    held = [None if (stored := _stored(record)) is None else _kinds(stored) for _, record in first]
     one = {column: (FEATURES[kind], 1) for column, kind in columns.wanted.items()}
     if not any(features is not None and one.items() <= features.items() for features in held):
         found = "bytes that are not a tf.Example"
@@ -173,34 +174,18 @@ def _check_beginning(files: list[str], compressions: list[str], columns: _Column
         )
 
 
-def _features(record: bytes) -> dict[str, tuple[str, int]] | None:
-    """The type and the number of values of each feature, or `None` if it is not a `tf.Example`."""
+def _stored(record: bytes) -> Any:
+    """The features by their names, or `None` if it is not a `tf.Example`."""
     try:
-        stored = tf.train.Example.FromString(record).features.feature
+        return tf.train.Example.FromString(record).features.feature
     except DecodeError:
         return None
+
+
+def _kinds(stored: Any) -> dict[str, tuple[str, int]]:
+    """The type and the number of values of each feature."""
     kinds = {name: feature.WhichOneof("kind") for name, feature in stored.items()}
     return {
         name: (kind.removesuffix("_list"), len(getattr(stored[name], kind).value)) if kind else ("values", 0)
         for name, kind in kinds.items()
     }
-
-
-def _found(record: Any, columns: Iterable[str]) -> Any:
-    """What a record that does not fit has in the columns, in words, in the graph."""
-
-    def count(column: str, kind: tf.DType) -> tuple[Any, Any]:
-        feature = {column: tf.io.VarLenFeature(kind)}
-        return attempt(lambda: tf.size(tf.io.parse_single_example(record, feature)[column].values), 0)
-
-    parts = []
-    for column in columns:
-        part = tf.constant(f"no {column!r}")
-        for kind, word in FEATURES.items():
-            number, is_kind = count(column, kind)
-            there = tf.strings.join([tf.strings.as_string(number), f" {word} in {column!r}"])
-            part = tf.where(is_kind & (number > 0), there, part)
-        parts.append(part)
-    # A feature that no record has is missing in every example, and in nothing else.
-    _, is_example = count("", tf.int64)
-    return tf.where(is_example, tf.strings.reduce_join(parts, separator=" and "), "bytes that are not a tf.Example")

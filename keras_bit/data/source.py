@@ -7,22 +7,23 @@ Imports TensorFlow, and is imported by functions only.
 """
 
 import dataclasses
-import os
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from keras_bit.data import targets
+from keras_bit.data.items import Arrays, Files, Item, Items
 
 PROCESS_SEED = 87654321  # what TensorFlow takes where none was set
 
 
 class Example(NamedTuple):
-    """One image before it is read."""
+    """One image before it is read, in the graph."""
 
     name: Any  # scalar string: what an error calls it
-    label: Any  # int32 scalar or float32 row
+    label: Any  # scalar or row, of the source's `label_spec`
     load: Callable[[], Any]  # the encoded bytes, or uint8 (height, width, channels)
     problem: Any = ""  # scalar string: why the source could not give it
 
@@ -33,37 +34,33 @@ class Source:
 
     Args:
         elements: the data set in the source's order; of numbers, where images can be read in any order.
-        open: from an element to its `Example`, in the graph; fails where there is none in it.
+        item: from an element, as numpy has it, to its `Item`.
+        open: from an element to its `Example`, in the graph; `None` where Python has to read.
         shuffled: from a seed to the elements in an order that is new in every epoch.
         shuffled_once: from a seed, int64 `(2,)`, to the elements in the order that this seed has, always the same.
+        label_spec: type and shape of a label.
         class_names: what the labels are called, or `None` where the source does not tell.
         count: how many elements there are, below 0 where that is not known.
-        encoded: whether the images are bytes of files, not pixels.
+        encoded: whether the images are files or their bytes, not pixels.
         size: (height, width) of every image, where the source knows.
-        look: as `open`, for an element that failed; does not fail itself. By default `open`, which then must not.
     """
 
     elements: tf.data.Dataset
-    open: Callable[[Any], Example]
+    item: Callable[[Any], Item]
+    open: Callable[[Any], Example] | None
     shuffled: Callable[[int], tf.data.Dataset]
     shuffled_once: Callable[[Any], tf.data.Dataset]
+    label_spec: tf.TensorSpec
     class_names: tuple[str, ...] | None
     count: int
     encoded: bool = True
     size: tuple[int, int] | None = None
-    look: Callable[[Any], Example] | None = None
 
 
-def indexed(
-    images: Callable[[Any], Any], image_names: Callable[[Any], Any], labels: targets.Labels, **known: Any
-) -> Source:
+def indexed(items: Items) -> Source:
     """Images that are read by their number, so that only numbers are shuffled."""
-    values = tf.constant(labels.values)
-    count = len(labels.values)
-
-    def open_example(index: Any) -> Example:
-        return Example(image_names(index), values[index], lambda: images(index))
-
+    values = items.labels.values
+    count = len(values)
     elements = tf.data.Dataset.range(count)
 
     def shuffled(seed: int) -> tf.data.Dataset:
@@ -73,18 +70,49 @@ def indexed(
         order = tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), tf.cast(seed, tf.int32))
         return tf.data.Dataset.from_tensor_slices(order)
 
-    return Source(elements, open_example, shuffled, shuffled_once, labels.class_names, count, **known)
+    return Source(
+        elements=elements,
+        item=lambda index: items[int(index)],
+        open=_in_graph(items),
+        shuffled=shuffled,
+        shuffled_once=shuffled_once,
+        label_spec=tf.TensorSpec(values.shape[1:], values.dtype),
+        class_names=items.labels.class_names,
+        count=count,
+        encoded=items.encoded,
+        size=items.size,
+    )
 
 
-def files(paths: Sequence[bytes], labels: targets.Labels, names: Sequence[bytes] | None = None) -> Source:
-    """Images in files. `names` are what errors call them; by default their paths."""
-    stored = tf.constant(paths)
-    shown = stored if names is None else tf.constant(names)
+def _in_graph(items: Items) -> Callable[[Any], Example] | None:
+    """What opens an item by its number in the graph, where TensorFlow can."""
+    if isinstance(items, Files):
+        return functools.partial(_file, items)
+    return functools.partial(_array, items) if isinstance(items, Arrays) else None
 
-    def name(index: Any) -> Any:
-        return shown[index]
 
-    return indexed(lambda index: tf.io.read_file(stored[index]), name, labels)
+def _file(files: Files, index: Any) -> Example:
+    path, name = tf.constant(files.paths)[index], tf.constant(files.names)[index]
+    return Example(name, tf.constant(files.labels.values)[index], lambda: tf.io.read_file(path))
+
+
+def _array(arrays: Arrays, index: Any) -> Example:
+    pixels, starts, shapes = _joined(arrays.arrays)
+    channels = shapes[0, 2] if (shapes[:, 2] == shapes[0, 2]).all() else None
+
+    def load() -> Any:
+        start, shape = tf.constant(starts)[index], tf.constant(shapes)[index]
+        image = tf.reshape(tf.constant(pixels)[start : start + tf.reduce_prod(shape)], shape)
+        return tf.ensure_shape(image, [None, None, channels])
+
+    return Example(tf.strings.format("source[0][{}]", index), tf.constant(arrays.labels.values)[index], load)
+
+
+def _joined(arrays: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pixels one after the other, so that images of many sizes are stored as those of one; starts and shapes."""
+    shapes = np.array([array.shape for array in arrays], np.int64)
+    starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])[:-1]
+    return np.concatenate([np.reshape(array, -1) for array in arrays]), starts, shapes
 
 
 def shuffle(data: tf.data.Dataset, size: int, seed: int) -> tf.data.Dataset:
@@ -117,12 +145,3 @@ def _seeds(seed: int) -> dict[str, Any]:
         "seed2": tf.constant(seed, tf.int64),
         "seed_generator": tf.raw_ops.DummySeedGenerator(),
     }
-
-
-def is_path(value: object) -> bool:
-    return isinstance(value, str | os.PathLike)
-
-
-def described(source: Any) -> str:
-    """What a person passed as a source, for a message."""
-    return repr(os.fspath(source)) if is_path(source) else f"{type(source).__module__}.{type(source).__name__}"

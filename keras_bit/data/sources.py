@@ -1,19 +1,20 @@
-"""What a source is: folders, paths, arrays, records, or another library's data set.
-
-Imports TensorFlow, and is imported by functions only.
-"""
+"""What a source is: folders, paths, arrays, records, or another library's data set."""
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
-from keras_bit.data import libraries, records, streams, targets
+from keras_bit.data import libraries, targets
 from keras_bit.data.folders import class_folders
-from keras_bit.data.source import Source, described, files, indexed, is_path
+from keras_bit.data.items import Arrays, Files, Item, Items, described, is_path
+from keras_bit.data.record_names import record_names
+
+if TYPE_CHECKING:
+    from keras_bit.data.source import Source
 
 
 def open_source(
@@ -25,33 +26,56 @@ def open_source(
     split: str | None = None,
     shuffle_buffer: int = 1,
     check_labels: bool = True,
-) -> Source:
-    """Finds out what `source` is. See `keras_bit.image_dataset` for the arguments.
+) -> "Source":
+    """Finds out what `source` is, for `tf.data`. See `keras_bit.image_dataset` for the arguments.
 
     `check_labels` raises for labels outside of the class names at once; otherwise they are left to the pipeline.
     """
+    import tensorflow as tf
+
+    from keras_bit.data import builders, records, streams
+    from keras_bit.data.source import indexed
+
     names = targets.checked_class_names(class_names)
     image, label = image_column or "image", label_column or "label"
-    of_library = libraries.open_library(
-        source,
-        split=split,
-        class_names=names,
-        image_column=image,
-        label_column=label,
-        shuffle_buffer=shuffle_buffer,
-        check_labels=check_labels,
-    )
-    if of_library is not None:
-        return of_library
-    if isinstance(source, Source):  # another module's own
-        return source
+    if libraries.is_builder(source):
+        split = libraries.checked_split(source, split)
+        return builders.builder(source, str(split), names, image, label, shuffle_buffer)
     if isinstance(source, tf.data.Dataset):
+        libraries.checked_split(source, split)
         return streams.stream(source, names, image, label, shuffle_buffer)
-    if is_path(source) and Path(source).is_dir():
-        return files(*class_folders(Path(source), names))
     if record_files := records.record_files(source):
+        libraries.checked_split(source, split)
         image, label = image_column or records.IMAGE, label_column or records.LABEL
         return records.records(record_files, names, image, label, shuffle_buffer, check_labels)
+    items = open_items(
+        source,
+        class_names=names,
+        image_column=image_column,
+        label_column=label_column,
+        split=split,
+        check_labels=check_labels,
+    )
+    return indexed(items)
+
+
+def open_items(
+    source: Any,
+    *,
+    class_names: Sequence[str] | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split: str | None = None,
+    check_labels: bool = True,
+) -> Items:
+    """The same for what can be read in any order, without TensorFlow."""
+    names = targets.checked_class_names(class_names)
+    split = libraries.checked_split(source, split)
+    rows = libraries.hugging_face(source, split, names, image_column or "image", label_column or "label", check_labels)
+    if rows is not None:
+        return rows
+    if is_path(source) and Path(source).is_dir():
+        return Files(*class_folders(Path(source), names))
     if isinstance(source, tuple) and len(source) == 2:
         return _pairs(*source, names, check_labels)
     if is_path(source) and not Path(source).exists():
@@ -63,7 +87,27 @@ def open_source(
     )
 
 
-def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_labels: bool) -> Source:
+def open_in_order(
+    source: Any, class_names: Sequence[str]
+) -> tuple[Callable[[], Iterable[Item]], int | None, tuple[int, int] | None]:
+    """For evaluation: what gives the items in the source's order, their number and size, where those are known."""
+    if needs_tensorflow(source):
+        opened = open_source(source, class_names=class_names, check_labels=False)
+        count = opened.count if opened.count >= 0 else None
+        return lambda: map(opened.item, opened.elements.as_numpy_iterator()), count, opened.size
+    items = open_items(source, class_names=class_names, check_labels=False)
+    count = len(items.labels.values)
+    return lambda: map(items.__getitem__, range(count)), count, items.size
+
+
+def needs_tensorflow(source: Any) -> bool:
+    """Whether a source is read by TensorFlow: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets."""
+    tensorflow = sys.modules.get("tensorflow")
+    stream = tensorflow is not None and isinstance(source, tensorflow.data.Dataset)
+    return stream or libraries.is_builder(source) or bool(record_names(source))
+
+
+def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_labels: bool) -> Items:
     if hasattr(images, "__array__"):
         images = np.asarray(images)
     elif isinstance(images, tuple):
@@ -88,28 +132,9 @@ def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_
         raise ValueError(
             f"`source` must have a label for each image, got {len(images):,} images and {len(found.values):,} labels."
         )
-    return files([os.fsencode(path) for path in images], found) if paths else _arrays(images, found)
-
-
-def _arrays(arrays: Sequence[Any] | np.ndarray, labels: targets.Labels) -> Source:
-    checked = [_checked_array(f"`source[0][{index}]`", array) for index, array in enumerate(arrays)]
-    shapes = np.array([array.shape for array in checked], np.int64)
-    starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])[:-1]
-    # One after the other in one tensor, so that images of many sizes are stored as those of one size.
-    pixels = tf.constant(
-        arrays.reshape(-1) if isinstance(arrays, np.ndarray) else np.concatenate([a.reshape(-1) for a in checked])
-    )
-    channels = shapes[0, 2] if (shapes[:, 2] == shapes[0, 2]).all() else None
-    starts, all_shapes = tf.constant(starts), tf.constant(shapes)
-
-    def read(index: Any) -> Any:
-        start, shape = starts[index], all_shapes[index]
-        image = tf.reshape(pixels[start : start + tf.reduce_prod(shape)], shape)
-        return tf.ensure_shape(image, [None, None, channels])
-
-    sizes = {tuple(map(int, shape[:2])) for shape in shapes}
-    size = sizes.pop() if len(sizes) == 1 else None
-    return indexed(read, lambda index: tf.strings.format("source[0][{}]", index), labels, encoded=False, size=size)
+    if paths:
+        return Files([os.fsencode(path) for path in images], found)
+    return Arrays([_checked_array(f"`source[0][{index}]`", array) for index, array in enumerate(images)], found)
 
 
 def _checked_array(name: str, array: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from keras_bit.data import targets
 from keras_bit.data.folders import class_folders, folders_in
+from keras_bit.data.record_names import is_record_name
 from keras_bit.files import some
 
 TRAIN = ("train", "training")
@@ -233,11 +234,9 @@ def _of_files(paths: Sequence[bytes], labels: np.ndarray) -> Part:
 
 def holds_records(data: str | Path) -> bool:
     """Whether `data` is TFRecord files: a directory with some, or a name or pattern of them."""
-    from keras_bit.data import records
-
     if Path(data).is_dir():
-        return any(records.RECORDS.search(entry.name) for entry in Path(data).iterdir() if entry.is_file())
-    return bool(records.RECORDS.search(os.path.basename(str(data))))
+        return any(is_record_name(entry.name) for entry in Path(data).iterdir() if entry.is_file())
+    return is_record_name(str(data))
 
 
 def record_files(data: str | Path) -> dict[str, list[str]]:
@@ -246,11 +245,11 @@ def record_files(data: str | Path) -> dict[str, list[str]]:
     Args:
         data: a directory of them, or a name or pattern.
     """
-    from keras_bit.data import records
-
     if Path(data).is_dir():
-        files = sorted(entry.path for entry in os.scandir(data) if records.RECORDS.search(entry.name))
+        files = sorted(entry.path for entry in os.scandir(data) if is_record_name(entry.name))
     else:
+        from keras_bit.data import records
+
         files = records.record_files(data)
     grouped: dict[str, list[str]] = {}
     for file in files:

@@ -3,13 +3,16 @@
 Imports TensorFlow, and is imported by functions only.
 """
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_bit.data import targets
+from keras_bit.data.items import Item
 from keras_bit.data.source import Example, Source, shuffle
+
+LARGEST = 2**31 - 1  # number of a class
 
 
 def stream(
@@ -31,6 +34,15 @@ def stream(
 
     def serialized(image: Any, label: Any) -> tuple[Any, Any]:
         return image if encoded else tf.io.serialize_tensor(image), label
+
+    spec = tf.TensorSpec(label.shape, tf.float32 if rows else tf.int32)
+
+    def item(element: tuple[Any, bytes, tuple[Any, Any]]) -> Item:
+        number, problem, (contents, label) = element
+        if not encoded and not problem:
+            contents = tf.io.parse_tensor(contents, tf.uint8).numpy()
+        label = np.asarray(np.clip(label, -LARGEST, LARGEST) if not rows else label, spec.dtype.as_numpy_dtype)
+        return Item(f"element {number} of `source`", label, contents, problem.decode())
 
     def open_example(element: tuple[Any, Any, tuple[Any, Any]]) -> Example:
         number, problem, (contents, label) = element
@@ -54,7 +66,7 @@ def stream(
     def shuffled_once(seed: Any) -> tf.data.Dataset:
         return shuffled_in_windows(elements, seed, shuffle_buffer)
 
-    return Source(elements, open_example, shuffled, shuffled_once, class_names, count, encoded)
+    return Source(elements, item, open_example, shuffled, shuffled_once, spec, class_names, count, encoded)
 
 
 def _pairs(data: tf.data.Dataset, image_column: str, label_column: str) -> tf.data.Dataset:
@@ -107,19 +119,6 @@ def _check_label(label: tf.TensorSpec) -> bool:
     return rows
 
 
-def named_files(names: Callable[[], Iterable[bytes]]) -> Source:
-    """The files that `names()` gives at the beginning of each epoch, for evaluation, without labels: all are 0."""
-    elements = tf.data.Dataset.from_generator(names, output_signature=tf.TensorSpec([], tf.string))
-
-    def open_example(name: Any) -> Example:
-        return Example(name, tf.constant(0), lambda: tf.io.read_file(name))
-
-    def shuffled(seed: Any) -> tf.data.Dataset:
-        raise ValueError("`source` is read in its order: it is for training=False.")
-
-    return Source(elements, open_example, shuffled, shuffled, class_names=None, count=-1)
-
-
 def shuffled_in_windows(elements: tf.data.Dataset, seed: Any, size: int) -> tf.data.Dataset:
     """The elements in an order that `seed`, int64 `(2,)`, decides alone: windows of them, each shuffled.
 
@@ -147,7 +146,7 @@ def shuffled_in_windows(elements: tf.data.Dataset, seed: Any, size: int) -> tf.d
 
 def int32(label: Any) -> Any:
     """A label as int32. A whole number that is outside of all classes stays outside; a cast would take 2**32 to 0."""
-    return tf.cast(tf.clip_by_value(tf.cast(label, tf.int64), -(2**31), 2**31 - 1), tf.int32)
+    return tf.cast(tf.clip_by_value(tf.cast(label, tf.int64), -LARGEST, LARGEST), tf.int32)
 
 
 def numbered(data: tf.data.Dataset, failure: str, emptiness: str | None = None) -> tf.data.Dataset:

@@ -108,6 +108,24 @@ def renumbered(names: tuple[str, ...], wanted: tuple[str, ...] | None) -> list[i
     return [places.get(name, -1) for name in names]
 
 
+def problem(label: Any, class_names: Sequence[str] | None) -> str:
+    """What is wrong with the label of one image; goes on after its name. Empty for nothing.
+
+    Args:
+        label: whole number, or a row of numbers.
+        class_names: `None` where the classes are not known.
+    """
+    label = np.asarray(label)
+    if label.dtype.kind == "f":
+        fits = bool(((label >= 0) & (label <= 1)).all())
+        return "" if fits else f"has the label {label}, which is not a row of numbers in [0, 1]."
+    if class_names is None:
+        return "" if label >= 0 else f"has the label {label}, which is below 0, where labels begin."
+    if 0 <= label < len(class_names):
+        return ""
+    return f"has the label {label}, which is not one of the {len(class_names)} classes, [0, {len(class_names)})."
+
+
 def _refuse(labels: Any, wrong: np.ndarray, expected: str) -> None:
     places = np.flatnonzero(wrong)
     if places.size:

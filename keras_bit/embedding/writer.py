@@ -4,19 +4,22 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
-import os
-import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_bit.data.items import Item
+from keras_bit.data.named_batches import NoImageError, read_batches
+from keras_bit.data.skipped import Skipped
 from keras_bit.embedding import shard_files
 from keras_bit.embedding.shard_files import Job
 from keras_bit.hub import HubOptions
 
 if TYPE_CHECKING:
     import keras
+
+NO_LABEL = np.int32(0)
 
 
 class Writer:
@@ -29,17 +32,14 @@ class Writer:
 
     def __init__(self, weights: str, hub: HubOptions, batch_size: int) -> None:
         from keras_bit.applications import from_pretrained
-        from keras_bit.data import streams
-        from keras_bit.data.dataset import indexed_dataset
+        from keras_bit.data.options import Options
+        from keras_bit.data.reading import Reader
         from keras_bit.images.processor import BitImageProcessor
 
         self._model = from_pretrained(weights, include_top=False, pooling="avg", **hub.arguments)
         processor = BitImageProcessor.from_pretrained(weights, **hub.arguments)
         self._batch_size = batch_size
-        # One data set for all shards, an epoch each: to build one takes a second.
-        self._paths: list[bytes] = []
-        source = streams.named_files(lambda: self._paths)
-        self._data = indexed_dataset(source, processor=processor, batch_size=batch_size)
+        self._reader = Reader(processor, size=Options(processor, batch_size).size(None))
         self.width = int(self._model.output_shape[-1])
         self.made_by = {
             "keras_bit": importlib.metadata.version("keras_bit"),
@@ -58,9 +58,10 @@ class Writer:
         names = job.images.names(shard)
         features = np.zeros((len(names), self.width), np.float32)
         rows: list[int] = []
-        self._paths = [os.fsencode(job.images.path(name)) for name in names]
-        self._data.skipped.clear()
-        for images, _, index in _batches(self._data, job.on_error):
+        skipped = Skipped()
+        paths = (job.images.path(name) for name in names)
+        items = (Item(path, NO_LABEL, path) for path in paths)
+        for images, _, index in _batches(items, self._reader, self._batch_size, job.on_error, skipped):
             features[index] = self._features(images)
             rows += index.tolist()
             advance(len(index))
@@ -68,7 +69,7 @@ class Writer:
         for row in rows:
             if not np.isfinite(features[row]).all():
                 raise ArithmeticError(f"{job.images.path(names[row])} has features that are not finite numbers.")
-        shard_files.write(job, shard, rows, features[rows], self._data.skipped)
+        shard_files.write(job, shard, rows, features[rows], skipped.files)
 
     def _features(self, images: np.ndarray) -> np.ndarray:
         # Every batch has the same size: JAX compiles for each, and sums may be taken in another order.
@@ -76,14 +77,9 @@ class Writer:
         return self._model.predict_on_batch(np.concatenate([images, rest]))[: len(images)]
 
 
-def _batches(data: Any, on_error: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    from keras_bit.data.faults import ImagesLeftOut
-    from keras_bit.data.named_batches import NoImageError, batches_of
-
-    # An error if no image of this shard can be read; others may have some.
-    with warnings.catch_warnings(), contextlib.suppress(NoImageError):
-        warnings.simplefilter("ignore", ImagesLeftOut)  # `Report.skipped` has them
-        yield from batches_of(data, on_error)
+def _batches(*arguments: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    with contextlib.suppress(NoImageError):  # of this shard; others may have some
+        yield from read_batches(*arguments)
 
 
 def _digest(model: "keras.Model") -> str:

@@ -19,17 +19,20 @@ if TYPE_CHECKING:
 CHANNELS = 3
 
 
-def preprocess(image: Any, processor: "BitImageProcessor", max_pixels: int | None = None) -> Any:
+def preprocess(
+    image: Any, processor: "BitImageProcessor", max_pixels: int | None = None, name: Any = "The image"
+) -> Any:
     """Takes one image through the steps of `processor`; see `BitImageProcessor.tf_preprocess`.
 
     Args:
         image: the bytes of a file as a scalar string, or uint8 `(height, width, channels)` in [0, 255].
         processor: a `BitImageProcessor`.
         max_pixels: the most pixels that an encoded image may have; `None` is Pillow's limit for its own decoders.
+        name: what errors call an encoded image; a string or a scalar tensor.
     """
     image = tf.convert_to_tensor(image)
     if image.dtype == tf.string:
-        size, read = _encoded(image, processor, max_pixels)
+        size, read = _encoded(image, processor, max_pixels, name)
     elif image.dtype == tf.uint8:
         pixels = _with_channels(checked_pixels(image, processor.do_convert_rgb), processor.do_convert_rgb)
         size, read = tuple(tf.unstack(tf.shape(pixels)[:2])), lambda window: window.cut(pixels)
@@ -56,7 +59,7 @@ def preprocess(image: Any, processor: "BitImageProcessor", max_pixels: int | Non
 
 
 def _encoded(
-    contents: Any, processor: "BitImageProcessor", max_pixels: int | None
+    contents: Any, processor: "BitImageProcessor", max_pixels: int | None, name: Any
 ) -> tuple[tuple[Any, Any], Callable[[Window], Any]]:
     """The size of an encoded image, and what decodes a part of it."""
     if contents.shape.rank != 0:
@@ -69,18 +72,18 @@ def _encoded(
             "`do_convert_rgb` must be True for encoded images in a graph, which are decoded as RGB, got False. "
             "Decode them yourself and pass the uint8 tensor, or use `processor(images)`."
         )
-    header = checked_header(contents, max_pixels)
+    header = checked_header(contents, max_pixels, name)
     return (header.height, header.width), lambda window: graph_decoding.decode(contents, header, window)
 
 
-def checked_header(contents: Any, max_pixels: int | None = None) -> graph_decoding.Header:
+def checked_header(contents: Any, max_pixels: int | None = None, name: Any = "The image") -> graph_decoding.Header:
     """The header of an encoded image that can be decoded here.
 
     Raises:
         tf.errors.InvalidArgumentError: it cannot, or has more than `max_pixels`; says why and what to do.
     """
     header = graph_decoding.read_header(contents, pixel_limit(max_pixels))
-    with tf.control_dependencies([_check(header.problem == "", "The image " + header.problem)]):
+    with tf.control_dependencies([_check(header.problem == "", tf.strings.join([name, " ", header.problem]))]):
         return header._replace(
             kind=tf.identity(header.kind), height=tf.identity(header.height), width=tf.identity(header.width)
         )

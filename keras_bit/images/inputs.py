@@ -109,6 +109,8 @@ def read(
         FileNotFoundError, IsADirectoryError, OSError: the file cannot be read.
     """
     contents = _contents(name, source) if isinstance(source, (str, os.PathLike)) else source
+    if not len(contents):
+        raise ValueError(f"{name} is empty.")
     image = _load(name, contents, max_pixels)
     return _turned_upright(image) if orientation == "upright" else image
 

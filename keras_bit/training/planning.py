@@ -1,7 +1,6 @@
 """What a fine-tuning run will do, known before anything is computed: its data, its recipe and its preprocessing."""
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_bit.data import splits
-from keras_bit.data.dataset import indexed_dataset
-from keras_bit.data.named_batches import batches_of
+from keras_bit.data.named_batches import NamedBatches
 from keras_bit.hub import HubOptions
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor, processor_of
@@ -194,14 +192,10 @@ def _without_unreadable(found: splits.Splits) -> tuple[splits.Splits, tuple[str,
 
 def _readable(part: splits.Part, name: str) -> tuple[np.ndarray, list[str]]:
     """The numbers of the images that can be read, and a line for each of the others."""
-    from keras_bit.data.faults import ImagesLeftOut
-
     processor = BitImageProcessor(size=(32, 32), do_center_crop=False)
-    data = indexed_dataset(part.everything, processor=processor, batch_size=64)
-    readable = []
-    with warnings.catch_warnings(), tqdm(total=len(part), desc=f"read {name}", delay=2, leave=False) as bar:
-        warnings.simplefilter("ignore", ImagesLeftOut)  # they get their notes
-        for *_, index in batches_of(data, "skip"):
-            readable.append(index)
-            bar.update(len(index))
-    return np.concatenate(readable), data.skipped
+    classes = [str(number) for number in range(int(part.labels.max(initial=0)) + 1)]
+    batches = NamedBatches(part.everything, processor=processor, batch_size=64, class_names=classes, on_error="skip")
+    with tqdm(total=len(part), desc=f"read {name}", delay=2, leave=False) as bar:
+        for images, _ in batches:
+            bar.update(len(images))
+    return np.array(list(map(int, batches.names)), np.int64), batches.skipped

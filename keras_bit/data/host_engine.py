@@ -1,0 +1,173 @@
+"""Images read by Pillow on the host, in a `tf.data` pipeline: one call of Python for each batch.
+
+Imports TensorFlow, and is imported by functions only.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_bit.data import geometry
+from keras_bit.data.graph_augmentation import uniform_numbers
+from keras_bit.data.items import Item
+from keras_bit.data.options import Options
+from keras_bit.data.reading import Reader
+from keras_bit.data.skipped import ADVICE, Skipped
+from keras_bit.data.source import Source
+
+AT_ONCE = 2  # batches: one is begun while the last images of the other are read
+BETWEEN = b"\0"  # two problems; no file has it in its name
+END = -1  # in place of the number of elements: no batch, but the end of them
+
+
+def read(elements: tf.data.Dataset, source: Source, options: Options) -> tuple[tf.data.Dataset, list[str]]:
+    """Batches of (images, labels), and the seeds in training.
+
+    Args:
+        elements: tuples of an element of `source` and, in training, a seed.
+        source: where they come from.
+        options: what to make of them.
+
+    Returns:
+        The batches, and a list that gets a line for each image that is left out.
+
+    Raises:
+        tf.errors.InvalidArgumentError: while it runs: an image cannot be read. It is named, with the reason.
+    """
+    size = options.size(source.size)
+    reader = Reader(
+        options.processor,
+        options.rule,
+        random_resized_crop=options.random_resized_crop,
+        max_pixels=options.max_pixels,
+        class_names=source.class_names,
+        size=size,
+        threads=options.num_parallel_calls,
+    )
+    trains = options.rule is not None
+    if trains:
+        count = geometry.numbers_needed(options.random_resized_crop)
+        elements = elements.map(lambda element, seed: (element, seed, uniform_numbers(seed, count)))
+    batch_size = options.batch_size // options.shard[1]
+    # An endless one has no rest: its batches have a known size.
+    drop_remainder = options.drop_remainder or options.repeat
+    chunks = elements.batch(batch_size, drop_remainder=drop_remainder and not options.skip)
+
+    call = _Call(reader, source.item, elements.element_spec, source.label_spec)
+    rows = batch_size if drop_remainder and not options.skip else None
+    label = source.label_spec
+    types = (tf.float32, label.dtype, *([tf.int64] if trains else []))
+    shapes = ([*(size or (None, None)), 3], label.shape, *([[2]] if trains else []))
+
+    def batch(*chunk: Any) -> tuple[Any, ...]:
+        failure, problems, count, *parts = tf.numpy_function(
+            call, tf.nest.flatten(chunk), (tf.string, tf.string, tf.int64, *types)
+        )
+        with tf.control_dependencies([_raise_unless_empty(failure)]):
+            parts = [tf.ensure_shape(part, [rows, *shape]) for part, shape in zip(parts, shapes, strict=True)]
+        return tf.ensure_shape(problems, []), tf.ensure_shape(count, []), *parts
+
+    batches = chunks.map(batch, AT_ONCE, deterministic=True)
+    skipped = Skipped()
+    if options.skip:
+        batches = _without_problems(batches, skipped).rebatch(batch_size, drop_remainder=drop_remainder)
+    else:
+        batches = batches.map(_checked)
+    return batches, skipped.files
+
+
+class _Call:
+    """What Python does for a batch.
+
+    Args:
+        reader: reads the images.
+        item: from an element to its `Item`.
+        spec: of an element and what goes with it.
+        label_spec: of a label.
+    """
+
+    def __init__(self, reader: Reader, item: Callable[[Any], Item], spec: Any, label_spec: tf.TensorSpec) -> None:
+        self._reader, self._item, self._spec = reader, item, spec
+        self._label_type, self._label_shape = label_spec.dtype.as_numpy_dtype, label_spec.shape
+
+    def __call__(self, *columns: np.ndarray) -> tuple[Any, ...]:
+        """What failed, the problems of images one behind the other, how many elements there were; and what was read."""
+        elements, *beside = tf.nest.pack_sequence_as(self._spec, columns)
+        count = len(columns[0])
+        items = [self._item(self._row(elements, number)) for number in range(count)]
+        seeds, uniform = beside or (None, None)
+        found = self._reader.read(items, uniform)
+        labels = np.empty((len(found.places), *self._label_shape), self._label_type)
+        for row, place in enumerate(found.places):
+            labels[row] = items[place].label
+        problems = BETWEEN.join(map(os.fsencode, found.problems))
+        parts = [os.fsencode(found.failure), problems, np.int64(count), found.images, labels]
+        return *parts, *([] if seeds is None else [seeds[found.places]])
+
+    @staticmethod
+    def _row(elements: Any, number: int) -> Any:
+        return tf.nest.map_structure(lambda column: column[number], elements)
+
+
+def _checked(problems: Any, count: Any, *parts: Any) -> tuple[Any, ...]:
+    """The parts of a batch in which nothing is wrong."""
+    del count
+
+    def first() -> Any:
+        problem = tf.strings.split(problems, BETWEEN)[0]
+        ended = tf.strings.regex_full_match(problem, r"\C*\.")
+        return problem + tf.where(ended, "", ".") + ADVICE
+
+    text = tf.cond(problems == b"", lambda: b"", first)
+    with tf.control_dependencies([_raise_unless_empty(text)]):
+        return tuple(map(tf.identity, parts))
+
+
+def _without_problems(batches: tf.data.Dataset, skipped: Skipped) -> tf.data.Dataset:
+    """The parts of batches, of which those without an image are left out; tells of problems, in order, and at the end.
+
+    An error where no image is left in all of them.
+    """
+    spec = batches.element_spec
+    end = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
+    marked = batches.concatenate(tf.data.Dataset.from_tensors((end[0], tf.constant(END, tf.int64), *end[2:])))
+
+    def look(state: Any, element: Any) -> Any:
+        problems, count, *parts = element
+        read = tf.shape(parts[0], tf.int64)[0]
+        note = tf.cond(problems == b"", lambda: True, lambda: _note(skipped, problems))
+        ended = tf.cond(count == END, lambda: _then(_report(skipped, state)), lambda: True)
+        with tf.control_dependencies([note, ended]):
+            return state + tf.stack([count - read, count]), tuple(map(tf.identity, parts))
+
+    read = marked.scan(tf.zeros([2], tf.int64), look)
+    return read.filter(lambda images, *beside: tf.shape(images)[0] > 0)
+
+
+def _note(skipped: Skipped, problems: Any) -> Any:
+    def note(lines: bytes) -> np.bool_:
+        skipped.note(map(os.fsdecode, lines.split(BETWEEN)))
+        return np.bool_(True)
+
+    return tf.ensure_shape(tf.numpy_function(note, [problems], tf.bool), [])
+
+
+def _report(skipped: Skipped, state: Any) -> Any:
+    def report(state: np.ndarray) -> bytes:
+        return os.fsencode(skipped.report(*state.tolist()))
+
+    # Not raised there: TensorFlow would put Python's traceback into the error.
+    return _raise_unless_empty(tf.numpy_function(report, [state], tf.string))
+
+
+def _raise_unless_empty(text: Any) -> Any:
+    # Python decodes the text of an error, and a file's name may not be UTF-8.
+    return tf.debugging.Assert(text == b"", [tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")])
+
+
+def _then(operation: Any) -> Any:
+    with tf.control_dependencies([operation]):
+        return tf.constant(True)

@@ -1,0 +1,115 @@
+"""Images that can be read in any order, by their number: files, arrays, and rows that Python reads.
+
+Without TensorFlow.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from keras_bit.data import targets
+
+
+class Item(NamedTuple):
+    """One image before it is read."""
+
+    name: str  # what an error calls it
+    label: Any  # int32 scalar, float32 scalar or float32 row
+    contents: str | bytes | np.ndarray  # a path, the bytes of a file, or uint8 (height, width, channels)
+    problem: str = ""  # why the source could not give it; goes on after the name
+
+
+class Items(Protocol):
+    """Labelled images by their number, from 0 on.
+
+    Attributes:
+        labels: of all of them.
+        encoded: whether the images are files or their bytes, not pixels.
+        size: (height, width) of every image, where that is known.
+    """
+
+    labels: targets.Labels
+    encoded: bool
+    size: tuple[int, int] | None
+
+    def __getitem__(self, number: int) -> Item: ...
+
+
+class Files:
+    """Images in files. `names` are what errors call them; by default their paths."""
+
+    encoded = True
+    size: tuple[int, int] | None = None
+
+    def __init__(self, paths: Sequence[bytes], labels: targets.Labels, names: Sequence[bytes] | None = None) -> None:
+        self.paths, self.labels, self.names = paths, labels, paths if names is None else names
+
+    def __getitem__(self, number: int) -> Item:
+        name, path = os.fsdecode(self.names[number]), os.fsdecode(self.paths[number])
+        return Item(name, self.labels.values[number], path)
+
+
+class Arrays:
+    """uint8 arrays `(height, width, channels)` of 1, 3 or 4 channels, or one array of several such."""
+
+    encoded = False
+
+    def __init__(self, arrays: Sequence[np.ndarray] | np.ndarray, labels: targets.Labels) -> None:
+        self.arrays, self.labels = arrays, labels
+        sizes = {array.shape[:2] for array in arrays}
+        self.size: tuple[int, int] | None = sizes.pop() if len(sizes) == 1 else None
+
+    def __getitem__(self, number: int) -> Item:
+        return Item(f"source[0][{number}]", self.labels.values[number], self.arrays[number])
+
+
+class Rows:
+    """Rows of another library's table.
+
+    Args:
+        value: from a row's number to `bytes` and `path`, either of which may be `None`; `None` where there is no image.
+        labels: of the rows.
+    """
+
+    encoded = True
+    size: tuple[int, int] | None = None
+
+    def __init__(self, value: Callable[[int], dict[str, Any] | None], labels: targets.Labels) -> None:
+        self._value, self.labels = value, labels
+
+    def __getitem__(self, number: int) -> Item:
+        found = self._value(int(number)) or {"bytes": None, "path": None}
+        name = f"row {number} of `source`"
+        label = self.labels.values[number]
+        if found["path"]:
+            name += f", {found['path']},"
+        if found["bytes"] is None and found["path"]:
+            try:
+                return Item(name, label, Path(found["path"]).read_bytes())
+            except OSError as error:
+                return Item(name, label, b"", f"cannot be read: {error.strerror}.")
+        return Item(name, label, found["bytes"] or b"")
+
+
+class Unlabeled:
+    """Other items, some of which have no label."""
+
+    def __init__(self, items: Items, unlabeled: np.ndarray) -> None:
+        self._items, self._unlabeled = items, unlabeled
+        self.labels, self.encoded, self.size = items.labels, items.encoded, items.size
+
+    def __getitem__(self, number: int) -> Item:
+        item = self._items[number]
+        return item._replace(problem="has no label.") if self._unlabeled[number] else item
+
+
+def is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def described(source: Any) -> str:
+    """What a person passed as a source, for a message."""
+    return repr(os.fspath(source)) if is_path(source) else f"{type(source).__module__}.{type(source).__name__}"

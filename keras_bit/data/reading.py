@@ -1,0 +1,166 @@
+"""Images read on the host: a batch at a time, by Pillow, in a pool of threads. Without TensorFlow.
+
+Pillow's decoders and its resize give the interpreter's lock back, so that threads read as fast as processes would, and
+every format that Pillow reads is read.
+"""
+
+import errno
+import math
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from keras_bit.data import geometry, targets
+from keras_bit.data.items import Item
+from keras_bit.hyperrule import HyperRule
+from keras_bit.images import inputs, pillow_steps
+from keras_bit.images.processor import BitImageProcessor
+
+ALIGNMENT = 64  # bytes: TensorFlow takes over an array that begins at such an address, and copies others
+# Where the file is to blame; every other error of the system is the machine's trouble.
+UNREADABLE = {
+    FileNotFoundError: "there is no such file",
+    IsADirectoryError: "it is a directory",
+    NotADirectoryError: "a part of its path is no directory",
+    PermissionError: "there is no permission to read it",
+}
+BAD_NAMES = {errno.ELOOP: "its links lead in a circle", errno.ENAMETOOLONG: "its name is too long"}
+MEMORY = "Fewer images at a time take less memory: num_parallel_calls=1."
+
+
+class Batch(NamedTuple):
+    """What was read of some items.
+
+    Args:
+        images: float32 `(count, height, width, 3)`; those that could be read, in the order of the items.
+        places: int64 `(count,)`, where these are among the items.
+        problems: a line for each of the others.
+        failure: what failed for a reason outside of the images, empty for nothing; then there are no images.
+    """
+
+    images: np.ndarray
+    places: np.ndarray
+    problems: list[str]
+    failure: str = ""
+
+
+class Reader:
+    """Reads items as the processor does, or as the recipe does for training.
+
+    Args:
+        processor: a `BitImageProcessor` with `do_convert_rgb`.
+        rule: of the training; `None` for evaluation.
+        random_resized_crop: of `image_dataset`.
+        max_pixels: the most pixels that an encoded image may have; `None` is Pillow's limit.
+        class_names: what the labels must be one of, where that is known.
+        size: (height, width) of every result; `None` where it depends on the image.
+        threads: images that are read at a time; `None` is one for each processor that this process may use.
+    """
+
+    def __init__(
+        self,
+        processor: BitImageProcessor,
+        rule: HyperRule | None = None,
+        *,
+        random_resized_crop: bool = False,
+        max_pixels: int | None = None,
+        class_names: Sequence[str] | None = None,
+        size: tuple[int, int] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self._processor, self._rule, self._random_resized_crop = processor, rule, random_resized_crop
+        self._max_pixels, self._class_names, self._size = max_pixels, class_names, size
+        self._pool = ThreadPoolExecutor(threads or _processors(), thread_name_prefix="keras_bit-reader")
+
+    def read(self, items: Sequence[Item], uniform: Any = None) -> Batch:
+        """Reads some items.
+
+        Args:
+            items: of which an image of a broken one is left out.
+            uniform: float64 `(count, geometry.numbers_needed(...))` in [0, 1), which decides about the augmentation.
+        """
+        images = None if self._size is None else _aligned((len(items), *self._size, 3))
+        rows = [None] * len(items) if images is None else images
+        numbers = [None] * len(items) if uniform is None else uniform
+        try:
+            results = list(self._pool.map(self._read, items, rows, numbers))
+        except Exception as error:
+            said = f"{type(error).__name__}: {str(error).rstrip('.')}."
+            advice = f" {MEMORY}" if isinstance(error, MemoryError) else ""
+            failure = f"Reading failed for a reason that is not in the images: {said}{advice}"
+            return Batch(self._nothing(), np.zeros(0, np.int64), [], failure)
+        problems = [result for result in results if isinstance(result, str)]
+        places = np.array([place for place, result in enumerate(results) if not isinstance(result, str)], np.int64)
+        if images is None:
+            images = np.stack([results[place] for place in places]) if len(places) else self._nothing()
+        elif problems:
+            images = images[places]
+        return Batch(images, places, problems)
+
+    def _nothing(self) -> np.ndarray:
+        return np.zeros((0, *(self._size or (0, 0)), 3), np.float32)
+
+    def _read(self, item: Item, row: np.ndarray | None, uniform: Any) -> np.ndarray | str:
+        """The image, in `row` where there is one; or what is wrong with it, in a sentence that begins with its name."""
+        problem = item.problem or targets.problem(item.label, self._class_names)
+        if problem:
+            return f"{item.name} {problem}"
+        try:
+            image = self._opened(item)
+            if self._rule is None:
+                return pillow_steps.preprocess(item.name, image, self._processor, row)
+            return self._augmented(image, self._rule, uniform, row)
+        except ValueError as error:
+            return str(error)
+        except OSError as error:
+            why = UNREADABLE.get(type(error)) or BAD_NAMES.get(error.errno or 0)
+            if why is None:
+                raise
+            return f"{item.name} cannot be read: {why}."
+
+    def _opened(self, item: Item) -> Image.Image:
+        """The decoded RGB image of an item."""
+        if isinstance(item.contents, np.ndarray):
+            if not item.contents.size or item.contents.shape[-1] not in (1, 3, 4):
+                why = "it must have 1, 3 or 4 channels" if item.contents.size else "it has no pixels"
+                raise ValueError(f"{item.name} has the shape {item.contents.shape}: {why}.")
+            return _of_pixels(item.contents)
+        image = inputs.read(item.name, item.contents, self._processor.orientation, self._max_pixels)
+        return inputs.to_rgb(item.name, image)
+
+    def _augmented(self, image: Image.Image, rule: HyperRule, uniform: Any, row: np.ndarray | None) -> np.ndarray:
+        """The recipe's resize, crop and flip, or the Inception networks' crop."""
+        crop, resample = rule.crop_size, self._processor.resample
+        if self._random_resized_crop:
+            top, left, height, width = map(int, geometry.random_part(image.height, image.width, uniform, np))
+            image = image.crop((left, top, left + width, top + height)).resize((crop, crop), resample)
+        else:
+            image = image.resize((rule.resize_size, rule.resize_size), resample)
+            top, left = map(int, geometry.random_place(rule.resize_size - crop, uniform, np))
+            image = image.crop((left, top, left + crop, top + crop))
+        if geometry.is_flipped(uniform):
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return pillow_steps.rescale_and_normalize(image, self._processor, row)
+
+
+def _of_pixels(pixels: np.ndarray) -> Image.Image:
+    if pixels.shape[-1] == 1:
+        return Image.fromarray(pixels[..., 0]).convert("RGB")
+    return Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
+
+
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """An empty float32 array that TensorFlow takes over without a copy."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
