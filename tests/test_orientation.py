@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image, ImageOps
 
 from conftest import absent
@@ -192,6 +193,35 @@ def test_a_damaged_block_is_never_an_error(name, kind):
     except Exception:
         return  # what is never an error here is one there
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture(scope="module")
+def in_graph():
+    """By the name of the options: one graph for all images, as in a data set."""
+    return {
+        name: tf.function(BitImageProcessor(**options).tf_preprocess, input_signature=[tf.TensorSpec([], tf.string)])
+        for name, options in {"raw": RAW, "small": SMALL, "ignore": RAW | {"orientation": "ignore"}}.items()
+    }
+
+
+@pytest.mark.parametrize("name", TAGGED)
+def test_the_graph_turns_as_pillow_does(name, in_graph):
+    for tag in range(1, 9):
+        contents = TAGGED[name](tag)
+        expected = turned(contents)
+        np.testing.assert_array_equal(in_graph["raw"](contents), expected, f"{tag}")
+        # A part of it: what the crop needs.
+        np.testing.assert_array_equal(in_graph["small"](contents), BitImageProcessor(**SMALL)(contents)[0], f"{tag}")
+        stored = Image.open(io.BytesIO(contents)).convert("RGB")
+        np.testing.assert_array_equal(in_graph["ignore"](contents), stored, f"{tag}")
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_damaged_block_means_the_same_in_the_graph(name, kind, in_graph):
+    exif, is_turned = BLOCKS[name]
+    contents = FILES[kind](exif)
+    np.testing.assert_array_equal(in_graph["raw"](contents), expected_of(contents, is_turned))
 
 
 def test_load_image_of_transformers_gives_the_same():
