@@ -89,8 +89,10 @@ FRAMEWORKS = {"tensorflow", "torch", "jax"}
 TENSORFLOW_ROOMS = {"data", "evaluation", "exporters", "training"}
 TENSORFLOW_MODULES = {
     "checkpoints.filling",  # which lets TensorFlow take over memory
+    "images.graph_containers",
     "images.graph_decoding",
     "images.graph_faults",
+    "images.graph_orientation",
     "images.graph_preprocessing",
     "images.graph_resizing",
     "network.tracing",  # how a graph of TensorFlow is traced and called
@@ -107,8 +109,10 @@ TENSORFLOW = {
     "data.source",
     "data.streams",
     "exporters.signatures",
+    "images.graph_containers",
     "images.graph_decoding",
     "images.graph_faults",
+    "images.graph_orientation",
     "images.graph_preprocessing",
     "images.graph_resizing",
 }

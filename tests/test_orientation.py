@@ -7,12 +7,15 @@ import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image, ImageOps
 
+import keras_bit
 from conftest import absent
-from image_files import encoded, pixels
-from keras_bit import BitImageProcessor
+from image_files import collect, encoded, pixels
+from keras_bit import BitImageProcessor, HyperRule, image_dataset
 from keras_bit.images import inputs
+from store import TRAINED, served
 
 pytestmark = [
     # Pillow warns of a damaged block, and reads the image all the same.
@@ -192,6 +195,77 @@ def test_a_damaged_block_is_never_an_error(name, kind):
     except Exception:
         return  # what is never an error here is one there
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture(scope="module")
+def in_graph():
+    """By the name of the options: one graph for all images, as in a data set."""
+    return {
+        name: tf.function(BitImageProcessor(**options).tf_preprocess, input_signature=[tf.TensorSpec([], tf.string)])
+        for name, options in {"raw": RAW, "small": SMALL, "ignore": RAW | {"orientation": "ignore"}}.items()
+    }
+
+
+@pytest.mark.parametrize("name", TAGGED)
+def test_the_graph_turns_as_pillow_does(name, in_graph):
+    for tag in range(1, 9):
+        contents = TAGGED[name](tag)
+        expected = turned(contents)
+        np.testing.assert_array_equal(in_graph["raw"](contents), expected, f"{tag}")
+        # A part of it: what the crop needs.
+        np.testing.assert_array_equal(in_graph["small"](contents), BitImageProcessor(**SMALL)(contents)[0], f"{tag}")
+        stored = Image.open(io.BytesIO(contents)).convert("RGB")
+        np.testing.assert_array_equal(in_graph["ignore"](contents), stored, f"{tag}")
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_damaged_block_means_the_same_in_the_graph(name, kind, in_graph):
+    exif, is_turned = BLOCKS[name]
+    contents = FILES[kind](exif)
+    np.testing.assert_array_equal(in_graph["raw"](contents), expected_of(contents, is_turned))
+
+
+def test_a_data_set_turns_what_it_reads_and_leaves_what_it_is_given(tmp_path):
+    processor = BitImageProcessor(**SMALL)
+    files = []
+    for tag in range(1, 9):
+        for kind in ("JPEG, little endian", "PNG"):
+            files.append(tmp_path / f"{tag}.{kind[:3].lower().replace('jpe', 'jpg')}")
+            files[-1].write_bytes(TAGGED[kind](tag))
+    labels = [0] * len(files)
+    found, _ = collect(image_dataset((files, labels), processor=processor, batch_size=len(files)))
+    np.testing.assert_array_equal(found, processor(files))
+    stored = BitImageProcessor(**SMALL, orientation="ignore")
+    found, _ = collect(image_dataset((files, labels), processor=stored, batch_size=len(files)))
+    np.testing.assert_array_equal(found, stored(files))
+    assert np.array_equal(found[0], found[6]), "tags 1 and 4 of one image"
+    pixels_of = [np.asarray(Image.open(file)) for file in files[::2]]
+    found, _ = collect(image_dataset((pixels_of, labels[::2]), processor=processor, batch_size=8))
+    np.testing.assert_array_equal(found, processor(pixels_of))
+
+
+@pytest.mark.slow
+def test_training_images_are_turned_before_they_are_cropped(tmp_path):
+    rule = HyperRule(100, 32)
+    turned_file, upright = tmp_path / "turned.png", tmp_path / "upright.png"
+    turned_file.write_bytes(TAGGED["PNG"](6))
+    Image.fromarray(turned(TAGGED["PNG"](6))).save(upright)
+    options = {"processor": BitImageProcessor(), "batch_size": 4, "training": True, "rule": rule, "seed": 3}
+    both = [collect(image_dataset(([file] * 4, [0] * 4), **options))[0] for file in (turned_file, upright)]
+    np.testing.assert_array_equal(*both)
+
+
+@pytest.mark.slow
+def test_a_served_model_turns_what_it_is_sent(finished):
+    model = tf.saved_model.load(str(served(finished).path)).signatures["serve_bytes"]
+    processor = BitImageProcessor.from_pretrained(TRAINED)
+    network = keras_bit.from_pretrained(TRAINED)
+    for kind in TAGGED:
+        contents = [TAGGED[kind](tag) for tag in range(1, 9)]
+        found = model(image_bytes=tf.constant(contents))["probabilities"]
+        # float32's order of operations, in another graph
+        np.testing.assert_allclose(found, network.predict(processor(contents), verbose=0), atol=1e-5)
 
 
 def test_load_image_of_transformers_gives_the_same():

@@ -82,7 +82,7 @@ def test_images_that_the_server_cannot_read_are_named_and_the_others_answered(se
     assert "0.jpg" in out
     assert "1.jpg" in out
     assert f"{tmp_path}/half.jpg is a JPEG that is cut off" in err
-    assert f"{tmp_path}/text.jpg is not an image file" in err
+    assert f"{tmp_path}/text.jpg is not a JPEG, PNG" in err
     assert all(f"{name} is a JPEG that is cut off" in err for name in four)
     assert "'missing.jpg' does not exist" in err
 

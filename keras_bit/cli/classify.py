@@ -1,8 +1,6 @@
 """`keras-bit classify`: what is on images."""
 
-import contextlib
 import csv
-import io
 import itertools
 import json
 import sys
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from keras_bit.hub import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
-ORIENTATION = 0x0112  # EXIF's tag
 DEFAULT_TOP = 5  # labels; an exported SavedModel tells as many
 BATCH_SIZE = 8  # images read and classified at a time; bounds the memory that many large ones take
 CSV_COLUMNS = ("file", "rank", "id", "label", "score")
@@ -182,7 +179,7 @@ def _requests(results: list[Result]) -> Iterator[tuple[list[Result], list[bytes]
         asked, batch = [], []
         for result in chunk:
             try:
-                batch.append(_encoded_upright(result["file"]))
+                batch.append(images_named.encoded(result["file"]))
                 asked.append(result)
             except (OSError, ValueError, MemoryError) as error:
                 result["error"] = _about(result["file"], error)
@@ -199,19 +196,6 @@ def _progress(results: list[Result]) -> Iterator[Result]:
 
 def _about(name: str, error: Exception) -> str:
     return str(error) if name in str(error) else f"{name}: {error or type(error).__name__}"
-
-
-def _encoded_upright(name: str) -> bytes:
-    """The file as it is, or, where a camera noted that it is to be turned, the turned image as a PNG."""
-    from PIL import Image
-
-    contents = images_named.encoded(name)
-    with contextlib.suppress(Exception), Image.open(io.BytesIO(contents)) as image:
-        if image.getexif().get(ORIENTATION, 1) == 1:
-            return contents  # whether it can be read is the server's to say
-    turned = io.BytesIO()
-    images_named.opened(name, "upright").convert("RGB").save(turned, "PNG")
-    return turned.getvalue()
 
 
 def _print_table(results: Sequence[Result]) -> None:

@@ -65,7 +65,7 @@ def embed(
 
     A row has path, label (the first folder below DATA, or null) and features. Shards are there whole or not at all:
     interrupted or killed, the same command goes on with those that are missing, however many images there are. Images
-    are read as they are stored: orientation tags are ignored.
+    are turned upright by their orientation tag.
     """
     from keras_bit.data.named_batches import UnreadableImageError
     from keras_bit.embedding import shards

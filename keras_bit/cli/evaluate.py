@@ -81,8 +81,8 @@ def evaluate(
 
     Also how far it can be trusted when it is sure (expected calibration error). With --out it writes a JSON report, a
     confusion matrix, a reliability diagram and a sheet of the worst mistakes. A folder is a class of the model if its
-    name is exactly the label or, for ImageNet, its wordnet id; others are named in a class map. Images are read as they
-    are stored: orientation tags are ignored.
+    name is exactly the label or, for ImageNet, its wordnet id; others are named in a class map. Images are turned
+    upright by their orientation tag.
     """
     if out is not None:
         _prepare(out)  # before the images are read, which may take hours

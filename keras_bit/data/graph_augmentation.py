@@ -48,7 +48,7 @@ def augment(
         float32 `(crop_size, crop_size, 3)`.
     """
     if image.dtype == tf.string:
-        header = checked_header(image, max_pixels, name)
+        header = checked_header(image, max_pixels, processor.orientation, name)
         height, width = header.height, header.width
     else:
         header = None

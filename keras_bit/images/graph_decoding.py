@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_bit import versions
+from keras_bit.images import graph_containers, graph_orientation
 from keras_bit.images.graph_resizing import Window
 
 # TensorFlow's default is a faster and less exact transform; Pillow's is libjpeg's own default.
@@ -32,20 +33,26 @@ _apart = tf.function(autograph=False, experimental_attributes={"_noinline": True
 
 
 class Header(NamedTuple):
-    """What the first bytes tell: int32 scalars, and a string scalar, empty where the image can be decoded."""
+    """What stands before the pixels: int32 scalars, and a string scalar, empty where the image can be decoded.
+
+    `height` and `width` are those of the image as it is decoded, upright unless tags are ignored; `orientation` is that
+    of the stored pixels, 1 to 8, and 1 where tags are ignored.
+    """
 
     kind: Any
     height: Any
     width: Any
+    orientation: Any
     problem: Any
 
 
-def read_header(contents: Any, max_pixels: int | None) -> Header:
+def read_header(contents: Any, max_pixels: int | None, orientation: str) -> Header:
     """The kind and the size of an encoded image, and why it cannot be decoded here, as far as the header tells.
 
     Args:
         contents: a scalar string, the bytes of the file.
         max_pixels: the most pixels that an image may have; `None` for no limit.
+        orientation: "upright", or "ignore" for the image as it is stored.
 
     Returns:
         A `Header`; its `problem` goes on after the image's name ("is empty.").
@@ -55,25 +62,29 @@ def read_header(contents: Any, max_pixels: int | None) -> Header:
     """
     # A JPEG, by far the most frequent, does not pass by the tests for the others.
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
-    kind, height, width, problem = tf.cond(is_jpeg, lambda: _jpeg(contents), lambda: _others(contents))
+    kind, height, width, tags, problem = tf.cond(is_jpeg, lambda: _jpeg(contents), lambda: _others(contents))
     if max_pixels is not None:
         pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
         problem = tf.cond(
             (pixels > max_pixels) & (problem == ""), lambda: _too_large(height, width, max_pixels), lambda: problem
         )
-    return Header(kind, height, width, problem)
+    if orientation == "ignore":
+        return Header(kind, height, width, tf.constant(1), problem)
+    tag = tf.cond(tags == "", lambda: 1, lambda: _orientation(tags))
+    swapped = graph_orientation.is_swapped(tag)
+    return Header(kind, tf.where(swapped, width, height), tf.where(swapped, height, width), tag, problem)
 
 
 def decode(contents: Any, header: Header, window: Window | None = None) -> Any:
     """The pixels of an encoded image, or of a part of it.
 
-    Of a JPEG only what the window needs is decoded. Orientation tags are ignored; an alpha channel is dropped; of
-    several frames the first counts.
+    Of a JPEG only what the window needs is decoded. The image is turned by the header's orientation; an alpha channel
+    is dropped; of several frames the first counts.
 
     Args:
         contents: a scalar string, the bytes of the file.
         header: what `read_header` gave for it, without a problem.
-        window: the part that is wanted; `None` is the whole image.
+        window: the part of the turned image that is wanted; `None` is the whole image.
 
     Returns:
         uint8 `(height, width, 3)`, RGB.
@@ -82,16 +93,30 @@ def decode(contents: Any, header: Header, window: Window | None = None) -> Any:
         tf.errors.InvalidArgumentError: the image is damaged.
     """
 
+    stored = window if window is None else _stored_window(window, header)
+
     def jpeg() -> Any:
-        whole = lambda: _cut(tf.io.decode_jpeg(contents, channels=3, dct_method=DCT_METHOD), window)  # noqa: E731
-        if window is None:
+        whole = lambda: _cut(tf.io.decode_jpeg(contents, channels=3, dct_method=DCT_METHOD), stored)  # noqa: E731
+        if stored is None:
             return whole()
         # What follows the window is not read, so the file has to end as a whole one does. Otherwise the decoder looks.
         ended = tf.strings.substr(contents, -2, 2) == b"\xff\xd9"
-        return tf.cond(ended, lambda: _decode_jpeg_window(contents, header.width, window), whole)
+        width = tf.where(graph_orientation.is_swapped(header.orientation), header.height, header.width)
+        return tf.cond(ended, lambda: _decode_jpeg_window(contents, width, stored), whole)
 
-    pixels = tf.cond(header.kind == JPEG, jpeg, lambda: _cut(_decode_other(contents, header.kind), window))
+    pixels = tf.cond(header.kind == JPEG, jpeg, lambda: _cut(_decode_other(contents, header.kind), stored))
+    pixels = tf.cond(header.orientation == 1, lambda: pixels, lambda: _turned(pixels, header.orientation))
     return tf.ensure_shape(pixels, [None, None, 3])
+
+
+def _stored_window(window: Window, header: Header) -> Window:
+    parts = [tf.convert_to_tensor(part, tf.int32) for part in window]
+    whole = (header.height, header.width, header.orientation)
+    return Window(*tf.cond(header.orientation == 1, lambda: parts, lambda: list(_window(Window(*parts), *whole))))
+
+
+_orientation, _window = _apart(graph_orientation.orientation), _apart(graph_orientation.stored_window)
+_turned = _apart(graph_orientation.turned)
 
 
 def _cut(pixels: Any, window: Window | None) -> Any:
@@ -127,7 +152,7 @@ _MARKS = (tuple(b"\x89PNG\r\n\x1a\n"), (*b"GIF8", None, *b"a"), tuple(b"BM"), (*
 
 
 @_apart
-def _others(contents: Any) -> tuple[Any, Any, Any, Any]:
+def _others(contents: Any) -> tuple[Any, Any, Any, Any, Any]:
     padded = tf.strings.substr(tf.strings.join([contents, "\0" * HEADER]), 0, HEADER)
     head = tf.ensure_shape(tf.cast(tf.io.decode_raw(padded, tf.uint8), tf.int32), [HEADER])
     begins = [tf.cast(_begins(head, mark), tf.int32) for mark in _MARKS]
@@ -163,23 +188,27 @@ def _either(*cases: tuple[Any, str]) -> Any:
     return text
 
 
-def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any]:
+def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     del head
     other = (
         "is not a JPEG, PNG, GIF, BMP or WebP file. Other images are read outside of the graph, by `processor(path)`."
     )
     problem = tf.where(tf.strings.length(contents) == 0, "is empty.", other)
-    return tf.constant(0), tf.constant(0), problem
+    return tf.constant(0), tf.constant(0), tf.constant(""), problem
 
 
-def _jpeg(contents: Any) -> tuple[Any, Any, Any, Any]:
+def _jpeg(contents: Any) -> tuple[Any, Any, Any, Any, Any]:
     height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
     # Its decoder multiplies by black and rounds down; Pillow rounds to the nearest.
     cmyk = f"is a JPEG of four colors (CMYK), which TensorFlow's decoder converts otherwise. {ARRAY_PATH}"
-    return tf.constant(JPEG), height, width, _either((channels == 4, cmyk))
+    segments = _segments(contents)
+    return tf.constant(JPEG), height, width, segments.tags, _either((channels == 4, cmyk))
 
 
-def _png(contents: Any, head: Any) -> tuple[Any, Any, Any]:
+_segments = _apart(graph_containers.jpeg_segments)
+
+
+def _png(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     ended = tf.strings.substr(contents, -8, 4) == b"IEND"
     ended = tf.cond(ended, lambda: True, lambda: _holds(contents, "IEND"))  # something may follow
     palette = tf.cond(head[25] == 3, lambda: _holds(contents, "PLTE"), lambda: True)
@@ -190,6 +219,7 @@ def _png(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     return (
         _number(head, 20, 4, big=True),
         _number(head, 16, 4, big=True),
+        graph_containers.png_tags(contents),
         _either(
             ((head[24] == 16) & (head[25] == 0), gray16),
             (~ended, CUT_PNG),
@@ -202,7 +232,7 @@ def _holds(contents: Any, name: str) -> Any:
     return tf.strings.regex_full_match(contents, rf"\C*{name}\C*")
 
 
-def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any]:
+def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     height, width = _number(head, 8, 2), _number(head, 6, 2)
     data = tf.cast(tf.io.decode_raw(contents, tf.uint8), tf.int32)
     # A file that is cut is read beyond its end, by a color table or by a block of an extension at the most.
@@ -236,10 +266,10 @@ def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any]:
         (transparent, f"is a GIF with transparency, which TensorFlow's decoder makes black. {ARRAY_PATH}"),
         (~covers, f"is a GIF whose first frame does not cover it, which Pillow fills otherwise. {ARRAY_PATH}"),
     )
-    return height, width, problem
+    return height, width, tf.constant(""), problem
 
 
-def _bmp(contents: Any, head: Any) -> tuple[Any, Any, Any]:
+def _bmp(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     del contents
     plain = (_number(head, 14, 4) >= 40) & (_number(head, 30, 4) == 0)
     bits = _number(head, 28, 2)
@@ -249,7 +279,7 @@ def _bmp(contents: Any, head: Any) -> tuple[Any, Any, Any]:
     # The lowest int32 has no absolute value.
     damaged = (height < 0) | (width < 0)
     found = _either((~(plain & ((bits == 24) | (bits == 32))), problem), (damaged, "is a damaged BMP."))
-    return tf.maximum(height, 0), tf.maximum(width, 0), found
+    return tf.maximum(height, 0), tf.maximum(width, 0), tf.constant(""), found
 
 
 def _bmp_alone(contents: Any) -> Any:
@@ -261,8 +291,7 @@ def _bmp_alone(contents: Any) -> Any:
     return tf.strings.substr(contents, 0, _number(head, 10, 4) + row * tf.abs(_number(head, 22, 4)))
 
 
-def _webp(contents: Any, head: Any) -> tuple[Any, Any, Any]:
-    del contents
+def _webp(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     extended, lossless, lossy = (_begins(head[12:], tuple(name)) for name in (b"VP8X", b"VP8L", b"VP8 "))
     packed = _number(head, 21, 4)  # 14 bits each, less one; the sign bit is not part of them
     width = tf.where(extended, 1 + _number(head, 24, 3), _number(head, 26, 2) % 2**14)
@@ -280,4 +309,6 @@ def _webp(contents: Any, head: Any) -> tuple[Any, Any, Any]:
         (animated, f"is an animated WebP file, which TensorFlow's decoder does not read. {ARRAY_PATH}"),
         (tf.constant(not DECODES_WEBP), refused),
     )
-    return height, width, problem
+    has_tags = extended & (head[20] // 8 % 2 == 1)
+    tags = tf.cond(has_tags, lambda: graph_containers.webp_tags(contents), lambda: "")
+    return height, width, tags, problem

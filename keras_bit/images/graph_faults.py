@@ -76,8 +76,9 @@ def problem(
         return tf.where(complete, "", tf.where(large, LARGE_JPEG, text)), False
 
     def look() -> tuple[Any, Any]:
-        nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, "")
-        header, whole = attempt(lambda: graph_decoding.read_header(contents, limit), nothing)
+        nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, 1, "")
+        # Upright or not, it has the same faults.
+        header, whole = attempt(lambda: graph_decoding.read_header(contents, limit, "ignore"), nothing)
         known = tf.where(whole, header.problem, "is a JPEG with a damaged header.")
         long = (known == "") & too_long(tf.maximum(header.height, 1), tf.maximum(header.width, 1))
         known = tf.where(long, TOO_LONG, known)

@@ -72,21 +72,21 @@ def _encoded(
             "`do_convert_rgb` must be True for encoded images in a graph, which are decoded as RGB, got False. "
             "Decode them yourself and pass the uint8 tensor, or use `processor(images)`."
         )
-    header = checked_header(contents, max_pixels, name)
+    header = checked_header(contents, max_pixels, processor.orientation, name)
     return (header.height, header.width), lambda window: graph_decoding.decode(contents, header, window)
 
 
-def checked_header(contents: Any, max_pixels: int | None = None, name: Any = "The image") -> graph_decoding.Header:
+def checked_header(
+    contents: Any, max_pixels: int | None, orientation: str, name: Any = "The image"
+) -> graph_decoding.Header:
     """The header of an encoded image that can be decoded here.
 
     Raises:
         tf.errors.InvalidArgumentError: it cannot, or has more than `max_pixels`; says why and what to do.
     """
-    header = graph_decoding.read_header(contents, pixel_limit(max_pixels))
+    header = graph_decoding.read_header(contents, pixel_limit(max_pixels), orientation)
     with tf.control_dependencies([_check(header.problem == "", tf.strings.join([name, " ", header.problem]))]):
-        return header._replace(
-            kind=tf.identity(header.kind), height=tf.identity(header.height), width=tf.identity(header.width)
-        )
+        return graph_decoding.Header(*map(tf.identity, header))
 
 
 def pixel_limit(max_pixels: int | None) -> int | None:

@@ -193,7 +193,8 @@ class BitImageProcessor:
         JPEG (not CMYK), PNG (not gray of 16 bits), GIF (first frame, without transparency), BMP (24 or 32 bits) and
         WebP (not animated) are decoded as Pillow does; of a JPEG only the part that the crop keeps. What TensorFlow's
         decoders would give other values for is refused, and `processor(path)` takes most of it, as it takes a PNG with
-        a wrong checksum. As there, orientation tags are ignored and alpha is dropped. An image of more than
+        a wrong checksum. As there, alpha is dropped and images are turned upright, by Exif alone: XMP and PNG's
+        `Raw profile type exif` are not read. An image of more than
         `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value when the graph is made, is refused as Pillow does.
 
         Damaged files are the exception. Where something in a JPEG, GIF or BMP was altered, TensorFlow may decode what

@@ -1,0 +1,135 @@
+"""What an encoded image holds beside its pixels, in a TensorFlow graph: JPEG's segments, PNG's and WebP's chunks.
+
+Imports TensorFlow, and is imported by functions only.
+
+Checked against Pillow 13.0, `JpegImagePlugin.py`, `PngImagePlugin.py` and `WebPImagePlugin.py`.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+# Steps that a search may take: 65,536 chunks of 8 KiB are half a GiB. What is made to have more is not read to its end.
+MOST_STEPS = 2**16
+LOOK = 10  # bytes of a segment: marker, size, and what stands first in it
+
+
+class Segments(NamedTuple):
+    """What stands before a JPEG's pixels.
+
+    Args:
+        tags: a string scalar, the Exif segments one after the other, as Pillow joins them; empty for none.
+        first_scan: where the first scan's segment begins, an int32 scalar.
+        several: whether other scans follow it: a bool scalar.
+    """
+
+    tags: Any
+    first_scan: Any
+    several: Any
+
+
+def jpeg_segments(contents: Any) -> Segments:
+    """Reads the segments of a JPEG up to its first scan."""
+    length = tf.strings.length(contents)
+
+    def going(position: Any, number: Any, *found: Any) -> Any:
+        del found
+        return (position + LOOK <= length) & (number < MOST_STEPS)
+
+    def step(position: Any, number: Any, tags: Any, first_scan: Any, frame: Any, several: Any) -> tuple[Any, ...]:
+        look = tf.strings.substr(contents, position, LOOK)
+        head = tf.cast(tf.io.decode_raw(look, tf.uint8), tf.int32)
+        marker, size = head[1], head[2] * 256 + head[3]
+        # Bytes between segments and repeated marker bytes are overlooked; some markers are no segment's.
+        between = (head[0] != 0xFF) | (marker == 0xFF)
+        alone = (marker < 2) | ((marker >= 0xD0) & (marker <= 0xD9))
+        onward = tf.where(between, 1, tf.where(alone, 2, 2 + tf.maximum(size, 2)))
+        is_segment = ~between & ~alone
+
+        is_tags = is_segment & (marker == 0xE1) & (size >= 8) & (tf.strings.substr(look, 4, 6) == b"Exif\0\0")
+        start, count = tf.where(is_tags, position + LOOK, 0), tf.where(is_tags, size - 8, 0)
+        tags = tf.strings.join([tags, tf.strings.substr(contents, start, count)])
+
+        numbered = is_segment & (marker >= 0xC0) & (marker <= 0xCF)
+        is_frame = numbered & (marker != 0xC4) & (marker != 0xC8) & (marker != 0xCC)
+        # Color components, of which a scan of a sequential JPEG has all; a progressive one (C2, C6, CA, CE) never has.
+        components = tf.where(marker % 4 == 2, 256, head[9])
+        frame = tf.where(is_frame, components, frame)
+        is_scan = is_segment & (marker == 0xDA)
+        several = is_scan & (head[4] < frame)
+        return (
+            tf.where(is_scan, length, position + onward),
+            number + 1,
+            tags,
+            tf.where(is_scan, position, first_scan),
+            frame,
+            several,
+        )
+
+    _, _, tags, first_scan, _, several = tf.while_loop(going, step, [2, 0, "", length, 0, False], parallel_iterations=1)
+    return Segments(tags, first_scan, several)
+
+
+def count_scans(contents: Any, first_scan: Any, most: Any) -> Any:
+    """The number of scans of a JPEG, an int32 scalar; counted up to `most` and one."""
+    data = tf.io.decode_raw(tf.strings.substr(contents, first_scan, tf.strings.length(contents) - first_scan), tf.uint8)
+    # In the pixels' code a 255 is followed by a 0 or by a restart marker, and by nothing else.
+    places = tf.where(data[:-1] == 0xFF)[:, 0]
+    following = tf.gather(data, places + 1)
+    marks = (following != 0) & (following != 0xFF) & ((following < 0xD0) | (following > 0xD7))
+    places = tf.boolean_mask(places, marks)
+    markers = tf.cast(tf.boolean_mask(following, marks), tf.int32)
+    data = tf.concat([data, tf.zeros([2], tf.uint8)], axis=0)
+
+    def going(index: Any, scans: Any) -> Any:
+        return (index < tf.size(places)) & (scans <= most)
+
+    def step(index: Any, scans: Any) -> tuple[Any, Any]:
+        place, marker = places[index], markers[index]
+        size = tf.cast(data[place + 2], tf.int64) * 256 + tf.cast(data[place + 3], tf.int64)
+        behind = tf.searchsorted(places, tf.reshape(place + 2 + size, [1]))[0]
+        index = tf.where(marker == 0xD9, tf.size(places), tf.maximum(behind, index + 1))
+        return index, scans + tf.cast(marker == 0xDA, tf.int32)
+
+    return tf.while_loop(going, step, [0, 0], parallel_iterations=1)[1]
+
+
+def png_tags(contents: Any) -> Any:
+    """The last `eXIf` chunk of a PNG, a string scalar; empty for none."""
+    length = tf.strings.length(contents)
+
+    def going(position: Any, number: Any, *found: Any) -> Any:
+        del found
+        return (position + 12 <= length) & (number < MOST_STEPS)
+
+    def step(position: Any, number: Any, tags: Any, has_pixels: Any) -> tuple[Any, ...]:
+        size = tf.io.decode_raw(tf.strings.substr(contents, position, 4), tf.int32, little_endian=False)[0]
+        name = tf.strings.substr(contents, position + 4, 4)
+        is_tags = name == b"eXIf"
+        start, count = tf.where(is_tags, position + 8, 0), tf.where(is_tags, tf.maximum(size, 0), 0)
+        tags = tf.where(is_tags, tf.strings.substr(contents, start, count), tags)
+        # Pillow does not read on behind the first frame of an animation.
+        ends = (name == b"IEND") | (has_pixels & (name == b"fcTL")) | (size < 0) | (size > length - position)
+        onward = tf.where(ends, length, position + 12 + tf.where(ends, 0, size))
+        return onward, number + 1, tags, has_pixels | (name == b"IDAT")
+
+    return tf.while_loop(going, step, [8, 0, "", False], parallel_iterations=1)[2]
+
+
+def webp_tags(contents: Any) -> Any:
+    """The first `EXIF` chunk of a WebP file of several chunks, a string scalar; empty for none."""
+    length = tf.strings.length(contents)
+
+    def going(position: Any, number: Any, *found: Any) -> Any:
+        del found
+        return (position + 8 <= length) & (number < MOST_STEPS)
+
+    def step(position: Any, number: Any, tags: Any) -> tuple[Any, ...]:
+        size = tf.io.decode_raw(tf.strings.substr(contents, position + 4, 4), tf.int32)[0]
+        is_tags = tf.strings.substr(contents, position, 4) == b"EXIF"
+        ends = is_tags | (size < 0) | (size > length - position)
+        start, count = tf.where(is_tags, position + 8, 0), tf.where(is_tags, tf.maximum(size, 0), 0)
+        onward = tf.where(ends, length, position + 8 + tf.where(ends, 0, size + size % 2))
+        return onward, number + 1, tf.strings.substr(contents, start, count)
+
+    return tf.while_loop(going, step, [12, 0, ""], parallel_iterations=1)[2]

@@ -1,0 +1,116 @@
+"""The orientation tag of an encoded image in a TensorFlow graph, and the turn that it asks for.
+
+Imports TensorFlow, and is imported by functions only.
+
+Checked against Pillow 13.0, `ImageOps.exif_transpose`, and `TiffImagePlugin.py` for what it makes of damaged tags.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_bit.images.graph_resizing import Window
+
+TAG = 0x0112
+PREFIX = b"Exif\0\0"
+# TIFF's header in either byte order. Pillow reads those with the magic number in the other order too.
+HEADERS = (b"MM\0*", b"MM*\0", b"II*\0", b"II\0*")
+ENTRY = 12  # bytes: tag, type, count, and a value or its place
+UNITS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)  # bytes of a value, by its type; 0 for a type there is not
+_BYTES, _SHORTS, _LONGS = (6,), (3, 8), (4, 9, 13)  # the types of whole numbers; type 1 is bytes, and no number
+
+# By the tag: whether the stored rows are in the reverse order, the columns, and whether then both are swapped.
+_TURNS = (
+    (False, False, False),
+    (False, False, False),
+    (False, True, False),
+    (True, True, False),
+    (True, False, False),
+    (False, False, True),
+    (True, False, True),
+    (True, True, True),
+    (False, True, True),
+)
+
+
+def orientation(tags: Any) -> Any:
+    """The orientation in a block of tags, an int32 scalar: 1 to 8; 1 for an absurd or a damaged one too.
+
+    Args:
+        tags: a string scalar, the block, with or without Exif's own prefix.
+    """
+    for _ in range(2):  # Pillow takes it away twice
+        begins = tf.strings.substr(tags, 0, len(PREFIX)) == PREFIX
+        start = tf.where(begins, len(PREFIX), 0)
+        tags = tf.strings.substr(tags, start, tf.strings.length(tags) - start)
+    size = tf.cast(tf.strings.length(tags), tf.int64)
+    # A directory without entries, for a block of any other length to have all that is read.
+    data = tf.cast(tf.io.decode_raw(tf.strings.join([tags, "\0" * (8 + 2 + ENTRY)]), tf.uint8), tf.int64)
+    is_header = (size >= 8) & tf.reduce_any(tf.strings.substr(tags, 0, 4) == tf.constant(HEADERS))
+    is_big = tf.strings.substr(tags, 0, 1) == b"M"
+
+    def numbers(values: Any, count: int) -> Any:
+        """The unsigned numbers in the last axis, of `count` bytes."""
+        little = [256**place for place in range(count)]
+        return tf.reduce_sum(values * tf.where(is_big, tf.constant(little[::-1], tf.int64), little), axis=-1)
+
+    directory = numbers(data[4:8], 4)
+    is_header &= directory + 2 <= size
+    directory = tf.where(is_header, directory, size)
+    # What is cut off is not there; what comes before it counts.
+    count = tf.minimum(numbers(data[directory : directory + 2], 2), tf.maximum(size - directory - 2, 0) // ENTRY)
+    first = directory + 2
+    entries = tf.reshape(data[first : first + count * ENTRY], [-1, ENTRY])
+    kinds = numbers(entries[:, 2:4], 2)
+    units = tf.gather(tf.constant(UNITS, tf.int64), tf.where(kinds < len(UNITS), kinds, 0))
+    sizes = units * numbers(entries[:, 4:8], 4)
+    names, order = numbers(entries[:, 0:2], 2), tf.range(count)
+    _, same = tf.unique(names)
+    earliest = tf.math.unsorted_segment_min(tf.where(sizes > 0, order, count), same, tf.size(same))
+    sizes = tf.where(order > tf.gather(earliest, same), tf.zeros_like(sizes), sizes)  # the first of a name counts
+    elsewhere = sizes > 4
+    places = tf.where(elsewhere, numbers(entries[:, 8:12], 4), first + order * ENTRY + 8)
+    # Pillow skips what cannot be in the block, and gives up at what goes beyond its end.
+    skipped = elsewhere & (tf.cumsum(tf.where(elsewhere, sizes, 0)) > size)
+    beyond = elsewhere & ~skipped & (places + sizes > size)
+    read = (sizes > 0) & ~skipped & (tf.cumsum(tf.cast(beyond, tf.int32)) == 0)
+    wanted = tf.where(read & (names == TAG))[:1, 0]
+
+    def value(index: Any) -> Any:
+        place, kind = places[index], kinds[index]
+        whole = tf.constant(0, tf.int64)
+        for count, of_this_size in ((1, _BYTES), (2, _SHORTS), (4, _LONGS)):
+            fits = tf.reduce_any(kind == tf.constant(of_this_size, tf.int64))
+            whole = tf.where(fits, numbers(data[place : place + count], count), whole)
+        return tf.where((whole >= 1) & (whole <= 8), tf.cast(whole, tf.int32), 1)
+
+    return tf.cond(tf.size(wanted) > 0, lambda: value(wanted[0]), lambda: 1)
+
+
+def is_swapped(orientation: Any) -> Any:
+    """Whether the stored rows are the columns of the upright image."""
+    return orientation > 4
+
+
+def stored_window(window: Window, height: Any, width: Any, orientation: Any) -> Window:
+    """Where a window of the upright image, which has `height` and `width`, lies in the stored one."""
+    rows, columns, swapped = tf.unstack(tf.gather(tf.constant(_TURNS), orientation))
+    top, left, high, wide = (
+        tf.where(swapped, one, other)
+        for one, other in zip(
+            (window.left, window.top, window.width, window.height),
+            (window.top, window.left, window.height, window.width),
+            strict=True,
+        )
+    )
+    height, width = tf.where(swapped, width, height), tf.where(swapped, height, width)
+    top = tf.where(rows, height - top - high, top)
+    left = tf.where(columns, width - left - wide, left)
+    return Window(top, left, high, wide)
+
+
+def turned(pixels: Any, orientation: Any) -> Any:
+    """Stored pixels `(height, width, channels)`, or a window of them, upright."""
+    rows, columns, swapped = tf.unstack(tf.gather(tf.constant(_TURNS), orientation))
+    pixels = tf.reverse(pixels, tf.boolean_mask([0, 1], tf.stack([rows, columns])))
+    return tf.cond(swapped, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
