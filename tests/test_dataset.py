@@ -18,6 +18,7 @@ from image_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels,
 from keras_bit import BitImageProcessor, HyperRule, image_dataset, versions
 from keras_bit.data import folders as folders_module
 from keras_bit.data import source, streams
+from keras_bit.data.walk import LeftOut
 from keras_bit.images.graph_faults import NO_FILE
 
 RULE = HyperRule(100, 32)
@@ -55,7 +56,8 @@ def test_a_directory_is_searched_at_any_depth_for_images_alone(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(encoded(pixels(index), "BMP" if "bmp" in name else "PNG"))
     (tmp_path / "loose.png").write_bytes(encoded(pixels(9), "PNG"))
-    data = dataset(tmp_path)
+    with pytest.warns(UserWarning, match=r"Left out in '.*': 1 .txt, 3 hidden, 1 image beside the folders\."):
+        data = dataset(tmp_path)
     images, labels = collect(data)
     assert data.class_names == ["a", "b"]
     assert labels.tolist() == [0, 1, 1]
@@ -437,19 +439,21 @@ def test_a_long_scan_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr("tqdm.std.time", lambda: seconds[0])
         patch.setattr(folders_module.os, "scandir", slow)
-        paths, labels = folders_module.scan(tmp_path, ["a", "b"])
-    assert labels == [0] * 40 + [1]
+        paths, labels = folders_module.scan(tmp_path, ["a", "b"], LeftOut())
+    assert labels.tolist() == [0] * 40 + [1]
     assert paths[:40] == [os.fsencode(tmp_path / "a" / f"{index:03d}.jpg") for index in range(40)]
     bars = [index for index, text in enumerate(shown) if f"scan {tmp_path}: " in text]
     assert bars[0] < 10  # of the one folder that is long
 
 
-def test_folders_are_searched_in_the_order_of_keras_and_links_to_folders_are_not(tmp_path):
+def test_folders_are_searched_in_the_order_of_keras_and_a_circle_of_links_is_not(tmp_path):
     for name in ("c/b/1.png", "c/b-x/1.png", "c/b.png", "c/a/2.png", "c/a/10.png", "c/a/1/z.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(encoded(ARRAYS[0], "PNG"))
     (tmp_path / "c" / "circle").symlink_to(tmp_path / "c")
-    paths, _ = folders_module.scan(tmp_path, ["c"])
+    left_out = LeftOut()
+    paths, _ = folders_module.scan(tmp_path, ["c"], left_out)
+    assert left_out.links == ["c/circle"]
     found = list(map(os.fsdecode, paths))
     if versions.is_older(keras.__version__, "3.13"):
         (tmp_path / "c" / "circle").unlink()  # 3.8 follows it
@@ -539,11 +543,11 @@ def test_folders_that_are_no_classes_are_told(tmp_path):
         dataset(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with pytest.raises(ValueError, match=r"No folder in '.*' holds an image \(.bmp, .gif, .jpeg"):
+    with pytest.raises(ValueError, match=r"No folder in '.*' holds an image \(.jpg, .png, .tif"):
         dataset(tmp_path)
     (tmp_path / "b" / "1.png").write_bytes(encoded(ARRAYS[0], "PNG"))
     with pytest.warns(UserWarning, match="hold no image and remain classes: a"):
-        data = dataset(tmp_path)
+        data = dataset(tmp_path, class_names=["a", "b"])
     assert data.class_names == ["a", "b"]
     assert collect(data)[1].tolist() == [1]
     with pytest.raises(

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bit.data import libraries, records, streams, targets
-from keras_bit.data.folders import class_folders
+from keras_bit.data.folders import class_folders, tell
 from keras_bit.data.source import Source, described, files, indexed, is_path
 
 
@@ -48,7 +48,7 @@ def open_source(
     if isinstance(source, tf.data.Dataset):
         return streams.stream(source, names, image, label, shuffle_buffer)
     if is_path(source) and Path(source).is_dir():
-        return files(*class_folders(Path(source), names))
+        return _folders(Path(source), names)
     if record_files := records.record_files(source):
         image, label = image_column or records.IMAGE, label_column or records.LABEL
         return records.records(record_files, names, image, label, shuffle_buffer, check_labels)
@@ -61,6 +61,12 @@ def open_source(
         "(bytes, label), TFRecord files, a Hugging Face `datasets.Dataset` or a TensorFlow Datasets builder, got "
         f"{described(source)}."
     )
+
+
+def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Source:
+    found = class_folders(directory, class_names)
+    tell(directory, found)
+    return files(found.paths, targets.Labels(found.labels, found.class_names))
 
 
 def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_labels: bool) -> Source:
