@@ -1,7 +1,6 @@
 """What a person reads on a terminal: results on standard output, notes, errors and progress on standard error."""
 
 import contextlib
-import re
 import sys
 import threading
 import traceback
@@ -101,23 +100,15 @@ def sentence(error: Exception) -> str:
 def _sentence(error: Exception) -> str:
     tensorflow = sys.modules.get("tensorflow")  # some commands do without
     if tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
-        return _sentence_of_a_graph(str(error))
+        from keras_bit.images.graph_faults import sentence_of
+
+        return sentence_of(str(error))
     if isinstance(error, (OSError, ValueError, ImportError, ArithmeticError)) and str(error):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "keras_bit" in Path(frame.filename).parts] or frames
     where = f" ({ours[-1].filename}, line {ours[-1].lineno})" if ours else ""
     return f"{type(error).__name__}: {error}{where}"
-
-
-def _sentence_of_a_graph(text: str) -> str:
-    """What an error of TensorFlow's says without the graph's nodes around it."""
-    text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", text)
-    text = re.split(r"\n\t \[\[| \[Op:", text)[0]
-    if asserted := re.search(r"assertion failed: \[(.*)\]", text, re.DOTALL):
-        # It has C's escapes for quotes, among others.
-        text = asserted[1].encode("ascii", "backslashreplace").decode("unicode_escape")
-    return " ".join(text.split())
 
 
 def processor_or_bits(weights: str, hub: "HubOptions") -> "BitImageProcessor":

@@ -33,12 +33,14 @@ class Part:
         source: from some of the images' numbers, in increasing order, and a label for each, to a source of
             `image_dataset`.
         files: from the same to what Pillow opens: a path, or a file in memory.
+        in_files: whether each image is a file, whose path is its name.
     """
 
     labels: np.ndarray
     names: Sequence[str]
     source: Callable[[np.ndarray, np.ndarray], Any]
     files: Callable[[np.ndarray], Iterable[str | io.BytesIO]]
+    in_files: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,6 +52,7 @@ class Part:
             [self.names[number] for number in numbers],
             lambda chosen, labels: self.source(numbers[chosen], labels),
             lambda chosen: self.files(numbers[chosen]),
+            self.in_files,
         )
 
     @property
@@ -98,6 +101,7 @@ def open_splits(
     seed: int,
     examples_per_class: int | None = None,
     class_names: Sequence[str] | None = None,
+    gone: Sequence[str] = (),
 ) -> Splits:
     """Finds the images of a data set and divides them.
 
@@ -109,6 +113,7 @@ def open_splits(
         seed: decides which images these are, and which the few examples.
         examples_per_class: how many of each class are trained on, for few-shot learning; `None` takes all.
         class_names: the order of the classes; what the labels of TFRecord files are called.
+        gone: paths of images that have been there, and are divided as if they were.
 
     Raises:
         ValueError: there is nothing to train on, or the parts have different classes.
@@ -116,7 +121,7 @@ def open_splits(
     """
     names = targets.checked_class_names(class_names)
     records = holds_records(data)
-    parts, names, notes = (*_record_parts(data, names), []) if records else _folder_parts(Path(data), names)
+    parts, names, notes = (*_record_parts(data, names), []) if records else _folder_parts(Path(data), names, gone)
     if "train" not in parts:
         raise ValueError(f"`data` {str(data)!r} has images to test with, but none to train on.")
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
@@ -192,7 +197,9 @@ def subset(
     return found._replace(paths=[os.fsencode(name) for name in part.names], labels=part.labels)
 
 
-def _folder_parts(data: Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...], list[str]]:
+def _folder_parts(
+    data: Path, names: tuple[str, ...] | None, gone: Sequence[str]
+) -> tuple[dict[str, Part], tuple[str, ...], list[str]]:
     """The parts, the classes, and what a person should read."""
     if not data.is_dir():
         raise FileNotFoundError(f"`data` must be an existing directory or TFRecord files, got {str(data)!r}.")
@@ -208,7 +215,7 @@ def _folder_parts(data: Path, names: tuple[str, ...] | None) -> tuple[dict[str, 
         )
     if "train" not in directories or not are_parts(directories):
         found = class_folders(data, names)
-        return {"train": _of_files(found.paths, found.labels)}, found.class_names, list(found.notes)
+        return {"train": _with_gone(data, found, gone)}, found.class_names, list(found.notes)
     used = {path.relative_to(data).parts[0] for path in directories.values()}
     found = class_folders(directories["train"], names)
     notes = [f"{part}: {path}" for part, path in directories.items()]
@@ -217,22 +224,25 @@ def _folder_parts(data: Path, names: tuple[str, ...] | None) -> tuple[dict[str, 
     if left_out:
         notes.append(f"Left out in {str(data)!r}: {left_out}.")
     notes += found.notes
-    parts = {"train": _of_files(found.paths, found.labels)}
+    parts = {"train": _with_gone(directories["train"], found, gone)}
     for part, directory in directories.items():
         if part != "train":
-            parts[part] = _of_fewer_classes(directory, found.class_names, directories["train"], notes, names is None)
+            fewer = _of_fewer_classes(directory, found, directories["train"], notes, names is None)
+            parts[part] = _with_gone(directory, fewer, gone)
     return parts, found.class_names, notes
 
 
-def _of_fewer_classes(directory: Path, names: tuple[str, ...], train: Path, notes: list[str], every: bool) -> Part:
+def _of_fewer_classes(
+    directory: Path, classes: ClassFolders, train: Path, notes: list[str], every: bool
+) -> ClassFolders:
     """The images of a directory that may lack some of the classes.
 
     Args:
-        names: of the classes.
+        classes: in `train`.
         notes: gets what is left out.
         every: whether folders of other classes are an error; otherwise they are left out.
     """
-    left_out = LeftOut()
+    left_out, names = LeftOut(), classes.class_names
     there = folders_in(directory, left_out)
     known = {composed(name): label for label, name in enumerate(names)}
     unknown = [name for name in there if composed(name) not in known]
@@ -251,7 +261,22 @@ def _of_fewer_classes(directory: Path, names: tuple[str, ...], train: Path, note
         notes.append(f"Left out: folders in {str(directory)!r} that are not among the classes: {some(unknown, SHOWN)}.")
     if left_out:
         notes.append(f"Left out in {str(directory)!r}: {left_out}.")
-    return _of_files(paths, np.array([known[composed(name)] for name in there], np.int32)[labels])
+    return classes._replace(paths=paths, labels=np.array([known[composed(name)] for name in there], np.int32)[labels])
+
+
+def _with_gone(directory: Path, found: ClassFolders, gone: Sequence[str]) -> Part:
+    """The images, and those that have been in the directory, in the same order."""
+    labels = {composed(name): label for label, name in enumerate(found.class_names)}
+    images = dict(zip(map(os.fsdecode, found.paths), found.labels.tolist(), strict=True))
+    for path in gone:
+        if Path(path).is_relative_to(directory):
+            label = labels.get(composed(Path(path).relative_to(directory).parts[0]))
+            images |= {} if label is None else {path: label}
+    if len(images) == len(found.paths):
+        return _of_files(found.paths, found.labels)
+    place = {label: number for number, label in reversed([*enumerate(found.labels.tolist())])}
+    ordered = sorted(images, key=lambda path: (place.get(images[path], len(images)), os.path.split(path)))
+    return _of_files([*map(os.fsencode, ordered)], np.array([images[path] for path in ordered], np.int32))
 
 
 def _of_files(paths: Sequence[bytes], labels: np.ndarray) -> Part:
@@ -336,7 +361,7 @@ def _of_records(files: list[str]) -> Part:
     def images(chosen: np.ndarray) -> Iterable[io.BytesIO]:
         return (io.BytesIO(image) for image, _ in chosen_records(chosen, chosen).as_numpy_iterator())
 
-    return Part(labels, names, chosen_records, images)
+    return Part(labels, names, chosen_records, images, in_files=False)
 
 
 def _read_labels(files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
