@@ -85,7 +85,11 @@ def build(source: Source, options: Options) -> tf.data.Dataset:
 def _check_labels(source: Source, options: Options) -> None:
     if options.mixes and not options.one_hot:
         raise ValueError("`label_mode` must be None or 'categorical' for MixUp, which mixes labels, got 'int'.")
-    if options.one_hot and source.class_names is None:
+    if source.numbers and options.label_mode is not None:
+        raise ValueError(
+            f"`label_mode` must be None for labels that are numbers to be predicted, got {options.label_mode!r}."
+        )
+    if options.one_hot and source.class_names is None and not source.numbers:
         raise ValueError(
             "`class_names` must be given for MixUp and label_mode='categorical', which need one-hot labels, got None "
             "for a `source` that does not tell how many classes there are."
@@ -206,7 +210,10 @@ def _rows(labels: Any, classes: int) -> Any:
 def _problem(example: Example, class_names: tuple[str, ...] | None) -> Any:
     """What is wrong with an example before its image is looked at: a scalar string, empty for nothing."""
     label, classes = example.label, len(class_names or ())
-    if label.dtype.is_floating:
+    if label.dtype.is_floating and class_names is None:
+        fits = tf.reduce_all(tf.math.is_finite(label))
+        wrong = tf.strings.format("has the label {}, which is not a finite number.", label)
+    elif label.dtype.is_floating:
         fits = tf.reduce_all((label >= 0) & (label <= 1))
         wrong = tf.strings.format("has the label {}, which is not a row of numbers in [0, 1].", label)
     elif class_names is None:

@@ -40,6 +40,7 @@ class Source:
         count: how many elements there are, below 0 where that is not known.
         encoded: whether the images are bytes of files, not pixels.
         size: (height, width) of every image, where the source knows.
+        numbers: whether the labels are floats to be predicted, as for regression, and not classes.
         look: as `open`, for an element that failed; does not fail itself. By default `open`, which then must not.
     """
 
@@ -51,6 +52,7 @@ class Source:
     count: int
     encoded: bool = True
     size: tuple[int, int] | None = None
+    numbers: bool = False
     look: Callable[[Any], Example] | None = None
 
 
@@ -59,6 +61,7 @@ def indexed(
 ) -> Source:
     """Images that are read by their number, so that only numbers are shuffled."""
     values = tf.constant(labels.values)
+    known["numbers"] = labels.class_names is None
     count = len(labels.values)
 
     def open_example(index: Any) -> Example:
