@@ -10,6 +10,7 @@ import shutil
 import socket
 import stat
 import tempfile
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -299,6 +300,11 @@ def some(names: Iterable[object], most: int = 4, separator: str = ", ") -> str:
     listed = list(names)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return separator.join(map(str, listed[:most])) + more
+
+
+def composed(name: str) -> str:
+    """The name as it is compared: macOS spells an accent as a character of its own, which looks the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _package(error: ImportError) -> str | None:

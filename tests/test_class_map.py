@@ -62,7 +62,7 @@ def test_all_that_matches_nothing_is_one_error_with_the_closest_labels(folders, 
     with pytest.raises(ValueError, match=re.escape(problems)) as error:
         class_map.match(folders, config, said)
     assert str(error.value).startswith("Every folder must be a class of the model. ")
-    assert '{"folder": "label", "another": ["label", "label"], "left out": null}' in str(error.value)
+    assert '{"folder": "label", "another": 7, "any of two": ["label", 8], "left out": null}' in str(error.value)
 
 
 def test_a_template_has_what_is_certain_and_what_was_not_looked_at_is_an_error():

@@ -13,6 +13,7 @@ from conftest import needs_matplotlib
 from image_files import encoded, make_folders, pixels
 from keras_bit import BiT, BitConfig, BitImageProcessor, save_pretrained
 from keras_bit.drawing import charts
+from keras_bit.evaluation import class_map
 from keras_bit.images import processor
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
@@ -101,7 +102,7 @@ def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
 
     file = tmp_path / "map.json"
     code, out, _ = run(capsys, animals, "--write-class-map", file)
-    assert (code, out) == (0, f"{file}: 4 folders; complete the 2 that begin with '?'\n")
+    assert (code, out) == (0, f"{file}: 4 folders; complete the 2 that begin with '?', by {class_map.ALLOWED}\n")
     said = json.loads(file.read_text())
     assert (said["dog"], said["Frog"], said["kitty"][:2]) == ("dog", "frog", "? ")
     assert run(capsys, animals, "--class-map", file)[0] == 1
@@ -120,7 +121,7 @@ def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
 def test_a_folder_without_images_is_said_and_is_no_class_of_the_data(capsys, animals):
     (animals / "ship").mkdir()
     code, out, err = run(capsys, animals, "--json")
-    assert (code, err) == (0, "keras-bit evaluate: folders without an image: ship\n")
+    assert (code, err) == (0, f"keras-bit evaluate: Left out in {str(animals)!r}: without an image: ship.\n")
     assert [row["class"] for row in json.loads(out)["per_class"]] == ["cat", "dog", "frog"]
 
 
@@ -234,7 +235,7 @@ def test_without_data_or_a_place_it_is_one_line_and_exit_code_1(capsys, animals,
     for arguments, facts in (
         (("nowhere",), ("`source`", "'nowhere'")),
         ((tmp_path / "empty",), ("folder", "empty")),
-        ((tmp_path / "no-images",), ("image", ".bmp, .gif")),
+        ((tmp_path / "no-images",), ("image", ".jpg, .png")),
         ((animals, "--out", tmp_path / "file"), ("--out", "file")),
         ((animals, "--class-map", "no.json"), ("'no.json'", "does not exist")),
         ((animals, "--class-map", tmp_path), ("cannot be read",)),

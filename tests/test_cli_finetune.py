@@ -40,6 +40,7 @@ def test_a_person_is_told_what_will_happen_and_what_happens(arguments, tmp_path,
     for line in (
         "classes             │ 3 (ant, bee, cat)",
         "training images     │ 15, typically 33x50 px",
+        "of each class       │ 5",
         "validation images   │ 3",
         "resize, random crop │ 160 px, 128 px",
         "batch               │ 8",

@@ -18,6 +18,7 @@ from image_files import HALF, PROCESSOR, collect, encoded, make_folders, pixels,
 from keras_bit import BitImageProcessor, HyperRule, image_dataset, versions
 from keras_bit.data import folders as folders_module
 from keras_bit.data import source, streams
+from keras_bit.data.walk import LeftOut
 
 RULE = HyperRule(100, 32)
 ARRAYS = [pixels(index, 20 + index, 30) for index in range(7)]
@@ -54,7 +55,8 @@ def test_a_directory_is_searched_at_any_depth_for_images_alone(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(encoded(pixels(index), "BMP" if "bmp" in name else "PNG"))
     (tmp_path / "loose.png").write_bytes(encoded(pixels(9), "PNG"))
-    data = dataset(tmp_path)
+    with pytest.warns(UserWarning, match=r"Left out in '.*': 1 .txt, 3 hidden, 1 image beside the folders\."):
+        data = dataset(tmp_path)
     images, labels = collect(data)
     assert data.class_names == ["a", "b"]
     assert labels.tolist() == [0, 1, 1]
@@ -306,6 +308,47 @@ def test_the_whole_order_is_shuffled_without_reading_a_image():
     assert max(first) > 1000
 
 
+AGES = np.array([20, 35.5, 61, 8, 44, 90, 33], np.float32)
+
+
+@pytest.mark.parametrize("labels", [AGES, AGES.tolist(), AGES[:, None], np.stack([AGES, -AGES], axis=1)])
+def test_floats_are_numbers_to_be_predicted(labels):
+    data = dataset((ARRAYS, labels))
+    np.testing.assert_array_equal(collect(data)[1], np.asarray(labels, np.float32))
+    assert data.class_names is None
+    assert data.element_spec[1].dtype == tf.float32
+
+
+def test_floats_of_a_stream_are_numbers_to_be_predicted_and_those_that_are_not_finite_are_left_out():
+    contents = [encoded(array, "PNG") for array in ARRAYS]
+    stream = tf.data.Dataset.from_tensor_slices((contents, AGES))
+    np.testing.assert_array_equal(collect(dataset(stream))[1], AGES)
+    wrong = AGES.copy()
+    wrong[2] = np.nan
+    data = dataset((ARRAYS, wrong), on_error="skip")
+    with pytest.warns(UserWarning, match="1 of 7 images were left out"):
+        np.testing.assert_array_equal(collect(data)[1], np.delete(AGES, 2))
+    assert data.skipped == ["source[0][2] has the label nan, which is not a finite number."]
+
+
+@pytest.mark.slow
+def test_mixup_mixes_numbers_as_it_mixes_classes():
+    training = {"training": True, "rule": HyperRule(30_000, 32), "seed": 5, "batch_size": 7}
+    mixed = collect(dataset((ARRAYS, AGES), **training))[1]
+    rows = collect(dataset((ARRAYS, list("abcdefg")), **training))[1]
+    np.testing.assert_allclose(mixed, rows @ AGES, rtol=1e-6)  # sums of two products in float32
+    with pytest.raises(ValueError, match=r"`label_mode` must be None for labels that are numbers"):
+        dataset((ARRAYS, AGES), label_mode="categorical")
+
+
+def test_lists_of_names_are_rows_of_several_classes():
+    data = dataset((ARRAYS[:3], [["odd"], ["odd", "large"], []]))
+    assert data.class_names == ["large", "odd"]
+    assert collect(data)[1].tolist() == [[0, 1], [1, 1], [0, 0]]
+    data = dataset((ARRAYS[:2], [{"odd"}, ("large",)]), class_names=["odd", "small", "large"])
+    assert collect(data)[1].tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
 def test_a_number_of_classes_has_to_be_known_for_mixup(tmp_path):
     with pytest.raises(
         ValueError, match=r"`class_names` must be given for MixUp and label_mode=.categorical., which need one-hot"
@@ -328,20 +371,32 @@ REFUSED = {
     "float images": ((np.zeros((2, 4, 4, 3)), [0, 1]), {}, "`source[0][0]` must be uint8 (height, width, channels)"),
     "flat images": ((np.zeros((2, 4, 4), np.uint8), [0, 1]), {}, "got uint8 (4, 4). Scale"),
     "two channels": (([np.zeros((4, 4, 2), np.uint8)], [0]), {}, "with 1, 3 or 4 channels, got uint8 (4, 4, 2)"),
-    "float labels": ((ARRAYS, [0.5] * 7), {}, "Labels must be whole numbers, strings, or rows"),
-    "nan": ((ARRAYS, [float("nan")] * 7), {}, "Labels must be whole numbers, strings, or rows"),
-    "mixed labels": ((ARRAYS[:2], ["a", 1]), {}, "rows with a number per class (count, classes), got int and str."),
-    "a label that is none": ((ARRAYS[:2], [1, None]), {}, "(count, classes), got NoneType and int."),
+    "float labels with names": ((ARRAYS, [0.5] * 7), {"class_names": ["a"]}, "which are numbers to be predicted and"),
+    "nan": ((ARRAYS, [20.0] * 6 + [float("nan")]), {}, "Labels must be finite numbers, got nan for image 6 (1 of 7)"),
+    "mixed labels": ((ARRAYS[:2], ["a", 1]), {}, "or floats for regression, got int and str."),
+    "a label that is none": ((ARRAYS[:2], [1, None]), {}, "for regression, got NoneType and int."),
     "a column of labels": (
         (ARRAYS, np.array(LABELS)[:, None]),
         {},
         "Labels must be of the shape (count,), got a column, int64 (7, 1). Squeeze it: `numpy.squeeze(labels, axis=1)`",
     ),
-    "a column of names": ((ARRAYS[:2], [["a"], ["b"]]), {}, "got a column, <U1 (2, 1). Squeeze it"),
+    "a column of names": ((ARRAYS[:2], np.array([["a"], ["b"]])), {}, "got a column, <U1 (2, 1). Squeeze it"),
+    "an unknown name among several": (
+        (ARRAYS[:2], [["a"], ["a", "b"]]),
+        {"class_names": ["a", "c"]},
+        "Labels must be of `class_names` ('a', 'c'), got ['a', 'b'] for image 1",
+    ),
+    "no names at all": ((ARRAYS[:2], [[], []]), {}, "Labels must name at least one class"),
+    "a row outside": (
+        (ARRAYS, [[0.0, 7.0]] + [[0.0, 1.0]] * 6),
+        {},
+        "Labels must be rows of numbers in [0, 1], got [0. 7.]",
+    ),
+    "rows a little outside": ((ARRAYS, [[0.0, 1.005]] * 7), {}, "Labels must be rows of numbers in [0, 1], got [0."),
     "nan in rows": ((ARRAYS, [[0.0, float("nan")]] * 7), {}, "Labels must be rows of numbers in [0, 1], got [ 0. nan]"),
     "ragged rows": ((ARRAYS, [[0], [0, 1]] * 3 + [[0]]), {}, "got object of different lengths or none"),
-    "no label": ((ARRAYS, [None] * 7), {}, "Labels must be whole numbers, strings, or rows"),
-    "truth": ((ARRAYS, [True] * 7), {}, "Labels must be whole numbers, strings, or rows"),
+    "no label": ((ARRAYS, [None] * 7), {}, "Labels must be whole numbers, strings, lists of strings, rows"),
+    "truth": ((ARRAYS, [True] * 7), {}, "Labels must be whole numbers, strings, lists of strings, rows"),
     "a negative label": (
         (ARRAYS, [0] * 6 + [-1]),
         {},
@@ -379,7 +434,12 @@ REFUSED = {
     "an empty stream": (BYTES.take(0), {}, "`source` must hold at least one image, got an empty data set"),
     "batched": (BYTES.batch(2), {}, "one image at a time, encoded (a scalar string) or uint8"),
     "images alone": (BYTES.map(lambda image, label: image), {}, "must give (bytes, label), or dictionaries"),
-    "float labels in a stream": (BYTES.map(lambda image, label: (image, 0.5)), {}, "labels that are whole numbers, or"),
+    "names in a stream": (
+        BYTES.map(lambda image, label: (image, "a")),
+        {},
+        "labels that are whole numbers, floats, or",
+    ),
+    "names for floats": (BYTES.map(lambda i, k: (i, 0.5)), {"class_names": ["a"]}, "`class_names` must be None for"),
     "no column": (BYTES.map(lambda i, k: {"image": i, "x": k}), {}, "`source` has no 'label' among 'image', 'x'"),
     "batch_size": ((ARRAYS, LABELS), {"batch_size": 0}, ("`batch_size`", "at least 1", "0")),
     "max_pixels": ((ARRAYS, LABELS), {"max_pixels": 1.5}, ("`max_pixels`", "whole number", "1.5")),
@@ -436,19 +496,21 @@ def test_a_long_scan_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr("tqdm.std.time", lambda: seconds[0])
         patch.setattr(folders_module.os, "scandir", slow)
-        paths, labels = folders_module.scan(tmp_path, ["a", "b"])
-    assert labels == [0] * 40 + [1]
+        paths, labels = folders_module.scan(tmp_path, ["a", "b"], LeftOut())
+    assert labels.tolist() == [0] * 40 + [1]
     assert paths[:40] == [os.fsencode(tmp_path / "a" / f"{index:03d}.jpg") for index in range(40)]
     bars = [index for index, text in enumerate(shown) if f"scan {tmp_path}: " in text]
     assert bars[0] < 10  # of the one folder that is long
 
 
-def test_folders_are_searched_in_the_order_of_keras_and_links_to_folders_are_not(tmp_path):
+def test_folders_are_searched_in_the_order_of_keras_and_a_circle_of_links_is_not(tmp_path):
     for name in ("c/b/1.png", "c/b-x/1.png", "c/b.png", "c/a/2.png", "c/a/10.png", "c/a/1/z.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(encoded(ARRAYS[0], "PNG"))
     (tmp_path / "c" / "circle").symlink_to(tmp_path / "c")
-    paths, _ = folders_module.scan(tmp_path, ["c"])
+    left_out = LeftOut()
+    paths, _ = folders_module.scan(tmp_path, ["c"], left_out)
+    assert left_out.links == ["c/circle"]
     found = list(map(os.fsdecode, paths))
     if versions.is_older(keras.__version__, "3.13"):
         (tmp_path / "c" / "circle").unlink()  # 3.8 follows it
@@ -538,11 +600,11 @@ def test_folders_that_are_no_classes_are_told(tmp_path):
         dataset(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    with pytest.raises(ValueError, match=r"No folder in '.*' holds an image \(.bmp, .gif, .jpeg"):
+    with pytest.raises(ValueError, match=r"No folder in '.*' holds an image \(.jpg, .png, .tif"):
         dataset(tmp_path)
     (tmp_path / "b" / "1.png").write_bytes(encoded(ARRAYS[0], "PNG"))
     with pytest.warns(UserWarning, match="hold no image and remain classes: a"):
-        data = dataset(tmp_path)
+        data = dataset(tmp_path, class_names=["a", "b"])
     assert data.class_names == ["a", "b"]
     assert collect(data)[1].tolist() == [1]
     with pytest.raises(

@@ -130,6 +130,23 @@ def test_several_classes_at_once_are_binary_cross_entropy(activation):
     assert 0 < history.history["auc"][0] <= 1
 
 
+def test_whole_numbers_are_predicted_as_floats_where_the_model_is_for_regression():
+    numbers = np.array([20, 35, 61, 8, 44, 90, 33, 50])
+    losses = []
+    for labels in (numbers, numbers.astype(np.float32)):
+        data = batches(labels, 8)
+        model = small_model(1, problem_type="regression")
+        history = fine_tune(model, data, data, rule=rule(1, batch_size=8), steps_per_epoch=1, verbose=0)
+        losses.append(history.history["loss"] + history.history["val_loss"])
+    assert losses[0] == pytest.approx(losses[1])
+    data.class_names = ["old", "young"]
+    assert fine_tune(model, data, rule=rule(1, batch_size=8), verbose=0)  # its labels are floats
+    data = batches(NUMBERS)
+    data.class_names = ["old", "young", "other"]
+    with pytest.raises(ValueError, match=r"`train` must have labels that are numbers, .* the classes 'old', 'young'"):
+        fine_tune(model, data, rule=rule(), verbose=0)
+
+
 def test_one_output_is_a_regression():
     model = small_model(1)
     numbers = np.linspace(-2, 2, 8, dtype=np.float32)
@@ -230,7 +247,7 @@ REFUSED = {
     ),
     "numbers for a regression": (
         lambda: (small_model(1), batches(NUMBERS)),
-        r"Labels must be floats \(batch,\), for regression with 1 outputs",
+        r"Labels must be floats \(batch,\), for regression with 1 outputs.* Two classes take two outputs, `classes=2`",
     ),
     "another activation": (
         lambda: (small_model(activation="sigmoid"), batches(NUMBERS)),

@@ -11,12 +11,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from conftest import needs_matplotlib
 from image_files import encoded, make_folders, pixels, write_records
 from keras_bit import BitImageProcessor, files, from_pretrained, versions
+from keras_bit.data.named_batches import NoImageError, UnreadableImageError
 from keras_bit.hub import HubOptions
 from keras_bit.training import planning, run, run_directory
 from keras_bit.training.distribution import Workers
@@ -200,7 +200,11 @@ def test_a_finished_run_trains_no_more_and_what_a_kill_left_is_removed(trained, 
     assert not any(line.startswith("step ") for line in said)
     assert log_of(out / "log.csv") == log_of(trained / "log.csv")
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in trained.iterdir())
-    assert sorted(path.name for path in (out / "training").iterdir()) == ["run.json", "state.safetensors"]
+    assert sorted(path.name for path in (out / "training").iterdir()) == [
+        "images.json.gz",
+        "run.json",
+        "state.safetensors",
+    ]
 
 
 def digest_of(part):
@@ -262,19 +266,88 @@ def test_a_damaged_note_of_the_run_is_named(trained, data, checkpoint, tmp_path)
         train(data, checkpoint, out)
 
 
-@pytest.mark.slow
-def test_unreadable_images_end_it_or_are_left_out(checkpoint, tmp_path):
+def test_unreadable_images_are_found_before_anything_is_computed_or_left_out(checkpoint, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     make_folders(data, dict.fromkeys(NAMES, 4))
     broken = data / "bee" / "002.jpg"
     broken.write_bytes(b"no image")
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"on_error=.*skip") as error:
+    with pytest.raises(UnreadableImageError, match="1 of 12 images cannot be read: ") as error:
         train(data, checkpoint, out, validation_share=0.0)
     assert str(broken) in str(error.value)
+    assert "on_error='skip'" in str(error.value)
+    assert not out.exists()
     plan = planning.plan(options_of(data, checkpoint, validation_share=0.0, on_error="skip"), Workers())
     assert len(plan.splits.train) == 11
     assert "1 of 12 images cannot be read and are left out (train)." in plan.notes
     assert [line.startswith(f"{broken} ") for line in plan.skipped] == [True]
+    for name in NAMES:
+        for file in (data / name).iterdir():
+            file.write_bytes(b"")
+    with pytest.raises(NoImageError, match=r"No image of train can be read. The first: .* is empty\."):
+        planning.plan(options_of(data, checkpoint, image_size=(32, 32), on_error="skip"), Workers())
+
+
+@pytest.fixture
+def go_on(checkpoint, tmp_path):
+    """Data and the directory of a run that has trained a step of two; and a way to look at it without training."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    make_folders(data, dict.fromkeys(NAMES, 6))
+    (out / "training").mkdir(parents=True)
+
+    def start(**changed):
+        """What is said by the start of a run, up to its first step."""
+        said = []
+        plan = planning.plan(options_of(data, checkpoint, **changed), Workers(), out)
+        run_directory.check_same_run(plan.described, out)
+        run.remember_images(plan, out, said.append)
+        return plan, said
+
+    start()
+    (out / "training" / "state.safetensors").touch()  # something has been trained
+    return start
+
+
+def test_a_run_goes_on_without_images_that_broke_or_have_gone_and_says_so(go_on):
+    whole, said = go_on()
+    assert (len(whole.splits.train), said) == (15, [])
+    train = whole.splits.train.names
+    cut, gone = (Path(train[place]) for place in (1, 8))
+    cut.write_bytes(cut.read_bytes()[:-300])
+    assert go_on()[1] == []  # its header is there
+    gone.unlink()
+    with pytest.raises(UnreadableImageError, match=rf"1 of 18 images .*{gone} does not exist\.") as error:
+        go_on()
+    assert "on_error='skip'" in str(error.value)
+    plan, said = go_on(on_error="skip")
+    assert plan.splits.train.names == [name for name in train if name not in (str(cut), str(gone))]
+    assert plan.splits.validation.names == whole.splits.validation.names
+    assert plan.rule == whole.rule
+    assert len(said) == 1
+    assert said[0].startswith("Going on without ")
+    assert str(cut) in said[0]
+    assert str(gone) in said[0]
+    assert go_on(on_error="skip")[1] == []  # it has been said
+    gone.write_bytes(encoded(pixels(8)))
+    (line,) = go_on(on_error="skip")[1]
+    assert line.startswith(f"Going on again with {gone}")
+    gone.with_name("more.jpg").write_bytes(gone.read_bytes())
+    with pytest.raises(ValueError, match="train_pictures: 15 there, 16 now"):
+        go_on(on_error="skip")
+
+
+@pytest.mark.slow
+def test_an_image_that_is_damaged_further_on_ends_a_run_that_can_go_on(checkpoint, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    make_folders(data, dict.fromkeys(NAMES, 6))
+    recipe = {"steps": 4, "validation_share": 0.0}
+    cut = data / "bee" / "002.jpg"
+    cut.write_bytes(cut.read_bytes()[:-300])
+    with pytest.raises(UnreadableImageError) as error:
+        train(data, checkpoint, out, **recipe)
+    assert str(error.value).startswith(f"{cut} ")
+    assert "on_error='skip'" in str(error.value)
+    said = train(data, checkpoint, out, on_error="skip", **recipe)
+    assert any(line.startswith("step 4/4") for line in said)
 
 
 @pytest.mark.parametrize(

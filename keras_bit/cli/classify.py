@@ -12,7 +12,7 @@ import click
 from keras_bit.cli import images as images_named
 from keras_bit.cli import options
 from keras_bit.cli.command import Argument, Command
-from keras_bit.cli.terminal import console, note, printable, working
+from keras_bit.cli.terminal import console, note, noting, printable, working
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,9 +83,12 @@ def classify(
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other.")
+    from keras_bit.data.walk import FilesLeftOut
+
     results: list[Result] = []
-    for name, problem in images_named.listed(images):
-        results.append({"file": name} if problem is None else {"file": name, "error": problem})
+    with noting(FilesLeftOut):
+        for name, problem in images_named.listed(images):
+            results.append({"file": name} if problem is None else {"file": name, "error": problem})
     if not results:
         raise ValueError("There is no line with an image on standard input.")
     if server is None:

@@ -6,7 +6,7 @@ import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Command
-from keras_bit.cli.terminal import note, printable
+from keras_bit.cli.terminal import note, noting, printable
 
 if TYPE_CHECKING:
     from keras_bit.hub import HubOptions
@@ -67,10 +67,10 @@ def embed(
     interrupted or killed, the same command goes on with those that are missing, however many images there are. Images
     are turned upright by their orientation tag.
     """
-    from keras_bit.data.named_batches import UnreadableImageError
+    from keras_bit.data.walk import FilesLeftOut
     from keras_bit.embedding import shards
 
-    try:
+    with noting(FilesLeftOut):
         report = shards.embed(
             data,
             out,
@@ -82,8 +82,6 @@ def embed(
             workers=workers,
             **hub.arguments,
         )
-    except UnreadableImageError as error:
-        raise ValueError(f"{error.problem} {options.SKIP}") from None
     files = "1 file" if len(report.files) == 1 else f"{len(report.files):,} files"
     earlier = f", {report.found:,} images by an earlier run" if report.found else ""
     print(f"{printable(out)}: {files}, {report.rows:,} rows of {report.width:,} features{earlier}")

@@ -54,7 +54,8 @@ WORST_CLASSES = 10  # those printed of more
     "--class-map",
     type=options.PATH,
     metavar="FILE.json",
-    help="Folder to label, to a list of labels of which any counts as right, or to null, which leaves it out.",
+    help="Folder to label, to the number of a class, to a list of these of which any counts as right, or to null, "
+    "which leaves it out.",
 )
 @click.option(
     "--write-class-map",
@@ -88,7 +89,6 @@ def evaluate(
         _prepare(out)  # before the images are read, which may take hours
     with working(f"loading {weights}"):
         import keras_bit
-        from keras_bit.data.named_batches import UnreadableImageError
         from keras_bit.evaluation import evaluating, report
 
         model = keras_bit.from_pretrained(weights, **hub.arguments)
@@ -96,10 +96,7 @@ def evaluate(
     if write_class_map is not None:
         return _write_class_map(Path(write_class_map), data, model.config)
     processor = processor_or_bits(weights, hub)
-    try:
-        found, skipped = _evaluated(model, data, class_map, processor, batch_size, on_error)
-    except UnreadableImageError as error:
-        raise ValueError(f"{error.problem} {options.SKIP}") from None
+    found, skipped = _evaluated(model, data, class_map, processor, batch_size, on_error)
     if as_json:
         print(json.dumps(found.report, indent=2))
     else:
@@ -155,11 +152,12 @@ def _evaluate_folders(
     on_error: str,
 ) -> tuple["Evaluation", list[str]]:
     from keras_bit import files
-    from keras_bit.data.named_batches import folder_batches, folder_names
+    from keras_bit.data.folders import about_left_out
+    from keras_bit.data.named_batches import folder_batches
     from keras_bit.evaluation import class_map, evaluating
 
     said = None if map_file is None else class_map.read(map_file)
-    folders = folder_names(data)
+    folders = _classes_in(data, are_mapped=said is not None)
     try:
         matched = dict(zip(folders, class_map.match(folders, model.config, said), strict=True))
     except ValueError as error:
@@ -167,14 +165,28 @@ def _evaluate_folders(
             f"{error} --write-class-map FILE.json begins a class map of these folders, --class-map FILE.json uses it."
         ) from None
     used = {folder: right for folder, right in matched.items() if right is not None}
-    batches, empty = folder_batches(data, list(used), processor=processor, batch_size=batch_size, on_error=on_error)
-    left_out = [folder for folder in folders if folder not in used]
-    for what, why in ((left_out, "left out, as the class map says"), (empty, "without an image")):
-        if what:
-            note(f"folders {why}: {files.some(what, most=10)}")
+    batches, left_out = folder_batches(data, list(used), processor=processor, batch_size=batch_size, on_error=on_error)
+    if unused := [folder for folder in folders if folder not in used]:
+        note(f"folders left out, as the class map says: {files.some(unused, most=10)}")
+    if left_out:
+        note(about_left_out(data, left_out))
     names = class_map.shown_names(list(used), model.config)
     found = evaluating.evaluate(model, batches, class_names=names, label_map=list(used.values()))
     return found, batches.skipped
+
+
+def _classes_in(data: str, are_mapped: bool) -> list[str]:
+    """The folders of a directory that are its classes. A class map names them, however they look."""
+    from keras_bit.data.folders import class_names_in
+    from keras_bit.data.split_names import NotClassesError
+    from keras_bit.data.walk import folders_in
+
+    if are_mapped:
+        return folders_in(data)
+    try:
+        return class_names_in(Path(data))
+    except NotClassesError as error:
+        raise ValueError(f"{error.problem} If {error.unless}, say so in a --class-map.") from None
 
 
 def _evaluate_records(
@@ -208,17 +220,18 @@ def _record_files(directory: str) -> list[str]:
 
 
 def _write_class_map(file: Path, data: str, config: "BitConfig") -> int:
-    from keras_bit.data.named_batches import folder_names
     from keras_bit.evaluation import class_map
     from keras_bit.files import replacing
 
     if file.exists():
         raise FileExistsError(f"--write-class-map: {str(file)!r} exists, and may have been edited. Name a new file.")
-    found = class_map.template(folder_names(data), config)
+    found = class_map.template(_classes_in(data, are_mapped=False), config)
     with replacing(file) as beside:
         beside.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     unknown = sum(label.startswith(class_map.UNKNOWN) for label in found.values())
-    rest = f"complete the {unknown} that begin with {class_map.UNKNOWN.strip()!r}" if unknown else "all have a label"
+    rest = "all have a label"
+    if unknown:
+        rest = f"complete the {unknown} that begin with {class_map.UNKNOWN.strip()!r}, by {class_map.ALLOWED}"
     print(f"{printable(str(file))}: {len(found)} folders; {rest}")
     return 0
 

@@ -164,13 +164,17 @@ def _preprocessed(
     """Batches of up to `count` images, evenly spread over the sorted paths."""
     import numpy as np
 
-    from keras_bit.data.folders import scan
+    from keras_bit.data.folders import about_left_out, scan
+    from keras_bit.data.walk import LeftOut
 
     if not directory.is_dir():
         raise NotADirectoryError(f"--representative-data {str(directory)!r} is not a directory.")
-    paths, _ = scan(directory, ["."])
+    left_out = LeftOut()
+    paths, _ = scan(directory, None, left_out)
     if not paths:
         raise ValueError(f"--representative-data {str(directory)!r} holds no image.")
+    if left_out:
+        note(about_left_out(directory, left_out))
     chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
     names = [os.fsdecode(paths[index]) for index in chosen]
     resized: dict[str, Any] = {} if size is None else {"do_resize": True, "size": size, "do_center_crop": False}

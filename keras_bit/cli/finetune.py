@@ -10,9 +10,12 @@ import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Command, Option
-from keras_bit.cli.terminal import console, note, printable
+from keras_bit.cli.terminal import console, note, printable, sentence
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
     from rich.table import Table
 
     from keras_bit.hub import HubOptions
@@ -136,7 +139,7 @@ def finetune(data: str, out: str, strategy: str | None, tensorboard: bool, hub: 
 
 def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
     """Ends one of several workers, and the others by that: on its way out, Python would wait for them for minutes."""
-    told = " ".join(str(error).split())
+    told = " ".join(sentence(error).split())
     if another_is_lost:
         told = (
             f"another worker has ended, or cannot be reached ({told[:300]} ...). Start the command again on all of "
@@ -154,7 +157,7 @@ def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: 
     from keras_bit.training import planning, run
 
     callbacks = _tensorboard(out / "tensorboard") if tensorboard else ()
-    plan = planning.plan(settings, workers)
+    plan = planning.plan(settings, workers, out)
 
     def say(line: str) -> None:
         if workers.is_chief:
@@ -185,6 +188,17 @@ def _tensorboard(directory: Path) -> tuple[Any, ...]:
     return (keras.callbacks.TensorBoard(directory),)
 
 
+def _counts(labels: "np.ndarray", names: "Sequence[str]") -> str:
+    """How many images the classes have, in a line."""
+    import numpy as np
+
+    counts = np.bincount(labels, minlength=len(names))
+    least, most = int(counts.argmin()), int(counts.argmax())
+    if counts[least] == counts[most]:
+        return f"{counts[least]:,}"
+    return f"{counts[least]:,} ({names[least]}) to {counts[most]:,} ({names[most]})"
+
+
 def _plan_table(plan: "Plan") -> "Table":
     """What is about to happen, so that a person can stop it."""
     from rich.table import Table
@@ -196,7 +210,10 @@ def _plan_table(plan: "Plan") -> "Table":
     table = Table(title="BiT-HyperRule", title_justify="left", show_header=False)
     table.add_row("classes", f"{len(found.class_names)} ({printable(some(found.class_names, most=5))})")
     table.add_row("training images", f"{len(found.train):,}, typically {height}x{width} px")
+    table.add_row("of each class", printable(_counts(found.train.labels, found.class_names)))
     table.add_row("validation images", f"{len(found.validation):,}" if found.validation else "none")
+    if found.test is not None and found.test is not found.validation:
+        table.add_row("test images", f"{len(found.test):,}")
     table.add_row("resize, random crop", f"{rule.resize_size} px, {rule.crop_size} px")
     table.add_row("MixUp", f"alpha {rule.mixup_alpha}" if rule.mixup_alpha else "none")
     parts = f" in {plan.accumulation} parts, gradients accumulated" if plan.accumulation > 1 else ""

@@ -153,7 +153,6 @@ def on_error(described: str) -> Callable[[Function], Function]:
     )
 
 
-SKIP = "--on-error skip leaves such images out."
 ON_ERROR = "At an image that cannot be read: end, or leave it out, with a line for each and exit code 1."
 
 

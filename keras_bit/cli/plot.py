@@ -8,7 +8,7 @@ import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Command
-from keras_bit.cli.terminal import input_size, note, printable, processor_or_bits, working
+from keras_bit.cli.terminal import input_size, note, noting, printable, processor_or_bits, working
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,9 @@ def plot(
     standard error and exit code 1; the others are drawn all the same. Writes one PNG file.
     """
     options.check_parent(out)
-    with working(f"reading {data}"), warnings.catch_warnings():
+    from keras_bit.data.walk import FilesLeftOut
+
+    with working(f"reading {data}"), warnings.catch_warnings(), noting(FilesLeftOut):
         import keras_bit
         from keras_bit.data.folders import OneClass
         from keras_bit.data.skipped import ImagesLeftOut

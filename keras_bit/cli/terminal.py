@@ -1,13 +1,13 @@
 """What a person reads on a terminal: results on standard output, notes, errors and progress on standard error."""
 
 import contextlib
-import re
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from keras_bit.hub import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
+# What errors of the library advise, as it is typed.
+AS_OPTIONS = {"on_error='skip'": "--on-error skip", "`class_names`": "--class-names"}
 PATIENCE = 2.0  # seconds that something may take without a word
 
 
@@ -35,6 +37,32 @@ def printable(text: str) -> str:
 def note(text: str) -> None:
     """Writes a line that is not a result."""
     print(f"{click.get_current_context().command_path}: {printable(text)}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def noting(kind: type[Warning]) -> Iterator[None]:
+    """Writes warnings of this kind as lines that are not results, each once."""
+    noted: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", kind)
+        show = warnings.showwarning
+
+        def note_or_show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if not issubclass(category, kind):
+                show(message, category, filename, lineno, file, line)
+            elif str(message) not in noted:
+                noted.add(str(message))
+                note(str(message))
+
+        warnings.showwarning = note_or_show
+        yield
 
 
 @contextlib.contextmanager
@@ -59,26 +87,28 @@ def working(what: str) -> Iterator[None]:
 
 
 def sentence(error: Exception) -> str:
-    """What an error says; of one that nobody expected also its type and where it comes from."""
+    """What an error says; of one that nobody expected also its type and where it comes from.
+
+    Python's arguments that it advises have the names of the command's options.
+    """
+    said = _sentence(error)
+    for argument, option in AS_OPTIONS.items():
+        said = said.replace(argument, option)
+    return said
+
+
+def _sentence(error: Exception) -> str:
     tensorflow = sys.modules.get("tensorflow")  # some commands do without
     if tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
-        return _sentence_of_a_graph(str(error))
+        from keras_bit.images.graph_faults import sentence_of
+
+        return sentence_of(str(error))
     if isinstance(error, (OSError, ValueError, ImportError, ArithmeticError)) and str(error):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "keras_bit" in Path(frame.filename).parts] or frames
     where = f" ({ours[-1].filename}, line {ours[-1].lineno})" if ours else ""
     return f"{type(error).__name__}: {error}{where}"
-
-
-def _sentence_of_a_graph(text: str) -> str:
-    """What an error of TensorFlow's says without the graph's nodes around it."""
-    text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", text)
-    text = re.split(r"\n\t \[\[| \[Op:", text)[0]
-    if asserted := re.search(r"assertion failed: \[(.*)\]", text, re.DOTALL):
-        # It has C's escapes for quotes, among others.
-        text = asserted[1].encode("ascii", "backslashreplace").decode("unicode_escape")
-    return " ".join(text.split())
 
 
 def processor_or_bits(weights: str, hub: "HubOptions") -> "BitImageProcessor":

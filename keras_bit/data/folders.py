@@ -1,86 +1,207 @@
-"""A directory with a folder per class: the folders, and the images in them at any depth. Without TensorFlow."""
+"""A directory with a folder per class: its classes, its images, and what a person should know of both.
+
+Without TensorFlow.
+"""
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from keras_bit.data import targets
-from keras_bit.files import some
+from keras_bit.data.split_names import NotClassesError, part_of, refuse_splits, split_folders
+from keras_bit.data.walk import KINDS, FilesLeftOut, LeftOut, folders_in, images_below, is_image
+from keras_bit.files import composed, some
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")  # Keras' list, and what TensorFlow decodes beside it
+SHOWN = 5  # folders that a message names
+LISTED = 20  # folders that an error lists
 
 
 class OneClass(UserWarning):
     """A directory has one class, which a model cannot be trained to tell from another."""
 
 
-def folders_in(directory: str | Path) -> list[str]:
-    """The names of the folders in a directory, sorted; hidden ones are left out."""
-    return sorted(entry.name for entry in os.scandir(directory) if entry.is_dir() and not entry.name.startswith("."))
+class ClassFolders(NamedTuple):
+    """The images in a directory with a folder per class.
+
+    `left_out` has what is not among them; `notes` are sentences that a person should read, that one among them.
+    """
+
+    paths: list[bytes]
+    labels: np.ndarray  # int32 (count,)
+    class_names: tuple[str, ...]
+    left_out: LeftOut
+    notes: tuple[str, ...]
 
 
-def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -> tuple[list[bytes], targets.Labels]:
-    """The paths of the images in a directory with a folder per class, and their labels."""
-    folders = folders_in(directory)
-    if not folders:
+def class_names_in(directory: Path, left_out: LeftOut | None = None) -> list[str]:
+    """The names of a directory's classes: its folders, sorted, without hidden ones and those of operating systems.
+
+    Raises:
+        ValueError: there is none, or two names look the same.
+        NotClassesError: the folders are the parts of a data set, or a folder around one.
+    """
+    names = _folders(directory, left_out)
+    refuse_splits(directory, names)
+    if len(names) == 1:
+        _refuse_wrapping(directory, names[0])
+    return names
+
+
+def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -> ClassFolders:
+    """The images in a directory with a folder per class, in the order of Keras' `image_dataset_from_directory`.
+
+    Args:
+        class_names: some of the folders, in the order of their labels, compared by what they look like. By default all
+            that hold an image, sorted.
+
+    Raises:
+        ValueError: as `class_names_in`; there is no image; `class_names` has names that are not those of folders.
+        NotClassesError: without `class_names`, as `class_names_in`, and where every class holds the same folders.
+    """
+    left_out = LeftOut()
+    if class_names is None:
+        folders = names = class_names_in(directory, left_out)
+    else:
+        there = {composed(name): name for name in _folders(directory, left_out)}
+        if missing := sorted(name for name in class_names if composed(name) not in there):
+            raise ValueError(
+                f"`class_names` must name folders in {str(directory)!r}. There is none for "
+                f"{', '.join(map(repr, missing))}; there are {some(map(repr, there.values()), LISTED)}."
+            )
+        names, folders = list(class_names), [there[composed(name)] for name in class_names]
+    paths, labels = scan(directory, folders, left_out)
+    if class_names is None:
+        _refuse_classes_first(directory, folders, paths, labels)
+    if not paths:
+        raise ValueError(
+            f"No folder in {str(directory)!r} holds an image ({KINDS}){f'; there are {left_out}' if left_out else ''}."
+        )
+    counts = np.bincount(labels, minlength=len(names))
+    empty = [name for name, count in zip(names, counts, strict=True) if not count]
+    notes = []
+    if class_names is None:
+        left_out.empty = empty
+        labels = (np.cumsum(counts > 0) - 1)[labels].astype(np.int32)
+        names = [name for name in names if name not in empty]
+    elif empty:
+        notes.append(f"These folders in {str(directory)!r} hold no image and remain classes: {', '.join(empty)}.")
+    if left_out:
+        notes.append(about_left_out(directory, left_out))
+    return ClassFolders(paths, labels, tuple(names), left_out, (*notes, *_about_case(directory, names)))
+
+
+def about_left_out(directory: str | Path, left_out: LeftOut) -> str:
+    return f"Left out in {os.fspath(directory)!r}: {left_out}."
+
+
+def tell(directory: Path, found: ClassFolders) -> None:
+    """Warns of what a person should know, where nobody else shows it."""
+    for note in found.notes:
+        warnings.warn(note, FilesLeftOut, stacklevel=5)  # the line that calls `image_dataset`
+    if len(found.class_names) == 1:
+        one = f"{str(directory)!r} has one class, {found.class_names[0]!r}: there is nothing to tell apart."
+        warnings.warn(one, OneClass, stacklevel=5)
+
+
+def scan(directory: str | Path, folders: Sequence[str] | None, left_out: LeftOut) -> tuple[list[bytes], np.ndarray]:
+    """The paths of the images in some folders of a directory, and for each the place of its folder among them.
+
+    Args:
+        folders: directly in the directory; `None` takes all that there is, loose files too, as one class.
+        left_out: gets what is passed over.
+
+    Returns:
+        The paths, and labels, int32 `(count,)`. A name may hold bytes that are not UTF-8.
+    """
+    from tqdm import tqdm
+
+    root = os.fspath(directory)
+    paths: list[bytes] = []
+    labels: list[int] = []
+    with tqdm(desc=f"scan {root}", unit=" images", delay=2, leave=False) as progress:
+        for label, part in enumerate([None] if folders is None else [[folder] for folder in folders]):
+            found = images_below(root, left_out, folders=part, advance=progress.update)
+            # The order of Keras' `image_dataset_from_directory`.
+            inside = sorted(os.path.split(os.path.join(root, name)) for name in found)
+            paths += [os.fsencode(os.path.join(*image)) for image in inside]
+            labels += [label] * len(inside)
+    return paths, np.array(labels, np.int32)
+
+
+def _folders(directory: Path, left_out: LeftOut | None) -> list[str]:
+    names = folders_in(directory, left_out)
+    if not names:
         raise ValueError(
             f"`source` must hold a folder per class. {str(directory)!r} has none; put the images in some. TFRecord "
             "files are passed by their names or by a pattern, such as 'records/*.tfrecord'."
         )
-    names = tuple(folders) if class_names is None else class_names
-    missing = sorted(set(names) - set(folders))
-    if missing:
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(composed(name), []).append(name)
+    if twice := [several for several in alike.values() if len(several) > 1]:
+        spelled = " and ".join(ascii(name) for name in twice[0])
         raise ValueError(
-            f"`class_names` must name folders in {str(directory)!r}. There is none for "
-            f"{', '.join(map(repr, missing))}; there are {some(map(repr, folders), 20)}."
+            f"{str(directory)!r} has two folders whose names look the same, {twice[0][0]!r}, and differ in how an "
+            f"accent is spelled: {spelled}. Move their images into one."
         )
-    paths, labels = scan(directory, names)
-    if not paths:
-        raise ValueError(f"No folder in {str(directory)!r} holds an image ({', '.join(SUFFIXES)}).")
-    empty = [name for name, count in zip(names, np.bincount(labels, minlength=len(names)), strict=True) if not count]
-    if empty:
-        warnings.warn(
-            f"These folders in {str(directory)!r} hold no image and remain classes: {', '.join(empty)}.", stacklevel=4
+    return names
+
+
+def _refuse_wrapping(directory: Path, name: str) -> None:
+    """Raises if the only folder holds, instead of images, the folders of classes: an archive unpacked into a folder."""
+    folder = directory / name
+    inside = folders_in(folder)
+    if len(inside) < 2 and not split_folders(folder, inside):
+        return
+    with os.scandir(folder) as entries:
+        if any(not entry.is_dir() and is_image(entry.path) for entry in entries):
+            return
+    if next(images_below(folder, LeftOut()), None) is not None:
+        raise NotClassesError(
+            f"{str(directory)!r} has one folder, {name!r}, which holds no image itself but the folders "
+            f"{some(inside, SHOWN)}. Did you mean {str(folder)!r}?",
+            f"{name!r} is the only class",
         )
-    if len(names) == 1:
-        warnings.warn(
-            f"{str(directory)!r} has one class, {names[0]!r}: there is nothing to tell apart.", OneClass, stacklevel=4
+
+
+def _refuse_classes_first(directory: Path, folders: Sequence[str], paths: Sequence[bytes], labels: np.ndarray) -> None:
+    """Raises if every class has its images in the same folders: those may be the parts or the classes of the data set.
+
+    One folder alone, as `images` in each, is only where they are.
+    """
+    inside: list[set[str]] = [set() for _ in folders]
+    for path, label in zip(paths, labels.tolist(), strict=True):
+        below = os.path.relpath(os.fsdecode(path), directory / folders[label]).split(os.sep)
+        inside[label].add(below[0] if len(below) > 1 else "")
+    held = [one for one in inside if one]
+    if len(held) < 2 or any("" in one for one in held):
+        return
+    together = sorted(set.union(*held))
+    outer, inner = some(folders, SHOWN), some(together, SHOWN)
+    unless = f"{outer} are the classes, and the images in all of these folders belong together"
+    if all(part_of(name) for name in together):
+        raise NotClassesError(
+            f"{str(directory)!r} has the parts of a data set ({inner}) inside of its classes ({outer}). Turn that "
+            "around: a folder for each part, with a folder per class in it.",
+            unless,
         )
-    return paths, targets.Labels(np.array(labels, np.int32), names)
+    if len(together) > 1 and all(one == held[0] for one in held):
+        raise NotClassesError(
+            f"The folders of {str(directory)!r} ({outer}) all hold the same folders ({inner}), so it is not clear "
+            "which are the classes. If the inner ones are, name a directory that holds only them.",
+            unless,
+        )
 
 
-def scan(directory: Path, names: Sequence[str]) -> tuple[list[bytes], list[int]]:
-    """The paths of the images in the folders of these names, and for each the place of its folder among the names."""
-    from tqdm import tqdm
-
-    paths: list[bytes] = []
-    labels: list[int] = []
-    with tqdm(desc=f"scan {directory}", unit=" images", delay=2, leave=False) as progress:
-        for label, name in enumerate(names):
-            found = []
-            for image in _images_below(directory / name):
-                found.append(image)
-                progress.update()
-            # The order of Keras' `image_dataset_from_directory`. A name may hold bytes that are not UTF-8.
-            paths += [os.fsencode(os.path.join(*image)) for image in sorted(found)]
-            labels += [label] * len(found)
-    return paths, labels
-
-
-def _images_below(folder: Path) -> Iterator[tuple[str, str]]:
-    """Folder and name of each image, as the disk gives them; what begins with a dot is hidden."""
-    waiting = [os.fspath(folder)]
-    while waiting:
-        root = waiting.pop()
-        with os.scandir(root) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    if not entry.is_symlink():  # it may lead in a circle
-                        waiting.append(entry.path)
-                elif entry.name.lower().endswith(SUFFIXES):
-                    yield root, entry.name
+def _about_case(directory: Path, names: Sequence[str]) -> list[str]:
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(composed(name).casefold(), []).append(name)
+    return [
+        f"{' and '.join(several)} in {str(directory)!r} differ in case alone, and are {len(several)} classes."
+        for several in alike.values()
+        if len(several) > 1
+    ]

@@ -68,7 +68,10 @@ def _reader(open_example: Callable[[Any], Example], source: Source, options: Opt
 def _problem(example: Example, class_names: tuple[str, ...] | None) -> Any:
     """`targets.problem` in the graph, and what the source says: a scalar string, empty for nothing."""
     label, classes = example.label, len(class_names or ())
-    if label.dtype.is_floating:
+    if label.dtype.is_floating and class_names is None:
+        fits = tf.reduce_all(tf.math.is_finite(label))
+        wrong = tf.strings.format("has the label {}, which is not a finite number.", label)
+    elif label.dtype.is_floating:
         fits = tf.reduce_all((label >= 0) & (label <= 1))
         wrong = tf.strings.format("has the label {}, which is not a row of numbers in [0, 1].", label)
     elif class_names is None:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from keras_bit.data import sources
-from keras_bit.data.folders import SUFFIXES, folders_in, scan
+from keras_bit.data.folders import scan
 from keras_bit.data.items import Item
 from keras_bit.data.options import Options
 from keras_bit.data.reading import Batch, Reader
 from keras_bit.data.skipped import Skipped
+from keras_bit.data.walk import KINDS, LeftOut
 from keras_bit.images.processor import BitImageProcessor
 
 Read = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, labels, places
@@ -155,8 +156,8 @@ def folder_batches(
     processor: BitImageProcessor,
     batch_size: int,
     on_error: str = "raise",
-) -> tuple[NamedBatches, list[str]]:
-    """The images in some folders of a directory, with names relative to it, and the folders without an image.
+) -> tuple[NamedBatches, LeftOut]:
+    """The images in some folders of a directory, with names relative to it, and what is not among them.
 
     Args:
         folders: the classes, in their order; labels count them from 0 on.
@@ -165,9 +166,11 @@ def folder_batches(
     Raises:
         ValueError: no folder holds an image.
     """
-    paths, labels = scan(Path(directory), folders)
+    left_out = LeftOut()
+    paths, labels = scan(directory, folders, left_out)
     if not paths:
-        raise ValueError(f"No folder of {str(directory)!r} that is evaluated holds an image ({', '.join(SUFFIXES)}).")
+        there = f"; there are {left_out}" if left_out else ""
+        raise ValueError(f"No folder of {str(directory)!r} that is evaluated holds an image ({KINDS}){there}.")
     batches = NamedBatches(
         ([os.fsdecode(path) for path in paths], labels),
         [os.path.relpath(os.fsdecode(path), directory) for path in paths],
@@ -177,16 +180,5 @@ def folder_batches(
         on_error=on_error,
     )
     counts = np.bincount(labels, minlength=len(folders))
-    return batches, [name for name, count in zip(folders, counts, strict=True) if not count]
-
-
-def folder_names(directory: str | Path) -> list[str]:
-    """The folders in a directory, sorted; hidden ones are left out.
-
-    Raises:
-        ValueError: there are none.
-    """
-    names = folders_in(directory)
-    if not names:
-        raise ValueError(f"{str(directory)!r} must hold a folder per class, and has none. Put the images in some.")
-    return names
+    left_out.empty = [name for name, count in zip(folders, counts, strict=True) if not count]
+    return batches, left_out

@@ -34,7 +34,11 @@ def build(source: Source, options: Options) -> tf.data.Dataset:
 def _check_labels(source: Source, options: Options) -> None:
     if options.mixes and not options.one_hot:
         raise ValueError("`label_mode` must be None or 'categorical' for MixUp, which mixes labels, got 'int'.")
-    if options.one_hot and source.class_names is None:
+    if source.numbers and options.label_mode is not None:
+        raise ValueError(
+            f"`label_mode` must be None for labels that are numbers to be predicted, got {options.label_mode!r}."
+        )
+    if options.one_hot and source.class_names is None and not source.numbers:
         raise ValueError(
             "`class_names` must be given for MixUp and label_mode='categorical', which need one-hot labels, got None "
             "for a `source` that does not tell how many classes there are."

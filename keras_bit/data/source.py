@@ -43,6 +43,7 @@ class Source:
         count: how many elements there are, below 0 where that is not known.
         encoded: whether the images are files or their bytes, not pixels.
         size: (height, width) of every image, where the source knows.
+        numbers: whether the labels are floats to be predicted, as for regression, and not classes.
     """
 
     elements: tf.data.Dataset
@@ -55,6 +56,7 @@ class Source:
     count: int
     encoded: bool = True
     size: tuple[int, int] | None = None
+    numbers: bool = False
 
 
 def indexed(items: Items) -> Source:
@@ -81,6 +83,7 @@ def indexed(items: Items) -> Source:
         count=count,
         encoded=items.encoded,
         size=items.size,
+        numbers=items.labels.class_names is None,
     )
 
 

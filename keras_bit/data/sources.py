@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_bit.data import libraries, targets
-from keras_bit.data.folders import class_folders
+from keras_bit.data.folders import class_folders, tell
 from keras_bit.data.items import Arrays, Files, Item, Items, described, is_path
 from keras_bit.data.record_names import record_names
 
@@ -75,7 +75,7 @@ def open_items(
     if rows is not None:
         return rows
     if is_path(source) and Path(source).is_dir():
-        return Files(*class_folders(Path(source), names))
+        return _folders(Path(source), names)
     if isinstance(source, tuple) and len(source) == 2:
         return _pairs(*source, names, check_labels)
     if is_path(source) and not Path(source).exists():
@@ -105,6 +105,12 @@ def needs_tensorflow(source: Any) -> bool:
     tensorflow = sys.modules.get("tensorflow")
     stream = tensorflow is not None and isinstance(source, tensorflow.data.Dataset)
     return stream or libraries.is_builder(source) or bool(record_names(source))
+
+
+def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Items:
+    found = class_folders(directory, class_names)
+    tell(directory, found)
+    return Files(found.paths, targets.Labels(found.labels, found.class_names))
 
 
 def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_labels: bool) -> Items:

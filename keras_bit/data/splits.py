@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import re
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from keras_bit.data import targets
-from keras_bit.data.folders import class_folders, folders_in
+from keras_bit.data.folders import ClassFolders, class_folders, scan
 from keras_bit.data.record_names import is_record_name
-from keras_bit.files import some
+from keras_bit.data.split_names import TRAIN, WORDS, are_parts, part_of, split_folders
+from keras_bit.data.walk import LeftOut, folders_in, images_below
+from keras_bit.files import composed, some
 
-TRAIN = ("train", "training")
-VALIDATION = ("val", "validation", "valid", "dev")
-TEST = ("test", "testing")
 LOOKED_AT = 50  # images whose size is looked up for the rule
 SHOWN = 5  # classes that a note names
 
@@ -35,13 +33,15 @@ class Part:
         names: what each image is called.
         source: from some of the images' numbers, in increasing order, and a label for each, to a source of
             `image_dataset`.
-        contents: from the same to the bytes of their files.
+        files: from the same to what Pillow opens: a path, or a file in memory.
+        in_files: whether each image is a file, whose path is its name.
     """
 
     labels: np.ndarray
     names: Sequence[str]
     source: Callable[[np.ndarray, np.ndarray], Any]
-    contents: Callable[[np.ndarray], Iterable[bytes]]
+    files: Callable[[np.ndarray], Iterable[str | io.BytesIO]]
+    in_files: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,7 +52,8 @@ class Part:
             self.labels[numbers],
             [self.names[number] for number in numbers],
             lambda chosen, labels: self.source(numbers[chosen], labels),
-            lambda chosen: self.contents(numbers[chosen]),
+            lambda chosen: self.files(numbers[chosen]),
+            self.in_files,
         )
 
     @property
@@ -71,9 +72,9 @@ class Part:
     def typical_size(self) -> tuple[int, int]:
         """Height and width in pixels: the medians of some of the images."""
         sizes = []
-        for contents in self.contents(np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(int))):
+        for file in self.files(np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(int))):
             try:
-                with Image.open(io.BytesIO(contents)) as image:
+                with Image.open(file) as image:
                     sizes.append((image.height, image.width))
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
                 continue  # training says what is wrong with it
@@ -101,16 +102,19 @@ def open_splits(
     seed: int,
     examples_per_class: int | None = None,
     class_names: Sequence[str] | None = None,
+    gone: Sequence[str] = (),
 ) -> Splits:
     """Finds the images of a data set and divides them.
 
     Args:
-        data: a directory with a folder per class; one with such directories named `train` and `val` or `test`; a
-            directory of TFRecord files, or a pattern for some, which may have these words in their names.
+        data: a directory with a folder per class; one with such directories that are called train and val or test, in
+            one of the spellings in `split_names`; a directory of TFRecord files, or a pattern for some, which may have
+            these words in their names.
         validation_share: of each class, for validation, where the data set does not divide itself.
         seed: decides which images these are, and which the few examples.
         examples_per_class: how many of each class are trained on, for few-shot learning; `None` takes all.
         class_names: the order of the classes; what the labels of TFRecord files are called.
+        gone: paths of images that have been there, and are divided as if they were.
 
     Raises:
         ValueError: there is nothing to train on, or the parts have different classes.
@@ -118,12 +122,12 @@ def open_splits(
     """
     names = targets.checked_class_names(class_names)
     records = holds_records(data)
-    parts, names = _record_parts(data, names) if records else _folder_parts(Path(data), names)
+    parts, names, notes = (*_record_parts(data, names), []) if records else _folder_parts(Path(data), names, gone)
     if "train" not in parts:
         raise ValueError(f"`data` {str(data)!r} has images to test with, but none to train on.")
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
     first = min(int(part.labels.min()) for part in parts.values()) if records else 0
-    notes = [_about_first(first, names)] if first else []
+    notes += [_about_first(first, names)] if first else []
     generator = np.random.default_rng(seed)
     if validation is None and test is None and validation_share > 0:
         train, validation = _divided(train, len(names), validation_share, generator)
@@ -176,50 +180,104 @@ def _chosen(part: Part, label: int, count: int, generator: np.random.Generator) 
     return generator.permutation(np.flatnonzero(part.labels == label))[:count]
 
 
-def _folder_parts(data: Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:
+def subset(
+    directory: Path, class_names: tuple[str, ...] | None, validation_split: float, which: str, seed: int
+) -> ClassFolders:
+    """A part of the images in a directory with a folder per class, as `open_splits` divides them.
+
+    Args:
+        validation_split: the share of each class that is for validation.
+        which: `"training"` or `"validation"`.
+    """
+    found = class_folders(directory, class_names)
+    whole = _of_files(found.paths, found.labels)
+    train, validation = _divided(whole, len(found.class_names), validation_split, np.random.default_rng(seed))
+    part = train if which == "training" else validation
+    if part is None:
+        raise ValueError(f"No class in {str(directory)!r} has a second image: there is nothing for validation.")
+    return found._replace(paths=[os.fsencode(name) for name in part.names], labels=part.labels)
+
+
+def _folder_parts(
+    data: Path, names: tuple[str, ...] | None, gone: Sequence[str]
+) -> tuple[dict[str, Part], tuple[str, ...], list[str]]:
+    """The parts, the classes, and what a person should read."""
     if not data.is_dir():
         raise FileNotFoundError(f"`data` must be an existing directory or TFRecord files, got {str(data)!r}.")
-    found = {part: _subfolder(data, words) for part, words in _words().items()}
-    directories = {part: directory for part, directory in found.items() if directory is not None}
-    if "train" not in directories:
-        there = set(folders_in(data))
-        if there and there <= {directory.name for directory in directories.values()}:
-            raise ValueError(
-                f"`data` {str(data)!r} has the folder {some(sorted(there), SHOWN)}, but no folder {TRAIN[0]!r} with "
-                "images to train on. Put them there, in a folder per class, or name the directory that has such "
-                "folders."
-            )
-        directories = {"train": data}
-    paths, labels = class_folders(directories["train"], names)
-    parts = {"train": _of_files(paths, labels.values)}
+    left_out = LeftOut()
+    there = folders_in(data, left_out)
+    # Folders that are named as classes are classes, whatever they are called.
+    as_classes = names is not None and {composed(name) for name in names} <= {composed(name) for name in there}
+    directories = {} if as_classes else split_folders(data, there)
+    if "train" not in directories and there and not as_classes and all(part_of(name) for name in there) and directories:
+        raise ValueError(
+            f"`data` {str(data)!r} has the folder {some(there, SHOWN)}, but no folder {TRAIN[0]!r} with images to "
+            "train on. Put them there, in a folder per class, or name the directory that has such folders."
+        )
+    if "train" not in directories or not are_parts(directories):
+        found = class_folders(data, names)
+        return {"train": _with_gone(data, found, gone)}, found.class_names, list(found.notes)
+    used = {path.relative_to(data).parts[0] for path in directories.values()}
+    found = class_folders(directories["train"], names)
+    notes = [f"{part}: {path}" for part, path in directories.items()]
+    if others := [name for name in there if name not in used]:
+        notes.append(f"Left out: the folder{'s' * (len(others) > 1)} {some(others, SHOWN)} in {str(data)!r}.")
+    if left_out:
+        notes.append(f"Left out in {str(data)!r}: {left_out}.")
+    notes += found.notes
+    parts = {"train": _with_gone(directories["train"], found, gone)}
     for part, directory in directories.items():
         if part != "train":
-            parts[part] = _of_fewer_classes(directory, labels.class_names, directories["train"])
-    return parts, labels.class_names
+            fewer = _of_fewer_classes(directory, found, directories["train"], notes, names is None)
+            parts[part] = _with_gone(directory, fewer, gone)
+    return parts, found.class_names, notes
 
 
-def _of_fewer_classes(directory: Path, names: tuple[str, ...], train: Path) -> Part:
-    """The images of a directory that may lack some of the classes, and has no others."""
-    there = folders_in(directory)
-    if unknown := [name for name in there if name not in names]:
-        raise ValueError(f"{str(directory)!r} has folders that {str(train)!r} lacks: {some(unknown, SHOWN)}.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that these are few classes, or none of some
-        paths, labels = class_folders(directory, tuple(there))
-    return _of_files(paths, np.array([names.index(name) for name in there], np.int32)[labels.values])
+def _of_fewer_classes(
+    directory: Path, classes: ClassFolders, train: Path, notes: list[str], every: bool
+) -> ClassFolders:
+    """The images of a directory that may lack some of the classes.
+
+    Args:
+        classes: in `train`.
+        notes: gets what is left out.
+        every: whether folders of other classes are an error; otherwise they are left out.
+    """
+    left_out, names = LeftOut(), classes.class_names
+    there = folders_in(directory, left_out)
+    known = {composed(name): label for label, name in enumerate(names)}
+    unknown = [name for name in there if composed(name) not in known]
+    if every:
+        unknown = [name for name in unknown if any(images_below(directory, LeftOut(), folders=[name]))]
+    if unknown and every:
+        spelled = {composed(name).casefold(): name for name in names}
+        alike = [spelled[one] for name in unknown if (one := composed(name).casefold()) in spelled]
+        hint = f" {some(alike, SHOWN)} there: names that differ in case are different classes." if alike else ""
+        raise ValueError(f"{str(directory)!r} has folders that {str(train)!r} lacks: {some(unknown, SHOWN)}.{hint}")
+    there = [name for name in there if composed(name) in known]
+    paths, labels = scan(directory, there, left_out)
+    if not paths:
+        raise ValueError(f"No folder in {str(directory)!r} holds an image of the classes in {str(train)!r}.")
+    if unknown:
+        notes.append(f"Left out: folders in {str(directory)!r} that are not among the classes: {some(unknown, SHOWN)}.")
+    if left_out:
+        notes.append(f"Left out in {str(directory)!r}: {left_out}.")
+    return classes._replace(paths=paths, labels=np.array([known[composed(name)] for name in there], np.int32)[labels])
 
 
-def _words() -> dict[str, tuple[str, ...]]:
-    return {"train": TRAIN, "validation": VALIDATION, "test": TEST}  # train is first: it has the classes
-
-
-def _subfolder(data: Path, words: tuple[str, ...]) -> Path | None:
-    """The folder of one of these names, if it holds folders itself; a class may be called so."""
-    for word in words:
-        folder = data / word
-        if folder.is_dir() and folders_in(folder):
-            return folder
-    return None
+def _with_gone(directory: Path, found: ClassFolders, gone: Sequence[str]) -> Part:
+    """The images, and those that have been in the directory, in the same order."""
+    labels = {composed(name): label for label, name in enumerate(found.class_names)}
+    images = dict(zip(map(os.fsdecode, found.paths), found.labels.tolist(), strict=True))
+    for path in gone:
+        if Path(path).is_relative_to(directory):
+            label = labels.get(composed(Path(path).relative_to(directory).parts[0]))
+            images |= {} if label is None else {path: label}
+    if len(images) == len(found.paths):
+        return _of_files(found.paths, found.labels)
+    place = {label: number for number, label in reversed([*enumerate(found.labels.tolist())])}
+    ordered = sorted(images, key=lambda path: (place.get(images[path], len(images)), os.path.split(path)))
+    return _of_files([*map(os.fsencode, ordered)], np.array([images[path] for path in ordered], np.int32))
 
 
 def _of_files(paths: Sequence[bytes], labels: np.ndarray) -> Part:
@@ -228,7 +286,7 @@ def _of_files(paths: Sequence[bytes], labels: np.ndarray) -> Part:
         labels,
         names,
         lambda chosen, given: ([names[number] for number in chosen], given),
-        lambda chosen: (Path(names[number]).read_bytes() for number in chosen),
+        lambda chosen: (names[number] for number in chosen),
     )
 
 
@@ -254,9 +312,9 @@ def record_files(data: str | Path) -> dict[str, list[str]]:
     grouped: dict[str, list[str]] = {}
     for file in files:
         words = re.split(r"[^a-z]+", os.path.basename(file).lower())
-        part = next((part for part, known in _words().items() if set(words) & set(known)), "train")
+        part = next((part for part, known in WORDS.items() if set(words) & set(known)), "train")
         grouped.setdefault(part, []).append(file)
-    return {part: grouped[part] for part in sorted(grouped, key=list(_words()).index)}
+    return {part: grouped[part] for part in sorted(grouped, key=list(WORDS).index)}
 
 
 def _record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:
@@ -299,10 +357,10 @@ def _of_records(files: list[str]) -> Part:
         data = records.record_data(files).enumerate().filter(lambda number, record: wanted[number])
         return data.map(image_and_label).apply(tf.data.experimental.assert_cardinality(len(chosen)))
 
-    def contents(chosen: np.ndarray) -> Iterable[bytes]:
-        return (image for image, _ in chosen_records(chosen, chosen).as_numpy_iterator())
+    def images(chosen: np.ndarray) -> Iterable[io.BytesIO]:
+        return (io.BytesIO(image) for image, _ in chosen_records(chosen, chosen).as_numpy_iterator())
 
-    return Part(labels, names, chosen_records, contents)
+    return Part(labels, names, chosen_records, images, in_files=False)
 
 
 def _read_labels(files: Sequence[str]) -> tuple[np.ndarray, list[str]]:

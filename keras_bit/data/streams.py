@@ -26,8 +26,11 @@ def stream(
     image, label = pairs.element_spec
     encoded = _check_image(image)
     rows = _check_label(label)
+    numbers = label.dtype.is_floating and not rows
     if rows:
         class_names = targets.names_for(label.shape[0], class_names)
+    elif numbers and class_names is not None:
+        raise ValueError("`class_names` must be None for labels that are floats, which are numbers to be predicted.")
     count = int(data.cardinality())
     if count == 0:
         raise ValueError("`source` must hold at least one image, got an empty data set.")
@@ -35,14 +38,16 @@ def stream(
     def serialized(image: Any, label: Any) -> tuple[Any, Any]:
         return image if encoded else tf.io.serialize_tensor(image), label
 
-    spec = tf.TensorSpec(label.shape, tf.float32 if rows else tf.int32)
+    spec = tf.TensorSpec(label.shape, tf.float32 if rows or numbers else tf.int32)
 
     def item(element: tuple[Any, bytes, tuple[Any, Any]]) -> Item:
         number, problem, (contents, label) = element
         if not encoded and not problem:
             contents = tf.io.parse_tensor(contents, tf.uint8).numpy()
-        label = np.asarray(np.clip(label, -LARGEST, LARGEST) if not rows else label, spec.dtype.as_numpy_dtype)
-        return Item(f"element {number} of `source`", label, contents, problem.decode())
+        label = label if rows or numbers else np.clip(label, -LARGEST, LARGEST)
+        return Item(
+            f"element {number} of `source`", np.asarray(label, spec.dtype.as_numpy_dtype), contents, problem.decode()
+        )
 
     def open_example(element: tuple[Any, Any, tuple[Any, Any]]) -> Example:
         number, problem, (contents, label) = element
@@ -51,7 +56,7 @@ def stream(
         def load() -> Any:
             return contents if encoded else tf.ensure_shape(tf.io.parse_tensor(contents, tf.uint8), image.shape)
 
-        return Example(name, tf.cast(label, tf.float32) if rows else int32(label), load, problem)
+        return Example(name, tf.cast(label, tf.float32) if rows or numbers else int32(label), load, problem)
 
     # Pixels as one string: images of several sizes make no batch.
     elements = numbered(
@@ -66,7 +71,9 @@ def stream(
     def shuffled_once(seed: Any) -> tf.data.Dataset:
         return shuffled_in_windows(elements, seed, shuffle_buffer)
 
-    return Source(elements, item, open_example, shuffled, shuffled_once, spec, class_names, count, encoded)
+    return Source(
+        elements, item, open_example, shuffled, shuffled_once, spec, class_names, count, encoded, numbers=numbers
+    )
 
 
 def _pairs(data: tf.data.Dataset, image_column: str, label_column: str) -> tf.data.Dataset:
@@ -102,11 +109,11 @@ def _check_image(image: tf.TensorSpec) -> bool:
 
 
 def _check_label(label: tf.TensorSpec) -> bool:
-    """Refuses what is neither a whole number nor a row with a number per class. Returns whether it is a row."""
-    rows = label.dtype.is_floating or label.shape.rank == 1
-    if label.shape.rank != int(rows) or not (label.dtype.is_integer or label.dtype.is_floating or label.dtype.is_bool):
+    """Refuses what is neither a number nor a row with a number per class. Returns whether it is a row."""
+    rows = label.shape.rank == 1
+    if label.shape.rank not in (0, 1) or not (label.dtype.is_integer or label.dtype.is_floating or label.dtype.is_bool):
         raise ValueError(
-            "`source` must give labels that are whole numbers, or rows of numbers with one per class, got "
+            "`source` must give labels that are whole numbers, floats, or rows of numbers with one per class, got "
             f"{label.dtype.name} {label.shape}. Look names up first."
         )
     if rows and label.shape[0] == 1 and not label.dtype.is_floating:

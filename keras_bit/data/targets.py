@@ -1,4 +1,4 @@
-"""Labels as people write them, to numbers: names, whole numbers, and rows with a number per class."""
+"""Labels as people write them, to numbers: names, whole numbers, rows with a number per class, and plain numbers."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,9 +11,16 @@ SHOWN = 5  # wrong labels that an error lists
 MOST_CLASSES = 1_000_000  # that are named by their numbers: a mistaken label of 2**31 would take all memory for names
 
 
+# Floats up to so far outside of [0, 1] are meant as rows of probabilities, and wrong; others are another quantity.
+NEAR = 0.01
+MISTAKEN = 0.25  # of the rows at most: among shares of classes, other values in so few are taken for mistakes
+
+
 class Labels(NamedTuple):
-    values: np.ndarray  # int32 (count,), or float32 (count, classes)
-    class_names: tuple[str, ...]
+    """Labels as numbers; `class_names` is `None` for regression, whose floats are what is to be predicted."""
+
+    values: np.ndarray  # int32 (count,), float32 (count, classes); for regression float32 (count,) or (count, outputs)
+    class_names: tuple[str, ...] | None
 
 
 def checked_class_names(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -41,14 +48,18 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
     """Numbers for labels.
 
     Args:
-        labels: strings; whole numbers from 0 on, below a million where there are no `class_names`; or rows with a
-            number in [0, 1] per class, `(count, classes)`.
+        labels: strings; lists of strings, for images of several classes, which become rows of 0 and 1; whole numbers
+            from 0 on, below a million where there are no `class_names`; rows with a number in [0, 1] per class,
+            `(count, classes)`; or, without `class_names`, floats to be predicted: `(count,)`, or `(count, outputs)`
+            with values outside of [0, 1] in more than a quarter of the rows.
         class_names: the order of the classes. By default the sorted strings, or the numbers themselves as strings.
         check: whether to raise for labels that are not a class; otherwise their number is -1, or what it was.
 
     Raises:
         ValueError: labels of another kind, or outside of `class_names`.
     """
+    if isinstance(labels, list | tuple) and labels and all(map(_are_names, labels)):
+        return _rows_of_names(labels, class_names, check)
     try:
         values = np.asarray(labels)
     except ValueError:  # rows of different lengths
@@ -72,17 +83,56 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
             f"Labels must be of the shape (count,), got a column, {values.dtype} {values.shape}. Squeeze it: "
             "`numpy.squeeze(labels, axis=1)`. Rows with a number for one class must be floats."
         )
+    if values.size and values.dtype.kind == "f" and _are_quantities(values, class_names):
+        quantities = values.astype(np.float32)
+        if check:
+            wrong = ~np.isfinite(quantities.reshape(len(values), -1)).all(axis=1)
+            _refuse(values, np.asarray(wrong), "finite numbers")
+        return Labels(quantities, None)
     if values.ndim == 2 and values.dtype.kind in "biuf" and values.size:
         rows = values.astype(np.float32)
         if check:
             _refuse(values, np.asarray(~((rows >= 0) & (rows <= 1)).all(axis=1)), "rows of numbers in [0, 1]")
         return Labels(rows, names_for(rows.shape[1], class_names))
     came = f"{values.dtype} {values.shape if values.ndim else 'of different lengths or none'}"
-    if values.ndim == 1 and values.dtype.kind in "OU":
+    if values.ndim == 1 and values.dtype.kind == "f" and class_names is not None:
+        came = f"{values.dtype} {values.shape}, which are numbers to be predicted and have no `class_names`"
+    elif values.ndim == 1 and values.dtype.kind in "OU":
         came = " and ".join(sorted({type(label).__name__ for label in labels}))
     raise ValueError(
-        f"Labels must be whole numbers, strings, or rows with a number per class (count, classes), got {came}."
+        "Labels must be whole numbers, strings, lists of strings, rows with a number per class (count, classes), or "
+        f"floats for regression, got {came}."
     )
+
+
+def _are_names(label: Any) -> bool:
+    return isinstance(label, list | tuple | set | frozenset) and all(isinstance(name, str) for name in label)
+
+
+def _rows_of_names(labels: Sequence[Any], class_names: tuple[str, ...] | None, check: bool) -> Labels:
+    """For each image a row with 1 for the classes that are named. An unknown name makes it a row of -1."""
+    names = class_names or tuple(sorted({str(name) for label in labels for name in label}))
+    if not names:
+        raise ValueError("Labels must name at least one class, got empty lists alone.")
+    places = {name: place for place, name in enumerate(names)}
+    rows = np.zeros((len(labels), len(names)), np.float32)
+    for row, label in zip(rows, labels, strict=True):
+        known = [places[name] for name in label if name in places]
+        row[known] = 1
+        if len(known) < len(label):
+            row[:] = -1
+    if check:
+        _refuse([*map(list, labels)], rows[:, 0] < 0, f"of `class_names` ({some(map(repr, names), SHOWN)})")
+    return Labels(rows, names)
+
+
+def _are_quantities(values: np.ndarray, class_names: tuple[str, ...] | None) -> bool:
+    """Whether floats are numbers to be predicted, not a share of each class."""
+    if class_names is not None or values.ndim not in (1, 2):
+        return False
+    rows = values.reshape(len(values), -1)
+    outside = ((rows < -NEAR) | (rows > 1 + NEAR)).any(axis=1)
+    return values.ndim == 1 or float(outside.mean()) > MISTAKEN
 
 
 def read_renamed(labels: Any, names: tuple[str, ...], wanted: tuple[str, ...] | None, check: bool) -> Labels:
@@ -116,6 +166,8 @@ def problem(label: Any, class_names: Sequence[str] | None) -> str:
         class_names: `None` where the classes are not known.
     """
     label = np.asarray(label)
+    if label.dtype.kind == "f" and class_names is None:
+        return "" if np.isfinite(label).all() else f"has the label {label}, which is not a finite number."
     if label.dtype.kind == "f":
         fits = bool(((label >= 0) & (label <= 1)).all())
         return "" if fits else f"has the label {label}, which is not a row of numbers in [0, 1]."

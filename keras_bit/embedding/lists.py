@@ -6,11 +6,12 @@ import dataclasses
 import hashlib
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from keras_bit.data.folders import SUFFIXES
+from keras_bit.data.walk import KINDS, SUFFIXES, FilesLeftOut, LeftOut, images_below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +73,12 @@ def list_images(data: str | Path, file: Path, shard_size: int) -> ImageList:
     """Writes the names of the images to `file`, one by one. See `embed` for `data`.
 
     Raises:
-        ValueError: there are none, or `data` is no text.
+        ValueError: there are none, or `data` is not text.
     """
-    offsets, count, length, digest = [0], 0, 0, hashlib.sha256()
+    offsets, count, length, digest, left_out = [0], 0, 0, hashlib.sha256(), LeftOut()
     with contextlib.ExitStack() as opened:
         if Path(data).is_dir():
-            names = _names_below(os.fsencode(data))
+            names: Iterable[bytes] = map(os.fsencode, images_below(data, left_out))
         elif str(data) == "-":
             names = _lines(sys.stdin.buffer, "standard input")
         else:
@@ -92,15 +93,19 @@ def list_images(data: str | Path, file: Path, shard_size: int) -> ImageList:
             if count % shard_size == 0:
                 offsets.append(length)
     if not count:
-        raise ValueError(f"`data` must hold images, got {str(data)!r}, which {_without(data)}.")
+        raise ValueError(f"`data` must hold images, got {str(data)!r}, which {_without(data, left_out)}.")
+    if left_out:
+        warnings.warn(f"Left out in {str(data)!r}: {left_out}.", FilesLeftOut, stacklevel=3)
     if count % shard_size:
         offsets.append(length)
     root = str(data) if Path(data).is_dir() else None
     return ImageList(file, root, tuple(offsets), count, shard_size, digest.hexdigest())
 
 
-def _without(data: str | Path) -> str:
-    return f"has none at any depth ({', '.join(SUFFIXES)})" if Path(data).is_dir() else "has no line with a path"
+def _without(data: str | Path, left_out: LeftOut) -> str:
+    if not Path(data).is_dir():
+        return "has no line with a path"
+    return f"has none at any depth ({KINDS}){f'; there are {left_out}' if left_out else ''}"
 
 
 def _shown(names: Iterable[bytes]) -> Iterable[bytes]:
@@ -116,33 +121,6 @@ def _lines(file: BinaryIO, called: str) -> Iterator[bytes]:
             raise ValueError(f"`data` must be text with a path in each line, got {called!r}, which has zero bytes.")
         if name:
             yield name
-
-
-def _names_below(directory: bytes, inside: bytes = b"") -> Iterator[bytes]:
-    """Images at any depth, relative to `directory`; folders and files of a folder in the order of their names."""
-    suffixes = tuple(map(os.fsencode, SUFFIXES))
-    with os.scandir(os.path.join(directory, inside)) as entries:
-        # Not the entries themselves, which are ten times as large.
-        found = sorted(
-            (entry.name, folder)
-            for entry in entries
-            if not entry.name.startswith(b".")
-            and ((folder := entry.is_dir()) or entry.name.lower().endswith(suffixes))
-            # A link to a folder may lead in a circle; below the root, as the class's folder, it is one step, unless it
-            # leads to where it is.
-            and not (folder and entry.is_symlink() and (inside or _leads_back(directory, entry.path)))
-        )
-    for name, folder in found:
-        name = os.path.join(inside, name)
-        if folder:
-            yield from _names_below(directory, name)
-        else:
-            yield name
-
-
-def _leads_back(directory: bytes, link: bytes) -> bool:
-    target = os.path.realpath(link)
-    return os.path.commonpath([os.path.realpath(directory), target]) == target
 
 
 def text_of(name: bytes) -> str:

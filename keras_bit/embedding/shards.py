@@ -75,8 +75,8 @@ def embed(
 
     Args:
         data: a directory, whose images at any depth are taken in the order of their names; or a text file with a path
-            in each line; or `"-"` for such lines on standard input. A directory's hidden files are left out. Links to
-            folders are followed directly below the directory only, and not where they lead back to it.
+            in each line; or `"-"` for such lines on standard input. What a directory holds beside images is left out,
+            and a warning counts it. Links to folders are followed, unless they lead where the walk comes anyway.
         out: a directory, which gets `part-00000-of-00012.parquet` and so on; or a name that ends in `.parquet` for one
             file, whose shards are written to a directory `<out>.shards` and joined at the end.
         weights: Hub id, directory or file of a checkpoint with its `preprocessor_config.json`.

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_bit import files
+from keras_bit.files import composed
 from keras_bit.labels import CLASS_LISTS, imagenet_labels, labels_of_checkpoint
 from keras_bit.network.config import BitConfig
 
 SHOWN = 20  # folders that an error lists
 CLOSEST = 3  # labels that it offers for each
+ALLOWED = "a label, the number of a class, a list of these, or null to leave the folder out"
 UNKNOWN = "? "  # begins what `template` cannot tell; no label, so that a map that was not looked through is an error
 
 
@@ -28,7 +30,8 @@ def match(
 ) -> list[tuple[int, ...] | None]:
     """For each folder the classes of the model that count as right for its images, or `None` to leave it out.
 
-    A folder is what `class_map` says; otherwise the class whose label is exactly its name; otherwise, for a model with
+    A folder is what `class_map` says; otherwise the class whose label is exactly its name (accents may be spelled as
+    macOS does); otherwise, for a model with
     the classes of ImageNet, the class with this wordnet id.
 
     Args:
@@ -41,12 +44,13 @@ def match(
         ValueError: folders match nothing, or several classes; `class_map` names folders or labels that there are not.
             All of them in one error, with the closest labels.
     """
-    class_map = {} if class_map is None else class_map
+    mapped = {composed(folder): said for folder, said in (class_map or {}).items()}
     names = _Names(config)
-    problems = [_Problem(folder, "is not a folder", folder, folders) for folder in class_map if folder not in folders]
+    there = set(map(composed, folders))
+    problems = [_Problem(folder, "is not a folder", folder, folders) for folder in mapped if folder not in there]
     matched: list[tuple[int, ...] | None] = []
     for folder in folders:
-        said = class_map.get(folder, folder)
+        said = mapped.get(composed(folder), folder)
         found = None if said is None else names.find(folder, said if isinstance(said, list) else [said])
         if isinstance(found, _Problem):
             problems.append(found)
@@ -55,7 +59,8 @@ def match(
     if problems:
         raise ValueError(
             f"Every folder must be a class of the model. {files.some(problems, SHOWN, '; ')}. `class_map` says which "
-            'they are; as JSON: {"folder": "label", "another": ["label", "label"], "left out": null}.'
+            f"they are, by {ALLOWED}; as JSON: "
+            '{"folder": "label", "another": 7, "any of two": ["label", 8], "left out": null}.'
         )
     return matched
 
@@ -76,7 +81,7 @@ def find_class(name: str, config: BitConfig) -> int:
     """
     names = _Names(config)
     allowed = f"a label of the model or a number from 0 to {len(names.labels) - 1}"
-    several = names.exact.get(name, [])
+    several = names.exact.get(composed(name), [])
     if not several and name in names.wordnet:
         return names.wordnet[name]
     if not several and name.isdecimal():
@@ -89,7 +94,7 @@ def find_class(name: str, config: BitConfig) -> int:
     if several:
         shown = files.some((f"{index} ({names.labels[index]})" for index in several), SHOWN)
         raise ValueError(f"`name` {name!r} is that of the classes {shown}. Give the number of the one you mean.")
-    close = [f"{names.exact[label][0]} ({label})" for label in _close(name, names.labels)]
+    close = [f"{names.exact[composed(label)][0]} ({label})" for label in _close(name, names.labels)]
     closest = f"The closest: {', '.join(close)}" if close else f"The first: {files.some(names.labels, CLOSEST)}"
     raise ValueError(f"`name` must be {allowed}, got {name!r}. {closest}.")
 
@@ -161,7 +166,7 @@ class _Names:
 
     def __init__(self, config: BitConfig) -> None:
         self.labels = labels_of(config)
-        self.exact = _by_name(enumerate(self.labels))
+        self.exact = _by_name((index, composed(label)) for index, label in enumerate(self.labels))
         self.wordnet: dict[str, int] = {}
         if len(self.labels) in CLASS_LISTS:
             known = imagenet_labels(len(self.labels))
@@ -176,7 +181,7 @@ class _Names:
         """The classes, or what is wrong."""
         found = []
         for label in said:
-            several = self.exact.get(label, []) if isinstance(label, str) else []
+            several = self.exact.get(composed(label), []) if isinstance(label, str) else []
             if type(label) is int and 0 <= label < len(self.labels):
                 found.append(label)
             elif len(several) == 1:
@@ -199,11 +204,16 @@ class _Names:
     def suggest(self, folder: str) -> str:
         found = self.find(folder, [folder])
         if not isinstance(found, _Problem):
-            return self.labels[found[0]] if self.exact[self.labels[found[0]]] == [found[0]] else folder
+            return self.labels[found[0]] if self._is_unique(found[0]) else folder
         several = self.loose().get(_loose(folder), [])
-        if len(several) == 1 and len(self.exact[self.labels[several[0]]]) == 1:
+        if len(several) == 1 and self._is_unique(several[0]):
             return self.labels[several[0]]
+        if folder.isdecimal() and int(folder) < len(self.labels):
+            return f"{UNKNOWN}{int(folder)} ({self.labels[int(folder)]})"  # whether they count from 0 is not known
         return UNKNOWN + " | ".join(_close(folder, self.labels))
+
+    def _is_unique(self, index: int) -> bool:
+        return self.exact[composed(self.labels[index])] == [index]
 
 
 def _by_name(numbered: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
@@ -215,7 +225,7 @@ def _by_name(numbered: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
 
 
 def _loose(name: str) -> str:
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+    return " ".join(composed(name).casefold().replace("_", " ").replace("-", " ").split())
 
 
 def _loose_names(label: str) -> list[str]:

@@ -156,7 +156,9 @@ def check_model(model: "BiTModel") -> bool:
     if config.problem_type in ("multi_label_classification", "regression") or config.num_labels < 2:
         raise ValueError(
             "`model` must tell classes apart, of which each image has one: there is no accuracy otherwise. Got "
-            f"problem_type {config.problem_type!r} with {config.num_labels} label{'s' * (config.num_labels != 1)}."
+            f"problem_type {config.problem_type!r} with {config.num_labels} label{'s' * (config.num_labels != 1)}. "
+            "`model.compile(loss=..., metrics=...)` and `model.evaluate(image_dataset(...))` measure others: "
+            "keras.metrics.AUC(curve='PR', multi_label=True) for several labels, MeanAbsoluteError for numbers."
         )
     activation = getattr(head.activation, "__name__", repr(head.activation))
     if activation not in ("softmax", "linear"):

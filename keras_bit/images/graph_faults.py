@@ -3,6 +3,7 @@
 Imports TensorFlow, and is imported by functions only.
 """
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -85,3 +86,13 @@ def problem(
         return tf.cond(known == "", lambda: damaged(header), lambda: (known, whole))
 
     return tf.cond(readable, look, lambda: (tf.constant(NO_FILE), False))
+
+
+def sentence_of(text: str) -> str:
+    """What an error of TensorFlow's says without the graph's nodes around it."""
+    text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", text)
+    text = re.split(r"\n\t \[\[| \[Op:", text)[0]
+    if asserted := re.search(r"assertion failed: \[(.*)\]", text, re.DOTALL):
+        # It has C's escapes for quotes, among others.
+        text = asserted[1].encode("ascii", "backslashreplace").decode("unicode_escape")
+    return " ".join(text.split())

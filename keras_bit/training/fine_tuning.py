@@ -10,10 +10,11 @@ import numpy as np
 from keras import ops
 
 from keras_bit.counts import check_whole
+from keras_bit.files import some
 from keras_bit.hyperrule import HyperRule
 from keras_bit.network.model import BiTModel
 from keras_bit.training import distribution
-from keras_bit.training.objective import objective, with_labels
+from keras_bit.training.objective import NUMBER, objective, with_labels
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -46,8 +47,8 @@ def fine_tune(
     * several classes at once (`"multi_label_classification"`): rows of 0 and 1 `(batch, classes)`; binary
       cross-entropy, its mean over all classes; `binary_accuracy`, and `auc`, the mean area under the classes'
       precision-recall curves;
-    * a number (`"regression"`, or no problem type and one output): float `(batch,)`, or `(batch, outputs)`; mean
-      squared error; `mean_absolute_error`.
+    * a number (`"regression"`, or no problem type and one output): `(batch,)`, or `(batch, outputs)`, whole ones as
+      floats; mean squared error; `mean_absolute_error`.
 
     On several machines (a model made in the scope of `MultiWorkerMirroredStrategy`, or under `keras.distribution` with
     `auto_shard_dataset=False`) `train` is this worker's part of every batch, `image_dataset(..., shard=...)`, and
@@ -94,6 +95,9 @@ def fine_tune(
 
     with distribution.scope_of(model):
         found = objective(model, labels)
+    if found.problem_type == NUMBER:
+        for name, data in (("train", train), ("validation", validation)):
+            _refuse_places(name, data)
     train = with_labels(train, model.config.num_labels, found)
     if not _is_endless(train):
         train = train.repeat()
@@ -198,6 +202,18 @@ def _labels_of(data: "tf.data.Dataset", name: str) -> "tf.TensorSpec":
     if int(data.cardinality()) == 0:
         raise _no_batch(name)
     return spec[1]
+
+
+def _refuse_places(name: str, data: "tf.data.Dataset | None") -> None:
+    """Refuses labels that are places among named classes: as numbers to be predicted they mean nothing."""
+    names = getattr(data, "class_names", None)
+    if data is None or not names or list(names) == list(map(str, range(len(names)))):
+        return
+    if data.element_spec[1].dtype.is_integer:
+        raise ValueError(
+            f"`{name}` must have labels that are numbers, for regression; got the places of the classes "
+            f"{some(map(repr, names))}. Pass `image_dataset((paths, numbers))`."
+        )
 
 
 def _no_batch(name: str) -> ValueError:

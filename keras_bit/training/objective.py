@@ -29,7 +29,7 @@ def objective(model: BiTModel, labels: Sequence[Any]) -> Objective:
     kind, count = problem_type(model), model.config.num_labels
     logits = _gives_logits(model, kind)
     for label in labels:
-        _check_labels(label, kind, count)
+        _check_labels(label, kind, count, whole=model.config.problem_type == NUMBER)
     if kind == NUMBER:
         return Objective(kind, keras.losses.MeanSquaredError(), [keras.metrics.MeanAbsoluteError()], one_hot=False)
     if kind == SEVERAL:
@@ -50,6 +50,8 @@ def with_labels(data: Any, classes: int, found: Objective) -> Any:
 
     several = found.problem_type == SEVERAL
     label = data.element_spec[1]
+    if found.problem_type == NUMBER:
+        return data if label.dtype.is_floating else _with_floats(data)
     if not several and not (label.dtype.is_integer and label.shape.rank == 1):
         return data
 
@@ -66,7 +68,21 @@ def with_labels(data: Any, classes: int, found: Objective) -> Any:
         with tf.control_dependencies([inside]):
             return images, tf.one_hot(labels, classes) if found.one_hot else tf.identity(labels), *weights
 
-    converted = data.map(convert, tf.data.AUTOTUNE)
+    return _of_the_same_length(data.map(convert, tf.data.AUTOTUNE), data)
+
+
+def _with_floats(data: Any) -> Any:
+    import tensorflow as tf
+
+    def convert(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
+        return images, tf.cast(labels, tf.float32), *weights
+
+    return _of_the_same_length(data.map(convert, tf.data.AUTOTUNE), data)
+
+
+def _of_the_same_length(converted: Any, data: Any) -> Any:
+    import tensorflow as tf
+
     count = int(data.cardinality())
     # Without it Keras says that its input ran out.
     return converted.apply(tf.data.experimental.assert_cardinality(count)) if count >= 0 else converted
@@ -103,15 +119,19 @@ def _gives_logits(model: BiTModel, kind: str) -> bool:
     return activation is None
 
 
-def _check_labels(label: Any, kind: str, count: int) -> None:
-    """Refuses labels, described by their `tf.TensorSpec`, that do not fit the problem type and the outputs."""
+def _check_labels(label: Any, kind: str, count: int, whole: bool) -> None:
+    """Refuses labels, described by their `tf.TensorSpec`, that do not fit the problem type and the outputs.
+
+    Args:
+        whole: whether whole numbers may be meant for regression. For a model with one output and no problem type they
+            may as well be two classes.
+    """
     is_row = label.shape.rank == 2
-    is_whole = label.dtype.is_integer or label.dtype.is_bool
     width = label.shape[-1] if is_row else None
     fits = {
         ONE: is_row or label.dtype.is_integer,
         SEVERAL: is_row,
-        NUMBER: not is_whole and (is_row or count == 1),
+        NUMBER: (whole or label.dtype.is_floating) and (is_row or count == 1),
     }
     if label.shape.rank in (1, 2) and fits[kind] and width in (None, count):
         return
@@ -120,7 +140,10 @@ def _check_labels(label: Any, kind: str, count: int) -> None:
         SEVERAL: f"rows of 0 and 1 (batch, {count})",
         NUMBER: "floats " + ("(batch,)" if count == 1 else f"(batch, {count})"),
     }
+    hint = ""
+    if kind == NUMBER and not label.dtype.is_floating:
+        hint = " Two classes take two outputs, `classes=2`; numbers to be predicted `problem_type='regression'`."
     raise ValueError(
         f"Labels must be {wanted[kind]}, for {kind} with {count} outputs, got {label.dtype.name} {label.shape}. Load "
-        "the model with `classes=` for another number of them."
+        f"the model with `classes=` for another number of them.{hint}"
     )

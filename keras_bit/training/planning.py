@@ -1,22 +1,28 @@
 """What a fine-tuning run will do, known before anything is computed: its data, its recipe and its preprocessing."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from keras_bit.data import splits
-from keras_bit.data.named_batches import NamedBatches
+from keras_bit.data.named_batches import NoImageError, UnreadableImageError
+from keras_bit.data.readable import unreadable
+from keras_bit.data.splits import Splits
+from keras_bit.files import some
 from keras_bit.hub import HubOptions
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor, processor_of
+from keras_bit.training import run_directory
 from keras_bit.training.distribution import Workers
 from keras_bit.training.fine_tuning import EVALUATIONS
 
 # Pixels of a batch that a machine is trusted with; more are accumulated: 512 images of 128 px, 36 of 480 px.
 PIXELS_AT_ONCE = 512 * 128 * 128
+SHOWN = 5  # images that an error lists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Options:
         mixed_precision: `"float16"` or `"bfloat16"`, or `None`.
         rematerialize: whether `keras_bit.rematerialize` makes the steps keep less.
         random_resized_crop: of `image_dataset`.
-        on_error: `"skip"` reads every image once beforehand and leaves out those that cannot be read.
+        on_error: `"raise"` reads every image's header beforehand, and fails if it cannot; `"skip"` decodes every image
+            beforehand, and leaves out those that cannot be read. A run may go on with the other.
         seed: of the division of the data, the order and the augmentation.
         hub: how `weights` are fetched, if they are a Hub id.
     """
@@ -77,12 +84,15 @@ class Plan:
     """What the options come to, for this data set and checkpoint.
 
     Args:
+        splits: the images that are used.
+        whole: the same with those that cannot be read.
         notes: sentences that a person should read.
         skipped: why images were left out, a line each.
     """
 
     options: Options
-    splits: splits.Splits
+    splits: Splits
+    whole: Splits
     notes: tuple[str, ...]
     rule: HyperRule
     processor: BitImageProcessor
@@ -93,7 +103,7 @@ class Plan:
     @property
     def described(self) -> dict[str, dict[str, Any]]:
         """The options and what they come to, as JSON holds them."""
-        parts = {"train": self.splits.train, "validation": self.splits.validation}
+        parts = {"train": self.whole.train, "validation": self.whole.validation}
         found = {
             "rule": dataclasses.asdict(self.rule),
             "gradient_accumulation_steps": self.accumulation,
@@ -105,32 +115,30 @@ class Plan:
         return {"options": self.options.described, "plan": found}
 
 
-def plan(options: Options, workers: Workers) -> Plan:
-    """Reads the data set's labels and some of its images, and the checkpoint's processor, and chooses the recipe.
+def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
+    """Reads the data set's labels and its images' headers, and the checkpoint's processor, and chooses the recipe.
+
+    Args:
+        out: the directory of the run, which may hold its beginning.
 
     Raises:
+        UnreadableImageError: an image cannot be read, with `on_error="raise"`.
         ValueError: the options contradict each other, the data or the checkpoint.
         OSError: the data or the checkpoint cannot be read.
     """
-    found = splits.open_splits(
-        options.data,
-        validation_share=options.validation_share,
-        seed=options.seed,
-        examples_per_class=options.examples_per_class,
-        class_names=options.class_names,
-    )
-    skipped: tuple[str, ...] = ()
-    if options.on_error == "skip":
-        found, skipped = _without_unreadable(found)
+    whole = _opened(options, out)
+    noted = None if out is None else out / run_directory.STATE_FOLDER / run_directory.READABLE_NAME
+    found, left_out, skipped = _without_unreadable(whole, options.on_error, noted)
+    # The recipe is that of all images: a run that goes on without some goes on with the same.
     rule = HyperRule(
-        len(found.train),
+        len(whole.train),
         options.image_size or found.train.typical_size(),
         batch_size=options.batch_size,
         base_learning_rate=options.base_learning_rate,
         scaling=options.scaling,
         steps=options.steps,
     )
-    notes = list(found.notes)
+    notes = [*found.notes, *left_out]
     if rule.batch_size > len(found.train):
         notes.append(
             f"A step takes {rule.batch_size} images, more than there are: each comes several times, cropped anew. "
@@ -143,6 +151,7 @@ def plan(options: Options, workers: Workers) -> Plan:
     return Plan(
         options=options,
         splits=found,
+        whole=whole,
         notes=tuple(notes),
         rule=rule,
         processor=dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True),
@@ -168,34 +177,72 @@ def _accumulation(options: Options, rule: HyperRule, workers: Workers) -> int:
     return next(parts for parts in possible if rule.batch_size % parts == 0 and rule.batch_size // parts <= most)
 
 
-def _without_unreadable(found: splits.Splits) -> tuple[splits.Splits, tuple[str, ...]]:
-    """Which images a step gets must not depend on what a run comes across, so they are looked for beforehand."""
-    notes, lines = list(found.notes), []
+def _opened(options: Options, out: Path | None) -> Splits:
+    """The data set, divided as a run in `out` divided it, also where images have gone since."""
+
+    def opened(gone: Sequence[str] = ()) -> Splits:
+        return splits.open_splits(
+            options.data,
+            validation_share=options.validation_share,
+            seed=options.seed,
+            examples_per_class=options.examples_per_class,
+            class_names=options.class_names,
+            gone=gone,
+        )
+
+    found = opened()
+    before = None if out is None else run_directory.remembered_images(out)
+    if before is None or not found.train.in_files:
+        return found
+    there = set(image_names(found))
+    gone = [name for name in before.names if name not in there and not os.path.lexists(name)]
+    return opened(gone) if gone else found
+
+
+def image_names(found: Splits) -> list[str]:
+    """The names of all images of a data set, each once."""
+    parts = (found.train, found.validation, found.test)
+    return list(dict.fromkeys(name for part in parts if part is not None for name in part.names))
+
+
+def _without_unreadable(
+    found: Splits, on_error: str, noted: Path | None
+) -> tuple[Splits, tuple[str, ...], tuple[str, ...]]:
+    """Which images a step gets must not depend on what a run comes across, so they are looked for beforehand.
+
+    Returns:
+        The data set without the images that cannot be read, a note for each part of it that lacks some, and a line for
+        each of them.
+
+    Raises:
+        UnreadableImageError: with `on_error="raise"`, for an image in a file without a readable header. To look into
+            records takes as long as to read them: they are left to the training.
+    """
+    skips = on_error == "skip"
+    notes: list[str] = []
+    lines: dict[str, str] = {}  # by name: a part for testing may also be the one for validation
 
     def readable(part: splits.Part, name: str) -> splits.Part:
-        numbers, skipped = _readable(part, name)
-        if not skipped:
+        if not (skips or part.in_files):
             return part
-        notes.append(f"{len(skipped):,} of {len(part):,} images cannot be read and are left out ({name}).")
-        lines.extend(skipped)
-        return part.some(numbers)
+        shown = f"{'read' if skips else 'check'} {name}"
+        wrong = unreadable(part, whole=skips, shown=shown, noted=noted)
+        lines.update({part.names[number]: line for number, line in wrong.items()})
+        if not wrong or not skips:
+            return part
+        if len(wrong) == len(part):
+            raise NoImageError(f"No image of {name} can be read. The first: {next(iter(wrong.values()))}")
+        notes.append(f"{len(wrong):,} of {len(part):,} images cannot be read and are left out ({name}).")
+        return part.some(np.setdiff1d(np.arange(len(part)), list(wrong)))
 
     train = readable(found.train, "train")
     validation = None if found.validation is None else readable(found.validation, "validation")
-    if found.test is found.validation:
-        test = validation
-    else:
+    test = validation
+    if found.test is not found.validation:
         test = None if found.test is None else readable(found.test, "test")
-    found = dataclasses.replace(found, train=train, validation=validation, test=test, notes=tuple(notes))
-    return found, tuple(lines)
-
-
-def _readable(part: splits.Part, name: str) -> tuple[np.ndarray, list[str]]:
-    """The numbers of the images that can be read, and a line for each of the others."""
-    processor = BitImageProcessor(size=(32, 32), do_center_crop=False)
-    classes = [str(number) for number in range(int(part.labels.max(initial=0)) + 1)]
-    batches = NamedBatches(part.everything, processor=processor, batch_size=64, class_names=classes, on_error="skip")
-    with tqdm(total=len(part), desc=f"read {name}", delay=2, leave=False) as bar:
-        for images, _ in batches:
-            bar.update(len(images))
-    return np.array(list(map(int, batches.names)), np.int64), batches.skipped
+    if lines and not skips:
+        count = len(image_names(found))
+        raise UnreadableImageError(
+            f"{len(lines):,} of {count:,} images cannot be read: {some(lines.values(), SHOWN, ' ')}"
+        )
+    return dataclasses.replace(found, train=train, validation=validation, test=test), (*notes,), (*lines.values(),)

@@ -17,6 +17,7 @@ from keras_bit.checkpoints.building import NewHead, build_model
 from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
 from keras_bit.data import splits
 from keras_bit.data.dataset import image_dataset
+from keras_bit.data.named_batches import UnreadableImageError
 from keras_bit.drawing import charts
 from keras_bit.evaluation import evaluating, report
 from keras_bit.images.processor import BitImageProcessor
@@ -25,7 +26,7 @@ from keras_bit.network.transforms import freeze, rematerialize
 from keras_bit.training import run_directory
 from keras_bit.training.distribution import Workers
 from keras_bit.training.fine_tuning import fine_tune
-from keras_bit.training.planning import Options, Plan
+from keras_bit.training.planning import Options, Plan, image_names
 from keras_bit.training.progress import Progress
 from keras_bit.training.state import TrainingState
 
@@ -64,6 +65,7 @@ def run(
             refuse_contradictions(out, plan.processor)
             run_directory.check_same_run(plan.described, out)
             run_directory.remove_unfinished(out)
+            remember_images(plan, out, say)
         state = TrainingState(
             out / run_directory.STATE_FOLDER / run_directory.STATE_NAME,
             plan.evaluate_every,
@@ -85,6 +87,23 @@ def run(
             _write(model, plan.processor, out)
             _report(plan, state, out, say)
     workers.wait()
+
+
+def remember_images(plan: Plan, out: Path, say: Say) -> None:
+    """Notes the images, and says which of those that the run has used it goes on without."""
+    before = run_directory.remembered_images(out)
+    if before is not None:
+        lost = sorted(set(plan.skipped) - set(before.left_out))
+        back = sorted(set(before.left_out) - set(plan.skipped))
+        for lines, what in ((lost, "without"), (back, "again with")):
+            if lines:
+                say(
+                    f"Going on {what} {files.some(lines, 3, ' ')} The recipe stays; from here on the steps get the "
+                    "images in another order."
+                )
+    if plan.whole.train.in_files:
+        names = before.names if before is not None else image_names(plan.whole)
+        run_directory.remember_images(out, run_directory.Images(names, list(plan.skipped)))
 
 
 def _model(options: Options, class_names: tuple[str, ...], say: Say) -> BiTModel:
@@ -151,9 +170,28 @@ def _train(
         raise FloatingPointError(
             f"{error} {str(out)!r} has the model of the last good state, after step {state.step}."
         ) from None
+    except Exception as error:
+        if (unreadable := _unreadable(error, state)) is not None:
+            raise unreadable from None
+        raise
     finally:
         if progress:
             progress.close()
+
+
+def _unreadable(error: Exception, state: TrainingState) -> UnreadableImageError | None:
+    """What is raised for an image that turned out to be damaged while it was trained on; `None` for other errors."""
+    import tensorflow as tf
+
+    from keras_bit.images.graph_faults import sentence_of
+
+    said = sentence_of(str(error)) if isinstance(error, tf.errors.OpError) else ""
+    if "on_error='skip'" not in said:
+        return None
+    problem = said.partition(" To leave")[0]
+    if state.epoch:
+        problem += f" The run is kept as it was after step {state.step}: the next start goes on from there."
+    return UnreadableImageError(problem)
 
 
 def _training_data(plan: Plan, step: int, workers: Workers) -> Any:

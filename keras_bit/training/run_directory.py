@@ -1,11 +1,12 @@
 """The directory of a fine-tuning run: its files, whether it can be written, and whose run it holds."""
 
 import contextlib
+import gzip
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,7 +16,10 @@ from keras_bit.evaluation import report
 
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
+IMAGES_NAME, READABLE_NAME = "images.json.gz", "readable.json"
 LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
+
+MAY_CHANGE = ("on_error",)  # options with which a run may go on
 
 
 @contextlib.contextmanager
@@ -53,11 +57,37 @@ def check_space(model: keras.Model, out: Path) -> None:
         )
 
 
+class Images(NamedTuple):
+    """The images of a run: those that its data set had at its beginning, and lines for those that it leaves out."""
+
+    names: list[str]
+    left_out: list[str]
+
+
+def remembered_images(out: Path) -> Images | None:
+    """The images of the run that `out` holds the beginning of; `None` if there is no such run, or it has no list."""
+    if not (out / STATE_FOLDER / STATE_NAME).exists():
+        return None
+    try:
+        with gzip.open(out / STATE_FOLDER / IMAGES_NAME, "rt", encoding="utf-8") as file:
+            return Images(**json.load(file))
+    except (OSError, EOFError, ValueError, TypeError):
+        return None
+
+
+def remember_images(out: Path, images: Images) -> None:
+    with files.replacing(out / STATE_FOLDER / IMAGES_NAME) as beside, gzip.open(beside, "wt", encoding="utf-8") as file:
+        json.dump(images._asdict(), file)
+
+
 def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
     """Notes what the run is, or compares it with the one that `out` holds.
 
     Args:
         described: its options and its plan, each a dictionary that JSON can hold.
+
+    Raises:
+        ValueError: it is another one. What `MAY_CHANGE` names does not make it another.
     """
     new = json.loads(json.dumps(described))
     folder = out / STATE_FOLDER
@@ -77,7 +107,7 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
         f"{name}: {_short(old.get(group, {}).get(name))} there, {_short(new[group].get(name))} now"
         for group in new
         for name in new[group]
-        if old.get(group, {}).get(name) != new[group][name]
+        if name not in MAY_CHANGE and old.get(group, {}).get(name) != new[group][name]
     ]
     if differing:
         raise ValueError(

@@ -1,0 +1,103 @@
+"""Which images of a data set cannot be read, found out before anything is computed: Pillow, in threads."""
+
+import contextlib
+import hashlib
+import io
+import itertools
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from keras_bit.data.splits import Part
+from keras_bit.files import replacing
+
+THREADS = min(os.cpu_count() or 1, 8)  # each holds an image
+AT_ONCE = 64  # images for each thread: records come with their bytes
+LARGE = 10_000  # images from which on it is noted which files were looked at
+
+
+def unreadable(part: Part, *, whole: bool, shown: str, noted: Path | None = None) -> dict[int, str]:
+    """The numbers of the images that cannot be read, with a line for each: its name and what is wrong.
+
+    Args:
+        whole: whether to decode every image. Otherwise only its header is read, which takes a fraction of the time and
+            finds what is no image, but not what is cut off or damaged further on.
+        shown: what the progress is called, which is shown after two seconds.
+        noted: a file that remembers what was found in large parts, as long as no file has another size or time.
+    """
+    remembered = noted if part.in_files and len(part) >= LARGE else None
+    key = _stamp(part.names, whole) if remembered else ""
+    known = _read(remembered)
+    if key in known:
+        return {int(number): line for number, line in known[key].items()}
+    found = _look(part, whole, shown)
+    if remembered:
+        with contextlib.suppress(OSError), replacing(remembered) as beside:  # it only saves time
+            beside.write_text(json.dumps({**known, key: found}), encoding="utf-8")
+    return found
+
+
+def problem(file: str | io.BytesIO, whole: bool) -> str:
+    """What is wrong with an image, a sentence without its subject; empty if nothing is."""
+    try:
+        with Image.open(file) as image:
+            if image.mode == "F" or image.mode.startswith("I"):
+                return f"has more than 8 bits per channel (Pillow's mode {image.mode}). Scale it to 8 bits first."
+            if whole:
+                image.load()
+    except MemoryError:
+        raise
+    except FileNotFoundError:
+        return "does not exist."
+    except UnidentifiedImageError:
+        is_empty = not (os.path.getsize(file) if isinstance(file, str) else file.getbuffer().nbytes)
+        return "is empty." if is_empty else "is not an image that Pillow can read."
+    except Image.DecompressionBombError as error:
+        return f"is too large: {error}"
+    except Exception as error:  # a plugin may raise anything
+        return f"cannot be read: {str(error) or type(error).__name__}."
+    return ""
+
+
+def _look(part: Part, whole: bool, shown: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    numbered = enumerate(part.files(np.arange(len(part))))
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(THREADS) as pool,
+        tqdm(total=len(part), desc=shown, unit=" images", delay=2, leave=False) as bar,
+    ):
+        warnings.simplefilter("ignore")  # Pillow's, of large images and of metadata
+        while chunk := list(itertools.islice(numbered, AT_ONCE * THREADS)):
+            problems = pool.map(lambda file: problem(file, whole), [file for _, file in chunk])
+            for (number, _), text in zip(chunk, problems, strict=True):
+                if text:
+                    found[number] = f"{part.names[number]} {text}"
+                bar.update()
+    return found
+
+
+def _stamp(names: Sequence[str], whole: bool) -> str:
+    digest = hashlib.sha256(b"whole" if whole else b"header")
+    for name in names:
+        try:
+            status = os.stat(name)
+            about = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            about = "missing"
+        digest.update(os.fsencode(name) + b"\0" + about.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _read(file: Path | None) -> dict[str, dict[str, str]]:
+    try:
+        return {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # it is looked at again

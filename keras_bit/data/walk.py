@@ -1,0 +1,216 @@
+"""One walk over the images below a directory, for every function and command, and what it leaves out, counted.
+
+Without TensorFlow.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from PIL import Image
+
+from keras_bit.files import some
+
+# The names that Pillow's decoders register, written down so that it does not depend on plugins what is an image. Left
+# out on purpose: what another program has to decode (.eps, .ps: Ghostscript; .wmf, .emf: Windows), what Pillow only
+# writes (.pdf, .palm) or only recognizes (.h5, .hdf, .grib, .bufr, .mpg, .mpeg), and numbers without a gray scale
+# (.fit, .fits, .pfm). An .mpo of a camera is a JPEG with a second image; the first is read.
+# fmt: off
+SUFFIXES = (
+    ".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".flc", ".fli", ".ftc", ".ftu",
+    ".gbr", ".gif", ".icb", ".icns", ".ico", ".iim", ".im", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg",
+    ".jpf", ".jpg", ".jpx", ".mpo", ".msp", ".pbm", ".pcd", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".pxr",
+    ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm",
+)
+# fmt: on
+_KNOWN = frozenset(SUFFIXES)
+KINDS = f".jpg, .png, .tif, .webp and {len(SUFFIXES) - 4} other kinds"  # for messages
+# What a file without a suffix may turn out to be: formats that begin with a mark of their own. Others, as TGA, would be
+# found in files of any kind.
+MARKED = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP"}
+# What operating systems, NAS boxes and archives put beside images; compared without case.
+SYSTEM = frozenset(
+    name.casefold()
+    for name in (
+        "__MACOSX",
+        "@eaDir",
+        "@Recycle",
+        "#recycle",
+        "#snapshot",
+        "$RECYCLE.BIN",
+        "RECYCLER",
+        "System Volume Information",
+        "lost+found",
+        "Thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+    )
+)
+SHOWN = 8  # kinds of files that are named
+
+
+class FilesLeftOut(UserWarning):
+    """Files or folders below a directory are not taken for images; the text counts them."""
+
+
+class LeftOut:
+    """What a walk passed over, counted. As a string: `12 .txt, 3 .mp4, 1 hidden, the folder __MACOSX`."""
+
+    def __init__(self) -> None:
+        self.suffixes: Counter[str] = Counter()  # files that are not images
+        self.hidden = 0  # files and folders whose names begin with a dot
+        self.system: Counter[str] = Counter()  # files and folders of operating systems
+        self.links: list[str] = []  # to folders that are read anyway
+        self.empty: list[str] = []  # folders of classes
+        self.beside = 0  # images beside the folders of the classes
+
+    def __str__(self) -> str:
+        frequent = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
+        parts = [f"{count:,} {suffix}" for suffix, count in frequent[:SHOWN]]
+        if more := sum(count for _, count in frequent[SHOWN:]):
+            parts.append(f"{more:,} other files")
+        if self.hidden:
+            parts.append(f"{self.hidden:,} hidden")
+        parts += [name if count == 1 else f"{count:,} {name}" for name, count in sorted(self.system.items())]
+        if self.beside:
+            parts.append(f"{self.beside:,} image{'s' * (self.beside > 1)} beside the folders")
+        if self.empty:
+            parts.append(f"without an image: {some(self.empty, SHOWN)}")
+        if self.links:
+            parts.append(f"links to folders that are read anyway: {some(self.links, SHOWN)}")
+        return ", ".join(parts)
+
+    def __bool__(self) -> bool:
+        return bool(str(self))
+
+    def passes_over(self, name: str) -> bool:
+        """Whether a file or a folder of this name is left out, whatever it holds; counts it."""
+        if name.casefold() in SYSTEM:
+            self.system[name] += 1
+            return True
+        self.hidden += name.startswith(".")
+        return name.startswith(".")
+
+
+def folders_in(directory: str | os.PathLike[str], left_out: LeftOut | None = None) -> list[str]:
+    """The names of the folders in a directory, sorted, without hidden ones and those of operating systems.
+
+    `left_out` gets those, and the images beside the folders.
+    """
+    found = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if (LeftOut() if left_out is None else left_out).passes_over(entry.name):
+                continue
+            if entry.is_dir():
+                found.append(entry.name)
+            elif left_out is not None and is_image(entry.path):
+                left_out.beside += 1
+    return sorted(found)
+
+
+def images_below(
+    directory: str | os.PathLike[str],
+    left_out: LeftOut,
+    *,
+    folders: Sequence[str] | None = None,
+    advance: Callable[[], object] = lambda: None,
+) -> Iterator[str]:
+    """The images at any depth, as paths relative to `directory`: folders and files of a folder in the order of names.
+
+    Links to folders are followed, unless they lead to where the walk comes anyway, as in a circle. Held in memory are
+    the names in one folder.
+
+    Args:
+        left_out: gets what is passed over.
+        folders: directly in `directory`, to look only there.
+        advance: called for each image as it is found.
+    """
+    yield from _Walk(os.fspath(directory), left_out, advance).images(folders)
+
+
+class _Walk:
+    def __init__(self, root: str, left_out: LeftOut, advance: Callable[[], object]) -> None:
+        self._root, self._left_out, self._advance = root, left_out, advance
+        self._real_root = os.path.realpath(root)
+
+    def images(self, folders: Sequence[str] | None) -> Iterator[str]:
+        found = self._listed("") if folders is None else [(name, True) for name in folders]
+        for name, is_folder in found:
+            if not is_folder:
+                yield name
+                continue
+            trees = [self._real_root]
+            path = os.path.join(self._root, name)
+            if os.path.islink(path):
+                # A class may be a link to another one, and not to what it is in.
+                target = os.path.realpath(path)
+                if _holds(target, self._real_root):
+                    self._left_out.links.append(name)
+                    continue
+                trees.append(target)
+            yield from self._below(name, trees)
+
+    def _below(self, folder: str, trees: list[str]) -> Iterator[str]:
+        """The images in a folder, at any depth.
+
+        Args:
+            folder: relative to the root.
+            trees: the real paths of the root and of the folders that links have led to; grows.
+        """
+        for name, is_folder in self._listed(folder):
+            name = os.path.join(folder, name)
+            path = os.path.join(self._root, name)
+            if is_folder and os.path.islink(path):
+                target = os.path.realpath(path)
+                around = (self._real_root, os.path.realpath(os.path.dirname(path)))
+                if any(_holds(tree, target) for tree in trees) or any(_holds(target, one) for one in around):
+                    self._left_out.links.append(name)
+                    continue
+                trees.append(target)
+            if is_folder:
+                yield from self._below(name, trees)
+            else:
+                yield name
+
+    def _listed(self, folder: str) -> list[tuple[str, bool]]:
+        """The names in a folder in their order, and whether each is a folder or an image."""
+        found = []
+        with os.scandir(os.path.join(self._root, folder)) as entries:
+            # Not the entries themselves, which are ten times as large.
+            for entry in entries:
+                if self._left_out.passes_over(entry.name):
+                    continue
+                if entry.is_dir():
+                    found.append((entry.name, True))
+                elif is_image(entry.path):
+                    found.append((entry.name, False))
+                    self._advance()
+                else:
+                    self._left_out.suffixes[_suffix(entry.name) or "without a suffix"] += 1
+        return sorted(found, key=lambda one: os.fsencode(one[0]))
+
+
+def _holds(folder: str, path: str) -> bool:
+    """Whether a real path is a folder's or in it."""
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def is_image(path: str) -> bool:
+    """Whether a file is taken for an image: by its suffix or, where it has none, by its first bytes."""
+    suffix = _suffix(os.path.basename(path))
+    if suffix:
+        return suffix in _KNOWN
+    try:
+        with Image.open(path) as image:
+            return image.format in MARKED
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError:
+        return True  # an image, and who reads it says what is wrong
+    except Exception:  # whatever a plugin says of a file of another kind
+        return False
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
