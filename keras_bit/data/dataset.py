@@ -1,5 +1,6 @@
 """From images on a disk to the batches that `model.fit` takes: one `tf.data` pipeline."""
 
+import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -155,24 +156,42 @@ def image_dataset(
     )
 
     # Here, so that `import keras_bit` does without TensorFlow under the other backends.
-    from keras_bit.data import pipeline, sources
+    from keras_bit.data import sources
 
-    opened = sources.open_source(
-        source,
-        class_names=class_names,
-        image_column=image_column,
-        label_column=label_column,
-        split=split,
-        shuffle_buffer=shuffle_buffer,
-        check_labels=on_error == "raise",
-    )
-    if max_pixels is not None and not opened.encoded:
+    columns: dict[str, Any] = {
+        "class_names": class_names,
+        "image_column": image_column,
+        "label_column": label_column,
+        "split": split,
+    }
+    check_labels = on_error == "raise"
+    if importlib.util.find_spec("tensorflow") is None:
+        sources.refuse_without_tensorflow(source, options.engine)
+        items = sources.open_items(source, **columns, check_labels=check_labels)
+        _check_images(items, options, training)
+        return _without_tensorflow(items, options)
+    from keras_bit.data import pipeline
+
+    opened = sources.open_source(source, **columns, shuffle_buffer=shuffle_buffer, check_labels=check_labels)
+    _check_images(opened, options, training)
+    return pipeline.build(opened, options)
+
+
+def _without_tensorflow(items: Any, options: Options) -> Any:
+    from keras_bit.data.py_dataset import Batches
+
+    options.check_labels(items.labels.class_names, numbers=items.labels.class_names is None)
+    return Batches(items, options)
+
+
+def _check_images(opened: Any, options: Options, training: bool) -> None:
+    """Refuses arguments that do not fit the images of an opened source."""
+    if options.max_pixels is not None and not opened.encoded:
         raise ValueError(
-            f"`max_pixels` is for encoded images, got {max_pixels:,} for a `source` of pixels. Leave it out."
+            f"`max_pixels` is for encoded images, got {options.max_pixels:,} for a `source` of pixels. Leave it out."
         )
     if not training and opened.size is None:
-        _check_one_size(processor, batch_size)
-    return pipeline.build(opened, options)
+        _check_one_size(options.processor, options.batch_size)
 
 
 def _engine(engine: str, on_error: str, max_pixels: int | None) -> str:

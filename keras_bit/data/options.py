@@ -1,6 +1,7 @@
 """The arguments of `keras_bit.image_dataset` that concern every source and both engines."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor
@@ -49,3 +50,22 @@ class Options:
             return self.rule.crop_size, self.rule.crop_size
         unchanged = not (self.processor.do_resize or self.processor.do_center_crop)
         return known if unchanged else self.processor.fixed_size
+
+    def check_labels(self, class_names: Sequence[str] | None, numbers: bool) -> None:
+        """Refuses a way of giving labels that a source does not have.
+
+        Args:
+            class_names: of the source, where it tells.
+            numbers: whether its labels are floats to be predicted.
+        """
+        if self.mixes and not self.one_hot:
+            raise ValueError("`label_mode` must be None or 'categorical' for MixUp, which mixes labels, got 'int'.")
+        if numbers and self.label_mode is not None:
+            raise ValueError(
+                f"`label_mode` must be None for labels that are numbers to be predicted, got {self.label_mode!r}."
+            )
+        if self.one_hot and class_names is None and not numbers:
+            raise ValueError(
+                "`class_names` must be given for MixUp and label_mode='categorical', which need one-hot labels, got "
+                "None for a `source` that does not tell how many classes there are."
+            )

@@ -15,7 +15,7 @@ from keras_bit.data.source import Source, random_numbers
 
 def build(source: Source, options: Options) -> tf.data.Dataset:
     """The data set of `keras_bit.image_dataset`."""
-    _check_labels(source, options)
+    options.check_labels(source.class_names, source.numbers)
     engine = {"host": host_engine, "graph": graph_engine}[options.engine]
     batches, skipped = engine.read(_elements(source, options), source, options)
     data = _finished(batches, source, options)
@@ -29,20 +29,6 @@ def build(source: Source, options: Options) -> tf.data.Dataset:
     data.class_names = None if source.class_names is None else list(source.class_names)
     data.skipped = skipped
     return data
-
-
-def _check_labels(source: Source, options: Options) -> None:
-    if options.mixes and not options.one_hot:
-        raise ValueError("`label_mode` must be None or 'categorical' for MixUp, which mixes labels, got 'int'.")
-    if source.numbers and options.label_mode is not None:
-        raise ValueError(
-            f"`label_mode` must be None for labels that are numbers to be predicted, got {options.label_mode!r}."
-        )
-    if options.one_hot and source.class_names is None and not source.numbers:
-        raise ValueError(
-            "`class_names` must be given for MixUp and label_mode='categorical', which need one-hot labels, got None "
-            "for a `source` that does not tell how many classes there are."
-        )
 
 
 def _elements(source: Source, options: Options) -> tf.data.Dataset:

@@ -12,6 +12,7 @@ from keras_bit.data import libraries, targets
 from keras_bit.data.folders import class_folders, tell
 from keras_bit.data.items import Arrays, Files, Item, Items, described, is_path
 from keras_bit.data.record_names import record_names
+from keras_bit.files import MissingPackageError, not_installed
 
 if TYPE_CHECKING:
     from keras_bit.data.source import Source
@@ -105,6 +106,17 @@ def needs_tensorflow(source: Any) -> bool:
     tensorflow = sys.modules.get("tensorflow")
     stream = tensorflow is not None and isinstance(source, tensorflow.data.Dataset)
     return stream or libraries.is_builder(source) or bool(record_names(source))
+
+
+def refuse_without_tensorflow(source: Any, engine: str) -> None:
+    """Refuses what is read by TensorFlow, where it is not installed.
+
+    Raises:
+        MissingPackageError: TFRecords, or `engine="graph"`.
+    """
+    if engine == "graph" or record_names(source):
+        purpose = "engine='graph'" if engine == "graph" else "Reading TFRecord files"
+        raise MissingPackageError(not_installed("tensorflow", "`pip install tensorflow`", purpose))
 
 
 def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Items:

@@ -13,7 +13,7 @@ from keras_bit.counts import check_whole
 from keras_bit.files import some
 from keras_bit.hyperrule import HyperRule
 from keras_bit.network.model import BiTModel
-from keras_bit.training import distribution
+from keras_bit.training import distribution, feeding
 from keras_bit.training.objective import NUMBER, objective, with_labels
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ EVALUATIONS = 20  # how many epochs a recipe has by default, where one pass over
 
 def fine_tune(
     model: BiTModel,
-    train: "tf.data.Dataset",
-    validation: "tf.data.Dataset | None" = None,
+    train: "tf.data.Dataset | keras.utils.PyDataset",
+    validation: "tf.data.Dataset | keras.utils.PyDataset | None" = None,
     *,
     rule: HyperRule,
     steps_per_epoch: int | None = None,
@@ -58,8 +58,8 @@ def fine_tune(
 
     Args:
         model: a model of keras_bit with its head. Layers that are not trainable stay as they are (`freeze`).
-        train: a `tf.data.Dataset` of float32 images `(batch, height, width, channels)` and labels. One that ends is
-            repeated.
+        train: a `tf.data.Dataset`, or a `keras.utils.PyDataset`, of float32 images `(batch, height, width, channels)`
+            and labels. One that ends is repeated.
         validation: the same, or `None`; evaluated after each epoch. Whole numbers become rows where `train` has rows.
         rule: gives the optimizer and the number of steps.
         steps_per_epoch: steps between two evaluations, and rows of the history. By default one pass over `train`, but
@@ -85,31 +85,30 @@ def fine_tune(
     `bit_pytorch/train.py`.
     """
     _check(model, rule, gradient_accumulation_steps, initial_epoch, steps_per_epoch)
-    labels = [_labels_of(train, "train")]
+    labels = [feeding.labels_of(train, "train")]
     if validation is not None:
-        labels.append(_labels_of(validation, "validation"))
+        labels.append(feeding.labels_of(validation, "validation"))
     if steps_per_epoch is None:
-        one_pass = (_known_length(train) or 0) // gradient_accumulation_steps
+        one_pass = (feeding.known_length(train) or 0) // gradient_accumulation_steps
         steps_per_epoch = min(rule.total_steps, max(one_pass, rule.total_steps // EVALUATIONS, 1))
     steps = _Steps(rule.total_steps, steps_per_epoch, gradient_accumulation_steps)
 
     with distribution.scope_of(model):
         found = objective(model, labels)
     if found.problem_type == NUMBER:
-        for name, data in (("train", train), ("validation", validation)):
-            _refuse_places(name, data)
-    train = with_labels(train, model.config.num_labels, found)
-    if not _is_endless(train):
-        train = train.repeat()
+        for name, data, found_labels in zip(("train", "validation"), (train, validation), labels, strict=False):
+            _refuse_places(name, data, found_labels)
+    train = with_labels(train, labels[0], model.config.num_labels, found)
+    train = feeding.repeated(train)
     if validation is not None:
-        validation = with_labels(validation, model.config.num_labels, found)
+        validation = with_labels(validation, labels[1], model.config.num_labels, found)
 
     validation_steps = None
     strategy = distribution.strategy_of(model)
     if strategy is not None:
         model = distribution.fittable(model)
     if distribution.has_processes(strategy):
-        validation_steps = None if validation is None else _known_length(validation)
+        validation_steps = None if validation is None else feeding.known_length(validation)
         train, validation = (distribution.own_part(strategy, data) for data in (train, validation))
         jit_compile = False  # XLA has no such collectives on CPUs
 
@@ -130,7 +129,7 @@ def fine_tune(
         verbose=verbose,
     )
     if guard.seen_nothing:  # Keras ends with a warning
-        raise _no_batch("train")
+        raise feeding.no_batch("train")
     return history
 
 
@@ -185,52 +184,16 @@ def _check(
         )
 
 
-def _labels_of(data: "tf.data.Dataset", name: str) -> "tf.TensorSpec":
-    """The `tf.TensorSpec` of a data set's labels."""
-    spec = getattr(data, "element_spec", None)
-    if not isinstance(spec, tuple) or len(spec) not in (2, 3) or not hasattr(data, "cardinality"):
-        got = type(data).__name__ if spec is None else spec
-        raise ValueError(
-            f"`{name}` must be a tf.data.Dataset of (images, labels), as `image_dataset` gives it, got {got}. Arrays "
-            "become one by `tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)`."
-        )
-    if spec[0].shape.rank != 4:
-        raise ValueError(
-            f"`{name}` must give batches of images (batch, height, width, channels), got {spec[0].shape}. "
-            "Batch it: `batch(batch_size)`."
-        )
-    if int(data.cardinality()) == 0:
-        raise _no_batch(name)
-    return spec[1]
-
-
-def _refuse_places(name: str, data: "tf.data.Dataset | None") -> None:
+def _refuse_places(name: str, data: Any, labels: feeding.Labels) -> None:
     """Refuses labels that are places among named classes: as numbers to be predicted they mean nothing."""
     names = getattr(data, "class_names", None)
-    if data is None or not names or list(names) == list(map(str, range(len(names)))):
+    if not names or list(names) == list(map(str, range(len(names)))):
         return
-    if data.element_spec[1].dtype.is_integer:
+    if labels.is_integer:
         raise ValueError(
             f"`{name}` must have labels that are numbers, for regression; got the places of the classes "
             f"{some(map(repr, names))}. Pass `image_dataset((paths, numbers))`."
         )
-
-
-def _no_batch(name: str) -> ValueError:
-    return ValueError(
-        f"`{name}` must have at least one batch, got an empty data set. If its batches are made with drop_remainder, "
-        "they may be larger than the data." + " Without a validation pass None." * (name == "validation")
-    )
-
-
-def _is_endless(data: "tf.data.Dataset") -> bool:
-    return int(data.cardinality()) == -1
-
-
-def _known_length(data: "tf.data.Dataset") -> int | None:
-    """How many batches a data set has; `None` if it has no end, or none that is known."""
-    length = int(data.cardinality())
-    return length if length >= 0 else None
 
 
 class _Guard(keras.callbacks.Callback):
@@ -263,7 +226,7 @@ class _Guard(keras.callbacks.Callback):
             return
         loss = (logs or {}).get("val_loss")
         if loss is None:
-            raise _no_batch("validation")
+            raise feeding.no_batch("validation")
         if not np.isfinite(ops.convert_to_numpy(loss)):
             step = self.steps.done(epoch + 1, 0)
             raise FloatingPointError(

@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
+from keras_bit.files import some
 from keras_bit.network.model import BiTModel
+from keras_bit.training import feeding
+from keras_bit.training.feeding import Labels
 
 ONE, SEVERAL, NUMBER = "single_label_classification", "multi_label_classification", "regression"
 ACTIVATIONS = {ONE: "softmax", SEVERAL: "sigmoid", NUMBER: None}  # of the head; each also trains on logits
@@ -20,8 +24,8 @@ class Objective(NamedTuple):
     one_hot: bool  # whether labels are rows with a number per class, of one class each or mixed
 
 
-def objective(model: BiTModel, labels: Sequence[Any]) -> Objective:
-    """Loss and metrics for a model and the `tf.TensorSpec`s of the labels that it will get.
+def objective(model: BiTModel, labels: Sequence[Labels]) -> Objective:
+    """Loss and metrics for a model and the labels that it will get.
 
     Raises:
         ValueError: the head, the problem type and the labels do not belong together.
@@ -36,7 +40,7 @@ def objective(model: BiTModel, labels: Sequence[Any]) -> Objective:
         return _of_several_at_once(count, logits)
     # TensorFlow has no top-k of float64.
     ranked = count > 5 and model.get_layer("predictions").compute_dtype != "float64"
-    return _of_one_of_several(logits, ranked, one_hot=any(label.shape.rank == 2 for label in labels))
+    return _of_one_of_several(logits, ranked, one_hot=any(len(label.shape) == 2 for label in labels))
 
 
 def problem_type(model: BiTModel) -> str:
@@ -44,48 +48,53 @@ def problem_type(model: BiTModel) -> str:
     return model.config.problem_type or (NUMBER if model.config.num_labels == 1 else ONE)
 
 
-def with_labels(data: Any, classes: int, found: Objective) -> Any:
-    """A `tf.data.Dataset` with labels as the loss takes them; labels that no class has end it with an error."""
-    import tensorflow as tf
+def with_labels(data: Any, labels: Labels, classes: int, found: Objective) -> Any:
+    """A data set with labels as the loss takes them; labels that no class has end it with an error.
 
-    several = found.problem_type == SEVERAL
-    label = data.element_spec[1]
+    Args:
+        data: a `tf.data.Dataset` or a `keras.utils.PyDataset`.
+        labels: what its labels are.
+        classes: of the model.
+        found: says what the loss takes.
+    """
     if found.problem_type == NUMBER:
-        return data if label.dtype.is_floating else _with_floats(data)
-    if not several and not (label.dtype.is_integer and label.shape.rank == 1):
+        return data if labels.is_float else feeding.mapped(data, _floats_in_graph, _floats)
+    several = found.problem_type == SEVERAL
+    if not several and not (labels.is_integer and len(labels.shape) == 1):
         return data
+    # Some losses answer a wrong label with NaN, others with the loss of another class.
+    if several:
+        message = "Labels of several classes must be rows of numbers in [0, 1], got:"
+    else:
+        message = f"Labels must be classes of the model, [0, {classes}), got:"
 
-    def convert(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
-        # Some losses answer such a label with NaN, others with the loss of another class.
-        if several:
-            message = "Labels of several classes must be rows of numbers in [0, 1], got:"
-            rows = tf.cast(labels, tf.float32)
-            wrong = ~((rows >= 0) & (rows <= 1))
-        else:
-            message = f"Labels must be classes of the model, [0, {classes}), got:"
-            wrong = (labels < 0) | (labels >= classes)
+    def in_graph(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
+        import tensorflow as tf
+
+        rows = tf.cast(labels, tf.float32)
+        wrong = ~((rows >= 0) & (rows <= 1)) if several else (labels < 0) | (labels >= classes)
         inside = tf.debugging.Assert(~tf.reduce_any(wrong), [message, labels[wrong]])
         with tf.control_dependencies([inside]):
             return images, tf.one_hot(labels, classes) if found.one_hot else tf.identity(labels), *weights
 
-    return _of_the_same_length(data.map(convert, tf.data.AUTOTUNE), data)
+    def in_numpy(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
+        labels = np.asarray(labels)
+        wrong = ~((labels >= 0) & (labels <= 1)) if several else (labels < 0) | (labels >= classes)
+        if wrong.any():
+            raise ValueError(f"{message} {some(labels[wrong].tolist())}")
+        return images, np.eye(classes, dtype=np.float32)[labels] if found.one_hot else labels, *weights
+
+    return feeding.mapped(data, in_graph, in_numpy)
 
 
-def _with_floats(data: Any) -> Any:
+def _floats_in_graph(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
     import tensorflow as tf
 
-    def convert(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
-        return images, tf.cast(labels, tf.float32), *weights
-
-    return _of_the_same_length(data.map(convert, tf.data.AUTOTUNE), data)
+    return images, tf.cast(labels, tf.float32), *weights
 
 
-def _of_the_same_length(converted: Any, data: Any) -> Any:
-    import tensorflow as tf
-
-    count = int(data.cardinality())
-    # Without it Keras says that its input ran out.
-    return converted.apply(tf.data.experimental.assert_cardinality(count)) if count >= 0 else converted
+def _floats(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
+    return images, np.asarray(labels, np.float32), *weights
 
 
 def _of_several_at_once(count: int, logits: bool) -> Objective:
@@ -119,21 +128,21 @@ def _gives_logits(model: BiTModel, kind: str) -> bool:
     return activation is None
 
 
-def _check_labels(label: Any, kind: str, count: int, whole: bool) -> None:
-    """Refuses labels, described by their `tf.TensorSpec`, that do not fit the problem type and the outputs.
+def _check_labels(label: Labels, kind: str, count: int, whole: bool) -> None:
+    """Refuses labels that do not fit the problem type and the outputs.
 
     Args:
         whole: whether whole numbers may be meant for regression. For a model with one output and no problem type they
             may as well be two classes.
     """
-    is_row = label.shape.rank == 2
+    is_row = len(label.shape) == 2
     width = label.shape[-1] if is_row else None
     fits = {
-        ONE: is_row or label.dtype.is_integer,
+        ONE: is_row or label.is_integer,
         SEVERAL: is_row,
-        NUMBER: (whole or label.dtype.is_floating) and (is_row or count == 1),
+        NUMBER: (whole or label.is_float) and (is_row or count == 1),
     }
-    if label.shape.rank in (1, 2) and fits[kind] and width in (None, count):
+    if len(label.shape) in (1, 2) and fits[kind] and width in (None, count):
         return
     wanted = {
         ONE: f"whole numbers (batch,) or rows (batch, {count})",
@@ -141,9 +150,9 @@ def _check_labels(label: Any, kind: str, count: int, whole: bool) -> None:
         NUMBER: "floats " + ("(batch,)" if count == 1 else f"(batch, {count})"),
     }
     hint = ""
-    if kind == NUMBER and not label.dtype.is_floating:
+    if kind == NUMBER and not label.is_float:
         hint = " Two classes take two outputs, `classes=2`; numbers to be predicted `problem_type='regression'`."
     raise ValueError(
-        f"Labels must be {wanted[kind]}, for {kind} with {count} outputs, got {label.dtype.name} {label.shape}. Load "
+        f"Labels must be {wanted[kind]}, for {kind} with {count} outputs, got {label.dtype} {label.shape}. Load "
         f"the model with `classes=` for another number of them.{hint}"
     )

@@ -1,0 +1,147 @@
+"""What `fit` is fed with: a `tf.data.Dataset`, or without TensorFlow a `keras.utils.PyDataset`.
+
+Both are asked the same questions here: what kind of labels, how many batches, and to give others.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+Batch = tuple[Any, ...]  # images, labels, and weights where there are some
+
+
+class Labels(NamedTuple):
+    """The labels of a batch.
+
+    Args:
+        dtype: their type, by numpy's name.
+        shape: of a batch; `None` where it varies.
+    """
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def is_float(self) -> bool:
+        return "float" in self.dtype
+
+    @property
+    def is_integer(self) -> bool:
+        return "int" in self.dtype
+
+
+def is_indexed(data: Any) -> bool:
+    """Whether it is a `keras.utils.PyDataset`, not a `tf.data.Dataset`."""
+    return isinstance(data, keras.utils.PyDataset)
+
+
+def labels_of(data: Any, name: str) -> Labels:
+    """The labels of a data set.
+
+    Args:
+        data: a `tf.data.Dataset` or a `keras.utils.PyDataset`, of which the first batch is read.
+        name: the argument that it is.
+
+    Raises:
+        ValueError: it is another thing, does not give batches of images and labels, or is empty.
+    """
+    if is_indexed(data):
+        if data.num_batches == 0:
+            raise no_batch(name)
+        parts = [(str(part.dtype), (None, *part.shape[1:])) for part in map(np.asarray, data[0])]
+        got: Any = ", ".join(f"{dtype} {shape}" for dtype, shape in parts)
+        fits = True
+    else:
+        spec = getattr(data, "element_spec", None)
+        fits = isinstance(spec, tuple) and hasattr(data, "cardinality")
+        got = type(data).__name__ if spec is None else spec
+        parts = [(part.dtype.name, _shape(part)) for part in spec or ()] if fits else []
+    if not fits or len(parts) not in (2, 3):
+        raise ValueError(
+            f"`{name}` must be a tf.data.Dataset or keras.utils.PyDataset of (images, labels), as `image_dataset` "
+            f"gives it, got {got}. Arrays become one by `tf.data.Dataset.from_tensor_slices((images, labels))"
+            ".batch(batch_size)`."
+        )
+    if len(parts[0][1]) != 4:
+        raise ValueError(
+            f"`{name}` must give batches of images (batch, height, width, channels), got {parts[0][1]}. "
+            "Batch it: `batch(batch_size)`."
+        )
+    if known_length(data) == 0:
+        raise no_batch(name)
+    return Labels(*parts[1])
+
+
+def _shape(spec: Any) -> tuple[int | None, ...]:
+    return () if spec.shape.rank is None else tuple(spec.shape)
+
+
+def no_batch(name: str) -> ValueError:
+    return ValueError(
+        f"`{name}` must have at least one batch, got an empty data set. If its batches are made with drop_remainder, "
+        "they may be larger than the data." + " Without a validation pass None." * (name == "validation")
+    )
+
+
+def is_endless(data: Any) -> bool:
+    return data.num_batches is None if is_indexed(data) else int(data.cardinality()) == -1
+
+
+def known_length(data: Any) -> int | None:
+    """How many batches a data set has; `None` if it has no end, or none that is known."""
+    if is_indexed(data):
+        return data.num_batches
+    length = int(data.cardinality())
+    return length if length >= 0 else None
+
+
+def repeated(data: Any) -> Any:
+    """The same without end."""
+    if is_endless(data):
+        return data
+    return _Repeated(data) if is_indexed(data) else data.repeat()
+
+
+def mapped(data: Any, in_graph: Callable[..., Batch], in_numpy: Callable[..., Batch]) -> Any:
+    """The batches that a function makes of a data set's, as many as before."""
+    if is_indexed(data):
+        return _Mapped(data, in_numpy)
+    import tensorflow as tf
+
+    changed = data.map(in_graph, tf.data.AUTOTUNE)
+    count = int(data.cardinality())
+    # Without it Keras says that its input ran out.
+    return changed.apply(tf.data.experimental.assert_cardinality(count)) if count >= 0 else changed
+
+
+class _Mapped(keras.utils.PyDataset):
+    def __init__(self, data: keras.utils.PyDataset, function: Callable[..., Batch]) -> None:
+        super().__init__(data.workers, data.use_multiprocessing, data.max_queue_size)
+        self._data, self._function = data, function
+
+    @property
+    def num_batches(self) -> int | None:
+        return self._data.num_batches
+
+    def __getitem__(self, number: int) -> Batch:
+        return self._function(*self._data[number])
+
+    def on_epoch_end(self) -> None:
+        self._data.on_epoch_end()
+
+
+class _Repeated(keras.utils.PyDataset):
+    def __init__(self, data: keras.utils.PyDataset) -> None:
+        super().__init__()  # in one thread, as its epochs are told apart by what came before
+        self._data, self._length = data, int(data.num_batches or 0)
+
+    @property
+    def num_batches(self) -> int | None:
+        return None
+
+    def __getitem__(self, number: int) -> Batch:
+        if number and number % self._length == 0:
+            self._data.on_epoch_end()
+        return self._data[number % self._length]
