@@ -79,6 +79,8 @@ def plot(
     from keras_bit.data.walk import FilesLeftOut
 
     with working(f"reading {data}"), warnings.catch_warnings(), noting(FilesLeftOut):
+        import numpy as np
+
         import keras_bit
         from keras_bit.data.folders import OneClass
         from keras_bit.data.skipped import ImagesLeftOut
@@ -101,7 +103,7 @@ def plot(
             applied = _steps(rule, random_resized_crop)
             read |= {"training": True, "rule": rule}
         batches = keras_bit.image_dataset(**source, **read)
-        images, labels = next(batches.as_numpy_iterator())
+        images, labels = map(np.asarray, next(iter(batches)))
         drawn = _draw(images, labels, batches.class_names, processor, out, [data, *applied])
     print(f"{printable(out)}: {drawn}")
     for line in batches.skipped:
@@ -125,9 +127,12 @@ def _rule(source: dict[str, Any], count: int | None, size: tuple[int, int] | Non
     untouched = dataclasses.replace(source["processor"], do_resize=False, do_center_crop=False)
     plain = source | {"processor": untouched, "batch_size": 1}
     if count is None:
-        count = int(keras_bit.image_dataset(**plain).cardinality())
-        if count < 0:
-            raise click.UsageError("--num-examples must be given for TFRecord files, which do not tell their number.")
+        try:
+            count = len(keras_bit.image_dataset(**plain))
+        except TypeError:
+            raise click.UsageError(
+                "--num-examples must be given for TFRecord files, which do not tell their number."
+            ) from None
     if size is None:
         # The first that can be read.
         image, _ = next(iter(keras_bit.image_dataset(**plain, on_error="skip")))

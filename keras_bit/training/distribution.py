@@ -161,7 +161,7 @@ def strategy_of(model: keras.Model) -> "tf.distribute.Strategy | None":
 
 
 def has_processes(strategy: "tf.distribute.Strategy | None") -> bool:
-    return isinstance(strategy, _multi_worker())
+    return strategy is not None and isinstance(strategy, _multi_worker())
 
 
 def fittable(model: BiTModel) -> "DistributedModel":

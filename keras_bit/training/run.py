@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -181,21 +182,27 @@ def _train(
 
 def _unreadable(error: Exception, state: TrainingState) -> UnreadableImageError | None:
     """What is raised for an image that turned out to be damaged while it was trained on; `None` for other errors."""
-    import tensorflow as tf
-
-    from keras_bit.images.graph_faults import sentence_of
-
-    said = sentence_of(str(error)) if isinstance(error, tf.errors.OpError) else ""
-    if "on_error='skip'" not in said:
+    problem = error.problem if isinstance(error, UnreadableImageError) else _told_by_tensorflow(error)
+    if not problem:
         return None
-    problem = said.partition(" To leave")[0]
     if state.epoch:
         problem += f" The run is kept as it was after step {state.step}: the next start goes on from there."
     return UnreadableImageError(problem)
 
 
+def _told_by_tensorflow(error: Exception) -> str:
+    """Which image could not be read and why, where an error of TensorFlow tells of one; else nothing."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
+        return ""
+    from keras_bit.images.graph_faults import sentence_of
+
+    said = sentence_of(str(error))
+    return said.partition(" To leave")[0] if "on_error='skip'" in said else ""
+
+
 def _training_data(plan: Plan, step: int, workers: Workers) -> Any:
-    """A `tf.data.Dataset` of this worker's part of every batch, from a step of the recipe on."""
+    """This worker's part of every batch, from a step of the recipe on."""
     return image_dataset(
         plan.splits.train.everything,
         processor=plan.processor,
@@ -212,7 +219,7 @@ def _training_data(plan: Plan, step: int, workers: Workers) -> Any:
 
 
 def _evaluation_data(plan: Plan, part: splits.Part) -> Any:
-    """A `tf.data.Dataset` of every image of a part, once."""
+    """Every image of a part, once."""
     return image_dataset(
         part.everything,
         processor=plan.processor,
