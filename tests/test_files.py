@@ -13,7 +13,7 @@ import filelock
 import pytest
 
 from conftest import ROOT
-from keras_bit import files
+from keras_bit import files, packages
 
 KINDS = pytest.mark.parametrize("kind", ["file", "directory"])
 DISK = "the disk is gone"
@@ -424,9 +424,9 @@ def test_a_name_is_checked_by_writing_beside_it(tmp_path):
 
 
 def test_a_package_that_is_missing_is_named_with_what_installs_it():
-    files.require("numpy", "any", "This")
+    packages.require("numpy", "any", "This")
     with pytest.raises(ImportError) as caught:
-        files.require("no_such_package", "tflite", "The format 'tflite'")
+        packages.require("no_such_package", "tflite", "The format 'tflite'")
     # The whole sentence; other tests look for the package and the extra.
     assert str(caught.value) == (
         "The format 'tflite' needs the package no_such_package, which is not installed. Install it with "

@@ -20,17 +20,18 @@ KERAS_BIT = {
     "registration": {"hyperrule", "network"},  # by their names, after Keras
     "counts": set(),
     "files": set(),
+    "packages": set(),
     "hub": set(),
     "labels": {"files"},
     "hyperrule": {"counts"},
     "versions": set(),
     "network": {"files", "hub", "versions"},
-    "images": {"counts", "files", "hub", "versions"},
+    "images": {"counts", "files", "hub", "versions", "packages"},
     "layers": {"network"},
-    "checkpoints": {"counts", "network", "images", "files", "hub", "versions"},
+    "checkpoints": {"counts", "network", "images", "files", "hub", "versions", "packages"},
     "applications": {"checkpoints", "network", "hub"},
     "data": {"counts", "images", "hyperrule", "files"},
-    "drawing": {"images", "files"},
+    "drawing": {"images", "files", "packages"},
     "evaluation": {"counts", "drawing", "images", "network", "labels", "files"},
     "training": {
         "applications",
@@ -46,8 +47,8 @@ KERAS_BIT = {
         "network",
     },
     "distribution": {"training"},
-    "exporters": {"applications", "checkpoints", "counts", "files", "images", "labels", "network"},
-    "embedding": {"applications", "data", "files", "hub", "images"},
+    "exporters": {"applications", "checkpoints", "counts", "files", "images", "labels", "network", "packages"},
+    "embedding": {"applications", "data", "files", "hub", "images", "packages"},
     "cli": ANYTHING,
 }
 # Module to what it may import of torch and transformers.

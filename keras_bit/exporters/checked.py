@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from keras_bit import files
+from keras_bit import files, packages
 from keras_bit.exporters import placing
 from keras_bit.exporters.comparing import compare
 from keras_bit.exporters.formats import Format, share
@@ -48,7 +48,7 @@ def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, flo
         ImportError: a package lacks another one, or does not fit it; the message says what to install.
     """
     format = format_named(name)
-    with files.needing(name, f"`format` {name!r}") if format.packages else contextlib.nullcontext():
+    with packages.needing(name, f"`format` {name!r}") if format.packages else contextlib.nullcontext():
         format.write(job, path)
         job.progress("running what was written")
         run = format.load(job, path)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit import files
+from keras_bit import packages
 from keras_bit.exporters import arguments, checked, comparison_images, placing, process
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Checks, ExportReport, Job
@@ -96,7 +96,7 @@ def export(
     )
     path = arguments.expanded(path)
     for package in writer.packages:
-        files.require(package, writer.name, f"`format` {writer.name!r}")
+        packages.require(package, writer.name, f"`format` {writer.name!r}")
     writer.check(job)
     target = writer.target(path)
     if target.name in ("", ".."):

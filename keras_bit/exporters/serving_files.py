@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_bit import files
+from keras_bit import files, packages
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 DEFAULT_SIZE = 224  # px, of a warm-up request where any size may come
@@ -112,13 +112,13 @@ def write_warmup(
         progress: is called with a line if the package with the messages is missing.
     """
     try:
-        files.require("tensorflow_serving", "serving", "no warm-up requests: writing them")
-    except files.MissingPackageError as missing:
+        packages.require("tensorflow_serving", "serving", "no warm-up requests: writing them")
+    except packages.MissingPackageError as missing:
         progress(str(missing))
         return
     import tensorflow as tf
 
-    with files.needing("serving", "Writing warm-up requests"):
+    with packages.needing("serving", "Writing warm-up requests"):
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     batch, height, width = (

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from keras_bit import files
+from keras_bit import files, packages
 from keras_bit.hub import HubOptions
 from keras_bit.images import inputs, options, steps
 from keras_bit.images.inputs import DATA_FORMATS, AnyImage
@@ -416,7 +416,9 @@ def _to_framework(batch: np.ndarray, return_tensors: str | None) -> Any:
             raise
         purpose = f"`return_tensors={return_tensors!r}`"
         # A framework, of which keras_bit has no extra.
-        raise files.MissingPackageError(files.not_installed(package, f"`pip install {package}`", purpose)) from error
+        raise packages.MissingPackageError(
+            packages.not_installed(package, f"`pip install {package}`", purpose)
+        ) from error
     if return_tensors == "tf":
         return module.convert_to_tensor(batch)
     if return_tensors == "pt":
