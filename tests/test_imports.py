@@ -19,7 +19,8 @@ KERAS_BIT = {
     "__init__": ANYTHING,
     "registration": {"hyperrule", "network"},  # by their names, after Keras
     "counts": set(),
-    "files": set(),
+    "files": {"locks"},
+    "locks": set(),
     "packages": set(),
     "hub": set(),
     "labels": {"files"},
