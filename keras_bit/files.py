@@ -192,10 +192,14 @@ def claimed(directory: str | Path, *, argument: str, exclusive: bool = True) -> 
         yield
 
 
-def check_writable(path: str | Path) -> None:
-    """Writes where `replacing` will, and removes it again, so that an error comes before anything is computed.
+def check_writable(path: str | Path, is_directory: bool = False) -> None:
+    """Writes where `replacing` or `staged` will, so that an error comes before anything is computed. Nothing stays.
 
     Where the directory of `path` does not exist, the first one above it that does is written to.
+
+    Args:
+        path: what is to be written.
+        is_directory: whether that is a directory, and may replace one.
 
     Raises:
         OSError: it cannot be written: no permission, a full disk, a name that is too long, a directory of that name.
@@ -203,7 +207,7 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     with naming(path, parent):
-        if os.path.isdir(path):
+        if os.path.isdir(path) and not is_directory:
             raise _sentence(path, errno.EISDIR, IsADirectoryError)
         with _locked_staging(parent) as staging:
             (staging / path.name).write_bytes(b"0" * 4096)
@@ -326,8 +330,24 @@ def _locked_staging(parent: Path) -> Iterator[Path]:
             break
     try:
         yield staging
+    except Exception as error:
+        if getattr(error, "errno", None) is None and (number := _no_room_in(staging)):
+            raise OSError(number, os.strerror(number)) from error
+        raise
     finally:
         _remove_staging(staging, lock)
+
+
+def _no_room_in(staging: Path) -> int | None:
+    """The number of the system's error if what is in a staging directory cannot grow: not every library says why."""
+    for file in [path for path in staging.rglob("*") if path.is_file() and not path.is_symlink()]:
+        try:
+            with open(file, "ab") as stream:
+                stream.write(b"0" * 65_536)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                return error.errno
+    return None
 
 
 def _put_back(left: Path, parent: Path) -> None:

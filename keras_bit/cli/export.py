@@ -104,7 +104,9 @@ def export(
     differ nothing stays. A line on standard error tells each step.
     """
     import keras_bit
+    from keras_bit.exporters import exporting
 
+    exporting.check_path(out, chosen["format"], chosen["overwrite"])
     note(f"loading {weights}")
     model = keras_bit.from_pretrained(weights, **hub.arguments)
     try:

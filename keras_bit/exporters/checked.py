@@ -28,7 +28,7 @@ def write_and_check(
             replaced that holds more than an export.
     """
     target = format.target(path)
-    with files.staged(target.parent) as staging:
+    with files.staged(target.parent, path) as staging:
         difference, limit = written(format.name, job, staging / target.name, checks)
         size = sum(file.stat().st_size for entry in files.entries(staging) for file in _files(entry))
         target = placing.take_place(format, staging / target.name, path, overwrite)

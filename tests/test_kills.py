@@ -1,0 +1,200 @@
+"""`kill -9` at any moment: no half file, nothing left that the next run does not remove, and the same end.
+
+KERAS_BIT_KILLS=100 python -m pytest tests/test_kills.py -s    # takes half an hour; what was killed where is printed
+"""
+
+import collections
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from conftest import ROOT
+from image_files import make_folders
+from keras_bit import BitImageProcessor
+from tiny_bit import random_tensors, write_checkpoint
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9"),
+]
+KILLS = int(os.environ.get("KERAS_BIT_KILLS", "5"))
+SEED = int(os.environ.get("KERAS_BIT_KILLS_SEED", "0"))
+PATIENCE = 300  # seconds for a command
+
+
+def read_png(path):
+    with Image.open(path) as image:
+        image.load()
+
+
+def read_parquet(path):
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, page_checksum_verification=True) as stored:
+        stored.read()
+
+
+def read_keras(path):
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+
+
+READERS = {
+    ".safetensors": safetensors.numpy.load_file,
+    ".json": lambda path: json.loads(path.read_text()),
+    ".csv": lambda path: list(csv.DictReader(path.read_text().splitlines())),
+    ".png": read_png,
+    ".keras": read_keras,
+    ".parquet": read_parquet,
+}
+
+
+def check_whole(folder):
+    """Reads every file that has its name; returns the names of what is unfinished."""
+    for path in folder.rglob("*"):
+        unfinished = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not unfinished and path.suffix in READERS:
+            READERS[path.suffix](path)
+    return hidden(folder)
+
+
+def hidden(folder):
+    """What nobody asked for, without what is in it."""
+    found = [path.relative_to(folder) for path in folder.rglob(".*")]
+    return sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts[:-1]))
+
+
+class Command:
+    """A command of `keras-bit` in a process of its own, whose lines on standard output are heard as they come."""
+
+    def __init__(self, arguments, temporary):
+        temporary.mkdir(exist_ok=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+        self._errors = open(temporary.with_suffix(".stderr"), "w+")  # noqa: SIM115 - closed in `end`
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "keras_bit.cli.main", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment,
+        )
+        self.said = []
+        self._hears = threading.Thread(target=lambda: self.said.extend(self.process.stdout), daemon=True)
+        self._hears.start()
+
+    def wait_for(self, happened):
+        """Whether it happened before the command ended."""
+        until = time.monotonic() + PATIENCE
+        while not happened(self):
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < until
+            time.sleep(0.0005)
+        return True
+
+    def end(self, number=None):
+        """Waits for the end, after a signal; returns the exit code and standard error."""
+        if number is not None:
+            self.process.send_signal(number)
+        self.process.wait(PATIENCE)
+        self._hears.join()
+        self.process.stdout.close()
+        self._errors.seek(0)
+        errors = self._errors.read()
+        self._errors.close()
+        return self.process.returncode, errors
+
+
+def finish(arguments, temporary):
+    code, errors = Command(arguments, temporary).end()
+    assert code == 0, errors[-3000:]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kills")
+    make_folders(folder / "data", dict.fromkeys(["ant", "bee", "cat"], 6))
+    tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
+    checkpoint = write_checkpoint(folder / "checkpoint", tensors)
+    BitImageProcessor(size=(32, 32), resample=2, image_mean=0.5, image_std=0.5).save_pretrained(checkpoint)
+    return folder
+
+
+def staging(folder):
+    return lambda command: any(folder.glob(".keras-bit-*"))
+
+
+def finetune_moments(out):
+    """When something happens, and for how long after that a kill may come, in seconds."""
+    return {
+        "start": (lambda command: True, 8.0),
+        "training": (lambda command: any("classes." in line for line in command.said), 4.0),
+        "writing the state": (staging(out / "training"), 0.02),
+        "writing the model": (staging(out), 0.2),
+        "report": (lambda command: (out / "model.keras").exists(), 3.0),
+    }
+
+
+def losses(out):
+    return [{name: float(value) for name, value in row.items()} for row in READERS[".csv"](out / "log.csv")]
+
+
+def test_finetune_ends_with_the_same_losses_whenever_it_is_killed(data, tmp_path):
+    def arguments(out):
+        recipe = ["--steps", "6", "--evaluate-every", "2", "--batch-size", "8", "--seed", "1", "--out", out]
+        return ["finetune", data / "data", "--weights", data / "checkpoint", *recipe]
+
+    temporary = tmp_path / "temporary"
+    finish(arguments(tmp_path / "whole"), temporary)
+    whole = losses(tmp_path / "whole")
+    expected = sorted(str(path.relative_to(tmp_path / "whole")) for path in (tmp_path / "whole").rglob("*"))
+    chance = random.Random(SEED)
+    moments = list(finetune_moments(tmp_path))
+    killed, left, ends, equal = collections.Counter(), collections.Counter(), 0, 0
+    while sum(killed.values()) < KILLS:
+        out = tmp_path / f"out{ends}"
+        for _ in range(min(5, KILLS - sum(killed.values()))):
+            # A handful goes through all moments, many come as they come.
+            name = moments[sum(killed.values()) % len(moments)] if KILLS < 20 else chance.choice(moments)
+            happened, longest = finetune_moments(out)[name]
+            command = Command(arguments(out), temporary)
+            if command.wait_for(happened):
+                time.sleep(chance.uniform(0, longest))
+            code, errors = command.end(signal.SIGKILL)
+            if code != -signal.SIGKILL:  # it was faster
+                assert code == 0, errors[-3000:]
+                break
+            killed[name] += 1
+            if out.exists():
+                left.update(
+                    {
+                        path.rpartition("/")[2].rstrip("0123456789abcdefghijklmnopqrstuvwxyz_")
+                        for path in check_whole(out)
+                    }
+                )
+        finish(arguments(out), temporary)
+        assert check_whole(out) == []
+        assert sorted(str(path.relative_to(out)) for path in out.rglob("*")) == expected
+        # Float32: how many threads there are for a sum may change its order.
+        assert [row == pytest.approx(other, rel=1e-5) for row, other in zip(losses(out), whole, strict=True)] == [
+            True
+        ] * 3
+        equal += losses(out) == whole
+        ends += 1
+    in_temporary = sorted(path.name for path in temporary.iterdir())
+    print(
+        f"\nkilled {dict(killed)}; unfinished after a kill {dict(left)}; {ends} runs ended, {equal} with equal losses"
+    )
+    print(f"left in TMPDIR: {in_temporary}")
+    assert in_temporary == []
