@@ -15,13 +15,16 @@ import threading
 import time
 import zipfile
 
+import numpy as np
 import pytest
 import safetensors.numpy
 from PIL import Image
 
+import keras_bit
 from conftest import ROOT
 from image_files import make_folders
-from keras_bit import BitImageProcessor
+from keras_bit import BitImageProcessor, from_pretrained, save_pretrained
+from keras_bit.exporters.registry import format_named
 from tiny_bit import random_tensors, write_checkpoint
 
 pytestmark = [
@@ -198,3 +201,109 @@ def test_finetune_ends_with_the_same_losses_whenever_it_is_killed(data, tmp_path
     )
     print(f"left in TMPDIR: {in_temporary}")
     assert in_temporary == []
+
+
+FORMATS = {
+    "saved_model": "bit",
+    "tflite": "bit.tflite",
+    "onnx": "bit.onnx",
+    "openvino": "bit.xml",
+    "huggingface": "bit",
+}
+
+
+def killed_again_and_again(arguments, folder, temporary, seed, longest):
+    """Kills a command some time after it began to write to `folder`; what was left each time."""
+    chance, left = random.Random(seed), []
+    for _ in range(max(2, KILLS // 5)):
+        command = Command(arguments, temporary)
+        if command.wait_for(staging(folder)):
+            time.sleep(chance.uniform(0, longest))
+        code, errors = command.end(signal.SIGKILL)
+        assert code in (0, -signal.SIGKILL), errors[-3000:]
+        left.append(check_whole(folder))
+    return left
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_export_that_was_killed_leaves_nothing_for_long(data, tmp_path, format):
+    for package in format_named(format).packages:
+        pytest.importorskip(package)
+    folder, temporary = tmp_path / "served", tmp_path / "temporary"
+    arguments = ["export", "--weights", data / "checkpoint", "--format", format, "--overwrite"]
+    arguments += ["--out", folder / FORMATS[format]]
+    folder.mkdir()
+    left = killed_again_and_again(arguments, folder, temporary, SEED, 6)
+    finish(arguments, temporary)
+    print(f"\n{format}: left after each kill {left}; in TMPDIR at the end {hidden(temporary)}")
+    assert (folder / FORMATS[format]).exists()
+    assert hidden(folder) == []
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["features", "features.parquet"])
+def test_an_embedding_that_was_killed_goes_on(data, tmp_path, name):
+    pytest.importorskip("pyarrow")
+    folder, temporary = tmp_path / "embedded", tmp_path / "temporary"
+    folder.mkdir()
+
+    def arguments(out):
+        return ["embed", data / "data", "--weights", data / "checkpoint", "--shard-size", 2, "--out", out]
+
+    finish(arguments(tmp_path / "whole.parquet"), temporary)
+    left = killed_again_and_again(arguments(folder / name), folder, temporary, SEED, 2)
+    finish(arguments(folder / name), temporary)
+    print(f"\n{name}: left after each kill {left}")
+    assert hidden(folder) == []
+    assert list(temporary.iterdir()) == []
+    import pyarrow.parquet as pq
+
+    whole, found = (pq.read_table(path).to_pydict() for path in (tmp_path / "whole.parquet", folder / name))
+    assert found["path"] == whole["path"]
+    np.testing.assert_allclose(found["features"], whole["features"], rtol=1e-5)
+
+
+SAVING = """
+import sys
+from keras_bit import from_pretrained, save_pretrained
+source, folder = sys.argv[1:]
+model = from_pretrained(source)
+biases = [model.get_layer("predictions").bias, model.get_layer("norm").beta]
+for number in range(10_000):
+    model.config = model.config.__class__(**{**vars(model.config), "id2label": {0: f"version {number}", **LABELS}})
+    for bias in biases:
+        bias.assign(bias * 0 + number)
+    save_pretrained(model, folder)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_save_pretrained_never_leaves_half_a_checkpoint(data, tmp_path, number):
+    """SIGTERM ends a program of a user's as SIGKILL does."""
+    chance, folder = random.Random(SEED), tmp_path / "saved"
+    program = SAVING.replace("**LABELS", "**{n: str(n) for n in range(1, model.config.num_labels)}")
+    model = from_pretrained(data / "checkpoint")
+    for _ in range(max(2, KILLS // 2)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(data / "checkpoint"), str(folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for _ in range(2):
+            process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.5))
+        process.send_signal(number)
+        assert process.wait() == -number
+        process.stdout.close()
+        left = check_whole(folder)
+        assert len(left) <= 3, left  # a staging directory, and the lock while files take their places
+        # Whoever writes there next puts back what was replaced by half.
+        keras_bit.BitImageProcessor().save_pretrained(folder)
+        said = json.loads((folder / "config.json").read_text())["id2label"]["0"]
+        bias = safetensors.numpy.load_file(folder / "model.safetensors")["classifier.1.bias"]
+        assert said == f"version {bias[0]:.0f}"
+        save_pretrained(model, folder, keras_bit.BitImageProcessor())
+        assert hidden(folder) == []
