@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, file in (("out", options.out), ("chart", options.chart)):
             if file is not None and not file.absolute().parent.is_dir():
                 raise FileNotFoundError(f"`--{name}` {file} is in no directory. Make {file.parent} first.")
+            if file is not None:
+                files.check_writable(file)
         found = options.run(options)
         console.print(report.table(found))
         for note in found.notes:

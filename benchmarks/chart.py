@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.report import Report
-from keras_bit import files
+from keras_bit import files, packages
 
 OURS, THEIRS = "#1f77b4", "#b0b0b0"
 
@@ -14,7 +14,7 @@ def draw(report: Report, path: Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    files.require("matplotlib", "plots", "A chart")
+    packages.require("matplotlib", "plots", "A chart")
     from matplotlib.figure import Figure
 
     units = list(dict.fromkeys(row.unit for row in report.rows))

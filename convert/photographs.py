@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_bit import files
+from keras_bit import packages
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 # Photographs of single things that the wheel carries; its other files are drawings, scans and microscopy.
@@ -35,7 +35,7 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
 
 def _scikit_image() -> list[Path]:
-    files.require("skimage", "demo", "A run without photographs of your own, which takes scikit-image's,")
+    packages.require("skimage", "demo", "A run without photographs of your own, which takes scikit-image's,")
     found = importlib.util.find_spec("skimage")
     folder = Path(str(found and found.origin)).parent / "data"
     return [folder / name for name in SCIKIT_IMAGE if (folder / name).is_file()]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit import files
+from keras_bit import packages
 
 
 def versions() -> dict[str, str]:
@@ -51,7 +51,7 @@ def outputs(source: str, batches: Sequence[np.ndarray], **arguments: Any) -> lis
     return results
 
 
-@files.needing("reference", "The reference itself, in place of a golden file (--reference GOLDEN.npz),")
+@packages.needing("reference", "The reference itself, in place of a golden file (--reference GOLDEN.npz),")
 def _import() -> tuple[Any, Any]:
     import torch
     import transformers

@@ -2,83 +2,107 @@
 
 import contextlib
 import errno
-import glob
-import importlib.util
 import os
-import secrets
 import shutil
-import socket
 import stat
 import tempfile
+import time
 import unicodedata
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-import filelock
+from keras_bit import locks
 
-LOCK_NAME = ".lock"  # in a directory that somebody has claimed; what lists a directory passes over such names
-# Who has the lock. A file of its own: Windows lets nobody read a locked one.
-OWNER_NAME = ".lock-owner"
-STAGING_PREFIX = ".keras-bit-"  # of the directories in which several files are written before they take their places
+STAGING_PREFIX = ".keras-bit-"  # of the directories in which files are written before they take their places
 KEPT_PREFIX = ".kept-"  # in a staging directory: of the directory with what is being replaced
-# How a file system without locks answers. Every other error is one.
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-_HEX = "[0-9a-f]" * 8  # a glob pattern for `secrets.token_hex(4)`
+PATIENCE = 60.0  # seconds to wait for another process that moves its files into the same directory
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the largest file
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives a name beside `path`, with its suffix, to write a file or a directory to; it becomes `path` at the end.
+    """Gives a place for a new file; what was written there becomes `path` at the end.
 
-    After an error it is removed, and `path` is what it was. The contents are on the disk before the name is: after a
-    power cut, too, a reader finds the old file or the new one. A directory that exists already is moved out of the way
-    first, because no system replaces one in a single step. A file replaces no directory, and a directory no file; a
-    symbolic link is replaced, and not what it points to.
+    The place has the name of `path`, in a directory of its own beside `path`, which is removed at the end with all that
+    is in it: the half file after an error, and what libraries write beside their files. After an error `path` is what
+    it was. The contents are on the disk before the name is: after a power cut, too, a reader finds the old file or the
+    new one. A file replaces no directory; a symbolic link is replaced, and not what it points to.
 
-    A process that is killed leaves a hidden name beside `path`, which `remove_unfinished` removes.
+    What a process that was killed has left is removed when anything is written to the same directory next.
+
+    Raises:
+        OSError: it cannot be written; the message names `path`, the reason and what to do.
     """
     path = Path(path)
-    beside = _beside(path)
-    try:
+    with naming(path), _locked_staging(path.parent) as staging:
+        beside = staging / path.name
         yield beside
         sync(beside)
-        _take_place(beside, path)
-    finally:
-        with contextlib.suppress(OSError):  # the error on its way says more
-            _remove(beside)
+        os.replace(beside, path)
 
 
 @contextlib.contextmanager
-def staged(directory: str | Path) -> Iterator[Path]:
+def staged(directory: str | Path, path: Path | None = None) -> Iterator[Path]:
     """Gives an empty directory inside `directory`, on the same disk, and removes it at the end with all that is in it.
 
     `directory` and its parents are made where they do not exist. After an error those that were made are removed
     again. What killed processes left in `directory` is removed first; the directories of running ones are locked.
+
+    Args:
+        directory: where things are to be written.
+        path: what a message names, if it is not `directory`.
+
+    Raises:
+        OSError: something cannot be written; the message names `path`, the reason and what to do.
     """
     directory = Path(directory)
     made = _missing_directories(directory)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(directory)
-        with _locked_staging(directory) as staging:
-            yield staging
+        with naming(path or directory, directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            with _locked_staging(directory) as staging:
+                yield staging
     except BaseException:
         _remove_if_empty(made)
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path, directory: Path | None = None) -> Iterator[None]:
+    """Makes one sentence of an error in writing `path`: libraries have their own words, or name what is beside it.
+
+    Args:
+        path: what is to be written, as the user knows it.
+        directory: in which it is staged; that of `path` by default.
+
+    Raises:
+        OSError: there is no room, or a file in a staging directory cannot be written. Other errors stay as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _why_not_written(error, directory or path.parent)
+        if number is None:
+            raise
+        raise _sentence(path, number, type(error)) from error
 
 
 def take_places(staging: Path, directory: Path, last: str) -> None:
     """Moves everything in `staging` into `directory`, all of it or nothing, and `last` as the last one.
 
     What has the same name there is replaced. After an error `directory` holds what it held before. `staging` is one
-    that `staged` gave, for this directory. If the process is killed in between, the next `staged` of this directory
-    puts back what has lost its place.
+    that `staged` gave, for this directory. Two processes that do so at once do it one after the other. If one is killed
+    in between, the next that writes to the directory puts back what has lost its place.
     """
     ordered = sorted(entries(staging), key=lambda entry: (entry.name == last, entry.name))
     for entry in ordered:
         sync(entry)
         allow_what_the_umask_allows(entry)
+    with _alone_in(directory) if len(ordered) > 1 else contextlib.nullcontext():
+        _move(ordered, staging, directory)
+
+
+def _move(ordered: Sequence[Path], staging: Path, directory: Path) -> None:
     kept = Path(tempfile.mkdtemp(prefix=KEPT_PREFIX, dir=staging))
     try:
         for entry in ordered:
@@ -117,7 +141,7 @@ def take_free_place(entry: Path, next_place: Callable[[], Path]) -> Path:
 
 def entries(staging: Path) -> list[Path]:
     """What was written to a directory that `staged` gave."""
-    return [entry for entry in staging.iterdir() if entry.name not in (LOCK_NAME, OWNER_NAME)]
+    return [entry for entry in staging.iterdir() if entry.name not in locks.NAMES]
 
 
 def allow_what_the_umask_allows(path: Path) -> None:
@@ -136,8 +160,7 @@ def claimed(directory: str | Path, *, argument: str, exclusive: bool = True) -> 
     """Makes `directory` and keeps other processes out of it until the end.
 
     Writes to it at once, so that what cannot be written is an error before anything is computed. The directories that
-    it made are removed at the end where nothing was written to them. The system lets go of the claim when the process
-    ends, by `kill -9` too. Where the file system has no locks there is a warning, and nobody is kept out.
+    it made are removed at the end where nothing was written to them. The claim ends with the process, by `kill -9` too.
 
     Args:
         directory: of the results.
@@ -156,47 +179,69 @@ def claimed(directory: str | Path, *, argument: str, exclusive: bool = True) -> 
             directory.mkdir(parents=True, exist_ok=True)
             check_writable(directory / "file")
             if exclusive:
-                held.enter_context(_locked(directory))
-        except BlockingIOError as error:
+                held.callback(locks.acquire(directory).release)
+        except locks.InUseError as error:
             raise BlockingIOError(
-                f"`{argument}`: another process ({error}) is writing to {str(directory)!r}. Wait until it has ended, "
-                "or choose another directory."
+                f"`{argument}`: another process ({error.owner}) is writing to {str(directory)!r}. Wait until it has "
+                f"ended, or choose another directory.{error.remedy}"
             ) from None
         except OSError as error:
+            reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
             raise OSError(
-                f"`{argument}`: nothing can be written to {str(directory)!r}: {error}. Choose another directory."
+                f"`{argument}`: nothing can be written to {str(directory)!r}: {reason}. Choose another directory."
             ) from error
         yield
 
 
-def check_writable(path: str | Path) -> None:
-    """Writes to the name beside `path` that `replacing` takes, and removes it again.
+def check_writable(path: str | Path, is_directory: bool = False) -> None:
+    """Writes where `replacing` or `staged` will, so that an error comes before anything is computed. Nothing stays.
+
+    Where the directory of `path` does not exist, the first one above it that does is written to.
+
+    Args:
+        path: what is to be written.
+        is_directory: whether that is a directory, and may replace one.
 
     Raises:
-        OSError: it cannot be written: no permission, a full disk, a name that is too long.
-    """
-    beside = _beside(Path(path))
-    try:
-        beside.write_bytes(b"0" * 4096)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-
-
-def remove_unfinished(path: str | Path) -> None:
-    """Removes what a process that was killed within `replacing(path)` left. Its directory must be claimed.
-
-    A directory that such a process had moved out of the way gets its name back if no other has taken it.
+        OSError: it cannot be written: no permission, a full disk, a name that is too long, a directory of that name.
     """
     path = Path(path)
-    name = glob.escape(path.name)
-    for old in path.parent.glob(f".{_HEX}-old.{name}"):
-        if os.path.lexists(path):
-            _remove(old)
-        else:
-            old.rename(path)
-    for unfinished in path.parent.glob(f".{_HEX}.{name}"):
-        _remove(unfinished)
+    parent = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    with naming(path, parent):
+        if os.path.isdir(path) and not is_directory:
+            raise _sentence(path, errno.EISDIR, IsADirectoryError)
+        with _locked_staging(parent) as staging:
+            (staging / path.name).write_bytes(b"0" * 4096)
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Compares what is to be written with the free space, before anything is computed.
+
+    Args:
+        path: a file or directory that is to be written.
+        needed: bytes that are certain to be needed.
+
+    Raises:
+        OSError: there is less.
+    """
+    parent = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        room = f"it needs {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
+        raise _sentence(path, errno.ENOSPC, reason=room)
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Removes the staging directories of processes that have ended.
+
+    What such a process had begun to replace gets its name back.
+    """
+    for left in directory.glob(f"{STAGING_PREFIX}*"):
+        # An error: a running process has it, another removes it too, or it is another user's.
+        with contextlib.suppress(OSError):
+            lock = locks.acquire(left)
+            _put_back(left, directory)
+            _remove_staging(left, lock)
 
 
 def sync(path: Path) -> None:
@@ -212,82 +257,6 @@ def sync(path: Path) -> None:
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-
-
-class MissingPackageError(ImportError):
-    """An import of an optional package failed; the message says what to install."""
-
-
-def require(package: str, extra: str, purpose: str) -> None:
-    """Checks that an optional package is installed, before anything is computed.
-
-    What the package needs itself may be missing all the same: its use stands in `needing`.
-
-    Args:
-        package: its name in an `import` statement.
-        extra: the extra of keras_bit that installs it.
-        purpose: what needs it, as the beginning of a sentence.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    if importlib.util.find_spec(package) is None:
-        raise MissingPackageError(not_installed(package, installation(extra), purpose))
-
-
-@contextlib.contextmanager
-def needing(extra: str, purpose: str) -> Iterator[None]:
-    """A context in which the packages of an extra are used. If an import fails in it, the error says what to install.
-
-    Args:
-        extra: the extra of keras_bit that installs the packages.
-        purpose: what needs them, as the beginning of a sentence.
-
-    Raises:
-        MissingPackageError: a module could not be imported, or what was raised has such an error as its cause.
-    """
-    try:
-        yield
-    except Exception as error:
-        failed = failed_import(error)
-        if failed is None or isinstance(failed, MissingPackageError):
-            raise
-        package = _package(failed)
-        if package == "keras_bit":  # no user can mend that
-            raise
-        if package is not None and importlib.util.find_spec(package) is None:
-            raise MissingPackageError(not_installed(package, installation(extra), purpose)) from error
-        raise MissingPackageError(
-            f"{purpose} needs a package that is installed but cannot be imported: {str(failed).rstrip('.')}. Versions "
-            f"that go together come with `pip install --upgrade 'keras_bit[{extra}]'`."
-        ) from error
-
-
-def failed_import(error: BaseException) -> ImportError | None:
-    """The failed import that `error` is, or that it was raised from; `None` if it is about something else.
-
-    An import that only failed earlier is not one: libraries do without some packages.
-    """
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, ImportError):
-        found = found.__cause__
-    return found
-
-
-def installation(extra: str) -> str:
-    """The command that installs an extra of keras_bit, and the one in a checkout, for a message."""
-    return f"`pip install 'keras_bit[{extra}]'`, or `pip install -e '.[{extra}]'` in a checkout"
-
-
-def not_installed(package: str, commands: str, purpose: str) -> str:
-    """The message about a package that is missing.
-
-    Args:
-        package: its name in an `import` statement.
-        commands: what installs it, such as `installation` gives.
-        purpose: what needs it, as the beginning of a sentence.
-    """
-    return f"{purpose} needs the package {package}, which is not installed. Install it with {commands}."
 
 
 def first_of(lines: Sequence[str], most: int) -> list[str]:
@@ -307,119 +276,102 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _package(error: ImportError) -> str | None:
-    """Whose import failed. Python's own error knows it, which may stand behind a library's in other words."""
+def _why_not_written(error: BaseException, directory: Path) -> int | None:
+    """The number of the system's error if a file in a staging directory of `directory` could not be written."""
+    staging = os.path.join(os.path.abspath(directory), STAGING_PREFIX)
     found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, ImportError) and found.name:
-            return found.name.partition(".")[0]
-        found = found.__cause__ or found.__context__
+    while found is not None and not isinstance(found, locks.InUseError):
+        if isinstance(found, OSError):
+            named = [name for name in (found.filename, found.filename2) if isinstance(name, str | bytes | os.PathLike)]
+            if found.errno in NO_ROOM or any(os.path.abspath(os.fsdecode(name)).startswith(staging) for name in named):
+                return found.errno
+        # Libraries that do not write in Python quote the system, in errors of their own.
+        for number in NO_ROOM:
+            if os.strerror(number) in str(found):
+                return number
+        found = found.__cause__
     return None
 
 
+def _sentence(path: Path, number: int, kind: type[BaseException] = OSError, reason: str = "") -> OSError:
+    """An error of the system's kind, if `kind` is one, whose text is a sentence."""
+    remedy = "Make room there, or choose another place." if number in NO_ROOM else "Choose another place."
+    told = kind if issubclass(kind, OSError) and kind.__module__ == "builtins" else OSError
+    error = told(f"{str(path)!r} cannot be written: {reason or os.strerror(number)}. {remedy}")
+    error.errno = number
+    return error
+
+
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Holds the lock of `directory`; its files are removed at the end."""
-    lock = _acquire(directory)
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Has the directory, after the other processes that want to."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            lock = locks.acquire(directory)
+        except (locks.InUseError, FileNotFoundError):
+            if time.monotonic() > until or not directory.is_dir():
+                raise
+            time.sleep(0.01)
+        else:
+            break
     try:
         yield
     finally:
-        if lock is not None:
-            # While it is held: afterwards the files may be another process'. Windows removes no locked file, and
-            # filelock then does so itself.
-            for name in (OWNER_NAME, LOCK_NAME):
-                with contextlib.suppress(OSError):
-                    (directory / name).unlink()
-            lock.release()
-
-
-def _acquire(directory: Path) -> filelock.BaseFileLock | None:
-    """Locks `directory`, and notes in it who has it; `None`, with a warning, where there are no locks.
-
-    Raises:
-        BlockingIOError: another process holds it; its text is that process, `"1234 on node7"`.
-        FileNotFoundError: the directory is gone.
-        OSError: the lock's file cannot be written.
-    """
-    lock = filelock.FileLock(directory / LOCK_NAME)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise BlockingIOError(_owner(directory)) from None
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-            raise
-        warnings.warn(
-            f"{directory} cannot be locked ({error}). Make sure that no other process writes there.", stacklevel=6
-        )
-        return None
-    with contextlib.suppress(OSError):  # it is a courtesy
-        (directory / OWNER_NAME).write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-    return lock
-
-
-def _owner(directory: Path) -> str:
-    unknown = "it has not said which"
-    try:
-        return (directory / OWNER_NAME).read_text(encoding="utf-8", errors="replace") or unknown
-    except OSError:
-        return unknown
+        lock.release()
 
 
 @contextlib.contextmanager
 def _locked_staging(parent: Path) -> Iterator[Path]:
+    remove_abandoned(parent)
     while True:
         staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
         # Another process may take it for an abandoned one, before it is locked, and remove it.
         with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            lock = _acquire(staging)
+            try:
+                lock = locks.acquire(staging)
+            except OSError:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
             break
     try:
         yield staging
+    except Exception as error:
+        if getattr(error, "errno", None) is None and (number := _no_room_in(staging)):
+            raise OSError(number, os.strerror(number)) from error
+        raise
     finally:
         _remove_staging(staging, lock)
 
 
-def _remove_abandoned(parent: Path) -> None:
-    """Removes the staging directories of processes that have ended; without locks nobody knows whether they have."""
-    for left in parent.glob(f"{STAGING_PREFIX}*"):
-        # An error: a running process has it, another removes it too, or it is another user's.
-        with contextlib.suppress(OSError), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            if (lock := _acquire(left)) is not None:
-                _put_back(left, parent)
-                _remove_staging(left, lock)
+def _no_room_in(staging: Path) -> int | None:
+    """The number of the system's error if what is in a staging directory cannot grow: not every library says why."""
+    for file in [path for path in staging.rglob("*") if path.is_file() and not path.is_symlink()]:
+        try:
+            with open(file, "ab") as stream:
+                stream.write(b"0" * 65_536)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                return error.errno
+    return None
 
 
 def _put_back(left: Path, parent: Path) -> None:
-    """Gives back their names to files that a process was replacing when it was killed."""
+    """Gives back their names to what a process was replacing when it was killed."""
+    unfinished = any(not entry.name.startswith(KEPT_PREFIX) for entry in entries(left))
     for kept in left.glob(f"{KEPT_PREFIX}*/*"):
-        if not os.path.lexists(parent / kept.name):
-            kept.rename(parent / kept.name)
+        place = parent / kept.name
+        # Where not all have taken their places, those that have would stand beside older ones.
+        if not os.path.lexists(place) or (unfinished and kept.is_file() and not place.is_dir()):
+            os.replace(kept, place)
 
 
-def _remove_staging(staging: Path, lock: filelock.BaseFileLock | None) -> None:
+def _remove_staging(staging: Path, lock: locks.Lock) -> None:
     """Removes it while it is locked, so that nobody else takes it for abandoned and puts back what is in it."""
     shutil.rmtree(staging, ignore_errors=True)
-    if lock is not None:
-        lock.release()
-        if os.name == "nt":  # which removes no file that is locked, nor a directory with one
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _take_place(beside: Path, path: Path) -> None:
-    if not (beside.is_dir() and path.is_dir()):
-        os.replace(beside, path)
-        return
-    old = path.with_name(f".{secrets.token_hex(4)}-old.{path.name}")
-    os.rename(path, old)
-    try:
-        os.rename(beside, path)
-    except BaseException:
-        os.rename(old, path)
-        raise
-    with contextlib.suppress(OSError):  # what replaces it is in its place
-        _remove(old)
+    lock.release()
+    if os.name == "nt":  # which removes no file that is locked, nor a directory with one
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _permissions_of_a_new_directory(parent: Path) -> int:
@@ -448,14 +400,3 @@ def _remove_if_empty(directories: list[Path]) -> None:
     for directory in directories:
         with contextlib.suppress(OSError):  # something was written to it, or it was never made
             directory.rmdir()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{secrets.token_hex(4)}.{path.name}")

@@ -3,8 +3,10 @@
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 
 import click
 import pytest
@@ -146,6 +148,7 @@ def test_the_help_lists_the_commands_and_says_what_they_have_in_common(capsys):
         "--weights SOURCE",
         "2 wrong usage",
         "130 interrupted",
+        "143 terminated",
         "_KERAS_BIT_COMPLETE=bash_source",
         "zsh_source",
     ):
@@ -264,6 +267,49 @@ def test_whatever_a_command_raises_is_a_line_and_an_exit_code(capsys, monkeypatc
     assert "Traceback" not in err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+@pytest.mark.parametrize(
+    ("name", "code", "line"), [("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "the terminal was")]
+)
+def test_a_signal_that_ends_a_process_is_like_ctrl_c(capsys, monkeypatch, name, code, line):
+    number, cleaned = getattr(signal, name), []
+
+    def callback(**values):
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr(command("info"), "callback", callback)
+    found, out, err = run(capsys, "info")
+    assert (found, out, cleaned) == (code, "", [True])
+    assert err.startswith(f"keras-bit info: {line}")
+    assert signal.getsignal(number) == signal.SIG_DFL
+    # Who has said what it does, as `nohup` has, is heard.
+    monkeypatch.setattr(command("info"), "callback", lambda **values: os.kill(os.getpid(), number))
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        assert run(capsys, "info") == (0, "", "")
+    finally:
+        signal.signal(number, before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+def test_before_a_command_is_found_a_signal_has_its_exit_code_too(monkeypatch):
+    monkeypatch.setattr(main.Commands, "parse_args", lambda *arguments: os.kill(os.getpid(), signal.SIGTERM))
+    assert main.main(["info"]) == 143
+
+
+def test_a_command_runs_in_a_thread_in_which_no_signal_can_be_handled(capsys, monkeypatch):
+    monkeypatch.setattr(command("info"), "callback", lambda **values: None)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(main.main(["info"])))
+    thread.start()
+    thread.join()
+    assert found == [0]
+
+
 def test_the_sentence_in_an_error_of_a_graph_is_found():
     import tensorflow as tf
 
@@ -291,6 +337,7 @@ ASKED = {
 }
 PROBE = f"""
 import sys
+import threading
 from keras_bit.cli.main import main
 try:
     main(sys.argv[1:])

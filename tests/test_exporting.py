@@ -491,7 +491,7 @@ def program_in_place_of_python(tmp_path, monkeypatch, text):
         (
             """echo '{"error": ["OSError", [28, "No space left", "/a"]]}'""",
             OSError,
-            r"^\[Errno 28\] No space left: '/a'$",
+            r"^'.*/new/bit\.onnx' cannot be written: No space left on device\. Make room there,",
         ),
         ("""echo '{"error": ["OSError", [13, "Denied", "/a"]]}'""", PermissionError, "Denied"),
     ],

@@ -21,7 +21,7 @@ from PIL import Image
 import keras_bit
 from conftest import ROOT, absent
 from extras.features import ALL, FEATURES
-from keras_bit import files
+from keras_bit import packages
 from store import TRAINED, smallest
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -178,7 +178,7 @@ def caused(error, other):
     ],
 )
 def test_a_failed_import_becomes_what_to_install(error, words):
-    with pytest.raises(files.MissingPackageError, match=words) as caught, files.needing("some", "This"):
+    with pytest.raises(packages.MissingPackageError, match=words) as caught, packages.needing("some", "This"):
         raise error
     assert caught.value.__cause__ is error
 
@@ -189,12 +189,12 @@ def test_a_failed_import_becomes_what_to_install(error, words):
         raised_while(ValueError("the model has a layer that is not known"), missing()),  # done without, before
         MemoryError("no room"),
         missing("keras_bit.no_such_module"),
-        files.MissingPackageError("This needs pyarrow."),
-        caused(ValueError("it says so already"), files.MissingPackageError("This needs pyarrow.")),
+        packages.MissingPackageError("This needs pyarrow."),
+        caused(ValueError("it says so already"), packages.MissingPackageError("This needs pyarrow.")),
     ],
 )
 def test_other_errors_stay_as_they_are(error):
-    with pytest.raises(type(error), match=f"^{re.escape(str(error))}$") as caught, files.needing("some", "This"):
+    with pytest.raises(type(error), match=f"^{re.escape(str(error))}$") as caught, packages.needing("some", "This"):
         raise error
     assert caught.value is error
 

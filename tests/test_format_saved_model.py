@@ -1,5 +1,6 @@
 """SavedModels as the engines that serve them see them."""
 
+import csv
 import dataclasses
 import importlib.util
 import os
@@ -191,11 +192,11 @@ def test_each_export_is_the_next_version_and_what_a_person_changed_stays(tmp_pat
     assert sorted(one.name for one in path.iterdir()) == ["1", "batching.config", "inference-service.yaml", "serve.sh"]
     assert (path / "1" / "assets" / "labels.txt").read_text().splitlines() == labels
     assert "/models/my-model_1/batching.config" in (path / "serve.sh").read_text()
-    assert "name: my-model-1\n" in (path / "inference-service.yaml").read_text()
+    assert 'name: "my-model-1"\n' in (path / "inference-service.yaml").read_text()
     assert f"was written by TensorFlow {tf.__version__}. " in (path / "serve.sh").read_text()
     assert os.access(path / "serve.sh", os.X_OK)
-    assert "-e TF_ENABLE_ONEDNN_OPTS" in _docker(path, tmp_path / "bin", "--enable_batching")
-    assert "memory: 2Gi" in (path / "inference-service.yaml").read_text()
+    assert "TF_ENABLE_ONEDNN_OPTS" in _docker(path / "serve.sh", tmp_path / "bin", "--enable_batching")
+    assert 'memory: "2Gi"' in (path / "inference-service.yaml").read_text()
     (path / "batching.config").write_text("mine")
     (path / "7").mkdir()
     for name in ("9" * 30, "\u0663", "1a", "007"):  # no versions
@@ -483,14 +484,65 @@ def test_openvino_reads_the_saved_model(version, model, files):
     np.testing.assert_allclose(compiled(batch)["probabilities"], model(batch), atol=TOLERANCE)
 
 
-def _docker(path, folder, *options):
-    """What serve.sh calls docker with, by a stand-in that says it."""
-    folder.mkdir()
-    (folder / "docker").write_text('#!/bin/sh\necho "$@"\n')
+def _docker(path, folder, *options, **run_with):
+    """What serve.sh calls docker with, an argument in each line, by a stand-in that says it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "docker").write_text('#!/bin/sh\nprintf "%s\\\\n" "$@"\n'.replace("\\\\", "\\"))
     (folder / "docker").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", **run_with.pop("env", {})}
     done = subprocess.run(
-        [str(path / "serve.sh"), *options], capture_output=True, text=True, check=True, env=environment
+        [str(path), *options], capture_output=True, text=True, check=True, env=environment, **run_with
     )
-    assert done.stdout.endswith(f"tensorflow/serving {' '.join(options)}\n")
-    return done.stdout
+    assert done.stderr == ""
+    assert done.stdout.endswith("\n".join(["tensorflow/serving", *options, ""]))
+    return done.stdout.splitlines()
+
+
+def beside_a_version(base):
+    """The files for servers, beside a version that holds one byte."""
+    (base / "1").mkdir(parents=True)
+    (base / "1" / "saved_model.pb").write_bytes(b"x")
+    serving_files.write_beside(base / "1", None)
+    return base
+
+
+@pytest.mark.parametrize("name", ["true", "No", "null", "1e3", "0x10", "2026-01-01", "~", "a: b", "-", "Bit #1", "..."])
+def test_the_manifest_has_strings_for_any_name_of_a_directory(tmp_path, name):
+    yaml = pytest.importorskip("yaml")
+    base = beside_a_version(tmp_path / name)
+    found = yaml.safe_load((base / "inference-service.yaml").read_text())
+    model = found["spec"]["predictor"]["model"]
+    host = found["metadata"]["name"]
+    assert re.fullmatch("[a-z]([a-z0-9-]{0,61}[a-z0-9])?", host)  # RFC 1035
+    assert model["storageUri"] == "gs://YOUR-BUCKET/" + re.sub("[^A-Za-z0-9_-]", "-", name)
+    assert model["resources"]["requests"] == {"cpu": "2", "memory": "2Gi"}
+
+
+@pytest.mark.parametrize("name", ["bit", "a: b,c", 'with "quotes"', "-n", "$HOME `x`", "it's"])
+@pytest.mark.parametrize(
+    "called", ["by its path", "by its name", "by a link", "by a relative link", "by links to links"]
+)
+def test_serve_sh_mounts_its_own_directory_however_it_is_called(tmp_path, name, called):
+    base = beside_a_version(tmp_path / name)
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / name).mkdir(parents=True)
+    script = {
+        "by its path": base / "serve.sh",
+        "by its name": f"{name}/serve.sh",
+        "by a link": elsewhere / "link",
+        "by a relative link": elsewhere / "relative",
+        "by links to links": elsewhere / "again",
+    }[called]
+    (elsewhere / "link").symlink_to(base / "serve.sh")
+    (elsewhere / "relative").symlink_to(f"../{name}/serve.sh")
+    (elsewhere / "again").symlink_to("relative")
+    # Where `cd` looks first, and says so on standard output.
+    environment = {"CDPATH": f"{elsewhere}:{tmp_path}"}
+    found = _docker(
+        f"./{script}" if called == "by its name" else script, tmp_path / "bin", "--x", cwd=tmp_path, env=environment
+    )
+    (fields,) = csv.reader([found[found.index("--mount") + 1]])  # as docker reads them
+    mounted = dict(field.split("=", 1) for field in fields)
+    model = re.sub("[^A-Za-z0-9_-]", "-", name)
+    assert mounted == {"type": "bind", "source": str(base), "target": f"/models/{model}"}
+    assert f"MODEL_NAME={model}" in found

@@ -192,9 +192,10 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, t
 @pytest.mark.slow
 def test_a_finished_run_trains_no_more_and_what_a_kill_left_is_removed(trained, data, checkpoint, tmp_path):
     out = shutil.copytree(trained, tmp_path / "out")
-    (out / ".save_pretrained-killed").mkdir()
-    for left in (out / ".01234567.model.keras", out / "training" / ".01234567.state.safetensors"):
-        left.write_bytes(b"half")
+    for left in (".save_pretrained-killed", ".keras-bit-0123abcd", "training/.keras-bit-0123abcd"):
+        (out / left).mkdir()
+        (out / left / "model.keras").write_bytes(b"half")
+    (out / "training" / ".tmp0123ab").write_bytes(b"half")  # safetensors', of an earlier version
     said = train(data, checkpoint, out)
     assert "Going on after step 2 of 2." in said
     assert not any(line.startswith("step ") for line in said)

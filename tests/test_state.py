@@ -7,7 +7,6 @@ import safetensors.numpy
 import tensorflow as tf
 from keras.ops import convert_to_numpy as numpy_of
 
-from keras_bit import files
 from keras_bit.training.state import TrainingState
 
 IMAGES = np.random.default_rng(0).standard_normal((8, 6, 6, 2)).astype(np.float32)
@@ -104,20 +103,3 @@ def test_the_file_is_plain_safetensors(tmp_path):
     # Two layers of a kernel and a bias and the dropout's generator; the step, the rate, and their momentum.
     expected = [f"model/{number}" for number in range(5)] + [f"optimizer/{number}" for number in range(6)]
     assert sorted(set(held) - {"torch_generator"}) == sorted(expected)
-
-
-def test_a_file_is_replaced_as_a_whole_or_stays(tmp_path):
-    path = tmp_path / "file.txt"
-    with files.replacing(path) as beside:
-        beside.write_text("one")
-        assert (beside.parent, beside.suffix) == (tmp_path, ".txt")
-    with pytest.raises(RuntimeError), files.replacing(path) as beside:  # noqa: PT012 - half of it is written
-        beside.write_text("half of tw")
-        raise RuntimeError
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]
-    assert path.read_text() == "one"
-    # What a process that was killed within leaves.
-    left = files.replacing(path).__enter__()
-    left.write_text("half of tw")
-    files.remove_unfinished(path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["file.txt"]

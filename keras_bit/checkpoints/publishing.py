@@ -8,6 +8,7 @@ from typing import Any
 import huggingface_hub  # a lazy module: its parts are imported when they are used
 import keras
 
+from keras_bit import files
 from keras_bit.checkpoints.saving import (
     OTHER_WEIGHTS,
     SHARDS,
@@ -63,8 +64,11 @@ def push_to_hub(
     check_processor(processor)
     config, tensors = content(model)
     warn_where_transformers_differs(model.config)
-    with tempfile.TemporaryDirectory(prefix="push_to_hub-") as folder:
-        write_files(Path(folder), config, tensors, processor)
+    # Not a `tempfile.TemporaryDirectory`: what a killed process leaves in this one, the next upload removes.
+    with files.staged(Path(tempfile.gettempdir())) as staging:
+        folder = staging / "checkpoint"
+        folder.mkdir()
+        write_files(folder, config, tensors, processor)
         del tensors  # an upload may take hours
         api = huggingface_hub.HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -74,7 +78,7 @@ def push_to_hub(
         if model_card is None and "README.md" not in present:
             model_card = _model_card(repo_id, config, model.config, processor is not None)
         if model_card is not None:
-            huggingface_hub.ModelCard(str(model_card)).save(Path(folder, "README.md"))
+            huggingface_hub.ModelCard(str(model_card)).save(folder / "README.md")
         contradictions = (*OTHER_WEIGHTS, *SHARDS, *((PROCESSOR_CONFIG_NAME,) if processor else ()))
         return api.upload_folder(
             repo_id=repo_id,

@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from keras_bit import files
+from keras_bit import packages
 from keras_bit.checkpoints.layouts import is_part_of_bit, plain_google_name, saved_tensor_name
 
 # What reading a tensor of a damaged file may raise.
@@ -245,7 +245,7 @@ def _read_h5(path: Path, place: str) -> np.ndarray:
 
 
 def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    with files.needing("torch", f"Reading the PyTorch file {path.name}, unlike a model.safetensors,"):
+    with packages.needing("torch", f"Reading the PyTorch file {path.name}, unlike a model.safetensors,"):
         import torch
 
         tensors = _load_torch(path)

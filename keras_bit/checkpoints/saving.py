@@ -59,6 +59,7 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
             `processor_config.json`, which transformers reads in its place. They may be the only copy, so they are
             never deleted.
         NotADirectoryError: `directory` is a file.
+        OSError: it cannot be written: no permission, a full disk, a quota. `directory` holds what it held before.
 
     Checked against transformers 5.23 `BitForImageClassification.from_pretrained` and `BitModel.from_pretrained`.
     """
@@ -67,7 +68,9 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"`directory` must be a directory, or a new name for one. {directory} is a file.")
     refuse_contradictions(directory, processor)
+    files.check_writable(directory / WEIGHTS_NAME)
     config, tensors = content(model)
+    files.check_room(directory / WEIGHTS_NAME, sum(tensor.nbytes for tensor in tensors.values()))
     warn_where_transformers_differs(model.config)
     with files.staged(directory) as staging:
         write_files(staging, config, tensors, processor)

@@ -5,7 +5,9 @@ from typing import Any
 
 import click
 
-EXIT_CODES = "Exit codes: 0 success, 1 an error or a file that cannot be read, 2 wrong usage, 130 interrupted."
+EXIT_CODES = (
+    "Exit codes: 0 success, 1 an error or a file that cannot be read, 2 wrong usage, 130 interrupted, 143 terminated."
+)
 OPTIONS = "Options"  # the heading of all that have no other
 
 

@@ -85,8 +85,11 @@ def evaluate(
     name is exactly the label or, for ImageNet, its wordnet id; others are named in a class map. Images are turned
     upright by their orientation tag.
     """
+    # Before the images are read, which may take hours.
     if out is not None:
-        _prepare(out)  # before the images are read, which may take hours
+        _prepare(out)
+    if write_class_map is not None:
+        _check_class_map(Path(write_class_map))
     with working(f"loading {weights}"):
         import keras_bit
         from keras_bit.evaluation import evaluating, report
@@ -112,11 +115,13 @@ def evaluate(
 
 
 def _prepare(out: str) -> None:
+    from keras_bit import files
     from keras_bit.drawing import charts
     from keras_bit.evaluation import report
 
     if Path(out).is_file():
         raise NotADirectoryError(f"--out must be a directory, got the file {out!r}.")
+    files.check_writable(Path(out) / report.REPORT)
     Path(out).mkdir(parents=True, exist_ok=True)
     if not charts.available():
         note(f"without matplotlib {report.CONFUSION} and {report.CALIBRATION} are left out: {charts.INSTALL}")
@@ -219,12 +224,20 @@ def _record_files(directory: str) -> list[str]:
     return chosen
 
 
+def _check_class_map(file: Path) -> None:
+    from keras_bit.files import check_writable
+
+    if file.exists():
+        raise FileExistsError(f"--write-class-map: {str(file)!r} exists, and may have been edited. Name a new file.")
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--write-class-map: there is no directory {str(file.absolute().parent)!r}.")
+    check_writable(file)
+
+
 def _write_class_map(file: Path, data: str, config: "BitConfig") -> int:
     from keras_bit.evaluation import class_map
     from keras_bit.files import replacing
 
-    if file.exists():
-        raise FileExistsError(f"--write-class-map: {str(file)!r} exists, and may have been edited. Name a new file.")
     found = class_map.template(_classes_in(data, are_mapped=False), config)
     with replacing(file) as beside:
         beside.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -47,10 +47,10 @@ def explain(image: str, out: str, class_name: str | None, weights: str, hub: "Hu
     mean over the places, plus the head's bias, is the logit. It is as fine as the network's last feature map, and drawn
     on the part of the image that the model sees, in the image's own pixels. Writes one PNG file.
     """
-    options.check_parent(out)
-    contents = encoded(image)
     if os.path.exists(out) and os.path.exists(image) and os.path.samefile(out, image):
         raise click.UsageError(f"--out must be another file than IMAGE, got {out!r} for both.")
+    options.check_out(out)
+    contents = encoded(image)
     with working(f"loading {weights}"):
         answers = _draw(contents, image, Path(out), class_name, weights, hub)
     print(f"{printable(out)}: {printable('; '.join(answers))}")

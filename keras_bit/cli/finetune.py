@@ -180,9 +180,9 @@ def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: 
 def _tensorboard(directory: Path) -> tuple[Any, ...]:
     import keras
 
-    from keras_bit import files
+    from keras_bit import packages
 
-    with files.needing("tensorboard", "--tensorboard"):
+    with packages.needing("tensorboard", "--tensorboard"):
         # TensorFlow only warns if it is missing, and then has no `tf.summary`, which Keras writes with.
         import tensorboard.summary  # noqa: F401
     return (keras.callbacks.TensorBoard(directory),)

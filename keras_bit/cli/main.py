@@ -4,10 +4,15 @@ Help, the version and the shell's completion are asked for often, and by people 
 click, and a command's file imports the library when it runs.
 """
 
+import contextlib
 import importlib
 import io
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -56,8 +61,8 @@ class Commands(click.Group):
             return super().invoke(ctx) or 0
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise  # click's own
-        except (KeyboardInterrupt, click.Abort):
-            told, code = "interrupted", 130
+        except (KeyboardInterrupt, click.Abort) as error:
+            told, code = _ended_by(error)
         except Exception as error:
             told, code = sentence(error), 1
         print(f"{NAME} {ctx.invoked_subcommand}: {printable(told)}", file=sys.stderr, flush=True)
@@ -98,20 +103,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: after the program's name; those of the process by default.
 
     Returns:
-        The exit code: 0 is success, 1 an error or a file that cannot be read, 2 wrong usage, 130 interrupted.
+        The exit code: 0 is success, 1 an error or a file that cannot be read, 2 wrong usage, 130 interrupted, 143
+        terminated (`kill`, a scheduler, a container that is stopped), 129 the terminal was closed.
     """
     kernels.turn_on()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names may hold bytes that are not UTF-8, and a terminal may be ASCII: they are escaped, not an error.
             stream.reconfigure(errors="backslashreplace")
+    with _signals_as_interrupts():
+        try:
+            return commands.main(arguments, NAME, standalone_mode=False)
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except click.Abort as error:
+            return _ended_by(error)[1]  # before a command was found
+
+
+class _Terminated(KeyboardInterrupt):
+    """A signal that ends a process, which cleans up before, as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextlib.contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """Raises SIGTERM and SIGHUP as exceptions, unless somebody else has said what they do, such as `nohup`."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated(number)
+
+    found = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handled = [number for number in found if signal.getsignal(number) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():  # no other may
+        handled = []
+    for number in handled:
+        signal.signal(number, terminate)
     try:
-        return commands.main(arguments, NAME, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.Abort:
-        return 130  # before a command was found
+        yield
+    finally:
+        for number in handled:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _ended_by(error: BaseException) -> tuple[str, int]:
+    """What is said, and the exit code that a shell gives to a process that a signal has ended."""
+    found = error.__cause__ if isinstance(error, click.Abort) else error
+    if isinstance(found, _Terminated):
+        return "terminated" if found.number == signal.SIGTERM else "the terminal was closed", 128 + found.number
+    return "interrupted", 130
 
 
 if __name__ == "__main__":

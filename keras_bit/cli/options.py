@@ -189,8 +189,11 @@ def hub(function: Callable[..., Any]) -> Callable[..., Any]:
     return collected
 
 
-def check_parent(out: str) -> None:
-    """Before anything is computed: whether there is the directory that `--out` is to be written in."""
+def check_out(out: str) -> None:
+    """Before anything is computed: whether the file `--out` can be written."""
+    from keras_bit import files
+
     parent = Path(os.path.abspath(out)).parent
     if not parent.is_dir():
         raise FileNotFoundError(f"--out: there is no directory {str(parent)!r}.")
+    files.check_writable(out)

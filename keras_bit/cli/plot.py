@@ -75,7 +75,7 @@ def plot(
     The images are resized, cropped, flipped and mixed by the BiT-HyperRule. Those that cannot be read get a line on
     standard error and exit code 1; the others are drawn all the same. Writes one PNG file.
     """
-    options.check_parent(out)
+    options.check_out(out)
     from keras_bit.data.walk import FilesLeftOut
 
     with working(f"reading {data}"), warnings.catch_warnings(), noting(FilesLeftOut):

@@ -1,6 +1,5 @@
 """From images on a disk to the batches that `model.fit` takes: one `tf.data` pipeline."""
 
-import importlib.util
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from keras_bit.counts import check_whole, is_whole
 from keras_bit.data.options import Options
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor
+from keras_bit.packages import has_tensorflow
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -165,7 +165,7 @@ def image_dataset(
         "split": split,
     }
     check_labels = on_error == "raise"
-    if importlib.util.find_spec("tensorflow") is None:
+    if not has_tensorflow():
         sources.refuse_without_tensorflow(source, options.engine)
         items = sources.open_items(source, **columns, check_labels=check_labels)
         _check_images(items, options, training)

@@ -12,7 +12,7 @@ from keras_bit.data import libraries, targets
 from keras_bit.data.folders import class_folders, tell
 from keras_bit.data.items import Arrays, Files, Item, Items, described, is_path
 from keras_bit.data.record_names import record_names
-from keras_bit.files import MissingPackageError, not_installed
+from keras_bit.packages import require_tensorflow
 
 if TYPE_CHECKING:
     from keras_bit.data.source import Source
@@ -114,9 +114,10 @@ def refuse_without_tensorflow(source: Any, engine: str) -> None:
     Raises:
         MissingPackageError: TFRecords, or `engine="graph"`.
     """
-    if engine == "graph" or record_names(source):
-        purpose = "engine='graph'" if engine == "graph" else "Reading TFRecord files"
-        raise MissingPackageError(not_installed("tensorflow", "`pip install tensorflow`", purpose))
+    if engine == "graph":
+        require_tensorflow("engine='graph'")
+    if record_names(source):
+        require_tensorflow("Reading TFRecord files")
 
 
 def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Items:

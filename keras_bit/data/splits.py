@@ -19,6 +19,7 @@ from keras_bit.data.record_names import is_record_name
 from keras_bit.data.split_names import TRAIN, WORDS, are_parts, part_of, split_folders
 from keras_bit.data.walk import LeftOut, folders_in, images_below
 from keras_bit.files import composed, some
+from keras_bit.packages import require_tensorflow
 
 LOOKED_AT = 50  # images whose size is looked up for the rule
 SHOWN = 5  # classes that a note names
@@ -334,6 +335,7 @@ def _record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict
 
 def _of_records(files: list[str]) -> Part:
     """The records of some files, read once for their labels."""
+    require_tensorflow("Reading TFRecord files")
     import tensorflow as tf
 
     from keras_bit.data import records

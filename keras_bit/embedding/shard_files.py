@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_bit.embedding.lists import ImageList, text_of
-from keras_bit.files import remove_unfinished, replacing
+from keras_bit.files import replacing
 from keras_bit.hub import HubOptions
 
 METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what made it
@@ -65,7 +65,6 @@ def write(job: Job, shard: int, rows: Sequence[int], features: np.ndarray, skipp
         }
     ).replace_schema_metadata({METADATA: json.dumps(about)})
     file = job.file(shard)
-    remove_unfinished(file)
     with replacing(file) as beside:
         pq.write_table(table, beside, **STORAGE)
 
@@ -81,7 +80,6 @@ def join(files: Sequence[Path], out: Path, made_by: dict[str, Any]) -> None:
         "skipped": [line for one in abouts for line in one["skipped"]],
     }
     schema = pq.read_schema(files[0]).with_metadata({METADATA: json.dumps(whole)})
-    remove_unfinished(out)
     with replacing(out) as beside, pq.ParquetWriter(beside, schema, **STORAGE) as joined:
         for file in files:
             joined.write_table(pq.read_table(file).replace_schema_metadata(schema.metadata))

@@ -17,8 +17,9 @@ from keras_bit.embedding import shard_files
 from keras_bit.embedding.lists import ImageList, check_data, list_images
 from keras_bit.embedding.shard_files import Job
 from keras_bit.embedding.writer import Writer, start_worker
-from keras_bit.files import check_writable, claimed, needing, require, some
+from keras_bit.files import check_writable, claimed, some
 from keras_bit.hub import HubOptions
+from keras_bit.packages import needing, require
 
 # Who computes, to the extra that it takes and the packages of that.
 ENGINES = {"local": ("parquet", ("pyarrow",)), "ray": ("ray", ("ray", "pyarrow"))}

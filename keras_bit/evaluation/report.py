@@ -10,7 +10,7 @@ from PIL import Image
 from keras_bit.drawing import charts, colors, contact_sheet
 from keras_bit.evaluation import metrics
 from keras_bit.evaluation.evaluating import Evaluation
-from keras_bit.files import replacing
+from keras_bit.files import check_writable, replacing
 from keras_bit.images.processor import BitImageProcessor
 
 REPORT, WORST_SHEET, CONFUSION, CALIBRATION = "report.json", "worst.png", "confusion.png", "calibration.png"
@@ -33,8 +33,12 @@ def write(
 
     Returns:
         The files that were written.
+
+    Raises:
+        OSError: one cannot be written.
     """
     directory = Path(directory)
+    check_writable(directory / REPORT)
     directory.mkdir(parents=True, exist_ok=True)
     files = [directory / REPORT, directory / WORST_SHEET]
     with replacing(files[0]) as beside:

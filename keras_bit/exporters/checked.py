@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from keras_bit import files
+from keras_bit import files, packages
 from keras_bit.exporters import placing
 from keras_bit.exporters.comparing import compare
 from keras_bit.exporters.formats import Format, share
@@ -28,7 +28,7 @@ def write_and_check(
             replaced that holds more than an export.
     """
     target = format.target(path)
-    with files.staged(target.parent) as staging:
+    with files.staged(target.parent, path) as staging:
         difference, limit = written(format.name, job, staging / target.name, checks)
         size = sum(file.stat().st_size for entry in files.entries(staging) for file in _files(entry))
         target = placing.take_place(format, staging / target.name, path, overwrite)
@@ -48,7 +48,7 @@ def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, flo
         ImportError: a package lacks another one, or does not fit it; the message says what to install.
     """
     format = format_named(name)
-    with files.needing(name, f"`format` {name!r}") if format.packages else contextlib.nullcontext():
+    with packages.needing(name, f"`format` {name!r}") if format.packages else contextlib.nullcontext():
         format.write(job, path)
         job.progress("running what was written")
         run = format.load(job, path)

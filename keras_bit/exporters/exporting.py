@@ -9,13 +9,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit import files
+from keras_bit import files, packages
 from keras_bit.exporters import arguments, checked, comparison_images, placing, process
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Checks, ExportReport, Job
 from keras_bit.exporters.registry import FORMATS, format_named
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.labels import Labels
+
+# Bytes for a weight, by how they are quantized: what is certain to be needed.
+SMALLEST = {None: 4, "float16": 2}
 
 
 def export(
@@ -71,6 +74,7 @@ def export(
         ValueError: an argument is out of its range, or options do not fit each other or the format. Nothing is written.
         FileExistsError: `path` exists, and `overwrite` is False; or it holds more than an export.
         NotADirectoryError: `path` is in a file, or, for a SavedModel, is one.
+        OSError: nothing can be written there, or there is no room.
         RuntimeError: the process with TensorFlow, for a model of another backend, crashed.
         ImportError: the format needs a package that is not installed; the message names the command.
         ArithmeticError: what was written gives other numbers than the model. Nothing stays at `path`.
@@ -94,14 +98,13 @@ def export(
         image_size=arguments.checked_image_size(model, image_size),
         progress=progress or (lambda line: None),
     )
-    path = arguments.expanded(path)
+    path = _checked_path(path, writer, overwrite)
+    if writer.needs_tensorflow:
+        packages.require_tensorflow(f"`format` {writer.name!r}")
     for package in writer.packages:
-        files.require(package, writer.name, f"`format` {writer.name!r}")
+        packages.require(package, writer.name, f"`format` {writer.name!r}")
     writer.check(job)
-    target = writer.target(path)
-    if target.name in ("", ".."):
-        raise ValueError(f"`path` must end in the name of what is to be written, got {str(path)!r}.")
-    placing.check_places(writer, target, overwrite)
+    files.check_room(path, model.count_params() * SMALLEST.get(quantize, 1))
 
     comparison_images.warn_of_data(job)
     job.progress("running the model on the images to compare")
@@ -111,6 +114,20 @@ def export(
     written = checked.written if here else process.written
     report = checked.write_and_check(written, writer, job, path, checks, overwrite)
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
+
+
+def check_path(path: str | Path, format: str, overwrite: bool) -> None:
+    """Raises what `export` would raise about `path`, before there is a model."""
+    _checked_path(path, _format(format, None), overwrite)
+
+
+def _checked_path(path: str | Path, writer: Format, overwrite: bool) -> Path:
+    path = arguments.expanded(path)
+    target = writer.target(path)
+    if target.name in ("", ".."):
+        raise ValueError(f"`path` must end in the name of what is to be written, got {str(path)!r}.")
+    placing.check_places(writer, target, overwrite)
+    return path
 
 
 def _format(name: str, quantize: str | None) -> Format:

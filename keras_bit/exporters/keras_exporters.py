@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_bit import files
+from keras_bit import packages
 from keras_bit.exporters.job import Job, Shape
 from keras_bit.exporters.output_names import output_names
 from keras_bit.network import transforms
@@ -42,7 +42,7 @@ def refusals(name: str) -> Iterator[None]:
     except (MemoryError, OSError):
         raise
     except Exception as error:
-        if files.failed_import(error):
+        if packages.failed_import(error):
             raise
         raise ValueError(
             f"`model` cannot be written in the format {name!r}, as BiT can. The converter: {str(error).strip()}"

@@ -1,5 +1,8 @@
 """OpenVINO's intermediate representation, a pair of `.xml` and `.bin`, by Keras' exporter; run in OpenVINO."""
 
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +33,8 @@ class OpenVINO(Format):
         import openvino
 
         raw = path.with_stem(f"{path.stem}-as-converted")
-        keras_exporters.export(job, raw, "openvino", self.shape(job))
+        with _reason_of_the_system(path.parent, 4 * job.model.count_params()):
+            keras_exporters.export(job, raw, "openvino", self.shape(job))
         model = openvino.Core().read_model(raw)
         names = output_names(job.model)
         for result in model.get_results():
@@ -45,7 +49,8 @@ class OpenVINO(Format):
             labels = ("_".join(label.split()) or "_" for label in job.labels)
             model.set_rt_info(" ".join(labels), ["model_info", "labels"])
         # Unlike `save_model`, whose default is float16, this keeps the weights as they are.
-        openvino.serialize(model, path)
+        with _reason_of_the_system(path.parent, 4 * job.model.count_params()):
+            openvino.serialize(model, path)
         del model  # it maps the weights' file
         for file in (raw, raw.with_suffix(".bin")):
             file.unlink()
@@ -62,3 +67,16 @@ class OpenVINO(Format):
             return {OUTPUT if single else output.any_name: np.array(values) for output, values in results.items()}
 
         return run
+
+
+@contextlib.contextmanager
+def _reason_of_the_system(folder: Path, size: int) -> Iterator[None]:
+    """OpenVINO does not say why it cannot write, and removes its half files. Writing as many bytes tells the reason."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if "iostream error" in str(error):
+            with tempfile.TemporaryFile(dir=folder) as stream:
+                for _ in range(1 + size // 2**20):
+                    stream.write(bytes(2**20))
+        raise

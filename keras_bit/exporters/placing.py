@@ -13,12 +13,14 @@ def check_places(format: Format, target: Path, overwrite: bool) -> None:
     Raises:
         FileExistsError: `target`, or a file that belongs to it, exists and is not to be replaced, or cannot be.
         NotADirectoryError: it would be in a file.
+        OSError: nothing can be written there.
     """
     parent = next(folder for folder in (target.parent, *target.parent.parents) if os.path.lexists(folder))
     if not parent.is_dir():
         raise NotADirectoryError(f"`path` must be in a directory, and {str(parent)!r} is a file.")
     for place in (target, *(target.with_suffix(suffix) for suffix in format.beside)):
         _check_kind(place, format.kind != "file", overwrite)
+        files.check_writable(place, is_directory=format.kind != "file")
 
 
 def take_place(format: Format, made: Path, path: Path, overwrite: bool) -> Path:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,13 @@ def _run(folder: Path, progress: Callable[[str], None]) -> tuple[float, float]:
     reading, writing = os.pipe()
     with open(reading, encoding="utf-8") as answers, open(folder / "stderr", "wb") as stderr:
         try:
-            child = subprocess.Popen([sys.executable, "-c", code], stdout=writing, stderr=stderr, env=environment)
+            child = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.PIPE,
+                stdout=writing,
+                stderr=stderr,
+                env=environment,
+            )
         finally:
             os.close(writing)  # the end of the answers is the child's
         try:
@@ -81,7 +88,7 @@ def _run(folder: Path, progress: Callable[[str], None]) -> tuple[float, float]:
             child.wait()
         finally:
             child.kill()
-            child.wait()
+            child.communicate()  # which closes its standard input, too
     if "error" in answer:
         kind, arguments = answer["error"]
         raise REPORTED[kind](*arguments)
@@ -107,6 +114,7 @@ def main(folder: str) -> None:
 
     `{"progress": line}` for every step; at the end `{"result": [difference, limit]}` or `{"error": [kind, arguments]}`.
     """
+    threading.Thread(target=_end_with_the_caller, daemon=True).start()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever prints is not to be taken for an answer
 
@@ -119,9 +127,15 @@ def main(folder: str) -> None:
     except tuple(REPORTED.values()) as error:
         kind = next(name for name, kind in REPORTED.items() if isinstance(error, kind))
         arguments: list[Any] = [str(error)]
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.strerror is not None:
             arguments = [error.errno, error.strerror, error.filename]
         answer("error", [kind, [value if isinstance(value, int | None) else str(value) for value in arguments]])
+
+
+def _end_with_the_caller() -> None:
+    """A caller that was killed has closed standard input; nobody waits for the export any more."""
+    sys.stdin.buffer.read()
+    os._exit(1)
 
 
 def _load(folder: Path, progress: Callable[[str], None]) -> tuple[str, Job, Path, Checks]:

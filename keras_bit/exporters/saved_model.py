@@ -76,7 +76,7 @@ class SavedModel(Format):
         if activation is keras.activations.linear:
             activation = probabilities_of(job.model)
         job.progress("tracing the signatures and writing the SavedModel")
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(prefix="labels-", dir=path.parent) as folder:
             served = Served(
                 network=network,
                 has_head=has_head(job.model),

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_bit import files
+from keras_bit import packages
 
 SIGNATURE, INPUT = "serve_bytes", "image_bytes"  # of `keras_bit.export` with a processor
 TIMEOUT = 60.0  # seconds for one request
@@ -84,7 +84,7 @@ def _alone(classify: Callable[[Sequence[bytes]], list[Answer]], image: bytes) ->
 def _grpc(address: str, target: str, model_name: str) -> Callable[[Sequence[bytes]], list[Answer]]:
     import tensorflow as tf
 
-    with files.needing("serving", "A grpc:// `address` (unlike http://)"):
+    with packages.needing("serving", "A grpc:// `address` (unlike http://)"):
         import grpc
         from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_bit import files
+from keras_bit import files, packages
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 DEFAULT_SIZE = 224  # px, of a warm-up request where any size may come
@@ -33,8 +33,17 @@ DOCKER = """\
 # Version {version} was written by TensorFlow {tensorflow}. A server knows the operations of its own version, which must
 # be that one or newer: that of WebP, for one, is young. TF_SERVING_IMAGE=tensorflow/serving:TAG names another image.
 # TF_ENABLE_ONEDNN_OPTS is passed on. On a processor without AVX-512, 1 makes batches faster and single images slower.
+# The directory of this file, also by a link to it.
+file=$0
+while [ -h "$file" ]; do
+  link=$(readlink "$file")
+  case $link in /*) file=$link ;; *) file=$(dirname "$file")/$link ;; esac
+done
+directory=$(CDPATH= cd -- "$(dirname -- "$file")" && pwd -P) || exit 1
+# --mount takes fields between commas, of which a quoted one may hold commas; -v could hold no colon.
+quoted=$(printf '%s\\n' "$directory" | sed 's/"/""/g')
 docker run --rm -p 8500:8500 -p 8501:8501 \\
-  -v "$(cd "$(dirname "$0")" && pwd):/models/{name}" -e MODEL_NAME={name} -e TF_ENABLE_ONEDNN_OPTS \\
+  --mount "type=bind,\\"source=$quoted\\",target=/models/{name}" -e MODEL_NAME={name} -e TF_ENABLE_ONEDNN_OPTS \\
   "${{TF_SERVING_IMAGE:-tensorflow/serving}}" "$@"
 """
 
@@ -43,15 +52,15 @@ KSERVE = """\
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
-  name: {host}
+  name: "{host}"
 spec:
   predictor:
     model:
       modelFormat:
         name: tensorflow
-      storageUri: gs://YOUR-BUCKET/{name}
+      storageUri: "gs://YOUR-BUCKET/{name}"
       resources:
-        requests: {{cpu: "2", memory: {memory}Gi}}
+        requests: {{cpu: "2", memory: "{memory}Gi"}}
 """
 
 
@@ -112,13 +121,13 @@ def write_warmup(
         progress: is called with a line if the package with the messages is missing.
     """
     try:
-        files.require("tensorflow_serving", "serving", "no warm-up requests: writing them")
-    except files.MissingPackageError as missing:
+        packages.require("tensorflow_serving", "serving", "no warm-up requests: writing them")
+    except packages.MissingPackageError as missing:
         progress(str(missing))
         return
     import tensorflow as tf
 
-    with files.needing("serving", "Writing warm-up requests"):
+    with packages.needing("serving", "Writing warm-up requests"):
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     batch, height, width = (

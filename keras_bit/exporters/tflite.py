@@ -7,6 +7,7 @@ is resizable, is so by `resize_tensor_input`.
 """
 
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -191,6 +192,11 @@ def _described(content: bytes, job: Job) -> bytes:
             return super().StartVector(size, count, 16 if size == 1 else alignment)
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
+    if not model.subgraphs:  # TensorFlow says nothing
+        raise OSError(
+            f"TensorFlow's converter made an empty file, as it does if {tempfile.gettempdir()!r}, where it writes the "
+            "model before, is full. Make room there, or name another directory in the variable TMPDIR."
+        )
     _check_operators(model, schema)
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     names = {output.tensorIndex: output.name.decode() for output in signature.outputs}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit import files
+from keras_bit import packages
 
 TENSOR_PACKAGES = {"tf": "tensorflow", "pt": "torch", "jax": "jax"}
 
@@ -34,7 +34,9 @@ def to_framework(batch: np.ndarray, return_tensors: str | None) -> Any:
             raise
         purpose = f"`return_tensors={return_tensors!r}`"
         # A framework, of which keras_bit has no extra.
-        raise files.MissingPackageError(files.not_installed(package, f"`pip install {package}`", purpose)) from error
+        raise packages.MissingPackageError(
+            packages.not_installed(package, f"`pip install {package}`", purpose)
+        ) from error
     if return_tensors == "tf":
         return module.convert_to_tensor(batch)
     if return_tensors == "pt":

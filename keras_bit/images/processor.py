@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from keras_bit import files
+from keras_bit import files, packages
 from keras_bit.hub import HubOptions
 from keras_bit.images import batches, inputs, options, pillow_steps, steps
 from keras_bit.images.batches import TENSOR_PACKAGES
@@ -220,6 +220,7 @@ class BitImageProcessor:
 
         Checked against `processor(image)`, and so against Pillow 13.0, on photographs and random sizes from 1x1.
         """
+        packages.require_tensorflow("`tf_preprocess`, which makes a graph of TensorFlow's operations,")
         from keras_bit.images import graph_preprocessing
 
         return graph_preprocessing.preprocess(image, self)

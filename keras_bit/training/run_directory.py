@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from keras_bit import files
-from keras_bit.evaluation import report
 
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
@@ -42,6 +41,7 @@ def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"`out` must be a directory, or a new name for one. {out} is a file.")
     with files.claimed(out / STATE_FOLDER, argument="out", exclusive=is_chief):
+        files.check_writable(out / MODEL_NAME)  # its folder may be writable where it is not
         yield
 
 
@@ -117,13 +117,16 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
 
 
 def remove_unfinished(out: Path) -> None:
-    """What a run that was killed while it wrote has left."""
-    for path in (out / STATE_FOLDER / STATE_NAME, *(out / name for name in (MODEL_NAME, LOG_NAME, CURVES_NAME))):
-        files.remove_unfinished(path)
-    for name in (report.REPORT, report.WORST_SHEET, report.CONFUSION, report.CALIBRATION):
-        files.remove_unfinished(out / name)
-    for folder in out.glob(".save_pretrained-*"):  # of runs that an earlier version began
-        shutil.rmtree(folder, ignore_errors=True)
+    """Removes what a run that was killed while it wrote has left."""
+    folder = out / STATE_FOLDER
+    for directory in (out, folder):
+        files.remove_abandoned(directory)
+    # By earlier versions; nobody else writes to the folder, which is claimed.
+    for left in (*out.glob(".save_pretrained-*"), *folder.glob(".tmp*")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _short(value: Any) -> str:

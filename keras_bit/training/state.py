@@ -96,11 +96,8 @@ class TrainingState(keras.callbacks.Callback):
             )
         if self.writes:
             values |= _generator_state()
-            try:
-                with files.replacing(self.file) as beside:
-                    safetensors.numpy.save_file(values, beside, metadata={"log": json.dumps(rows)})
-            except safetensors.SafetensorError as error:
-                raise OSError(f"The training state cannot be written to {self.file}: {error}.") from None
+            with files.replacing(self.file) as beside:
+                safetensors.numpy.save_file(values, beside, metadata={"log": json.dumps(rows)})
         self.rows, self.epoch = rows, epoch + 1
 
     def restore(self) -> None:
