@@ -8,6 +8,7 @@ from typing import Any
 import huggingface_hub  # a lazy module: its parts are imported when they are used
 import keras
 
+from keras_bit import redaction
 from keras_bit.checkpoints.saving import (
     OTHER_WEIGHTS,
     SHARDS,
@@ -55,7 +56,7 @@ def push_to_hub(
         The commit, as `huggingface_hub` describes it.
 
     Raises:
-        ValueError: as for `save_pretrained`; nothing is sent.
+        ValueError: as for `save_pretrained`, or `token` is empty or holds what no token can; nothing is sent.
         huggingface_hub.errors.HfHubHTTPError: the Hub refuses: no token, no permission, no such pull request.
 
     Checked against huggingface_hub 2.4 `HfApi.create_repo` and `HfApi.upload_folder`.
@@ -63,7 +64,7 @@ def push_to_hub(
     check_processor(processor)
     config, tensors = content(model)
     warn_where_transformers_differs(model.config)
-    with tempfile.TemporaryDirectory(prefix="push_to_hub-") as folder:
+    with redaction.kept_secret(token), tempfile.TemporaryDirectory(prefix="push_to_hub-") as folder:
         write_files(Path(folder), config, tensors, processor)
         del tensors  # an upload may take hours
         api = huggingface_hub.HfApi(token=token)
