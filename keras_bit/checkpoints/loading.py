@@ -16,7 +16,8 @@ from tqdm import tqdm
 from keras_bit import files, hub, versions
 from keras_bit.checkpoints import filling
 from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, adapt_channels
-from keras_bit.checkpoints.readers import UNREADABLE, LazyTensor, open_file
+from keras_bit.checkpoints.lazy import LazyTensor, check_name, described, refusing_damage
+from keras_bit.checkpoints.readers import open_file
 from keras_bit.hub import HubOptions
 from keras_bit.network.config import PUBLISHED, BitConfig, find_config, missing_config
 from keras_bit.network.model import Values, layers_in_front, network_layers
@@ -176,6 +177,7 @@ def with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
     adapted = LazyTensor(
         tuple(channels if dimension == axis else size for dimension, size in enumerate(stem.shape)),
         lambda: adapt_channels(stem.read(), channels, axis),
+        path=stem.path,
     )
     return dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, name: adapted})
 
@@ -282,9 +284,13 @@ def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor, values: np.ndar
     """`values`, an array in Keras' axis order, with the numbers of a tensor, and what is wrong with them."""
     try:
         return values, filling.fill(checkpoint.layout.to_file(name, values), tensor)
-    except UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file may end in almost any
+        place = f" in {tensor.path}" if tensor.path and str(tensor.path) != checkpoint.source else ""
         raise ValueError(
-            f"The tensor {name} of the checkpoint {checkpoint.source!r} cannot be read: {error}. Nothing was loaded."
+            f"The tensor {name} of the checkpoint {checkpoint.source!r}{place} cannot be read: {described(error)}. "
+            "Nothing was loaded."
         ) from error
 
 
@@ -304,14 +310,20 @@ def _shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, 
     weight_map = hub.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise ValueError(f"{index} is not an index of shards: it has no `weight_map` from tensor names to file names.")
+    promised: dict[str, list[str]] = {}
+    with refusing_damage(index, "no index of shards", "Fetch it again."):
+        for tensor, shard in weight_map.items():
+            check_name(tensor)
+            check_name(shard)
+            promised.setdefault(shard, []).append(tensor)
     shards = {}
-    for name in sorted(set(weight_map.values())):
+    for name in sorted(promised):
         if Path(name).name != name or Path(name).suffix not in (".safetensors", ".bin"):
             raise ValueError(f"{index} names the shard {name!r}; expected a .safetensors or .bin file beside it.")
         file = hub.find_file(source, (name,), options)
         if file is None:
             raise FileNotFoundError(f"`source` {str(source)!r} lacks the shard {name} that {index.name} names.")
-        shards[file] = [tensor for tensor, shard in weight_map.items() if shard == name]
+        shards[file] = promised[name]
     return shards
 
 
@@ -338,7 +350,7 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
             "`keras.saving.load_model` loads the model with them."
         )
     tensors = {
-        KERAS.tensor_name(layer.name, variable.name): LazyTensor(tuple(variable.shape), variable.numpy)
+        KERAS.tensor_name(layer.name, variable.name): LazyTensor(tuple(variable.shape), variable.numpy, path=path)
         for layer in network_layers(model)
         for variable in layer.weights
     }

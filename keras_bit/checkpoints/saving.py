@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 import numpy as np
-import safetensors.numpy
 
 from keras_bit import files
+from keras_bit.checkpoints import safetensors_file
 from keras_bit.checkpoints.layouts import TRANSFORMERS, TRANSFORMERS_BASE, Layout
 from keras_bit.images.options import PROCESSOR_CONFIG_NAME
 from keras_bit.images.processor import BitImageProcessor
@@ -37,7 +37,8 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
     directory holds what it held before. Between the renames a reader may pair the new `config.json` with the old
     weights. Files of other names are left, an older `preprocessor_config.json` too if no `processor` is given.
 
-    Every tensor keeps the dtype of its variable. `num_labels`, `id2label` and `problem_type` are those of
+    Every tensor keeps the dtype of its variable, and a checksum of its name and bytes is stored in the file's metadata,
+    which `from_pretrained` compares. `num_labels`, `id2label` and `problem_type` are those of
     `model.config`; the head's activation is not stored, as transformers returns logits. A model without a head is
     written as transformers' `BitModel`, which its `BitBackbone` reads too; read it with `include_top=False` or
     `BiTBackbone`. A pre-activation `BiTBackbone` has no final norm: one that changes only means and spreads is written
@@ -216,4 +217,4 @@ def write_files(
         processor.save_pretrained(folder)
     config_files.write(config, folder)
     # transformers 5 writes this as well; version 4 refuses a file without it.
-    safetensors.numpy.save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    safetensors_file.write(tensors, folder / WEIGHTS_NAME, {"format": "pt"})
