@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_bit import redaction
+from keras_bit.redaction import redacted
+
 # Each could be part of a valid Hub id, but `bit.safetensors` that does not exist is a misspelt path, not a repository.
 _FILE_SUFFIXES = (".safetensors", ".npz", ".h5", ".keras", ".bin", ".json")
 
@@ -60,8 +63,9 @@ def find_file(source: str | Path, names: Sequence[str], options: HubOptions = Hu
         options: of a Hub id.
 
     Raises:
-        TypeError: `source` or `revision` is of a wrong type.
-        ValueError: `source` is empty or no Hub id; `revision` is empty or was given with a local `source`.
+        TypeError: `source`, `revision` or the token is of a wrong type.
+        ValueError: `source` is empty or no Hub id; `revision` is empty or was given with a local `source`; the token
+            of a Hub id is empty, or holds what no token can.
         FileNotFoundError: no such path, repository or revision; or not in the cache while the Hub is not to be asked.
         PermissionError: the repository is gated, or the Hub refuses the token.
         ConnectionError: the Hub cannot be reached and the cache has none of `names`.
@@ -72,8 +76,9 @@ def find_file(source: str | Path, names: Sequence[str], options: HubOptions = Hu
     if folder is not None:
         return next((folder / name for name in names if (folder / name).is_file()), None)
     repo_id = str(source)
-    _check_id(repo_id)
-    return _from_hub(repo_id, names, options)
+    with redaction.kept_secret(options.token):
+        _check_id(repo_id)
+        return _from_hub(repo_id, names, options)
 
 
 def _from_hub(repo_id: str, names: Sequence[str], options: HubOptions) -> Path | None:
@@ -83,7 +88,6 @@ def _from_hub(repo_id: str, names: Sequence[str], options: HubOptions) -> Path |
         hf_hub_url,
         try_to_load_from_cache,
     )
-    from huggingface_hub.errors import HTTPError
 
     # Expanded here because try_to_load_from_cache, unlike hf_hub_download, leaves a `~` alone.
     cache = Path(constants.HF_HUB_CACHE if options.cache_dir is None else options.cache_dir).expanduser()
@@ -101,7 +105,7 @@ def _from_hub(repo_id: str, names: Sequence[str], options: HubOptions) -> Path |
             if (path := _download(repo_id, name, options, cache, patience)) is not None:
                 return path
         return None
-    except (OSError, HTTPError, RuntimeError) as error:  # RuntimeError: hf_xet's, of a transfer it gave up
+    except Exception as error:  # hf_xet's RuntimeError, an address that cannot be read, a stored token that is no ASCII
         cause = _cause(error)
         if _is_unanswered(cause):
             # huggingface_hub falls back to its cache where no connection is made, but not where one breaks. Looked up
@@ -169,8 +173,8 @@ def _local_folder(source: str | Path) -> Path | None:
         return Path(path).parent
     if isinstance(source, Path) or _is_plainly_local(text):
         raise FileNotFoundError(
-            f"No such file or directory: {text!r}. It was not looked for on the Hub, because it looks like a local "
-            "path; a Hub id is `name` or `owner/name`, such as 'google/bit-50'."
+            f"No such file or directory: {redacted(text)!r}. It was not looked for on the Hub, because it looks like a "
+            "local path; a Hub id is `name` or `owner/name`, such as 'google/bit-50'."
         )
     return None
 
@@ -263,7 +267,8 @@ def _explained(cause: Exception, repo_id: str, names: Sequence[str], options: Hu
     """The error that says what was asked, what came and what to do."""
     from huggingface_hub import constants, errors
 
-    hub, revision = constants.ENDPOINT, options.revision
+    hub, revision = redacted(constants.ENDPOINT), options.revision
+    told = redacted(cause, options.token)
     wanted = f"{' or '.join(names)} of {repo_id!r}" + (f" at revision {revision!r}" if revision else "")
     log_in = "log in with `hf auth login` or pass `token=`"
     if options.local_files_only or isinstance(cause, errors.OfflineModeIsEnabled):
@@ -293,17 +298,19 @@ def _explained(cause: Exception, repo_id: str, names: Sequence[str], options: Hu
         if status in (401, 403):
             return PermissionError(
                 f"{hub} refused {wanted} with status {status}. The token may be wrong, expired or without the right to "
-                f"read it: {log_in}. The answer was: {cause}"
+                f"read it: {log_in}. The answer was: {told}"
             )
         return OSError(
             f"{hub} answered {wanted} with status {status}, and the cache {cache} does not have it. Try again later. "
-            f"The answer was: {cause}"
+            f"The answer was: {told}"
         )
+    if isinstance(cause, UnicodeEncodeError):
+        return PermissionError(f"The token that is stored, or HF_TOKEN, is not ASCII (it is not shown here): {log_in}.")
     if _is_unanswered(cause):
         return ConnectionError(
-            f"The connection to {hub} for {wanted} failed ({cause}), and the cache {cache} does not have it; nor is "
+            f"The connection to {hub} for {wanted} failed ({told}), and the cache {cache} does not have it; nor is "
             f"there a local file or directory {repo_id!r}. Check the network, a proxy and HF_ENDPOINT. To work "
             "offline, point `cache_dir` or HF_HUB_CACHE to a cache that has it; HF_HUB_OFFLINE=1 or "
             "`local_files_only=True` then saves asking the Hub."
         )
-    return OSError(f"Could not get {wanted} from {hub} into the cache {cache}: {cause}")
+    return OSError(f"Could not get {wanted} from {hub} into the cache {cache}: {told}")

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from keras_bit.checkpoints import filling, readers
+from keras_bit.checkpoints import filling, safetensors_file
 from keras_bit.checkpoints.layouts import GOOGLE, KERAS, TIMM, TRANSFORMERS
-from keras_bit.checkpoints.readers import LazyTensor, open_file
+from keras_bit.checkpoints.lazy import LazyTensor
+from keras_bit.checkpoints.readers import open_file
 
 HALF = ml_dtypes.bfloat16
 # Kernels in Keras' order that are turned, that need no turning, and that have more rows than fit one step or part.
@@ -134,7 +135,7 @@ def test_a_tensor_on_its_way_is_in_memory_once(tmp_path):
 @pytest.mark.parametrize("size", [1, 100, 5000, 2**20])
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", HALF], ids=str)
 def test_the_parts_of_a_file_are_its_numbers_in_order(tmp_path, monkeypatch, dtype, size):
-    monkeypatch.setattr(readers, "_PART", size)
+    monkeypatch.setattr(safetensors_file, "_PART", size)
     tensors = {str(shape): numbers(shape, dtype, seed) for seed, shape in enumerate([*SHAPES, (100, 3), (1,)])}
     safetensors.numpy.save_file(tensors, tmp_path / "a.safetensors", metadata={"format": "pt"})
     for name, tensor in open_file(tmp_path / "a.safetensors"):
@@ -166,7 +167,7 @@ def test_a_file_that_is_cut_off_or_written_again_after_it_was_opened_is_noticed(
     def shrinks_later(file):
         return tensor.in_parts.args[0].version
 
-    monkeypatch.setattr(readers, "_file_version", shrinks_later)
+    monkeypatch.setattr(safetensors_file, "_file_version", shrinks_later)
     with pytest.raises(ValueError, match="the file ends before it"):
         filling.fill(target, tensor)
 

@@ -13,6 +13,7 @@ from conftest import absent
 from image_files import encoded, pixels
 from keras_bit import BiT, BitConfig, BitImageProcessor, export
 from keras_bit.cli import main
+from keras_bit.exporters import serving_client
 from keras_bit.exporters.serving_client import ImageError, classify_each, connect
 from store import TRAINED, served
 
@@ -198,3 +199,39 @@ def test_a_server_that_is_no_tf_serving_is_told(content):
         with pytest.raises((ConnectionError, ValueError), match=r"no answer|labels and scores") as caught:
             connect(address, "bit")([encoded(pixels(0))])
     assert address in str(caught.value)
+
+
+REFUSALS = {
+    "assertion failed: [the image at index 3 is empty.]\n\t [[{{node a}}]]": {3: "is empty."},
+    "assertion failed: [the image at index 1 is [odd] the image at index 12 is empty.]  [[{{node a}}]]": {
+        1: "is [odd]",
+        12: "is empty.",
+    },
+    "assertion failed: [the image at index 0 is a JPEG] of 3 scans]": {0: "is a JPEG] of 3 scans"},
+    "the image at index 7 is empty.": {7: "is empty."},
+    "the image at index 4 is cut off, assertion failed: [": {4: "is cut off, assertion failed: ["},
+}
+
+
+@pytest.mark.parametrize(("text", "problems"), REFUSALS.items())
+def test_what_the_graph_said_is_found_in_what_the_server_says(text, problems):
+    error = serving_client._refusal("http://a", "bit", text, lost=False)
+    assert isinstance(error, ImageError)
+    assert error.problems == problems
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "assertion failed: [" * 16_000,
+        "assertion failed: [ ] " * 16_000,
+        "assertion failed: [" + "] \v" * 100_000 + "x",
+        "the image at index " * 16_000,
+        "the image at index " + "1" * 100_000,
+        "the image at index 1 " + " the image at index" * 16_000,
+    ],
+)
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_long_answer_takes_linear_time_and_is_not_repeated_whole(text, lost):
+    error = serving_client._refusal("http://a", "bit", text, lost)  # which took minutes
+    assert isinstance(error, ImageError) or len(str(error)) < 3000

@@ -97,6 +97,24 @@ def test_a_damaged_file_is_named(tmp_path):
         state_in(tmp_path / "state", 2, 8)
 
 
+@pytest.mark.parametrize("place", [-1, -200, -2000])
+def test_a_flipped_bit_is_found_before_training_goes_on(tmp_path, place):
+    fit(compiled(), state_in(tmp_path / "state", 2, 8), 1)
+    content = bytearray((tmp_path / "state").read_bytes())
+    content[place] ^= 4
+    (tmp_path / "state").write_bytes(content)
+    state = state_in(tmp_path / "state", 2, 8)
+    model = compiled()
+    state.set_model(model)
+    before = [numpy_of(variable) for variable in model.variables]
+    with pytest.raises(
+        ValueError, match=r"The training state '.*state' is damaged \((model|optimizer)/\d+: its checks"
+    ):
+        state.restore()
+    for variable, values in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(numpy_of(variable), values)
+
+
 def test_the_file_is_plain_safetensors(tmp_path):
     fit(compiled(), state_in(tmp_path / "state", 2, 8), 1)
     held = safetensors.numpy.load_file(tmp_path / "state")

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from numpy.typing import DTypeLike
 
-from keras_bit.checkpoints.readers import LazyTensor
+from keras_bit.checkpoints.lazy import LazyTensor
 
 MOST_THREADS = 4  # more do not make memory faster; each may hold a whole tensor of a file that has no parts
 ALIGNMENT = 64  # bytes: what TensorFlow and JAX need to take an array as their own

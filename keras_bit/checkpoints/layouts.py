@@ -164,10 +164,10 @@ def plain_google_name(tensor_name: str) -> str:
     module, whose names are the same. Other names come as they are. Checked against big_vision `models/bit_paper.py`,
     which undoes the numbers of convolutions.
     """
-    match = re.fullmatch(r"(?:.*/)?(resnet/.*?)(?::0)?", tensor_name)
-    if match is None:
+    _, scope, rest = f"/{tensor_name}".rpartition("/resnet/")
+    if not scope:
         return tensor_name
-    return re.sub(r"(standardized_conv2d|group_norm|conv2d)_\d+(?=/)", r"\1", match.group(1))
+    return re.sub(r"(standardized_conv2d|group_norm|conv2d)_\d+(?=/)", r"\1", f"resnet/{rest.removesuffix(':0')}")
 
 
 # Which of them a file has is told by the beginnings of its names.

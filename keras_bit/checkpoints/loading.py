@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import json
 import math
 import os
 import zipfile
@@ -16,9 +17,12 @@ from tqdm import tqdm
 from keras_bit import files, hub, versions
 from keras_bit.checkpoints import filling
 from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, adapt_channels
-from keras_bit.checkpoints.readers import UNREADABLE, LazyTensor, open_file
+from keras_bit.checkpoints.lazy import LazyTensor, check_name, described, refusing_damage
+from keras_bit.checkpoints.readers import open_file
 from keras_bit.hub import HubOptions
+from keras_bit.network import outline
 from keras_bit.network.config import PUBLISHED, BitConfig, find_config, missing_config
+from keras_bit.network.layers import Activation
 from keras_bit.network.model import Values, layers_in_front, network_layers
 from keras_bit.network.weights import Weight
 
@@ -43,6 +47,7 @@ class Checkpoint:
         tensors: name to tensor; nothing has been read yet.
         files: the files that hold them.
         config: the network; `None` if neither a file nor the tensors' shapes tell it.
+        head_activation: the function that the head ends with; `"auto"` where the file does not say.
     """
 
     source: str
@@ -50,6 +55,7 @@ class Checkpoint:
     tensors: dict[str, LazyTensor]
     files: tuple[Path, ...]
     config: BitConfig | None = None
+    head_activation: Activation = "auto"
 
     def known_config(self) -> BitConfig:
         """`config`, or an error that says what is missing."""
@@ -176,6 +182,7 @@ def with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
     adapted = LazyTensor(
         tuple(channels if dimension == axis else size for dimension, size in enumerate(stem.shape)),
         lambda: adapt_channels(stem.read(), channels, axis),
+        path=stem.path,
     )
     return dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, name: adapted})
 
@@ -282,9 +289,13 @@ def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor, values: np.ndar
     """`values`, an array in Keras' axis order, with the numbers of a tensor, and what is wrong with them."""
     try:
         return values, filling.fill(checkpoint.layout.to_file(name, values), tensor)
-    except UNREADABLE as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file may end in almost any
+        place = f" in {tensor.path}" if tensor.path and str(tensor.path) != checkpoint.source else ""
         raise ValueError(
-            f"The tensor {name} of the checkpoint {checkpoint.source!r} cannot be read: {error}. Nothing was loaded."
+            f"The tensor {name} of the checkpoint {checkpoint.source!r}{place} cannot be read: {described(error)}. "
+            "Nothing was loaded."
         ) from error
 
 
@@ -304,14 +315,20 @@ def _shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, 
     weight_map = hub.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise ValueError(f"{index} is not an index of shards: it has no `weight_map` from tensor names to file names.")
+    promised: dict[str, list[str]] = {}
+    with refusing_damage(index, "no index of shards", "Fetch it again."):
+        for tensor, shard in weight_map.items():
+            check_name(tensor)
+            check_name(shard)
+            promised.setdefault(shard, []).append(tensor)
     shards = {}
-    for name in sorted(set(weight_map.values())):
+    for name in sorted(promised):
         if Path(name).name != name or Path(name).suffix not in (".safetensors", ".bin"):
             raise ValueError(f"{index} names the shard {name!r}; expected a .safetensors or .bin file beside it.")
         file = hub.find_file(source, (name,), options)
         if file is None:
             raise FileNotFoundError(f"`source` {str(source)!r} lacks the shard {name} that {index.name} names.")
-        shards[file] = [tensor for tensor, shard in weight_map.items() if shard == name]
+        shards[file] = promised[name]
     return shards
 
 
@@ -322,13 +339,28 @@ def _check_zip(path: Path) -> None:
         raise ValueError(f"the checksum of {damaged} in it is another")
 
 
+def _refuse_code(path: Path) -> None:
+    """Keras runs a function that stands in a file's config if the process has turned its safe mode off anywhere."""
+    with zipfile.ZipFile(path) as opened:
+        waiting = [json.loads(opened.read("config.json"))]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if value.get("class_name") in ("__lambda__", "Lambda"):
+                raise ValueError("it holds a Python function (lambda), which is never run")
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
 def _open_keras(source: str, path: Path) -> Checkpoint:
     try:
         if versions.is_older(keras.__version__, versions.CHECKS_KERAS_FILES):
             _check_zip(path)
-        model = keras.saving.load_model(path, compile=False)
+        _refuse_code(path)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # from the zip, JSON and HDF5 readers and from every layer
-        raise ValueError(f"{path} is damaged, or no model that Keras can load: {error}") from error
+        raise ValueError(f"{path} is damaged, or no model that Keras can load: {described(error)}") from error
     config = getattr(model, "config", None)
     if not isinstance(config, BitConfig):
         raise ValueError(f"{path} holds a {type(model).__name__}, expected a model that keras_bit built.")
@@ -337,9 +369,15 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
             f"{path} holds layers before BiT ({', '.join(in_front)}), which would be lost. "
             "`keras.saving.load_model` loads the model with them."
         )
+    if changed := outline.differences(model):
+        raise ValueError(
+            f"{path} holds other layers than its `config` describes, and the differences would be lost: "
+            f"{files.some(changed, separator='; ')}. `keras.saving.load_model` loads the model as it is."
+        )
     tensors = {
-        KERAS.tensor_name(layer.name, variable.name): LazyTensor(tuple(variable.shape), variable.numpy)
+        KERAS.tensor_name(layer.name, variable.name): LazyTensor(tuple(variable.shape), variable.numpy, path=path)
         for layer in network_layers(model)
         for variable in layer.weights
     }
-    return Checkpoint(source, KERAS, tensors, (path,), config)
+    head = next((layer for layer in model.layers if layer.name == "predictions"), None)
+    return Checkpoint(source, KERAS, tensors, (path,), config, "auto" if head is None else head.activation)

@@ -8,7 +8,7 @@ from typing import Any
 import huggingface_hub  # a lazy module: its parts are imported when they are used
 import keras
 
-from keras_bit import files
+from keras_bit import files, redaction
 from keras_bit.checkpoints.saving import (
     OTHER_WEIGHTS,
     SHARDS,
@@ -56,7 +56,7 @@ def push_to_hub(
         The commit, as `huggingface_hub` describes it.
 
     Raises:
-        ValueError: as for `save_pretrained`; nothing is sent.
+        ValueError: as for `save_pretrained`, or `token` is empty or holds what no token can; nothing is sent.
         huggingface_hub.errors.HfHubHTTPError: the Hub refuses: no token, no permission, no such pull request.
 
     Checked against huggingface_hub 2.4 `HfApi.create_repo` and `HfApi.upload_folder`.
@@ -65,7 +65,7 @@ def push_to_hub(
     config, tensors = content(model)
     warn_where_transformers_differs(model.config)
     # Not a `tempfile.TemporaryDirectory`: what a killed process leaves in this one, the next upload removes.
-    with files.staged(Path(tempfile.gettempdir())) as staging:
+    with redaction.kept_secret(token), files.staged(Path(tempfile.gettempdir())) as staging:
         folder = staging / "checkpoint"
         folder.mkdir()
         write_files(folder, config, tensors, processor)

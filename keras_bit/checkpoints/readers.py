@@ -1,62 +1,24 @@
 """One file of weights to its tensors, of every kind but .keras; names and shapes at once, numbers when asked."""
 
-import dataclasses
 import functools
-import json
-import math
-import os
+import io
 import re
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors
 
 from keras_bit import packages
+from keras_bit.checkpoints import safetensors_file
 from keras_bit.checkpoints.layouts import is_part_of_bit, plain_google_name, saved_tensor_name
+from keras_bit.checkpoints.lazy import LazyTensor, check_name, refusing_damage
 
-# What reading a tensor of a damaged file may raise.
-UNREADABLE = (
-    safetensors.SafetensorError,
-    zipfile.BadZipFile,
-    zlib.error,
-    RuntimeError,
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    KeyError,
-)
-
-
-# How safetensors files name the types that are read in parts; the others come through the library, or its refusal.
-_SAFETENSORS_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": ml_dtypes.bfloat16}
-_PART = 2**20  # bytes, about: what fits a processor's own cache
-_PART_ROWS = 16  # at least, and a multiple of it: whoever turns a kernel writes that many numbers in one go
-
-
-@dataclasses.dataclass(frozen=True)
-class LazyTensor:
-    """A tensor whose shape is known and whose numbers are still in the file.
-
-    Args:
-        shape: as the file says it; what `read` gives may differ where the file has changed.
-        read: its numbers.
-        in_parts: its numbers in parts along the first axis, from first to last, each gone when the next is asked for;
-            `None` where a kind of file gives only the whole.
-    """
-
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
-    in_parts: Callable[[], Iterator[np.ndarray]] | None = None
-
-    def parts(self) -> Iterator[np.ndarray]:
-        """Its numbers, in parts where they can be had so."""
-        return iter((self.read(),)) if self.in_parts is None else self.in_parts()
+_NUMPYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # how numpy writes
+_LONGEST_HEADER = 2**16  # bytes, as in version 1.0 of numpy's format; those of a BiT have 118
+_LARGEST_NUMBER = 16  # bytes; a longer one is a text or a record
 
 
 def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
@@ -67,7 +29,7 @@ def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         ImportError: a PyTorch file, and torch is not installed.
     """
     if path.suffix == ".safetensors":
-        return _open_safetensors(path)
+        return safetensors_file.open_tensors(path)
     if path.suffix == ".bin":
         return _open_torch(path)
     if path.suffix == ".npz":
@@ -80,94 +42,37 @@ def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     )
 
 
-def _open_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    try:
-        handle = safetensors.safe_open(path, framework="numpy")
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{path} is damaged or no safetensors file: {error}. Its download may be incomplete; fetch it again."
-        ) from error
-    shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - no mapping
-    with path.open("rb") as file:
-        opened = _file_version(file)
-        start = 8 + int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(start - 8))  # which the library has checked
-    for name, shape in shapes.items():
-        read = functools.partial(_read_safetensor, path, name)
-        dtype = _SAFETENSORS_DTYPES.get(header[name]["dtype"])
-        if dtype is None or not shape or not all(shape):  # no numbers, or one
-            yield name, LazyTensor(shape, read)
-        else:
-            place = _Place(path, opened, start + header[name]["data_offsets"][0], shape, np.dtype(dtype))
-            yield name, LazyTensor(shape, read, functools.partial(_read_parts, place, read))
-
-
-def _read_safetensor(path: Path, name: str) -> np.ndarray:
-    # A handle maps its file into memory, and what was read through it counts as the process's until it is gone: with
-    # one for all tensors the whole file would be there beside the model.
-    with safetensors.safe_open(path, framework="numpy") as handle:
-        return handle.get_tensor(name)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where a tensor lies in a file: that version of it, from that byte on."""
-
-    path: Path
-    version: tuple[int, ...]
-    start: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-
-def _read_parts(place: _Place, read: Callable[[], np.ndarray]) -> Iterator[np.ndarray]:
-    """A tensor's numbers through one small buffer: each byte comes by once, in the file's order.
-
-    Read, not mapped into memory: faults of 4 KB cost more than the copy, and a file that shrinks kills who mapped it.
-    """
-    row = math.prod(place.shape[1:]) * place.dtype.itemsize
-    rows = min(max(_PART // row // _PART_ROWS, 1) * _PART_ROWS, place.shape[0])
-    buffer = np.empty(rows * row, np.uint8)
-    with place.path.open("rb") as file:
-        if _file_version(file) != place.version:
-            yield read()  # what it is now, for the caller to look at
-            return
-        file.seek(place.start)
-        for begin in range(0, place.shape[0], rows):
-            size = min(rows, place.shape[0] - begin) * row
-            if file.readinto(buffer[:size].data) != size:
-                raise ValueError("the file ends before it")
-            yield buffer[:size].view(place.dtype).reshape(-1, *place.shape[1:])
-
-
-def _file_version(file: BinaryIO) -> tuple[int, ...]:
-    """What changes when a file is written again or replaced."""
-    status = os.fstat(file.fileno())
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
 def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.namelist() if member.endswith(".npy")]
-            shapes = {member.removesuffix(".npy"): _npy_shape(archive, member) for member in members}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged or no .npz file: {error}. Fetch it again.") from error
+    with refusing_damage(path, "no .npz file", "Fetch it again."), zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.namelist() if member.endswith(".npy")]
+        shapes = {member.removesuffix(".npy"): _npy_shape(archive, member) for member in members}
     held: dict[str, str] = {}
     for name, shape in shapes.items():
         plain = plain_google_name(name)
         if held.setdefault(plain, name) != name:
             raise ValueError(f"{path} holds {plain} twice, as {held[plain]} and as {name}. Keep the right one of them.")
-        yield plain, LazyTensor(shape, functools.partial(_read_npy, path, name))
+        yield plain, LazyTensor(shape, functools.partial(_read_npy, path, name), path=path)
 
 
 def _npy_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
-    with archive.open(member) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in read_header:
-            raise ValueError(f"{member} has version {version} of numpy's format, expected 1.0 or 2.0")
-        return read_header[version](file)[0]
+    check_name(member)
+    method = archive.getinfo(member).compress_type
+    if method not in _NUMPYS:  # bzip2 and lzma unpack a few kilobytes to gigabytes in one step
+        raise ValueError(f"{member} is compressed by method {method}, expected {' or '.join(map(str, _NUMPYS))}")
+    with archive.open(member) as compressed:
+        start = compressed.read(12)
+        length = int.from_bytes(start[8:12] if start[6:7] == b"\x02" else start[8:10], "little")
+        if length > _LONGEST_HEADER:  # a few bytes may unpack to gigabytes
+            raise ValueError(f"the header of {member} has {length:,} bytes, expected at most {_LONGEST_HEADER:,}")
+        file = io.BytesIO(start + compressed.read(length))
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise ValueError(f"{member} has version {version} of numpy's format, expected 1.0 or 2.0")
+    shape, _, dtype = read_header[version](file)
+    if dtype.itemsize > _LARGEST_NUMBER:
+        raise ValueError(f"{member} holds {dtype.itemsize:,} bytes in each of its places, which is no number")
+    return shape
 
 
 def _read_npy(path: Path, name: str) -> np.ndarray:
@@ -205,7 +110,7 @@ def _open_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     for place, name in names.items():
         if held.setdefault(name, place) != place:
             raise ValueError(f"{path} holds {name} twice, as {held[name]} and as {place}. Save it again.")
-        yield name, LazyTensor(shapes[place], functools.partial(_read_h5, path, place))
+        yield name, LazyTensor(shapes[place], functools.partial(_read_h5, path, place), path=path)
 
 
 def _saved_layers(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
@@ -216,22 +121,22 @@ def _saved_layers(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]
     shapes: dict[str, tuple[int, ...]] = {}
 
     def visit(place: str, item: Any) -> None:
+        check_name(place)
         if match := re.fullmatch(r"layers/([^/]+)/vars", place):
             layers[match.group(1)] = str(item.attrs.get("name", ""))
+            check_name(layers[match.group(1)])
         if isinstance(item, h5py.Dataset) and not place.startswith("optimizer/"):  # of a compiled model
             if item.external or item.is_virtual:
                 raise ValueError(f"{place} is kept in another file, which is not read")
+            if item.dtype.itemsize > _LARGEST_NUMBER:
+                raise ValueError(f"{place} holds {item.dtype.itemsize:,} bytes in each of its places: no number")
             shapes[place] = tuple(item.shape or ())
 
-    try:
-        with h5py.File(path) as file:
-            file.visititems(visit)  # goes through no links
-    except PermissionError:
-        raise
-    except UNREADABLE as error:
-        raise ValueError(
-            f"{path} is damaged or no .weights.h5 file of Keras: {error}. Fetch or save it again."
-        ) from error
+    with (
+        refusing_damage(path, "no .weights.h5 file of Keras", "Fetch or save it again."),
+        h5py.File(path) as file,
+    ):
+        file.visititems(visit)  # goes through no links
     return layers, shapes
 
 
@@ -253,8 +158,11 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
     ):
         raise ValueError(f"{path} does not hold a dictionary from names to tensors, as torch saves a state_dict.")
+    with refusing_damage(path, "no state_dict of torch", "Fetch it again."):
+        for name in tensors:
+            check_name(name)
     for name, tensor in tensors.items():
-        yield name, LazyTensor(tuple(tensor.shape), functools.partial(_torch_to_numpy, tensor))
+        yield name, LazyTensor(tuple(tensor.shape), functools.partial(_torch_to_numpy, tensor), path=path)
 
 
 def _load_torch(path: Path) -> Any:

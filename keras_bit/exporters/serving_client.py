@@ -16,7 +16,11 @@ SIGNATURE, INPUT = "serve_bytes", "image_bytes"  # of `keras_bit.export` with a 
 TIMEOUT = 60.0  # seconds for one request
 MESSAGE_LIMIT = 256 << 20  # bytes; gRPC's own is 4 MiB, which a few photographs exceed
 ATTEMPTS = 3  # for an image alone, which the server may still run together with another client's corrupt one
-CORRUPT = re.compile(r"the image at index (\d+) (.*?)(?= the image at index \d|$)", re.DOTALL)
+CORRUPT = re.compile(r"the image at index (\d{1,9}) (.*?)(?= the image at index \d|$)", re.DOTALL)
+ASSERTED = "assertion failed: ["  # how TensorFlow begins the words of a graph's assertion, and how it ends them:
+ASSERTED_END = re.compile(r"\]\s*(\n|\t|\[\[|$)")
+LONGEST_ERROR = 2**20  # bytes of a refusal that are read, and of its words:
+SHOWN = 2000  # characters
 
 Answer = list[tuple[str, float]]  # label and score, best first
 
@@ -115,11 +119,11 @@ def _rest(address: str, model_name: str, images: Sequence[bytes]) -> list[Answer
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             rows = json.load(response)["predictions"]
     except urllib.error.HTTPError as error:
-        text = error.read().decode("utf-8", "replace")
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+        text = error.read(LONGEST_ERROR).decode("utf-8", "replace")
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             text = json.loads(text)["error"]
         raise _refusal(address, model_name, str(text), lost=error.code in (502, 503, 504)) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _refusal(address, model_name, str(error), lost=True) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         # Where a signature has one output, as a regression's, the values come without its name.
@@ -155,12 +159,25 @@ def _other_model(address: str, found: str) -> ValueError:
 
 def _refusal(address: str, model_name: str, text: str, lost: bool) -> Exception:
     if lost:
-        return ConnectionError(f"The server {address} gives no answer: {text}. Is it running, and ready?")
-    asserted = re.search(r"assertion failed: \[(.*?)\]\s*(\n|\t|\[\[|$)", text, re.DOTALL)
-    problems = {int(index): problem.strip() for index, problem in CORRUPT.findall(asserted[1] if asserted else text)}
+        return ConnectionError(f"The server {address} gives no answer: {_shown(text)}. Is it running, and ready?")
+    problems = {int(index): problem.strip() for index, problem in CORRUPT.findall(_asserted(text))}
     if problems:
         return ImageError(problems)
     return ValueError(
-        f"The server {address} refuses: {text}. Does it serve a model named {model_name!r} that was exported with its "
-        f"processor, which gives it the signature {SIGNATURE}?"
+        f"The server {address} refuses: {_shown(text)}. Does it serve a model named {model_name!r} that was exported "
+        f"with its processor, which gives it the signature {SIGNATURE}?"
     )
+
+
+def _asserted(text: str) -> str:
+    """What the graph said, without what TensorFlow says around it; all of it if no assertion failed.
+
+    Found in two steps: one expression for both would look for an end behind every beginning.
+    """
+    _, asserted, rest = text.partition(ASSERTED)
+    end = ASSERTED_END.search(rest) if asserted else None
+    return rest[: end.start()] if end else text
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} ..."

@@ -3,6 +3,7 @@
 import math
 import numbers
 import operator
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,10 +55,20 @@ def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]
 
 def from_timm(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     """The options that make timm's evaluation transform, as `BitImageProcessor.from_timm` says."""
-    _, height, width = pretrained_cfg.get("input_size") or (3, 224, 224)
+    input_size = pretrained_cfg.get("input_size") or (3, 224, 224)
+    if not isinstance(input_size, list | tuple) or len(input_size) != 3 or not all(map(is_whole, input_size)):
+        raise ValueError(
+            "`input_size` must be three whole numbers: channels, height and width. "
+            f"Received: {reprlib.repr(input_size)}"
+        )
+    _, height, width = input_size
+    crop_size({"height": height, "width": width})  # checks them
+    crop_pct = finite("crop_pct", pretrained_cfg.get("crop_pct", 0.875))
+    if crop_pct <= 0:
+        raise ValueError(f"`crop_pct` must be above 0. Received: {crop_pct!r}")
     interpolation = pretrained_cfg.get("interpolation", "bicubic")
     filters = {resample.name.lower(): resample for resample in FILTERS}
-    if interpolation not in filters:
+    if not isinstance(interpolation, str) or interpolation not in filters:
         raise ValueError(f"`interpolation` must be one of {', '.join(filters)}. Received: {interpolation!r}")
     options: dict[str, Any] = {
         "crop_size": {"height": height, "width": width},
@@ -66,14 +77,14 @@ def from_timm(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
         "image_std": pretrained_cfg.get("std", (0.229, 0.224, 0.225)),
     }
     crop_mode = pretrained_cfg.get("crop_mode", "center")
-    if crop_mode == "squash" and pretrained_cfg.get("crop_pct", 0.875) == 1:
+    if crop_mode == "squash" and crop_pct == 1:
         return options | {"size": options["crop_size"], "do_center_crop": False}
     if crop_mode != "center" or height != width:
         raise ValueError(
             "`crop_mode` must be 'center' with a square `input_size`, or 'squash' with a `crop_pct` of 1. "
             f"Received: crop_mode={crop_mode!r}, input_size={(height, width)}"
         )
-    return options | {"size": math.floor(height / pretrained_cfg.get("crop_pct", 0.875))}
+    return options | {"size": math.floor(min(height / crop_pct, 2**53))}
 
 
 def switch(name: str, value: object) -> bool:
@@ -109,7 +120,10 @@ def resample(value: object) -> Image.Resampling:
 def finite(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"`{name}` must be a number. Received: {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number) or abs(number) > float(np.finfo(np.float32).max):
         raise ValueError(f"`{name}` must be finite in float32. Received: {value!r}")
     return number
@@ -147,5 +161,12 @@ def _pixels(name: str, value: object, allowed: tuple[set[str], ...]) -> dict[str
         if not is_whole(pixels):
             raise TypeError(f"`{name}` must hold whole numbers of pixels. Received: {key}={pixels!r}")
         if pixels < 1:
-            raise ValueError(f"`{name}` must be at least 1 pixel. Received: {key}={pixels}")
+            raise ValueError(f"`{name}` must be at least 1 pixel. Received: {key}={reprlib.repr(pixels)}")
+    edges = [operator.index(pixels) for pixels in value.values()]
+    if Image.MAX_IMAGE_PIXELS is not None and math.prod([*edges, *edges][:2]) > 2 * Image.MAX_IMAGE_PIXELS:
+        # Larger images are not read either; a file may say any number.
+        raise ValueError(
+            f"`{name}` must be at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels (twice PIL.Image.MAX_IMAGE_PIXELS), of "
+            f"which Pillow reads an image. Received: {reprlib.repr(value)}"
+        )
     return {key: operator.index(pixels) for key, pixels in sorted(value.items())}

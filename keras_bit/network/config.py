@@ -11,11 +11,25 @@ from keras_bit import hub
 from keras_bit.network import config_files
 from keras_bit.network.architectures import ARCHITECTURES
 from keras_bit.network.config_files import CONFIG_NAME
+from keras_bit.network.unnamed_labels import UnnamedIndices, UnnamedLabels
 
 LAYER_TYPES = ("preactivation", "bottleneck")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 OUTPUT_STRIDES = (8, 16, 32)
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "selu")
+
+# The largest of each number: beyond any network that a machine holds, so that a number above it is damage or a mistake.
+# A file may say any number; one without a limit would fill the memory, or overflow, before it is compared with weights.
+LARGEST = {
+    "num_channels": 2**12,  # the cameras of satellites have hundreds
+    "embedding_size": 2**16,
+    "hidden_sizes": 2**16,  # R152x4 has 8,192
+    "depths": 2**10,  # in a stage; R152x4 has 36
+    "num_groups": 2**16,
+    "width_factor": 2**6,
+    "num_labels": 2**24,  # the head of an R50 for so many has 137 GB
+}
+MOST_STAGES = 16  # each halves the image
 
 _COMPLETED: Any = None  # the default of fields that `__post_init__` completes: they are never None afterwards
 
@@ -48,14 +62,16 @@ class BitConfig:
         out_features, out_indices: stages that `BitBackbone` returns, by name or by index (0 is the stem), in the
             network's order; if both are given they name the same stages.
         num_labels: number of classes; left out, or `None`, it is the length of `id2label`, or 1000.
-        id2label: class index to label; left out, or `None`, it is `LABEL_0`, `LABEL_1` ... as in transformers.
+        id2label: class index to label; left out, or `None`, it is `LABEL_0`, `LABEL_1` ... as in transformers, a
+            mapping that makes each label when it is asked for.
         label2id: the inverse of `id2label`, which is also the default; without `id2label` it is ignored, as in
             transformers.
         problem_type: `None` or one of transformers' `single_label_classification`, `multi_label_classification`,
             `regression`; decides the activation of the head.
 
     Raises:
-        ValueError: an argument is out of its range; names the argument, what is allowed and what came.
+        ValueError: an argument is out of its range; names the argument, what is allowed and what came. Numbers are
+            limited (`LARGEST`), because a file may say any.
 
     Checked against transformers 5.23 `models/bit/configuration_bit.py`.
     """
@@ -129,14 +145,13 @@ class BitConfig:
     @property
     def has_named_labels(self) -> bool:
         """Whether `id2label` says more than `LABEL_0`, `LABEL_1` ..."""
-        return self.id2label != _generic_labels(self.num_labels)
+        return self.id2label != UnnamedLabels(self.num_labels)
 
     def with_num_labels(self, num_labels: int) -> "BitConfig":
         """The same architecture with `num_labels` classes, whose labels are unknown if their number changes."""
         if num_labels == self.num_labels:
             return self
-        labels = _generic_labels(num_labels)
-        return dataclasses.replace(self, num_labels=num_labels, id2label=labels, label2id=_inverse(labels))
+        return dataclasses.replace(self, num_labels=num_labels, id2label=_COMPLETED, label2id=_COMPLETED)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "BitConfig":
@@ -191,12 +206,14 @@ class BitConfig:
 
     def _check_architecture(self) -> None:
         for name in ("num_channels", "embedding_size", "num_groups", "width_factor"):
-            _check_positive(name, getattr(self, name))
+            _check_count(name, getattr(self, name))
         for name in ("hidden_sizes", "depths"):
             if not getattr(self, name):
                 raise ValueError(f"`{name}` must name at least one stage, got {getattr(self, name)}.")
+            if len(getattr(self, name)) > MOST_STAGES:
+                raise ValueError(f"`{name}` must name at most {MOST_STAGES} stages, got {len(getattr(self, name))}.")
             for value in getattr(self, name):
-                _check_positive(name, value)
+                _check_count(name, value)
         if len(self.hidden_sizes) < len(self.depths):
             raise ValueError(
                 "`hidden_sizes` must have an entry for each of the stages that `depths` has, got "
@@ -250,26 +267,28 @@ class BitConfig:
             )
 
     def _complete_labels(self) -> None:
-        id2label = None if self.id2label is None else _read_id2label(self.id2label)
+        named = self.id2label is not None and not isinstance(self.id2label, UnnamedLabels)
+        id2label = _read_id2label(self.id2label) if named else {}
         num_labels = self.num_labels
         if num_labels is None:
-            num_labels = 1000 if id2label is None else len(id2label)
-        if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 0:
-            raise ValueError(f"`num_labels` must be a whole number of at least 0, got {num_labels!r}.")
-        if id2label is None:
-            id2label = _generic_labels(num_labels)
-        if sorted(id2label) != list(range(num_labels)):
+            num_labels = len(id2label) if named else 1000 if self.id2label is None else len(self.id2label)
+        _check_count("num_labels", num_labels, least=0)
+        object.__setattr__(self, "num_labels", num_labels)
+        if not named:
+            if self.id2label is not None and len(self.id2label) != num_labels:
+                raise ValueError(f"`id2label` has {len(self.id2label)} labels, and `num_labels` is {num_labels}.")
+            object.__setattr__(self, "id2label", UnnamedLabels(num_labels))
+            object.__setattr__(self, "label2id", UnnamedIndices(num_labels))
+            return
+        if len(id2label) != num_labels or any(index not in id2label for index in range(num_labels)):
             raise ValueError(
                 f"`id2label` must name every class from 0 to {num_labels - 1} (`num_labels` is {num_labels}), got "
                 f"{len(id2label)} labels for {_some(sorted(id2label))}."
             )
-        if self.id2label is None or self.label2id is None:
-            label2id = _inverse({index: id2label[index] for index in range(num_labels)})
-        else:
-            label2id = _read_label2id(self.label2id)
-        object.__setattr__(self, "num_labels", num_labels)
-        object.__setattr__(self, "id2label", {index: id2label[index] for index in range(num_labels)})
-        object.__setattr__(self, "label2id", label2id)
+        id2label = {index: id2label[index] for index in range(num_labels)}
+        inverse = {label: index for index, label in id2label.items()}
+        object.__setattr__(self, "id2label", id2label)
+        object.__setattr__(self, "label2id", inverse if self.label2id is None else _read_label2id(self.label2id))
 
 
 def find_config(source: str | Path, options: hub.HubOptions) -> BitConfig | None:
@@ -309,19 +328,11 @@ def block_width(stage_width: int) -> int:
     return make_divisible(stage_width / 4)
 
 
-def _generic_labels(num_labels: int) -> dict[int, str]:
-    return {index: f"LABEL_{index}" for index in range(num_labels)}
-
-
-def _inverse(id2label: Mapping[int, str]) -> dict[str, int]:
-    return {label: index for index, label in id2label.items()}
-
-
 def _read_id2label(id2label: Any) -> dict[int, str]:
     # The keys are strings in JSON and numbers in Python.
     try:
         return {int(index): str(label) for index, label in id2label.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f'`id2label` must map class indices to labels, such as {{0: "cat", 1: "dog"}}, got '
             f"{reprlib.repr(id2label)}."
@@ -331,7 +342,7 @@ def _read_id2label(id2label: Any) -> dict[int, str]:
 def _read_label2id(label2id: Any) -> dict[str, int]:
     try:
         return {str(label): int(index) for label, index in label2id.items()}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f'`label2id` must map labels to class indices, such as {{"cat": 0, "dog": 1}}, got '
             f"{reprlib.repr(label2id)}."
@@ -342,9 +353,12 @@ def _some(indices: list[int]) -> str:
     return str(indices) if len(indices) <= 6 else f"[{indices[0]}, {indices[1]}, ... {indices[-1]}]"
 
 
-def _check_positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"`{name}` must be a positive whole number, got {value!r}.")
+def _check_count(name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        allowed = "a positive whole number" if least else "a whole number of at least 0"
+        raise ValueError(f"`{name}` must be {allowed}, got {reprlib.repr(value)}.")
+    if value > LARGEST[name]:
+        raise ValueError(f"`{name}` must be at most {LARGEST[name]:,}, got {reprlib.repr(value)}.")
 
 
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+import reprlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments for `architecture`, `num_classes`, `model_args` and the labels.
 
     Raises:
-        ValueError: `architecture` is not one of timm's BiTs, or `model_args` make another network of it than
-            `BitConfig` describes.
+        ValueError: `architecture` is not one of timm's BiTs, `model_args` make another network of it than `BitConfig`
+            describes, or a value is of another kind than timm writes.
     """
     known = {f"resnetv2_{architecture.layers}_bit": architecture for architecture in ARCHITECTURES}
     # Before version 0.9 the weights were a part of the name: resnetv2_50x1_bitm_in21k, ..._bit_distilled.
@@ -44,12 +45,18 @@ def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
         r"_bit(m|m_in21k|_distilled|_teacher|_teacher_384)$", "_bit", str(values["architecture"]).split(".")[0]
     )
     if name not in known:
-        raise ValueError(f"`architecture` must be one of {', '.join(known)}, got {values['architecture']!r}.")
-    pretrained = values.get("pretrained_cfg") or {}
-    arguments = values.get("model_args") or {}
+        got = reprlib.repr(values["architecture"])
+        raise ValueError(f"`architecture` must be one of {', '.join(known)}, got {got}.")
+    pretrained = _object("pretrained_cfg", values.get("pretrained_cfg"))
+    arguments = _object("model_args", values.get("model_args"))
     _refuse_unknown_timm_arguments(arguments)
-    labels = values.get("label_names") or pretrained.get("label_names")
-    descriptions = values.get("label_descriptions") or pretrained.get("label_descriptions") or {}
+    labels = _names("label_names", values.get("label_names") or pretrained.get("label_names"))
+    descriptions = _object(
+        "label_descriptions", values.get("label_descriptions") or pretrained.get("label_descriptions")
+    )
+    classes = _classes(values.get("num_classes", pretrained.get("num_classes", 1000)))
+    if labels and classes not in (None, len(labels)):
+        raise ValueError(f"`label_names` has {len(labels)} names, and `num_classes` is {reprlib.repr(classes)}.")
     return {
         "depths": known[name].depths,
         "width_factor": known[name].width_factor,
@@ -57,7 +64,7 @@ def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
         "output_stride": arguments.get("output_stride", 32),
         "drop_path_rate": arguments.get("drop_path_rate", 0.0),
         "hidden_act": TIMM_ACTIVATIONS[arguments.get("act_layer") or "relu"],
-        "num_labels": values.get("num_classes", pretrained.get("num_classes", 1000)),
+        "num_labels": classes,
         "id2label": {index: descriptions.get(label, label) for index, label in enumerate(labels)} if labels else None,
     }
 
@@ -83,16 +90,35 @@ def write(values: Mapping[str, Any], directory: str | Path) -> None:
         beside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _object(name: str, value: Any) -> Mapping[str, Any]:
+    """A JSON object of timm's, of which `null` and other empty values mean none."""
+    if value and not isinstance(value, Mapping):
+        raise ValueError(f"`{name}` must be an object, got {reprlib.repr(value)}.")
+    return value or {}
+
+
+def _names(name: str, value: Any) -> Sequence[str]:
+    if value and not (isinstance(value, list | tuple) and all(isinstance(label, str) for label in value)):
+        raise ValueError(f"`{name}` must be a list of names, got {reprlib.repr(value)}.")
+    return value or ()
+
+
+def _classes(value: Any) -> Any:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ValueError(f"`num_classes` must be a whole number of at least 0, got {reprlib.repr(value)}.")
+    return value
+
+
 def _refuse_unknown_timm_arguments(arguments: Mapping[str, Any]) -> None:
     activation = arguments.get("act_layer") or "relu"
-    if activation not in TIMM_ACTIVATIONS:
-        raise ValueError(f"`act_layer` must be one of {', '.join(TIMM_ACTIVATIONS)}, got {activation!r}.")
+    if not isinstance(activation, str) or activation not in TIMM_ACTIVATIONS:
+        raise ValueError(f"`act_layer` must be one of {', '.join(TIMM_ACTIVATIONS)}, got {reprlib.repr(activation)}.")
     for name, value in arguments.items():
         if name in TIMM_FIXED and value == TIMM_FIXED[name]:
             continue
         if name not in (*TIMM_ARGUMENTS, *TIMM_WITHOUT_EFFECT):
             allowed = f"{TIMM_FIXED[name]!r}, as BiT has it" if name in TIMM_FIXED else "left out"
             raise ValueError(
-                f"`model_args` describes a network that is not a BiT: `{name}` must be {allowed}, got {value!r}. "
-                f"Understood are {', '.join(TIMM_ARGUMENTS)}."
+                f"`model_args` describes a network that is not a BiT: `{name}` must be {allowed}, got "
+                f"{reprlib.repr(value)}. Understood are {', '.join(TIMM_ARGUMENTS)}."
             )

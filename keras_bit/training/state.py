@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from keras_bit import files
+from keras_bit.checkpoints import safetensors_file
 
 GENERATOR = "torch_generator"
 Row = dict[str, float]  # of the log: `step` and what was measured there
@@ -20,7 +20,7 @@ class TrainingState(keras.callbacks.Callback):
     """Writes the state after each epoch, and sets a model back to it when training begins.
 
     After a run that was killed, by whatever signal, the file holds the last epoch that was completed. Weights that are
-    not finite are not written.
+    not finite are not written. The checksum of every tensor is compared when training goes on.
 
     Args:
         file: of safetensors; renamed into place.
@@ -97,7 +97,7 @@ class TrainingState(keras.callbacks.Callback):
         if self.writes:
             values |= _generator_state()
             with files.replacing(self.file) as beside:
-                safetensors.numpy.save_file(values, beside, metadata={"log": json.dumps(rows)})
+                safetensors_file.write(values, beside, {"log": json.dumps(rows)})
         self.rows, self.epoch = rows, epoch + 1
 
     def restore(self) -> None:
@@ -105,7 +105,7 @@ class TrainingState(keras.callbacks.Callback):
         if not self.model.optimizer.built:  # fit does so in its first step
             self.model.optimizer.build(self.model.trainable_variables)
         variables = self._variables()
-        values = safetensors.numpy.load_file(self.file)
+        values = self._read()
         self._generator = values.pop(GENERATOR, None)
         if {name: tuple(variable.shape) for name, variable in variables.items()} != {
             name: value.shape for name, value in values.items()
@@ -113,6 +113,19 @@ class TrainingState(keras.callbacks.Callback):
             raise ValueError(f"The training state {str(self.file)!r} is of another model or optimizer. Remove it.")
         for name, variable in variables.items():
             variable.assign(values[name])
+
+    def _read(self) -> dict[str, np.ndarray]:
+        values = {}
+        name = "its header"
+        try:
+            for name, tensor in safetensors_file.open_tensors(self.file):
+                values[name] = tensor.read()
+        except Exception as error:
+            raise ValueError(
+                f"The training state {str(self.file)!r} is damaged ({name}: {error}). Remove its directory to begin "
+                "again."
+            ) from error
+        return values
 
     def _variables(self) -> dict[str, Any]:
         """By their places: the names of optimizers and generators depend on what a process made before."""
