@@ -46,9 +46,9 @@ def image_dataset(
 ) -> "tf.data.Dataset":
     """A `tf.data.Dataset` of `(images, labels)`, one epoch long, that feeds `model.fit` under every backend.
 
-    For evaluation every image is `processor.tf_preprocess` of it, the values of `processor(path)`, in the source's
-    order. For training (`training=True`) it is BiT's recipe, in an order and with random numbers that are new in every
-    epoch and the same for the same `seed`:
+    For evaluation every image has the values of `processor(path)`, in the source's order. For
+    training (`training=True`) it is BiT's recipe, in an order and with random numbers that are new in every epoch and
+    the same for the same `seed`:
 
     1. resize to `rule.resize_size` high and wide, whatever the aspect ratio, as Pillow does with the processor's filter
        (bilinear in BiT's own), so that training images look like those of evaluation;
@@ -82,9 +82,14 @@ def image_dataset(
         on_error: `"raise"` ends with an error that names the first image that cannot be read, or whose label is no
             class, and says why. `"skip"` leaves such images out, lists them in the data set's attribute `skipped`,
             and warns at the end of each epoch; where all are left out it raises. What fails for another reason, as for
-            a lack of memory, is an error in either case, with TensorFlow's own words. After `"skip"` it is not known
+            a lack of memory, is an error in either case. After `"skip"` it is not known
             before how many batches there are; Keras warns that the input "ran out of data", and counts a step more than
             there are.
+        engine: who reads. `"host"`: Pillow, in a pool of threads, a batch in one call of Python; it reads every kind
+            of file that Pillow does, and a process may have any number of such data sets. `"graph"`: TensorFlow's
+            operations alone, which tf.data service, graphs that are saved and checkpoints of iterators need; it reads
+            what `tf_preprocess` does, needs `on_error="raise"`, and names a broken file only where its header is
+            broken. `"auto"`: `"host"`, unless `max_pixels` is above Pillow's limit. The values are the same.
         class_names: the order of the classes. For a directory it may name some of the folders, and the others are left
             out; where labels are names it must hold all of them; for whole numbers it names them.
         image_column, label_column: names in a source with columns. By default `"image"` and `"label"`; in TFRecords
@@ -98,7 +103,7 @@ def image_dataset(
             beginning: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets. They are held in memory, encoded where the
             source is. Other sources are shuffled as a whole; what is held are numbers.
         drop_remainder: whether to leave out a last batch that is not full.
-        num_parallel_calls: images that are decoded at a time; `None` lets tf.data choose. Changes no value.
+        num_parallel_calls: images that are read at a time; `None` is one for each processor. Changes no value.
         label_mode: `"int"`, or `"categorical"` for one-hot rows; by default rows after MixUp and what the source has
             elsewhere. Evaluate a model that is trained with MixUp on `"categorical"` labels.
         repeat: whether training goes on for ever. Batches are full then, also where there are fewer images than in
@@ -112,7 +117,10 @@ def image_dataset(
         A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
         for rows and after MixUp. Its attribute `class_names` is a list of strings: `"0"`, `"1"`, ... for numbers
         without names, `None` for those of a source that is not known to its end. Methods such as `take` return data
-        sets without the attributes.
+        sets without the attributes, and keep the length.
+
+        Where TensorFlow is not installed, a `keras.utils.PyDataset` of the same, as numpy arrays, with the same
+        attributes. Its random numbers are numpy's, so that a seed gives other crops there.
 
     Raises:
         ValueError: an argument, or labels or shapes in `source`, are not what is described above, or it is empty.
@@ -121,7 +129,7 @@ def image_dataset(
             out to be empty.
 
     Directories, paths, arrays and TFRecords can be read by the workers of `tf.data` service too, with
-    `on_error="raise"`; there a seed does not fix the order. A Hugging Face data set is read by Python, in this process.
+    `engine="graph"`; there a seed does not fix the order.
 
     Checked against Pillow, numpy and google-research/big_transfer `bit_pytorch/train.py`, and for the order of a
     directory against Keras' `image_dataset_from_directory`.

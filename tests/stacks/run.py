@@ -23,20 +23,7 @@ TOOLS = ("pytest", "ai-edge-litert", "ml_dtypes")
 EXTRA = {"keras_bit", "click", "filelock"}  # all that an installation may bring where TensorFlow is there
 TESTS = ("tests/stacks/every_feature.py", "tests/test_versions.py", "tests/test_registration.py")
 SHOWN = ("tensorflow", "tensorflow-cpu", "jax", "keras", "numpy", "pillow", "safetensors", "huggingface-hub")
-WITHOUT_TENSORFLOW = """
-import keras, keras_bit, numpy as np, sys
-model = keras_bit.from_pretrained("{tiny}")
-processor = keras_bit.BitImageProcessor.from_pretrained("{tiny}")
-pixel_values = processor([np.full((40, 50, 3), 90, np.uint8)])
-scores = model.predict(pixel_values, verbose=0)
-assert abs(scores.sum() - 1) < 1e-4, scores
-fused = keras_bit.fuse(model).predict(pixel_values, verbose=0)
-assert abs(fused - scores).max() < 1e-4, fused
-model.compile("sgd", "sparse_categorical_crossentropy")
-model.fit(pixel_values, np.array([1]), verbose=0)
-assert "tensorflow" not in sys.modules
-print(keras.backend.backend(), "loads, predicts, fuses and fits without TensorFlow")
-"""
+WITHOUT_TENSORFLOW = ("tests/stacks/without_tensorflow.py",)
 
 
 def prepare(name: str, wheel: Path) -> Path:
@@ -77,13 +64,14 @@ def try_stack(name: str, wheel: Path, tests: list[str]) -> Path:
     shown = {package: number for package, number in environments.installed(python).items() if package in SHOWN}
     print(f"{name}: {' '.join(f'{package} {number}' for package, number in shown.items())}", flush=True)
     print(f"prepared in {time.monotonic() - start:.0f} s", flush=True)
+    env = None
+    options = ["-q", "-p", "no:cacheprovider"]
     if name == "jax":
-        tiny = environments.ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
         env = {"KERAS_BACKEND": "jax"}
-        print(environments.run(python, "-c", WITHOUT_TENSORFLOW.format(tiny=tiny), cwd=FOLDER, env=env).stdout.strip())
-    else:
-        done = environments.run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, cwd=environments.ROOT)
-        print("\n".join(done.stdout.strip().splitlines()[-4:]))
+        options.append("--noconftest")  # which other tests need, and TensorFlow
+        tests = tests if tests != list(TESTS) else list(WITHOUT_TENSORFLOW)
+    done = environments.run(python, "-m", "pytest", *options, *tests, cwd=environments.ROOT, env=env)
+    print("\n".join(done.stdout.strip().splitlines()[-4:]))
     print(f"{name}: {time.monotonic() - start:.0f} s in all", flush=True)
     return python
 

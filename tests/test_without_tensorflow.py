@@ -1,0 +1,33 @@
+"""keras_bit in a process that cannot import TensorFlow: all of `tests/stacks/without_tensorflow.py`."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT, absent
+
+# As if it were not installed: Python raises ModuleNotFoundError for a name that stands there with `None`.
+CODE = """
+import sys
+sys.modules["tensorflow"] = None
+import pytest
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--noconftest", sys.argv[1]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_it_works_without_tensorflow(backend):
+    if importlib.util.find_spec(backend) is None:
+        absent(f"{backend} is not installed: pip install {backend}")
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, "tests/stacks/without_tensorflow.py"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
