@@ -294,7 +294,7 @@ def test_without_their_packages_the_peers_are_named_and_left_out(drawings, monke
     monkeypatch.setattr(preprocessing, "rounds_of", rounds_of)
     monkeypatch.setattr(preprocessing, "_installed", lambda python: {"torch", "transformers"})
     found = preprocessing.measure(drawings, [32, 48], rounds=2, files=3)
-    measured = [preprocessing.OURS, preprocessing.DECODER, "keras", preprocessing.EXACT]
+    measured = [preprocessing.OURS, preprocessing.GRAPH, preprocessing.DECODER, "keras", preprocessing.EXACT]
     assert list(found.measurements) == [f"{size} px, {case}" for size in (32, 48) for case in measured]
     assert found.notes[-1] == (
         "not measured, for want of their packages: transformers, torchvision; torchvision, Pillow; torchvision, "
