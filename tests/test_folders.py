@@ -1,6 +1,7 @@
 """What is found in a directory before it is read: images of every kind, parts, classes, and what is left out."""
 
 import os
+import re
 import shutil
 import unicodedata
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_files import PROCESSOR, encoded, make_folders, pixels
+from image_files import PROCESSOR, collect, encoded, make_folders, pixels
 from keras_bit import image_dataset
 from keras_bit.cli import images
 from keras_bit.data import folders, split_names, splits, walk
@@ -264,11 +265,46 @@ def test_a_sum_of_what_is_left_out_names_the_most_frequent():
     assert str(left_out) == "10 .x0, 9 .x1, 8 .x2, 7 .x3, 6 .x4, 5 .x5, 4 .x6, 3 .x7, 3 other files"
 
 
-def test_labels_of_a_subset_stay_those_of_the_whole(tmp_path):
+# Subsets
+
+
+def test_subsets_are_disjoint_and_complete_and_those_of_fine_tuning(tmp_path):
     make_folders(tmp_path, {"ant": 1, "bee": 5, "cat": 10})
-    both = [splits.subset(tmp_path, None, 0.2, which, 3) for which in ("training", "validation")]
+    both = [splits.subset_of(tmp_path, None, splits.Subset(0.2, which, seed=3)) for which in ("training", "validation")]
     whole = folders.class_folders(tmp_path)
     assert sorted(both[0].paths + both[1].paths) == sorted(whole.paths)
+    # The labels stay those of the whole, also where a class has no image for validation.
     assert [np.bincount(part.labels, minlength=3).tolist() for part in both] == [[1, 4, 8], [0, 1, 2]]
     as_finetune = splits.open_splits(tmp_path, validation_share=0.2, seed=3)
     assert list(map(os.fsdecode, both[1].paths)) == as_finetune.validation.names
+
+
+def test_a_data_set_of_a_subset_has_the_classes_of_the_whole(tmp_path):
+    make_folders(tmp_path, {"ant": 1, "bee": 2})
+    options = {"processor": PROCESSOR, "batch_size": 4, "validation_split": 0.5, "seed": 0}
+    data = image_dataset(tmp_path, subset="validation", **options)
+    assert data.class_names == ["ant", "bee"]
+    assert collect(data)[1].tolist() == [1]
+    assert len(collect(image_dataset(tmp_path, subset="training", **options))[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"subset": None},
+            "`subset` must be one of 'training', 'validation', with a `validation_split`, got subset=None",
+        ),
+        ({"subset": "both"}, "got subset='both' and validation_split=0.2"),
+        ({"validation_split": None}, "got subset='training' and validation_split=None"),
+        ({"validation_split": 1.0}, "`validation_split` must be between 0 and 1, got 1.0"),
+        ({"validation_split": "a"}, "`validation_split` must be a number between 0 and 1, got 'a'"),
+        ({"seed": None}, "`seed` must be a whole number of at least 0 with `validation_split`"),
+        ({"source": (["a.jpg"], [0])}, "`validation_split` is for a directory with a folder per class"),
+    ],
+)
+def test_a_subset_that_is_not_one_is_refused(tmp_path, options, message):
+    make_folders(tmp_path, COUNTS)
+    given = {"source": tmp_path, "validation_split": 0.2, "subset": "training", "seed": 0} | options
+    with pytest.raises(ValueError, match=re.escape(message)):
+        image_dataset(**given, processor=PROCESSOR, batch_size=2)

@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_bit.data import libraries, records, streams, targets
 from keras_bit.data.folders import class_folders, tell
 from keras_bit.data.source import Source, described, files, indexed, is_path
+from keras_bit.data.splits import Subset, subset_of
 
 
 def open_source(
@@ -25,11 +26,18 @@ def open_source(
     split: str | None = None,
     shuffle_buffer: int = 1,
     check_labels: bool = True,
+    subset: Subset | None = None,
 ) -> Source:
     """Finds out what `source` is. See `keras_bit.image_dataset` for the arguments.
 
     `check_labels` raises for labels outside of the class names at once; otherwise they are left to the pipeline.
+    `subset` takes a part of a directory's images.
     """
+    if subset is not None and not (is_path(source) and Path(source).is_dir()):
+        raise ValueError(
+            "`validation_split` is for a directory with a folder per class, which `source` names, got "
+            f"{described(source)}. Divide other sources before."
+        )
     names = targets.checked_class_names(class_names)
     image, label = image_column or "image", label_column or "label"
     of_library = libraries.open_library(
@@ -48,7 +56,7 @@ def open_source(
     if isinstance(source, tf.data.Dataset):
         return streams.stream(source, names, image, label, shuffle_buffer)
     if is_path(source) and Path(source).is_dir():
-        return _folders(Path(source), names)
+        return _folders(Path(source), names, subset)
     if record_files := records.record_files(source):
         image, label = image_column or records.IMAGE, label_column or records.LABEL
         return records.records(record_files, names, image, label, shuffle_buffer, check_labels)
@@ -63,8 +71,8 @@ def open_source(
     )
 
 
-def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Source:
-    found = class_folders(directory, class_names)
+def _folders(directory: Path, class_names: tuple[str, ...] | None, subset: Subset | None) -> Source:
+    found = class_folders(directory, class_names) if subset is None else subset_of(directory, class_names, subset)
     tell(directory, found)
     return files(found.paths, targets.Labels(found.labels, found.class_names))
 
