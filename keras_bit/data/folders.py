@@ -135,8 +135,8 @@ def _folders(directory: Path, left_out: LeftOut | None) -> list[str]:
     names = folders_in(directory, left_out)
     if not names:
         raise ValueError(
-            f"`source` must hold a folder per class. {str(directory)!r} has none; put the images in some. TFRecord "
-            "files are passed by their names or by a pattern, such as 'records/*.tfrecord'."
+            f"{str(directory)!r} must hold a folder per class, and has none. Put the images in some. TFRecord files "
+            "are passed by their names or by a pattern, such as 'records/*.tfrecord'."
         )
     alike: dict[str, list[str]] = {}
     for name in names:
