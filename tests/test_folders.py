@@ -104,6 +104,11 @@ def test_what_systems_put_beside_images_is_left_out_and_said(tmp_path):
     )
 
 
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert not walk.is_image(str(tmp_path / "pipe"))
+
+
 def test_links_to_folders_are_followed_unless_they_lead_to_what_is_read_anyway(tmp_path):
     root = tmp_path / "data"
     make_folders(root, COUNTS)

@@ -173,9 +173,9 @@ def _refuse_classes_first(directory: Path, folders: Sequence[str], paths: Sequen
     One folder alone, as `images` in each, is only where they are.
     """
     inside: list[set[str]] = [set() for _ in folders]
+    starts = [len(os.fsencode(os.path.join(directory, folder, ""))) for folder in folders]
     for path, label in zip(paths, labels.tolist(), strict=True):
-        below = os.path.relpath(os.fsdecode(path), directory / folders[label]).split(os.sep)
-        inside[label].add(below[0] if len(below) > 1 else "")
+        inside[label].add(os.fsdecode(os.path.dirname(path[starts[label] :])).partition(os.sep)[0])
     held = [one for one in inside if one]
     if len(held) < 2 or any("" in one for one in held):
         return

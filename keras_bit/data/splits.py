@@ -236,14 +236,14 @@ def _of_fewer_classes(
 
 def _with_gone(directory: Path, found: ClassFolders, gone: Sequence[str]) -> Part:
     """The images, and those that have been in the directory, in the same order."""
+    if not gone:
+        return of_files(found.paths, found.labels)
     labels = {composed(name): label for label, name in enumerate(found.class_names)}
     images = dict(zip(map(os.fsdecode, found.paths), found.labels.tolist(), strict=True))
     for path in gone:
         if Path(path).is_relative_to(directory):
             label = labels.get(composed(Path(path).relative_to(directory).parts[0]))
             images |= {} if label is None else {path: label}
-    if len(images) == len(found.paths):
-        return of_files(found.paths, found.labels)
     place = {label: number for number, label in reversed([*enumerate(found.labels.tolist())])}
     ordered = sorted(images, key=lambda path: (place.get(images[path], len(images)), os.path.split(path)))
     return of_files([*map(os.fsencode, ordered)], np.array([images[path] for path in ordered], np.int32))

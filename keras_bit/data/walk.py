@@ -201,6 +201,8 @@ def is_image(path: str) -> bool:
     suffix = _suffix(os.path.basename(path))
     if suffix:
         return suffix in _KNOWN
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return False
     try:
         with Image.open(path) as image:
             return image.format in MARKED
