@@ -54,7 +54,7 @@ def test_the_suffixes_are_those_that_pillow_decodes_by_itself():
     assert list(walk.SUFFIXES) == sorted(walk.SUFFIXES)
 
 
-@pytest.mark.filterwarnings("ignore::keras_bit.data.walk.FilesLeftOut")
+@pytest.mark.filterwarnings("ignore::keras_bit.data.walk.DirectoryWarning")
 def test_every_way_reads_the_same_files(tmp_path):
     root = tmp_path / "data"
     for kind, name in (
@@ -70,12 +70,12 @@ def test_every_way_reads_the_same_files(tmp_path):
     found = by_every_way(root, tmp_path)
     expected = ["a/1.JPG", "a/2.jfif", "a/deep/er/3.tif", "b/without_suffix", "b/x.gif"]
     assert found == dict.fromkeys(found, expected)
-    with pytest.warns(walk.FilesLeftOut, match=r"': 2 \.mp4, 1 \.pdf, 1 \.txt, 1 without a suffix\."):
+    with pytest.warns(walk.DirectoryWarning, match=r"': 2 \.mp4, 1 \.pdf, 1 \.txt, 1 without a suffix\."):
         data = image_dataset(root, processor=PROCESSOR, batch_size=2)
     assert data.class_names == ["a", "b"]
 
 
-@pytest.mark.filterwarnings("ignore::keras_bit.data.walk.FilesLeftOut")
+@pytest.mark.filterwarnings("ignore::keras_bit.data.walk.DirectoryWarning")
 def test_what_systems_put_beside_images_is_left_out_and_said(tmp_path):
     root = tmp_path / "data"
     make_folders(root, COUNTS)
@@ -175,6 +175,14 @@ def test_folders_beside_the_parts_are_left_out_and_said(tmp_path):
     assert any("__MACOSX" in note for note in notes)
 
 
+def test_two_folders_for_the_same_part_are_refused(tmp_path):
+    for part in ("train", "Train", "val"):
+        make_folders(tmp_path / part, COUNTS)
+    if len(os.listdir(tmp_path)) == 3:  # the disk tells them apart
+        with pytest.raises(split_names.NotClassesError, match="has several folders for train: Train, train"):
+            parts_of(tmp_path)
+
+
 def class_first(root):
     for name in ("cat", "dog"):
         make_folders(root / name, {"train": 2, "test": 1})
@@ -220,6 +228,13 @@ def test_one_folder_of_the_same_name_in_each_class_is_where_its_images_are(tmp_p
     for name in COUNTS:  # as in Tiny ImageNet
         make_folders(tmp_path / name, {"images": 3})
     assert folders.class_folders(tmp_path).class_names == ("cat", "dog")
+
+
+def test_parts_as_labels_of_embeddings_are_said(tmp_path):
+    for part in ("Train", "Test"):
+        make_folders(tmp_path / "data" / part, COUNTS)
+    with pytest.warns(walk.DirectoryWarning, match=r"which become the labels: Test, Train\. Name one of them"):
+        assert lists.list_images(tmp_path / "data", tmp_path / "list", 10).count == 10
 
 
 # Names

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_bit.data.split_names import NotClassesError, part_of, refuse_splits, split_folders
-from keras_bit.data.walk import KINDS, FilesLeftOut, LeftOut, folders_in, images_below, is_image
+from keras_bit.data.walk import KINDS, DirectoryWarning, LeftOut, folders_in, images_below, is_image
 from keras_bit.files import composed, some
 
 SHOWN = 5  # folders that a message names
@@ -100,7 +100,7 @@ def about_left_out(directory: str | Path, left_out: LeftOut) -> str:
 def tell(directory: Path, found: ClassFolders) -> None:
     """Warns of what a person should know, where nobody else shows it."""
     for note in found.notes:
-        warnings.warn(note, FilesLeftOut, stacklevel=5)  # the line that calls `image_dataset`
+        warnings.warn(note, DirectoryWarning, stacklevel=5)  # the line that calls `image_dataset`
     if len(found.class_names) == 1:
         one = f"{str(directory)!r} has one class, {found.class_names[0]!r}: there is nothing to tell apart."
         warnings.warn(one, OneClass, stacklevel=5)

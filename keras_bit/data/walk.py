@@ -49,8 +49,8 @@ SYSTEM = frozenset(
 SHOWN = 8  # kinds of files that are named
 
 
-class FilesLeftOut(UserWarning):
-    """Files or folders below a directory are not taken for images; the text counts them."""
+class DirectoryWarning(UserWarning):
+    """What a person should know of a directory of images, as what is left out."""
 
 
 class LeftOut:
