@@ -183,6 +183,17 @@ def test_two_folders_for_the_same_part_are_refused(tmp_path):
             parts_of(tmp_path)
 
 
+def test_folders_of_classes_that_were_not_named_are_left_out_and_said(tmp_path):
+    for part in ("train", "val"):
+        make_folders(tmp_path / part, {**COUNTS, "fox": 1})
+    for data in (tmp_path, tmp_path / "train"):
+        found = splits.open_splits(data, validation_share=0, seed=0, class_names=["dog", "cat"])
+        assert found.class_names == ("dog", "cat")
+        assert np.bincount(found.train.labels).tolist() == [2, 3]
+        said = [note for note in found.notes if note.endswith("the folders of other classes, fox.")]
+        assert len(said) == (2 if data == tmp_path else 1)
+
+
 def class_first(root):
     for name in ("cat", "dog"):
         make_folders(root / name, {"train": 2, "test": 1})

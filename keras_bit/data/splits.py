@@ -185,7 +185,8 @@ def _folder_parts(
         )
     if "train" not in directories or not are_parts(directories):
         found = class_folders(data, names)
-        return {"train": _with_gone(data, found, gone)}, found.class_names, list(found.notes)
+        notes = [*_about_others(data, there, found.class_names), *found.notes] if names else list(found.notes)
+        return {"train": _with_gone(data, found, gone)}, found.class_names, notes
     used = {path.relative_to(data).parts[0] for path in directories.values()}
     found = class_folders(directories["train"], names)
     notes = [f"{part}: {path}" for part, path in directories.items()]
@@ -193,6 +194,8 @@ def _folder_parts(
         notes.append(f"Left out: the folder{'s' * (len(others) > 1)} {some(others, SHOWN)} in {str(data)!r}.")
     if left_out:
         notes.append(f"Left out in {str(data)!r}: {left_out}.")
+    if names:
+        notes += _about_others(directories["train"], folders_in(directories["train"]), found.class_names)
     notes += found.notes
     parts = {"train": _with_gone(directories["train"], found, gone)}
     for part, directory in directories.items():
@@ -227,11 +230,18 @@ def _of_fewer_classes(
     paths, labels = scan(directory, there, left_out)
     if not paths:
         raise ValueError(f"No folder in {str(directory)!r} holds an image of the classes in {str(train)!r}.")
-    if unknown:
-        notes.append(f"Left out: folders in {str(directory)!r} that are not among the classes: {some(unknown, SHOWN)}.")
+    if not every:
+        notes += _about_others(directory, unknown, names)
     if left_out:
         notes.append(f"Left out in {str(directory)!r}: {left_out}.")
     return classes._replace(paths=paths, labels=np.array([known[composed(name)] for name in there], np.int32)[labels])
+
+
+def _about_others(directory: Path, there: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """What is said of folders that are not among the classes that somebody named."""
+    known = set(map(composed, classes))
+    others = [name for name in there if composed(name) not in known]
+    return [f"Left out in {str(directory)!r}: the folders of other classes, {some(others, SHOWN)}."] if others else []
 
 
 def _with_gone(directory: Path, found: ClassFolders, gone: Sequence[str]) -> Part:
