@@ -54,7 +54,7 @@ class DirectoryWarning(UserWarning):
 
 
 class LeftOut:
-    """What a walk passed over, counted. As a string: `12 .txt, 3 .mp4, 1 hidden, the folder __MACOSX`."""
+    """What a walk passed over, counted. As a string: `12 .txt, 3 .mp4, 1 hidden, __MACOSX`."""
 
     def __init__(self) -> None:
         self.suffixes: Counter[str] = Counter()  # files that are not images
