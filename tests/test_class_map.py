@@ -24,6 +24,10 @@ OTHERS = BitConfig(id2label={index: f"flower {index}" for index in range(1000)})
         (["pets", "x"], PETS, {"pets": ["dog", "cat"], "x": None}, [(1, 0), None]),
         (["cat"], PETS, {"cat": "dog"}, [(1,)]),  # what is said counts more than the name
         (["bird"], PETS, {"bird": 3}, [(3,)]),
+        (["0", "1"], PETS, {"0": 0, "1": 1}, [(0,), (1,)]),
+        # macOS spells an accent as a character of its own.
+        (["cafe\u0301"], BitConfig(id2label={0: "tea", 1: "caf\xe9"}), None, [(1,)]),
+        (["caf\xe9"], BitConfig(id2label={0: "cafe\u0301", 1: "tea"}), {"cafe\u0301": "cafe\u0301"}, [(0,)]),
         (["birds"], PETS, {"birds": [3, 4, "cat"]}, [(3, 4, 0)]),
         (["n01440764", "goldfish, Carassius auratus"], IMAGENET, None, [(0,), (1,)]),
         (["n01440764", "tench, Tinca tinca"], UNNAMED, None, [(0,), (0,)]),
@@ -62,11 +66,12 @@ def test_all_that_matches_nothing_is_one_error_with_the_closest_labels(folders, 
     with pytest.raises(ValueError, match=re.escape(problems)) as error:
         class_map.match(folders, config, said)
     assert str(error.value).startswith("Every folder must be a class of the model. ")
+    assert class_map.ALLOWED in str(error.value)
     assert '{"folder": "label", "another": 7, "any of two": ["label", 8], "left out": null}' in str(error.value)
 
 
 def test_a_template_has_what_is_certain_and_what_was_not_looked_at_is_an_error():
-    found = class_map.template(["cat", "Dog", "red_fox", "kat", "crane", "12345"], PETS)
+    found = class_map.template(["cat", "Dog", "red_fox", "kat", "crane", "12345", "02"], PETS)
     assert found == {
         "cat": "cat",
         "Dog": "dog",
@@ -74,6 +79,7 @@ def test_a_template_has_what_is_certain_and_what_was_not_looked_at_is_an_error()
         "kat": "? cat",
         "crane": "? crane",
         "12345": "? ",
+        "02": "? 2 (fox, red fox)",
     }
     with pytest.raises(ValueError, match=r"'kat' is mapped to '\? cat', which is not a label"):
         class_map.match(list(found), PETS, found)

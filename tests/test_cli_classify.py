@@ -214,6 +214,13 @@ def test_a_list_comes_from_standard_input(capsys, folders, monkeypatch):
     assert "standard input" in err
 
 
+def test_what_is_left_out_of_a_folder_is_said_once(capsys, folders):
+    code, results, err = as_json(capsys, f"{folders}", f"{folders}")
+    assert code == 1  # one of its images is empty
+    assert len(results) == 8
+    assert err.count(f"keras-bit classify: Left out in {str(folders)!r}: 1 .txt, 1 hidden.\n") == 1
+
+
 def test_folders_patterns_and_lists_are_classified(capsys, folders, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{folders}/cat/001.jpg".encode())))
     code, results, err = as_json(capsys, f"{folders}/dog", f"{folders}/cat/*0.jpg", "-")

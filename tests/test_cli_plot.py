@@ -96,7 +96,7 @@ def test_records_are_mixed_up_with_class_names(capsys, tmp_path, in_a_file):
     assert printed.startswith(f"{out}: 3 images")
     code, _, err = plot(capsys, data, *options)
     assert code == 1
-    assert "`class_names`" in err
+    assert "--class-names" in err
     assert "MixUp" in err
 
 

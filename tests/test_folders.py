@@ -1,6 +1,7 @@
 """What is found in a directory before it is read: images of every kind, parts, classes, and what is left out."""
 
 import os
+import re
 import shutil
 import unicodedata
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_files import PROCESSOR, encoded, make_folders, pixels
+from image_files import PROCESSOR, collect, encoded, make_folders, pixels
 from keras_bit import image_dataset
 from keras_bit.cli import images
 from keras_bit.data import folders, split_names, splits, walk
@@ -53,7 +54,7 @@ def test_the_suffixes_are_those_that_pillow_decodes_by_itself():
     assert list(walk.SUFFIXES) == sorted(walk.SUFFIXES)
 
 
-@pytest.mark.filterwarnings("ignore::keras_bit.data.walk.FilesLeftOut")
+@pytest.mark.filterwarnings("ignore::keras_bit.data.walk.DirectoryWarning")
 def test_every_way_reads_the_same_files(tmp_path):
     root = tmp_path / "data"
     for kind, name in (
@@ -69,12 +70,12 @@ def test_every_way_reads_the_same_files(tmp_path):
     found = by_every_way(root, tmp_path)
     expected = ["a/1.JPG", "a/2.jfif", "a/deep/er/3.tif", "b/without_suffix", "b/x.gif"]
     assert found == dict.fromkeys(found, expected)
-    with pytest.warns(walk.FilesLeftOut, match=r"': 2 \.mp4, 1 \.pdf, 1 \.txt, 1 without a suffix\."):
+    with pytest.warns(walk.DirectoryWarning, match=r"': 2 \.mp4, 1 \.pdf, 1 \.txt, 1 without a suffix\."):
         data = image_dataset(root, processor=PROCESSOR, batch_size=2)
     assert data.class_names == ["a", "b"]
 
 
-@pytest.mark.filterwarnings("ignore::keras_bit.data.walk.FilesLeftOut")
+@pytest.mark.filterwarnings("ignore::keras_bit.data.walk.DirectoryWarning")
 def test_what_systems_put_beside_images_is_left_out_and_said(tmp_path):
     root = tmp_path / "data"
     make_folders(root, COUNTS)
@@ -101,6 +102,11 @@ def test_what_systems_put_beside_images_is_left_out_and_said(tmp_path):
         f"Left out in {str(root)!r}: 2 hidden, $RECYCLE.BIN, 2 @eaDir, Thumbs.db, __MACOSX, lost+found, 1 image beside "
         "the folders, without an image: empty.",
     )
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert not walk.is_image(str(tmp_path / "pipe"))
 
 
 def test_links_to_folders_are_followed_unless_they_lead_to_what_is_read_anyway(tmp_path):
@@ -169,6 +175,25 @@ def test_folders_beside_the_parts_are_left_out_and_said(tmp_path):
     assert any("__MACOSX" in note for note in notes)
 
 
+def test_two_folders_for_the_same_part_are_refused(tmp_path):
+    for part in ("train", "Train", "val"):
+        make_folders(tmp_path / part, COUNTS)
+    if len(os.listdir(tmp_path)) == 3:  # the disk tells them apart
+        with pytest.raises(split_names.NotClassesError, match="has several folders for train: Train, train"):
+            parts_of(tmp_path)
+
+
+def test_folders_of_classes_that_were_not_named_are_left_out_and_said(tmp_path):
+    for part in ("train", "val"):
+        make_folders(tmp_path / part, {**COUNTS, "fox": 1})
+    for data in (tmp_path, tmp_path / "train"):
+        found = splits.open_splits(data, validation_share=0, seed=0, class_names=["dog", "cat"])
+        assert found.class_names == ("dog", "cat")
+        assert np.bincount(found.train.labels).tolist() == [2, 3]
+        said = [note for note in found.notes if note.endswith("the folders of other classes, fox.")]
+        assert len(said) == (2 if data == tmp_path else 1)
+
+
 def class_first(root):
     for name in ("cat", "dog"):
         make_folders(root / name, {"train": 2, "test": 1})
@@ -214,6 +239,13 @@ def test_one_folder_of_the_same_name_in_each_class_is_where_its_images_are(tmp_p
     for name in COUNTS:  # as in Tiny ImageNet
         make_folders(tmp_path / name, {"images": 3})
     assert folders.class_folders(tmp_path).class_names == ("cat", "dog")
+
+
+def test_parts_as_labels_of_embeddings_are_said(tmp_path):
+    for part in ("Train", "Test"):
+        make_folders(tmp_path / "data" / part, COUNTS)
+    with pytest.warns(walk.DirectoryWarning, match=r"which become the labels: Test, Train\. Name one of them"):
+        assert lists.list_images(tmp_path / "data", tmp_path / "list", 10).count == 10
 
 
 # Names
@@ -264,11 +296,46 @@ def test_a_sum_of_what_is_left_out_names_the_most_frequent():
     assert str(left_out) == "10 .x0, 9 .x1, 8 .x2, 7 .x3, 6 .x4, 5 .x5, 4 .x6, 3 .x7, 3 other files"
 
 
-def test_labels_of_a_subset_stay_those_of_the_whole(tmp_path):
+# Subsets
+
+
+def test_subsets_are_disjoint_and_complete_and_those_of_fine_tuning(tmp_path):
     make_folders(tmp_path, {"ant": 1, "bee": 5, "cat": 10})
-    both = [splits.subset(tmp_path, None, 0.2, which, 3) for which in ("training", "validation")]
+    both = [splits.subset_of(tmp_path, None, splits.Subset(0.2, which, seed=3)) for which in ("training", "validation")]
     whole = folders.class_folders(tmp_path)
     assert sorted(both[0].paths + both[1].paths) == sorted(whole.paths)
+    # The labels stay those of the whole, also where a class has no image for validation.
     assert [np.bincount(part.labels, minlength=3).tolist() for part in both] == [[1, 4, 8], [0, 1, 2]]
     as_finetune = splits.open_splits(tmp_path, validation_share=0.2, seed=3)
     assert list(map(os.fsdecode, both[1].paths)) == as_finetune.validation.names
+
+
+def test_a_data_set_of_a_subset_has_the_classes_of_the_whole(tmp_path):
+    make_folders(tmp_path, {"ant": 1, "bee": 2})
+    options = {"processor": PROCESSOR, "batch_size": 4, "validation_split": 0.5, "seed": 0}
+    data = image_dataset(tmp_path, subset="validation", **options)
+    assert data.class_names == ["ant", "bee"]
+    assert collect(data)[1].tolist() == [1]
+    assert len(collect(image_dataset(tmp_path, subset="training", **options))[1]) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"subset": None},
+            "`subset` must be one of 'training', 'validation', with a `validation_split`, got subset=None",
+        ),
+        ({"subset": "both"}, "got subset='both' and validation_split=0.2"),
+        ({"validation_split": None}, "got subset='training' and validation_split=None"),
+        ({"validation_split": 1.0}, "`validation_split` must be between 0 and 1, got 1.0"),
+        ({"validation_split": "a"}, "`validation_split` must be a number between 0 and 1, got 'a'"),
+        ({"seed": None}, "`seed` must be a whole number of at least 0 with `validation_split`"),
+        ({"source": (["a.jpg"], [0])}, "`validation_split` is for a directory with a folder per class"),
+    ],
+)
+def test_a_subset_that_is_not_one_is_refused(tmp_path, options, message):
+    make_folders(tmp_path, COUNTS)
+    given = {"source": tmp_path, "validation_split": 0.2, "subset": "training", "seed": 0} | options
+    with pytest.raises(ValueError, match=re.escape(message)):
+        image_dataset(**given, processor=PROCESSOR, batch_size=2)

@@ -33,7 +33,7 @@ from keras_bit.embedding import embed, lists, ray, shard_files, shards, writer
 from keras_bit.hub import HubOptions
 
 # The pets have a text and a hidden file beside their images.
-pytestmark = pytest.mark.filterwarnings("ignore::keras_bit.data.walk.FilesLeftOut")
+pytestmark = pytest.mark.filterwarnings("ignore::keras_bit.data.walk.DirectoryWarning")
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4)
 PROCESSOR = BitImageProcessor(size=32, crop_size=32, resample=2, image_mean=0.5, image_std=0.5)
 # In the order of the rows: name, label.

@@ -83,10 +83,10 @@ def classify(
     """
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other.")
-    from keras_bit.data.walk import FilesLeftOut
+    from keras_bit.data.walk import DirectoryWarning
 
     results: list[Result] = []
-    with noting(FilesLeftOut):
+    with noting(DirectoryWarning):
         for name, problem in images_named.listed(images):
             results.append({"file": name} if problem is None else {"file": name, "error": problem})
     if not results:

@@ -67,10 +67,10 @@ def embed(
     interrupted or killed, the same command goes on with those that are missing, however many images there are. Images
     are turned upright by their orientation tag.
     """
-    from keras_bit.data.walk import FilesLeftOut
+    from keras_bit.data.walk import DirectoryWarning
     from keras_bit.embedding import shards
 
-    with noting(FilesLeftOut):
+    with noting(DirectoryWarning):
         report = shards.embed(
             data,
             out,

@@ -136,9 +136,9 @@ def _evaluated(
     on_error: str,
 ) -> tuple["Evaluation", list[str]]:
     """What was found, and a line for each image that was left out."""
-    from keras_bit.data import splits
+    from keras_bit.data.record_parts import holds_records
 
-    if Path(data).is_dir() and not splits.holds_records(data):
+    if Path(data).is_dir() and not holds_records(data):
         return _evaluate_folders(model, data, class_map, processor, batch_size, on_error)
     if class_map is not None:
         raise click.UsageError(
@@ -213,9 +213,9 @@ def _evaluate_records(
 def _record_files(directory: str) -> list[str]:
     """Those in a directory that are for testing, by their names."""
     from keras_bit import files
-    from keras_bit.data import splits
+    from keras_bit.data import record_parts
 
-    parts = splits.record_files(directory)
+    parts = record_parts.record_files(directory)
     everything = [file for part in parts.values() for file in part]
     chosen = parts.get("test") or parts.get("validation") or everything
     if len(chosen) < len(everything):

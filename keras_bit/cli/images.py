@@ -97,7 +97,7 @@ def _files(name: str) -> Iterator[str]:
 
 def _inside(directory: str) -> Iterator[str]:
     from keras_bit.data import folders
-    from keras_bit.data.walk import KINDS, FilesLeftOut, LeftOut
+    from keras_bit.data.walk import KINDS, DirectoryWarning, LeftOut
 
     left_out = LeftOut()
     found, _ = folders.scan(directory, None, left_out)
@@ -105,7 +105,7 @@ def _inside(directory: str) -> Iterator[str]:
         there = f"; there are {left_out}" if left_out else ""
         raise ValueError(f"{directory} is a directory that holds no image ({KINDS}){there}")
     if left_out:
-        warnings.warn(folders.about_left_out(directory, left_out), FilesLeftOut, stacklevel=2)
+        warnings.warn(folders.about_left_out(directory, left_out), DirectoryWarning, stacklevel=2)
     yield from map(os.fsdecode, found)
 
 

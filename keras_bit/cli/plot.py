@@ -76,9 +76,9 @@ def plot(
     standard error and exit code 1; the others are drawn all the same. Writes one PNG file.
     """
     options.check_out(out)
-    from keras_bit.data.walk import FilesLeftOut
+    from keras_bit.data.walk import DirectoryWarning
 
-    with working(f"reading {data}"), warnings.catch_warnings(), noting(FilesLeftOut):
+    with working(f"reading {data}"), warnings.catch_warnings(), noting(DirectoryWarning):
         import numpy as np
 
         import keras_bit

@@ -43,6 +43,8 @@ def image_dataset(
     repeat: bool = False,
     initial_step: int = 0,
     shard: tuple[int, int] = (0, 1),
+    validation_split: float | None = None,
+    subset: str | None = None,
 ) -> "tf.data.Dataset":
     """A `tf.data.Dataset` of `(images, labels)`, one epoch long, that feeds `model.fit` under every backend.
 
@@ -61,13 +63,14 @@ def image_dataset(
     Args:
         source: one of
 
-            * a directory with a folder per class; the classes are the folders' sorted names, images are the files in
-              them, at any depth, whose names end as images do; hidden files and folders are left out;
+            * a directory with a folder per class; the classes are the sorted names of the folders that hold images, at
+              any depth; a warning counts the files that are not images, and what else is left out;
             * a pair `(images, labels)`: a list of paths, a list of uint8 arrays `(height, width, channels)` or one
-              array `(count, height, width, channels)`; with whole numbers, names, or rows of a number in [0, 1] per
-              class (for images of several classes);
+              array `(count, height, width, channels)`; with whole numbers, names, lists of names or rows of a number in
+              [0, 1] per class (for images of several classes), or floats to be predicted: `(count,)`, or
+              `(count, outputs)` with values outside of [0, 1] in more than a quarter of the rows;
             * a `tf.data.Dataset` of `(image, label)` or of dictionaries with two such columns, not batched: encoded
-              bytes or uint8 pixels, with whole numbers or rows;
+              bytes or uint8 pixels, with whole numbers, floats or rows;
             * TFRecord files of `tf.Example`: a path, a pattern or a list of them, ending in `.tfrecord`, `.tfrecords`,
               `.tfrec` or `-00000-of-00001`, compressed by gzip or zlib or not; labels count from 0;
             * a Hugging Face `datasets.Dataset` or `DatasetDict` with a column of images, bytes or paths;
@@ -110,14 +113,17 @@ def image_dataset(
             one: they go over the ends of epochs, as in Google's code. What a step sees depends on the seed and the
             step's number alone. Needs on_error="raise".
         initial_step: the number of the first batch, with `repeat`: a run that was interrupted goes on from there.
+        validation_split: the share of each class that is for validation, between 0 and 1, for a directory that is not
+            divided; as `keras-bit finetune` divides it.
+        subset: which part this is, `"training"` or `"validation"`. With the same `seed` they are disjoint and complete.
         shard: (index, count), with `repeat`: this process is one of `count` and gets its part of every batch, of
             `batch_size / count` images. MixUp mixes within the part, with a weight of its own.
 
     Returns:
         A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
-        for rows and after MixUp. Its attribute `class_names` is a list of strings: `"0"`, `"1"`, ... for numbers
-        without names, `None` for those of a source that is not known to its end. Methods such as `take` return data
-        sets without the attributes, and keep the length.
+        for rows and after MixUp, or the floats to be predicted. Its attribute `class_names` is a list of strings:
+        `"0"`, `"1"`, ... for numbers without names, `None` for those of a source that is not known to its end, and for
+        floats. Methods such as `take` return data sets without the attributes, and keep the length.
 
         Where TensorFlow is not installed, a `keras.utils.PyDataset` of the same, as numpy arrays, with the same
         attributes. Its random numbers are numpy's, so that a seed gives other crops there.
@@ -164,23 +170,24 @@ def image_dataset(
     )
 
     # Here, so that `import keras_bit` does without TensorFlow under the other backends.
-    from keras_bit.data import sources
+    from keras_bit.data import sources, splits
 
-    columns: dict[str, Any] = {
+    opening: dict[str, Any] = {
         "class_names": class_names,
         "image_column": image_column,
         "label_column": label_column,
         "split": split,
+        "check_labels": on_error == "raise",
+        "subset": splits.checked_subset(validation_split, subset, seed),
     }
-    check_labels = on_error == "raise"
     if not has_tensorflow():
         sources.refuse_without_tensorflow(source, options.engine)
-        items = sources.open_items(source, **columns, check_labels=check_labels)
+        items = sources.open_items(source, **opening)
         _check_images(items, options, training)
         return _without_tensorflow(items, options)
     from keras_bit.data import pipeline
 
-    opened = sources.open_source(source, **columns, shuffle_buffer=shuffle_buffer, check_labels=check_labels)
+    opened = sources.open_source(source, **opening, shuffle_buffer=shuffle_buffer)
     _check_images(opened, options, training)
     return pipeline.build(opened, options)
 

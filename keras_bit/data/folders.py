@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_bit.data.split_names import NotClassesError, part_of, refuse_splits, split_folders
-from keras_bit.data.walk import KINDS, FilesLeftOut, LeftOut, folders_in, images_below, is_image
+from keras_bit.data.walk import KINDS, DirectoryWarning, LeftOut, folders_in, images_below, is_image
 from keras_bit.files import composed, some
 
 SHOWN = 5  # folders that a message names
@@ -100,7 +100,7 @@ def about_left_out(directory: str | Path, left_out: LeftOut) -> str:
 def tell(directory: Path, found: ClassFolders) -> None:
     """Warns of what a person should know, where nobody else shows it."""
     for note in found.notes:
-        warnings.warn(note, FilesLeftOut, stacklevel=5)  # the line that calls `image_dataset`
+        warnings.warn(note, DirectoryWarning, stacklevel=5)  # the line that calls `image_dataset`
     if len(found.class_names) == 1:
         one = f"{str(directory)!r} has one class, {found.class_names[0]!r}: there is nothing to tell apart."
         warnings.warn(one, OneClass, stacklevel=5)
@@ -135,8 +135,8 @@ def _folders(directory: Path, left_out: LeftOut | None) -> list[str]:
     names = folders_in(directory, left_out)
     if not names:
         raise ValueError(
-            f"`source` must hold a folder per class. {str(directory)!r} has none; put the images in some. TFRecord "
-            "files are passed by their names or by a pattern, such as 'records/*.tfrecord'."
+            f"{str(directory)!r} must hold a folder per class, and has none. Put the images in some. TFRecord files "
+            "are passed by their names or by a pattern, such as 'records/*.tfrecord'."
         )
     alike: dict[str, list[str]] = {}
     for name in names:
@@ -173,9 +173,9 @@ def _refuse_classes_first(directory: Path, folders: Sequence[str], paths: Sequen
     One folder alone, as `images` in each, is only where they are.
     """
     inside: list[set[str]] = [set() for _ in folders]
+    starts = [len(os.fsencode(os.path.join(directory, folder, ""))) for folder in folders]
     for path, label in zip(paths, labels.tolist(), strict=True):
-        below = os.path.relpath(os.fsdecode(path), directory / folders[label]).split(os.sep)
-        inside[label].add(below[0] if len(below) > 1 else "")
+        inside[label].add(os.fsdecode(os.path.dirname(path[starts[label] :])).partition(os.sep)[0])
     held = [one for one in inside if one]
     if len(held) < 2 or any("" in one for one in held):
         return

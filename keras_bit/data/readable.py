@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from keras_bit.data.splits import Part
+from keras_bit.data.parts import Part
 from keras_bit.files import replacing
 
 THREADS = min(os.cpu_count() or 1, 8)  # each holds an image

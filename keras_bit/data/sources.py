@@ -12,6 +12,7 @@ from keras_bit.data import libraries, targets
 from keras_bit.data.folders import class_folders, tell
 from keras_bit.data.items import Arrays, Files, Item, Items, described, is_path
 from keras_bit.data.record_names import record_names
+from keras_bit.data.splits import Subset, subset_of
 from keras_bit.packages import require_tensorflow
 
 if TYPE_CHECKING:
@@ -27,16 +28,19 @@ def open_source(
     split: str | None = None,
     shuffle_buffer: int = 1,
     check_labels: bool = True,
+    subset: Subset | None = None,
 ) -> "Source":
     """Finds out what `source` is, for `tf.data`. See `keras_bit.image_dataset` for the arguments.
 
     `check_labels` raises for labels outside of the class names at once; otherwise they are left to the pipeline.
+    `subset` takes a part of a directory's images.
     """
     import tensorflow as tf
 
     from keras_bit.data import builders, records, streams
     from keras_bit.data.source import indexed
 
+    _check_subset(source, subset)
     names = targets.checked_class_names(class_names)
     image, label = image_column or "image", label_column or "label"
     if libraries.is_builder(source):
@@ -56,6 +60,7 @@ def open_source(
         label_column=label_column,
         split=split,
         check_labels=check_labels,
+        subset=subset,
     )
     return indexed(items)
 
@@ -68,15 +73,17 @@ def open_items(
     label_column: str | None = None,
     split: str | None = None,
     check_labels: bool = True,
+    subset: Subset | None = None,
 ) -> Items:
     """The same for what can be read in any order, without TensorFlow."""
+    _check_subset(source, subset)
     names = targets.checked_class_names(class_names)
     split = libraries.checked_split(source, split)
     rows = libraries.hugging_face(source, split, names, image_column or "image", label_column or "label", check_labels)
     if rows is not None:
         return rows
     if is_path(source) and Path(source).is_dir():
-        return _folders(Path(source), names)
+        return _folders(Path(source), names, subset)
     if isinstance(source, tuple) and len(source) == 2:
         return _pairs(*source, names, check_labels)
     if is_path(source) and not Path(source).exists():
@@ -86,6 +93,14 @@ def open_items(
         "(bytes, label), TFRecord files, a Hugging Face `datasets.Dataset` or a TensorFlow Datasets builder, got "
         f"{described(source)}."
     )
+
+
+def _check_subset(source: Any, subset: Subset | None) -> None:
+    if subset is not None and not (is_path(source) and Path(source).is_dir()):
+        raise ValueError(
+            "`validation_split` is for a directory with a folder per class, which `source` names, got "
+            f"{described(source)}. Divide other sources before."
+        )
 
 
 def open_in_order(
@@ -120,8 +135,8 @@ def refuse_without_tensorflow(source: Any, engine: str) -> None:
         require_tensorflow("Reading TFRecord files")
 
 
-def _folders(directory: Path, class_names: tuple[str, ...] | None) -> Items:
-    found = class_folders(directory, class_names)
+def _folders(directory: Path, class_names: tuple[str, ...] | None, subset: Subset | None) -> Items:
+    found = class_folders(directory, class_names) if subset is None else subset_of(directory, class_names, subset)
     tell(directory, found)
     return Files(found.paths, targets.Labels(found.labels, found.class_names))
 

@@ -44,7 +44,7 @@ def split_folders(directory: Path, names: Sequence[str]) -> dict[str, Path]:
         names: of the folders in the directory.
 
     Raises:
-        ValueError: two of them are the same part.
+        NotClassesError: two of them are the same part.
     """
     exact = [(name, part) for name in names if (part := part_of(name))]
     found = _one_each(directory, [(name, part) for name, part in exact if folders_in(directory / name)])
@@ -73,9 +73,10 @@ def _with_something_shared(directory: Path, names: Sequence[str]) -> list[tuple[
 def _one_each(directory: Path, folders: Sequence[tuple[str, str]]) -> dict[str, str]:
     for part in WORDS:
         if len(several := [name for name, of in folders if of == part]) > 1:
-            raise ValueError(
+            raise NotClassesError(
                 f"{str(directory)!r} has several folders for {part}: {', '.join(several)}. Leave one, or name a "
-                "directory that holds the folders of the classes."
+                "directory that holds the folders of the classes.",
+                "these folders are classes",
             )
     return {part: name for name, part in folders}
 

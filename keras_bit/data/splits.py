@@ -1,88 +1,23 @@
 """From where a person keeps images to what a model is trained on, validated with and tested on."""
 
 import dataclasses
-import hashlib
-import io
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from keras_bit.data import targets
 from keras_bit.data.folders import ClassFolders, class_folders, scan
-from keras_bit.data.record_names import is_record_name
-from keras_bit.data.split_names import TRAIN, WORDS, are_parts, part_of, split_folders
+from keras_bit.data.parts import Part, of_files
+from keras_bit.data.record_parts import holds_records, record_parts
+from keras_bit.data.split_names import TRAIN, are_parts, part_of, split_folders
 from keras_bit.data.walk import LeftOut, folders_in, images_below
 from keras_bit.files import composed, some
-from keras_bit.packages import require_tensorflow
 
-LOOKED_AT = 50  # images whose size is looked up for the rule
+SUBSETS = ("training", "validation")  # Keras' names
 SHOWN = 5  # classes that a note names
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Some images of a data set.
-
-    Args:
-        labels: int32 `(count,)`.
-        names: what each image is called.
-        source: from some of the images' numbers, in increasing order, and a label for each, to a source of
-            `image_dataset`.
-        files: from the same to what Pillow opens: a path, or a file in memory.
-        in_files: whether each image is a file, whose path is its name.
-    """
-
-    labels: np.ndarray
-    names: Sequence[str]
-    source: Callable[[np.ndarray, np.ndarray], Any]
-    files: Callable[[np.ndarray], Iterable[str | io.BytesIO]]
-    in_files: bool = True
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def some(self, numbers: np.ndarray) -> "Part":
-        numbers = np.sort(numbers)
-        return Part(
-            self.labels[numbers],
-            [self.names[number] for number in numbers],
-            lambda chosen, labels: self.source(numbers[chosen], labels),
-            lambda chosen: self.files(numbers[chosen]),
-            self.in_files,
-        )
-
-    @property
-    def everything(self) -> Any:
-        """All of it, as a source of `image_dataset`."""
-        return self.source(np.arange(len(self)), self.labels)
-
-    @property
-    def digest(self) -> str:
-        """Changes with the images' names, their order and their labels."""
-        found = hashlib.sha256(self.labels.tobytes())
-        for name in self.names:
-            found.update(os.fsencode(name) + b"\0")
-        return found.hexdigest()[:16]
-
-    def typical_size(self) -> tuple[int, int]:
-        """Height and width in pixels: the medians of some of the images."""
-        sizes = []
-        for file in self.files(np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(int))):
-            try:
-                with Image.open(file) as image:
-                    sizes.append((image.height, image.width))
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-                continue  # training says what is wrong with it
-        if not sizes:
-            raise ValueError(f"None of the first images can be read: {self.names[0]} is one of them.")
-        height, width = np.median(np.array(sizes), axis=0)
-        return int(height), int(width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +58,7 @@ def open_splits(
     """
     names = targets.checked_class_names(class_names)
     records = holds_records(data)
-    parts, names, notes = (*_record_parts(data, names), []) if records else _folder_parts(Path(data), names, gone)
+    parts, names, notes = (*record_parts(data, names), []) if records else _folder_parts(Path(data), names, gone)
     if "train" not in parts:
         raise ValueError(f"`data` {str(data)!r} has images to test with, but none to train on.")
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
@@ -181,19 +116,52 @@ def _chosen(part: Part, label: int, count: int, generator: np.random.Generator) 
     return generator.permutation(np.flatnonzero(part.labels == label))[:count]
 
 
-def subset(
-    directory: Path, class_names: tuple[str, ...] | None, validation_split: float, which: str, seed: int
-) -> ClassFolders:
-    """A part of the images in a directory with a folder per class, as `open_splits` divides them.
+class Subset(NamedTuple):
+    """The part of a directory's images that `image_dataset` gives.
 
     Args:
         validation_split: the share of each class that is for validation.
         which: `"training"` or `"validation"`.
+        seed: decides which images these are.
     """
+
+    validation_split: float
+    which: str
+    seed: int
+
+
+def checked_subset(validation_split: float | None, subset: str | None, seed: int | None) -> Subset | None:
+    """The arguments of `image_dataset`, if they are given.
+
+    Raises:
+        ValueError: one of them lacks the others, or is not what it should be.
+    """
+    if validation_split is None and subset is None:
+        return None
+    if validation_split is None or subset not in SUBSETS:
+        raise ValueError(
+            f"`subset` must be one of {', '.join(map(repr, SUBSETS))}, with a `validation_split`, got "
+            f"subset={subset!r} and validation_split={validation_split!r}."
+        )
+    if isinstance(validation_split, bool) or not isinstance(validation_split, float | int | np.floating):
+        raise ValueError(f"`validation_split` must be a number between 0 and 1, got {validation_split!r}.")
+    if not 0 < validation_split < 1:
+        raise ValueError(f"`validation_split` must be between 0 and 1, got {validation_split!r}.")
+    if seed is None or seed < 0:
+        raise ValueError(
+            f"`seed` must be a whole number of at least 0 with `validation_split`, the same for both subsets, got "
+            f"{seed}: otherwise they would overlap."
+        )
+    return Subset(float(validation_split), subset, int(seed))
+
+
+def subset_of(directory: Path, class_names: tuple[str, ...] | None, subset: Subset) -> ClassFolders:
+    """A part of the images in a directory with a folder per class, as `open_splits` divides them."""
     found = class_folders(directory, class_names)
-    whole = _of_files(found.paths, found.labels)
-    train, validation = _divided(whole, len(found.class_names), validation_split, np.random.default_rng(seed))
-    part = train if which == "training" else validation
+    whole = of_files(found.paths, found.labels)
+    generator = np.random.default_rng(subset.seed)
+    train, validation = _divided(whole, len(found.class_names), subset.validation_split, generator)
+    part = train if subset.which == "training" else validation
     if part is None:
         raise ValueError(f"No class in {str(directory)!r} has a second image: there is nothing for validation.")
     return found._replace(paths=[os.fsencode(name) for name in part.names], labels=part.labels)
@@ -217,7 +185,8 @@ def _folder_parts(
         )
     if "train" not in directories or not are_parts(directories):
         found = class_folders(data, names)
-        return {"train": _with_gone(data, found, gone)}, found.class_names, list(found.notes)
+        notes = [*_about_others(data, there, found.class_names), *found.notes] if names else list(found.notes)
+        return {"train": _with_gone(data, found, gone)}, found.class_names, notes
     used = {path.relative_to(data).parts[0] for path in directories.values()}
     found = class_folders(directories["train"], names)
     notes = [f"{part}: {path}" for part, path in directories.items()]
@@ -225,6 +194,8 @@ def _folder_parts(
         notes.append(f"Left out: the folder{'s' * (len(others) > 1)} {some(others, SHOWN)} in {str(data)!r}.")
     if left_out:
         notes.append(f"Left out in {str(data)!r}: {left_out}.")
+    if names:
+        notes += _about_others(directories["train"], folders_in(directories["train"]), found.class_names)
     notes += found.notes
     parts = {"train": _with_gone(directories["train"], found, gone)}
     for part, directory in directories.items():
@@ -259,139 +230,30 @@ def _of_fewer_classes(
     paths, labels = scan(directory, there, left_out)
     if not paths:
         raise ValueError(f"No folder in {str(directory)!r} holds an image of the classes in {str(train)!r}.")
-    if unknown:
-        notes.append(f"Left out: folders in {str(directory)!r} that are not among the classes: {some(unknown, SHOWN)}.")
+    if not every:
+        notes += _about_others(directory, unknown, names)
     if left_out:
         notes.append(f"Left out in {str(directory)!r}: {left_out}.")
     return classes._replace(paths=paths, labels=np.array([known[composed(name)] for name in there], np.int32)[labels])
 
 
+def _about_others(directory: Path, there: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """What is said of folders that are not among the classes that somebody named."""
+    known = set(map(composed, classes))
+    others = [name for name in there if composed(name) not in known]
+    return [f"Left out in {str(directory)!r}: the folders of other classes, {some(others, SHOWN)}."] if others else []
+
+
 def _with_gone(directory: Path, found: ClassFolders, gone: Sequence[str]) -> Part:
     """The images, and those that have been in the directory, in the same order."""
+    if not gone:
+        return of_files(found.paths, found.labels)
     labels = {composed(name): label for label, name in enumerate(found.class_names)}
     images = dict(zip(map(os.fsdecode, found.paths), found.labels.tolist(), strict=True))
     for path in gone:
         if Path(path).is_relative_to(directory):
             label = labels.get(composed(Path(path).relative_to(directory).parts[0]))
             images |= {} if label is None else {path: label}
-    if len(images) == len(found.paths):
-        return _of_files(found.paths, found.labels)
     place = {label: number for number, label in reversed([*enumerate(found.labels.tolist())])}
     ordered = sorted(images, key=lambda path: (place.get(images[path], len(images)), os.path.split(path)))
-    return _of_files([*map(os.fsencode, ordered)], np.array([images[path] for path in ordered], np.int32))
-
-
-def _of_files(paths: Sequence[bytes], labels: np.ndarray) -> Part:
-    names = [os.fsdecode(path) for path in paths]
-    return Part(
-        labels,
-        names,
-        lambda chosen, given: ([names[number] for number in chosen], given),
-        lambda chosen: (names[number] for number in chosen),
-    )
-
-
-def holds_records(data: str | Path) -> bool:
-    """Whether `data` is TFRecord files: a directory with some, or a name or pattern of them."""
-    if Path(data).is_dir():
-        return any(is_record_name(entry.name) for entry in Path(data).iterdir() if entry.is_file())
-    return is_record_name(str(data))
-
-
-def record_files(data: str | Path) -> dict[str, list[str]]:
-    """TFRecord files by what their names say they are for: `train`, `validation`, `test`; nothing said is `train`.
-
-    Args:
-        data: a directory of them, or a name or pattern.
-    """
-    if Path(data).is_dir():
-        files = sorted(entry.path for entry in os.scandir(data) if is_record_name(entry.name))
-    else:
-        from keras_bit.data import records
-
-        files = records.record_files(data)
-    grouped: dict[str, list[str]] = {}
-    for file in files:
-        words = re.split(r"[^a-z]+", os.path.basename(file).lower())
-        part = next((part for part, known in WORDS.items() if set(words) & set(known)), "train")
-        grouped.setdefault(part, []).append(file)
-    return {part: grouped[part] for part in sorted(grouped, key=list(WORDS).index)}
-
-
-def _record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:
-    parts = {part: _of_records(files) for part, files in record_files(data).items()}
-    count = max(int(part.labels.max()) for part in parts.values()) + 1
-    least = min(int(part.labels.min()) for part in parts.values())
-    if least < 0:
-        raise ValueError(f"Labels in TFRecord files must count from 0, got {least}.")
-    names = names or tuple(map(str, range(count)))
-    if count > len(names):
-        hint = ""
-        if least == count - len(names):
-            hint = f" The labels begin at {least}: write them anew, from 0, or name what comes before, too."
-        raise ValueError(f"`class_names` must name all {count} classes in {str(data)!r}, got {len(names)} names.{hint}")
-    return parts, names
-
-
-def _of_records(files: list[str]) -> Part:
-    """The records of some files, read once for their labels."""
-    require_tensorflow("Reading TFRecord files")
-    import tensorflow as tf
-
-    from keras_bit.data import records
-
-    labels, names = _read_labels(files)
-    examples = {
-        records.IMAGE: tf.io.FixedLenFeature([], tf.string),
-        records.LABEL: tf.io.FixedLenFeature([], tf.int64),
-    }
-
-    def chosen_records(chosen: np.ndarray, given: np.ndarray) -> Any:
-        is_wanted = np.zeros(len(labels), bool)
-        is_wanted[chosen] = True
-        given_to = np.zeros(len(labels), np.int32)
-        given_to[chosen] = given
-        wanted, new_labels = tf.constant(is_wanted), tf.constant(given_to)
-
-        def image_and_label(number: Any, record: Any) -> Any:
-            return tf.io.parse_single_example(record, examples)[records.IMAGE], new_labels[number]
-
-        data = records.record_data(files).enumerate().filter(lambda number, record: wanted[number])
-        return data.map(image_and_label).apply(tf.data.experimental.assert_cardinality(len(chosen)))
-
-    def images(chosen: np.ndarray) -> Iterable[io.BytesIO]:
-        return (io.BytesIO(image) for image, _ in chosen_records(chosen, chosen).as_numpy_iterator())
-
-    return Part(labels, names, chosen_records, images, in_files=False)
-
-
-def _read_labels(files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """The labels of all records, and what the records are called.
-
-    Raises:
-        ValueError: a file is damaged, a record has no label, or there are none.
-    """
-    import tensorflow as tf
-
-    from keras_bit.data import records
-
-    features = {records.LABEL: tf.io.FixedLenFeature([], tf.int64)}
-    labels: list[int] = []
-    names: list[str] = []
-    with tqdm(desc="labels", unit="record", delay=2, leave=False) as progress:
-        for file in files:
-            batches = records.record_data([file]).batch(256)
-            found: list[int] = []
-            try:
-                for batch in batches.as_numpy_iterator():
-                    found.extend(tf.io.parse_example(batch, features)[records.LABEL].numpy().tolist())
-                    progress.update(len(batch))
-            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-                lacking = f"has no {records.LABEL!r} that is one int64"
-                kind = "is damaged" if isinstance(error, tf.errors.DataLossError) else lacking
-                raise ValueError(f"{file} {kind}, at the record {len(found)} or up to 255 further on.") from None
-            names += [f"record {number} of {file}" for number in range(len(found))]
-            labels += found
-    if not labels:
-        raise ValueError(f"There are no records in {some(files)}.")
-    return np.array(labels, np.int64).clip(-1, 2**31 - 1).astype(np.int32), names
+    return of_files([*map(os.fsencode, ordered)], np.array([images[path] for path in ordered], np.int32))

@@ -49,12 +49,12 @@ SYSTEM = frozenset(
 SHOWN = 8  # kinds of files that are named
 
 
-class FilesLeftOut(UserWarning):
-    """Files or folders below a directory are not taken for images; the text counts them."""
+class DirectoryWarning(UserWarning):
+    """What a person should know of a directory of images, as what is left out."""
 
 
 class LeftOut:
-    """What a walk passed over, counted. As a string: `12 .txt, 3 .mp4, 1 hidden, the folder __MACOSX`."""
+    """What a walk passed over, counted. As a string: `12 .txt, 3 .mp4, 1 hidden, __MACOSX`."""
 
     def __init__(self) -> None:
         self.suffixes: Counter[str] = Counter()  # files that are not images
@@ -201,6 +201,8 @@ def is_image(path: str) -> bool:
     suffix = _suffix(os.path.basename(path))
     if suffix:
         return suffix in _KNOWN
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return False
     try:
         with Image.open(path) as image:
             return image.format in MARKED

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from keras_bit.data.walk import KINDS, SUFFIXES, FilesLeftOut, LeftOut, images_below
+from keras_bit.data.split_names import NotClassesError, are_parts, split_folders
+from keras_bit.data.walk import KINDS, SUFFIXES, DirectoryWarning, LeftOut, folders_in, images_below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +96,28 @@ def list_images(data: str | Path, file: Path, shard_size: int) -> ImageList:
     if not count:
         raise ValueError(f"`data` must hold images, got {str(data)!r}, which {_without(data, left_out)}.")
     if left_out:
-        warnings.warn(f"Left out in {str(data)!r}: {left_out}.", FilesLeftOut, stacklevel=3)
+        warnings.warn(f"Left out in {str(data)!r}: {left_out}.", DirectoryWarning, stacklevel=3)
+    if Path(data).is_dir():
+        _warn_of_parts(Path(data))
     if count % shard_size:
         offsets.append(length)
     root = str(data) if Path(data).is_dir() else None
     return ImageList(file, root, tuple(offsets), count, shard_size, digest.hexdigest())
+
+
+def _warn_of_parts(directory: Path) -> None:
+    try:
+        parts = split_folders(directory, folders_in(directory))
+    except NotClassesError:
+        return  # whatever they are, their names become the labels
+    if are_parts(parts):
+        names = ", ".join(sorted(path.name for path in parts.values()))
+        warnings.warn(
+            f"{str(directory)!r} holds the parts of a data set, which become the labels: {names}. Name one of them for "
+            "the labels of its classes.",
+            DirectoryWarning,
+            stacklevel=4,
+        )
 
 
 def _without(data: str | Path, left_out: LeftOut) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_bit.data import splits
 from keras_bit.data.named_batches import NoImageError, UnreadableImageError
+from keras_bit.data.parts import Part
 from keras_bit.data.readable import unreadable
 from keras_bit.data.splits import Splits
 from keras_bit.files import some
@@ -222,7 +223,7 @@ def _without_unreadable(
     notes: list[str] = []
     lines: dict[str, str] = {}  # by name: a part for testing may also be the one for validation
 
-    def readable(part: splits.Part, name: str) -> splits.Part:
+    def readable(part: Part, name: str) -> Part:
         if not (skips or part.in_files):
             return part
         shown = f"{'read' if skips else 'check'} {name}"

@@ -16,9 +16,9 @@ from keras_bit.applications import from_pretrained
 from keras_bit.checkpoints import loading
 from keras_bit.checkpoints.building import NewHead, build_model
 from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
-from keras_bit.data import splits
 from keras_bit.data.dataset import image_dataset
 from keras_bit.data.named_batches import UnreadableImageError
+from keras_bit.data.parts import Part
 from keras_bit.drawing import charts
 from keras_bit.evaluation import evaluating, report
 from keras_bit.images.processor import BitImageProcessor
@@ -218,7 +218,7 @@ def _training_data(plan: Plan, step: int, workers: Workers) -> Any:
     )
 
 
-def _evaluation_data(plan: Plan, part: splits.Part) -> Any:
+def _evaluation_data(plan: Plan, part: Part) -> Any:
     """Every image of a part, once."""
     return image_dataset(
         part.everything,

@@ -1,0 +1,123 @@
+"""TFRecord files as the parts of a data set. Imports TensorFlow in functions only."""
+
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from keras_bit.data.parts import Part
+from keras_bit.data.record_names import is_record_name
+from keras_bit.data.split_names import WORDS
+from keras_bit.files import some
+from keras_bit.packages import require_tensorflow
+
+
+def holds_records(data: str | Path) -> bool:
+    """Whether `data` is TFRecord files: a directory with some, or a name or pattern of them."""
+    if Path(data).is_dir():
+        return any(is_record_name(entry.name) for entry in Path(data).iterdir() if entry.is_file())
+    return is_record_name(str(data))
+
+
+def record_files(data: str | Path) -> dict[str, list[str]]:
+    """TFRecord files by what their names say they are for: `train`, `validation`, `test`; nothing said is `train`.
+
+    Args:
+        data: a directory of them, or a name or pattern.
+    """
+    if Path(data).is_dir():
+        files = sorted(entry.path for entry in os.scandir(data) if is_record_name(entry.name))
+    else:
+        from keras_bit.data import records
+
+        files = records.record_files(data)
+    grouped: dict[str, list[str]] = {}
+    for file in files:
+        words = re.split(r"[^a-z]+", os.path.basename(file).lower())
+        part = next((part for part, known in WORDS.items() if set(words) & set(known)), "train")
+        grouped.setdefault(part, []).append(file)
+    return {part: grouped[part] for part in sorted(grouped, key=list(WORDS).index)}
+
+
+def record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:
+    require_tensorflow("Reading TFRecord files")
+    parts = {part: _of_records(files) for part, files in record_files(data).items()}
+    count = max(int(part.labels.max()) for part in parts.values()) + 1
+    least = min(int(part.labels.min()) for part in parts.values())
+    if least < 0:
+        raise ValueError(f"Labels in TFRecord files must count from 0, got {least}.")
+    names = names or tuple(map(str, range(count)))
+    if count > len(names):
+        hint = ""
+        if least == count - len(names):
+            hint = f" The labels begin at {least}: write them anew, from 0, or name what comes before, too."
+        raise ValueError(f"`class_names` must name all {count} classes in {str(data)!r}, got {len(names)} names.{hint}")
+    return parts, names
+
+
+def _of_records(files: list[str]) -> Part:
+    """The records of some files, read once for their labels."""
+    import tensorflow as tf
+
+    from keras_bit.data import records
+
+    labels, names = _read_labels(files)
+    examples = {
+        records.IMAGE: tf.io.FixedLenFeature([], tf.string),
+        records.LABEL: tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def chosen_records(chosen: np.ndarray, given: np.ndarray) -> Any:
+        is_wanted = np.zeros(len(labels), bool)
+        is_wanted[chosen] = True
+        given_to = np.zeros(len(labels), np.int32)
+        given_to[chosen] = given
+        wanted, new_labels = tf.constant(is_wanted), tf.constant(given_to)
+
+        def image_and_label(number: Any, record: Any) -> Any:
+            return tf.io.parse_single_example(record, examples)[records.IMAGE], new_labels[number]
+
+        data = records.record_data(files).enumerate().filter(lambda number, record: wanted[number])
+        return data.map(image_and_label).apply(tf.data.experimental.assert_cardinality(len(chosen)))
+
+    def images(chosen: np.ndarray) -> Iterable[io.BytesIO]:
+        return (io.BytesIO(image) for image, _ in chosen_records(chosen, chosen).as_numpy_iterator())
+
+    return Part(labels, names, chosen_records, images, in_files=False)
+
+
+def _read_labels(files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The labels of all records, and what the records are called.
+
+    Raises:
+        ValueError: a file is damaged, a record has no label, or there are none.
+    """
+    import tensorflow as tf
+
+    from keras_bit.data import records
+
+    features = {records.LABEL: tf.io.FixedLenFeature([], tf.int64)}
+    labels: list[int] = []
+    names: list[str] = []
+    with tqdm(desc="labels", unit="record", delay=2, leave=False) as progress:
+        for file in files:
+            batches = records.record_data([file]).batch(256)
+            found: list[int] = []
+            try:
+                for batch in batches.as_numpy_iterator():
+                    found.extend(tf.io.parse_example(batch, features)[records.LABEL].numpy().tolist())
+                    progress.update(len(batch))
+            except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+                lacking = f"has no {records.LABEL!r} that is one int64"
+                kind = "is damaged" if isinstance(error, tf.errors.DataLossError) else lacking
+                raise ValueError(f"{file} {kind}, at the record {len(found)} or up to 255 further on.") from None
+            names += [f"record {number} of {file}" for number in range(len(found))]
+            labels += found
+    if not labels:
+        raise ValueError(f"There are no records in {some(files)}.")
+    return np.array(labels, np.int64).clip(-1, 2**31 - 1).astype(np.int32), names

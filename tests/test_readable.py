@@ -1,0 +1,76 @@
+"""Which images cannot be read, before anything is computed: the same answers as the processor's."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from image_files import PROCESSOR, encoded, pixels
+from keras_bit.data import parts, readable
+
+IMAGES = {
+    "right.jpg": encoded(pixels(0)),
+    "right.png": encoded(pixels(1), "PNG"),
+    "cmyk.jpg": encoded(Image.fromarray(pixels(2)).convert("CMYK")),
+    "right.tif": encoded(pixels(3), "TIFF"),
+    "empty.jpg": b"",
+    "text.png": b"no image",
+    "cut.jpg": encoded(pixels(4))[:-300],
+    "cut.png": encoded(pixels(5), "PNG")[:-900],
+    "16 bits.png": encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"),
+    "floats.tif": encoded(Image.fromarray(np.zeros((9, 9), np.float32)), "TIFF"),
+}
+HEADERS_ARE_WRONG = ["empty.jpg", "text.png", "16 bits.png", "floats.tif"]
+
+
+@pytest.fixture
+def part(tmp_path):
+    for name, contents in IMAGES.items():
+        (tmp_path / name).write_bytes(contents)
+    names = [*IMAGES, "gone.jpg"]
+    return parts.of_files([os.fsencode(tmp_path / name) for name in names], np.zeros(len(names), np.int32))
+
+
+def names_of(part, found):
+    assert all(line.startswith(f"{part.names[number]} ") for number, line in found.items())
+    return [os.path.basename(part.names[number]) for number in found]
+
+
+def test_a_whole_look_finds_what_the_processor_cannot_read(part):
+    def is_read(name):
+        try:
+            PROCESSOR(name)
+        except (OSError, ValueError):
+            return False
+        return True
+
+    found = readable.unreadable(part, whole=True, shown="read")
+    assert names_of(part, found) == [os.path.basename(name) for name in part.names if not is_read(name)]
+    for number, words in ((4, "is empty."), (5, "not an image that Pillow can read."), (10, "does not exist.")):
+        assert found[number].endswith(words)
+
+
+def test_a_look_at_headers_finds_what_is_no_image(part):
+    found = readable.unreadable(part, whole=False, shown="check")
+    assert names_of(part, found) == [*HEADERS_ARE_WRONG, "gone.jpg"]
+
+
+def test_large_parts_are_looked_at_once_until_a_file_changes(part, tmp_path, monkeypatch):
+    noted = tmp_path / "noted.json"
+    readable.unreadable(part, whole=False, shown="check", noted=noted)
+    assert not noted.exists()  # it is small
+    monkeypatch.setattr(readable, "LARGE", 1)
+    looked = []
+    problem = readable.problem
+    monkeypatch.setattr(readable, "problem", lambda file, whole: looked.append(file) or problem(file, whole))
+    found = [readable.unreadable(part, whole=False, shown="check", noted=noted) for _ in range(2)]
+    assert found[0] == found[1]
+    assert len(looked) == len(part)
+    (tmp_path / "empty.jpg").write_bytes(IMAGES["right.jpg"])
+    assert 4 not in readable.unreadable(part, whole=False, shown="check", noted=noted)
+    assert len(looked) == 2 * len(part)
+    noted.write_text("{")
+    assert 4 not in readable.unreadable(part, whole=False, shown="check", noted=noted)
+    assert len(json.loads(noted.read_text())) == 1
