@@ -30,6 +30,8 @@ def build_model(checkpoint: Checkpoint, ends: Ends, *, classes: int | None = Non
         config, new_head = _fit_head(config, checkpoint, classes)
     loading.refuse_larger(config, checkpoint)
     head = ends.include_top and not new_head
+    if head and ends.classifier_activation == "auto":
+        ends = dataclasses.replace(ends, classifier_activation=checkpoint.head_activation)
     values = loading.read(checkpoint, (one for one in weights_of(config) if head or one.layer != "predictions"))
     return network.build(config, ends, values, fused)
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import json
 import math
 import os
 import zipfile
@@ -19,7 +20,9 @@ from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, adapt_cha
 from keras_bit.checkpoints.lazy import LazyTensor, check_name, described, refusing_damage
 from keras_bit.checkpoints.readers import open_file
 from keras_bit.hub import HubOptions
+from keras_bit.network import outline
 from keras_bit.network.config import PUBLISHED, BitConfig, find_config, missing_config
+from keras_bit.network.layers import Activation
 from keras_bit.network.model import Values, layers_in_front, network_layers
 from keras_bit.network.weights import Weight
 
@@ -44,6 +47,7 @@ class Checkpoint:
         tensors: name to tensor; nothing has been read yet.
         files: the files that hold them.
         config: the network; `None` if neither a file nor the tensors' shapes tell it.
+        head_activation: the function that the head ends with; `"auto"` where the file does not say.
     """
 
     source: str
@@ -51,6 +55,7 @@ class Checkpoint:
     tensors: dict[str, LazyTensor]
     files: tuple[Path, ...]
     config: BitConfig | None = None
+    head_activation: Activation = "auto"
 
     def known_config(self) -> BitConfig:
         """`config`, or an error that says what is missing."""
@@ -334,13 +339,28 @@ def _check_zip(path: Path) -> None:
         raise ValueError(f"the checksum of {damaged} in it is another")
 
 
+def _refuse_code(path: Path) -> None:
+    """Keras runs a function that stands in a file's config if the process has turned its safe mode off anywhere."""
+    with zipfile.ZipFile(path) as opened:
+        waiting = [json.loads(opened.read("config.json"))]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if value.get("class_name") in ("__lambda__", "Lambda"):
+                raise ValueError("it holds a Python function (lambda), which is never run")
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
 def _open_keras(source: str, path: Path) -> Checkpoint:
     try:
         if versions.is_older(keras.__version__, versions.CHECKS_KERAS_FILES):
             _check_zip(path)
-        model = keras.saving.load_model(path, compile=False)
+        _refuse_code(path)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # from the zip, JSON and HDF5 readers and from every layer
-        raise ValueError(f"{path} is damaged, or no model that Keras can load: {error}") from error
+        raise ValueError(f"{path} is damaged, or no model that Keras can load: {described(error)}") from error
     config = getattr(model, "config", None)
     if not isinstance(config, BitConfig):
         raise ValueError(f"{path} holds a {type(model).__name__}, expected a model that keras_bit built.")
@@ -349,9 +369,15 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
             f"{path} holds layers before BiT ({', '.join(in_front)}), which would be lost. "
             "`keras.saving.load_model` loads the model with them."
         )
+    if changed := outline.differences(model):
+        raise ValueError(
+            f"{path} holds other layers than its `config` describes, and the differences would be lost: "
+            f"{files.some(changed, separator='; ')}. `keras.saving.load_model` loads the model as it is."
+        )
     tensors = {
         KERAS.tensor_name(layer.name, variable.name): LazyTensor(tuple(variable.shape), variable.numpy, path=path)
         for layer in network_layers(model)
         for variable in layer.weights
     }
-    return Checkpoint(source, KERAS, tensors, (path,), config)
+    head = next((layer for layer in model.layers if layer.name == "predictions"), None)
+    return Checkpoint(source, KERAS, tensors, (path,), config, "auto" if head is None else head.activation)

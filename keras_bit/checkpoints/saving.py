@@ -13,10 +13,10 @@ from keras_bit.checkpoints import safetensors_file
 from keras_bit.checkpoints.layouts import TRANSFORMERS, TRANSFORMERS_BASE, Layout
 from keras_bit.images.options import PROCESSOR_CONFIG_NAME
 from keras_bit.images.processor import BitImageProcessor
-from keras_bit.network import config_files
+from keras_bit.network import config_files, outline
 from keras_bit.network.config import BitConfig
 from keras_bit.network.layers import StdConv2D
-from keras_bit.network.model import layers_in_front
+from keras_bit.network.model import BiTModel, layers_in_front
 from keras_bit.network.weights import weights_of
 
 WEIGHTS_NAME = "model.safetensors"
@@ -53,8 +53,8 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
         processor: how images become the model's input.
 
     Raises:
-        ValueError: `model` is not a whole network of keras_bit, is fused, or holds NaN or infinity; `processor` is no
-            `BitImageProcessor`. Nothing is written.
+        ValueError: `model` is not a whole network of keras_bit, is fused, has layers that differ from what its `config`
+            describes, or holds NaN or infinity; `processor` is no `BitImageProcessor`. Nothing is written.
         FileExistsError: `directory` holds weights of transformers' layout under other names (`pytorch_model.bin`,
             shards with their index), which would contradict the new `config.json`, or, with a `processor`, a
             `processor_config.json`, which transformers reads in its place. They may be the only copy, so they are
@@ -96,13 +96,14 @@ def content(model: keras.Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The dictionary of `config.json`, and the named tensors.
 
     Raises:
-        ValueError: `model` is not a whole network of keras_bit, is fused, or holds NaN or infinity.
+        ValueError: `model` is not the network that its `config` describes, is fused, or holds NaN or infinity.
     """
     config = _own_config(model)
     head = any(layer.name == "predictions" for layer in model.layers)
     lacks_norm = _lacks_final_norm(model, config, head)
     layout = TRANSFORMERS if head else TRANSFORMERS_BASE
     tensors = _tensors(model, layout)
+    _refuse_changed_layers(model)
     if lacks_norm:
         tensors |= _initial_norm(layout, config.stage_widths[-1], next(iter(tensors.values())).dtype)
     return _config_values(config, head, tensors), tensors
@@ -144,6 +145,15 @@ def _lacks_final_norm(model: keras.Model, config: BitConfig, head: bool) -> bool
             "model that keras_bit returned; a `BiTBackbone` needs its last stage among its outputs."
         )
     return bool(missing)
+
+
+def _refuse_changed_layers(model: BiTModel) -> None:
+    """The files hold the configuration and the weights: whoever reads them builds the layers that it describes."""
+    if changed := outline.differences(model):
+        raise ValueError(
+            "`model` has other layers than its `config` describes, and the differences would be lost: "
+            f"{files.some(changed, separator='; ')}. Save it with `model.save`. Nothing was written."
+        )
 
 
 def _tensors(model: keras.Model, layout: Layout) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from keras_bit.network.normalization import standardize_kernel
 
 MIN_SIZE = 32  # px; smaller images leave less than one pixel at the last stage
 POOLINGS = (None, "avg", "max")
+CHECKED = "checked_pixel_values"  # the first layer of BiT itself
 
 Values = dict[tuple[str, str], Any]  # layer and variable name to a tensor
 
@@ -205,23 +206,7 @@ def build(config: BitConfig, ends: Ends, values: Values | None = None, fused: bo
     if ends.pooling not in POOLINGS:
         raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {ends.pooling!r}.")
     inputs, x = _inputs(config, ends)
-    graph = _Graph(config, values, fused)
-    x = graph.stem(x)
-    for stage in range(1, len(config.depths) + 1):
-        x = graph.stage(x, stage)
-    if config.layer_type == "preactivation":
-        x = graph.norm(x, "norm")
-
-    if ends.include_top:
-        x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
-        if config.num_labels:
-            x = graph.head(x, ends.classifier_activation)
-    elif ends.pooling == "avg":
-        x = layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool")(x)
-    elif ends.pooling == "max":
-        x = layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool")(x)
-
-    return BiTModel(inputs, x, name=ends.name)
+    return BiTModel(inputs, Graph(config, values, fused).whole(x, ends), name=ends.name)
 
 
 def build_backbone(
@@ -229,7 +214,7 @@ def build_backbone(
 ) -> BiTModel:
     """The network of `config` up to the last of `out_features`, giving a dict of these maps; as `build`."""
     inputs, x = _inputs(config, ends)
-    graph = _Graph(config, values)
+    graph = Graph(config, values)
     x = graph.stem(x)
     maps = {"stem": x}
     for stage in range(1, config.stage_names.index(out_features[-1]) + 1):
@@ -255,7 +240,7 @@ def _inputs(config: BitConfig, ends: Ends) -> tuple[Any, Any]:
             f"{type(input_tensor).__name__}. Call the model on values instead."
         )
     sources = [pixel_values] if input_tensor is None else keras.utils.get_source_inputs(pixel_values)
-    x = PixelValues(config.to_dict(), name="checked_pixel_values")(pixel_values)
+    x = PixelValues(config.to_dict(), name=CHECKED)(pixel_values)
     return sources[0] if len(sources) == 1 else sources, x
 
 
@@ -276,8 +261,11 @@ def stage_outputs(model: BiTModel) -> dict[str, Any]:
     return outputs
 
 
-class _Graph:
-    """Adds layers to the functional graph. Holds what every part of it needs; only `values` empties on the way."""
+class Graph:
+    """Adds layers to the functional graph, in `call` alone.
+
+    Holds what every part of it needs; only `values` empties on the way.
+    """
 
     def __init__(self, config: BitConfig, values: Values | None, fused: bool = False) -> None:
         self.config = config
@@ -290,17 +278,33 @@ class _Graph:
         ends = [0, *itertools.accumulate(config.depths)]
         self.drop_path_rates = [rates[start:end].tolist() for start, end in itertools.pairwise(ends)]
 
+    def whole(self, x: Any, ends: Ends) -> Any:
+        """From the checked images to the head, the last feature map, or what `pooling` makes of it."""
+        x = self.stem(x)
+        for stage in range(1, len(self.config.depths) + 1):
+            x = self.stage(x, stage)
+        if self.config.layer_type == "preactivation":
+            x = self.norm(x, "norm")
+        if ends.include_top or ends.pooling == "avg":
+            x = self.call(layers.GlobalAveragePooling2D(data_format="channels_last", name="avg_pool"), x)
+        elif ends.pooling == "max":
+            x = self.call(layers.GlobalMaxPooling2D(data_format="channels_last", name="max_pool"), x)
+        if ends.include_top and self.config.num_labels:
+            x = self.head(x, ends.classifier_activation)
+        return x
+
     def stem(self, x: Any) -> Any:
         x = self.conv(x, "stem_conv", self.config.stem_width, 7, strides=2)
         # The pad is zeros, not the pool's own minus infinity: negative values reach the pool, for BiT has no
         # activation before it. In the bottleneck form the norm comes between, and its statistics see the pad.
         if self.config.global_padding is None:
-            x = layers.ZeroPadding2D(1, data_format="channels_last", name="stem_pad")(x)
+            x = self.call(layers.ZeroPadding2D(1, data_format="channels_last", name="stem_pad"), x)
         if self.config.layer_type == "bottleneck":
             x = self.norm(x, "stem_norm")
         if self.config.embedding_dynamic_padding:
-            x = ZeroPaddedToSame(name="stem_dynamic_pad")(x)
-        return layers.MaxPooling2D(3, strides=2, padding="valid", data_format="channels_last", name="stem_pool")(x)
+            x = self.call(ZeroPaddedToSame(name="stem_dynamic_pad"), x)
+        pool = layers.MaxPooling2D(3, strides=2, padding="valid", data_format="channels_last", name="stem_pool")
+        return self.call(pool, x)
 
     def stage(self, x: Any, stage: int) -> Any:
         stride, dilation, first_dilation = _stride_and_dilations(stage, self.config.output_stride)
@@ -332,7 +336,7 @@ class _Graph:
         x = self.norm(x, f"{name}_norm3")
         x = self.conv(x, f"{name}_conv3", width, 1)
         x = self.drop_path(x, f"{name}_drop_path", drop_path_rate)
-        return layers.Add(name=f"{name}_add")([x, shortcut])
+        return self.call(layers.Add(name=f"{name}_add"), [x, shortcut])
 
     def bottleneck_block(
         self, x: Any, name: str, *, width: int, stride: int, dilation: int, drop_path_rate: float, project: bool
@@ -349,8 +353,8 @@ class _Graph:
         x = self.conv(x, f"{name}_conv3", width, 1)
         x = self.norm(x, f"{name}_norm3", activate=False)
         x = self.drop_path(x, f"{name}_drop_path", drop_path_rate)
-        x = layers.Add(name=f"{name}_add")([x, shortcut])
-        return layers.Activation(_activation(self.config.hidden_act), name=f"{name}_out")(x)
+        x = self.call(layers.Add(name=f"{name}_add"), [x, shortcut])
+        return self.call(layers.Activation(_activation(self.config.hidden_act), name=f"{name}_out"), x)
 
     def conv(self, x: Any, name: str, filters: int, kernel_size: int, strides: int = 1, dilation_rate: int = 1) -> Any:
         padding = "same"
@@ -359,7 +363,7 @@ class _Graph:
             padding = "valid"
             if kernel_size > 1:
                 pad = dilation_rate * (kernel_size // 2)
-                x = layers.ZeroPadding2D(pad, data_format="channels_last", name=f"{name}_pad")(x)
+                x = self.call(layers.ZeroPadding2D(pad, data_format="channels_last", name=f"{name}_pad"), x)
         layer = self.convolution(
             filters,
             kernel_size,
@@ -370,11 +374,11 @@ class _Graph:
             data_format="channels_last",
             name=name,
         )
-        return self.call_new(layer, x)
+        return self.call(layer, x)
 
     def norm(self, x: Any, name: str, activate: bool = True) -> Any:
         activation = _activation(self.config.hidden_act) if activate else None
-        return self.call_new(GroupNormalization(self.config.num_groups, activation=activation, name=name), x)
+        return self.call(GroupNormalization(self.config.num_groups, activation=activation, name=name), x)
 
     def head(self, x: Any, classifier_activation: Activation | None) -> Any:
         # In half precision the probabilities of many classes vanish, and with them the loss's gradient.
@@ -386,10 +390,10 @@ class _Graph:
             dtype="float32" if mixed else None,
             name="predictions",
         )
-        return self.call_new(layer, x)
+        return self.call(layer, x)
 
-    def call_new(self, layer: layers.Layer, x: Any) -> Any:
-        """Calls a new layer for the first time, which builds it.
+    def call(self, layer: layers.Layer, x: Any) -> Any:
+        """Calls a new layer for the first time, which builds it. All layers are called here.
 
         However its weights begin, a clone or a saved copy of the layer has its initializer.
         """
@@ -411,10 +415,9 @@ class _Graph:
                 variable.assign(self.values.pop((layer.name, variable.name)))
         return x
 
-    @staticmethod
-    def drop_path(x: Any, name: str, rate: float) -> Any:
+    def drop_path(self, x: Any, name: str, rate: float) -> Any:
         # One draw per sample makes dropout stochastic depth.
-        return layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=name)(x) if rate else x
+        return self.call(layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=name), x) if rate else x
 
 
 def _standardize(values: Values) -> None:
