@@ -70,15 +70,15 @@ def open_tensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         OSError: it is not there, or cannot be read.
     """
     with refusing_damage(path, "no safetensors file", "Its download may be incomplete; fetch it again."):
-        with safetensors.safe_open(path, framework="numpy") as handle:
-            shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - no mapping
-            checksums = _stored(handle.metadata())
+        handle = safetensors.safe_open(path, framework="numpy")
+        shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - no mapping
         for name in shapes:
             check_name(name)
         with path.open("rb") as file:
             opened = _file_version(file)
             start = 8 + int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(start - 8))  # which the library has checked
+        checksums = _stored(header.get("__metadata__"))
     for name, shape in shapes.items():
         read = functools.partial(_read, path, name)
         dtype = _DTYPES.get(header[name]["dtype"])
