@@ -6,10 +6,12 @@ import math
 import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from keras_bit import BitConfig, BitImageProcessor
+from keras_bit.checkpoints import safetensors_file
 from keras_bit.checkpoints.layouts import TRANSFORMERS
 from keras_bit.labels import imagenet_labels
 from keras_bit.network.weights import weights_of
@@ -41,7 +43,8 @@ def write(folder: Path, config: BitConfig, image_size: int) -> Path:
         folder
     )
 
-    header, end = {"__metadata__": {"format": "pt"}}, 0
+    header: dict[str, Any] = {}
+    end = 0
     shapes = {}
     for weight in weights_of(config):
         name = TRANSFORMERS.tensor_name(weight.layer, weight.variable)
@@ -52,11 +55,10 @@ def write(folder: Path, config: BitConfig, image_size: int) -> Path:
         raise OSError(
             f"{folder} has room for {free / 1e9:.1f} GB, and {end / 1e9:.1f} are needed. Set TMPDIR elsewhere."
         )
-    encoded = json.dumps(header).encode()
-    encoded += b" " * (-len(encoded) % 8)
     generator = np.random.default_rng(0)
+    checksums = dict.fromkeys(shapes, "0" * 8)  # as `save_pretrained` writes them: they are compared, too
     with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        file.write(_encoded(header, checksums))
         for name, shape in shapes.items():
             # Norms near 1 and 0, kernels of any size: they are standardized.
             spread, center = (0.1, 1.0 if name.endswith("weight") else 0.0) if len(shape) == 1 else (0.05, 0.0)
@@ -64,7 +66,17 @@ def write(folder: Path, config: BitConfig, image_size: int) -> Path:
             values *= np.float32(spread)
             values += np.float32(center)
             file.write(values.data)
+            checksums[name] = safetensors_file.checksum(name, values)
+        file.seek(0)
+        file.write(_encoded(header, checksums))
     return folder
+
+
+def _encoded(header: dict[str, Any], checksums: dict[str, str]) -> bytes:
+    metadata = {"format": "pt", safetensors_file.CHECKSUMS: json.dumps(checksums)}
+    encoded = json.dumps({"__metadata__": metadata, **header}).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return struct.pack("<Q", len(encoded)) + encoded
 
 
 def write_image(path: Path) -> Path:

@@ -462,7 +462,8 @@ def from_pretrained(
         classes: number of classes; `None` takes the checkpoint's. Another number gives a new head of zeros and a
             warning. Ignored for `include_top=False`.
         classifier_activation: `"auto"` is softmax, or sigmoid if `problem_type` is `multi_label_classification`, or
-            nothing for a regression; `None` gives logits; else a function, or Keras' name of one.
+            nothing for a regression; of a `.keras` file it is what the saved head ends in. `None` gives logits; else a
+            function, or Keras' name of one.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
         cache_dir: the cache of Hub files; `None` is huggingface_hub's.
@@ -479,7 +480,8 @@ def from_pretrained(
 
     Raises:
         ValueError: an argument is out of its range, or the checkpoint does not fit, is damaged, or is not a BiT; all
-            tensors that do not fit are listed, and no model is returned.
+            tensors that do not fit are listed, and no model is returned. A `.keras` file whose layers differ from what
+            its `config` describes is refused too.
         OSError: the checkpoint does not exist (FileNotFoundError) or cannot be fetched.
         ImportError: the checkpoint is a `pytorch_model.bin` and torch is not installed.
 

@@ -247,14 +247,8 @@ def test_opening_reads_no_tensor(tmp_path, monkeypatch):
             self.handle = safetensors_open(path, framework=framework)
             opened.append(path)
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.handle.__exit__(*error)
-
         def __getattr__(self, name):
-            assert name in ("keys", "get_slice", "metadata")
+            assert name in ("keys", "get_slice")
             return getattr(self.handle, name)
 
     safetensors_open = safetensors.safe_open

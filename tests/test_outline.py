@@ -180,7 +180,7 @@ OTHERS = {
     "a layer before the head": (between, r"dropped \(a Dropout\) is not one of them"),
     "other ways": (skipped, "avg_pool: reads stage2_block0_add, expected norm"),
     "another head": (other_head, "new_head|predictions"),
-    "another class": (other_class, "stem_conv(: | is )a Conv2D"),
+    "another class": (other_class, "stem_conv(: is | is )a Conv2D"),
     "fused": (fuse, "stem_conv(: is | is )a Conv2D"),
 }
 
@@ -216,12 +216,7 @@ def test_the_head_of_a_keras_file_ends_as_it_was_saved_unless_the_call_says_othe
 @pytest.mark.parametrize("safe", [True, False, None])
 def test_code_in_a_keras_file_is_refused_whatever_the_safe_mode_of_keras_is(tmp_path, safe):
     model = smallest()
-    lambdas = {
-        "layer": BiTModel(model.input, keras.layers.Lambda(lambda x: x * 2)(model.output)),
-        "activation": BiTModel(model.input, keras.layers.Activation(lambda x: x * 2)(model.output)),
-    }
-    for name, one in lambdas.items():
-        one.save(tmp_path / f"{name}.keras")
-        # Keras has no way back from `enable_unsafe_deserialization`, which sets what this scope sets.
-        with SafeModeScope(safe), pytest.raises(ValueError, match=r"no model that Keras can load: .*[Ll]ambda"):
-            from_pretrained(tmp_path / f"{name}.keras")
+    BiTModel(model.input, keras.layers.Lambda(lambda x: x * 2)(model.output)).save(tmp_path / "bit.keras")
+    # Keras has no way back from `enable_unsafe_deserialization`, which sets what this scope sets.
+    with SafeModeScope(safe), pytest.raises(ValueError, match=r"no model that Keras can load: .*[Ll]ambda"):
+        from_pretrained(tmp_path / "bit.keras")

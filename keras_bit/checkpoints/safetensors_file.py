@@ -47,7 +47,7 @@ def write(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, 
     """
     # As the library does: the widest first, so that each lies at a multiple of its own width.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    checksums = {name: _hexadecimal(_checksum(_bytes(tensors[name]), _begin(name))) for name in order}
+    checksums = {name: checksum(name, tensors[name]) for name in order}
     header: dict[str, Any] = {"__metadata__": {**metadata, CHECKSUMS: json.dumps(checksums)}}
     end = 0
     for name in order:
@@ -59,7 +59,7 @@ def write(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, 
     with path.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for name in order:
-            file.write(_bytes(tensors[name]).data)
+            file.write(_bytes(tensors[name]))
 
 
 def open_tensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
@@ -70,15 +70,15 @@ def open_tensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         OSError: it is not there, or cannot be read.
     """
     with refusing_damage(path, "no safetensors file", "Its download may be incomplete; fetch it again."):
-        with safetensors.safe_open(path, framework="numpy") as handle:
-            shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - no mapping
-            checksums = _stored(handle.metadata())
+        handle = safetensors.safe_open(path, framework="numpy")
+        shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - no mapping
         for name in shapes:
             check_name(name)
         with path.open("rb") as file:
             opened = _file_version(file)
             start = 8 + int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(start - 8))  # which the library has checked
+        checksums = _stored(header.get("__metadata__"))
     for name, shape in shapes.items():
         read = functools.partial(_read, path, name)
         dtype = _DTYPES.get(header[name]["dtype"])
@@ -100,26 +100,28 @@ def _stored(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
     return stored
 
 
+def checksum(name: str, values: np.ndarray) -> str:
+    """What `CHECKSUMS` holds for a tensor: the CRC-32 of its name in UTF-8 and its bytes, 8 hexadecimal digits."""
+    return _hexadecimal(zlib.crc32(_bytes(values), _begin(name)))
+
+
 def _begin(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-_checksum: Callable[[Any, int], int] = zlib.crc32  # 2 GB/s and more, without the interpreter's lock
+def _hexadecimal(crc: int) -> str:
+    return f"{crc:08x}"
 
 
-def _hexadecimal(checksum: int) -> str:
-    return f"{checksum:08x}"
+def _bytes(values: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
 
 
-def _bytes(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-
-
-def _compare(checksum: int, name: str, stored: Mapping[str, str] | None) -> None:
-    if stored is not None and stored.get(name) != _hexadecimal(checksum):
+def _compare(found: str, name: str, stored: Mapping[str, str] | None) -> None:
+    if stored is not None and stored.get(name) != found:
         raise ValueError(
-            f"its checksum is {_hexadecimal(checksum)}, and {stored.get(name, 'none')} was stored: it is damaged, or "
-            "another program changed it. Fetch or save the file again"
+            f"its checksum is {found}, and {stored.get(name, 'none')} was stored: it is damaged, or another program "
+            "changed it. Fetch or save the file again"
         )
 
 
@@ -128,7 +130,8 @@ def _read(path: Path, name: str) -> np.ndarray:
     # one for all tensors the whole file would be there beside the model.
     with safetensors.safe_open(path, framework="numpy") as handle:
         values, stored = handle.get_tensor(name), _stored(handle.metadata())
-    _compare(_checksum(_bytes(values), _begin(name)), name, stored)
+    if stored is not None:
+        _compare(checksum(name, values), name, stored)
     return values
 
 
@@ -153,7 +156,7 @@ def _read_parts(
     row = math.prod(place.shape[1:]) * place.dtype.itemsize
     rows = min(max(_PART // row // _PART_ROWS, 1) * _PART_ROWS, place.shape[0])
     buffer = np.empty(rows * row, np.uint8)
-    checksum = _begin(name)
+    crc = _begin(name)
     with place.path.open("rb") as file:
         if _file_version(file) != place.version:
             yield read()  # what it is now, for the caller to look at
@@ -164,9 +167,9 @@ def _read_parts(
             if file.readinto(buffer[:size].data) != size:
                 raise ValueError("the file ends before it")
             if stored is not None:
-                checksum = _checksum(buffer[:size], checksum)
+                crc = zlib.crc32(buffer[:size].data, crc)  # 2 GB/s, without the interpreter's lock
             yield buffer[:size].view(place.dtype).reshape(-1, *place.shape[1:])
-    _compare(checksum, name, stored)
+    _compare(_hexadecimal(crc), name, stored)
 
 
 def _file_version(file: BinaryIO) -> tuple[int, ...]:

@@ -52,8 +52,8 @@ class TrainingState(keras.callbacks.Callback):
         if file.exists():
             try:
                 with safetensors.safe_open(file, framework="numpy") as stored:
-                    self.rows = json.loads(stored.metadata()["log"])
-            except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
+                    self.rows = list(json.loads(stored.metadata()["log"]))
+            except (safetensors.SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:
                 raise ValueError(
                     f"The training state {str(file)!r} is damaged ({error}). Remove its directory to begin again."
                 ) from None
