@@ -21,6 +21,7 @@ KERAS_BIT = {
     "counts": set(),
     "files": {"locks"},
     "locks": set(),
+    "claims": {"files", "locks"},
     "packages": set(),
     "hub": set(),
     "labels": {"files"},
@@ -37,6 +38,7 @@ KERAS_BIT = {
     "training": {
         "applications",
         "checkpoints",
+        "claims",
         "counts",
         "data",
         "drawing",
@@ -49,7 +51,7 @@ KERAS_BIT = {
     },
     "distribution": {"training"},
     "exporters": {"applications", "checkpoints", "counts", "files", "images", "labels", "network", "packages"},
-    "embedding": {"applications", "data", "files", "hub", "images", "packages"},
+    "embedding": {"applications", "claims", "data", "files", "hub", "images", "packages"},
     "cli": ANYTHING,
 }
 # Module to what it may import of torch and transformers.

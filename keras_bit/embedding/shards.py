@@ -13,11 +13,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from keras_bit.claims import claimed
 from keras_bit.embedding import shard_files
 from keras_bit.embedding.lists import ImageList, check_data, list_images
 from keras_bit.embedding.shard_files import Job
 from keras_bit.embedding.writer import Writer, start_worker
-from keras_bit.files import check_writable, claimed, naming, some
+from keras_bit.files import check_writable, naming, some
 from keras_bit.hub import HubOptions
 from keras_bit.packages import needing, require
 
