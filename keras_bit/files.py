@@ -1,4 +1,4 @@
-"""Files and directories that are there whole or not at all, directories that one process claims, words for messages."""
+"""Files and directories that are there whole or not at all, and words for messages."""
 
 import contextlib
 import errno
@@ -34,7 +34,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         OSError: it cannot be written; the message names `path`, the reason and what to do.
     """
     path = Path(path)
-    with naming(path), _locked_staging(path.parent) as staging:
+    with naming(path), hidden(path.parent) as staging, _full_disk_told(staging):
         beside = staging / path.name
         yield beside
         sync(beside)
@@ -56,14 +56,14 @@ def staged(directory: str | Path, path: Path | None = None) -> Iterator[Path]:
         OSError: something cannot be written; the message names `path`, the reason and what to do.
     """
     directory = Path(directory)
-    made = _missing_directories(directory)
+    made = missing_directories(directory)
     try:
         with naming(path or directory, directory):
             directory.mkdir(parents=True, exist_ok=True)
-            with _locked_staging(directory) as staging:
+            with hidden(directory) as staging, _full_disk_told(staging):
                 yield staging
     except BaseException:
-        _remove_if_empty(made)
+        remove_if_empty(made)
         raise
 
 
@@ -155,44 +155,6 @@ def allow_what_the_umask_allows(path: Path) -> None:
             one.chmod(allowed if one.is_dir() else allowed & 0o666)
 
 
-@contextlib.contextmanager
-def claimed(directory: str | Path, *, argument: str, exclusive: bool = True) -> Iterator[None]:
-    """Makes `directory` and keeps other processes out of it until the end.
-
-    Writes to it at once, so that what cannot be written is an error before anything is computed. The directories that
-    it made are removed at the end where nothing was written to them. The claim ends with the process, by `kill -9` too.
-
-    Args:
-        directory: of the results.
-        argument: the name of the caller's argument, for messages.
-        exclusive: whether this process keeps others out; one of several that work together does it for all.
-
-    Raises:
-        BlockingIOError: another process has claimed it.
-        OSError: nothing can be written there.
-    """
-    directory = Path(directory)
-    made = _missing_directories(directory)
-    with contextlib.ExitStack() as held:
-        held.callback(_remove_if_empty, made)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            check_writable(directory / "file")
-            if exclusive:
-                held.callback(locks.acquire(directory).release)
-        except locks.InUseError as error:
-            raise BlockingIOError(
-                f"`{argument}`: another process ({error.owner}) is writing to {str(directory)!r}. Wait until it has "
-                f"ended, or choose another directory.{error.remedy}"
-            ) from None
-        except OSError as error:
-            reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
-            raise OSError(
-                f"`{argument}`: nothing can be written to {str(directory)!r}: {reason}. Choose another directory."
-            ) from error
-        yield
-
-
 def check_writable(path: str | Path, is_directory: bool = False) -> None:
     """Writes where `replacing` or `staged` will, so that an error comes before anything is computed. Nothing stays.
 
@@ -210,7 +172,7 @@ def check_writable(path: str | Path, is_directory: bool = False) -> None:
     with naming(path, parent):
         if os.path.isdir(path) and not is_directory:
             raise _sentence(path, errno.EISDIR, IsADirectoryError)
-        with _locked_staging(parent) as staging:
+        with hidden(parent) as staging:
             (staging / path.name).write_bytes(b"0" * 4096)
 
 
@@ -229,6 +191,29 @@ def check_room(path: Path, needed: int) -> None:
     if needed > free:
         room = f"it needs {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
         raise _sentence(path, errno.ENOSPC, reason=room)
+
+
+@contextlib.contextmanager
+def hidden(parent: Path) -> Iterator[Path]:
+    """Gives an empty directory in `parent`, which has to exist, and removes it at the end with all that is in it.
+
+    If this process is killed, the next that writes to `parent` removes it.
+    """
+    remove_abandoned(parent)
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
+        # Another process may take it for an abandoned one, before it is locked, and remove it.
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            try:
+                lock = locks.acquire(staging)
+            except OSError:
+                shutil.rmtree(staging, ignore_errors=True)
+                raise
+            break
+    try:
+        yield staging
+    finally:
+        _remove_staging(staging, lock)
 
 
 def remove_abandoned(directory: Path) -> None:
@@ -322,30 +307,18 @@ def _alone_in(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked_staging(parent: Path) -> Iterator[Path]:
-    remove_abandoned(parent)
-    while True:
-        staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
-        # Another process may take it for an abandoned one, before it is locked, and remove it.
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            try:
-                lock = locks.acquire(staging)
-            except OSError:
-                shutil.rmtree(staging, ignore_errors=True)
-                raise
-            break
+def _full_disk_told(staging: Path) -> Iterator[None]:
+    """Raises the system's error if a library failed because what is in a staging directory cannot grow."""
     try:
-        yield staging
+        yield
     except Exception as error:
         if getattr(error, "errno", None) is None and (number := _no_room_in(staging)):
             raise OSError(number, os.strerror(number)) from error
         raise
-    finally:
-        _remove_staging(staging, lock)
 
 
 def _no_room_in(staging: Path) -> int | None:
-    """The number of the system's error if what is in a staging directory cannot grow: not every library says why."""
+    """The number of the system's error if what is in a staging directory cannot grow."""
     for file in [path for path in staging.rglob("*") if path.is_file() and not path.is_symlink()]:
         try:
             with open(file, "ab") as stream:
@@ -391,12 +364,12 @@ def _keep(place: Path, aside: Path) -> None:
     os.rename(place, aside)
 
 
-def _missing_directories(directory: Path) -> list[Path]:
+def missing_directories(directory: Path) -> list[Path]:
     """Those that `mkdir(parents=True)` will make, the innermost first."""
     return [folder for folder in (directory, *directory.parents) if not folder.exists()]
 
 
-def _remove_if_empty(directories: list[Path]) -> None:
+def remove_if_empty(directories: list[Path]) -> None:
     for directory in directories:
         with contextlib.suppress(OSError):  # something was written to it, or it was never made
             directory.rmdir()

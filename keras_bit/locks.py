@@ -192,7 +192,7 @@ def _started(process: int) -> str | None:
     """
     try:
         fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return "ended" if fields[0] in (b"Z", b"X") else f"{boot} {int(fields[19])}"
     except (OSError, ValueError, IndexError):
         return None
@@ -201,7 +201,7 @@ def _started(process: int) -> str | None:
 def _machine() -> str:
     parts = [sys.platform]
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        parts.append(Path("/etc/machine-id").read_text(encoding="ascii").strip())
+        parts.append(Path("/etc/machine-id").read_text(encoding="utf-8").strip())
     with contextlib.suppress(OSError):
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)

@@ -13,7 +13,7 @@ import pytest
 import safetensors
 
 from conftest import ROOT
-from keras_bit import files, locks
+from keras_bit import claims, files, locks
 
 DISK = "the disk is gone"
 
@@ -83,7 +83,7 @@ def throw(error):
 def another_process(body, *arguments):
     """Runs `body`, with `path` as its first argument, as far as its `wait()`, and kills it at the end."""
     program = (
-        "import pathlib, sys\nfrom keras_bit import files, locks\npath = pathlib.Path(sys.argv[1])\n"
+        "import pathlib, sys\nfrom keras_bit import claims, files, locks\npath = pathlib.Path(sys.argv[1])\n"
         "def wait():\n    print('here', flush=True)\n    sys.stdin.read()\n" + body
     )
     command = [sys.executable, "-c", program, *map(str, arguments)]
@@ -435,30 +435,30 @@ def test_a_directory_takes_the_first_place_that_is_free_at_the_end_and_replaces_
 
 # Directories that are claimed
 
-CLAIMED = "with files.claimed(path, argument='out'):\n    wait()"
+CLAIMED = "with claims.claimed(path, argument='out'):\n    wait()"
 
 
 def test_a_second_process_is_refused_by_name_until_the_first_is_killed(tmp_path):
     out = tmp_path / "out"
     with another_process(CLAIMED, out) as first:
         for _ in range(2):
-            with pytest.raises(BlockingIOError) as caught, files.claimed(out, argument="out"):
+            with pytest.raises(BlockingIOError) as caught, claims.claimed(out, argument="out"):
                 pass
             assert all(word in str(caught.value) for word in ("`out`", f"{first.pid} on ", repr(str(out))))
-        with files.claimed(out, argument="out", exclusive=False):  # several that work together
+        with claims.claimed(out, argument="out", exclusive=False):  # several that work together
             pass
         first.kill()
         first.wait()
-        with files.claimed(out, argument="out"):
+        with claims.claimed(out, argument="out"):
             assert f'"process": {os.getpid()},' in (out / locks.OWNER_NAME).read_text()
     assert contents(tmp_path) == {"out": None}  # it was not this process that made it
 
 
 def test_directories_that_were_made_go_at_the_end_unless_something_is_in_them(tmp_path):
-    with files.claimed(tmp_path / "a" / "b", argument="out"):
+    with claims.claimed(tmp_path / "a" / "b", argument="out"):
         assert (tmp_path / "a" / "b").is_dir()
     assert contents(tmp_path) == {}
-    with pytest.raises(ValueError, match="wrong"), files.claimed(tmp_path / "a" / "b", argument="out"):
+    with pytest.raises(ValueError, match="wrong"), claims.claimed(tmp_path / "a" / "b", argument="out"):
         throw(ValueError("wrong", (tmp_path / "a" / "mine").write_text("x")))
     assert contents(tmp_path) == {"a": None, "a/mine": "x"}
 
@@ -469,12 +469,12 @@ def test_without_locks_a_second_process_is_refused_until_the_first_has_ended(tmp
     out = tmp_path / "out"
     owner = out / locks.OWNER_NAME
     with another_process(NO_LOCKS_THERE + CLAIMED, out) as first:
-        with pytest.raises(BlockingIOError) as caught, files.claimed(out, argument="out"):
+        with pytest.raises(BlockingIOError) as caught, claims.claimed(out, argument="out"):
             pass
         assert all(word in str(caught.value) for word in ("`out`", f"{first.pid} on ", f"delete {str(owner)!r}"))
         first.kill()  # and nobody has asked yet how it ended
         os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
-        with files.claimed(out, argument="out"):
+        with claims.claimed(out, argument="out"):
             assert f'"process": {os.getpid()}' in owner.read_text()
         first.wait()
     assert contents(tmp_path) == {"out": None}
@@ -483,7 +483,7 @@ def test_without_locks_a_second_process_is_refused_until_the_first_has_ended(tmp
 def test_a_lock_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     denied = PermissionError(errno.EACCES, "Permission denied")
     monkeypatch.setattr(locks.filelock.FileLock, "acquire", lambda self, timeout: throw(denied))
-    with pytest.raises(OSError, match=r"`out`.*Permission denied"), files.claimed(tmp_path / "new", argument="out"):
+    with pytest.raises(OSError, match=r"`out`.*Permission denied"), claims.claimed(tmp_path / "new", argument="out"):
         pass
     assert contents(tmp_path) == {}
 
@@ -491,11 +491,11 @@ def test_a_lock_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
 def test_what_cannot_be_written_is_an_error_that_names_the_argument_and_the_directory(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "out", tmp_path / "new" / ("x" * 300)):
-        with pytest.raises(OSError, match="`where`") as caught, files.claimed(out, argument="where"):
+        with pytest.raises(OSError, match="`where`") as caught, claims.claimed(out, argument="where"):
             pass
         assert repr(str(out)) in str(caught.value)
     monkeypatch.setattr(files, "check_writable", lambda path: throw(OSError(errno.ENOSPC, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"), files.claimed(tmp_path / "a" / "b", argument="where"):
+    with pytest.raises(OSError, match="No space left"), claims.claimed(tmp_path / "a" / "b", argument="where"):
         pass
     assert contents(tmp_path) == {"file": "mine"}
 

@@ -21,6 +21,7 @@ KERAS_BIT = {
     "counts": set(),
     "files": {"locks"},
     "locks": set(),
+    "claims": {"files", "locks"},
     "packages": set(),
     "redaction": set(),
     "hub": {"redaction"},
@@ -38,6 +39,7 @@ KERAS_BIT = {
     "training": {
         "applications",
         "checkpoints",
+        "claims",
         "counts",
         "data",
         "drawing",
@@ -50,7 +52,7 @@ KERAS_BIT = {
     },
     "distribution": {"training"},
     "exporters": {"applications", "checkpoints", "counts", "files", "images", "labels", "network", "packages"},
-    "embedding": {"applications", "data", "files", "hub", "images", "packages"},
+    "embedding": {"applications", "claims", "data", "files", "hub", "images", "packages"},
     "cli": ANYTHING,
 }
 # Module to what it may import of torch and transformers.

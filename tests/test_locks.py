@@ -100,13 +100,13 @@ def test_a_note_that_cannot_be_written_stops_the_process_and_leaves_nothing(tmp_
 
 CLAIM = """
 import errno, pathlib, sys
-from keras_bit import files, locks
+from keras_bit import claims, files, locks
 def acquire(self, timeout):
     raise OSError(errno.ENOLCK, "No locks available")
 locks.filelock.FileLock.acquire = acquire
 sys.stdin.read()
 try:
-    with files.claimed(sys.argv[1], argument="out"):
+    with claims.claimed(sys.argv[1], argument="out"):
         print("mine", flush=True)
         sys.stdout.close()
         import time

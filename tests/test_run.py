@@ -15,7 +15,7 @@ from PIL import Image
 
 from conftest import needs_matplotlib
 from image_files import encoded, make_folders, pixels, write_records
-from keras_bit import BitImageProcessor, files, from_pretrained, versions
+from keras_bit import BitImageProcessor, claims, from_pretrained, versions
 from keras_bit.data.named_batches import NoImageError, UnreadableImageError
 from keras_bit.hub import HubOptions
 from keras_bit.training import planning, run, run_directory
@@ -419,7 +419,7 @@ def test_what_cannot_be_written_is_an_error_at_the_start(data, checkpoint, tmp_p
 
 def test_a_second_process_is_refused_while_one_is_training(data, checkpoint, tmp_path):
     folder = tmp_path / "out" / run_directory.STATE_FOLDER
-    with files.claimed(folder, argument="out"):
+    with claims.claimed(folder, argument="out"):
         there = sorted(folder.iterdir())
         with pytest.raises(BlockingIOError, match=rf"`out`: another process \({os.getpid()} on .*{tmp_path}"):
             train(data, checkpoint, tmp_path / "out")

@@ -24,7 +24,7 @@ from keras_bit import (
     BiT,
     BitConfig,
     BitImageProcessor,
-    files,
+    claims,
     from_pretrained,
     save_pretrained,
 )
@@ -239,7 +239,7 @@ def test_a_second_run_is_refused_before_it_writes_anything(pets, tmp_path, name)
     directory = tmp_path / ("out" if name == "out" else "out.parquet.shards")
     directory.mkdir()
     (directory / ".pictures-01234567").write_bytes(b"of the first")
-    with files.claimed(directory, argument="out"):
+    with claims.claimed(directory, argument="out"):
         before = contents(directory)
         with pytest.raises(
             BlockingIOError, match=rf"`out`: another process \({os.getpid()} on .+\) is writing to '{directory}'"

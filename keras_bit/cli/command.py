@@ -1,6 +1,9 @@
 """What a command looks like: help that teaches, with arguments, options in groups, examples and exit codes."""
 
-from collections.abc import Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -47,6 +50,10 @@ class Command(click.Command):
         super().__init__(*names, **settings)
         self.examples = examples
 
+    def invoke(self, ctx: click.Context) -> Any:
+        with _temporary_files_together():
+            return super().invoke(ctx)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
@@ -63,3 +70,19 @@ class Command(click.Command):
                 formatter.write(f"  # {purpose}\n  {line}\n")
         formatter.write_paragraph()
         formatter.write_text(EXIT_CODES)
+
+
+@contextlib.contextmanager
+def _temporary_files_together() -> Iterator[None]:
+    """TensorFlow and converters write to temporary directories, some a file as large as the model.
+
+    If this process is killed, the next command finds what they left, and removes it.
+    """
+    from keras_bit import files
+
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # there is no place for them: most commands need none
+            folder = held.enter_context(files.hidden(Path(tempfile.gettempdir())))
+            held.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
+            tempfile.tempdir = str(folder)
+        yield

@@ -1,10 +1,8 @@
 """`keras-bit export`: a checkpoint as what servers, phones and other engines run."""
 
-import contextlib
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,36 +123,19 @@ def export(
         note(f"preprocessing images of {representative_data}")
         size = _size_of_data(image_size, processor)
         data = list(_preprocessed(Path(representative_data), num_images, processor, size))
-    with _temporary_files_together():
-        report = keras_bit.export(
-            model,
-            out,
-            processor=None if pixels_only else processor,
-            representative_data=data,
-            image_size=image_size,
-            progress=note,
-            **chosen,
-        )
+    report = keras_bit.export(
+        model,
+        out,
+        processor=None if pixels_only else processor,
+        representative_data=data,
+        image_size=image_size,
+        progress=note,
+        **chosen,
+    )
     if as_json:
         print(json.dumps(dataclasses.asdict(report) | {"path": str(report.path)}, indent=2))
     else:
         _print_table(report, "images" if data else "random patterns")
-
-
-@contextlib.contextmanager
-def _temporary_files_together() -> Iterator[None]:
-    """Converters write models as large as this one to temporary directories.
-
-    If they are killed, the next export finds what they left.
-    """
-    from keras_bit import files
-
-    with files.staged(Path(tempfile.gettempdir())) as folder:
-        before, tempfile.tempdir = tempfile.tempdir, str(folder)
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
 
 
 def _print_table(report: "ExportReport", compared: str) -> None:

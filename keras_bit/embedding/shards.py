@@ -13,11 +13,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from keras_bit.claims import claimed
 from keras_bit.embedding import shard_files
 from keras_bit.embedding.lists import ImageList, check_data, list_images
 from keras_bit.embedding.shard_files import Job
 from keras_bit.embedding.writer import Writer, start_worker
-from keras_bit.files import check_writable, claimed, some
+from keras_bit.files import check_writable, naming, some
 from keras_bit.hub import HubOptions
 from keras_bit.packages import needing, require
 
@@ -103,7 +104,8 @@ def embed(
     directory = out.with_name(out.name + ".shards") if one_file else out
     check_data(data)
     with needing(ENGINES[engine][0], PURPOSE), _claimed(out, directory, one_file):
-        images = list_images(data, directory / f"{LIST}{secrets.token_hex(4)}", shard_size)
+        with naming(directory):
+            images = list_images(data, directory / f"{LIST}{secrets.token_hex(4)}", shard_size)
         if engine == "ray":
             # Otherwise the first process to use a GPU takes all of its memory, and that is this one.
             os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
@@ -179,7 +181,8 @@ def _foreign(directory: Path) -> list[str]:
 
 def _remove_lists(directory: Path) -> None:
     for file in directory.glob(f"{LIST}*"):
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the error on its way says more
+            file.unlink()
 
 
 def _check(on_error: str, engine: str, workers: int | None, batch_size: int, shard_size: int) -> None:

@@ -192,7 +192,7 @@ def _described(content: bytes, job: Job) -> bytes:
             return super().StartVector(size, count, 16 if size == 1 else alignment)
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
-    if not model.subgraphs:  # TensorFlow says nothing
+    if not (model.subgraphs and model.signatureDefs):  # TensorFlow says nothing
         raise OSError(
             f"TensorFlow's converter made an empty file, as it does if {tempfile.gettempdir()!r}, where it writes the "
             "model before, is full. Make room there, or name another directory in the variable TMPDIR."

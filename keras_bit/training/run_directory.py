@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_bit import files
+from keras_bit import claims, files
 
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
@@ -40,7 +40,7 @@ def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
         raise ValueError(f"`out` must not be in the data, where it would be a class, got {out} in {data}.")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"`out` must be a directory, or a new name for one. {out} is a file.")
-    with files.claimed(out / STATE_FOLDER, argument="out", exclusive=is_chief):
+    with claims.claimed(out / STATE_FOLDER, argument="out", exclusive=is_chief):
         files.check_writable(out / MODEL_NAME)  # its folder may be writable where it is not
         yield
 

@@ -1,0 +1,46 @@
+"""Directories of results, from which a process keeps others out while it works."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from keras_bit import files, locks
+
+
+@contextlib.contextmanager
+def claimed(directory: str | Path, *, argument: str, exclusive: bool = True) -> Iterator[None]:
+    """Makes `directory` and keeps other processes out of it until the end.
+
+    Writes to it at once, so that what cannot be written is an error before anything is computed. The directories that
+    it made are removed at the end where nothing was written to them. The claim ends with the process, by `kill -9` too.
+
+    Args:
+        directory: of the results.
+        argument: the name of the caller's argument, for messages.
+        exclusive: whether this process keeps others out; one of several that work together does it for all.
+
+    Raises:
+        BlockingIOError: another process has claimed it.
+        OSError: nothing can be written there.
+    """
+    directory = Path(directory)
+    made = files.missing_directories(directory)
+    with contextlib.ExitStack() as held:
+        held.callback(files.remove_if_empty, made)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            files.check_writable(directory / "file")
+            if exclusive:
+                held.callback(locks.acquire(directory).release)
+        except locks.InUseError as error:
+            raise BlockingIOError(
+                f"`{argument}`: another process ({error.owner}) is writing to {str(directory)!r}. Wait until it has "
+                f"ended, or choose another directory.{error.remedy}"
+            ) from None
+        except OSError as error:
+            reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))
+            raise OSError(
+                f"`{argument}`: nothing can be written to {str(directory)!r}: {reason}. Choose another directory."
+            ) from error
+        yield
