@@ -6,12 +6,13 @@ Imports TensorFlow, and is imported by functions only.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from keras_bit.images import graph_decoding
 from keras_bit.images.graph_resizing import Resize, Window
-from keras_bit.images.steps import PerChannel
+from keras_bit.images.steps import rescale_and_normalize as rescale_and_normalize_array
 
 if TYPE_CHECKING:
     from keras_bit.images.processor import BitImageProcessor  # which imports this module
@@ -101,21 +102,17 @@ def rescale_and_normalize(pixels: Any, processor: "BitImageProcessor") -> Any:
     Returns:
         float32 `(height, width, channels)`.
     """
-    if processor.do_rescale:
-        pixels = tf.cast(tf.cast(pixels, tf.float64) * processor.rescale_factor, tf.float32)
-    pixels = tf.cast(pixels, tf.float32)
-    if processor.do_normalize:
-        pixels -= _per_channel(processor.image_mean)
-        # TensorFlow's graph optimizer turns a division by a constant into a product with its reciprocal, an ulp off for
-        # a quarter of the values. It leaves this one alone; the divisor is never 0.
-        pixels = tf.math.divide_no_nan(pixels, _per_channel(processor.image_std))
-    return pixels
-
-
-def _per_channel(values: PerChannel) -> Any:
-    if isinstance(values, tuple) and len(set(values)) == 1:
-        values = values[0]  # a scalar is four times as fast as a vector of equal values
-    return tf.constant(values, tf.float32)
+    channels = pixels.shape[-1]
+    values = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis], channels, axis=1)
+    factor = processor.rescale_factor if processor.do_rescale else None
+    scales = (processor.image_mean, processor.image_std) if processor.do_normalize else None
+    # The array path's own values, one of 256 per channel. It is faster than the arithmetic, and needs no care for what
+    # TensorFlow's graph optimizer makes of a division.
+    table = rescale_and_normalize_array(values, factor, scales)
+    indices = tf.cast(pixels, tf.int32)
+    if (table == table[:, :1]).all():
+        return tf.gather(tf.constant(table[:, 0]), indices)
+    return tf.gather(tf.constant(table.T.reshape(-1)), indices + 256 * tf.range(channels))
 
 
 def checked_pixels(image: Any, convert_rgb: bool) -> Any:
