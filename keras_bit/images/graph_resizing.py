@@ -6,8 +6,8 @@ are fixed-point numbers of 22 fractional bits, and what comes out of either pass
 Every weight is split into a high part, of 15 fractional bits, and the 7 bits below. float32 holds the sums of either
 exactly, in whatever order a matrix product adds, and both are rows of one product, which is faster than one in float64
 and moves half of the memory. The sums of the high parts are below 2**24 units, because the absolute weights of a pixel
-have a sum of at most 1.58 (Lanczos, enlarging by 5/4) and not 2; those of the low parts, because `MOST_TAPS` of 64 units
-times 255 are. Wider filters, of images that shrink 170 times, are multiplied in float64.
+have a sum of at most 1.58 (Lanczos, enlarging by 5/4) and not 2; those of the low parts, because `MOST_TAPS` of 64
+units times 255 are. Wider filters, of images that shrink 170 times, are multiplied in float64.
 
 Tried and slower: a sparse matrix (twice to four times), blocks of 32 and 56 rows, strips of 2**17 and of 2**22 numbers.
 

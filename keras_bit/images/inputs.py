@@ -1,5 +1,6 @@
 """Whatever an image comes as, a file, its bytes, a PIL image or an array, as `(height, width, channels)` arrays."""
 
+import contextlib
 import io
 import os
 import warnings
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from keras_bit.images import jpeg_scans
 
 DATA_FORMATS = ("channels_last", "channels_first")
 
@@ -101,7 +104,8 @@ def read(name: str, source: Encoded | str | os.PathLike, orientation: str) -> Im
         The decoded image, of any mode.
 
     Raises:
-        ValueError: it is not an image that Pillow reads, is damaged, or has too many pixels.
+        ValueError: it is not an image that Pillow reads, is damaged, or has too many pixels or, as a JPEG, too many
+            scans.
         FileNotFoundError, IsADirectoryError, OSError: the file cannot be read.
     """
     image = _load(name, _contents(name, source) if isinstance(source, (str, os.PathLike)) else source)
@@ -135,10 +139,20 @@ def _contents(name: str, path: str | os.PathLike) -> bytes:
 
 
 def _load(name: str, source: Encoded | Image.Image) -> Image.Image:
-    try:
+    with _errors_about(name):
         # a PIL image may come from a file that was not read yet
         image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
+    if not isinstance(source, Image.Image) and image.format in ("JPEG", "MPO"):
+        _check_scans(name, source, image.width * image.height)
+    with _errors_about(name):
         image.load()
+    return image
+
+
+@contextlib.contextmanager
+def _errors_about(name: str) -> Iterator[None]:
+    try:
+        yield
     except UnidentifiedImageError as error:
         raise ValueError(f"{name} is not an image file that Pillow can read.") from error
     except Image.DecompressionBombError as error:
@@ -148,7 +162,17 @@ def _load(name: str, source: Encoded | Image.Image) -> Image.Image:
     except Exception as error:
         # on damaged files Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and others
         raise ValueError(f"{name} is a damaged image file; Pillow says: {error}") from error
-    return image
+
+
+def _check_scans(name: str, contents: Encoded, pixels: int) -> None:
+    if Image.MAX_IMAGE_PIXELS is None:
+        return
+    most = jpeg_scans.most_scans(pixels, 2 * Image.MAX_IMAGE_PIXELS)
+    if jpeg_scans.count_scans(contents, most) > most:
+        raise ValueError(
+            f"{name} is a JPEG of more than {most:,} scans, each of which goes through all of its {pixels:,} pixels. "
+            "Raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust its source."
+        )
 
 
 def to_array(name: str, image: Image.Image, convert_rgb: bool) -> np.ndarray:
