@@ -12,7 +12,7 @@ from PIL import Image
 
 from keras_bit.images import graph_decoding
 from keras_bit.images.graph_resizing import Resize, Window
-from keras_bit.images.steps import rescale_and_normalize as rescale_and_normalize_array
+from keras_bit.images.steps import PerChannel
 
 if TYPE_CHECKING:
     from keras_bit.images.processor import BitImageProcessor  # which imports this module
@@ -102,17 +102,26 @@ def rescale_and_normalize(pixels: Any, processor: "BitImageProcessor") -> Any:
     Returns:
         float32 `(height, width, channels)`.
     """
-    channels = pixels.shape[-1]
-    values = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis], channels, axis=1)
-    factor = processor.rescale_factor if processor.do_rescale else None
-    scales = (processor.image_mean, processor.image_std) if processor.do_normalize else None
-    # The array path's own values, one of 256 per channel. It is faster than the arithmetic, and needs no care for what
-    # TensorFlow's graph optimizer makes of a division.
-    table = rescale_and_normalize_array(values, factor, scales)
-    indices = tf.cast(pixels, tf.int32)
-    if (table == table[:, :1]).all():
-        return tf.gather(tf.constant(table[:, 0]), indices)
-    return tf.gather(tf.constant(table.T.reshape(-1)), indices + 256 * tf.range(channels))
+    shape = tf.shape(pixels)
+    # Lines of values: an operation between pixels of three numbers and one pixel takes six times as long.
+    lines = tf.reshape(pixels, [shape[0], shape[1] * shape[2]])
+    if processor.do_rescale:
+        lines = tf.cast(tf.cast(lines, tf.float64) * processor.rescale_factor, tf.float32)
+    lines = tf.cast(lines, tf.float32)
+    if processor.do_normalize:
+        mean, std = (_per_value(values, shape[1]) for values in (processor.image_mean, processor.image_std))
+        lines = (lines - mean) / std
+    return tf.ensure_shape(tf.reshape(lines, shape), pixels.shape)
+
+
+def _per_value(values: PerChannel, width: Any) -> Any:
+    """A number for each value in a line of pixels, or one for all."""
+    alike = not isinstance(values, tuple) or len(set(values)) == 1
+    one = np.float32(values[0] if isinstance(values, tuple) else values) if alike else np.array(values, np.float32)
+    # TensorFlow's graph optimizer turns a division by a constant into a product with its reciprocal, an ulp off for a
+    # quarter of the values. This is a constant that it does not know; `divide_no_nan` is ten times as slow.
+    unknown = tf.raw_ops.PlaceholderWithDefault(input=tf.constant(one), shape=one.shape)
+    return unknown if alike else tf.tile(unknown, [width])
 
 
 def checked_pixels(image: Any, convert_rgb: bool) -> Any:
