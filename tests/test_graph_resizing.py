@@ -148,6 +148,12 @@ def test_a_photograph_from_a_camera_is_large_and_equal():
         assert_equal(noise(np.random.default_rng(6), *size), 224, 224, Image.Resampling.BICUBIC)
 
 
+@pytest.mark.slow
+def test_a_large_photograph_has_72_taps_for_a_pixel_and_is_equal():
+    pixels = noise(np.random.default_rng(7), 4000, 6000)
+    assert_equal(pixels, 224, 336, Image.Resampling.BICUBIC, Window(0, 56, 224, 224))
+
+
 HORIZONTAL, VERTICAL = "horizontally first", "vertically first"
 ORDERS = [  # size, resized, with Pillow 12.3, with 13.0; at the limits of either rule
     ((400, 200), (128, 128), HORIZONTAL, VERTICAL),
