@@ -71,7 +71,7 @@ def jpeg_segments(contents: Any) -> Segments:
 
 
 def count_scans(contents: Any, first_scan: Any, most: Any) -> Any:
-    """The number of scans of a JPEG, an int32 scalar; counted up to `most` and one."""
+    """The number of scans of a JPEG, an int64 scalar; counted up to `most` and one."""
     data = tf.io.decode_raw(tf.strings.substr(contents, first_scan, tf.strings.length(contents) - first_scan), tf.uint8)
     # In the pixels' code a 255 is followed by a 0 or by a restart marker, and by nothing else.
     places = tf.where(data[:-1] == 0xFF)[:, 0]
@@ -89,9 +89,9 @@ def count_scans(contents: Any, first_scan: Any, most: Any) -> Any:
         size = tf.cast(data[place + 2], tf.int64) * 256 + tf.cast(data[place + 3], tf.int64)
         behind = tf.searchsorted(places, tf.reshape(place + 2 + size, [1]))[0]
         index = tf.where(marker == 0xD9, tf.size(places), tf.maximum(behind, index + 1))
-        return index, scans + tf.cast(marker == 0xDA, tf.int32)
+        return index, scans + tf.cast(marker == 0xDA, tf.int64)
 
-    return tf.while_loop(going, step, [0, 0], parallel_iterations=1)[1]
+    return tf.while_loop(going, step, [0, tf.constant(0, tf.int64)], parallel_iterations=1)[1]
 
 
 def png_tags(contents: Any) -> Any:
@@ -133,3 +133,37 @@ def webp_tags(contents: Any) -> Any:
         return onward, number + 1, tf.strings.substr(contents, start, count)
 
     return tf.while_loop(going, step, [12, 0, ""], parallel_iterations=1)[2]
+
+
+def gif_first_frame(contents: Any) -> Any:
+    """A GIF without what follows its first frame, all of which TensorFlow's decoder would decode, and throw away."""
+    length = tf.strings.length(contents)
+    # What is cut off is read as zeros: a header, a color table and a block at the most.
+    data = tf.concat([tf.io.decode_raw(contents, tf.uint8), tf.zeros([13 + 3 * 256 + 256], tf.uint8)], axis=0)
+
+    def number(position: Any) -> Any:
+        return tf.cast(data[position], tf.int32)
+
+    def colors(packed: Any) -> Any:
+        return tf.where(packed >= 128, 3 * tf.bitwise.left_shift(2, packed % 8), 0)
+
+    def blocks_end(position: Any) -> Any:
+        # Nearly all blocks but the last have 255 bytes.
+        full = tf.where(data[position:length:256] != 0xFF)[:, 0]
+        whole = tf.cond(tf.size(full) > 0, lambda: tf.cast(full[0], tf.int32), lambda: 0)
+        position, _ = tf.while_loop(
+            lambda position, count: (position < length) & (data[position] != 0) & (count < MOST_STEPS),
+            lambda position, count: [position + 1 + number(position), count + 1],
+            [position + 256 * whole, 0],
+        )
+        return position + 1
+
+    (frame,) = tf.while_loop(
+        lambda position: (position < length) & (data[position] == 0x21),
+        lambda position: [blocks_end(position + 2)],
+        [13 + colors(number(10))],
+    )
+    frame = tf.minimum(frame, length)
+    end = blocks_end(tf.minimum(frame + 11 + colors(number(frame + 9)), length))
+    is_whole = (end < length) & (data[tf.minimum(end - 1, length)] == 0)
+    return tf.cond(is_whole, lambda: tf.strings.join([tf.strings.substr(contents, 0, end), ";"]), lambda: contents)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from keras_bit import versions
-from keras_bit.images import graph_containers, graph_orientation
+from keras_bit.images import graph_containers, graph_orientation, jpeg_scans
 from keras_bit.images.graph_resizing import Window
 
 # TensorFlow's default is a faster and less exact transform; Pillow's is libjpeg's own default.
@@ -62,7 +62,9 @@ def read_header(contents: Any, max_pixels: int | None, orientation: str) -> Head
     """
     # A JPEG, by far the most frequent, does not pass by the tests for the others.
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
-    kind, height, width, tags, problem = tf.cond(is_jpeg, lambda: _jpeg(contents), lambda: _others(contents))
+    kind, height, width, tags, problem = tf.cond(
+        is_jpeg, lambda: _jpeg(contents, max_pixels), lambda: _others(contents)
+    )
     if max_pixels is not None:
         pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
         problem = tf.cond(
@@ -129,7 +131,7 @@ def _decode_other(contents: Any, kind: Any) -> Any:
     branches = [
         lambda: nothing,
         lambda: tf.io.decode_png(contents, channels=3),
-        lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
+        lambda: tf.io.decode_image(graph_containers.gif_first_frame(contents), channels=3, expand_animations=False),
         lambda: tf.io.decode_bmp(_bmp_alone(contents))[..., :3],
         lambda: tf.io.decode_webp(contents)[0][..., :3] if DECODES_WEBP else nothing,
     ]
@@ -197,12 +199,29 @@ def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     return tf.constant(0), tf.constant(0), tf.constant(""), problem
 
 
-def _jpeg(contents: Any) -> tuple[Any, Any, Any, Any, Any]:
+def _jpeg(contents: Any, max_pixels: int | None) -> tuple[Any, Any, Any, Any, Any]:
     height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
+    segments = _segments(contents)
     # Its decoder multiplies by black and rounds down; Pillow rounds to the nearest.
     cmyk = f"is a JPEG of four colors (CMYK), which TensorFlow's decoder converts otherwise. {ARRAY_PATH}"
-    segments = _segments(contents)
-    return tf.constant(JPEG), height, width, segments.tags, _either((channels == 4, cmyk))
+    problem = _either((channels == 4, cmyk))
+    if max_pixels is not None:
+        many = lambda: _many_scans(contents, segments.first_scan, height, width, max_pixels)  # noqa: E731
+        problem = tf.cond(segments.several & (problem == ""), many, lambda: problem)
+    return tf.constant(JPEG), height, width, segments.tags, problem
+
+
+@_apart
+def _many_scans(contents: Any, first_scan: Any, height: Any, width: Any, max_pixels: int) -> Any:
+    """Why a JPEG of several scans is refused, empty if it is not."""
+    pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
+    most = tf.clip_by_value(jpeg_scans.SCANS * max_pixels // tf.maximum(pixels, 1), 1, jpeg_scans.MOST)
+    text = tf.strings.format(
+        "is a JPEG of more than {} scans, each of which goes through all of its {} pixels. If you trust its source, "
+        "raise PIL.Image.MAX_IMAGE_PIXELS, or pass `max_pixels` to `image_dataset`.",
+        (most, pixels),
+    )
+    return tf.where(graph_containers.count_scans(contents, first_scan, most) > most, text, "")
 
 
 _segments = _apart(graph_containers.jpeg_segments)

@@ -1,8 +1,15 @@
 """Pillow's resize as a TensorFlow graph: the same whole numbers in every value, for one image of any size.
 
 Pillow resizes each direction by itself. An output pixel is a weighted sum of the input pixels around it; the weights
-are fixed-point numbers of 22 fractional bits, and what comes out of either pass is rounded to uint8. All of these sums
-are less than 2**53 units of 2**-22, so float64 holds them exactly, in whatever order a matrix product adds.
+are fixed-point numbers of 22 fractional bits, and what comes out of either pass is rounded to uint8.
+
+Every weight is split into a high part, of 15 fractional bits, and the 7 bits below. float32 holds the sums of either
+exactly, in whatever order a matrix product adds, and both are rows of one product, which is faster than one in float64
+and moves half of the memory. The sums of the high parts are below 2**24 units, because the absolute weights of a pixel
+have a sum of at most 1.58 (Lanczos, enlarging by 5/4) and not 2; those of the low parts, because `MOST_TAPS` of 64
+units times 255 are. Wider filters, of images that shrink 170 times, are multiplied in float64.
+
+Tried and slower: a sparse matrix (twice to four times), blocks of 32 and 56 rows, strips of 2**17 and of 2**22 numbers.
 
 Imports TensorFlow, and is imported by functions only.
 
@@ -21,13 +28,16 @@ from PIL import Image
 from keras_bit import versions
 
 FRACTIONAL_BITS = 22  # Pillow's PRECISION_BITS: 32 less 8 for the pixel and 2 for sums beyond its range
+LOW_BITS = 7
+MOST_TAPS = 2**24 // (255 * 2 ** (LOW_BITS - 1))  # 1,028
 
 # Neighboring outputs read nearly the same inputs: those of a block are one small matrix product over the inputs that
 # any of them reads.
 BLOCK = 8
 
-# Numbers that a pass over a large image reads at a time: 32 MiB as float64. Small images are read whole.
-STRIP = 2**22
+# Numbers that a pass over a large image reads at a time: 2 MiB as float32, which stays in a processor's cache. What a
+# crop needs of an image of ImageNet's usual size is read whole.
+STRIP = 2**19
 
 
 class Window(NamedTuple):
@@ -94,7 +104,11 @@ _CONVOLUTIONS: dict[Image.Resampling, tuple[Callable[[Any], Any], float, bool]] 
 
 
 class _Blocks(NamedTuple):
-    """The weights of one direction: `kernels` (blocks, BLOCK, taps) float64, read at `positions` (blocks, taps)."""
+    """The weights of one direction: `kernels` (blocks, 2 * BLOCK, taps) float32, read at `positions` (blocks, taps).
+
+    The first half of a kernel's rows are the high parts in units of 1, the second the low parts in units of the least
+    significant high bit.
+    """
 
     kernels: Any
     positions: Any
@@ -102,15 +116,28 @@ class _Blocks(NamedTuple):
     overshoots: bool
 
     def apply(self, rows: Any) -> Any:
-        """`(size, columns)` to `(count, columns)`, float64 whole numbers in [0, 255]."""
-        columns = tf.shape(rows)[1]
-        sums = tf.matmul(self.kernels, tf.cast(tf.gather(rows, self.positions), tf.float64))
-        rounded = tf.floor(tf.reshape(sums, [-1, columns])[: self.count] + 0.5)
-        if not self.overshoots:
-            return rounded
-        # One pass; `tf.clip_by_value` makes two of it.
-        low, high = tf.constant(0, tf.float64), tf.constant(255, tf.float64)
-        return tf.raw_ops.ClipByValue(t=rounded, clip_value_min=low, clip_value_max=high)
+        """`(size, columns)` to `(count, columns)`, float32 whole numbers in [0, 255]."""
+        # Not on a GPU, whose float32 products may have 10 bits (TF32).
+        with tf.device("/device:CPU:0"):
+            read = tf.gather(rows, self.positions)
+            narrow = tf.shape(self.positions)[1] <= MOST_TAPS
+            rounded = tf.cond(narrow, lambda: self._in_parts(read), lambda: self._in_float64(read))
+            rounded = tf.reshape(rounded, [-1, tf.shape(rows)[1]])[: self.count]
+            if not self.overshoots:
+                return rounded
+            # One pass; `tf.clip_by_value` makes two of it.
+            return tf.raw_ops.ClipByValue(t=rounded, clip_value_min=0.0, clip_value_max=255.0)
+
+    def _in_parts(self, read: Any) -> Any:
+        sums = tf.matmul(self.kernels, read)
+        # What the low parts have below the high ones' last bit never decides on which side of a half the sum is.
+        low = tf.floor(sums[:, BLOCK:]) * 2.0 ** (LOW_BITS - FRACTIONAL_BITS)
+        return tf.floor(sums[:, :BLOCK] + low + 0.5)
+
+    def _in_float64(self, read: Any) -> Any:
+        high, low = tf.split(tf.cast(self.kernels, tf.float64), 2, axis=1)
+        kernels = high + low * 2.0 ** (LOW_BITS - FRACTIONAL_BITS)
+        return tf.cast(tf.floor(tf.matmul(kernels, tf.cast(read, tf.float64)) + 0.5), tf.float32)
 
 
 class _Nearest(NamedTuple):
@@ -120,7 +147,7 @@ class _Nearest(NamedTuple):
     inside: Any
 
     def apply(self, rows: Any) -> Any:
-        return tf.cast(tf.gather(rows, self.positions), tf.float64) * tf.cast(self.inside, tf.float64)[:, tf.newaxis]
+        return tf.gather(rows, self.positions) * tf.cast(self.inside, tf.float32)[:, tf.newaxis]
 
 
 class _Sides(NamedTuple):
@@ -160,7 +187,10 @@ class _Sides(NamedTuple):
         total = tf.cumsum(weights, axis=3)[..., -1:]
         units = _divide(weights, total) * 2.0**FRACTIONAL_BITS
         fixed = tf.cast(units + tf.sign(units) * 0.5, tf.int32)  # away from zero, as C's conversion cuts towards it
-        kernels = tf.cast(fixed, tf.float64) * 2.0**-FRACTIONAL_BITS
+        lows = tf.cast(fixed, tf.float64) * 2.0**-LOW_BITS
+        high = tf.floor(lows + 0.5)
+        parts = [high * 2.0 ** (LOW_BITS - FRACTIONAL_BITS), lows - high]
+        kernels = tf.cast(tf.concat(parts, axis=2), tf.float32)
 
         first, last = start[:, 0], stop[:, -1]
         positions = tf.minimum(positions, last[:, tf.newaxis, tf.newaxis] - 1) - first[:, tf.newaxis, tf.newaxis]
@@ -229,7 +259,7 @@ class Resize:
             pixels: uint8 `(height, width, channels)`, the image's `source`.
 
         Returns:
-            float64 `(window.height, window.width, channels)`, whole numbers in [0, 255].
+            float32 `(window.height, window.width, channels)`, whole numbers in [0, 255].
         """
         # Either direction's sides, before it or after it.
         sides = tf.maximum(tf.shape(pixels), tf.stack([*self._window[2:], 1]))
@@ -243,7 +273,7 @@ class Resize:
 def _at_once(pixels: Any, rows: Any, columns: Any, vertical_first: Any) -> Any:
     return tf.cond(
         vertical_first,
-        lambda: tf.cast(_horizontally(_vertically(pixels, rows), columns), tf.float64),
+        lambda: _horizontally(_vertically(pixels, rows), columns),
         lambda: _vertically(_horizontally(pixels, columns), rows),
     )
 
@@ -251,7 +281,7 @@ def _at_once(pixels: Any, rows: Any, columns: Any, vertical_first: Any) -> Any:
 # A function of its own: the others' graph, which is optimized in every epoch, has one node for it.
 @tf.function(autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True})
 def _in_strips(pixels: Any, rows: Any, columns: Any, vertical_first: Any, most: int) -> Any:
-    """The same, read in strips across the direction of a pass, of so many numbers at the `most`: as floats too."""
+    """The same, read in strips of at most `most` values across the direction of a pass, to bound memory."""
 
     def vertically(pixels: Any) -> Any:
         def turned(start: Any, length: Any) -> Any:
@@ -268,7 +298,7 @@ def _in_strips(pixels: Any, rows: Any, columns: Any, vertical_first: Any, most: 
     resized = tf.cond(
         vertical_first, lambda: horizontally(vertically(pixels)), lambda: vertically(horizontally(pixels))
     )
-    return tf.cast(resized, tf.float64)
+    return tf.cast(resized, tf.float32)
 
 
 def _joined(strip: Callable[[Any, Any], Any], shape: Any, direction: Any, across: int, most: int) -> Any:
@@ -294,8 +324,7 @@ def _vertically(pixels: Any, direction: Any) -> Any:
 
 
 def _horizontally(pixels: Any, direction: Any) -> Any:
-    # float32 holds whole numbers as well, and is transposed in less than half of the time that the others take.
+    # float32 is transposed in less than half of the time that uint8 takes.
     height, width, channels = tf.unstack(tf.shape(pixels))
     columns = tf.reshape(tf.transpose(tf.cast(pixels, tf.float32), [1, 0, 2]), [width, height * channels])
-    resized = tf.cast(direction.apply(columns), tf.float32)
-    return tf.transpose(tf.reshape(resized, [-1, height, channels]), [1, 0, 2])
+    return tf.transpose(tf.reshape(direction.apply(columns), [-1, height, channels]), [1, 0, 2])

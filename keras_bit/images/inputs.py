@@ -1,5 +1,6 @@
 """Whatever an image comes as, a file, its bytes, a PIL image or an array, as pixels: decoded, upright and checked."""
 
+import contextlib
 import io
 import os
 import warnings
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+
+from keras_bit.images import jpeg_scans
 
 DATA_FORMATS = ("channels_last", "channels_first")
 
@@ -105,7 +108,8 @@ def read(
         The decoded image, of any mode.
 
     Raises:
-        ValueError: it is not an image that Pillow reads, is damaged, or has too many pixels.
+        ValueError: it is not an image that Pillow reads, is damaged, or has too many pixels or, as a JPEG, too many
+            scans.
         FileNotFoundError, IsADirectoryError, OSError: the file cannot be read.
     """
     contents = _contents(name, source) if isinstance(source, (str, os.PathLike)) else source
@@ -142,14 +146,24 @@ def _contents(name: str, path: str | os.PathLike) -> bytes:
 
 
 def _load(name: str, source: Encoded | Image.Image, max_pixels: int | None) -> Image.Image:
-    try:
+    with _errors_about(name):
         # a PIL image may come from a file that was not read yet
         image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
         if max_pixels is not None and image.width * image.height > max_pixels:
             raise Image.DecompressionBombError(
                 f"{image.height}x{image.width} pixels (height x width) are more than the limit of {max_pixels:,}."
             )
+    if not isinstance(source, Image.Image) and image.format in ("JPEG", "MPO"):
+        _check_scans(name, source, image.width * image.height)
+    with _errors_about(name):
         image.load()
+    return image
+
+
+@contextlib.contextmanager
+def _errors_about(name: str) -> Iterator[None]:
+    try:
+        yield
     except UnidentifiedImageError as error:
         raise ValueError(f"{name} is not an image file that Pillow can read.") from error
     except Image.DecompressionBombError as error:
@@ -159,7 +173,17 @@ def _load(name: str, source: Encoded | Image.Image, max_pixels: int | None) -> I
     except Exception as error:
         # on damaged files Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and others
         raise ValueError(f"{name} is a damaged image file; Pillow says: {error}") from error
-    return image
+
+
+def _check_scans(name: str, contents: Encoded, pixels: int) -> None:
+    if Image.MAX_IMAGE_PIXELS is None:
+        return
+    most = jpeg_scans.most_scans(pixels, 2 * Image.MAX_IMAGE_PIXELS)
+    if jpeg_scans.count_scans(contents, most) > most:
+        raise ValueError(
+            f"{name} is a JPEG of more than {most:,} scans, each of which goes through all of its {pixels:,} pixels. "
+            "Raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust its source."
+        )
 
 
 def to_rgb(name: str, image: Image.Image) -> Image.Image:

@@ -166,7 +166,8 @@ class BitImageProcessor:
             **overrides: Any option of the processor, for this call; `None` means the processor's own.
 
         Raises:
-            ValueError: An image can't be read or doesn't fit the options, or the results differ in size.
+            ValueError: An image can't be read or doesn't fit the options, is a JPEG of so many scans that it would take
+                minutes to decode, or the results differ in size.
             TypeError: Something in `images` is not an image, or an override is not an option.
             FileNotFoundError: There is no file at a path; IsADirectoryError: there is a directory.
             PIL.Image.DecompressionBombError: An image has more pixels than Pillow's limit allows.
@@ -195,7 +196,8 @@ class BitImageProcessor:
         decoders would give other values for is refused, and `processor(path)` takes most of it, as it takes a PNG with
         a wrong checksum. As there, alpha is dropped and images are turned upright, by Exif alone: XMP and PNG's
         `Raw profile type exif` are not read. An image of more than
-        `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value when the graph is made, is refused as Pillow does.
+        `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value when the graph is made, is refused as Pillow does, and so is a
+        JPEG of too many scans, as in `processor(path)`.
 
         Damaged files are the exception. Where something in a JPEG, GIF or BMP was altered, TensorFlow may decode what
         Pillow refuses (2 of 24 photographs with 200 random bytes in the middle), and the other way round, as a PNG with
