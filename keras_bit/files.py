@@ -366,7 +366,7 @@ def _keep(place: Path, aside: Path) -> None:
 
 def missing_directories(directory: Path) -> list[Path]:
     """Those that `mkdir(parents=True)` will make, the innermost first."""
-    return [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    return [folder for folder in (directory, *directory.parents) if not os.path.exists(folder)]
 
 
 def remove_if_empty(directories: list[Path]) -> None:

@@ -937,9 +937,9 @@ def test_other_channels_and_another_number_of_classes_warn_once_each(checkpoint)
 
 
 def test_a_config_of_a_far_larger_network_is_refused_before_it_is_built(tmp_path, monkeypatch):
-    folder = write_checkpoint(tmp_path, config=CONFIG | {"hidden_sizes": [32, 5_120_000]})
+    folder = write_checkpoint(tmp_path, config=CONFIG | {"hidden_sizes": [32, 61_440]})
     monkeypatch.setattr(network, "build", lambda *_, **__: pytest.fail("was built"))
-    with pytest.raises(ValueError, match=r"holds [\d,]+ parameters and its config\.json, .* stages \(32, 5120000"):
+    with pytest.raises(ValueError, match=r"holds [\d,]+ parameters and its config\.json, .* stages \(32, 61440"):
         from_pretrained(folder)
 
 

@@ -91,7 +91,7 @@ def test_unreadable_files_get_a_line_each_and_the_others_are_classified(capsys, 
     bad = {
         "text.jpg": "is not an image file",
         "broken.jpg": "is a damaged image file",
-        "empty.png": "is not an image file",
+        "empty.png": "is empty",
         "deep.png": "16",
         "missing.png": "does not exist",
         "folder": "holds no image",

@@ -399,7 +399,7 @@ def test_an_unknown_mode_lists_the_known_ones(model, tmp_path):
 
 
 def test_without_the_runtime_its_install_command_is_named(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "tensorflow" or None)
     refused(model, tmp_path, ImportError, r"`format` 'tflite'.*ai_edge_litert.*keras_bit\[tflite\]")
 
 

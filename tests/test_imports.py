@@ -33,7 +33,7 @@ KERAS_BIT = {
     "layers": {"network"},
     "checkpoints": {"counts", "network", "images", "files", "hub", "redaction", "versions", "packages"},
     "applications": {"checkpoints", "network", "hub"},
-    "data": {"counts", "images", "hyperrule", "files", "packages"},
+    "data": {"counts", "images", "hyperrule", "files", "locks", "packages"},
     "drawing": {"images", "files", "packages"},
     "evaluation": {"counts", "drawing", "images", "network", "labels", "files"},
     "training": {

@@ -449,7 +449,7 @@ def test_script_leaves_the_old_tables_when_writing_fails(tmp_path, out, monkeypa
     monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(SystemExit, match=r"^2$"):
         convert_labels.main([str(source), "--out", str(out)])
-    assert "error: No space left on device\n" in capsys.readouterr().err
+    assert "cannot be written: No space left on device." in capsys.readouterr().err
     assert written(out) == OLD
 
 

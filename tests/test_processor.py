@@ -428,7 +428,7 @@ WIDE = BitImageProcessor(size=8, do_center_crop=False)
             "`images[0]` must be a PIL image, an array, an encoded file's bytes or a path.",
         ),
         (b"no image", {}, ValueError, "`images` is not an image file that Pillow can read."),
-        ([b""], {}, ValueError, "`images[0]` is not an image file that Pillow can read."),
+        ([b""], {}, ValueError, "`images[0]` is empty."),
         (
             [new_image(), encoded(new_image(80, 80), "JPEG")[:3000]],
             {},

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, from_pretrained, save_pretrained
-from keras_bit.checkpoints import publishing, saving
+from keras_bit.checkpoints import publishing, safetensors_file, saving
 from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS
 from loopback_hub import run_against_hub
 from tiny_bit import (
@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    monkeypatch.setattr(safetensors_file, "write", full)
     with pytest.raises(OSError, match="No space left"):
         save_pretrained(model, tmp_path / "saved", PROCESSOR)
     assert contents(tmp_path / "saved") == before

@@ -477,8 +477,8 @@ def test_a_full_disk_is_told_before_anything_is_computed(pets, tmp_path, weights
     [
         ("/proc/out", "`out`: nothing can be written to '/proc/out'"),
         ("/proc/out.parquet", "`out`: nothing can be written to '/proc/out.parquet"),
-        # 255 bytes are a name; its shards' directory has 7 more, and the file beside it 10.
-        ("n" * 240 + ".parquet", r"`out`: nothing can be written to 'n+\.parquet.*File name too long"),
+        # 255 bytes are a name; its shards' directory has 7 more.
+        ("n" * 244 + ".parquet", r"`out`: .*File name too long"),
     ],
 )
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="/proc is where nobody, not even root, writes")

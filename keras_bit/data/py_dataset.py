@@ -52,7 +52,7 @@ class Batches(keras.utils.PyDataset):
         self._order = functools.lru_cache(2)(self._order_of)
         self._epoch = 0
         self._skipped = Skipped()
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="keras_bit-batch")
+        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="batch-reader")
         self._next: tuple[tuple[int, int], Future[tuple[np.ndarray, np.ndarray]]] | None = None
         self._lock = threading.Lock()
         self._left_out = self._seen = 0

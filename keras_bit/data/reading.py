@@ -5,6 +5,7 @@ every format that Pillow reads is read.
 """
 
 import errno
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -74,7 +75,7 @@ class Reader:
     ) -> None:
         self._processor, self._rule, self._random_resized_crop = processor, rule, random_resized_crop
         self._max_pixels, self._class_names, self._size = max_pixels, class_names, size
-        self._pool = ThreadPoolExecutor(threads or _processors(), thread_name_prefix="keras_bit-reader")
+        self._pool = _pool(threads or _processors())
 
     def read(self, items: Sequence[Item], uniform: Any = None) -> Batch:
         """Reads some items.
@@ -145,6 +146,12 @@ class Reader:
         if geometry.is_flipped(uniform):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return pillow_steps.rescale_and_normalize(image, self._processor, row)
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """The threads of all readers: those of a reader by itself would live as long as TensorFlow keeps its graph."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="image-reader")
 
 
 def _of_pixels(pixels: np.ndarray) -> Image.Image:

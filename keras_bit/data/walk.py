@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
-from keras_bit.files import some
+from keras_bit.files import STAGING_PREFIX, some
+from keras_bit.locks import LOCK_NAME
 
 # The names that Pillow's decoders register, written down so that it does not depend on plugins what is an image. Left
 # out on purpose: what another program has to decode (.eps, .ps: Ghostscript; .wmf, .emf: Windows), what Pillow only
@@ -47,6 +48,9 @@ SYSTEM = frozenset(
     )
 )
 SHOWN = 8  # kinds of files that are named
+
+# Names that keras_bit itself gives to what it is writing, here or in another process.
+OWN = (LOCK_NAME, STAGING_PREFIX, ".pictures-")
 
 
 class DirectoryWarning(UserWarning):
@@ -88,7 +92,7 @@ class LeftOut:
         if name.casefold() in SYSTEM:
             self.system[name] += 1
             return True
-        self.hidden += name.startswith(".")
+        self.hidden += name.startswith(".") and not name.startswith(OWN)
         return name.startswith(".")
 
 

@@ -148,7 +148,7 @@ def _claimed(out: Path, directory: Path, one_file: bool) -> Iterator[None]:
     """
     if one_file and out.is_dir():
         raise IsADirectoryError(f"`out` must be a file where it ends in .parquet, got the directory {str(out)!r}.")
-    if directory.exists() and not directory.is_dir():
+    if os.path.exists(directory) and not os.path.isdir(directory):  # which say no of a name that is too long
         raise NotADirectoryError(f"`out` must be a directory or end in .parquet, got the file {str(directory)!r}.")
     with claimed(directory, argument="out"), contextlib.ExitStack() as held:
         if one_file:

@@ -136,6 +136,8 @@ def _turned_upright(image: Image.Image) -> Image.Image:
 
 
 def _contents(name: str, path: str | os.PathLike) -> bytes:
+    if not os.fspath(path):
+        raise FileNotFoundError(f"{name}: there is no such file: its path is empty.")
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{name} is a directory. Pass a list of the files in it.")
