@@ -226,7 +226,7 @@ def test_a_label_that_is_no_class_ends_training():
 REFUSED = {
     "arrays": (
         lambda: (small_model(), (images_of(4), NUMBERS[:4])),
-        r"`train` must be a tf.data.Dataset or keras.utils.PyDataset of \(images, labels\), .* got tuple. Arrays become",
+        r"`train` must be a tf.data.Dataset or keras.utils.PyDataset of \(images, labels\), .* got tuple. Arrays",
     ),
     "not batched": (
         lambda: (small_model(), batches(NUMBERS).unbatch()),
