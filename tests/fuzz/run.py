@@ -1,0 +1,120 @@
+"""Tries damaged and unusual files of every kind that keras_bit reads, and reports what is forbidden.
+
+    python tests/fuzz/run.py --count 5000 --seed 0 --kinds keras images --forbidden /tmp/forbidden
+
+Prints a table: the kind, how many were tried, loaded (with the same and with other values), refused and forbidden.
+Forbidden are another exception than those that are documented, one that does not name the file (of a configuration, the
+field), more than 5 s, more than 1 GB, the end of the process, and a difference between `from_pretrained` of a `.keras`
+file and `keras.saving.load_model`. Each forbidden input is written to a directory, with a text beside it that says why;
+then the exit code is 1.
+"""
+
+import argparse
+import collections
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+TESTS = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[:0] = [str(TESTS), str(TESTS.parent)]
+
+from fuzz import registry
+from fuzz.judging import FORBIDDEN, OTHER, REFUSED, SAME, SECONDS
+
+VERDICTS = (SAME, OTHER, REFUSED, FORBIDDEN)
+
+
+class Result(NamedTuple):
+    """What came of an input, and its bytes where it is forbidden."""
+
+    kind: str
+    number: int
+    verdict: str
+    why: str
+    content: bytes = b""
+
+
+def results(group: str, kinds: list[str], count: int, seed: int, seconds: float = SECONDS) -> Iterator[Result]:
+    """Tries `count` inputs of each kind, in a process that is started again where an input ends it."""
+    waiting = [(kind, 0) for kind in kinds]
+    while waiting:
+        last: dict[str, Any] = {}
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+            answers = Path(folder, "answers")
+            job = {"group": group, "kinds": waiting, "count": count, "seed": seed, "seconds": seconds, "folder": folder}
+            ended, said = _run(job)
+            for line in answers.read_text(encoding="utf-8").splitlines() if answers.exists() else ():
+                last = json.loads(line)
+                if "verdict" in last:
+                    yield _result(last)
+            if not ended:
+                return
+            if not last or "verdict" in last:
+                raise RuntimeError(f"The process ended between two inputs ({last}):\n{said}")
+            yield _result(last | {"verdict": FORBIDDEN, "why": f"ended the process ({ended}):\n{said}"})
+        waiting = waiting[[kind for kind, _ in waiting].index(last["kind"]) :]
+        waiting[0] = (last["kind"], last["number"] + 1)
+
+
+def _result(answer: dict[str, Any]) -> Result:
+    content = Path(answer.pop("file")).read_bytes() if answer["verdict"] == FORBIDDEN else b""
+    answer.pop("file", None)
+    return Result(**answer, content=content)
+
+
+def _run(job: dict[str, Any]) -> tuple[int, str]:
+    """The exit code of a process, and the end of what it said."""
+    paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONFAULTHANDLER": "1"}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "fuzz.child", json.dumps(job)]
+    with tempfile.TemporaryFile() as said:
+        ended = subprocess.run(command, env=os.environ | variables | quiet, stdout=said, stderr=said).returncode
+        said.seek(0)
+        return ended, said.read()[-4000:].decode("utf-8", "replace")
+
+
+def keep(directory: Path, found: Result, seed: int) -> None:
+    """Writes a forbidden input, and why it is forbidden."""
+    directory.mkdir(parents=True, exist_ok=True)
+    name = f"{found.kind}-{seed}-{found.number}".replace(" ", "_").replace(",", "")
+    (directory / name).write_bytes(found.content)
+    (directory / f"{name}.txt").write_text(found.why, encoding="utf-8", errors="backslashreplace")
+
+
+def main() -> int:
+    groups = [group for group in registry.GROUPS if group != "pitfalls"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=100, help="inputs of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", default=groups, help=f"groups ({', '.join(groups)}) or kinds in them")
+    parser.add_argument("--forbidden", type=Path, default=Path("forbidden"), help="where forbidden inputs are written")
+    arguments = parser.parse_args()
+    total: collections.Counter[str] = collections.Counter()
+    print(f"{'kind':32}{'tried':>8}" + "".join(f"{verdict:>11}" for verdict in VERDICTS))
+    for group in groups:
+        kinds = [kind for kind in registry.table(group) if {group, kind} & {*arguments.kinds}]
+        counted: dict[str, collections.Counter[str]] = {kind: collections.Counter() for kind in kinds}
+        for found in results(group, kinds, arguments.count, arguments.seed) if kinds else ():
+            counted[found.kind][found.verdict] += 1
+            if found.verdict == FORBIDDEN:
+                keep(arguments.forbidden, found, arguments.seed)
+        for kind, verdicts in counted.items():
+            print(_row(kind, verdicts), flush=True)
+            total += verdicts
+    print(_row("all", total))
+    return int(total[FORBIDDEN] > 0)
+
+
+def _row(kind: str, verdicts: collections.Counter[str]) -> str:
+    return f"{kind:32}{verdicts.total():>8}" + "".join(f"{verdicts[verdict]:>11}" for verdict in VERDICTS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
