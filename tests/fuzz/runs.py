@@ -21,7 +21,13 @@ from keras_bit.training import progress, run_directory
 from keras_bit.training.state import TrainingState
 
 DESCRIBED = {
-    "options": {"data": "pets", "weights": "google/bit-50", "hub": {"revision": None}, "steps": 100, "on_error": "skip"},
+    "options": {
+        "data": "pets",
+        "weights": "google/bit-50",
+        "hub": {"revision": None},
+        "steps": 100,
+        "on_error": "skip",
+    },
     "plan": {"rule": {"batch_size": 8}, "class_names": ["a", "b"], "train_pictures": 7, "validation_digest": None},
 }
 ROWS = [{"step": 1, "learning_rate": 0.003, "loss": 1.5}, {"step": 2, "learning_rate": 0.001, "loss": 1.25}]
@@ -124,7 +130,10 @@ def looked_at(structured: bool) -> Callable[[Path], Kind]:
 
         def read(path: Path) -> Any:
             found = readable.unreadable(part, whole=False, shown="", noted=path)
-            return [{part.names[number]: line for number, line in found.items()}, np.setdiff1d([0], list(found)).tolist()]
+            return [
+                {part.names[number]: line for number, line in found.items()},
+                np.setdiff1d([0], list(found)).tolist(),
+            ]
 
         read(file)
         whole = file.read_bytes()
