@@ -3,6 +3,7 @@
 import faulthandler
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from fuzz.judging import FORBIDDEN, Verdict, judge
 from fuzz.kinds import Input, Kind, digest
 
 MEMORY = 2**30  # bytes above what the process has before it reads an input
-PATIENCE = 6  # times the seconds that reading may take, on a busy machine
+# When the process is ended, in times of the seconds that reading may take: of the processors' time, and of the clock's,
+# for what waits and computes nothing, on a machine that may be busy with something else.
+PATIENCE, PATIENCE_BY_THE_CLOCK = 2, 24
 
 
 def main(job: dict[str, Any]) -> None:
@@ -37,11 +40,20 @@ def main(job: dict[str, Any]) -> None:
 
 def _judged(kind: Kind, tried: Input, whole: str, seconds: float) -> Verdict:
     _limit_memory()
-    faulthandler.dump_traceback_later(PATIENCE * seconds, exit=True)
+    _limit_time(PATIENCE * seconds)
+    faulthandler.dump_traceback_later(PATIENCE_BY_THE_CLOCK * seconds, exit=True)
     try:
         return judge(kind, tried, whole, seconds)
     finally:
         faulthandler.cancel_dump_traceback_later()
+        _limit_time(0)
+
+
+def _limit_time(seconds: float) -> None:
+    """Ends the process, with a traceback, after so many seconds of all processors together; 0 for no limit."""
+    if hasattr(signal, "setitimer"):  # not on Windows
+        faulthandler.register(signal.SIGPROF, chain=True)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory() -> None:

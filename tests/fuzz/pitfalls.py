@@ -14,6 +14,11 @@ def _hang(_: Path) -> None:
         time.sleep(0.1)
 
 
+def _compute(_: Path) -> None:
+    while True:
+        pass
+
+
 def _fill(_: Path) -> None:
     bytearray(2**31)
 
@@ -48,6 +53,7 @@ def _kind(read: Callable[[Path], Any]) -> Callable[[Path], Kind]:
 # The second of the three inputs of each is forbidden.
 PITFALLS = {
     "a hang": _kind(_hang),
+    "a loop": _kind(_compute),
     "memory": _kind(_fill),
     "a crash": _kind(_crash),
     "another type": _kind(_raise),

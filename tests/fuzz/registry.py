@@ -14,6 +14,7 @@ GROUPS = {
     "configs": ("configs", "KINDS"),
     "images": ("images", "KINDS"),
     "runs": ("runs", "KINDS"),
+    "records": ("runs", "RECORD_KINDS"),  # slower: each makes a data set
     "pitfalls": ("pitfalls", "PITFALLS"),
 }
 # What the kinds whose names begin so need.

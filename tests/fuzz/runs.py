@@ -242,8 +242,7 @@ KINDS = {
     "readable.json, values": looked_at(structured=True),
     "owner of a directory": owner(structured=False),
     "owner of a directory, values": owner(structured=True),
-    "tfrecord": records(structured=False),
-    "tf.Example": records(structured=True),
     "parquet": parquet,
     "parquet metadata, values": about_parquet,
 }
+RECORD_KINDS = {"tfrecord": records(structured=False), "tf.Example": records(structured=True)}
