@@ -103,4 +103,4 @@ def test_drawn_json_is_the_same_for_the_same_seed_and_names_the_keys_of_its_valu
     for one in draw(0):
         assert {*one.keys} <= {"depths", "labels", "0"}
         if len(one.text) < 400:  # not too deep
-            assert json.loads(one.text) == json.loads(one.text) or "NaN" in one.text
+            json.loads(one.text)
