@@ -19,7 +19,7 @@ from fuzz.mutations import MUTATIONS, mutated
 from fuzz.processes import results
 
 # Inputs of each kind of a group: together they take a minute and a half of a processor.
-COUNTS = {"weights": 15, "keras": 3, "configs": 50, "images": 20, "runs": 25, "records": 5}
+COUNTS = {"weights": 25, "models": 3, "configs": 50, "images": 12, "runs": 25, "records": 5}
 
 
 @pytest.fixture(autouse=True, scope="module")

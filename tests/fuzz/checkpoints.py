@@ -163,9 +163,10 @@ KINDS = {
     "h5": weights("weights.h5", _h5),
     "bin": weights("bin", _bin),
     "bin pickle": weights("bin", _bin, "data.pkl"),
-    "checkpoint, config values": whole_checkpoint,
 }
-KERAS_KINDS = {
+# Slower: a model is built for each.
+MODEL_KINDS = {
+    "checkpoint, config values": whole_checkpoint,
     "keras": keras_file(None),
     "keras config": keras_file("config.json"),
     "keras config, values": keras_file("config.json", structured=True),

@@ -10,7 +10,7 @@ from fuzz.kinds import Kind
 # Group to the module and the table in it.
 GROUPS = {
     "weights": ("checkpoints", "KINDS"),
-    "keras": ("checkpoints", "KERAS_KINDS"),
+    "models": ("checkpoints", "MODEL_KINDS"),
     "configs": ("configs", "KINDS"),
     "images": ("images", "KINDS"),
     "runs": ("runs", "KINDS"),

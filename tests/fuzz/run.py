@@ -1,6 +1,6 @@
 """Tries damaged and unusual files of every kind that keras_bit reads, and reports what is forbidden.
 
-    python tests/fuzz/run.py --count 5000 --seed 0 --kinds keras images --forbidden /tmp/forbidden
+    python tests/fuzz/run.py --count 5000 --seed 0 --kinds models images --forbidden /tmp/forbidden
 
 Prints a table: the kind, how many were tried, loaded (with the same and with other values), refused and forbidden.
 Forbidden are another exception than those that are documented, one that does not name the file (of a configuration, the
