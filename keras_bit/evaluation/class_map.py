@@ -1,6 +1,7 @@
 """From names, of a data set's folders or as a person writes them, to the classes of a model."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -245,6 +246,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON itself lets the last of equal keys win, without a word."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice = sorted({key for key, _ in pairs if [other for other, _ in pairs].count(key) > 1})
-        raise ValueError(f"{', '.join(map(repr, twice))} stands in it twice")
+        twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"{files.some(map(repr, twice), SHOWN)} stands in it twice")
     return found
