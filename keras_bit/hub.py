@@ -6,14 +6,13 @@ there is no answer. It is imported where it is used: it takes 0.3 s, and most so
 """
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_bit import redaction
+from keras_bit import json_text, redaction
 from keras_bit.redaction import redacted
 
 # Each could be part of a valid Hub id, but `bit.safetensors` that does not exist is a misspelt path, not a repository.
@@ -146,10 +145,10 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: the file is not UTF-8, not JSON, or not an object; the message names it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_text.parse(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text, which JSON must be: {error}") from error
-    except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python converts
+    except ValueError as error:  # also a number of more digits than Python converts
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, {{...}}, but holds a {type(content).__name__}")

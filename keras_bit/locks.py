@@ -13,6 +13,8 @@ from typing import Any
 
 import filelock
 
+from keras_bit import json_text
+
 LOCK_NAME = ".lock"  # in a directory that somebody has; what lists a directory passes over such names
 # Who has it. A file of its own: Windows lets nobody read a locked one.
 OWNER_NAME = ".lock-owner"
@@ -163,7 +165,7 @@ def _note(locked: bool) -> str:
 def _read(file: Path) -> Owner | None:
     """What a note says; `None` if there is none, or if it cannot be understood."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json_text.parse(file.read_text(encoding="utf-8"))
         owner = Owner(**values)
     except (OSError, ValueError, TypeError):
         return None

@@ -96,6 +96,13 @@ FIELDS = {
     "timm's checkpoint": ("config.json", TIMM | {"pretrained_cfg": [1]}, "`pretrained_cfg`"),
     "timm's names": ("config.json", TIMM | {"label_names": "ab"}, "`label_names`"),
     "timm's classes": ("config.json", TIMM | {"num_classes": 1e400}, "`num_classes`"),
+    "timm's channels": ("config.json", TIMM | {"model_args": {"in_chans": None}}, "`in_chans` must be a positive"),
+    "timm's many channels": ("config.json", TIMM | {"model_args": {"in_chans": 10**9}}, "`in_chans` must be at most"),
+    "timm's many classes": (
+        "config.json",
+        TIMM | {"num_classes": 10**9, "label_names": None},
+        "`num_classes` must be at most",
+    ),
     "many classes": ("config.json", CONFIG | {"num_labels": 10**9, "id2label": None}, "`num_labels` must be at most"),
     "more classes": ("config.json", CONFIG | {"num_labels": 2**63, "id2label": None}, "`num_labels` must be at most"),
     "a number of 400 digits": ("config.json", CONFIG | {"embedding_size": 10**400}, "`embedding_size` must be at most"),

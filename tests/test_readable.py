@@ -74,3 +74,22 @@ def test_large_parts_are_looked_at_once_until_a_file_changes(part, tmp_path, mon
     noted.write_text("{")
     assert 4 not in readable.unreadable(part, whole=False, shown="check", noted=noted)
     assert len(json.loads(noted.read_text())) == 1
+
+
+DAMAGED = [
+    "null",
+    "[]",
+    "[" * 5000 + "]" * 5000,
+    *({"99": "x"}, {"-1": "x"}, {"²": "x"}, {"9" * 5000: "x"}, {"4": None}),
+]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGED, None, 5, ["x"]])
+def test_a_note_of_other_values_is_looked_at_again(part, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(readable, "LARGE", 1)
+    noted = tmp_path / "noted.json"
+    found = readable.unreadable(part, whole=False, shown="check", noted=noted)
+    [key] = json.loads(noted.read_text())
+    noted.write_text(damage if isinstance(damage, str) else json.dumps({key: damage}))
+    assert readable.unreadable(part, whole=False, shown="check", noted=noted) == found
+    assert list(json.loads(noted.read_text())) == [key]

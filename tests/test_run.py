@@ -1,6 +1,7 @@
 """A fine-tuning run: what it writes, how it goes on from where it was, what it refuses."""
 
 import csv
+import gzip
 import hashlib
 import json
 import os
@@ -265,6 +266,49 @@ def test_a_damaged_note_of_the_run_is_named(trained, data, checkpoint, tmp_path)
     (out / "training" / "run.json").write_text('{"options": "')
     with pytest.raises(ValueError, match=r"`out` .* has a training state whose run\.json cannot be read"):
         train(data, checkpoint, out)
+
+
+DEEP = "[" * 5000 + "]" * 5000
+
+
+def begun(folder, name, content):
+    """A directory with a file of a run that has trained already."""
+    (folder / "training").mkdir()
+    (folder / "training" / "state.safetensors").touch()
+    (folder / "training" / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("note", ["5", "[]", "null", '{"options": null}', '{"plan": [1]}', '{"plan": ' + DEEP + "}"])
+def test_a_note_of_the_run_that_holds_other_values_is_named(tmp_path, note):
+    out = begun(tmp_path, "run.json", note.encode())
+    with pytest.raises(ValueError, match=r"`out` .* has a training state whose run\.json cannot be read") as error:
+        run_directory.check_same_run({"options": {"data": "pets"}, "plan": {"steps": 1}}, out)
+    assert str(out) in str(error.value)
+
+
+LISTED = gzip.compress(b'{"names": ["a.jpg"], "left_out": []}', mtime=0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LISTED[:-20] + b"\xff" * 20,
+        LISTED[:10] + b"\xff" * 20,
+        *(
+            gzip.compress(text.encode())
+            for text in (
+                '{"names": null, "left_out": []}',
+                '{"names": [], "left_out": 5}',
+                '{"names": [["a"]], "left_out": []}',
+                '{"names": "a", "left_out": []}',
+                DEEP,
+            )
+        ),
+    ],
+)
+def test_a_damaged_list_of_the_runs_images_is_none(tmp_path, content):
+    assert run_directory.remembered_images(begun(tmp_path, "images.json.gz", content)) is None
 
 
 def test_unreadable_images_are_found_before_anything_is_computed_or_left_out(checkpoint, tmp_path):

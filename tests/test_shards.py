@@ -364,6 +364,24 @@ def renamed(first, second):
     second.rename(first)
 
 
+def described(**changes):
+    """A shard whose metadata say something else."""
+
+    def change(first, second):
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(first)
+        about = json.loads(table.schema.metadata[shard_files.METADATA])
+        text = json.dumps({key: value for key, value in (about | changes).items() if value != "nothing"})
+        pq.write_table(table.replace_schema_metadata({shard_files.METADATA: text.replace('"deep"', DEEP)}), first)
+
+    return change
+
+
+DEEP = "[" * 5000 + "]" * 5000
+DAMAGED_METADATA = r"has damaged metadata\. Remove it, and what was in it is written again"
+
+
 def foreign(first, second):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -377,6 +395,12 @@ def foreign(first, second):
         (truncated, r"00000-of-00003\.parquet' is not a Parquet file, or is a damaged one \(.*\)\. Remove it"),
         (renamed, r"is not one of the 3 shards: it is shard 1 with 3 rows and 0 images left out\. Remove it"),
         (foreign, r"was not written by `embed`\. Name another `out`"),
+        (described(shard=[1]), DAMAGED_METADATA),
+        (described(left_out="nothing"), DAMAGED_METADATA),
+        (described(left_out=-1), DAMAGED_METADATA),
+        (described(left_out=1, skipped=[]), DAMAGED_METADATA),
+        (described(skipped=[5]), DAMAGED_METADATA),
+        (described(labels="deep"), r"is not a Parquet file, or is a damaged one \(more than 100 objects and lists"),
     ],
 )
 @pytest.mark.slow

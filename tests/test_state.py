@@ -97,6 +97,23 @@ def test_a_damaged_file_is_named(tmp_path):
         state_in(tmp_path / "state", 2, 8)
 
 
+LOGS = {
+    "no list": "5",
+    "a row that is none": "[null]",
+    "a row without its step": '[{"loss": 1.5}]',
+    "a text": '[{"step": 1, "loss": "low"}]',
+    "a list": '[{"step": [1]}]',
+    "brackets": "[" * 100_000 + "]" * 100_000,
+}
+
+
+@pytest.mark.parametrize("case", LOGS)
+def test_a_log_of_other_values_is_damage(tmp_path, case):
+    safetensors.numpy.save_file({"model/0": np.ones(1)}, tmp_path / "state", {"log": LOGS[case]})
+    with pytest.raises(ValueError, match=r"The training state '.*state' is damaged \(.*\). Remove its directory"):
+        state_in(tmp_path / "state", 2, 8)
+
+
 @pytest.mark.parametrize("place", [-1, -200, -2000])
 def test_a_flipped_bit_is_found_before_training_goes_on(tmp_path, place):
     fit(compiled(), state_in(tmp_path / "state", 2, 8), 1)

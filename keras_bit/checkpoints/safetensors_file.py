@@ -19,6 +19,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from keras_bit import json_text
 from keras_bit.checkpoints.lazy import LazyTensor, check_name, refusing_damage
 
 CHECKSUMS = "keras_bit_crc32"  # in the metadata: a JSON object from tensor name to 8 hexadecimal digits
@@ -94,7 +95,7 @@ def _stored(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
     """The checksums in a file's metadata; `None` where there are none."""
     if not metadata or CHECKSUMS not in metadata:
         return None
-    stored = json.loads(metadata[CHECKSUMS])
+    stored = json_text.parse(metadata[CHECKSUMS])
     if not isinstance(stored, dict):
         raise ValueError(f"its {CHECKSUMS} are no JSON object")
     return stored

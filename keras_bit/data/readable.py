@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from keras_bit import json_text
 from keras_bit.data.parts import Part
 from keras_bit.files import replacing
 
@@ -35,7 +37,7 @@ def unreadable(part: Part, *, whole: bool, shown: str, noted: Path | None = None
     remembered = noted if part.in_files and len(part) >= LARGE else None
     key = _stamp(part.names, whole) if remembered else ""
     known = _read(remembered)
-    if key in known:
+    if key in known and all(_is_noted(number, line, len(part)) for number, line in known[key].items()):
         return {int(number): line for number, line in known[key].items()}
     found = _look(part, whole, shown)
     if remembered:
@@ -96,8 +98,16 @@ def _stamp(names: Sequence[str], whole: bool) -> str:
     return digest.hexdigest()
 
 
-def _read(file: Path | None) -> dict[str, dict[str, str]]:
+def _read(file: Path | None) -> dict[str, dict[str, Any]]:
+    """What was found, by what was looked at; nothing of what is damaged, which is looked at again."""
     try:
-        return {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+        known = {} if file is None else json_text.parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}  # it is looked at again
+        return {}
+    return {key: found for key, found in known.items() if isinstance(found, dict)} if isinstance(known, dict) else {}
+
+
+def _is_noted(number: str, line: Any, count: int) -> bool:
+    """Whether a note is one that was written about one of `count` images."""
+    digits = number.isascii() and number.isdecimal() and len(number) <= len(str(count))
+    return digits and int(number) < count and isinstance(line, str)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_bit import json_text
 from keras_bit.embedding.lists import ImageList, text_of
 from keras_bit.files import replacing
 from keras_bit.hub import HubOptions
@@ -147,14 +148,25 @@ def about_file(file: Path) -> tuple[dict[str, Any], int]:
     try:
         stored = pq.read_metadata(file)
         written = (stored.metadata or {}).get(METADATA)
-        about = None if written is None else json.loads(written)
+        about = None if written is None else json_text.parse(written)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise ValueError(
             f"`out`: {str(file)!r} is not a Parquet file, or is a damaged one ({error}). Remove it."
         ) from None
     if about is None:
         raise ValueError(f"`out`: {str(file)!r} was not written by `embed`. Name another `out`.")
+    if not _is_complete(about):
+        raise ValueError(f"`out`: {str(file)!r} has damaged metadata. Remove it, and what was in it is written again.")
     return about, stored.num_rows
+
+
+def _is_complete(about: Any) -> bool:
+    """Whether metadata has what this module reads of them, of the types that `write` and `join` give them."""
+    if not isinstance(about, dict) or type(about.get("shard", 0)) is not int or type(about.get("left_out")) is not int:
+        return False
+    skipped = about.get("skipped")
+    lines = isinstance(skipped, list) and all(isinstance(line, str) for line in skipped)
+    return lines and about["left_out"] >= 0 and (about["left_out"] == 0 or skipped != [])
 
 
 def differences_of(there: dict[str, Any], here: dict[str, Any]) -> str:

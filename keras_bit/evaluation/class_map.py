@@ -1,12 +1,12 @@
 """From names, of a data set's folders or as a person writes them, to the classes of a model."""
 
 import difflib
-import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_bit import files
+from keras_bit import files, json_text
 from keras_bit.files import composed
 from keras_bit.labels import CLASS_LISTS, imagenet_labels, labels_of_checkpoint
 from keras_bit.network.config import BitConfig
@@ -117,7 +117,7 @@ def read(file: str | Path) -> dict[str, Any]:
         ValueError: it is not JSON, or not a map from folders to labels, lists of labels, or null.
     """
     try:
-        found = json.loads(Path(file).read_text(encoding="utf-8"), object_pairs_hook=_once)
+        found = json_text.parse(Path(file).read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise FileNotFoundError(f"The class map {str(file)!r} does not exist.") from None
     except OSError as error:
@@ -246,6 +246,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """JSON itself lets the last of equal keys win, without a word."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice = sorted({key for key, _ in pairs if [other for other, _ in pairs].count(key) > 1})
-        raise ValueError(f"{', '.join(map(repr, twice))} stands in it twice")
+        twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"{files.some(map(repr, twice), SHOWN)} stands in it twice")
     return found

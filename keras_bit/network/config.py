@@ -171,7 +171,11 @@ class BitConfig:
             ValueError: `architecture` is not one of timm's BiTs, or `model_args` make another network of it than this
                 class describes.
         """
-        return cls(**config_files.from_timm(values))
+        arguments = config_files.from_timm(values)
+        try:
+            return cls(**arguments)
+        except ValueError as error:
+            raise config_files.in_timms_words(error) from None
 
     @classmethod
     def from_pretrained(

@@ -16,6 +16,7 @@ TIMM_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "se
 # Of `model_args` in timm's layout: what a configuration takes over; what changes no prediction; and what may only be
 # the value that BiT has.
 TIMM_ARGUMENTS = ("in_chans", "num_classes", "output_stride", "drop_path_rate", "act_layer")
+TIMM_NAMES = {"num_channels": "in_chans", "num_labels": "num_classes"}  # of arguments, where timm's are others
 TIMM_WITHOUT_EFFECT = ("drop_rate", "img_size", "zero_init_last", "pretrained", "features_only")
 TIMM_FIXED = {"global_pool": "avg", "preact": True, "avg_down": False, "stem_type": "fixed"}
 
@@ -67,6 +68,14 @@ def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
         "num_labels": classes,
         "id2label": {index: descriptions.get(label, label) for index, label in enumerate(labels)} if labels else None,
     }
+
+
+def in_timms_words(error: ValueError) -> ValueError:
+    """The same error with the names that stand in timm's file."""
+    text = str(error)
+    for ours, timms in TIMM_NAMES.items():
+        text = text.replace(f"`{ours}`", f"`{timms}`")
+    return ValueError(text)
 
 
 def to_transformers(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_bit import claims, files
+from keras_bit import claims, files, json_text
 
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
@@ -70,9 +71,11 @@ def remembered_images(out: Path) -> Images | None:
         return None
     try:
         with gzip.open(out / STATE_FOLDER / IMAGES_NAME, "rt", encoding="utf-8") as file:
-            return Images(**json.load(file))
-    except (OSError, EOFError, ValueError, TypeError):
+            images = Images(**json_text.parse(file.read()))
+    except (OSError, EOFError, zlib.error, ValueError, TypeError):
         return None
+    are_lines = (isinstance(lines, list) and all(isinstance(line, str) for line in lines) for lines in images)
+    return images if all(are_lines) else None
 
 
 def remember_images(out: Path, images: Images) -> None:
@@ -97,7 +100,9 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
             beside.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
         return
     try:
-        old = json.loads(file.read_text(encoding="utf-8"))
+        old = json_text.parse(file.read_text(encoding="utf-8"))
+        if not isinstance(old, dict) or not all(isinstance(old.get(group, {}), dict) for group in new):
+            raise ValueError(f"it must hold an object with the objects {' and '.join(new)}")
     except (OSError, ValueError) as error:
         raise ValueError(
             f"`out` {str(out)!r} has a training state whose {RUN_NAME} cannot be read ({error}). Remove {folder}, or "

@@ -1,6 +1,7 @@
 """Everything that training goes on from, in one file: weights, optimizer, random generators, and the log so far."""
 
 import json
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 import safetensors
 
-from keras_bit import files
+from keras_bit import files, json_text
 from keras_bit.checkpoints import safetensors_file
 
 GENERATOR = "torch_generator"
@@ -52,8 +53,8 @@ class TrainingState(keras.callbacks.Callback):
         if file.exists():
             try:
                 with safetensors.safe_open(file, framework="numpy") as stored:
-                    self.rows = list(json.loads(stored.metadata()["log"]))
-            except (safetensors.SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:
+                    self.rows = _rows(stored.metadata()["log"])
+            except (safetensors.SafetensorError, TypeError, KeyError, ValueError) as error:
                 raise ValueError(
                     f"The training state {str(file)!r} is damaged ({error}). Remove its directory to begin again."
                 ) from None
@@ -140,6 +141,15 @@ class TrainingState(keras.callbacks.Callback):
             for group, variables in groups.items()
             for number, variable in enumerate(variables)
         }
+
+
+def _rows(text: str) -> list[Row]:
+    rows = json_text.parse(text)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "step" in row for row in rows):
+        raise ValueError("its log must be a list of rows, each with a step")
+    if wrong := [value for row in rows for value in row.values() if type(value) not in (int, float)]:
+        raise ValueError(f"its log must hold numbers, got {reprlib.repr(wrong[0])}")
+    return rows
 
 
 def _generator_state() -> dict[str, np.ndarray]:
