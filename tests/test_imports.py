@@ -17,7 +17,7 @@ ANYTHING = None
 # flows one way: a room stands below all that it may import.
 KERAS_BIT = {
     "__init__": ANYTHING,
-    "registration": {"hyperrule", "network"},  # by their names, after Keras
+    "registration": {"classifier", "hyperrule", "network"},  # by their names, after Keras
     "counts": set(),
     "files": {"locks"},
     "locks": set(),
@@ -33,6 +33,7 @@ KERAS_BIT = {
     "layers": {"network"},
     "checkpoints": {"counts", "network", "images", "files", "hub", "redaction", "versions", "packages"},
     "applications": {"checkpoints", "network", "hub"},
+    "classifier": {"counts", "data", "images", "labels", "network", "versions"},
     "data": {"counts", "images", "hyperrule", "files", "packages"},
     "drawing": {"images", "files", "packages"},
     "evaluation": {"counts", "drawing", "images", "network", "labels", "files"},
@@ -51,7 +52,17 @@ KERAS_BIT = {
         "network",
     },
     "distribution": {"training"},
-    "exporters": {"applications", "checkpoints", "counts", "files", "images", "labels", "network", "packages"},
+    "exporters": {
+        "applications",
+        "checkpoints",
+        "classifier",
+        "counts",
+        "files",
+        "images",
+        "labels",
+        "network",
+        "packages",
+    },
     "embedding": {"applications", "claims", "data", "files", "hub", "images", "packages"},
     "cli": ANYTHING,
 }

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -180,15 +180,31 @@ class BitImageProcessor:
         input_data_format = options.choice("input_data_format", input_data_format, (None, *DATA_FORMATS, GRAY))
         return_tensors = options.choice("return_tensors", return_tensors, (None, "np", *TENSOR_PACKAGES))
 
-        results: dict[str, np.ndarray] = {}
-        for name, image in inputs.each(images, input_data_format, processor.do_convert_rgb, processor.orientation):
-            results[name] = processor._process(name, image)
+        results = dict(processor.each(images, input_data_format))
         if not results:
             raise ValueError("`images` is empty; expected at least one image.")
         batch = batches.stack(results)
         if order == "channels_first":
             batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
         return batches.to_framework(batch, return_tensors)
+
+    def each(
+        self, images: AnyImage | Sequence[AnyImage], input_data_format: str | None = None
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Reads one image after the other, when it is asked for: any number of them, of any sizes.
+
+        Args:
+            images: As in a call.
+            input_data_format: As in a call.
+
+        Yields:
+            What errors call the image, as ``"`images[3]` (cat.jpg)"``, and float32 `(height, width, channels)`.
+
+        Raises:
+            What a call raises, at the image's turn.
+        """
+        for name, image in inputs.each(images, input_data_format, self.do_convert_rgb, self.orientation):
+            yield name, self._process(name, image)
 
     def tf_preprocess(self, image: Any) -> Any:
         """The same for one image in a TensorFlow graph, as `dataset.map(processor.tf_preprocess)`, bit for bit.
