@@ -229,14 +229,18 @@ class BiTClassifier(keras.Model):
             with tracing.step():
                 return ops.convert_to_numpy(self.model(ops.convert_to_tensor(first), training=False))
         rest = () if second is None else itertools.chain([second], batches)
-        found = [self.model.predict_on_batch(first)]
+        found = [self._ask(first)]
         for batch in rest:
             count = len(batch)
             if count < size and batch.shape[1:] == first.shape[1:] and len(first) == size:
                 # Another number of images would be compiled anew.
                 batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), batch.dtype)])
-            found.append(self.model.predict_on_batch(batch)[:count])
+            found.append(self._ask(batch)[:count])
         return np.concatenate(found)
+
+    def _ask(self, batch: np.ndarray) -> np.ndarray:
+        # As a tensor: what the processor leaves in [0, 255] on purpose is not to be warned of as raw pixels.
+        return self.model.predict_on_batch(ops.convert_to_tensor(batch))
 
     def _batches(self, images: Images, size: int) -> Iterator[np.ndarray]:
         """Preprocessed images of one size, at most `size` at a time."""
