@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from keras_bit.applications import from_pretrained as from_pretrained
     from keras_bit.checkpoints.publishing import push_to_hub as push_to_hub
     from keras_bit.checkpoints.saving import save_pretrained as save_pretrained
+    from keras_bit.classifier import BiTClassifier as BiTClassifier
     from keras_bit.data.dataset import image_dataset as image_dataset
     from keras_bit.exporters.exporting import export as export
     from keras_bit.hyperrule import HyperRule as HyperRule
@@ -48,6 +49,7 @@ _MODULES = {
     "BiT152x2": "applications",
     "BiT152x4": "applications",
     "BiTBackbone": "applications",
+    "BiTClassifier": "classifier",
     "BitConfig": "network.config",
     "BitImageProcessor": "images.processor",
     "HyperRule": "hyperrule",
@@ -77,6 +79,7 @@ __all__ = [
     "BiT152x2",
     "BiT152x4",
     "BiTBackbone",
+    "BiTClassifier",
     "BitConfig",
     "BitImageProcessor",
     "HyperRule",

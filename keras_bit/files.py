@@ -16,6 +16,7 @@ from keras_bit import locks
 STAGING_PREFIX = ".keras-bit-"  # of the directories in which files are written before they take their places
 KEPT_PREFIX = ".kept-"  # in a staging directory: of the directory with what is being replaced
 PATIENCE = 60.0  # seconds to wait for another process that moves its files into the same directory
+LONGEST_SHOWN = 200  # characters of a name in a message
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the largest file
 
 
@@ -254,6 +255,15 @@ def some(names: Iterable[object], most: int = 4, separator: str = ", ") -> str:
     listed = list(names)
     more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
     return separator.join(map(str, listed[:most])) + more
+
+
+def shortened(name: object) -> str:
+    """A name for a message, on one line; a long one without its middle."""
+    text = " ".join(str(name).splitlines())
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    half = LONGEST_SHOWN // 2 - 10
+    return f"{text[:half]} ... {text[-half:]}"
 
 
 def composed(name: str) -> str:

@@ -90,13 +90,7 @@ def decode_predictions(preds: Any, top: int = 5, *, labels: Labels | None = None
 
     Source: keras 3.15 `applications/imagenet_utils.py`, whose order of equal scores and of NaN is left to `argsort`.
     """
-    try:
-        top = operator.index(top)
-    except TypeError:
-        raise ValueError(f"`top` must be a whole number of at least 1; got {top!r}.") from None
-    if top < 1:
-        raise ValueError(f"`top` must be a whole number of at least 1; got {top}.")
-
+    top = checked_top(top)
     scores = _as_scores(preds)
     classes = scores.shape[1]
     if labels is None:
@@ -116,6 +110,21 @@ def decode_predictions(preds: Any, top: int = 5, *, labels: Labels | None = None
         [(*identified[index], float(row[index])) for index in indices]
         for row, indices in zip(scores, best, strict=True)
     ]
+
+
+def checked_top(top: Any) -> int:
+    """`top` as an int.
+
+    Raises:
+        ValueError: it is not a whole number of at least 1.
+    """
+    try:
+        number = operator.index(top)
+    except TypeError:
+        raise ValueError(f"`top` must be a whole number of at least 1; got {top!r}.") from None
+    if number < 1:
+        raise ValueError(f"`top` must be a whole number of at least 1; got {top}.")
+    return number
 
 
 def names_of(labels: Labels, classes: int) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-MODULES = ("keras_bit.network.model", "keras_bit.hyperrule")  # these import all that register a class
+# These import all that register a class.
+MODULES = ("keras_bit.network.model", "keras_bit.hyperrule", "keras_bit.classifier")
 
 
 def register_with_keras() -> None:

@@ -177,6 +177,22 @@ def test_loading_passes_its_tests_under_every_backend(backend):
     passes_under(backend, names)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_the_classifier_passes_its_tests_under_every_backend(backend):
+    names = [
+        "test_classifier.py::test_images_in_every_form_are_classified_as_by_hand",
+        "test_classifier.py::test_the_batch_size_changes_no_result",
+        "test_classifier.py::test_scores_are_probabilities_of_a_model_with_logits_too",
+        "test_classifier.py::test_a_batch_on_the_device_has_the_processors_values_bit_for_bit",
+        "test_classifier.py::test_a_call_and_every_method_of_keras_give_the_same",
+        "test_classifier.py::test_it_learns_on_uint8_batches_what_the_model_learns_on_the_processors",
+        "test_classifier.py::test_it_is_saved_with_its_processor_and_loaded_by_keras",
+        "test_what_is_handed_over.py::test_preprocess_input_scales_what_a_tf_data_map_gives",
+    ]
+    passes_under(backend, names)
+
+
 def passes_under(backend, names):
     """Runs these tests in a process of its own under a backend."""
     if importlib.util.find_spec(backend) is None:

@@ -369,7 +369,7 @@ REFUSED = {
     "bytes": (([b"x"], [0]), {}, "paths alone or uint8 arrays alone, got bytes. Encoded images go through"),
     "a string as images": ((5, [0]), {}, "`source[0]` must be a list of paths or of uint8 arrays"),
     "float images": ((np.zeros((2, 4, 4, 3)), [0, 1]), {}, "`source[0][0]` must be uint8 (height, width, channels)"),
-    "flat images": ((np.zeros((2, 4, 4), np.uint8), [0, 1]), {}, "got uint8 (4, 4). Scale"),
+    "flat images": ((np.zeros((2, 4), np.uint8), [0, 1]), {}, "got uint8 (4,). Scale"),
     "two channels": (([np.zeros((4, 4, 2), np.uint8)], [0]), {}, "with 1, 3 or 4 channels, got uint8 (4, 4, 2)"),
     "float labels with names": ((ARRAYS, [0.5] * 7), {"class_names": ["a"]}, "which are numbers to be predicted and"),
     "nan": ((ARRAYS, [20.0] * 6 + [float("nan")]), {}, "Labels must be finite numbers, got nan for image 6 (1 of 7)"),

@@ -17,7 +17,7 @@ ANYTHING = None
 # flows one way: a room stands below all that it may import.
 KERAS_BIT = {
     "__init__": ANYTHING,
-    "registration": {"hyperrule", "network"},  # by their names, after Keras
+    "registration": {"classifier", "hyperrule", "network"},  # by their names, after Keras
     "counts": set(),
     "json_text": set(),
     "files": {"locks"},
@@ -34,6 +34,7 @@ KERAS_BIT = {
     "layers": {"network"},
     "checkpoints": {"counts", "json_text", "network", "images", "files", "hub", "redaction", "versions", "packages"},
     "applications": {"checkpoints", "network", "hub"},
+    "classifier": {"counts", "data", "images", "labels", "network", "versions"},
     "data": {"counts", "images", "hyperrule", "files", "json_text", "locks", "packages"},
     "drawing": {"images", "files", "packages"},
     "evaluation": {"counts", "drawing", "images", "json_text", "network", "labels", "files"},
@@ -53,7 +54,17 @@ KERAS_BIT = {
         "network",
     },
     "distribution": {"training"},
-    "exporters": {"applications", "checkpoints", "counts", "files", "images", "labels", "network", "packages"},
+    "exporters": {
+        "applications",
+        "checkpoints",
+        "classifier",
+        "counts",
+        "files",
+        "images",
+        "labels",
+        "network",
+        "packages",
+    },
     "embedding": {"applications", "claims", "data", "files", "hub", "images", "json_text", "packages"},
     "cli": ANYTHING,
 }

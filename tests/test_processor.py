@@ -388,7 +388,7 @@ WIDE = BitImageProcessor(size=8, do_center_crop=False)
     [
         ([], {}, ValueError, "`images` is empty; expected at least one image."),
         (np.zeros((0, 4, 4, 3)), {}, ValueError, "`images` is empty: shape (0, 4, 4, 3)."),
-        (noise(4, 4), {}, ValueError, "`images` must have 3 dimensions, or 4 for a batch. Received: shape (4, 4)"),
+        (noise(4), {}, ValueError, "4 for a batch, or 2 for a gray image. Received: shape (4,)"),
         ([noise(1, 1, 4, 4, 3)], {}, ValueError, "`images[0]` must have 3 dimensions, or 4 for a batch"),
         (noise(8, 9, 5), {}, ValueError, "shape (8, 9, 5), in which neither the first nor the last axis has 1, 3 or 4"),
         (
@@ -456,7 +456,7 @@ WIDE = BitImageProcessor(size=8, do_center_crop=False)
         ),
         (
             new_image(),
-            {"input_data_format": "none"},
+            {"input_data_format": "any"},
             ValueError,
             "`input_data_format` must be one of None, 'channels_la",
         ),

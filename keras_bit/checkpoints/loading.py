@@ -23,7 +23,7 @@ from keras_bit.hub import HubOptions
 from keras_bit.network import outline
 from keras_bit.network.config import PUBLISHED, BitConfig, find_config, missing_config
 from keras_bit.network.layers import Activation
-from keras_bit.network.model import Values, layers_in_front, network_layers
+from keras_bit.network.model import BiTModel, Values, layers_in_front, network_layers
 from keras_bit.network.weights import Weight
 
 # In the order in which they are looked for.
@@ -363,7 +363,11 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
         raise ValueError(f"{path} is damaged, or no model that Keras can load: {described(error)}") from error
     config = getattr(model, "config", None)
     if not isinstance(config, BitConfig):
-        raise ValueError(f"{path} holds a {type(model).__name__}, expected a model that keras_bit built.")
+        inside = " Its `model` is the BiT in it." if isinstance(getattr(model, "model", None), BiTModel) else ""
+        raise ValueError(
+            f"{path} holds a {type(model).__name__}, expected a model that keras_bit built. `keras.saving.load_model` "
+            f"loads it as it is.{inside}"
+        )
     if in_front := layers_in_front(model):
         raise ValueError(
             f"{path} holds layers before BiT ({', '.join(in_front)}), which would be lost. "

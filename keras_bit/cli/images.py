@@ -7,7 +7,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import warnings
 from collections.abc import Iterable, Iterator
 from http.client import HTTPException
 from pathlib import Path
@@ -97,16 +96,8 @@ def _files(name: str) -> Iterator[str]:
 
 def _inside(directory: str) -> Iterator[str]:
     from keras_bit.data import folders
-    from keras_bit.data.walk import KINDS, DirectoryWarning, LeftOut
 
-    left_out = LeftOut()
-    found, _ = folders.scan(directory, None, left_out)
-    if not found:
-        there = f"; there are {left_out}" if left_out else ""
-        raise ValueError(f"{directory} is a directory that holds no image ({KINDS}){there}")
-    if left_out:
-        warnings.warn(folders.about_left_out(directory, left_out), DirectoryWarning, stacklevel=2)
-    yield from map(os.fsdecode, found)
+    yield from folders.images_in(directory)
 
 
 class _RefusedError(OSError):

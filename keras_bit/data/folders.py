@@ -131,6 +131,24 @@ def scan(directory: str | Path, folders: Sequence[str] | None, left_out: LeftOut
     return paths, np.array(labels, np.int32)
 
 
+def images_in(directory: str | os.PathLike[str]) -> list[str]:
+    """The images in a directory at any depth: folder by folder in the order of their paths, each sorted by name.
+
+    Warns of what is left out.
+
+    Raises:
+        ValueError: there is none.
+    """
+    left_out = LeftOut()
+    found, _ = scan(os.fspath(directory), None, left_out)
+    if not found:
+        there = f"; there are {left_out}" if left_out else ""
+        raise ValueError(f"{os.fspath(directory)} is a directory that holds no image ({KINDS}){there}")
+    if left_out:
+        warnings.warn(about_left_out(os.fspath(directory), left_out), DirectoryWarning, stacklevel=2)
+    return list(map(os.fsdecode, found))
+
+
 def _folders(directory: Path, left_out: LeftOut | None) -> list[str]:
     names = folders_in(directory, left_out)
     if not names:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from keras_bit.data import targets
+from keras_bit.files import shortened
 
 
 class Item(NamedTuple):
@@ -112,4 +113,6 @@ def is_path(value: object) -> bool:
 
 def described(source: Any) -> str:
     """What a person passed as a source, for a message."""
-    return repr(os.fspath(source)) if is_path(source) else f"{type(source).__module__}.{type(source).__name__}"
+    if is_path(source):
+        return repr(shortened(os.fspath(source)))
+    return f"{type(source).__module__}.{type(source).__name__}"

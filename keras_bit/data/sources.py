@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from keras_bit.data import libraries, targets
 from keras_bit.data.folders import class_folders, tell
 from keras_bit.data.items import Arrays, Files, Item, Items, described, is_path
 from keras_bit.data.record_names import record_names
 from keras_bit.data.splits import Subset, subset_of
+from keras_bit.images import base64_text
+from keras_bit.images.array_likes import as_array, sequence_of
 from keras_bit.packages import require_tensorflow
 
 if TYPE_CHECKING:
@@ -87,7 +90,7 @@ def open_items(
     if isinstance(source, tuple) and len(source) == 2:
         return _pairs(*source, names, check_labels)
     if is_path(source) and not Path(source).exists():
-        raise FileNotFoundError(f"`source` must be an existing directory or TFRecord files, got {os.fspath(source)!r}.")
+        raise FileNotFoundError(f"`source` must be an existing directory or TFRecord files, got {described(source)}.")
     raise ValueError(
         "`source` must be a directory with a folder per class, a pair (paths or arrays, labels), a tf.data.Dataset of "
         "(bytes, label), TFRecord files, a Hugging Face `datasets.Dataset` or a TensorFlow Datasets builder, got "
@@ -142,10 +145,13 @@ def _folders(directory: Path, class_names: tuple[str, ...] | None, subset: Subse
 
 
 def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_labels: bool) -> Items:
-    if hasattr(images, "__array__"):
-        images = np.asarray(images)
-    elif isinstance(images, tuple):
-        images = list(images)
+    several = sequence_of(images)
+    if several is not None:
+        images = _without_decoded(several)
+    elif hasattr(images, "__array__"):
+        images = as_array("`source[0]`", images)
+    if (names := sequence_of(labels)) is not None:
+        labels = list(names)
     if not isinstance(images, np.ndarray | list):
         raise ValueError(
             "`source[0]` must be a list of paths or of uint8 arrays, or one uint8 array (count, height, width, "
@@ -167,15 +173,37 @@ def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_
             f"`source` must have a label for each image, got {len(images):,} images and {len(found.values):,} labels."
         )
     if paths:
+        _refuse_text(images)
         return Files([os.fsencode(path) for path in images], found)
     return Arrays([_checked_array(f"`source[0][{index}]`", array) for index, array in enumerate(images)], found)
 
 
+def _without_decoded(images: Sequence[Any]) -> list[Any]:
+    """The images, unless they are PIL's: a column decodes each as it is asked for it."""
+    if len(images) and isinstance(images[0], Image.Image):
+        raise ValueError(
+            "`source[0]` must hold paths or uint8 arrays, got PIL images. Pass `numpy.asarray(image)` of each, or, of "
+            "a Hugging Face data set, the data set itself: image_dataset(dataset)."
+        )
+    return list(images)
+
+
+def _refuse_text(paths: Iterable[str | os.PathLike]) -> None:
+    for index, path in enumerate(paths):
+        if isinstance(path, str) and len(path) > base64_text.LONGEST_NAME and (text := base64_text.described(path)):
+            raise ValueError(
+                f"`source[0][{index}]` is {text}, not a path, which begins with {path[:20]!r}. Encoded images go "
+                "through `tf.data.Dataset.from_tensor_slices((images, labels))`, as bytes."
+            )
+
+
 def _checked_array(name: str, array: Any) -> np.ndarray:
-    array = np.asarray(array)
+    array = as_array(name, array)
+    if array.ndim == 2:
+        array = array[..., None]  # gray
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3, 4) or not array.size:
         raise ValueError(
             f"{name} must be uint8 (height, width, channels) in [0, 255] with 1, 3 or 4 channels, got {array.dtype} "
-            f"{array.shape}. Scale images of other types first, and add a channel axis to gray ones."
+            f"{array.shape}. Scale images of other types first."
         )
     return array

@@ -7,10 +7,25 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_bit.classifier import BiTClassifier
 from keras_bit.counts import check_whole, is_whole
+from keras_bit.images.processor import BitImageProcessor
 from keras_bit.labels import Labels, imagenet_labels, labels_of_checkpoint, names_of
 from keras_bit.network import transforms
 from keras_bit.network.model import MIN_SIZE, BiTModel
+
+
+def taken_apart(
+    model: keras.Model, processor: BitImageProcessor | None
+) -> tuple[keras.Model, BitImageProcessor | None]:
+    """The model and the processor that are meant: of a `BiTClassifier` its own."""
+    if not isinstance(model, BiTClassifier):
+        return model, processor
+    if processor is not None:
+        raise ValueError(
+            "`processor` must be None for a BiTClassifier, which has its own. Export `classifier.model` with another."
+        )
+    return model.model, model.processor
 
 
 def checked_model(model: keras.Model) -> keras.Model:

@@ -50,7 +50,8 @@ def export(
     "output". Of a BiT with a head a SavedModel gives both "logits" and "probabilities".
 
     Args:
-        model: a functional or sequential model, of keras_bit or around one.
+        model: a functional or sequential model, of keras_bit or around one; or a `BiTClassifier`, which is its `model`
+            and its `processor`.
         path: the file to write; for `"saved_model"` the model's base directory, in which every call writes the next
             version; for `"huggingface"` the directory; for `"openvino"` the `.xml`, beside which its `.bin` will be.
         format: `"saved_model"` (TF Serving), `"tflite"`, `"onnx"`, `"openvino"` or `"huggingface"` (transformers'
@@ -87,6 +88,7 @@ def export(
         raise ValueError(f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}.")
     if not isinstance(overwrite, bool):
         raise ValueError(f"`overwrite` must be True or False, got {overwrite!r}.")
+    model, processor = arguments.taken_apart(model, processor)
     model = arguments.checked_model(model)
     job = Job(
         model=model,

@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from keras_bit.images import jpeg_scans
+from keras_bit.files import LONGEST_SHOWN, shortened
+from keras_bit.images import base64_text, jpeg_scans
+from keras_bit.images.array_likes import as_array, sequence_of
 
 DATA_FORMATS = ("channels_last", "channels_first")
+GRAY = "none"  # transformers' name for arrays without channels, (height, width)
 
 ORIENTATIONS = ("upright", "ignore")
 TURNS = {  # by the value of the orientation tag; as `PIL.ImageOps.exif_transpose` has them
@@ -35,9 +38,10 @@ def each(
     """Each image in `images` with the name that it has in an error.
 
     Args:
-        images: one image or a list of them: files, their bytes, PIL images, arrays in 3 dimensions, or in 4 for a
-            batch.
-        input_data_format: order of the arrays; `None` guesses it from the number of channels.
+        images: one image or a sequence of them: files, their bytes, PIL images, arrays in 3 dimensions, or in 4 for a
+            batch, or in 2 for gray.
+        input_data_format: order of the arrays; `None` guesses it from the number of channels; "none" is `(height,
+            width)`, or `(batch, height, width)`.
         convert_rgb: whether every image becomes RGB; alpha is dropped.
         orientation: "upright" or "ignore", for what is encoded.
 
@@ -48,10 +52,11 @@ def each(
     Raises:
         ValueError, TypeError, OSError: as `BitImageProcessor.__call__` says.
     """
-    if not isinstance(images, (list, tuple)):
+    several = sequence_of(images)
+    if several is None:
         yield from _images_in("`images`", images, input_data_format, convert_rgb, orientation)
         return
-    for index, image in enumerate(images):
+    for index, image in enumerate(several):
         yield from _images_in(f"`images[{index}]`", image, input_data_format, convert_rgb, orientation)
 
 
@@ -60,24 +65,16 @@ def _images_in(
 ) -> Iterator[tuple[str, Image.Image | np.ndarray]]:
     """The images in one element of `images`: one, or those of a batch."""
     if isinstance(image, (str, os.PathLike)):
-        name = f"{name} ({os.fspath(image)})"
+        name = f"{name} ({shortened(os.fspath(image))})"
     if isinstance(image, (str, os.PathLike, Encoded)):
         yield name, _pixels(name, read(name, image, orientation), convert_rgb)
     elif isinstance(image, Image.Image):
         yield name, _pixels(name, _load(name, image, None), convert_rgb)
     elif hasattr(image, "__array__"):
-        array = np.asarray(image)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"{name} must be an array of numbers. Received: dtype {array.dtype}")
-        if array.ndim not in (3, 4):
-            raise ValueError(
-                f"{name} must have 3 dimensions, or 4 for a batch. Received: shape {array.shape}. A gray image needs "
-                "a channel axis: `image[..., None]`."
-            )
-        if array.size == 0:
-            raise ValueError(f"{name} is empty: shape {array.shape}.")
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(f"{name} holds values that are not finite.")
+        array = as_array(name, image)
+        _check_array(name, array, input_data_format)
+        if array.ndim == 2 or input_data_format == GRAY:
+            array, input_data_format = array[..., None], "channels_last"
         if array.ndim == 3:
             yield name, _from_array(name, array, input_data_format, convert_rgb)
         else:
@@ -89,6 +86,22 @@ def _images_in(
             f"{name} must be a PIL image, an array, an encoded file's bytes or a path. Received: "
             f"{type(image).__name__}. Lists of images are not nested; lists of numbers go through `numpy.asarray`."
         )
+
+
+def _check_array(name: str, array: np.ndarray, input_data_format: str | None) -> None:
+    if input_data_format == GRAY and array.ndim not in (2, 3):
+        raise ValueError(
+            f"{name} must have 2 dimensions, (height, width), or 3 for a batch, as `input_data_format='none'` says. "
+            f"Received: shape {array.shape}."
+        )
+    if array.ndim not in (2, 3, 4):
+        raise ValueError(
+            f"{name} must have 3 dimensions, or 4 for a batch, or 2 for a gray image. Received: shape {array.shape}."
+        )
+    if array.size == 0:
+        raise ValueError(f"{name} is empty: shape {array.shape}.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} holds values that are not finite.")
 
 
 def read(
@@ -108,8 +121,8 @@ def read(
         The decoded image, of any mode.
 
     Raises:
-        ValueError: it is not an image that Pillow reads, is damaged, or has too many pixels or, as a JPEG, too many
-            scans.
+        ValueError: it is not an image that Pillow reads, is one as base64 text, is damaged, or has too many pixels or,
+            as a JPEG, too many scans.
         FileNotFoundError, IsADirectoryError, OSError: the file cannot be read.
     """
     contents = _contents(name, source) if isinstance(source, (str, os.PathLike)) else source
@@ -138,17 +151,32 @@ def _turned_upright(image: Image.Image) -> Image.Image:
 def _contents(name: str, path: str | os.PathLike) -> bytes:
     if not os.fspath(path):
         raise FileNotFoundError(f"{name}: there is no such file: its path is empty.")
-    path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise IsADirectoryError(f"{name} is a directory. Pass a list of the files in it.")
     try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{name}: there is no such file. A file's content is passed as bytes.") from error
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: there is a NUL in it
+        # The cause has the whole path in it, which may be an image.
+        cause = error if len(os.fspath(path)) <= LONGEST_SHOWN else None
+        raise _unreadable(name, path, error) from cause
+
+
+def _unreadable(name: str, path: str | os.PathLike, error: OSError | ValueError) -> OSError | ValueError:
+    """What to raise about a file that cannot be read: of the type of `error`, with its number."""
+    if isinstance(path, str) and (text := base64_text.described(path)):
+        advice = "what follows its comma" if text.endswith("URI") else "it"
+        return ValueError(f"{name} is {text}, not a path. Pass the image's bytes: `base64.b64decode` of {advice}.")
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(f"{name}: there is no such file. A file's content is passed as bytes.")
+    if not isinstance(error, OSError):
+        return ValueError(f"{name} cannot be read: {error}.")
+    unreadable = type(error)(f"{name} cannot be read: {error.strerror or error}.")
+    unreadable.errno = error.errno
+    return unreadable
 
 
 def _load(name: str, source: Encoded | Image.Image, max_pixels: int | None) -> Image.Image:
-    with _errors_about(name):
+    with _errors_about(name, "" if isinstance(source, Image.Image) else _advice(source)):
         # a PIL image may come from a file that was not read yet
         image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
         if max_pixels is not None and image.width * image.height > max_pixels:
@@ -157,24 +185,58 @@ def _load(name: str, source: Encoded | Image.Image, max_pixels: int | None) -> I
             )
     if not isinstance(source, Image.Image) and image.format in ("JPEG", "MPO"):
         _check_scans(name, source, image.width * image.height)
-    with _errors_about(name):
-        image.load()
+    _decode(name, image)
     return image
 
 
+def _decode(name: str, image: Image.Image) -> None:
+    closed = _is_closed(image)
+    try:
+        with _errors_about(name):
+            image.load()
+            _ = image.im  # which is not there any more after `image.close()`
+    except ValueError as error:
+        if closed:
+            raise ValueError(
+                f"{name} is a PIL image that was closed, and has no pixels any more. Use it inside of its `with` "
+                "block, call its `load()` there, or pass the path."
+            ) from error
+        raise
+
+
+def _advice(contents: Encoded) -> str:
+    text = base64_text.described(bytes(contents[:300]).decode("latin-1"))
+    return f" It is {text}: pass what `base64.b64decode` makes of it." if text else ""
+
+
+def _is_closed(image: Image.Image) -> bool:
+    if getattr(image, "tile", None):  # it was not decoded yet, for which it needs its file
+        file = getattr(image, "fp", None)
+        return file is None or bool(getattr(file, "closed", False))
+    try:
+        _ = image.im
+    except ValueError:  # Pillow's "Operation on closed image"
+        return True
+    except AssertionError:  # nothing decoded, and no tiles: its plugin does it in its own way
+        return False
+    return False
+
+
 @contextlib.contextmanager
-def _errors_about(name: str) -> Iterator[None]:
+def _errors_about(name: str, advice: str = "") -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not an image file that Pillow can read.") from error
+        raise ValueError(f"{name} is not an image file that Pillow can read.{advice}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: {error} Raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust its source.") from error
     except MemoryError:
         raise
     except Exception as error:
         # on damaged files Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and others
-        raise ValueError(f"{name} is a damaged image file; Pillow says: {error}") from error
+        raise ValueError(
+            f"{name} is a damaged image file; Pillow says: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def _check_scans(name: str, contents: Encoded, pixels: int) -> None:
@@ -255,5 +317,6 @@ def _infer_data_format(name: str, array: np.ndarray) -> str:
         return "channels_last"
     raise ValueError(
         f"{name} has the shape {array.shape}, in which neither the first nor the last axis has 1, 3 or 4 channels. "
-        "Expected (height, width, channels) or (channels, height, width); pass `input_data_format` for others."
+        "Expected (height, width, channels) or (channels, height, width); pass `input_data_format` for others, "
+        "`input_data_format='none'` for a batch of gray images."
     )

@@ -95,7 +95,21 @@ def switch(name: str, value: object) -> bool:
 
 def check_choice(name: str, value: object, allowed: tuple[str | None, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {value!r}")
+        raise _not_one_of(name, value, allowed)
+
+
+def choice(name: str, value: object, allowed: tuple[str | None, ...]) -> str | None:
+    """One of `allowed`, given in any case, or as a member of the enumeration that another library has for it."""
+    plain = getattr(value, "value", value)
+    plain = plain.lower() if isinstance(plain, str) else plain
+    for one in allowed:
+        if plain == one:
+            return one
+    raise _not_one_of(name, value, allowed)
+
+
+def _not_one_of(name: str, value: object, allowed: tuple[str | None, ...]) -> ValueError:
+    return ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {value!r}")
 
 
 def size(value: object) -> dict[str, int]:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from keras_bit import files, packages
 from keras_bit.hub import HubOptions
 from keras_bit.images import batches, inputs, options, pillow_steps, steps
 from keras_bit.images.batches import TENSOR_PACKAGES
-from keras_bit.images.inputs import DATA_FORMATS, ORIENTATIONS, AnyImage
+from keras_bit.images.inputs import DATA_FORMATS, GRAY, ORIENTATIONS, AnyImage
 from keras_bit.images.options import CONFIG_NAME, TIMM_CONFIG_NAME
 from keras_bit.images.steps import PerChannel
 
@@ -156,12 +156,14 @@ class BitImageProcessor:
         With `do_convert_rgb` arrays may have 1, 3 or 4 channels: gray is repeated, alpha is dropped.
 
         Args:
-            images: One image or a list of them, each a PIL image, an array of `(height, width, channels)` or
-                `(channels, height, width)`, a batch of such arrays in 4 dimensions, an encoded file's bytes, or a path.
+            images: One image or a sequence of them, such as a list or a column of a table (`datasets`, pandas). Each
+                is a PIL image, an array or tensor of `(height, width, channels)`, `(channels, height, width)` or
+                `(height, width)`, a batch of such arrays in 4 dimensions, an encoded file's bytes, or a path.
             data_format: Order of the result: `"channels_last"`, or `"channels_first"` for
                 `(batch, channels, height, width)`.
             input_data_format: Order of the arrays. `None` takes the axis that has 1, 3 or 4 entries, and the first
-                axis, with a warning, where the first and the last have.
+                axis, with a warning, where the first and the last have. `"none"` is `(height, width)`, or
+                `(batch, height, width)`. Capitals and transformers' `ChannelDimension` are the same.
             return_tensors: `None` or `"np"` for numpy, `"tf"`, `"pt"` or `"jax"` for that framework's tensor.
             **overrides: Any option of the processor, for this call; `None` means the processor's own.
 
@@ -174,19 +176,35 @@ class BitImageProcessor:
             ImportError: The package for `return_tensors` is not installed.
         """
         processor = self._replaced(overrides)
-        options.check_choice("data_format", data_format, DATA_FORMATS)
-        options.check_choice("input_data_format", input_data_format, (None, *DATA_FORMATS))
-        options.check_choice("return_tensors", return_tensors, (None, "np", *TENSOR_PACKAGES))
+        order = options.choice("data_format", data_format, DATA_FORMATS)
+        input_data_format = options.choice("input_data_format", input_data_format, (None, *DATA_FORMATS, GRAY))
+        return_tensors = options.choice("return_tensors", return_tensors, (None, "np", *TENSOR_PACKAGES))
 
-        results: dict[str, np.ndarray] = {}
-        for name, image in inputs.each(images, input_data_format, processor.do_convert_rgb, processor.orientation):
-            results[name] = processor._process(name, image)
+        results = dict(processor.each(images, input_data_format))
         if not results:
             raise ValueError("`images` is empty; expected at least one image.")
         batch = batches.stack(results)
-        if data_format == "channels_first":
+        if order == "channels_first":
             batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
         return batches.to_framework(batch, return_tensors)
+
+    def each(
+        self, images: AnyImage | Sequence[AnyImage], input_data_format: str | None = None
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Reads one image after the other, when it is asked for: any number of them, of any sizes.
+
+        Args:
+            images: As in a call.
+            input_data_format: As in a call.
+
+        Yields:
+            What errors call the image, as ``"`images[3]` (cat.jpg)"``, and float32 `(height, width, channels)`.
+
+        Raises:
+            What a call raises, at the image's turn.
+        """
+        for name, image in inputs.each(images, input_data_format, self.do_convert_rgb, self.orientation):
+            yield name, self._process(name, image)
 
     def tf_preprocess(self, image: Any) -> Any:
         """The same for one image in a TensorFlow graph, as `dataset.map(processor.tf_preprocess)`, bit for bit.

@@ -1,5 +1,6 @@
 """`preprocess_input`, as every model in `keras.applications` has one: pixels to [-1, 1], and nothing else."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Scales pixels from `[0, 255]` to `[-1, 1]`: `x / 127.5 - 1`.
 
     Args:
-        x: A numpy array or a tensor of Keras' backend, of any shape, with values in `[0, 255]`. It is not modified.
+        x: A numpy array, a tensor of Keras' backend, or one of another, as `tf.data` gives TensorFlow's under every
+            backend; of any shape, with values in `[0, 255]`. It is not modified.
         data_format: `"channels_last"`, `"channels_first"` or `None`, as in `keras.applications`; it changes nothing.
 
     Returns:
@@ -27,12 +29,22 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     check_choice("data_format", data_format, (None, *DATA_FORMATS))
     if not hasattr(x, "dtype"):
         raise TypeError(f"`x` must be a numpy array or a tensor. Received: {type(x).__name__}")
-    if isinstance(x, (np.ndarray, np.generic)):
-        if x.dtype.kind in "biu":
-            x = x.astype(np.float32)
-    else:
-        import keras
+    return _as_float(x) / 127.5 - 1.0
 
-        if not keras.backend.is_float_dtype(x.dtype):
-            x = keras.ops.cast(x, "float32")
-    return x / 127.5 - 1.0
+
+def _as_float(x: Any) -> Any:
+    """`x` itself if it holds floats, else as float32.
+
+    By its own library: TensorFlow's tensors come from `tf.data` under every backend, whose operations know only their
+    own.
+    """
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and tensorflow.is_tensor(x):
+        return x if x.dtype.is_floating else tensorflow.cast(x, tensorflow.float32)
+    if hasattr(x, "astype"):  # of numpy or JAX
+        return x.astype(np.float32) if x.dtype.kind in "biu" else x
+    if hasattr(x, "is_floating_point"):  # of PyTorch
+        return x if x.is_floating_point() else x.float()
+    import keras
+
+    return x if keras.backend.is_float_dtype(x.dtype) else keras.ops.cast(x, "float32")

@@ -79,7 +79,7 @@ def rescale_and_normalize(
     if image.dtype != np.uint8:
         return _rescale_and_normalize(image, rescale_factor, mean_and_std)
     # Four times as fast: the 256 values of a uint8 are computed once per channel.
-    table = _table(image.shape[-1], rescale_factor, mean_and_std)
+    table = value_table(image.shape[-1], rescale_factor, mean_and_std)
     result = np.empty(image.shape, np.float32) if out is None else out
     # No index is clipped; the mode that raises would write to a copy first.
     if table.ndim == 1:
@@ -90,7 +90,7 @@ def rescale_and_normalize(
 
 
 @functools.lru_cache(maxsize=16)
-def _table(
+def value_table(
     channels: int, rescale_factor: float | None, mean_and_std: tuple[PerChannel, PerChannel] | None
 ) -> np.ndarray:
     """What the values 0 to 255 become, float32 `(256, channels)`, or `(256,)` where all channels have the same."""

@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_bit import versions
-from keras_bit.network import tracing
+from keras_bit.network import raw_pixels, tracing
 from keras_bit.network.config import BitConfig, block_width
 from keras_bit.network.layers import WEIGHT_STANDARDIZATION_EPSILON, Activation, Conv2D, GroupNormalization, StdConv2D
 from keras_bit.network.normalization import standardize_kernel
@@ -96,6 +96,30 @@ class BiTModel(keras.Model):
 
     # How a training step gets from images to outputs, where `rematerialize` has said so.
     training_forward: Callable[[Any], Any] | None = None
+    # Whether the warning about pixels in [0, 255] has been given.
+    warned_of_raw_pixels = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._look_at(args[0] if args else None)
+        return super().__call__(*args, **kwargs)
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self._look_at(x)
+        return super().fit(x, *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        self._look_at(x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        self._look_at(x)
+        return super().predict(x, *args, **kwargs)
+
+    def _look_at(self, images: Any) -> None:
+        """Warns, once, of images that were not preprocessed; layers in front of the network may do that."""
+        if not self.warned_of_raw_pixels and raw_pixels.are_raw(images) and not layers_in_front(self):
+            self.warned_of_raw_pixels = True
+            raw_pixels.warn(images)
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
         if training and self.training_forward is not None:
@@ -135,10 +159,7 @@ class BiTModel(keras.Model):
         TensorFlow traces a function that makes variables twice, and the first step is where Keras lets the optimizer
         make them: that was a third of R50x1's wait.
         """
-        if self.optimizer is not None and not self.optimizer.built:
-            strategy = getattr(self, "distribute_strategy", None)  # TensorFlow's
-            with contextlib.nullcontext() if strategy is None else strategy.scope():
-                self.optimizer.build(self.trainable_variables)
+        build_optimizer(self)
         return super().make_train_function(force)
 
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -154,6 +175,14 @@ class BiTModel(keras.Model):
     @property
     def _pixel_values(self) -> PixelValues:
         return next(layer for layer in self.layers if isinstance(layer, PixelValues))
+
+
+def build_optimizer(model: keras.Model) -> None:
+    """Gives the optimizer of a compiled model its variables."""
+    if model.optimizer is not None and not model.optimizer.built:
+        strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
+            model.optimizer.build(model.trainable_variables)
 
 
 def network_layers(model: keras.Model) -> list[layers.Layer]:

@@ -1,0 +1,306 @@
+"""A BiT with its preprocessing in one Keras model: from images in any form to labels."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from PIL import Image
+
+from keras_bit import labels, versions
+from keras_bit.counts import check_whole
+from keras_bit.images import steps
+from keras_bit.images.array_likes import sequence_of
+from keras_bit.images.inputs import AnyImage, Encoded
+from keras_bit.images.processor import BitImageProcessor
+from keras_bit.network import tracing
+from keras_bit.network.model import MIN_SIZE, BiTModel, build_optimizer, head_activation, layers_in_front
+
+HEAD = "predictions"
+BATCH_SIZE = 32  # Keras' own default
+
+Images = AnyImage | Sequence[AnyImage]
+
+
+@keras.saving.register_keras_serializable(package="keras_bit")
+class BiTClassifier(keras.Model):
+    """A model and its processor, which are saved, loaded, trained and asked as one.
+
+    >>> classifier = BiTClassifier(model, processor)  # doctest: +SKIP
+    >>> classifier.classify("cat.jpg", top=2)  # doctest: +SKIP
+    [[('tabby', 0.62), ('tiger_cat', 0.31)]]
+
+    Images come in two ways. `classify` and `predict` take them in any form, and the processor reads, resizes, crops and
+    normalizes each on the host. A call, `fit`, `evaluate`, and `predict` of a data set take uint8 batches
+    `(batch, height, width, channels)` in [0, 255] and rescale and normalize them on the device, with the processor's
+    values. They neither resize nor crop, so images must have the size that the processor would give them:
+    `processor(images, do_rescale=False, do_normalize=False).astype("uint8")` makes such batches of images of any size.
+
+    `classifier.save("cats.keras")` and `keras.saving.load_model("cats.keras")` keep everything in one file.
+
+    Args:
+        model: A model that keras_bit built, with its head. It is not copied: what the classifier learns it learns.
+        processor: How images become its input.
+        name: The classifier's name.
+        **kwargs: Of `keras.Model`: `trainable` and `dtype`.
+
+    Attributes:
+        model: The model.
+        processor: The processor.
+
+    Raises:
+        TypeError: `model` or `processor` is something else.
+        ValueError: `model` has no head, or has layers in front of the network; the processor gives images that it
+            cannot take.
+    """
+
+    def __init__(
+        self, model: BiTModel, processor: BitImageProcessor, name: str = "bit_classifier", **kwargs: Any
+    ) -> None:
+        _check(model, processor)
+        super().__init__(name=name, **kwargs)
+        self.model = model
+        self.processor = processor
+        self.built = True
+
+    def classify(self, images: Images, top: int = 5, *, batch_size: int | None = None) -> list[list[tuple[str, float]]]:
+        """The best labels of each image.
+
+        Args:
+            images: One image or a sequence of them, as `processor(images)` takes them: paths, encoded bytes, PIL
+                images, arrays. Or the path of a directory, which stands for all images in it at any depth, as
+                `keras-bit classify DIRECTORY` lists them: folder by folder in the order of their paths, each sorted by
+                name.
+            top: How many labels per image; more than there are classes gives them all.
+            batch_size: Images that are read and computed at a time; `None` is 32.
+
+        Returns:
+            For each image a list of `(label, score)`, best first. Labels are those of `decode_predictions`. Scores are
+            probabilities, of a model with logits too: by softmax, or by sigmoid where its `problem_type` is
+            `multi_label_classification`.
+
+        Raises:
+            ValueError: The model predicts numbers (regression), or `top` or `batch_size` is not a whole number of at
+                least 1.
+            What `processor(images)` raises about an image, which it names, as in `images[3]`.
+        """
+        top = labels.checked_top(top)
+        config = self.model.config
+        activation = head_activation(config)
+        if activation is None:
+            raise ValueError("`classify` is for classes, and the model predicts numbers (regression). Use `predict`.")
+        scores = self._scores(images, batch_size)
+        if self.model.get_layer(HEAD).activation is keras.activations.linear:
+            scores = ops.convert_to_numpy(keras.activations.get(activation)(ops.convert_to_tensor(scores)))
+        known = labels.labels_of_checkpoint(config.id2label or {})
+        names = None if known is None else [known[index] for index in sorted(known)]
+        decoded = labels.decode_predictions(scores, top, labels=names)
+        return [[(label, score) for _, label, score in row] for row in decoded]
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+    ) -> Any:
+        """What the model gives for images: `(batch, classes)`, its own scores or logits.
+
+        Args:
+            x: Images in any form, as in `classify`; or what gives uint8 batches, such as a `tf.data.Dataset`, with
+                which the rest is as in `keras.Model.predict`.
+            batch_size: Images that are read and computed at a time; `None` is 32.
+            verbose: As in Keras; for images in any form no progress is shown.
+            steps: Of a data set.
+            callbacks: Of a data set.
+        """
+        if not _are_images(x):
+            return super().predict(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
+        if steps is not None or callbacks is not None:
+            raise ValueError("`steps` and `callbacks` must be None where `x` is images and not a data set of batches.")
+        return self._scores(x, batch_size)
+
+    def call(self, images: Any, training: bool | None = None) -> Any:
+        return self.model(self._pixel_values(images), training=training)
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing: the weights are the model's."""
+
+    def get_config(self) -> dict[str, Any]:
+        config = {
+            **super().get_config(),
+            "model": keras.saving.serialize_keras_object(self.model),
+            "processor": self.processor.to_dict(),
+        }
+        return versions.portable(config)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "BiTClassifier":
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects=custom_objects)
+        options = {name: value for name, value in config["processor"].items() if name != "image_processor_type"}
+        return cls(**{**config, "model": model, "processor": BitImageProcessor(**options)})
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """As Keras' own, after the optimizer has its variables; `BiTModel` says why."""
+        build_optimizer(self)
+        return super().make_train_function(force)
+
+    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As Keras' own, in a graph that is smaller."""
+        with tracing.step():
+            return super().predict_step(*args, **kwargs)
+
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        """As Keras' own, in a graph that is smaller."""
+        with tracing.step():
+            return super().test_step(*args, **kwargs)
+
+    def _pixel_values(self, images: Any) -> Any:
+        """The processor's float32 values of a uint8 batch, bit for bit: each of the 256 pixel values is looked up."""
+        dtype = keras.backend.standardize_dtype(images.dtype)
+        if dtype != "uint8":
+            raise ValueError(
+                f"`images` must be uint8 pixels in [0, 255], got {dtype}. Floats are not told apart: cast pixels in "
+                '[0, 255] to "uint8", and give preprocessed images, as those of `image_dataset`, to `classifier.model`.'
+            )
+        shape = tuple(size if isinstance(size, int) else None for size in images.shape)
+        if len(shape) != 4 or shape[-1] is None:
+            raise ValueError(f"`images` must be (batch, height, width, channels), got the shape {shape}.")
+        self._check_size(shape[1], shape[2])
+        processor, channels = self.processor, shape[-1]
+        if processor.do_convert_rgb and channels != 3:
+            if channels not in (1, 4):
+                raise ValueError(f"`images` must have 1, 3 or 4 channels to become RGB, got {channels}.")
+            images = ops.repeat(images, 3, axis=-1) if channels == 1 else images[..., :3]
+            channels = 3
+        table = steps.value_table(
+            channels,
+            processor.rescale_factor if processor.do_rescale else None,
+            (processor.image_mean, processor.image_std) if processor.do_normalize else None,
+        )
+        places = ops.cast(images, "int32")
+        if table.ndim == 2:  # a channel after the other
+            places = places + ops.convert_to_tensor(256 * np.arange(channels, dtype=np.int32))
+            table = table.T.reshape(-1)
+        return ops.take(ops.convert_to_tensor(table), places)
+
+    def _check_size(self, height: int | None, width: int | None) -> None:
+        """Refuses images that the processor would resize or crop."""
+        processor = self.processor
+        if not processor.do_resize and not processor.do_center_crop:
+            return
+        if height is None or width is None:
+            raise ValueError(
+                "`images` must have a height and a width that are known when the graph is made, because the processor "
+                "resizes or crops. `tf.ensure_shape(images, (None, height, width, 3))` in the data set's `map` sets it."
+            )
+        wanted = (height, width)
+        if processor.do_resize:
+            wanted = steps.resized_shape(height, width, processor.size)
+        if processor.do_center_crop:
+            cropped = (processor.crop_size["height"], processor.crop_size["width"])
+            changes = wanted != (height, width) or cropped != wanted
+            wanted = cropped
+        else:
+            changes = wanted != (height, width)
+        if changes:
+            raise ValueError(
+                f"`images` must have the size that the processor makes, {wanted[0]}x{wanted[1]} px, because batches "
+                f"are neither resized nor cropped on the device, got {height}x{width}. Make them on the host: "
+                '`processor(images, do_rescale=False, do_normalize=False).astype("uint8")`. `classify` and `predict` '
+                "take images of any size."
+            )
+
+    def _scores(self, images: Images, batch_size: int | None) -> np.ndarray:
+        """The model's outputs for images in any form."""
+        size = BATCH_SIZE if batch_size is None else batch_size
+        check_whole("batch_size", size)
+        batches = self._batches(_each_of(images), size)
+        first = next(batches, None)
+        if first is None:
+            raise ValueError("`images` is empty; expected at least one image.")
+        second = next(batches, None)
+        if second is None and keras.backend.backend() == "tensorflow":
+            # A graph is traced for seconds before it gives its first answer, which a few images never make good.
+            with tracing.step():
+                return ops.convert_to_numpy(self.model(ops.convert_to_tensor(first), training=False))
+        rest = () if second is None else itertools.chain([second], batches)
+        found = [self._ask(first)]
+        for batch in rest:
+            count = len(batch)
+            if count < size and batch.shape[1:] == first.shape[1:] and len(first) == size:
+                # Another number of images would be compiled anew.
+                batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), batch.dtype)])
+            found.append(self._ask(batch)[:count])
+        return np.concatenate(found)
+
+    def _ask(self, batch: np.ndarray) -> np.ndarray:
+        # As a tensor: what the processor leaves in [0, 255] on purpose is not to be warned of as raw pixels.
+        return self.model.predict_on_batch(ops.convert_to_tensor(batch))
+
+    def _batches(self, images: Images, size: int) -> Iterator[np.ndarray]:
+        """Preprocessed images of one size, at most `size` at a time."""
+        waiting: list[np.ndarray] = []
+        for name, pixels in self.processor.each(images):
+            _check_pixels(name, pixels.shape, self.model.config.num_channels)
+            if waiting and (len(waiting) == size or waiting[0].shape != pixels.shape):
+                yield np.stack(waiting)
+                waiting = []
+            waiting.append(pixels)
+        if waiting:
+            yield np.stack(waiting)
+
+
+def _check(model: Any, processor: Any) -> None:
+    if not isinstance(model, BiTModel):
+        raise TypeError(f"`model` must be a model that keras_bit built, got {type(model).__name__}.")
+    if not isinstance(processor, BitImageProcessor):
+        raise TypeError(f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}.")
+    heads = [layer for layer in model.layers if layer.name == HEAD]
+    if not heads or model.output is not heads[0].output:
+        raise ValueError(f"`model` must end in its head {HEAD!r}. Build it with `include_top=True` and its classes.")
+    if in_front := layers_in_front(model):
+        raise ValueError(
+            "`model` must begin with the network's own input, got layers in front of it: "
+            f"{', '.join(in_front)}. The processor prepares images."
+        )
+    channels = 3 if processor.do_convert_rgb else model.config.num_channels
+    if channels != model.config.num_channels:
+        raise ValueError(
+            f"`processor` must have `do_convert_rgb=False` for a model of {model.config.num_channels} channels."
+        )
+    if processor.fixed_size is not None:
+        _check_pixels("`processor`: every image", (*processor.fixed_size, channels), channels)
+        own = model.input_shape[1:3]
+        if any(side not in (None, made) for side, made in zip(own, processor.fixed_size, strict=True)):
+            raise ValueError(
+                f"`processor` must give the {own[0]}x{own[1]} px of the model's input, got "
+                f"{processor.fixed_size[0]}x{processor.fixed_size[1]}."
+            )
+
+
+def _check_pixels(name: str, shape: tuple[int, ...], channels: int) -> None:
+    if min(shape[:2]) < MIN_SIZE or shape[-1] != channels:
+        raise ValueError(
+            f"{name} becomes {shape[0]}x{shape[1]} px of {shape[-1]} channels by the processor, and the model takes "
+            f"{channels} channels and at least {MIN_SIZE} px."
+        )
+
+
+def _are_images(x: Any) -> bool:
+    """Whether `x` is images in any form, and not what gives batches of them."""
+    one = isinstance(x, str | os.PathLike | Encoded | Image.Image) or hasattr(x, "__array__")
+    return one or sequence_of(x) is not None
+
+
+def _each_of(images: Images) -> Images:
+    """The images; of a directory the files in it."""
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+        from keras_bit.data import folders
+
+        return folders.images_in(images)
+    return images
