@@ -37,7 +37,8 @@ class BiTClassifier(keras.Model):
     normalizes each on the host. A call, `fit`, `evaluate`, and `predict` of a data set take uint8 batches
     `(batch, height, width, channels)` in [0, 255] and rescale and normalize them on the device, with the processor's
     values. They neither resize nor crop, so images must have the size that the processor would give them:
-    `processor(images, do_rescale=False, do_normalize=False).astype("uint8")` makes such batches of images of any size.
+    `processor(images, do_rescale=False, do_normalize=False).astype("uint8")` makes such batches where resize
+    and crop have the same size, as google/bit-50's have.
 
     `classifier.save("cats.keras")` and `keras.saving.load_model("cats.keras")` keep everything in one file.
 
