@@ -121,6 +121,7 @@ def test_a_file_is_read_as_it_is_written(tmp_path):
         ('{"a": true}', "must give 'a' a label, a list of labels, or null, got True"),
         ('{"a": ["b", null]}', "must give 'a' a label, a list of labels, or null, got ['b', None]"),
         ('{"a": 1.5}', "got 1.5"),
+        ('{"a": [["' + "x" * 50_000 + '"]]}', "got [['xxxxxxxxxxxx...xxxxxxxxxxxxx']]."),
         ('{"a": "b", "a": "c"}', "is not a JSON file: 'a' stands in it twice"),
         (b"\xff\xfe", "is not a JSON file"),
         # In linear time: of so many keys, a pair at a time took minutes.

@@ -143,6 +143,18 @@ def test_a_few_bytes_that_unpack_to_a_header_of_gigabytes_take_no_memory(tmp_pat
         tracemalloc.stop()
 
 
+def test_a_long_name_in_an_archives_directory_makes_no_long_message(tmp_path):
+    path = write_npz(tmp_path / "BiT.npz")
+    content = bytearray(path.read_bytes())
+    first = content.find(b"PK\x03\x04")
+    content[first + 26 : first + 28] = b"\xff\xff"  # the length of the first member's name, of which zipfile shows all
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="File name in directory") as error:
+        load(path)
+    assert str(path) in str(error.value)
+    assert len(str(error.value)) < 6000
+
+
 def a_file(kind, folder):
     """A whole file of a kind."""
     path = folder / f"bit.{kind}"

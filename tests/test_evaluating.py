@@ -347,7 +347,7 @@ def test_what_fails_for_another_reason_is_no_lack_of_images(pets, monkeypatch, o
 
     monkeypatch.setattr(pillow_steps, "preprocess", full)
     data, _ = folder_batches(pets, ["cat"], processor=PROCESSOR_48, batch_size=3, on_error=on_error)
-    with pytest.raises(OSError, match="Reading failed for a reason that is not in the images: MemoryError: no memory"):
+    with pytest.raises(OSError, match=r"000\.jpg failed for a reason that is not in the image: MemoryError: no mem"):
         list(data)
     assert data.skipped == []
 

@@ -234,7 +234,7 @@ def test_the_limit_on_pixels_is_pillows_and_adjustable(tmp_path, monkeypatch):
         collect(dataset([path]))
     small = good(tmp_path, 1)
     with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"good0.jpg: 30x20 pixels .* are more than the limit of 599"
+        tf.errors.InvalidArgumentError, match=r"good0.jpg has 30x20 pixels .*, more than `max_pixels`, 599"
     ):
         collect(dataset(small, max_pixels=599))
     assert len(collect(dataset(small, max_pixels=600))[0]) == 1
@@ -278,7 +278,7 @@ def test_what_fails_for_another_reason_is_no_fault_of_the_image_and_ends_the_dat
     data = dataset([*broken, *paths, paths[0]], on_error=on_error, batch_size=2)
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         collect(data)
-    told = f"Reading failed for a reason that is not in the images: {type(reason).__name__}: "
+    told = f"Reading {paths[2]} failed for a reason that is not in the image: {type(reason).__name__}: "
     assert f"{told}{reason}." in str(error.value).replace("\\", "")
     memory = "Fewer images at a time take less memory: num_parallel_calls=1."
     assert (memory in str(error.value)) == isinstance(reason, MemoryError)

@@ -347,7 +347,7 @@ def test_options_are_normalized(given, attribute, expected):
         (
             {"size": {"shortest_edge": 224, "longest_edge": 300}},
             ValueError,
-            "`size` must have the keys 'shortest_edge' or 'height' and 'width'. Received: {'shortest_edge'",
+            "`size` must have the keys 'shortest_edge' or 'height' and 'width'. Received: {'longest_edge'",
         ),
         ({"size": {"max_height": 5, "max_width": 5}}, ValueError, "`size` must have the keys 'shortest_edge' or"),
         ({"size": {"height": 5}}, ValueError, "`size` must have the keys 'shortest_edge' or 'height' and 'width'"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 LONGEST_NAME = 1000  # characters; the longest of a BiT has 64
+LONGEST_REASON = 5000  # characters of another library's error, some of which show a damaged part of the file
 
 # What is not about a file's contents.
 _PASSED_ON = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError)
@@ -63,7 +64,8 @@ def refusing_damage(path: Path, kind: str, remedy: str) -> Iterator[None]:
 
 def described(error: BaseException) -> str:
     """The words of an error, or its type where it has none, as those about memory."""
-    return str(error).rstrip(".") or type(error).__name__
+    text = str(error).rstrip(".") or type(error).__name__
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} ..."
 
 
 def check_name(name: str) -> None:

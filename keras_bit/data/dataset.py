@@ -1,4 +1,4 @@
-"""From images on a disk to the batches that `model.fit` takes: one `tf.data` pipeline."""
+"""From images on a disk to the batches that `model.fit` takes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -126,13 +126,15 @@ def image_dataset(
         floats. Methods such as `take` return data sets without the attributes, and keep the length.
 
         Where TensorFlow is not installed, a `keras.utils.PyDataset` of the same, as numpy arrays, with the same
-        attributes. Its random numbers are numpy's, so that a seed gives other crops there.
+        attributes; `take`, `map` and the like are of `tf.data` alone. Its random numbers are numpy's, so that a seed
+        gives other crops there. With `on_error="skip"` every image is read once beforehand, and the number of batches
+        is known.
 
     Raises:
         ValueError: an argument, or labels or shapes in `source`, are not what is described above, or it is empty.
         FileNotFoundError: `source` does not exist.
         tf.errors.InvalidArgumentError: while it runs: an image cannot be read, memory ran out, or `source` turns
-            out to be empty.
+            out to be empty. Without TensorFlow it is a ValueError for an image, and an OSError for what is not in it.
 
     Directories, paths, arrays and TFRecords can be read by the workers of `tf.data` service too, with
     `engine="graph"`; there a seed does not fix the order.
@@ -219,7 +221,7 @@ def _engine(engine: str, on_error: str, max_pixels: int | None) -> str:
         raise ValueError(
             "`engine` must be 'host' or 'auto' with on_error='skip', got 'graph', which leaves nothing out."
         )
-    if beyond and (engine == "host" or on_error == "skip"):
+    if beyond and (engine == "host" or on_error == "skip" or not has_tensorflow()):
         raise ValueError(
             f"`max_pixels` must be at most {limit:,}, got {max_pixels:,}: Pillow refuses more. Raise "
             "PIL.Image.MAX_IMAGE_PIXELS, half of the limit, or pass engine='graph'."

@@ -4,6 +4,7 @@ Imports TensorFlow, and is imported by functions only.
 """
 
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from keras_bit.data.options import Options
 from keras_bit.data.reading import Reader
 from keras_bit.data.skipped import ADVICE, Skipped
 from keras_bit.data.source import Source
+from keras_bit.data.streams import EMPTY
 
 AT_ONCE = 2  # batches: one is begun while the last images of the other are read
 BETWEEN = b"\0"  # two problems; no file has it in its name
@@ -119,7 +121,8 @@ def _checked(problems: Any, count: Any, *parts: Any) -> tuple[Any, ...]:
     def first() -> Any:
         problem = tf.strings.split(problems, BETWEEN)[0]
         ended = tf.strings.regex_full_match(problem, r"\C*\.")
-        return problem + tf.where(ended, "", ".") + ADVICE
+        is_empty = tf.strings.regex_full_match(problem, rf"\C*{re.escape(EMPTY)}")
+        return problem + tf.where(ended, "", ".") + tf.where(is_empty, "", ADVICE)
 
     text = tf.cond(problems == b"", lambda: b"", first)
     with tf.control_dependencies([_raise_unless_empty(text)]):

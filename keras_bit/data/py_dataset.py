@@ -1,22 +1,25 @@
 """Batches without TensorFlow: a `keras.utils.PyDataset`, which Keras takes on every backend."""
 
-import functools
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_bit.data import geometry
 from keras_bit.data.items import Items
-from keras_bit.data.named_batches import NoImageError, UnreadableImageError
+from keras_bit.data.named_batches import UnreadableImageError, read_batches
 from keras_bit.data.options import Options
 from keras_bit.data.reading import Reader
 from keras_bit.data.skipped import Skipped
 
 ORDER, CROP, MIX = range(3)  # what random numbers are for: each use has a sequence of its own
 WORD = 2**64
+AT_ONCE = 64  # images, where all are read beforehand
+Key = tuple[int, int]  # epoch, and number of a batch
 
 
 class Batches(keras.utils.PyDataset):
@@ -28,44 +31,66 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         items: the images.
-        options: of `image_dataset`.
+        options: of `image_dataset`. With `skip` every image is read once at the beginning, and those that cannot be
+            read are left out: what a batch holds must not depend on what was read before.
 
     Attributes:
         class_names: of the labels; `None` for numbers to be predicted.
-        skipped: a line for each image that was left out. A batch has fewer images then.
+        skipped: a line for each image that was left out.
+
+    Raises:
+        NoImageError: no image can be read.
     """
 
     def __init__(self, items: Items, options: Options) -> None:
         super().__init__()
         names = items.labels.class_names
-        self._items, self._options, self._count = items, options, len(items.labels.values)
+        self._items, self._options = items, options
+        self._size = options.size(items.size)
         self._reader = Reader(
             options.processor,
             options.rule,
             random_resized_crop=options.random_resized_crop,
             max_pixels=options.max_pixels,
             class_names=names,
-            size=options.size(items.size),
+            size=self._size,
             threads=options.num_parallel_calls,
         )
         self._seed = int(np.random.default_rng().integers(2**63)) if options.seed is None else options.seed % WORD
-        self._order = functools.lru_cache(2)(self._order_of)
         self._epoch = 0
-        self._skipped = Skipped()
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="batch-reader")
-        self._next: tuple[tuple[int, int], Future[tuple[np.ndarray, np.ndarray]]] | None = None
-        self._lock = threading.Lock()
-        self._left_out = self._seen = 0
+        skipped = Skipped()
+        self._numbers = np.arange(len(items.labels.values))
+        if options.skip:
+            self._numbers = self._readable(skipped)
+        self._order: tuple[int, np.ndarray] = (-1, self._numbers)  # of the epoch that was asked for last
+        self._ahead = _Ahead()
         self.class_names = None if names is None else list(names)
-        self.skipped = self._skipped.files
+        self.skipped = skipped.files
+
+    def _readable(self, skipped: Skipped) -> np.ndarray:
+        """The numbers of the items that can be read."""
+        options, count = self._options, len(self._numbers)
+        reader = Reader(
+            options.processor,
+            max_pixels=options.max_pixels,
+            class_names=self._items.labels.class_names,
+            size=None if self._size is None else options.processor.fixed_size,
+            threads=options.num_parallel_calls,
+        )
+        items = map(self._items.__getitem__, range(count))
+        together = AT_ONCE if options.processor.fixed_size else 1
+        found = [places for *_, places in read_batches(items, reader, together, "skip", skipped)]
+        numbers = np.concatenate(found) if found else self._numbers[:0]
+        skipped.report(count - len(numbers), count)
+        return numbers
 
     @property
     def num_batches(self) -> int | None:
         """How many batches an epoch has; `None` for no end."""
         if self._options.repeat:
             return None
-        size = self._options.batch_size
-        return self._count // size if self._options.drop_remainder else -(-self._count // size)
+        count, size = len(self._numbers), self._options.batch_size
+        return count // size if self._options.drop_remainder else -(-count // size)
 
     def __len__(self) -> int:
         if self.num_batches is None:
@@ -83,26 +108,16 @@ class Batches(keras.utils.PyDataset):
         """The batch with this number, from 0 on.
 
         Raises:
-            UnreadableImageError: an image cannot be read, with `on_error="raise"`.
-            NoImageError: none of the batch can be read, with `on_error="skip"`.
+            UnreadableImageError: an image cannot be read.
             OSError: reading failed for a reason that is not in the images.
         """
         if self.num_batches is not None and not 0 <= number < self.num_batches:
             raise IndexError(f"There are {self.num_batches} batches, from 0 on; got the number {number}.")
-        key = (self._epoch, number)
-        with self._lock:
-            waiting, self._next = self._next, None
-            future = waiting[1] if waiting and waiting[0] == key else self._ahead.submit(self._read, *key)
-            if self.num_batches is None or number + 1 < self.num_batches:
-                following = (key[0], number + 1)
-                self._next = following, self._ahead.submit(self._read, *following)
-        return future.result()
+        follows = self.num_batches is None or number + 1 < self.num_batches
+        return self._ahead.get(self._read, (self._epoch, number), (self._epoch, number + 1) if follows else None)
 
     def on_epoch_end(self) -> None:
-        """Begins the next epoch, in another order, and warns about images that were left out of this one."""
-        if self._left_out < self._seen:
-            self._skipped.report(self._left_out, self._seen)
-        self._left_out = self._seen = 0
+        """Begins the next epoch, in another order. Keras calls it."""
         if not self._options.repeat:
             self._epoch += 1
 
@@ -117,14 +132,9 @@ class Batches(keras.utils.PyDataset):
         found = self._reader.read(items, uniform)
         if found.failure:
             raise OSError(found.failure)
-        if found.problems and not options.skip:
+        if found.problems:
             raise UnreadableImageError(found.problems[0])
-        self._skipped.note(found.problems)
-        self._left_out += len(found.problems)
-        self._seen += len(items)
-        if not len(found.places):
-            raise NoImageError(f"No image of a batch can be read. The first: {found.problems[0]}")
-        labels = self._rows(np.stack([items[place].label for place in found.places]))
+        labels = self._rows(np.stack([item.label for item in items]))
         if not options.mixes:
             return found.images, labels
         return self._mixed(found.images, labels, self._generator(MIX, positions[0]))
@@ -133,21 +143,24 @@ class Batches(keras.utils.PyDataset):
         """Where the images of a batch are in all epochs, one behind the other."""
         options = self._options
         index, parts = options.shard
-        size = options.batch_size
+        size, count = options.batch_size, len(self._numbers)
         if options.repeat:
             start = (options.initial_step + number) * size + index * (size // parts)
             return range(start, start + size // parts)
-        start = epoch * self._count + number * size
-        return range(start, min(start + size, (epoch + 1) * self._count))
+        start = epoch * count + number * size
+        return range(start, min(start + size, (epoch + 1) * count))
 
     def _places(self, positions: range) -> list[int]:
         """The numbers of the items at these positions."""
+        count = len(self._numbers)
         if self._options.rule is None:
-            return [position % self._count for position in positions]
-        return [int(self._order(position // self._count)[position % self._count]) for position in positions]
+            return [int(self._numbers[position % count]) for position in positions]
+        return [int(self._order_of(position // count)[position % count]) for position in positions]
 
     def _order_of(self, epoch: int) -> np.ndarray:
-        return self._generator(ORDER, epoch).permutation(self._count)
+        if self._order[0] != epoch:
+            self._order = epoch, self._generator(ORDER, epoch).permutation(self._numbers)
+        return self._order[1]
 
     def _generator(self, use: int, number: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, use, number])
@@ -165,3 +178,33 @@ class Batches(keras.utils.PyDataset):
         weight = np.float32(generator.beta(alpha, alpha))
         order = generator.permutation(len(images))
         return tuple(weight * values + (1 - weight) * values[order] for values in (images, labels))  # type: ignore[return-value]
+
+
+class _Ahead:
+    """Reads one batch further than it was asked for, in a thread."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process, self._lock = os.getpid(), threading.Lock()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batch-reader")
+        self._next: tuple[Key, Future[Any]] | None = None
+
+    # Threads and locks stay in the process that made them; a copy in another one, forked or unpickled, has its own.
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._begin()
+
+    def get(self, read: Callable[[int, int], Any], key: Key, following: Key | None) -> Any:
+        """What `read` gives for `key`; begins to read what follows, if anything does."""
+        if self._process != os.getpid():
+            self._begin()
+        with self._lock:
+            waiting, self._next = self._next, None
+            future = waiting[1] if waiting and waiting[0] == key else self._pool.submit(read, *key)
+            if following is not None:
+                self._next = following, self._pool.submit(read, *following)
+        return future.result()

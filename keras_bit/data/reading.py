@@ -49,6 +49,10 @@ class Batch(NamedTuple):
     failure: str = ""
 
 
+class _ReadingError(Exception):
+    """Reading failed, and the image is not to blame. Its cause is the error."""
+
+
 class Reader:
     """Reads items as the processor does, or as the recipe does for training.
 
@@ -75,7 +79,7 @@ class Reader:
     ) -> None:
         self._processor, self._rule, self._random_resized_crop = processor, rule, random_resized_crop
         self._max_pixels, self._class_names, self._size = max_pixels, class_names, size
-        self._pool = _pool(threads or _processors())
+        self._threads = threads or _processors()
 
     def read(self, items: Sequence[Item], uniform: Any = None) -> Batch:
         """Reads some items.
@@ -88,11 +92,10 @@ class Reader:
         rows = [None] * len(items) if images is None else images
         numbers = [None] * len(items) if uniform is None else uniform
         try:
-            results = list(self._pool.map(self._read, items, rows, numbers))
-        except Exception as error:
-            said = f"{type(error).__name__}: {str(error).rstrip('.')}."
-            advice = f" {MEMORY}" if isinstance(error, MemoryError) else ""
-            failure = f"Reading failed for a reason that is not in the images: {said}{advice}"
+            results = list(_pool(self._threads).map(self._read, items, rows, numbers))
+        except _ReadingError as error:
+            advice = f" {MEMORY}" if isinstance(error.__cause__, MemoryError) else ""
+            failure = f"{error}{advice}"
             return Batch(self._nothing(), np.zeros(0, np.int64), [], failure)
         problems = [result for result in results if isinstance(result, str)]
         places = np.array([place for place, result in enumerate(results) if not isinstance(result, str)], np.int64)
@@ -106,7 +109,18 @@ class Reader:
         return np.zeros((0, *(self._size or (0, 0)), 3), np.float32)
 
     def _read(self, item: Item, row: np.ndarray | None, uniform: Any) -> np.ndarray | str:
-        """The image, in `row` where there is one; or what is wrong with it, in a sentence that begins with its name."""
+        """The image, in `row` where there is one; or what is wrong with it, in a sentence that begins with its name.
+
+        Raises:
+            _ReadingError: what is wrong is not in the image.
+        """
+        try:
+            return self._attempt(item, row, uniform)
+        except Exception as error:
+            said = f"{type(error).__name__}: {str(error).rstrip('.')}."
+            raise _ReadingError(f"Reading {item.name} failed for a reason that is not in the image: {said}") from error
+
+    def _attempt(self, item: Item, row: np.ndarray | None, uniform: Any) -> np.ndarray | str:
         problem = item.problem or targets.problem(item.label, self._class_names)
         if problem:
             return f"{item.name} {problem}"
@@ -152,6 +166,11 @@ class Reader:
 def _pool(threads: int) -> ThreadPoolExecutor:
     """The threads of all readers: those of a reader by itself would live as long as TensorFlow keeps its graph."""
     return ThreadPoolExecutor(threads, thread_name_prefix="image-reader")
+
+
+if hasattr(os, "register_at_fork"):
+    # Threads do not come with it into a forked process: it makes its own.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _of_pixels(pixels: np.ndarray) -> Image.Image:

@@ -16,7 +16,7 @@ from keras_bit.data.record_names import record_names
 from keras_bit.data.splits import Subset, subset_of
 from keras_bit.images import base64_text
 from keras_bit.images.array_likes import as_array, sequence_of
-from keras_bit.packages import require_tensorflow
+from keras_bit.packages import has_tensorflow, require_tensorflow
 
 if TYPE_CHECKING:
     from keras_bit.data.source import Source
@@ -110,6 +110,8 @@ def open_in_order(
     source: Any, class_names: Sequence[str]
 ) -> tuple[Callable[[], Iterable[Item]], int | None, tuple[int, int] | None]:
     """For evaluation: what gives the items in the source's order, their number and size, where those are known."""
+    if not has_tensorflow():
+        refuse_without_tensorflow(source, "host")
     if needs_tensorflow(source):
         opened = open_source(source, class_names=class_names, check_labels=False)
         count = opened.count if opened.count >= 0 else None

@@ -13,6 +13,7 @@ from keras_bit.data.items import Item
 from keras_bit.data.source import Example, Source, shuffle
 
 LARGEST = 2**31 - 1  # number of a class
+EMPTY = "is not there: `source` is empty."
 
 
 def stream(
@@ -62,7 +63,7 @@ def stream(
     elements = numbered(
         pairs.map(serialized, tf.data.AUTOTUNE),
         "cannot be had: `source` fails there by itself. Iterate over it to see why.",
-        "is not there: `source` is empty." if count < 0 else None,
+        EMPTY if count < 0 else None,
     )
 
     def shuffled(seed: int) -> tf.data.Dataset:

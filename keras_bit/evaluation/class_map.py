@@ -1,6 +1,7 @@
 """From names, of a data set's folders or as a person writes them, to the classes of a model."""
 
 import difflib
+import reprlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -131,7 +132,8 @@ def read(file: str | Path) -> dict[str, Any]:
         several = isinstance(said, list) and said and all(type(label) in one for label in said)
         if not (said is None or type(said) in one or several):
             raise ValueError(
-                f"The class map {str(file)!r} must give {folder!r} a label, a list of labels, or null, got {said!r}."
+                f"The class map {str(file)!r} must give {folder!r} a label, a list of labels, or null, got "
+                f"{reprlib.repr(said)}."
             )
     return found
 

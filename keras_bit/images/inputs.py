@@ -179,10 +179,10 @@ def _load(name: str, source: Encoded | Image.Image, max_pixels: int | None) -> I
     with _errors_about(name, "" if isinstance(source, Image.Image) else _advice(source)):
         # a PIL image may come from a file that was not read yet
         image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
-        if max_pixels is not None and image.width * image.height > max_pixels:
-            raise Image.DecompressionBombError(
-                f"{image.height}x{image.width} pixels (height x width) are more than the limit of {max_pixels:,}."
-            )
+    if max_pixels is not None and image.width * image.height > max_pixels:
+        raise ValueError(
+            f"{name} has {image.height}x{image.width} pixels (height x width), more than `max_pixels`, {max_pixels:,}."
+        )
     if not isinstance(source, Image.Image) and image.format in ("JPEG", "MPO"):
         _check_scans(name, source, image.width * image.height)
     _decode(name, image)

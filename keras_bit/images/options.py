@@ -65,11 +65,13 @@ def from_timm(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     crop_size({"height": height, "width": width})  # checks them
     crop_pct = finite("crop_pct", pretrained_cfg.get("crop_pct", 0.875))
     if crop_pct <= 0:
-        raise ValueError(f"`crop_pct` must be above 0. Received: {crop_pct!r}")
+        raise ValueError(f"`crop_pct` must be above 0. Received: {reprlib.repr(crop_pct)}")
     interpolation = pretrained_cfg.get("interpolation", "bicubic")
     filters = {resample.name.lower(): resample for resample in FILTERS}
     if not isinstance(interpolation, str) or interpolation not in filters:
-        raise ValueError(f"`interpolation` must be one of {', '.join(filters)}. Received: {interpolation!r}")
+        raise ValueError(
+            f"`interpolation` must be one of {', '.join(filters)}. Received: {reprlib.repr(interpolation)}"
+        )
     options: dict[str, Any] = {
         "crop_size": {"height": height, "width": width},
         "resample": filters[interpolation],
@@ -89,7 +91,7 @@ def from_timm(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 def switch(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False. Received: {value!r}")
+        raise TypeError(f"`{name}` must be True or False. Received: {reprlib.repr(value)}")
     return value
 
 
@@ -109,7 +111,7 @@ def choice(name: str, value: object, allowed: tuple[str | None, ...]) -> str | N
 
 
 def _not_one_of(name: str, value: object, allowed: tuple[str | None, ...]) -> ValueError:
-    return ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {value!r}")
+    return ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {reprlib.repr(value)}")
 
 
 def size(value: object) -> dict[str, int]:
@@ -127,19 +129,19 @@ def crop_size(value: object) -> dict[str, int]:
 def resample(value: object) -> Image.Resampling:
     if isinstance(value, bool) or value not in FILTERS:
         filters = ", ".join(f"{number.value} ({number.name.lower()})" for number in FILTERS)
-        raise ValueError(f"`resample` must be one of Pillow's filters: {filters}. Received: {value!r}")
+        raise ValueError(f"`resample` must be one of Pillow's filters: {filters}. Received: {reprlib.repr(value)}")
     return FILTERS[FILTERS.index(value)]
 
 
 def finite(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"`{name}` must be a number. Received: {value!r}")
+        raise TypeError(f"`{name}` must be a number. Received: {reprlib.repr(value)}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or abs(number) > float(np.finfo(np.float32).max):
-        raise ValueError(f"`{name}` must be finite in float32. Received: {value!r}")
+        raise ValueError(f"`{name}` must be finite in float32. Received: {reprlib.repr(value)}")
     return number
 
 
@@ -148,7 +150,7 @@ def per_channel(name: str, value: object) -> PerChannel:
         return finite(name, value)
     if isinstance(value, (list, tuple, np.ndarray)) and 1 <= len(value) <= 4:
         return tuple(finite(name, number) for number in value)
-    raise ValueError(f"`{name}` must be a number, or a list of one per channel. Received: {value!r}")
+    raise ValueError(f"`{name}` must be a number, or a list of one per channel. Received: {reprlib.repr(value)}")
 
 
 def deviation(value: object) -> PerChannel:
@@ -158,7 +160,7 @@ def deviation(value: object) -> PerChannel:
     if np.any(np.asarray(std, np.float32) < np.finfo(np.float32).tiny):
         raise ValueError(
             "`image_std` must be above 0 in float32, because it is divided by, and at least 1.2e-38; use "
-            f"`do_normalize=False` to leave the step out. Received: {value!r}"
+            f"`do_normalize=False` to leave the step out. Received: {reprlib.repr(value)}"
         )
     return std
 
@@ -167,13 +169,15 @@ def _pixels(name: str, value: object, allowed: tuple[set[str], ...]) -> dict[str
     if isinstance(value, (list, tuple)) and len(value) == 2:
         value = dict(zip(("height", "width"), value, strict=True))
     if not isinstance(value, Mapping):
-        raise TypeError(f"`{name}` must be a dictionary, an int or a pair (height, width). Received: {value!r}")
+        raise TypeError(
+            f"`{name}` must be a dictionary, an int or a pair (height, width). Received: {reprlib.repr(value)}"
+        )
     if set(value) not in allowed:
         keys = " or ".join(" and ".join(map(repr, sorted(keys))) for keys in allowed)
-        raise ValueError(f"`{name}` must have the keys {keys}. Received: {value!r}")
+        raise ValueError(f"`{name}` must have the keys {keys}. Received: {reprlib.repr(value)}")
     for key, pixels in value.items():
         if not is_whole(pixels):
-            raise TypeError(f"`{name}` must hold whole numbers of pixels. Received: {key}={pixels!r}")
+            raise TypeError(f"`{name}` must hold whole numbers of pixels. Received: {key}={reprlib.repr(pixels)}")
         if pixels < 1:
             raise ValueError(f"`{name}` must be at least 1 pixel. Received: {key}={reprlib.repr(pixels)}")
     edges = [operator.index(pixels) for pixels in value.values()]

@@ -101,7 +101,7 @@ class BitConfig:
             if value is None and name.startswith("out_"):
                 continue
             if isinstance(value, str) or not isinstance(value, Sequence):
-                raise ValueError(f"`{name}` must be a list or a tuple, got {value!r}.")
+                raise ValueError(f"`{name}` must be a list or a tuple, got {reprlib.repr(value)}.")
             # numpy's whole numbers become Python's, which JSON knows
             whole = (
                 item if isinstance(item, bool) or not isinstance(item, numbers.Integral) else int(item)
@@ -236,7 +236,7 @@ class BitConfig:
         _check_choice("embedding_dynamic_padding", self.embedding_dynamic_padding, (True, False))
         rate = self.drop_path_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
-            raise ValueError(f"`drop_path_rate` must be a number of at least 0 and below 1, got {rate!r}.")
+            raise ValueError(f"`drop_path_rate` must be a number of at least 0 and below 1, got {reprlib.repr(rate)}.")
         for width in (self.stem_width, *self.stage_widths, *map(block_width, self.stage_widths)):
             if width % self.num_groups:
                 raise ValueError(
@@ -254,7 +254,7 @@ class BitConfig:
             if isinstance(index, bool) or not isinstance(index, int) or not -len(names) <= index < len(names):
                 raise ValueError(
                     f"`out_indices` must be whole numbers between {-len(names)} and {len(names) - 1} (0 is the stem), "
-                    f"got {index!r}."
+                    f"got {reprlib.repr(index)}."
                 )
         positions = [names.index(feature) for feature in self.out_features or ()]
         indices = [index % len(names) for index in self.out_indices or ()]
@@ -368,7 +368,7 @@ def _check_count(name: str, value: Any, least: int = 1) -> None:
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
     # With its type: 32.0 and 1 equal 32 and True, but transformers refuses them in a config.json.
     if not any(isinstance(value, type(choice)) and value == choice for choice in allowed):
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {reprlib.repr(value)}.")
 
 
 # Title to configuration, the smallest first.

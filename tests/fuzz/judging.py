@@ -8,7 +8,7 @@ from typing import NamedTuple
 from fuzz.kinds import Input, Kind, digest
 
 SECONDS = 5.0  # of all processors together, for files that are all below 1 MB
-LONGEST_MESSAGE = 100_000  # characters
+LONGEST_MESSAGE = 20_000  # characters
 
 SAME, OTHER, REFUSED, FORBIDDEN = "same", "other", "refused", "forbidden"
 

@@ -8,6 +8,10 @@ The name does not begin with `test_`: `make test-stack STACK=jax` runs it in an 
 
 import importlib.util
 import json
+import os
+import pickle
+import signal
+import warnings
 from pathlib import Path
 
 import keras
@@ -125,10 +129,27 @@ def test_an_image_that_cannot_be_read_is_named_or_left_out(tmp_path, processor):
     source = ([*map(str, files)], [0, 1, 2])
     with pytest.raises(ValueError, match=rf"{files[1]} is not an image file that Pillow can read. To leave such"):
         list(dataset(source, processor))
-    data = dataset(source, processor, on_error="skip")
-    with pytest.warns(UserWarning, match="1 of 3 images were left out"):
-        assert [labels.tolist() for _, labels in data] == [[0, 2]]
+    for size, expected in ((1, [[0], [2]]), (2, [[0, 2]])):  # batches are full, none is empty
+        with pytest.warns(UserWarning, match="1 of 3 images were left out"):
+            data = keras_bit.image_dataset(source, processor=processor, batch_size=size, on_error="skip")
+        assert len(data) == len(expected)
+        assert [labels.tolist() for _, labels in data] == expected
     assert data.skipped == [f"{files[1]} is not an image file that Pillow can read."]
+
+
+def test_a_forked_process_and_a_copy_read_on(photos, processor):
+    data = dataset(photos, processor)
+    expected = data[1][0]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(data))[1][0], expected)
+    if not hasattr(os, "fork"):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # JAX has threads, and says what may come of it
+        child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if np.array_equal(data[1][0], expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_fine_tune_takes_it(photos, processor):
@@ -187,8 +208,9 @@ def test_a_command_says_what_needs_tensorflow(tmp_path, capsys):
     assert "needs the package tensorflow, which is not installed. Install it with `pip install tensorflow`" in err
     assert "Traceback" not in err
     (tmp_path / "a.tfrecord").write_bytes(b"")
-    assert run("finetune", tmp_path / "a.tfrecord", "--weights", TINY, "--out", tmp_path / "out") == 1
-    assert "Reading TFRecord files needs the package tensorflow" in capsys.readouterr().err
+    for arguments in (("finetune", "--out", tmp_path / "out"), ("evaluate",)):
+        assert run(arguments[0], tmp_path / "a.tfrecord", "--weights", TINY, *arguments[1:]) == 1
+        assert "Reading TFRecord files needs the package tensorflow" in capsys.readouterr().err
 
 
 def test_tensorflow_was_not_imported():
