@@ -122,7 +122,7 @@ def decoded(image_bytes: Any, processor: BitImageProcessor) -> Any:
         pixels, fine = graph_faults.attempt(lambda: graph_preprocessing.preprocess(contents, processor), nothing)
 
         def look() -> Any:
-            wrong, _ = graph_faults.problem(lambda: contents, None, encoded=True, processor=processor)
+            wrong = graph_faults.problem(contents, processor)
             return tf.where(wrong == "", NOT_THE_IMAGE, tf.strings.regex_replace(wrong, *LIMIT))
 
         return pixels, tf.cond(fine, lambda: "", look)

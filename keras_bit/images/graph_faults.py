@@ -22,7 +22,6 @@ DAMAGED = "is damaged and cannot be decoded. Pillow overlooks some damage, as a 
 JPEG_PIXELS = 2**29 // 3  # TensorFlow's decoder takes no more than so many at a time: 178,956,970, Pillow's limit too
 LARGE_JPEG = f"is a JPEG of more than {JPEG_PIXELS:,} pixels, which TensorFlow's decoder does not read. {ARRAY_PATH}"
 JPEG_END = b"\xff\xd9"
-NO_FILE = "cannot be read: there is no such file, or it is a directory, or there is no permission to read it."
 
 # Autograph rewrites a function before it is traced, which takes longer than that; here is no Python branch to rewrite.
 plain = tf.autograph.experimental.do_not_convert
@@ -34,37 +33,19 @@ def attempt(prepare: Callable[[], Any], otherwise: Any) -> tuple[Any, Any]:
     return once.concatenate(tf.data.Dataset.from_tensors((otherwise, False))).take(1).get_single_element()
 
 
-def problem(
-    load: Callable[[], Any], max_pixels: int | None, encoded: bool, processor: "BitImageProcessor | None"
-) -> tuple[Any, Any]:
-    """Why an image failed, as far as can be seen in it.
+def problem(contents: Any, processor: "BitImageProcessor") -> Any:
+    """Why an encoded image failed, as far as can be seen in it.
 
     Args:
-        load: the image, its bytes or its pixels.
-        max_pixels: the most pixels that an encoded image may have; `None` is Pillow's limit.
-        encoded: whether `load` gives bytes.
-        processor: what it was read for; `None` where every image is resized to one size.
+        contents: a scalar string, the bytes of the file.
+        processor: what it was read for.
 
     Returns:
-        A scalar string that goes on after its name ("is empty."), empty where nothing is wrong with it; and whether
-        that is certain: an image that cannot be read or decoded may just have met with a lack of memory.
+        A scalar string that goes on after its name ("is empty."), empty where nothing is wrong with it.
     """
+    limit = pixel_limit(None)
 
-    def too_long(height: Any, width: Any) -> Any:
-        return tf.constant(False) if processor is None else becomes_enormous((height, width), processor)
-
-    if not encoded:
-        shape, loaded = attempt(lambda: tf.shape(load()), [0, 0, 0])
-        has_pixels = tf.reduce_prod(shape) > 0
-        why = tf.where(has_pixels, ": it must have 1, 3 or 4 channels.", ": it has no pixels.")
-        fits = has_pixels & tf.reduce_any(shape[-1] == [1, 3, 4])
-        long = fits & too_long(tf.maximum(shape[0], 1), tf.maximum(shape[1], 1))
-        wrong = tf.where(fits, tf.where(long, TOO_LONG, ""), tf.strings.format("has the shape {}", shape) + why)
-        return tf.where(loaded, wrong, ""), loaded & (wrong != "")
-    limit = pixel_limit(max_pixels)
-    contents, readable = attempt(load, "")
-
-    def damaged(header: graph_decoding.Header) -> tuple[Any, Any]:
+    def damaged(header: graph_decoding.Header) -> Any:
         nothing = np.zeros((0, 0, 3), np.uint8)
         _, complete = attempt(lambda: graph_decoding.decode(contents, header), nothing)
         # By its end alone: told to recover what there is, TensorFlow's decoder runs forever on some files that end
@@ -74,18 +55,15 @@ def problem(
         text = tf.where(cut, "is a JPEG that is cut off: its data ends too early.", DAMAGED)
         pixels = tf.cast(header.height, tf.int64) * tf.cast(header.width, tf.int64)
         large = (header.kind == graph_decoding.JPEG) & (pixels > JPEG_PIXELS)
-        return tf.where(complete, "", tf.where(large, LARGE_JPEG, text)), False
+        return tf.where(complete, "", tf.where(large, LARGE_JPEG, text))
 
-    def look() -> tuple[Any, Any]:
-        nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, 1, "")
-        # Upright or not, it has the same faults.
-        header, whole = attempt(lambda: graph_decoding.read_header(contents, limit, "ignore"), nothing)
-        known = tf.where(whole, header.problem, "is a JPEG with a damaged header.")
-        long = (known == "") & too_long(tf.maximum(header.height, 1), tf.maximum(header.width, 1))
-        known = tf.where(long, TOO_LONG, known)
-        return tf.cond(known == "", lambda: damaged(header), lambda: (known, whole))
-
-    return tf.cond(readable, look, lambda: (tf.constant(NO_FILE), False))
+    nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, 1, "")
+    # Upright or not, it has the same faults.
+    header, whole = attempt(lambda: graph_decoding.read_header(contents, limit, "ignore"), nothing)
+    known = tf.where(whole, header.problem, "is a JPEG with a damaged header.")
+    size = (tf.maximum(header.height, 1), tf.maximum(header.width, 1))
+    known = tf.where((known == "") & becomes_enormous(size, processor), TOO_LONG, known)
+    return tf.cond(known == "", lambda: damaged(header), lambda: known)
 
 
 def sentence_of(text: str) -> str:
