@@ -558,7 +558,7 @@ report = keras_bit.export(model, {path!r}, {name!r}, image_size=64, progress=lin
 assert "saving the model for a process with TensorFlow" in lines and len(lines) > 3, lines
 assert report.max_abs_diff <= report.limit, report
 try:
-    keras_bit.export(model, {path!r} + "/x.tflite", "tflite", quantize="int8")
+    keras_bit.export(model, {path!r} + "-x.tflite", "tflite", quantize="int8")
 except (ValueError, ImportError) as error:
     print(report.max_abs_diff, error)
 """

@@ -243,7 +243,8 @@ def test_an_export_that_was_killed_leaves_nothing_for_long(data, tmp_path, forma
     print(f"\n{format}: left after each kill {left}; in TMPDIR at the end {hidden(temporary)}")
     assert (folder / FORMATS[format]).exists()
     assert hidden(folder) == []
-    assert list(temporary.iterdir()) == []
+    # ".ses" is onnxruntime's own, of one name in every run.
+    assert [one.name for one in temporary.iterdir() if one.name != ".ses"] == []
 
 
 @pytest.mark.parametrize("name", ["features", "features.parquet"])

@@ -68,16 +68,19 @@ def read(elements: tf.data.Dataset, source: Source, options: Options) -> tuple[t
         failure, problems, count, *parts = tf.numpy_function(
             call, tf.nest.flatten(chunk), (tf.string, tf.string, tf.int64, *types)
         )
-        with tf.control_dependencies([_raise_unless_empty(failure)]):
+        failure, problems, count = (tf.ensure_shape(part, []) for part in (failure, problems, count))
+        # Told before the shape is checked, which fails where images are missing.
+        wrong = failure if options.skip else tf.cond(failure == b"", lambda: _first(problems), lambda: failure)
+        with tf.control_dependencies([_raise_unless_empty(wrong)]):
             parts = [tf.ensure_shape(part, [rows, *shape]) for part, shape in zip(parts, shapes, strict=True)]
-        return tf.ensure_shape(problems, []), tf.ensure_shape(count, []), *parts
+        return problems, count, *parts
 
     batches = chunks.map(batch, AT_ONCE, deterministic=True)
     skipped = Skipped()
     if options.skip:
         batches = _without_problems(batches, skipped).rebatch(batch_size, drop_remainder=drop_remainder)
     else:
-        batches = batches.map(_checked)
+        batches = batches.map(lambda problems, count, *parts: parts)
     return batches, skipped.files
 
 
@@ -114,19 +117,16 @@ class _Call:
         return tf.nest.map_structure(lambda column: column[number], elements)
 
 
-def _checked(problems: Any, count: Any, *parts: Any) -> tuple[Any, ...]:
-    """The parts of a batch in which nothing is wrong."""
-    del count
+def _first(problems: Any) -> Any:
+    """The first of the problems of a batch, and what can be done; empty for none."""
 
-    def first() -> Any:
+    def told() -> Any:
         problem = tf.strings.split(problems, BETWEEN)[0]
         ended = tf.strings.regex_full_match(problem, r"\C*\.")
         is_empty = tf.strings.regex_full_match(problem, rf"\C*{re.escape(EMPTY)}")
         return problem + tf.where(ended, "", ".") + tf.where(is_empty, "", ADVICE)
 
-    text = tf.cond(problems == b"", lambda: b"", first)
-    with tf.control_dependencies([_raise_unless_empty(text)]):
-        return tuple(map(tf.identity, parts))
+    return tf.cond(problems == b"", lambda: b"", told)
 
 
 def _without_problems(batches: tf.data.Dataset, skipped: Skipped) -> tf.data.Dataset:
