@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_bit import hub
-from keras_bit.network import config_files
+from keras_bit import keras_files
+from keras_bit.hub import finding
+from keras_bit.network import config_files, pretrained_arguments
 from keras_bit.network.architectures import ARCHITECTURES
 from keras_bit.network.config_files import CONFIG_NAME
 from keras_bit.network.unnamed_labels import UnnamedIndices, UnnamedLabels
 
 LAYER_TYPES = ("preactivation", "bottleneck")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
-OUTPUT_STRIDES = (8, 16, 32)
+OUTPUT_STRIDES = (4, 8, 16, 32, 64)
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "selu")
 
 # The largest of each number: beyond any network that a machine holds, so that a number above it is damage or a mistake.
@@ -30,6 +31,11 @@ LARGEST = {
     "num_labels": 2**24,  # the head of an R50 for so many has 137 GB
 }
 MOST_STAGES = 16  # each halves the image
+
+
+class _Completed(tuple[Any, ...]):
+    """Outputs that were not given: of a changed copy they are completed anew."""
+
 
 _COMPLETED: Any = None  # the default of fields that `__post_init__` completes: they are never None afterwards
 
@@ -56,11 +62,13 @@ class BitConfig:
         num_groups: groups of every group normalization; divides every width and a quarter of it.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first, in [0, 1).
         embedding_dynamic_padding: pads the stem's pool with zeros by TensorFlow's SAME rule.
-        output_stride: 8, 16 or 32 input pixels per output pixel; below 32 the later stages dilate instead of striding.
+        output_stride: 4, 8, 16 or 32 input pixels per output pixel; below 32 the later stages dilate instead of
+            striding. 64 means the same as 32, for a network of four stages strides no further.
         width_factor: multiplies every width, stem and head included. transformers widens the stages only and crashes;
             this is the meaning of timm and of Google's code.
         out_features, out_indices: stages that `BitBackbone` returns, by name or by index (0 is the stem), in the
-            network's order; if both are given they name the same stages.
+            network's order; if both are given they name the same stages. One that is left out, or `None`, is
+            completed from the other; without either they name the last stage.
         num_labels: number of classes; left out, or `None`, it is the length of `id2label`, or 1000.
         id2label: class index to label; left out, or `None`, it is `LABEL_0`, `LABEL_1` ... as in transformers, a
             mapping that makes each label when it is asked for.
@@ -68,8 +76,14 @@ class BitConfig:
             transformers.
         problem_type: `None` or one of transformers' `single_label_classification`, `multi_label_classification`,
             `regression`; decides the activation of the head.
+        output_hidden_states: whether `BitModel` and `BitForImageClassification` give their `hidden_states` where a call
+            does not say.
+        return_dict: whether they, and `BitBackbone`, give an output object and not a tuple where a call does not say.
+        pretrained_arguments: what else transformers documents for `PretrainedConfig`, such as `torch_dtype`. Pass them
+            by their own names; they are kept for `to_dict` and change nothing.
 
     Raises:
+        TypeError: there is no argument of that name; gives the closest ones.
         ValueError: an argument is out of its range; names the argument, what is allowed and what came. Numbers are
             limited (`LARGEST`), because a file may say any.
 
@@ -88,16 +102,22 @@ class BitConfig:
     embedding_dynamic_padding: bool = False
     output_stride: int = 32
     width_factor: int = 1
-    out_features: tuple[str, ...] | None = None
-    out_indices: tuple[int, ...] | None = None
+    out_features: tuple[str, ...] = _COMPLETED
+    out_indices: tuple[int, ...] = _COMPLETED
     num_labels: int = _COMPLETED
     id2label: Mapping[int, str] = _COMPLETED
     label2id: Mapping[str, int] = _COMPLETED
     problem_type: str | None = None
+    output_hidden_states: bool = False
+    return_dict: bool = True
+    pretrained_arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("hidden_sizes", "depths", "out_features", "out_indices"):
             value = getattr(self, name)
+            if isinstance(value, _Completed):
+                value = None  # of another object, from which `dataclasses.replace` has it
+                object.__setattr__(self, name, value)
             if value is None and name.startswith("out_"):
                 continue
             if isinstance(value, str) or not isinstance(value, Sequence):
@@ -108,10 +128,15 @@ class BitConfig:
                 for item in value
             )
             object.__setattr__(self, name, tuple(whole))
+        for name in ("num_channels", "embedding_size", "num_groups", "output_stride", "width_factor", "num_labels"):
+            if isinstance(number := getattr(self, name), numbers.Integral) and not isinstance(number, bool):
+                object.__setattr__(self, name, int(number))
         if isinstance(self.global_padding, str):
             object.__setattr__(self, "global_padding", self.global_padding.upper())
         self._check_architecture()
+        self._complete_outputs()
         self._complete_labels()
+        object.__setattr__(self, "pretrained_arguments", pretrained_arguments.check(self.pretrained_arguments))
 
     @property
     def stem_width(self) -> int:
@@ -159,7 +184,10 @@ class BitConfig:
 
         Without `id2label` and `num_labels` it means 2 labels, as in transformers.
         """
-        return cls(**config_files.from_transformers(values, [field.name for field in dataclasses.fields(cls)]))
+        if not isinstance(values, Mapping):
+            raise TypeError(f"`values` must be a dictionary, as of a config.json, got {type(values).__name__}.")
+        known = [field.name for field in dataclasses.fields(cls) if field.name != pretrained_arguments.FIELD]
+        return cls(**config_files.from_transformers(values, known))
 
     @classmethod
     def from_timm(cls, values: Mapping[str, Any]) -> "BitConfig":
@@ -187,22 +215,23 @@ class BitConfig:
         token: str | bool | None = None,
         local_files_only: bool = False,
     ) -> "BitConfig":
-        """Reads the `config.json` of a Hub id, of a local directory, or beside a local file.
+        """Reads the `config.json` of a checkpoint: any `source` that `keras_bit.from_pretrained` takes.
 
         Raises:
             FileNotFoundError: there is none.
             OSError: the Hub cannot be reached, or refuses.
             ValueError: it is not JSON, belongs to another model type, or holds arguments that are out of range.
         """
-        config = find_config(source, hub.HubOptions(revision, cache_dir, token, local_files_only))
+        config = find_config(source, finding.HubOptions(revision, cache_dir, token, local_files_only))
         if config is None:
             raise missing_config(source)
         return config
 
     def to_dict(self) -> dict[str, Any]:
         """The dictionary of a `config.json` that transformers reads as the same configuration."""
-        names = [field.name for field in dataclasses.fields(self)]
-        return config_files.to_transformers({name: getattr(self, name) for name in names})
+        names = [field.name for field in dataclasses.fields(self) if field.name != pretrained_arguments.FIELD]
+        values = config_files.to_transformers({name: getattr(self, name) for name in names})
+        return {**values, **self.pretrained_arguments}
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes `config.json` into `directory`, which is made if need be; a reader never sees half of it."""
@@ -233,7 +262,8 @@ class BitConfig:
             )
         _check_choice("global_padding", self.global_padding, (None, "SAME"))
         _check_choice("problem_type", self.problem_type, (None, *PROBLEM_TYPES))
-        _check_choice("embedding_dynamic_padding", self.embedding_dynamic_padding, (True, False))
+        for name in ("embedding_dynamic_padding", "output_hidden_states", "return_dict"):
+            _check_choice(name, getattr(self, name), (True, False))
         rate = self.drop_path_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0.0 <= rate < 1.0:
             raise ValueError(f"`drop_path_rate` must be a number of at least 0 and below 1, got {reprlib.repr(rate)}.")
@@ -270,6 +300,16 @@ class BitConfig:
                 "Give only one of them."
             )
 
+    def _complete_outputs(self) -> None:
+        names = self.stage_names
+        if self.out_features is None and self.out_indices is None:
+            object.__setattr__(self, "out_features", _Completed(names[-1:]))
+            object.__setattr__(self, "out_indices", _Completed((len(names) - 1,)))
+        elif self.out_indices is None:
+            object.__setattr__(self, "out_indices", _Completed(map(names.index, self.out_features or ())))
+        elif self.out_features is None:
+            object.__setattr__(self, "out_features", _Completed(names[index] for index in self.out_indices))
+
     def _complete_labels(self) -> None:
         named = self.id2label is not None and not isinstance(self.id2label, UnnamedLabels)
         id2label = _read_id2label(self.id2label) if named else {}
@@ -292,38 +332,63 @@ class BitConfig:
         id2label = {index: id2label[index] for index in range(num_labels)}
         inverse = {label: index for index, label in id2label.items()}
         object.__setattr__(self, "id2label", id2label)
-        object.__setattr__(self, "label2id", inverse if self.label2id is None else _read_label2id(self.label2id))
+        object.__setattr__(self, "label2id", inverse if self.label2id is None else read_label2id(self.label2id))
 
 
-def find_config(source: str | Path, options: hub.HubOptions) -> BitConfig | None:
+# mypy takes the constructor that `dataclass` writes.
+BitConfig.__init__ = pretrained_arguments.accepting(BitConfig.__init__)  # type: ignore[method-assign]
+
+
+def find_config(source: str | Path, options: finding.HubOptions) -> BitConfig | None:
     """The configuration in the `config.json` of `source`; `None` if it has no such file.
 
     Raises:
         OSError: there is no such source, or no answer.
         ValueError: the file is not JSON, belongs to another model type, or holds arguments that are out of range.
     """
-    path = hub.find_file(source, (CONFIG_NAME,), options)
+    path, values = _config_of(source, options)
     if path is None:
         return None
-    values = hub.read_json(path)
+    if config_files.is_kerass(values):
+        bit = config_files.from_keras(values)
+        if bit is None:
+            raise ValueError(
+                f"`source` {str(source)!r} is not a BiT: {path.name} describes a {values['class_name']} of Keras that "
+                "keras_bit did not build. `keras.saving.load_model` loads it."
+            )
+        values = bit
     timms = config_files.is_timms(values)
+    values = values if timms else config_files.of_bit(values)
     if not timms and values.get("model_type") != "bit":
         raise ValueError(
-            f"`source` {str(source)!r} is not a BiT: {path.name} has model_type {values.get('model_type')!r}, "
-            "expected 'bit'."
+            f"`source` {finding.shown(source)!r} is not a BiT: {path.name} has model_type "
+            f"{values.get('model_type')!r}, expected 'bit'."
         )
     try:
         return BitConfig.from_timm(values) if timms else BitConfig.from_dict(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"`source` {str(source)!r}: {path.name} does not describe a BiT: {error}") from error
+        raise ValueError(f"`source` {finding.shown(source)!r}: {path.name} does not describe a BiT: {error}") from error
 
 
-def missing_config(source: str | Path) -> FileNotFoundError:
-    """The error for a source whose architecture nothing tells."""
+def _config_of(source: str | Path, options: finding.HubOptions) -> tuple[Path | None, Mapping[str, Any]]:
+    """The file that describes the network, and what it says: `config.json`, or a whole model that Keras wrote."""
+    named = finding.named_file(source)
+    if named is not None and named.endswith(keras_files.SUFFIXES):
+        path = finding.find_file(source, (named,), options)
+        values = None if path is None else keras_files.described_in(path)
+        if values is not None:
+            return path, values
+    path = finding.find_file(source, (CONFIG_NAME,), options)
+    return path, {} if path is None else finding.read_json(path)
+
+
+def missing_config(source: str | Path, may_be_passed: bool = False) -> FileNotFoundError:
+    """The error for a source whose architecture nothing tells; or the argument `config`, if the caller has one."""
     return FileNotFoundError(
-        f"`source` {str(source)!r} has no {CONFIG_NAME}, which tells the architecture. Expected a checkpoint in "
-        "transformers' or timm's layout (config.json and model.safetensors); for weights without it pass "
-        "`config=BitConfig(...)`."
+        f"`source` {finding.shown(source)!r} has no {CONFIG_NAME}, which tells the architecture. Expected a checkpoint "
+        "in transformers' or timm's layout (config.json and model.safetensors); for weights without it write one "
+        "beside them with `BitConfig(...).save_pretrained(directory)`"
+        f"{', or pass `config=BitConfig(...)`' * may_be_passed}.{finding.remark(source)}"
     )
 
 
@@ -343,7 +408,7 @@ def _read_id2label(id2label: Any) -> dict[int, str]:
         ) from error
 
 
-def _read_label2id(label2id: Any) -> dict[str, int]:
+def read_label2id(label2id: Any) -> dict[str, int]:
     try:
         return {str(label): int(index) for label, index in label2id.items()}
     except (AttributeError, TypeError, ValueError, OverflowError) as error:

@@ -20,9 +20,72 @@ TIMM_NAMES = {"num_channels": "in_chans", "num_labels": "num_classes"}  # of arg
 TIMM_WITHOUT_EFFECT = ("drop_rate", "img_size", "zero_init_last", "pretrained", "features_only")
 TIMM_FIXED = {"global_pool": "avg", "preact": True, "avg_down": False, "stem_type": "fixed"}
 
+# transformers' models around a BiT that may leave its description out, and what they then mean by it.
+_HYBRID_BACKBONE = {
+    "model_type": "bit",
+    "layer_type": "bottleneck",
+    "depths": [3, 4, 9],
+    "global_padding": "same",
+    "embedding_dynamic_padding": True,
+}
+HYBRID_BACKBONES = {
+    "vit-hybrid": _HYBRID_BACKBONE | {"out_features": ["stage3"]},
+    "dpt": _HYBRID_BACKBONE | {"out_features": ["stage1", "stage2", "stage3"]},
+}
+
 
 def is_timms(values: Mapping[str, Any]) -> bool:
-    return "architecture" in values and "model_type" not in values
+    """Whether it is timm's, or what transformers makes of that for a network of timm's that it wraps."""
+    return "architecture" in values and values.get("model_type") in (None, "timm_wrapper")
+
+
+def is_kerass(values: Mapping[str, Any]) -> bool:
+    """Whether it is Keras' own, of the layers of a whole model."""
+    return "class_name" in values and isinstance(values.get("config"), Mapping)
+
+
+def from_keras(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The dictionary in Keras' description of a model of this package; `None` if there is none.
+
+    A head that replaced the first one has classes of its own, whose labels nobody knows.
+    """
+    found, units = None, None
+    waiting: list[Any] = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            config = value.get("config")
+            if isinstance(config, Mapping):
+                # In an `.h5` file it is with the package.
+                if found is None and str(value.get("class_name")).rpartition(">")[2] == "PixelValues":
+                    found = config.get("config")
+                if config.get("name") == "predictions" and isinstance(config.get("units"), int):
+                    units = config["units"]
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    if not isinstance(found, Mapping):
+        return None
+    labels = found.get("id2label")
+    if units is None or units == (len(labels) if isinstance(labels, Mapping) else found.get("num_labels")):
+        return found
+    named = ("id2label", "label2id", "num_labels")
+    return {**{name: value for name, value in found.items() if name not in named}, "num_labels": units}
+
+
+def of_bit(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The dictionary of the BiT in transformers' dictionary: that of the backbone, where BiT is one, or itself.
+
+    Checked against transformers 4.57 `models/deprecated/vit_hybrid` and 5.24 `models/dpt/configuration_dpt.py`.
+    """
+    kind = values.get("model_type")
+    hybrid = kind == "vit-hybrid" or (kind == "dpt" and values.get("is_hybrid") is True)
+    backbone = values.get("backbone_config")
+    if hybrid and backbone is None:
+        return HYBRID_BACKBONES[str(kind)]
+    if not isinstance(backbone, Mapping) or (kind == "bit"):
+        return values
+    return {"model_type": "bit", **backbone} if hybrid else backbone
 
 
 def from_transformers(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -66,6 +129,7 @@ def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
         "drop_path_rate": arguments.get("drop_path_rate", 0.0),
         "hidden_act": TIMM_ACTIVATIONS[arguments.get("act_layer") or "relu"],
         "num_labels": classes,
+        "problem_type": values.get("problem_type"),  # of transformers' TimmWrapper alone
         "id2label": {index: descriptions.get(label, label) for index, label in enumerate(labels)} if labels else None,
     }
 

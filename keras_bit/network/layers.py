@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_bit import versions
 from keras_bit.network import normalization
+from keras_bit.network.plain_weights import LOW_RANK, plain_weights
 from keras_bit.network.tracing import products_are_faster
 
 WEIGHT_STANDARDIZATION_EPSILON = 1e-8  # transformers, timm; Google's big_transfer has 1e-10
@@ -83,9 +84,14 @@ class StdConv2D(Conv2D):
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
         # The statistics need the variable as it is stored; autocasting would hand us a float16 copy of it.
-        if kwargs.get("name") == "kernel":
+        if kwargs.get("name") in ("kernel", *LOW_RANK):
             kwargs["autocast"] = False
         return super().add_weight(*args, **kwargs)
+
+    @property
+    def kernel(self) -> Any:
+        """The kernel before standardization, in its own dtype: after `enable_lora` Keras casts it."""
+        return plain_weights(self)["kernel"] if self.lora_enabled else super().kernel
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         standardize = normalization.standardize_kernel_in_training if training else normalization.standardize_kernel
@@ -113,7 +119,9 @@ class GroupNormalization(keras.layers.Layer):
         activation: name or function, applied to the result; `None` for none.
         **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
 
-    Input and output: `(batch, height, width, channels)`.
+    Input and output: `(batch, height, width, channels)`. With `training=True` values are the same and gradients are
+    written by hand: derivatives of them are right on every backend, but `jax.jvp` of the layer itself needs
+    `training=False`, as JAX says.
 
     Raises:
         ValueError: the input is not four-dimensional, or `groups` does not divide its channels.

@@ -3,7 +3,6 @@
 Stages count from 1 and blocks from 0; a layer's name is its address (`stage1_block2_conv1`). Channels last throughout.
 """
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -16,14 +15,17 @@ import numpy as np
 from keras import layers, ops
 
 from keras_bit import versions
-from keras_bit.network import raw_pixels, tracing
+from keras_bit.network import calls, pretrained_arguments, raw_pixels
+from keras_bit.network.calls import PIXEL_VALUES
 from keras_bit.network.config import BitConfig, block_width
 from keras_bit.network.layers import WEIGHT_STANDARDIZATION_EPSILON, Activation, Conv2D, GroupNormalization, StdConv2D
 from keras_bit.network.normalization import standardize_kernel
+from keras_bit.network.steps import QuickSteps
 
 MIN_SIZE = 32  # px; smaller images leave less than one pixel at the last stage
 POOLINGS = (None, "avg", "max")
 CHECKED = "checked_pixel_values"  # the first layer of BiT itself
+CALL_ARGUMENTS = ("inputs", PIXEL_VALUES, "training", "mask")
 
 Values = dict[tuple[str, str], Any]  # layer and variable name to a tensor
 
@@ -57,7 +59,9 @@ class PixelValues(layers.Layer):
 
     def __init__(self, config: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.bit_config = BitConfig.from_dict(config)
+        self.bit_config = dataclasses.replace(
+            BitConfig.from_dict(config), pretrained_arguments=pretrained_arguments.kept(config)
+        )
 
     def call(self, inputs: Any) -> Any:
         # Without `compute_output_shape` Keras comes through here for symbolic inputs, too.
@@ -91,7 +95,7 @@ class ZeroPaddedToSame(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_bit")
-class BiTModel(keras.Model):
+class BiTModel(QuickSteps, keras.Model):
     """The functional model that every function of keras_bit returns; `config` is its `BitConfig`."""
 
     # How a training step gets from images to outputs, where `rematerialize` has said so.
@@ -100,44 +104,75 @@ class BiTModel(keras.Model):
     warned_of_raw_pixels = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self._look_at(args[0] if args else None)
+        if args and PIXEL_VALUES in kwargs:
+            raise TypeError(
+                f"A call of the model {self.name!r} was given images twice: at first, and as {PIXEL_VALUES!r}."
+            )
+        if PIXEL_VALUES in kwargs:  # `model(**inputs)`
+            args = (kwargs.pop(PIXEL_VALUES),)
+        # A functional model would take any other without a word.
+        calls.refuse_unknown(f"the model {self.name!r}", kwargs, CALL_ARGUMENTS)
+        if args:
+            args = (self._look_at(args[0]), *args[1:])
         return super().__call__(*args, **kwargs)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._look_at(x)
-        return super().fit(x, *args, **kwargs)
+        if isinstance(validation := kwargs.get("validation_data"), tuple | list) and validation:
+            kwargs["validation_data"] = (self._look_at(validation[0]), *validation[1:])
+        return super().fit(self._look_at(x), *args, **kwargs)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        self._look_at(x)
-        return super().evaluate(x, *args, **kwargs)
+        return super().evaluate(self._look_at(x), *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        self._look_at(x)
-        return super().predict(x, *args, **kwargs)
+        return super().predict(self._look_at(x), *args, **kwargs)
 
-    def _look_at(self, images: Any) -> None:
-        """Warns, once, of images that were not preprocessed; layers in front of the network may do that."""
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().train_on_batch(self._look_at(x), *args, **kwargs)
+
+    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().test_on_batch(self._look_at(x), *args, **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        return super().predict_on_batch(self._look_at(x))
+
+    def _look_at(self, inputs: Any, above: int = 0) -> Any:
+        """What was passed, out of the dictionary that the processor gives.
+
+        Warns, once, of images that were not preprocessed; layers in front of the network may do that. The warning is
+        about the line that calls the method that calls this one, or of a caller `above` that.
+        """
+        images = calls.images_in(inputs) if len(self.inputs) == 1 else inputs
+        if len(self.inputs) == 1:
+            calls.refuse_lists(images)
         if not self.warned_of_raw_pixels and raw_pixels.are_raw(images) and not layers_in_front(self):
             self.warned_of_raw_pixels = True
-            raw_pixels.warn(images)
+            raw_pixels.warn(images, above)
+        return images
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
+        # `stateless_call`, for loops under JAX, comes here past `__call__`.
+        title = f"`{type(self).__name__}.call`, which `stateless_call` calls,"
+        calls.refuse_unknown(title, kwargs, ("inputs", "training", "mask"))
         if training and self.training_forward is not None:
             return self.training_forward(inputs)
-        return super().call(inputs, training=training, mask=mask, **kwargs)
+        return super().call(inputs, training=training, mask=mask)
 
     @property
     def config(self) -> BitConfig:
-        return self._pixel_values.bit_config
+        config = self._pixel_values.bit_config
+        # A head that replaced the first one, by `clone_model` or `type(model)(model.input, head)`, is what counts.
+        head = next((layer for layer in self.layers if layer.name == "predictions"), None)
+        return config.with_num_labels(getattr(head, "units", config.num_labels))
 
     @config.setter
     def config(self, config: BitConfig) -> None:
-        """Gives the classes other names, or another `problem_type`; what the network is stays."""
+        """Gives the classes other names, another `problem_type`, another kind of output; what the network is stays."""
         changed = {
             field.name
             for field in dataclasses.fields(BitConfig)
             if getattr(config, field.name) != getattr(self.config, field.name)
-        } - {"id2label", "label2id", "problem_type"}
+        } - {"id2label", "label2id", "problem_type", "output_hidden_states", "return_dict"}
         if changed:
             raise ValueError(
                 f"`config` must be that of the model but for label names and problem type, got another "
@@ -153,36 +188,12 @@ class BiTModel(keras.Model):
         # Saved before `get_config` left them out.
         return super().from_config(versions.portable(config), custom_objects)
 
-    def make_train_function(self, force: bool = False) -> Any:
-        """As Keras' own, after the optimizer has its variables.
-
-        TensorFlow traces a function that makes variables twice, and the first step is where Keras lets the optimizer
-        make them: that was a third of R50x1's wait.
-        """
-        build_optimizer(self)
-        return super().make_train_function(force)
-
-    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras' own, in a graph that is smaller."""
-        with tracing.step():
-            return super().predict_step(*args, **kwargs)
-
-    def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras' own, in a graph that is smaller."""
-        with tracing.step():
-            return super().test_step(*args, **kwargs)
-
     @property
     def _pixel_values(self) -> PixelValues:
-        return next(layer for layer in self.layers if isinstance(layer, PixelValues))
-
-
-def build_optimizer(model: keras.Model) -> None:
-    """Gives the optimizer of a compiled model its variables."""
-    if model.optimizer is not None and not model.optimizer.built:
-        strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's
-        with contextlib.nullcontext() if strategy is None else strategy.scope():
-            model.optimizer.build(model.trainable_variables)
+        found = next((layer for layer in self.layers if isinstance(layer, PixelValues)), None)
+        if found is None:  # somebody made a model of this class of layers of their own
+            raise AttributeError("This model has no `config`: it is a network around one that keras_bit built.")
+        return found
 
 
 def network_layers(model: keras.Model) -> list[layers.Layer]:
@@ -259,7 +270,7 @@ def _inputs(config: BitConfig, ends: Ends) -> tuple[Any, Any]:
         check_input_shape(input_shape, config.num_channels, "input_shape")
     if input_tensor is None:
         shape = (None, None, config.num_channels) if input_shape is None else tuple(input_shape)
-        pixel_values = keras.Input(shape=shape, name="pixel_values")
+        pixel_values = keras.Input(shape=shape, name=PIXEL_VALUES)
     elif isinstance(input_tensor, keras.KerasTensor):
         check_input_shape(tuple(input_tensor.shape[1:]), config.num_channels, "input_tensor")
         pixel_values = input_tensor
@@ -281,12 +292,17 @@ def last_of_block(config: BitConfig) -> str:
 def stage_outputs(model: BiTModel) -> dict[str, Any]:
     """The symbolic maps `stem` (after its pool), `stage1` ... (before the final norm): transformers' `hidden_states`.
 
+    Those that the model has: a backbone ends with the last stage that it gives.
     `keras.Model(model.input, stage_outputs(model))` computes them.
     """
     last = last_of_block(model.config)
     outputs = {"stem": model.get_layer("stem_pool").output}
+    layers_by_name = {layer.name: layer for layer in model.layers}
     for stage, depth in enumerate(model.config.depths, start=1):
-        outputs[f"stage{stage}"] = model.get_layer(f"stage{stage}_block{depth - 1}_{last}").output
+        # Without `:=`, at which TensorFlow's AutoGraph warns if the first call for hidden states is in a `tf.function`.
+        name = f"stage{stage}_block{depth - 1}_{last}"
+        if name in layers_by_name:
+            outputs[f"stage{stage}"] = layers_by_name[name].output
     return outputs
 
 

@@ -1,11 +1,13 @@
 """Whether a model's layers are those that its configuration describes: each layer's arguments, and whom it reads."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_bit.network.config import BitConfig
+from keras_bit.network.layers import Conv2D
 from keras_bit.network.model import CHECKED, BiTModel, Ends, Graph, network_layers
 
 # What changes no value that the layer gives, or is a weight's: such are compared as tensors.
@@ -24,12 +26,19 @@ _IGNORED_ENDS = ("_initializer", "_regularizer", "_constraint")
 class Outline(Graph):
     """The layers of a network and whom they read. None of them is called, so there are no weights and no graph.
 
+    Args:
+        config: what the network is built by.
+        ends: what it begins and ends with.
+        fused: whether its convolutions are those of `fuse`.
+
     Attributes:
         layers: the name of a layer to the layer and to the names of the layers that it reads.
     """
 
-    def __init__(self, config: BitConfig, ends: Ends) -> None:
+    def __init__(self, config: BitConfig, ends: Ends, fused: bool = False) -> None:
         super().__init__(config, None)
+        if fused:
+            self.convolution = functools.partial(Conv2D, use_bias=False)
         self.layers: dict[str, tuple[keras.layers.Layer, list[str]]] = {}
         self.whole(CHECKED, ends)
 
@@ -38,14 +47,21 @@ class Outline(Graph):
         return layer.name
 
 
-def differences(model: BiTModel) -> list[str]:
+def ends_of(model: BiTModel) -> Ends:
+    """What a model ends with, by the names of its layers."""
+    names = [layer.name for layer in network_layers(model)]
+    pooling = next((pooling for pooling in ("avg", "max") if f"{pooling}_pool" in names), None)
+    return Ends(include_top="predictions" in names, pooling=pooling)
+
+
+def differences(model: BiTModel, fused: bool = False) -> list[str]:
     """What is different in a model's layers from those that its `config` describes, a sentence for each difference.
 
     The activation of the head is not compared: no configuration says it. Layers before BiT are not compared either.
+    `fused` is whether the convolutions should be those of `fuse`.
     """
     names = [layer.name for layer in network_layers(model)]
-    pooling = next((pooling for pooling in ("avg", "max") if f"{pooling}_pool" in names), None)
-    expected = Outline(model.config, Ends(include_top="predictions" in names, pooling=pooling)).layers
+    expected = Outline(model.config, ends_of(model), fused).layers
     found = []
     for described in model.get_config()["layers"]:
         name = described["name"]

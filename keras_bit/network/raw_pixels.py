@@ -21,13 +21,13 @@ def are_raw(images: Any) -> bool:
     return bool(first.min() >= 0 and first.max() > LARGEST_NORMALIZED)
 
 
-def warn(images: np.ndarray) -> None:
-    """Says what the network expects; `stacklevel` is the line that calls a method of the model."""
+def warn(images: np.ndarray, above: int = 0) -> None:
+    """Says what the network expects; `stacklevel` is the line that calls a method of the model, or one `above` it."""
     warnings.warn(
         f"The first image has values up to {images[0].max():g}: these are pixels in [0, 255], and the model expects "
         "preprocessed images, [-1, 1] for BiT's published checkpoints. `keras_bit.preprocess_input(images)` scales "
         "them; the checkpoint's `BitImageProcessor` also resizes and crops; `keras_bit.BiTClassifier(model, "
         "processor)` does all of it by itself. This is said once for each model.",
         RawPixelsWarning,
-        stacklevel=4,
+        stacklevel=4 + above,
     )

@@ -73,6 +73,19 @@ def tensor_of(variable: Any) -> Any:
     return tf.convert_to_tensor(variable)  # `keras.ops.convert_to_tensor` gives TensorFlow's variable
 
 
+def gradients_are_recorded() -> bool:
+    """Whether PyTorch records how a gradient that is computed now depends on its arguments, to differentiate it again.
+
+    The forward part of a custom gradient runs without a graph there: what it keeps would count as constant. So the
+    gradient has to compute it again from the arguments. A training step takes no second derivatives and records none.
+    """
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.is_grad_enabled()
+
+
 @functools.cache
 def products_are_faster() -> bool:
     """Whether to compute a convolution with a kernel of 1x1 as a matrix product.

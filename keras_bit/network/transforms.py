@@ -13,6 +13,7 @@ from keras_bit import versions
 from keras_bit.network.layers import Conv2D, StdConv2D
 from keras_bit.network.model import BiTModel, last_of_block, network_layers
 from keras_bit.network.normalization import standardize_kernel
+from keras_bit.network.plain_weights import plain_weights, quantization_of
 
 EVERYTHING = "all"  # of `freeze`: all but the head
 
@@ -71,13 +72,20 @@ def _fused(
     config = layer.get_config()
     if not isinstance(layer, keras.layers.Layer):  # an operation, as `x * 2` puts one into the graph
         return _rebuilt(layer, config)
-    if dtype is not None and "dtype" in config:
+    quantized = quantization_of(layer) is not None
+    if not quantized:
+        for argument in ("lora_rank", "lora_alpha"):  # what was learned by them becomes a part of the kernel
+            config.pop(argument, None)
+    whole_numbers = isinstance(layer, keras.layers.InputLayer) and "int" in layer.dtype
+    if dtype is not None and "dtype" in config and not quantized and not whole_numbers:
         config["dtype"] = dtype
     if not isinstance(layer, StdConv2D):
         copy = convolution.from_config(config) if type(layer) is Conv2D else _rebuilt(layer, config)
         if layer.built:
             copy.build_from_config(layer.get_build_config())
-            for variable, value in zip(copy.variables, layer.variables, strict=True):
+            if quantized and layer.lora_enabled:
+                copy.lora_alpha = layer.lora_alpha  # Keras 3.15 builds a Dense without it
+            for variable, value in zip(copy.variables, _values(layer, copy), strict=True):
                 # A copy: in JAX the two would share an array, which training and `predict` take away from both.
                 variable.assign(ops.copy(value))
         if hasattr(copy, "finalize_state"):  # Keras' preprocessing layers derive what they compute with from them
@@ -85,7 +93,6 @@ def _fused(
         return copy
 
     epsilon = config.pop("epsilon")
-    config.pop("lora_rank", None)  # `layer.kernel` has the product of the two small matrices in it
     copy = convolution.from_config(config)
     # What is overwritten at once is not drawn at random: R152x4 has 936 million numbers.
     copy.kernel_initializer = keras.initializers.Zeros()
@@ -95,6 +102,17 @@ def _fused(
     if layer.use_bias:
         copy.bias.assign(ops.copy(layer.bias))
     return copy
+
+
+def _values(layer: keras.layers.Layer, copy: keras.layers.Layer) -> list[Any]:
+    """What the variables of `copy` are given, in their order."""
+    if quantization_of(layer) is None and not getattr(layer, "lora_enabled", False):
+        return list(layer.variables)
+    # Both change the order. The names are Keras' own.
+    named = {variable.name: variable for variable in layer.variables}
+    if quantization_of(layer) is None:
+        named = plain_weights(layer)
+    return [named[variable.name] for variable in copy.variables]
 
 
 def _rebuilt(layer: keras.Operation, config: dict[str, Any]) -> keras.Operation:
@@ -113,7 +131,7 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
 
     The last call counts: what follows `up_to` becomes trainable, whatever it was before. Layers of your own in front of
     the network (`input_tensor`) are left alone. Compile the model afterwards. There are no statistics to keep still,
-    for a group norm has none.
+    for a group norm has none. Of a layer with `enable_lora` the kernel stays as it is in either part.
 
     Args:
         model: a model that keras_bit built.
@@ -152,6 +170,9 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
         frozen = present[: present.index(up_to) + 1]
         for layer, stage in stages.items():
             layer.trainable = stage not in frozen
+    for layer in stages:
+        if getattr(layer, "lora_enabled", False):  # `layer.trainable = True` makes the kernel learn, too
+            next(weight for weight in layer.weights if weight.name == "kernel").trainable = False
     return tuple(layer.name for layer in stages if layer.weights and not layer.trainable)
 
 

@@ -1,0 +1,37 @@
+"""Who calls a model: a user, or Keras."""
+
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+import keras
+
+
+def is_by_keras() -> bool:
+    """Whether Keras, or this package, calls the model for its tensors, and not a user for transformers' output.
+
+    Keras calls a model in its steps, where it exports it, and where it is a layer of another model. It says so nowhere,
+    so the calling function's module tells, as in `collections.namedtuple`. Code of TensorFlow in between is passed
+    over: graphs are traced from inside of it.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_in_between(frame.f_globals.get("__name__") or ""):
+        frame = frame.f_back
+    return frame is not None and (frame.f_globals.get("__name__") or "").split(".")[0] in ("keras", "keras_bit")
+
+
+def _is_in_between(module: str) -> bool:
+    return module.split(".")[0] == "tensorflow" or module.startswith("keras_bit.transformers_shape.")
+
+
+def is_symbolic(pixel_values: Any) -> bool:
+    """Whether a layer is being connected to others, and not computed."""
+    return isinstance(pixel_values, keras.KerasTensor) or (
+        isinstance(pixel_values, list | tuple | Mapping)
+        and any(isinstance(value, keras.KerasTensor) for value in _values(pixel_values))
+    )
+
+
+def _values(structure: Any) -> Any:
+    return structure.values() if isinstance(structure, Mapping) else structure
