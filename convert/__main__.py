@@ -4,9 +4,10 @@
     python -m convert SOURCE --out DIR --reference GOLDEN.npz   compares with a stored file; takes no torch
     python -m convert SOURCE --write-golden GOLDEN.npz          makes such a file; takes torch and transformers
 
-SOURCE is a Hub id such as google/bit-50, or a directory or file in transformers' layout. What is compared is what was
-written, read back: the embedding, every stage, the pooled features and the logits. Exit codes: 0 all equal and
-written, 1 a difference or an error and nothing written, 2 wrong usage.
+SOURCE is a Hub id such as google/bit-50, also as hf://google/bit-50 or its page's address, or a directory or file in
+transformers' layout. What is compared is what was written, read back: the embedding, every stage, the pooled features
+and the logits. Exit codes: 0 all equal and written, 1 a difference or an error and nothing written, 2 wrong usage, 130
+interrupted, 143 terminated.
 """
 
 import argparse
@@ -19,7 +20,8 @@ from rich.console import Console
 
 from convert import goldens, parity, photographs, reference
 from keras_bit import BitImageProcessor, files, from_pretrained
-from keras_bit.hub import HubOptions
+from keras_bit.cli import signals
+from keras_bit.hub.finding import HubOptions
 from keras_bit.network.model import BiTModel
 
 MODEL_NAME = "model.keras"
@@ -33,17 +35,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(markup=False, emoji=False, highlight=False)  # a path like out[1] is printed as it is
     hub = HubOptions(options.revision, options.cache_dir, local_files_only=options.local_files_only)
     try:
-        if options.out is not None and options.out.exists():
-            raise FileExistsError(f"`--out` {options.out} exists already. Name another directory, or remove it first.")
-        if options.write_golden is not None:
-            goldens.write(options.write_golden, options.source, hub)
-            console.print(f"wrote {options.write_golden}", soft_wrap=True)
-        if options.out is None:
-            return 0
-        rows = convert(options.source, options.out, options.reference, options.images, hub, console)
+        with signals.as_interrupts():
+            return _run(options, hub, console)
+    except KeyboardInterrupt as error:
+        said, code = signals.ended_by(error)
+        print(f"convert: {said}", file=sys.stderr)
+        return code
     except (OSError, ValueError, ImportError) as error:
         print(f"convert: {error}", file=sys.stderr)
         return 1
+
+
+def _run(options: argparse.Namespace, hub: HubOptions, console: Console) -> int:
+    if options.out is not None and options.out.exists():
+        raise FileExistsError(f"`--out` {options.out} exists already. Name another directory, or remove it first.")
+    if options.write_golden is not None:
+        goldens.write(options.write_golden, options.source, hub)
+        console.print(f"wrote {options.write_golden}", soft_wrap=True)
+    if options.out is None:
+        return 0
+    rows = convert(options.source, options.out, options.reference, options.images, hub, console)
     return 0 if all(row.passed for row in rows) else 1
 
 

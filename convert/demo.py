@@ -23,7 +23,7 @@ from rich.table import Table
 from convert import parity, photographs
 from convert.__main__ import MODEL_NAME, convert
 from keras_bit import BitImageProcessor, decode_predictions, export, from_pretrained
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 from keras_bit.labels import labels_of_checkpoint
 
 RESULTS = {"keras", "saved_model"}

@@ -9,7 +9,7 @@ import numpy as np
 
 from convert import reference
 from keras_bit import files
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 
 # (height, width): the smallest square that every stage of a BiT sees as more than one pixel, and an odd, oblong size.
 SIZES = ((64, 64), (45, 61))

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from keras_bit import packages
+from keras_bit.hub import finding
+from keras_bit.hub.names import Address, Repository
 
 
 def versions() -> dict[str, str]:
@@ -19,7 +21,7 @@ def outputs(source: str, batches: Sequence[np.ndarray], **arguments: Any) -> lis
     """What transformers' `BitForImageClassification` makes of every batch, channels last.
 
     Args:
-        source: a Hub id, or a local directory in transformers' layout or its file of weights.
+        source: a Hub id in any form, or a local directory in transformers' layout or its file of weights.
         batches: float32 pixel values, `(batch, height, width, channels)` each.
         arguments: of transformers' `from_pretrained`, such as `revision`.
 
@@ -30,9 +32,14 @@ def outputs(source: str, batches: Sequence[np.ndarray], **arguments: Any) -> lis
         ImportError: torch or transformers is not installed.
     """
     torch, transformers = _import()
-    if os.path.isfile(source):
+    place = finding.place_of(source)
+    if isinstance(place, Address):
+        raise ValueError("transformers reads no single file on the web: download the whole checkpoint, and name that.")
+    if isinstance(place, Repository):
+        source, arguments = place.id, arguments | {"revision": arguments.get("revision") or place.revision}
+    elif os.path.isfile(place):
         # transformers takes the directory; which file it reads there is its own choice.
-        source, named = os.path.split(os.path.abspath(source))
+        source, named = os.path.split(os.path.abspath(place))
         if named not in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
             raise ValueError(f"transformers reads no {named}: name the directory of a checkpoint in its layout.")
     model = transformers.BitForImageClassification.from_pretrained(source, **arguments).eval()

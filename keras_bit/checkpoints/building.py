@@ -3,8 +3,11 @@
 import dataclasses
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from keras_bit.checkpoints import loading
+from keras_bit.checkpoints.layouts import adapt_channels
+from keras_bit.checkpoints.lazy import LazyTensor
 from keras_bit.checkpoints.loading import Checkpoint
 from keras_bit.counts import check_whole
 from keras_bit.network import model as network
@@ -12,6 +15,9 @@ from keras_bit.network import transforms
 from keras_bit.network.config import BitConfig
 from keras_bit.network.model import BiTModel, Ends
 from keras_bit.network.weights import weights_of
+
+# What may be done about a head that contradicts its configuration, by the argument of the caller that does it.
+_OTHERWISE = {"config": "pass `config`", "classes": "take a new head by `classes=`"}
 
 
 class NewHead(UserWarning):
@@ -33,14 +39,13 @@ def build_model(checkpoint: Checkpoint, ends: Ends, *, classes: int | None = Non
     if head and ends.classifier_activation == "auto":
         ends = dataclasses.replace(ends, classifier_activation=checkpoint.head_activation)
     values = loading.read(checkpoint, (one for one in weights_of(config) if head or one.layer != "predictions"))
-    return network.build(config, ends, values, fused)
+    return _frozen(network.build(config, ends, values, fused), checkpoint, besides="predictions" if new_head else None)
 
 
 def build_backbone(checkpoint: Checkpoint, config: BitConfig, ends: Ends) -> BiTModel:
     """The stages of a checkpoint that `config`, which `with_outputs` gave, names in its `out_features`."""
     config, checkpoint = _fit_channels(config, checkpoint, ends)
-    out_features = config.out_features or ()
-    last = config.stage_names.index(out_features[-1])
+    last = config.stage_names.index(config.out_features[-1])
     loading.refuse_larger(_first_stages(config, last), checkpoint)
     built = config.stage_names[: last + 1]
     weights = {weight: transforms.stage_of(weight.layer) in built for weight in weights_of(config)}
@@ -48,28 +53,32 @@ def build_backbone(checkpoint: Checkpoint, config: BitConfig, ends: Ends) -> BiT
     values = loading.read(
         checkpoint, [one for one in weights if weights[one]], ignored=[one for one in weights if not weights[one]]
     )
-    return network.build_backbone(config, out_features, ends, values)
+    return _frozen(network.build_backbone(config, config.out_features, ends, values), checkpoint)
+
+
+def _frozen(model: BiTModel, checkpoint: Checkpoint, besides: str | None = None) -> BiTModel:
+    """The model, in which the layers that are frozen in the checkpoint are frozen too, but for the one of a name."""
+    for layer in model.layers:
+        if layer.name in checkpoint.frozen and layer.name != besides:
+            layer.trainable = False
+    return model
 
 
 def with_outputs(config: BitConfig, out_features: Sequence[str] | None, out_indices: Sequence[int] | None) -> BitConfig:
     """`config` with the stages that are asked for, else its own, else the last, as names and as indices."""
-    if out_features is None and out_indices is None:
-        out_features, out_indices = config.out_features, config.out_indices
     names = config.stage_names
     try:
-        # Lists, too, are checked and made tuples by the configuration.
-        asked = dataclasses.replace(config, out_features=out_features, out_indices=out_indices)  # type: ignore[arg-type]
-        if () in (asked.out_features, asked.out_indices):
-            empty = "out_features" if asked.out_features == () else "out_indices"
+        if out_features is not None or out_indices is not None:
+            # Lists, too, are checked and made tuples by the configuration.
+            given = {"out_features": out_features, "out_indices": out_indices}
+            config = dataclasses.replace(config, **given)  # type: ignore[arg-type]
+        if not config.out_indices:
+            empty = "out_features" if out_indices is None else "out_indices"
             raise ValueError(f"`{empty}` must name at least one stage, got none.")
     except ValueError as error:
         numbered = ", ".join(f"{index} {name!r}" for index, name in enumerate(names))
         raise ValueError(f"{error} The stages of this network are {numbered}.") from error
-    if asked.out_features is not None:
-        chosen = tuple(names.index(feature) for feature in asked.out_features)
-    else:
-        chosen = tuple(index % len(names) for index in asked.out_indices or (-1,))
-    return dataclasses.replace(config, out_features=tuple(names[index] for index in chosen), out_indices=chosen)
+    return dataclasses.replace(config, out_indices=tuple(index % len(names) for index in config.out_indices))
 
 
 def channels_asked(config: BitConfig, ends: Ends) -> int | None:
@@ -98,7 +107,22 @@ def _fit_channels(config: BitConfig, checkpoint: Checkpoint, ends: Ends) -> tupl
         stacklevel=5,  # the caller of BiT50, from_pretrained ...
     )
     config = dataclasses.replace(config, num_channels=channels)
-    return config, loading.with_input_channels(checkpoint, channels)
+    return config, _with_input_channels(checkpoint, channels)
+
+
+def _with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
+    """The same checkpoint with its first kernel adapted to images of `channels` channels."""
+    name = checkpoint.layout.tensor_name("stem_conv", "kernel")
+    stem = checkpoint.tensors.get(name)
+    axis = 1 if checkpoint.layout.pytorch_axes else 2
+    if stem is None or len(stem.shape) != 4:
+        return checkpoint  # `read` says what is wrong with it
+    adapted = LazyTensor(
+        tuple(channels if dimension == axis else size for dimension, size in enumerate(stem.shape)),
+        lambda: adapt_channels(stem.read(), channels, axis),
+        path=stem.path,
+    )
+    return dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, name: adapted})
 
 
 def _fit_head(config: BitConfig, checkpoint: Checkpoint, classes: int | None) -> tuple[BitConfig, bool]:
@@ -115,10 +139,11 @@ def _fit_head(config: BitConfig, checkpoint: Checkpoint, classes: int | None) ->
         return config.with_num_labels(checked_classes(classes)), True
     if in_file is not None and in_file != config.num_labels:
         if config.has_named_labels:
+            others = [text for name, text in _OTHERWISE.items() if name in checkpoint.arguments]
             raise ValueError(
                 f"The checkpoint {checkpoint.source!r} contradicts itself: its head has {in_file} classes and its "
-                f"`id2label` names {config.num_labels}. Mend its config.json, pass `config`, or take a new head by "
-                "`classes=`."
+                f"configuration names {config.num_labels}. Mend its config.json{', '.join(['', *others[:-1]])}"
+                f"{''.join(f', or {text}' for text in others[-1:])}."
             )
         return config.with_num_labels(in_file), False
     return config, False
@@ -128,4 +153,5 @@ def _first_stages(config: BitConfig, last: int) -> BitConfig:
     """`config` without the stages after number `last`; there is none without any stage."""
     stages = max(1, last)
     depths, sizes = config.depths[:stages], config.hidden_sizes[:stages]
-    return dataclasses.replace(config, depths=depths, hidden_sizes=sizes, out_features=None, out_indices=None)
+    last_stage: dict[str, Any] = {"out_features": None, "out_indices": None}
+    return dataclasses.replace(config, depths=depths, hidden_sizes=sizes, **last_stage)

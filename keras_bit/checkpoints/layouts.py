@@ -5,7 +5,7 @@ Pure tables and functions: no files, no network, no framework.
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ class Layout:
         variables: Keras' variable name to the last part of the tensor's name.
         pytorch_axes: whether convolutions are (out, in, height, width) and linear layers (out, in).
         convolutional_head: whether the head is a 1x1 convolution in the file.
+        spread_norms: whether the vectors of norms are (1, 1, 1, channels) in the file.
+        prefix: how all names begin; what begins otherwise belongs to another network around this one.
+        preferred: of several prefixes in a file, those of the parameters; the others are of an optimizer's state.
     """
 
     title: str
@@ -33,12 +36,22 @@ class Layout:
     variables: tuple[tuple[str, str], ...]
     pytorch_axes: bool
     convolutional_head: bool = False
+    spread_norms: bool = False
+    prefix: str = ""
+    preferred: tuple[str, ...] = ()
+
+    def under(self, prefix: str) -> "Layout":
+        """The same layout of a network inside another, whose names all begin with `prefix`."""
+        if not prefix:
+            return self
+        return dataclasses.replace(self, prefix=prefix, title=f"{self.title} under {prefix!r}")
 
     def tensor_name(self, layer_name: str, variable_name: str) -> str:
         for pattern, template in self.rules:
             match = re.fullmatch(pattern, layer_name)
             if match:
-                return f"{template.format(**_counted(match.groupdict()))}{dict(self.variables)[variable_name]}"
+                name = template.format(**_counted(match.groupdict()))
+                return f"{self.prefix}{name}{dict(self.variables)[variable_name]}"
         raise KeyError(f"no rule of {self.title} names the layer {layer_name!r}")
 
     def is_head(self, tensor_name: str) -> bool:
@@ -49,19 +62,30 @@ class Layout:
         shape = tuple(keras_shape)
         if len(shape) == 2 and self.convolutional_head and self.is_head(tensor_name):
             shape = (1, 1, *shape)
+        if len(shape) == 1 and self._is_spread(tensor_name):
+            shape = (1, 1, 1, *shape)
         return tuple(shape[axis] for axis in _TO_PYTORCH[len(shape)]) if self.pytorch_axes else shape
 
     def to_keras(self, tensor_name: str, tensor: Any, transpose: Callable[..., Any] = np.transpose) -> Any:
         """A tensor of the file in Keras' axis order and rank; `transpose` is that of the tensor's own library."""
         if self.pytorch_axes:
             tensor = transpose(tensor, _TO_KERAS[tensor.ndim])
+        if tensor.ndim == 4 and self._is_spread(tensor_name):
+            return tensor[0, 0, 0]
         return tensor[0, 0] if tensor.ndim == 4 and self.is_head(tensor_name) else tensor
 
     def to_file(self, tensor_name: str, array: np.ndarray) -> np.ndarray:
         """A variable's values in the file's axis order and rank: the exact inverse of `to_keras`."""
         if array.ndim == 2 and self.convolutional_head and self.is_head(tensor_name):
             array = array[np.newaxis, np.newaxis]
+        if array.ndim == 1 and self._is_spread(tensor_name):
+            array = array[np.newaxis, np.newaxis, np.newaxis]
         return array.transpose(_TO_PYTORCH[array.ndim]) if self.pytorch_axes else array
+
+    def _is_spread(self, tensor_name: str) -> bool:
+        names = dict(self.variables)
+        is_norms = tensor_name.rpartition("/")[2] in (names["gamma"], names["beta"])
+        return self.spread_norms and is_norms and not self.is_head(tensor_name)
 
 
 def _counted(groups: dict[str, str]) -> dict[str, str]:
@@ -155,6 +179,34 @@ GOOGLE = Layout(
     convolutional_head=True,
 )
 
+# The same network as Google's classes of TensorFlow 2 name it, with a linear head.
+GOOGLE_TENSORFLOW_2 = dataclasses.replace(
+    GOOGLE,
+    title="Google's TensorFlow 2 layout",
+    marker="resnet/head/dense/",
+    rules=(*GOOGLE.rules[:-1], (r"predictions", "resnet/head/dense/")),
+    convolutional_head=False,
+)
+
+# Google's later code in JAX, of which `models/bit_paper.py` reads the files above too. A file of a training run has the
+# optimizer's state under other names, in which those of the network come again.
+BIG_VISION = Layout(
+    title="big_vision's .npz layout",
+    marker="norm-pre-head/",
+    rules=(
+        (r"stem_conv", "root_block/conv_root/"),
+        (_BLOCK + r"_conv(?P<index>\d)", "block{group}/unit{unit}/conv{index}/"),
+        (_BLOCK + r"_norm(?P<index>\d)", "block{group}/unit{unit}/gn{index}/"),
+        (_BLOCK + r"_shortcut_conv", "block{group}/unit{unit}/conv_proj/"),
+        (r"norm", "norm-pre-head/"),
+        (r"predictions", "head/"),
+    ),
+    variables=(("kernel", "kernel"), ("gamma", "scale"), ("beta", "bias"), ("bias", "bias")),
+    pytorch_axes=False,
+    spread_norms=True,
+    preferred=("params/", "opt/target/"),
+)
+
 
 def plain_google_name(tensor_name: str) -> str:
     """A name of Google's layout without what TensorFlow adds: its scope, its operations' numbers and `:0`.
@@ -170,8 +222,31 @@ def plain_google_name(tensor_name: str) -> str:
     return re.sub(r"(standardized_conv2d|group_norm|conv2d)_\d+(?=/)", r"\1", f"resnet/{rest.removesuffix(':0')}")
 
 
-# Which of them a file has is told by the beginnings of its names.
-FILE_LAYOUTS = (TRANSFORMERS, TRANSFORMERS_BASE, TIMM, GOOGLE)
+# A file's names tell its layout. If they fit several, the first of these counts.
+FILE_LAYOUTS = (TRANSFORMERS, TRANSFORMERS_BASE, TIMM, GOOGLE_TENSORFLOW_2, GOOGLE, BIG_VISION)
+
+
+def recognized(names: Collection[str]) -> list[Layout]:
+    """The layout that tensors of these names have; several, if they hold a network more than once; none, if none.
+
+    A network inside another is known by the name of its first kernel: its names begin with the same prefix, such as
+    transformers' `timm_model.` or `vit.embeddings.patch_embeddings.backbone.`, and `module.` of PyTorch's wrappers.
+    """
+    for layout in FILE_LAYOUTS:
+        stem = layout.tensor_name("stem_conv", "kernel")
+        prefixes = [name.removesuffix(stem) for name in names if name.endswith(stem)]
+        prefixes = [
+            prefix
+            for prefix in prefixes
+            if prefix[-1:] in ("", ".", "/") and any(name.startswith(prefix + layout.marker) for name in names)
+        ]
+        if alone := [prefix for prefix in ("", *layout.preferred) if prefix in prefixes]:
+            prefixes = alone[:1]
+        if prefixes:
+            return [layout.under(prefix) for prefix in prefixes]
+    # It lacks the first kernel, which whoever reads it will miss.
+    return [layout for layout in FILE_LAYOUTS if any(name.startswith(layout.marker) for name in names)][:1]
+
 
 # A Keras model's own names: nothing to translate.
 KERAS = Layout(
@@ -206,6 +281,6 @@ def saved_tensor_name(layer_name: str, group: str, index: str) -> str | None:
     variables = _SAVED_VARIABLES.get(re.sub(r"_\d+$", "", group))
     if variables is None or not is_part_of_bit(layer_name, group):
         return None
-    # What a quantized layer has beside its own variables keeps its number, and is refused with all that does not fit.
+    # What a layer has beside its own variables keeps its number, and is refused with all that does not fit.
     known = index.isdecimal() and int(index) < len(variables)
     return KERAS.tensor_name(layer_name, variables[int(index)]) if known else f"{layer_name}/{index}"

@@ -2,28 +2,34 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import math
 import os
+import re
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import files, hub, versions
-from keras_bit.checkpoints import filling
-from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, adapt_channels
-from keras_bit.checkpoints.lazy import LazyTensor, check_name, described, refusing_damage
-from keras_bit.checkpoints.readers import open_file
-from keras_bit.hub import HubOptions
+from keras_bit import files, keras_files, versions
+from keras_bit.checkpoints import filling, keras_folder, sharded, tensorflow_files
+from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, recognized
+from keras_bit.checkpoints.lazy import LazyTensor
+from keras_bit.checkpoints.readers import open_saved
+from keras_bit.damage import described
+from keras_bit.hub import finding
+from keras_bit.hub.finding import HubOptions
 from keras_bit.network import outline
 from keras_bit.network.config import PUBLISHED, BitConfig, find_config, missing_config
 from keras_bit.network.layers import Activation
 from keras_bit.network.model import BiTModel, Values, layers_in_front, network_layers
+from keras_bit.network.plain_weights import plain_weights, quantized_layers
 from keras_bit.network.weights import Weight
 
 # In the order in which they are looked for.
@@ -32,9 +38,14 @@ WEIGHT_NAMES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "model.npz",
     "model.keras",
     "model.weights.h5",
+    "model.weights.json",
+    tensorflow_files.VARIABLES,
 )
+
+_INDICES = (".index.json", ".weights.json")  # of weights in several files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +59,8 @@ class Checkpoint:
         files: the files that hold them.
         config: the network; `None` if neither a file nor the tensors' shapes tell it.
         head_activation: the function that the head ends with; `"auto"` where the file does not say.
+        frozen: the names of the layers that are not trained.
+        arguments: as of `find`.
     """
 
     source: str
@@ -56,11 +69,13 @@ class Checkpoint:
     files: tuple[Path, ...]
     config: BitConfig | None = None
     head_activation: Activation = "auto"
+    frozen: tuple[str, ...] = ()
+    arguments: Collection[str] = ()
 
     def known_config(self) -> BitConfig:
         """`config`, or an error that says what is missing."""
         if self.config is None:
-            raise missing_config(self.source)
+            raise missing_config(self.source, "config" in self.arguments)
         return self.config
 
     @property
@@ -84,14 +99,16 @@ class Found:
     """A source of which the configuration was read, and the weights were not looked for.
 
     Args:
-        source: a Hub id, a directory or a file.
-        options: of a Hub id.
+        source: as `finding.find_file` takes it.
+        options: of what is fetched.
         config: of the `config.json`, or what replaces it; `None` if there is neither.
+        arguments: as of `find`.
     """
 
     source: str | Path
     options: HubOptions
     config: BitConfig | None
+    arguments: Collection[str] = ()
 
     def open(self, default: BitConfig | None = None) -> Checkpoint:
         """Finds the weights and reads the names and shapes of their tensors, not the numbers.
@@ -107,46 +124,77 @@ class Found:
         """
         checkpoint = _open_weights(self.source, self.options)
         config = self.config or checkpoint.config or infer_config(checkpoint) or default
-        return dataclasses.replace(checkpoint, config=config)
+        return dataclasses.replace(checkpoint, config=config, arguments=self.arguments)
 
 
-def find(source: str | Path, options: HubOptions, config: BitConfig | None = None) -> Found:
+def find(
+    source: str | Path, options: HubOptions, config: BitConfig | None = None, arguments: Collection[str] = ()
+) -> Found:
     """Finds a source and what it is, before any weights are downloaded.
 
     Args:
-        source: a Hub id, a directory or a file.
-        options: of a Hub id.
+        source: as `finding.find_file` takes it.
+        options: of what is fetched.
         config: replaces the source's own, which is not read then.
+        arguments: which of `config`, `include_top` and `classes` the caller's function has. Messages advise no others.
 
     Raises:
         OSError: there is no such source, or the Hub cannot be reached, or refuses.
         ValueError: its `config.json` is not a BiT's.
     """
-    if config is None and not str(source).endswith(".keras"):  # such a file says itself what it holds
+    if config is None and not _says_itself(source, options):
         config = find_config(source, options)
-    return Found(source, options, config)
+    return Found(source, options, config, arguments)
+
+
+def _says_itself(source: str | Path, options: HubOptions) -> bool:
+    """Whether `source` is a file of a whole model, which is not what a `config.json` beside it may describe."""
+    if str(source).endswith(".keras"):
+        return True
+    named = finding.named_file(source)  # an address has more behind the file's name
+    if named is None or not os.path.isfile(os.path.expanduser(str(source))):
+        return (named or "").endswith(".keras")
+    path = finding.find_file(source, (named,), options)
+    return path is not None and keras_files.layers_in(path) is not None
 
 
 def _open_weights(source: str | Path, options: HubOptions) -> Checkpoint:
-    local = os.path.expanduser(str(source))
-    names = (os.path.basename(local),) if os.path.isfile(local) else WEIGHT_NAMES
-    path = hub.find_file(source, names, options)
+    named = finding.named_file(source)
+    names = WEIGHT_NAMES if named is None else (named,)
+    path = finding.find_file(source, names, options)
     if path is None:
-        raise FileNotFoundError(f"`source` {str(source)!r} holds no weights: looked for {', '.join(WEIGHT_NAMES)}.")
-    if path.suffix == ".keras":
-        return _open_keras(str(source), path)
-    shards = _shards(source, path, options) if path.suffix == ".json" else {path: []}
-    tensors: dict[str, LazyTensor] = {}
-    for file, promised in shards.items():
-        held = dict(open_file(file))
-        if lacking := [name for name in promised if name not in held]:
-            raise ValueError(f"{file} lacks tensors that {path.name} promises of it: {', '.join(lacking)}.")
-        if twice := [name for name in held if name in tensors]:
-            raise ValueError(f"{file} holds tensors that another shard holds too: {', '.join(twice)}.")
-        tensors.update(held)
+        raise FileNotFoundError(
+            f"`source` {finding.shown(source)!r} holds no weights: looked for {', '.join(names)}."
+            f"{'' if named else _under_other_names(source)}{finding.remark(source)}"
+        )
+    if path.suffix == ".keras" or keras_files.layers_in(path) is not None:
+        return _open_keras(finding.shown(source), path)
+    if keras_folder.holds(path):
+        return dataclasses.replace(_open_keras(finding.shown(source), path.parent), files=(path,))
+    if path.suffix == ".index":
+        finding.find_file(source, (tensorflow_files.DATA,), options)  # fetched with it
+    shards = sharded.shards(source, path, options) if path.suffix == ".json" else {path: []}
     # What is taken from a `.weights.h5` has Keras' own names already.
-    layout = KERAS if path.suffix == ".h5" else _layout(source, tensors)
-    return Checkpoint(str(source), layout, tensors, tuple(shards))
+    saved = any(file.suffix in keras_files.HDF5 and not tensorflow_files.is_older_h5(file) for file in shards)
+    tensors = dict(open_saved(path, shards)) if saved else sharded.merged(path, shards)
+    layout = KERAS if saved else _layout(source, tensors)
+    tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(layout.prefix)}
+    return Checkpoint(finding.shown(source), layout, tensors, tuple(shards))
+
+
+def _under_other_names(source: str | Path) -> str:
+    """What to do about weights whose names are not looked for, as a sentence with a space before it; or nothing."""
+    place = finding.place_of(source)
+    if not isinstance(place, Path):
+        return " A file of another name is read by its own address, '.../resolve/main/NAME' of the repository's page."
+    if finding.run_of(place):
+        return ""
+    kinds = tuple(suffix for suffix in finding.FILE_SUFFIXES if suffix != ".json")
+    found = sorted(file.name for file in place.iterdir() if file.name.lower().endswith((*kinds, *_INDICES)))
+    found = [name for name in found if not re.search(r"-\d+-of-\d+\.", name)]  # a part alone is of no use
+    return (
+        f" It has {files.some(found)}: pass the path of the file, such as {str(place / found[0])!r}." if found else ""
+    )
 
 
 def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
@@ -172,21 +220,6 @@ def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
     return None
 
 
-def with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
-    """The same checkpoint with its first kernel adapted to images of `channels` channels."""
-    name = checkpoint.layout.tensor_name("stem_conv", "kernel")
-    stem = checkpoint.tensors.get(name)
-    axis = 1 if checkpoint.layout.pytorch_axes else 2
-    if stem is None or len(stem.shape) != 4:
-        return checkpoint  # `read` says what is wrong with it
-    adapted = LazyTensor(
-        tuple(channels if dimension == axis else size for dimension, size in enumerate(stem.shape)),
-        lambda: adapt_channels(stem.read(), channels, axis),
-        path=stem.path,
-    )
-    return dataclasses.replace(checkpoint, tensors={**checkpoint.tensors, name: adapted})
-
-
 def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
     """Refuses a configuration of far more parameters than the file holds, before a network of that size is built.
 
@@ -199,7 +232,7 @@ def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
     if needed > 2 * checkpoint.parameters + 10_000_000:
         raise ValueError(
             f"The checkpoint {checkpoint.source!r} does not fit the model: it holds {checkpoint.parameters:,} "
-            f"parameters and its config.json, or `config`, describes a network of {needed:,} (stem "
+            f"parameters and {_described_by(checkpoint)} describes a network of {needed:,} (stem "
             f"{config.stem_width}, stages {config.stage_widths}, depths {config.depths}). Nothing was loaded."
         )
 
@@ -280,9 +313,21 @@ def _refuse_misfits(checkpoint: Checkpoint, shapes: dict[str, tuple[int, ...]], 
         problems = "\n  ".join(lines)
         raise ValueError(
             f"The checkpoint {checkpoint.source!r} ({checkpoint.layout.title}) does not fit the model. Nothing was "
-            f"loaded.\n  {problems}\nIts config.json, or `config`, must describe the network that was saved; for a "
-            "checkpoint without a head use `include_top=False` or `classes=`."
+            f"loaded.\n  {problems}\n{_described_by(checkpoint).capitalize()} must describe the network that was saved."
+            f"{_without_head(checkpoint, missing)}"
         )
+
+
+def _described_by(checkpoint: Checkpoint) -> str:
+    return "its config.json, or `config`," if "config" in checkpoint.arguments else "its config.json"
+
+
+def _without_head(checkpoint: Checkpoint, missing: Collection[str]) -> str:
+    """What to do about a head that is missing as a whole, as a sentence with a space before it; or nothing."""
+    head = {checkpoint.layout.tensor_name("predictions", variable) for variable in ("kernel", "bias")}
+    if not head <= set(missing) or "include_top" not in checkpoint.arguments:
+        return ""
+    return " For a checkpoint without a head use `include_top=False` or `classes=`."
 
 
 def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor, values: np.ndarray) -> tuple[np.ndarray, str | None]:
@@ -300,36 +345,19 @@ def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor, values: np.ndar
 
 
 def _layout(source: str | Path, names: Collection[str]) -> Layout:
-    for layout in FILE_LAYOUTS:
-        if any(name.startswith(layout.marker) for name in names):
-            return layout
+    if layouts := recognized(names):
+        if len(layouts) > 1:
+            prefixes = files.some(repr(layout.prefix) for layout in layouts)
+            raise ValueError(
+                f"`source` {finding.shown(source)!r} holds {len(layouts)} BiTs, whose names begin with {prefixes}. "
+                "Save the one that is meant by itself."
+            )
+        return layouts[0]
     looked_for = ", ".join(f"{layout.marker}* ({layout.title})" for layout in FILE_LAYOUTS)
     raise ValueError(
-        f"`source` {str(source)!r} holds no BiT: looked for tensors {looked_for}; its names begin "
-        f"{files.some(names) or 'with nothing: it is empty'}."
+        f"`source` {finding.shown(source)!r} holds no BiT: looked for tensors {looked_for}; its names begin "
+        f"{files.some(names) or 'with nothing: it is empty'}.{finding.remark(source)}"
     )
-
-
-def _shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, list[str]]:
-    """The files that an index names, and the tensors that it says are in each."""
-    weight_map = hub.read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise ValueError(f"{index} is not an index of shards: it has no `weight_map` from tensor names to file names.")
-    promised: dict[str, list[str]] = {}
-    with refusing_damage(index, "no index of shards", "Fetch it again."):
-        for tensor, shard in weight_map.items():
-            check_name(tensor)
-            check_name(shard)
-            promised.setdefault(shard, []).append(tensor)
-    shards = {}
-    for name in sorted(promised):
-        if Path(name).name != name or Path(name).suffix not in (".safetensors", ".bin"):
-            raise ValueError(f"{index} names the shard {name!r}; expected a .safetensors or .bin file beside it.")
-        file = hub.find_file(source, (name,), options)
-        if file is None:
-            raise FileNotFoundError(f"`source` {str(source)!r} lacks the shard {name} that {index.name} names.")
-        shards[file] = promised[name]
-    return shards
 
 
 def _check_zip(path: Path) -> None:
@@ -339,10 +367,9 @@ def _check_zip(path: Path) -> None:
         raise ValueError(f"the checksum of {damaged} in it is another")
 
 
-def _refuse_code(path: Path) -> None:
+def _refuse_code(layers: str) -> None:
     """Keras runs a function that stands in a file's config if the process has turned its safe mode off anywhere."""
-    with zipfile.ZipFile(path) as opened:
-        waiting = [json.loads(opened.read("config.json"))]
+    waiting = [json.loads(layers)]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
@@ -353,25 +380,42 @@ def _refuse_code(path: Path) -> None:
             waiting += value
 
 
+def _numbers(weight: Any) -> Callable[[], np.ndarray]:
+    if isinstance(weight, keras.Variable):
+        return weight.numpy  # Keras' `convert_to_numpy` has TensorFlow warn of numpy 2
+    return functools.partial(keras.ops.convert_to_numpy, weight)
+
+
 def _open_keras(source: str, path: Path) -> Checkpoint:
     try:
-        if versions.is_older(keras.__version__, versions.CHECKS_KERAS_FILES):
-            _check_zip(path)
-        _refuse_code(path)
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        if path.is_dir():
+            _refuse_code(keras_folder.description(path))
+            model = keras_folder.load(path)
+        else:
+            if path.suffix == ".keras" and versions.is_older(keras.__version__, versions.CHECKS_KERAS_FILES):
+                _check_zip(path)
+            _refuse_code(keras_files.layers_in(path) or "{}")
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # from the zip, JSON and HDF5 readers and from every layer
         raise ValueError(f"{path} is damaged, or no model that Keras can load: {described(error)}") from error
+    if keras_files.is_classifier(model):
+        model = model.model
     config = getattr(model, "config", None)
     if not isinstance(config, BitConfig):
-        inside = " Its `model` is the BiT in it." if isinstance(getattr(model, "model", None), BiTModel) else ""
+        held = "network around a BiT" if isinstance(model, BiTModel) else type(model).__name__
         raise ValueError(
-            f"{path} holds a {type(model).__name__}, expected a model that keras_bit built. `keras.saving.load_model` "
-            f"loads it as it is.{inside}"
+            f"{path} holds a {held}, expected a model that keras_bit built. `keras.saving.load_model` loads it as it "
+            "is."
         )
     if in_front := layers_in_front(model):
         raise ValueError(
             f"{path} holds layers before BiT ({', '.join(in_front)}), which would be lost. "
             "`keras.saving.load_model` loads the model with them."
+        )
+    if quantized := quantized_layers(model):
+        raise ValueError(
+            f"{path} holds a quantized model: {files.some(quantized)}. The weights before that, which would be read, "
+            "are gone. `keras.saving.load_model` loads it as it is."
         )
     if changed := outline.differences(model):
         raise ValueError(
@@ -379,9 +423,11 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
             f"{files.some(changed, separator='; ')}. `keras.saving.load_model` loads the model as it is."
         )
     tensors = {
-        KERAS.tensor_name(layer.name, variable.name): LazyTensor(tuple(variable.shape), variable.numpy, path=path)
+        KERAS.tensor_name(layer.name, name): LazyTensor(tuple(weight.shape), _numbers(weight), path=path)
         for layer in network_layers(model)
-        for variable in layer.weights
+        for name, weight in plain_weights(layer).items()
     }
+    frozen = tuple(layer.name for layer in network_layers(model) if layer.weights and not layer.trainable)
     head = next((layer for layer in model.layers if layer.name == "predictions"), None)
-    return Checkpoint(source, KERAS, tensors, (path,), config, "auto" if head is None else head.activation)
+    activation = "auto" if head is None else head.activation
+    return Checkpoint(source, KERAS, tensors, (path,), config, activation, frozen)

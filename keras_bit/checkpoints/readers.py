@@ -1,24 +1,34 @@
 """One file of weights to its tensors, of every kind but .keras; names and shapes at once, numbers when asked."""
 
+import argparse
 import functools
 import io
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from keras_bit import packages
-from keras_bit.checkpoints import safetensors_file
+from keras_bit import files, keras_files, packages
+from keras_bit.checkpoints import safetensors_file, tensorflow_files
 from keras_bit.checkpoints.layouts import is_part_of_bit, plain_google_name, saved_tensor_name
-from keras_bit.checkpoints.lazy import LazyTensor, check_name, refusing_damage
+from keras_bit.checkpoints.lazy import LazyTensor, check_name
+from keras_bit.damage import refusing_damage
+from keras_bit.hub import finding
 
+_TORCH = (".bin", ".pth", ".pt", ".tar", ".ckpt")  # timm's scripts write model_best.pth.tar, Lightning last.ckpt
+# Where training scripts keep the weights, beside what they need to go on: those of timm, of Lightning, of DeiT, of
+# PyTorch's tutorial.
+# In timm's order: its `load_state_dict` prefers averaged weights (EMA) to those that were trained.
+_STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 _NUMPYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # how numpy writes
 _LONGEST_HEADER = 2**16  # bytes, as in version 1.0 of numpy's format; those of a BiT have 118
 _LARGEST_NUMBER = 16  # bytes; a longer one is a text or a record
+_PLACE = r"layers/([^/]+)/vars/([^/]+)"  # of an array in a `.weights.h5`: its layer's group, and its number there
+_FLOAT8_VARIABLES = 7  # at least: kernel, three scales and what they were computed from; no plain layer has so many
 
 
 def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
@@ -30,16 +40,16 @@ def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     """
     if path.suffix == ".safetensors":
         return safetensors_file.open_tensors(path)
-    if path.suffix == ".bin":
+    if path.suffix in _TORCH:
         return _open_torch(path)
     if path.suffix == ".npz":
         return _open_npz(path)
-    if path.suffix == ".h5":
-        return _open_h5(path)
-    raise ValueError(
-        f"`source` {str(path)!r} is of an unknown kind: expected .safetensors, .bin, .npz, .weights.h5, .keras or "
-        "the .index.json of sharded weights."
-    )
+    if path.suffix in keras_files.HDF5:
+        older = tensorflow_files.is_older_h5(path)
+        return tensorflow_files.open_older_h5(path) if older else open_saved(path, {path: []})
+    if path.suffix == ".index":
+        return tensorflow_files.open_saved_model(path)
+    raise ValueError(f"`source` {str(path)!r} is of an unknown kind: expected {', '.join(finding.FILE_SUFFIXES)}.")
 
 
 def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:
@@ -77,21 +87,49 @@ def _npy_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
 
 def _read_npy(path: Path, name: str) -> np.ndarray:
     with np.load(path, allow_pickle=False) as file:
-        return file[name]
+        values = file[name]
+    # numpy writes bfloat16, which JAX has, as two bytes without a type.
+    return values.view(ml_dtypes.bfloat16) if values.dtype == "V2" else values
 
 
-def _open_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    layers, shapes = _saved_layers(path)
+def open_saved(path: Path, shards: Mapping[Path, Sequence[str]]) -> Iterator[tuple[str, LazyTensor]]:
+    """The named tensors of a `.weights.h5`, or of several that together hold one model.
+
+    Args:
+        path: the file, or the index of several.
+        shards: the files, and the layers' places that the index says are in each.
+
+    Raises:
+        ValueError: a file is damaged, or they are not of a BiT alone.
+    """
+    layers: dict[str, str] = {}
+    arrays: dict[str, _Array] = {}
+    files_of: dict[str, Path] = {}
+    for file, promised in shards.items():
+        more, found = _saved_layers(file)
+        # Of a layer in several files only the first says the name.
+        layers |= {group: name for group, name in more.items() if name or group not in layers}
+        if lacking := [one for one in promised if not any(place.startswith(f"{one.strip('/')}/") for place in found)]:
+            raise ValueError(f"{file} lacks tensors that {path.name} promises of it: {', '.join(lacking)}.")
+        if twice := [place for place in found if place in arrays]:
+            raise ValueError(f"{file} holds tensors that another shard holds too: {', '.join(twice)}.")
+        arrays |= found
+        files_of |= dict.fromkeys(found, file)
     if nameless := [group for group, layer in layers.items() if not layer]:
         raise ValueError(
             f"{path} does not name its layers ({', '.join(nameless)}): an older Keras wrote it. Load it by "
             "`load_weights` of the model that was saved, and save that again."
         )
+    if quantized := _quantized(layers, arrays):
+        raise ValueError(
+            f"{path} holds the weights of a quantized model: {files.some(quantized)}. The weights before that, which "
+            "would be read, are gone. `load_weights` of a model that was quantized in the same way reads it."
+        )
     names: dict[str, str] = {}
     # Kept in order, each once.
     foreign = {f"{layer} ({group})": None for group, layer in layers.items() if not is_part_of_bit(layer, group)}
-    for place in shapes:
-        match = re.fullmatch(r"layers/([^/]+)/vars/([^/]+)", place)
+    for place in arrays:
+        match = re.fullmatch(_PLACE, place)
         group, index = match.groups() if match else (place, None)
         layer = layers.get(group, place)
         name = saved_tensor_name(layer, group, index) if index else None
@@ -110,15 +148,42 @@ def _open_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     for place, name in names.items():
         if held.setdefault(name, place) != place:
             raise ValueError(f"{path} holds {name} twice, as {held[name]} and as {place}. Save it again.")
-        yield name, LazyTensor(shapes[place], functools.partial(_read_h5, path, place), path=path)
+        file = files_of[place]
+        yield name, LazyTensor(arrays[place].shape, functools.partial(_read_h5, file, place), path=file)
 
 
-def _saved_layers(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    """The layers of a `.weights.h5` from group to name, empty where it has none, and all its arrays' shapes."""
+def _quantized(layers: Mapping[str, str], arrays: Mapping[str, "_Array"]) -> list[str]:
+    """The layers that `quantize` has changed, as `"predictions (int8)"`.
+
+    A kernel of 8 or 4 bits is in bytes; one of `float8` has scales beside it, also of inputs and gradients. Checked
+    against Keras 3.15 `Dense.save_own_variables`.
+    """
+    inside: dict[str, list[_Array]] = {}
+    for place, array in arrays.items():
+        if match := re.fullmatch(_PLACE, place):
+            inside.setdefault(layers.get(match[1]) or match[1], []).append(array)
+    found = []
+    for layer, held in inside.items():
+        if kinds := [array.kind for array in held if array.kind in ("int8", "uint8")]:
+            found.append(f"{layer} ({kinds[0]})")
+        elif len(held) >= _FLOAT8_VARIABLES:
+            found.append(f"{layer} (float8)")
+    return found
+
+
+class _Array(NamedTuple):
+    """What an `.h5` file says of an array: its shape, and the name of its type."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+
+def _saved_layers(path: Path) -> tuple[dict[str, str], dict[str, _Array]]:
+    """The layers of a `.weights.h5` from group to name, empty where it has none, and all its arrays."""
     import h5py
 
     layers: dict[str, str] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
+    arrays: dict[str, _Array] = {}
 
     def visit(place: str, item: Any) -> None:
         check_name(place)
@@ -130,14 +195,14 @@ def _saved_layers(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]
                 raise ValueError(f"{place} is kept in another file, which is not read")
             if item.dtype.itemsize > _LARGEST_NUMBER:
                 raise ValueError(f"{place} holds {item.dtype.itemsize:,} bytes in each of its places: no number")
-            shapes[place] = tuple(item.shape or ())
+            arrays[place] = _Array(tuple(item.shape or ()), item.dtype.name)
 
     with (
         refusing_damage(path, "no .weights.h5 file of Keras", "Fetch or save it again."),
         h5py.File(path) as file,
     ):
         file.visititems(visit)  # goes through no links
-    return layers, shapes
+    return layers, arrays
 
 
 def _read_h5(path: Path, place: str) -> np.ndarray:
@@ -153,11 +218,14 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     with packages.needing("torch", f"Reading the PyTorch file {path.name}, unlike a model.safetensors,"):
         import torch
 
-        tensors = _load_torch(path)
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()
-    ):
-        raise ValueError(f"{path} does not hold a dictionary from names to tensors, as torch saves a state_dict.")
+        content = _load_torch(path)
+    tensors = _state_dict(content, torch.Tensor)
+    if tensors is None:
+        held = f": it holds {files.some(map(files.shortened, content))}" if isinstance(content, dict) else ""
+        raise ValueError(
+            f"{path} does not hold a dictionary from names to tensors, as torch saves a state_dict, by itself or under "
+            f"{', '.join(_STATE_KEYS)}{held}."
+        )
     with refusing_damage(path, "no state_dict of torch", "Fetch it again."):
         for name in tensors:
             check_name(name)
@@ -165,19 +233,31 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         yield name, LazyTensor(tuple(tensor.shape), functools.partial(_torch_to_numpy, tensor), path=path)
 
 
+def _state_dict(content: Any, tensor: type) -> dict[str, Any] | None:
+    """The dictionary from names to tensors in `content`, or `content` itself; `None` if it has no such dictionary."""
+    # An empty dictionary under a name is what a script leaves that did not average.
+    for held in (content, *(content.get(key) or None for key in _STATE_KEYS if isinstance(content, dict))):
+        if isinstance(held, dict) and all(isinstance(name, str) and isinstance(held[name], tensor) for name in held):
+            return held
+    return None
+
+
 def _load_torch(path: Path) -> Any:
     import torch
 
     try:
-        # The files of torch before 1.6 are not zip archives, and are read whole.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        # A namespace of arguments, which timm's scripts save beside the weights, only holds values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            # The files of torch before 1.6 are not zip archives, and are read whole.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (PermissionError, ImportError):
         raise
     except Exception as error:  # a damaged pickle ends in almost any of them
         # torch's own words are kept out: they recommend to unpickle it all the same.
         raise ValueError(
             f"{path} is damaged, or holds more than tensors, which is never unpickled because it can run code "
-            f"({type(error).__name__}). Fetch it again, or take a checkpoint with model.safetensors."
+            f"({type(error).__name__}). Fetch it again, or take a checkpoint with model.safetensors; of a training of "
+            "yours, save the `model.state_dict()` by itself."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""From a model to a directory with transformers' files."""
+"""From a model to a directory with transformers', timm's or Google's files."""
 
 import os
 import warnings
@@ -9,17 +9,25 @@ import keras
 import numpy as np
 
 from keras_bit import files
-from keras_bit.checkpoints import safetensors_file
-from keras_bit.checkpoints.layouts import TRANSFORMERS, TRANSFORMERS_BASE, Layout
+from keras_bit.checkpoints import npz_file, safetensors_file, timm_config
+from keras_bit.checkpoints.layouts import GOOGLE, TIMM, TRANSFORMERS, TRANSFORMERS_BASE, Layout
 from keras_bit.images.options import PROCESSOR_CONFIG_NAME
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.network import config_files, outline
-from keras_bit.network.config import BitConfig
+from keras_bit.network.config import PUBLISHED, BitConfig
 from keras_bit.network.layers import StdConv2D
-from keras_bit.network.model import BiTModel, layers_in_front
+from keras_bit.network.model import BiTModel, head_activation, layers_in_front
+from keras_bit.network.plain_weights import plain_weights, quantized_layers
 from keras_bit.network.weights import weights_of
 
 WEIGHTS_NAME = "model.safetensors"
+NPZ_NAME = "model.npz"
+# The names of tensors of a model with a head and of one without, and the file that holds them.
+WRITTEN = {
+    "transformers": (TRANSFORMERS, TRANSFORMERS_BASE, WEIGHTS_NAME),
+    "timm": (TIMM, TIMM, WEIGHTS_NAME),
+    "npz": (GOOGLE, GOOGLE, NPZ_NAME),
+}
 DTYPES = ("float16", "bfloat16", "float32", "float64")  # what safetensors, transformers and our own loader all read
 
 TRANSFORMERS_ACTIVATIONS = ("relu", "gelu", "gelu_new")  # of those that a BitConfig may have
@@ -29,8 +37,14 @@ OTHER_WEIGHTS = ("model.safetensors.index.json", "pytorch_model.bin", "pytorch_m
 SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 
 
-def save_pretrained(model: keras.Model, directory: str | Path, processor: BitImageProcessor | None = None) -> None:
-    """Writes a model in transformers' layout, which `keras_bit.from_pretrained` and transformers read.
+def save_pretrained(
+    model: keras.Model,
+    directory: str | Path,
+    processor: BitImageProcessor | None = None,
+    *,
+    layout: str = "transformers",
+) -> None:
+    """Writes a model in transformers', timm's or Google's layout, which `keras_bit.from_pretrained` reads too.
 
     The files are `config.json`, `model.safetensors` and, for a `processor`, `preprocessor_config.json`. All of them are
     written aside, then renamed into place, the weights last: no reader ever sees half a file, and after an error the
@@ -38,8 +52,9 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
     weights. Files of other names are left, an older `preprocessor_config.json` too if no `processor` is given.
 
     Every tensor keeps the dtype of its variable, and a checksum of its name and bytes is stored in the file's metadata,
-    which `from_pretrained` compares. `num_labels`, `id2label` and `problem_type` are those of
-    `model.config`; the head's activation is not stored, as transformers returns logits. A model without a head is
+    which `from_pretrained` compares. What a layer has learned by `enable_lora` is added to its kernel. `num_labels`,
+    `id2label` and `problem_type` are those of `model.config`; neither the head's activation is stored, as transformers
+    returns logits, nor which layers are frozen. A model without a head is
     written as transformers' `BitModel`, which its `BitBackbone` reads too; read it with `include_top=False` or
     `BiTBackbone`. A pre-activation `BiTBackbone` has no final norm: one that changes only means and spreads is written
     for it. A `width_factor` is written out as the widths that it makes, because transformers' own widens the stages
@@ -47,35 +62,67 @@ def save_pretrained(model: keras.Model, directory: str | Path, processor: BitIma
     the activation `selu`, which transformers lacks, and pre-activation networks with an `output_stride` below 32, whose
     dilation transformers leaves out.
 
+    `layout="timm"` is for `timm.create_model("local-dir:DIRECTORY", pretrained=True)`, and holds the six published
+    architectures, with any number of classes and channels. How images are prepared is in `config.json` too, with a
+    warning if timm has no words for it. `layout="npz"` writes `model.npz` with the names of Google's files, which
+    big_transfer, big_vision and timm read, in place of `model.safetensors`: pre-activation networks, bfloat16 as
+    float32, without checksums; with a warning if Google's network of those weights is another one.
+
     Args:
-        model: what any function of keras_bit returned, before or after training; not a fused one.
+        model: what any function of keras_bit returned, before or after training; not a fused one. A head of your own
+            (`type(model)(model.input, head)`, `clone_model`) must be a Dense layer with the name `predictions`.
         directory: is made if it does not exist; `~` is the home directory.
         processor: how images become the model's input.
+        layout: `"transformers"`, `"timm"` or `"npz"`.
 
     Raises:
-        ValueError: `model` is not a whole network of keras_bit, is fused, has layers that differ from what its `config`
-            describes, or holds NaN or infinity; `processor` is no `BitImageProcessor`. Nothing is written.
-        FileExistsError: `directory` holds weights of transformers' layout under other names (`pytorch_model.bin`,
-            shards with their index), which would contradict the new `config.json`, or, with a `processor`, a
-            `processor_config.json`, which transformers reads in its place. They may be the only copy, so they are
-            never deleted.
+        TypeError: `directory` is not a path.
+        ValueError: `model` is not a whole network of keras_bit, is fused or quantized, has layers that differ from what
+            its `config` describes, has a head with an activation that its `problem_type` does not mean, or holds NaN or
+            infinity; `layout` is another, or cannot hold it; `processor` is no
+            `BitImageProcessor`. Nothing is written.
+        FileExistsError: `directory` holds weights under other names (`pytorch_model.bin`, shards with their index,
+            `model.npz` beside `model.safetensors`), which would contradict the new `config.json`, or, with a
+            `processor`, a `processor_config.json`, which transformers reads in its place. They may be the only copy, so
+            they are never deleted.
         NotADirectoryError: `directory` is a file.
         OSError: it cannot be written: no permission, a full disk, a quota. `directory` holds what it held before.
 
-    Checked against transformers 5.23 `BitForImageClassification.from_pretrained` and `BitModel.from_pretrained`.
+    Checked against transformers 5.23 `BitForImageClassification.from_pretrained` and `BitModel.from_pretrained`, timm
+    1.0.31 `create_model` and `ResNetV2.load_pretrained`, big_transfer `bit_pytorch/models.py` and big_vision
+    `models/bit_paper.py`.
     """
+    weights_name = check_layout(layout)
     check_processor(processor)
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"`directory` must be a path, got {type(directory).__name__}: {directory!r}.")
     directory = Path(directory).expanduser()
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"`directory` must be a directory, or a new name for one. {directory} is a file.")
-    refuse_contradictions(directory, processor)
-    files.check_writable(directory / WEIGHTS_NAME)
-    config, tensors = content(model)
-    files.check_room(directory / WEIGHTS_NAME, sum(tensor.nbytes for tensor in tensors.values()))
-    warn_where_transformers_differs(model.config)
+    refuse_contradictions(directory, processor, weights_name)
+    files.check_writable(directory / weights_name)
+    config, tensors = content(model, layout, processor)
+    files.check_room(directory / weights_name, sum(tensor.nbytes for tensor in tensors.values()))
+    warn_where_others_differ(model.config, layout, processor)
     with files.staged(directory) as staging:
-        write_files(staging, config, tensors, processor)
-        files.take_places(staging, directory, last=WEIGHTS_NAME)
+        write_files(staging, config, tensors, processor, weights_name)
+        files.take_places(staging, directory, last=weights_name)
+
+
+def check_layout(layout: str) -> str:
+    """The name of the file of weights in a layout.
+
+    Raises:
+        ValueError: there is no such layout.
+    """
+    if not isinstance(layout, str) or layout not in WRITTEN:
+        raise ValueError(f"`layout` must be one of {', '.join(map(repr, WRITTEN))}, got {layout!r}.")
+    return WRITTEN[layout][2]
+
+
+def other_layouts(weights_name: str) -> tuple[str, ...]:
+    """The names of files of weights in other layouts, which would contradict one of this name."""
+    return tuple({name for *_, name in WRITTEN.values()} - {weights_name})
 
 
 def check_processor(processor: BitImageProcessor | None) -> None:
@@ -86,8 +133,10 @@ def check_processor(processor: BitImageProcessor | None) -> None:
         )
 
 
-def refuse_contradictions(directory: Path, processor: BitImageProcessor | None) -> None:
-    names = (*OTHER_WEIGHTS, *((PROCESSOR_CONFIG_NAME,) if processor else ()))
+def refuse_contradictions(
+    directory: Path, processor: BitImageProcessor | None, weights_name: str = WEIGHTS_NAME
+) -> None:
+    names = (*OTHER_WEIGHTS, *other_layouts(weights_name), *((PROCESSOR_CONFIG_NAME,) if processor else ()))
     if found := [name for name in names if os.path.lexists(directory / name)]:
         raise FileExistsError(
             f"`directory` {str(directory)!r} holds files of another checkpoint, which would contradict or shadow the "
@@ -95,21 +144,57 @@ def refuse_contradictions(directory: Path, processor: BitImageProcessor | None) 
         )
 
 
-def content(model: keras.Model) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def content(
+    model: keras.Model, layout: str = "transformers", processor: BitImageProcessor | None = None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The dictionary of `config.json`, and the named tensors.
 
     Raises:
-        ValueError: `model` is not the network that its `config` describes, is fused, or holds NaN or infinity.
+        ValueError: `model` is not the network that its `config` describes, is fused or quantized, or holds NaN or
+            infinity, or `layout` cannot hold it.
     """
     config = _own_config(model)
+    if reason := _why_not(config, layout):
+        raise ValueError(f"`layout` {layout!r} cannot hold `model`: {reason}. `layout='transformers'` can.")
     head = any(layer.name == "predictions" for layer in model.layers)
     lacks_norm = _lacks_final_norm(model, config, head)
-    layout = TRANSFORMERS if head else TRANSFORMERS_BASE
-    tensors = _tensors(model, layout)
     _refuse_changed_layers(model)
+    if head:
+        _refuse_other_activation(model, config)
+    whole, base, _ = WRITTEN[layout]
+    named = whole if head else base
+    tensors = _tensors(model, named)
     if lacks_norm:
-        tensors |= _initial_norm(layout, config.stage_widths[-1], next(iter(tensors.values())).dtype)
+        tensors |= _initial_norm(named, config.stage_widths[-1], next(iter(tensors.values())).dtype)
+    if layout == "timm":
+        return timm_config.values(config, head, processor), tensors
     return _config_values(config, head, tensors), tensors
+
+
+def _refuse_other_activation(model: keras.Model, config: BitConfig) -> None:
+    """A checkpoint holds no activation: read back, the head has that of its `problem_type`."""
+    activation = model.get_layer("predictions").activation
+    expected = head_activation(config) or "linear"
+    if activation in (keras.activations.linear, keras.activations.get(expected)):
+        return
+    shown = getattr(activation, "__name__", activation)
+    labels = "`model.config = dataclasses.replace(model.config, problem_type='multi_label_classification')`, "
+    raise ValueError(
+        f"The head of `model` ends in {shown!r}, which a checkpoint cannot hold: it would be read back with "
+        f"{expected!r}, as its `problem_type` {config.problem_type!r} says. Choose "
+        f"{labels if shown == 'sigmoid' and config.num_labels > 1 else ''}`classifier_activation=None` or a linear "
+        "head, or save the model as a `.keras` file."
+    )
+
+
+def _why_not(config: BitConfig, layout: str) -> str | None:
+    """Why a layout has no words for a network; `None` if it has."""
+    if layout == "timm" and timm_config.architecture(config) is None:
+        published = ", ".join(PUBLISHED)
+        return f"timm describes a network by its name, and its BiTs are {published}, whose sizes this one does not have"
+    if layout == "npz" and config.layer_type != "preactivation":
+        return "Google's files are of pre-activation networks, and this one has `layer_type='bottleneck'`"
+    return None
 
 
 def _own_config(model: keras.Model) -> BitConfig:
@@ -118,7 +203,7 @@ def _own_config(model: keras.Model) -> BitConfig:
     if not isinstance(config, BitConfig) or not isinstance(model, keras.Model):
         raise ValueError(
             f"`model` must be a model that keras_bit built, got {type(model).__name__} without its `config`. For a "
-            "new head use `classes=`; a model with layers of your own around BiT is saved by `model.save`."
+            "new head load it with `classes=`; a model with layers of your own around BiT is saved by `model.save`."
         )
     if in_front := layers_in_front(model):
         raise ValueError(
@@ -152,36 +237,33 @@ def _lacks_final_norm(model: keras.Model, config: BitConfig, head: bool) -> bool
 
 def _refuse_changed_layers(model: BiTModel) -> None:
     """The files hold the configuration and the weights: whoever reads them builds the layers that it describes."""
+    if quantized := quantized_layers(model):
+        raise ValueError(
+            f"`model` is quantized: {files.some(quantized)}. This format holds the weights before that, which are "
+            "gone. Save it before `quantize`, or with `model.save`. Nothing was written."
+        )
     if changed := outline.differences(model):
         raise ValueError(
             "`model` has other layers than its `config` describes, and the differences would be lost: "
-            f"{files.some(changed, separator='; ')}. Save it with `model.save`. Nothing was written."
+            f"{files.some(changed, separator='; ')}. Save it with `model.save`; a head of your own can be saved here "
+            "if it is one Dense layer with the name 'predictions'. Nothing was written."
         )
 
 
 def _tensors(model: keras.Model, layout: Layout) -> dict[str, np.ndarray]:
     tensors: dict[str, np.ndarray] = {}
-    unknown, damaged = [], []
+    damaged = []
     for layer in model.layers:
-        for variable in layer.weights:
-            address = f"{layer.name}/{variable.name}"
-            try:
-                name = layout.tensor_name(layer.name, variable.name)
-            except KeyError:
-                unknown.append(address)
-                continue
-            values = keras.ops.convert_to_numpy(variable)
+        for variable, weight in plain_weights(layer).items():
+            address = f"{layer.name}/{variable}"
+            name = layout.tensor_name(layer.name, variable)
+            values = keras.ops.convert_to_numpy(weight)
             if values.dtype.name not in DTYPES:
                 damaged.append(f"{address} holds {values.dtype.name}, expected one of {', '.join(DTYPES)}")
             elif not np.isfinite(values).all():
                 damaged.append(f"{address} holds NaN or infinity")
             else:
                 tensors[name] = np.ascontiguousarray(layout.to_file(name, values))
-    if unknown:
-        raise ValueError(
-            f"`model` has weights that the {layout.title} has no names for: {files.some(unknown)}. Save it with "
-            "`model.save`."
-        )
     if damaged:
         listed = files.some(damaged, separator="; ")
         raise ValueError(f"`model` has weights that cannot be saved: {listed}. Nothing was written.")
@@ -209,25 +291,54 @@ def _config_values(config: BitConfig, head: bool, tensors: dict[str, np.ndarray]
     return values
 
 
-def what_transformers_does_otherwise(config: BitConfig) -> str | None:
-    """What transformers does otherwise with this network; `None` if it does the same."""
+def _what_transformers_does_otherwise(config: BitConfig) -> str | None:
     if config.hidden_act not in TRANSFORMERS_ACTIVATIONS:
         return f"transformers has no activation {config.hidden_act!r}"
-    if config.layer_type == "preactivation" and config.output_stride != 32:
+    if config.layer_type == "preactivation" and config.output_stride < 32:
         return f"transformers leaves out the dilation of `output_stride` {config.output_stride} and gives other numbers"
     return None
 
 
-def warn_where_transformers_differs(config: BitConfig) -> None:
-    if difference := what_transformers_does_otherwise(config):
+def _what_google_does_otherwise(config: BitConfig) -> str | None:
+    """What the readers of Google's files, which hold weights alone, do otherwise with this network."""
+    google = BitConfig()
+    names = ("hidden_act", "global_padding", "embedding_dynamic_padding", "output_stride", "num_groups")
+    other = [f"{name}={getattr(config, name)!r}" for name in names if getattr(config, name) != getattr(google, name)]
+    return f"Google's code builds a network without {', '.join(other)} of these weights" if other else None
+
+
+def what_others_do_otherwise(config: BitConfig, layout: str) -> str | None:
+    """What the other readers of a layout do otherwise with this network; `None` if they do the same."""
+    if layout == "transformers":
+        return _what_transformers_does_otherwise(config)
+    return _what_google_does_otherwise(config) if layout == "npz" else None
+
+
+def warn_where_others_differ(
+    config: BitConfig, layout: str = "transformers", processor: BitImageProcessor | None = None
+) -> None:
+    if difference := what_others_do_otherwise(config, layout):
         warnings.warn(f"{difference}: these files are for `keras_bit.from_pretrained`.", stacklevel=3)
+    if layout == "timm" and processor and timm_config.image_options(processor, config.num_channels) is None:
+        warnings.warn(
+            "timm has no words for what `processor` does, and prepares images in its own way: only "
+            "preprocessor_config.json describes it.",
+            stacklevel=3,
+        )
 
 
 def write_files(
-    folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray], processor: BitImageProcessor | None
+    folder: Path,
+    config: dict[str, Any],
+    tensors: dict[str, np.ndarray],
+    processor: BitImageProcessor | None,
+    weights_name: str = WEIGHTS_NAME,
 ) -> None:
     if processor is not None:
         processor.save_pretrained(folder)
     config_files.write(config, folder)
-    # transformers 5 writes this as well; version 4 refuses a file without it.
-    safetensors_file.write(tensors, folder / WEIGHTS_NAME, {"format": "pt"})
+    if weights_name == NPZ_NAME:
+        npz_file.write(tensors, folder / weights_name)
+    else:
+        # transformers 5 writes this as well; version 4 refuses a file without it.
+        safetensors_file.write(tensors, folder / weights_name, {"format": "pt"})

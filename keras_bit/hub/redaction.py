@@ -7,13 +7,24 @@ import re
 import traceback
 import urllib.parse
 from collections.abc import Iterator
+from typing import Any
 
 _MASK = "***"
 _LOGGERS = re.compile(r"(huggingface_hub|httpx\d?|httpcore\d?)(\..*)?")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _ADDRESS_VARIABLES = ("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 _WORD = re.compile(r"[^\s'\"]+")
+_USERS = re.compile(r"(?<=:/)(/?)[^\s'\"/]+@")  # with one slash: a path that was normalized
+_PAIRS = re.compile(r"(?<![^\s'\"/])[^\s'\"/:@]+:[^\s'\"/@]+@")  # of an address without its scheme
 _TOKENS = re.compile(r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{16,}|(?<=Bearer )[^\s'\"]+")
+
+
+def plain_token(token: Any) -> Any:
+    """A token without the white space around it, as a line end that was read with it; `None` if nothing is left.
+
+    `""` is what `os.environ.get("HF_TOKEN", "")` gives where there is none.
+    """
+    return token.strip() or None if isinstance(token, str) else token
 
 
 def check_token(token: str | bool | None) -> None:
@@ -21,19 +32,15 @@ def check_token(token: str | bool | None) -> None:
 
     Raises:
         TypeError: it is neither a string nor True, False or None.
-        ValueError: it is empty, or holds white space or other characters that no token has.
+        ValueError: it holds white space or other characters that no token has.
     """
     if token is None or isinstance(token, bool):
         return
     if not isinstance(token, str):
         raise TypeError(f"`token` must be a string, True, False or None, but is a {type(token).__name__}.")
     remedy = "Pass the token alone, or None for the one that `hf auth login` stored."
-    if not token.strip():
-        raise ValueError(f"`token` is empty. {remedy}")
     if any(character.isspace() for character in token):
-        raise ValueError(
-            f"`token` holds white space, as a line end that was copied or read with it (it is not shown here). {remedy}"
-        )
+        raise ValueError(f"`token` holds white space between other characters (it is not shown here). {remedy}")
     if not (token.isascii() and token.isprintable()):
         raise ValueError(f"`token` holds characters that are not printable ASCII (it is not shown here). {remedy}")
 
@@ -42,8 +49,8 @@ def check_token(token: str | bool | None) -> None:
 def kept_secret(token: str | bool | None) -> Iterator[None]:
     """A context for questions to a Hub: no error that leaves it and no line that its libraries log shows a secret.
 
-    Secret are `token`, the tokens of the environment, and the user and the password in an address: of the Hub
-    (`HF_ENDPOINT`) or of a proxy.
+    Secret are `token`, the tokens of the environment, the user and the password in an address, of the Hub
+    (`HF_ENDPOINT`) or of a proxy, and what stands behind the `?` of an address.
 
     Raises:
         TypeError, ValueError: as `check_token`; or `HF_ENDPOINT` is no address.
@@ -70,7 +77,13 @@ def redacted(text: object, token: str | bool | None = None) -> str:
     shown = str(text)
     for secret in sorted(_secrets(token), key=len, reverse=True):
         shown = shown.replace(secret, _MASK)
-    return _TOKENS.sub(_MASK, _WORD.sub(lambda match: _without_user(match[0]), shown))
+    shown = _WORD.sub(lambda match: _without_query(_without_user(match[0])), shown)
+    return _TOKENS.sub(_MASK, _PAIRS.sub(f"{_MASK}@", shown))
+
+
+def without_users(text: str) -> str:
+    """`text` with a mask in place of the user and the password before the host of an address."""
+    return _USERS.sub(rf"\g<1>{_MASK}@", text)
 
 
 def _without_user(word: str) -> str:
@@ -78,9 +91,18 @@ def _without_user(word: str) -> str:
     return f"{before}{_MASK}{after}" if user else word
 
 
+def _without_query(word: str) -> str:
+    """An address without what stands behind its `?`, which may be a signature."""
+    scheme = word.find("://")
+    query = word.find("?", scheme) + 1 if scheme > 0 else 0
+    return f"{word[:query]}{_MASK}" if 0 < query < len(word) else word
+
+
 def _split_user(word: str) -> tuple[str, str, str]:
     """What stands before, in and after the user and the password of an address, also with a `/` or `@` in them."""
     start, end = word.find("://") + 3, word.rfind("@")
+    if word[:start].endswith("hf://") and ":" not in word[start:end]:
+        return word, "", ""  # 'hf://owner/name@revision' has no user
     return (word[:start], word[start:end], word[end:]) if 3 <= start < end else (word, "", "")
 
 
@@ -88,12 +110,15 @@ def _check_endpoint() -> None:
     """huggingface_hub cannot be imported with an address that it cannot read, and its error shows a part of it."""
     endpoint = os.environ.get("HF_ENDPOINT", "")
     try:
-        _ = urllib.parse.urlsplit(endpoint).port
+        parts = urllib.parse.urlsplit(endpoint)
+        fits = not endpoint or (parts.scheme in ("http", "https") and parts.port != 0)
     except ValueError:
+        fits = False
+    if not fits:
         raise ValueError(
             f"The environment variable HF_ENDPOINT is no address of a Hub such as 'https://huggingface.co': "
             f"{redacted(endpoint)!r}. A user or password in it must be percent-encoded."
-        ) from None
+        )
 
 
 def _secrets(token: str | bool | None) -> set[str]:
