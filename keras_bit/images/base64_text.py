@@ -7,7 +7,7 @@ import re
 # How the files of JPEG, PNG, GIF, WebP and TIFF begin.
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 LONGEST_NAME = 255  # bytes in the name of a file, on every file system that matters
-ALPHABET = re.compile(r"[A-Za-z0-9+/_\-\s]+=*\s*")
+ALPHABET = re.compile(r"[A-Za-z0-9+/_\-\s]+=*")
 
 
 def described(text: str) -> str:
@@ -18,5 +18,5 @@ def described(text: str) -> str:
         start = base64.b64decode("".join(text[:24].split())[:16], validate=True)
     except (binascii.Error, ValueError):
         start = b""
-    long = len(text) > LONGEST_NAME and ALPHABET.fullmatch(text) is not None
+    long = len(text) > LONGEST_NAME and ALPHABET.fullmatch(text.rstrip()) is not None
     return "a base64 string" if long or start.startswith(SIGNATURES) else ""

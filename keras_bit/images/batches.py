@@ -1,7 +1,8 @@
 """The processor's results as one batch, in the framework that is asked for."""
 
+import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,51 @@ from keras_bit import packages
 TENSOR_PACKAGES = {"tf": "tensorflow", "pt": "torch", "jax": "jax"}
 
 
-def stack(results: Mapping[str, np.ndarray]) -> np.ndarray:
-    first_name, first = next(iter(results.items()))
-    for name, result in results.items():
-        if result.shape != first.shape:
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What the processor made of some images.
+
+    Args:
+        images: what errors call an image, to float32 `(height, width, channels)`.
+        orders: the data format that each is asked for in.
+        return_tensors: the framework that is asked for; `None` for none.
+    """
+
+    images: Mapping[str, np.ndarray]
+    orders: Sequence[str]
+    return_tensors: str | None
+
+    def listed(self) -> list[np.ndarray]:
+        """The images in the order of axes that is asked for."""
+        return [_in_order(image, order) for image, order in zip(self.images.values(), self.orders, strict=True)]
+
+    def stacked(self) -> np.ndarray:
+        """The images as one batch.
+
+        Raises:
+            ValueError: they have several sizes, or are asked for in several orders of axes.
+        """
+        first_name, first = next(iter(self.images.items()))
+        for name, result in self.images.items():
+            if result.shape != first.shape:
+                raise ValueError(
+                    f"The results must have one shape (height, width, channels) to make a batch. {first_name} has "
+                    f"{first.shape}, {name} has {result.shape}. Turn on `do_center_crop`, or give `size` a height and "
+                    "a width, or pass the images one at a time, or call `processor.preprocess(images)`, which gives a "
+                    "list."
+                )
+        if len(set(self.orders)) > 1:
             raise ValueError(
-                f"The results must have one shape (height, width, channels) to make a batch. {first_name} has "
-                f"{first.shape}, {name} has {result.shape}. Turn on `do_center_crop`, or give `size` a height and a "
-                "width, or pass the images one at a time."
+                "`data_format=None` keeps the order of axes of each image, and `images` has some with their channels "
+                "first and some with their channels last, which make no batch. Pass 'channels_last' or "
+                "'channels_first'."
             )
-    return np.stack(list(results.values()))
+        return _in_order(np.stack(list(self.images.values())), self.orders[0])
+
+
+def _in_order(images: np.ndarray, order: str) -> np.ndarray:
+    """An image, or a batch of images, with its channels where `order` says."""
+    return np.ascontiguousarray(np.moveaxis(images, -1, -3)) if order == "channels_first" else images
 
 
 def to_framework(batch: np.ndarray, return_tensors: str | None) -> Any:

@@ -11,6 +11,9 @@ import tensorflow as tf
 
 # Steps that a search may take: 65,536 chunks of 8 KiB are half a GiB. What is made to have more is not read to its end.
 MOST_STEPS = 2**16
+FREQUENCIES, UNSEEN = 10, -1  # of those that libjpeg-turbo looks at to see whether it has to make some up
+SCAN_HEADER = 16  # bytes: marker, size, number of colors, at most four of them with their tables, frequencies, bits
+EXIF = b"Exif\0\0"  # what a JPEG's segment of tags begins with
 LOOK = 10  # bytes of a segment: marker, size, and what stands first in it
 
 
@@ -18,7 +21,8 @@ class Segments(NamedTuple):
     """What stands before a JPEG's pixels.
 
     Args:
-        tags: a string scalar, the Exif segments one after the other, as Pillow joins them; empty for none.
+        tags: a string scalar, the Exif segments one after the other, as Pillow joins them: the first with its prefix.
+            Empty for none.
         first_scan: where the first scan's segment begins, an int32 scalar.
         several: whether other scans follow it: a bool scalar.
     """
@@ -46,8 +50,9 @@ def jpeg_segments(contents: Any) -> Segments:
         onward = tf.where(between, 1, tf.where(alone, 2, 2 + tf.maximum(size, 2)))
         is_segment = ~between & ~alone
 
-        is_tags = is_segment & (marker == 0xE1) & (size >= 8) & (tf.strings.substr(look, 4, 6) == b"Exif\0\0")
-        start, count = tf.where(is_tags, position + LOOK, 0), tf.where(is_tags, size - 8, 0)
+        is_tags = is_segment & (marker == 0xE1) & (size >= 8) & (tf.strings.substr(look, 4, 6) == EXIF)
+        before = tf.where(tags == "", 4, LOOK)
+        start, count = tf.where(is_tags, position + before, 0), tf.where(is_tags, size + 2 - before, 0)
         tags = tf.strings.join([tags, tf.strings.substr(contents, start, count)])
 
         numbered = is_segment & (marker >= 0xC0) & (marker <= 0xCF)
@@ -70,8 +75,21 @@ def jpeg_segments(contents: Any) -> Segments:
     return Segments(tags, first_scan, several)
 
 
-def count_scans(contents: Any, first_scan: Any, most: Any) -> Any:
-    """The number of scans of a JPEG, an int64 scalar; counted up to `most` and one."""
+class Scans(NamedTuple):
+    """The scans of a JPEG.
+
+    Args:
+        count: how many there are, counted up to the most and one; an int64 scalar.
+        incomplete: whether a color lacks low frequencies, or some of their bits, in a file that has its end marker: a
+            bool scalar. Decoders make them up, each version of libjpeg-turbo in another way.
+    """
+
+    count: Any
+    incomplete: Any
+
+
+def read_scans(contents: Any, first_scan: Any, most: Any) -> Scans:
+    """Reads the headers of the scans of a progressive JPEG, `most` and one of them at the most."""
     data = tf.io.decode_raw(tf.strings.substr(contents, first_scan, tf.strings.length(contents) - first_scan), tf.uint8)
     # In the pixels' code a 255 is followed by a 0 or by a restart marker, and by nothing else.
     places = tf.where(data[:-1] == 0xFF)[:, 0]
@@ -79,23 +97,42 @@ def count_scans(contents: Any, first_scan: Any, most: Any) -> Any:
     marks = (following != 0) & (following != 0xFF) & ((following < 0xD0) | (following > 0xD7))
     places = tf.boolean_mask(places, marks)
     markers = tf.cast(tf.boolean_mask(following, marks), tf.int32)
-    data = tf.concat([data, tf.zeros([2], tf.uint8)], axis=0)
+    data = tf.concat([data, tf.zeros([SCAN_HEADER], tf.uint8)], axis=0)
 
-    def going(index: Any, scans: Any) -> Any:
+    def going(index: Any, scans: Any, missing: Any) -> Any:
+        del missing
         return (index < tf.size(places)) & (scans <= most)
 
-    def step(index: Any, scans: Any) -> tuple[Any, Any]:
+    def step(index: Any, scans: Any, missing: Any) -> tuple[Any, Any, Any]:
         place, marker = places[index], markers[index]
-        size = tf.cast(data[place + 2], tf.int64) * 256 + tf.cast(data[place + 3], tf.int64)
-        behind = tf.searchsorted(places, tf.reshape(place + 2 + size, [1]))[0]
+        header = tf.cast(data[place : place + SCAN_HEADER], tf.int32)
+        behind = tf.searchsorted(places, tf.reshape(place + 2 + tf.cast(header[2] * 256 + header[3], tf.int64), [1]))[0]
         index = tf.where(marker == 0xD9, tf.size(places), tf.maximum(behind, index + 1))
-        return index, scans + tf.cast(marker == 0xDA, tf.int64)
+        is_scan = marker == 0xDA
+        missing = tf.cond(is_scan, lambda: _still_missing(missing, header), lambda: missing)
+        return index, scans + tf.cast(is_scan, tf.int64), missing
 
-    return tf.while_loop(going, step, [0, tf.constant(0, tf.int64)], parallel_iterations=1)[1]
+    missing = tf.fill([256, FREQUENCIES], UNSEEN)
+    start = [0, tf.constant(0, tf.int64), missing]
+    _, count, missing = tf.while_loop(going, step, start, parallel_iterations=1)
+    seen = tf.reduce_any(missing != UNSEEN, axis=1)
+    # Without its end marker the file is cut off, which the decoder says.
+    ended = tf.reduce_any(markers == 0xD9)
+    return Scans(count, ended & tf.reduce_any(seen[:, None] & (missing != 0)))
+
+
+def _still_missing(missing: Any, header: Any) -> Any:
+    """How many bits of each color's low frequencies are missing after a scan with this header."""
+    colors = tf.clip_by_value(header[4], 0, 4)
+    named = tf.reduce_any(header[5 : 5 + 2 * colors : 2] == tf.range(256)[:, None], axis=1)
+    rest = header[5 + 2 * colors :]
+    frequency = tf.range(FREQUENCIES)
+    given = named[:, None] & (frequency >= rest[0]) & (frequency <= rest[1])
+    return tf.where(given, rest[2] % 16, missing)
 
 
 def png_tags(contents: Any) -> Any:
-    """The last `eXIf` chunk of a PNG, a string scalar; empty for none."""
+    """The last `eXIf` chunk of a PNG, a string scalar, behind the prefix that Pillow adds; empty for none."""
     length = tf.strings.length(contents)
 
     def going(position: Any, number: Any, *found: Any) -> Any:
@@ -107,7 +144,7 @@ def png_tags(contents: Any) -> Any:
         name = tf.strings.substr(contents, position + 4, 4)
         is_tags = name == b"eXIf"
         start, count = tf.where(is_tags, position + 8, 0), tf.where(is_tags, tf.maximum(size, 0), 0)
-        tags = tf.where(is_tags, tf.strings.substr(contents, start, count), tags)
+        tags = tf.where(is_tags, tf.strings.join([EXIF, tf.strings.substr(contents, start, count)]), tags)
         # Pillow does not read on behind the first frame of an animation.
         ends = (name == b"IEND") | (has_pixels & (name == b"fcTL")) | (size < 0) | (size > length - position)
         onward = tf.where(ends, length, position + 12 + tf.where(ends, 0, size))

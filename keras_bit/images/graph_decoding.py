@@ -205,23 +205,27 @@ def _jpeg(contents: Any, max_pixels: int | None) -> tuple[Any, Any, Any, Any, An
     # Its decoder multiplies by black and rounds down; Pillow rounds to the nearest.
     cmyk = f"is a JPEG of four colors (CMYK), which TensorFlow's decoder converts otherwise. {ARRAY_PATH}"
     problem = _either((channels == 4, cmyk))
-    if max_pixels is not None:
-        many = lambda: _many_scans(contents, segments.first_scan, height, width, max_pixels)  # noqa: E731
-        problem = tf.cond(segments.several & (problem == ""), many, lambda: problem)
+    scans = lambda: _of_several_scans(contents, segments.first_scan, height, width, max_pixels)  # noqa: E731
+    problem = tf.cond(segments.several & (problem == ""), scans, lambda: problem)
     return tf.constant(JPEG), height, width, segments.tags, problem
 
 
 @_apart
-def _many_scans(contents: Any, first_scan: Any, height: Any, width: Any, max_pixels: int) -> Any:
+def _of_several_scans(contents: Any, first_scan: Any, height: Any, width: Any, max_pixels: int | None) -> Any:
     """Why a JPEG of several scans is refused, empty if it is not."""
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
-    most = tf.clip_by_value(jpeg_scans.SCANS * max_pixels // tf.maximum(pixels, 1), 1, jpeg_scans.MOST)
-    text = tf.strings.format(
+    most = tf.constant(jpeg_scans.MOST, tf.int64)
+    if max_pixels is not None:
+        most = tf.clip_by_value(jpeg_scans.SCANS * max_pixels // tf.maximum(pixels, 1), 1, jpeg_scans.MOST)
+    scans = graph_containers.read_scans(contents, first_scan, most)
+    many = tf.strings.format(
         "is a JPEG of more than {} scans, each of which goes through all of its {} pixels. If you trust its source, "
         "raise PIL.Image.MAX_IMAGE_PIXELS, or pass `max_pixels` to `image_dataset`.",
         (most, pixels),
     )
-    return tf.where(graph_containers.count_scans(contents, first_scan, most) > most, text, "")
+    incomplete = f"is an incomplete JPEG: scans are missing, which every decoder fills in otherwise. {ARRAY_PATH}"
+    too_many = scans.count > most if max_pixels is not None else False
+    return tf.where(too_many, many, tf.where(scans.incomplete, incomplete, ""))
 
 
 _segments = _apart(graph_containers.jpeg_segments)

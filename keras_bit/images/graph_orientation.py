@@ -7,6 +7,7 @@ Checked against Pillow 13.0, `ImageOps.exif_transpose`, and `TiffImagePlugin.py`
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_bit.images.graph_resizing import Window
@@ -17,7 +18,18 @@ PREFIX = b"Exif\0\0"
 HEADERS = (b"MM\0*", b"MM*\0", b"II*\0", b"II\0*")
 ENTRY = 12  # bytes: tag, type, count, and a value or its place
 UNITS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)  # bytes of a value, by its type; 0 for a type there is not
-_BYTES, _SHORTS, _LONGS = (6,), (3, 8), (4, 9, 13)  # the types of whole numbers; type 1 is bytes, and no number
+ORIENTATIONS = np.arange(1, 9)
+# How the orientations are stored: types, bytes of a value, and the eight values as whole numbers. Type 1 is bytes, and
+# no number to Pillow; to it 6.0 and 12/2 are orientations as 6 is.
+_STORED = (
+    ((6,), 1, ORIENTATIONS),
+    ((3, 8), 2, ORIENTATIONS),
+    ((4, 9, 13), 4, ORIENTATIONS),
+    ((16,), 8, ORIENTATIONS),
+    ((11,), 4, ORIENTATIONS.astype(np.float32).view(np.int32)),
+    ((12,), 8, ORIENTATIONS.astype(np.float64).view(np.int64)),
+)
+_FRACTION, _SIGNED_FRACTION = 5, 10  # the types of two whole numbers of 4 bytes
 
 # By the tag: whether the stored rows are in the reverse order, the columns, and whether then both are swapped.
 _TURNS = (
@@ -37,9 +49,9 @@ def orientation(tags: Any) -> Any:
     """The orientation in a block of tags, an int32 scalar: 1 to 8; 1 for an absurd or a damaged one too.
 
     Args:
-        tags: a string scalar, the block, with or without Exif's own prefix.
+        tags: a string scalar, the block, with Exif's own prefix or without it.
     """
-    for _ in range(2):  # Pillow takes it away twice
+    for _ in range(2):  # Pillow takes away two at the most
         begins = tf.strings.substr(tags, 0, len(PREFIX)) == PREFIX
         start = tf.where(begins, len(PREFIX), 0)
         tags = tf.strings.substr(tags, start, tf.strings.length(tags) - start)
@@ -78,11 +90,16 @@ def orientation(tags: Any) -> Any:
 
     def value(index: Any) -> Any:
         place, kind = places[index], kinds[index]
-        whole = tf.constant(0, tf.int64)
-        for count, of_this_size in ((1, _BYTES), (2, _SHORTS), (4, _LONGS)):
-            fits = tf.reduce_any(kind == tf.constant(of_this_size, tf.int64))
-            whole = tf.where(fits, numbers(data[place : place + count], count), whole)
-        return tf.where((whole >= 1) & (whole <= 8), tf.cast(whole, tf.int32), 1)
+        equal = tf.zeros([len(ORIENTATIONS)], tf.bool)
+        for types, count, stored in _STORED:
+            is_type = tf.reduce_any(kind == tf.constant(types, tf.int64))
+            equal |= is_type & (numbers(data[place : place + count], count) == tf.constant(stored, tf.int64))
+        is_signed = kind == _SIGNED_FRACTION
+        above, below = (numbers(data[start : start + 4], 4) for start in (place, place + 4))
+        above, below = (tf.where(is_signed & (part >= 2**31), part - 2**32, part) for part in (above, below))
+        is_fraction = (is_signed | (kind == _FRACTION)) & (below != 0)
+        equal |= is_fraction & (above == below * tf.constant(ORIENTATIONS, tf.int64))
+        return tf.where(tf.reduce_any(equal), 1 + tf.argmax(tf.cast(equal, tf.int32), output_type=tf.int32), 1)
 
     return tf.cond(tf.size(wanted) > 0, lambda: value(wanted[0]), lambda: 1)
 

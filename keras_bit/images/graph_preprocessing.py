@@ -47,7 +47,7 @@ def preprocess(
     window, padding = _crop(target, processor)
     if processor.do_resize:
         resize = Resize(size, target, processor.resample, window)
-        with tf.control_dependencies([_check_not_enormous(target)]):
+        with tf.control_dependencies([_check_not_enormous(target, name)]):
             pixels = resize.apply(read(resize.source))
     else:
         pixels = read(window)
@@ -220,11 +220,11 @@ def _is_enormous(size: tuple[Any, Any]) -> Any:
     return tf.cast(size[0], tf.int64) * tf.cast(size[1], tf.int64) > limit
 
 
-def _check_not_enormous(size: tuple[Any, Any]) -> Any:
+def _check_not_enormous(size: tuple[Any, Any], name: Any) -> Any:
     limit = pixel_limit(None)
     if limit is None:
         return tf.no_op()
-    message = f"The image would be resized to more than {limit:,} pixels, by (height, width)"
+    message = tf.strings.join([name, f" would be resized to more than {limit:,} pixels, by (height, width)"])
     return _check(~_is_enormous(size), message, *size)
 
 

@@ -21,11 +21,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import PIL
 import tensorflow as tf
 from PIL import Image
 
-from keras_bit import versions
+from keras_bit.images import pass_order
 
 FRACTIONAL_BITS = 22  # Pillow's PRECISION_BITS: 32 less 8 for the pixel and 2 for sums beyond its range
 LOW_BITS = 7
@@ -242,9 +241,10 @@ class Resize:
         self.source = Window(*tf.unstack(first), *tf.unstack(last - first))
         self._window = window
         saved_rows, saved_columns = tf.unstack(sides.size - sides.resized)
-        if versions.is_older(PIL.__version__, versions.VERTICAL_BY_HEIGHT):
+        rule = pass_order.vertical_first()
+        if rule == pass_order.NEVER:
             self._vertical_first = tf.constant(False)
-        elif versions.is_older(PIL.__version__, versions.VERTICAL_BY_SAVING):
+        elif rule == pass_order.VERY_HIGH:
             self._vertical_first = (saved_rows > 0) & (sides.size[0] > 100 * sides.size[1])
         else:
             self._vertical_first = (saved_rows > 0) & (saved_rows > 2 * saved_columns)

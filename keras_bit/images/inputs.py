@@ -5,16 +5,17 @@ import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from keras_bit.files import LONGEST_SHOWN, shortened
-from keras_bit.images import base64_text, jpeg_scans
+from keras_bit.images import base64_text, jpeg_scans, png_chunks
 from keras_bit.images.array_likes import as_array, sequence_of
 
-DATA_FORMATS = ("channels_last", "channels_first")
+DATA_FORMATS = LAST, FIRST = ("channels_last", "channels_first")
+BEGIN = 300  # bytes of a file, which tell whether it is base64 text
 GRAY = "none"  # transformers' name for arrays without channels, (height, width)
 
 ORIENTATIONS = ("upright", "ignore")
@@ -34,8 +35,8 @@ AnyImage = Image.Image | np.ndarray | bytes | str | os.PathLike
 
 def each(
     images: AnyImage | Sequence[AnyImage], input_data_format: str | None, convert_rgb: bool, orientation: str
-) -> Iterator[tuple[str, Image.Image | np.ndarray]]:
-    """Each image in `images` with the name that it has in an error.
+) -> Iterator[tuple[str, Image.Image | np.ndarray, str]]:
+    """Each image in `images` with the name that it has in an error, and the order of axes that it came in.
 
     Args:
         images: one image or a sequence of them: files, their bytes, PIL images, arrays in 3 dimensions, or in 4 for a
@@ -47,7 +48,8 @@ def each(
 
     Yields:
         The name, and the `(height, width, channels)` array, uint8 from files and PIL images, else of the array's type;
-        with `convert_rgb`, what is no array stays a PIL image, of the mode RGB.
+        with `convert_rgb`, files and PIL images stay PIL images, of the mode RGB. Last, the data format in which an
+        array came; "channels_last" for files and PIL images.
 
     Raises:
         ValueError, TypeError, OSError: as `BitImageProcessor.__call__` says.
@@ -62,25 +64,25 @@ def each(
 
 def _images_in(
     name: str, image: object, input_data_format: str | None, convert_rgb: bool, orientation: str
-) -> Iterator[tuple[str, Image.Image | np.ndarray]]:
+) -> Iterator[tuple[str, Image.Image | np.ndarray, str]]:
     """The images in one element of `images`: one, or those of a batch."""
     if isinstance(image, (str, os.PathLike)):
         name = f"{name} ({shortened(os.fspath(image))})"
     if isinstance(image, (str, os.PathLike, Encoded)):
-        yield name, _pixels(name, read(name, image, orientation), convert_rgb)
+        yield name, _pixels(name, read(name, image, orientation), convert_rgb), LAST
     elif isinstance(image, Image.Image):
-        yield name, _pixels(name, _load(name, image, None), convert_rgb)
+        yield name, _pixels(name, _load(name, image, None), convert_rgb), LAST
     elif hasattr(image, "__array__"):
         array = as_array(name, image)
         _check_array(name, array, input_data_format)
         if array.ndim == 2 or input_data_format == GRAY:
-            array, input_data_format = array[..., None], "channels_last"
+            array, input_data_format = array[..., None], LAST
         if array.ndim == 3:
-            yield name, _from_array(name, array, input_data_format, convert_rgb)
+            yield name, *_from_array(name, array, input_data_format, convert_rgb)
         else:
             for index, one in enumerate(array):
                 image_name = f"{name[:-1]}[{index}]`"
-                yield image_name, _from_array(image_name, one, input_data_format, convert_rgb)
+                yield image_name, *_from_array(image_name, one, input_data_format, convert_rgb)
     else:
         raise TypeError(
             f"{name} must be a PIL image, an array, an encoded file's bytes or a path. Received: "
@@ -128,8 +130,41 @@ def read(
     contents = _contents(name, source) if isinstance(source, (str, os.PathLike)) else source
     if not len(contents):
         raise ValueError(f"{name} is empty.")
-    image = _load(name, contents, max_pixels)
+    try:
+        image = _load(name, contents, max_pixels)
+    except ValueError:
+        plain = png_chunks.without_extras(contents)
+        if plain is None:
+            raise
+        image = _load(name, plain, max_pixels)
     return _turned_upright(image) if orientation == "upright" else image
+
+
+def check_header(name: str, source: Encoded | str | os.PathLike) -> None:
+    """Raises what `read` and `to_rgb` would raise, as far as the beginning of the file tells."""
+    try:
+        _check_header(name, source)
+    except ValueError:
+        plain = png_chunks.without_extras(_contents(name, source) if isinstance(source, str | os.PathLike) else source)
+        if plain is None:
+            raise
+        _check_header(name, plain)
+
+
+def _check_header(name: str, source: Encoded | str | os.PathLike) -> None:
+    with contextlib.ExitStack() as opened:
+        file: BinaryIO
+        if isinstance(source, (str, os.PathLike)):
+            file = opened.enter_context(open(source, "rb"))
+        else:
+            file = io.BytesIO(source)
+        begin = file.read(BEGIN)
+        if not begin:
+            raise ValueError(f"{name} is empty.")
+        file.seek(0)
+        with _errors_about(name, begin):
+            image = opened.enter_context(Image.open(file))
+        _refuse_deep(name, image)
 
 
 def _turned_upright(image: Image.Image) -> Image.Image:
@@ -151,11 +186,12 @@ def _turned_upright(image: Image.Image) -> Image.Image:
 def _contents(name: str, path: str | os.PathLike) -> bytes:
     if not os.fspath(path):
         raise FileNotFoundError(f"{name}: there is no such file: its path is empty.")
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{name} is a directory. Pass a list of the files in it.")
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
     except (OSError, ValueError) as error:  # ValueError: there is a NUL in it
+        if isinstance(error, OSError) and os.path.isdir(path):
+            raise IsADirectoryError(f"{name} is a directory. Pass a list of the files in it.") from error
         # The cause has the whole path in it, which may be an image.
         cause = error if len(os.fspath(path)) <= LONGEST_SHOWN else None
         raise _unreadable(name, path, error) from cause
@@ -166,6 +202,8 @@ def _unreadable(name: str, path: str | os.PathLike, error: OSError | ValueError)
     if isinstance(path, str) and (text := base64_text.described(path)):
         advice = "what follows its comma" if text.endswith("URI") else "it"
         return ValueError(f"{name} is {text}, not a path. Pass the image's bytes: `base64.b64decode` of {advice}.")
+    if isinstance(path, str) and path.lower().startswith(("http://", "https://")):
+        return ValueError(f"{name} is an address, which is not asked. Pass the bytes that it answers with.")
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{name}: there is no such file. A file's content is passed as bytes.")
     if not isinstance(error, OSError):
@@ -176,7 +214,7 @@ def _unreadable(name: str, path: str | os.PathLike, error: OSError | ValueError)
 
 
 def _load(name: str, source: Encoded | Image.Image, max_pixels: int | None) -> Image.Image:
-    with _errors_about(name, "" if isinstance(source, Image.Image) else _advice(source)):
+    with _errors_about(name, None if isinstance(source, Image.Image) else source):
         # a PIL image may come from a file that was not read yet
         image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
     if max_pixels is not None and image.width * image.height > max_pixels:
@@ -205,7 +243,7 @@ def _decode(name: str, image: Image.Image) -> None:
 
 
 def _advice(contents: Encoded) -> str:
-    text = base64_text.described(bytes(contents[:300]).decode("latin-1"))
+    text = base64_text.described(bytes(contents[:BEGIN]).decode("latin-1"))
     return f" It is {text}: pass what `base64.b64decode` makes of it." if text else ""
 
 
@@ -223,10 +261,11 @@ def _is_closed(image: Image.Image) -> bool:
 
 
 @contextlib.contextmanager
-def _errors_about(name: str, advice: str = "") -> Iterator[None]:
+def _errors_about(name: str, contents: Encoded | None = None) -> Iterator[None]:
     try:
         yield
     except UnidentifiedImageError as error:
+        advice = "" if contents is None else _advice(contents)
         raise ValueError(f"{name} is not an image file that Pillow can read.{advice}") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: {error} Raise `PIL.Image.MAX_IMAGE_PIXELS` if you trust its source.") from error
@@ -287,20 +326,24 @@ def _refuse_deep(name: str, image: Image.Image) -> None:
         )
 
 
-def _from_array(name: str, array: np.ndarray, input_data_format: str | None, convert_rgb: bool) -> np.ndarray:
+def _from_array(
+    name: str, array: np.ndarray, input_data_format: str | None, convert_rgb: bool
+) -> tuple[np.ndarray, str]:
+    """The `(height, width, channels)` array, and the data format that it came in."""
     if input_data_format is None:
         input_data_format = _infer_data_format(name, array)
-    if input_data_format == "channels_first":
+    if input_data_format == FIRST:
         array = np.moveaxis(array, 0, -1)
     channels = array.shape[-1]
     if not convert_rgb:
         if channels > 4:
             raise ValueError(f"{name} must have 1 to 4 channels. Received: {channels}")
-        return array
+        return array, input_data_format
     if channels not in (1, 3, 4):
         raise ValueError(f"{name} must have 1, 3 or 4 channels to become RGB. Received: {channels}")
     # transformers 5 composites an array's fourth channel on white; here alpha is dropped, as from a PIL image
-    return np.repeat(array, 3, axis=-1) if channels == 1 else array[..., :3]
+    rgb = np.repeat(array, 3, axis=-1) if channels == 1 else array[..., :3]
+    return rgb, input_data_format
 
 
 def _infer_data_format(name: str, array: np.ndarray) -> str:
@@ -312,9 +355,9 @@ def _infer_data_format(name: str, array: np.ndarray) -> str:
             stacklevel=6,
         )
     if first:
-        return "channels_first"
+        return FIRST
     if last:
-        return "channels_last"
+        return LAST
     raise ValueError(
         f"{name} has the shape {array.shape}, in which neither the first nor the last axis has 1, 3 or 4 channels. "
         "Expected (height, width, channels) or (channels, height, width); pass `input_data_format` for others, "

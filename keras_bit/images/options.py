@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_bit import hub
+from keras_bit import keras_files
 from keras_bit.counts import is_whole
-from keras_bit.hub import HubOptions
+from keras_bit.hub import finding
+from keras_bit.hub.finding import HubOptions
 from keras_bit.images.steps import PerChannel
 
 CONFIG_NAME = "preprocessor_config.json"
 TIMM_CONFIG_NAME = "config.json"  # timm: what the image should be like stands under "pretrained_cfg"
 PROCESSOR_CONFIG_NAME = "processor_config.json"  # transformers 5: nests the dictionary under "image_processor"
+
+_KERAS_NAME = "model.keras"  # of a directory of weights, which may be those of a `BiTClassifier`
+_TIMM_OPTIONS = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 
 FILTERS = tuple(Image.Resampling(number) for number in range(6))  # what every Pillow has; 13 has two more
 
@@ -35,15 +39,26 @@ def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]
         FileNotFoundError: there is no such `source`, or the Hub is not to be asked and the cache does not know.
         ValueError: the file is not JSON, or lacks the dictionary.
     """
-    path = hub.find_file(source, (CONFIG_NAME, PROCESSOR_CONFIG_NAME), options)
+    if (inside := _in_classifier(source, finding.named_file(source), options)) is not None:
+        return inside
+    path = finding.find_file(source, (CONFIG_NAME, PROCESSOR_CONFIG_NAME), options)
     if path is None:
         # Asked for by itself: with the others it would be taken first where the model's own reading cached it.
-        path = hub.find_file(source, (TIMM_CONFIG_NAME,), options)
-    values = {} if path is None else hub.read_json(path)
-    if path is None or (path.name == TIMM_CONFIG_NAME and "pretrained_cfg" not in values):
+        path = finding.find_file(source, (TIMM_CONFIG_NAME,), options)
+    values = {} if path is None else finding.read_json(path)
+    if path is not None and path.name == TIMM_CONFIG_NAME:
+        processor = keras_files.processor_in(values)  # in the directory that Keras writes
+        if processor is not None:
+            return path, processor
+    if path is None or (path.name == TIMM_CONFIG_NAME and not _says_how(values.get("pretrained_cfg"))):
+        # Of a repository it would have to be downloaded first, and most have none.
+        local = isinstance(finding.place_of(source), Path)
+        if local and (inside := _in_classifier(source, _KERAS_NAME, options)) is not None:
+            return inside
         raise NoProcessorError(
-            f"{str(source)!r} has no {CONFIG_NAME} and no {PROCESSOR_CONFIG_NAME}. Build the processor with "
+            f"{finding.shown(source)!r} has no {CONFIG_NAME} and no {PROCESSOR_CONFIG_NAME}. Build the processor with "
             "`BitImageProcessor(...)`, and write it beside the weights with `save_pretrained`."
+            f"{finding.remark(source)}"
         )
     if path.name == CONFIG_NAME:
         return path, values
@@ -51,6 +66,23 @@ def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]
     if not isinstance(values.get(key), dict):
         raise ValueError(f"{path} has no object under the key {key!r}.")
     return path, values[key]
+
+
+def _in_classifier(source: str | Path, name: str | None, options: HubOptions) -> tuple[Path, dict[str, Any]] | None:
+    """The file of this name, and the processor in it; `None` if it is not one that Keras wrote of a `BiTClassifier`."""
+    if name is None or not name.endswith(keras_files.SUFFIXES):
+        return None
+    path = finding.find_file(source, (name,), options)
+    values = None if path is None else keras_files.described_in(path)
+    processor = None if values is None else keras_files.processor_in(values)
+    return None if path is None or processor is None else (path, processor)
+
+
+def _says_how(pretrained_cfg: object) -> bool:
+    """Whether it says anything about images; that of a checkpoint that was saved without a processor does not."""
+    if not isinstance(pretrained_cfg, Mapping):
+        return pretrained_cfg is not None
+    return not pretrained_cfg.keys().isdisjoint(_TIMM_OPTIONS)
 
 
 def from_timm(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:

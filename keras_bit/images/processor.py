@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from keras_bit import files, packages
-from keras_bit.hub import HubOptions
-from keras_bit.images import batches, inputs, options, pillow_steps, steps
-from keras_bit.images.batches import TENSOR_PACKAGES
+from keras_bit.hub.finding import HubOptions
+from keras_bit.images import batches, fixed, inputs, options, pillow_steps, steps
+from keras_bit.images.batch_feature import BatchFeature
+from keras_bit.images.batches import TENSOR_PACKAGES, Results
 from keras_bit.images.inputs import DATA_FORMATS, GRAY, ORIENTATIONS, AnyImage
 from keras_bit.images.options import CONFIG_NAME, TIMM_CONFIG_NAME
 from keras_bit.images.steps import PerChannel
@@ -46,9 +47,10 @@ class BitImageProcessor:
     4. rescale: `float32(float64(x) * rescale_factor)`.
     5. normalize: `(x - image_mean) / image_std` in float32.
 
-    >>> processor = BitImageProcessor(size=448, crop_size=448, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3)
-    >>> processor(Image.new("RGB", (640, 480), "white")).shape
-    (1, 448, 448, 3)
+    Examples:
+        >>> processor = BitImageProcessor(size=448, crop_size=448, resample=2, image_mean=0.5, image_std=0.5)
+        >>> processor(Image.new("RGB", (640, 480), "white")).shape
+        (1, 448, 448, 3)
 
     What is read encoded, a path or bytes, is turned upright first by its orientation tag, as
     `PIL.ImageOps.exif_transpose` does: by Exif, else by XMP. A damaged tag, or one that is not 1 to 8, leaves the image
@@ -124,8 +126,8 @@ class BitImageProcessor:
             "do_rescale": options.switch("do_rescale", do_rescale),
             "do_normalize": options.switch("do_normalize", do_normalize),
             "do_convert_rgb": options.switch("do_convert_rgb", do_convert_rgb),
-            "size": options.size({"shortest_edge": 224} if size is None else size),
-            "crop_size": options.crop_size(224 if crop_size is None else crop_size),
+            "size": fixed.Fixed("size", options.size({"shortest_edge": 224} if size is None else size)),
+            "crop_size": fixed.Fixed("crop_size", options.crop_size(224 if crop_size is None else crop_size)),
             "resample": options.resample(resample),
             "rescale_factor": options.finite("rescale_factor", rescale_factor),
             "image_mean": options.per_channel("image_mean", CLIP_MEAN if image_mean is None else image_mean),
@@ -141,12 +143,12 @@ class BitImageProcessor:
         self,
         images: AnyImage | Sequence[AnyImage],
         *,
-        data_format: str = "channels_last",
+        data_format: str | None = "channels_last",
         input_data_format: str | None = None,
         return_tensors: str | None = None,
         **overrides: Any,
     ) -> Any:
-        """Returns one float32 batch of `(batch, height, width, channels)`.
+        """Returns one float32 batch of `(batch, height, width, channels)`, or a dictionary with it.
 
         Arrays are uint8 `[0, 255]`, or another number type. To be resized they must be 8-bit images still: whole
         numbers in `[0, 255]` are taken as they are; others must lie in `[0, 1]` and are scaled to uint8 (by
@@ -160,11 +162,14 @@ class BitImageProcessor:
                 is a PIL image, an array or tensor of `(height, width, channels)`, `(channels, height, width)` or
                 `(height, width)`, a batch of such arrays in 4 dimensions, an encoded file's bytes, or a path.
             data_format: Order of the result: `"channels_last"`, or `"channels_first"` for
-                `(batch, channels, height, width)`.
+                `(batch, channels, height, width)`, or `None` for that of the arrays that are given, which for other
+                images is `"channels_last"`.
             input_data_format: Order of the arrays. `None` takes the axis that has 1, 3 or 4 entries, and the first
                 axis, with a warning, where the first and the last have. `"none"` is `(height, width)`, or
                 `(batch, height, width)`. Capitals and transformers' `ChannelDimension` are the same.
-            return_tensors: `None` or `"np"` for numpy, `"tf"`, `"pt"` or `"jax"` for that framework's tensor.
+            return_tensors: `None` gives the numpy array itself. `"np"`, `"tf"`, `"pt"` and `"jax"` give a
+                `BatchFeature`, a dictionary in which it, or that framework's tensor, is `pixel_values`: what
+                `model(**inputs)`, `model(inputs)`, `predict(inputs)` and `fit(inputs, y)` take.
             **overrides: Any option of the processor, for this call; `None` means the processor's own.
 
         Raises:
@@ -175,18 +180,59 @@ class BitImageProcessor:
             PIL.Image.DecompressionBombError: An image has more pixels than Pillow's limit allows.
             ImportError: The package for `return_tensors` is not installed.
         """
+        found = self._several(images, data_format, input_data_format, return_tensors, overrides)
+        if found.return_tensors is None:
+            return found.stacked()
+        return BatchFeature(pixel_values=batches.to_framework(found.stacked(), found.return_tensors))
+
+    def preprocess(
+        self,
+        images: AnyImage | Sequence[AnyImage],
+        *,
+        data_format: str | None = "channels_last",
+        input_data_format: str | None = None,
+        return_tensors: str | None = None,
+        **overrides: Any,
+    ) -> BatchFeature:
+        """As a call, under transformers' name: always gives a `BatchFeature`.
+
+        Args:
+            images: As in a call.
+            data_format: As in a call.
+            input_data_format: As in a call.
+            return_tensors: As in a call; with `None`, `pixel_values` is a list of float32 arrays, one for each image,
+                which may differ in size.
+            **overrides: As in a call.
+
+        Raises:
+            What a call raises; results that differ in size only with `return_tensors`.
+
+        Checked against transformers 5.23 `BitImageProcessorPil.preprocess`.
+        """
+        found = self._several(images, data_format, input_data_format, return_tensors, overrides)
+        if found.return_tensors is None:
+            return BatchFeature(pixel_values=found.listed())
+        return BatchFeature(pixel_values=batches.to_framework(found.stacked(), found.return_tensors))
+
+    def _several(
+        self,
+        images: AnyImage | Sequence[AnyImage],
+        data_format: str | None,
+        input_data_format: str | None,
+        return_tensors: str | None,
+        overrides: Mapping[str, Any],
+    ) -> Results:
         processor = self._replaced(overrides)
-        order = options.choice("data_format", data_format, DATA_FORMATS)
+        data_format = options.choice("data_format", data_format, (None, *DATA_FORMATS))
         input_data_format = options.choice("input_data_format", input_data_format, (None, *DATA_FORMATS, GRAY))
         return_tensors = options.choice("return_tensors", return_tensors, (None, "np", *TENSOR_PACKAGES))
-
-        results = dict(processor.each(images, input_data_format))
+        results, orders = {}, []
+        for name, image, order in processor._each(images, input_data_format):
+            results[name] = image
+            orders.append(order if data_format is None else data_format)
         if not results:
             raise ValueError("`images` is empty; expected at least one image.")
-        batch = batches.stack(results)
-        if order == "channels_first":
-            batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2))
-        return batches.to_framework(batch, return_tensors)
+        return Results(results, orders, return_tensors)
 
     def each(
         self, images: AnyImage | Sequence[AnyImage], input_data_format: str | None = None
@@ -203,8 +249,14 @@ class BitImageProcessor:
         Raises:
             What a call raises, at the image's turn.
         """
-        for name, image in inputs.each(images, input_data_format, self.do_convert_rgb, self.orientation):
-            yield name, self._process(name, image)
+        for name, image, _ in self._each(images, input_data_format):
+            yield name, image
+
+    def _each(
+        self, images: AnyImage | Sequence[AnyImage], input_data_format: str | None
+    ) -> Iterator[tuple[str, np.ndarray, str]]:
+        for name, image, order in inputs.each(images, input_data_format, self.do_convert_rgb, self.orientation):
+            yield name, self._process(name, image), order
 
     def tf_preprocess(self, image: Any) -> Any:
         """The same for one image in a TensorFlow graph, as `dataset.map(processor.tf_preprocess)`, bit for bit.
@@ -268,12 +320,13 @@ class BitImageProcessor:
         """Reads the processor of a checkpoint.
 
         That is its `preprocessor_config.json`, else its `processor_config.json`, else, in timm's layout, the
-        `pretrained_cfg` in its `config.json`.
+        `pretrained_cfg` in its `config.json`. Of a file that `BiTClassifier.save` wrote it is the one in it.
 
         Keys that are not options of this class are ignored, and `null` means the default.
 
         Args:
-            source: A Hub id, or a local directory or a file in it.
+            source: What `keras_bit.from_pretrained` takes: a Hub id, a local directory or a file in it, a published
+                name, an address.
             revision: Branch, tag or commit on the Hub.
             cache_dir: Where downloads are kept. `None` is huggingface_hub's own cache.
             token: For private repositories.
@@ -286,7 +339,7 @@ class BitImageProcessor:
         """
         path, values = options.find(source, HubOptions(revision, cache_dir, token, local_files_only))
         try:
-            if path.name == TIMM_CONFIG_NAME:
+            if path.name == TIMM_CONFIG_NAME and "image_processor_type" not in values:  # which Keras' directory has
                 processor = cls.from_timm(values)
             else:
                 processor = cls(**{name: values[name] for name in _option_names() if values.get(name) is not None})
@@ -381,6 +434,14 @@ class BitImageProcessor:
                     f"`{option}` has {len(values)} values, but {name} has {channels} channels. Give one value per "
                     "channel, or a single number."
                 )
+
+
+def _refuse_change(processor: BitImageProcessor, option: str, *_: Any) -> None:
+    fixed.refuse(option)
+
+
+# A frozen dataclass refuses too, and does not say what to do instead.
+BitImageProcessor.__setattr__ = BitImageProcessor.__delattr__ = _refuse_change  # type: ignore[assignment, method-assign]
 
 
 def processor_of(source: str | Path, hub: HubOptions) -> tuple[BitImageProcessor, bool]:

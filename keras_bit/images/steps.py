@@ -78,15 +78,58 @@ def rescale_and_normalize(
     """
     if image.dtype != np.uint8:
         return _rescale_and_normalize(image, rescale_factor, mean_and_std)
-    # Four times as fast: the 256 values of a uint8 are computed once per channel.
-    table = value_table(image.shape[-1], rescale_factor, mean_and_std)
     result = np.empty(image.shape, np.float32) if out is None else out
+    if _float32_is_exact(image.shape[-1], rescale_factor, mean_and_std):
+        return _by_float32(image, rescale_factor, mean_and_std, result)
+    # The 256 values of a uint8 are computed once per channel.
+    table = value_table(image.shape[-1], rescale_factor, mean_and_std)
     # No index is clipped; the mode that raises would write to a copy first.
     if table.ndim == 1:
         return np.take(table, image, out=result, mode="clip")
     for channel in range(image.shape[-1]):
         result[..., channel] = np.take(table[:, channel], image[..., channel])
     return result
+
+
+def _by_float32(
+    image: np.ndarray,
+    rescale_factor: float | None,
+    mean_and_std: tuple[PerChannel, PerChannel] | None,
+    out: np.ndarray,
+) -> np.ndarray:
+    """The same steps in float32, in place: several times as fast as a table, and not exact for every factor."""
+    height, width, channels = image.shape
+    # numpy goes through rows of numbers quickly, and through rows of three numbers slowly.
+    pixels, result = image.reshape(height, width * channels), out.reshape(height, width * channels)
+    if rescale_factor is None:
+        result[...] = pixels
+    else:
+        # A product with the factor would round differently from float64, in which transformers computes it.
+        np.divide(pixels, np.float32(1 / rescale_factor), out=result, dtype=np.float32)
+    if mean_and_std is not None:
+        mean, std = (_row(values, width, channels) for values in mean_and_std)
+        np.subtract(result, mean, out=result)
+        np.divide(result, std, out=result)
+    return out
+
+
+def _row(values: PerChannel, width: int, channels: int) -> np.ndarray:
+    row = np.broadcast_to(np.array(values, np.float32), channels)
+    return row[:1] if (row == row[0]).all() else np.tile(row, width)
+
+
+@functools.lru_cache(maxsize=16)
+def _float32_is_exact(
+    channels: int, rescale_factor: float | None, mean_and_std: tuple[PerChannel, PerChannel] | None
+) -> bool:
+    """Whether `_by_float32` gives every value of the table; it does for the factors 1/255 and 1/127.5."""
+    if not channels or rescale_factor == 0:
+        return False
+    table = value_table(channels, rescale_factor, mean_and_std)
+    values = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], channels, axis=-1)
+    with np.errstate(all="ignore"):
+        computed = _by_float32(values, rescale_factor, mean_and_std, np.empty(values.shape, np.float32))
+    return bool((computed[:, 0] == table.reshape(256, -1)).all())
 
 
 @functools.lru_cache(maxsize=16)
