@@ -1,5 +1,6 @@
 """The arguments of `export`: what is wrong with one is an error that names it, and what comes back is of one form."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_bit import files
 from keras_bit.classifier import BiTClassifier
 from keras_bit.counts import check_whole, is_whole
+from keras_bit.exporters.job import input_dtype
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.labels import Labels, imagenet_labels, labels_of_checkpoint, names_of
-from keras_bit.network import transforms
+from keras_bit.network import plain_weights, transforms
 from keras_bit.network.model import MIN_SIZE, BiTModel
 
 
@@ -34,6 +37,11 @@ def checked_model(model: keras.Model) -> keras.Model:
     if isinstance(model, keras.Sequential) and len(model.inputs) == len(model.outputs) == 1:
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     _check_ends(model)
+    if quantized := plain_weights.quantized_layers(model):
+        raise ValueError(
+            f"`model` is quantized: {files.some(quantized)}. Not all engines have Keras' operations of that kind. "
+            "Export the model before `quantize`; `quantize='int8'` of this function makes a file of 8 bits."
+        )
     return model
 
 
@@ -118,25 +126,48 @@ def checked_image_size(
     return height, width
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | Path, name: str = "path") -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"`path` must be in a directory that is known, got {str(path)!r}: {error}") from None
+        raise ValueError(f"`{name}` must be in a directory that is known, got {str(path)!r}: {error}") from None
+
+
+def check_processor(model: keras.Model, processor: BitImageProcessor | None) -> None:
+    """Refuses one that gives fractions to a model that takes whole numbers."""
+    if processor is None or input_dtype(model) == np.float32:
+        return
+    if processor.do_rescale or processor.do_normalize:
+        raise ValueError(
+            f"`processor` must have `do_rescale=False` and `do_normalize=False` for a model that takes "
+            f"{input_dtype(model)}, got one whose results are fractions. The model itself does that."
+        )
+
+
+def warn_of_one_class(model: keras.Model) -> None:
+    """Warns of a score that is always 1."""
+    activation = getattr(model.layers[-1], "activation", None)
+    if activation is keras.activations.softmax and model.layers[-1].output.shape[-1] == 1:
+        warnings.warn(
+            "`model` ends in a softmax over one class, whose score is always 1. Build it with "
+            "`classifier_activation='sigmoid'`, or with a class more.",
+            stacklevel=3,
+        )
 
 
 def checked_data(model: keras.Model, data: Iterable[Any] | None) -> list[np.ndarray] | None:
-    """The batches as float32 arrays, held: a generator can be gone through only once."""
+    """The batches as arrays of what the model takes, held: a generator can be gone through only once."""
     if data is None:
         return None
     if not isinstance(data, Iterable):
         raise ValueError(f"`representative_data` must be an iterable of batches, got {type(data).__name__}.")
+    dtype = input_dtype(model)
     batches = []
     for batch in data:
         array = np.asarray(batch[0] if isinstance(batch, tuple) else batch)
-        if array.ndim != 4 or array.dtype != np.float32 or array.shape[-1] != model.input_shape[-1] or not array.size:
+        if array.ndim != 4 or array.dtype != dtype or array.shape[-1] != model.input_shape[-1] or not array.size:
             raise ValueError(
-                "`representative_data` must give float32 batches (batch, height, width, "
+                f"`representative_data` must give {dtype} batches (batch, height, width, "
                 f"{model.input_shape[-1]}) as the model takes them, got {array.dtype} {array.shape}. "
                 "`image_dataset(..., batch_size=8)` gives them, and `processor(images)` one."
             )

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import warnings
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,7 @@ FILE_SIZES = (("PNG", (160, 192)), ("JPEG", (224, 140)))  # of encoded images, b
 
 
 def batches(job: Job, shape: Shape) -> list[np.ndarray]:
-    """Up to `CHECKED` images, in float32 batches of the shape that the result takes.
+    """Up to `CHECKED` images, in batches of the shape and of the kind of numbers that the result takes.
 
     Raises:
         ValueError: the representative data have another size.
@@ -27,13 +28,11 @@ def batches(job: Job, shape: Shape) -> list[np.ndarray]:
         sizes = CHECKED_SIZES if height is None and width is None else CHECKED_SIZES[:1]
         channels = job.model.input_shape[-1]
         groups = [
-            _patterns(CHECKED // 2, (height or default[0], width or default[1]), channels, seed)
+            patterns(
+                CHECKED // 2, (height or default[0], width or default[1]), channels, job.processor, seed, job.dtype
+            )
             for seed, default in enumerate(sizes)
         ]
-        if job.processor is not None:
-            groups = [_normalized(group, job.processor) for group in groups]
-        else:
-            groups = [group / np.float32(127.5) - 1 for group in groups]
     else:
         first = job.representative_data[0]
         groups = [first[:CHECKED]]
@@ -46,6 +45,24 @@ def batches(job: Job, shape: Shape) -> list[np.ndarray]:
         return groups
     whole = [np.resize(group, (max(len(group) // count, 1) * count, *group.shape[1:])) for group in groups]
     return [part for group in whole for part in np.split(group, len(group) // count)]
+
+
+def patterns(
+    count: int,
+    size: tuple[int, int],
+    channels: int,
+    processor: BitImageProcessor | None,
+    seed: int,
+    dtype: np.dtype[Any] | type[np.generic] = np.float32,
+) -> np.ndarray:
+    """Random images as a model takes them, `(count, *size, channels)`.
+
+    As float32 they are what the processor gives, or in [-1, 1] without one; as whole numbers they are pixels.
+    """
+    images = _patterns(count, size, channels, seed)
+    if dtype != np.float32:
+        return np.minimum(images, np.iinfo(dtype).max).astype(dtype)
+    return images / np.float32(127.5) - 1 if processor is None else _normalized(images, processor)
 
 
 def warn_of_data(job: Job) -> None:

@@ -1,8 +1,10 @@
 """From a model to what servers, phones and other engines run; each file is run before it gets its name."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_bit import files, packages
-from keras_bit.exporters import arguments, checked, comparison_images, placing, process
+from keras_bit.exporters import arguments, checked, comparison_images, machine, placing, process, processor_advice
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Checks, ExportReport, Job
 from keras_bit.exporters.registry import FORMATS, format_named
@@ -34,6 +36,7 @@ def export(
     image_size: int | tuple[int | None, int | None] | None = None,
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
+    runtime: str | Path | None = None,
 ) -> ExportReport:
     """Writes a model for another engine, runs what it wrote, and gives it its name if the outputs are the model's.
 
@@ -42,6 +45,8 @@ def export(
     `representative_data`, or on patterns with the spectrum of photographs where there is none; what differs by more
     than the format's limit is removed. An export of a model on the JAX or PyTorch backend runs in a process of its own
     with TensorFlow, by the same call, and is compared with the model as its own backend runs it.
+
+    A model whose input is of whole numbers, such as uint8, takes them in the file, too; every other file takes float32.
 
     A model that is not a BiT, such as a head of your own behind one, is written as it is, in every format but
     `"huggingface"`, if Keras can build its layers again from their configurations. As a SavedModel it has a signature
@@ -53,23 +58,33 @@ def export(
         model: a functional or sequential model, of keras_bit or around one; or a `BiTClassifier`, which is its `model`
             and its `processor`.
         path: the file to write; for `"saved_model"` the model's base directory, in which every call writes the next
-            version; for `"huggingface"` the directory; for `"openvino"` the `.xml`, beside which its `.bin` will be.
-        format: `"saved_model"` (TF Serving), `"tflite"`, `"onnx"`, `"openvino"` or `"huggingface"` (transformers'
-            layout); Keras' own names `"tf_saved_model"` and `"litert"` mean the first two.
-        processor: how images become the model's input. With it a SavedModel takes encoded images, too.
+            version; for `"huggingface"` and `"web"` the directory; for `"openvino"` the `.xml`, beside which its `.bin`
+            will be.
+        format: `"saved_model"` (TF Serving), `"tflite"`, `"onnx"`, `"openvino"`, `"web"` (a page that classifies in the
+            browser) or `"huggingface"` (transformers' layout); Keras' own names `"tf_saved_model"` and `"litert"` mean
+            the first two.
+        processor: how images become the model's input. With it a SavedModel takes encoded images, too; `"web"` needs
+            it.
         labels: a name per class, as a sequence or a dict from index to name; `None` takes those of `model.config`.
         quantize: `None` (float32); for TFLite also `"float16"` (weights), `"dynamic"` (weights in 8 bits), `"int8"`
-            (convolutions in 8 bits, normalization in float) or `"int8_full"` (everything, inputs and outputs too).
-        representative_data: float32 batches `(batch, height, width, channels)` as the model takes them, some hundred
-            images of the kind that will come; `"int8"` and `"int8_full"` need them. All are held in memory.
+            (convolutions in 8 bits, normalization in float) or `"int8_full"` (everything, inputs and outputs too); for
+            `"web"` also `"float16"` or `"int8"`, of the weights alone, and for `"openvino"` `"float16"` of these; for
+            `"onnx"` and `"openvino"` also `"int8"` (convolutions and dense layers in 8 bits, all else in float).
+        representative_data: batches `(batch, height, width, channels)` as the model takes them, in float32, or in the
+            model's own whole numbers, some hundred images of the kind that will come; `"int8"` and
+            `"int8_full"` need them, but for `"web"`. All are held in memory.
         batch_size: a fixed batch size; `None` is any, and 1 for TFLite.
         image_size: a fixed size in pixels, an int or (height, width); `None` is the model's own: any, but for TFLite,
             which takes the processor's, or 224. `(None, None)` is any for TFLite, too.
         overwrite: whether an existing `path` is replaced (a SavedModel never is: it gets the next version).
         progress: is called with a line at the beginning of each step.
+        runtime: for `"web"` alone: the directory of a local npm package `onnxruntime-web`, from which the page's
+            runtime is copied; `None` lets the page load it from jsDelivr. Either is checked against the hashes of one
+            version.
 
     Returns:
-        An `ExportReport`: `path`, `bytes`, `max_abs_diff`, and what they are to be read with.
+        An `ExportReport`: `path`, `bytes`, `max_abs_diff`, what they are to be read with, and `advice`, a sentence on
+        which file to use on this processor.
 
     Raises:
         ValueError: an argument is out of its range, or options do not fit each other or the format. Nothing is written.
@@ -88,8 +103,11 @@ def export(
         raise ValueError(f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}.")
     if not isinstance(overwrite, bool):
         raise ValueError(f"`overwrite` must be True or False, got {overwrite!r}.")
+    if runtime is not None and writer.name != "web":
+        raise ValueError(f"`runtime` must be None for the format {writer.name!r}: only a 'web' page has one.")
     model, processor = arguments.taken_apart(model, processor)
     model = arguments.checked_model(model)
+    arguments.check_processor(model, processor)
     job = Job(
         model=model,
         processor=processor,
@@ -99,9 +117,11 @@ def export(
         batch_size=arguments.checked_batch_size(model, batch_size),
         image_size=arguments.checked_image_size(model, image_size),
         progress=progress or (lambda line: None),
+        runtime=None if runtime is None else arguments.expanded(runtime, "runtime"),
     )
     path = _checked_path(path, writer, overwrite)
-    if writer.needs_tensorflow:
+    needs_tensorflow = writer.needs_tensorflow(model)
+    if needs_tensorflow:
         packages.require_tensorflow(f"`format` {writer.name!r}")
     for package in writer.packages:
         packages.require(package, writer.name, f"`format` {writer.name!r}")
@@ -109,13 +129,16 @@ def export(
     files.check_room(path, model.count_params() * SMALLEST.get(quantize, 1))
 
     comparison_images.warn_of_data(job)
+    arguments.warn_of_one_class(model)
     job.progress("running the model on the images to compare")
     batches = comparison_images.batches(job, writer.shape(job))
-    checks = Checks(batches, [_outputs(model, batch) for batch in batches])
-    here = keras.backend.backend() == "tensorflow" or not writer.needs_tensorflow
+    here = keras.backend.backend() == "tensorflow" or not needs_tensorflow
     written = checked.written if here else process.written
-    report = checked.write_and_check(written, writer, job, path, checks, overwrite)
-    return dataclasses.replace(report, seconds=time.perf_counter() - started)
+    with _without_repetitions():
+        checks = Checks(batches, [_outputs(model, batch) for batch in batches])
+        report = checked.write_and_check(written, writer, job, path, checks, overwrite)
+    advice = processor_advice.sentence(report.format, quantize, machine.machine())
+    return dataclasses.replace(report, seconds=time.perf_counter() - started, advice=advice)
 
 
 def check_path(path: str | Path, format: str, overwrite: bool) -> None:
@@ -141,6 +164,14 @@ def _format(name: str, quantize: str | None) -> Format:
         one_of = "one of " if len(format.quantizations) > 1 else ""
         raise ValueError(f"`quantize` must be {one_of}{known} for the format {format.name!r}, got {quantize!r}.")
     return format
+
+
+@contextlib.contextmanager
+def _without_repetitions() -> Iterator[None]:
+    """Keras warns of a softmax over one class in every call; `warn_of_one_class` has done so once."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
+        yield
 
 
 def _outputs(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:

@@ -18,12 +18,16 @@ class Format(abc.ABC):
     quantizations: ClassVar[tuple[str | None, ...]] = (None,)
     # What is imported to write and run it, beside what every installation has; the extra of its name installs it.
     packages: ClassVar[tuple[str, ...]] = ()
-    # Whether it writes models of the TensorFlow backend alone.
-    needs_tensorflow: ClassVar[bool] = True
     # A file or a directory can replace an older one; a version is one more directory each time.
     kind: ClassVar[Literal["file", "directory", "version"]] = "file"
-    # Suffixes of the files that it writes beside the one.
-    beside: ClassVar[tuple[str, ...]] = ()
+
+    def needs_tensorflow(self, model: keras.Model) -> bool:
+        """Whether it can write `model` only if that is of the TensorFlow backend."""
+        return True
+
+    def beside(self, target: Path) -> tuple[Path, ...]:
+        """The files that it may write beside `target`, and that are replaced with it."""
+        return ()
 
     def check(self, job: Job) -> None:  # noqa: B027 - most accept everything that `export` accepts
         """Raises what can be found before anything is computed: options that do not fit."""
@@ -43,7 +47,7 @@ class Format(abc.ABC):
 
     @abc.abstractmethod
     def load(self, job: Job, path: Path) -> Run:
-        """Loads what was written in its own runtime: from a float32 batch to the outputs by the model's own names.
+        """Loads what was written in its own runtime: a batch of `job.dtype` to the outputs by the model's own names.
 
         What can be asked in other ways, too, is asked here, and raises an ArithmeticError if it gives other numbers.
         """

@@ -17,8 +17,10 @@ class HuggingFace(Format):
     """A directory with `config.json`, `model.safetensors` and, with a processor, `preprocessor_config.json`."""
 
     name = "huggingface"
-    needs_tensorflow = False
     kind = "directory"
+
+    def needs_tensorflow(self, model: keras.Model) -> bool:
+        return False
 
     def check(self, job: Job) -> None:
         if not isinstance(job.model, BiTModel) or isinstance(job.model.output, dict):

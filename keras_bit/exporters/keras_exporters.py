@@ -1,4 +1,4 @@
-"""What ONNX and OpenVINO share: Keras' own exporters on the fused model, and names that do not depend on its graph."""
+"""ONNX and OpenVINO of models that are not a BiT alone: Keras' own exporters, with names independent of its graph."""
 
 import contextlib
 import warnings
@@ -10,10 +10,24 @@ import keras
 
 from keras_bit import packages
 from keras_bit.exporters.job import Job, Shape
+from keras_bit.exporters.onnx_file import INPUT
 from keras_bit.exporters.output_names import output_names
 from keras_bit.network import transforms
 
-INPUT = "pixel_values"
+EXTRA = "own-models"  # installs what they import
+
+
+def require(package: str, name: str) -> None:
+    """Checks that the package that Keras' exporter for the format `name` imports is installed.
+
+    Raises:
+        MissingPackageError: it is not.
+    """
+    packages.require(package, EXTRA, _purpose(name))
+
+
+def _purpose(name: str) -> str:
+    return f"`format` {name!r}, for a model that is not a BiT alone,"
 
 
 def export(job: Job, path: Path, name: str, shape: Shape) -> None:
@@ -26,11 +40,11 @@ def export(job: Job, path: Path, name: str, shape: Shape) -> None:
     if not isinstance(model.output, Mapping):
         model = keras.Model(model.input, dict(zip(output_names(job.model), [model.output], strict=True)))
     job.progress(f"converting to {name}")
-    signature = [tf.TensorSpec((*shape, job.model.input_shape[-1]), tf.float32, name=INPUT)]
+    signature = [tf.TensorSpec((*shape, job.model.input_shape[-1]), job.dtype, name=INPUT)]
     with warnings.catch_warnings():
         # Keras asks whether numpy still has `np.object`.
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)
-        with refusals(name):
+        with packages.needing(EXTRA, _purpose(name)), refusals(name):
             _Inference(model).export(str(path), format=name, input_signature=signature, verbose=False)
 
 

@@ -1,72 +1,138 @@
-"""OpenVINO's intermediate representation, a pair of `.xml` and `.bin`, by Keras' exporter; run in OpenVINO."""
+"""OpenVINO's intermediate representation, a pair of `.xml` and `.bin`; run in OpenVINO.
+
+Of a BiT it is converted from ONNX that is written for it, of other models by Keras' exporter.
+"""
 
 import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
-from keras_bit.exporters import keras_exporters
+from keras_bit import packages
+from keras_bit.exporters import calibration_data, keras_exporters, onnx_file, onnx_graph, onnx_quantization
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Job, Run
+from keras_bit.exporters.onnx_norm import by_means, by_means_of_8_bits
+from keras_bit.exporters.onnx_weights import data_file
+from keras_bit.exporters.openvino_package import import_openvino
 from keras_bit.exporters.output_names import output_names
+
+LAYOUTS = {2: "NC", 4: "NHWC"}  # by the number of axes
+LIMITS = {None: 1e-4, "float16": 2e-2, "int8": 0.5}  # of the largest output; see `tflite.LIMITS`
 
 
 class OpenVINO(Format):
     """Two files, whose model's input is "pixel_values"; for its outputs' names see `output_names`.
 
-    The weights are float32. The runtime information has `model_info/labels` as OpenVINO's Model API reads it: separated
-    by spaces, with underscores for the spaces in a name and for an empty one.
+    The weights are float32, or rounded to float16 if `quantize` asks for that; in int8 all but the convolutions and the
+    dense layer stays in float32, as do the input and the outputs. The input and the outputs have their
+    layout, such as NHWC, as Model Server reads it. The runtime information has `model_info/labels` as OpenVINO's Model
+    API reads it: separated by spaces, with underscores for the spaces in a name and for an empty one.
     """
 
     name = "openvino"
-    packages = ("openvino",)
-    beside = (".bin",)
+    packages = ("openvino", "onnx")
+    quantizations = tuple(LIMITS)
+
+    def needs_tensorflow(self, model: keras.Model) -> bool:
+        return not onnx_graph.describes(model)
+
+    def beside(self, target: Path) -> tuple[Path, ...]:
+        return (target.with_suffix(".bin"),)
 
     def target(self, path: Path) -> Path:
         if path.suffix != ".xml":
             raise ValueError(f"`path` must end in .xml for the format 'openvino', got {str(path)!r}.")
         return path
 
-    def write(self, job: Job, path: Path) -> None:
-        import openvino
+    def check(self, job: Job) -> None:
+        if job.quantize == "int8":
+            packages.require("onnxruntime", "onnx", f"`quantize` 'int8' of the format {self.name!r}")
+            if not onnx_graph.describes(job.model):
+                raise ValueError(
+                    "`quantize='int8'` of the format 'openvino' takes a BiT alone, without layers before or behind it. "
+                    "The formats 'onnx' and 'tflite' have it for other models, too."
+                )
+            _, height, width = self.shape(job)
+            calibration_data.check(job, (height, width), "'float16' needs none")
+        if not onnx_graph.describes(job.model):
+            keras_exporters.require("scipy", self.name)
 
-        raw = path.with_stem(f"{path.stem}-as-converted")
-        with _reason_of_the_system(path.parent, 4 * job.model.count_params()):
-            keras_exporters.export(job, raw, "openvino", self.shape(job))
+    def write(self, job: Job, path: Path) -> None:
+        openvino = import_openvino()
+        raw = self._converted(job, path)
         model = openvino.Core().read_model(raw)
         names = output_names(job.model)
+        _forget_names_between(model)
         for result in model.get_results():
-            tensor = result.output(0).get_tensor()
+            tensor = result.input(0).get_source_output().get_tensor()
             name = next((name for name in names if name in tensor.names), None)
             if name is None:  # the converter takes some intermediate values for outputs
                 model.remove_result(result)
             else:
                 tensor.set_names({name})
                 result.set_friendly_name(name)
+                if layout := LAYOUTS.get(len(result.output(0).partial_shape)):
+                    result.set_layout(openvino.Layout(layout))
+        model.get_parameters()[0].set_layout(openvino.Layout(LAYOUTS[4]))
         if job.labels is not None:
             labels = ("_".join(label.split()) or "_" for label in job.labels)
             model.set_rt_info(" ".join(labels), ["model_info", "labels"])
-        # Unlike `save_model`, whose default is float16, this keeps the weights as they are.
         with _reason_of_the_system(path.parent, 4 * job.model.count_params()):
-            openvino.serialize(model, path)
+            openvino.save_model(model, path, compress_to_fp16=job.quantize == "float16")
         del model  # it maps the weights' file
-        for file in (raw, raw.with_suffix(".bin")):
-            file.unlink()
+        for file in (raw, raw.with_suffix(".bin"), data_file(raw)):
+            file.unlink(missing_ok=True)
+
+    def _converted(self, job: Job, path: Path) -> Path:
+        """Writes a file that OpenVINO reads beside `path`, and returns it."""
+        raw = path.with_stem(f"{path.stem}-as-converted")
+        if onnx_graph.describes(job.model):
+            job.progress("standardizing the kernels and writing the nodes")
+            raw = raw.with_suffix(".onnx")
+            if job.quantize != "int8":
+                onnx_file.write(job, raw, self.shape(job), by_means)
+                return raw
+            whole = raw.with_stem(f"{path.stem}-in-float32")
+            onnx_file.write(job, whole, self.shape(job), by_means_of_8_bits)
+            job.progress("measuring the ranges and rounding to 8 bits")
+            onnx_quantization.quantize(job, whole, raw, float_outputs=onnx_quantization.OPERATORS)
+            return raw
+        with _reason_of_the_system(path.parent, 4 * job.model.count_params()):
+            keras_exporters.export(job, raw, "openvino", self.shape(job))
+        return raw
+
+    def limit(self, job: Job) -> float:
+        return LIMITS[job.quantize]
 
     def load(self, job: Job, path: Path) -> Run:
-        import openvino
-
+        openvino = import_openvino()
         # On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
         compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         single = not isinstance(job.model.output, dict)
 
         def run(batch: np.ndarray) -> dict[str, np.ndarray]:
-            results = compiled({keras_exporters.INPUT: batch})
+            results = compiled({onnx_file.INPUT: batch})
             return {OUTPUT if single else output.any_name: np.array(values) for output, values in results.items()}
 
         return run
+
+
+def _forget_names_between(model: Any) -> None:
+    """Takes away the names of the tensors that are no input or output: an output that repeats one would get its name.
+
+    Operations keep theirs.
+    """
+    ends = [*model.get_parameters(), *(result.input_value(0).get_node() for result in model.get_results())]
+    kept = {operation.get_friendly_name() for operation in (*ends, *model.get_results())}
+    for operation in model.get_ops():
+        if operation.get_friendly_name() not in kept:
+            for output in operation.outputs():
+                output.get_tensor().set_names(set())
 
 
 @contextlib.contextmanager

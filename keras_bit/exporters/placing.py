@@ -1,5 +1,6 @@
 """From the directory in which an export is written to its place: what is refused, replaced, numbered and cleaned up."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def check_places(format: Format, target: Path, overwrite: bool) -> None:
     parent = next(folder for folder in (target.parent, *target.parent.parents) if os.path.lexists(folder))
     if not parent.is_dir():
         raise NotADirectoryError(f"`path` must be in a directory, and {str(parent)!r} is a file.")
-    for place in (target, *(target.with_suffix(suffix) for suffix in format.beside)):
+    for place in (target, *format.beside(target)):
         _check_kind(place, format.kind != "file", overwrite)
         files.check_writable(place, is_directory=format.kind != "file")
 
@@ -38,9 +39,15 @@ def take_place(format: Format, made: Path, path: Path, overwrite: bool) -> Path:
     if format.kind == "version":
         return files.take_free_place(made, lambda: format.target(path))
     target = format.target(path)
-    for entry in files.entries(made.parent):
-        _check_place(entry, target.parent / entry.name, overwrite)
+    written = {entry.name for entry in files.entries(made.parent)}
+    for name in written:
+        _check_place(made.with_name(name), target.with_name(name), overwrite)
+    replaced = os.path.lexists(target)
     files.take_places(made.parent, target.parent, last=target.name)
+    for place in format.beside(target):
+        if replaced and place.name not in written:  # it belonged to the file that was replaced
+            with contextlib.suppress(OSError):
+                place.unlink()
     return target
 
 

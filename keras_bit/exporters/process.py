@@ -2,11 +2,9 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit.exporters import checked
+from keras_bit.exporters import checked, processes
 from keras_bit.exporters.job import Checks, Job
 from keras_bit.images.processor import BitImageProcessor
 
@@ -52,6 +50,7 @@ def _save(folder: Path, name: str, job: Job, path: Path, checks: Checks) -> None
         "quantize": job.quantize,
         "batch_size": job.batch_size,
         "image_size": job.image_size,
+        "runtime": None if job.runtime is None else str(job.runtime.absolute()),
         "outputs": [list(outputs) for outputs in checks.expected],
         "backend": keras.backend.backend(),
     }
@@ -99,13 +98,9 @@ def _run(folder: Path, progress: Callable[[str], None]) -> tuple[float, float]:
 
 
 def _crash(code: int, said: str) -> str:
-    ended = f"ended with the exit code {code}"
-    if code < 0:
-        ended = f"was ended by {signal.Signals(-code).name}"
-        if -code == signal.SIGKILL:
-            ended += ", as the system does where memory runs out"
     return (
-        f"The process with TensorFlow {ended}; nothing was kept. The end of what it said:\n{said[-CHARACTERS:].strip()}"
+        f"The process with TensorFlow {processes.ended(code)}; nothing was kept. The end of what it said:\n"
+        f"{said[-CHARACTERS:].strip()}"
     )
 
 
@@ -114,7 +109,7 @@ def main(folder: str) -> None:
 
     `{"progress": line}` for every step; at the end `{"result": [difference, limit]}` or `{"error": [kind, arguments]}`.
     """
-    threading.Thread(target=_end_with_the_caller, daemon=True).start()
+    processes.end_with_the_caller()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever prints is not to be taken for an answer
 
@@ -130,12 +125,6 @@ def main(folder: str) -> None:
         if isinstance(error, OSError) and error.strerror is not None:
             arguments = [error.errno, error.strerror, error.filename]
         answer("error", [kind, [value if isinstance(value, int | None) else str(value) for value in arguments]])
-
-
-def _end_with_the_caller() -> None:
-    """A caller that was killed has closed standard input; nobody waits for the export any more."""
-    sys.stdin.buffer.read()
-    os._exit(1)
 
 
 def _load(folder: Path, progress: Callable[[str], None]) -> tuple[str, Job, Path, Checks]:
@@ -160,6 +149,7 @@ def _load(folder: Path, progress: Callable[[str], None]) -> tuple[str, Job, Path
         batch_size=options["batch_size"],
         image_size=None if size is None else tuple(size),
         progress=progress,
+        runtime=None if options["runtime"] is None else Path(options["runtime"]),
     )
     expected = [
         dict(zip(names, _arrays(folder / f"expected-{index}.npz"), strict=True))

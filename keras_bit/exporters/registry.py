@@ -11,6 +11,7 @@ FORMATS = {
     "tflite": "tflite:TFLite",
     "onnx": "onnx:ONNX",
     "openvino": "openvino:OpenVINO",
+    "web": "web.site:Web",
     "huggingface": "huggingface:HuggingFace",
     "tf_saved_model": "saved_model:SavedModel",
     "litert": "tflite:TFLite",

@@ -85,6 +85,7 @@ class SavedModel(Format):
                 labels=job.labels,
                 shape=self.shape(job),
                 label_file=_label_file(Path(folder), job.labels),
+                dtype=job.dtype,
             )
             tf.saved_model.save(served.trackable, str(path), signatures=served.signatures)
         if "classify" in served.signatures:
@@ -93,7 +94,8 @@ class SavedModel(Format):
             updater.replace_method_name("classify", "tensorflow/serving/classify")
             updater.save()
         takes_images = "serve_bytes" in served.signatures
-        serving_files.write_warmup(path, self.shape(job), job.model.input_shape[-1], takes_images, job.progress)
+        channels = job.model.input_shape[-1]
+        serving_files.write_warmup(path, self.shape(job), channels, job.dtype, takes_images, job.progress)
 
     def load(self, job: Job, path: Path) -> Run:
         import tensorflow as tf

@@ -53,9 +53,10 @@ def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[A
 
     Checked against the `PredictionService` of tensorflow-serving-api and TF Serving's REST documentation.
     """
-    parts = urllib.parse.urlsplit(address)
+    parts = urllib.parse.urlsplit("" if "@" in address else address)  # an error would show a password
     if parts.scheme not in ("grpc", "http", "https") or not parts.netloc or parts.path.strip("/"):
-        raise ValueError(f"`address` must be grpc://HOST:PORT or http://HOST:PORT, got {address!r}.")
+        got = "one with an '@'" if "@" in address else repr(address)
+        raise ValueError(f"`address` must be grpc://HOST:PORT or http://HOST:PORT, without a user, got {got}.")
     if parts.scheme == "grpc":
         return _grpc(address, parts.netloc, model_name)
     return lambda images: _rest(address.rstrip("/"), model_name, images)

@@ -33,18 +33,25 @@ DOCKER = """\
 # Version {version} was written by TensorFlow {tensorflow}. A server knows the operations of its own version, which must
 # be that one or newer: that of WebP, for one, is young. TF_SERVING_IMAGE=tensorflow/serving:TAG names another image.
 # TF_ENABLE_ONEDNN_OPTS is passed on. On a processor without AVX-512, 1 makes batches faster and single images slower.
-# The directory of this file, also by a link to it.
+# docker runs it, or podman where there is no docker; CONTAINER_ENGINE names the one to take, or another.
+# The directory of this file, also by a link to it. An x behind a name keeps the newlines at its end.
 file=$0
+case $file in */*) ;; *) file=./$file ;; esac
 while [ -h "$file" ]; do
-  link=$(readlink "$file")
-  case $link in /*) file=$link ;; *) file=$(dirname "$file")/$link ;; esac
+  link=$(readlink "$file"; echo x)
+  link=${{link%?x}}
+  case $link in /*) file=$link ;; *) file=${{file%/*}}/$link ;; esac
 done
-directory=$(CDPATH= cd -- "$(dirname -- "$file")" && pwd -P) || exit 1
-# --mount takes fields between commas, of which a quoted one may hold commas; -v could hold no colon.
-quoted=$(printf '%s\\n' "$directory" | sed 's/"/""/g')
-docker run --rm -p 8500:8500 -p 8501:8501 \\
+directory=$(CDPATH='' cd -- "${{file%/*}}/" && pwd -P && echo x) || exit 1
+directory=${{directory%?x}}
+# --mount takes fields between commas, of which a quoted one may hold commas and newlines; -v could hold no colon.
+quoted=$(printf '%s\\n' "$directory" | sed 's/"/""/g'; echo x)
+quoted=${{quoted%?x}}
+engine=${{CONTAINER_ENGINE:-$(command -v docker || command -v podman || echo docker)}}
+# podman asks for a registry in an image's name, which docker leaves out.
+exec "$engine" run --rm -p 8500:8500 -p 8501:8501 \\
   --mount "type=bind,\\"source=$quoted\\",target=/models/{name}" -e MODEL_NAME={name} -e TF_ENABLE_ONEDNN_OPTS \\
-  "${{TF_SERVING_IMAGE:-tensorflow/serving}}" "$@"
+  "${{TF_SERVING_IMAGE:-docker.io/tensorflow/serving}}" "$@"
 """
 
 KSERVE = """\
@@ -109,7 +116,12 @@ def _memory(size: int) -> int:
 
 
 def write_warmup(
-    path: Path, shape: tuple[int | None, ...], channels: int, images: bool, progress: Callable[[str], None]
+    path: Path,
+    shape: tuple[int | None, ...],
+    channels: int,
+    dtype: np.dtype,
+    images: bool,
+    progress: Callable[[str], None],
 ) -> None:
     """One request per signature that computes, which TF Serving runs before it says that it is ready.
 
@@ -117,6 +129,7 @@ def write_warmup(
         path: the SavedModel.
         shape: (batch, height, width) that it takes.
         channels: of its images.
+        dtype: of the pixels that it takes.
         images: whether it takes encoded ones.
         progress: is called with a line if the package with the messages is missing.
     """
@@ -133,7 +146,7 @@ def write_warmup(
     batch, height, width = (
         given or default for given, default in zip(shape, (1, DEFAULT_SIZE, DEFAULT_SIZE), strict=True)
     )
-    requests = {"serving_default": ("pixel_values", np.zeros((batch, height, width, channels), np.float32))}
+    requests = {"serving_default": ("pixel_values", np.zeros((batch, height, width, channels), dtype))}
     if images:
         encoded = io.BytesIO()
         Image.new("RGB", (width, height), "gray").save(encoded, "JPEG")

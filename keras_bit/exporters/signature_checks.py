@@ -45,7 +45,7 @@ def check_images(job: Job, processor: BitImageProcessor, signatures: Mapping[str
     import tensorflow as tf
 
     contents = comparison_images.encoded(job.batch_size or 2)
-    scores = job.model(processor(contents), training=False)
+    scores = job.model(processor(contents).astype(job.dtype), training=False)
     activation = probabilities_of(job.model)
     if activation is not None and job.model.get_layer(HEAD).activation is keras.activations.linear:
         scores = activation(scores)

@@ -31,6 +31,7 @@ class Served:
         labels: a name per class; `None` where none are known.
         shape: (batch, height, width) of `pixel_values`, `None` for any.
         label_file: the path of the file that goes into `assets`; `None` for none.
+        dtype: of `pixel_values`.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Served:
         labels: tuple[str, ...] | None,
         shape: tuple[int | None, ...],
         label_file: str | None,
+        dtype: Any = tf.float32,
     ) -> None:
         self._network, self._activation = network, activation
         self._has_head = has_head
@@ -55,7 +57,7 @@ class Served:
         self._names = tf.constant(names, tf.string)
         self._top = min(TOP, classes)
 
-        pixel_values = tf.TensorSpec((*shape, network.input_shape[-1]), tf.float32, name="pixel_values")
+        pixel_values = tf.TensorSpec((*shape, network.input_shape[-1]), dtype, name="pixel_values")
         strings = tf.TensorSpec(shape[:1], tf.string, name="image_bytes")
         serialized = tf.TensorSpec(shape[:1], tf.string, name="inputs")
 
@@ -67,7 +69,7 @@ class Served:
         if self._has_head:
             self.signatures["features"] = traced(self._features, pixel_values)
         if self._has_head and processor is not None:
-            self._preprocess = lambda image_bytes: decoded(image_bytes, processor)
+            self._preprocess = lambda image_bytes: tf.cast(decoded(image_bytes, processor), dtype)
             self.signatures["serve_bytes"] = traced(self._serve_bytes, strings)
             if activation is not None:
                 self.signatures["classify"] = traced(self._classify, serialized)

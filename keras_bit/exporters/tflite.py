@@ -9,13 +9,12 @@ is resizable, is so by `resize_tensor_input`.
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_bit.exporters import tflite_metadata
+from keras_bit.exporters import calibration_data, tflite_metadata
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
 from keras_bit.exporters.output_names import output_names
@@ -53,7 +52,7 @@ class TFLite(Format):
         if any("\n" in label or "\r" in label for label in job.labels or ()):
             raise ValueError("`labels` must be names of one line each: a TFLite file holds them as lines.")
         if job.quantize in CALIBRATED:
-            _check_data(job)
+            calibration_data.check(job, _size(job), "'dynamic' needs none")
 
     def shape(self, job: Job) -> Shape:
         return _batch_size(job), *_size(job)
@@ -95,22 +94,6 @@ class TFLite(Format):
         return LIMITS[job.quantize]
 
 
-def _check_data(job: Job) -> None:
-    if job.representative_data is None:
-        raise ValueError(
-            f"`representative_data` must be given for `quantize={job.quantize!r}`: the ranges of 8 bits are those that "
-            "some hundred images have. `image_dataset(folder, processor=processor, batch_size=8).take(25)` gives "
-            "200; 'dynamic' needs none."
-        )
-    height, width = _size(job)
-    for batch in job.representative_data:
-        if any(own is not None and own != found for own, found in zip((height, width), batch.shape[1:3], strict=True)):
-            raise ValueError(
-                f"`representative_data` must have the size of the export, {height}x{width} px, got "
-                f"{batch.shape[1]}x{batch.shape[2]}. `image_size` sets the size."
-            )
-
-
 def _size(job: Job) -> tuple[int | None, int | None]:
     if job.image_size is not None:
         return job.image_size
@@ -141,7 +124,7 @@ def _converter(job: Job) -> Any:
         return outputs if isinstance(outputs, dict) else dict(zip(names, [outputs], strict=True))
 
     whole = (_batch_size(job), *_size(job), model.input_shape[-1])
-    signature = tf.TensorSpec(whole, tf.float32, name=INPUT)
+    signature = tf.TensorSpec(whole, job.dtype, name=INPUT)
     holder = tf.Module()
     holder.weights = [variable.value for variable in model.variables]  # what nothing tracks would stay a variable
     traced = tf.function(compute, input_signature=[signature]).get_concrete_function()
@@ -153,19 +136,13 @@ def _converter(job: Job) -> Any:
     if job.quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
     if job.quantize in CALIBRATED:
-        converter.representative_dataset = lambda: _samples(job.representative_data or (), _batch_size(job))
+        converter.representative_dataset = lambda: (
+            {INPUT: batch} for batch in calibration_data.samples(job.representative_data or (), _batch_size(job))
+        )
     if job.quantize == "int8_full":
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.uint8
     return converter
-
-
-def _samples(batches: Sequence[np.ndarray], count: int) -> Iterator[dict[str, np.ndarray]]:
-    """The images in batches of `count`; what is left over is filled up with the first ones of its batch."""
-    for batch in batches:
-        parts = -(-len(batch) // count)
-        for part in np.split(np.resize(batch, (parts * count, *batch.shape[1:])), parts):
-            yield {INPUT: part}
 
 
 def _quantized_but(operators: tuple[str, ...], converter: Any) -> bytes:

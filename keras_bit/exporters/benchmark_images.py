@@ -1,0 +1,147 @@
+"""The images of a benchmark: a person's own, of which the classes may be known, or patterns like photographs."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_bit.data import folders
+from keras_bit.data.split_names import NotClassesError
+from keras_bit.data.walk import LeftOut
+from keras_bit.evaluation import class_map
+from keras_bit.exporters import comparison_images
+from keras_bit.images.processor import BitImageProcessor
+from keras_bit.network.model import BiTModel
+
+CALIBRATING = 128  # images for int8 at most
+PATTERNS = 64  # in place of images
+DEFAULT_SIZE = (224, 224)  # px, where neither the model nor the processor has one
+CHUNK = 8  # patterns that are made at a time
+SHOWN = 3  # unreadable files that a note names
+LONGEST = 300  # characters of why there is no accuracy
+
+
+class Images(NamedTuple):
+    """What the engines are given.
+
+    Args:
+        what: in words.
+        pixels: float32 `(images, height, width, channels)`, as the model takes them.
+        calibration: the same, for int8; others than `pixels` where there are enough.
+        right: for each image the classes of the model that are right; `None` where that is not known.
+        notes: what a person should know of them, in sentences.
+    """
+
+    what: str
+    pixels: np.ndarray
+    calibration: np.ndarray
+    right: list[tuple[int, ...]] | None
+    notes: list[str]
+
+
+def patterns(model: keras.Model, processor: BitImageProcessor | None, size: tuple[int, int]) -> Images:
+    """Images that nobody took: they tell how much two engines differ, and nothing about a network's quality."""
+    channels = model.input_shape[-1]
+    several = [
+        comparison_images.patterns(CHUNK, size, channels, processor, seed) for seed in range(2 * PATTERNS // CHUNK)
+    ]
+    middle = len(several) // 2
+    first, second = np.concatenate(several[:middle]), np.concatenate(several[middle:])
+    return Images(f"{len(first)} random patterns", first, second, None, [])
+
+
+def read(
+    directory: str | Path, model: keras.Model, processor: BitImageProcessor, count: int, size: tuple[int, int]
+) -> Images:
+    """Up to `count` images of a directory, evenly spread over it, and others to calibrate with.
+
+    Where its folders are classes of the model, as `keras-bit evaluate` finds out, the right ones are known. Files that
+    cannot be read are left out, with a note.
+
+    Raises:
+        NotADirectoryError: the directory does not exist.
+        ValueError: it holds no image that can be read.
+    """
+    if not Path(directory).is_dir():
+        raise NotADirectoryError(f"`data` must be a directory with images, got {str(directory)!r}.")
+    left_out, notes = LeftOut(), []
+    try:
+        names, classes = _classes(Path(directory), model)
+    except ValueError as error:
+        problem = error.problem if isinstance(error, NotClassesError) else str(error)
+        notes.append(f"Accuracy is left out, as the right answers are not known: {_shortened(problem)}")
+        names, classes = None, None
+    paths, labels = folders.scan(directory, names, left_out)
+    if left_out:
+        notes.append(folders.about_left_out(directory, left_out))
+    chosen = _spread(len(paths), count)
+    others = np.setdiff1d(np.arange(len(paths)), chosen)
+    others = others[_spread(len(others), CALIBRATING)] if len(others) else chosen[_spread(len(chosen), CALIBRATING)]
+
+    problems: list[str] = []
+    pixels, places = _read([paths[index] for index in chosen], processor, size, problems)
+    if not len(pixels):
+        reason = f" The first: {problems[0]}" if problems else ""
+        raise ValueError(f"`data` {str(directory)!r} holds no image that can be read.{reason}")
+    right = None if classes is None else [classes[labels[chosen[place]]] for place in places]
+    calibration, _ = _read([paths[index] for index in others], processor, size, problems)
+    if problems:
+        more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        notes.append(f"Left out, as they cannot be read: {'; '.join(problems[:SHOWN])}{more}")
+    if not len(calibration):
+        calibration = pixels[:CALIBRATING]
+    return Images(f"{len(pixels):,} images of {str(directory)!r}", pixels, calibration, right, notes)
+
+
+def size_of(
+    model: keras.Model, processor: BitImageProcessor | None, wanted: tuple[int | None, int | None] | None
+) -> tuple[int, int]:
+    """Height and width in pixels: what was asked for, else the model's own, the processor's, or 224."""
+    fixed = processor.fixed_size if processor is not None else None
+    height, width = model.input_shape[1:3]
+    usual = fixed or DEFAULT_SIZE
+    asked = wanted or (None, None)
+    return asked[0] or height or usual[0], asked[1] or width or usual[1]
+
+
+def _classes(directory: Path, model: keras.Model) -> tuple[list[str], list[tuple[int, ...]]]:
+    """The folders of a directory, and the classes of the model that each is.
+
+    Raises:
+        ValueError: they are not classes of the model.
+    """
+    if not isinstance(model, BiTModel):
+        raise ValueError("only a model of keras_bit has labels.")
+    names = folders.class_names_in(directory)
+    matched = class_map.match(names, model.config)
+    return names, [found for found in matched if found is not None]  # without a map none is left out
+
+
+def _read(
+    paths: Sequence[bytes], processor: BitImageProcessor, size: tuple[int, int], problems: list[str]
+) -> tuple[np.ndarray, list[int]]:
+    """The images that can be read, with their places in `paths`; `problems` gets a sentence for each other."""
+    options: dict[str, Any] = (
+        {} if processor.fixed_size == size else {"do_resize": True, "size": size, "do_center_crop": False}
+    )
+    images, places = [], []
+    for place, path in enumerate(paths):
+        try:
+            images.append(processor([os.fsdecode(path)], **options)[0])
+        except (OSError, ValueError) as error:
+            problems.append(str(error).replace("`images[0]` ", ""))
+        else:
+            places.append(place)
+    return np.stack(images) if images else np.zeros((0, *size, 3), np.float32), places
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    """`count` places of `length`, or all, evenly spread."""
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST].rstrip()} ..."

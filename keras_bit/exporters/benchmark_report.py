@@ -1,0 +1,184 @@
+"""What a benchmark has found: a row for each file, and which of them to use on this processor."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_bit import files
+from keras_bit.drawing import charts, colors
+
+AGREEMENT = 0.99  # of the images, with the Keras model's best class, for a file to be advised
+KERAS = "keras"
+JSON, PNG = "benchmark.json", "benchmark.png"
+MEASURED, FAILED, MISSING = "measured", "failed", "not installed"
+SHOWN = 200  # characters of a reason on a chart's axis and in a table
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One file in its engine, or the Keras model itself.
+
+    Args:
+        format: of `keras_bit.export`; "keras" is the model by `predict`.
+        quantize: as in `export`.
+        status: "measured", "failed", or "not installed".
+        reason: why it was not measured, as a sentence or more.
+        bytes: of the file, or of all its files.
+        agreement: the share of images whose best class is the Keras model's, in [0, 1].
+        accuracy: the share of images whose best class is right; `None` where that is not known.
+        latency: seconds of a call with one image, or with as many as the model's input fixes; a median.
+        throughput: images per second in batches of `batch_size`.
+        batch_size: 8, or what the file fixes.
+        start: seconds from the start of a process to its first answer, imports included.
+    """
+
+    format: str
+    quantize: str | None
+    status: str
+    reason: str = ""
+    bytes: int | None = None
+    agreement: float | None = None
+    accuracy: float | None = None
+    latency: float | None = None
+    throughput: float | None = None
+    batch_size: int | None = None
+    start: float | None = None
+
+    @property
+    def name(self) -> str:
+        if self.format == KERAS:
+            return "Keras, predict"
+        return f"{self.format}, {self.quantize}" if self.quantize else self.format
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What `benchmark` found.
+
+    Args:
+        rows: that of the Keras model first.
+        what: the images, in words.
+        images: how many.
+        calibration_images: that int8 was calibrated on.
+        image_size: height and width in pixels.
+        own_images: whether they were the caller's, and not patterns.
+        machine: with the processor's name and the threads that every engine was given.
+        versions: of the packages.
+        environment: the variables that change what TensorFlow computes with.
+        notes: what a person should know, in sentences.
+    """
+
+    rows: Sequence[Row]
+    what: str
+    images: int
+    calibration_images: int
+    image_size: tuple[int, int]
+    own_images: bool
+    machine: Mapping[str, Any]
+    versions: Mapping[str, str | None]
+    environment: Mapping[str, str | None]
+    notes: Sequence[str] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything failed whose packages are installed."""
+        return any(row.status == FAILED for row in self.rows)
+
+    @property
+    def best(self) -> Row | None:
+        """The file that is advised; `None` where no file agrees with the model often enough."""
+        agreeing = self._agreeing()
+        return agreeing[0] if agreeing else None
+
+    def _agreeing(self) -> list[Row]:
+        found = [
+            row
+            for row in self.rows
+            if row.format != KERAS and row.status == MEASURED and (row.agreement or 0) >= AGREEMENT
+        ]
+        return sorted(found, key=lambda row: row.latency or 0)
+
+    @property
+    def advice(self) -> str:
+        """One sentence: which file to use on this processor, and by what rule."""
+        where = f"on this processor ({self.machine['processor']}, {self.machine['threads']} threads)"
+        rule = f"whose best class is the Keras model's for at least {AGREEMENT:.0%} of {self.what}"
+        agreeing = self._agreeing()
+        if not agreeing:
+            return f"No file was measured {where} {rule}."
+        best, others = agreeing[0], agreeing[1:]
+        seconds = best.latency or 1
+        of_keras = seconds / (self.rows[0].latency or 1)
+        after = (
+            f"; next is {others[0].name} with {(others[0].latency or 0) / seconds:.2f} of its time" if others else ""
+        )
+        doubt = "" if self.own_images else "; before you rely on it, measure with images of your own"
+        return (
+            f"Use {best.name} {where}: with {1e3 * seconds:.3g} ms for one image, {of_keras:.2f} of the time of Keras' "
+            f"predict, it is the fastest of the files {rule}{after}{doubt}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        fields = dataclasses.asdict(self)
+        return {
+            **fields,
+            "image_size": list(self.image_size),
+            "agreement_needed": AGREEMENT,
+            "advice": self.advice,
+            "best": None if self.best is None else {"format": self.best.format, "quantize": self.best.quantize},
+        }
+
+
+def write(found: Benchmark, directory: str | Path, title: str = "") -> list[Path]:
+    """Writes `benchmark.json` and, where matplotlib is installed, `benchmark.png`; replaces what has these names.
+
+    Args:
+        found: what was measured.
+        directory: made if need be.
+        title: of the chart.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    directory = Path(directory)
+    files.check_writable(directory / JSON)
+    directory.mkdir(parents=True, exist_ok=True)
+    with files.replacing(directory / JSON) as beside:
+        beside.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
+    if not charts.available():
+        return [directory / JSON]
+    draw(found, directory / PNG, title)
+    return [directory / JSON, directory / PNG]
+
+
+def draw(found: Benchmark, path: Path, title: str = "") -> None:
+    """A bar for every row: latency, images per second, agreement, accuracy where it is known, and size."""
+    best = found.best
+
+    def bars(value_of: Any) -> list[charts.Bar]:
+        bars = []
+        for row in found.rows:
+            color = colors.ORANGE if row == best else colors.GRAY if row.format == KERAS else colors.BLUE
+            value = value_of(row) if row.status == MEASURED else None
+            name = row.name if row.status == MEASURED else f"{row.name}: {row.status}"
+            bars.append(charts.Bar(name, [] if value is None else [(value, color)]))
+        return bars
+
+    panels = {
+        "one image, ms": bars(lambda row: 1e3 * row.latency),
+        "images per second": bars(lambda row: row.throughput),
+        "best class as Keras, %": bars(lambda row: 100 * row.agreement),
+        "right, %": bars(lambda row: None if row.accuracy is None else 100 * row.accuracy),
+        "size, MB": bars(lambda row: row.bytes / 1e6),
+    }
+    if all(row.accuracy is None for row in found.rows):
+        del panels["right, %"]
+    machine = f"{found.machine['processor']}, {found.machine['threads']} threads; {found.what}"
+    advised = "" if best is None else f"; orange is advised: {best.name}"
+    charts.bars(panels, path, "\n".join([*filter(None, [title]), machine + advised]), side_by_side=True)

@@ -1,0 +1,139 @@
+"""Files in the engines that run them, each from a path to a function of a batch; no engine brings another's threads.
+
+Imports neither Keras nor an engine by itself: a process that measures one is to hold nothing of the others.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Call = Callable[[np.ndarray], np.ndarray]
+INPUT = "pixel_values"
+SCORES = ("logits", "probabilities")  # the outputs of a classifier, which have the same order
+
+
+class Engine(NamedTuple):
+    """A file that is loaded.
+
+    Args:
+        call: from a float32 batch `(batch, height, width, channels)`, or what the file takes, to the scores
+            `(batch, classes)`; integers where the file gives integers, which have the same order.
+        batch_size: the only one that `call` takes; `None` is any.
+    """
+
+    call: Call
+    batch_size: int | None
+
+
+def keras_model(path: Path, threads: int) -> Engine:
+    """A `.keras` file by `model.predict`, on the backend of this process."""
+    import keras  # which finds the layers of keras_bit, imported before
+
+    if keras.backend.backend() == "tensorflow":
+        _use_threads(threads)
+    model = keras.saving.load_model(path, compile=False)
+
+    def call(batch: np.ndarray) -> np.ndarray:
+        return model.predict(batch, batch_size=len(batch), verbose=0)
+
+    return Engine(call, model.input_shape[0])
+
+
+def saved_model(path: Path, threads: int) -> Engine:
+    """A version of a SavedModel, by its signature `serving_default`."""
+    import tensorflow as tf
+
+    _use_threads(threads)
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures["serving_default"]
+
+    def call(batch: np.ndarray) -> np.ndarray:
+        outputs = serve(**{INPUT: tf.constant(batch)})
+        return _scores(outputs).numpy()
+
+    call.loaded = loaded  # type: ignore[attr-defined]  # a signature alone does not keep its variables
+    return Engine(call, serve.structured_input_signature[1][INPUT].shape[0])
+
+
+def tflite(path: Path, threads: int) -> Engine:
+    """A TFLite file in LiteRT, which takes floats also where the file's input is integers."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    (taken,), given = interpreter.get_input_details(), interpreter.get_output_details()[0]
+    scale, zero = taken["quantization"]
+
+    def call(batch: np.ndarray) -> np.ndarray:
+        if scale:
+            bounds = np.iinfo(taken["dtype"])
+            batch = np.clip(np.rint(batch / scale) + zero, bounds.min, bounds.max).astype(taken["dtype"])
+        interpreter.set_tensor(taken["index"], batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(given["index"])
+
+    # To another batch the interpreter can be resized, but a file that fixes one is for that one.
+    return Engine(call, _fixed(taken["shape_signature"][0]))
+
+
+def onnx(path: Path, threads: int) -> Engine:
+    """An ONNX file in onnxruntime on the processor."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (taken,) = session.get_inputs()
+    names = [output.name for output in session.get_outputs()]
+    wanted = next((name for name in SCORES if name in names), names[0])
+    return Engine(lambda batch: session.run([wanted], {taken.name: batch})[0], _fixed(taken.shape[0]))
+
+
+def openvino(path: Path, threads: int) -> Engine:
+    """OpenVINO's `.xml`, or an ONNX file, in OpenVINO on the processor, in float32 where the file does not say less.
+
+    On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
+    """
+    from keras_bit.exporters.openvino_package import import_openvino
+
+    hints = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    compiled = import_openvino().Core().compile_model(str(path), "CPU", hints)
+    shape = compiled.inputs[0].get_partial_shape()
+    fixed = None if shape.rank.is_dynamic or shape[0].is_dynamic else shape[0].get_length()
+
+    def call(batch: np.ndarray) -> np.ndarray:
+        return _scores({output.any_name: values for output, values in compiled(batch).items() if output.names})
+
+    return Engine(call, fixed)
+
+
+def _use_threads(threads: int) -> None:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+def _scores(outputs: Mapping[str, Any]) -> Any:
+    """Those of a classifier, or the only output, whatever its name is."""
+    return next((outputs[name] for name in SCORES if name in outputs), next(iter(outputs.values())))
+
+
+def _fixed(size: Any) -> int | None:
+    """The size of an axis; `None` for any, which the engines write as -1, as a name or as `None`."""
+    return int(size) if not isinstance(size, str) and size is not None and int(size) > 0 else None
+
+
+# Format to what loads its files; "keras" is the model itself.
+ENGINES: Mapping[str, Callable[[Path, int], Engine]] = {
+    "keras": keras_model,
+    "saved_model": saved_model,
+    "tflite": tflite,
+    "onnx": onnx,
+    "openvino": openvino,
+}

@@ -1,0 +1,85 @@
+"""An ONNX file of a BiT, from its own description."""
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_bit.exporters.job import OUTPUT, Job, Shape
+from keras_bit.exporters.onnx_graph import OnnxGraph
+from keras_bit.exporters.onnx_norm import Normalization
+from keras_bit.exporters.onnx_weights import MOST_BYTES, Tensors, data_file
+from keras_bit.exporters.output_names import output_names
+
+INPUT = "pixel_values"
+AXES = ("batch", "height", "width")
+# The newest whose operators onnxruntime keeps in its blocked layout whatever its version, from 1.12 on: it knows each
+# of them by the opsets that were there when it was made.
+OPSET = 17
+IR_VERSION = 8  # the file format of that opset's time
+PRODUCER = "keras_bit"
+
+
+def write(job: Job, path: Path, shape: Shape, normalize: Normalization) -> None:
+    """Writes a model that `onnx_graph` describes to `path`, for batches of `shape`.
+
+    Weights that one file cannot hold go into a second one beside it. No more than one of them is copied at a time then.
+    """
+    from onnx import helper
+
+    names = output_names(job.model)
+    image = (*shape, job.model.input_shape[-1])
+    shapes = job.model.compute_output_shape(image)
+    outputs = shapes if isinstance(shapes, dict) else {OUTPUT: shapes}
+    with Tensors(data_file(path) if size(job.model) > MOST_BYTES else None) as tensors:
+        graph = OnnxGraph(job.model, tensors, normalize)
+        graph.write(INPUT, dict(zip(outputs, names, strict=True)))
+        described = helper.make_graph(
+            graph.nodes,
+            job.model.name,
+            [_described(INPUT, image, AXES)],
+            [
+                _described(name, output, ("batch", f"{name}_height", f"{name}_width"))
+                for name, output in zip(names, outputs.values(), strict=True)
+            ],
+            tensors.protos(),
+            value_info=graph.shapes(shape),
+        )
+    model = helper.make_model(
+        described,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name=PRODUCER,
+        producer_version=version(),
+    )
+    save(model, job, path)
+
+
+def save(model: Any, job: Job, path: Path) -> None:
+    """Writes an `onnx.ModelProto` with the labels in its metadata."""
+    from onnx import helper
+
+    if job.labels is not None:
+        helper.set_model_props(model, {"labels": json.dumps(job.labels, ensure_ascii=False)})
+    path.write_bytes(model.SerializeToString())
+
+
+def version() -> str:
+    """The version of what writes the files."""
+    return metadata.version(PRODUCER)
+
+
+def size(model: keras.Model) -> int:
+    """Bytes of the weights in float32."""
+    return 4 * model.count_params()
+
+
+def _described(name: str, shape: tuple[int | None, ...], axes: tuple[str, ...]) -> Any:
+    """An input or output in float32; an axis without a size has a name."""
+    from onnx import TensorProto, helper
+
+    names = [*axes, *(len(shape) * [""])]
+    sizes = [axis if size is None else size for size, axis in zip(shape, names, strict=False)]
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)

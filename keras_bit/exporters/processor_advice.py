@@ -1,0 +1,94 @@
+"""Which `quantize` is the fastest on a processor, by its instructions: one table, which measurements fill."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+INT8 = "int8"
+WORTH = 0.9  # of float32's time at most, for int8 to be advised where it was measured
+AS_FAST_AS_FLOAT32 = (None, "float16")  # weights of 16 bits become float32 when the file is loaded
+QUANTIZABLE = ("tflite", "onnx", "openvino")  # the formats with int8 for an engine on this machine
+
+
+class Kind(NamedTuple):
+    """Processors that have one of some instructions.
+
+    Args:
+        name: in a sentence, behind the processor's own name.
+        instructions: as `machine()` names them.
+        quantize: of the fastest file, where the format was not measured.
+        int8: by format, the time of an int8 file as a share of float32's in the same engine.
+    """
+
+    name: str
+    instructions: tuple[str, ...]
+    quantize: str | None
+    int8: Mapping[str, float]
+
+
+# The first that fits. One image of 224 px, BiT-50, one thread.
+KINDS = (
+    Kind(
+        "with VNNI",
+        ("avx512_vnni", "avx_vnni"),
+        INT8,
+        {"tflite": 0.35, "onnx": 0.48, "openvino": 0.42},
+    ),
+    Kind("with dot products of 8 bits", ("asimddp", "i8mm"), INT8, {}),
+    Kind("with AVX2 and without VNNI", ("avx2",), None, {"tflite": 1.09, "onnx": 0.61, "openvino": 0.54}),
+)
+
+
+def sentence(format: str, quantize: str | None, machine: Mapping[str, Any]) -> str:
+    """Says in one sentence whether the file that was written is the one to use on this processor.
+
+    Args:
+        format: of `export`, by its own name.
+        quantize: as in `export`.
+        machine: what `keras_bit.exporters.machine.machine` returns.
+
+    Returns:
+        The sentence. It is empty for a format that no engine on this machine runs: "web" and "huggingface".
+    """
+    if format not in (*QUANTIZABLE, "saved_model"):
+        return ""
+    kind = _kind(machine["instructions"])
+    if kind is None:
+        return (
+            f"Which file is the fastest on this processor ({machine['processor']}) is not known: `keras-bit benchmark` "
+            "measures it."
+        )
+    where = f"on this processor ({machine['processor']}, {kind.name})"
+    if format == "saved_model":
+        return _of_a_saved_model(where, kind)
+    best = _best(kind, format)
+    fits = quantize in AS_FAST_AS_FLOAT32 if best is None else quantize == best
+    what = f"This file is the one to use {where}" if fits else f"{_upper(where)} use {best or 'float32'}"
+    if format in kind.int8:
+        return f"{what}: int8 took {kind.int8[format]:.2f} of the time of float32 on such a processor."
+    return f"{what}, by its instructions; `keras-bit benchmark` measures it."
+
+
+def _of_a_saved_model(where: str, kind: Kind) -> str:
+    faster = [format for format in QUANTIZABLE if _best(kind, format) == INT8]
+    if not faster:
+        return f"This file is the one to use {where}: int8 of other formats is not known to be faster there."
+    return f"{_upper(where)} int8 is faster, which a SavedModel cannot have: use the format {_either(faster)}."
+
+
+def _kind(instructions: Sequence[str]) -> Kind | None:
+    return next((kind for kind in KINDS if {*kind.instructions} & {*instructions}), None)
+
+
+def _best(kind: Kind, format: str) -> str | None:
+    if format not in kind.int8:
+        return kind.quantize
+    return INT8 if kind.int8[format] <= WORTH else None
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _either(names: Sequence[str]) -> str:
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} or {last}" if first else last
