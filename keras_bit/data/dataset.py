@@ -1,15 +1,18 @@
 """From images on a disk to the batches that `model.fit` takes."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from keras_bit.counts import check_whole, is_whole
+from keras_bit.data.label_table import TableOptions
 from keras_bit.data.options import Options
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.packages import has_tensorflow
+from keras_bit.recipe import Recipe
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 ON_ERROR = ("raise", "skip")
 ENGINES = ("auto", "host", "graph")
 LARGEST = 2**63 - 1  # whole number in a graph
-LABEL_MODES = (None, "int", "categorical")
+LABEL_MODES = (None, "int", "categorical", "numbers")
 
 
 def image_dataset(
@@ -27,6 +30,7 @@ def image_dataset(
     batch_size: int,
     training: bool = False,
     rule: HyperRule | None = None,
+    recipe: Recipe | None = None,
     seed: int | None = None,
     on_error: str = "raise",
     engine: str = "auto",
@@ -45,6 +49,7 @@ def image_dataset(
     shard: tuple[int, int] = (0, 1),
     validation_split: float | None = None,
     subset: str | None = None,
+    table: TableOptions | None = None,
 ) -> "tf.data.Dataset":
     """A `tf.data.Dataset` of `(images, labels)`, one epoch long, that feeds `model.fit` under every backend.
 
@@ -56,8 +61,9 @@ def image_dataset(
        (bilinear in BiT's own), so that training images look like those of evaluation;
     2. a crop of `rule.crop_size` at a random place;
     3. a flip of half of the images, left to right;
-    4. the processor's rescaling and normalization;
-    5. where `rule.mixup_alpha` is above 0, MixUp: `w * x + (1 - w) * x[order]` of the images and the one-hot labels of
+    4. where a recipe has them, Keras' augmentation layers;
+    5. the processor's rescaling and normalization;
+    6. where `rule.mixup_alpha` is above 0, MixUp: `w * x + (1 - w) * x[order]` of the images and the one-hot labels of
        a batch, `w` from the beta distribution (alpha, alpha), one for the batch.
 
     Args:
@@ -69,6 +75,9 @@ def image_dataset(
               array `(count, height, width, channels)`; with whole numbers, names, lists of names or rows of a number in
               [0, 1] per class (for images of several classes), or floats to be predicted: `(count,)`, or
               `(count, outputs)` with values outside of [0, 1] in more than a quarter of the rows;
+            * a CSV file with a column of paths, relative to it, and columns of labels: class names, several names with
+              `;` or `|` between them, 0 and 1 for each class, or numbers to be predicted. A column `split` says which
+              images are for what. `keras_bit.data.label_table.read` describes it;
             * a `tf.data.Dataset` of `(image, label)` or of dictionaries with two such columns, not batched: encoded
               bytes or uint8 pixels, with whole numbers, floats or rows;
             * TFRecord files of `tf.Example`: a path, a pattern or a list of them, ending in `.tfrecord`, `.tfrecords`,
@@ -77,9 +86,12 @@ def image_dataset(
             * a TensorFlow Datasets builder that has been prepared.
         processor: a `BitImageProcessor` with `do_convert_rgb`.
         batch_size: images per batch; the last one may have fewer.
-        training: whether to shuffle and augment. Needs a `rule`.
+        training: whether to shuffle and augment. Needs a `rule` or a `recipe`.
         rule: a `HyperRule`. Evaluation does not look at it: there the size is the processor's, for the recipe
             `size={"height": crop_size, "width": crop_size}, do_center_crop=False`.
+        recipe: a `Recipe`, in place of `rule`. Training applies its `augment` and `sampling` too, for which the source
+            must not be a stream or records (`sampling`) and the engine not `"graph"`; evaluation takes images of its
+            `crop_size`. The data set remembers it, and `fine_tune` compares it with its own.
         seed: for the order and the augmentation, which depend on nothing else, not on `tf.random.set_seed` either;
             `None` takes new ones every time.
         on_error: `"raise"` ends with an error that names the first image that cannot be read, or whose label is no
@@ -97,7 +109,8 @@ def image_dataset(
             out; where labels are names it must hold all of them; for whole numbers it names them.
         image_column, label_column: names in a source with columns. By default `"image"` and `"label"`; in TFRecords
             `"image/encoded"` and `"image/class/label"`.
-        split: which one of a `DatasetDict` or a TensorFlow Datasets builder.
+        split: which one of a `DatasetDict` or a TensorFlow Datasets builder; `"train"`, `"validation"` or `"test"` of a
+            CSV file with a column `split`.
         random_resized_crop: whether training replaces steps 1 and 2 by the Inception networks' crop: a random part of
             5 % to all of the area, 3/4 to 4/3 times as wide as high, is resized to `rule.crop_size`. Training only.
         max_pixels: the most pixels that an encoded image may have. By default Pillow's limit,
@@ -108,7 +121,8 @@ def image_dataset(
         drop_remainder: whether to leave out a last batch that is not full.
         num_parallel_calls: images that are read at a time; `None` is one for each processor. Changes no value.
         label_mode: `"int"`, or `"categorical"` for one-hot rows; by default rows after MixUp and what the source has
-            elsewhere. Evaluate a model that is trained with MixUp on `"categorical"` labels.
+            elsewhere. Evaluate a model that is trained with MixUp on `"categorical"` labels. `"numbers"`: the labels
+            of a pair are numbers to be predicted, whole ones and rows in [0, 1] too.
         repeat: whether training goes on for ever. Batches are full then, also where there are fewer images than in
             one: they go over the ends of epochs, as in Google's code. What a step sees depends on the seed and the
             step's number alone. Needs on_error="raise".
@@ -116,6 +130,7 @@ def image_dataset(
         validation_split: the share of each class that is for validation, between 0 and 1, for a directory that is not
             divided; as `keras-bit finetune` divides it.
         subset: which part this is, `"training"` or `"validation"`. With the same `seed` they are disjoint and complete.
+        table: `keras_bit.TableOptions`: how a CSV file is read, where its columns' names do not say so.
         shard: (index, count), with `repeat`: this process is one of `count` and gets its part of every batch, of
             `batch_size / count` images. MixUp mixes within the part, with a weight of its own.
 
@@ -123,7 +138,9 @@ def image_dataset(
         A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
         for rows and after MixUp, or the floats to be predicted. Its attribute `class_names` is a list of strings:
         `"0"`, `"1"`, ... for numbers without names, `None` for those of a source that is not known to its end, and for
-        floats. Methods such as `take` return data sets without the attributes, and keep the length.
+        floats; others are `class_counts`, the images of each class where that is known, `processor`, which makes the
+        images of evaluation, `image_size`, and `recipe`. Methods such as `take` return data sets without the
+        attributes, and keep the length.
 
         Where TensorFlow is not installed, a `keras.utils.PyDataset` of the same, as numpy arrays, with the same
         attributes; `take`, `map` and the like are of `tf.data` alone. Its random numbers are numpy's, so that a seed
@@ -142,7 +159,14 @@ def image_dataset(
     Checked against Pillow, numpy and google-research/big_transfer `bit_pytorch/train.py`, and for the order of a
     directory against Keras' `image_dataset_from_directory`.
     """
-    _check(processor, training, rule, on_error)
+    if recipe is None and rule is not None:
+        _check_rule(rule)
+        recipe = Recipe(rule)
+    elif recipe is not None:
+        _check_recipe(rule, recipe)
+        processor = _of_recipe(processor, recipe) if isinstance(processor, BitImageProcessor) else processor
+    _check(processor, training, recipe, on_error)
+    augment = tuple(recipe.augment or ()) if training and recipe is not None else ()
     if random_resized_crop and not training:
         raise ValueError(
             "`random_resized_crop` is for training, got True with training=False, which takes the processor's steps."
@@ -154,10 +178,14 @@ def image_dataset(
             _check_count(name, number)
     _check_repeat(repeat, training, on_error, initial_step, shard, batch_size)
     _check_labels_and_seed(label_mode, seed)
+    if label_mode == "numbers":
+        from keras_bit.data import sources
+
+        source, label_mode = sources.of_numbers(source, class_names, on_error == "raise"), None
     options = Options(
         processor=processor,
         batch_size=int(batch_size),
-        rule=rule if training else None,
+        rule=recipe.rule if training and recipe is not None else None,
         seed=None if seed is None else int(seed),
         skip=on_error == "skip",
         random_resized_crop=random_resized_crop,
@@ -169,7 +197,10 @@ def image_dataset(
         shard=shard,
         label_mode=label_mode,
         engine=_engine(engine, on_error, max_pixels),
+        augment=augment,
+        sampling=recipe.sampling if training and recipe is not None else None,
     )
+    _check_augmentation(options)
 
     # Here, so that `import keras_bit` does without TensorFlow under the other backends.
     from keras_bit.data import sources, splits
@@ -181,17 +212,44 @@ def image_dataset(
         "split": split,
         "check_labels": on_error == "raise",
         "subset": splits.checked_subset(validation_split, subset, seed),
+        "table": table,
     }
     if not has_tensorflow():
         sources.refuse_without_tensorflow(source, options.engine)
         items = sources.open_items(source, **opening)
         _check_images(items, options, training)
-        return _without_tensorflow(items, options)
+        return _remembering(_without_tensorflow(items, options), items.size, options, recipe)
     from keras_bit.data import pipeline
 
     opened = sources.open_source(source, **opening, shuffle_buffer=shuffle_buffer)
     _check_images(opened, options, training)
-    return pipeline.build(opened, options)
+    return _remembering(pipeline.build(opened, options), opened.size, options, recipe)
+
+
+def _remembering(data: Any, known: tuple[int, int] | None, options: Options, recipe: Recipe | None) -> Any:
+    """The data set, with what it was made by."""
+    data.recipe, data.processor, data.image_size = recipe, options.processor, options.size(known)
+    return data
+
+
+def _of_recipe(processor: BitImageProcessor, recipe: Recipe) -> BitImageProcessor:
+    """The processor whose images have the size of the recipe's crops."""
+    size = {"height": recipe.rule.crop_size, "width": recipe.rule.crop_size}
+    return dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False)
+
+
+def _check_augmentation(options: Options) -> None:
+    """Refuses Keras' layers where they cannot run."""
+    for name in ("augment", "sampling"):
+        value = getattr(options, name)
+        if value and options.engine == "graph":
+            raise ValueError(
+                f"`engine` must be 'host' for a recipe with `{name}`, {value!r}, which Python does, got 'graph'."
+            )
+    if options.augment:
+        from keras_bit.data.keras_augmentation import check_layers
+
+        check_layers(options.augment)
 
 
 def _without_tensorflow(items: Any, options: Options) -> Any:
@@ -249,14 +307,24 @@ def _check_repeat(
         raise ValueError(f"`batch_size` must divide by the {shard[1]} parts of `shard`, got {batch_size}.")
 
 
-def _check(processor: BitImageProcessor, training: bool, rule: HyperRule | None, on_error: str) -> None:
+def _check_rule(rule: HyperRule) -> None:
+    if not isinstance(rule, HyperRule):
+        raise ValueError(f"`rule` must be a keras_bit.HyperRule, got {type(rule).__name__}.")
+
+
+def _check_recipe(rule: HyperRule | None, recipe: Recipe) -> None:
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"`recipe` must be a keras_bit.Recipe, got {type(recipe).__name__}.")
+    if rule is not None:
+        raise ValueError("`image_dataset` takes one of `rule` and `recipe`, got both. A Recipe has its rule in it.")
+
+
+def _check(processor: BitImageProcessor, training: bool, recipe: Recipe | None, on_error: str) -> None:
     if not isinstance(processor, BitImageProcessor):
         raise ValueError(f"`processor` must be a BitImageProcessor, got {type(processor).__name__}.")
     if not processor.do_convert_rgb:
         raise ValueError("`processor` must have do_convert_rgb=True: the images are RGB. Got do_convert_rgb=False.")
-    if rule is not None and not isinstance(rule, HyperRule):
-        raise ValueError(f"`rule` must be a keras_bit.HyperRule, got {type(rule).__name__}.")
-    if training and rule is None:
+    if training and recipe is None:
         raise ValueError(
             "`rule` must say how training images are resized and cropped, got None with training=True. Pass "
             "keras_bit.HyperRule(num_examples, image_size), with the number of images and their typical size."

@@ -4,6 +4,7 @@ Without TensorFlow.
 """
 
 import os
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_bit.data.split_names import NotClassesError, part_of, refuse_splits, split_folders
-from keras_bit.data.walk import KINDS, DirectoryWarning, LeftOut, folders_in, images_below, is_image
+from keras_bit.data.split_names import NotClassesError, part_of, parts_called, refuse_splits, split_folders
+from keras_bit.data.walk import (
+    KINDS,
+    DirectoryWarning,
+    LeftOut,
+    folders_in,
+    holds_image,
+    images_below,
+    is_image,
+    is_within,
+)
 from keras_bit.files import composed, some
 
 SHOWN = 5  # folders that a message names
@@ -74,7 +84,9 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
         names, folders = list(class_names), [there[composed(name)] for name in class_names]
     paths, labels = scan(directory, folders, left_out)
     if class_names is None:
-        _refuse_classes_first(directory, folders, paths, labels)
+        if len(held := np.unique(labels)) == 1 < len(folders):
+            _refuse_wrapping(directory, folders[held[0]])
+        refuse_classes_first(directory, folders, paths, labels)
     if not paths:
         raise ValueError(
             f"No folder in {str(directory)!r} holds an image ({KINDS}){f'; there are {left_out}' if left_out else ''}."
@@ -90,7 +102,8 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
         notes.append(f"These folders in {str(directory)!r} hold no image and remain classes: {', '.join(empty)}.")
     if left_out:
         notes.append(about_left_out(directory, left_out))
-    return ClassFolders(paths, labels, tuple(names), left_out, (*notes, *_about_case(directory, names)))
+    notes += [*_about_looks(directory, names), *_about_links(directory, folders)]
+    return ClassFolders(paths, labels, tuple(names), left_out, tuple(notes))
 
 
 def about_left_out(directory: str | Path, left_out: LeftOut) -> str:
@@ -171,55 +184,106 @@ def _folders(directory: Path, left_out: LeftOut | None) -> list[str]:
 def _refuse_wrapping(directory: Path, name: str) -> None:
     """Raises if the only folder holds, instead of images, the folders of classes: an archive unpacked into a folder."""
     folder = directory / name
-    inside = folders_in(folder)
-    if len(inside) < 2 and not split_folders(folder, inside):
-        return
-    with os.scandir(folder) as entries:
-        if any(not entry.is_dir() and is_image(entry.path) for entry in entries):
+    while not _holds_image_itself(folder):
+        inside = folders_in(folder)
+        if len(inside) > 1 or split_folders(folder, inside):
+            break
+        if not inside or os.path.islink(folder / inside[0]):  # which may lead in a circle
             return
-    if next(images_below(folder, LeftOut()), None) is not None:
+        folder /= inside[0]
+    else:
+        return
+    if holds_image(folder):
         raise NotClassesError(
-            f"{str(directory)!r} has one folder, {name!r}, which holds no image itself but the folders "
-            f"{some(inside, SHOWN)}. Did you mean {str(folder)!r}?",
+            f"{str(directory)!r} has one folder, {str(folder.relative_to(directory))!r}, which holds no image itself "
+            f"but the folders {some(inside, SHOWN)}. Did you mean {str(folder)!r}?",
             f"{name!r} is the only class",
         )
 
 
-def _refuse_classes_first(directory: Path, folders: Sequence[str], paths: Sequence[bytes], labels: np.ndarray) -> None:
-    """Raises if every class has its images in the same folders: those may be the parts or the classes of the data set.
+def _holds_image_itself(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(not entry.is_dir() and is_image(entry.path) for entry in entries)
 
-    One folder alone, as `images` in each, is only where they are.
+
+def refuse_classes_first(directory: Path, folders: Sequence[str], paths: Sequence[bytes], labels: np.ndarray) -> None:
+    """Raises if the classes hold folders that may be the parts or the classes of the data set.
+
+    These are folders with the names of several parts in one class, or the same folders in all of them. One folder
+    alone, as `images` in each, is only where they are.
+
+    Args:
+        folders: of the classes.
+        paths, labels: of the images in them, as `scan` gives them.
+
+    Raises:
+        NotClassesError: with what was found.
     """
     inside: list[set[str]] = [set() for _ in folders]
     starts = [len(os.fsencode(os.path.join(directory, folder, ""))) for folder in folders]
     for path, label in zip(paths, labels.tolist(), strict=True):
         inside[label].add(os.fsdecode(os.path.dirname(path[starts[label] :])).partition(os.sep)[0])
+    divided = {}
+    for folder, names in zip(folders, inside, strict=True):
+        called = parts_called(sorted(names - {""}))
+        if len({*called.values()}) > 1:
+            divided[folder] = called
     held = [one for one in inside if one]
-    if len(held) < 2 or any("" in one for one in held):
-        return
-    together = sorted(set.union(*held))
-    outer, inner = some(folders, SHOWN), some(together, SHOWN)
-    unless = f"{outer} are the classes, and the images in all of these folders belong together"
-    if all(part_of(name) for name in together):
+    all_are_parts = len(held) > 1 and all(part_of(name) for one in held for name in one)
+    if divided or all_are_parts:
+        outer = some(divided or folders, SHOWN)
+        inner = some(sorted({name for called in divided.values() for name in called} or set.union(*held)), SHOWN)
         raise NotClassesError(
             f"{str(directory)!r} has the parts of a data set ({inner}) inside of its classes ({outer}). Turn that "
-            "around: a folder for each part, with a folder per class in it.",
-            unless,
+            "around: a folder for each part, with a folder per class in it; or name one of these folders.",
+            _belong_together(outer),
         )
-    if len(together) > 1 and all(one == held[0] for one in held):
+    if len(held) > 1 and len(held[0]) > 1 and "" not in held[0] and all(one == held[0] for one in held):
+        outer, inner = some(folders, SHOWN), some(sorted(held[0]), SHOWN)
         raise NotClassesError(
             f"The folders of {str(directory)!r} ({outer}) all hold the same folders ({inner}), so it is not clear "
             "which are the classes. If the inner ones are, name a directory that holds only them.",
-            unless,
+            _belong_together(outer),
         )
 
 
-def _about_case(directory: Path, names: Sequence[str]) -> list[str]:
+def _belong_together(classes: str) -> str:
+    return f"the classes are {classes}, and the images in all of their folders belong together"
+
+
+def look(name: str) -> str:
+    """The same for names that are easily taken for each other: in another case, with other spaces, `_` or `-`."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(one for one in plain if one not in "_-" and unicodedata.category(one) not in ("Cf", "Zs", "Cc"))
+
+
+def shown(name: str) -> str:
+    """A name for a message, quoted if a part of it would not be seen."""
+    return name if name == name.strip() and name.isprintable() else ascii(name)
+
+
+def _about_links(directory: Path, folders: Sequence[str]) -> list[str]:
+    """Which classes are links to the images of others, or to a folder of theirs."""
+    places = {folder: os.path.realpath(directory / folder) for folder in folders}
+    notes = []
+    for folder, place in places.items():
+        if os.path.islink(directory / folder) and (
+            others := [name for name, other in places.items() if name != folder and is_within(other, place)]
+        ):
+            notes.append(f"{shown(folder)} in {str(directory)!r} is a link to {some(others)}: its images count twice.")
+    return notes
+
+
+def _about_looks(directory: Path, names: Sequence[str]) -> list[str]:
     alike: dict[str, list[str]] = {}
     for name in names:
-        alike.setdefault(composed(name).casefold(), []).append(name)
-    return [
-        f"{' and '.join(several)} in {str(directory)!r} differ in case alone, and are {len(several)} classes."
-        for several in alike.values()
-        if len(several) > 1
-    ]
+        alike.setdefault(look(name), []).append(name)
+    notes = []
+    for several in alike.values():
+        if len(several) > 1:
+            case_alone = len({composed(name).casefold() for name in several}) == 1
+            differ = "differ in case alone" if case_alone else "look alike"
+            notes.append(
+                f"{' and '.join(map(shown, several))} in {str(directory)!r} {differ}, and are {len(several)} classes."
+            )
+    return notes

@@ -16,15 +16,7 @@ from keras_bit.images import graph_preprocessing
 
 
 def read(elements: tf.data.Dataset, source: Source, options: Options) -> tuple[tf.data.Dataset, list[str]]:
-    """Batches of (images, labels), and the seeds in training.
-
-    Args:
-        elements: tuples of an element of `source` and, in training, a seed.
-        source: where they come from.
-        options: what to make of them.
-
-    Returns:
-        The batches, and an empty list: this engine leaves nothing out.
+    """The same as `host_engine.read`, in a graph. The list stays empty: this engine leaves nothing out.
 
     Raises:
         tf.errors.InvalidArgumentError: while it runs: an image cannot be read. It is named where its header or its

@@ -41,7 +41,7 @@ def read(elements: tf.data.Dataset, source: Source, options: Options) -> tuple[t
     """
     size = options.size(source.size)
     reader = Reader(
-        options.processor,
+        options.reading_processor,
         options.rule,
         random_resized_crop=options.random_resized_crop,
         max_pixels=options.max_pixels,
@@ -112,9 +112,13 @@ class _Call:
         parts = [os.fsencode(found.failure), problems, np.int64(count), found.images, labels]
         return *parts, *([] if seeds is None else [seeds[found.places]])
 
-    @staticmethod
-    def _row(elements: Any, number: int) -> Any:
-        return tf.nest.map_structure(lambda column: column[number], elements)
+    def _row(self, columns: Any, number: int) -> Any:
+        # `tf.nest.map_structure` does the same and takes twenty times as long.
+        if isinstance(columns, tuple):
+            return tuple(self._row(column, number) for column in columns)
+        if isinstance(columns, dict):
+            return {name: self._row(column, number) for name, column in columns.items()}
+        return columns[number]
 
 
 def _first(problems: Any) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_bit.data import targets
 from keras_bit.files import shortened
+from keras_bit.images import base64_text
 
 
 class Item(NamedTuple):
@@ -49,7 +50,7 @@ class Files:
 
     def __getitem__(self, number: int) -> Item:
         name, path = os.fsdecode(self.names[number]), os.fsdecode(self.paths[number])
-        return Item(name, self.labels.values[number], path)
+        return Item(named(name), self.labels.values[number], path)
 
 
 class Arrays:
@@ -85,7 +86,7 @@ class Rows:
         name = f"row {number} of `source`"
         label = self.labels.values[number]
         if found["path"]:
-            name += f", {found['path']},"
+            name += f", {named(found['path'])},"
         if found["bytes"] is None and found["path"]:
             return Item(name, label, found["path"])  # read beside others, in a thread
         return Item(name, label, found["bytes"] or b"")
@@ -101,6 +102,11 @@ class Unlabeled:
     def __getitem__(self, number: int) -> Item:
         item = self._items[number]
         return item._replace(problem="has no label.") if self._unlabeled[number] else item
+
+
+def named(path: str) -> str:
+    """A path for a message: whole, unless it is an image as text."""
+    return shortened(path) if base64_text.described(path) else path
 
 
 def is_path(value: object) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from keras_bit.data import targets
 from keras_bit.data.items import Files, Items, Rows, Unlabeled, described
 from keras_bit.files import some
+from keras_bit.packages import has_tensorflow
 
 
 def checked_split(source: Any, split: str | None) -> str | None:
@@ -56,9 +57,10 @@ def hugging_face(
     if isinstance(source, library.Dataset):
         return _table(source, class_names, image_column, label_column, check_labels)
     if isinstance(source, library.IterableDataset | library.IterableDatasetDict):
+        other = ", or pass a tf.data.Dataset of (bytes, label)" if has_tensorflow() else ""
         raise ValueError(
             "`source` must be a Hugging Face data set that is not streamed, which can be read in any order, got "
-            f"{described(source)}. Load it without streaming=True, or pass a tf.data.Dataset of (bytes, label)."
+            f"{described(source)}. Load it without streaming=True{other}."
         )
     return None
 

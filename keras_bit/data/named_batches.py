@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_bit.data import sources
-from keras_bit.data.folders import scan
+from keras_bit.data.folders import refuse_classes_first, scan
 from keras_bit.data.items import Item
 from keras_bit.data.options import Options
 from keras_bit.data.reading import Batch, Reader
@@ -115,7 +115,7 @@ class NamedBatches:
         on_error: as in `read_batches`.
 
     Attributes:
-        class_names: of the labels.
+        class_names: of the labels; `None` for numbers to be predicted.
         names: of the images read so far in this epoch; one for each that was not left out.
         num_images: in `source`; `None` where that is not known.
         skipped: why images were left out, a line each.
@@ -128,7 +128,7 @@ class NamedBatches:
         *,
         processor: BitImageProcessor,
         batch_size: int,
-        class_names: Sequence[str],
+        class_names: Sequence[str] | None,
         on_error: str = "raise",
     ) -> None:
         self._items, self.num_images, size = sources.open_in_order(source, class_names)
@@ -136,7 +136,7 @@ class NamedBatches:
         self._reader = Reader(processor, class_names=class_names, size=options.size(size))
         self._all_names, self._batch_size, self._on_error = names, batch_size, on_error
         self._skipped = Skipped()
-        self.class_names = tuple(class_names)
+        self.class_names = None if class_names is None else tuple(class_names)
         self.names: list[str] = []
         self.skipped: list[str] = self._skipped.files
 
@@ -156,18 +156,25 @@ def folder_batches(
     processor: BitImageProcessor,
     batch_size: int,
     on_error: str = "raise",
+    are_classes: bool = False,
+    left_out: LeftOut | None = None,
 ) -> tuple[NamedBatches, LeftOut]:
     """The images in some folders of a directory, with names relative to it, and what is not among them.
 
     Args:
         folders: the classes, in their order; labels count them from 0 on.
+        are_classes: whether somebody says so, however their own folders look.
+        left_out: what is not among them already, beside the folders.
         processor, batch_size, on_error: of `NamedBatches`.
 
     Raises:
         ValueError: no folder holds an image.
+        NotClassesError: the folders hold what may be the classes, as `refuse_classes_first` finds out.
     """
-    left_out = LeftOut()
+    left_out = LeftOut() if left_out is None else left_out
     paths, labels = scan(directory, folders, left_out)
+    if not are_classes:
+        refuse_classes_first(Path(directory), folders, paths, labels)
     if not paths:
         there = f"; there are {left_out}" if left_out else ""
         raise ValueError(f"No folder of {str(directory)!r} that is evaluated holds an image ({KINDS}){there}.")
@@ -180,5 +187,5 @@ def folder_batches(
         on_error=on_error,
     )
     counts = np.bincount(labels, minlength=len(folders))
-    left_out.empty = [name for name, count in zip(folders, counts, strict=True) if not count]
+    left_out.empty += [name for name, count in zip(folders, counts, strict=True) if not count]
     return batches, left_out

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor
+from keras_bit.recipe import CUT_MIX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Options:
         rule: of the training; `None` for evaluation.
         skip: whether to leave out images that cannot be read.
         engine: who reads, `"host"` or `"graph"`.
+        augment, sampling: of the recipe, in training.
     """
 
     processor: BitImageProcessor
@@ -31,6 +33,8 @@ class Options:
     shard: tuple[int, int] = (0, 1)
     label_mode: str | None = None
     engine: str = "host"
+    augment: tuple[str, ...] = ()
+    sampling: str | None = None
 
     @property
     def mixup_alpha(self) -> float:
@@ -42,7 +46,18 @@ class Options:
 
     @property
     def one_hot(self) -> bool:
-        return self.label_mode == "categorical" or (self.mixes and self.label_mode is None)
+        return self.label_mode == "categorical" or (self.mixes_labels and self.label_mode is None)
+
+    @property
+    def mixes_labels(self) -> bool:
+        return self.mixes or CUT_MIX in self.augment
+
+    @property
+    def reading_processor(self) -> BitImageProcessor:
+        """What reads an image: Keras' layers take pixels in [0, 255], which are normalized after them."""
+        if not self.augment:
+            return self.processor
+        return dataclasses.replace(self.processor, do_rescale=False, do_normalize=False)
 
     def size(self, known: tuple[int, int] | None) -> tuple[int, int] | None:
         """(height, width) of every result, or `None` where it depends on the image; of a source whose size is known."""
@@ -58,14 +73,17 @@ class Options:
             class_names: of the source, where it tells.
             numbers: whether its labels are floats to be predicted.
         """
-        if self.mixes and not self.one_hot:
-            raise ValueError("`label_mode` must be None or 'categorical' for MixUp, which mixes labels, got 'int'.")
+        if self.mixes_labels and not self.one_hot:
+            how = "MixUp" if self.mixes else f"augment={CUT_MIX!r}"
+            raise ValueError(f"`label_mode` must be None or 'categorical' for {how}, which mixes labels, got 'int'.")
+        if numbers and CUT_MIX in self.augment:
+            raise ValueError(f"`augment` must be without {CUT_MIX!r} for labels that are numbers: it mixes classes.")
         if numbers and self.label_mode is not None:
             raise ValueError(
                 f"`label_mode` must be None for labels that are numbers to be predicted, got {self.label_mode!r}."
             )
         if self.one_hot and class_names is None and not numbers:
             raise ValueError(
-                "`class_names` must be given for MixUp and label_mode='categorical', which need one-hot labels, got "
-                "None for a `source` that does not tell how many classes there are."
+                "`class_names` must be given for MixUp, CutMix and label_mode='categorical', which need one-hot "
+                "labels, got None for a `source` that does not tell how many classes there are."
             )

@@ -3,6 +3,7 @@
 Imports TensorFlow, and is imported by functions only.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,14 @@ import tensorflow as tf
 
 from keras_bit.data import graph_engine, host_engine, mixing
 from keras_bit.data.options import Options
-from keras_bit.data.source import Source, random_numbers
+from keras_bit.data.source import Source, balanced, random_numbers
 
 
 def build(source: Source, options: Options) -> tf.data.Dataset:
     """The data set of `keras_bit.image_dataset`."""
     options.check_labels(source.class_names, source.numbers)
+    if options.sampling is not None:
+        source = balanced(source)
     engine = {"host": host_engine, "graph": graph_engine}[options.engine]
     batches, skipped = engine.read(_elements(source, options), source, options)
     data = _finished(batches, source, options)
@@ -27,6 +30,7 @@ def build(source: Source, options: Options) -> tf.data.Dataset:
     data = data.prefetch(tf.data.AUTOTUNE)
     # As on the data sets of keras.utils.image_dataset_from_directory.
     data.class_names = None if source.class_names is None else list(source.class_names)
+    data.class_counts = None if source.labels is None else source.labels.class_counts
     data.skipped = skipped
     return data
 
@@ -51,6 +55,8 @@ def _finished(batches: tf.data.Dataset, source: Source, options: Options) -> tf.
     classes = len(source.class_names or ())
     if options.one_hot and source.label_spec.dtype.is_integer:
         batches = batches.map(lambda images, labels, *seeds: (images, tf.one_hot(labels, classes), *seeds))
+    if options.augment:
+        batches = batches.map(_augmentation(options), tf.data.AUTOTUNE, deterministic=True)
     if not options.mixes:
         return batches.map(lambda images, labels, *seeds: (images, labels))
 
@@ -58,6 +64,22 @@ def _finished(batches: tf.data.Dataset, source: Source, options: Options) -> tf.
         return mixing.mix_up(images, labels, seeds[0], options.mixup_alpha)
 
     return batches.map(mix, tf.data.AUTOTUNE, deterministic=True)
+
+
+def _augmentation(options: Options) -> Callable[..., tuple[Any, ...]]:
+    """What calls Keras' layers, in Python: their random numbers are states, which a graph of tf.data has not."""
+    from keras_bit.data.keras_augmentation import augmented, seed_of
+
+    def call(images: np.ndarray, labels: np.ndarray, seed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = augmented(options.augment, options.processor, images, labels, seed_of(seed))
+        return found[0], found[1].astype(labels.dtype)
+
+    def changed(images: Any, labels: Any, seeds: Any) -> tuple[Any, ...]:
+        found = tf.numpy_function(call, [images, labels, seeds[0]], [tf.float32, labels.dtype])
+        parts = zip(found, (images, labels), strict=True)
+        return *(tf.ensure_shape(part, before.shape) for part, before in parts), seeds
+
+    return changed
 
 
 def _batches(source: Source, options: Options) -> int | None:

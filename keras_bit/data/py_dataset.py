@@ -10,13 +10,14 @@ import keras
 import numpy as np
 
 from keras_bit.data import geometry
+from keras_bit.data.balanced import balanced_order
 from keras_bit.data.items import Items
 from keras_bit.data.named_batches import UnreadableImageError, read_batches
 from keras_bit.data.options import Options
 from keras_bit.data.reading import Reader
 from keras_bit.data.skipped import Skipped
 
-ORDER, CROP, MIX = range(3)  # what random numbers are for: each use has a sequence of its own
+ORDER, CROP, MIX, AUGMENT = range(4)  # what random numbers are for: each use has a sequence of its own
 WORD = 2**64
 AT_ONCE = 64  # images, where all are read beforehand
 Key = tuple[int, int]  # epoch, and number of a batch
@@ -36,6 +37,7 @@ class Batches(keras.utils.PyDataset):
 
     Attributes:
         class_names: of the labels; `None` for numbers to be predicted.
+        class_counts: images of each class, where each has one.
         skipped: a line for each image that was left out.
 
     Raises:
@@ -48,7 +50,7 @@ class Batches(keras.utils.PyDataset):
         self._items, self._options = items, options
         self._size = options.size(items.size)
         self._reader = Reader(
-            options.processor,
+            options.reading_processor,
             options.rule,
             random_resized_crop=options.random_resized_crop,
             max_pixels=options.max_pixels,
@@ -65,6 +67,7 @@ class Batches(keras.utils.PyDataset):
         self._order: tuple[int, np.ndarray] = (-1, self._numbers)  # of the epoch that was asked for last
         self._ahead = _Ahead()
         self.class_names = None if names is None else list(names)
+        self.class_counts = items.labels.class_counts
         self.skipped = skipped.files
 
     def _readable(self, skipped: Skipped) -> np.ndarray:
@@ -134,10 +137,15 @@ class Batches(keras.utils.PyDataset):
             raise OSError(found.failure)
         if found.problems:
             raise UnreadableImageError(found.problems[0])
-        labels = self._rows(np.stack([item.label for item in items]))
+        images, labels = found.images, self._rows(np.stack([item.label for item in items]))
+        if options.augment:
+            from keras_bit.data.keras_augmentation import augmented
+
+            seed = int(self._generator(AUGMENT, positions[0]).integers(2**31))
+            images, labels = augmented(options.augment, options.processor, images, labels, seed)
         if not options.mixes:
-            return found.images, labels
-        return self._mixed(found.images, labels, self._generator(MIX, positions[0]))
+            return images, labels
+        return self._mixed(images, labels, self._generator(MIX, positions[0]))
 
     def _positions(self, epoch: int, number: int) -> range:
         """Where the images of a batch are in all epochs, one behind the other."""
@@ -159,7 +167,12 @@ class Batches(keras.utils.PyDataset):
 
     def _order_of(self, epoch: int) -> np.ndarray:
         if self._order[0] != epoch:
-            self._order = epoch, self._generator(ORDER, epoch).permutation(self._numbers)
+            generator = self._generator(ORDER, epoch)
+            if self._options.sampling is None:
+                order = generator.permutation(self._numbers)
+            else:
+                order = self._numbers[balanced_order(self._items.labels.values[self._numbers], generator)]
+            self._order = epoch, order
         return self._order[1]
 
     def _generator(self, use: int, number: int) -> np.random.Generator:

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from keras_bit import json_text
+from keras_bit.data import reading
 from keras_bit.data.parts import Part
 from keras_bit.files import replacing
+from keras_bit.images import inputs
 
 THREADS = min(os.cpu_count() or 1, 8)  # each holds an image
 AT_ONCE = 64  # images for each thread: records come with their bytes
+MISSING = "does not exist."
 LARGE = 10_000  # images from which on it is noted which files were looked at
 
 
@@ -46,26 +48,18 @@ def unreadable(part: Part, *, whole: bool, shown: str, noted: Path | None = None
     return found
 
 
-def problem(file: str | io.BytesIO, whole: bool) -> str:
-    """What is wrong with an image, a sentence without its subject; empty if nothing is."""
-    try:
-        with Image.open(file) as image:
-            if image.mode == "F" or image.mode.startswith("I"):
-                return f"has more than 8 bits per channel (Pillow's mode {image.mode}). Scale it to 8 bits first."
-            if whole:
-                image.load()
-    except MemoryError:
-        raise
-    except FileNotFoundError:
-        return "does not exist."
-    except UnidentifiedImageError:
-        is_empty = not (os.path.getsize(file) if isinstance(file, str) else file.getbuffer().nbytes)
-        return "is empty." if is_empty else "is not an image that Pillow can read."
-    except Image.DecompressionBombError as error:
-        return f"is too large: {error}"
-    except Exception as error:  # a plugin may raise anything
-        return f"cannot be read: {str(error) or type(error).__name__}."
-    return ""
+def problem(name: str, file: str | io.BytesIO, whole: bool) -> str:
+    """What is wrong with an image, in the words of who reads it, a sentence that begins with its name; or nothing."""
+    source = file if isinstance(file, str) else file.getvalue()
+
+    def look() -> str:
+        if whole:
+            inputs.to_rgb(name, inputs.read(name, source, "ignore"))
+        else:
+            inputs.check_header(name, source)
+        return ""
+
+    return reading.attempted(name, look)
 
 
 def _look(part: Part, whole: bool, shown: str) -> dict[int, str]:
@@ -78,10 +72,10 @@ def _look(part: Part, whole: bool, shown: str) -> dict[int, str]:
     ):
         warnings.simplefilter("ignore")  # Pillow's, of large images and of metadata
         while chunk := list(itertools.islice(numbered, AT_ONCE * THREADS)):
-            problems = pool.map(lambda file: problem(file, whole), [file for _, file in chunk])
+            problems = pool.map(lambda one: problem(part.names[one[0]], one[1], whole), chunk)
             for (number, _), text in zip(chunk, problems, strict=True):
                 if text:
-                    found[number] = f"{part.names[number]} {text}"
+                    found[number] = text
                 bar.update()
     return found
 

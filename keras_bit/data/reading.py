@@ -6,22 +6,21 @@ every format that Pillow reads is read.
 
 import errno
 import functools
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from keras_bit.data import geometry, targets
+from keras_bit.data.batch_memory import BatchMemory
 from keras_bit.data.items import Item
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images import inputs, pillow_steps
 from keras_bit.images.processor import BitImageProcessor
 
-ALIGNMENT = 64  # bytes: TensorFlow takes over an array that begins at such an address, and copies others
 # Where the file is to blame; every other error of the system is the machine's trouble.
 UNREADABLE = {
     FileNotFoundError: "there is no such file",
@@ -30,6 +29,7 @@ UNREADABLE = {
     PermissionError: "there is no permission to read it",
 }
 BAD_NAMES = {errno.ELOOP: "its links lead in a circle", errno.ENAMETOOLONG: "its name is too long"}
+Result = TypeVar("Result")
 MEMORY = "Fewer images at a time take less memory: num_parallel_calls=1."
 
 
@@ -80,6 +80,7 @@ class Reader:
         self._processor, self._rule, self._random_resized_crop = processor, rule, random_resized_crop
         self._max_pixels, self._class_names, self._size = max_pixels, class_names, size
         self._threads = threads or _processors()
+        self._memory = BatchMemory()
 
     def read(self, items: Sequence[Item], uniform: Any = None) -> Batch:
         """Reads some items.
@@ -88,11 +89,20 @@ class Reader:
             items: of which an image of a broken one is left out.
             uniform: float64 `(count, geometry.numbers_needed(...))` in [0, 1), which decides about the augmentation.
         """
-        images = None if self._size is None else _aligned((len(items), *self._size, 3))
-        rows = [None] * len(items) if images is None else images
-        numbers = [None] * len(items) if uniform is None else uniform
+        images = None if self._size is None else self._memory.array((len(items), *self._size, 3))
+        results: list[Any] = [None] * len(items)
+        waiting = iter(range(len(items)))
+
+        def read_on() -> None:
+            # Each thread takes the next place: fewer futures than one for each image.
+            for place in waiting:
+                row = None if images is None else images[place]
+                results[place] = self._read(items[place], row, None if uniform is None else uniform[place])
+
         try:
-            results = list(_pool(self._threads).map(self._read, items, rows, numbers))
+            pool = _pool(self._threads)
+            for done in [pool.submit(read_on) for _ in range(min(self._threads, len(items)))]:
+                done.result()
         except _ReadingError as error:
             advice = f" {MEMORY}" if isinstance(error.__cause__, MemoryError) else ""
             failure = f"{error}{advice}"
@@ -124,18 +134,13 @@ class Reader:
         problem = item.problem or targets.problem(item.label, self._class_names)
         if problem:
             return f"{item.name} {problem}"
-        try:
-            image = self._opened(item)
-            if self._rule is None:
-                return pillow_steps.preprocess(item.name, image, self._processor, row)
-            return self._augmented(image, self._rule, uniform, row)
-        except ValueError as error:
-            return str(error)
-        except OSError as error:
-            why = UNREADABLE.get(type(error)) or BAD_NAMES.get(error.errno or 0)
-            if why is None:
-                raise
-            return f"{item.name} cannot be read: {why}."
+        return attempted(item.name, lambda: self._finished(item, row, uniform))
+
+    def _finished(self, item: Item, row: np.ndarray | None, uniform: Any) -> np.ndarray:
+        image = self._opened(item)
+        if self._rule is None:
+            return pillow_steps.preprocess(item.name, image, self._processor, row)
+        return self._augmented(image, self._rule, uniform, row)
 
     def _opened(self, item: Item) -> Image.Image:
         """The decoded RGB image of an item."""
@@ -162,6 +167,23 @@ class Reader:
         return pillow_steps.rescale_and_normalize(image, self._processor, row)
 
 
+def attempted(name: str, read: Callable[[], Result]) -> Result | str:
+    """What `read` returns; or what is wrong with the image, in a sentence that begins with its name.
+
+    Raises:
+        OSError, MemoryError: what is wrong is not in the image.
+    """
+    try:
+        return read()
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        why = UNREADABLE.get(type(error)) or BAD_NAMES.get(error.errno or 0)
+        if why is None:
+            raise
+        return f"{name} cannot be read: {why}."
+
+
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     """The threads of all readers: those of a reader by itself would live as long as TensorFlow keeps its graph."""
@@ -177,14 +199,6 @@ def _of_pixels(pixels: np.ndarray) -> Image.Image:
     if pixels.shape[-1] == 1:
         return Image.fromarray(pixels[..., 0]).convert("RGB")
     return Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
-
-
-def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """An empty float32 array that TensorFlow takes over without a copy."""
-    size = 4 * math.prod(shape)
-    memory = np.empty(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(np.float32).reshape(shape)
 
 
 def _processors() -> int:

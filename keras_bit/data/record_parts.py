@@ -12,9 +12,12 @@ from tqdm import tqdm
 
 from keras_bit.data.parts import Part
 from keras_bit.data.record_names import is_record_name
-from keras_bit.data.split_names import WORDS
+from keras_bit.data.split_names import WORDS, part_of
+from keras_bit.data.walk import LeftOut
 from keras_bit.files import some
 from keras_bit.packages import require_tensorflow
+
+SHOWN = 5  # files and folders that a note names
 
 
 def holds_records(data: str | Path) -> bool:
@@ -39,9 +42,34 @@ def record_files(data: str | Path) -> dict[str, list[str]]:
     grouped: dict[str, list[str]] = {}
     for file in files:
         words = re.split(r"[^a-z]+", os.path.basename(file).lower())
-        part = next((part for part, known in WORDS.items() if set(words) & set(known)), "train")
-        grouped.setdefault(part, []).append(file)
+        said = {part_of(word) for word in words}
+        grouped.setdefault(next((part for part in WORDS if part in said), "train"), []).append(file)
     return {part: grouped[part] for part in sorted(grouped, key=list(WORDS).index)}
+
+
+def about_records(data: str | Path) -> list[str]:
+    """What a person should know of the files: which are for what, where that differs, and what is left out."""
+    parts = record_files(data)
+    notes = [
+        f"{part}: {len(files):,} TFRecord file{'s' * (len(files) > 1)}, {some(map(os.path.basename, files), SHOWN)}"
+        for part, files in parts.items()
+        if len(parts) > 1
+    ]
+    if not Path(data).is_dir():
+        return notes
+    left_out, folders = LeftOut(), []
+    for entry in os.scandir(data):
+        if left_out.passes_over(entry.name) or is_record_name(entry.name):
+            continue
+        if entry.is_dir():
+            folders.append(entry.name)
+        else:
+            left_out.passes_over_file(entry.name)
+    if left_out:
+        notes.append(f"Left out in {str(data)!r}: {left_out}.")
+    if folders:
+        notes.append(f"Left out: the folder{'s' * (len(folders) > 1)} {some(sorted(folders), SHOWN)} in {str(data)!r}.")
+    return notes
 
 
 def record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict[str, Part], tuple[str, ...]]:

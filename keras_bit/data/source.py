@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_bit.data.balanced import balanced_order
 from keras_bit.data.items import Arrays, Files, Item, Items
+from keras_bit.data.targets import Labels
 
 PROCESS_SEED = 87654321  # what TensorFlow takes where none was set
 
@@ -44,6 +46,7 @@ class Source:
         encoded: whether the images are files or their bytes, not pixels.
         size: (height, width) of every image, where the source knows.
         numbers: whether the labels are floats to be predicted, as for regression, and not classes.
+        labels: of all images, where they are known.
     """
 
     elements: tf.data.Dataset
@@ -57,6 +60,7 @@ class Source:
     encoded: bool = True
     size: tuple[int, int] | None = None
     numbers: bool = False
+    labels: Labels | None = None
 
 
 def indexed(items: Items) -> Source:
@@ -84,7 +88,36 @@ def indexed(items: Items) -> Source:
         encoded=items.encoded,
         size=items.size,
         numbers=items.labels.class_names is None,
+        labels=items.labels,
     )
+
+
+def balanced(source: Source) -> Source:
+    """The same images in an order in which every class comes equally often.
+
+    Raises:
+        ValueError: the source is read from its beginning, or an image has not one class.
+    """
+    labels = source.labels
+    if labels is None or labels.class_counts is None:
+        raise ValueError(
+            "`sampling` must be None for a `source` that is read from its beginning, as records and streams, or whose "
+            "images have not one class each; got 'balanced'."
+        )
+    values = labels.values
+
+    def order(seed: np.ndarray) -> np.ndarray:
+        return balanced_order(values, np.random.default_rng([int(number) % 2**64 for number in seed]))
+
+    def shuffled_once(seed: Any) -> tf.data.Dataset:
+        found = tf.numpy_function(order, [tf.cast(seed, tf.int64)], tf.int64, stateful=False)
+        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(found, [len(values)]))
+
+    def shuffled(seed: int) -> tf.data.Dataset:
+        # A number that is new in each epoch.
+        return random_numbers(seed).take(1).flat_map(lambda number: shuffled_once(tf.stack([seed, number])))
+
+    return dataclasses.replace(source, shuffled=shuffled, shuffled_once=shuffled_once)
 
 
 def _in_graph(items: Items) -> Callable[[Any], Example] | None:

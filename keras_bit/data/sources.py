@@ -1,7 +1,9 @@
 """What a source is: folders, paths, arrays, records, or another library's data set."""
 
+import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from keras_bit.data import libraries, targets
+from keras_bit.data import csv_rows, label_table, libraries, targets
 from keras_bit.data.folders import class_folders, tell
 from keras_bit.data.items import Arrays, Files, Item, Items, described, is_path
+from keras_bit.data.label_table import TableOptions
 from keras_bit.data.record_names import record_names
+from keras_bit.data.split_names import part_of
 from keras_bit.data.splits import Subset, subset_of
+from keras_bit.data.walk import DirectoryWarning
 from keras_bit.images import base64_text
 from keras_bit.images.array_likes import as_array, sequence_of
 from keras_bit.packages import has_tensorflow, require_tensorflow
@@ -32,11 +37,12 @@ def open_source(
     shuffle_buffer: int = 1,
     check_labels: bool = True,
     subset: Subset | None = None,
+    table: TableOptions | None = None,
 ) -> "Source":
     """Finds out what `source` is, for `tf.data`. See `keras_bit.image_dataset` for the arguments.
 
     `check_labels` raises for labels outside of the class names at once; otherwise they are left to the pipeline.
-    `subset` takes a part of a directory's images.
+    `subset` takes a part of a directory's images. `table` says how a CSV file is read.
     """
     import tensorflow as tf
 
@@ -44,6 +50,7 @@ def open_source(
     from keras_bit.data.source import indexed
 
     _check_subset(source, subset)
+    _check_table(source, table)
     names = targets.checked_class_names(class_names)
     image, label = image_column or "image", label_column or "label"
     if libraries.is_builder(source):
@@ -64,6 +71,7 @@ def open_source(
         split=split,
         check_labels=check_labels,
         subset=subset,
+        table=table,
     )
     return indexed(items)
 
@@ -77,10 +85,16 @@ def open_items(
     split: str | None = None,
     check_labels: bool = True,
     subset: Subset | None = None,
+    table: TableOptions | None = None,
 ) -> Items:
     """The same for what can be read in any order, without TensorFlow."""
     _check_subset(source, subset)
+    _check_table(source, table)
     names = targets.checked_class_names(class_names)
+    if csv_rows.is_csv(source):
+        columns: dict[str, Any] = {} if image_column is None else {"image_column": image_column}
+        columns |= {} if label_column is None else {"label_columns": (label_column,)}
+        return _table(source, dataclasses.replace(table or TableOptions(), **columns), names, split, check_labels)
     split = libraries.checked_split(source, split)
     rows = libraries.hugging_face(source, split, names, image_column or "image", label_column or "label", check_labels)
     if rows is not None:
@@ -90,11 +104,14 @@ def open_items(
     if isinstance(source, tuple) and len(source) == 2:
         return _pairs(*source, names, check_labels)
     if is_path(source) and not Path(source).exists():
-        raise FileNotFoundError(f"`source` must be an existing directory or TFRecord files, got {described(source)}.")
+        raise FileNotFoundError(
+            f"`source` must be an existing directory, a CSV file or TFRecord files, got {described(source)}."
+        )
+    others = "a tf.data.Dataset of (bytes, label), TFRecord files, a Hugging Face `datasets.Dataset` or a TensorFlow "
+    allowed = f"{others}Datasets builder" if has_tensorflow() else "a Hugging Face `datasets.Dataset`"
     raise ValueError(
-        "`source` must be a directory with a folder per class, a pair (paths or arrays, labels), a tf.data.Dataset of "
-        "(bytes, label), TFRecord files, a Hugging Face `datasets.Dataset` or a TensorFlow Datasets builder, got "
-        f"{described(source)}."
+        f"`source` must be a directory with a folder per class, a CSV file, a pair (paths or arrays, labels), "
+        f"{allowed}, got {described(source)}."
     )
 
 
@@ -106,8 +123,29 @@ def _check_subset(source: Any, subset: Subset | None) -> None:
         )
 
 
+def _check_table(source: Any, table: TableOptions | None) -> None:
+    if table is not None and not csv_rows.is_csv(source):
+        raise ValueError(f"`table` is for a CSV file, which `source` names, got {described(source)}.")
+
+
+def of_numbers(source: Any, class_names: Sequence[str] | None, check_labels: bool) -> tuple[Any, targets.Labels]:
+    """A pair whose labels are numbers to be predicted, whatever their range.
+
+    Raises:
+        ValueError: `source` is not a pair, or its labels are not numbers.
+    """
+    if not isinstance(source, tuple) or len(source) != 2:
+        raise ValueError(
+            f"`label_mode` 'numbers' is for a pair (paths or arrays, labels), got {described(source)}. Of a CSV file "
+            "TableOptions(problem_type='regression') says the same."
+        )
+    if class_names is not None:
+        raise ValueError(f"`class_names` must be None for numbers to be predicted, got {class_names!r}.")
+    return source[0], targets.read_numbers(source[1], check_labels)
+
+
 def open_in_order(
-    source: Any, class_names: Sequence[str]
+    source: Any, class_names: Sequence[str] | None
 ) -> tuple[Callable[[], Iterable[Item]], int | None, tuple[int, int] | None]:
     """For evaluation: what gives the items in the source's order, their number and size, where those are known."""
     if not has_tensorflow():
@@ -146,18 +184,40 @@ def _folders(directory: Path, class_names: tuple[str, ...] | None, subset: Subse
     return Files(found.paths, targets.Labels(found.labels, found.class_names))
 
 
+def _table(
+    file: str | Path, options: TableOptions, names: tuple[str, ...] | None, split: str | None, check_files: bool
+) -> Items:
+    """The images of a CSV file, or those of a part that its column `split` names."""
+    table = label_table.read(file, options, names=names, check_files=check_files)
+    if split is not None:
+        there = sorted(set(table.parts or ()))
+        wanted = part_of(split) or split
+        if wanted not in there:
+            raise ValueError(
+                f"`split` must be one of {', '.join(map(repr, there)) or 'none: there is no column split'}, got "
+                f"{split!r}."
+            )
+        table = table.some(np.flatnonzero(np.array(table.parts) == wanted))
+    for line in table.notes:
+        warnings.warn(f"{line} ({file})", DirectoryWarning, stacklevel=2)
+    kind = table.problem_type
+    labels = targets.Labels(table.labels.astype(np.float32), None) if kind == label_table.NUMBER else None
+    return Files([os.fsencode(path) for path in table.paths], labels or targets.Labels(table.labels, table.names))
+
+
 def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_labels: bool) -> Items:
     several = sequence_of(images)
     if several is not None:
         images = _without_decoded(several)
     elif hasattr(images, "__array__"):
         images = as_array("`source[0]`", images)
-    if (names := sequence_of(labels)) is not None:
+    if not isinstance(labels, targets.Labels) and (names := sequence_of(labels)) is not None:
         labels = list(names)
     if not isinstance(images, np.ndarray | list):
         raise ValueError(
             "`source[0]` must be a list of paths or of uint8 arrays, or one uint8 array (count, height, width, "
-            f"channels), got {described(images)}. A data set of (bytes, label) is passed by itself."
+            f"channels), got {described(images)}."
+            f"{' A data set of (bytes, label) is passed by itself.' if has_tensorflow() else ''}"
         )
     if not len(images):
         raise ValueError("`source[0]` must hold at least one image, got none.")
@@ -166,10 +226,9 @@ def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_
     if not paths and not arrays:
         kinds = sorted({type(image).__name__ for image in images})
         raise ValueError(
-            f"`source[0]` must hold paths alone or uint8 arrays alone, got {' and '.join(kinds)}. Encoded images go "
-            "through `tf.data.Dataset.from_tensor_slices((images, labels))`."
+            f"`source[0]` must hold paths alone or uint8 arrays alone, got {' and '.join(kinds)}. {_for_encoded()}"
         )
-    found = targets.read_labels(labels, class_names, check_labels)
+    found = labels if isinstance(labels, targets.Labels) else targets.read_labels(labels, class_names, check_labels)
     if len(found.values) != len(images):
         raise ValueError(
             f"`source` must have a label for each image, got {len(images):,} images and {len(found.values):,} labels."
@@ -192,11 +251,19 @@ def _without_decoded(images: Sequence[Any]) -> list[Any]:
 
 def _refuse_text(paths: Iterable[str | os.PathLike]) -> None:
     for index, path in enumerate(paths):
-        if isinstance(path, str) and len(path) > base64_text.LONGEST_NAME and (text := base64_text.described(path)):
+        if not isinstance(path, str) or len(path) <= base64_text.LONGEST_NAME:
+            continue
+        if (text := base64_text.described(path)) and not os.path.lexists(path):  # a long path looks like one
             raise ValueError(
-                f"`source[0][{index}]` is {text}, not a path, which begins with {path[:20]!r}. Encoded images go "
-                "through `tf.data.Dataset.from_tensor_slices((images, labels))`, as bytes."
+                f"`source[0][{index}]` is {text}, not a path, which begins with {path[:20]!r}. {_for_encoded()}"
             )
+
+
+def _for_encoded() -> str:
+    """What to do with the bytes of image files, for a message."""
+    if has_tensorflow():
+        return "Encoded images go through `tf.data.Dataset.from_tensor_slices((images, labels))`, as bytes."
+    return "Write encoded images to files, and pass their paths."
 
 
 def _checked_array(name: str, array: Any) -> np.ndarray:

@@ -12,6 +12,12 @@ TRAIN = ("train", "training")
 VALIDATION = ("val", "validation", "valid", "dev")
 TEST = ("test", "testing", "eval", "evaluation")
 WORDS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}  # train is first: it has the classes
+# What people write beside these words, as in `training_set`, `TestData` and `02 val images`.
+THINGS = r"(?:data)?sets?|data|images?|imgs?|pictures?|pics?|photos?|samples?|examples?|splits?|folders?"
+SPELLED = {
+    part: re.compile(rf"[\W\d_]*(?:(?:{THINGS})[\W\d_]*)?(?:{'|'.join(words)})[\W\d_]*(?:(?:{THINGS})[\W\d_]*)*")
+    for part, words in WORDS.items()
+}
 SHOWN = 5  # folders that a message names
 
 
@@ -29,16 +35,28 @@ class NotClassesError(ValueError):
 
 
 def part_of(name: str) -> str | None:
-    """`"train"`, `"validation"` or `"test"` for a name that is one of their words, in any case."""
-    return next((part for part, words in WORDS.items() if name.casefold() in words), None)
+    """`"train"`, `"validation"` or `"test"` for a name that is one of their words, in any case.
+
+    There may be numbers, punctuation and words such as `set` and `images` beside it.
+    """
+    return next((part for part, spelled in SPELLED.items() if spelled.fullmatch(name.casefold())), None)
+
+
+def parts_called(names: Sequence[str]) -> dict[str, str]:
+    """The names that are those of parts, and which parts these are.
+
+    They are such names as `part_of` knows, or have one before or after something that they share: `seg_train` and
+    `seg_test`.
+    """
+    found = {name: part for name in names if (part := part_of(name))}
+    return found if len({*found.values()}) > 1 else found | _with_something_shared(names)
 
 
 def split_folders(directory: Path, names: Sequence[str]) -> dict[str, Path]:
     """The folders of a directory that are its train, validation and test part, as far as there are any.
 
-    They are called so in any case, or have that word after or before something that they share: `seg_train` and
-    `seg_test`. A part holds folders, those of its classes; where it holds only itself again
-    (`seg_train/seg_train/class`), that is the part.
+    Their names are such as `parts_called` knows. A part holds folders, those of its classes; where it holds only itself
+    again (`seg_train/seg_train/class`), that is the part.
 
     Args:
         names: of the folders in the directory.
@@ -46,39 +64,38 @@ def split_folders(directory: Path, names: Sequence[str]) -> dict[str, Path]:
     Raises:
         NotClassesError: two of them are the same part.
     """
-    exact = [(name, part) for name in names if (part := part_of(name))]
-    found = _one_each(directory, [(name, part) for name, part in exact if folders_in(directory / name)])
-    if not found:
-        found = _one_each(directory, _with_something_shared(directory, names))
-    return {part: _unwrapped(directory / found[part]) for part in WORDS if part in found}
+    found: dict[str, list[str]] = {}
+    for name, part in parts_called(names).items():
+        if folders_in(directory / name):
+            found.setdefault(part, []).append(name)
+    chosen = {part: _one_of(directory, part, found[part]) for part in WORDS if part in found}
+    return {part: _unwrapped(directory / name) for part, name in chosen.items()}
 
 
-def _with_something_shared(directory: Path, names: Sequence[str]) -> list[tuple[str, str]]:
-    """The folders whose names are a part's word beside the same text, where there are several."""
-    shared: dict[tuple[str, str], list[tuple[str, str]]] = {}
+def _with_something_shared(names: Sequence[str]) -> dict[str, str]:
+    """The names that are a part's word beside the same text, where these are several parts."""
+    shared: dict[tuple[str, str], dict[str, str]] = {}
     for name in names:
         words = re.split(r"([\W_]+)", name)
         if len(words) < 3:
             continue
         if part := part_of(words[-1]):
-            shared.setdefault(("".join(words[:-1]).casefold(), ""), []).append((name, part))
+            shared.setdefault(("".join(words[:-1]).casefold(), ""), {})[name] = part
         if part := part_of(words[0]):
-            shared.setdefault(("", "".join(words[1:]).casefold()), []).append((name, part))
-    for group in shared.values():
-        if len({part for _, part in group}) > 1 and all(folders_in(directory / name) for name, _ in group):
-            return group
-    return []
+            shared.setdefault(("", "".join(words[1:]).casefold()), {})[name] = part
+    return next((group for group in shared.values() if len({*group.values()}) > 1), {})
 
 
-def _one_each(directory: Path, folders: Sequence[tuple[str, str]]) -> dict[str, str]:
-    for part in WORDS:
-        if len(several := [name for name, of in folders if of == part]) > 1:
-            raise NotClassesError(
-                f"{str(directory)!r} has several folders for {part}: {', '.join(several)}. Leave one, or name a "
-                "directory that holds the folders of the classes.",
-                "these folders are classes",
-            )
-    return {part: name for name, part in folders}
+def _one_of(directory: Path, part: str, names: Sequence[str]) -> str:
+    """The folder of a part: of several the one that is called by the word alone."""
+    plain = [name for name in names if name.casefold() in WORDS[part]]
+    if len(several := plain or names) > 1:
+        raise NotClassesError(
+            f"{str(directory)!r} has several folders for {part}: {', '.join(several)}. Leave one, or name a "
+            "directory that holds the folders of the classes.",
+            "these folders are classes",
+        )
+    return several[0]
 
 
 def _unwrapped(folder: Path) -> Path:
@@ -100,7 +117,9 @@ def refuse_splits(directory: Path, names: Sequence[str]) -> None:
         NotClassesError: it says which directory to name instead.
     """
     parts = split_folders(directory, names)
-    called_so = bool(names) and all(part_of(name) for name in names)
+    called = parts_called(names)
+    # A single word may be that of a class; a train and a test folder are parts, whatever else there is.
+    called_so = len({*called.values()}) > 1 or (bool(names) and len(called) == len(names))
     if are_parts(parts) or (parts and called_so):
         folders = ", ".join(repr(os.fspath(path)) for path in parts.values())
         raise NotClassesError(
@@ -110,7 +129,7 @@ def refuse_splits(directory: Path, names: Sequence[str]) -> None:
         )
     if len(names) > 1 and called_so:
         raise NotClassesError(
-            f"{str(directory)!r} holds folders that are called as the parts of a data set, {some(names, SHOWN)}, but "
+            f"{str(directory)!r} holds folders that are called as the parts of a data set, {some(called, SHOWN)}, but "
             "they hold no folder per class. Put the images in them into a folder for each class.",
             "these folders are classes",
         )

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_bit.data import targets
-from keras_bit.data.folders import ClassFolders, class_folders, scan
+from keras_bit.data import csv_rows, dividing, exclusions, targets
+from keras_bit.data.folders import ClassFolders, class_folders, look, scan, shown
+from keras_bit.data.label_table import NUMBER, ONE, TableOptions
 from keras_bit.data.parts import Part, of_files
-from keras_bit.data.record_parts import holds_records, record_parts
+from keras_bit.data.record_parts import about_records, holds_records, record_parts
 from keras_bit.data.split_names import TRAIN, are_parts, part_of, split_folders
-from keras_bit.data.walk import LeftOut, folders_in, images_below
+from keras_bit.data.table_parts import about_several, check_numbers, divided, table_parts
+from keras_bit.data.walk import LeftOut, folders_in, holds_image
 from keras_bit.files import composed, some
 
 SUBSETS = ("training", "validation")  # Keras' names
@@ -22,13 +24,17 @@ SHOWN = 5  # classes that a note names
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """A data set as fine-tuning needs it; `notes` are sentences that a person should read."""
+    """A data set as fine-tuning needs it; `notes` are sentences that a person should read.
+
+    `class_names` are those of the classes or, for regression, of the columns of numbers.
+    """
 
     class_names: tuple[str, ...]
     train: Part
     validation: Part | None
     test: Part | None
     notes: tuple[str, ...] = ()
+    problem_type: str = ONE
 
 
 def open_splits(
@@ -39,47 +45,99 @@ def open_splits(
     examples_per_class: int | None = None,
     class_names: Sequence[str] | None = None,
     gone: Sequence[str] = (),
+    table: TableOptions | None = None,
+    problem_types: Sequence[str] = (ONE,),
+    check_files: bool = True,
+    exclude: str | Path | None = None,
 ) -> Splits:
     """Finds the images of a data set and divides them.
 
     Args:
         data: a directory with a folder per class; one with such directories that are called train and val or test, in
             one of the spellings in `split_names`; a directory of TFRecord files, or a pattern for some, which may have
-            these words in their names.
+            these words in their names; a CSV file, as `label_table.read` takes it.
         validation_share: of each class, for validation, where the data set does not divide itself.
         seed: decides which images these are, and which the few examples.
         examples_per_class: how many of each class are trained on, for few-shot learning; `None` takes all.
         class_names: the order of the classes; what the labels of TFRecord files are called.
         gone: paths of images that have been there, and are divided as if they were.
+        table: how a CSV file is read.
+        problem_types: those of `label_table.PROBLEM_TYPES` that the caller can use.
+        check_files: whether an image that a CSV file names must exist.
+        exclude: a CSV of `keras-bit audit`, whose images are left out of the parts. The division stays as it is without
+            it; the few examples are chosen among those that are left.
 
     Raises:
-        ValueError: there is nothing to train on, or the parts have different classes.
+        ValueError: there is nothing to train on, the parts have different classes, the labels are of another kind, or
+            `exclude` is not such a file of this data set.
         FileNotFoundError: `data` does not exist.
     """
     names = targets.checked_class_names(class_names)
-    records = holds_records(data)
-    parts, names, notes = (*record_parts(data, names), []) if records else _folder_parts(Path(data), names, gone)
+    if table is not None and not csv_rows.is_csv(data):
+        raise ValueError(
+            "`image_folder`, `image_column`, `label_columns`, `label_separator` and `problem_type` are for a CSV "
+            f"file, got `data` {str(data)!r}."
+        )
+    records = not csv_rows.is_csv(data) and holds_records(data)
+    kind = ONE
+    if csv_rows.is_csv(data):
+        parts, names, kind, notes = table_parts(data, table, names, check_files)
+    elif records:
+        parts, names = record_parts(data, names)
+        notes = about_records(data)
+    else:
+        parts, names, notes = _folder_parts(Path(data), names, gone)
+    if kind not in problem_types:
+        raise ValueError(f"`data` {str(data)!r} must have one class for each image, got labels for {kind}.")
     if "train" not in parts:
         raise ValueError(f"`data` {str(data)!r} has images to test with, but none to train on.")
+    if kind != ONE:
+        if examples_per_class is not None:
+            raise ValueError(f"`examples_per_class` is for one class per image, got {examples_per_class} for {kind}.")
+        if exclude is not None:
+            raise ValueError(f"`exclude` is for one class per image, got {str(exclude)!r} for {kind}.")
+        return _of_rows(parts, names, kind, notes, validation_share, seed)
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
     first = min(int(part.labels.min()) for part in parts.values()) if records else 0
     notes += [_about_first(first, names)] if first else []
+    for name, part in (("validate", validation), ("test", test)):
+        counted = [] if part is None else np.bincount(part.labels, minlength=len(names))[first:].tolist()
+        if none := [one for one, count in zip(names[first:], counted, strict=False) if count == 0]:
+            notes.append(f"There is no image to {name} with of {some(none, SHOWN)}.")
     generator = np.random.default_rng(seed)
     if validation is None and test is None and validation_share > 0:
-        train, validation = _divided(train, len(names), validation_share, generator)
+        train, validation = dividing.by_class(train, len(names), validation_share, generator)
         if validation is None:
             notes.append("No class has a second image to validate with: there is no validation.")
+    if exclude is not None:
+        left, about = exclusions.without({"train": train, "validation": validation, "test": test}, exclude, data)
+        train, validation, test = left["train"] or train, left["validation"], left["test"]
+        notes += about
     if examples_per_class is not None:
         counts = np.bincount(train.labels, minlength=len(names))
         if few := [name for name, count in zip(names, counts, strict=True) if count < examples_per_class]:
             notes.append(f"There are fewer than {examples_per_class} images of {some(few, SHOWN)}: all are taken.")
-        train = train.some(
-            np.concatenate([_chosen(train, label, examples_per_class, generator) for label in range(len(names))])
-        )
+        train = dividing.few(train, len(names), examples_per_class, generator)
     notes += _about_counts(train, names, first, examples_per_class)
     if len(names) == 1:
         raise ValueError(f"`data` {str(data)!r} has one class, {names[0]!r}: there is nothing to tell apart.")
     return Splits(names, train, validation if validation is not None else test, test, tuple(notes))
+
+
+def _of_rows(
+    parts: dict[str, Part], names: tuple[str, ...], kind: str, notes: list[str], validation_share: float, seed: int
+) -> Splits:
+    """A data set of several classes per image, or of numbers."""
+    train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
+    if validation is None and test is None and validation_share > 0:
+        train, validation = divided(train, kind, len(names), validation_share, np.random.default_rng(seed))
+        if validation is None:
+            notes = [*notes, "There is no second image to validate with: there is no validation."]
+    if kind == NUMBER:
+        check_numbers(train, names)
+    else:
+        notes = [*notes, *about_several({"train": train, "validation": validation, "test": test}, names)]
+    return Splits(names, train, validation if validation is not None else test, test, tuple(notes), kind)
 
 
 def _about_first(first: int, names: tuple[str, ...]) -> str:
@@ -98,22 +156,6 @@ def _about_counts(train: Part, names: tuple[str, ...], first: int, examples_per_
     if none := [name for name, count in zip(names[first:], counts[first:], strict=True) if count == 0]:
         notes.append(f"There is no image to train with of {some(none, SHOWN)}.")
     return notes
-
-
-def _divided(part: Part, classes: int, share: float, generator: np.random.Generator) -> tuple[Part, Part | None]:
-    """Two parts, the second with a share of each class: at least one of its images, and never all."""
-    taken = []
-    for label in range(classes):
-        numbers = generator.permutation(np.flatnonzero(part.labels == label))
-        taken.append(numbers[: min(max(round(share * len(numbers)), 1), len(numbers) - 1) if len(numbers) else 0])
-    chosen = np.concatenate(taken)
-    if not chosen.size:
-        return part, None
-    return part.some(np.setdiff1d(np.arange(len(part)), chosen)), part.some(chosen)
-
-
-def _chosen(part: Part, label: int, count: int, generator: np.random.Generator) -> np.ndarray:
-    return generator.permutation(np.flatnonzero(part.labels == label))[:count]
 
 
 class Subset(NamedTuple):
@@ -160,7 +202,7 @@ def subset_of(directory: Path, class_names: tuple[str, ...] | None, subset: Subs
     found = class_folders(directory, class_names)
     whole = of_files(found.paths, found.labels)
     generator = np.random.default_rng(subset.seed)
-    train, validation = _divided(whole, len(found.class_names), subset.validation_split, generator)
+    train, validation = dividing.by_class(whole, len(found.class_names), subset.validation_split, generator)
     part = train if subset.which == "training" else validation
     if part is None:
         raise ValueError(f"No class in {str(directory)!r} has a second image: there is nothing for validation.")
@@ -220,12 +262,16 @@ def _of_fewer_classes(
     known = {composed(name): label for label, name in enumerate(names)}
     unknown = [name for name in there if composed(name) not in known]
     if every:
-        unknown = [name for name in unknown if any(images_below(directory, LeftOut(), folders=[name]))]
+        left_out.empty = [name for name in unknown if not holds_image(directory / name)]
+        unknown = [name for name in unknown if name not in left_out.empty]
     if unknown and every:
-        spelled = {composed(name).casefold(): name for name in names}
-        alike = [spelled[one] for name in unknown if (one := composed(name).casefold()) in spelled]
-        hint = f" {some(alike, SHOWN)} there: names that differ in case are different classes." if alike else ""
-        raise ValueError(f"{str(directory)!r} has folders that {str(train)!r} lacks: {some(unknown, SHOWN)}.{hint}")
+        spelled = {look(name): name for name in names}
+        alike = [shown(spelled[one]) for name in unknown if (one := look(name)) in spelled]
+        hint = f" {some(alike, SHOWN)} there: names that differ in case or spaces are different classes."
+        raise ValueError(
+            f"{str(directory)!r} has folders that {str(train)!r} lacks: {some(map(shown, unknown), SHOWN)}."
+            f"{hint if alike else ''}"
+        )
     there = [name for name in there if composed(name) in known]
     paths, labels = scan(directory, there, left_out)
     if not paths:

@@ -22,6 +22,14 @@ class Labels(NamedTuple):
     values: np.ndarray  # int32 (count,), float32 (count, classes); for regression float32 (count,) or (count, outputs)
     class_names: tuple[str, ...] | None
 
+    @property
+    def class_counts(self) -> np.ndarray | None:
+        """How many images each class has, int64 `(classes,)`; `None` where an image has not one class."""
+        if self.class_names is None or self.values.dtype.kind != "i" or self.values.ndim != 1:
+            return None
+        inside = (self.values >= 0) & (self.values < len(self.class_names))
+        return np.bincount(self.values[inside], minlength=len(self.class_names))
+
 
 def checked_class_names(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
     if class_names is None:
@@ -97,12 +105,46 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
     came = f"{values.dtype} {values.shape if values.ndim else 'of different lengths or none'}"
     if values.ndim == 1 and values.dtype.kind == "f" and class_names is not None:
         came = f"{values.dtype} {values.shape}, which are numbers to be predicted and have no `class_names`"
-    elif values.ndim == 1 and values.dtype.kind in "OU":
-        came = " and ".join(sorted({type(label).__name__ for label in labels}))
+    elif values.ndim < 2 and values.dtype.kind in "OU" and hasattr(labels, "__iter__"):
+        came = " and ".join(sorted({_kind(label) for label in labels})) or "none"
+        came += ", of different lengths" if len({len(label) for label in labels if isinstance(label, list)}) > 1 else ""
     raise ValueError(
         "Labels must be whole numbers, strings, lists of strings, rows with a number per class (count, classes), or "
         f"floats for regression, got {came}."
     )
+
+
+def read_numbers(labels: Any, check: bool) -> Labels:
+    """Numbers to be predicted, of any range, for labels that nobody has to guess the meaning of.
+
+    Args:
+        labels: floats or whole numbers, `(count,)` or `(count, outputs)`.
+        check: whether to raise for those that are not finite.
+
+    Raises:
+        ValueError: they are of another kind.
+    """
+    try:
+        values = np.asarray(labels)
+    except ValueError:  # rows of different lengths
+        values = np.array(None)
+    if values.ndim not in (1, 2) or values.dtype.kind not in "iuf" or not values.size:
+        raise ValueError(
+            "Labels must be numbers (count,) or (count, outputs) for regression, got "
+            f"{values.dtype} {values.shape if values.ndim else 'of different lengths or none'}."
+        )
+    numbers = values.astype(np.float32)
+    if check:
+        wrong = ~np.isfinite(numbers.reshape(len(values), -1)).all(axis=1)
+        _refuse(values, np.asarray(wrong), "finite numbers")
+    return Labels(numbers, None)
+
+
+def _kind(label: Any) -> str:
+    """What a label is, for a message: its type, and of a list what it holds."""
+    if not isinstance(label, list | tuple | set | frozenset):
+        return type(label).__name__
+    return f"{type(label).__name__} of {'/'.join(sorted({type(one).__name__ for one in label})) or 'nothing'}"
 
 
 def _are_names(label: Any) -> bool:

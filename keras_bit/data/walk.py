@@ -47,6 +47,7 @@ SYSTEM = frozenset(
         "desktop.ini",
     )
 )
+ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar"))
 SHOWN = 8  # kinds of files that are named
 
 # Names that keras_bit itself gives to what it is writing, here or in another process.
@@ -64,6 +65,7 @@ class LeftOut:
         self.suffixes: Counter[str] = Counter()  # files that are not images
         self.hidden = 0  # files and folders whose names begin with a dot
         self.system: Counter[str] = Counter()  # files and folders of operating systems
+        self.archives: list[str] = []  # which may have images in them
         self.links: list[str] = []  # to folders that are read anyway
         self.empty: list[str] = []  # folders of classes
         self.beside = 0  # images beside the folders of the classes
@@ -78,6 +80,8 @@ class LeftOut:
         parts += [name if count == 1 else f"{count:,} {name}" for name, count in sorted(self.system.items())]
         if self.beside:
             parts.append(f"{self.beside:,} image{'s' * (self.beside > 1)} beside the folders")
+        if self.archives:
+            parts.append(f"not unpacked: {some(self.archives, SHOWN)}")
         if self.empty:
             parts.append(f"without an image: {some(self.empty, SHOWN)}")
         if self.links:
@@ -86,6 +90,13 @@ class LeftOut:
 
     def __bool__(self) -> bool:
         return bool(str(self))
+
+    def passes_over_file(self, name: str) -> None:
+        """Counts a file that is not what is looked for."""
+        if is_archive(name):
+            self.archives.append(name)
+        else:
+            self.suffixes[_suffix(name) or "without a suffix"] += 1
 
     def passes_over(self, name: str) -> bool:
         """Whether a file or a folder of this name is left out, whatever it holds; counts it."""
@@ -99,7 +110,7 @@ class LeftOut:
 def folders_in(directory: str | os.PathLike[str], left_out: LeftOut | None = None) -> list[str]:
     """The names of the folders in a directory, sorted, without hidden ones and those of operating systems.
 
-    `left_out` gets those, and the images beside the folders.
+    `left_out` gets those, and the images and archives beside the folders.
     """
     found = []
     with os.scandir(directory) as entries:
@@ -108,6 +119,8 @@ def folders_in(directory: str | os.PathLike[str], left_out: LeftOut | None = Non
                 continue
             if entry.is_dir():
                 found.append(entry.name)
+            elif left_out is not None and is_archive(entry.name):
+                left_out.archives.append(entry.name)
             elif left_out is not None and is_image(entry.path):
                 left_out.beside += 1
     return sorted(found)
@@ -133,6 +146,11 @@ def images_below(
     yield from _Walk(os.fspath(directory), left_out, advance).images(folders)
 
 
+def holds_image(directory: str | os.PathLike[str]) -> bool:
+    """Whether there is an image at any depth."""
+    return next(images_below(directory, LeftOut()), None) is not None
+
+
 class _Walk:
     def __init__(self, root: str, left_out: LeftOut, advance: Callable[[], object]) -> None:
         self._root, self._left_out, self._advance = root, left_out, advance
@@ -149,7 +167,7 @@ class _Walk:
             if os.path.islink(path):
                 # A class may be a link to another one, and not to what it is in.
                 target = os.path.realpath(path)
-                if _holds(target, self._real_root):
+                if is_within(target, self._real_root):
                     self._left_out.links.append(name)
                     continue
                 trees.append(target)
@@ -168,7 +186,7 @@ class _Walk:
             if is_folder and os.path.islink(path):
                 target = os.path.realpath(path)
                 around = (self._real_root, os.path.realpath(os.path.dirname(path)))
-                if any(_holds(tree, target) for tree in trees) or any(_holds(target, one) for one in around):
+                if any(is_within(tree, target) for tree in trees) or any(is_within(target, one) for one in around):
                     self._left_out.links.append(name)
                     continue
                 trees.append(target)
@@ -191,13 +209,17 @@ class _Walk:
                     found.append((entry.name, False))
                     self._advance()
                 else:
-                    self._left_out.suffixes[_suffix(entry.name) or "without a suffix"] += 1
+                    self._left_out.passes_over_file(entry.name)
         return sorted(found, key=lambda one: os.fsencode(one[0]))
 
 
-def _holds(folder: str, path: str) -> bool:
+def is_within(folder: str, path: str) -> bool:
     """Whether a real path is a folder's or in it."""
     return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+def is_archive(name: str) -> bool:
+    return _suffix(name) in ARCHIVES
 
 
 def is_image(path: str) -> bool:

@@ -1,0 +1,137 @@
+"""The CSV that `keras-bit audit` writes, a person edits, and training leaves images out by."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from keras_bit.data.parts import Part
+from keras_bit.files import some
+
+IMAGE, EXCLUDE = "image", "exclude"  # the columns that are read
+COLUMNS = (IMAGE, "part", "kind", "score", "label", "suggested_label", "other_image", "detail", EXCLUDE)
+YES, NO = ("yes", "y", "true", "1"), ("no", "n", "false", "0", "")
+# A spreadsheet takes a cell that begins so for a formula. An apostrophe before it says that it is text.
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
+ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names that are not UTF-8 keep their bytes
+SHOWN = 3  # names that a message lists
+
+
+def cell(value: object) -> str:
+    """A value as a cell holds it: what a spreadsheet would take for a formula gets an apostrophe."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text.startswith(FORMULAS) else text
+
+
+def text_of(stored: str) -> str:
+    """What `cell` was made of."""
+    return stored[1:] if stored.startswith("'") else stored
+
+
+def write_rows(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
+    """Writes findings.
+
+    Args:
+        rows: with the keys `COLUMNS`; `exclude` is a bool.
+        file: to write.
+    """
+    with open(file, "w", newline="", **ENCODING) as opened:  # type: ignore[call-overload]
+        writer = csv.writer(opened)
+        writer.writerow(COLUMNS)
+        for row in rows:
+            shown = {**row, EXCLUDE: YES[0] if row[EXCLUDE] else NO[0]}
+            # Numbers are written as they are: a score may be negative.
+            writer.writerow([one if isinstance(one := shown[name], float) else cell(one) for name in COLUMNS])
+
+
+def read_exclusions(file: str | Path) -> frozenset[str]:
+    """The names of the images that training is to do without: those that any row marks with yes.
+
+    Args:
+        file: a CSV with the columns `image`, a path relative to the data set with `/` between folders, and `exclude`,
+            yes or no. It may have others, and `,`, `;` or a tab between them.
+
+    Raises:
+        ValueError: it is no such file; the message names the line.
+        OSError: it cannot be read.
+    """
+    with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
+        try:
+            return _read(opened, str(file))
+        except csv.Error as error:
+            raise ValueError(f"{str(file)!r} is not a CSV file: {error}.") from error
+
+
+def _read(opened: TextIO, file: str) -> frozenset[str]:
+    first = opened.readline()
+    separator = max(",;\t", key=first.count)
+    header = next(csv.reader([first], delimiter=separator), [])
+    names = [name.strip().lower() for name in header]
+    if missing := [name for name in (IMAGE, EXCLUDE) if name not in names]:
+        raise ValueError(
+            f"{file!r} has no column {some(missing)}; its first line is {first.strip()[:80]!r}. Pass the audit.csv "
+            "that `keras-bit audit` writes."
+        )
+    excluded = set()
+    reader = csv.DictReader(opened, names, delimiter=separator, restval="")
+    for row in reader:
+        answer = row[EXCLUDE].strip().lower()
+        if answer not in YES + NO:
+            raise ValueError(
+                f"{file!r}, line {reader.line_num + 1}: the column {EXCLUDE} must be {YES[0]} or {NO[0]}, got "
+                f"{row[EXCLUDE]!r}."
+            )
+        if answer in YES and row[IMAGE]:
+            excluded.add(text_of(row[IMAGE]))
+    return frozenset(excluded)
+
+
+def relative(path: str, data: str | Path) -> str:
+    """The name of an image in the CSV: its path in the data set, with `/` between folders."""
+    return Path(os.path.relpath(path, data)).as_posix()
+
+
+def without(
+    parts: Mapping[str, Part | None], file: str | Path, data: str | Path
+) -> tuple[dict[str, Part | None], list[str]]:
+    """The parts without the images that a CSV excludes, and what a person should read about it.
+
+    Args:
+        parts: of a data set; `None` for one that is not there.
+        file: as `read_exclusions` takes it.
+        data: the directory of the data set.
+
+    Raises:
+        ValueError: the images are not in files, none of the excluded ones is among them, or no training image is left.
+        OSError: the file cannot be read.
+    """
+    if not all(part.in_files for part in parts.values() if part is not None):
+        raise ValueError("`exclude` is for images in folders, got TFRecord files.")
+    excluded = read_exclusions(file)
+    left: dict[str, Part | None] = {}
+    counts: list[str] = []
+    seen: set[str] = set()
+    for name, part in parts.items():
+        if part is None:
+            left[name] = None
+            continue
+        names = [relative(path, data) for path in part.names]
+        kept = np.array([one not in excluded for one in names], bool)
+        seen.update(one for one, stays in zip(names, kept, strict=True) if not stays)
+        if not kept.all():
+            counts.append(f"{(~kept).sum():,} of {len(part):,} images of {name}")
+        left[name] = part if kept.all() else part.some(np.flatnonzero(kept)) if kept.any() else None
+    if excluded and not seen:
+        raise ValueError(
+            f"`exclude`: no image that {str(file)!r} excludes is in {str(data)!r}: {some(sorted(excluded), SHOWN)}. "
+            "Pass the CSV of this data set."
+        )
+    if parts["train"] is not None and left["train"] is None:
+        raise ValueError(f"`exclude`: {str(file)!r} excludes all training images.")
+    notes = [f"Left out, as {str(file)!r} says: {' and '.join(counts) or 'no image'}."]
+    if others := sorted(excluded - seen):
+        notes.append(f"{str(file)!r} excludes images that are not in {str(data)!r}: {some(others, SHOWN)}.")
+    return left, notes
