@@ -2,12 +2,14 @@
 
 import dataclasses
 import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_bit.counts import check_whole, is_whole
+from keras_bit.layer_rates import factors
 
 SMALL_AREA = 96 * 96  # pixels; training images below are small
 SMALL_SIZES = (160, 128)  # px: resized to, cropped to
@@ -29,9 +31,10 @@ SCALINGS = (None, "linear")
 class HyperRule:
     """BiT's recipe for a data set.
 
-    >>> rule = HyperRule(num_examples=50_000, image_size=32)
-    >>> rule.resize_size, rule.crop_size, rule.total_steps, rule.mixup_alpha
-    (160, 128, 10000, 0.1)
+    Examples:
+        >>> rule = HyperRule(num_examples=50_000, image_size=32)
+        >>> rule.resize_size, rule.crop_size, rule.total_steps, rule.mixup_alpha
+        (160, 128, 10000, 0.1)
 
     Serializable by `dataclasses.asdict`: `HyperRule(**json.loads(json.dumps(dataclasses.asdict(rule))))` is the same.
 
@@ -190,20 +193,38 @@ class MomentumSGD(keras.optimizers.SGD):
     `v = momentum * v - rate * g`, `w += v`: the same while the rate stays, but when it changes, as in each step of a
     warm-up, the old rate lives on in `v`. In 50 steps that moved the loss by up to 0.5.
 
-    Args: those of `keras.optimizers.SGD`.
+    Args:
+        layer_rates: by the name of a stage, what its learning rate is multiplied by; `None` for one rate.
+        **arguments: of `keras.optimizers.SGD`.
 
     Checked against torch 2.13 `torch.optim.SGD`.
     """
 
+    def __init__(self, *arguments: Any, layer_rates: Mapping[str, float] | None = None, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.layer_rates = None if layer_rates is None else dict(layer_rates)
+
+    def build(self, variables: Sequence[Any]) -> None:
+        super().build(variables)
+        # Here, as TensorFlow gives its own variables to `update_step`, which have no path.
+        self._factors = factors(variables, self.layer_rates)
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         gradient = ops.cast(gradient, variable.dtype)
         learning_rate = ops.cast(learning_rate, variable.dtype)
+        if self.layer_rates is not None:
+            learning_rate = learning_rate * self._factors[self._get_variable_index(variable)]
         if self.momentum:
             velocity = self.momentums[self._get_variable_index(variable)]
             # The number as it is: TensorFlow casts Python's to float32 first.
             self.assign(velocity, velocity * self.momentum + gradient)
             gradient = velocity * self.momentum + gradient if self.nesterov else velocity
         self.assign_sub(variable, gradient * learning_rate)
+
+    def get_config(self) -> dict[str, Any]:
+        # Without it where it is `None`: earlier versions of this package open such files.
+        rates = {} if self.layer_rates is None else {"layer_rates": self.layer_rates}
+        return {**super().get_config(), **rates}
 
 
 def _pair(size: tuple[int, int] | int) -> tuple[int, int]:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_bit.packages import has_tensorflow
+
 Batch = tuple[Any, ...]  # images, labels, and weights where there are some
 
 
@@ -59,15 +61,19 @@ def labels_of(data: Any, name: str) -> Labels:
         got = type(data).__name__ if spec is None else spec
         parts = [(part.dtype.name, _shape(part)) for part in spec or ()] if fits else []
     if not fits or len(parts) not in (2, 3):
+        kinds = "a keras.utils.PyDataset"
+        from_arrays = "`image_dataset((images, labels), ...)`, which takes uint8 images"
+        if has_tensorflow():
+            kinds = "a tf.data.Dataset or keras.utils.PyDataset"
+            from_arrays = "`tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)`"
         raise ValueError(
-            f"`{name}` must be a tf.data.Dataset or keras.utils.PyDataset of (images, labels), as `image_dataset` "
-            f"gives it, got {got}. Arrays become one by `tf.data.Dataset.from_tensor_slices((images, labels))"
-            ".batch(batch_size)`."
+            f"`{name}` must be {kinds} of (images, labels), as `image_dataset` gives it, got {got}. Arrays become one "
+            f"by {from_arrays}."
         )
     if len(parts[0][1]) != 4:
+        advice = "" if is_indexed(data) else " Batch it: `batch(batch_size)`."
         raise ValueError(
-            f"`{name}` must give batches of images (batch, height, width, channels), got {parts[0][1]}. "
-            "Batch it: `batch(batch_size)`."
+            f"`{name}` must give batches of images (batch, height, width, channels), got {parts[0][1]}.{advice}"
         )
     if known_length(data) == 0:
         raise no_batch(name)

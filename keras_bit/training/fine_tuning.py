@@ -1,5 +1,6 @@
 """Fine-tuning: the recipe of a `HyperRule` as one call of `model.fit`."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -10,11 +11,15 @@ import numpy as np
 from keras import ops
 
 from keras_bit.counts import check_whole
-from keras_bit.files import some
 from keras_bit.hyperrule import HyperRule
 from keras_bit.network.model import BiTModel
-from keras_bit.training import distribution, feeding
-from keras_bit.training.objective import NUMBER, objective, with_labels
+from keras_bit.network.plain_weights import quantization_of
+from keras_bit.optimizers import optimizer
+from keras_bit.recipe import Recipe
+from keras_bit.training import choices, distilling, distribution, feeding
+from keras_bit.training.objective import Objective
+from keras_bit.training.preparing import prepared
+from keras_bit.training.watch import Watch, give_result, watch_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -27,7 +32,9 @@ def fine_tune(
     train: "tf.data.Dataset | keras.utils.PyDataset",
     validation: "tf.data.Dataset | keras.utils.PyDataset | None" = None,
     *,
-    rule: HyperRule,
+    rule: HyperRule | None = None,
+    recipe: Recipe | None = None,
+    teacher: BiTModel | None = None,
     steps_per_epoch: int | None = None,
     gradient_accumulation_steps: int = 1,
     initial_epoch: int = 0,
@@ -35,10 +42,10 @@ def fine_tune(
     jit_compile: bool | str = "auto",
     verbose: int | str = "auto",
 ) -> keras.callbacks.History:
-    """Compiles a model and fits it for the `rule.total_steps` steps of the recipe.
+    """Compiles a model and fits it for the `rule.total_steps` steps of a rule, or of a recipe around one.
 
     The same as `model.compile(rule.optimizer(), ...)` and `model.fit(train.repeat(), ...)` by hand. It resizes, crops,
-    flips and mixes nothing: that is done by `image_dataset(..., training=True, rule=rule)`.
+    flips and mixes nothing: that is done by `image_dataset(..., training=True, rule=rule)`, or `recipe=recipe`.
 
     The loss follows `model.config.problem_type` as in transformers; from labels to loss and metrics:
 
@@ -62,13 +69,19 @@ def fine_tune(
             and labels. One that ends is repeated.
         validation: the same, or `None`; evaluated after each epoch. Whole numbers become rows where `train` has rows.
         rule: gives the optimizer and the number of steps.
+        recipe: a `Recipe` in place of `rule`, of which it has one, with choices beside it. `Recipe(rule)` is `rule`.
+            After `lora` the model has Keras' LoRA layers; `save_pretrained` and `fuse` merge them.
+        teacher: a model with the same classes, whose answers for the very images of each batch are learned in place of
+            the labels (Kullback and Leibler's divergence at `recipe.temperature`). The labels of `train` are not looked
+            at, so images without labels may have any; the history has no accuracy of the training. It is taken in
+            inference form (`fuse`), is not changed, and its answers are not stored.
         steps_per_epoch: steps between two evaluations, and rows of the history. By default one pass over `train`, but
             not less than a twentieth of all.
         gradient_accumulation_steps: batches of `train` that make up a step, of
             `rule.batch_size / gradient_accumulation_steps` images each.
         initial_epoch: the epoch to go on with, as in `model.fit`. The caller brings weights, the optimizer's state and
             data to that point: `keras-bit finetune` does.
-        callbacks: of Keras.
+        callbacks: of Keras. A `training.watch.Watch` among them takes the place of the recipe's own.
         jit_compile: as in `model.compile`.
         verbose: as in `model.fit`.
 
@@ -76,33 +89,59 @@ def fine_tune(
         Keras' `History`, whose epochs are `steps_per_epoch` long.
 
     Raises:
-        ValueError: an argument is not what is described above, a data set is empty, the head and the labels do not
-            belong together, or a label is not one of the head's classes (then it is `tf.errors.InvalidArgumentError`,
-            from the graph).
+        ValueError: an argument is not what is described above, or contradicts the data set, the model or another one;
+            a data set is empty, the head and the labels do not belong together, or a label is not one of the head's
+            classes (then it is `tf.errors.InvalidArgumentError`, from the graph).
         FloatingPointError: the loss became NaN or infinite, in training or in validation. It says at which step.
 
     Checked against transformers 5.23 with torch's SGD, step by step, and against google-research/big_transfer
     `bit_pytorch/train.py`.
     """
+    recipe = choices.one_of(rule, recipe)
+    rule = recipe.rule
     _check(model, rule, gradient_accumulation_steps, initial_epoch, steps_per_epoch)
-    labels = [feeding.labels_of(train, "train")]
-    if validation is not None:
-        labels.append(feeding.labels_of(validation, "validation"))
-    if steps_per_epoch is None:
-        one_pass = (feeding.known_length(train) or 0) // gradient_accumulation_steps
-        steps_per_epoch = min(rule.total_steps, max(one_pass, rule.total_steps // EVALUATIONS, 1))
-    steps = _Steps(rule.total_steps, steps_per_epoch, gradient_accumulation_steps)
+    choices.check_temperature(recipe, teacher is not None)
+    if teacher is not None:
+        distilling.check_teacher(teacher, model, recipe)
+    with distilling.gives_logits(model) if teacher is not None else contextlib.nullcontext():
+        ready, validation, found = prepared(model, recipe, train, validation)
+        if steps_per_epoch is None:
+            one_pass = (feeding.known_length(train) or 0) // gradient_accumulation_steps
+            steps_per_epoch = min(rule.total_steps, max(one_pass, rule.total_steps // EVALUATIONS, 1))
+        steps = _Steps(rule.total_steps, steps_per_epoch, gradient_accumulation_steps)
+        fitted = model if teacher is None else distilling.student_of(model, teacher, recipe.temperature)
+        history = _fit(
+            fitted,
+            ready,
+            validation,
+            found,
+            recipe,
+            steps,
+            initial_epoch,
+            callbacks,
+            jit_compile=jit_compile,
+            verbose=verbose,
+        )
+    if teacher is not None:  # the head gives probabilities again
+        model.compile(fitted.optimizer, **distilling.of_probabilities(found))
+    return history
 
-    with distribution.scope_of(model):
-        found = objective(model, labels)
-    if found.problem_type == NUMBER:
-        for name, data, found_labels in zip(("train", "validation"), (train, validation), labels, strict=False):
-            _refuse_places(name, data, found_labels)
-    train = with_labels(train, labels[0], model.config.num_labels, found)
-    train = feeding.repeated(train)
-    if validation is not None:
-        validation = with_labels(validation, labels[1], model.config.num_labels, found)
 
+def _fit(
+    model: BiTModel,
+    train: Any,
+    validation: Any,
+    found: Objective,
+    recipe: Recipe,
+    steps: "_Steps",
+    initial_epoch: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    *,
+    jit_compile: bool | str,
+    verbose: int | str,
+) -> keras.callbacks.History:
+    """Compiles and fits a model on data sets that `prepared` made."""
+    stages = model.config.stage_names
     validation_steps = None
     strategy = distribution.strategy_of(model)
     if strategy is not None:
@@ -113,9 +152,14 @@ def fine_tune(
         jit_compile = False  # XLA has no such collectives on CPUs
 
     with distribution.scope_of(model):
-        optimizer = rule.optimizer(gradient_accumulation_steps)
-        model.compile(optimizer, loss=found.loss, metrics=found.metrics, jit_compile=jit_compile)
+        chosen = optimizer(recipe, stages, steps.batches_per_step)
+        model.compile(chosen, loss=found.loss, metrics=found.metrics, jit_compile=jit_compile)
     guard = _Guard(steps, validates=validation is not None)
+    watch = next((callback for callback in callbacks if isinstance(callback, Watch)), None) or watch_of(recipe)
+    own: list[keras.callbacks.Callback] = [guard, _Stop(steps)]
+    # In this order: at the end of an evaluation the watch sees the averaged weights.
+    own += [watch] if watch is not None else []
+    own += [keras.callbacks.SwapEMAWeights()] if recipe.ema is not None else []
     history = model.fit(
         train,
         shuffle=False,  # of arrays; a data set is in its own order
@@ -125,11 +169,12 @@ def fine_tune(
         initial_epoch=initial_epoch,
         steps_per_epoch=steps.per_epoch * steps.batches_per_step,
         # The guard first: what comes after it, as a file of the weights, is then of a finite loss.
-        callbacks=[guard, _Stop(steps), *callbacks],
+        callbacks=[*own, *(callback for callback in callbacks if callback is not watch)],
         verbose=verbose,
     )
     if guard.seen_nothing:  # Keras ends with a warning
         raise feeding.no_batch("train")
+    give_result(model, watch)
     return history
 
 
@@ -164,11 +209,15 @@ def _check(
         raise ValueError(
             "`model` must be a model that keras_bit built, with its head, got "
             f"{'one without the layer predictions' if isinstance(model, BiTModel) else type(model).__name__}. Use "
-            "include_top=True and `classes=`; other models are trained by `model.compile(rule.optimizer(), ...)` and "
-            "`model.fit`."
+            "include_top=True and `classes=`, or give a head of your own, a Dense layer, the name 'predictions'; other "
+            "models are trained by `model.compile(rule.optimizer(), ...)` and `model.fit`."
         )
-    if not isinstance(rule, HyperRule):
-        raise ValueError(f"`rule` must be a keras_bit.HyperRule, got {type(rule).__name__}.")
+    head = model.get_layer("predictions")
+    if quantization_of(head) and not head.lora_enabled:
+        raise ValueError(
+            f"`model` must have a head that can learn, got one that is quantized ({quantization_of(head)}). Fine-tune "
+            "the model before `quantize`, or call `enable_lora` of its layer 'predictions'."
+        )
     check_whole("gradient_accumulation_steps", accumulated)
     check_whole("initial_epoch", initial_epoch, least=0)
     if steps_per_epoch is not None:
@@ -181,18 +230,6 @@ def _check(
     if rule.batch_size % accumulated:
         raise ValueError(
             f"`gradient_accumulation_steps` must divide the rule's batch_size {rule.batch_size}, got {accumulated}."
-        )
-
-
-def _refuse_places(name: str, data: Any, labels: feeding.Labels) -> None:
-    """Refuses labels that are places among named classes: as numbers to be predicted they mean nothing."""
-    names = getattr(data, "class_names", None)
-    if not names or list(names) == list(map(str, range(len(names)))):
-        return
-    if labels.is_integer:
-        raise ValueError(
-            f"`{name}` must have labels that are numbers, for regression; got the places of the classes "
-            f"{some(map(repr, names))}. Pass `image_dataset((paths, numbers))`."
         )
 
 

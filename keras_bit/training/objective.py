@@ -8,11 +8,18 @@ import numpy as np
 
 from keras_bit.files import some
 from keras_bit.network.model import BiTModel
+from keras_bit.network.problem_types import NUMBER, ONE, SEVERAL
 from keras_bit.training import feeding
 from keras_bit.training.feeding import Labels
 
-ONE, SEVERAL, NUMBER = "single_label_classification", "multi_label_classification", "regression"
+TOP_5 = "top_5_accuracy"
 ACTIVATIONS = {ONE: "softmax", SEVERAL: "sigmoid", NUMBER: None}  # of the head; each also trains on logits
+
+
+_TWO_CLASSES = (
+    "Two classes take two outputs, `classes=2`; a number to be predicted takes `problem_type='regression'` and a head "
+    "without activation."
+)
 
 
 class Objective(NamedTuple):
@@ -24,8 +31,11 @@ class Objective(NamedTuple):
     one_hot: bool  # whether labels are rows with a number per class, of one class each or mixed
 
 
-def objective(model: BiTModel, labels: Sequence[Labels]) -> Objective:
+def objective(model: BiTModel, labels: Sequence[Labels], label_smoothing: float = 0.0) -> Objective:
     """Loss and metrics for a model and the labels that it will get.
+
+    Args:
+        label_smoothing: the share of a label that is spread over all classes; then labels are rows.
 
     Raises:
         ValueError: the head, the problem type and the labels do not belong together.
@@ -37,10 +47,21 @@ def objective(model: BiTModel, labels: Sequence[Labels]) -> Objective:
     if kind == NUMBER:
         return Objective(kind, keras.losses.MeanSquaredError(), [keras.metrics.MeanAbsoluteError()], one_hot=False)
     if kind == SEVERAL:
-        return _of_several_at_once(count, logits)
+        return _of_several_at_once(count, logits, label_smoothing)
+    one_hot = label_smoothing > 0 or any(len(label.shape) == 2 for label in labels)
+    return _of_one_of_several(logits, _is_ranked(model), one_hot, label_smoothing)
+
+
+def metric_names(model: BiTModel) -> list[str]:
+    """What is measured beside the loss, whatever form the labels have."""
+    ranked = [TOP_5] if _is_ranked(model) else []
+    names = {ONE: ["accuracy", *ranked], SEVERAL: ["binary_accuracy", "auc"], NUMBER: ["mean_absolute_error"]}
+    return names[problem_type(model)]
+
+
+def _is_ranked(model: BiTModel) -> bool:
     # TensorFlow has no top-k of float64.
-    ranked = count > 5 and model.get_layer("predictions").compute_dtype != "float64"
-    return _of_one_of_several(logits, ranked, one_hot=any(len(label.shape) == 2 for label in labels))
+    return model.config.num_labels > 5 and model.get_layer("predictions").compute_dtype != "float64"
 
 
 def problem_type(model: BiTModel) -> str:
@@ -97,23 +118,24 @@ def _floats(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
     return images, np.asarray(labels, np.float32), *weights
 
 
-def _of_several_at_once(count: int, logits: bool) -> Objective:
+def _of_several_at_once(count: int, logits: bool, smoothing: float) -> Objective:
     # The metric knows no logits: 0 is a probability of one half.
     metrics = [
         keras.metrics.BinaryAccuracy("binary_accuracy", threshold=0.0 if logits else 0.5),
         keras.metrics.AUC(curve="PR", name="auc", multi_label=True, num_labels=count, from_logits=logits),
     ]
-    return Objective(SEVERAL, keras.losses.BinaryCrossentropy(from_logits=logits), metrics, one_hot=False)
+    loss = keras.losses.BinaryCrossentropy(from_logits=logits, label_smoothing=smoothing)
+    return Objective(SEVERAL, loss, metrics, one_hot=False)
 
 
-def _of_one_of_several(logits: bool, ranked: bool, one_hot: bool) -> Objective:
+def _of_one_of_several(logits: bool, ranked: bool, one_hot: bool, smoothing: float) -> Objective:
     if one_hot:
-        loss = keras.losses.CategoricalCrossentropy(from_logits=logits)
+        loss = keras.losses.CategoricalCrossentropy(from_logits=logits, label_smoothing=smoothing)
         accuracy, top = keras.metrics.CategoricalAccuracy, keras.metrics.TopKCategoricalAccuracy
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
         accuracy, top = keras.metrics.SparseCategoricalAccuracy, keras.metrics.SparseTopKCategoricalAccuracy
-    metrics = [accuracy("accuracy"), *([top(5, "top_5_accuracy")] if ranked else [])]
+    metrics = [accuracy("accuracy"), *([top(5, TOP_5)] if ranked else [])]
     return Objective(ONE, loss, metrics, one_hot)
 
 
@@ -121,9 +143,12 @@ def _gives_logits(model: BiTModel, kind: str) -> bool:
     head = model.get_layer("predictions")
     activation = None if head.activation is keras.activations.linear else head.activation.__name__
     if activation not in (ACTIVATIONS[kind], None):
+        advice = "Pass classifier_activation='auto' or None, or another `problem_type`."
+        if model.config.num_labels == 1:
+            advice = _TWO_CLASSES
         raise ValueError(
             f"`model` must have a head that gives {ACTIVATIONS[kind] or 'plain numbers'} or logits for {kind}, got "
-            f"{activation}. Pass classifier_activation='auto' or None, or another `problem_type`."
+            f"{activation}. {advice}"
         )
     return activation is None
 
@@ -149,10 +174,9 @@ def _check_labels(label: Labels, kind: str, count: int, whole: bool) -> None:
         SEVERAL: f"rows of 0 and 1 (batch, {count})",
         NUMBER: "floats " + ("(batch,)" if count == 1 else f"(batch, {count})"),
     }
-    hint = ""
-    if kind == NUMBER and not label.is_float:
-        hint = " Two classes take two outputs, `classes=2`; numbers to be predicted `problem_type='regression'`."
+    advice = "Load the model with `classes=` for another number of them."
+    if count == 1 and not label.is_float:
+        advice = _TWO_CLASSES
     raise ValueError(
-        f"Labels must be {wanted[kind]}, for {kind} with {count} outputs, got {label.dtype} {label.shape}. Load "
-        f"the model with `classes=` for another number of them.{hint}"
+        f"Labels must be {wanted[kind]}, for {kind} with {count} outputs, got {label.dtype} {label.shape}. {advice}"
     )

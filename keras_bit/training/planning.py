@@ -2,28 +2,34 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_bit.data import splits
+from keras_bit.data.label_table import NUMBER, PROBLEM_TYPES, TableOptions
 from keras_bit.data.named_batches import NoImageError, UnreadableImageError
 from keras_bit.data.parts import Part
 from keras_bit.data.readable import unreadable
 from keras_bit.data.splits import Splits
 from keras_bit.files import some
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions, shown
 from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor, processor_of
+from keras_bit.recipe import Recipe
 from keras_bit.training import run_directory
 from keras_bit.training.distribution import Workers
 from keras_bit.training.fine_tuning import EVALUATIONS
+from keras_bit.training.units import Units, units_of
+from keras_bit.training.weighting import class_weights
 
 # Pixels of a batch that a machine is trusted with; more are accumulated: 512 images of 128 px, 36 of 480 px.
 PIXELS_AT_ONCE = 512 * 128 * 128
 SHOWN = 5  # images that an error lists
+# Options that runs of earlier versions do not know.
+LATER = ("image_folder", "image_column", "label_columns", "label_separator", "problem_type", "calibrate", "exclude")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Options:
     """What decides about the result; a run goes on only with the same.
 
     Args:
-        data: a directory with a folder per class, or TFRecord files, as `splits.open_splits` takes them.
+        data: a directory with a folder per class, TFRecord files or a CSV file, as `splits.open_splits` takes them.
         weights: the checkpoint to start from: a Hub id, a directory or a file.
         batch_size: images per step.
         gradient_accumulation_steps: batches that make up a step; `None` is as many as `PIXELS_AT_ONCE` asks for.
@@ -39,13 +45,18 @@ class Options:
         evaluate_every: steps between two rows of the log, and two states to go on from.
         examples_per_class, validation_share, class_names: of `splits.open_splits`.
         freeze_up_to: of `keras_bit.freeze`.
+        choices: what else the `Recipe` has beside its rule, by name.
         mixed_precision: `"float16"` or `"bfloat16"`, or `None`.
         rematerialize: whether `keras_bit.rematerialize` makes the steps keep less.
         random_resized_crop: of `image_dataset`.
         on_error: `"raise"` reads every image's header beforehand, and fails if it cannot; `"skip"` decodes every image
             beforehand, and leaves out those that cannot be read. A run may go on with the other.
+        exclude: of `splits.open_splits`. A run may go on with a file of another name, if it leaves the same images.
         seed: of the division of the data, the order and the augmentation.
         hub: how `weights` are fetched, if they are a Hub id.
+        image_folder, image_column, label_columns, label_separator, problem_type: of `TableOptions`, for a CSV file.
+        calibrate: whether the result gets a temperature, fitted on the validation images. A run may go on with or
+            without.
     """
 
     data: str
@@ -61,23 +72,44 @@ class Options:
     validation_share: float = 0.2
     class_names: Sequence[str] | None = None
     freeze_up_to: str | None = None
+    choices: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     mixed_precision: str | None = None
     rematerialize: bool = False
     random_resized_crop: bool = False
     on_error: str = "raise"
+    exclude: str | None = None
     seed: int = 0
     hub: HubOptions = dataclasses.field(default_factory=HubOptions)
+    image_folder: str | None = None
+    image_column: str | None = None
+    label_columns: Sequence[str] | None = None
+    label_separator: str | None = None
+    problem_type: str | None = None
+    calibrate: bool = False
+
+    @property
+    def table(self) -> TableOptions | None:
+        """How a CSV file is read; `None` where nothing is said about one."""
+        found = TableOptions(
+            self.image_folder, self.image_column, self.label_columns, self.label_separator, self.problem_type
+        )
+        return None if found == TableOptions() else found
 
     @property
     def described(self) -> dict[str, Any]:
-        """The options as JSON holds them, without the token, which is a secret."""
+        """The options as JSON holds them, without the token and what else is a secret.
+
+        Those that earlier versions did not have are there only if they say something.
+        """
         cache = self.hub.cache_dir
         fetched = {
             "revision": self.hub.revision,
             "cache_dir": None if cache is None else str(cache),
             "local_files_only": self.hub.local_files_only,
         }
-        return dataclasses.asdict(self) | {"hub": fetched}
+        found = dataclasses.asdict(self) | {"weights": shown(self.weights), "hub": fetched}
+        del found["choices"]  # the plan has what they come to
+        return {name: value for name, value in found.items() if value or name not in LATER}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +117,7 @@ class Plan:
     """What the options come to, for this data set and checkpoint.
 
     Args:
+        recipe: all choices, class weights as numbers.
         splits: the images that are used.
         whole: the same with those that cannot be read.
         notes: sentences that a person should read.
@@ -95,11 +128,20 @@ class Plan:
     splits: Splits
     whole: Splits
     notes: tuple[str, ...]
-    rule: HyperRule
+    recipe: Recipe
     processor: BitImageProcessor
     accumulation: int
     evaluate_every: int
     skipped: tuple[str, ...] = ()
+
+    @property
+    def rule(self) -> HyperRule:
+        return self.recipe.rule
+
+    @property
+    def units(self) -> Units | None:
+        """What numbers to be predicted are counted in: those of all images, also where a run goes on without some."""
+        return units_of(self.whole.train.labels) if self.splits.problem_type == NUMBER else None
 
     @property
     def described(self) -> dict[str, dict[str, Any]]:
@@ -107,6 +149,8 @@ class Plan:
         parts = {"train": self.whole.train, "validation": self.whole.validation}
         found = {
             "rule": dataclasses.asdict(self.rule),
+            # `None`, as in runs of versions without recipes; `options` have what is frozen, as these did.
+            "recipe": {name: value for name, value in self.recipe.choices.items() if name != "freeze_up_to"} or None,
             "gradient_accumulation_steps": self.accumulation,
             "evaluate_every": self.evaluate_every,
             "class_names": list(self.splits.class_names),
@@ -128,6 +172,7 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
         OSError: the data or the checkpoint cannot be read.
     """
     whole = _opened(options, out)
+    notes_of_calibration = _about_calibration(options, whole)
     noted = None if out is None else out / run_directory.STATE_FOLDER / run_directory.READABLE_NAME
     found, left_out, skipped = _without_unreadable(whole, options.on_error, noted)
     # The recipe is that of all images: a run that goes on without some goes on with the same.
@@ -139,7 +184,9 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
         scaling=options.scaling,
         steps=options.steps,
     )
-    notes = [*found.notes, *left_out]
+    notes = [*found.notes, *left_out, *notes_of_calibration]
+    if whole.problem_type == NUMBER:
+        notes.append(units_of(whole.train.labels).about(whole.class_names))
     if rule.batch_size > len(found.train):
         notes.append(
             f"A step takes {rule.batch_size} images, more than there are: each comes several times, cropped anew. "
@@ -154,12 +201,39 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
         splits=found,
         whole=whole,
         notes=tuple(notes),
-        rule=rule,
+        recipe=_recipe(options, rule, whole),
         processor=dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True),
         accumulation=_accumulation(options, rule, workers),
         evaluate_every=min(options.evaluate_every or max(rule.total_steps // EVALUATIONS, 1), rule.total_steps),
         skipped=skipped,
     )
+
+
+def _recipe(options: Options, rule: HyperRule, whole: Splits) -> Recipe:
+    """The recipe of all images, class weights as numbers: a run that goes on without some goes on with the same.
+
+    Raises:
+        ValueError: a choice contradicts another one or the data.
+    """
+    recipe = Recipe(rule, freeze_up_to=options.freeze_up_to, **options.choices)
+    if recipe.watched is not None and whole.validation is None:
+        asked = "keep_best" if recipe.keep_best else "early_stopping"
+        raise ValueError(f"`{asked}` needs a validation, and this data set has none. Leave it out, or give it a share.")
+    if recipe.sampling is not None and not whole.train.in_files:
+        raise ValueError(
+            f"`sampling` must be None for records, which are read from their beginning, got {recipe.sampling!r}."
+        )
+    if recipe.class_weight is None:
+        return recipe
+    if whole.train.labels.ndim != 1 or whole.train.labels.dtype.kind != "i":
+        raise ValueError(
+            f"`class_weight` must be None where an image has not one class, got {recipe.class_weight!r}. Leave it out."
+        )
+    names = whole.class_names
+    numbers = {name: number for number, name in enumerate(names)}
+    counts = np.bincount(whole.train.labels, minlength=len(names))
+    weights = class_weights(recipe.class_weight, len(names), numbers, counts).tolist()
+    return dataclasses.replace(recipe, class_weight=dict(zip(names, weights, strict=True)))
 
 
 def _accumulation(options: Options, rule: HyperRule, workers: Workers) -> int:
@@ -189,6 +263,10 @@ def _opened(options: Options, out: Path | None) -> Splits:
             examples_per_class=options.examples_per_class,
             class_names=options.class_names,
             gone=gone,
+            table=options.table,
+            problem_types=PROBLEM_TYPES,
+            check_files=options.on_error == "raise",
+            exclude=options.exclude,
         )
 
     found = opened()
@@ -198,6 +276,22 @@ def _opened(options: Options, out: Path | None) -> Splits:
     there = set(image_names(found))
     gone = [name for name in before.names if name not in there and not os.path.lexists(name)]
     return opened(gone) if gone else found
+
+
+def _about_calibration(options: Options, found: Splits) -> list[str]:
+    """Refuses a calibration that will not be possible; a note of one that flatters itself."""
+    if not options.calibrate:
+        return []
+    if found.problem_type == NUMBER:
+        raise ValueError("`calibrate` is for probabilities, and this model will predict numbers (regression).")
+    if found.validation is None:
+        raise ValueError(
+            "`calibrate` needs images to validate with, and there are none. Pass a `validation_share` above 0, or add "
+            "such images."
+        )
+    if found.validation is found.test:
+        return ["The temperature is fitted to the test images, as there are no others to validate with."]
+    return []
 
 
 def image_names(found: Splits) -> list[str]:

@@ -19,17 +19,24 @@ from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
 from keras_bit.data.dataset import image_dataset
 from keras_bit.data.named_batches import UnreadableImageError
 from keras_bit.data.parts import Part
+from keras_bit.data.table_parts import numeric
 from keras_bit.drawing import charts
 from keras_bit.evaluation import evaluating, report
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.network.model import BiTModel, Ends
 from keras_bit.network.transforms import freeze, rematerialize
+from keras_bit.optimizers import optimizer, schedule
 from keras_bit.training import run_directory
+from keras_bit.training.adapting import adapt
+from keras_bit.training.calibration import NotCalibratedWarning, TemperatureScaling, calibrate
+from keras_bit.training.choices import check_model
 from keras_bit.training.distribution import Workers
 from keras_bit.training.fine_tuning import fine_tune
+from keras_bit.training.objective import ACTIVATIONS, NUMBER, SEVERAL, problem_type
 from keras_bit.training.planning import Options, Plan, image_names
 from keras_bit.training.progress import Progress
 from keras_bit.training.state import TrainingState
+from keras_bit.training.watch import Watch, best_place, give_result, watch_of
 
 Say = Callable[[str], None]  # shows a line to a person
 
@@ -58,35 +65,45 @@ def run(
     """
     options = plan.options
     keras.utils.set_random_seed(options.seed)  # drop path draws from it
-    with _policy(f"mixed_{options.mixed_precision}" if options.mixed_precision else keras.config.dtype_policy()):
+    with precision(options):
         with workers.scope():
-            model = _model(options, plan.splits.class_names, say)
+            model = new_model(plan, say)
+        check_model(plan.recipe, model, validates=plan.splits.validation is not None)
         if workers.is_chief:
-            run_directory.check_space(model, out)
+            run_directory.check_space(model, plan.recipe, out)
             refuse_contradictions(out, plan.processor)
             run_directory.check_same_run(plan.described, out)
             run_directory.remove_unfinished(out)
             remember_images(plan, out, say)
+        watch = watch_of(plan.recipe)
         state = TrainingState(
             out / run_directory.STATE_FOLDER / run_directory.STATE_NAME,
             plan.evaluate_every,
             plan.rule.total_steps,
-            rate_of=plan.rule.schedule(),
+            rate_of=schedule(plan.recipe),
             writes=workers.is_chief,
+            watch=watch,
         )
         if state.epoch:
             say(f"Going on after step {state.step} of {plan.rule.total_steps}.")
-        if state.step < plan.rule.total_steps:
+        if state.step < plan.rule.total_steps and not (watch is not None and watch.is_over):
             _train(model, plan, state, out, workers, say, callbacks)
         else:
             with workers.scope():
-                model.compile(plan.rule.optimizer(plan.accumulation))
+                adapt(model, plan.recipe)
+                model.compile(optimizer(plan.recipe, model.config.stage_names, plan.accumulation))
                 state.set_model(model)
                 state.restore()
+                give_result(model, watch)
+    if plan.units is not None:
+        plan.units.leave(model)  # on every worker, as `restore`
+    if watch is not None:
+        _say_best(watch, state, plan, say)
     if workers.is_chief:
         with workers.alone():
             _write(model, plan.processor, out)
-            _report(plan, state, out, say)
+            scaling = _calibrated(plan, out, say) if options.calibrate else None
+            _report(plan, state, out, say, scaling)
     workers.wait()
 
 
@@ -107,25 +124,30 @@ def remember_images(plan: Plan, out: Path, say: Say) -> None:
         run_directory.remember_images(out, run_directory.Images(names, list(plan.skipped)))
 
 
-def _model(options: Options, class_names: tuple[str, ...], say: Say) -> BiTModel:
-    """The checkpoint with a head for these classes: its own, where it has them already, else one of zeros."""
-    count, names = len(class_names), dict(enumerate(class_names))
+def new_model(plan: Plan, say: Say) -> BiTModel:
+    """The checkpoint with a head for the data's labels: its own, where it has them already, else one of zeros."""
+    options, found = plan.options, plan.splits
+    count, names, kind = len(found.class_names), dict(enumerate(found.class_names)), found.problem_type
     checkpoint = loading.find(options.weights, options.hub).open()
+    checkpoint = dataclasses.replace(checkpoint, frozen=())  # `options` say what is frozen
     held = checkpoint.head_classes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NewHead)  # said below
-        model = build_model(checkpoint, Ends(classifier_activation="softmax"), classes=count)
-    if held == count and model.config.id2label == names:
-        say("The checkpoint's head has these classes, and is trained on.")
+        model = build_model(checkpoint, Ends(classifier_activation=ACTIVATIONS[kind]), classes=count)
+    one, many = {NUMBER: ("number", "numbers"), SEVERAL: ("label", "labels")}.get(kind, ("class", "classes"))
+    if held == count and model.config.id2label == names and problem_type(model) == kind:
+        say(f"The checkpoint's head has these {many}, and is trained on.")
+        if plan.units is not None:
+            plan.units.enter(model)
     else:
-        say(f"A new head of zeros for {count} classes.")
+        say(f"A new head of zeros for {count} {one if count == 1 else many}.")
         for variable in model.get_layer("predictions").weights:
             variable.assign(np.zeros(variable.shape, "float32"))
     model.config = dataclasses.replace(
         model.config,
         id2label=names,
         label2id={name: number for number, name in names.items()},
-        problem_type="single_label_classification",
+        problem_type=kind,
     )
     if options.rematerialize:
         rematerialize(model)
@@ -133,6 +155,17 @@ def _model(options: Options, class_names: tuple[str, ...], say: Say) -> BiTModel
         frozen = freeze(model, up_to=options.freeze_up_to)
         say(f"{len(frozen)} layers, up to {options.freeze_up_to}, stay as they are.")
     return model
+
+
+def _say_best(watch: Watch, state: TrainingState, plan: Plan, say: Say) -> None:
+    """Says whether training ended early, and which weights are the result."""
+    if not watch.values:
+        return
+    best = state.rows[best_place(watch.values, watch.metric)]
+    if watch.is_over and state.step < plan.rule.total_steps:
+        say(f"Ended after step {state.step} of {plan.rule.total_steps}: {watch.metric} was no better than before.")
+    if watch.keeps:
+        say(f"The result is the model after step {best['step']}, with {watch.metric} {best[watch.metric]:.4f}.")
 
 
 def _train(
@@ -151,19 +184,23 @@ def _train(
     try:
         fine_tune(
             model,
-            _training_data(plan, state.step, workers),
-            None if validation is None else _evaluation_data(plan, validation),
-            rule=plan.rule,
+            training_data(plan, state.step, workers),
+            None if validation is None else _evaluation_data(plan, _in_units(plan, validation)),
+            recipe=plan.recipe,
             steps_per_epoch=plan.evaluate_every,
             gradient_accumulation_steps=plan.accumulation,
             initial_epoch=state.epoch,
-            callbacks=[state, progress, *callbacks] if progress else [state],
+            # The watch first: the state has what it has seen.
+            callbacks=[*([state.watch] if state.watch else []), state, *([progress, *callbacks] if progress else [])],
             verbose=0,
         )
     except FloatingPointError as error:
         if not state.epoch:
             raise
         state.restore()  # on every worker: under JAX a variable is given its value by all of them together
+        give_result(state.model, state.watch)
+        if plan.units is not None:
+            plan.units.leave(model)
         if workers.is_chief:
             with workers.alone():
                 _write(model, plan.processor, out)
@@ -201,21 +238,30 @@ def _told_by_tensorflow(error: Exception) -> str:
     return said.partition(" To leave")[0] if "on_error='skip'" in said else ""
 
 
-def _training_data(plan: Plan, step: int, workers: Workers) -> Any:
+def training_data(plan: Plan, step: int, workers: Workers) -> Any:
     """This worker's part of every batch, from a step of the recipe on."""
     return image_dataset(
-        plan.splits.train.everything,
+        _in_units(plan, plan.splits.train).everything,
         processor=plan.processor,
         batch_size=plan.rule.batch_size // plan.accumulation,
         training=True,
-        rule=plan.rule,
+        recipe=plan.recipe,
         seed=plan.options.seed,
-        class_names=plan.splits.class_names,
+        class_names=_class_names(plan),
         random_resized_crop=plan.options.random_resized_crop,
         repeat=True,
         initial_step=step * plan.accumulation,
         shard=(workers.index, workers.count),
     )
+
+
+def _in_units(plan: Plan, part: Part) -> Part:
+    """A part whose labels are as they are trained on."""
+    return part if plan.units is None else numeric(part, plan.units.of(part.labels))
+
+
+def _class_names(plan: Plan) -> tuple[str, ...] | None:
+    return None if plan.splits.problem_type == NUMBER else plan.splits.class_names
 
 
 def _evaluation_data(plan: Plan, part: Part) -> Any:
@@ -224,22 +270,48 @@ def _evaluation_data(plan: Plan, part: Part) -> Any:
         part.everything,
         processor=plan.processor,
         batch_size=min(plan.rule.batch_size // plan.accumulation, 32),
-        class_names=plan.splits.class_names,
+        class_names=_class_names(plan),
     )
 
 
 def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
     """The model in transformers' layout and as a `.keras` file, in float32."""
     save_pretrained(model, out, processor)
-    if any(layer.dtype_policy.name != "float32" for layer in model.layers):
-        # Mixed precision is for training; whoever serves the model chooses again.
+    half = any(layer.dtype_policy.name != "float32" for layer in model.layers)
+    if half or any(getattr(layer, "lora_enabled", False) for layer in model.layers):
+        # Mixed precision and LoRA are for training; whoever serves the model chooses again.
         with _policy("float32"):
             model = from_pretrained(out)
     with files.replacing(out / run_directory.MODEL_NAME) as beside:
         model.save(beside)
 
 
-def _report(plan: Plan, state: TrainingState, out: Path, say: Say) -> None:
+def _calibrated(plan: Plan, out: Path, say: Say) -> TemperatureScaling:
+    """Gives the model that was written a temperature, and writes it again.
+
+    From the trained weights every time: a run that is started again writes them first.
+    """
+    part = plan.splits.validation
+    assert part is not None  # `planning.plan` refuses it
+    with _policy("float32"), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", NotCalibratedWarning)
+        model = from_pretrained(out)  # as it was written, and outside of any strategy
+        found = calibrate(model, _evaluation_data(plan, part))
+        if found.temperature != 1:
+            _write(model, plan.processor, out)
+    for warning in told:
+        if issubclass(warning.category, NotCalibratedWarning):
+            say(str(warning.message))
+    before, after = found.before, found.after
+    say(
+        f"temperature {found.temperature:.4f}: calibration error {before.expected_calibration_error:.2%} before, "
+        f"{after.expected_calibration_error:.2%} after, log loss {before.log_loss:.4f} before, {after.log_loss:.4f} "
+        f"after, on the {found.examples:,} validation images that it is fitted to"
+    )
+    return found
+
+
+def _report(plan: Plan, state: TrainingState, out: Path, say: Say, scaling: TemperatureScaling | None) -> None:
     """How good the model is, as numbers and as images."""
     if charts.available():
         charts.curves(state.rows, out / run_directory.CURVES_NAME)
@@ -248,9 +320,27 @@ def _report(plan: Plan, state: TrainingState, out: Path, say: Say) -> None:
         return
     # As it was written, and outside of any strategy.
     found = evaluating.evaluate(from_pretrained(out), _evaluation_data(plan, part), names=part.names)
+    if scaling is not None:
+        found = dataclasses.replace(found, report=found.report | {"temperature_scaling": scaling.to_dict()})
     title = (f"The worst mistakes on {len(part):,} {name} images", out.name)
     report.write(found, out, processor=plan.processor, title=title)
-    say(f"accuracy {found.report['top_1_accuracy']:.2%} on {len(part):,} {name} images")
+    say(f"{_in_short(found.report)} on {len(part):,} {name} images")
+
+
+def _in_short(found: dict[str, Any]) -> str:
+    """The numbers that tell most about a model."""
+    if "top_1_accuracy" in found:
+        return f"accuracy {found['top_1_accuracy']:.2%}"
+    if "mean_average_precision" in found:
+        shown = "-" if found["mean_average_precision"] is None else f"{found['mean_average_precision']:.2%}"
+        return f"mean average precision {shown}, all labels right {found['exact_match']:.2%}"
+    shown = "-" if found["r2"] is None else f"{found['r2']:.3f}"
+    return f"mean absolute error {found['mean_absolute_error']:.4g}, R² {shown}"
+
+
+def precision(options: Options) -> contextlib.AbstractContextManager:
+    """A context in which models compute in the precision that the options say."""
+    return _policy(f"mixed_{options.mixed_precision}" if options.mixed_precision else keras.config.dtype_policy())
 
 
 @contextlib.contextmanager

@@ -13,13 +13,15 @@ import keras
 import numpy as np
 
 from keras_bit import claims, files, json_text
+from keras_bit.recipe import Recipe
 
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
 IMAGES_NAME, READABLE_NAME = "images.json.gz", "readable.json"
 LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
 
-MAY_CHANGE = ("on_error",)  # options with which a run may go on
+# Options with which a run may go on. Which images `exclude` leaves is in the plan's digests.
+MAY_CHANGE = ("on_error", "calibrate", "exclude")
 
 
 @contextlib.contextmanager
@@ -46,10 +48,12 @@ def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
         yield
 
 
-def check_space(model: keras.Model, out: Path) -> None:
+def check_space(model: keras.Model, recipe: Recipe, out: Path) -> None:
     """Room for the old state and the new one, with a momentum each, and for the model in two files, written aside."""
     size = 4 * sum(int(np.prod(variable.shape)) for variable in model.weights)
-    needed, free = 2 * 2 * size + 3 * size, shutil.disk_usage(out).free
+    # In a state: weights and momentum; AdamW's second one, the average, the best weights.
+    copies = 2 + (recipe.optimizer == "adamw") + (recipe.ema is not None) + (recipe.keep_best is not None)
+    needed, free = 2 * copies * size + 3 * size, shutil.disk_usage(out).free
     held = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if needed > free + held:
         raise OSError(
@@ -111,8 +115,8 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
     differing = [
         f"{name}: {_short(old.get(group, {}).get(name))} there, {_short(new[group].get(name))} now"
         for group in new
-        for name in new[group]
-        if name not in MAY_CHANGE and old.get(group, {}).get(name) != new[group][name]
+        for name in {**old.get(group, {}), **new[group]}
+        if name not in MAY_CHANGE and old.get(group, {}).get(name) != new[group].get(name)
     ]
     if differing:
         raise ValueError(

@@ -12,8 +12,10 @@ import safetensors
 
 from keras_bit import files, json_text
 from keras_bit.checkpoints import safetensors_file
+from keras_bit.training.watch import Watch
 
 GENERATOR = "torch_generator"
+BEST = "best/"  # and a number, of the weights of the best evaluation
 Row = dict[str, float]  # of the log: `step` and what was measured there
 
 
@@ -29,6 +31,7 @@ class TrainingState(keras.callbacks.Callback):
         total_steps: the last step.
         rate_of: from a step, counted from 0, to its learning rate, for the log.
         writes: whether this is the one process of several that writes the file.
+        watch: what keeps the best weights and ends training early; it goes on from the file too.
 
     Attributes:
         rows: the log, a row per epoch, from the file and from this run.
@@ -42,6 +45,7 @@ class TrainingState(keras.callbacks.Callback):
         total_steps: int,
         rate_of: Callable[[int], Any],
         writes: bool = True,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__()
         self.file = file
@@ -49,6 +53,7 @@ class TrainingState(keras.callbacks.Callback):
         self.total_steps = total_steps
         self.rate_of = rate_of
         self.writes = writes
+        self.watch = watch
         self.rows: list[Row] = []
         if file.exists():
             try:
@@ -59,6 +64,8 @@ class TrainingState(keras.callbacks.Callback):
                     f"The training state {str(file)!r} is damaged ({error}). Remove its directory to begin again."
                 ) from None
         self.epoch = len(self.rows)
+        if watch is not None and self.rows:
+            watch.resume([row[watch.metric] for row in self.rows], None)
         self._generator: np.ndarray | None = None
 
     @property
@@ -97,6 +104,8 @@ class TrainingState(keras.callbacks.Callback):
             )
         if self.writes:
             values |= _generator_state()
+            if self.watch is not None and self.watch.best is not None:
+                values |= {f"{BEST}{number}": np.asarray(value) for number, value in enumerate(self.watch.best)}
             with files.replacing(self.file) as beside:
                 safetensors_file.write(values, beside, {"log": json.dumps(rows)})
         self.rows, self.epoch = rows, epoch + 1
@@ -108,6 +117,9 @@ class TrainingState(keras.callbacks.Callback):
         variables = self._variables()
         values = self._read()
         self._generator = values.pop(GENERATOR, None)
+        best = [values.pop(name) for name in sorted(filter(_is_best, values), key=_place)]
+        if self.watch is not None and best:
+            self.watch.best = best
         if {name: tuple(variable.shape) for name, variable in variables.items()} != {
             name: value.shape for name, value in values.items()
         }:
@@ -141,6 +153,14 @@ class TrainingState(keras.callbacks.Callback):
             for group, variables in groups.items()
             for number, variable in enumerate(variables)
         }
+
+
+def _is_best(name: str) -> bool:
+    return name.startswith(BEST)
+
+
+def _place(name: str) -> int:
+    return int(name.removeprefix(BEST))
 
 
 def _rows(text: str) -> list[Row]:

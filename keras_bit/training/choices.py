@@ -1,0 +1,109 @@
+"""Whether a recipe goes with the data sets, the labels and the metrics: known before anything is computed."""
+
+import warnings
+from typing import Any
+
+from keras_bit.hyperrule import HyperRule
+from keras_bit.network.model import BiTModel
+from keras_bit.recipe import CUT_MIX, VALIDATION, Recipe
+from keras_bit.training.objective import NUMBER, ONE, metric_names, problem_type
+
+
+def one_of(rule: HyperRule | None, recipe: Recipe | None) -> Recipe:
+    """The recipe, or the one that is a rule alone.
+
+    Raises:
+        ValueError: both are given or none, or one is another thing.
+    """
+    if (rule is None) == (recipe is None):
+        got = "none of them" if rule is None else "both"
+        raise ValueError(f"`fine_tune` takes one of `rule` and `recipe`, got {got}. A Recipe has its rule in it.")
+    if recipe is not None:
+        if not isinstance(recipe, Recipe):
+            raise ValueError(f"`recipe` must be a keras_bit.Recipe, got {type(recipe).__name__}.")
+        return recipe
+    if not isinstance(rule, HyperRule):
+        raise ValueError(f"`rule` must be a keras_bit.HyperRule, got {type(rule).__name__}.")
+    return Recipe(rule)
+
+
+def check_temperature(recipe: Recipe, is_taught: bool) -> None:
+    """Refuses a temperature without a teacher, whose answers it is for.
+
+    Raises:
+        ValueError: there is no teacher.
+    """
+    if recipe.temperature != 1 and not is_taught:
+        raise ValueError(
+            f"`temperature` of the recipe must be 1 without a teacher, got {recipe.temperature}. Pass `teacher`."
+        )
+
+
+def check_data(recipe: Recipe, train: Any, validation: Any) -> None:
+    """Compares a recipe with the one that `image_dataset` made a data set by, which it remembers.
+
+    Raises:
+        ValueError: the training images are made in another way than the recipe says.
+    """
+    wanted, made_by = _of_images(recipe), getattr(train, "recipe", None)
+    if made_by is None:
+        asked = [f"{name}={wanted[name]!r}" for name in ("augment", "sampling") if wanted[name] is not None]
+        if asked:
+            raise ValueError(
+                f"`recipe` has {' and '.join(asked)}, which `image_dataset` does, and `train` does not say that it was "
+                "made so. Pass what `image_dataset(..., training=True, recipe=recipe)` returned, not what `map` or "
+                "`take` made of it; or a recipe without."
+            )
+    else:
+        made = _of_images(made_by)
+        differing = [name for name in wanted if made[name] != wanted[name]]
+        if differing:
+            raise ValueError(
+                "`train` must be made by the recipe that it is trained with. It was made with "
+                f"{', '.join(f'{name} {made[name]!r}' for name in differing)}, and `fine_tune` was given "
+                f"{', '.join(f'{name} {wanted[name]!r}' for name in differing)}. Pass the same `rule` or `recipe` to "
+                "both."
+            )
+    size, crop = getattr(validation, "image_size", None), recipe.rule.crop_size
+    if size is not None and size != (crop, crop):
+        warnings.warn(
+            f"The images of `validation` are {size[0]}x{size[1]} px, and the recipe trains on crops of {crop}x{crop}. "
+            "`image_dataset(..., recipe=recipe)` gives validation images of that size.",
+            stacklevel=3,
+        )
+
+
+def _of_images(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe concerns the images that it trains on."""
+    rule = recipe.rule
+    found = {name: getattr(rule, name) for name in ("resize_size", "crop_size", "mixup_alpha")}
+    return found | {"augment": recipe.augment, "sampling": recipe.sampling}
+
+
+def check_model(recipe: Recipe, model: BiTModel, validates: bool) -> None:
+    """Refuses choices that a model's problem does not have.
+
+    Raises:
+        ValueError: class weights or balanced sampling without one class for each image, smoothing or `cut_mix` for
+            numbers, or a metric that will not be measured.
+    """
+    kind = problem_type(model)
+    for name in ("class_weight", "sampling"):
+        value = getattr(recipe, name)
+        if value is not None and kind != ONE:
+            raise ValueError(f"`{name}` must be None for {kind}, got {value!r}: an image has no one class there.")
+    if kind == NUMBER and recipe.label_smoothing:
+        raise ValueError(f"`label_smoothing` must be 0 for {kind}, got {recipe.label_smoothing}.")
+    if kind == NUMBER and CUT_MIX in (recipe.augment or ()):
+        raise ValueError(f"`augment` must be without {CUT_MIX!r} for {kind}: it mixes classes.")
+    if recipe.watched is None:
+        return
+    asked = "keep_best" if recipe.keep_best else "early_stopping"
+    if not validates:
+        raise ValueError(
+            f"`{asked}` needs a validation, got {getattr(recipe, asked)!r} without one. Pass `validation`, or leave "
+            f"`{asked}` out."
+        )
+    measured = [f"{VALIDATION}loss", *(f"{VALIDATION}{name}" for name in metric_names(model))]
+    if recipe.watched not in measured:
+        raise ValueError(f"`keep_best` must be one of {', '.join(map(repr, measured))}, got {recipe.watched!r}.")

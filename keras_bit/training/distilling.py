@@ -1,0 +1,156 @@
+"""Distillation: a student that learns to answer as its teacher does, for the same images."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_bit.network.model import BiTModel
+from keras_bit.network.transforms import fuse
+from keras_bit.recipe import Recipe
+from keras_bit.training import distribution
+from keras_bit.training.objective import ONE, Objective, problem_type
+
+HEAD = "predictions"
+
+
+def check_teacher(teacher: keras.Model, model: BiTModel, recipe: Recipe) -> None:
+    """Refuses a teacher that cannot teach this model, and choices that concern labels, which nobody looks at.
+
+    Raises:
+        ValueError: the teacher is another kind of model, has other classes or another problem, or gives no
+            probabilities; or the recipe weights or smooths labels, or is for several devices.
+    """
+    if not isinstance(teacher, BiTModel) or HEAD not in {layer.name for layer in teacher.layers}:
+        got = "one without the layer predictions" if isinstance(teacher, BiTModel) else type(teacher).__name__
+        raise ValueError(f"`teacher` must be a model of keras_bit with its head, got {got}.")
+    for name, one in (("model", model), ("teacher", teacher)):
+        if (kind := problem_type(one)) != ONE:
+            raise ValueError(f"`{name}` must tell one of several classes, to be taught or to teach, got {kind}.")
+    ours, theirs = (one.config.id2label or {} for one in (model, teacher))
+    if model.config.num_labels != teacher.config.num_labels:
+        raise ValueError(
+            f"`teacher` must have the classes of `model`, got {teacher.config.num_labels} for "
+            f"{model.config.num_labels}."
+        )
+    differing = [(ours.get(number), name) for number, name in theirs.items() if ours.get(number) != name]
+    if ours and theirs and differing:
+        own, other = differing[0]
+        raise ValueError(
+            f"`teacher` must have the classes of `model` in their order, got {len(differing)} others: {other!r} where "
+            f"`model` has {own!r}. Give the classes in the teacher's order (`class_names`)."
+        )
+    for name in ("class_weight", "label_smoothing"):
+        if getattr(recipe, name):
+            raise ValueError(
+                f"`{name}` must be left out with a teacher, got {getattr(recipe, name)!r}: labels are not looked at."
+            )
+    if distribution.strategy_of(model) is not None:
+        raise ValueError("`teacher` must be None under a tf.distribute strategy. Train on one device.")
+
+
+@contextlib.contextmanager
+def gives_logits(model: BiTModel) -> Iterator[None]:
+    """The model's head without its activation: a probability that is rounded to 0 has no logarithm."""
+    head = model.get_layer(HEAD)
+    before, head.activation = head.activation, keras.activations.linear
+    try:
+        yield
+    finally:
+        head.activation = before
+
+
+def student_of(model: BiTModel, teacher: BiTModel, temperature: float) -> "Student":
+    """The model, which gives logits, as one that a teacher teaches."""
+    return Student(model, logits_of(teacher), temperature)
+
+
+def of_probabilities(found: Objective) -> dict[str, Any]:
+    """Loss and metrics for logits as those for probabilities, as arguments of `compile`."""
+    loss = type(found.loss).from_config(found.loss.get_config() | {"from_logits": False})
+    return {"loss": loss, "metrics": [type(one).from_config(one.get_config()) for one in found.metrics]}
+
+
+def logits_of(teacher: BiTModel) -> Callable[[Any], Any]:
+    """The logits of a teacher, in inference form, as a function of images `(batch, height, width, channels)`.
+
+    It is a copy that nothing trains, and a function, so that Keras does not count its weights as the student's.
+    """
+    copy = fuse(teacher)
+    copy.trainable = False
+    copy.get_layer(HEAD).activation = keras.activations.linear
+
+    def answer(images: Any) -> Any:
+        return ops.stop_gradient(ops.cast(copy(images, training=False), "float32"))
+
+    return answer
+
+
+def divergence(wanted: Any, given: Any, temperature: float) -> Any:
+    """Kullback and Leibler's divergence of softened answers, times the temperature's square; the mean over images.
+
+    `T * T * sum(p * (log p - log q))` with `p = softmax(wanted / T)` and `q = softmax(given / T)`. The square keeps the
+    size of the gradients.
+
+    Args:
+        wanted, given: logits `(batch, classes)`.
+        temperature: T, above 0; 1 takes the answers as they are.
+
+    Sources: Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; Beyer et al. 2022, "Knowledge
+    distillation: A good teacher is patient and consistent". Checked against torch's `kl_div`.
+    """
+    wanted, given = (ops.log_softmax(ops.cast(logits, "float32") / temperature) for logits in (wanted, given))
+    return temperature**2 * ops.mean(ops.sum(ops.exp(wanted) * (wanted - given), axis=-1))
+
+
+class Student(BiTModel):
+    """The same layers and weights as a model, which learns a teacher's answers and is validated with labels.
+
+    The teacher answers for the very images of the batch, cropped, flipped and mixed as the student gets them. The
+    labels of the training are not looked at.
+
+    Args:
+        model: gives logits.
+        answer: what `logits_of` made of the teacher.
+        temperature: of `divergence`.
+    """
+
+    def __init__(self, model: BiTModel, answer: Callable[[Any], Any], temperature: float) -> None:
+        super().__init__(model.inputs, model.outputs[0], name=model.name)
+        self._answer, self._temperature, self._is_taught = answer, temperature, False
+
+    # Python runs these where a step is traced, and so does what they call.
+
+    def train_step(self, *arguments: Any, **keywords: Any) -> Any:
+        self._is_taught = True
+        return super().train_step(*arguments, **keywords)
+
+    def test_step(self, *arguments: Any, **keywords: Any) -> Any:
+        self._is_taught = False
+        return super().test_step(*arguments, **keywords)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        if not self._is_taught:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        return divergence(self._answer(x), y_pred, self._temperature)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        if not self._is_taught:
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+        return self.get_metrics_result()
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """What is measured: with labels all, and without them the loss."""
+        if not self._is_taught:
+            return super().get_metrics_result()
+        (loss,) = (metric for metric in self.metrics if metric.name == "loss")
+        return {"loss": loss.result()}

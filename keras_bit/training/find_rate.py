@@ -1,0 +1,125 @@
+"""The learning-rate range test: at which rates does the loss fall? Nothing that it trains is kept."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from keras_bit.optimizers import PerStep, optimizer
+from keras_bit.training.distribution import Workers
+from keras_bit.training.planning import Plan
+from keras_bit.training.preparing import prepared
+from keras_bit.training.run import Say, new_model, precision, training_data
+
+# fastai's `lr_find` (2.7): the rates, how long, how smooth, and when it has gone too far.
+LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 100
+MOMENTUM = 0.98  # of the average of losses
+TOO_FAR = 4  # times the lowest smoothed loss
+LAST = 5  # steps that are left out at the end, and a tenth at the beginning
+
+
+class FoundRate(NamedTuple):
+    """What a range test measured, a number for each step, and what it says.
+
+    Args:
+        rates: of learning, rising.
+        losses: of the step.
+        smoothed: their running average.
+        lowest: the rate where the smoothed loss is lowest.
+        steepest: the rate where it falls fastest.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    lowest: float
+    steepest: float
+
+    @property
+    def suggested(self) -> float:
+        """A tenth of the rate of the lowest loss, at which it still falls."""
+        return self.lowest / 10
+
+
+def find_rate(plan: Plan, say: Say, steps: int = STEPS) -> FoundRate:
+    """Trains a new model for some steps while the rate rises from 1e-7 to 10, by the plan's optimizer and data.
+
+    It ends early when the smoothed loss is four times its lowest value, or no number.
+
+    Sources: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3; fastai's `lr_find`, whose
+    rates, smoothing and rule (`minimum`, a tenth of the rate of the lowest loss) these are.
+
+    Args:
+        plan: as for a run.
+        say: gets what is found in the checkpoint.
+        steps: at most.
+
+    Raises:
+        ValueError: the loss was no number from the beginning.
+    """
+    keras.utils.set_random_seed(plan.options.seed)
+    with precision(plan.options):
+        model = new_model(plan, say)
+    recipe = dataclasses.replace(plan.recipe, early_stopping=None, keep_best=None)  # which need a validation
+    train, _, found = prepared(model, recipe, training_data(plan, 0, Workers()), None)
+    rising: Any = keras.optimizers.schedules.ExponentialDecay(LOWEST, 1, (HIGHEST / LOWEST) ** (1 / (steps - 1)))
+    if plan.accumulation > 1:
+        rising = PerStep(rising, plan.accumulation)
+    model.compile(optimizer(plan.recipe, model.config.stage_names, plan.accumulation, rising), loss=found.loss)
+    measure = _Measure(steps)
+    # An epoch of Keras for each step: its loss is then of this step alone.
+    model.fit(train, shuffle=False, epochs=steps, steps_per_epoch=plan.accumulation, callbacks=[measure], verbose=0)
+    return judged(measure.losses, steps)
+
+
+def judged(losses: Sequence[float], steps: int) -> FoundRate:
+    """What the losses of the first steps of a test say."""
+    losses = [loss for loss in losses if math.isfinite(loss)]
+    if len(losses) < 2:
+        raise ValueError("The loss was no number from the first steps on: look at the images and the labels.")
+    rates = np.geomspace(LOWEST, HIGHEST, steps)[: len(losses)]
+    smoothed = smooth(losses)
+    inner = slice(len(losses) // 10, max(len(losses) - LAST, len(losses) // 10 + 2))
+    falls = np.gradient(smoothed[inner], np.log(rates[inner]))
+    return FoundRate(
+        tuple(map(float, rates)),
+        tuple(losses),
+        tuple(map(float, smoothed)),
+        float(rates[inner][np.argmin(smoothed[inner])]),
+        float(rates[inner][np.argmin(falls)]),
+    )
+
+
+def smooth(losses: Sequence[float]) -> np.ndarray:
+    """The running average of what came so far, in which the latest counts most; float64 `(steps,)`."""
+    average, smoothed = 0.0, []
+    for count, loss in enumerate(losses, start=1):
+        average = MOMENTUM * average + (1 - MOMENTUM) * loss
+        smoothed.append(average / (1 - MOMENTUM**count))
+    return np.array(smoothed)
+
+
+class _Measure(keras.callbacks.Callback):
+    """Notes the loss of each step, and ends where it has gone too far."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+        self.bar = tqdm(total=steps, desc="find the rate", unit="step")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.losses.append(float((logs or {})["loss"]))
+        self.bar.update()
+        is_over = not math.isfinite(self.losses[-1])
+        if not is_over:
+            smoothed = smooth(self.losses)
+            is_over = smoothed[-1] > TOO_FAR * smoothed.min()
+        if is_over:
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.bar.close()

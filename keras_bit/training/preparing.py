@@ -1,0 +1,61 @@
+"""What `fit` is given: data sets with labels and weights as the loss takes them, the loss, and the model to train."""
+
+from typing import Any
+
+from keras_bit.files import some
+from keras_bit.network.model import BiTModel
+from keras_bit.recipe import Recipe
+from keras_bit.training import choices, distribution, feeding
+from keras_bit.training.adapting import adapt
+from keras_bit.training.objective import NUMBER, Objective, objective, with_labels
+from keras_bit.training.weighting import class_weights, weighted
+
+
+def prepared(model: BiTModel, recipe: Recipe, train: Any, validation: Any) -> tuple[Any, Any, Objective]:
+    """Checks that model, recipe and data sets go together, and makes them ready for `fit`.
+
+    Args:
+        model: its layers are frozen, or learn by LoRA, as the recipe says.
+        recipe: of which the rule has been checked.
+        train, validation: as in `fine_tune`.
+
+    Returns:
+        The training data without end and with the weight of each image where the recipe has class weights, the
+        validation data or `None`, and what is minimized.
+
+    Raises:
+        ValueError: they do not go together. Then the model is as it was.
+    """
+    choices.check_model(recipe, model, validates=validation is not None)
+    labels = [feeding.labels_of(train, "train")]
+    if validation is not None:
+        labels.append(feeding.labels_of(validation, "validation"))
+    choices.check_data(recipe, train, validation)
+    with distribution.scope_of(model):
+        found = objective(model, labels, recipe.label_smoothing)
+    if found.problem_type == NUMBER:
+        for name, data, found_labels in zip(("train", "validation"), (train, validation), labels, strict=False):
+            _refuse_places(name, data, found_labels)
+    config = model.config
+    ready = with_labels(train, labels[0], config.num_labels, found)
+    if recipe.class_weight is not None:
+        counts = getattr(train, "class_counts", None)
+        weights = class_weights(recipe.class_weight, config.num_labels, config.label2id or {}, counts)
+        ready = weighted(ready, weights)
+    if validation is not None:
+        validation = with_labels(validation, labels[1], config.num_labels, found)
+    with distribution.scope_of(model):
+        adapt(model, recipe)
+    return feeding.repeated(ready), validation, found
+
+
+def _refuse_places(name: str, data: Any, labels: feeding.Labels) -> None:
+    """Refuses labels that are places among named classes: as numbers to be predicted they mean nothing."""
+    names = getattr(data, "class_names", None)
+    if not names or list(names) == list(map(str, range(len(names)))):
+        return
+    if labels.is_integer:
+        raise ValueError(
+            f"`{name}` must have labels that are numbers, for regression; got the places of the classes "
+            f"{some(map(repr, names))}. Pass `image_dataset((paths, numbers))`."
+        )

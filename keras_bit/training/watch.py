@@ -1,0 +1,75 @@
+"""Early stopping, and the best weights: both are decided by what the evaluations have measured so far."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_bit.recipe import VALIDATION, Recipe
+
+LOW = ("loss", "error")  # metrics with these in their names are best when low; others are best when high
+
+
+class Watch(keras.callbacks.Callback):
+    """Keeps the best weights, and ends training after evaluations that were no better.
+
+    It comes before `SwapEMAWeights` among the callbacks: at the end of an evaluation the model has averaged weights.
+
+    Args:
+        metric: as the history calls it, such as `"val_loss"`.
+        patience: evaluations in a row without a better value; `None` never ends.
+        keeps: whether to keep the weights of the best evaluation.
+
+    Attributes:
+        values: of the metric, of each evaluation.
+        best: the weights of the best one in the model's order, if they are kept.
+    """
+
+    def __init__(self, metric: str, patience: int | None, keeps: bool) -> None:
+        super().__init__()
+        self.metric, self.patience, self.keeps = metric, patience, keeps
+        self.values: list[float] = []
+        self.best: list[np.ndarray] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last evaluations were no better, as many as `patience` says."""
+        if self.patience is None or not self.values:
+            return False
+        return len(self.values) - 1 - best_place(self.values, self.metric) >= self.patience
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.values.append(float((logs or {})[self.metric.removeprefix(VALIDATION)]))
+        if self.keeps and best_place(self.values, self.metric) == len(self.values) - 1:
+            self.best = [np.array(keras.ops.convert_to_numpy(weight)) for weight in self.model.weights]
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self.is_over:
+            self.model.stop_training = True
+
+    def resume(self, values: Sequence[float], best: list[np.ndarray] | None) -> None:
+        """Goes on from what another run had measured and kept."""
+        self.values, self.best = list(values), best
+
+
+def watch_of(recipe: Recipe) -> Watch | None:
+    """What a recipe's `early_stopping` and `keep_best` ask for."""
+    if recipe.watched is None:
+        return None
+    return Watch(recipe.watched, recipe.early_stopping, recipe.keep_best is not None)
+
+
+def best_place(values: Sequence[float], metric: str) -> int:
+    """The place of the best value; of the first one where several are as good."""
+    sign = 1 if any(word in metric for word in LOW) else -1
+    return int(np.argmin(sign * np.asarray(values)))
+
+
+def give_result(model: keras.Model, watch: Watch | None) -> None:
+    """Gives a model the weights that are the result of its training: the averages of the last ones, or the best."""
+    # Keras does so at the end of `fit`; a run that goes on after its last step has none.
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    if watch is not None and watch.best is not None:
+        for weight, value in zip(model.weights, watch.best, strict=True):
+            weight.assign(value)

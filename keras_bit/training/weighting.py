@@ -1,0 +1,85 @@
+"""Class weights: a number for each class, and the weight of each image by its label."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_bit.files import some
+from keras_bit.recipe import BALANCED, ClassWeight
+from keras_bit.training import feeding
+
+
+def balanced_weights(counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """`images / (classes * images of the class)` for each class; 1 for a class without images.
+
+    Source: King and Zeng 2001. Checked against scikit-learn's `compute_class_weight("balanced", ...)`.
+    """
+    counts = np.asarray(counts, np.float64)
+    present = counts > 0
+    return np.where(present, counts.sum() / (present.sum() * np.where(present, counts, 1)), 1.0)
+
+
+def class_weights(
+    chosen: ClassWeight,
+    classes: int,
+    names: Mapping[str, int],
+    counts: Sequence[int] | np.ndarray | None,
+) -> np.ndarray:
+    """A weight for each class, float32 `(classes,)`.
+
+    Args:
+        chosen: as in `Recipe`; 1 for all where it is `None`.
+        classes: how many there are.
+        names: the number of each name.
+        counts: of the training images of each class, where that is known.
+
+    Raises:
+        ValueError: a class is unknown, or given by number and name; or the images of each class are not known.
+    """
+    if chosen == BALANCED:
+        if counts is None or len(counts) != classes:
+            raise ValueError(
+                "`class_weight` must be a dict for this `train`, which does not tell how many images each class has; "
+                "got 'balanced'. Pass the data set that `image_dataset` returned, made of a directory, paths, arrays "
+                "or a Hugging Face data set; or {class: images / (classes * images of the class)}."
+            )
+        return balanced_weights(counts).astype(np.float32)
+    weights = np.ones(classes, np.float32)
+    given = dict(chosen) if isinstance(chosen, Mapping) else {}
+    places = [names.get(key, -1) if isinstance(key, str) else key for key in given]
+    unknown = [key for key, place in zip(given, places, strict=True) if not 0 <= place < classes]
+    if unknown:
+        raise ValueError(
+            f"`class_weight` must have classes of the model, got {some(map(repr, unknown))}. They are 0 to "
+            f"{classes - 1}: {some(map(repr, names))}."
+        )
+    if len(set(places)) < len(places):
+        raise ValueError(f"`class_weight` must name each class once, got {some(map(repr, given))}.")
+    weights[places] = list(given.values())
+    return weights
+
+
+def weighted(data: Any, weights: np.ndarray) -> Any:
+    """A data set of (images, labels, weight of each image): the weight of its class, or of mixed labels their mean.
+
+    A row counts `sum(row * weights)`, where Keras' `class_weight` takes its largest class alone. Weights that the data
+    set has already are multiplied.
+    """
+
+    def in_graph(images: Any, labels: Any, *held: Any) -> tuple[Any, ...]:
+        import tensorflow as tf
+
+        values = tf.constant(weights)
+        if labels.shape.rank == 2:
+            found = tf.linalg.matvec(tf.cast(labels, tf.float32), values)
+        else:
+            found = tf.gather(values, labels)
+        return images, labels, found * tf.cast(held[0], tf.float32) if held else found
+
+    def in_numpy(images: Any, labels: Any, *held: Any) -> tuple[Any, ...]:
+        labels = np.asarray(labels)
+        found = labels.astype(np.float32) @ weights if labels.ndim == 2 else weights[labels]
+        return images, labels, found * np.asarray(held[0], np.float32) if held else found
+
+    return feeding.mapped(data, in_graph, in_numpy)
