@@ -17,8 +17,7 @@ from keras import layers, ops
 
 from keras_bit.network.config import BitConfig
 from keras_bit.network.model import BiTModel
-
-STEM_STRIDE = 4  # px of the image to a position after the stem; each further stage doubles it
+from keras_bit.network.positions import of_last_map
 
 
 class ActivationMaps(NamedTuple):
@@ -107,16 +106,9 @@ def activation_maps(model: BiTModel, pixel_values: Any, classes: Sequence[int] |
 
 
 def centers(config: BitConfig, positions: int) -> np.ndarray:
-    """Where in the model's input, in pixels from the middle of the first, the positions of a map's row or column lie.
-
-    That is the middle of what such a position sees, before the edge of the image cuts it. With PyTorch's padding
-    (`global_padding=None`), which is the same on both sides, every stride keeps the first of its inputs as the middle,
-    and so position `i` is at `stride * i`, not in the middle of the `i`-th tile. With the padding SAME the paths
-    through a block disagree, and their mean is about the middle of the tile.
-    """
-    stride = max(min(STEM_STRIDE * 2 ** (len(config.depths) - 1), config.output_stride), STEM_STRIDE)
-    offset = 0.0 if config.global_padding is None else (stride - 1) / 2
-    return stride * np.arange(positions) + offset
+    """Where in the model's input the positions of a map's row or column lie, in pixels from the middle of the first."""
+    stride, first = of_last_map(config)
+    return stride * np.arange(positions) + first
 
 
 def interpolated(heat: np.ndarray, rows: np.ndarray, columns: np.ndarray, config: BitConfig) -> np.ndarray:

@@ -1,7 +1,6 @@
 """How good a model is on images with labels: its answers, the numbers, and the worst mistakes."""
 
 import dataclasses
-import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,13 +9,14 @@ import numpy as np
 
 from keras_bit import files
 from keras_bit.counts import check_whole
-from keras_bit.evaluation import metrics
+from keras_bit.evaluation import asking, metrics
 from keras_bit.evaluation.class_map import labels_of
+from keras_bit.evaluation.numbers import NumberEvaluation, evaluate_numbers
+from keras_bit.evaluation.several import SeveralEvaluation, evaluate_several
 
 if TYPE_CHECKING:
     from keras_bit.network.model import BiTModel
 
-WORST = 24  # mistakes on the sheet
 ANOTHER = "(another class)"  # a class of the model that is not one of the data's
 
 
@@ -68,6 +68,9 @@ class Evaluation:
         return matrix, names, (*names, ANOTHER)
 
 
+AnyEvaluation = Evaluation | SeveralEvaluation | NumberEvaluation
+
+
 def evaluate(
     model: "BiTModel",
     batches: Iterable[tuple[Any, Any]],
@@ -77,12 +80,14 @@ def evaluate(
     top_k: int = 5,
     names: Sequence[str] | None = None,
     progress: bool = True,
-) -> Evaluation:
+) -> AnyEvaluation:
     """Asks the model about every image and counts.
 
     Args:
-        model: a single-label classifier of keras_bit with its head; `predictions` may end in a softmax or in logits.
-        batches: float32 images `(batch, height, width, channels)` and whole numbers `(batch,)`, as
+        model: a model of keras_bit with its head; `predictions` may end in logits or in what its problem type has: a
+            softmax, for several labels a sigmoid.
+        batches: float32 images `(batch, height, width, channels)` and whole numbers `(batch,)`; for several labels rows
+            of 0 and 1 `(batch, classes)`, for numbers floats `(batch,)` or `(batch, outputs)`. As
             `keras_bit.image_dataset` gives them for evaluation. Read once.
         class_names: of the labels in `batches`; the model's own labels by default.
         label_map: for each of the labels in `batches`, the classes of the model that count as right, at least one.
@@ -93,7 +98,7 @@ def evaluate(
         progress: whether to show a bar with images per second, where it takes longer than two seconds.
 
     Returns:
-        An `Evaluation`, whose `report` has
+        An `Evaluation` of one class per image, whose `report` has
 
         * `pictures`, `classes` (of the model), `classes_that_occur`, `right`;
         * `top_1_accuracy` with `top_1_interval` (95 %, Wilson), `top_k_accuracy` with `top_k`, `mean_recall` (of the
@@ -104,23 +109,59 @@ def evaluate(
         * `confusions`: `true`, `predicted`, `count` of every mix-up, the most frequent first;
         * `worst`: `name`, `true`, `predicted`, `probability`, `true_probability` of the mistakes on the sheet.
 
+        A `SeveralEvaluation` of several labels per image, whose `report` has
+
+        * `problem_type`, `pictures`, `classes`, `classes_that_occur`;
+        * `mean_average_precision` and `macro_f1` (of the classes that occur), `micro_f1`, `exact_match` (the share of
+          images all of whose labels are right), `label_accuracy`, `log_loss` (nats, the mean over labels); a label is
+          predicted from a probability of 0.5 on;
+        * `calibration`, of the probabilities of all labels together, beside the share of images that have the label;
+        * `per_class`, as above, with `average_precision`; `worst`: `name`, `true`, `predicted`, `log_loss`.
+
+        A `NumberEvaluation` of a regression, whose `report` has
+
+        * `problem_type`, `pictures`, `outputs`;
+        * `mean_absolute_error`, `root_mean_squared_error` and `r2`, each the mean over the outputs;
+        * `per_output`: the same of each, with `mean` and `standard_deviation` of the labels;
+        * `worst`: `name`, `output`, `true`, `predicted` of the largest errors.
+
     Raises:
-        ValueError: the model is not a single-label classifier; a label is not one of the classes; the data set names
-            other classes than the model; there is no image; the model gives NaN.
+        ValueError: the model's head is another; a label is not one of the classes; the data set names other classes
+            than the model; there is no image; the model gives NaN.
+
+    The numbers are checked against scikit-learn's `average_precision_score`, `f1_score` and `r2_score`.
 
     Memory holds the probabilities (for a moment twice), a batch and the worst mistakes.
     """
     check_whole("top_k", top_k)
-    logits = check_model(model)
+    head = check_model(model)
     model_names = labels_of(model.config)
+    names = getattr(batches, "names", None) if names is None else names
+    if head.problem_type != asking.ONE:
+        if label_map is not None:
+            raise ValueError(f"`label_map` is for one class per image, got a model for {head.problem_type}.")
+        outputs = asking.same_names(batches, class_names, model_names)
+        if head.problem_type == asking.NUMBER:
+            return evaluate_numbers(model, batches, class_names=outputs, names=names, progress=progress)
+        return evaluate_several(model, batches, logits=head.logits, class_names=outputs, names=names, progress=progress)
     class_names = _told_apart(_class_names(batches, class_names, label_map, model_names, model.config.has_named_labels))
     model_names = _told_apart(model_names)
     accepted = _accepted(label_map, class_names, len(model_names))
-    names = getattr(batches, "names", None) if names is None else names
 
-    probabilities, labels, worst = _ask(model, _shown(batches, progress), logits, accepted, names)
-    if names is not None and len(names) != len(labels):
-        raise ValueError(f"`names` must be one for each of the {len(labels):,} images, got {len(names):,}.")
+    def wrongness(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        answers = metrics.predictions(probabilities)
+        right = [answer in accepted[label] for answer, label in zip(answers.tolist(), labels.tolist(), strict=True)]
+        return np.where(right, np.nan, probabilities.max(axis=1))
+
+    probabilities, labels, worst = asking.ask(
+        model,
+        batches,
+        names,
+        progress=progress,
+        checked=lambda given, count: _checked_labels(given, count, len(accepted)),
+        scored=_softmax if head.logits else lambda given: given,
+        wrongness=wrongness,
+    )
 
     best = metrics.predictions(probabilities)
     predicted = _as_data_classes(best, labels, accepted)
@@ -132,14 +173,14 @@ def evaluate(
 
     mistakes = tuple(
         Mistake(
-            name=str(index) if names is None else str(names[index]),
+            name=asking.name_of(index, names),
             image=image,
             true=class_names[labels[index]],
             predicted=said(index),
             probability=probability,
             true_probability=float(probabilities[index, likeliest[index]]),
         )
-        for probability, index, image in worst.surest_first()
+        for probability, index, image in worst.worst_first()
     )
     evaluation = Evaluation(probabilities, labels, predicted, class_names, mistakes, {})
     wrong = np.flatnonzero(predicted != labels).tolist()
@@ -147,74 +188,19 @@ def evaluate(
     return dataclasses.replace(evaluation, report=_report(evaluation, likeliest, top_k, mixed_up))
 
 
-def check_model(model: "BiTModel") -> bool:
-    """Refuses what is not a single-label classifier. Returns whether it gives logits, not probabilities."""
-    head = next((layer for layer in model.layers if layer.name == "predictions"), None)
-    if head is None:
-        raise ValueError("`model` must have its head `predictions`, got one without. Build it with include_top=True.")
-    config = model.config
-    if config.problem_type in ("multi_label_classification", "regression") or config.num_labels < 2:
+def check_model(model: "BiTModel") -> asking.Head:
+    """Refuses a model without a head, or with one of another activation. Returns what it gives.
+
+    Raises:
+        ValueError: it has none, or another; or one class alone.
+    """
+    head = asking.head_of(model)
+    if head.problem_type == asking.ONE and model.config.num_labels < 2:
         raise ValueError(
-            "`model` must tell classes apart, of which each image has one: there is no accuracy otherwise. Got "
-            f"problem_type {config.problem_type!r} with {config.num_labels} label{'s' * (config.num_labels != 1)}. "
-            "`model.compile(loss=..., metrics=...)` and `model.evaluate(image_dataset(...))` measure others: "
-            "keras.metrics.AUC(curve='PR', multi_label=True) for several labels, MeanAbsoluteError for numbers."
+            "`model` must tell classes apart, got one of a single class. Two classes take two outputs; one output is "
+            "for several labels or for a number, as `problem_type` says."
         )
-    activation = getattr(head.activation, "__name__", repr(head.activation))
-    if activation not in ("softmax", "linear"):
-        raise ValueError(
-            f"`model` must give probabilities by a softmax, or logits; got a head with {activation}. Build it with "
-            "classifier_activation='softmax'."
-        )
-    return activation == "linear"
-
-
-class _Worst:
-    """The wrong answers that a model was surest of, `WORST` at most, each with its image."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, np.ndarray]] = []
-
-    def add(self, probability: float, index: int, image: np.ndarray) -> None:
-        # The number decides between equal ones, so that no images are compared: the earlier stays.
-        place = (probability, -index)
-        if len(self._heap) < WORST:
-            heapq.heappush(self._heap, (*place, image.copy()))  # a view would keep its whole batch
-        elif place > self._heap[0][:2]:
-            heapq.heapreplace(self._heap, (*place, image.copy()))
-
-    def surest_first(self) -> list[tuple[float, int, np.ndarray]]:
-        """Probability, number of the image, image."""
-        ordered = sorted(self._heap, reverse=True, key=lambda item: item[:2])
-        return [(probability, -minus_index, image) for probability, minus_index, image in ordered]
-
-
-def _ask(
-    model: "BiTModel",
-    batches: Iterable[tuple[np.ndarray, Any]],
-    logits: bool,
-    accepted: list[tuple[int, ...]],
-    names: Sequence[str] | None,
-) -> tuple[np.ndarray, np.ndarray, _Worst]:
-    """The model's probabilities for every image, the images' labels, and the worst mistakes."""
-    found, all_labels, worst, count = [], [], _Worst(), 0
-    for images, given in batches:
-        labels = _checked_labels(given, images, len(accepted))
-        probabilities = np.asarray(_to_numpy(model.predict_on_batch(images)), np.float32)
-        if logits:
-            probabilities = _softmax(probabilities)
-        if (nan := np.flatnonzero(np.isnan(probabilities).any(axis=1))).size:
-            which = count + int(nan[0]) if names is None else names[count + int(nan[0])]
-            raise ValueError(f"`model` gives NaN for the image {which}. Check its weights, and the range of float16.")
-        for index, predicted in enumerate(metrics.predictions(probabilities)):
-            if predicted not in accepted[labels[index]]:
-                worst.add(float(probabilities[index, predicted]), count + index, images[index])
-        found.append(probabilities)
-        all_labels.append(labels)
-        count += len(labels)
-    if not count:
-        raise ValueError("`batches` must give at least one image, got none.")
-    return np.concatenate(found), np.concatenate(all_labels), worst
+    return head
 
 
 def _class_names(
@@ -269,32 +255,10 @@ def _accepted(
     return accepted
 
 
-def _shown(batches: Iterable[tuple[Any, Any]], progress: bool) -> Iterable[tuple[np.ndarray, Any]]:
-    from tqdm import tqdm
-
-    count = getattr(batches, "num_images", None)
-    with tqdm(desc="evaluate", total=count, unit=" images", delay=2, leave=False, disable=not progress) as bar:
-        for images, labels in batches:
-            images = _to_numpy(images)
-            yield images, labels
-            bar.update(len(images))
-
-
-def _to_numpy(values: Any) -> np.ndarray:
-    if isinstance(values, np.ndarray):
-        return values
-    if hasattr(values, "numpy"):  # TensorFlow's tensors, which under another backend are not Keras'
-        return values.numpy()
-    import keras
-
-    return keras.ops.convert_to_numpy(values)
-
-
-def _checked_labels(labels: Any, images: np.ndarray, classes: int) -> np.ndarray:
-    labels = _to_numpy(labels) if not isinstance(labels, list | tuple) else np.array(labels)
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+def _checked_labels(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ValueError(
-            f"`batches` must give a whole number for each image, {(len(images),)}, got {labels.dtype} of shape "
+            f"`batches` must give a whole number for each image, {(count,)}, got {labels.dtype} of shape "
             f"{labels.shape}. Rows with a number per class, as MixUp makes them, have no one right answer."
         )
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:

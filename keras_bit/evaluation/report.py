@@ -7,23 +7,30 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_bit.drawing import charts, colors, contact_sheet
-from keras_bit.evaluation import metrics
-from keras_bit.evaluation.evaluating import Evaluation
+from keras_bit.drawing import charts, colors, contact_sheet, scatter
+from keras_bit.evaluation import asking, metrics
+from keras_bit.evaluation.evaluating import AnyEvaluation
+from keras_bit.evaluation.numbers import NumberEvaluation
+from keras_bit.evaluation.several import SeveralEvaluation
 from keras_bit.files import check_writable, replacing
 from keras_bit.images.processor import BitImageProcessor
 
 REPORT, WORST_SHEET, CONFUSION, CALIBRATION = "report.json", "worst.png", "confusion.png", "calibration.png"
+PRECISION, PREDICTIONS = "average_precision.png", "predictions.png"
+LOWEST = 40  # classes in the chart of average precisions
 
 
 def write(
-    evaluation: Evaluation,
+    evaluation: AnyEvaluation,
     directory: str | Path,
     *,
     processor: BitImageProcessor,
     title: Sequence[str] = ("The worst mistakes",),
 ) -> list[Path]:
-    """Writes `report.json`, `worst.png` and, where matplotlib is installed, `confusion.png` and `calibration.png`.
+    """Writes `report.json`, `worst.png` and, where matplotlib is installed, charts.
+
+    These are `confusion.png` and `calibration.png`; for several labels `average_precision.png`; for numbers
+    `predictions.png`.
 
     Args:
         evaluation: what `evaluate` found.
@@ -46,23 +53,76 @@ def write(
     with replacing(files[1]) as beside:
         worst_sheet(evaluation, processor, title).save(beside, "PNG")
     if charts.available():
-        files += [directory / CONFUSION, directory / CALIBRATION]
-        matrix, rows, columns = evaluation.confusion()
-        charts.confusion(matrix, rows, files[2], column_names=columns)
-        calibration = evaluation.report["calibration"]
-        bins = [metrics.Bin(**part) for part in calibration["bins"]]
-        charts.calibration(bins, calibration["expected_calibration_error"], files[3])
+        files += _charts(evaluation, directory)
     return files
 
 
-def worst_sheet(evaluation: Evaluation, processor: BitImageProcessor, title: Sequence[str] = ()) -> Image.Image:
-    """The mistakes that the model was surest of, with what it says, what they are, and their names."""
+def chart_names(problem_type: str) -> tuple[str, ...]:
+    """The charts that `write` draws."""
+    if problem_type == asking.SEVERAL:
+        return (PRECISION,)
+    return (PREDICTIONS,) if problem_type == asking.NUMBER else (CONFUSION, CALIBRATION)
+
+
+def _charts(evaluation: AnyEvaluation, directory: Path) -> list[Path]:
+    report = evaluation.report
+    if isinstance(evaluation, SeveralEvaluation):
+        rows = [row for row in report["per_class"] if row["average_precision"] is not None]
+        rows = sorted(rows, key=lambda row: row["average_precision"])[:LOWEST]
+        bars = [charts.Bar(row["class"], [(row["average_precision"], colors.BLUE)]) for row in rows]
+        of = f"the {LOWEST} lowest of {len(report['per_class'])}" if len(rows) == LOWEST else "all that occur"
+        charts.bars({"average precision": bars}, directory / PRECISION, f"Average precision of each label, {of}")
+        return [directory / PRECISION]
+    if isinstance(evaluation, NumberEvaluation):
+        scatter.predictions(evaluation.labels, evaluation.predicted, evaluation.class_names, directory / PREDICTIONS)
+        return [directory / PREDICTIONS]
+    matrix, names, columns = evaluation.confusion()
+    charts.confusion(matrix, names, directory / CONFUSION, column_names=columns)
+    calibration = report["calibration"]
+    bins = [metrics.Bin(**part) for part in calibration["bins"]]
+    charts.calibration(bins, calibration["expected_calibration_error"], directory / CALIBRATION)
+    return [directory / CONFUSION, directory / CALIBRATION]
+
+
+def worst_sheet(evaluation: AnyEvaluation, processor: BitImageProcessor, title: Sequence[str] = ()) -> Image.Image:
+    """The mistakes that the model was surest of, or furthest off with: what it says, what they are, and their names."""
     count = evaluation.report["pictures"]
-    wrong = count - evaluation.report["right"]
     if not evaluation.worst:
         nothing = np.full((1, 8, 64, 3), colors.BACKGROUND, np.uint8)
         return contact_sheet.draw(nothing, [[""]], [*title, f"No mistakes: all {count:,} images are right."])
-    lines = [
+    lines, text = _lines(evaluation)
+    images = [contact_sheet.denormalize(mistake.image, processor) for mistake in evaluation.worst]
+    return contact_sheet.draw(_one_size(images), lines, [*title, text])
+
+
+def _lines(evaluation: AnyEvaluation) -> tuple[list[list[str]], str]:
+    """What stands under each of the worst mistakes, and above all of them."""
+    count, shown = evaluation.report["pictures"], len(evaluation.worst)
+    if isinstance(evaluation, SeveralEvaluation):
+        lines = [
+            [", ".join(mistake.predicted) or "-", f"right: {', '.join(mistake.true) or '-'}", Path(mistake.name).name]
+            for mistake in evaluation.worst
+        ]
+        wrong = round(count * (1 - evaluation.report["exact_match"]))
+        return lines, (
+            f"{shown:,} of {wrong:,} images with a wrong label among {count:,}, the largest log loss first. Under "
+            "each: the labels that are predicted; the right ones; the name"
+        )
+    if isinstance(evaluation, NumberEvaluation):
+        several = len(evaluation.class_names) > 1
+        numbers = [
+            [
+                f"{mistake.output + ': ' if several else ''}{mistake.predicted:.4g}",
+                f"right: {mistake.true:.4g}",
+                Path(mistake.name).name,
+            ]
+            for mistake in evaluation.worst
+        ]
+        return numbers, (
+            f"{shown:,} of {count:,} images, the largest error first. Under each: the number that is predicted; the "
+            "right one; the name"
+        )
+    rows = [
         [
             f"{mistake.probability:.2f} {mistake.predicted}",
             f"right: {mistake.true_probability:.2f} {mistake.true}",
@@ -70,12 +130,10 @@ def worst_sheet(evaluation: Evaluation, processor: BitImageProcessor, title: Seq
         ]
         for mistake in evaluation.worst
     ]
-    text = (
-        f"{len(lines):,} of {wrong:,} mistakes in {count:,} images, the surest first. Under each: the answer "
-        "after its probability; the right one after its own; the name"
+    return rows, (
+        f"{shown:,} of {count - evaluation.report['right']:,} mistakes in {count:,} images, the surest first. Under "
+        "each: the answer after its probability; the right one after its own; the name"
     )
-    images = [contact_sheet.denormalize(mistake.image, processor) for mistake in evaluation.worst]
-    return contact_sheet.draw(_one_size(images), lines, [*title, text])
 
 
 def _one_size(images: Sequence[np.ndarray]) -> np.ndarray:

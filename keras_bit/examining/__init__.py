@@ -1,0 +1,1 @@
+"""Examining a data set by what a network sees in its images: no weight is trained."""

@@ -1,0 +1,56 @@
+"""What a probe found, as JSON and as a chart."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from keras_bit.drawing import charts
+from keras_bit.examining.features import Features
+from keras_bit.examining.probing import Result
+from keras_bit.files import replacing
+
+REPORT, CHART = "probe.json", "probe.png"
+
+
+def described(results: Sequence[Result], train: Features, test: Features, class_names: Sequence[str]) -> dict[str, Any]:
+    """The results as JSON holds them."""
+    return {
+        "classes": list(class_names),
+        "train_images": len(train.labels),
+        "test_images": len(test.labels),
+        "features": int(train.values.shape[1]),
+        "results": [
+            {
+                "method": result.method,
+                "shots": result.shots,
+                "accuracies": list(result.accuracies),
+                "mean": result.mean,
+                "standard_deviation": result.spread,
+            }
+            for result in results
+        ],
+        "skipped": [*train.skipped, *test.skipped],
+    }
+
+
+def write(report: dict[str, Any], results: Sequence[Result], largest_class: int, directory: str | Path) -> list[Path]:
+    """Writes `probe.json` and, if matplotlib is installed, `probe.png`; returns the files.
+
+    Args:
+        report: what `described` gives.
+        results: of the same probe.
+        largest_class: how many images the largest class has. The chart shows the result of all images there.
+        directory: is there; files of these names in it are replaced, each whole or not at all.
+    """
+    files = [Path(directory) / REPORT]
+    with replacing(files[0]) as beside:
+        beside.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if charts.available():
+        files.append(Path(directory) / CHART)
+        curves: dict[str, list[tuple[float, float, float]]] = {}
+        for result in results:
+            point = (result.shots or largest_class, result.mean, result.spread)
+            curves.setdefault(result.method, []).append(point)
+        charts.shots(curves, len(report["classes"]), files[1])
+    return files
