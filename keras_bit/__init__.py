@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from keras_bit.checkpoints.saving import save_pretrained as save_pretrained
     from keras_bit.classifier import BiTClassifier as BiTClassifier
     from keras_bit.data.dataset import image_dataset as image_dataset
+    from keras_bit.data.label_table import TableOptions as TableOptions
     from keras_bit.exporters.exporting import export as export
+    from keras_bit.hub.published import list_checkpoints as list_checkpoints
     from keras_bit.hyperrule import HyperRule as HyperRule
     from keras_bit.images.processor import BitImageProcessor as BitImageProcessor
     from keras_bit.images.scaling import preprocess_input as preprocess_input
@@ -35,7 +37,12 @@ if TYPE_CHECKING:
     from keras_bit.network.transforms import freeze as freeze
     from keras_bit.network.transforms import fuse as fuse
     from keras_bit.network.transforms import rematerialize as rematerialize
+    from keras_bit.recipe import Recipe as Recipe
+    from keras_bit.training.calibration import calibrate as calibrate
     from keras_bit.training.fine_tuning import fine_tune as fine_tune
+    from keras_bit.transformers_shape.models import BitBackbone as BitBackbone
+    from keras_bit.transformers_shape.models import BitForImageClassification as BitForImageClassification
+    from keras_bit.transformers_shape.models import BitModel as BitModel
 
     __version__: str
 
@@ -50,9 +57,15 @@ _MODULES = {
     "BiT152x4": "applications",
     "BiTBackbone": "applications",
     "BiTClassifier": "classifier",
+    "BitBackbone": "transformers_shape.models",
     "BitConfig": "network.config",
+    "BitForImageClassification": "transformers_shape.models",
     "BitImageProcessor": "images.processor",
+    "BitModel": "transformers_shape.models",
     "HyperRule": "hyperrule",
+    "Recipe": "recipe",
+    "TableOptions": "data.label_table",
+    "calibrate": "training.calibration",
     "decode_predictions": "labels",
     "distribution": None,
     "embedding": None,
@@ -64,6 +77,7 @@ _MODULES = {
     "fuse": "network.transforms",
     "image_dataset": "data.dataset",
     "layers": None,
+    "list_checkpoints": "hub.published",
     "preprocess_input": "images.scaling",
     "push_to_hub": "checkpoints.publishing",
     "rematerialize": "network.transforms",
@@ -80,9 +94,15 @@ __all__ = [
     "BiT152x4",
     "BiTBackbone",
     "BiTClassifier",
+    "BitBackbone",
     "BitConfig",
+    "BitForImageClassification",
     "BitImageProcessor",
+    "BitModel",
     "HyperRule",
+    "Recipe",
+    "TableOptions",
+    "calibrate",
     "decode_predictions",
     "distribution",
     "embedding",
@@ -94,6 +114,7 @@ __all__ = [
     "fuse",
     "image_dataset",
     "layers",
+    "list_checkpoints",
     "preprocess_input",
     "push_to_hub",
     "rematerialize",

@@ -12,10 +12,17 @@ from typing import Any
 import keras
 
 from keras_bit.checkpoints import building, loading
-from keras_bit.hub import HubOptions
+from keras_bit.hub import published
+from keras_bit.hub.finding import HubOptions, shown
 from keras_bit.network import model as network
 from keras_bit.network.config import PUBLISHED, BitConfig
 from keras_bit.network.model import BiTModel, Ends
+
+# The fields of a configuration that tell its architecture from the other published ones.
+_ARCHITECTURE = ("depths", "hidden_sizes", "embedding_size", "width_factor", "layer_type")
+# Which of the arguments that `loading.find` asks for the models have, and the backbone.
+_ARGUMENTS = ("config", "include_top", "classes")
+_BACKBONE_ARGUMENTS = ("config",)
 
 
 def BiT50(  # noqa: N802 - keras.applications' way
@@ -42,7 +49,8 @@ def BiT50(  # noqa: N802 - keras.applications' way
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
             after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
             makes of it.
-        weights: `None` (random), or a Hub id, a local directory or a local file, as `from_pretrained` reads them.
+        weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
+            ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
         pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
@@ -52,9 +60,9 @@ def BiT50(  # noqa: N802 - keras.applications' way
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of Hub files; `None` is huggingface_hub's.
+        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
         token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and not to ask the Hub.
+        local_files_only: whether to use the cache and to ask nobody.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -100,7 +108,8 @@ def BiT50x3(  # noqa: N802 - keras.applications' way
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
             after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
             makes of it.
-        weights: `None` (random), or a Hub id, a local directory or a local file, as `from_pretrained` reads them.
+        weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
+            ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
         pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
@@ -110,9 +119,9 @@ def BiT50x3(  # noqa: N802 - keras.applications' way
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of Hub files; `None` is huggingface_hub's.
+        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
         token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and not to ask the Hub.
+        local_files_only: whether to use the cache and to ask nobody.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -158,7 +167,8 @@ def BiT101(  # noqa: N802 - keras.applications' way
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
             after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
             makes of it.
-        weights: `None` (random), or a Hub id, a local directory or a local file, as `from_pretrained` reads them.
+        weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
+            ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
         pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
@@ -168,9 +178,9 @@ def BiT101(  # noqa: N802 - keras.applications' way
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of Hub files; `None` is huggingface_hub's.
+        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
         token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and not to ask the Hub.
+        local_files_only: whether to use the cache and to ask nobody.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -216,7 +226,8 @@ def BiT101x3(  # noqa: N802 - keras.applications' way
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
             after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
             makes of it.
-        weights: `None` (random), or a Hub id, a local directory or a local file, as `from_pretrained` reads them.
+        weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
+            ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
         pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
@@ -226,9 +237,9 @@ def BiT101x3(  # noqa: N802 - keras.applications' way
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of Hub files; `None` is huggingface_hub's.
+        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
         token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and not to ask the Hub.
+        local_files_only: whether to use the cache and to ask nobody.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -274,7 +285,8 @@ def BiT152x2(  # noqa: N802 - keras.applications' way
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
             after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
             makes of it.
-        weights: `None` (random), or a Hub id, a local directory or a local file, as `from_pretrained` reads them.
+        weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
+            ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
         pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
@@ -284,9 +296,9 @@ def BiT152x2(  # noqa: N802 - keras.applications' way
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of Hub files; `None` is huggingface_hub's.
+        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
         token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and not to ask the Hub.
+        local_files_only: whether to use the cache and to ask nobody.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -332,7 +344,8 @@ def BiT152x4(  # noqa: N802 - keras.applications' way
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
             after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
             makes of it.
-        weights: `None` (random), or a Hub id, a local directory or a local file, as `from_pretrained` reads them.
+        weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
+            ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
         pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
@@ -342,9 +355,9 @@ def BiT152x4(  # noqa: N802 - keras.applications' way
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of Hub files; `None` is huggingface_hub's.
+        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
         token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and not to ask the Hub.
+        local_files_only: whether to use the cache and to ask nobody.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -389,7 +402,8 @@ def BiT(  # noqa: N802 - keras.applications' way
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
             after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
             makes of it.
-        weights: `None` (random), or a Hub id, a local directory or a local file, as `from_pretrained` reads them.
+        weights: `None` (random); `"imagenet"` or `"imagenet21k"`, the published checkpoint of `config`'s architecture;
+            or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, config.num_channels)`: any size from 32 px,
             also with the head. Other channels than the checkpoint's adapt its first kernel, with a warning.
@@ -400,9 +414,9 @@ def BiT(  # noqa: N802 - keras.applications' way
             logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of Hub files; `None` is huggingface_hub's.
+        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
         token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and not to ask the Hub.
+        local_files_only: whether to use the cache and to ask nobody.
 
     Returns:
         A functional model with the attribute `config`. Its input `pixel_values` is float32
@@ -424,6 +438,7 @@ def BiT(  # noqa: N802 - keras.applications' way
     hub = HubOptions(revision, cache_dir, token, local_files_only)
     if weights is None:
         return _random(config, ends, classes)
+    weights = published.of_architecture(weights, _title_of(config))
     return _pretrained(weights, ends, hub, config=config, classes=classes)
 
 
@@ -447,11 +462,15 @@ def from_pretrained(
     """A model with the architecture and the weights of a checkpoint.
 
     Args:
-        source: a Hub id (`"google/bit-50"`), a local directory, or a local file. Read are transformers' layout
+        source: a Hub id (`"google/bit-50"`, also as `"hf://google/bit-50"` or `"hf-hub:google/bit-50"`), a local
+            directory, a local file, a name of `list_checkpoints` (timm's `"resnetv2_50x1_bit.goog_in21k"`, Google's
+            `"BiT-M-R50x1"`), or the `https://` address of a file or of a page of the Hub. Read are transformers' layout
             (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` if torch is installed),
             timm's (`config.json` with `pretrained_cfg`), Google's `.npz`, and what Keras saves of a model of this
-            package: its `.keras` file, or the `.weights.h5` of `save_weights`. A `config.json` beside a `.npz` or
-            `.weights.h5` is read; the published architectures are also known by the shapes of their tensors.
+            package: the `.keras` or `.h5` file of `model.save`, or the `.weights.h5` of `save_weights`. A `config.json`
+            beside a `.npz` or `.weights.h5` is read; the published architectures are also known by the shapes of their
+            tensors. Layers that are frozen in a file of `model.save` are frozen in the model too. The README lists what
+            else is read: PyTorch's `.pth`, networks inside others, big_vision's and TensorFlow's files.
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
             after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
             makes of it.
@@ -462,13 +481,13 @@ def from_pretrained(
         classes: number of classes; `None` takes the checkpoint's. Another number gives a new head of zeros and a
             warning. Ignored for `include_top=False`.
         classifier_activation: `"auto"` is softmax, or sigmoid if `problem_type` is `multi_label_classification`, or
-            nothing for a regression; of a `.keras` file it is what the saved head ends in. `None` gives logits; else a
-            function, or Keras' name of one.
+            nothing for a regression; of a file of `model.save` it is what the saved head ends in. `None` gives logits;
+            else a function, or Keras' name of one.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of Hub files; `None` is huggingface_hub's.
+        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
         token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and not to ask the Hub.
+        local_files_only: whether to use the cache and to ask nobody.
         config: a `BitConfig` that replaces the checkpoint's own; also for weights that have none.
         fused: whether the model is the one that `keras_bit.fuse` makes, for inference: no call of it, and no batch of
             `predict`, standardizes kernels again, and no second copy of the network is made on the way. It cannot be
@@ -513,8 +532,9 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
     stages after them, the final norm and the head. A tensor that the whole network does not have is an error.
 
     Args:
-        weights: `None` (random), a Hub id, a local directory or a local file, in every layout that `from_pretrained`
-            reads. What transformers' `BitBackbone` and `BitModel` save is among them.
+        weights: `None` (random); `"imagenet"` or `"imagenet21k"`, the published checkpoint of `config`'s architecture,
+            by default BiT-50's; or any source that `from_pretrained` takes. What transformers' `BitBackbone` and
+            `BitModel` save is among them.
         config: a `BitConfig` that replaces the checkpoint's own; for `weights=None` it defaults to BiT-50's.
         out_features: names of the stages to return, each once and in the network's order, of `config.stage_names`:
             `"stem"`, `"stage1"` ... Without it and `out_indices` the configuration's own, or the last stage.
@@ -525,9 +545,9 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
         input_tensor: a symbolic Keras tensor to use as input.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of Hub files; `None` is huggingface_hub's.
+        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
         token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and not to ask the Hub.
+        local_files_only: whether to use the cache and to ask nobody.
 
     Returns:
         A functional model whose output is a dict from stage name to map: `(batch, height / 4, width / 4, channels)`
@@ -548,7 +568,8 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
     hub = HubOptions(revision, cache_dir, token, local_files_only)
     if weights is None:
         config = building.with_outputs(config or BitConfig(), out_features, out_indices)
-        return network.build_backbone(config, config.out_features or (), ends)
+        return network.build_backbone(config, config.out_features, ends)
+    weights = published.of_architecture(weights, "BiT50" if config is None else _title_of(config))
     return _pretrained_backbone(weights, ends, hub, config, out_features, out_indices)
 
 
@@ -571,8 +592,10 @@ def _pretrained(
 ) -> BiTModel:
     """The model that `source` holds; `title`, without a `config`, is the architecture that it has to be."""
     _check_config(config)
+    if title is not None:
+        source = published.of_architecture(source, title)
     expected = None if title is None or config is not None else PUBLISHED[title]
-    found = loading.find(source, hub, config)
+    found = loading.find(source, hub, config, _ARGUMENTS)
     # Before the weights: those of another network are not worth downloading.
     _refuse_other_architecture(source, found.config, expected, title)
     checkpoint = found.open(default=expected)
@@ -588,7 +611,7 @@ def _pretrained_backbone(
     out_features: Sequence[str] | None,
     out_indices: Sequence[int] | None,
 ) -> BiTModel:
-    found = loading.find(source, hub, config)
+    found = loading.find(source, hub, config, _BACKBONE_ARGUMENTS)
     if found.config is not None:
         # Before the weights: a misspelt stage is not worth a download.
         building.with_outputs(found.config, out_features, out_indices)
@@ -607,13 +630,22 @@ def _refuse_other_architecture(
 ) -> None:
     if config is None or expected is None:
         return
-    for field in ("depths", "hidden_sizes", "embedding_size", "width_factor", "layer_type"):
+    for field in _ARCHITECTURE:
         if getattr(config, field) != getattr(expected, field):
             raise ValueError(
-                f"`weights` {str(source)!r} is not a {title}: its {field} is {getattr(config, field)}, expected "
+                f"`weights` {shown(source)!r} is not a {title}: its {field} is {getattr(config, field)}, expected "
                 f"{getattr(expected, field)}. Use `from_pretrained(source)`, which takes the architecture from the "
                 "checkpoint."
             )
+
+
+def _title_of(config: BitConfig) -> str | None:
+    """The name of the published architecture that a configuration has; `None` if it is another."""
+    _check_config(config)
+    for title, one in PUBLISHED.items():
+        if all(getattr(config, field) == getattr(one, field) for field in _ARCHITECTURE):
+            return title
+    return None
 
 
 def _for_channels(config: BitConfig, ends: Ends) -> BitConfig:

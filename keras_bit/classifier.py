@@ -16,8 +16,9 @@ from keras_bit.images import steps
 from keras_bit.images.array_likes import sequence_of
 from keras_bit.images.inputs import AnyImage, Encoded
 from keras_bit.images.processor import BitImageProcessor
-from keras_bit.network import tracing
-from keras_bit.network.model import MIN_SIZE, BiTModel, build_optimizer, head_activation, layers_in_front
+from keras_bit.network import calls, tracing
+from keras_bit.network.model import MIN_SIZE, BiTModel, head_activation, layers_in_front
+from keras_bit.network.steps import QuickSteps
 
 HEAD = "predictions"
 BATCH_SIZE = 32  # Keras' own default
@@ -26,12 +27,13 @@ Images = AnyImage | Sequence[AnyImage]
 
 
 @keras.saving.register_keras_serializable(package="keras_bit")
-class BiTClassifier(keras.Model):
+class BiTClassifier(QuickSteps, keras.Model):
     """A model and its processor, which are saved, loaded, trained and asked as one.
 
-    >>> classifier = BiTClassifier(model, processor)  # doctest: +SKIP
-    >>> classifier.classify("cat.jpg", top=2)  # doctest: +SKIP
-    [[('tabby', 0.62), ('tiger_cat', 0.31)]]
+    Examples:
+        >>> classifier = BiTClassifier(model, processor)  # doctest: +SKIP
+        >>> classifier.classify("cat.jpg", top=2)  # doctest: +SKIP
+        [[('tabby', 0.62), ('tiger_cat', 0.31)]]
 
     Images come in two ways. `classify` and `predict` take them in any form, and the processor reads, resizes, crops and
     normalizes each on the host. A call, `fit`, `evaluate`, and `predict` of a data set take uint8 batches
@@ -53,7 +55,7 @@ class BiTClassifier(keras.Model):
         processor: The processor.
 
     Raises:
-        TypeError: `model` or `processor` is something else.
+        TypeError: `model` or `processor` is something else, or there is no such argument; also of a call.
         ValueError: `model` has no head, or has layers in front of the network; the processor gives images that it
             cannot take.
     """
@@ -61,11 +63,16 @@ class BiTClassifier(keras.Model):
     def __init__(
         self, model: BiTModel, processor: BitImageProcessor, name: str = "bit_classifier", **kwargs: Any
     ) -> None:
+        calls.refuse_unknown(type(self).__name__, kwargs, ("model", "processor", "name", "trainable", "dtype"))
         _check(model, processor)
         super().__init__(name=name, **kwargs)
         self.model = model
         self.processor = processor
         self.built = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        calls.refuse_unknown(f"the classifier {self.name!r}", kwargs, ("images", "training"))
+        return super().__call__(*args, **kwargs)
 
     def classify(self, images: Images, top: int = 5, *, batch_size: int | None = None) -> list[list[tuple[str, float]]]:
         """The best labels of each image.
@@ -145,21 +152,6 @@ class BiTClassifier(keras.Model):
         options = {name: value for name, value in config["processor"].items() if name != "image_processor_type"}
         return cls(**{**config, "model": model, "processor": BitImageProcessor(**options)})
 
-    def make_train_function(self, force: bool = False) -> Any:
-        """As Keras' own, after the optimizer has its variables; `BiTModel` says why."""
-        build_optimizer(self)
-        return super().make_train_function(force)
-
-    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras' own, in a graph that is smaller."""
-        with tracing.step():
-            return super().predict_step(*args, **kwargs)
-
-    def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras' own, in a graph that is smaller."""
-        with tracing.step():
-            return super().test_step(*args, **kwargs)
-
     def _pixel_values(self, images: Any) -> Any:
         """The processor's float32 values of a uint8 batch, bit for bit: each of the 256 pixel values is looked up."""
         dtype = keras.backend.standardize_dtype(images.dtype)
@@ -208,13 +200,21 @@ class BiTClassifier(keras.Model):
             wanted = cropped
         else:
             changes = wanted != (height, width)
-        if changes:
+        if not changes:
+            return
+        got = f"batches are neither resized nor cropped on the device, got {height}x{width}"
+        again = steps.resized_shape(*wanted, processor.size) if processor.do_resize else wanted
+        if again != wanted:
             raise ValueError(
-                f"`images` must have the size that the processor makes, {wanted[0]}x{wanted[1]} px, because batches "
-                f"are neither resized nor cropped on the device, got {height}x{width}. Make them on the host: "
-                '`processor(images, do_rescale=False, do_normalize=False).astype("uint8")`. `classify` and `predict` '
-                "take images of any size."
+                f"`images` cannot be a batch for this processor: it would resize images of the {wanted[0]}x{wanted[1]} "
+                f"px that it crops to {again[0]}x{again[1]} first, and {got}. `classify` and `predict` take images of "
+                "any size; a processor whose `size` is its `crop_size` takes batches of that size."
             )
+        raise ValueError(
+            f"`images` must have the size that the processor makes, {wanted[0]}x{wanted[1]} px, because {got}. Make "
+            'them on the host: `processor(images, do_rescale=False, do_normalize=False).astype("uint8")`. `classify` '
+            "and `predict` take images of any size."
+        )
 
     def _scores(self, images: Images, batch_size: int | None) -> np.ndarray:
         """The model's outputs for images in any form."""

@@ -26,10 +26,11 @@ def imagenet_labels(classes: int = 1000) -> tuple[tuple[str, str], ...]:
 
     `names` holds every name that WordNet has for the class, in the form transformers' `id2label` uses:
 
-    >>> imagenet_labels()[0]
-    ('n01440764', 'tench, Tinca tinca')
-    >>> imagenet_labels(21843)[359]
-    ('n01440764', 'tench, Tinca tinca')
+    Examples:
+        >>> imagenet_labels()[0]
+        ('n01440764', 'tench, Tinca tinca')
+        >>> imagenet_labels(21843)[359]
+        ('n01440764', 'tench, Tinca tinca')
 
     Only the wordnet ids are unique. Two classes of ImageNet-1k are called "crane" (134, the bird, and 517, the
     machine); in ImageNet-21k 1128 classes have the names of another.
@@ -66,8 +67,9 @@ def labels_of_checkpoint(id2label: Mapping[int, str]) -> Mapping[int, str] | Non
 def decode_predictions(preds: Any, top: int = 5, *, labels: Labels | None = None) -> list[list[tuple[str, str, float]]]:
     """The best classes of every image, as `keras.applications` gives them, for ImageNet or for your own labels.
 
-    >>> decode_predictions([[0.1, 0.2, 0.7]], top=2, labels=["cat", "dog", "zebra"])
-    [[('2', 'zebra', 0.7), ('1', 'dog', 0.2)]]
+    Examples:
+        >>> decode_predictions([[0.1, 0.2, 0.7]], top=2, labels=["cat", "dog", "zebra"])
+        [[('2', 'zebra', 0.7), ('1', 'dog', 0.2)]]
 
     Args:
         preds: scores `(batch, classes)`, an array, nested list or tensor; probabilities or logits, higher is better.

@@ -12,8 +12,15 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# These import all that register a class.
-MODULES = ("keras_bit.network.model", "keras_bit.hyperrule", "keras_bit.classifier")
+# These import all that register a class. The last one registers the others' models once more.
+MODULES = (
+    "keras_bit.network.model",
+    "keras_bit.hyperrule",
+    "keras_bit.adamw",
+    "keras_bit.classifier",
+    "keras_bit.transformers_shape.models",
+    "keras_bit.network.bare_names",
+)
 
 
 def register_with_keras() -> None:

@@ -17,7 +17,7 @@ from keras_bit.cli.terminal import console, note, noting, printable, working
 if TYPE_CHECKING:
     import numpy as np
 
-    from keras_bit.hub import HubOptions
+    from keras_bit.hub.finding import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
 DEFAULT_TOP = 5  # labels; an exported SavedModel tells as many
@@ -76,7 +76,7 @@ def classify(
     as_csv: bool,
     hub: "HubOptions",
 ) -> int:
-    """Prints the most probable labels of each image.
+    """Prints the most probable labels of each image, or the numbers that a regression predicts.
 
     Images are read a few at a time, however many there are. Those that cannot be read get a line on standard error, and
     exit code 1 at the end; the others are classified all the same. Writes no file.
@@ -95,6 +95,8 @@ def classify(
         _by_weights(results, weights, top, hub)
     else:
         _by_server(results, server, server_model, top)
+    for result in results:
+        result["file"] = images_named.shown(result["file"])
     if as_json:
         print(json.dumps(results, indent=2))
     elif as_csv:
@@ -114,6 +116,7 @@ def _by_weights(results: list[Result], weights: str, top: int, hub: "HubOptions"
 
         import keras_bit
         from keras_bit.labels import labels_of_checkpoint
+        from keras_bit.network.model import head_activation
 
         model = keras_bit.from_pretrained(weights, fused=True, **hub.arguments)
         processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub.arguments)
@@ -125,10 +128,24 @@ def _by_weights(results: list[Result], weights: str, top: int, hub: "HubOptions"
     few = len(results) <= BATCH_SIZE and keras.backend.backend() != "jax"
     scores_of = model if few else model.predict_on_batch
 
+    predicts_numbers = head_activation(model.config) is None
     for asked, batch in _batches(results, processor, model.config.num_channels):
-        answers = keras_bit.decode_predictions(scores_of(batch), top, labels=labels)
+        scores = scores_of(batch)
+        if predicts_numbers:
+            answers = _numbers(scores, labels)
+        else:
+            answers = keras_bit.decode_predictions(scores, top, labels=labels)
         for result, answer in zip(asked, answers, strict=True):
             result["predictions"] = [{"id": key, "label": label, "score": score} for key, label, score in answer]
+
+
+def _numbers(predicted: Any, names: Sequence[str] | None) -> list[list[tuple[str, str, float]]]:
+    """All numbers that a model predicts, in the form of `decode_predictions`: they have no order of rank."""
+    import keras
+
+    rows = keras.ops.convert_to_numpy(predicted)
+    names = names or [str(place) for place in range(rows.shape[1])]
+    return [[(str(place), name, float(row[place])) for place, name in enumerate(names)] for row in rows]
 
 
 def _batches(
@@ -198,7 +215,11 @@ def _progress(results: list[Result]) -> Iterator[Result]:
 
 
 def _about(name: str, error: Exception) -> str:
-    return str(error) if name in str(error) else f"{name}: {error or type(error).__name__}"
+    from keras_bit.files import shortened
+
+    name = images_named.shown(name)
+    named = name in str(error) or shortened(name) in str(error)
+    return str(error) if named else f"{shortened(name)}: {error or type(error).__name__}"
 
 
 def _print_table(results: Sequence[Result]) -> None:

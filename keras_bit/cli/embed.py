@@ -9,7 +9,7 @@ from keras_bit.cli.command import Command
 from keras_bit.cli.terminal import note, noting, printable
 
 if TYPE_CHECKING:
-    from keras_bit.hub import HubOptions
+    from keras_bit.hub.finding import HubOptions
 
 
 @click.command(

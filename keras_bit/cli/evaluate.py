@@ -1,25 +1,25 @@
 """`keras-bit evaluate`: how good a checkpoint is on images with labels."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from keras_bit.cli import options
+from keras_bit.cli import evaluate_csv, evaluate_summary, options
 from keras_bit.cli.command import Command
-from keras_bit.cli.terminal import console, note, printable, processor_or_bits, working
+from keras_bit.cli.terminal import note, printable, processor_or_bits, shown, working
 
 if TYPE_CHECKING:
-    from keras_bit.evaluation.evaluating import Evaluation
-    from keras_bit.hub import HubOptions
+    from keras_bit.data.walk import LeftOut
+    from keras_bit.evaluation.evaluating import AnyEvaluation
+    from keras_bit.hub.finding import HubOptions
     from keras_bit.images.processor import BitImageProcessor
     from keras_bit.network.config import BitConfig
     from keras_bit.network.model import BiTModel
-
-PER_CLASS = 20  # classes that are all printed
-WORST_CLASSES = 10  # those printed of more
 
 
 @click.command(
@@ -41,12 +41,10 @@ WORST_CLASSES = 10  # those printed of more
 @options.data(
     "Directory with a folder per class, or TFRecord files whose labels are numbers of the model's classes: a file, a "
     "pattern in quotes, or a directory, of which the files with `test` in their names are taken, else those with `val` "
-    "or `validation`, else all."
+    "or `validation`, else all. Or a CSV file with a column of paths and one of classes; of several labels or numbers, "
+    "as the model has them. A column `split` says which images are for what."
 )
-@options.weights(
-    "Hub id, directory or file of a checkpoint; without a preprocessor_config.json, images are prepared as for "
-    "google/bit-50."
-)
+@options.weights(f"{options.SOURCE}; without a preprocessor_config.json, images are prepared as for google/bit-50.")
 @click.option("--out", type=options.PATH, metavar="DIR", help="Where report.json and the images are written.")
 @options.json()
 @click.option("--per-class", is_flag=True, help="Print every class, however many there are.")
@@ -65,6 +63,7 @@ WORST_CLASSES = 10  # those printed of more
 )
 @options.batch_size(32)
 @options.on_error(options.ON_ERROR)
+@options.table
 @options.hub
 def evaluate(
     data: str,
@@ -77,14 +76,23 @@ def evaluate(
     batch_size: int,
     on_error: str,
     hub: "HubOptions",
+    **table: Any,
 ) -> int:
     """Prints how many images of a data set the checkpoint answers correctly, overall and per class.
 
     Also how far it can be trusted when it is sure (expected calibration error). With --out it writes a JSON report, a
-    confusion matrix, a reliability diagram and a sheet of the worst mistakes. A folder is a class of the model if its
+    confusion matrix, a reliability diagram and a sheet of the worst mistakes. For several labels it prints average
+    precision and F1, for numbers the errors. A folder is a class of the model if its
     name is exactly the label or, for ImageNet, its wordnet id; others are named in a class map. Images are turned
     upright by their orientation tag.
     """
+    from keras_bit.data import csv_rows
+    from keras_bit.data.label_table import TableOptions
+
+    table_options = TableOptions(**table)
+    if table_options != TableOptions() and not csv_rows.is_csv(data):
+        given = ", ".join(f"--{name.replace('_', '-')}" for name, value in table.items() if value is not None)
+        raise click.UsageError(f"{given}: for a CSV file as DATA, got {data!r}.")
     # Before the images are read, which may take hours.
     if out is not None:
         _prepare(out)
@@ -92,21 +100,33 @@ def evaluate(
         _check_class_map(Path(write_class_map))
     with working(f"loading {weights}"):
         import keras_bit
-        from keras_bit.evaluation import evaluating, report
+        from keras_bit.drawing import charts
+        from keras_bit.evaluation import asking, evaluating, report
 
         model = keras_bit.from_pretrained(weights, **hub.arguments)
-    evaluating.check_model(model)
+    kind = evaluating.check_model(model).problem_type
+    if out is not None and not charts.available():
+        note(f"without matplotlib {' and '.join(report.chart_names(kind))} are left out: {charts.INSTALL}")
     if write_class_map is not None:
         return _write_class_map(Path(write_class_map), data, model.config)
     processor = processor_or_bits(weights, hub)
-    found, skipped = _evaluated(model, data, class_map, processor, batch_size, on_error)
+    if csv_rows.is_csv(data):
+        found, skipped = evaluate_csv.evaluate_csv(
+            model, data, table_options, class_map, processor, batch_size, on_error
+        )
+    elif kind != asking.ONE:
+        raise ValueError(
+            f"The model is for {kind}, and {data!r} can have one class for each image. Pass a CSV file with a column "
+            "of paths and the labels."
+        )
+    else:
+        found, skipped = _evaluated(model, data, class_map, processor, batch_size, on_error)
     if as_json:
         print(json.dumps(found.report, indent=2))
     else:
-        _print_summary(found.report, f"{weights} on {data}")
-        _print_classes(found.report, every=per_class)
+        evaluate_summary.show(found.report, f"{shown(weights)} on {data}", every=per_class)
     if out is not None:
-        title = (f"The worst mistakes of {weights}", data)
+        title = (f"The worst mistakes of {shown(weights)}", data)
         for file in report.write(found, out, processor=processor, title=title):
             print(printable(str(file)), file=sys.stderr if as_json else sys.stdout)
     for line in skipped:
@@ -115,16 +135,10 @@ def evaluate(
 
 
 def _prepare(out: str) -> None:
-    from keras_bit import files
-    from keras_bit.drawing import charts
     from keras_bit.evaluation import report
 
-    if Path(out).is_file():
-        raise NotADirectoryError(f"--out must be a directory, got the file {out!r}.")
-    files.check_writable(Path(out) / report.REPORT)
+    options.check_out_directory(out, report.REPORT)
     Path(out).mkdir(parents=True, exist_ok=True)
-    if not charts.available():
-        note(f"without matplotlib {report.CONFUSION} and {report.CALIBRATION} are left out: {charts.INSTALL}")
 
 
 def _evaluated(
@@ -134,7 +148,7 @@ def _evaluated(
     processor: "BitImageProcessor",
     batch_size: int,
     on_error: str,
-) -> tuple["Evaluation", list[str]]:
+) -> tuple["AnyEvaluation", list[str]]:
     """What was found, and a line for each image that was left out."""
     from keras_bit.data.record_parts import holds_records
 
@@ -155,14 +169,19 @@ def _evaluate_folders(
     processor: "BitImageProcessor",
     batch_size: int,
     on_error: str,
-) -> tuple["Evaluation", list[str]]:
+) -> tuple["AnyEvaluation", list[str]]:
     from keras_bit import files
     from keras_bit.data.folders import about_left_out
     from keras_bit.data.named_batches import folder_batches
+    from keras_bit.data.walk import LeftOut, holds_image
     from keras_bit.evaluation import class_map, evaluating
 
+    left_out = LeftOut()
     said = None if map_file is None else class_map.read(map_file)
-    folders = _classes_in(data, are_mapped=said is not None)
+    folders = _classes_in(data, left_out, are_mapped=said is not None)
+    if said is None:  # a class map says it of empty folders, too
+        left_out.empty = [folder for folder in folders if not holds_image(Path(data) / folder)]
+        folders = [folder for folder in folders if folder not in left_out.empty]
     try:
         matched = dict(zip(folders, class_map.match(folders, model.config, said), strict=True))
     except ValueError as error:
@@ -170,7 +189,9 @@ def _evaluate_folders(
             f"{error} --write-class-map FILE.json begins a class map of these folders, --class-map FILE.json uses it."
         ) from None
     used = {folder: right for folder, right in matched.items() if right is not None}
-    batches, left_out = folder_batches(data, list(used), processor=processor, batch_size=batch_size, on_error=on_error)
+    options: dict[str, Any] = {"processor": processor, "batch_size": batch_size, "on_error": on_error}
+    with _class_map_advised():
+        batches, _ = folder_batches(data, list(used), **options, are_classes=said is not None, left_out=left_out)
     if unused := [folder for folder in folders if folder not in used]:
         note(f"folders left out, as the class map says: {files.some(unused, most=10)}")
     if left_out:
@@ -180,23 +201,34 @@ def _evaluate_folders(
     return found, batches.skipped
 
 
-def _classes_in(data: str, are_mapped: bool) -> list[str]:
-    """The folders of a directory that are its classes. A class map names them, however they look."""
+def _classes_in(data: str, left_out: "LeftOut", are_mapped: bool) -> list[str]:
+    """The folders of a directory that are its classes. A class map names them, however they look.
+
+    `left_out` gets what is beside them.
+    """
     from keras_bit.data.folders import class_names_in
-    from keras_bit.data.split_names import NotClassesError
     from keras_bit.data.walk import folders_in
 
     if are_mapped:
-        return folders_in(data)
+        return folders_in(data, left_out)
+    with _class_map_advised():
+        return class_names_in(Path(data), left_out)
+
+
+@contextlib.contextmanager
+def _class_map_advised() -> Iterator[None]:
+    """Says in the command's words what makes folders classes."""
+    from keras_bit.data.split_names import NotClassesError
+
     try:
-        return class_names_in(Path(data))
+        yield
     except NotClassesError as error:
         raise ValueError(f"{error.problem} If {error.unless}, say so in a --class-map.") from None
 
 
 def _evaluate_records(
     model: "BiTModel", data: str, processor: "BitImageProcessor", batch_size: int, on_error: str
-) -> tuple["Evaluation", list[str]]:
+) -> tuple["AnyEvaluation", list[str]]:
     from keras_bit.data.named_batches import NamedBatches
     from keras_bit.evaluation import class_map, evaluating
 
@@ -235,10 +267,11 @@ def _check_class_map(file: Path) -> None:
 
 
 def _write_class_map(file: Path, data: str, config: "BitConfig") -> int:
+    from keras_bit.data.walk import LeftOut
     from keras_bit.evaluation import class_map
     from keras_bit.files import replacing
 
-    found = class_map.template(_classes_in(data, are_mapped=False), config)
+    found = class_map.template(_classes_in(data, LeftOut(), are_mapped=False), config)
     with replacing(file) as beside:
         beside.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     unknown = sum(label.startswith(class_map.UNKNOWN) for label in found.values())
@@ -247,44 +280,3 @@ def _write_class_map(file: Path, data: str, config: "BitConfig") -> int:
         rest = f"complete the {unknown} that begin with {class_map.UNKNOWN.strip()!r}, by {class_map.ALLOWED}"
     print(f"{printable(str(file))}: {len(found)} folders; {rest}")
     return 0
-
-
-def _print_summary(report: dict[str, Any], title: str) -> None:
-    from rich.table import Table
-
-    low, high = report["top_1_interval"]
-    calibration = report["calibration"]
-    table = Table(title=printable(title), title_justify="left", show_header=False)
-    table.add_row("images", f"{report['pictures']:,}")
-    table.add_row("classes", f"{report['classes']:,} of the model, {report['classes_that_occur']:,} of the data")
-    table.add_row("top-1", f"{report['top_1_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})")
-    table.add_row(f"top-{report['top_k']}", f"{report['top_k_accuracy']:.2%}")
-    table.add_row("mean recall", f"{report['mean_recall']:.2%}")
-    table.add_row("log loss", f"{report['log_loss']:.4f}")
-    table.add_row("mean confidence", f"{calibration['mean_confidence']:.2%}")
-    table.add_row("calibration error", f"{calibration['expected_calibration_error']:.2%}")
-    console().print(table)
-
-
-def _print_classes(report: dict[str, Any], every: bool) -> None:
-    """The classes, or the worst of many."""
-    from rich.table import Table
-
-    mixed_up: dict[str, str] = {}
-    for row in report["confusions"]:
-        mixed_up.setdefault(row["true"], f"{row['count']:,} {row['predicted']}")  # the most frequent comes first
-    rows, title = report["per_class"], "per class"
-    if len(rows) > PER_CLASS and not every:
-        rows = sorted(rows, key=lambda row: row["recall"])[:WORST_CLASSES]
-        title = f"the {WORST_CLASSES} classes with the lowest recall, of {len(report['per_class'])} (--per-class: all)"
-    table = Table(title=title, title_justify="left")
-    table.add_column("class", overflow="fold")
-    for column in ("images", "recall", "precision", "F1"):
-        table.add_column(column, justify="right")
-    table.add_column("most often taken for", overflow="fold")
-    for row in rows:
-        shares = ["-" if row[key] is None else f"{row[key]:.1%}" for key in ("recall", "precision", "f1")]
-        table.add_row(
-            printable(row["class"]), f"{row['examples']:,}", *shares, printable(mixed_up.get(row["class"], ""))
-        )
-    console().print(table)

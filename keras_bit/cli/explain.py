@@ -9,10 +9,10 @@ import click
 from keras_bit.cli import options
 from keras_bit.cli.command import Argument, Command
 from keras_bit.cli.images import encoded
-from keras_bit.cli.terminal import printable, working
+from keras_bit.cli.terminal import printable, shown, working
 
 if TYPE_CHECKING:
-    from keras_bit.hub import HubOptions
+    from keras_bit.hub.finding import HubOptions
     from keras_bit.network.model import BiTModel
 
 
@@ -93,7 +93,7 @@ def _draw(contents: bytes, name: str, out: Path, class_name: str | None, weights
         labels[number],
         [
             f"logit {logit:.2f} = mean of the map {logit - bias:.2f} + bias {bias:.2f}",
-            f"class activation map of {height}x{width} positions, linear in between; {weights}",
+            f"class activation map of {height}x{width} positions, linear in between; {shown(weights)}",
         ],
     )
     with files.replacing(out) as beside:

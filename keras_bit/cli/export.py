@@ -11,17 +11,17 @@ import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Command
-from keras_bit.cli.terminal import console, note, printable
+from keras_bit.cli.terminal import console, note, printable, shown
 
 if TYPE_CHECKING:
     import numpy as np
 
     from keras_bit.exporters.job import ExportReport
-    from keras_bit.hub import HubOptions
+    from keras_bit.hub.finding import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
 # Those of `keras_bit.exporters.exporting`, which is imported when the command runs.
-FORMATS = ("saved_model", "tflite", "onnx", "openvino", "huggingface", "tf_saved_model", "litert")
+FORMATS = ("saved_model", "tflite", "onnx", "openvino", "web", "huggingface", "tf_saved_model", "litert")
 BATCH_SIZE = 8  # images preprocessed at a time
 DEFAULT_SIZE = (224, 224)  # px, of TFLite
 
@@ -38,22 +38,34 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
             "keras-bit export --weights DIR --out bit.tflite --format tflite --quantize int8 --representative-data DIR",
         ),
         ("ONNX", "keras-bit export --weights DIR --out bit.onnx --format onnx"),
+        (
+            "ONNX in 8 bits",
+            "keras-bit export --weights DIR --out bit.onnx --format onnx --quantize int8 --representative-data DIR",
+        ),
+        (
+            "a page that classifies in the browser",
+            "keras-bit export --weights DIR --out site --format web --quantize float16",
+        ),
     ],
 )
-@options.weights("Hub id, directory or file of a checkpoint.")
-@options.out("The file; for a SavedModel the directory that gets the next version; for OpenVINO the .xml.", "PATH")
+@options.weights(f"{options.SOURCE}.")
+@options.out(
+    "The file; for OpenVINO the .xml; for web the directory; for a SavedModel the one that gets the next version.",
+    "PATH",
+)
 @click.option(
     "--format",
     type=click.Choice(FORMATS),
     default="saved_model",
     show_default=True,
     metavar="NAME",
-    help=f"One of {', '.join(FORMATS[:5])}.",
+    help=f"One of {', '.join(FORMATS[:6])}.",
 )
 @click.option(
     "--quantize",
     type=click.Choice(["float16", "dynamic", "int8", "int8_full"]),
-    help="TFLite: weights in 16 bits, weights in 8, convolutions in 8, everything in 8.",
+    help="TFLite: weights in 16 bits, weights in 8, convolutions in 8, everything in 8. Web: weights in 16 bits, or in "
+    "8 (int8). OpenVINO: weights in 16 bits. ONNX, OpenVINO: convolutions and dense layers in 8 (int8).",
 )
 @click.option(
     "--representative-data",
@@ -84,6 +96,13 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
     is_flag=True,
     help="Leave the processor out: a SavedModel takes pixels alone, of any --image-size.",
 )
+@click.option(
+    "--runtime",
+    type=options.PATH,
+    metavar="DIR",
+    show_default="the page loads it from jsDelivr",
+    help="Web: copy the page's runtime from the local npm package onnxruntime-web.",
+)
 @options.overwrite()
 @options.json()
 @options.hub
@@ -98,7 +117,7 @@ def export(
     out: str,
     **chosen: Any,
 ) -> None:
-    """Writes a checkpoint for another engine: TF Serving, TFLite, ONNX, OpenVINO, or transformers.
+    """Writes a checkpoint for another engine: TF Serving, TFLite, ONNX, OpenVINO, the browser, or transformers.
 
     What is written is loaded in that engine, run, and compared with the model before it gets its name; if the numbers
     differ nothing stays. A line on standard error tells each step.
@@ -107,7 +126,7 @@ def export(
     from keras_bit.exporters import exporting
 
     exporting.check_path(out, chosen["format"], chosen["overwrite"])
-    note(f"loading {weights}")
+    note(f"loading {shown(weights)}")
     model = keras_bit.from_pretrained(weights, **hub.arguments)
     try:
         processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub.arguments)
@@ -148,6 +167,8 @@ def _print_table(report: "ExportReport", compared: str) -> None:
     table.add_row("largest difference", f"{report.max_abs_diff:.1e} (limit {report.limit:.1e})")
     table.add_row("time", f"{report.seconds:,.1f} s")
     console().print(table)
+    if report.advice:
+        print(printable(report.advice))
 
 
 def _size_of_data(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import click
 
-from keras_bit.cli import options
+from keras_bit.cli import options, recipe_options
 from keras_bit.cli.command import Command, Option
+from keras_bit.cli.found_rate import show
 from keras_bit.cli.terminal import console, note, printable, sentence
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
 
-    from keras_bit.hub import HubOptions
+    from keras_bit.hub.finding import HubOptions
     from keras_bit.training.distribution import Workers
     from keras_bit.training.planning import Options, Plan
 
@@ -34,15 +35,18 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
             "five images of each class, on a laptop",
             "keras-bit finetune flowers --out few --examples-per-class 5 --batch-size 64 --image-size 64",
         ),
+        ("without what an audit found", "keras-bit finetune flowers --out flowers-bit --exclude audited/audit.csv"),
         ("then", "keras-bit classify rose.jpg --weights flowers-bit"),
+        ("several labels per image, or numbers: a CSV file with the column path", "keras-bit finetune a.csv --out run"),
     ],
 )
 @options.data(
     "Directory with a folder per class; or one with such directories named train and val or test; or TFRecord files (a "
-    "directory of them, or a pattern in quotes)."
+    "directory of them, or a pattern in quotes); or a CSV file of paths and labels: a class, several labels or numbers "
+    "to be predicted."
 )
 @options.out("Directory of the run and its result.", "DIR")
-@options.weights("Hub id, directory or file of the checkpoint to start from.")
+@options.weights(f"{options.SOURCE}, to start from.")
 @click.option("--examples-per-class", type=options.POSITIVE, metavar="N", help="Train on N images of each class.")
 @click.option(
     "--validation-share",
@@ -54,6 +58,12 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
 )
 @options.class_names("Order of the classes, or names for records: between commas, or one in each line of a file.")
 @options.on_error("At an image that cannot be read: end; or read all first, and leave such ones out.")
+@click.option(
+    "--exclude",
+    type=options.PATH,
+    metavar="CSV",
+    help="Leave out the images whose column exclude is yes, in the audit.csv of `keras-bit audit`.",
+)
 @options.seed("Of the division, order and crops.", default=0)
 @click.option(
     "--evaluate-every",
@@ -66,9 +76,34 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     "--strategy",
     type=click.Choice(["mirrored", "multi_worker"]),
     help="mirrored: all GPUs of this machine; multi_worker: start the same command on every machine, with TF_CONFIG "
-    "(TensorFlow) or KERAS_DISTRIBUTION_... (JAX) set as the README says, and DIR shared by all.",
+    "(TensorFlow) or KERAS_DISTRIBUTION_... (JAX) set (docs/how-to/machines.md), and DIR shared by all.",
 )
-@click.option("--tensorboard", is_flag=True, help="Also write DIR/tensorboard.")
+@click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(["tensorboard", "wandb"]),
+    help="Also send losses and accuracies there: tensorboard to DIR/tensorboard, wandb with WANDB_MODE=offline to "
+    "DIR/wandb. May be given twice.",
+)
+@click.option(
+    "--find-lr",
+    is_flag=True,
+    help="Train nothing: try rising learning rates for a hundred steps, and suggest one.",
+)
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Divide the result's head by the temperature that fits the validation images best: its probabilities are then "
+    "right as often as they say. Also of a run that has ended.",
+)
+@options.table
+@click.option(
+    "--problem-type",
+    cls=Option,
+    group=options.TABLE,
+    type=click.Choice(["single_label_classification", "multi_label_classification", "regression"]),
+    help="What its labels are, if they may be several things, as whole numbers.",
+)
 @options.batch_size(512, "Images per step.", group=RECIPE)
 @recipe(
     "--gradient-accumulation-steps",
@@ -110,8 +145,17 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     is_flag=True,
     help="Keep of each block its input alone and compute it again for its gradient: less memory, more time.",
 )
+@recipe_options.choices
 @options.hub
-def finetune(data: str, out: str, strategy: str | None, tensorboard: bool, hub: "HubOptions", **chosen: Any) -> int:
+def finetune(
+    data: str,
+    out: str,
+    strategy: str | None,
+    track: "Sequence[str]",
+    find_lr: bool,
+    hub: "HubOptions",
+    **chosen: Any,
+) -> int:
     """Fine-tunes a checkpoint by the BiT-HyperRule.
 
     The rule chooses size, number of steps, learning rate and MixUp from the number and the size of the images. Into DIR
@@ -127,7 +171,9 @@ def finetune(data: str, out: str, strategy: str | None, tensorboard: bool, hub: 
     settings = planning.Options(data=path, hub=hub, **chosen)
     try:
         with run_directory.writable(directory, settings.data, is_chief=workers.is_chief):
-            skipped = _fine_tune(settings, directory, workers, tensorboard)
+            if find_lr:
+                return _find_rate(settings, directory, workers)
+            skipped = _fine_tune(settings, directory, workers, track)
     except FloatingPointError:
         raise  # by all workers at once
     except Exception as error:
@@ -151,12 +197,12 @@ def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
     os._exit(1)
 
 
-def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: bool) -> bool:
+def _fine_tune(settings: "Options", out: Path, workers: "Workers", track: "Sequence[str]") -> bool:
     """Whether images were left out because they cannot be read."""
     from keras_bit.drawing import charts
-    from keras_bit.training import planning, run
+    from keras_bit.training import planning, run, tracking
 
-    callbacks = _tensorboard(out / "tensorboard") if tensorboard else ()
+    tracking.check(track)
     plan = planning.plan(settings, workers, out)
 
     def say(line: str) -> None:
@@ -169,7 +215,8 @@ def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: 
             note(f"without matplotlib there are no charts: {charts.INSTALL}")
     for line in plan.notes:
         say(line)
-    run.run(plan, out, workers=workers, say=say, callbacks=callbacks)
+    with tracking.tracked(track if workers.is_chief else (), out, plan.described) as callbacks:
+        run.run(plan, out, workers=workers, say=say, callbacks=callbacks)
     say(f"{out}: keras-bit classify IMAGE --weights {out}")
     if workers.is_chief:
         for line in plan.skipped:
@@ -177,40 +224,73 @@ def _fine_tune(settings: "Options", out: Path, workers: "Workers", tensorboard: 
     return bool(plan.skipped)
 
 
-def _tensorboard(directory: Path) -> tuple[Any, ...]:
-    import keras
+def _find_rate(settings: "Options", out: Path, workers: "Workers") -> int:
+    from keras_bit.training import find_rate, planning
 
-    from keras_bit import packages
+    if workers.count > 1:
+        raise ValueError("--find-lr runs on one machine, got --strategy multi_worker. Leave --strategy out.")
+    plan = planning.plan(settings, workers)
+    show(find_rate.find_rate(plan, note), plan, out)
+    return 0
 
-    with packages.needing("tensorboard", "--tensorboard"):
-        # TensorFlow only warns if it is missing, and then has no `tf.summary`, which Keras writes with.
-        import tensorboard.summary  # noqa: F401
-    return (keras.callbacks.TensorBoard(directory),)
 
-
-def _counts(labels: "np.ndarray", names: "Sequence[str]") -> str:
+def _counts(counts: "np.ndarray", names: "Sequence[str]") -> str:
     """How many images the classes have, in a line."""
-    import numpy as np
-
-    counts = np.bincount(labels, minlength=len(names))
     least, most = int(counts.argmin()), int(counts.argmax())
     if counts[least] == counts[most]:
         return f"{counts[least]:,}"
     return f"{counts[least]:,} ({names[least]}) to {counts[most]:,} ({names[most]})"
 
 
+def _shown(value: Any) -> str:
+    """A choice of the recipe in a line; class weights are pairs."""
+    if not isinstance(value, list):
+        return str(value)
+    from keras_bit.files import some
+
+    return some((str(one) if isinstance(one, str) else f"{one[0]} {one[1]:.3g}" for one in value), most=5)
+
+
+def _about_labels(plan: "Plan") -> list[tuple[str, str]]:
+    """What is trained on, as rows of the table."""
+    from keras_bit.data.label_table import NUMBER, SEVERAL
+    from keras_bit.files import some
+
+    found, labels = plan.splits, plan.splits.train.labels
+    names = printable(some(found.class_names, most=5))
+    if found.problem_type == NUMBER:
+        columns = zip(found.class_names, labels.reshape(len(labels), -1).T, strict=True)
+        ranges = (f"{name} {column.min():.4g} to {column.max():.4g}" for name, column in columns)
+        return [("numbers to predict", printable(some(ranges, most=5)))]
+    if found.problem_type == SEVERAL:
+        per_image = labels.sum(axis=1)
+        counts = _counts(labels.sum(axis=0).astype(int), found.class_names)
+        of_each = f"{per_image.mean():.1f} on average, {per_image.min():.0f} to {per_image.max():.0f}"
+        return [
+            ("labels", f"{len(found.class_names)} ({names})"),
+            ("images of each label", printable(counts)),
+            ("labels of each image", of_each),
+        ]
+    import numpy as np
+
+    counted = _counts(np.bincount(labels, minlength=len(found.class_names)), found.class_names)
+    return [("classes", f"{len(found.class_names)} ({names})"), ("of each class", printable(counted))]
+
+
 def _plan_table(plan: "Plan") -> "Table":
     """What is about to happen, so that a person can stop it."""
     from rich.table import Table
 
-    from keras_bit.files import some
+    from keras_bit.optimizers import highest_rate
 
     rule, found = plan.rule, plan.splits
     height, width = cast(tuple[int, int], rule.image_size)  # it makes one of a number
     table = Table(title="BiT-HyperRule", title_justify="left", show_header=False)
-    table.add_row("classes", f"{len(found.class_names)} ({printable(some(found.class_names, most=5))})")
+    labels, *more = _about_labels(plan)
+    table.add_row(*labels)
     table.add_row("training images", f"{len(found.train):,}, typically {height}x{width} px")
-    table.add_row("of each class", printable(_counts(found.train.labels, found.class_names)))
+    for row in more:
+        table.add_row(*row)
     table.add_row("validation images", f"{len(found.validation):,}" if found.validation else "none")
     if found.test is not None and found.test is not found.validation:
         table.add_row("test images", f"{len(found.test):,}")
@@ -219,9 +299,10 @@ def _plan_table(plan: "Plan") -> "Table":
     parts = f" in {plan.accumulation} parts, gradients accumulated" if plan.accumulation > 1 else ""
     table.add_row("batch", f"{rule.batch_size}{parts}")
     table.add_row("steps", f"{rule.total_steps:,}, evaluated and saved every {plan.evaluate_every:,}")
-    table.add_row(
-        "learning rate",
-        f"{rule.learning_rate:g} after {rule.warmup_steps:,} steps, then falling at "
-        + ", ".join(f"{step:,}" for step in rule.boundaries[1:-1]),
-    )
+    falls = "falling at " + ", ".join(f"{step:,}" for step in rule.boundaries[1:-1])
+    if plan.recipe.optimizer != "sgd":
+        falls = "a cosine to 0"
+    table.add_row("learning rate", f"{highest_rate(plan.recipe):g} after {rule.warmup_steps:,} steps, then {falls}")
+    for name, value in plan.recipe.choices.items():
+        table.add_row(name.replace("_", " "), printable(_shown(value)))
     return table

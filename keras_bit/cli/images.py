@@ -42,7 +42,7 @@ def opened(name: str, orientation: str) -> "Image.Image":
 
     Raises:
         OSError: there is no such file, or the server does not answer.
-        ValueError: it is not an image.
+        ValueError: it is not an image, or the name is an image as base64 text.
     """
     from keras_bit.images import inputs
 
@@ -57,12 +57,27 @@ def encoded(name: str) -> bytes:
         raise IsADirectoryError(f"{name} is a directory; name an image in it.")
     try:
         return Path(name).read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{name!r} does not exist") from None
+    except OSError as error:
+        from keras_bit.files import shortened
+        from keras_bit.images import base64_text
+
+        # Not the system's own words, which repeat a name of any length.
+        if text := base64_text.described(name):
+            raise ValueError(f"{shortened(name)!r} is {text}, not a file. Write what it encodes to one.") from None
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{shortened(name)!r} does not exist") from None
+        raise type(error)(f"{shortened(name)!r} cannot be read: {error.strerror or error}") from None
 
 
 def is_address(name: str) -> bool:
     return name.lower().startswith(("http://", "https://"))
+
+
+def shown(name: str) -> str:
+    """The name for a person or a program to read: of an address without its user and password."""
+    from keras_bit.hub.redaction import without_users
+
+    return without_users(name) if is_address(name) else name
 
 
 def _each(arguments: Iterable[str]) -> Iterator[str]:
@@ -110,6 +125,10 @@ def _download(address: str) -> bytes:
     Raises:
         OSError: the server does not answer, refuses, is too slow, or sends too much; the message names the address.
     """
+    if (masked := shown(address)) != address:
+        raise ValueError(
+            f"{masked} has a user or a password, which are not sent. Download the image, and name its file."
+        )
     quoted = urllib.parse.quote(address, READABLE_IN_AN_ADDRESS)
     until = time.monotonic() + PATIENCE
     contents = bytearray()

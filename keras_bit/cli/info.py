@@ -6,10 +6,10 @@ import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Command
-from keras_bit.cli.terminal import console, input_size, printable, working
+from keras_bit.cli.terminal import console, input_size, printable, shown, working
 
 if TYPE_CHECKING:
-    from keras_bit.hub import HubOptions
+    from keras_bit.hub.finding import HubOptions
     from keras_bit.network.config import BitConfig
 
 _CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json")
@@ -22,7 +22,7 @@ _CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.js
         ("of another one there, or of a directory or a file", "keras-bit info --weights flowers-bit"),
     ],
 )
-@options.weights("Hub id, directory or file of a checkpoint.")
+@options.weights(f"{options.SOURCE}.")
 @options.hub
 def info(weights: str, hub: "HubOptions") -> None:
     """Prints architecture, parameters, classes, input size and files of a checkpoint.
@@ -33,7 +33,7 @@ def info(weights: str, hub: "HubOptions") -> None:
 
     with working(f"opening {weights}"):
         from keras_bit.checkpoints.loading import find
-        from keras_bit.hub import find_file
+        from keras_bit.hub.finding import find_file
         from keras_bit.images.processor import BitImageProcessor
 
         checkpoint = find(weights, hub).open()
@@ -44,7 +44,7 @@ def info(weights: str, hub: "HubOptions") -> None:
             size = "not stated: no preprocessor_config.json"
         others = [find_file(weights, (name,), hub) for name in _CONFIG_NAMES]
 
-    table = Table(title=printable(weights), title_justify="left", show_header=False)
+    table = Table(title=shown(weights), title_justify="left", show_header=False)
     table.add_row("architecture", f"{config.layer_type}, depths {config.depths}, width x{config.width_factor}")
     table.add_row("widths", f"stem {config.stem_width}, stages {config.stage_widths}, {config.num_groups} groups")
     table.add_row("parameters", f"{checkpoint.parameters:,} in {len(checkpoint.tensors)} tensors")

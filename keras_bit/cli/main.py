@@ -4,19 +4,14 @@ Help, the version and the shell's completion are asked for often, and by people 
 click, and a command's file imports the library when it runs.
 """
 
-import contextlib
 import importlib
 import io
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from types import FrameType
-from typing import NoReturn
+from collections.abc import Sequence
 
 import click
 
-from keras_bit.cli import kernels
+from keras_bit.cli import kernels, signals
 from keras_bit.cli.command import EXIT_CODES
 from keras_bit.cli.terminal import printable, sentence
 
@@ -29,8 +24,11 @@ COMMANDS = {
     "plot": "Draw what a model is trained on.",
     "finetune": "Train a checkpoint on images of yours.",
     "evaluate": "Measure how good a checkpoint is on images with labels.",
+    "probe": "Find out in a minute how well the features tell your classes apart.",
+    "audit": "Look for wrong labels, duplicates, leaks and odd files in your images.",
     "embed": "Write pooled features of many images, as Parquet.",
     "export": "Write a checkpoint for TF Serving, TFLite, ONNX, OpenVINO or transformers.",
+    "benchmark": "Run every file that export writes on this machine, and say which to use.",
 }
 
 
@@ -62,7 +60,7 @@ class Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise  # click's own
         except (KeyboardInterrupt, click.Abort) as error:
-            told, code = _ended_by(error)
+            told, code = signals.ended_by(error)
         except Exception as error:
             told, code = sentence(error), 1
         print(f"{NAME} {ctx.invoked_subcommand}: {printable(told)}", file=sys.stderr, flush=True)
@@ -74,7 +72,7 @@ class Commands(click.Group):
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"""The model is always --weights SOURCE: a Hub id such as google/bit-50, a directory or a file. Arguments
-    are images and data.
+    are images and data. (benchmark takes the model as its first argument, too.)
 
     Results go to standard output; progress, notes and errors to standard error.
     Charts, sheets and reports replace older files of the same name; export does
@@ -111,50 +109,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # File names may hold bytes that are not UTF-8, and a terminal may be ASCII: they are escaped, not an error.
             stream.reconfigure(errors="backslashreplace")
-    with _signals_as_interrupts():
+    with signals.as_interrupts():
         try:
             return commands.main(arguments, NAME, standalone_mode=False)
         except click.ClickException as error:
-            error.show()
+            from keras_bit.hub.redaction import without_users
+
+            shown = io.StringIO()
+            error.show(shown)
+            click.echo(without_users(shown.getvalue()), nl=False, err=True)
             return error.exit_code
         except click.Abort as error:
-            return _ended_by(error)[1]  # before a command was found
-
-
-class _Terminated(KeyboardInterrupt):
-    """A signal that ends a process, which cleans up before, as after Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-@contextlib.contextmanager
-def _signals_as_interrupts() -> Iterator[None]:
-    """Raises SIGTERM and SIGHUP as exceptions, unless somebody else has said what they do, such as `nohup`."""
-
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated(number)
-
-    found = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    handled = [number for number in found if signal.getsignal(number) == signal.SIG_DFL]
-    if threading.current_thread() is not threading.main_thread():  # no other may
-        handled = []
-    for number in handled:
-        signal.signal(number, terminate)
-    try:
-        yield
-    finally:
-        for number in handled:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _ended_by(error: BaseException) -> tuple[str, int]:
-    """What is said, and the exit code that a shell gives to a process that a signal has ended."""
-    found = error.__cause__ if isinstance(error, click.Abort) else error
-    if isinstance(found, _Terminated):
-        return "terminated" if found.number == signal.SIGTERM else "the terminal was closed", 128 + found.number
-    return "interrupted", 130
+            return signals.ended_by(error)[1]  # before a command was found
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import click
 from keras_bit.cli.command import OPTIONS, Argument, Option
 
 DEFAULT_WEIGHTS = "google/bit-50"
+SOURCE = "Checkpoint: Hub id, published name, https:// address, directory or file"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 PATH = click.Path(readable=False)  # for the shell's completion; what a file holds is found out when it is read
@@ -89,7 +90,7 @@ def data(described: str) -> Callable[[Function], Function]:
 
 
 def weights(
-    described: str = "Hub id, directory or file of a checkpoint, with its preprocessor_config.json.",
+    described: str = f"{SOURCE}, with its preprocessor_config.json.",
 ) -> Callable[[Function], Function]:
     return click.option(
         "--weights", default=DEFAULT_WEIGHTS, show_default=True, type=PATH, metavar="SOURCE", help=described
@@ -156,8 +157,24 @@ def on_error(described: str) -> Callable[[Function], Function]:
 ON_ERROR = "At an image that cannot be read: end, or leave it out, with a line for each and exit code 1."
 
 
+TABLE = "A CSV file as DATA"
+
+
+def table(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a CSV file leaves open, as the arguments of `TableOptions`."""
+    described = (
+        ("--image-folder", PATH, "DIR", "Folder that its paths are relative to; by default its own."),
+        ("--image-column", str, "NAME", "Its column of paths; by default the one called path, file, image ..."),
+        ("--label-columns", Names(), "A,B,...", "Its columns of labels; by default label, target ..., or all others."),
+        ("--label-separator", str, "TEXT", "What is between several labels in a cell; by default ; or |."),
+    )
+    for name, kind, metavar, text in reversed(described):
+        function = click.option(name, cls=Option, group=TABLE, type=kind, metavar=metavar, help=text)(function)
+    return function
+
+
 def hub(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of a Hub id, which the command gets as one argument `hub`, a `HubOptions`."""
+    """Adds the options of what is fetched, which the command gets as one argument `hub`, a `HubOptions`."""
 
     @functools.wraps(function)
     def collected(
@@ -168,14 +185,14 @@ def hub(function: Callable[..., Any]) -> Callable[..., Any]:
         local_files_only: bool,
         **options: Any,
     ) -> Any:
-        from keras_bit.hub import HubOptions
+        from keras_bit.hub.finding import HubOptions
 
         hub = HubOptions(revision, cache_dir, token, local_files_only)
         return function(*arguments, hub=hub, **options)
 
     option = functools.partial(click.option, cls=Option, group="Options for a Hub id")
     for added in (
-        option("--local-files-only", is_flag=True, help="Use the cache, do not ask the Hub."),
+        option("--local-files-only", is_flag=True, help="Use the cache, ask nobody."),
         option(
             "--token",
             metavar="TOKEN",
@@ -197,3 +214,12 @@ def check_out(out: str) -> None:
     if not parent.is_dir():
         raise FileNotFoundError(f"--out: there is no directory {str(parent)!r}.")
     files.check_writable(out)
+
+
+def check_out_directory(out: str, report: str) -> None:
+    """Before anything is computed: whether the file `report` can be written in the directory `--out`."""
+    from keras_bit import files
+
+    if Path(out).is_file():
+        raise NotADirectoryError(f"--out must be a directory, got the file {out!r}.")
+    files.check_writable(Path(out) / report)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from keras_bit.hub import HubOptions
+    from keras_bit.hub.finding import HubOptions
     from keras_bit.hyperrule import HyperRule
     from keras_bit.images.processor import BitImageProcessor
 
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 @options.data("Directory with a folder per class, or TFRecord files (a pattern in quotes).")
 @options.out("Where the sheet is written.", "FILE.png", options.PngFile())
 @options.weights(
-    "Hub id, directory or file of a checkpoint, whose preprocessor_config.json is used; the Hub is not asked for the "
-    "default's, which is known."
+    f"{options.SOURCE}, whose preprocessor_config.json is used; the Hub is not asked for the default's, which is known."
 )
 @options.class_names(
     "Names of the classes in the order of their numbers, between commas or one in each line of a file. TFRecord files "

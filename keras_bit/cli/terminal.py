@@ -14,11 +14,28 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from keras_bit.hub import HubOptions
+    from keras_bit.hub.finding import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
-# What errors of the library advise, as it is typed.
-AS_OPTIONS = {"on_error='skip'": "--on-error skip", "`class_names`": "--class-names"}
+# What errors of the library advise, as it is typed; or what a command has for it.
+AS_OPTIONS = {
+    "on_error='skip'": "--on-error skip",
+    "`class_names`": "--class-names",
+    "`exclude`": "--exclude",
+    "`overwrite=True`": "--overwrite",
+    "pass `token=`": "pass --token",
+    "`token`": "--token",
+    "`local_files_only=True`": "--local-files-only",
+    "`cache_dir`": "--cache-dir",
+    "`revision`": "--revision",
+    "its config.json, or `config`,": "its config.json",
+    "Its config.json, or `config`,": "Its config.json",
+    ", or pass `config=BitConfig(...)`": "",
+    "Mend its config.json, pass `config`, or take a new head by `classes=`.": "Mend its config.json.",
+    "For a checkpoint without a head use `include_top=False` or `classes=`.": "A checkpoint without a head has to be "
+    "trained first, by `keras-bit finetune`.",
+    "`quantizations`": "--quantize",
+}
 PATIENCE = 2.0  # seconds that something may take without a word
 
 
@@ -30,8 +47,18 @@ def console() -> "Console":
 
 
 def printable(text: str) -> str:
-    """`text` as one line without control characters: names and labels must not drive the terminal."""
+    """`text` as one line without control characters, which would drive the terminal, and without passwords."""
+    from keras_bit.hub.redaction import without_users
+
+    text = without_users(text)
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def shown(weights: str) -> str:
+    """The source of a checkpoint as a line shows it: `printable`, and an address without what may be a secret."""
+    from keras_bit.hub.redaction import redacted
+
+    return printable(redacted(weights))
 
 
 def note(text: str) -> None:
@@ -68,7 +95,7 @@ def noting(kind: type[Warning]) -> Iterator[None]:
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
     """Says what takes longer than two seconds, on a terminal, and takes it away again at the end."""
-    line = f"{printable(what)} ..."
+    line = f"{shown(what)} ..."
 
     def say() -> None:
         print(f"\r{line}", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Charts as PNG files: training curves, confusion matrix, calibration. Needs matplotlib, which draws them.
+"""Charts as PNG files: training curves, confusion matrix, calibration, few-shot probes. Needs matplotlib.
 
 Figures are made as objects, not through pyplot: no window, no global state, nothing to close.
 """
@@ -7,7 +7,7 @@ import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -32,7 +32,7 @@ MOST_CELLS = 1000  # on a side of a matrix: about the pixels of ten inches
 TICKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
 RATE = "learning rate"  # a panel and its curve
 
-_needs_matplotlib = needing("plots", "Drawing a chart")
+needs_matplotlib = needing("plots", "Drawing a chart")
 
 Point = tuple[float, float]  # step and value
 
@@ -52,12 +52,20 @@ class Bin(Protocol):
     def accuracy(self) -> float | None: ...
 
 
+class Bar(NamedTuple):
+    """A row of `bars`: its name, the values in it with their colors, and a line where a target is."""
+
+    name: str
+    values: Sequence[tuple[float, str]]
+    limit: float | None = None
+
+
 def available() -> bool:
     """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
-@_needs_matplotlib
+@needs_matplotlib
 def curves(rows: Sequence[Mapping[str, Any]], file: str | Path) -> None:
     """Loss and accuracy over the steps of a training, and the learning rate below them.
 
@@ -76,7 +84,7 @@ def curves(rows: Sequence[Mapping[str, Any]], file: str | Path) -> None:
         raise ValueError(f"`rows` must have a `step` and numbers such as `loss`, got {len(rows)} rows without any.")
     # The learning rate is looked at for its shape: it gets the least room.
     heights = [1.2 if title == RATE else 3 for title in panels]
-    figure = _figure(8, 0.9 * sum(heights) + 0.6)
+    figure = new_figure(8, 0.9 * sum(heights) + 0.6)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axis, (title, lines) in zip(axes, panels.items(), strict=True):
         for name, points in lines.items():
@@ -92,7 +100,7 @@ def curves(rows: Sequence[Mapping[str, Any]], file: str | Path) -> None:
     steps = {step for lines in panels.values() for points in lines.values() for step, _ in points}
     if len(steps) == 1:
         axes[-1].set_xticks(list(steps))
-    _save(figure, file)
+    save(figure, file)
 
 
 def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Point]]]:
@@ -128,7 +136,7 @@ def _draw_curve(axis: "Axes", name: str, points: Sequence[Point]) -> None:
     )
 
 
-@_needs_matplotlib
+@needs_matplotlib
 def confusion(
     matrix: np.ndarray, class_names: Sequence[str], file: str | Path, *, column_names: Sequence[str] | None = None
 ) -> None:
@@ -157,7 +165,7 @@ def confusion(
     most = max(matrix.shape)
     numbered = most <= NUMBERED_CLASSES
     side = max(CELL * most, 4.0) if numbered else 10.0
-    figure = _figure(side + 3, side + 2)
+    figure = new_figure(side + 3, side + 2)
     axis = figure.subplots()
     _draw_shares(figure, axis, shares)
     axis.set_xlabel("predicted", fontsize=9)
@@ -169,7 +177,7 @@ def confusion(
     axis.tick_params("x", rotation=0 if widest * 0.6 * size * matrix.shape[1] < 72 * side else 90)
     if numbered:
         _write_counts(axis, matrix, shares, side)
-    _save(figure, file)
+    save(figure, file)
 
 
 def _draw_shares(figure: "Figure", axis: "Axes", shares: np.ndarray) -> None:
@@ -204,7 +212,36 @@ def _write_counts(axis: "Axes", matrix: np.ndarray, shares: np.ndarray, side: fl
             axis.text(column, row, f"{count}", ha="center", va="center", fontsize=size, color=color)
 
 
-@_needs_matplotlib
+@needs_matplotlib
+def shots(curves: Mapping[str, Sequence[tuple[float, float, float]]], classes: int, file: str | Path) -> None:
+    """Accuracy over the images of each class that was learned from, with its spread, and what guessing reaches.
+
+    Args:
+        curves: name to points: images of each class, the mean accuracy in [0, 1] and its standard deviation.
+        classes: how many there are.
+        file: the PNG file, which is replaced.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = new_figure(6.4, 4.4)
+    axis = figure.subplots()
+    for color, (name, points) in zip((BLUE, ORANGE), curves.items(), strict=False):
+        counts, means, spreads = zip(*sorted(points), strict=True)
+        axis.errorbar(counts, means, spreads, color=color, marker="o", markersize=4, capsize=3, label=name)
+    ticks = sorted({point[0] for points in curves.values() for point in points})
+    axis.axhline(1 / classes, color=GRAY, linestyle="--", linewidth=1, label="guessing")
+    axis.set_xscale("log")
+    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set(xlabel="images of each class (the last is all)", ylabel="accuracy", ylim=(0, 1))
+    axis.yaxis.set_major_formatter(_percent())
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False)
+    save(figure, file)
+
+
+@needs_matplotlib
 def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
     """The reliability diagram: how often the model is right where it is so confident, and how often it is that.
 
@@ -216,7 +253,7 @@ def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    figure = _figure(5.6, 6.4)
+    figure = new_figure(5.6, 6.4)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
     _draw_accuracies(upper, [part for part in bins if part.count])
     upper.set_title(f"Expected calibration error {100 * ece:.1f} %", fontsize=11, loc="left")
@@ -228,7 +265,7 @@ def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
         axis.set_axisbelow(True)
         axis.yaxis.set_major_formatter(_percent())
     lower.xaxis.set_major_formatter(_percent())
-    _save(figure, file)
+    save(figure, file)
 
 
 def _draw_accuracies(axis: "Axes", bins: Sequence[Bin]) -> None:
@@ -256,7 +293,52 @@ def _draw_bars(axis: "Axes", bins: Sequence[Bin], heights: Sequence[float], colo
     axis.bar(edges, heights, widths, align="edge", color=color, edgecolor="white", linewidth=0.8, label=label)
 
 
-def _figure(width: float, height: float) -> "Figure":
+@needs_matplotlib
+def bars(panels: Mapping[str, Sequence[Bar]], file: str | Path, title: str, side_by_side: bool = False) -> None:
+    """Bars with their numbers, a panel for each quantity.
+
+    Args:
+        panels: what the axis of each is called, to its rows from the top. A row without values stays empty.
+        file: the PNG file, which is replaced.
+        title: above all panels, of one line or several.
+        side_by_side: whether the panels stand beside each other and share the names of their rows, which have to be the
+            same; otherwise below each other.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    counts = [len(rows) for rows in panels.values()]
+    if side_by_side:
+        figure = new_figure(2.6 + 2.2 * len(panels), 0.34 * max(counts) + 1.6)
+        axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    else:
+        figure = new_figure(9, 0.32 * sum(counts) + 0.9 * len(panels) + 0.6)
+        axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[count + 1.5 for count in counts])[:, 0]
+    figure.suptitle("\n".join(_drawable(line) for line in title.split("\n")), fontsize=10, parse_math=False)
+    for axis, (name, rows) in zip(axes, panels.items(), strict=True):
+        _draw_rows(axis, rows, margin=0.4 if side_by_side else 0.12)
+        axis.set_xlabel(name)
+    axes[0].invert_yaxis()
+    for axis in () if side_by_side else axes[1:]:
+        axis.invert_yaxis()
+    save(figure, file)
+
+
+def _draw_rows(axis: "Axes", rows: Sequence[Bar], margin: float) -> None:
+    for place, row in enumerate(rows):
+        for index, (value, color) in enumerate(row.values):
+            at = place + (index - (len(row.values) - 1) / 2) * 0.4
+            axis.barh(at, value, height=0.8 / len(row.values), color=color)
+            axis.text(value, at, f" {value:,.0f}" if abs(value) >= 100 else f" {value:.3g}", va="center", fontsize=8)
+        if row.limit is not None:
+            axis.plot([row.limit] * 2, [place - 0.45, place + 0.45], color=ON_LIGHT)
+    axis.set_yticks(range(len(rows)))
+    axis.set_yticklabels([_drawable(one_line(row.name)) for row in rows], fontsize=8, parse_math=False)
+    axis.set_ylim(-0.6, len(rows) - 0.4)
+    axis.margins(x=margin)
+
+
+def new_figure(width: float, height: float) -> "Figure":
     """Width and height in inches."""
     from matplotlib.figure import Figure
 
@@ -309,6 +391,6 @@ def _drawable(text: str) -> str:
     )
 
 
-def _save(figure: "Figure", file: str | Path) -> None:
+def save(figure: "Figure", file: str | Path) -> None:
     with replacing(file) as beside:
         figure.savefig(beside, format="png", bbox_inches="tight", pad_inches=0.15)

@@ -11,7 +11,7 @@ import numpy as np
 from keras_bit import json_text
 from keras_bit.embedding.lists import ImageList, text_of
 from keras_bit.files import replacing
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 
 METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what made it
 # What must be the same for a run to go on. Neither who computes nor how many images at a time is among it.

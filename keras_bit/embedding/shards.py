@@ -19,7 +19,7 @@ from keras_bit.embedding.lists import ImageList, check_data, list_images
 from keras_bit.embedding.shard_files import Job
 from keras_bit.embedding.writer import Writer, start_worker
 from keras_bit.files import check_writable, naming, some
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions, shown
 from keras_bit.packages import needing, require
 
 # Who computes, to the extra that it takes and the packages of that.
@@ -110,7 +110,7 @@ def embed(
             # Otherwise the first process to use a GPU takes all of its memory, and that is this one.
             os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         writer = Writer(str(weights), hub, batch_size)
-        made_by = {**writer.made_by, "weights": str(weights), **_described(images)}
+        made_by = {**writer.made_by, "weights": shown(weights), **_described(images)}
         job = Job(images, directory, str(weights), hub, batch_size, on_error, made_by)
         found = images.count
         if one_file and out.exists():

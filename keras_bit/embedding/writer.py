@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_bit.data.items import Item
+from keras_bit.data.items import Item, named
 from keras_bit.data.named_batches import NoImageError, read_batches
 from keras_bit.data.skipped import Skipped
 from keras_bit.embedding import shard_files
 from keras_bit.embedding.shard_files import Job
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 
 if TYPE_CHECKING:
     import keras
@@ -43,7 +43,7 @@ class Writer:
         self.width = int(self._model.output_shape[-1])
         self.made_by = {
             "keras_bit": importlib.metadata.version("keras_bit"),
-            "weights_sha256": _digest(self._model),
+            "weights_sha256": digest(self._model),
             # As it comes back from JSON, to be compared.
             "processor": json.loads(json.dumps(processor.to_dict())),
         }
@@ -60,7 +60,7 @@ class Writer:
         rows: list[int] = []
         skipped = Skipped()
         paths = (job.images.path(name) for name in names)
-        items = (Item(path, NO_LABEL, path) for path in paths)
+        items = (Item(named(path), NO_LABEL, path) for path in paths)
         for images, _, index in _batches(items, self._reader, self._batch_size, job.on_error, skipped):
             features[index] = self._features(images)
             rows += index.tolist()
@@ -82,7 +82,8 @@ def _batches(*arguments: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarr
         yield from read_batches(*arguments)
 
 
-def _digest(model: "keras.Model") -> str:
+def digest(model: "keras.Model") -> str:
+    """A hash of the names and values of a model's weights."""
     import keras
 
     found = hashlib.sha256()

@@ -1,0 +1,96 @@
+"""The options of `keras-bit finetune` that make up its `Recipe`, beside those of the HyperRule."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from keras_bit.cli import options
+from keras_bit.cli.command import Option
+
+CHOICES = "Choices beside the rule"
+
+
+class ClassWeights(click.ParamType):
+    """`balanced`, or `NAME=WEIGHT` between commas, as a dict."""
+
+    name = "weights"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or value == "balanced":
+            return value
+        found = {}
+        for part in value.split(","):
+            name, equals, number = part.rpartition("=")
+            try:
+                found[name.strip()] = float(number)
+            except ValueError:
+                equals = ""
+            if not equals:
+                self.fail(f"expected balanced or NAME=WEIGHT,NAME=WEIGHT, got {value!r}.", param, ctx)
+        return found
+
+
+def choices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options, of which the command gets those that were given as one argument `choices`, a dict."""
+
+    @functools.wraps(function)
+    def collected(*arguments: Any, **given: Any) -> Any:
+        chosen = {name: given.pop(name) for name in SETTINGS}
+        present = {name: value for name, value in chosen.items() if value is not None}
+        return function(*arguments, choices=present, **given)
+
+    for name, settings in reversed(SETTINGS.items()):
+        collected = click.option(f"--{name.replace('_', '-')}", cls=Option, group=CHOICES, **settings)(collected)
+    return collected
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "optimizer": {"type": click.Choice(["sgd", "adamw"]), "help": "sgd, the rule's; or AdamW with a cosine."},
+    "learning_rate": {
+        "type": options.ABOVE_ZERO,
+        "metavar": "R",
+        "show_default": "0.0001",
+        "help": "The highest one of adamw.",
+    },
+    "weight_decay": {
+        "type": options.Finite(min=0),
+        "metavar": "W",
+        "show_default": "0.05",
+        "help": "Of the kernels, by adamw.",
+    },
+    "layer_decay": {
+        "type": options.ABOVE_ZERO,
+        "metavar": "D",
+        "help": "Multiply each stage's learning rate by D, compared with the next stage's.",
+    },
+    "class_weight": {
+        "type": ClassWeights(),
+        "metavar": "balanced or NAME=W,...",
+        "help": "What an image of a class counts in the loss.",
+    },
+    "sampling": {"type": click.Choice(["balanced"]), "help": "Show every class equally often."},
+    "label_smoothing": {"type": options.SHARE, "metavar": "S", "help": "Share of a label spread over all classes."},
+    "ema": {
+        "type": options.ABOVE_ZERO,
+        "metavar": "M",
+        "help": "Average the weights with this momentum, such as 0.999; the averages are the result.",
+    },
+    "augment": {
+        "type": options.Names(),
+        "metavar": "A,B,...",
+        "help": "Keras' layers beside crop and flip: rand_augment, cut_mix, random_erasing.",
+    },
+    "early_stopping": {
+        "type": options.POSITIVE,
+        "metavar": "N",
+        "help": "End after N evaluations without a better --keep-best, or val_loss.",
+    },
+    "keep_best": {"metavar": "METRIC", "help": "The result is the best model by val_accuracy, val_loss ..."},
+    "lora": {
+        "type": options.POSITIVE,
+        "metavar": "RANK",
+        "help": "Train two small factors of this rank for each convolution, merged at the end.",
+    },
+}
