@@ -3,6 +3,7 @@
     python -m benchmarks loading                        every part has its own --help
     python -m benchmarks loading --out loading.json     and every single number as JSON
     python -m benchmarks loading --chart loading.png    and the table as bars
+    python -m benchmarks loading --markdown docs/explanation/performance.md    and into the page that shows it
 
 The peers are optional (`pip install -e '.[reference]'` brings torch and transformers); without them their column stays
 empty. Exit codes: 0 measured and every target met, 1 a target missed or an error, 2 wrong usage.
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import chart, report
+from benchmarks import chart, markdown, report
 from keras_bit import files
 
 
@@ -32,6 +33,7 @@ class Part:
 
 
 PARTS = (
+    Part("audit", "what an audit of a data set finds of planted errors, and its time"),
     Part("loading", "time and memory that loading takes, and the time from process start to the first label"),
     Part("finetuning", "losses and accuracies of fine-tuning beside transformers, and few-shot learning"),
     Part("gpu", "inference and a training step on a GPU, by JAX, beside transformers and timm"),
@@ -39,6 +41,7 @@ PARTS = (
     Part("inference", "time and memory of Keras, SavedModel and TFLite beside PyTorch, onnxruntime and OpenVINO"),
     Part("preprocessing", "images per second from JPEG files to normalized batches"),
     Part("processors", "TensorFlow's oneDNN kernels off and on, on this processor and on one without AVX-512"),
+    Part("serving", "an exported SavedModel under load: right answers, named faults, flat memory"),
     Part("tflite", "accuracy, size and latency of TFLite's modes, of a trained network and of BiT-50"),
     Part("training", "time and memory of a training step beside transformers, and the wait for the first"),
 )
@@ -60,11 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module.add_arguments(command)
         command.add_argument("--out", type=Path, metavar="FILE", help="write every measurement as JSON")
         command.add_argument("--chart", type=Path, metavar="FILE", help="draw the table as a PNG (needs matplotlib)")
+        command.add_argument(
+            "--markdown", type=Path, metavar="PAGE", help="write the table into a page, in place of the last one"
+        )
         command.set_defaults(run=module.run)
     options = parser.parse_args(arguments)
     console = Console(markup=False, emoji=False, highlight=False)
     try:
-        for name, file in (("out", options.out), ("chart", options.chart)):
+        for name, file in (("out", options.out), ("chart", options.chart), ("markdown", options.markdown)):
             if file is not None and not file.absolute().parent.is_dir():
                 raise FileNotFoundError(f"`--{name}` {file} is in no directory. Make {file.parent} first.")
             if file is not None:
@@ -80,10 +86,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.chart is not None:
             chart.draw(found, options.chart)
             console.print(f"wrote {options.chart}", soft_wrap=True)
+        if options.markdown is not None:
+            markdown.insert(found, _measured(sys.argv[1:] if arguments is None else arguments), options.markdown)
+            console.print(f"wrote {options.markdown}", soft_wrap=True)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         print(f"benchmarks {options.part}: {error}", file=sys.stderr)
         return 1
     return 0 if all(row.met for row in found.rows) else 1
+
+
+def _measured(arguments: Sequence[str]) -> list[str]:
+    """The arguments without those that name files to be written."""
+    writes = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--out", "--chart", "--markdown"):
+        writes.add_argument(name)
+    return writes.parse_known_args(arguments)[1]
 
 
 if __name__ == "__main__":

@@ -3,16 +3,16 @@
 keras_bit, in Keras       `model.predict(batch)`; `model(batch)`; `tf.function` of the model; the same of
                           `keras_bit.fuse(model)`
 keras_bit, exported       SavedModel and TFLite as `keras_bit.export` writes them; TFLite in LiteRT on all cores, int8
-                          calibrated on the batch that is measured
+                          calibrated on the batch that is measured; ONNX in onnxruntime; OpenVINO's files for any size
+                          and for that of the batch
 transformers              BitForImageClassification, eager in both memory formats, and by `torch.compile`
 timm                      the same network by timm's own names, eager in both memory formats
-onnxruntime, openvino     on transformers' own `torch.onnx.export`
+onnxruntime, openvino     on transformers' own `torch.onnx.export` for the shape of the batch, or for any size
 
 Files are prepared in one process and read in another: no engine finds what making them left in memory.
 """
 
 import importlib.util
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -70,6 +70,32 @@ def prepare_tflite_int8(folder: Path) -> None:
     keras_bit.export(_keras_model(folder), folder / "int8.tflite", "tflite", quantize="int8", **where)
 
 
+def prepare_our_onnx(folder: Path) -> None:
+    import keras_bit
+
+    keras_bit.export(_keras_model(folder), folder / "ours.onnx", "onnx")
+
+
+def prepare_our_openvino(folder: Path) -> None:
+    import keras_bit
+
+    model = _keras_model(folder)
+    batch = np.load(folder / "batch.npy")
+    keras_bit.export(model, folder / "any.xml", "openvino")
+    where = {"image_size": batch.shape[1], "batch_size": len(batch)}
+    keras_bit.export(model, folder / "fixed.xml", "openvino", **where)
+
+
+def prepare_onnx_any(folder: Path) -> None:
+    import torch
+
+    sizes = torch.export.Dim
+    free = {"pixel_values": {0: sizes("batch"), 2: sizes.AUTO, 3: sizes.AUTO}}
+    batch = torch.zeros(2, 3, 224, 224)
+    file = folder / "reference-any.onnx"
+    torch.onnx.export(transformers_logits(folder), (batch,), file, dynamo=True, dynamic_shapes=free)
+
+
 def prepare_onnx(folder: Path) -> None:
     import torch
 
@@ -111,28 +137,11 @@ def compiled(folder: Path, fused: bool = False, jit_compile: bool = False) -> Ca
     return lambda batch: call(tf.constant(batch)).numpy()
 
 
-def saved_model(folder: Path) -> Call:
-    import tensorflow as tf
+def exported(folder: Path, format: str, path: str) -> Call:
+    """What `keras_bit.export` wrote, on all cores."""
+    from keras_bit.exporters import engines, machine
 
-    loaded = tf.saved_model.load(str(folder / "served" / "1"))
-    serve = loaded.signatures["serving_default"]
-    serve.loaded = loaded  # a signature alone does not keep its variables
-    return lambda batch: serve(pixel_values=tf.constant(batch))["logits"].numpy()
-
-
-def tflite(folder: Path, file: str) -> Call:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(folder / file), num_threads=os.cpu_count())
-    interpreter.allocate_tensors()
-    given, taken = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-
-    def call(batch: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(given, batch)
-        interpreter.invoke()
-        return interpreter.get_tensor(taken)
-
-    return call
+    return engines.ENGINES[format](folder / path, machine.threads()).call
 
 
 def transformers_logits(folder: Path) -> "torch.nn.Module":
@@ -201,27 +210,20 @@ def torch_eager(
     return call
 
 
-def onnxruntime(folder: Path) -> Call:
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(str(folder / "reference.onnx"), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch.transpose(0, 3, 1, 2).copy()})[0]
-
-
-def openvino(folder: Path) -> Call:
-    import openvino as ov
-
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = ov.compile_model(str(folder / "reference.onnx"), "CPU", hints)
-    return lambda batch: compiled(batch.transpose(0, 3, 1, 2).copy())[0]
+def reference(folder: Path, format: str, file: str = "reference.onnx") -> Call:
+    """transformers' ONNX, whose images have their channels first, in onnxruntime or OpenVINO on all cores."""
+    call = exported(folder, format, file)
+    return lambda batch: call(batch.transpose(0, 3, 1, 2).copy())
 
 
 PREPARATIONS: Mapping[str, Callable[[Path], None]] = {
     "saved_model": prepare_saved_model,
     "tflite": prepare_tflite,
     "tflite_int8": prepare_tflite_int8,
+    "our_onnx": prepare_our_onnx,
+    "our_openvino": prepare_our_openvino,
     "onnx": prepare_onnx,
+    "onnx_any": prepare_onnx_any,
 }
 _TRANSFORMERS = ("torch", "transformers")
 _TIMM = ("torch", "timm")
@@ -232,9 +234,20 @@ ENGINES: Mapping[str, Engine] = {
     "compiled": Engine(True, compiled),
     "compiled, fused": Engine(True, lambda folder: compiled(folder, fused=True)),
     "compiled, fused, XLA": Engine(True, lambda folder: compiled(folder, fused=True, jit_compile=True)),
-    "SavedModel": Engine(True, saved_model, (), "saved_model"),
-    "TFLite float32": Engine(True, lambda folder: tflite(folder, "float32.tflite"), ("ai_edge_litert",), "tflite"),
-    "TFLite int8": Engine(True, lambda folder: tflite(folder, "int8.tflite"), ("ai_edge_litert",), "tflite_int8"),
+    "SavedModel": Engine(True, lambda folder: exported(folder, "saved_model", "served/1"), (), "saved_model"),
+    "TFLite float32": Engine(
+        True, lambda folder: exported(folder, "tflite", "float32.tflite"), ("ai_edge_litert",), "tflite"
+    ),
+    "TFLite int8": Engine(
+        True, lambda folder: exported(folder, "tflite", "int8.tflite"), ("ai_edge_litert",), "tflite_int8"
+    ),
+    "ONNX": Engine(True, lambda folder: exported(folder, "onnx", "ours.onnx"), ("onnx", "onnxruntime"), "our_onnx"),
+    "OpenVINO": Engine(
+        True, lambda folder: exported(folder, "openvino", "fixed.xml"), ("onnx", "openvino"), "our_openvino"
+    ),
+    "OpenVINO, any size": Engine(
+        True, lambda folder: exported(folder, "openvino", "any.xml"), ("onnx", "openvino"), "our_openvino"
+    ),
     "transformers": Engine(False, lambda folder: torch_eager(folder, transformers_logits), _TRANSFORMERS),
     "transformers, channels_last": Engine(
         False, lambda folder: torch_eager(folder, transformers_logits, channels_last=True), _TRANSFORMERS
@@ -244,6 +257,16 @@ ENGINES: Mapping[str, Engine] = {
     ),
     "timm": Engine(False, lambda folder: torch_eager(folder, timm_logits), _TIMM),
     "timm, channels_last": Engine(False, lambda folder: torch_eager(folder, timm_logits, channels_last=True), _TIMM),
-    "onnxruntime": Engine(False, onnxruntime, (*_TRANSFORMERS, "onnxscript", "onnxruntime"), "onnx"),
-    "openvino": Engine(False, openvino, (*_TRANSFORMERS, "onnxscript", "openvino"), "onnx"),
+    "onnxruntime": Engine(
+        False, lambda folder: reference(folder, "onnx"), (*_TRANSFORMERS, "onnxscript", "onnxruntime"), "onnx"
+    ),
+    "openvino": Engine(
+        False, lambda folder: reference(folder, "openvino"), (*_TRANSFORMERS, "onnxscript", "openvino"), "onnx"
+    ),
+    "openvino, any size": Engine(
+        False,
+        lambda folder: reference(folder, "openvino", "reference-any.onnx"),
+        (*_TRANSFORMERS, "onnxscript", "openvino"),
+        "onnx_any",
+    ),
 }

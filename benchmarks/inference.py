@@ -46,6 +46,9 @@ TARGETS = (
     (1, "TFLite float32", ("onnxruntime",), 0.95),
     (1, "TFLite float32", ("openvino",), 0.85),
     (1, "TFLite int8", ("TFLite float32",), 0.45),
+    (None, "ONNX", ("onnxruntime",), 0.95),
+    (None, "OpenVINO", ("openvino",), 0.9),
+    (None, "OpenVINO, any size", ("openvino, any size",), 0.75),
 )
 LIMIT = 1e-3  # of the largest logit, for everything in float32
 WARM_UP = 2  # calls after the first

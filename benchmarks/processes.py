@@ -1,16 +1,11 @@
-"""Measurements, each in a process of its own, taken in turn."""
+"""Measurements of a checkout, each in a process of its own, taken in turn; and the memory of a process."""
 
-import json
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-START = "BENCHMARKS_PROCESS_START"  # environment variable: seconds on the monotonic clock
 
 
 def rounds_of(
@@ -19,9 +14,7 @@ def rounds_of(
     pythons: Mapping[str, str] | None = None,
     environments: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Runs every case `rounds` times, one after the other and each case once before any comes again.
-
-    What else the machine does then falls on all cases alike, and no case finds what another left in its process.
+    """Runs every case `rounds` times by `keras_bit.exporters.processes.in_turn`, with a bar on standard error.
 
     Args:
         cases: name to the arguments of `python -m`.
@@ -37,19 +30,35 @@ def rounds_of(
     """
     from tqdm import tqdm
 
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
-    turns = [name for _ in range(rounds) for name in cases]
-    with tqdm(turns, unit="process", file=sys.stderr) as bar:
-        for name in bar:
+    from keras_bit.exporters import processes  # here: a measuring process imports this module, and times its imports
+
+    taken = {
+        name: processes.Case(
+            ("-m", *arguments),
+            (pythons or {}).get(name, sys.executable),
+            {**environment(), **(environments or {}).get(name, {})},
+        )
+        for name, arguments in cases.items()
+    }
+    with tqdm(total=rounds * len(cases), unit="process", file=sys.stderr) as bar:
+
+        def begin(name: str) -> None:
             bar.set_description(name)
-            python, environment = (pythons or {}).get(name, sys.executable), (environments or {}).get(name, {})
-            found[name].append(_run(name, python, cases[name], environment))
-    return found
+            bar.update()
+
+        return processes.in_turn(taken, rounds, begin)
+
+
+def environment() -> dict[str, str]:
+    """The variables that a process of this checkout gets beside those of this one; it is to ask no Hub."""
+    return {"TF_CPP_MIN_LOG_LEVEL": "2", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
 def since_start() -> float:
-    """Seconds since this process was started by `rounds_of`; the monotonic clock is the same for all processes."""
-    return time.monotonic() - float(os.environ[START])
+    """Seconds since this process was started by `rounds_of`."""
+    from keras_bit.exporters import processes
+
+    return processes.since_start()
 
 
 def peak_memory() -> int:
@@ -61,27 +70,13 @@ def peak_memory() -> int:
     return _status("VmHWM")
 
 
-def memory() -> int:
-    """The bytes that it has now; otherwise as `peak_memory`."""
-    return _status("VmRSS")
+def memory(process: int | str = "self") -> int:
+    """The bytes that it has now, or another process of this number; otherwise as `peak_memory`."""
+    return _status("VmRSS", process)
 
 
-def _status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _status(field: str, process: int | str = "self") -> int:
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}: the memory of a process is read on Linux only.")
-
-
-def _run(name: str, python: str, arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "HF_HUB_OFFLINE": "1"}  # nothing here is to ask a Hub
-    done = subprocess.run(
-        [python, "-m", *arguments],
-        env={**os.environ, **quiet, **environment, "PYTHONPATH": str(ROOT), START: repr(time.monotonic())},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{name} ended with status {done.returncode}: {done.stderr.strip()[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    raise OSError(f"/proc/{process}/status has no {field}: the memory of a process is read on Linux only.")

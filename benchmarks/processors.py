@@ -4,7 +4,7 @@ TensorFlow turns them on by itself only where the processor has AVX-512 or bette
 them off (`TF_ENABLE_ONEDNN_OPTS=0`) or on (`1`), and they take turns. A processor without AVX-512 is imitated: oneDNN,
 PyTorch's own kernels, MKL and XLA are told to use AVX2 at most. TensorFlow's other kernels use no more anyway.
 
-The commands of keras_bit choose by this table: see `keras_bit/cli/onednn.py`.
+The commands of keras_bit choose by this table: see `keras_bit/cli/kernels.py`.
 """
 
 import argparse

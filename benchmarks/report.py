@@ -1,9 +1,6 @@
 """What a part of the benchmarks has found: rows of medians, the single measurements, where and with what."""
 
 import dataclasses
-import importlib.metadata
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -64,47 +61,56 @@ class Report:
 
 def to_dict(report: Report) -> dict[str, Any]:
     """The report as JSON holds it, with the versions and the machine."""
+    from keras_bit.exporters import machine  # here: a measuring process imports this module, and times its imports
+
     return {
         "title": report.title,
         "peer": report.peer,
-        "versions": versions(report.packages),
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "versions": machine.versions(report.packages),
+        "machine": machine.machine(),
         "rows": [{**dataclasses.asdict(row), "met": row.met} for row in report.rows],
         "measurements": {case: list(rounds) for case, rounds in report.measurements.items()},
     }
 
 
-def versions(packages: Sequence[str]) -> dict[str, str | None]:
-    """Version of Python and of every package; `None` where it is not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+def columns(report: Report) -> list[str]:
+    """The headings of the report's table."""
+    beside = [report.peer, "ratio"] if _is_compared(report) else []
+    return ["median of the rounds", "keras_bit", *beside, "target", *(["besides"] if _is_detailed(report) else [])]
+
+
+def cells(report: Report) -> list[list[str]]:
+    """The rows of the report's table; a missed target is marked in words, not by color alone."""
+    return [_cells(row, _is_compared(report), _is_detailed(report)) for row in report.rows]
 
 
 def table(report: Report) -> "Table":
-    """A `rich` table; a missed target is marked in words, not by color alone."""
+    """A `rich` table."""
     from rich.table import Table  # here: a measuring process imports this module and should not pay for it
 
     shown = Table(title=report.title, title_justify="left")
-    shown.add_column("median of the rounds")
-    for name in ("keras_bit", report.peer, "ratio", "target"):
-        shown.add_column(name, justify="right")
-    detailed = any(row.details for row in report.rows)
-    if detailed:
-        shown.add_column("besides")
-    for row in report.rows:
-        ratio = (
-            f"{row.ours / row.theirs:.2f}" if row.theirs and row.ours is not None else ""
-        )  # none, or nothing to compare with
-        bound = "at least" if row.more_is_better else "at most"
-        target = "" if row.limit is None else f"{bound} {row.limit:.4g}: {'met' if row.met else 'MISSED'}"
-        cells = [row.name, _number(row.ours, row.unit), _number(row.theirs, row.unit), ratio, target]
-        shown.add_row(*cells, *([row.details] if detailed else []))
+    for name in columns(report):
+        shown.add_column(name, justify="left" if name in ("median of the rounds", "besides") else "right")
+    for row in cells(report):
+        shown.add_row(*row)
     return shown
+
+
+def _is_compared(report: Report) -> bool:
+    return any(row.theirs is not None for row in report.rows)
+
+
+def _is_detailed(report: Report) -> bool:
+    return any(row.details for row in report.rows)
+
+
+def _cells(row: Row, compared: bool, detailed: bool) -> list[str]:
+    # There is no ratio if a number is missing or 0.
+    ratio = f"{row.ours / row.theirs:.2f}" if row.theirs and row.ours is not None else ""
+    bound = "at least" if row.more_is_better else "at most"
+    target = "" if row.limit is None else f"{bound} {row.limit:.4g}: {'met' if row.met else 'MISSED'}"
+    beside = [_number(row.theirs, row.unit), ratio] if compared else []
+    return [row.name, _number(row.ours, row.unit), *beside, target, *([row.details] if detailed else [])]
 
 
 def _number(value: float | None, unit: str) -> str:

@@ -214,22 +214,9 @@ def _differences(files: "Mapping[str, ExportReport]") -> list[dict[str, Any]]:
 
 def _runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """One image `(1, height, width, channels)` to its scores; integers stay what they are, which orders alike."""
-    from ai_edge_litert.interpreter import Interpreter
+    from keras_bit.exporters import engines, machine
 
-    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
-    interpreter.allocate_tensors()
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
-    scale, zero = taken["quantization"]
-
-    def run(image: np.ndarray) -> np.ndarray:
-        if scale:
-            bounds = np.iinfo(taken["dtype"])
-            image = np.clip(np.rint(image / scale) + zero, bounds.min, bounds.max).astype(taken["dtype"])
-        interpreter.set_tensor(taken["index"], image)
-        interpreter.invoke()
-        return interpreter.get_tensor(given["index"])
-
-    return run
+    return engines.tflite(path, machine.threads()).call
 
 
 def _right(model: "BiTModel", files: "Mapping[str, ExportReport]", batches: Iterator[Any]) -> dict[str, int]:

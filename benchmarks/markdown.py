@@ -1,0 +1,50 @@
+"""A part's table as Markdown, written between two marks of a page so that the page's figures are those of a command."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report import Report, cells, columns
+from keras_bit import files
+
+END = "<!-- end -->"
+
+
+def insert(report: Report, arguments: Sequence[str], file: Path) -> None:
+    """Replaces what a page has between the mark of this command and the next end mark; a page without it gets both.
+
+    Args:
+        report: what was found.
+        arguments: of `python -m benchmarks`, without those that name files to be written.
+        file: the page; a file that is not there is made.
+    """
+    mark = f"<!-- python -m benchmarks {shlex.join(arguments)} -->"
+    page = file.read_text(encoding="utf-8") if file.exists() else ""
+    before, found, rest = page.partition(mark)
+    after = rest.partition(END)[2] if found else "\n"
+    if found and END not in rest:
+        raise ValueError(f"{file} has the mark {mark} without {END} after it. Add that line.")
+    before = before if found or not before else f"{before.rstrip()}\n\n"
+    with files.replacing(file) as beside:
+        beside.write_text(f"{before}{mark}\n{text(report, arguments)}\n{END}{after}", encoding="utf-8")
+
+
+def text(report: Report, arguments: Sequence[str]) -> str:
+    """The table, and lines with the command, the machine and the versions."""
+    from keras_bit.exporters import machine
+
+    heading = columns(report)
+    rows = [f"| {' | '.join(heading)} |", f"|{'---|' * len(heading)}"]
+    rows += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells(report)]
+    here = machine.machine()
+    instructions = ", ".join(here["instructions"])
+    versions = ", ".join(f"{name} {value}" for name, value in machine.versions(report.packages).items() if value)
+    return "\n".join(
+        [
+            *rows,
+            "",
+            f"`python -m benchmarks {shlex.join(arguments)}` on {here['processor']} ({instructions}), "
+            f"{here['threads']} cores; {versions}.",
+            *report.notes,
+        ]
+    )

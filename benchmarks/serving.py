@@ -1,0 +1,387 @@
+"""The exported SavedModel behind a loopback `PredictionService`, under load: right answers, named faults, flat memory.
+
+clients        send requests of 1 to 8 encoded images at once, in threads, by the client of `keras-bit classify
+               --server`: JPEG, PNG, GIF, BMP and WebP, of 12 to 900 px, in every orientation
+rows           labels and scores of every image, compared with those of the processor and the Keras model, by Pillow
+corrupt ones   1 % of the images; a request with such an image has to be refused, with the index and the reason of each
+               (of three at most), and is asked again image by image, as the command does
+memory         the resident set of the server's process, once a second; the growth is from the first to the last quarter
+               after the warm-up, of medians
+
+The server is a process of its own, with gRPC's threads around TensorFlow's signatures; TF Serving's binary is not
+needed. Needs the extra `serving`, and Linux for the memory.
+"""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import prediction_service, serving_images
+from benchmarks.processes import ROOT, environment, memory
+from benchmarks.report import Report, Row
+from keras_bit import packages
+
+PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "grpcio", "tensorflow-serving-api")
+CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
+IMAGES = 240  # readable ones, which the clients draw from
+MOST = 8  # images in a request, as many as `keras-bit classify` sends
+TOLERANCE = 1e-5  # of a score: float32's order of operations in batches of other sizes
+WARM_UP = 0.4  # of the time: TensorFlow keeps memory for the sizes that it has met
+GROWTH_LIMIT = 0.02  # of the memory after the warm-up
+KEPT = 5  # faults that the report lists
+PATIENCE = 30  # seconds that the server may take to end
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", default=str(CHECKPOINT), metavar="SOURCE", help="default: bit-tiny-cifar10")
+    parser.add_argument("--minutes", type=float, default=30.0, metavar="N", help="default: %(default)g")
+    parser.add_argument("--clients", type=int, default=8, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of images and requests")
+
+
+def run(options: argparse.Namespace) -> Report:
+    return measure(options.weights, seconds=60 * options.minutes, clients=options.clients, seed=options.seed)
+
+
+@dataclasses.dataclass
+class Counts:
+    """What the clients have found so far.
+
+    Args:
+        requests: that were answered or refused, the single ones after a refusal included.
+        rows: labels and scores that are right.
+        wrong: a line for each that is not.
+        corrupt: images that were refused with their index and their reason.
+        unnamed: a line for each that was not.
+        seconds: of each request.
+    """
+
+    requests: int = 0
+    rows: int = 0
+    wrong: list[str] = dataclasses.field(default_factory=list)
+    corrupt: int = 0
+    unnamed: list[str] = dataclasses.field(default_factory=list)
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """The images that the clients draw from.
+
+    Args:
+        readable: encoded.
+        scores: `(images, classes)`, of the processor and the Keras model.
+        labels: of the classes.
+        corrupt: what cannot be read.
+    """
+
+    readable: Sequence[bytes]
+    scores: np.ndarray
+    labels: Sequence[str]
+    corrupt: Sequence[serving_images.Corrupt]
+
+
+def measure(
+    weights: str,
+    *,
+    seconds: float | None = None,
+    requests: int | None = None,
+    clients: int = 8,
+    corrupt_share: float = 0.01,
+    images: int = IMAGES,
+    seed: int = 0,
+) -> Report:
+    """Exports a checkpoint, serves it, and asks until the time is over, or the requests are made.
+
+    Args:
+        weights: a checkpoint with its processor and the labels of a classifier.
+        seconds: how long; `None` for as long as `requests` take.
+        requests: how many, of all clients together; `None` for as many as there is time for.
+        clients: that ask at the same time.
+        corrupt_share: of the images.
+        images: readable ones that are drawn from.
+        seed: of images and requests.
+    """
+    import keras_bit
+
+    if (seconds is None) == (requests is None) or not (seconds or requests) or clients < 1:
+        raise ValueError(
+            "Either `seconds` or `requests` must be given, above 0, and `clients` at least 1, got "
+            f"{seconds!r}, {requests!r} and {clients!r}."
+        )
+    packages.require("tensorflow_serving", "serving", "A server")
+    model = keras_bit.from_pretrained(weights)
+    processor = keras_bit.BitImageProcessor.from_pretrained(weights)
+    pool = make_pool(model, processor, images, seed)
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        version = keras_bit.export(model, Path(folder) / "served", processor=processor).path
+        with _server(version, clients) as (address, process):
+            counts, memories, took = _load(
+                address,
+                process,
+                pool,
+                seconds=seconds,
+                requests=requests,
+                clients=clients,
+                share=corrupt_share,
+                seed=seed,
+            )
+    return Report(
+        "Serving under load",
+        "",
+        rows(counts, memories, took),
+        {
+            "memory": [{"seconds": at, "bytes": size} for at, size in memories],
+            "requests": [{"seconds": one} for one in counts.seconds],
+            "wrong": [{"what": line} for line in counts.wrong],
+            "unnamed": [{"what": line} for line in counts.unnamed],
+        },
+        PACKAGES,
+        [
+            *(f"WRONG: {line}" for line in [*counts.wrong, *counts.unnamed][:KEPT]),
+            f"{clients} clients for {took / 60:.1f} minutes; {images} images, {100 * corrupt_share:g} % corrupt; seed "
+            f"{seed}.",
+        ],
+    )
+
+
+def rows(counts: Counts, memories: Sequence[tuple[float, int]], took: float) -> list[Row]:
+    """What was found: the first two have to be 0, and the memory flat."""
+    first, last = growth(memories)
+    milliseconds = [1e3 * one for one in counts.seconds] or [0.0]
+    return [
+        Row("rows that are not the Keras model's", "", len(counts.wrong), limit=0, details=f"of {counts.rows:,}"),
+        Row(
+            "corrupt images without their index and reason",
+            "",
+            len(counts.unnamed),
+            limit=0,
+            details=f"of {counts.corrupt + len(counts.unnamed):,}",
+        ),
+        Row("requests", "/s", counts.requests / took, details=f"{counts.requests:,} in {took / 60:.1f} minutes"),
+        Row("request, median", "ms", statistics.median(milliseconds)),
+        Row("request, 99 of 100", "ms", float(np.quantile(milliseconds, 0.99))),
+        Row("memory of the server after the warm-up", "MB", first / 1e6),
+        Row("memory of the server at the end", "MB", last / 1e6),
+        Row("memory: growth", "%", 100 * (last / first - 1), limit=100 * GROWTH_LIMIT),
+    ]
+
+
+def growth(memories: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """The median of the first quarter of what comes after the warm-up, and of the last."""
+    start = WARM_UP * memories[-1][0]
+    after = [size for at, size in memories if at >= start]
+    quarter = max(len(after) // 4, 1)
+    return statistics.median(after[:quarter]), statistics.median(after[-quarter:])
+
+
+def make_pool(model: Any, processor: Any, images: int, seed: int) -> Pool:
+    """Images with what the processor and the Keras model make of them, and those that the processor refuses, too."""
+    from keras_bit.evaluation import class_map
+
+    found = serving_images.readable(images, seed)
+    scores = np.concatenate([np.asarray(model(processor(found[at : at + MOST]))) for at in range(0, images, MOST)])
+    broken = serving_images.corrupt(seed)
+    for one in broken:
+        try:
+            processor([one.content])
+        except ValueError:
+            continue
+        raise AssertionError(f"an image that should be corrupt ({one.reason}) is read by the processor")
+    return Pool(found, scores, class_map.labels_of(model.config), broken)
+
+
+def _load(
+    address: str,
+    process: Any,
+    pool: Pool,
+    *,
+    seconds: float | None,
+    requests: int | None,
+    clients: int,
+    share: float,
+    seed: int,
+) -> tuple[Counts, list[tuple[float, int]], float]:
+    """What the clients found, the server's memory `(seconds, bytes)`, and how long it took."""
+    counts, lock = Counts(), threading.Lock()
+    begin = time.monotonic()
+    end = begin + seconds if seconds is not None else float("inf")
+    left = collections.deque(range(requests)) if requests is not None else None
+    failed: queue.Queue[BaseException] = queue.Queue()
+
+    def client(number: int) -> None:
+        try:
+            from keras_bit.exporters.serving_client import connect
+
+            classify = connect(address, prediction_service.MODEL)
+            generator = np.random.default_rng([seed, number])
+            while time.monotonic() < end and failed.empty():
+                if left is not None:
+                    try:
+                        left.popleft()
+                    except IndexError:
+                        return
+                _ask(classify, _request(generator, pool, share), pool, counts, lock)
+        except BaseException as error:
+            failed.put(error)
+
+    threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    memories = [(0.0, memory(process.pid))]
+    while any(thread.is_alive() for thread in threads):
+        threads[0].join(1.0)
+        if not threads[0].is_alive():
+            time.sleep(0.05)
+        if process.poll() is not None:
+            raise RuntimeError(f"The server ended with status {process.returncode}.")
+        memories.append((time.monotonic() - begin, memory(process.pid)))
+    if not failed.empty():
+        raise RuntimeError(f"A client failed: {failed.get()!r}")
+    return counts, memories, time.monotonic() - begin
+
+
+def _request(generator: np.random.Generator, pool: Pool, share: float) -> list[int]:
+    """Places in the pool; of corrupt images -1, -2 ..."""
+    count = int(generator.integers(1, MOST + 1))
+    places = generator.integers(0, len(pool.readable), count)
+    broken = -1 - generator.integers(0, len(pool.corrupt), count)
+    return [int(place) for place in np.where(generator.random(count) < share, broken, places)]
+
+
+def _ask(classify: Any, places: Sequence[int], pool: Pool, counts: Counts, lock: threading.Lock) -> None:
+    """One request; if it is refused, its images one by one."""
+    from keras_bit.exporters.serving_client import ImageError
+
+    images = [pool.corrupt[-1 - place].content if place < 0 else pool.readable[place] for place in places]
+    start = time.perf_counter()
+    answers, problems = None, {}
+    try:
+        answers = classify(images)
+    except ImageError as error:
+        problems = error.problems
+    took = time.perf_counter() - start
+    broken = [index for index, place in enumerate(places) if place < 0]
+    with lock:
+        counts.requests += 1
+        counts.seconds.append(took)
+        if answers is not None:
+            counts.unnamed += [f"{pool.corrupt[-1 - places[index]].reason}: was answered" for index in broken]
+            for index, (place, answer) in enumerate(zip(places, answers, strict=True)):
+                if place >= 0:
+                    _count(counts, fault(answer, pool.scores[place], pool.labels), f"image {place} at index {index}")
+            return
+        if not broken:
+            counts.wrong.append(f"images {list(places)} were refused: {problems}")
+            return
+        _count_problems(counts, places, broken, problems, pool)
+    if len(places) > 1:
+        for place in places:
+            _ask(classify, [place], pool, counts, lock)
+
+
+def _count(counts: Counts, wrong: str | None, which: str) -> None:
+    counts.rows += 1
+    if wrong is not None:
+        counts.wrong.append(f"{which}: {wrong}")
+
+
+def _count_problems(
+    counts: Counts, places: Sequence[int], broken: Sequence[int], problems: Mapping[int, str], pool: Pool
+) -> None:
+    """Each corrupt image has to stand in the refusal, and no other; of many the graph names the first ones."""
+    from keras_bit.exporters.signatures import NAMED
+
+    named = broken[:NAMED]
+    for index in named:
+        reason = pool.corrupt[-1 - places[index]].reason
+        if problems.get(index, "").startswith(reason):
+            counts.corrupt += 1
+        else:
+            counts.unnamed.append(f"{reason} at index {index}: the refusal says {dict(problems)}")
+    counts.unnamed += [f"the refusal names index {index}, too" for index in problems if index not in named]
+
+
+def fault(answer: Sequence[tuple[str, float]], scores: np.ndarray, labels: Sequence[str]) -> str | None:
+    """What is wrong with an answer, where the Keras model gives `scores`; `None` if nothing is.
+
+    Labels of which the scores are within the tolerance of each other may come in either order.
+    """
+    best = np.sort(scores)[::-1][: len(answer)]
+    given = np.array([score for _, score in answer])
+    own = [float(scores[labels.index(label)]) if label in labels else float("nan") for label, _ in answer]
+    if len(answer) != min(5, len(labels)) or len({label for label, _ in answer}) < len(answer):
+        return f"{len(answer)} labels: {answer}"
+    difference = float(np.max(np.abs([given - best, given - own])))
+    return None if difference <= TOLERANCE else f"{answer} is off by {difference:.2g}"
+
+
+# The server: `python -m benchmarks.serving VERSION THREADS`, until its standard input is closed.
+
+
+@contextlib.contextmanager
+def _server(version: Path, threads: int) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The address of a server, and its process."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.serving", str(version), str(threads)],
+        env={**os.environ, **environment()},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The server ended with status {process.wait()} before it was ready.")
+        yield json.loads(line)["address"], process
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def main(arguments: Sequence[str]) -> None:
+    import tensorflow as tf
+
+    version, threads = arguments
+    loaded = tf.saved_model.load(version)
+    _warm_up(loaded, version)
+    with prediction_service.over_grpc(dict(loaded.signatures), int(threads)) as address:
+        print(json.dumps({"address": address}), flush=True)
+        sys.stdin.read()
+
+
+def _warm_up(loaded: Any, version: str) -> None:
+    """Runs the requests that `export` wrote for it, as TF Serving does before it says that it is ready."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    from keras_bit.exporters.serving_files import WARMUP
+
+    for record in tf.data.TFRecordDataset(str(Path(version) / WARMUP)):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        inputs = {name: tf.constant(tf.make_ndarray(values)) for name, values in request.inputs.items()}
+        loaded.signatures[request.model_spec.signature_name](**inputs)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
