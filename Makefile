@@ -4,6 +4,7 @@
 # make test-extra EXTRA=openvino   an extra by itself with the built wheel: its feature, to its end (all without EXTRA)
 # make test-stack STACK=colab      an installation of other versions (tests/stacks/*.txt) in an environment of its own;
 #                                  several also move a .keras file from each to each (all without STACK)
+# make docs      builds the documentation into site/; a link that leads nowhere ends it
 #
 # Options: WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
 # TESTS='tests/test_model.py -k size' (which of the tests, in pytest's words), PYTHON=python3.11.
@@ -29,7 +30,7 @@ REFERENCE :=
 test test-all: export KERAS_BIT_TEST_WEIGHTS := $(WEIGHTS)
 endif
 
-.PHONY: demo test test-all test-stack test-extra clean
+.PHONY: demo test test-all test-stack test-extra docs clean
 
 demo: $(SETUP)
 	$(BIN)/python -m convert.demo $(WEIGHTS) $(if $(PHOTOS),"$(PHOTOS)") $(REFERENCE)
@@ -47,6 +48,13 @@ test-extra:
 test-stack:
 	$(PYTHON) tests/stacks/run.py $(STACK) $(if $(TESTS),-- $(TESTS))
 
+docs: .venv/installed-docs
+	$(BIN)/mkdocs build --quiet
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]'
@@ -57,4 +65,4 @@ test-stack:
 	touch $@
 
 clean:
-	rm -rf .venv out build dist *.egg-info
+	rm -rf .venv out site build dist *.egg-info

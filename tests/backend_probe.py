@@ -7,6 +7,7 @@ of the names in PARTS.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,7 +44,21 @@ def half(path: Path, images: np.ndarray) -> dict[str, list[list[float]]]:
     return found
 
 
-PARTS = {"logits": logits, "maps": maps, "losses": losses, "half": half}
+def classified(path: Path, images: np.ndarray) -> dict[str, Any]:
+    """What a `BiTClassifier` says of images, and its losses when it learns from their middles."""
+    classifier = keras.saving.load_model(path)
+    said = classifier.classify(list(images))
+    classifier.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")
+    middles = classifier.processor(images, do_rescale=False, do_normalize=False).astype("uint8")
+    history = classifier.fit(middles, np.arange(len(images)), batch_size=2, epochs=2, shuffle=False, verbose=0)
+    return {
+        "labels": [[label for label, _ in row] for row in said],
+        "scores": [[score for _, score in row] for row in said],
+        "losses": history.history["loss"],
+    }
+
+
+PARTS = {"logits": logits, "maps": maps, "losses": losses, "half": half, "classified": classified}
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from memory import PeakMemory
 from store import finished as finished  # a fixture of all tests
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.modules.setdefault("openvino_telemetry", None)  # as keras_bit.exporters.openvino_package does
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data"

@@ -12,12 +12,11 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Collection, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Self
 from urllib.parse import unquote
+
+from loopback import Handler, Loopback
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,12 +36,71 @@ def commit_of(repo_id: str, revision: str = "main") -> str:
     return hashlib.sha1(f"{repo_id}@{revision}".encode()).hexdigest()
 
 
-class LoopbackHub:
+class _Handler(Handler):
+    def do_GET(self) -> None:  # noqa: N802 - the name in the base class
+        hub = self.site
+        hub.requests.append(f"{self.command} {unquote(self.path)}")
+        if hub.fault == HANG_UP:
+            self.close_connection = True
+            return
+        if hub.fault == SERVER_ERROR:
+            self.send(500)
+            return
+        if hub.fault == BUSY and len(hub.requests) <= 2:
+            self.send(503)
+            return
+        address = re.fullmatch("/((?:[^/]+/)?[^/]+)/resolve/([^/]+)/(.+)", self.path)
+        if address is None:
+            self.send(404)
+            return
+        repo_id, revision, filename = (unquote(part) for part in address.groups())
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
+        if (refusal := hub.refusal(repo_id, token)) is not None:
+            self._refuse(*refusal)
+        elif (found := hub.files(repo_id, revision)) is None:
+            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        elif filename not in found[1]:
+            if hub.fault == PLAIN_404:
+                self.send(404)
+            else:
+                self._refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": found[0]})
+        else:
+            self._send_file(found[0], found[1][filename])
+
+    def _refuse(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        errors = {"X-Error-Code": code, "X-Error-Message": message}
+        self.send(status, {name: value for name, value in errors.items() if value} | dict(headers or {}))
+
+    def _send_file(self, commit: str, content: bytes) -> None:
+        fault = self.site.fault
+        half = content[: len(content) // 2]
+        if fault == SHORT and self.command == "GET":
+            content = half
+        headers = {
+            "X-Repo-Commit": commit,
+            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "Accept-Ranges": "bytes",
+        }
+        if fault == NOT_A_HUB:
+            headers = {}
+        start, status = 0, 200
+        if self.command == "GET" and (asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")):
+            start, status = int(asked[1]), 206
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        sent = half[start:] if fault == CUT else content[start:]
+        self.send(status, headers, sent, announced=len(content) - start)
+
+    do_HEAD = do_GET  # noqa: N815 - the method's name in the base class
+
+
+class LoopbackHub(Loopback):
     """`with LoopbackHub({repo_id: {revision: {filename: bytes}}}) as server:` serves at `server.url`.
 
     `private` maps a repository to the token that may read it, `gated` names repositories that no token may read.
     `fault` can be set at any time. `requests` is the log, one "HEAD /owner/name/resolve/main/config.json" per request.
     """
+
+    handler = _Handler
 
     def __init__(
         self,
@@ -52,22 +110,11 @@ class LoopbackHub:
         gated: Collection[str] = (),
         fault: str | None = None,
     ) -> None:
+        super().__init__()
         self.repositories = repositories
         self.private = private or {}
         self.gated = gated
         self.fault = fault
-        self.requests: list[str] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
     def refusal(self, repo_id: str, token: str | None) -> tuple[int, str, str] | None:
         """Status, X-Error-Code and X-Error-Message where `token` may not read `repo_id`."""
@@ -87,86 +134,6 @@ class LoopbackHub:
             if revision in (name, commit):
                 return commit, files
         return None
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    hub: LoopbackHub
-
-    def do_HEAD(self) -> None:
-        self._answer()
-
-    def do_GET(self) -> None:
-        self._answer()
-
-    def log_message(self, *_: object) -> None:
-        pass  # `hub.requests` is the log
-
-    def _answer(self) -> None:
-        hub = self.hub
-        hub.requests.append(f"{self.command} {unquote(self.path)}")
-        if hub.fault == HANG_UP:
-            self.close_connection = True
-            return
-        if hub.fault == SERVER_ERROR:
-            self._send(500)
-            return
-        if hub.fault == BUSY and len(hub.requests) <= 2:
-            self._send(503)
-            return
-        address = re.fullmatch("/((?:[^/]+/)?[^/]+)/resolve/([^/]+)/(.+)", self.path)
-        if address is None:
-            self._send(404)
-            return
-        repo_id, revision, filename = (unquote(part) for part in address.groups())
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        if (refusal := hub.refusal(repo_id, token)) is not None:
-            self._refuse(*refusal)
-        elif (found := hub.files(repo_id, revision)) is None:
-            self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        elif filename not in found[1]:
-            if hub.fault == PLAIN_404:
-                self._send(404)
-            else:
-                self._refuse(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": found[0]})
-        else:
-            self._send_file(found[0], found[1][filename])
-
-    def _refuse(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        errors = {"X-Error-Code": code, "X-Error-Message": message}
-        self._send(status, {name: value for name, value in errors.items() if value} | dict(headers or {}))
-
-    def _send_file(self, commit: str, content: bytes) -> None:
-        fault = self.hub.fault
-        half = content[: len(content) // 2]
-        if fault == SHORT and self.command == "GET":
-            content = half
-        headers = {
-            "X-Repo-Commit": commit,
-            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
-            "Accept-Ranges": "bytes",
-        }
-        if fault == NOT_A_HUB:
-            headers = {}
-        start, status = 0, 200
-        if self.command == "GET" and (asked := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")):
-            start, status = int(asked[1]), 206
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        sent = half[start:] if fault == CUT else content[start:]
-        self._send(status, headers, sent, announced=len(content) - start)
-
-    def _send(
-        self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"", announced: int | None = None
-    ) -> None:
-        announced = len(body) if announced is None else announced
-        self.send_response(status)
-        for name, value in {"Content-Length": str(announced), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-            if len(body) < announced:
-                self.close_connection = True
 
 
 def run_against_hub(
@@ -195,7 +162,7 @@ def run_against_hub(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,  # against a hang, not a claim about speed
+        timeout=900,  # against a hang, not a claim about speed
         check=False,
     )
 

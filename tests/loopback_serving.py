@@ -1,6 +1,6 @@
 """A SavedModel behind TF Serving's two protocols, on 127.0.0.1: what a client meets, without the server's binary.
 
-The gRPC side is made from the real stubs of tensorflow-serving-api; the REST side follows TF Serving's documentation.
+The gRPC side is that of `benchmarks.serving`, from the real stubs; the REST side follows TF Serving's documentation.
 """
 
 import base64
@@ -9,12 +9,12 @@ import functools
 import json
 import threading
 from collections.abc import Iterator
-from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import tensorflow as tf
 
-MODEL = "bit"
+from benchmarks import prediction_service
+from benchmarks.prediction_service import MODEL
 
 
 class Merging:
@@ -55,36 +55,8 @@ def _signatures(path, merging):
 
 @contextlib.contextmanager
 def over_grpc(path: str, merging: bool = False) -> Iterator[str]:
-    import grpc
-    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
-
-    signatures = _signatures(path, merging)
-
-    class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-        def Predict(self, request, context):  # noqa: N802 - the stub's name
-            if request.model_spec.name != MODEL:
-                context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {request.model_spec.name}")
-            name = request.model_spec.signature_name
-            if name not in signatures:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f'Serving signature key "{name}" not found.')
-            inputs = {key: tf.constant(tf.make_ndarray(values)) for key, values in request.inputs.items()}
-            try:
-                outputs = signatures[name](**inputs)
-            except tf.errors.InvalidArgumentError as error:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
-            response = predict_pb2.PredictResponse()
-            for key, values in outputs.items():
-                response.outputs[key].CopyFrom(tf.make_tensor_proto(values.numpy()))
-            return response
-
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"grpc://127.0.0.1:{port}"
-    finally:
-        server.stop(None)
+    with prediction_service.over_grpc(_signatures(path, merging)) as address:
+        yield address
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
 """applications.py: the public functions on whole checkpoints, from a directory, a file, a cache and a Hub."""
 
 import ast
+import dataclasses
 import hashlib
 import inspect
 import json
 import pydoc
 import re
 import struct
+import types
 import warnings
 
 import keras
@@ -81,6 +83,59 @@ APPLICATIONS = {
     "BiT152x2": ("152x2", "timm/resnetv2_152x2_bit.goog_in21k_ft_in1k"),
     "BiT152x4": ("152x4", "timm/resnetv2_152x4_bit.goog_in21k_ft_in1k"),
 }
+
+
+class _SoughtError(Exception):
+    """Ends a call that has found out what to look for."""
+
+
+@pytest.fixture
+def sought(monkeypatch):
+    """Sources that were looked for; nothing is found."""
+    sources = []
+
+    def find(source, *_):
+        sources.append(source)
+        raise _SoughtError
+
+    monkeypatch.setattr("keras_bit.applications.loading.find", find)
+    return sources
+
+
+@pytest.mark.parametrize("title", APPLICATIONS)
+def test_imagenet_is_the_architectures_own_checkpoint(title, sought):
+    layers, default = APPLICATIONS[title]
+    pretrained = f"timm/resnetv2_{layers}_bit.goog_in21k"
+    config = dataclasses.replace(PUBLISHED[title].with_num_labels(5), drop_path_rate=0.1)
+    for weights in ("imagenet", "imagenet21k"):
+        for call in (
+            lambda weights: getattr(keras_bit, title)(weights=weights),
+            lambda weights: BiT(config, weights=weights),
+            lambda weights: BiTBackbone(weights=weights, config=config),
+        ):
+            with pytest.raises(_SoughtError):
+                call(weights)
+    assert sought == [f"hf://{default}"] * 3 + [f"hf://{pretrained}"] * 3
+    assert default in {row.source for row in keras_bit.list_checkpoints(title)}
+
+
+def test_a_backbone_is_that_of_bit_50_by_default(sought):
+    for weights in ("imagenet", "imagenet21k"):
+        with pytest.raises(_SoughtError):
+            BiTBackbone(weights)
+    assert sought == ["hf://google/bit-50", "hf://timm/resnetv2_50x1_bit.goog_in21k"]
+
+
+@pytest.mark.parametrize("word", ["imagenet", "imagenet21k"])
+def test_imagenet_needs_an_architecture_and_is_no_folder(word, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / word)
+    monkeypatch.chdir(tmp_path)
+    for read in (from_pretrained, BitConfig.from_pretrained, keras_bit.BitImageProcessor.from_pretrained):
+        with pytest.raises(ValueError, match=rf"`source` '{word}' does not tell the arch.*`BiT50\(weights='{word}'\)`"):
+            read(word)
+    with pytest.raises(ValueError, match=rf"`weights` '{word}' is the architecture's own .*, BiT152x4\. Pass"):
+        BiT(BitConfig.from_dict(CONFIG), weights=word)
+    assert digest(from_pretrained(f"./{word}")) == digest(from_pretrained(tmp_path / word))
 
 
 def test_the_functions_have_the_arguments_of_keras_applications_and_ours_by_keyword_alone():
@@ -404,7 +459,7 @@ def test_labels_that_the_head_contradicts_are_refused_unless_it_is_replaced(tmp_
     folder = write_checkpoint(tmp_path, config=CONFIG | labels)
     with pytest.raises(
         ValueError,
-        match=r"contradicts itself: its head has 5 classes and its `id2label` names 2\. Mend its config\.json, pass "
+        match=r"contradicts itself: its head has 5 classes and its configuration names 2\. Mend its config\.json, pass "
         r"`config`, or take a new head by `classes=`\.",
     ):
         from_pretrained(folder)
@@ -812,8 +867,8 @@ def test_a_checkpoint_in_timms_layout_loads_with_its_config_and_labels(timms, mo
     assert model.config.id2label == {0: "cat", 1: "dog"}
     for ours, theirs in zip(model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    monkeypatch.setattr(network, "build", lambda config, *_: config)
-    assert BiT50(weights=folder) == model.config
+    monkeypatch.setattr(network, "build", lambda config, *_: types.SimpleNamespace(config=config, layers=[]))
+    assert BiT50(weights=folder).config == model.config
 
 
 TIMM_CALLS = """

@@ -14,7 +14,8 @@ from PIL import Image
 
 from conftest import ROOT, absent
 from convert import goldens, photographs
-from keras_bit import BiT, BiT50, BitConfig
+from keras_bit import BiT, BiT50, BiTClassifier, BitConfig, BitImageProcessor
+from tiny_bit import write_checkpoint
 
 # What each backend may do otherwise: a known number of channels, unknown sizes, a pool padded by the size, dropout.
 CONFIGS = {
@@ -36,6 +37,7 @@ def probed(tmp_path_factory):
     for name, config in CONFIGS.items():
         write_small(folder / name, config)
     write_full_size(folder / "BiT-50")
+    write_classifier(folder / "classifier")
 
     @functools.cache
     def answers_of(backend):
@@ -97,6 +99,50 @@ def write_full_size(folder):
     write(folder, model, goldens.to_pixel_values(image[None]), ["logits", "half"])
 
 
+def write_classifier(folder):
+    """A `BiTClassifier` in one file, and images that its processor crops."""
+    keras.utils.set_random_seed(0)
+    labels = {"id2label": dict(enumerate(["ant", "bee", "cat", "dog", "elk"]))}
+    config = BitConfig(embedding_size=8, hidden_sizes=(16, 32), depths=(1, 1), num_groups=4, **labels)
+    processor = BitImageProcessor(size=48, crop_size=48, resample=2, image_mean=[0.4, 0.5, 0.6], image_std=0.5)
+    images = np.random.default_rng(0).integers(0, 256, (4, 48, 60, 3), np.uint8)
+    write(folder, BiTClassifier(BiT(config), processor), images, ["classified"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_kerass_own_export_writes_what_it_writes_of_a_plain_network(tmp_path, backend):
+    """It writes none under PyTorch, and under JAX only networks of a fixed size: README, *Exporting*."""
+    if importlib.util.find_spec(backend) is None:
+        absent(f"{backend} is not installed: pip install {backend}")
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "tests" / "keras_export_probe.py"),
+            str(write_checkpoint(tmp_path / "bit")),
+            str(tmp_path),
+        ],
+        env={**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(backend, found)
+    for written in found.values():
+        keras_alone = written.pop("Keras")
+        assert set(written.values()) == {keras_alone}, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_classifiers_file_says_and_learns_the_same_under_every_backend(probed, backend):
+    expected, found = (probed(name)["classifier"]["classified"] for name in ("tensorflow", backend))
+    assert found["labels"] == expected["labels"]
+    np.testing.assert_allclose(found["scores"], expected["scores"], rtol=1e-5)  # float32, each in its own order
+    np.testing.assert_allclose(found["losses"], expected["losses"], rtol=1e-4)  # two epochs of steps on top of that
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 @pytest.mark.parametrize("network", CONFIGS)
@@ -151,6 +197,7 @@ def test_fine_tuning_passes_its_tests_under_every_backend(backend):
         "test_rematerialization.py::test_a_model_that_has_learned_goes_on_rematerialized",
         "test_rematerialization.py::test_it_trains_in_half_precision",
         "test_state.py",
+        "test_second_derivatives.py",
         "test_fine_tuning.py::test_it_is_what_a_person_does_by_hand_in_keras",
         "test_fine_tuning.py::test_accumulated_gradients_are_those_of_the_whole_batch",
         "test_fine_tuning.py::test_the_data_set_of_a_directory_with_mixup_is_taken_as_it_is",
@@ -189,6 +236,32 @@ def test_the_classifier_passes_its_tests_under_every_backend(backend):
         "test_classifier.py::test_it_learns_on_uint8_batches_what_the_model_learns_on_the_processors",
         "test_classifier.py::test_it_is_saved_with_its_processor_and_loaded_by_keras",
         "test_what_is_handed_over.py::test_preprocess_input_scales_what_a_tf_data_map_gives",
+    ]
+    passes_under(backend, names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_transformers_shape_passes_its_tests_under_every_backend(backend):
+    names = [
+        *(
+            f"test_transformers_shape.py::{name}[pre-activation-{ours}]"
+            for ours in ("BitModel", "BitForImageClassification", "BitBackbone")
+            for name in (
+                "test_keras_sees_tensors_wherever_it_calls_the_model",
+                "test_saved_cloned_and_fused_it_answers_as_before",
+            )
+        ),
+        "test_transformers_shape.py::test_every_output_is_that_of_transformers[BitModel-pre-activation]",
+        "test_transformers_shape.py::test_every_output_is_that_of_transformers[BitForImageClassification-bottleneck]",
+        "test_transformers_shape.py::test_loss_and_gradients_are_torchs[one class, one image ignored]",
+        "test_transformers_shape.py::test_loss_and_gradients_are_torchs[several labels, inferred]",
+        "test_transformers_shape.py::test_loss_and_gradients_are_torchs[one number, inferred]",
+        "test_transformers_shape.py::test_a_class_out_of_range_in_a_tensor_makes_the_loss_no_number",
+        "test_transformers_shape.py::test_training_reaches_the_paths_that_are_dropped",
+        "test_transformers_shape.py::test_it_learns_from_logits_as_a_plain_model_does[pre-activation]",
+        "test_transformers_shape.py::test_a_graph_of_jax_gives_the_output_too[pre-activation]",
+        "test_transformers_shape.py::test_a_layer_of_ones_own_gets_the_output",
     ]
     passes_under(backend, names)
 

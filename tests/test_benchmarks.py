@@ -93,7 +93,7 @@ def test_a_process_that_fails_is_told_with_its_words(tmp_path, monkeypatch):
     (tmp_path / "case.py").write_text("raise SystemExit('no memory left')")
     monkeypatch.setattr(processes, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RuntimeError, match="load small ended with status 1: no memory left"):
+    with pytest.raises(RuntimeError, match="load small ended with the exit code 1: no memory left"):
         processes.rounds_of({"load small": ["case"]}, rounds=1)
 
 
@@ -156,7 +156,8 @@ def test_the_json_has_rows_measurements_versions_and_the_machine():
     assert found["measurements"] == {"case": [{"load": 1.0}, {"load": 2.0}]}
     assert found["versions"]["numpy"] == np.__version__
     assert found["versions"]["no-such-package"] is None
-    assert found["machine"]["cores"] >= 1
+    assert found["machine"]["cores"] >= found["machine"]["threads"] >= 1
+    assert found["machine"]["processor"]
 
 
 # The command
@@ -192,6 +193,25 @@ def test_a_missed_target_and_an_error_are_exit_code_1_and_usage_is_2(part, tmp_p
         with pytest.raises(SystemExit) as stopped:
             command.main(wrong)
         assert stopped.value.code == 2
+
+
+def test_a_table_goes_into_its_place_in_a_page(part, tmp_path):
+    part.report = report.Report("Loading", "transformers", REPORT.rows[:1], {}, ["numpy"], ["one note"])
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\n<!-- python -m benchmarks loading --rounds 2 -->\nold\n<!-- end -->\n\nAfter.\n")
+    for _ in range(2):
+        assert command.main(["loading", "--markdown", str(page), "--rounds", "2"]) == 0
+    text = page.read_text()
+    assert text.startswith(
+        "# Page\n\n<!-- python -m benchmarks loading --rounds 2 -->\n| median of the rounds | keras_bit |"
+    )
+    assert "| fast enough | 1.00 s | 4.00 s | 0.25 | at most 1: met |" in text
+    assert "`python -m benchmarks loading --rounds 2` on " in text
+    assert f"numpy {np.__version__}" in text
+    assert text.endswith("one note\n<!-- end -->\n\nAfter.\n")
+    assert "old" not in text
+    assert command.main(["loading", "--markdown", str(page)]) == 0  # another command
+    assert page.read_text().startswith(text.rstrip() + "\n\n<!-- python -m benchmarks loading -->\n")
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(part, tmp_path, capsys):

@@ -33,8 +33,8 @@ def pixels(file):
 
 def drawn(monkeypatch):
     """The figures that are saved from here on."""
-    figures, saved = [], charts._save
-    monkeypatch.setattr(charts, "_save", lambda figure, file: (figures.append(figure), saved(figure, file)))
+    figures, saved = [], charts.save
+    monkeypatch.setattr(charts, "save", lambda figure, file: (figures.append(figure), saved(figure, file)))
     return figures
 
 
@@ -149,6 +149,22 @@ def test_the_calibration_chart_has_a_bar_for_each_bin_with_answers(monkeypatch, 
     assert [patch.get_height() for patch in lower.patches if patch.get_height()] == pytest.approx([2 / 3, 1 / 3])
     assert upper.get_title("left") == f"Expected calibration error {100 * found.error:.1f} %"
     assert lower.get_ylabel() == "share of 3"
+
+
+@pytest.mark.parametrize("side_by_side", [True, False])
+def test_bars_have_their_values_their_names_and_the_first_row_on_top(monkeypatch, tmp_path, side_by_side):
+    figures = drawn(monkeypatch)
+    rows = [charts.Bar("a $x$", [(1234.5, "red"), (0.1234, "blue")], limit=3.0), charts.Bar("b", [])]
+    charts.bars({"ms": rows, "MB": rows}, tmp_path / "bars.png", "a $title$\nof two lines", side_by_side)
+    for axis, name in zip(figures[0].axes, ("ms", "MB"), strict=True):
+        assert axis.get_xlabel() == name
+        assert texts(axis) == [" 1,234", " 0.123"]
+        assert [bar.get_width() for bar in axis.patches] == [1234.5, 0.1234]
+        assert [list(line.get_xdata()) for line in axis.lines] == [[3.0, 3.0]]
+        assert axis.yaxis_inverted()
+    assert [text.get_text() for text in figures[0].axes[0].get_yticklabels()] == ["a $x$", "b"]
+    assert figures[0].get_suptitle() == "a $title$\nof two lines"
+    assert pixels(tmp_path / "bars.png").shape[1] > 600
 
 
 def test_a_chart_that_cannot_be_drawn_leaves_the_old_file_and_nothing_beside(monkeypatch, tmp_path):

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import keras_bit
-from keras_bit import BiT, BiTClassifier, BitConfig, BitImageProcessor
+from command_line import run
+from keras_bit import BiT, BiTClassifier, BitConfig, BitForImageClassification, BitImageProcessor
 from keras_bit.data.walk import DirectoryWarning
 from keras_bit.network.raw_pixels import RawPixelsWarning
 
@@ -277,15 +278,20 @@ def test_batches_that_are_not_the_processors_are_refused(model, images, text):
         BiTClassifier(model, SAME_SIZE)(images)
 
 
-def test_the_advice_of_the_error_makes_what_fits(classifier, model, paths):
+def test_the_advice_of_the_error_makes_what_fits(model, paths):
+    classifier = BiTClassifier(model, SAME_SIZE)
     with pytest.raises(ValueError, match=r"got 50x60") as raised:
         classifier(noise(2, 50, 60, 3))
     advice = str(raised.value).split("`")[3]
-    batch = eval(advice, {"processor": PROCESSOR, "images": paths})
+    batch = eval(advice, {"processor": SAME_SIZE, "images": paths})
     assert batch.shape == (3, 40, 40, 3)
-    # 40x40 is what the crop leaves, and the resize to 44 would change it: of this processor no batch is left as it is.
-    with pytest.raises(ValueError, match="got 40x40"):
-        classifier(batch)
+    assert classifier(batch).shape == (3, 5)
+
+
+@pytest.mark.parametrize("size", [(50, 60), (44, 44), (40, 40)])
+def test_a_processor_that_resizes_what_it_has_cropped_takes_no_batches(classifier, size):
+    with pytest.raises(ValueError, match=rf"the 40x40 px that it crops to 44x44 first, .*got {size[0]}x{size[1]}\. "):
+        classifier(noise(2, *size, 3))
 
 
 def test_it_learns_on_uint8_batches_what_the_model_learns_on_the_processors():
@@ -338,12 +344,52 @@ def test_weights_and_configuration_go_by_themselves_too(tmp_path, paths):
     assert copy.count_params() == classifier.model.count_params()
 
 
-def test_from_pretrained_says_who_loads_it(classifier, tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "closest"), [({"foo": 1}, ""), ({"trainible": True}, "'trainable'"), ({"procesor": 1}, "'processor'")]
+)
+def test_an_unknown_argument_is_refused_with_the_closest(model, arguments, closest):
+    with pytest.raises(TypeError, match=f"call of BiTClassifier has no argument .* closest is {closest}"):
+        BiTClassifier(model, PROCESSOR, **arguments)
+    with pytest.raises(TypeError, match=r"call of the classifier 'bit_classifier' .*; all are images, training\."):
+        BiTClassifier(model, SAME_SIZE)(noise(1, 40, 40, 3), **arguments)
+
+
+@pytest.mark.parametrize("form", ["pets.keras", "pets.h5", "a directory of Keras", "a directory with model.keras"])
+def test_what_reads_a_checkpoint_finds_model_and_processor_in_its_file(classifier, paths, tmp_path, form):
+    path = tmp_path / form
+    if form == "a directory of Keras":
+        keras.saving.save_model(classifier, path, zipped=False)
+    elif form == "a directory with model.keras":
+        path.mkdir()
+        classifier.save(path / "model.keras")
+    else:
+        classifier.save(path)
+        BitImageProcessor().save_pretrained(tmp_path)  # of something else
+    model, processor = keras_bit.from_pretrained(path), BitImageProcessor.from_pretrained(path)
+    assert BiTClassifier(model, processor).classify(paths) == classifier.classify(paths)
+    assert processor == PROCESSOR
+    assert model.config == classifier.model.config
+    if form != "a directory with model.keras":
+        assert BitConfig.from_pretrained(path) == model.config
+    assert BitForImageClassification.from_pretrained(path).config == model.config
+
+
+def test_the_processor_of_a_damaged_file_is_not_made_up(tmp_path):
+    (tmp_path / "pets.keras").write_bytes(b"PK damaged")
+    with pytest.raises(ValueError, match=r"pets\.keras is damaged or no file that Keras writes of a model: "):
+        BitImageProcessor.from_pretrained(tmp_path / "pets.keras")
+
+
+def test_the_commands_read_its_file_with_its_own_processor(classifier, paths, tmp_path, capsys):
     classifier.save(tmp_path / "pets.keras")
-    with pytest.raises(
-        ValueError, match=r"pets.keras holds a BiTClassifier.*`keras.saving.load_model` loads it.*`model`"
-    ):
-        keras_bit.from_pretrained(tmp_path / "pets.keras")
+    code, out, err = run(capsys, "info", "--weights", tmp_path / "pets.keras")
+    assert (code, err) == (0, "")
+    assert "40x40 px" in out
+    assert "ant" in out
+    code, out, _ = run(capsys, "classify", *paths, "--json", "--weights", tmp_path / "pets.keras")
+    assert code == 0
+    found = [[(one["label"], one["score"]) for one in image["predictions"]] for image in json.loads(out)]
+    assert_alike(found, classifier.classify(paths))
 
 
 @pytest.mark.slow

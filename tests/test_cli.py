@@ -1,5 +1,6 @@
 """The command line as a whole: one grammar, help that teaches, completion, exit codes, and nothing heavy imported."""
 
+import functools
 import os
 import re
 import shlex
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import click
 import pytest
@@ -15,7 +17,7 @@ from command_line import TINY, copy_of_tiny, run, tiny
 from conftest import ROOT
 from keras_bit import BiT, BitConfig, BitImageProcessor
 from keras_bit.cli import main, options, terminal
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 
 COMMANDS = tuple(main.COMMANDS)
 HEAVY = ("numpy", "keras", "tensorflow", "PIL", "rich", "huggingface_hub")
@@ -27,8 +29,11 @@ REQUIRED = {
     "plot": ["data", "--out", "sheet.png"],
     "finetune": ["data", "--out", "run"],
     "evaluate": ["data"],
+    "probe": ["data"],
+    "audit": ["data", "--out", "audited"],
     "embed": ["data", "--out", "features"],
     "export": ["--out", "served"],
+    "benchmark": [],
 }
 
 
@@ -175,8 +180,9 @@ def test_every_example_is_a_command_line(name):
         parsed(found)
 
 
-def test_every_command_line_of_the_readme_is_one():
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+def test_every_command_line_of_the_pages_is_one():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     lines = list(commands_in("\n".join(blocks)))
     assert len(lines) > 20
     for line in lines:
@@ -185,7 +191,20 @@ def test_every_command_line_of_the_readme_is_one():
 
 def test_every_command_has_its_file():
     files = {path.stem for path in (ROOT / "keras_bit" / "cli").glob("*.py")}
-    assert set(COMMANDS) == files - {"__init__", "main", "command", "options", "terminal", "images", "kernels"}
+    assert set(COMMANDS) == files - {
+        "__init__",
+        "main",
+        "command",
+        "evaluate_csv",
+        "evaluate_summary",
+        "found_rate",
+        "recipe_options",
+        "options",
+        "terminal",
+        "images",
+        "kernels",
+        "signals",
+    }
 
 
 # Exit codes
@@ -219,6 +238,7 @@ def test_every_command_has_its_file():
         (["export"], "--out"),
         (["export", "--out", "o", "--format", "coreml"], "coreml"),
         (["export", "--out", "o", "--quantize", "int4"], "--quantize"),
+        (["benchmark", "run", "data", "--format", "huggingface"], "--format"),
     ],
 )
 def test_wrong_usage_is_exit_code_2_and_names_the_option(capsys, arguments, named):
@@ -231,7 +251,7 @@ def test_wrong_usage_is_exit_code_2_and_names_the_option(capsys, arguments, name
 @pytest.mark.parametrize(
     ("weights", "fact"), [("./nowhere", "nowhere"), ("not a hub id!", "not a hub id!"), ("", "empty")]
 )
-@pytest.mark.parametrize("name", ["info", "classify", "evaluate", "export"])
+@pytest.mark.parametrize("name", ["info", "classify", "evaluate", "export", "benchmark"])
 def test_a_checkpoint_that_is_not_there_is_one_line_and_exit_code_1(capsys, tmp_path, name, weights, fact):
     arguments = [str(tmp_path / "served") if part == "served" else part for part in REQUIRED[name]]
     code, out, err = run(capsys, name, *arguments, "--weights", weights)
@@ -271,8 +291,10 @@ def test_whatever_a_command_raises_is_a_line_and_an_exit_code(capsys, monkeypatc
 @pytest.mark.parametrize(
     ("name", "code", "line"), [("SIGTERM", 143, "terminated"), ("SIGHUP", 129, "the terminal was")]
 )
-def test_a_signal_that_ends_a_process_is_like_ctrl_c(capsys, monkeypatch, name, code, line):
+def test_a_signal_that_ends_a_process_is_like_ctrl_c(capsys, monkeypatch, request, name, code, line):
     number, cleaned = getattr(signal, name), []
+    # The tests may themselves run under `nohup`, which ignores it.
+    request.addfinalizer(functools.partial(signal.signal, number, signal.signal(number, signal.SIG_DFL)))
 
     def callback(**values):
         try:
@@ -288,11 +310,37 @@ def test_a_signal_that_ends_a_process_is_like_ctrl_c(capsys, monkeypatch, name, 
     assert signal.getsignal(number) == signal.SIG_DFL
     # Who has said what it does, as `nohup` has, is heard.
     monkeypatch.setattr(command("info"), "callback", lambda **values: os.kill(os.getpid(), number))
-    before = signal.signal(number, signal.SIG_IGN)
+    signal.signal(number, signal.SIG_IGN)
+    assert run(capsys, "info") == (0, "", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_while_an_object_is_deleted_ends_the_command_too(capsys, monkeypatch, name, code):
+    """Python drops what is raised there, with a line on standard error."""
+    went_on = []
+
+    class Deleted:
+        def __del__(self):
+            os.kill(os.getpid(), getattr(signal, name))
+            for _ in range(1000):  # the signal is handled here
+                pass
+
+    def callback(**values):
+        Deleted()
+        time.sleep(60)
+        went_on.append(True)
+
+    monkeypatch.setattr(command("info"), "callback", callback)
+    hook = sys.unraisablehook
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
     try:
-        assert run(capsys, "info") == (0, "", "")
+        found, out, err = run(capsys, "info")
     finally:
-        signal.signal(number, before)
+        signal.signal(signal.SIGINT, before)
+    assert (found, out, went_on) == (code, "", [])
+    assert "Traceback" not in err
+    assert sys.unraisablehook is hook
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows ends a process without asking it")

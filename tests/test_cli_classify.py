@@ -1,5 +1,6 @@
 """`keras-bit classify`, run as a person runs it: what images may be, what is printed, what cannot be read."""
 
+import base64
 import contextlib
 import csv
 import http.server
@@ -124,6 +125,25 @@ def test_names_are_printed_without_control_characters(capsys, three, tmp_path):
         assert name in table
     _, results, _ = as_json(capsys, *paths, "--top", "1")
     assert [result["file"] for result in results] == paths
+
+
+@pytest.mark.parametrize("command", ["classify", "explain"])
+def test_what_is_no_name_of_a_file_is_told_and_not_printed_whole(capsys, tmp_path, command):
+    out = ["--out", tmp_path / "heat.png"] if command == "explain" else []
+    text = base64.b64encode(np.random.default_rng(0).bytes(60_000)).decode()
+    jpeg = base64.b64encode(encoded(pixels(0))).decode()
+    for name, words in (
+        (text, "is a base64 string, not a file"),
+        (jpeg[:200], "is a base64 string, not a file"),
+        (f"data:image/jpeg;base64,{jpeg}", "is a data URI, not a file"),
+        (".".join(["photo"] * 4000), "cannot be read: File name too long"),
+        ("photos/" * 100 + "cat.jpg", "does not exist"),
+    ):
+        code, printed, err = run(capsys, command, name, "--weights", TINY, *out)
+        assert (code, printed) == (1, "")
+        (line,) = err.splitlines()
+        assert words in line
+        assert len(line) < 400
 
 
 def test_an_image_is_turned_upright_first(capsys, tmp_path):
@@ -309,6 +329,26 @@ def test_an_address_that_gives_no_image_is_named_with_the_reason(capsys, web, mo
         assert line.startswith("keras-bit classify: ")
         assert address in line
         assert words in line
+
+
+@pytest.mark.parametrize("user", ["anna:s3cret", "anna:s3c@s3cret", "s3cret"])
+@pytest.mark.parametrize("format", ["--json", "--csv", "--top=1"])
+def test_no_password_of_an_address_is_shown(capsys, web, monkeypatch, user, format):
+    open_tiny_once(monkeypatch)
+    address = f"{web}/cat.jpg".replace("http://", f"http://{user}@")
+    code, out, err = run(capsys, "classify", address, "--weights", TINY, format)
+    assert code == 1
+    assert "s3c" not in out + err
+    assert "http://***@127.0.0.1:" in err
+    assert "/cat.jpg has a user or a password, which are not sent. Download the image" in err
+    _, out, err = run(capsys, "classify", "x.jpg", "--server", f"http://{user}@127.0.0.1:9", format)
+    assert "s3c" not in out + err
+    assert "without a user, got one with an '@'" in err
+
+
+def test_an_at_sign_behind_the_host_stays():
+    assert images.shown("https://example.org/@anna/cat.jpg?by=a@b") == "https://example.org/@anna/cat.jpg?by=a@b"
+    assert images.shown("a@b://c@d.jpg") == "a@b://c@d.jpg"
 
 
 # What a model, or Pillow, does not take

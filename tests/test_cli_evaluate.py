@@ -90,6 +90,27 @@ def test_without_matplotlib_it_says_at_the_start_what_is_left_out(capsys, animal
     assert run(capsys, animals, "--json")[2] == ""  # nothing is written, so nothing is missing
 
 
+def test_empty_folders_and_what_lies_beside_the_classes_are_left_out_and_said(capsys, animals):
+    (animals / "notes").mkdir(), (animals / "__MACOSX").mkdir(), (animals / "fox.zip").touch()
+    (animals / "loose.jpg").write_bytes(encoded(pixels(0)))
+    code, out, err = run(capsys, animals, "--json")
+    assert (code, json.loads(out)["pictures"]) == (0, 12)
+    left_out = "__MACOSX, 1 image beside the folders, not unpacked: fox.zip, without an image: notes"
+    assert err == f"keras-bit evaluate: Left out in {str(animals)!r}: {left_out}.\n"
+
+
+def test_parts_inside_of_the_classes_are_not_mixed(capsys, animals, tmp_path):
+    make_folders(animals / "horse", {"train": 2, "test": 1})
+    code, out, err = run(capsys, animals)
+    assert (code, out) == (1, "")
+    assert "has the parts of a data set (test, train) inside of its classes (horse). Turn that around" in err
+    assert "say so in a --class-map" in err
+    file = tmp_path / "map.json"
+    file.write_text(json.dumps({"horse": "horse"}))
+    code, out, _ = run(capsys, animals, "--class-map", file, "--json")
+    assert (code, json.loads(out)["pictures"]) == (0, 15)
+
+
 def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
     (animals / "cat").rename(animals / "kitty")
     (animals / "frog").rename(animals / "Frog")
@@ -220,12 +241,13 @@ def test_of_many_classes_the_worst_are_printed_or_all(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
-def test_a_model_that_does_not_tell_classes_apart_is_refused(capsys, animals, tmp_path, problem_type):
+def test_folders_are_refused_for_a_model_that_does_not_tell_classes_apart(capsys, animals, tmp_path, problem_type):
     config = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "frog"}, problem_type=problem_type)
     save_pretrained(BiT(config), tmp_path / "model", processor=BitImageProcessor())
     code, out, err = run(capsys, animals, weights=tmp_path / "model")
     assert (code, out) == (1, "")
-    assert f"Got problem_type {problem_type!r} with 3 labels." in err
+    assert f"The model is for {problem_type}, and {str(animals)!r} can have one class for each image." in err
+    assert "Pass a CSV file" in err
 
 
 def test_without_data_or_a_place_it_is_one_line_and_exit_code_1(capsys, animals, tmp_path):

@@ -105,6 +105,7 @@ def test_a_tflite_file_is_resizable_on_request(capsys, tmp_path):
         (("--out", "{tmp}/bit", "--representative-data", "{tmp}/none"), ("--representative-data", "'{tmp}/none'")),
         (("--out", "{tmp}/bit", "--representative-data", "{tmp}/empty"), ("--representative-data", "'{tmp}/empty'")),
         (("--out", "{tmp}/bit", "--labels", "a,b"), ("`labels`", "10 classes")),
+        (("--out", "{tmp}/bit", "--runtime", "{tmp}/data"), ("`runtime`", "'saved_model'")),
     ],
 )
 def test_what_does_not_fit_is_a_line_and_leaves_nothing(capsys, tmp_path, arguments, facts):
@@ -116,3 +117,15 @@ def test_what_does_not_fit_is_a_line_and_leaves_nothing(capsys, tmp_path, argume
     assert line.startswith("keras-bit export: ")
     assert all(fact.format(tmp=tmp_path) in line for fact in facts)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["data", "empty"]
+
+
+def test_a_folder_without_the_runtime_of_the_page_is_a_line_and_leaves_nothing(capsys, tmp_path):
+    if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
+        absent("onnx or onnxruntime is not installed: pip install -e '.[web]'")
+    (tmp_path / "npm").mkdir()
+    code, out, err = run(capsys, "--out", tmp_path / "bit", "--format", "web", "--runtime", tmp_path / "npm")
+    assert (code, out) == (1, "")
+    *_, line = err.splitlines()
+    assert line.startswith("keras-bit export: `runtime` ")
+    assert "npm install" in line
+    assert [one.name for one in tmp_path.iterdir()] == ["npm"]

@@ -1,7 +1,9 @@
 """`keras-bit finetune` as a person runs it: what is shown, and how it goes on after a kill."""
 
 import csv
+import dataclasses
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -10,12 +12,19 @@ import sys
 import time
 from pathlib import Path
 
+import click
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
-from conftest import absent
+from conftest import absent, needs_matplotlib
 from image_files import make_folders
-from keras_bit import BitImageProcessor
-from keras_bit.cli import main
+from keras_bit import BitImageProcessor, Recipe, from_pretrained
+from keras_bit.cli import found_rate, main, recipe_options
+from keras_bit.training import planning
+from keras_bit.training.distribution import Workers
+from keras_bit.training.find_rate import FoundRate
 from tiny_bit import random_tensors, write_checkpoint
 
 OLD_RUN = Path(__file__).with_name("checkpoints") / "commit-88449c7"
@@ -34,7 +43,7 @@ def arguments(tmp_path_factory):
 
 def test_a_person_is_told_what_will_happen_and_what_happens(arguments, tmp_path, capsys):
     """With TensorBoard where it is installed."""
-    more = ["--steps", "1", "--tensorboard"] if importlib.util.find_spec("tensorboard") else ["--steps", "1"]
+    more = ["--steps", "1", "--track", "tensorboard"] if importlib.util.find_spec("tensorboard") else ["--steps", "1"]
     assert main.main(["finetune", *arguments, *more, "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
     for line in (
@@ -52,7 +61,7 @@ def test_a_person_is_told_what_will_happen_and_what_happens(arguments, tmp_path,
         assert line in out
     assert "fine-tune: 100%" in err
     assert "images/s=" in err
-    if "--tensorboard" not in more:
+    if "--track" not in more:
         absent("tensorboard not installed: pip install -e '.[tensorboard]'")
     assert list((tmp_path / "out" / "tensorboard" / "train").glob("events.*"))
 
@@ -61,9 +70,60 @@ def test_tensorboard_is_asked_for_before_training(arguments, tmp_path, capsys, m
     for name in [name for name in sys.modules if name.startswith("tensorboard")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    assert main.main(["finetune", *arguments, "--tensorboard", "--out", str(tmp_path / "out")]) == 1
+    assert main.main(["finetune", *arguments, "--track", "tensorboard", "--out", str(tmp_path / "out")]) == 1
     assert "keras_bit[tensorboard]" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_choices_are_a_recipe_and_those_that_are_not_given_are_none():
+    @click.command()
+    @recipe_options.choices
+    def command(choices):
+        click.echo(json.dumps(choices))
+
+    def said(*arguments):
+        return CliRunner().invoke(command, arguments)
+
+    assert json.loads(said().output) == {}
+    given = ["--class-weight", "ant=2, x=y=0.5", "--augment", "cut_mix,random_erasing", "--weight-decay", "0"]
+    assert json.loads(said(*given, "--optimizer", "adamw", "--ema", "0.9", "--lora", "4").output) == {
+        "class_weight": {"ant": 2.0, "x=y": 0.5},
+        "augment": ["cut_mix", "random_erasing"],
+        "weight_decay": 0.0,
+        "optimizer": "adamw",
+        "ema": 0.9,
+        "lora": 4,
+    }
+    assert json.loads(said("--class-weight", "balanced").output) == {"class_weight": "balanced"}
+    for wrong, message in (("ant", "expected balanced or NAME=WEIGHT"), ("ant=much", "got 'ant=much'")):
+        assert message in said("--class-weight", wrong).output
+    # Every choice is a field of the recipe, under its name, and every field can be chosen here or by an older option.
+    # The temperature is for a teacher, which only Python has.
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    assert set(recipe_options.SETTINGS) == fields - {"rule", "freeze_up_to", "temperature"}
+
+
+def test_a_choice_that_does_not_exist_is_told_which_do(arguments, tmp_path, capsys):
+    assert main.main(["finetune", *arguments, "--augment", "auto", "--out", str(tmp_path / "out")]) == 1
+    assert "must be one of 'rand_augment', 'cut_mix', 'random_erasing', got 'auto'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("choices", "option", "value"),
+    [({}, "--base-learning-rate", 0.08), ({"optimizer": "adamw"}, "--learning-rate", 0.01)],
+)
+def test_the_range_test_says_which_option_to_give(arguments, tmp_path, capsys, choices, option, value):
+    settings = planning.Options(arguments[0], arguments[2], batch_size=64, scaling="linear", choices=choices)
+    found = FoundRate((0.01, 0.1, 1.0), (2.0, 1.0, 3.0), (2.0, 1.5, 2.5), 0.1, 0.01)
+    found_rate.show(found, planning.plan(settings, Workers()), tmp_path)
+    out = capsys.readouterr().out
+    assert f"{option} {value:.2g}" in out
+    written = json.loads((tmp_path / "find-lr.json").read_text())
+    assert (written["suggested"], written["option"], written["value"]) == (0.01, option, pytest.approx(value))
+    needs_matplotlib()
+    with Image.open(tmp_path / "find-lr.png") as chart:
+        assert min(chart.size) > 200
 
 
 @pytest.mark.slow
@@ -80,12 +140,29 @@ def test_images_that_are_left_out_get_a_line_each_and_exit_code_1(arguments, tmp
     assert (tmp_path / "out" / "model.keras").is_file()
 
 
+def labelled(arguments, kind):
+    """The same images by folders, or by a CSV file with a column of several names or of numbers."""
+    if kind == "classes":
+        return arguments
+    folder = Path(arguments[0])
+    rows = [
+        f"{path.relative_to(folder)},{'odd;' * (number % 2)}{path.parent.name},{10.5 * number}"
+        for number, path in enumerate(sorted(folder.glob("*/*.jpg")))
+    ]
+    table = folder.parent / "labels.csv"
+    table.write_text("\n".join(["path,tags,price", *rows]))
+    column = "tags" if kind == "several labels" else "price"
+    more = ["--image-folder", str(folder), "--label-columns", column]
+    return [str(table), *arguments[1:], *more, *(["--calibrate"] if kind == "several labels" else [])]
+
+
 @pytest.mark.slow
-def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(arguments, tmp_path):
+@pytest.mark.parametrize("kind", ["classes", "several labels", "numbers"])
+def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(arguments, tmp_path, kind):
     """By the signal that no process can catch, in the middle of a step after the first state was written."""
     out = tmp_path / "killed"
     recipe = ["--steps", "6", "--evaluate-every", "2", "--out", str(out)]
-    command = [sys.executable, "-m", "keras_bit.cli.main", "finetune", *arguments, *recipe]
+    command = [sys.executable, "-m", "keras_bit.cli.main", "finetune", *labelled(arguments, kind), *recipe]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     for line in process.stdout:
         if line.startswith("step 2/6"):
@@ -107,3 +184,8 @@ def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(arguments, 
         assert {name: float(value) for name, value in row.items()} == pytest.approx(
             {name: float(value) for name, value in expected.items()}, rel=1e-5
         )
+    weights = [from_pretrained(folder).get_weights() for folder in (out, tmp_path / "whole")]
+    for value, expected in zip(*weights, strict=True):
+        # The temperature divides the head of trained weights once, however often the command was started. It moves
+        # with the loss's last digits.
+        np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-5)

@@ -14,7 +14,7 @@ from keras_bit.network.config import PUBLISHED
 
 # The smallest widths that eight groups divide, quarters included.
 TINY = {"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (1, 2), "num_groups": 8}
-SHARED = tuple(field.name for field in dataclasses.fields(BitConfig))
+SHARED = tuple(field.name for field in dataclasses.fields(BitConfig) if field.name != "pretrained_arguments")
 
 
 def tiny(**arguments):
@@ -202,8 +202,8 @@ REFUSED = {
         ({"embedding_dynamic_padding": 1}, "`embedding_dynamic_padding` must be one of True, False, got 1.")
     ],
     "output_stride": [
-        ({"output_stride": 4}, "`output_stride` must be one of 8, 16, 32, got 4."),
-        ({"output_stride": 32.0}, "`output_stride` must be one of 8, 16, 32, got 32.0."),
+        ({"output_stride": 2}, "`output_stride` must be one of 4, 8, 16, 32, 64, got 2."),
+        ({"output_stride": 32.0}, "`output_stride` must be one of 4, 8, 16, 32, 64, got 32.0."),
     ],
     "out_features": [
         ({"out_features": "stage1"}, "`out_features` must be a list or a tuple, got 'stage1'."),
@@ -255,6 +255,10 @@ REFUSED = {
             "'regression', got 'ranking'.",
         )
     ],
+    "output_hidden_states": [
+        ({"output_hidden_states": 1}, "`output_hidden_states` must be one of True, False, got 1.")
+    ],
+    "return_dict": [({"return_dict": None}, "`return_dict` must be one of True, False, got None.")],
 }
 REFUSED_CASES = [(arguments, text) for cases in REFUSED.values() for arguments, text in cases]
 
@@ -277,7 +281,7 @@ BAD_FILES = {
     "a list": (b"[1]", "config.json must hold a JSON object, {...}, but holds a list"),
     "a wrong value": (
         b'{"model_type": "bit", "output_stride": 5}',
-        "config.json does not describe a BiT: `output_stride` must be one of 8, 16, 32, got 5.",
+        "config.json does not describe a BiT: `output_stride` must be one of 4, 8, 16, 32, 64, got 5.",
     ),
     "labels as a list": (
         b'{"model_type": "bit", "id2label": ["cat", "dog"]}',
@@ -299,7 +303,9 @@ def test_a_config_json_that_is_no_bit_is_refused_by_name(content, text, tmp_path
 
 
 def test_a_directory_without_config_json_says_what_was_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no config\.json, .* pass `config=BitConfig\(\.\.\.\)`\."):
+    with pytest.raises(
+        FileNotFoundError, match=r"has no config\.json, .*`BitConfig\(\.\.\.\)\.save_pretrained\(.*\)`\.$"
+    ):
         BitConfig.from_pretrained(tmp_path)
 
 
@@ -311,23 +317,14 @@ def as_plain(value):
     return list(value) if isinstance(value, tuple) else value
 
 
-def outputs_of(config):
-    """The stages that a backbone of `config` returns; without a word about it the last one, as in transformers."""
-    names = ("stem", *(f"stage{stage}" for stage in range(1, len(config.depths) + 1)))
-    if config.out_features is not None:
-        return list(config.out_features)
-    return [names[index] for index in config.out_indices or (-1,)]
-
-
 def assert_equal_fields(ours, theirs):
     for name in SHARED:
-        if name in ("out_features", "out_indices"):
-            continue
+        if name == "out_indices":
+            continue  # the same stages as `out_features`; transformers counts those from behind anew
         expected = getattr(theirs, name)
         if name == "label2id" and expected is None:  # transformers leaves it out where only id2label was given
             expected = {label: index for index, label in theirs.id2label.items()}
         assert as_plain(getattr(ours, name)) == as_plain(expected), name
-    assert outputs_of(ours) == outputs_of(theirs)
 
 
 @pytest.mark.live
@@ -436,8 +433,9 @@ def test_arguments_of_timm_that_make_another_network_are_refused(arguments, mess
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers():
-    config = BitConfig(depths=tuple(np.array([3, 4, 6, 3])), out_indices=[np.int64(1)])
-    assert config == BitConfig(out_indices=[1])
+    config = BitConfig(depths=tuple(np.array([3, 4, 6, 3])), out_indices=[np.int64(1)], num_labels=np.int64(7))
+    assert config == BitConfig(out_indices=[1], num_labels=7)
+    assert config.with_num_labels(np.int64(3)).num_labels == 3
     json.dumps(config.to_dict())
 
 
@@ -464,3 +462,90 @@ def test_the_published_architectures_have_their_published_sizes():
     for title, (_, with_1000, with_21843) in PARAMETERS.items():
         assert PUBLISHED[title].num_parameters == with_1000
         assert PUBLISHED[title].with_num_labels(21843).num_parameters == with_21843
+
+
+COMPLETED = {
+    "neither": ({}, ("stage4",), (4,)),
+    "names": ({"out_features": ["stem", "stage2"]}, ("stem", "stage2"), (0, 2)),
+    "indices": ({"out_indices": [1, 3]}, ("stage1", "stage3"), (1, 3)),
+    "from behind": ({"out_indices": [-2]}, ("stage3",), (-2,)),
+}
+
+
+@pytest.mark.parametrize(("given", "features", "indices"), COMPLETED.values(), ids=COMPLETED)
+def test_outputs_complete_each_other(given, features, indices):
+    config = BitConfig(**given)
+    assert (config.out_features, config.out_indices) == (features, indices)
+    assert BitConfig.from_dict(config.to_dict()) == dataclasses.replace(config, num_labels=1000)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("given", [row[0] for row in COMPLETED.values()], ids=COMPLETED)
+def test_outputs_are_completed_as_transformers_does(given):
+    from transformers import BitConfig as Theirs
+
+    theirs, ours = Theirs(**given), BitConfig(**given)
+    # transformers counts an index from behind anew.
+    assert list(ours.out_features) == theirs.out_features
+    assert [index % 5 for index in ours.out_indices] == [index % 5 for index in theirs.out_indices]
+
+
+def test_outputs_that_were_completed_follow_a_change():
+    changed = dataclasses.replace(BitConfig(), depths=(1, 1))
+    assert (changed.out_features, changed.out_indices) == (("stage2",), (2,))
+    changed = dataclasses.replace(BitConfig(out_features=["stage1"]), out_features=("stage3",))
+    assert changed.out_indices == (3,)
+
+
+def test_the_documented_arguments_of_every_configuration_are_kept_for_the_file(tmp_path):
+    config = BitConfig(torch_dtype="float32", name_or_path="google/bit-50", pad_token_id=None, return_dict=False)
+    values = config.to_dict()
+    assert {name: values[name] for name in ("torch_dtype", "name_or_path", "pad_token_id", "return_dict")} == {
+        "torch_dtype": "float32",
+        "name_or_path": "google/bit-50",
+        "pad_token_id": None,
+        "return_dict": False,
+    }
+    assert (config.return_dict, config.output_hidden_states) == (False, False)
+    changed = dataclasses.replace(config, num_groups=16)
+    assert changed.to_dict()["torch_dtype"] == "float32"
+    config.save_pretrained(tmp_path)
+    assert BitConfig.from_pretrained(tmp_path).return_dict is False
+
+
+def test_a_model_keeps_what_its_configuration_was_given(tmp_path):
+    from keras_bit import BiT, save_pretrained
+
+    config = tiny(output_attentions=True, return_dict=False)
+    model = BiT(config)
+    assert model.config == config
+    save_pretrained(model, tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    assert (values["output_attentions"], values["return_dict"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"retrun_dict": True}, TypeError, r"no argument `retrun_dict`. Did you mean `return_dict`"),
+        ({"hidden_size": [8]}, TypeError, r"no argument `hidden_size`. Did you mean `hidden_sizes`"),
+        ({"xyz": 1}, TypeError, r"no argument `xyz`. Its own are num_channels, .*, return_dict\."),
+        ({"torch_dtype": np.float32}, ValueError, r"`torch_dtype` is kept for config.json, .* got <class"),
+        ({"prefix": float("nan")}, ValueError, r"`prefix` is kept for config.json, .* got nan"),
+    ],
+)
+def test_other_arguments_are_refused_with_the_closest_name(arguments, error, message):
+    with pytest.raises(error, match=message):
+        BitConfig(**arguments)
+
+
+@pytest.mark.live
+def test_what_is_kept_is_what_transformers_documents():
+    from transformers import PreTrainedConfig
+
+    from keras_bit.network.pretrained_arguments import DOCUMENTED
+
+    documented = set(re.findall(r"^ {8}(\w+) \(`", PreTrainedConfig.__doc__, re.MULTILINE))
+    assert len(documented) > 10
+    ours = {field.name for field in dataclasses.fields(BitConfig)}
+    assert documented - ours - set(DOCUMENTED) == set()

@@ -14,7 +14,7 @@ from conftest import ROOT
 from convert import demo, goldens, parity, photographs
 from convert.__main__ import main as convert_main
 from keras_bit import BitImageProcessor, from_pretrained
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 
 TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
 GOLDEN = TINY / "golden.npz"

@@ -15,7 +15,7 @@ from keras_bit import BitConfig, from_pretrained, save_pretrained
 from keras_bit.checkpoints.layouts import plain_google_name
 from keras_bit.checkpoints.lazy import LONGEST_NAME
 from keras_bit.checkpoints.loading import find, read
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 from keras_bit.network.weights import weights_of
 from tiny_bit import CONFIG, GOOGLE_NAMES, write_checkpoint, write_npz
 

@@ -351,7 +351,8 @@ def test_lists_of_names_are_rows_of_several_classes():
 
 def test_a_number_of_classes_has_to_be_known_for_mixup(tmp_path):
     with pytest.raises(
-        ValueError, match=r"`class_names` must be given for MixUp and label_mode=.categorical., which need one-hot"
+        ValueError,
+        match=r"`class_names` must be given for MixUp, CutMix and label_mode=.categorical., which need one-hot",
     ):
         dataset(stream_of_bytes(tmp_path), training=True, rule=TRAINING["rule"])
 
@@ -360,8 +361,12 @@ SHORT = BitImageProcessor(do_center_crop=False, **HALF)
 BYTES = tf.data.Dataset.from_tensor_slices(([b"x"], [0]))
 # Source, options, what the error says.
 REFUSED = {
-    "another source": (5, {}, "`source` must be a directory with a folder per class, a pair"),
-    "no such directory": ("./nowhere", {}, "`source` must be an existing directory or TFRecord files, got './nowhere'"),
+    "another source": (5, {}, "`source` must be a directory with a folder per class, a CSV file, a pair"),
+    "no such directory": (
+        "./nowhere",
+        {},
+        "`source` must be an existing directory, a CSV file or TFRecord files, got './nowhere'",
+    ),
     "no such records": ("x-*.tfrecord", {}, "`source` names TFRecord files that do not exist: 'x-*.tfrecord'"),
     "lengths": ((ARRAYS, [0, 1]), {}, "a label for each image, got 7 images and 2 labels"),
     "no images": (([], []), {}, "must hold at least one image, got none"),
@@ -394,7 +399,8 @@ REFUSED = {
     ),
     "rows a little outside": ((ARRAYS, [[0.0, 1.005]] * 7), {}, "Labels must be rows of numbers in [0, 1], got [0."),
     "nan in rows": ((ARRAYS, [[0.0, float("nan")]] * 7), {}, "Labels must be rows of numbers in [0, 1], got [ 0. nan]"),
-    "ragged rows": ((ARRAYS, [[0], [0, 1]] * 3 + [[0]]), {}, "got object of different lengths or none"),
+    "ragged rows": ((ARRAYS, [[0], [0, 1]] * 3 + [[0]]), {}, "got list of int, of different lengths"),
+    "a name and lists": ((ARRAYS, ["a", ["a", "b"]] * 3 + [None]), {}, "got NoneType and list of str and str"),
     "no label": ((ARRAYS, [None] * 7), {}, "Labels must be whole numbers, strings, lists of strings, rows"),
     "truth": ((ARRAYS, [True] * 7), {}, "Labels must be whole numbers, strings, lists of strings, rows"),
     "a negative label": (
@@ -817,7 +823,7 @@ def test_labels_are_numbers_or_rows_as_asked_for(mode, dtype, rank):
             {"shard": (0, 2), "repeat": True, "training": True},
             "`batch_size` must divide by the 2 parts of `shard`, got 3.",
         ),
-        ({"label_mode": "binary"}, "`label_mode` must be one of None, 'int', 'categorical', got 'binary'."),
+        ({"label_mode": "binary"}, "`label_mode` must be one of None, 'int', 'categorical', 'numbers', got 'binary'."),
         (
             {"label_mode": "int", "training": True, "rule": HyperRule(20_000, 32)},
             "`label_mode` must be None or 'categorical' for MixUp, which mixes labels, got 'int'.",

@@ -186,6 +186,39 @@ def test_an_iterator_is_checkpointed_with_the_graph_alone(tmp_path):
     assert "FailedPreconditionError" in said["host"][2]
 
 
+SAVED = """
+import sys
+import numpy as np
+import tensorflow as tf
+with open(sys.argv[1], "rb") as file:
+    variant = tf.raw_ops.DatasetFromGraph(graph_def=file.read())
+spec = tf.TensorSpec([None, 24, 32, 3]), tf.TensorSpec([None], tf.int32)
+images = [images for images, _ in tf.data.experimental.from_variant(variant, spec).as_numpy_iterator()]
+np.save(sys.argv[2], np.concatenate(images))
+"""
+
+
+@pytest.mark.slow
+def test_the_graph_alone_is_saved_and_runs_in_another_process_and_elements_are_saved_with_either(tmp_path):
+    make_folders(tmp_path / "data", {"a": 4, "b": 3})
+    options = {"processor": PROCESSOR, "batch_size": 3}
+    graph, host = (image_dataset(tmp_path / "data", **options, engine=engine) for engine in ("graph", "host"))
+    expected, _ = collect(host)
+
+    def saved(data):
+        # 2: what lies outside of the graph, as functions of Python, is an error.
+        return tf.raw_ops.DatasetToGraphV2(input_dataset=data._variant_tensor, external_state_policy=2).numpy()
+
+    (tmp_path / "file").write_bytes(saved(graph))
+    subprocess.run([sys.executable, "-c", SAVED, tmp_path / "file", tmp_path / "found.npy"], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "found.npy"), expected)
+    with pytest.raises(tf.errors.FailedPreconditionError, match="PyFunc is stateful"):
+        saved(host)
+    for name, data in (("graph", graph), ("host", host)):
+        data.save(str(tmp_path / name / "elements"))
+        np.testing.assert_array_equal(collect(tf.data.Dataset.load(str(tmp_path / name / "elements")))[0], expected)
+
+
 def test_a_processor_that_ignores_the_orientation_reads_as_stored(tmp_path):
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()

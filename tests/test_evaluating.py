@@ -13,11 +13,13 @@ from keras_bit import BiT, BitConfig, BitImageProcessor, image_dataset
 from keras_bit.data.named_batches import NoImageError, folder_batches
 from keras_bit.drawing import charts, contact_sheet
 from keras_bit.evaluation import class_map, evaluate, metrics, write
-from keras_bit.evaluation.evaluating import WORST
+from keras_bit.evaluation.asking import WORST
 from keras_bit.images import pillow_steps
 
 SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_groups": 4}
 CONFIG = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "fox"})
+SEVERAL = BitConfig(**SMALL, id2label=CONFIG.id2label, problem_type="multi_label_classification")
+NUMBERS = BitConfig(**SMALL, id2label=CONFIG.id2label, problem_type="regression")
 PROCESSOR_48 = BitImageProcessor(size={"height": 48, "width": 32}, do_center_crop=False, **HALF)
 # Six images of three classes: right are the first, the second and the last.
 PROBABILITIES = np.array(
@@ -278,19 +280,40 @@ ROWS = [(np.zeros((2, 32, 32, 3), np.float32), np.eye(3)[:2])]
         ),
         (
             lambda: evaluate(BiT(CONFIG, classifier_activation="sigmoid"), batches()),
-            "by a softmax, or logits; got a head with sigmoid. Build it with classifier_activation='softmax'",
+            "by a softmax, or logits, for single_label_classification, got a head with sigmoid. "
+            "Build it with classifier_activation='softmax'",
         ),
         (
-            lambda: evaluate(BiT(BitConfig(**SMALL, num_labels=1)), batches()),
-            "`model` must tell classes apart, .* Got problem_type None with 1 label\\.",
+            lambda: evaluate(BiT(BitConfig(**SMALL, num_labels=1, problem_type="single_label_classification")), []),
+            "`model` must tell classes apart, got one of a single class",
         ),
         (
-            lambda: evaluate(BiT(BitConfig(**SMALL, num_labels=3, problem_type="multi_label_classification")), []),
-            "Got problem_type 'multi_label_classification' with 3 labels",
+            lambda: evaluate(Scripted(PROBABILITIES, SEVERAL, "softmax"), batches()),
+            "by a sigmoid, or logits, for multi_label_classification, got a head with softmax",
         ),
         (
-            lambda: evaluate(BiT(BitConfig(**SMALL, num_labels=3, problem_type="regression")), []),
-            "Got problem_type 'regression' with 3 labels",
+            lambda: evaluate(Scripted(PROBABILITIES, NUMBERS, "sigmoid"), batches()),
+            "plain numbers for regression, got a head with sigmoid. Build it with classifier_activation=None",
+        ),
+        (
+            lambda: evaluate(Scripted(PROBABILITIES, SEVERAL, "sigmoid"), batches()),
+            r"must give rows of 0 and 1, \(4, 3\), got int64 of shape \(4,\)",
+        ),
+        (
+            lambda: evaluate(Scripted(PROBABILITIES, SEVERAL, "sigmoid"), batches(PROBABILITIES)),
+            r"must give rows of 0 and 1, \(4, 3\), got float32 of shape \(4, 3\). Shares",
+        ),
+        (
+            lambda: evaluate(Scripted(PROBABILITIES, NUMBERS, None), batches()),
+            r"must give 3 finite numbers for each image, got int64 of shape \(4,\)",
+        ),
+        (
+            lambda: evaluate(Scripted(PROBABILITIES, NUMBERS, None), batches(), label_map=[[0]] * 3),
+            "`label_map` is for one class per image, got a model for regression",
+        ),
+        (
+            lambda: evaluate(Scripted(PROBABILITIES, SEVERAL, "sigmoid"), batches(), class_names=["a", "b"]),
+            r"the model's labels in their order \('cat', 'dog', 'fox'\), got 'a', 'b'",
         ),
     ],
 )

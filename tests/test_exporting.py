@@ -49,9 +49,27 @@ def labeled(finished):
 
 
 def needs(name):
-    packages = {"onnx": ("onnx", "tf2onnx", "onnxruntime"), "openvino": ("openvino",), "tflite": ("ai_edge_litert",)}
+    packages = {"onnx": ("onnx", "onnxruntime"), "openvino": ("openvino", "onnx"), "tflite": ("ai_edge_litert",)}
+    packages |= {"own": ("onnx", "onnxruntime", "tf2onnx")}
     if any(importlib.util.find_spec(package) is None for package in packages[name]):
-        absent(f"{' or '.join(packages[name])} is not installed: pip install -e '.[{name}]'")
+        absent(f"{' or '.join(packages[name])} is not installed: pip install -e '.[all]'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("format", "suffix"), [("saved_model", ""), ("tflite", ".tflite"), *((f, "") for f in FORMATS)]
+)
+def test_a_softmax_over_one_class_is_exported_and_keras_does_not_warn_again(tmp_path, format, suffix):
+    if format != "saved_model":
+        needs(format)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using a softmax over axis -1")
+        model = BiT(BitConfig(**SMALLEST | {"num_labels": 1}), classifier_activation="softmax")
+    path = tmp_path / ("bit.xml" if format == "openvino" else f"bit{suffix or '.onnx'}")
+    with pytest.warns(UserWarning, match="softmax over one class") as caught:
+        assert keras_bit.export(model, path, format, image_size=32).max_abs_diff == 0
+    assert [str(one.message).partition(",")[0] for one in caught] == ["`model` ends in a softmax over one class"]
+    assert caught[0].filename == __file__
 
 
 def test_transformers_layout_is_written_whole_and_replaced_only_when_asked(model, tmp_path):
@@ -278,6 +296,10 @@ def file_name(name):
     return f"bit.{'onnx' if name == 'onnx' else 'xml'}"
 
 
+def file_names(name):
+    return file_name(name) if name in FORMATS else "bit"
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_another_engine_gives_the_models_numbers_for_any_batch_and_size(model, labeled, name):
     report = labeled(name)
@@ -459,13 +481,88 @@ def test_photographs_have_the_models_scores(model, photos, finished, labeled, na
     assert difference <= TOLERANCE
 
 
+# Inputs of whole numbers
+
+
+def with_pixels_in_front(dtype):
+    """A model of the user's own that takes pixels as they are."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((None, None, 3), dtype=dtype)
+    features = BiT(BitConfig(**SMALLEST), include_top=False, pooling="avg")(
+        keras.layers.Rescaling(1 / 127.5, -1)(pixels)
+    )
+    return keras.Model(pixels, keras.layers.Dense(4, activation="softmax")(features))
+
+
+def dtype_in_the_file(name, path):
+    if name == "onnx":
+        import onnxruntime
+
+        return onnxruntime.InferenceSession(path).get_inputs()[0].type.removeprefix("tensor(").rstrip(")")
+    if name == "openvino":
+        import openvino
+
+        return openvino.Core().read_model(path).input(0).element_type.to_dtype().name
+    if name == "tflite":
+        from ai_edge_litert.interpreter import Interpreter
+
+        return np.dtype(Interpreter(str(path)).get_input_details()[0]["dtype"]).name
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    return signature.structured_input_signature[1]["pixel_values"].dtype.name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+@pytest.mark.parametrize("name", ["saved_model", "tflite", *FORMATS])
+def test_an_input_of_whole_numbers_is_one_in_the_file_and_is_compared_as_such(tmp_path, name, dtype):
+    if name in FORMATS:
+        needs("own" if name == "onnx" else name)
+    elif name == "tflite":
+        needs(name)
+    report = keras_bit.export(with_pixels_in_front(dtype), tmp_path / file_names(name), name, image_size=64)
+    assert dtype_in_the_file(name, report.path) == dtype
+    assert report.max_abs_diff < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantize", ["float16", "dynamic", "int8", "int8_full"])
+def test_an_input_of_whole_numbers_is_quantized_with_its_own_data(tmp_path, quantize):
+    needs("tflite")
+    data = [np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(kind) for kind in ("uint8", "float32")]
+    model = with_pixels_in_front("uint8")
+    options = {"quantize": quantize, "image_size": 64}
+    report = keras_bit.export(model, tmp_path / "bit.tflite", "tflite", representative_data=data[:1], **options)
+    assert dtype_in_the_file("tflite", report.path) == "uint8"
+    with pytest.raises(ValueError, match=r"`representative_data` must give uint8 batches .* got float32"):
+        keras_bit.export(model, tmp_path / "x.tflite", "tflite", representative_data=data[1:], **options)
+
+
+@pytest.mark.parametrize("name", ["onnx", "saved_model"])
+def test_a_processor_that_gives_fractions_does_not_fit_whole_numbers(tmp_path, name):
+    with pytest.raises(ValueError, match=r"`processor` must have `do_rescale=False` and `do_normalize=False` .* uint8"):
+        keras_bit.export(with_pixels_in_front("uint8"), tmp_path / "bit", name, processor=PROCESSOR)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_images_reach_a_served_model_of_whole_numbers(tmp_path):
+    pixels = keras.Input((None, None, 3), dtype="uint8")
+    model = BiT(BitConfig(**SMALLEST), input_tensor=keras.layers.Rescaling(1 / 127.5, -1)(pixels))
+    processor = BitImageProcessor(size=(64, 64), do_center_crop=False, do_rescale=False, do_normalize=False)
+    path = keras_bit.export(model, tmp_path / "bit", processor=processor).path
+    contents = comparison_images.encoded(2)
+    found = tf.saved_model.load(str(path)).signatures["serve_bytes"](image_bytes=tf.constant(contents))
+    expected = model(processor(contents).astype("uint8"))
+    np.testing.assert_allclose(found["probabilities"], expected, atol=TOLERANCE)
+
+
 # Other backends
 
 
 @pytest.fixture
 def another_backend(monkeypatch):
     """`export` takes the way through another process; the model is TensorFlow's all the same."""
-    needs("onnx")
+    needs("tflite")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
 
 
@@ -491,7 +588,7 @@ def program_in_place_of_python(tmp_path, monkeypatch, text):
         (
             """echo '{"error": ["OSError", [28, "No space left", "/a"]]}'""",
             OSError,
-            r"^'.*/new/bit\.onnx' cannot be written: No space left on device\. Make room there,",
+            r"^'.*/new/bit\.tflite' cannot be written: No space left on device\. Make room there,",
         ),
         ("""echo '{"error": ["OSError", [13, "Denied", "/a"]]}'""", PermissionError, "Denied"),
     ],
@@ -501,7 +598,7 @@ def test_what_ends_the_other_process_is_told_and_nothing_stays(
 ):
     program_in_place_of_python(tmp_path, monkeypatch, text)
     with pytest.raises(kind, match=f"(?s){message}"):
-        keras_bit.export(model, tmp_path / "new" / "bit.onnx", "onnx", image_size=64)
+        keras_bit.export(model, tmp_path / "new" / "bit.tflite", "tflite", image_size=64)
     assert [one.name for one in tmp_path.iterdir()] == ["python"]
 
 
@@ -515,7 +612,7 @@ def test_an_error_of_the_caller_ends_the_other_process(model, tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        keras_bit.export(model, tmp_path / "bit.onnx", "onnx", image_size=64, progress=progress)
+        keras_bit.export(model, tmp_path / "bit.tflite", "tflite", image_size=64, progress=progress)
     with pytest.raises(ProcessLookupError):
         os.kill(int(lines[-1]), 0)
     assert [one.name for one in tmp_path.iterdir()] == ["python"]
@@ -531,18 +628,18 @@ def test_a_layer_of_the_callers_own_is_told_by_the_other_process(model, tmp_path
     own = keras.Model(inputs, model(Doubled()(inputs)))
     message = r"^`model` has parts that only your program knows, .* Keras says: Could not locate class 'Doubled'"
     with pytest.raises(ValueError, match=message):
-        keras_bit.export(own, tmp_path / "bit.onnx", "onnx")
+        keras_bit.export(own, tmp_path / "bit.tflite", "tflite")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_job_reaches_the_other_process_whole(model, tmp_path):
     data = [np.full((count, 64, 64, 3), count, "float32") for count in (2, 1)]
-    sent = job.Job(model, PROCESSOR, ("a", "b"), "int8", data, 2, (64, None))
+    sent = job.Job(model, PROCESSOR, ("a", "b"), "int8", data, 2, (64, None), print, tmp_path)
     checks = job.Checks(data, [{"one": data[0], "two": data[1]}, {"one": data[1], "two": data[0]}])
     process._save(tmp_path, "tflite", sent, tmp_path / "bit.tflite", checks)
     name, found, path, found_checks = process._load(tmp_path, print)
     assert (name, path) == ("tflite", tmp_path / "bit.tflite")
-    for field in ("processor", "labels", "quantize", "batch_size", "image_size"):
+    for field in ("processor", "labels", "quantize", "batch_size", "image_size", "runtime"):
         assert getattr(found, field) == getattr(sent, field)
     np.testing.assert_equal(found.representative_data, data)
     np.testing.assert_equal(found_checks.batches, data)
@@ -555,7 +652,8 @@ import keras_bit, numpy as np
 model = keras_bit.from_pretrained({checkpoint!r})
 lines = []
 report = keras_bit.export(model, {path!r}, {name!r}, image_size=64, progress=lines.append)
-assert "saving the model for a process with TensorFlow" in lines and len(lines) > 3, lines
+assert ("saving the model for a process with TensorFlow" in lines) == ({name!r} == "saved_model"), lines
+assert len(lines) > 2, lines
 assert report.max_abs_diff <= report.limit, report
 try:
     keras_bit.export(model, {path!r} + "-x.tflite", "tflite", quantize="int8")
@@ -581,3 +679,20 @@ def test_other_backends_export_by_the_same_call(finished, tmp_path, backend, nam
     assert not [one for one in tmp_path.iterdir() if one.name.startswith(".")]
     assert "representative_data" in done.stdout or "tflite" in done.stdout
     shutil.rmtree(tmp_path)
+
+
+def test_openvino_is_imported_without_its_reports():
+    if importlib.util.find_spec("openvino") is None:
+        absent("openvino is not installed: pip install -e '.[openvino]'")
+    code = (
+        "import os, sys\n"
+        "os.fork = None  # a report starts a process\n"
+        "from keras_bit.exporters.openvino_package import import_openvino\n"
+        "openvino = import_openvino()\n"
+        "from openvino.tools.ovc import telemetry_utils\n"
+        "print(openvino.Core().available_devices, telemetry_utils.tm.__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "CPU" in done.stdout
+    assert done.stdout.split()[-1] == "openvino.tools.ovc.telemetry_stub"

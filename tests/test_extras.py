@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -22,6 +23,8 @@ import keras_bit
 from conftest import ROOT, absent
 from extras.features import ALL, FEATURES
 from keras_bit import packages
+from keras_bit.examining import label_errors, probing
+from keras_bit.examining.features import Features
 from store import TRAINED, smallest
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -37,9 +40,25 @@ def model():
     return smallest()
 
 
+def own_model():
+    """A BiT with a head of the user's own, which Keras' exporters write."""
+    return keras.Model(model().input, model().output * 2)
+
+
 def embed(folder, engine):
     Image.new("RGB", (8, 8)).save(folder / "gray.png")
     keras_bit.embedding.embed(folder, folder / "out", weights=str(TRAINED), engine=engine)
+
+
+def probe():
+    rows = np.eye(4, dtype=np.float32)
+    data = Features(rows, np.array([0, 0, 1, 1], np.int32), ("a", "b", "c", "d"))
+    probing.probe(data, data)
+
+
+def examined():
+    labels = np.arange(20, dtype=np.int32) % 2
+    label_errors.label_quality(np.eye(20, dtype=np.float32), labels, np.arange(20))
 
 
 class Use(NamedTuple):
@@ -48,13 +67,20 @@ class Use(NamedTuple):
     extra: str
     packages: tuple[str, ...]
     call: Callable[[Path], object]  # with an empty folder
+    before: tuple[str, ...] = ()  # packages of another extra, which are looked for first
 
 
 USES = [
-    Use("openvino", ("openvino",), lambda folder: keras_bit.export(model(), folder / "bit.xml", "openvino")),
+    Use("openvino", ("openvino", "onnx"), lambda folder: keras_bit.export(model(), folder / "bit.xml", "openvino")),
+    Use(
+        "own-models",
+        ("tf2onnx",),
+        lambda folder: keras_bit.export(own_model(), folder / "bit.onnx", "onnx"),
+        before=("onnx", "onnxruntime"),
+    ),
     Use(
         "onnx",
-        ("onnx", "tf2onnx", "onnxruntime"),
+        ("onnx", "onnxruntime"),
         lambda folder: keras_bit.export(model(), folder / "bit.onnx", "onnx", batch_size=1, image_size=32),
     ),
     Use(
@@ -62,6 +88,8 @@ USES = [
         ("ai_edge_litert",),
         lambda folder: keras_bit.export(model(), folder / "bit.tflite", "tflite", image_size=32),
     ),
+    Use("examine", ("sklearn",), lambda folder: probe()),
+    Use("audit", ("cleanlab",), lambda folder: examined()),
     Use("parquet", ("pyarrow",), lambda folder: embed(folder, "local")),
     Use("ray", ("ray", "pyarrow"), lambda folder: embed(folder, "ray")),
     Use(
@@ -69,7 +97,8 @@ USES = [
         ("matplotlib",),
         lambda folder: of("keras_bit.drawing.charts", "curves")([{"step": 1, "loss": 1.0}], folder / "curves.png"),
     ),
-    Use("tensorboard", ("tensorboard",), lambda folder: of("keras_bit.cli.finetune", "_tensorboard")(folder)),
+    Use("tensorboard", ("tensorboard",), lambda folder: of("keras_bit.training.tracking", "check")(["tensorboard"])),
+    Use("wandb", ("wandb",), lambda folder: of("keras_bit.training.tracking", "check")(["wandb"])),
     Use(
         "serving",
         ("tensorflow_serving", "grpc"),
@@ -96,9 +125,11 @@ DEPENDENCIES = {
 
 
 def needs_the_others(use, package):
-    missing = [name for name in use.packages if name != package and importlib.util.find_spec(name) is None]
+    others = (*use.before, *use.packages)
+    missing = [name for name in others if name != package and importlib.util.find_spec(name) is None]
     if missing:
-        absent(f"{' and '.join(missing)} not installed: pip install -e '.[{use.extra}]'")
+        extras = "onnx,own-models" if use.before else use.extra
+        absent(f"{' and '.join(missing)} not installed: pip install -e '.[{extras}]'")
 
 
 def without(monkeypatch, package):
@@ -133,9 +164,10 @@ def test_a_package_that_lacks_another_says_what_to_install(use, package, tmp_pat
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_what_a_converter_lacks_is_a_package_and_no_fault_of_the_model(format, wrapped, tmp_path, monkeypatch):
-    """Keras' exporter for OpenVINO imports scipy, which openvino does not bring."""
-    if importlib.util.find_spec(format) is None:
-        absent(f"{format} is not installed: pip install -e '.[{format}]'")
+    """Keras' exporters import what neither of the two brings."""
+    for package in (format, *{"onnx": ("onnxruntime", "tf2onnx"), "openvino": ("onnx", "scipy")}[format]):
+        if importlib.util.find_spec(package) is None:
+            absent(f"{package} is not installed: pip install -e '.[{format},own-models]'")
 
     def export(self, *arguments, **options):
         missing = ModuleNotFoundError("No module named 'no_such_package'", name="no_such_package")
@@ -144,9 +176,20 @@ def test_what_a_converter_lacks_is_a_package_and_no_fault_of_the_model(format, w
         raise missing
 
     monkeypatch.setattr(keras.Model, "export", export)
-    with pytest.raises(ImportError, match=rf"`format` '{format}' needs the package no_such_package, .*\[{format}\]'"):
-        keras_bit.export(model(), tmp_path / f"bit{'.xml' * (format == 'openvino')}", format)
+    message = rf"`format` '{format}', for .*, needs the package no_such_package, .*\[own-models\]'"
+    with pytest.raises(ImportError, match=message):
+        keras_bit.export(own_model(), tmp_path / f"bit{'.xml' * (format == 'openvino')}", format)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scipy_is_asked_for_where_keras_exporter_imports_it_and_nowhere_else(tmp_path, monkeypatch):
+    for package in ("onnx", "openvino"):
+        if importlib.util.find_spec(package) is None:
+            absent(f"{package} is not installed: pip install -e '.[openvino]'")
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(ImportError, match=r" scipy, .*keras_bit\[own-models\]"):
+        keras_bit.export(own_model(), tmp_path / "own.xml", "openvino")
+    keras_bit.export(model(), tmp_path / "bit.xml", "openvino")
 
 
 def missing(name="gone.inside"):
@@ -200,12 +243,13 @@ def test_other_errors_stay_as_they_are(error):
 
 
 def test_every_extra_has_a_feature_that_make_test_extra_runs():
-    assert FEATURES.keys() == (EXTRAS.keys() | {"none", "readme"}) - {"dev"}  # `make test` runs on dev
+    assert FEATURES.keys() == (EXTRAS.keys() | {"none", "readme"}) - {"dev", "docs", "browser"}
 
 
-def test_all_is_every_extra_but_torch_and_what_is_for_a_checkout():
-    brought = re.fullmatch(r"keras_bit\[(.+)\]", *EXTRAS["all"])[1].split(",")
-    assert sorted(brought) == sorted(ALL) == sorted(EXTRAS.keys() - {"all", "torch", "reference", "demo", "dev"})
+def test_all_is_every_extra_but_torch_the_services_and_what_is_for_a_checkout():
+    brought = [name for line in EXTRAS["all"] for name in re.fullmatch(r"keras_bit\[(.+)\]", line)[1].split(",")]
+    left_out = {"all", "torch", "wandb", "reference", "demo", "dev", "docs", "browser"}
+    assert sorted(brought) == sorted(ALL) == sorted(EXTRAS.keys() - left_out)
 
 
 def test_every_optional_import_is_in_these_tests():

@@ -149,6 +149,14 @@ def parts_of(data):
         ("seg_train/seg_train", "seg_val/seg_val", "seg_test/seg_test"),
         ("train_images", "val_images", "test_images"),
         ("pets-train", None, "pets-test"),
+        ("training_set", None, "test_set"),
+        ("TrainData", "ValData", "TestData"),
+        ("train2017", "val2017", None),
+        ("01 - Training", "02 - Validation", "03 - Test"),
+        ("train ", "Valid.", "test"),
+        ("train", "val images", "testset"),
+        ("images_train", "images_val", "images_test"),
+        ("dogs vs cats train", None, "dogs vs cats test1"),
     ],
 )
 def test_parts_are_known_by_their_names(tmp_path, train, validation, test):
@@ -158,7 +166,7 @@ def test_parts_are_known_by_their_names(tmp_path, train, validation, test):
             make_folders(tmp_path / name, counts)
     classes, counts, _ = parts_of(tmp_path)
     assert classes == ("cat", "dog")
-    assert counts == [7, 3 if validation else 1, 1]
+    assert counts == [7, 3 if validation else 1, 1 if test else None]
     # As one data set it would have the parts as its classes.
     with pytest.raises(split_names.NotClassesError) as error:
         image_dataset(tmp_path, processor=PROCESSOR, batch_size=2)
@@ -194,6 +202,25 @@ def test_folders_of_classes_that_were_not_named_are_left_out_and_said(tmp_path):
         assert len(said) == (2 if data == tmp_path else 1)
 
 
+@pytest.mark.parametrize("names", [("train", "train1"), ("valid", "invalid"), ("test", "control"), ("Val", "Tom")])
+def test_classes_may_have_a_word_of_a_part_in_their_names(tmp_path, names):
+    for name in (*names, "other"):
+        make_folders(tmp_path, {name: 2})
+    assert folders.class_folders(tmp_path).class_names == tuple(sorted((*names, "other")))
+
+
+def test_of_several_folders_for_a_part_the_one_with_the_plain_name_is_it_and_the_other_is_said(tmp_path):
+    for part in ("train", "test", "test_images"):
+        make_folders(tmp_path / part, COUNTS)
+    _, counts, notes = parts_of(tmp_path)
+    assert counts == [5, 5, 5]
+    assert any(note.startswith("Left out: the folder test_images in") for note in notes)
+
+
+def class_first_in_one(root):
+    make_folders(root / "cat", {"train": 2, "Test": 1}), make_folders(root, {"dog": 3})
+
+
 def class_first(root):
     for name in ("cat", "dog"):
         make_folders(root / name, {"train": 2, "test": 1})
@@ -211,10 +238,38 @@ NOT_CLASSES = {
         ("test, train", "hold no folder per class"),
     ),
     "classes first": (class_first, ("cat, dog", "test, train", "Turn that around")),
+    "parts of digits and words without classes": (
+        lambda root: make_folders(root, {"train": 2, "test1": 2}),
+        ("test1, train", "hold no folder per class"),
+    ),
+    "parts with something shared, without classes": (
+        lambda root: make_folders(root, {"seg_train": 2, "seg_test": 2, "seg_pred": 2}),
+        ("seg_test, seg_train", "hold no folder per class"),
+    ),
+    "parts and another, without classes": (
+        lambda root: make_folders(root, {"train": 2, "test": 2, "unlabeled": 2}),
+        ("hold no folder per class",),
+    ),
+    "one class first": (class_first_in_one, ("(cat)", "Test, train", "Turn that around")),
     "the same folders in each": (folds, ("fold1, fold2", "cat, dog", "not clear which are the classes")),
     "a folder around": (
         lambda root: make_folders(root / "flower_photos", COUNTS),
         ("one folder, 'flower_photos'", "Did you mean"),
+    ),
+    "folders around": (
+        lambda root: make_folders(root / "flowers" / "flower_photos" / "flower_photos", COUNTS),
+        ("one folder, 'flowers/flower_photos/flower_photos'", "Did you mean"),
+    ),
+    "a folder around, and an empty one": (
+        lambda root: [make_folders(root / "flower_photos", COUNTS), (root / "docs").mkdir()],
+        ("one folder, 'flower_photos'", "Did you mean"),
+    ),
+    "a folder around parts, beside one without images": (
+        lambda root: (
+            [make_folders(root / "images" / part, COUNTS) for part in ("train", "val")]
+            + [(root / "labels" / "train").mkdir(parents=True)]
+        ),
+        ("one folder, 'images'", "Did you mean"),
     ),
     "a folder around parts": (
         lambda root: [make_folders(root / "pets" / part, COUNTS) for part in ("train", "val")],
@@ -284,8 +339,46 @@ def test_names_that_differ_in_case_are_different_classes_and_that_is_said(tmp_pa
         f"Cat and cat in {str(tmp_path / 'one')!r} differ in case alone, and are 2 classes.",
     )
     make_folders(tmp_path / "two" / "train", COUNTS), make_folders(tmp_path / "two" / "val", {"Cat": 1})
-    with pytest.raises(ValueError, match=r"lacks: Cat\. cat there: names that differ in case are different classes\."):
+    with pytest.raises(
+        ValueError, match=r"lacks: Cat\. cat there: names that differ in case or spaces are different classes\."
+    ):
         parts_of(tmp_path / "two")
+
+
+@pytest.mark.parametrize("other", ["cat ", "c at", "cat_", "cat\u200b", "cat\u00a0", "\uff43at"])
+def test_names_that_look_alike_are_different_classes_and_that_is_said(tmp_path, other):
+    make_folders(tmp_path / "one", {"cat": 1, other: 1, "dog": 1})
+    (note,) = folders.class_folders(tmp_path / "one").notes
+    assert note.endswith("look alike, and are 2 classes.")
+    assert folders.shown(other) in note
+    make_folders(tmp_path / "two" / "train", COUNTS), make_folders(tmp_path / "two" / "val", {other: 1})
+    with pytest.raises(ValueError, match="differ in case or spaces are different classes") as error:
+        parts_of(tmp_path / "two")
+    assert f"lacks: {folders.shown(other)}. cat there" in str(error.value)
+
+
+def test_a_class_that_is_a_link_to_another_one_is_said_to(tmp_path):
+    make_folders(tmp_path, COUNTS)
+    (tmp_path / "puma").symlink_to(tmp_path / "cat")
+    found = folders.class_folders(tmp_path)
+    assert found.class_names == ("cat", "dog", "puma")
+    assert found.notes == (f"puma in {str(tmp_path)!r} is a link to cat: its images count twice.",)
+
+
+def test_what_a_part_lacks_and_has_beside_the_classes_is_said(tmp_path):
+    make_folders(tmp_path / "train", COUNTS), make_folders(tmp_path / "val", {"cat": 2})
+    (tmp_path / "val" / "fox").mkdir()
+    _, counts, notes = parts_of(tmp_path)
+    assert counts == [5, 2, None]
+    assert "There is no image to validate with of dog." in notes
+    assert f"Left out in {str(tmp_path / 'val')!r}: without an image: fox." in notes
+
+
+def test_archives_that_were_not_unpacked_are_named(tmp_path):
+    make_folders(tmp_path, COUNTS)
+    touch(tmp_path, "fox.zip", "cat/more.tar.gz", "cat/notes.txt")
+    (note,) = folders.class_folders(tmp_path).notes
+    assert note.endswith("1 .txt, not unpacked: fox.zip, more.tar.gz.")
 
 
 def test_a_sum_of_what_is_left_out_names_the_most_frequent():

@@ -3,8 +3,10 @@
 import csv
 import dataclasses
 import importlib.util
+import io
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -484,18 +486,35 @@ def test_openvino_reads_the_saved_model(version, model, files):
     np.testing.assert_allclose(compiled(batch)["probabilities"], model(batch), atol=TOLERANCE)
 
 
-def _docker(path, folder, *options, **run_with):
-    """What serve.sh calls docker with, an argument in each line, by a stand-in that says it."""
+SAYS = """#!/bin/sh
+printf '%s\\0' "${0##*/}" "$@"
+"""  # a stand-in for a container engine: its name and its arguments, of any characters
+
+
+def _engine(folder, name="docker"):
+    """Makes the stand-in; returns its directory."""
     folder.mkdir(exist_ok=True)
-    (folder / "docker").write_text('#!/bin/sh\nprintf "%s\\\\n" "$@"\n'.replace("\\\\", "\\"))
-    (folder / "docker").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", **run_with.pop("env", {})}
-    done = subprocess.run(
-        [str(path), *options], capture_output=True, text=True, check=True, env=environment, **run_with
-    )
-    assert done.stderr == ""
-    assert done.stdout.endswith("\n".join(["tensorflow/serving", *options, ""]))
-    return done.stdout.splitlines()
+    (folder / name).write_text(SAYS)
+    (folder / name).chmod(0o755)
+    return folder
+
+
+def _called(path, *options, search, **run_with):
+    """What serve.sh calls with `search` before the other directories of PATH, as name and arguments."""
+    environment = {**os.environ, "PATH": f"{search}{os.pathsep}{os.environ['PATH']}", **run_with.pop("env", {})}
+    done = subprocess.run([str(path), *options], capture_output=True, text=True, env=environment, **run_with)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = done.stdout.split("\0")[:-1]
+    assert found[1:3] == ["run", "--rm"]
+    assert found[-1 - len(options) :] == ["docker.io/tensorflow/serving", *options]
+    return found
+
+
+def _docker(path, folder, *options, **run_with):
+    """What serve.sh calls docker with."""
+    name, *found = _called(path, *options, search=_engine(folder), **run_with)
+    assert name == "docker"
+    return found
 
 
 def beside_a_version(base):
@@ -518,7 +537,10 @@ def test_the_manifest_has_strings_for_any_name_of_a_directory(tmp_path, name):
     assert model["resources"]["requests"] == {"cpu": "2", "memory": "2Gi"}
 
 
-@pytest.mark.parametrize("name", ["bit", "a: b,c", 'with "quotes"', "-n", "$HOME `x`", "it's"])
+NAMES = ["bit", "a: b,c", 'with "quotes"', "-n", "$HOME `x` $(y)", "it's", "two\nlines", "ends\n\n", "=%s\\n*"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "called", ["by its path", "by its name", "by a link", "by a relative link", "by links to links"]
 )
@@ -541,8 +563,80 @@ def test_serve_sh_mounts_its_own_directory_however_it_is_called(tmp_path, name, 
     found = _docker(
         f"./{script}" if called == "by its name" else script, tmp_path / "bin", "--x", cwd=tmp_path, env=environment
     )
-    (fields,) = csv.reader([found[found.index("--mount") + 1]])  # as docker reads them
+    # As docker and podman read them, whose commas and quotes are those of Go's encoding/csv.
+    (fields,) = csv.reader(io.StringIO(found[found.index("--mount") + 1], newline=""))
     mounted = dict(field.split("=", 1) for field in fields)
     model = re.sub("[^A-Za-z0-9_-]", "-", name)
     assert mounted == {"type": "bind", "source": str(base), "target": f"/models/{model}"}
     assert f"MODEL_NAME={model}" in found
+
+
+@pytest.mark.parametrize(
+    ("there", "variable", "taken"),
+    [
+        (("docker", "podman"), {}, "docker"),
+        (("podman",), {}, "podman"),
+        (("docker", "podman"), {"CONTAINER_ENGINE": "podman"}, "podman"),
+        (("docker", "nerdctl"), {"CONTAINER_ENGINE": "{folder}/nerdctl"}, "nerdctl"),
+    ],
+)
+def test_serve_sh_takes_the_engine_that_is_there_or_named(tmp_path, there, variable, taken):
+    base = beside_a_version(tmp_path / "two words")
+    tools = tmp_path / "a bin"
+    for name in there:
+        _engine(tools, name)
+    for name in ("sed", "readlink"):  # of PATH nothing else: this machine may have a docker
+        (tools / name).symlink_to(shutil.which(name))
+    environment = {name: value.format(folder=tools) for name, value in variable.items()}
+    found = _called(base / "serve.sh", "--x", search=tools, env={"PATH": str(tools), **environment})
+    assert found[0] == taken
+
+
+def test_serve_sh_without_an_engine_says_so(tmp_path):
+    base = beside_a_version(tmp_path / "bit")
+    (tmp_path / "bin").mkdir()
+    for name in ("sed", "readlink"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    done = subprocess.run([str(base / "serve.sh")], capture_output=True, text=True, env={"PATH": str(tmp_path / "bin")})
+    assert done.returncode == 127  # a shell's code for what is not found
+    assert "docker" in done.stderr
+
+
+def test_serve_sh_is_a_script_for_every_shell(tmp_path):
+    script = beside_a_version(tmp_path / "bit") / "serve.sh"
+    checkers = [["sh", "-n"], ["bash", "-n"], ["dash", "-n"], ["shellcheck", "--shell", "sh"]]
+    there = [checker for checker in checkers if shutil.which(checker[0])]
+    assert there
+    for checker in there:
+        done = subprocess.run([*checker, str(script)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+ODD = [
+    "two\nlines",
+    'with "quotes"',
+    "it's",
+    "$HOME `x` $(y)",
+    "back\\slash",
+    "tab\tand, comma",
+    "",
+    "ü 犬",
+    "{0}",
+    "%s",
+]
+
+
+@pytest.mark.slow
+def test_labels_of_any_characters_come_back_as_they_are(tmp_path):
+    labels = dict(enumerate(ODD))
+    model = smallest(num_labels=len(ODD))
+    processor = BitImageProcessor(size=(32, 32), do_center_crop=False)
+    report = keras_bit.export(model, tmp_path / 'a "b" $c\nd', processor=processor, labels=labels)
+    signatures = tf.saved_model.load(str(report.path)).signatures
+    answer = signatures["serve_bytes"](image_bytes=tf.constant([encoded(pixels(0))]))
+    found = [label.decode() for label in answer["labels"].numpy()[0]]
+    assert found == [ODD[index] for index in answer["classes"].numpy()[0]]
+    lines = (report.path / "assets" / "labels.txt").read_text(encoding="utf-8").split("\n")
+    assert lines == [*(" ".join(label.split()) for label in ODD), ""]
+    script = (report.path.parent / "serve.sh").read_text(encoding="utf-8")
+    assert "MODEL_NAME=a--b---c-d " in script

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, export, from_pretrained
-from keras_bit.exporters import tflite, tflite_metadata
+from keras_bit.exporters import calibration_data, tflite, tflite_metadata
 from keras_bit.exporters.job import Job
 from keras_bit.exporters.registry import format_named
 from store import TRAINED
@@ -159,13 +159,13 @@ def test_the_weights_take_the_bytes_of_their_mode(files, model):
 @pytest.mark.parametrize("quantize", ["dynamic", "int8", "int8_full"])
 @pytest.mark.slow
 def test_a_trained_network_gives_about_the_logits_of_transformers(tmp_path, quantize):
-    golden = np.load(TRAINED / "golden.npz")
-    batch = BitImageProcessor.from_pretrained(TRAINED)(list(golden["0/pictures"]))
+    with np.load(TRAINED / "golden.npz") as golden:
+        batch, expected = BitImageProcessor.from_pretrained(TRAINED)(list(golden["0/pictures"])), golden["0/logits"]
     model = from_pretrained(TRAINED, classifier_activation=None)
     path = tmp_path / "trained.tflite"
     job = Job(model, image_size=(64, 64), quantize=quantize, representative_data=[batch, batch[:, :, ::-1]])
     TFLITE.write(job, path)
-    expected, found = golden["0/logits"], TFLITE.load(job, path)(batch)["output"]
+    found = TFLITE.load(job, path)(batch)["output"]
     assert found.argmax() == expected.argmax()
     assert np.abs(found - expected).max() <= SHARES[quantize] * np.abs(expected).max()
 
@@ -216,7 +216,7 @@ def test_the_size_is_what_was_asked_for_the_models_own_the_processors_or_224(inp
 
 
 def test_calibration_sees_every_image_in_batches_of_the_file(images):
-    samples = [sample["pixel_values"] for sample in tflite._samples([images[:5], images[5:6]], 2)]
+    samples = list(calibration_data.samples([images[:5], images[5:6]], 2))
     assert [len(sample) for sample in samples] == [2, 2, 2, 2]
     np.testing.assert_array_equal(np.concatenate(samples), images[[0, 1, 2, 3, 4, 0, 5, 5]])
 

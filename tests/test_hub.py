@@ -1,4 +1,4 @@
-"""hub.py against directories, a loopback Hub, and caches made by hand. No network."""
+"""The room hub against directories, a loopback Hub, and caches made by hand. No network."""
 
 import json
 import re
@@ -7,8 +7,11 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+import keras_bit
 from keras_bit import versions
-from keras_bit.hub import HubOptions, find_file, read_json
+from keras_bit.hub import finding
+from keras_bit.hub.finding import HubOptions, find_file, read_json
+from keras_bit.hub.names import Repository
 from loopback_hub import (
     BAD_TOKEN,
     BUSY,
@@ -41,13 +44,13 @@ REPOSITORIES = {
 
 ASK = """
 import json, sys
-from keras_bit import hub
+from keras_bit.hub import finding
 heavy = sorted(set(sys.modules) & {{"huggingface_hub", "numpy"}})
 answers = []
 for arguments in json.loads({calls!r}):
     source, names = arguments.pop("source"), arguments.pop("names")
     try:
-        path = hub.find_file(source, names, hub.HubOptions(**arguments))
+        path = finding.find_file(source, names, finding.HubOptions(**arguments))
         answers.append(dict(path=path and str(path)))
     except Exception as error:
         answers.append(dict(error=type(error).__name__, text=str(error), cause=type(error.__cause__).__name__))
@@ -118,7 +121,6 @@ def test_a_relative_path_and_a_home_directory_are_found(checkpoint, monkeypatch)
         "~/no/such/bit-50",
         "runs/1/bit-50",
         "runs/",
-        "https://huggingface.co/google/bit-50",
         r"runs\bit-50",
         "C:bit-50",
         "bit-50.safetensors",
@@ -134,6 +136,42 @@ def test_what_can_only_be_a_path_is_not_looked_for_on_the_hub(source):
     with pytest.raises(FileNotFoundError, match=r"^No such file or directory: .* was not looked for on the Hub") as e:
         find_file(source, ("config.json",))
     assert repr(str(source)) in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["google/bit-50", "timm/resnetv2_50x1_bit.goog_in21k", "BiT-M-R50x1", "resnetv2_50x1_bit.goog_in21k", "runs/first"],
+)
+def test_a_directory_that_hides_what_is_published_is_named_with_its_path(tmp_path, monkeypatch, name):
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert find_file(name, ("config.json",)) is None
+    assert finding.named_file(name) is None
+    there = f"hf://{name}" if "/" in name else keras_bit.list_checkpoints(name)[0].source
+    # Of a name that is in no table nobody knows whether there is such a repository.
+    hides = ", which hides what is published under that name: for that pass"
+    known = ". If a repository of the Hub is meant, pass" if name == "runs/first" else hides
+    assert finding.remark(name) == f" '{name}' is the local directory {folder}{known} '{there}'."
+    assert finding.remark(f"./{name}") == finding.remark(folder) == ""
+
+
+def test_a_place_is_told_without_asking_anybody(checkpoint, monkeypatch):
+    assert finding.place_of(checkpoint) == checkpoint
+    assert finding.place_of(str(checkpoint / "config.json")) == checkpoint / "config.json"
+    assert finding.named_file(checkpoint / "config.json") == "config.json"
+    assert finding.place_of(ID) == Repository(ID, explicit=False)
+    assert finding.place_of(f"hf://{ID}") == Repository(ID)
+    assert finding.named_file(f"https://huggingface.co/{ID}/blob/main/model.safetensors") == "model.safetensors"
+    assert finding.remark(ID) == finding.remark("https://example.org/bit.npz") == finding.remark("no/such/path") == ""
+    monkeypatch.setenv("HF_ENDPOINT", "https://user:password@hub.example/mirror/")
+    assert finding.place_of(f"https://hub.example/mirror/{ID}/tree/v1") == Repository(ID, "v1")
+
+
+@pytest.mark.parametrize("source", [f"hf://{ID}@v1", f"https://huggingface.co/{ID}/tree/v1"])
+def test_a_revision_is_named_once(source):
+    with pytest.raises(ValueError, match=r"`revision` 'v2' was given, but `source` .* names the revision 'v1': le"):
+        find_file(source, ("config.json",), HubOptions(revision="v2"))
 
 
 @pytest.mark.parametrize(
@@ -193,6 +231,25 @@ def test_files_are_downloaded_once_and_then_come_from_the_cache(tmp_path):
     assert json.loads(Path(old["path"]).read_bytes())["version"] == 1
     assert pinned == pinned_again == old
     assert Path(bare["path"]).read_bytes() == CONFIG
+
+
+def test_a_repository_has_many_names(tmp_path):
+    """All are the same repository, also where a local directory has its name."""
+    (tmp_path / ID).mkdir(parents=True)
+    with LoopbackHub(REPOSITORIES) as server:
+        pages = [f"{server.url}/{ID}", f"{server.url}/{ID}/tree/main", f"https://huggingface.co/{ID}?x=1"]
+        main = ask(server, tmp_path, *(call(one) for one in (f"hf://{ID}", f"hf-hub:{ID}", *pages)))
+        pinned = [f"hf://{ID}@v1", f"hf-hub:{ID}@{commit_of(ID, 'v1')}", f"{server.url}/{ID}/resolve/v1/config.json"]
+        old = ask(server, tmp_path, *(call(one) for one in pinned), call(f"hf://{ID}", revision="v1"))
+        hidden, missing, file = ask(
+            server, tmp_path, call(), call("hf://google/bit-5o"), call(f"{server.url}/{ID}/blob/v9/config.json")
+        )
+    snapshot = tmp_path / "hub" / "models--google--bit-50" / "snapshots"
+    assert main == [{"path": str(snapshot / commit_of(ID) / "config.json")}] * len(main)
+    assert old == [{"path": str(snapshot / commit_of(ID, "v1") / "config.json")}] * len(old)
+    assert hidden == {"path": None}
+    assert missing["text"].startswith(f"'google/bit-5o': {server.url} shows no repository of that name: it may be mis")
+    assert file["text"].startswith(f"'google/bit-50' has no revision 'v9' on {server.url}.")
 
 
 def test_after_one_online_run_an_offline_one_gives_the_same_answers(tmp_path):
@@ -385,7 +442,7 @@ def test_a_transfer_that_hf_xet_gives_up_is_told_like_any_other(tmp_path, monkey
     def give_up(*_, **__):
         raise RuntimeError("Task error: File reconstruction error")
 
-    monkeypatch.setattr("keras_bit.hub._ask_once", lambda *_: None)
+    monkeypatch.setattr("keras_bit.hub.finding._ask_once", lambda *_: None)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", give_up)
     with pytest.raises(OSError, match=r"^Could not get config\.json of 'google/bit-50' .*: Task error: File") as e:
         find_file(ID, ("config.json",), HubOptions(cache_dir=tmp_path))
@@ -457,10 +514,9 @@ def test_no_network_and_not_cached_is_told_after_one_question(tmp_path):
 
 def test_an_endpoint_that_is_no_url_is_named(tmp_path):
     (answer,) = ask("hub.example", tmp_path, call())
-    assert answer["error"] == "ConnectionError"
-    assert answer["text"].startswith(
-        "The connection to hub.example for config.json of 'google/bit-50' failed (Request URL is missing"
-    )
+    assert answer["error"] == "ValueError"
+    assert answer["text"].startswith("The environment variable HF_ENDPOINT is no address of a Hub")
+    assert "'hub.example'" in answer["text"]
 
 
 @pytest.mark.parametrize(

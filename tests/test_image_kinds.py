@@ -9,11 +9,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from image_files import encoded, pixels
-from keras_bit import BitImageProcessor
+import keras_bit
+from image_files import collect, encoded, pixels
+from keras_bit import BitImageProcessor, image_dataset
+from keras_bit.data import readable
 from keras_bit.images import graph_containers, graph_decoding, jpeg_scans
+from store import TRAINED, served
 
 RAW = BitImageProcessor(do_resize=False, do_center_crop=False, do_rescale=False, do_normalize=False)
+SMALL = BitImageProcessor(size=24, crop_size=20)
 PHOTO = Image.fromarray(pixels(0, 61, 97))
 ALPHA = PHOTO.copy()
 ALPHA.putalpha(Image.fromarray(pixels(1, 61, 97)[..., 0]))
@@ -25,16 +29,17 @@ def animated(kind, **options):
     return encoded(FRAMES[0], kind, save_all=True, append_images=FRAMES[1:], duration=50, **options)
 
 
+def png_chunk(name, data, checksum=None):
+    crc = zlib.crc32(name + data) if checksum is None else checksum
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc)
+
+
 def deep_png():
     """A PNG of three colors of 16 bits, which Pillow does not write."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     rows = np.random.default_rng(0).integers(0, 2**16, (7, 5, 3)).astype(">u2")
     lines = b"".join(b"\0" + row.tobytes() for row in rows)
-    header = struct.pack(">IIBBBBB", 5, 7, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 7, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(lines)) + png_chunk(b"IEND", b"")
 
 
 SAME = "the same"
@@ -73,6 +78,50 @@ def test_the_graph_gives_the_host_paths_values_or_says_why_not(name, run):
         run(contents)
     assert answer in caught.value.message
     assert "`processor(path)`" in caught.value.message
+
+
+BOMB = zlib.compress(bytes(2_000_000))  # Pillow unpacks a mebibyte
+# Chunks that a decoder may pass over, each in the way of Pillow.
+EXTRAS = {
+    "a profile that unpacks to more": png_chunk(b"iCCP", b"sRGB\0\0" + BOMB),
+    "a text that unpacks to more": png_chunk(b"zTXt", b"Comment\0\0" + BOMB),
+    "a wrong checksum": png_chunk(b"tEXt", b"Comment\0hello", checksum=1),
+    "a damaged resolution": png_chunk(b"pHYs", b"\0"),
+}
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("name", EXTRAS)
+def test_what_stands_beside_a_pngs_pixels_keeps_neither_path_from_reading_it(name, behind, run, tmp_path):
+    plain = encoded(PHOTO, "PNG")
+    place = plain.rindex(b"IEND") - 4 if behind else 33
+    contents = plain[:place] + EXTRAS[name] + plain[place:]
+    np.testing.assert_array_equal(RAW(contents)[0], PHOTO)
+    np.testing.assert_array_equal(run(contents), PHOTO)
+    (tmp_path / "extra.png").write_bytes(contents)
+    for whole in (False, True):
+        assert readable.problem("x", str(tmp_path / "extra.png"), whole) == ""
+        assert readable.problem("x", io.BytesIO(contents), whole) == ""
+    with pytest.raises(ValueError, match=r"cut off|truncated|damaged|not an image"):
+        RAW(contents[: len(plain) // 2])
+
+
+def test_data_sets_of_either_engine_give_the_processors_values(tmp_path):
+    for engine, kinds in (("host", READ), ("graph", {name for name, (_, answer) in READ.items() if answer == SAME})):
+        paths = [tmp_path / str(number) for number in range(len(kinds))]
+        for path, name in zip(paths, kinds, strict=True):
+            path.write_bytes(READ[name][0])
+        data = image_dataset((paths, [0] * len(paths)), processor=SMALL, batch_size=4, engine=engine)
+        np.testing.assert_array_equal(collect(data)[0], SMALL(paths))
+
+
+@pytest.mark.slow
+def test_a_served_model_answers_as_the_processor_and_the_model(finished):
+    served_bytes = tf.saved_model.load(str(served(finished).path)).signatures["serve_bytes"]
+    contents = [contents for contents, answer in READ.values() if answer == SAME]
+    found = served_bytes(image_bytes=tf.constant(contents))["probabilities"]
+    expected = keras_bit.from_pretrained(TRAINED)(BitImageProcessor.from_pretrained(TRAINED)(contents))
+    np.testing.assert_allclose(found, expected, atol=1e-5)  # float32's order of operations, in another graph
 
 
 def test_gray_of_16_bits_is_refused_by_both(run):
@@ -122,8 +171,21 @@ def test_scans_are_counted(name):
     segments = graph_containers.jpeg_segments(tf.constant(contents))
     assert bool(segments.several) == (expected > 1)
     if expected > 1:
-        assert int(graph_containers.count_scans(tf.constant(contents), segments.first_scan, 1000)) == expected
-        assert int(graph_containers.count_scans(tf.constant(contents), segments.first_scan, 4)) == 5
+        scans = graph_containers.read_scans(tf.constant(contents), segments.first_scan, 1000)
+        assert (int(scans.count), bool(scans.incomplete)) == (expected, False)
+        assert int(graph_containers.read_scans(tf.constant(contents), segments.first_scan, 4).count) == 5
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_progressive_jpeg_that_lacks_scans_is_refused_by_the_graph(run, mode):
+    contents = encoded(PHOTO.convert(mode), "JPEG", progressive=True)
+    starts = [place for place in range(len(contents)) if contents[place : place + 2] == b"\xff\xda"]
+    np.testing.assert_array_equal(run(contents), RAW(contents)[0])
+    for start in starts[1:]:
+        cut = contents[:start] + b"\xff\xd9"
+        assert RAW(cut).shape == (1, 61, 97, 3)  # Pillow makes up what is missing
+        with pytest.raises(tf.errors.InvalidArgumentError, match="is an incomplete JPEG: scans are missing"):
+            run(cut)
 
 
 def test_a_jpeg_of_too_many_scans_is_refused_by_both_before_it_is_decoded(monkeypatch):

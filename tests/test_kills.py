@@ -1,6 +1,6 @@
 """`kill -9` at any moment: no half file, nothing left that the next run does not remove, and the same end.
 
-KERAS_BIT_KILLS=100 python -m pytest tests/test_kills.py -s    # takes half an hour; what was killed where is printed
+KERAS_BIT_KILLS=100 python -m pytest tests/test_kills.py -s    # takes an hour or more; what was killed where is printed
 """
 
 import collections
@@ -267,6 +267,27 @@ def test_an_embedding_that_was_killed_goes_on(data, tmp_path, name):
     whole, found = (pq.read_table(path).to_pydict() for path in (tmp_path / "whole.parquet", folder / name))
     assert found["path"] == whole["path"]
     np.testing.assert_allclose(found["features"], whole["features"], rtol=1e-5)
+
+
+def test_an_audit_that_was_killed_goes_on(data, tmp_path):
+    pytest.importorskip("cleanlab")
+    make_folders(tmp_path / "data", {"ant": 300, "bee": 300})  # three shards
+    temporary = tmp_path / "temporary"
+
+    def arguments(out):
+        return ["audit", tmp_path / "data", "--weights", data / "checkpoint", "--out", out]
+
+    def rows(out):
+        return [{**row, "score": None} for row in READERS[".csv"](out / "audit.csv")]
+
+    finish(arguments(tmp_path / "whole"), temporary)
+    out = tmp_path / "audited"
+    left = killed_again_and_again(arguments(out), out / "features", temporary, SEED, 2)
+    finish(arguments(out), temporary)
+    print(f"\nleft after each kill {left}")
+    assert check_whole(out) == []
+    assert len(list((out / "features").iterdir())) == 3
+    assert rows(out) == rows(tmp_path / "whole")
 
 
 SAVING = """

@@ -1,9 +1,9 @@
 """Orientation tags: every path of the package turns an encoded image upright as `PIL.ImageOps.exif_transpose` does."""
 
+import functools
 import io
 import json
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -12,10 +12,25 @@ from PIL import Image, ImageOps
 
 import keras_bit
 from conftest import absent
-from image_files import collect, encoded, pixels
+from image_files import collect, pixels
 from keras_bit import BitImageProcessor, HyperRule, image_dataset
 from keras_bit.images import inputs
 from store import TRAINED, served
+from tagged_files import (
+    ASCII,
+    BYTE,
+    HOST_TAGGED,
+    SHORT,
+    TAG,
+    TAGGED,
+    block,
+    directory,
+    elsewhere,
+    entry,
+    jpeg,
+    png,
+    webp,
+)
 
 pytestmark = [
     # Pillow warns of a damaged block, and reads the image all the same.
@@ -24,81 +39,10 @@ pytestmark = [
 
 RAW = {"do_resize": False, "do_center_crop": False, "do_rescale": False, "do_normalize": False}
 SMALL = {"size": 24, "crop_size": (20, 14), "image_mean": 0.5, "image_std": 0.5}
-SHORT, LONG, ASCII, BYTE = 3, 4, 2, 1
-TAG = 0x0112
 PHOTO = Image.fromarray(pixels(0, 61, 97))
-
-
-def entry(order, tag, kind, count, value):
-    """Twelve bytes of a directory; `value` is a number of `kind`, or the four bytes."""
-    if not isinstance(value, bytes):
-        value = struct.pack(order + {BYTE: "B", SHORT: "H", LONG: "I"}[kind], value).ljust(4, b"\0")
-    return struct.pack(order + "HHI", tag, kind, count) + value
-
-
-def block(orientation, order=">", before=(), kind=SHORT):
-    """A TIFF header and a directory with the tag, `before` it other entries."""
-    entries = [*before, entry(order, TAG, kind, 1, orientation)]
-    head = {">": b"MM\0*", "<": b"II*\0"}[order] + struct.pack(order + "I", 8)
-    return head + struct.pack(order + "H", len(entries)) + b"".join(entries) + bytes(4)
-
-
-def segment(marker, payload):
-    return b"\xff" + bytes([marker]) + struct.pack(">H", len(payload) + 2) + payload
-
-
-def jpeg(*blocks, image=PHOTO, others=b"", **options):
-    """A JPEG with `others` and then Exif segments behind its first marker."""
-    contents = encoded(image, "JPEG", quality=90, **options)
-    return contents[:2] + others + b"".join(segment(0xE1, b"Exif\0\0" + one) for one in blocks) + contents[2:]
-
-
-def png(exif, image=PHOTO, behind=False, name=b"eXIf"):
-    """A PNG with the block in front of its pixels, or behind them."""
-    contents = encoded(image, "PNG")
-    chunk = struct.pack(">I", len(exif)) + name + exif + struct.pack(">I", zlib.crc32(name + exif))
-    place = contents.index(b"IEND") - 4 if behind else 33
-    return contents[:place] + chunk + contents[place:]
-
-
-def webp(exif, image=PHOTO, **options):
-    return encoded(image, "WEBP", exif=exif, **options)
-
-
-def tiff(orientation, **options):
-    return encoded(PHOTO, "TIFF", tiffinfo={TAG: orientation}, **options)
-
-
-PADDING = segment(0xE2, bytes(60_000)) + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>")
-TAGGED = {
-    "JPEG, big endian": lambda tag: jpeg(block(tag)),
-    "JPEG, little endian": lambda tag: jpeg(block(tag, "<")),
-    "JPEG, behind 60,000 bytes": lambda tag: jpeg(block(tag), others=PADDING * 2),
-    "JPEG, other tags first": lambda tag: jpeg(
-        block(tag, before=[entry(">", 0x10F, ASCII, 4, b"abc\0"), entry(">", 0x110, 7, 3, b"abcd")])
-    ),
-    "JPEG, a long number": lambda tag: jpeg(block(tag, kind=LONG)),
-    "JPEG, two blocks": lambda tag: jpeg(block(tag), block(9 - tag)),
-    "JPEG, progressive": lambda tag: jpeg(block(tag), progressive=True),
-    "JPEG, gray": lambda tag: jpeg(block(tag, "<"), image=PHOTO.convert("L")),
-    "PNG": lambda tag: png(block(tag)),
-    "PNG, little endian, behind the pixels": lambda tag: png(block(tag, "<"), behind=True),
-    "PNG, palette": lambda tag: png(block(tag), image=PHOTO.quantize(16)),
-    "WebP": lambda tag: webp(block(tag)),
-    "WebP, lossless, alpha, prefix": lambda tag: encoded(
-        PHOTO.convert("RGBA"), "WEBP", lossless=True, exif=b"Exif\0\0" + block(tag, "<")
-    ),
-}
-XMP = '<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{}"/>'
-HOST_TAGGED = {
-    "TIFF": tiff,
-    "TIFF, compressed": lambda tag: tiff(tag, compression="tiff_lzw"),
-    "JPEG, XMP": lambda tag: jpeg(others=segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP.format(tag).encode())),
-    "PNG, raw profile": lambda tag: png(
-        b"Raw profile type exif\0\0" + zlib.compress(f"\nexif\n{len(block(tag)):8}\n{block(tag).hex()}\n".encode()),
-        name=b"zTXt",
-    ),
-}
+MADE = TAGGED | HOST_TAGGED
+FILES = {"JPEG": functools.partial(jpeg, image=PHOTO), "PNG": functools.partial(png, image=PHOTO)}
+FILES["WebP"] = functools.partial(webp, image=PHOTO)
 
 
 def turned(contents):
@@ -107,15 +51,15 @@ def turned(contents):
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
-@pytest.mark.parametrize("name", [*TAGGED, *HOST_TAGGED])
+@pytest.mark.parametrize("name", MADE)
 def test_paths_and_bytes_are_turned_as_by_pillow(name, tag, tmp_path):
-    contents = (TAGGED | HOST_TAGGED)[name](tag)
+    contents = MADE[name](PHOTO, tag)
     path = tmp_path / "image"
     path.write_bytes(contents)
     expected = turned(contents)
     assert expected.shape == ((97, 61, 3) if tag > 4 else (61, 97, 3))
     if tag > 1:
-        assert not np.array_equal(expected, turned((TAGGED | HOST_TAGGED)[name](1)))
+        assert not np.array_equal(expected, turned(MADE[name](PHOTO, 1)))
     for source in (contents, path, str(path), memoryview(contents)):
         np.testing.assert_array_equal(BitImageProcessor(**RAW)(source)[0], expected)
     opened = inputs.read("it", path, "upright")
@@ -124,9 +68,9 @@ def test_paths_and_bytes_are_turned_as_by_pillow(name, tag, tmp_path):
     np.testing.assert_array_equal(small(path), small(Image.fromarray(expected)))
 
 
-@pytest.mark.parametrize("name", [*TAGGED, *HOST_TAGGED])
+@pytest.mark.parametrize("name", MADE)
 def test_what_is_not_encoded_is_taken_as_it_is_and_so_is_what_is_encoded_where_tags_are_ignored(name):
-    contents = (TAGGED | HOST_TAGGED)[name](6)
+    contents = MADE[name](PHOTO, 6)
     image = Image.open(io.BytesIO(contents))
     expected = np.asarray(image.convert("RGB"))[None]
     np.testing.assert_array_equal(BitImageProcessor(**RAW)(image), expected)
@@ -138,8 +82,7 @@ def test_what_is_not_encoded_is_taken_as_it_is_and_so_is_what_is_encoded_where_t
 
 def with_tag(**changes):
     fields = {"order": ">", "tag": TAG, "kind": SHORT, "count": 1, "value": 6} | changes
-    one = entry(*fields.values())
-    return b"MM\0*\0\0\0\x08\0\x01" + one + bytes(4)
+    return directory(entry(*fields.values()))
 
 
 FAR = entry(">", 0x10F, ASCII, 8, struct.pack(">I", 0xFFFFFF))  # its text would lie beyond the end
@@ -173,9 +116,30 @@ READABLE = {
     "a text for a number": block(6, before=[entry(">", 0x100, ASCII, 4, b"abc\0")]),
     "a text beyond the end behind it": b"MM\0*\0\0\0\x08\0\x02" + block(6)[10:22] + FAR + bytes(4),
 }
+# Numbers of other types than the standard's, type and format: to Pillow 6.0 and 12/2 are 6.
+TYPES = {
+    "a signed byte": (6, "b", (6,), (-6,)),
+    "a signed number": (8, "h", (6,), (-6,)),
+    "a long signed number": (9, "i", (6,), (-6,)),
+    "the place of a directory": (13, "I", (6,), (2**31 + 6,)),
+    "a number of eight bytes": (16, "Q", (6,), (2**63 + 6,)),
+    "a float": (11, "f", (6.0,), (6.5,)),
+    "a float that is no number": (11, "f", (6.0,), (float("nan"),)),
+    "a double": (12, "d", (6.0,), (6.0000001,)),
+    "a fraction": (5, "II", (12, 2), (13, 2)),
+    "a fraction of nothing": (5, "II", (6, 1), (6, 0)),
+    "no fraction": (5, "II", (6, 1), (0, 0)),
+    "a signed fraction": (10, "ii", (-12, -2), (-12, 2)),
+}
+for name, (kind, number_format, six, another) in TYPES.items():
+    for order, values, blocks, suffix in (("<", six, READABLE, ""), (">", another, DAMAGED, ", not 6")):
+        packed = struct.pack(order + number_format, *values)
+        if len(packed) > 4:
+            blocks[name + suffix] = elsewhere(kind, packed, order)
+        else:
+            blocks[name + suffix] = directory(entry(order, TAG, kind, 1, packed.ljust(4, b"\0")), order=order)
 BLOCKS = {name: (contents, False) for name, contents in DAMAGED.items()}
 BLOCKS |= {name: (contents, True) for name, contents in READABLE.items()}
-FILES = {"JPEG": jpeg, "PNG": png, "WebP": webp}
 
 
 def expected_of(contents, is_turned):
@@ -209,7 +173,7 @@ def in_graph():
 @pytest.mark.parametrize("name", TAGGED)
 def test_the_graph_turns_as_pillow_does(name, in_graph):
     for tag in range(1, 9):
-        contents = TAGGED[name](tag)
+        contents = TAGGED[name](PHOTO, tag)
         expected = turned(contents)
         np.testing.assert_array_equal(in_graph["raw"](contents), expected, f"{tag}")
         # A part of it: what the crop needs.
@@ -226,13 +190,20 @@ def test_a_damaged_block_means_the_same_in_the_graph(name, kind, in_graph):
     np.testing.assert_array_equal(in_graph["raw"](contents), expected_of(contents, is_turned))
 
 
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("count", range(4))
+def test_as_many_prefixes_are_overlooked_as_by_pillow(kind, count, in_graph):
+    contents = FILES[kind](b"Exif\0\0" * count + block(6))
+    np.testing.assert_array_equal(in_graph["raw"](contents), BitImageProcessor(**RAW)(contents)[0])
+
+
 def test_a_data_set_turns_what_it_reads_and_leaves_what_it_is_given(tmp_path):
     processor = BitImageProcessor(**SMALL)
     files = []
     for tag in range(1, 9):
         for kind in ("JPEG, little endian", "PNG"):
             files.append(tmp_path / f"{tag}.{kind[:3].lower().replace('jpe', 'jpg')}")
-            files[-1].write_bytes(TAGGED[kind](tag))
+            files[-1].write_bytes(TAGGED[kind](PHOTO, tag))
     labels = [0] * len(files)
     found, _ = collect(image_dataset((files, labels), processor=processor, batch_size=len(files)))
     np.testing.assert_array_equal(found, processor(files))
@@ -249,8 +220,8 @@ def test_a_data_set_turns_what_it_reads_and_leaves_what_it_is_given(tmp_path):
 def test_training_images_are_turned_before_they_are_cropped(tmp_path):
     rule = HyperRule(100, 32)
     turned_file, upright = tmp_path / "turned.png", tmp_path / "upright.png"
-    turned_file.write_bytes(TAGGED["PNG"](6))
-    Image.fromarray(turned(TAGGED["PNG"](6))).save(upright)
+    turned_file.write_bytes(TAGGED["PNG"](PHOTO, 6))
+    Image.fromarray(turned(TAGGED["PNG"](PHOTO, 6))).save(upright)
     options = {"processor": BitImageProcessor(), "batch_size": 4, "training": True, "rule": rule, "seed": 3}
     both = [collect(image_dataset(([file] * 4, [0] * 4), **options))[0] for file in (turned_file, upright)]
     np.testing.assert_array_equal(*both)
@@ -262,7 +233,7 @@ def test_a_served_model_turns_what_it_is_sent(finished):
     processor = BitImageProcessor.from_pretrained(TRAINED)
     network = keras_bit.from_pretrained(TRAINED)
     for kind in TAGGED:
-        contents = [TAGGED[kind](tag) for tag in range(1, 9)]
+        contents = [TAGGED[kind](PHOTO, tag) for tag in range(1, 9)]
         found = model(image_bytes=tf.constant(contents))["probabilities"]
         # float32's order of operations, in another graph
         np.testing.assert_allclose(found, network.predict(processor(contents), verbose=0), atol=1e-5)
@@ -275,9 +246,9 @@ def test_load_image_of_transformers_gives_the_same():
         absent("transformers is not installed")
     import base64
 
-    for name, make in (TAGGED | HOST_TAGGED).items():
+    for name, make in MADE.items():
         for tag in range(1, 9):
-            contents = make(tag)
+            contents = make(PHOTO, tag)
             expected = np.asarray(load_image(base64.b64encode(contents).decode()))
             np.testing.assert_array_equal(BitImageProcessor(**RAW)(contents)[0], expected, f"{name}, {tag}")
 

@@ -220,3 +220,14 @@ def test_code_in_a_keras_file_is_refused_whatever_the_safe_mode_of_keras_is(tmp_
     # Keras has no way back from `enable_unsafe_deserialization`, which sets what this scope sets.
     with SafeModeScope(safe), pytest.raises(ValueError, match=r"no model that Keras can load: .*[Ll]ambda"):
         from_pretrained(tmp_path / "bit.keras")
+
+
+def test_a_network_around_a_bit_is_refused_whatever_its_class_is(tmp_path):
+    inner = smallest()
+    images = keras.Input((48, 48, 3))
+    around = type(inner)(images, inner(keras.layers.Rescaling(2.0)(images)))
+    with pytest.raises(ValueError, match=r"`model` must be a model that keras_bit built, got BiTModel without its"):
+        save_pretrained(around, tmp_path / "saved")
+    around.save(tmp_path / "around.keras")
+    with pytest.raises(ValueError, match=r"around.keras holds a network around a BiT, expected a model that keras_bit"):
+        from_pretrained(tmp_path / "around.keras")

@@ -41,6 +41,8 @@ CONFIGS = {
     "bottleneck, drop path": {**BOTTLENECK, "drop_path_rate": 0.4},
     "bottleneck, output stride 16": {**BOTTLENECK, "output_stride": 16},
     "bottleneck, output stride 8": {**BOTTLENECK, "output_stride": 8},
+    "bottleneck, output stride 4": {**BOTTLENECK, "output_stride": 4},
+    "bottleneck, output stride 64": {**BOTTLENECK, "output_stride": 64},
     "bottleneck, output stride 8, SAME": {**BOTTLENECK, "output_stride": 8, "global_padding": "same"},
 }
 

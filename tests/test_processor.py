@@ -1,8 +1,11 @@
 """The image processor against Pillow and plain arithmetic, and (live) against transformers' own, value by value."""
 
+import copy
+import dataclasses
 import doctest
 import io
 import json
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 from keras_bit.images import processor
 from keras_bit.images.processor import BitImageProcessor, processor_of
 from keras_bit.images.scaling import preprocess_input
@@ -446,13 +449,7 @@ WIDE = BitImageProcessor(size=8, do_center_crop=False)
             new_image(),
             {"data_format": "NHWC"},
             ValueError,
-            "`data_format` must be one of 'channels_last', 'channels_fi",
-        ),
-        (
-            new_image(),
-            {"data_format": None},
-            ValueError,
-            "`data_format` must be one of 'channels_last', 'channels_first",
+            "`data_format` must be one of None, 'channels_last', 'channels_fi",
         ),
         (
             new_image(),
@@ -554,9 +551,11 @@ def test_a_decompression_bomb_is_refused_in_pillows_words(monkeypatch):
 def test_return_tensors_gives_the_frameworks_tensor():
     processor = BitImageProcessor(**SMALL)
     expected = processor(new_image())
-    assert type(processor(new_image(), return_tensors="np")) is np.ndarray
+    array = processor(new_image(), return_tensors="np")["pixel_values"]
+    assert type(array) is np.ndarray
+    np.testing.assert_array_equal(array, expected)
     tensorflow = pytest.importorskip("tensorflow")
-    tensor = processor(new_image(), return_tensors="tf")
+    tensor = processor(new_image(), return_tensors="tf").pixel_values
     assert tensorflow.is_tensor(tensor)
     np.testing.assert_array_equal(tensor, expected)
 
@@ -922,7 +921,7 @@ def test_saved_processors_are_read_by_transformers_and_the_other_way_round(optio
     from transformers import AutoImageProcessor
     from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
-    ours = BitImageProcessor(**options)
+    ours = BitImageProcessor(**options, orientation="ignore")  # a key of ours, and not its default
     ours.save_pretrained(tmp_path / "ours")
     for reader in (BitImageProcessorPil, AutoImageProcessor):
         theirs = reader.from_pretrained(tmp_path / "ours")
@@ -939,7 +938,7 @@ def test_torch_tensors_go_in_and_come_out():
 
     processor = BitImageProcessor(**SMALL)
     array = noise(15, 22, 3)
-    tensor = processor(torch.from_numpy(array), return_tensors="pt", data_format="channels_first")
+    tensor = processor(torch.from_numpy(array), return_tensors="pt", data_format="channels_first").pixel_values
     assert isinstance(tensor, torch.Tensor)
     assert tuple(tensor.shape) == (1, 3, 10, 8)
     np.testing.assert_array_equal(tensor.numpy(), processor(array, data_format="channels_first"))
@@ -1002,3 +1001,30 @@ def test_what_timm_can_and_this_class_cannot_is_refused(change, message, tmp_pat
 def test_a_thin_image_whose_short_edge_would_make_it_enormous_is_refused():
     with pytest.raises(ValueError, match=r"of 1x65000 px would be resized to 448x29120000, more than [\d,]+ pixels"):
         BitImageProcessor(size=448)(Image.new("RGB", (65000, 1)))
+
+
+CHANGES = {
+    "an option is set": lambda processor: setattr(processor, "do_resize", False),
+    "an option is deleted": lambda processor: delattr(processor, "do_resize"),
+    "a size is set": lambda processor: processor.size.__setitem__("shortest_edge", 8),
+    "a size is updated": lambda processor: processor.size.update(shortest_edge=8),
+    "a size is removed": lambda processor: processor.size.pop("shortest_edge"),
+    "a crop is set": lambda processor: processor.crop_size.__setitem__("height", 8),
+    "a crop is merged": lambda processor: processor.crop_size.__ior__({"height": 8}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_of_a_processor_is_refused_with_what_to_do_instead(change):
+    processor = BitImageProcessor(size=16, crop_size=16)
+    with pytest.raises(dataclasses.FrozenInstanceError, match=r"Pass `\w+=` in the call.*dataclasses\.replace"):
+        change(processor)
+    assert processor == BitImageProcessor(size=16, crop_size=16)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_a_processor_is_copied_and_pickled(copied):
+    processor = BitImageProcessor(size=16, crop_size=16)
+    assert copied(processor) == processor
+    assert copied(processor.size) == processor.size == {"shortest_edge": 16}
+    assert dataclasses.replace(processor, do_resize=False).do_resize is False

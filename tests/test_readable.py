@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from image_files import PROCESSOR, encoded, pixels
+from keras_bit import image_dataset
 from keras_bit.data import parts, readable
+from keras_bit.data.skipped import ImagesLeftOut
 
 IMAGES = {
     "right.jpg": encoded(pixels(0)),
@@ -48,8 +50,33 @@ def test_a_whole_look_finds_what_the_processor_cannot_read(part):
 
     found = readable.unreadable(part, whole=True, shown="read")
     assert names_of(part, found) == [os.path.basename(name) for name in part.names if not is_read(name)]
-    for number, words in ((4, "is empty."), (5, "not an image that Pillow can read."), (10, "does not exist.")):
+    for number, words in (
+        (4, "is empty."),
+        (5, "is not an image file that Pillow can read."),
+        (8, "where it has 16."),
+        (10, "cannot be read: there is no such file."),
+    ):
         assert found[number].endswith(words)
+
+
+def test_the_words_are_those_of_who_reads(part):
+    found = readable.unreadable(part, whole=True, shown="read")
+    data = image_dataset(part.everything, processor=PROCESSOR, batch_size=4, on_error="skip")
+    with pytest.warns(ImagesLeftOut):
+        list(data)
+    assert data.skipped == list(found.values())
+    headers = readable.unreadable(part, whole=False, shown="check")
+    assert headers == {number: found[number] for number in headers}
+
+
+def test_a_whole_look_finds_a_jpeg_of_too_many_scans(tmp_path, monkeypatch):
+    contents = encoded(pixels(0), progressive=True)
+    start = contents.rindex(b"\xff\xda")
+    (tmp_path / "many.jpg").write_bytes(contents[:-2] + contents[start:-2] * 40 + b"\xff\xd9")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels(0)[..., 0].size)  # twice as many are allowed, in 40 scans
+    part = parts.of_files([os.fsencode(tmp_path / "many.jpg")], np.zeros(1, np.int32))
+    (line,) = readable.unreadable(part, whole=True, shown="read").values()
+    assert "many.jpg is a JPEG of more than 40 scans" in line
 
 
 def test_a_look_at_headers_finds_what_is_no_image(part):
@@ -64,7 +91,7 @@ def test_large_parts_are_looked_at_once_until_a_file_changes(part, tmp_path, mon
     monkeypatch.setattr(readable, "LARGE", 1)
     looked = []
     problem = readable.problem
-    monkeypatch.setattr(readable, "problem", lambda file, whole: looked.append(file) or problem(file, whole))
+    monkeypatch.setattr(readable, "problem", lambda name, *other: looked.append(name) or problem(name, *other))
     found = [readable.unreadable(part, whole=False, shown="check", noted=noted) for _ in range(2)]
     assert found[0] == found[1]
     assert len(looked) == len(part)

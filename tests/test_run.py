@@ -16,9 +16,9 @@ from PIL import Image
 
 from conftest import needs_matplotlib
 from image_files import encoded, make_folders, pixels, write_records
-from keras_bit import BitImageProcessor, claims, from_pretrained, versions
+from keras_bit import BitConfig, BitImageProcessor, claims, from_pretrained, versions
 from keras_bit.data.named_batches import NoImageError, UnreadableImageError
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 from keras_bit.training import planning, run, run_directory
 from keras_bit.training.distribution import Workers
 from tiny_bit import CONFIG, random_tensors, write_checkpoint
@@ -95,6 +95,29 @@ def test_the_result_is_a_model_that_classifies_at_once(trained, data):
     np.testing.assert_allclose(keras.saving.load_model(trained / "model.keras")(batch)[0], scores, atol=1e-6)
 
 
+def test_a_run_that_lacks_its_result_is_told(trained, tmp_path):
+    """As an interrupted one does: what it goes on from is written first."""
+    begun = tmp_path / "begun"
+    shutil.copytree(trained / run_directory.STATE_FOLDER, begun / run_directory.STATE_FOLDER)
+    not_yet = rf" {begun} is the directory of a `keras-bit finetune` run that has not written its result yet: start"
+    for read, lacks in (
+        (from_pretrained, "holds no weights: looked for"),
+        (BitConfig.from_pretrained, "has no config"),
+        (BitImageProcessor.from_pretrained, "has no preprocessor_config"),
+    ):
+        with pytest.raises(FileNotFoundError, match=f"{lacks}.*{not_yet}"):
+            read(begun)
+    state = begun / run_directory.STATE_FOLDER
+    is_state = f"{state} is the training state of a `keras-bit finetune` run, whose result is {begun}."
+    with pytest.raises(FileNotFoundError, match=f"holds no weights: looked for.*{is_state}"):
+        from_pretrained(state)
+    with pytest.raises(ValueError, match=f"holds no BiT: looked for tensors.*{is_state}"):
+        from_pretrained(state / run_directory.STATE_NAME)
+    # Each of its two kinds of file is enough.
+    shutil.copy(trained / run_directory.MODEL_NAME, begun)
+    assert list(from_pretrained(begun).config.id2label.values()) == NAMES
+
+
 def test_the_log_has_a_row_per_evaluation(trained):
     rows = log_of(trained / "log.csv")
     assert [row["step"] for row in rows] == [1, 2]
@@ -125,6 +148,7 @@ def test_a_person_is_told_what_happens(trained, told):
 def test_the_note_of_a_run_has_the_keys_that_it_always_had_and_no_token(trained):
     """A run that was begun by another version of this package goes on if they are the same."""
     held, old = (json.loads((out / "training" / "run.json").read_text()) for out in (trained, OLD_RUN / "run"))
+    assert held["plan"].pop("recipe") is None  # which earlier versions do not have: to a comparison it is the same
     assert {group: list(values) for group, values in held.items()} == {
         group: list(values) for group, values in old.items()
     }
@@ -296,7 +320,7 @@ LISTED = gzip.compress(b'{"names": ["a.jpg"], "left_out": []}', mtime=0)
         LISTED[:-20] + b"\xff" * 20,
         LISTED[:10] + b"\xff" * 20,
         *(
-            gzip.compress(text.encode())
+            gzip.compress(text.encode(), mtime=0)  # or the tests' names would have the time in them
             for text in (
                 '{"names": null, "left_out": []}',
                 '{"names": [], "left_out": 5}',
@@ -360,7 +384,9 @@ def test_a_run_goes_on_without_images_that_broke_or_have_gone_and_says_so(go_on)
     cut.write_bytes(cut.read_bytes()[:-300])
     assert go_on()[1] == []  # its header is there
     gone.unlink()
-    with pytest.raises(UnreadableImageError, match=rf"1 of 18 images .*{gone} does not exist\.") as error:
+    with pytest.raises(
+        UnreadableImageError, match=rf"1 of 18 images .*{gone} cannot be read: there is no such file\."
+    ) as error:
         go_on()
     assert "on_error='skip'" in str(error.value)
     plan, said = go_on(on_error="skip")

@@ -246,12 +246,6 @@ def cut(tmp_path):
     return type(model)(model.input, model.get_layer("stage1_block1_add").output)
 
 
-def with_lora(tmp_path):
-    model = tiny(tmp_path)
-    model.get_layer("predictions").enable_lora(2)
-    return model
-
-
 def with_nan(tmp_path):
     model = tiny(tmp_path)
     model.get_layer("norm").gamma.assign(np.full(64, np.nan))
@@ -276,9 +270,11 @@ def quantized(tmp_path):
         (fused, "are gone. Save before fusing."),
         (cut, "it lacks the layers stage2_block0_shortcut_conv, stage2_block0_norm1, stage2_block0_conv1, stage2"),
         (cut_backbone, "that keras_bit returned; a `BiTBackbone` needs its last stage among its outputs."),
-        (with_lora, "weights that the transformers layout has no names for: predictions/lora_kernel_a, predictions/"),
         (with_nan, "`model` has weights that cannot be saved: norm/gamma holds NaN or infinity. Nothing was written."),
-        (quantized, "weights that the transformers layout has no names for: predictions/kernel_scale"),
+        (
+            quantized,
+            "`model` is quantized: predictions (int8). This format holds the weights before that, which are gone. Save",
+        ),
     ],
 )
 def test_what_the_format_cannot_hold_is_refused(tmp_path, make, message):
@@ -587,8 +583,7 @@ def test_a_card_of_ones_own_replaces_the_one_on_the_hub(tmp_path):
 )
 def test_a_card_says_how_its_model_is_loaded(change, include_top, expected, absent):
     config = BitConfig.from_dict(CONFIG | change)
-    values = {"architectures": ["BitForImageClassification" if include_top else "BitModel"]}
-    card = publishing._model_card("someone/bit", values, config, has_processor=False)
+    card = publishing._model_card("someone/bit", config, "transformers", include_top, has_processor=False)
     assert [text for text in expected if text not in card] == []
     assert absent not in card
 

@@ -1,5 +1,6 @@
 """Embeddings as Parquet: a row is what the model says of the file, a killed run goes on, another is refused."""
 
+import base64
 import importlib.util
 import io
 import json
@@ -30,7 +31,7 @@ from keras_bit import (
 )
 from keras_bit.cli import main
 from keras_bit.embedding import embed, lists, ray, shard_files, shards, writer
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 
 # The pets have a text and a hidden file beside their images.
 pytestmark = pytest.mark.filterwarnings("ignore::keras_bit.data.walk.DirectoryWarning")
@@ -234,6 +235,13 @@ def test_a_process_that_was_killed_goes_on_to_the_same_files(pets, tmp_path, wei
     done = subprocess.run([*command, out], check=True, capture_output=True, timeout=300, text=True)
     assert re.search(r"7 files, 700 rows of 32 features, [2-6]00 images by an earlier run", done.stdout)
     assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_line_of_base64_text_is_told_and_not_printed_whole(tmp_path, weights):
+    (tmp_path / "list.txt").write_text(base64.b64encode(encoded(pixels(0, 200, 300), "PNG")).decode())
+    with pytest.raises(ValueError, match=r"is a base64 string, not a path\. .* pass on_error='skip'") as raised:
+        embed(tmp_path / "list.txt", tmp_path / "out", weights=weights)
+    assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
@@ -687,13 +695,14 @@ def test_workers_share_the_gpus_that_ray_has(workers, cluster, expected):
 
 
 @pytest.mark.slow
-def test_the_probe_of_the_readme(pets, tmp_path, weights, monkeypatch, capsys):
+def test_the_probe_of_the_page(pets, tmp_path, weights, monkeypatch, capsys):
     needs("sklearn", "scikit-learn")
     for name in ("alone.png", "zebra.png"):
         (pets / name).unlink()
     for name in ("train", "test"):
         embed(pets, tmp_path / name, weights=weights)
-    blocks = re.findall(r"```py\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    page = (ROOT / "docs" / "how-to" / "embeddings.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```py\n(.*?)```", page, flags=re.DOTALL)
     (block,) = (block for block in blocks if "LogisticRegression" in block)
     monkeypatch.chdir(tmp_path)
     exec(block, {})

@@ -110,6 +110,22 @@ def test_record_files_are_divided_by_their_names(tmp_path):
     assert (found.class_names, counts(found.train), found.validation) == (("0", "1", "2"), [1, 1, 1], None)
 
 
+def test_what_record_files_are_for_and_what_is_left_out_beside_them_is_said(tmp_path):
+    for name in ("pets-trainset.tfrecord", "pets-testset.tfrecord"):
+        write_records(tmp_path / name, [png(40)] * 2, [0, 1])
+    for name in ("labels.txt", "old.zip", ".hidden", "dogs/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = opened(tmp_path)
+    assert (counts(found.train, 2), counts(found.test, 2)) == ([1, 1], [1, 1])
+    assert list(found.notes[:4]) == [
+        "train: 1 TFRecord file, pets-trainset.tfrecord",
+        "test: 1 TFRecord file, pets-testset.tfrecord",
+        f"Left out in {str(tmp_path)!r}: 1 .txt, 1 hidden, not unpacked: old.zip.",
+        f"Left out: the folder dogs in {str(tmp_path)!r}.",
+    ]
+
+
 def test_the_typical_size_is_the_median(tmp_path):
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     for number, side in enumerate((30, 40, 300)):

@@ -16,20 +16,24 @@ from keras_bit import BiTBackbone, BitConfig, from_pretrained
 from timm_probe_cases import CASES, SIZES
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    """The directory that timm wrote."""
-    folder = tmp_path_factory.mktemp("timm")
+def run_timm(probe, *arguments):
     path = os.environ.get("KERAS_BIT_TIMM")
     if not path:
         absent("KERAS_BIT_TIMM does not say where timm is")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "timm_probe.py"), str(folder)],
+        [sys.executable, str(ROOT / "tests" / probe), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The directory that timm wrote."""
+    folder = tmp_path_factory.mktemp("timm")
+    run_timm("timm_probe.py", folder)
     return folder
 
 
@@ -81,3 +85,33 @@ def test_a_first_kernel_for_other_channels_is_the_one_that_timm_makes(written, c
             folder / layout, config=config_of({}), input_shape=(None, None, channels), classifier_activation=None
         )
     assert relative(model(images), expected) <= 1e-4  # as above
+
+
+# What timm's scripts and transformers' TimmWrapper save
+
+
+@pytest.fixture(scope="module")
+def formats(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("formats")
+    run_timm("timm_formats_probe.py", "write", folder)
+    return folder
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("source", ["wrapped", "state.pth", "last.pth.tar"])
+def test_what_transformers_and_scripts_save_of_timms_networks_gives_their_numbers(formats, source):
+    images = np.load(formats / "images.npy")
+    with np.load(formats / "outputs.npz") as file:
+        off = relative(
+            from_pretrained(formats / source, config=config_of({}), classifier_activation=None)(images), file["logits"]
+        )
+    print(f"{source}: logits {off:.1e} relative")
+    assert off <= 1e-5  # float32 through 22 convolutions
+
+
+@pytest.mark.live
+def test_what_transformers_saves_of_timms_features_gives_its_map(formats):
+    with np.load(formats / "outputs.npz") as file:
+        body = from_pretrained(formats / "features", config=config_of({}), include_top=False)
+        assert relative(body(np.load(formats / "images.npy")), file["features"]) <= 1e-5  # as above
+    assert BitConfig.from_pretrained(formats / "wrapped") == BitConfig(num_labels=7)

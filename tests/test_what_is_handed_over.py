@@ -110,6 +110,11 @@ def test_an_encoded_image_as_text_is_called_one_and_not_printed(text, described)
     assert text[300:400] not in shown or len(text) < 300
 
 
+def test_an_address_is_called_one(paths):
+    with pytest.raises(ValueError, match=r"`images\[1\]` \(https://example.org/cat.jpg\) is an address, which is"):
+        SMALL([paths[0], "https://example.org/cat.jpg"])
+
+
 def test_base64_in_bytes_is_called_base64(paths):
     contents = Path(paths[0]).read_bytes()
     with pytest.raises(ValueError, match=r"`images` is not an image file that Pillow can read. It is a base64 string"):
@@ -195,6 +200,23 @@ def test_what_is_no_sequence_of_images_is_refused():
     assert len(str(raised.value)) < 500
 
 
+def test_a_column_of_base64_texts_is_told_and_not_printed_whole(paths):
+    text = texts()["base64 of a PNG"][0]
+    data = optional("datasets").Dataset.from_dict({"image": [paths[0], text], "label": [0, 1]})
+    with pytest.raises(tf.errors.InvalidArgumentError, match="is a base64 string, not a path") as raised:
+        list(image_dataset(data, processor=SMALL, batch_size=2))
+    assert text[300:400] not in str(raised.value)
+
+
+def test_a_long_path_without_a_dot_is_no_base64_string(paths, tmp_path):
+    folder = tmp_path.joinpath(*["photographs"] * 24)
+    folder.mkdir(parents=True)
+    path = folder / "cat"
+    path.write_bytes(Path(paths[0]).read_bytes())
+    data = image_dataset(([str(path)], [0]), processor=SMALL, batch_size=1)
+    np.testing.assert_array_equal(next(iter(data))[0], SMALL(paths[0]))
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "uint8"])
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_every_tensor_of_pytorch_is_read(dtype, requires_grad):
@@ -270,7 +292,7 @@ def test_options_are_taken_in_any_case_and_as_transformers_enumerations():
     image = noise(14, 20, 3)
     for name in ("channels_first", "CHANNELS_FIRST", "Channels_First"):
         np.testing.assert_array_equal(SMALL(image, data_format=name), SMALL(image).transpose(0, 3, 1, 2))
-    tensor = SMALL(image, return_tensors="TF")
+    tensor = SMALL(image, return_tensors="TF").pixel_values
     assert tf.is_tensor(tensor)
     transformers = optional("transformers")
     image_utils = transformers.image_utils
@@ -278,7 +300,7 @@ def test_options_are_taken_in_any_case_and_as_transformers_enumerations():
         SMALL(image.transpose(2, 0, 1), input_data_format=image_utils.ChannelDimension.FIRST), SMALL(image)
     )
     found = SMALL(image, return_tensors=transformers.TensorType.NUMPY, data_format=image_utils.ChannelDimension.LAST)
-    np.testing.assert_array_equal(found, SMALL(image))
+    np.testing.assert_array_equal(found.pixel_values, SMALL(image))
 
 
 @pytest.mark.live

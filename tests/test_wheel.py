@@ -31,7 +31,7 @@ def test_the_wheel_holds_the_files_of_the_package_and_no_other(wheel):
     paths = [path for path in (ROOT / "keras_bit").rglob("*") if path.is_file()]
     tree = {path.relative_to(ROOT).as_posix() for path in paths if "__pycache__" not in path.parts}
     assert packed == tree
-    assert {Path(name).suffix for name in tree} == {".py", ".tsv", ".typed"}
+    assert {Path(name).suffix for name in tree} == {".py", ".tsv", ".typed", ".html", ".css", ".js"}
 
 
 def test_the_version_is_written_in_one_place():

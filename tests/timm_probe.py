@@ -6,21 +6,17 @@ Writes for every case `OUT/<case>/model.safetensors` (timm's own names), `BiT.np
 parameters and read back by timm's own reader), `images.npy` and `outputs.npz`.
 """
 
-import contextlib
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
-with contextlib.suppress(ImportError):
-    import torchvision_stub  # noqa: F401 - lets timm import beside a torch that torchvision was not built for
+from timm_networks import fill, small  # isort: skip - before timm, for which it makes room
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from timm.layers import GroupNormAct, StdConv2d
 from timm.models.resnetv2 import ResNetV2
 
-from timm_probe_cases import CASES, SIZES
+from timm_probe_cases import CASES
 
 
 def google_names(model: ResNetV2) -> dict[str, np.ndarray]:
@@ -53,34 +49,21 @@ def main() -> None:
     for case, arguments in CASES.items():
         folder = Path(sys.argv[1], case)
         folder.mkdir(parents=True)
-        build = partial(
-            ResNetV2,
-            **SIZES,
-            **arguments,
-            stem_type="fixed",
-            conv_layer=partial(StdConv2d, eps=1e-8),
-            norm_layer=partial(GroupNormAct, num_groups=8),
-        )
-        model = build().eval()
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for name, values in model.named_parameters():
-                scale = 0.3 if values.ndim == 1 else values[0].numel() ** -0.5
-                center = 1.0 if values.ndim == 1 and name.endswith("weight") else 0.0
-                values.copy_(center + scale * torch.randn(values.shape, generator=generator))
+        model = small(**arguments).eval()
+        generator = fill(model)
         images = torch.rand(2, arguments.get("in_chans", 3), 64, 101, generator=generator) * 2 - 1
         with torch.no_grad():
             logits, features = model(images), model.forward_features(images)
         save_file(model.state_dict(), folder / "model.safetensors")
         np.savez(folder / "BiT.npz", **google_names(model))
-        again = build().eval()
+        again = small(**arguments).eval()
         again.load_pretrained(str(folder / "BiT.npz"))
         with torch.no_grad():
             assert torch.equal(again(images), logits), "timm reads the .npz as another network"
         adapted = {}
         if not arguments:
             for channels in (1, 5):
-                other = build(in_chans=channels).eval()
+                other = small(in_chans=channels).eval()
                 other.load_pretrained(str(folder / "BiT.npz"))  # whose first kernel is for 3 channels
                 with torch.no_grad():
                     adapted[f"logits of {channels} channels"] = other(images[:, np.arange(channels) % 3]).numpy()

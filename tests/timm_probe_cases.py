@@ -5,6 +5,8 @@ CASES = {
     "stride 32": {},
     "stride 16": {"output_stride": 16},
     "stride 8": {"output_stride": 8},
+    "stride 4": {"output_stride": 4},
+    "stride 64": {"output_stride": 64},
     "width 2": {"width_factor": 2},
     "width 3": {"width_factor": 3},
     "width 4, gray": {"width_factor": 4, "in_chans": 1},

@@ -26,15 +26,15 @@ CHECKPOINT = environments.ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 WITHOUT_EXTRA = ("dist", "none", "readme")
 # The torch that is tested with; without a version pip would take another, with gigabytes for GPUs.
 PINNED = {"torch": ("torch==2.13.0",)}
-# What brings the tools that style, types and tests are run with: `make test` runs on it.
-NOT_HERE = ("dev",)
+# What brings tools for a checkout: `make test`, `make test-all` and `make docs` run on it.
+NOT_HERE = ("dev", "docs", "browser")
 # What a feature takes from the checkout.
 COPIED = {
     "serving": ("tests/loopback_serving.py",),
     "all": ("tests/loopback_serving.py",),
     "demo": ("convert",),
     "reference": ("convert",),
-    "readme": ("tests/loopback_hub.py", "tests/readme_code.py", "README.md"),
+    "readme": ("tests/loopback.py", "tests/loopback_hub.py", "tests/page_code.py", "README.md"),
 }
 AT_ONCE = 2
 

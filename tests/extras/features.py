@@ -8,6 +8,7 @@ Runs in a folder of its own outside of any checkout, beside which lie copies of 
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +22,7 @@ BIT = "bit"  # the small checkpoint, which knows CIFAR-10's classes
 CLASSES = ("cat", "dog")
 IMAGES = 3  # of each class
 SIDE = 40  # px
-EXPORTED = {"tflite": "bit.tflite", "onnx": "bit.onnx", "openvino": "bit.xml"}
+EXPORTED = {"tflite": "bit.tflite", "onnx": "bit.onnx", "openvino": "bit.xml", "web": "site"}
 
 
 def photographs(folder: str = "photographs") -> Path:
@@ -53,7 +54,17 @@ def _run(command: list[str], code: int) -> subprocess.CompletedProcess[str]:
 
 def export(extra: str) -> None:
     command("export", "--weights", BIT, "--format", extra, "--out", EXPORTED[extra])
-    assert Path(EXPORTED[extra]).stat().st_size > 0
+    written = Path(EXPORTED[extra])
+    assert (written / "model.onnx" if extra == "web" else written).stat().st_size > 0
+
+
+def own_models() -> None:
+    """The packages that Keras' exporters import: of the engines themselves it brings none."""
+    import scipy
+    import tf2onnx
+
+    assert scipy.__version__
+    assert tf2onnx.__version__
 
 
 def embed(*options: object) -> None:
@@ -77,10 +88,17 @@ def evaluate() -> None:
 def tensorboard() -> None:
     from tensorboard.backend.event_processing.event_accumulator import TENSORS, EventAccumulator
 
-    options = ("--steps", 2, "--batch-size", 4, "--image-size", "32x32", "--tensorboard")
+    options = ("--steps", 2, "--batch-size", 4, "--image-size", "32x32", "--track", "tensorboard")
     command("finetune", photographs(), "--weights", BIT, "--out", "tuned", *options)
     events = EventAccumulator("tuned/tensorboard/train").Reload()
     assert "epoch_loss" in events.Tags()[TENSORS]
+
+
+def wandb() -> None:
+    os.environ["WANDB_MODE"] = "offline"
+    options = ("--steps", 2, "--batch-size", 4, "--image-size", "32x32", "--track", "wandb")
+    command("finetune", photographs(), "--weights", BIT, "--out", "tuned", *options)
+    assert list(Path("tuned/wandb").glob("offline-run-*/*.wandb"))
 
 
 def compare(source: Any, **options: Any) -> None:
@@ -148,6 +166,18 @@ def torch() -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def examine() -> None:
+    said = command("probe", photographs(), "--weights", BIT, "--out", "probed", "--shots", "1")
+    assert "ridge" in said.stdout
+    assert json.loads(Path("probed/probe.json").read_text())["train_images"] == 4
+
+
+def audit() -> None:
+    said = command("audit", photographs(), "--weights", BIT, "--out", "audited")
+    assert "images; " in said.stdout
+    assert sum(json.loads(Path("audited/audit.json").read_text())["images"].values()) > 0
+
+
 def demo() -> None:
     said = module("convert.demo", BIT, "--reference", f"{BIT}/golden.npz", "--out", "out")
     assert "run it without Keras" in said.stdout
@@ -166,9 +196,12 @@ def none() -> None:
     assert "keras_bit[serving]" in command("export", "--weights", BIT, "--out", "served").stderr
     assert "keras_bit[plots]" in command("evaluate", photographs(), "--weights", BIT, "--out", "report").stderr
     refused = {
+        "examine": ("probe", photographs(), "--weights", BIT),
+        "audit": ("audit", photographs(), "--weights", BIT, "--out", "audited"),
         "parquet": ("embed", photographs(), "--weights", BIT, "--out", "features"),
         "ray": ("embed", photographs(), "--weights", BIT, "--out", "features", "--engine", "ray"),
-        "tensorboard": ("finetune", photographs(), "--weights", BIT, "--out", "tuned", "--tensorboard"),
+        "tensorboard": ("finetune", photographs(), "--weights", BIT, "--out", "tuned", "--track", "tensorboard"),
+        "wandb": ("finetune", photographs(), "--weights", BIT, "--out", "tuned", "--track", "wandb"),
         "serving": ("classify", image, "--server", "grpc://127.0.0.1:1", "--server-model", "bit"),
         **{extra: ("export", "--weights", BIT, "--format", extra, "--out", EXPORTED[extra]) for extra in EXPORTED},
     }
@@ -188,11 +221,11 @@ def _in_this_process(*arguments: object) -> tuple[int, str]:
 
 
 def readme() -> None:
-    import readme_code
+    import page_code
 
-    done = readme_code.run(Path("README.md").read_text(encoding="utf-8"), _folder("readme"))
+    done = page_code.run([Path("README.md").absolute()], _folder("readme"))
     assert done.returncode == 0, done.stderr
-    assert len(readme_code.predictions(done.stdout)) == 3, done.stdout
+    assert len(page_code.predictions(done.stdout)) == 3, done.stdout
 
 
 def everything() -> None:
@@ -211,14 +244,19 @@ FEATURES: dict[str, Callable[[], object]] = {
     "readme": readme,
     "tflite": lambda: export("tflite"),
     "onnx": lambda: export("onnx"),
+    "web": lambda: export("web"),
+    "own-models": own_models,
     "openvino": lambda: export("openvino"),
     "parquet": embed,
     "ray": lambda: embed("--engine", "ray", "--workers", 2),
     "plots": evaluate,
     "tensorboard": tensorboard,
+    "wandb": wandb,
     "datasets": datasets,
     "tensorflow-datasets": tensorflow_datasets,
     "serving": serving,
+    "examine": examine,
+    "audit": audit,
     "torch": torch,
     "demo": demo,
     "reference": reference,
@@ -235,7 +273,11 @@ ALL = (
     "ray",
     "serving",
     "onnx",
+    "web",
     "openvino",
+    "examine",
+    "audit",
+    "own-models",
 )
 
 

@@ -14,7 +14,7 @@ from fuzz import mending
 from fuzz.kinds import Kind, changed, damaged
 from keras_bit import BitConfig, from_pretrained, save_pretrained
 from keras_bit.checkpoints.loading import find, read
-from keras_bit.hub import HubOptions
+from keras_bit.hub.finding import HubOptions
 from keras_bit.network.weights import weights_of
 from tiny_bit import CONFIG, random_tensors, write_checkpoint, write_npz, write_shards
 

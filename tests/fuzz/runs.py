@@ -195,7 +195,7 @@ def parquet(folder: Path) -> Kind:
     """A shard of embeddings that an earlier run wrote."""
     from keras_bit.embedding import shard_files
     from keras_bit.embedding.lists import list_images
-    from keras_bit.hub import HubOptions
+    from keras_bit.hub.finding import HubOptions
 
     (folder / "pets").mkdir()
     (folder / "pets" / "a.png").write_bytes(encoded(pixels(0), "PNG"))

@@ -44,10 +44,10 @@ def logits(model, images):
 def test_logits_are_those_of_transformers(model):
     from convert import goldens
 
-    golden = np.load(TINY / "golden.npz")
-    for index in (0, 1):
-        pixel_values = goldens.to_pixel_values(golden[f"{index}/pictures"])
-        np.testing.assert_allclose(model.predict(pixel_values, verbose=0), golden[f"{index}/logits"], **CLOSE)
+    with np.load(TINY / "golden.npz") as golden:
+        for index in (0, 1):
+            pixel_values = goldens.to_pixel_values(golden[f"{index}/pictures"])
+            np.testing.assert_allclose(model.predict(pixel_values, verbose=0), golden[f"{index}/logits"], **CLOSE)
 
 
 def written(kind, folder, source):

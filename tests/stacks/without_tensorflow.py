@@ -179,6 +179,14 @@ def test_the_commands_work_on_folders(tmp_path, photos, capsys):
         assert len(list((tmp_path / "embedded").glob("*.parquet"))) == 1
 
 
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_a_bit_is_exported_without_it(tmp_path, model, format):
+    for package in {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}[format]:
+        pytest.importorskip(package)
+    report = keras_bit.export(model, tmp_path / f"bit.{'xml' if format == 'openvino' else format}", format)
+    assert report.max_abs_diff <= report.limit
+
+
 # What is called, and the beginning of the sentence.
 NEEDING = {
     "saved_model": "`format` 'saved_model' needs the package tensorflow, which is not installed. Install it with",
@@ -200,6 +208,23 @@ def test_what_needs_tensorflow_says_so(tmp_path, model, processor, photos, case)
     with pytest.raises(ImportError, match=NEEDING[case].replace("(", r"\(")):
         call()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "source", [7, ([b"bytes"], [0]), ((b"bytes",), [0]), (7, [0]), (["/9j/4AAQSkZJRgABAQ" + "A" * 300], [0])]
+)
+def test_no_message_advises_what_is_not_there(processor, source):
+    with pytest.raises(ValueError, match="`source") as caught:
+        dataset(source, processor)
+    assert "tf.data" not in str(caught.value)
+    assert "TF" not in str(caught.value)
+
+
+def test_training_on_arrays_is_refused_with_what_makes_a_data_set_of_them(model):
+    rule = keras_bit.HyperRule(18, 32, batch_size=6, steps=4)
+    with pytest.raises(ValueError, match=r"keras.utils.PyDataset of \(images, labels\)") as caught:
+        keras_bit.fine_tune(model, np.zeros((6, 128, 128, 3), np.float32), rule=rule)
+    assert "tf.data" not in str(caught.value)
 
 
 def test_a_command_says_what_needs_tensorflow(tmp_path, capsys):

@@ -1,0 +1,102 @@
+"""The README and the pages of docs/: their code runs, their links lead somewhere, every public name has its page."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+import keras_bit
+import page_code
+from command_line import TINY
+from conftest import ROOT, absent
+from keras_bit.evaluation import __all__ as evaluation_names
+
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+# On a BiT-50 with random weights.
+ON_BIT50 = ("tutorials/classify", "tutorials/transformers", "how-to/checkpoints", "how-to/data", "how-to/backbones")
+# On a small trained network, each going on with the files of the one before.
+ON_TINY = {
+    "tutorials/finetune": (),
+    "how-to/recipe": (),
+    "tutorials/audit": ("cleanlab", "sklearn"),
+    "tutorials/serve": (),
+    "tutorials/phone": ("ai_edge_litert",),
+    "tutorials/web": ("onnx", "onnxruntime"),
+}
+
+
+def page(name):
+    return DOCS / f"{name}.md"
+
+
+@pytest.mark.slow
+def test_the_code_of_the_readme_and_of_the_pages_about_models_runs(tmp_path):
+    done = page_code.run([README, *map(page, ON_BIT50)], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(page_code.predictions(done.stdout)) >= 3
+
+
+@pytest.mark.slow
+def test_the_tutorials_run_from_fine_tuning_to_the_web_page(tmp_path):
+    for name, packages in ON_TINY.items():
+        for package in packages:
+            if importlib.util.find_spec(package) is None:
+                absent(f"{package} is not installed: {name}.md says how to")
+    done = page_code.run([*map(page, ON_TINY)], tmp_path, TINY)
+    assert done.returncode == 0, done.stderr
+    for made in (
+        "flowers-small/model.keras",
+        "audited/audit.html",
+        "served/flowers/1/saved_model.pb",
+        "flowers.tflite",
+        "site/index.html",
+    ):
+        assert (tmp_path / made).exists()
+
+
+def test_every_page_with_code_that_runs_is_run():
+    runs = {README, *map(page, ON_BIT50), *map(page, ON_TINY)}
+    assert {one for one in PAGES if page_code.code(one).strip()} == runs
+
+
+@pytest.mark.parametrize("one", PAGES, ids=lambda path: path.stem)
+def test_links_lead_to_files_that_are_there(one):
+    text = re.sub(r"```.*?```", "", one.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert link.startswith("https://") or (one.parent / link).exists(), link
+
+
+def test_the_targets_of_make_that_are_named_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = {name for names in re.findall(r"^([a-z -]+):", makefile, flags=re.MULTILINE) for name in names.split()}
+    for one in PAGES:
+        named = re.findall(r"(?:`|^)make ([a-z-]+)", one.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert set(named) <= targets, one
+
+
+def test_the_readme_has_at_most_120_lines():
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def test_every_public_name_is_in_the_reference():
+    named = set()
+    for file in (DOCS / "reference").glob("*.md"):
+        named |= set(re.findall(r"^::: keras_bit\.(\S+)", file.read_text(), flags=re.MULTILINE))
+    rooms = {"evaluation": evaluation_names, "embedding": keras_bit.embedding.__all__}
+    rooms |= {"layers": keras_bit.layers.__all__, "distribution": keras_bit.distribution.__all__}
+    public = {name for name in keras_bit.__all__ if name not in rooms}
+    public |= {f"{room}.{name}" for room, names in rooms.items() for name in names}
+    assert public <= named
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r"\S+\.md", (ROOT / "mkdocs.yml").read_text()))
+    assert {str(file.relative_to(DOCS)) for file in DOCS.rglob("*.md")} == listed
+
+
+def test_every_picture_is_shown():
+    text = "\n".join(one.read_text(encoding="utf-8") for one in PAGES)
+    assert all(file.name in text for file in Path(DOCS, "images").iterdir())
