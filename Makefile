@@ -36,6 +36,7 @@ demo: $(SETUP)
 	$(BIN)/python -m convert.demo $(WEIGHTS) $(if $(PHOTOS),"$(PHOTOS)") $(REFERENCE)
 
 test: LEVEL := -m "not slow"
+test-all: LEVEL := --durations=25 --durations-min=10
 test test-all: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
