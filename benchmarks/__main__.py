@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import chart, markdown, report
-from keras_bit import files
+from keras_bit.files import writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if file is not None and not file.absolute().parent.is_dir():
                 raise FileNotFoundError(f"`--{name}` {file} is in no directory. Make {file.parent} first.")
             if file is not None:
-                files.check_writable(file)
+                writing.check_writable(file)
         found = options.run(options)
         console.print(report.table(found))
         for note in found.notes:
             console.print(note, soft_wrap=True)
         if options.out is not None:
-            with files.replacing(options.out) as beside:
+            with writing.replacing(options.out) as beside:
                 beside.write_text(json.dumps(report.to_dict(found), indent=2) + "\n", encoding="utf-8")
             console.print(f"wrote {options.out}", soft_wrap=True)
         if options.chart is not None:

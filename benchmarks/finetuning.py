@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import torch
 
     from keras_bit.data.splits import Part, Splits
-    from keras_bit.hyperrule import HyperRule
     from keras_bit.images.processor import BitImageProcessor
     from keras_bit.network.model import BiTModel
+    from keras_bit.recipes.hyperrule import HyperRule
 
 CURVE_LIMIT = 1e-3  # of the loss, over the first steps
 ACCURACY_LIMIT = 1.0  # standard errors
@@ -156,7 +156,7 @@ def _standard_error(ours: Sequence[float], theirs: Sequence[float], images: int)
 
 
 def _rule(setting: Setting, count: int, steps: int | None = None) -> "HyperRule":
-    from keras_bit.hyperrule import HyperRule
+    from keras_bit.recipes.hyperrule import HyperRule
 
     return HyperRule(count, setting.image_size, batch_size=setting.batch_size, steps=steps)
 

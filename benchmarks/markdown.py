@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.report import Report, cells, columns
-from keras_bit import files
+from keras_bit.files import writing
 
 END = "<!-- end -->"
 
@@ -25,7 +25,7 @@ def insert(report: Report, arguments: Sequence[str], file: Path) -> None:
     if found and END not in rest:
         raise ValueError(f"{file} has the mark {mark} without {END} after it. Add that line.")
     before = before if found or not before else f"{before.rstrip()}\n\n"
-    with files.replacing(file) as beside:
+    with writing.replacing(file) as beside:
         beside.write_text(f"{before}{mark}\n{text(report, arguments)}\n{END}{after}", encoding="utf-8")
 
 

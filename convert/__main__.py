@@ -19,8 +19,9 @@ import numpy as np
 from rich.console import Console
 
 from convert import goldens, parity, photographs, reference
-from keras_bit import BitImageProcessor, files, from_pretrained
+from keras_bit import BitImageProcessor, from_pretrained
 from keras_bit.cli import signals
+from keras_bit.files import writing
 from keras_bit.hub.finding import HubOptions
 from keras_bit.network.model import BiTModel
 
@@ -81,13 +82,13 @@ def convert(
     processor = BitImageProcessor.from_pretrained(source, **hub.arguments)
     batches, theirs, made_by = _reference(source, golden, images, processor, hub, console)
     try:
-        with files.staged(out.parent) as staging:
+        with writing.staged(out.parent) as staging:
             written = _write(model, processor, staging / out.name)
             rows = parity.compare(parity.outputs(written, batches), theirs)
             console.print(parity.table(rows, f"keras_bit beside {made_by}"))
             if not all(row.passed for row in rows):
                 raise _DifferenceError
-            files.take_places(staging, out.parent, last=out.name)
+            writing.take_places(staging, out.parent, last=out.name)
     except _DifferenceError:
         console.print("the numbers differ: nothing was written", style="bold red", soft_wrap=True)
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from convert import reference
-from keras_bit import files
+from keras_bit.files import writing
 from keras_bit.hub.finding import HubOptions
 
 # (height, width): the smallest square that every stage of a BiT sees as more than one pixel, and an odd, oblong size.
@@ -42,7 +42,7 @@ def write(path: Path, source: str, hub: HubOptions) -> None:
     for index, (batch, outputs) in enumerate(zip(images, results, strict=True)):
         arrays[f"{index}/pictures"] = batch
         arrays.update({f"{index}/{name}": values for name, values in outputs.items()})
-    with files.replacing(path) as beside, open(beside, "wb") as file:  # a name would get another suffix
+    with writing.replacing(path) as beside, open(beside, "wb") as file:  # a name would get another suffix
         np.savez_compressed(file, **arrays)
 
 

@@ -14,7 +14,8 @@ import dataclasses
 import zipfile
 from pathlib import Path
 
-from keras_bit import files
+from keras_bit import wording
+from keras_bit.files import writing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,9 +64,9 @@ def label_table(class_list: ClassList, synsets: str, names: str) -> str:
     if len(ids) != class_list.classes:
         problems.append(f"expected {class_list.classes} classes, got {len(ids)}")
     if repeated := sorted(wordnet_id for wordnet_id, times in collections.Counter(ids).items() if times > 1):
-        problems.append(f"listed more than once: {files.some(repeated, most=8)}")
+        problems.append(f"listed more than once: {wording.some(repeated, most=8)}")
     if nameless := [wordnet_id for wordnet_id in ids if not name_of.get(wordnet_id, "").strip()]:
-        problems.append(f"without a name: {files.some(nameless, most=8)}")
+        problems.append(f"without a name: {wording.some(nameless, most=8)}")
     if problems:
         raise ValueError(
             f"The class list {class_list.name} does not fit: {'; '.join(problems)}. Was it read from a release of timm?"
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
         tables = [(one, label_table(one, texts[one.synsets], texts[NAMES])) for one in CLASS_LISTS]
         for class_list, table in tables:
             path = args.out / f"{class_list.name}.tsv"
-            with files.replacing(path) as beside:
+            with writing.replacing(path) as beside:
                 beside.write_bytes(table.encode("utf-8"))  # with plain newlines everywhere
             print(f"{class_list.classes} classes from {args.wheel.name} written to {path}")
     except (OSError, ValueError) as error:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from keras_bit.data.label_table import TableOptions as TableOptions
     from keras_bit.exporters.exporting import export as export
     from keras_bit.hub.published import list_checkpoints as list_checkpoints
-    from keras_bit.hyperrule import HyperRule as HyperRule
     from keras_bit.images.processor import BitImageProcessor as BitImageProcessor
     from keras_bit.images.scaling import preprocess_input as preprocess_input
     from keras_bit.labels import decode_predictions as decode_predictions
@@ -37,7 +36,8 @@ if TYPE_CHECKING:
     from keras_bit.network.transforms import freeze as freeze
     from keras_bit.network.transforms import fuse as fuse
     from keras_bit.network.transforms import rematerialize as rematerialize
-    from keras_bit.recipe import Recipe as Recipe
+    from keras_bit.recipes.hyperrule import HyperRule as HyperRule
+    from keras_bit.recipes.recipe import Recipe as Recipe
     from keras_bit.training.calibration import calibrate as calibrate
     from keras_bit.training.fine_tuning import fine_tune as fine_tune
     from keras_bit.transformers_shape.models import BitBackbone as BitBackbone
@@ -62,8 +62,8 @@ _MODULES = {
     "BitForImageClassification": "transformers_shape.models",
     "BitImageProcessor": "images.processor",
     "BitModel": "transformers_shape.models",
-    "HyperRule": "hyperrule",
-    "Recipe": "recipe",
+    "HyperRule": "recipes.hyperrule",
+    "Recipe": "recipes.recipe",
     "TableOptions": "data.label_table",
     "calibrate": "training.calibration",
     "decode_predictions": "labels",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit import files
+from keras_bit import wording
 
 SHOWN = 8  # classes in a message
 # Names of classes in the order of the outputs, or from index, which JSON makes a string, to name.
@@ -217,8 +217,8 @@ def _from_mapping(labels: Mapping[int, str] | Mapping[str, str], classes: int) -
             misfits.append(key)
     missing = [index for index in range(classes) if index not in by_index]
     if missing or misfits:
-        problems = [f"without a name: {files.some(missing, SHOWN)}"] if missing else []
-        problems += [f"not an index of its own: {files.some(map(repr, misfits), SHOWN)}"] if misfits else []
+        problems = [f"without a name: {wording.some(missing, SHOWN)}"] if missing else []
+        problems += [f"not an index of its own: {wording.some(map(repr, misfits), SHOWN)}"] if misfits else []
         raise ValueError(
             f"`labels` must map each index from 0 to {classes - 1}, once, to a name; {'; '.join(problems)}. Pass the "
             "`id2label` of the model that gave these scores (`label2id` is the reverse)."

@@ -15,8 +15,8 @@ from typing import Any
 # These import all that register a class. The last one registers the others' models once more.
 MODULES = (
     "keras_bit.network.model",
-    "keras_bit.hyperrule",
-    "keras_bit.adamw",
+    "keras_bit.recipes.hyperrule",
+    "keras_bit.recipes.adamw",
     "keras_bit.classifier",
     "keras_bit.transformers_shape.models",
     "keras_bit.network.bare_names",

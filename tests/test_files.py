@@ -1,4 +1,4 @@
-"""files.py: whole or not at all, what a killed process leaves, and who keeps whom out."""
+"""files/writing.py: whole or not at all, what a killed process leaves, and who keeps whom out."""
 
 import contextlib
 import errno
@@ -13,7 +13,8 @@ import pytest
 import safetensors
 
 from conftest import ROOT
-from keras_bit import claims, files, locks
+from keras_bit import wording
+from keras_bit.files import claims, locks, writing
 
 DISK = "the disk is gone"
 
@@ -83,7 +84,7 @@ def throw(error):
 def another_process(body, *arguments):
     """Runs `body`, with `path` as its first argument, as far as its `wait()`, and kills it at the end."""
     program = (
-        "import pathlib, sys\nfrom keras_bit import claims, files, locks\npath = pathlib.Path(sys.argv[1])\n"
+        "import pathlib, sys\nfrom keras_bit.files import claims, locks, writing\npath = pathlib.Path(sys.argv[1])\n"
         "def wait():\n    print('here', flush=True)\n    sys.stdin.read()\n" + body
     )
     command = [sys.executable, "-c", program, *map(str, arguments)]
@@ -126,7 +127,7 @@ def test_what_was_written_takes_its_place_and_nothing_else_stays(tmp_path, earli
     path = tmp_path / "a.b"
     if earlier:
         path.write_text("old")
-    with files.replacing(str(path)) as beside:
+    with writing.replacing(str(path)) as beside:
         assert (beside.parent.parent, beside.name, beside.exists()) == (tmp_path, "a.b", False)
         beside.write_text("new")
         beside.with_name(".tmp0123").write_text("what a library leaves")
@@ -140,28 +141,28 @@ def test_after_an_error_all_is_as_it_was(tmp_path, earlier, error):
     if earlier:
         (tmp_path / "a.b").write_text("old")
     before = contents(tmp_path)
-    with pytest.raises(error), files.replacing(tmp_path / "a.b") as beside:
+    with pytest.raises(error), writing.replacing(tmp_path / "a.b") as beside:
         throw(error(beside.write_text("half")))
     assert contents(tmp_path) == before
 
 
 def test_after_an_error_of_the_rename_all_is_as_it_was(tmp_path):
     (tmp_path / "a.b").write_text("old")
-    with failing(1), pytest.raises(OSError, match=DISK), files.replacing(tmp_path / "a.b") as beside:
+    with failing(1), pytest.raises(OSError, match=DISK), writing.replacing(tmp_path / "a.b") as beside:
         beside.write_text("new")
     assert contents(tmp_path) == {"a.b": "old"}
 
 
 def test_a_file_replaces_no_directory(tmp_path):
     write(tmp_path / "a.b", "directory", "old")
-    with pytest.raises(OSError, match="directory"), files.replacing(tmp_path / "a.b") as beside:
+    with pytest.raises(OSError, match="directory"), writing.replacing(tmp_path / "a.b") as beside:
         beside.write_text("new")
     assert contents(tmp_path) == written("directory", "old")
 
 
 def test_nothing_written_is_an_error_and_replaces_nothing(tmp_path):
     write(tmp_path / "a.b", "file", "old")
-    with pytest.raises(FileNotFoundError), files.replacing(tmp_path / "a.b"):
+    with pytest.raises(FileNotFoundError), writing.replacing(tmp_path / "a.b"):
         pass
     assert contents(tmp_path) == written("file", "old")
 
@@ -169,12 +170,12 @@ def test_nothing_written_is_an_error_and_replaces_nothing(tmp_path):
 def test_a_symbolic_link_is_replaced_and_not_what_it_points_to(tmp_path):
     (tmp_path / "target").write_text("old")
     (tmp_path / "a.b").symlink_to("target")
-    with files.replacing(tmp_path / "a.b") as beside:
+    with writing.replacing(tmp_path / "a.b") as beside:
         beside.write_text("new")
     assert contents(tmp_path) == {"a.b": "new", "target": "old"}
 
 
-KILLED = "with files.replacing(path) as beside:\n    beside.write_text('half')\n    wait()"
+KILLED = "with writing.replacing(path) as beside:\n    beside.write_text('half')\n    wait()"
 
 
 @pytest.mark.parametrize("has_locks", [True, False])
@@ -186,10 +187,10 @@ def test_what_a_killed_process_left_is_removed_by_who_writes_there_next(tmp_path
         process.kill()
         process.wait()
     (left,) = {name.partition("/")[0] for name in contents(tmp_path)} - mine.keys() - {"a.b"}
-    assert left.startswith(files.STAGING_PREFIX)
+    assert left.startswith(writing.STAGING_PREFIX)
     if not has_locks:
         take_locks_away(monkeypatch)
-    with files.replacing(tmp_path / "another") as beside:
+    with writing.replacing(tmp_path / "another") as beside:
         beside.write_text("new")
     assert contents(tmp_path) == mine | {"a.b": "old", "another": "new"}
 
@@ -238,15 +239,15 @@ def test_an_error_of_writing_is_a_sentence_that_names_what_the_user_named(
 ):
     monkeypatch.chdir(tmp_path)
     folder = Path() if relative else tmp_path
-    place = "Make room there, or choose another place." if number in files.NO_ROOM else "Choose another place."
-    with pytest.raises(kind) as caught, files.replacing(folder / "a.b") as beside:
+    place = "Make room there, or choose another place." if number in writing.NO_ROOM else "Choose another place."
+    with pytest.raises(kind) as caught, writing.replacing(folder / "a.b") as beside:
         fails(beside)
     assert str(caught.value) == f"{str(folder / 'a.b')!r} cannot be written: {os.strerror(number)}. {place}"
     assert caught.value.errno == number
     with (
         pytest.raises(kind) as caught,
-        files.staged(folder / "new", folder / "new" / "a") as staging,
-        files.replacing(staging / "config.json") as beside,
+        writing.staged(folder / "new", folder / "new" / "a") as staging,
+        writing.replacing(staging / "config.json") as beside,
     ):
         fails(beside)
     assert str(caught.value) == f"{str(folder / 'new' / 'a')!r} cannot be written: {os.strerror(number)}. {place}"
@@ -257,18 +258,18 @@ def test_an_error_of_writing_is_a_sentence_that_names_what_the_user_named(
     "error", [FileNotFoundError(2, "No such file", "image.jpg"), ValueError("wrong"), OSError("x")]
 )
 def test_other_errors_stay_as_they_are(tmp_path, error):
-    with pytest.raises(type(error)) as caught, files.replacing(tmp_path / "a.b"):
+    with pytest.raises(type(error)) as caught, writing.replacing(tmp_path / "a.b"):
         throw(error)
     assert caught.value is error
 
 
 def test_what_is_certain_not_to_fit_is_told_before(tmp_path):
     free = shutil.disk_usage(tmp_path).free
-    files.check_room(tmp_path / "new" / "a.b", 1000)
+    writing.check_room(tmp_path / "new" / "a.b", 1000)
     with pytest.raises(
         OSError, match=r"a\.b' cannot be written: it needs .* GB, and .* GB are free\. Make room"
     ) as caught:
-        files.check_room(tmp_path / "new" / "a.b", 2 * free + 10**9)
+        writing.check_room(tmp_path / "new" / "a.b", 2 * free + 10**9)
     assert caught.value.errno == errno.ENOSPC
 
 
@@ -276,33 +277,33 @@ def test_what_is_certain_not_to_fit_is_told_before(tmp_path):
 
 
 def test_a_staging_directory_is_in_the_directory_and_goes_with_all_that_is_in_it(tmp_path):
-    with files.staged(str(tmp_path / "a" / "b")) as staging:
+    with writing.staged(str(tmp_path / "a" / "b")) as staging:
         write(staging / "x", "directory", "new")
         assert staging.parent == tmp_path / "a" / "b"
-        assert [entry.name for entry in files.entries(staging)] == ["x"]
+        assert [entry.name for entry in writing.entries(staging)] == ["x"]
     assert contents(tmp_path) == {"a": None, "a/b": None}
 
 
 def test_after_an_error_directories_that_were_made_are_removed_unless_something_is_in_them(tmp_path):
     for mine, expected in (([], {}), (["a/mine"], {"a": None, "a/mine": "x"})):
-        with pytest.raises(ValueError, match="wrong"), files.staged(tmp_path / "a" / "b"):
+        with pytest.raises(ValueError, match="wrong"), writing.staged(tmp_path / "a" / "b"):
             throw(ValueError("wrong", [(tmp_path / name).write_text("x") for name in mine]))
         assert contents(tmp_path) == expected
 
 
-STAGED = "with files.staged(path) as staging:\n    (staging / 'half').touch()\n    wait()"
+STAGED = "with writing.staged(path) as staging:\n    (staging / 'half').touch()\n    wait()"
 
 
 def test_what_a_killed_process_staged_is_removed_and_what_a_running_one_stages_is_not(tmp_path):
     with another_process(STAGED, tmp_path) as running:
-        with files.staged(tmp_path):
+        with writing.staged(tmp_path):
             assert len(list(tmp_path.iterdir())) == 2
         (others,) = tmp_path.iterdir()
         assert (others / "half").exists()
         running.kill()
         running.wait()
         assert (others / "half").exists()
-    with files.staged(tmp_path) as staging:
+    with writing.staged(tmp_path) as staging:
         assert list(tmp_path.iterdir()) == [staging]
 
 
@@ -310,7 +311,7 @@ def test_who_loses_a_new_staging_directory_to_another_process_takes_one_more(tmp
     real = locks.acquire
     lost = [BlockingIOError("another has it"), FileNotFoundError("another removed it")]
     monkeypatch.setattr(locks, "acquire", lambda path: real(path) if not lost else throw(lost.pop()))
-    with files.staged(tmp_path) as staging:
+    with writing.staged(tmp_path) as staging:
         assert (staging / locks.LOCK_NAME).exists()
 
 
@@ -319,15 +320,15 @@ def test_what_a_killed_process_was_replacing_is_put_back(tmp_path):
     body = """
 import os
 os.replace = lambda source, place: wait()
-with files.staged(path) as staging:
+with writing.staged(path) as staging:
     (staging / "a").mkdir()
-    files.take_places(staging, path, last="a")
+    writing.take_places(staging, path, last="a")
 """
     with another_process(body, tmp_path) as process:
         process.kill()
         process.wait()
     assert not (tmp_path / "a").exists()
-    with files.staged(tmp_path):
+    with writing.staged(tmp_path):
         pass
     assert contents(tmp_path) == written("directory", "old", "a")
 
@@ -342,16 +343,16 @@ def replace(source, place, real=os.replace):
         wait()
     real(source, place)
 os.replace = replace
-with files.staged(path) as staging:
+with writing.staged(path) as staging:
     for name in ("config", "weights"):
         (staging / name).write_text("new")
-    files.take_places(staging, path, last="weights")
+    writing.take_places(staging, path, last="weights")
 """
     with another_process(body, tmp_path) as process:
         process.kill()
         process.wait()
     assert (tmp_path / "config").read_text() == "new"
-    with files.replacing(tmp_path / "other") as beside:
+    with writing.replacing(tmp_path / "other") as beside:
         beside.write_text("other")
     found = {name: text for name, text in contents(tmp_path).items() if name not in locks.NAMES}
     assert found == {"config": "old", "weights": "old", "other": "other"}
@@ -371,9 +372,9 @@ def stage(staging, directory):
 
 
 def test_all_take_their_places_the_last_one_in_one_step_at_the_end(tmp_path):
-    with files.staged(tmp_path) as staging, failing(0) as calls:
+    with writing.staged(tmp_path) as staging, failing(0) as calls:
         stage(staging, tmp_path)
-        files.take_places(staging, tmp_path, last="main")
+        writing.take_places(staging, tmp_path, last="main")
     assert contents(tmp_path) == {
         **written("file", "new", "main"),
         **written("directory", "new", "folder"),
@@ -389,11 +390,11 @@ def test_all_take_their_places_the_last_one_in_one_step_at_the_end(tmp_path):
 
 @pytest.mark.parametrize("number", range(1, RENAMES + 1))
 def test_if_any_rename_fails_the_directory_holds_what_it_held(tmp_path, number):
-    with files.staged(tmp_path) as staging:
+    with writing.staged(tmp_path) as staging:
         stage(staging, tmp_path)
         before, waiting = contents(tmp_path), contents(staging)
         with failing(number) as calls, pytest.raises(OSError, match=DISK):
-            files.take_places(staging, tmp_path, last="main")
+            writing.take_places(staging, tmp_path, last="main")
         assert len(calls) >= number
         assert {name: text for name, text in contents(staging).items() if not name.startswith(".kept")} == waiting
 
@@ -407,12 +408,12 @@ def test_if_any_rename_fails_the_directory_holds_what_it_held(tmp_path, number):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of this kind")
 @pytest.mark.parametrize(("mask", "file", "directory"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750)])
 def test_what_takes_its_place_may_be_read_by_whom_the_umask_allows(tmp_path, mask, file, directory):
-    with umask(mask), files.staged(tmp_path) as staging:
+    with umask(mask), writing.staged(tmp_path) as staging:
         write(staging / "folder", "directory", "new")
         for path in staging.rglob("*"):
             path.chmod(0o700 if path.is_dir() else 0o600)
         (staging / "link").symlink_to(tmp_path / "elsewhere")  # nowhere
-        files.take_places(staging, tmp_path, last="folder")
+        writing.take_places(staging, tmp_path, last="folder")
     found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.name != "link"}
     assert found == {"folder": directory, "new.txt": file, "deeper": directory, "file": file}
 
@@ -423,13 +424,13 @@ def test_a_directory_takes_the_first_place_that_is_free_at_the_end_and_replaces_
     (tmp_path / "new").chmod(0o700)
     places = iter([tmp_path / "1", tmp_path / "2", tmp_path / "3"])
     with umask(0o022):
-        assert files.take_free_place(tmp_path / "new", lambda: next(places)) == tmp_path / "3"
+        assert writing.take_free_place(tmp_path / "new", lambda: next(places)) == tmp_path / "3"
     assert stat.S_IMODE((tmp_path / "3").stat().st_mode) == 0o755
     assert contents(tmp_path) == (
         written("directory", "1", "1") | written("directory", "2", "2") | written("directory", "new", "3")
     )
     with pytest.raises(FileNotFoundError) as caught:  # and no endless search
-        files.take_free_place(tmp_path / "3", lambda: tmp_path / "none" / "4")
+        writing.take_free_place(tmp_path / "3", lambda: tmp_path / "none" / "4")
     assert Path(caught.value.filename2) == tmp_path / "none" / "4"
 
 
@@ -494,7 +495,7 @@ def test_what_cannot_be_written_is_an_error_that_names_the_argument_and_the_dire
         with pytest.raises(OSError, match="`where`") as caught, claims.claimed(out, argument="where"):
             pass
         assert repr(str(out)) in str(caught.value)
-    monkeypatch.setattr(files, "check_writable", lambda path: throw(OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr(writing, "check_writable", lambda path: throw(OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OSError, match="No space left"), claims.claimed(tmp_path / "a" / "b", argument="where"):
         pass
     assert contents(tmp_path) == {"file": "mine"}
@@ -504,10 +505,10 @@ def test_a_name_is_checked_by_writing_beside_it(tmp_path):
     (tmp_path / "a").write_text("mine")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "a", tmp_path / "new" / "folder" / "b", tmp_path / ("x" * 255)):
-        files.check_writable(str(path))
+        writing.check_writable(str(path))
     for path in (tmp_path / "a" / "b", tmp_path / "folder", tmp_path / ("x" * 256)):
         with pytest.raises(OSError, match=rf"^'.*{path.name}' cannot be written: .*\. Choose another place\.$"):
-            files.check_writable(path)
+            writing.check_writable(path)
     assert contents(tmp_path) == {"a": "mine", "folder": None}
 
 
@@ -525,11 +526,11 @@ def test_a_name_is_checked_by_writing_beside_it(tmp_path):
     ],
 )
 def test_the_first_few_of_many_names(names, options, expected):
-    assert files.some(iter(names), **options) == expected
+    assert wording.some(iter(names), **options) == expected
 
 
 @pytest.mark.parametrize(
     ("lines", "expected"), [([], []), (["a", "b"], ["a", "b"]), (["a"] * 1234, ["a", "a", "and 1,232 more"])]
 )
 def test_the_first_few_of_many_lines(lines, expected):
-    assert files.first_of(lines, 2) == expected
+    assert wording.first_of(lines, 2) == expected

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_bit import HyperRule
-from keras_bit.hyperrule import MomentumSGD
+from keras_bit.recipes.hyperrule import MomentumSGD
 
 # examples, side of the images: resize, crop, boundaries, MixUp
 RULES = [

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from keras_bit import json_text
+from keras_bit.files import json_text
 
 
 def nested(depth, begin="[", end="]"):

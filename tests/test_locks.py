@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from keras_bit import files, locks
+from keras_bit.files import locks, writing
 
 ENDED = 2**22 + 1  # above the largest number of a process on Linux
 
@@ -100,7 +100,7 @@ def test_a_note_that_cannot_be_written_stops_the_process_and_leaves_nothing(tmp_
 
 CLAIM = """
 import errno, pathlib, sys
-from keras_bit import claims, files, locks
+from keras_bit.files import claims, locks, writing
 def acquire(self, timeout):
     raise OSError(errno.ENOLCK, "No locks available")
 locks.filelock.FileLock.acquire = acquire
@@ -137,19 +137,19 @@ def test_who_moves_several_files_waits_for_another_that_does(tmp_path, request, 
         request.getfixturevalue("without_locks")
     other = locks.acquire(tmp_path)
     timer = threading.Timer(0.2, other.release)
-    with files.staged(tmp_path) as staging:
+    with writing.staged(tmp_path) as staging:
         for name in ("a", "b"):
             (staging / name).write_text("new")
         timer.start()
-        files.take_places(staging, tmp_path, last="b")
+        writing.take_places(staging, tmp_path, last="b")
         assert timer.finished.is_set()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-    with pytest.MonkeyPatch.context() as patch, files.staged(tmp_path) as staging:
-        patch.setattr(files, "PATIENCE", 0)
+    with pytest.MonkeyPatch.context() as patch, writing.staged(tmp_path) as staging:
+        patch.setattr(writing, "PATIENCE", 0)
         other = locks.acquire(tmp_path)
         for name in ("a", "b"):
             (staging / name).write_text("newer")
         with pytest.raises(locks.InUseError):
-            files.take_places(staging, tmp_path, last="b")
+            writing.take_places(staging, tmp_path, last="b")
         other.release()
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "new"}

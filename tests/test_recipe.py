@@ -14,12 +14,12 @@ from keras.ops import convert_to_numpy as numpy_of
 from conftest import absent
 from image_files import PROCESSOR, pixels
 from keras_bit import BiT, BitConfig, HyperRule, Recipe, fine_tune, freeze, image_dataset, save_pretrained
-from keras_bit.adamw import AdamW
 from keras_bit.applications import from_pretrained
 from keras_bit.data.balanced import balanced_order
-from keras_bit.layer_rates import layer_rates
 from keras_bit.network.plain_weights import LOW_RANK
-from keras_bit.optimizers import highest_rate, optimizer, schedule
+from keras_bit.recipes.adamw import AdamW
+from keras_bit.recipes.layer_rates import layer_rates
+from keras_bit.recipes.optimizers import highest_rate, optimizer, schedule
 from keras_bit.training.feeding import Labels
 from keras_bit.training.objective import metric_names, objective
 from keras_bit.training.watch import Watch, best_place

@@ -45,7 +45,7 @@ FIRST_IMPORTS = {
     "keras_bit": "import keras_bit",
     "keras": "import keras\nimport keras_bit",
     "a module that registers layers": "import keras_bit.network.layers",
-    "the module that registers the optimizer": "import keras_bit.hyperrule",
+    "the module that registers the optimizer": "import keras_bit.recipes.hyperrule",
     "the public layers": "import keras_bit.layers",
 }
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from conftest import needs_matplotlib
 from image_files import encoded, make_folders, pixels, write_records
-from keras_bit import BitConfig, BitImageProcessor, claims, from_pretrained, versions
+from keras_bit import BitConfig, BitImageProcessor, from_pretrained, versions
 from keras_bit.data.named_batches import NoImageError, UnreadableImageError
+from keras_bit.files import claims
 from keras_bit.hub.finding import HubOptions
 from keras_bit.training import planning, run, run_directory
 from keras_bit.training.distribution import Workers

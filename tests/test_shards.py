@@ -25,12 +25,12 @@ from keras_bit import (
     BiT,
     BitConfig,
     BitImageProcessor,
-    claims,
     from_pretrained,
     save_pretrained,
 )
 from keras_bit.cli import main
 from keras_bit.embedding import embed, lists, ray, shard_files, shards, writer
+from keras_bit.files import claims
 from keras_bit.hub.finding import HubOptions
 
 # The pets have a text and a hidden file beside their images.

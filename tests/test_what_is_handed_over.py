@@ -17,7 +17,7 @@ from PIL import Image
 
 from conftest import absent
 from keras_bit import BitImageProcessor, image_dataset, preprocess_input
-from keras_bit.files import LONGEST_SHOWN, shortened
+from keras_bit.wording import LONGEST_SHOWN, shortened
 
 SMALL = BitImageProcessor(size=12, crop_size=10)
 RAW = BitImageProcessor(do_resize=False, do_center_crop=False, do_rescale=False, do_normalize=False)

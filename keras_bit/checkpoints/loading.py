@@ -17,12 +17,13 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import files, keras_files, versions
+from keras_bit import versions, wording
 from keras_bit.checkpoints import filling, keras_folder, sharded, tensorflow_files
 from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS, Layout, recognized
 from keras_bit.checkpoints.lazy import LazyTensor
 from keras_bit.checkpoints.readers import open_saved
-from keras_bit.damage import described
+from keras_bit.files import keras_files
+from keras_bit.files.damage import described
 from keras_bit.hub import finding
 from keras_bit.hub.finding import HubOptions
 from keras_bit.network import outline
@@ -193,7 +194,7 @@ def _under_other_names(source: str | Path) -> str:
     found = sorted(file.name for file in place.iterdir() if file.name.lower().endswith((*kinds, *_INDICES)))
     found = [name for name in found if not re.search(r"-\d+-of-\d+\.", name)]  # a part alone is of no use
     return (
-        f" It has {files.some(found)}: pass the path of the file, such as {str(place / found[0])!r}." if found else ""
+        f" It has {wording.some(found)}: pass the path of the file, such as {str(place / found[0])!r}." if found else ""
     )
 
 
@@ -347,7 +348,7 @@ def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor, values: np.ndar
 def _layout(source: str | Path, names: Collection[str]) -> Layout:
     if layouts := recognized(names):
         if len(layouts) > 1:
-            prefixes = files.some(repr(layout.prefix) for layout in layouts)
+            prefixes = wording.some(repr(layout.prefix) for layout in layouts)
             raise ValueError(
                 f"`source` {finding.shown(source)!r} holds {len(layouts)} BiTs, whose names begin with {prefixes}. "
                 "Save the one that is meant by itself."
@@ -356,7 +357,7 @@ def _layout(source: str | Path, names: Collection[str]) -> Layout:
     looked_for = ", ".join(f"{layout.marker}* ({layout.title})" for layout in FILE_LAYOUTS)
     raise ValueError(
         f"`source` {finding.shown(source)!r} holds no BiT: looked for tensors {looked_for}; its names begin "
-        f"{files.some(names) or 'with nothing: it is empty'}.{finding.remark(source)}"
+        f"{wording.some(names) or 'with nothing: it is empty'}.{finding.remark(source)}"
     )
 
 
@@ -414,13 +415,13 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
         )
     if quantized := quantized_layers(model):
         raise ValueError(
-            f"{path} holds a quantized model: {files.some(quantized)}. The weights before that, which would be read, "
+            f"{path} holds a quantized model: {wording.some(quantized)}. The weights before that, which would be read, "
             "are gone. `keras.saving.load_model` loads it as it is."
         )
     if changed := outline.differences(model):
         raise ValueError(
             f"{path} holds other layers than its `config` describes, and the differences would be lost: "
-            f"{files.some(changed, separator='; ')}. `keras.saving.load_model` loads the model as it is."
+            f"{wording.some(changed, separator='; ')}. `keras.saving.load_model` loads the model as it is."
         )
     tensors = {
         KERAS.tensor_name(layer.name, name): LazyTensor(tuple(weight.shape), _numbers(weight), path=path)

@@ -7,7 +7,6 @@ from pathlib import Path
 import huggingface_hub  # a lazy module: its parts are imported when they are used
 import keras
 
-from keras_bit import files
 from keras_bit.checkpoints.saving import (
     OTHER_WEIGHTS,
     SHARDS,
@@ -19,6 +18,7 @@ from keras_bit.checkpoints.saving import (
     what_others_do_otherwise,
     write_files,
 )
+from keras_bit.files import writing
 from keras_bit.hub import redaction
 from keras_bit.images.options import PROCESSOR_CONFIG_NAME
 from keras_bit.images.processor import BitImageProcessor
@@ -74,7 +74,7 @@ def push_to_hub(
     config, tensors = content(model, layout, processor)
     warn_where_others_differ(model.config, layout, processor)
     # Not a `tempfile.TemporaryDirectory`: what a killed process leaves in this one, the next upload removes.
-    with redaction.kept_secret(token), files.staged(Path(tempfile.gettempdir())) as staging:
+    with redaction.kept_secret(token), writing.staged(Path(tempfile.gettempdir())) as staging:
         folder = staging / "checkpoint"
         folder.mkdir()
         write_files(folder, config, tensors, processor, weights_name)

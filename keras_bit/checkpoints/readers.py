@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from keras_bit import files, keras_files, packages
+from keras_bit import packages, wording
 from keras_bit.checkpoints import safetensors_file, tensorflow_files
 from keras_bit.checkpoints.layouts import is_part_of_bit, plain_google_name, saved_tensor_name
 from keras_bit.checkpoints.lazy import LazyTensor, check_name
-from keras_bit.damage import refusing_damage
+from keras_bit.files import keras_files
+from keras_bit.files.damage import refusing_damage
 from keras_bit.hub import finding
 
 _TORCH = (".bin", ".pth", ".pt", ".tar", ".ckpt")  # timm's scripts write model_best.pth.tar, Lightning last.ckpt
@@ -122,7 +123,7 @@ def open_saved(path: Path, shards: Mapping[Path, Sequence[str]]) -> Iterator[tup
         )
     if quantized := _quantized(layers, arrays):
         raise ValueError(
-            f"{path} holds the weights of a quantized model: {files.some(quantized)}. The weights before that, which "
+            f"{path} holds the weights of a quantized model: {wording.some(quantized)}. The weights before that, which "
             "would be read, are gone. `load_weights` of a model that was quantized in the same way reads it."
         )
     names: dict[str, str] = {}
@@ -221,7 +222,7 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         content = _load_torch(path)
     tensors = _state_dict(content, torch.Tensor)
     if tensors is None:
-        held = f": it holds {files.some(map(files.shortened, content))}" if isinstance(content, dict) else ""
+        held = f": it holds {wording.some(map(wording.shortened, content))}" if isinstance(content, dict) else ""
         raise ValueError(
             f"{path} does not hold a dictionary from names to tensors, as torch saves a state_dict, by itself or under "
             f"{', '.join(_STATE_KEYS)}{held}."

@@ -19,9 +19,9 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from keras_bit import json_text
 from keras_bit.checkpoints.lazy import LazyTensor, check_name
-from keras_bit.damage import refusing_damage
+from keras_bit.files import json_text
+from keras_bit.files.damage import refusing_damage
 
 CHECKSUMS = "keras_bit_crc32"  # in the metadata: a JSON object from tensor name to 8 hexadecimal digits
 

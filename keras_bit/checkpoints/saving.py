@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit import files
+from keras_bit import wording
 from keras_bit.checkpoints import npz_file, safetensors_file, timm_config
 from keras_bit.checkpoints.layouts import GOOGLE, TIMM, TRANSFORMERS, TRANSFORMERS_BASE, Layout
+from keras_bit.files import writing
 from keras_bit.images.options import PROCESSOR_CONFIG_NAME
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.network import config_files, outline
@@ -100,13 +101,13 @@ def save_pretrained(
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"`directory` must be a directory, or a new name for one. {directory} is a file.")
     refuse_contradictions(directory, processor, weights_name)
-    files.check_writable(directory / weights_name)
+    writing.check_writable(directory / weights_name)
     config, tensors = content(model, layout, processor)
-    files.check_room(directory / weights_name, sum(tensor.nbytes for tensor in tensors.values()))
+    writing.check_room(directory / weights_name, sum(tensor.nbytes for tensor in tensors.values()))
     warn_where_others_differ(model.config, layout, processor)
-    with files.staged(directory) as staging:
+    with writing.staged(directory) as staging:
         write_files(staging, config, tensors, processor, weights_name)
-        files.take_places(staging, directory, last=weights_name)
+        writing.take_places(staging, directory, last=weights_name)
 
 
 def check_layout(layout: str) -> str:
@@ -229,7 +230,7 @@ def _lacks_final_norm(model: keras.Model, config: BitConfig, head: bool) -> bool
     missing = [name for name in expected if name not in layers]
     if missing and missing != ["norm"]:
         raise ValueError(
-            f"`model` is not the whole network of its `config`: it lacks the layers {files.some(missing)}. Save the "
+            f"`model` is not the whole network of its `config`: it lacks the layers {wording.some(missing)}. Save the "
             "model that keras_bit returned; a `BiTBackbone` needs its last stage among its outputs."
         )
     return bool(missing)
@@ -239,13 +240,13 @@ def _refuse_changed_layers(model: BiTModel) -> None:
     """The files hold the configuration and the weights: whoever reads them builds the layers that it describes."""
     if quantized := quantized_layers(model):
         raise ValueError(
-            f"`model` is quantized: {files.some(quantized)}. This format holds the weights before that, which are "
+            f"`model` is quantized: {wording.some(quantized)}. This format holds the weights before that, which are "
             "gone. Save it before `quantize`, or with `model.save`. Nothing was written."
         )
     if changed := outline.differences(model):
         raise ValueError(
             "`model` has other layers than its `config` describes, and the differences would be lost: "
-            f"{files.some(changed, separator='; ')}. Save it with `model.save`; a head of your own can be saved here "
+            f"{wording.some(changed, separator='; ')}. Save it with `model.save`; a head of your own can be saved here "
             "if it is one Dense layer with the name 'predictions'. Nothing was written."
         )
 
@@ -265,7 +266,7 @@ def _tensors(model: keras.Model, layout: Layout) -> dict[str, np.ndarray]:
             else:
                 tensors[name] = np.ascontiguousarray(layout.to_file(name, values))
     if damaged:
-        listed = files.some(damaged, separator="; ")
+        listed = wording.some(damaged, separator="; ")
         raise ValueError(f"`model` has weights that cannot be saved: {listed}. Nothing was written.")
     return tensors
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from keras_bit.checkpoints.lazy import LazyTensor, check_name
 from keras_bit.checkpoints.readers import open_file
-from keras_bit.damage import refusing_damage
+from keras_bit.files.damage import refusing_damage
 from keras_bit.hub import finding
 from keras_bit.hub.finding import HubOptions
 

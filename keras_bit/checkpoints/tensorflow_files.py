@@ -15,7 +15,7 @@ import numpy as np
 from keras_bit import packages
 from keras_bit.checkpoints.layouts import plain_google_name
 from keras_bit.checkpoints.lazy import LazyTensor, check_name
-from keras_bit.damage import refusing_damage
+from keras_bit.files.damage import refusing_damage
 
 VARIABLES = "variables/variables.index"  # in the directory of a SavedModel
 DATA = "variables/variables.data-00000-of-00001"  # which goes with it

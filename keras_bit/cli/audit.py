@@ -54,11 +54,11 @@ def audit(data: str, out: str, weights: str, batch_size: int, seed: int, as_json
     Interrupted or killed, the same command goes on with the images that are missing. Needs cleanlab and scikit-learn.
     """
     from keras_bit import packages
-    from keras_bit.claims import claimed
     from keras_bit.data import splits
     from keras_bit.examining import audit_report, auditing
     from keras_bit.examining.collecting import collect
     from keras_bit.examining.features import Network, check_in_files
+    from keras_bit.files.claims import claimed
 
     for package in ("sklearn", "cleanlab"):
         packages.require(package, "audit", "An audit")

@@ -215,7 +215,7 @@ def _progress(results: list[Result]) -> Iterator[Result]:
 
 
 def _about(name: str, error: Exception) -> str:
-    from keras_bit.files import shortened
+    from keras_bit.wording import shortened
 
     name = images_named.shown(name)
     named = name in str(error) or shortened(name) in str(error)

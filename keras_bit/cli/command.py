@@ -78,11 +78,11 @@ def _temporary_files_together() -> Iterator[None]:
 
     If this process is killed, the next command finds what they left, and removes it.
     """
-    from keras_bit import files
+    from keras_bit.files import writing
 
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):  # there is no place for them: most commands need none
-            folder = held.enter_context(files.hidden(Path(tempfile.gettempdir())))
+            folder = held.enter_context(writing.hidden(Path(tempfile.gettempdir())))
             held.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
             tempfile.tempdir = str(folder)
         yield

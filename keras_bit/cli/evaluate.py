@@ -170,7 +170,7 @@ def _evaluate_folders(
     batch_size: int,
     on_error: str,
 ) -> tuple["AnyEvaluation", list[str]]:
-    from keras_bit import files
+    from keras_bit import wording
     from keras_bit.data.folders import about_left_out
     from keras_bit.data.named_batches import folder_batches
     from keras_bit.data.walk import LeftOut, holds_image
@@ -193,7 +193,7 @@ def _evaluate_folders(
     with _class_map_advised():
         batches, _ = folder_batches(data, list(used), **options, are_classes=said is not None, left_out=left_out)
     if unused := [folder for folder in folders if folder not in used]:
-        note(f"folders left out, as the class map says: {files.some(unused, most=10)}")
+        note(f"folders left out, as the class map says: {wording.some(unused, most=10)}")
     if left_out:
         note(about_left_out(data, left_out))
     names = class_map.shown_names(list(used), model.config)
@@ -244,20 +244,20 @@ def _evaluate_records(
 
 def _record_files(directory: str) -> list[str]:
     """Those in a directory that are for testing, by their names."""
-    from keras_bit import files
+    from keras_bit import wording
     from keras_bit.data import record_parts
 
     parts = record_parts.record_files(directory)
     everything = [file for part in parts.values() for file in part]
     chosen = parts.get("test") or parts.get("validation") or everything
     if len(chosen) < len(everything):
-        names = files.some((Path(file).name for file in chosen), most=3)
+        names = wording.some((Path(file).name for file in chosen), most=3)
         note(f"{len(chosen)} of {len(everything)} TFRecord files, by their names: {names}")
     return chosen
 
 
 def _check_class_map(file: Path) -> None:
-    from keras_bit.files import check_writable
+    from keras_bit.files.writing import check_writable
 
     if file.exists():
         raise FileExistsError(f"--write-class-map: {str(file)!r} exists, and may have been edited. Name a new file.")
@@ -269,7 +269,7 @@ def _check_class_map(file: Path) -> None:
 def _write_class_map(file: Path, data: str, config: "BitConfig") -> int:
     from keras_bit.data.walk import LeftOut
     from keras_bit.evaluation import class_map
-    from keras_bit.files import replacing
+    from keras_bit.files.writing import replacing
 
     found = class_map.template(_classes_in(data, LeftOut(), are_mapped=False), config)
     with replacing(file) as beside:

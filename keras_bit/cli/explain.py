@@ -59,9 +59,9 @@ def explain(image: str, out: str, class_name: str | None, weights: str, hub: "Hu
 def _draw(contents: bytes, name: str, out: Path, class_name: str | None, weights: str, hub: "HubOptions") -> list[str]:
     """Writes the map. Returns what the model says of the class, and of the most probable one where that is another."""
     import keras_bit
-    from keras_bit import files
     from keras_bit.drawing import heat_map
     from keras_bit.evaluation import activation_map, class_map
+    from keras_bit.files import writing
     from keras_bit.images import inputs
     from keras_bit.network.model import check_input_shape
 
@@ -96,7 +96,7 @@ def _draw(contents: bytes, name: str, out: Path, class_name: str | None, weights
             f"class activation map of {height}x{width} positions, linear in between; {shown(weights)}",
         ],
     )
-    with files.replacing(out) as beside:
+    with writing.replacing(out) as beside:
         sheet.save(beside, "PNG")
     return answers
 

@@ -246,7 +246,7 @@ def _shown(value: Any) -> str:
     """A choice of the recipe in a line; class weights are pairs."""
     if not isinstance(value, list):
         return str(value)
-    from keras_bit.files import some
+    from keras_bit.wording import some
 
     return some((str(one) if isinstance(one, str) else f"{one[0]} {one[1]:.3g}" for one in value), most=5)
 
@@ -254,7 +254,7 @@ def _shown(value: Any) -> str:
 def _about_labels(plan: "Plan") -> list[tuple[str, str]]:
     """What is trained on, as rows of the table."""
     from keras_bit.data.label_table import NUMBER, SEVERAL
-    from keras_bit.files import some
+    from keras_bit.wording import some
 
     found, labels = plan.splits, plan.splits.train.labels
     names = printable(some(found.class_names, most=5))
@@ -281,7 +281,7 @@ def _plan_table(plan: "Plan") -> "Table":
     """What is about to happen, so that a person can stop it."""
     from rich.table import Table
 
-    from keras_bit.optimizers import highest_rate
+    from keras_bit.recipes.optimizers import highest_rate
 
     rule, found = plan.rule, plan.splits
     height, width = cast(tuple[int, int], rule.image_size)  # it makes one of a number

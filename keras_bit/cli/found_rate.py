@@ -19,7 +19,7 @@ def show(found: "FoundRate", plan: "Plan", out: Path) -> None:
 
     from keras_bit.drawing import charts
     from keras_bit.drawing.rate_chart import rate_chart
-    from keras_bit.files import replacing
+    from keras_bit.files.writing import replacing
 
     option = "--learning-rate"
     value = found.suggested

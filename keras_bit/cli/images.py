@@ -58,8 +58,8 @@ def encoded(name: str) -> bytes:
     try:
         return Path(name).read_bytes()
     except OSError as error:
-        from keras_bit.files import shortened
         from keras_bit.images import base64_text
+        from keras_bit.wording import shortened
 
         # Not the system's own words, which repeat a name of any length.
         if text := base64_text.described(name):

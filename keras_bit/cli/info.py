@@ -56,13 +56,13 @@ def info(weights: str, hub: "HubOptions") -> None:
 
 
 def _classes(count: int | None, config: "BitConfig") -> str:
-    from keras_bit import files
+    from keras_bit import wording
 
     if not count:
         return "none: no head"
     if not config.has_named_labels or config.id2label is None:
         return str(count)
-    return f"{count} ({files.some(map(printable, config.id2label.values()), most=2)})"
+    return f"{count} ({wording.some(map(printable, config.id2label.values()), most=2)})"
 
 
 def _size(count: int) -> str:

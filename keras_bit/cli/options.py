@@ -208,18 +208,18 @@ def hub(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def check_out(out: str) -> None:
     """Before anything is computed: whether the file `--out` can be written."""
-    from keras_bit import files
+    from keras_bit.files import writing
 
     parent = Path(os.path.abspath(out)).parent
     if not parent.is_dir():
         raise FileNotFoundError(f"--out: there is no directory {str(parent)!r}.")
-    files.check_writable(out)
+    writing.check_writable(out)
 
 
 def check_out_directory(out: str, report: str) -> None:
     """Before anything is computed: whether the file `report` can be written in the directory `--out`."""
-    from keras_bit import files
+    from keras_bit.files import writing
 
     if Path(out).is_file():
         raise NotADirectoryError(f"--out must be a directory, got the file {out!r}.")
-    files.check_writable(Path(out) / report)
+    writing.check_writable(Path(out) / report)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from keras_bit.hub.finding import HubOptions
-    from keras_bit.hyperrule import HyperRule
     from keras_bit.images.processor import BitImageProcessor
+    from keras_bit.recipes.hyperrule import HyperRule
 
 
 @click.command(
@@ -162,11 +162,11 @@ def _draw(
     title: list[str],
 ) -> str:
     """Writes a batch as a file. Returns what it is, in words."""
-    from keras_bit import files
     from keras_bit.drawing import contact_sheet
+    from keras_bit.files import writing
 
     text = [contact_sheet.label_text(label, class_names) for label in labels]
     sheet = contact_sheet.draw(contact_sheet.denormalize(images, processor), text, title)
-    with files.replacing(out) as beside:
+    with writing.replacing(out) as beside:
         sheet.save(beside, "PNG")
     return f"{len(images)} images, {sheet.width}x{sheet.height} px"

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_bit.files import some
+from keras_bit.wording import some
 
 SUFFIXES = (".csv", ".tsv")
 DELIMITERS = (",", ";", "\t")

@@ -9,10 +9,10 @@ from PIL import Image
 from keras_bit.counts import check_whole, is_whole
 from keras_bit.data.label_table import TableOptions
 from keras_bit.data.options import Options
-from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.packages import has_tensorflow
-from keras_bit.recipe import Recipe
+from keras_bit.recipes.hyperrule import HyperRule
+from keras_bit.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     import tensorflow as tf

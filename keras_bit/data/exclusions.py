@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from keras_bit.data.parts import Part
-from keras_bit.files import some
+from keras_bit.wording import some
 
 IMAGE, EXCLUDE = "image", "exclude"  # the columns that are read
 COLUMNS = (IMAGE, "part", "kind", "score", "label", "suggested_label", "other_image", "detail", EXCLUDE)

@@ -23,7 +23,7 @@ from keras_bit.data.walk import (
     is_image,
     is_within,
 )
-from keras_bit.files import composed, some
+from keras_bit.wording import composed, some
 
 SHOWN = 5  # folders that a message names
 LISTED = 20  # folders that an error lists

@@ -10,11 +10,11 @@ from typing import Any
 import tensorflow as tf
 
 from keras_bit.data import geometry
-from keras_bit.hyperrule import HyperRule
 from keras_bit.images import graph_decoding
 from keras_bit.images.graph_preprocessing import checked_header, checked_pixels, rescale_and_normalize
 from keras_bit.images.graph_resizing import Resize, Window
 from keras_bit.images.processor import BitImageProcessor
+from keras_bit.recipes.hyperrule import HyperRule
 
 np = tf.experimental.numpy
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from keras_bit.data import targets
-from keras_bit.files import shortened
 from keras_bit.images import base64_text
+from keras_bit.wording import shortened
 
 
 class Item(NamedTuple):

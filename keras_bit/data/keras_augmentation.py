@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_bit.images import steps
 from keras_bit.images.processor import BitImageProcessor
-from keras_bit.recipe import CUT_MIX
+from keras_bit.recipes.recipe import CUT_MIX
 
 LAYERS = {"rand_augment": "RandAugment", CUT_MIX: "CutMix", "random_erasing": "RandomErasing"}
 VALUES = (0, 255)  # of a pixel

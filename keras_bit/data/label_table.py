@@ -16,7 +16,7 @@ import numpy as np
 from keras_bit.data import csv_rows, table_images
 from keras_bit.data.csv_rows import Row, Rows
 from keras_bit.data.split_names import part_of
-from keras_bit.files import composed, some
+from keras_bit.wording import composed, some
 
 ONE, SEVERAL, NUMBER = "single_label_classification", "multi_label_classification", "regression"
 PROBLEM_TYPES = (ONE, SEVERAL, NUMBER)  # transformers' words

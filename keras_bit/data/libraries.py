@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_bit.data import targets
 from keras_bit.data.items import Files, Items, Rows, Unlabeled, described
-from keras_bit.files import some
 from keras_bit.packages import has_tensorflow
+from keras_bit.wording import some
 
 
 def checked_split(source: Any, split: str | None) -> str | None:

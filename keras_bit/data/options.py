@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 
-from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor
-from keras_bit.recipe import CUT_MIX
+from keras_bit.recipes.hyperrule import HyperRule
+from keras_bit.recipes.recipe import CUT_MIX
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit import json_text
 from keras_bit.data import reading
 from keras_bit.data.parts import Part
-from keras_bit.files import replacing
+from keras_bit.files import json_text
+from keras_bit.files.writing import replacing
 from keras_bit.images import inputs
 
 THREADS = min(os.cpu_count() or 1, 8)  # each holds an image

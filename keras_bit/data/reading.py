@@ -17,9 +17,9 @@ from PIL import Image
 from keras_bit.data import geometry, targets
 from keras_bit.data.batch_memory import BatchMemory
 from keras_bit.data.items import Item
-from keras_bit.hyperrule import HyperRule
 from keras_bit.images import inputs, pillow_steps
 from keras_bit.images.processor import BitImageProcessor
+from keras_bit.recipes.hyperrule import HyperRule
 
 # Where the file is to blame; every other error of the system is the machine's trouble.
 UNREADABLE = {

@@ -14,8 +14,8 @@ from keras_bit.data.parts import Part
 from keras_bit.data.record_names import is_record_name
 from keras_bit.data.split_names import WORDS, part_of
 from keras_bit.data.walk import LeftOut
-from keras_bit.files import some
 from keras_bit.packages import require_tensorflow
+from keras_bit.wording import some
 
 SHOWN = 5  # files and folders that a note names
 

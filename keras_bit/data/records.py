@@ -16,7 +16,7 @@ from keras_bit.data.items import Item
 from keras_bit.data.record_names import record_names
 from keras_bit.data.source import Example, Source, shuffle
 from keras_bit.data.streams import LARGEST, int32, numbered, shuffled_in_windows
-from keras_bit.files import some
+from keras_bit.wording import some
 
 # The features of an image and its label, unless others are named: TensorFlow's own, of its ImageNet records.
 IMAGE, LABEL = "image/encoded", "image/class/label"

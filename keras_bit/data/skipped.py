@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable
 
-from keras_bit.files import first_of
+from keras_bit.wording import first_of
 
 ADVICE = " To leave such images out, pass on_error='skip'."
 SHOWN = 10  # images that the warning at the end of an epoch lists

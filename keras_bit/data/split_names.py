@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_bit.data.walk import folders_in
-from keras_bit.files import some
+from keras_bit.wording import some
 
 TRAIN = ("train", "training")
 VALIDATION = ("val", "validation", "valid", "dev")

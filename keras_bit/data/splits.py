@@ -16,7 +16,7 @@ from keras_bit.data.record_parts import about_records, holds_records, record_par
 from keras_bit.data.split_names import TRAIN, are_parts, part_of, split_folders
 from keras_bit.data.table_parts import about_several, check_numbers, divided, table_parts
 from keras_bit.data.walk import LeftOut, folders_in, holds_image
-from keras_bit.files import composed, some
+from keras_bit.wording import composed, some
 
 SUBSETS = ("training", "validation")  # Keras' names
 SHOWN = 5  # classes that a note names

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from keras_bit.data.csv_rows import Row
 from keras_bit.data.walk import SUFFIXES
-from keras_bit.files import some
+from keras_bit.wording import some
 
 COMMON = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".tif", ".tiff")  # for names without one
 SHOWN = 5  # lines that an error names

@@ -11,7 +11,7 @@ from keras_bit.data import dividing, label_table, targets
 from keras_bit.data.label_table import NUMBER, ONE, SEVERAL, TableOptions
 from keras_bit.data.parts import Part, of_files
 from keras_bit.data.split_names import WORDS
-from keras_bit.files import some
+from keras_bit.wording import some
 
 SHOWN = 5  # classes that a note names
 

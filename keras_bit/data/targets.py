@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_bit.files import some
+from keras_bit.wording import some
 
 SHOWN = 5  # wrong labels that an error lists
 MOST_CLASSES = 1_000_000  # that are named by their numbers: a mistaken label of 2**31 would take all memory for names

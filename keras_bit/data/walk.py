@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
-from keras_bit.files import STAGING_PREFIX, some
-from keras_bit.locks import LOCK_NAME
+from keras_bit.files.locks import LOCK_NAME
+from keras_bit.files.writing import STAGING_PREFIX
+from keras_bit.wording import some
 
 # The names that Pillow's decoders register, written down so that it does not depend on plugins what is an image. Left
 # out on purpose: what another program has to decode (.eps, .ps: Ghostscript; .wmf, .emf: Windows), what Pillow only

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_bit.drawing.colors import BLUE, GRAY, NO_SHADE, ON_DARK, ON_LIGHT, ORANGE, SHADES
 from keras_bit.drawing.lettering import ELLIPSIS, one_line
-from keras_bit.files import replacing
+from keras_bit.files.writing import replacing
 from keras_bit.packages import installation, needing
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from keras_bit.drawing.charts import DPI
 from keras_bit.drawing.colors import BLUE, GRAY
 from keras_bit.drawing.lettering import one_line
-from keras_bit.files import replacing
+from keras_bit.files.writing import replacing
 from keras_bit.packages import needing
 
 COLUMNS = 3  # panels beside each other

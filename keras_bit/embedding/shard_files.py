@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit import json_text
 from keras_bit.embedding.lists import ImageList, text_of
-from keras_bit.files import replacing
+from keras_bit.files import json_text
+from keras_bit.files.writing import replacing
 from keras_bit.hub.finding import HubOptions
 
 METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what made it

@@ -13,14 +13,15 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from keras_bit.claims import claimed
 from keras_bit.embedding import shard_files
 from keras_bit.embedding.lists import ImageList, check_data, list_images
 from keras_bit.embedding.shard_files import Job
 from keras_bit.embedding.writer import Writer, start_worker
-from keras_bit.files import check_writable, naming, some
+from keras_bit.files.claims import claimed
+from keras_bit.files.writing import check_writable, naming
 from keras_bit.hub.finding import HubOptions, shown
 from keras_bit.packages import needing, require
+from keras_bit.wording import some
 
 # Who computes, to the extra that it takes and the packages of that.
 ENGINES = {"local": ("parquet", ("pyarrow",)), "ray": ("ray", ("ray", "pyarrow"))}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_bit import files
+from keras_bit import wording
 from keras_bit.network.problem_types import NUMBER, ONE, SEVERAL
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ def same_names(batches: Any, class_names: Sequence[str] | None, model_names: tup
     numbers = tuple(map(str, range(len(model_names))))
     if len(given) != len(model_names) or (class_names is None and given not in (model_names, numbers)):
         raise ValueError(
-            f"`batches` must have the model's labels in their order ({files.some(map(repr, model_names), 3)}), got "
-            f"{files.some(map(repr, given), 3)}. Pass `class_names=` to `image_dataset`, in the model's order."
+            f"`batches` must have the model's labels in their order ({wording.some(map(repr, model_names), 3)}), got "
+            f"{wording.some(map(repr, given), 3)}. Pass `class_names=` to `image_dataset`, in the model's order."
         )
     return given if class_names is not None else model_names
 

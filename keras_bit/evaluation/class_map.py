@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_bit import files, json_text
-from keras_bit.files import composed
+from keras_bit import wording
+from keras_bit.files import json_text
 from keras_bit.labels import CLASS_LISTS, imagenet_labels, labels_of_checkpoint
 from keras_bit.network.config import BitConfig
+from keras_bit.wording import composed
 
 SHOWN = 20  # folders that an error lists
 CLOSEST = 3  # labels that it offers for each
@@ -59,7 +60,7 @@ def match(
             matched.append(found)
     if problems:
         raise ValueError(
-            f"Every folder must be a class of the model. {files.some(problems, SHOWN, '; ')}. `class_map` says which "
+            f"Every folder must be a class of the model. {wording.some(problems, SHOWN, '; ')}. `class_map` says which "
             f"they are, by {ALLOWED}; as JSON: "
             '{"folder": "label", "another": 7, "any of two": ["label", 8], "left out": null}.'
         )
@@ -93,10 +94,10 @@ def find_class(name: str, config: BitConfig) -> int:
     if len(several) == 1:
         return several[0]
     if several:
-        shown = files.some((f"{index} ({names.labels[index]})" for index in several), SHOWN)
+        shown = wording.some((f"{index} ({names.labels[index]})" for index in several), SHOWN)
         raise ValueError(f"`name` {name!r} is that of the classes {shown}. Give the number of the one you mean.")
     close = [f"{names.exact[composed(label)][0]} ({label})" for label in _close(name, names.labels)]
-    closest = f"The closest: {', '.join(close)}" if close else f"The first: {files.some(names.labels, CLOSEST)}"
+    closest = f"The closest: {', '.join(close)}" if close else f"The first: {wording.some(names.labels, CLOSEST)}"
     raise ValueError(f"`name` must be {allowed}, got {name!r}. {closest}.")
 
 
@@ -249,5 +250,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"{files.some(map(repr, twice), SHOWN)} stands in it twice")
+        raise ValueError(f"{wording.some(map(repr, twice), SHOWN)} stands in it twice")
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keras_bit import files
+from keras_bit import wording
 from keras_bit.counts import check_whole
 from keras_bit.evaluation import asking, metrics
 from keras_bit.evaluation.class_map import labels_of
@@ -237,7 +237,7 @@ def _told_apart(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return files.some(map(repr, names), most=3)
+    return wording.some(map(repr, names), most=3)
 
 
 def _accepted(

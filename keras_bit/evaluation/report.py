@@ -12,7 +12,7 @@ from keras_bit.evaluation import asking, metrics
 from keras_bit.evaluation.evaluating import AnyEvaluation
 from keras_bit.evaluation.numbers import NumberEvaluation
 from keras_bit.evaluation.several import SeveralEvaluation
-from keras_bit.files import check_writable, replacing
+from keras_bit.files.writing import check_writable, replacing
 from keras_bit.images.processor import BitImageProcessor
 
 REPORT, WORST_SHEET, CONFUSION, CALIBRATION = "report.json", "worst.png", "confusion.png", "calibration.png"

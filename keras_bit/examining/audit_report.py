@@ -9,7 +9,7 @@ from keras_bit.data import exclusions
 from keras_bit.examining import audit_page
 from keras_bit.examining.auditing import Audit
 from keras_bit.examining.findings import KINDS
-from keras_bit.files import replacing
+from keras_bit.files.writing import replacing
 
 REPORT, TABLE, PAGE = "audit.json", "audit.csv", "audit.html"
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_bit import json_text
 from keras_bit.data.items import Item, named
 from keras_bit.data.parts import Part
 from keras_bit.data.skipped import Skipped
 from keras_bit.embedding.writer import digest
 from keras_bit.examining.features import Network, check_finite, check_in_files
 from keras_bit.examining.image_facts import Facts, facts_of, stamp
-from keras_bit.files import remove_abandoned, replacing
+from keras_bit.files import json_text
+from keras_bit.files.writing import remove_abandoned, replacing
 
 SHARD = 256  # images whose facts and features are in a file, and are lost when a run is killed
 VERSION = 1  # of what is in a shard

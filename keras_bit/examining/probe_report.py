@@ -8,7 +8,7 @@ from typing import Any
 from keras_bit.drawing import charts
 from keras_bit.examining.features import Features
 from keras_bit.examining.probing import Result
-from keras_bit.files import replacing
+from keras_bit.files.writing import replacing
 
 REPORT, CHART = "probe.json", "probe.png"
 

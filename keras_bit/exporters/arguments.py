@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit import files
+from keras_bit import wording
 from keras_bit.classifier import BiTClassifier
 from keras_bit.counts import check_whole, is_whole
 from keras_bit.exporters.job import input_dtype
@@ -39,7 +39,7 @@ def checked_model(model: keras.Model) -> keras.Model:
     _check_ends(model)
     if quantized := plain_weights.quantized_layers(model):
         raise ValueError(
-            f"`model` is quantized: {files.some(quantized)}. Not all engines have Keras' operations of that kind. "
+            f"`model` is quantized: {wording.some(quantized)}. Not all engines have Keras' operations of that kind. "
             "Export the model before `quantize`; `quantize='int8'` of this function makes a file of 8 bits."
         )
     return model

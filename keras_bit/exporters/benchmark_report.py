@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_bit import files
 from keras_bit.drawing import charts, colors
+from keras_bit.files import writing
 
 AGREEMENT = 0.99  # of the images, with the Keras model's best class, for a file to be advised
 KERAS = "keras"
@@ -147,9 +147,9 @@ def write(found: Benchmark, directory: str | Path, title: str = "") -> list[Path
         OSError: one cannot be written.
     """
     directory = Path(directory)
-    files.check_writable(directory / JSON)
+    writing.check_writable(directory / JSON)
     directory.mkdir(parents=True, exist_ok=True)
-    with files.replacing(directory / JSON) as beside:
+    with writing.replacing(directory / JSON) as beside:
         beside.write_text(json.dumps(found.to_dict(), indent=2) + "\n", encoding="utf-8")
     if not charts.available():
         return [directory / JSON]

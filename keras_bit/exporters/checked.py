@@ -5,12 +5,13 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from keras_bit import files, packages
+from keras_bit import packages
 from keras_bit.exporters import placing
 from keras_bit.exporters.comparing import compare
 from keras_bit.exporters.formats import Format, share
 from keras_bit.exporters.job import Checks, ExportReport, Job
 from keras_bit.exporters.registry import format_named
+from keras_bit.files import writing
 
 Written = Callable[[str, Job, Path, Checks], tuple[float, float]]
 
@@ -28,9 +29,9 @@ def write_and_check(
             replaced that holds more than an export.
     """
     target = format.target(path)
-    with files.staged(target.parent, path) as staging:
+    with writing.staged(target.parent, path) as staging:
         difference, limit = written(format.name, job, staging / target.name, checks)
-        size = sum(file.stat().st_size for entry in files.entries(staging) for file in _files(entry))
+        size = sum(file.stat().st_size for entry in writing.entries(staging) for file in _files(entry))
         target = placing.take_place(format, staging / target.name, path, overwrite)
     try:
         format.finish(job, target)

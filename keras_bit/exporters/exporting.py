@@ -11,11 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit import files, packages
+from keras_bit import packages
 from keras_bit.exporters import arguments, checked, comparison_images, machine, placing, process, processor_advice
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Checks, ExportReport, Job
 from keras_bit.exporters.registry import FORMATS, format_named
+from keras_bit.files import writing
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.labels import Labels
 
@@ -126,7 +127,7 @@ def export(
     for package in writer.packages:
         packages.require(package, writer.name, f"`format` {writer.name!r}")
     writer.check(job)
-    files.check_room(path, model.count_params() * SMALLEST.get(quantize, 1))
+    writing.check_room(path, model.count_params() * SMALLEST.get(quantize, 1))
 
     comparison_images.warn_of_data(job)
     arguments.warn_of_one_class(model)

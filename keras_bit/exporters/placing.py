@@ -4,8 +4,9 @@ import contextlib
 import os
 from pathlib import Path
 
-from keras_bit import files
+from keras_bit import wording
 from keras_bit.exporters.formats import Format
+from keras_bit.files import writing
 
 
 def check_places(format: Format, target: Path, overwrite: bool) -> None:
@@ -21,7 +22,7 @@ def check_places(format: Format, target: Path, overwrite: bool) -> None:
         raise NotADirectoryError(f"`path` must be in a directory, and {str(parent)!r} is a file.")
     for place in (target, *format.beside(target)):
         _check_kind(place, format.kind != "file", overwrite)
-        files.check_writable(place, is_directory=format.kind != "file")
+        writing.check_writable(place, is_directory=format.kind != "file")
 
 
 def take_place(format: Format, made: Path, path: Path, overwrite: bool) -> Path:
@@ -37,13 +38,13 @@ def take_place(format: Format, made: Path, path: Path, overwrite: bool) -> Path:
         overwrite: whether what exists is replaced.
     """
     if format.kind == "version":
-        return files.take_free_place(made, lambda: format.target(path))
+        return writing.take_free_place(made, lambda: format.target(path))
     target = format.target(path)
-    written = {entry.name for entry in files.entries(made.parent)}
+    written = {entry.name for entry in writing.entries(made.parent)}
     for name in written:
         _check_place(made.with_name(name), target.with_name(name), overwrite)
     replaced = os.path.lexists(target)
-    files.take_places(made.parent, target.parent, last=target.name)
+    writing.take_places(made.parent, target.parent, last=target.name)
     for place in format.beside(target):
         if replaced and place.name not in written:  # it belonged to the file that was replaced
             with contextlib.suppress(OSError):
@@ -58,7 +59,7 @@ def _check_place(file: Path, place: Path, overwrite: bool) -> None:
         others = sorted({inside.name for inside in place.iterdir()} - {inside.name for inside in file.iterdir()})
         if others:
             raise FileExistsError(
-                f"{str(place)!r} holds what the export does not write, and what would be lost: {files.some(others)}. "
+                f"{str(place)!r} holds what the export does not write, and what would be lost: {wording.some(others)}. "
                 "Move it away, or choose another `path`."
             )
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from keras_bit import files, packages
+from keras_bit import packages
+from keras_bit.files import writing
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 DEFAULT_SIZE = 224  # px, of a warm-up request where any size may come
@@ -90,7 +91,7 @@ def write_beside(version: Path, batch_size: int | None) -> None:
     texts = {"batching.config": BATCHING, "serve.sh": DOCKER, "inference-service.yaml": KSERVE}
     for file, text in texts.items():
         if not (base / file).exists():
-            with files.replacing(base / file) as beside:
+            with writing.replacing(base / file) as beside:
                 beside.write_text(text.format(**values), encoding="utf-8")
                 if file.endswith(".sh"):
                     beside.chmod(beside.stat().st_mode | 0o111)

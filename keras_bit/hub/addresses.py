@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from keras_bit import files
+from keras_bit.files import writing
 from keras_bit.hub import redaction
 from keras_bit.hub.errors import is_unanswered
 from keras_bit.hub.names import Address, is_safe
@@ -141,7 +141,7 @@ def _known(address: Address, base: Path) -> Path:
     text = json.dumps(address.config, indent=2) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.replacing(path) as beside:
+        with writing.replacing(path) as beside:
             beside.write_text(text, encoding="utf-8")
     return path
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_bit import json_text
+from keras_bit.files import json_text
 from keras_bit.hub import addresses, published, redaction, stand_ins
 from keras_bit.hub.errors import DEFAULT_REVISION, cause_of, explained, is_absent, is_unanswered
 from keras_bit.hub.names import HUB, Address, Repository, resolve

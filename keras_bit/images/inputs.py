@@ -10,9 +10,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from keras_bit.files import LONGEST_SHOWN, shortened
 from keras_bit.images import base64_text, jpeg_scans, png_chunks
 from keras_bit.images.array_likes import as_array, sequence_of
+from keras_bit.wording import LONGEST_SHOWN, shortened
 
 DATA_FORMATS = LAST, FIRST = ("channels_last", "channels_first")
 BEGIN = 300  # bytes of a file, which tell whether it is base64 text

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from keras_bit import keras_files
 from keras_bit.counts import is_whole
+from keras_bit.files import keras_files
 from keras_bit.hub import finding
 from keras_bit.hub.finding import HubOptions
 from keras_bit.images.steps import PerChannel

@@ -11,7 +11,8 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
-from keras_bit import files, packages
+from keras_bit import packages
+from keras_bit.files import writing
 from keras_bit.hub.finding import HubOptions
 from keras_bit.images import batches, fixed, inputs, options, pillow_steps, steps
 from keras_bit.images.batch_feature import BatchFeature
@@ -379,7 +380,7 @@ class BitImageProcessor:
         if directory.exists() and not directory.is_dir():
             raise NotADirectoryError(f"`directory` must be a directory, or a new name for one. {directory} is a file.")
         directory.mkdir(parents=True, exist_ok=True)
-        with files.replacing(directory / CONFIG_NAME) as beside:
+        with writing.replacing(directory / CONFIG_NAME) as beside:
             beside.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_bit import keras_files
+from keras_bit.files import keras_files
 from keras_bit.hub import finding
 from keras_bit.network import config_files, pretrained_arguments
 from keras_bit.network.architectures import ARCHITECTURES

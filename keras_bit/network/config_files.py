@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_bit import files
+from keras_bit.files import writing
 from keras_bit.network.architectures import ARCHITECTURES
 
 CONFIG_NAME = "config.json"
@@ -159,7 +159,7 @@ def write(values: Mapping[str, Any], directory: str | Path) -> None:
     """Writes `config.json` into `directory`, which is made if need be; a reader never sees half of it."""
     path = Path(directory) / CONFIG_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(path) as beside:
+    with writing.replacing(path) as beside:
         beside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

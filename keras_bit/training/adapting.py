@@ -4,7 +4,7 @@ import keras
 
 from keras_bit.network.model import BiTModel, network_layers
 from keras_bit.network.transforms import freeze
-from keras_bit.recipe import Recipe
+from keras_bit.recipes.recipe import Recipe
 
 HEAD = "predictions"
 

@@ -3,9 +3,9 @@
 import warnings
 from typing import Any
 
-from keras_bit.hyperrule import HyperRule
 from keras_bit.network.model import BiTModel
-from keras_bit.recipe import CUT_MIX, VALIDATION, Recipe
+from keras_bit.recipes.hyperrule import HyperRule
+from keras_bit.recipes.recipe import CUT_MIX, VALIDATION, Recipe
 from keras_bit.training.objective import NUMBER, ONE, metric_names, problem_type
 
 

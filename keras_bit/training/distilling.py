@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_bit.network.model import BiTModel
 from keras_bit.network.transforms import fuse
-from keras_bit.recipe import Recipe
+from keras_bit.recipes.recipe import Recipe
 from keras_bit.training import distribution
 from keras_bit.training.objective import ONE, Objective, problem_type
 

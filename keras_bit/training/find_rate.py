@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from keras_bit.optimizers import PerStep, optimizer
+from keras_bit.recipes.optimizers import PerStep, optimizer
 from keras_bit.training.distribution import Workers
 from keras_bit.training.planning import Plan
 from keras_bit.training.preparing import prepared

@@ -11,11 +11,11 @@ import numpy as np
 from keras import ops
 
 from keras_bit.counts import check_whole
-from keras_bit.hyperrule import HyperRule
 from keras_bit.network.model import BiTModel
 from keras_bit.network.plain_weights import quantization_of
-from keras_bit.optimizers import optimizer
-from keras_bit.recipe import Recipe
+from keras_bit.recipes.hyperrule import HyperRule
+from keras_bit.recipes.optimizers import optimizer
+from keras_bit.recipes.recipe import Recipe
 from keras_bit.training import choices, distilling, distribution, feeding
 from keras_bit.training.objective import Objective
 from keras_bit.training.preparing import prepared

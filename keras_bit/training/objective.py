@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_bit.files import some
 from keras_bit.network.model import BiTModel
 from keras_bit.network.problem_types import NUMBER, ONE, SEVERAL
 from keras_bit.training import feeding
 from keras_bit.training.feeding import Labels
+from keras_bit.wording import some
 
 TOP_5 = "top_5_accuracy"
 ACTIVATIONS = {ONE: "softmax", SEVERAL: "sigmoid", NUMBER: None}  # of the head; each also trains on logits

@@ -14,16 +14,16 @@ from keras_bit.data.named_batches import NoImageError, UnreadableImageError
 from keras_bit.data.parts import Part
 from keras_bit.data.readable import unreadable
 from keras_bit.data.splits import Splits
-from keras_bit.files import some
 from keras_bit.hub.finding import HubOptions, shown
-from keras_bit.hyperrule import HyperRule
 from keras_bit.images.processor import BitImageProcessor, processor_of
-from keras_bit.recipe import Recipe
+from keras_bit.recipes.hyperrule import HyperRule
+from keras_bit.recipes.recipe import Recipe
 from keras_bit.training import run_directory
 from keras_bit.training.distribution import Workers
 from keras_bit.training.fine_tuning import EVALUATIONS
 from keras_bit.training.units import Units, units_of
 from keras_bit.training.weighting import class_weights
+from keras_bit.wording import some
 
 # Pixels of a batch that a machine is trusted with; more are accumulated: 512 images of 128 px, 36 of 480 px.
 PIXELS_AT_ONCE = 512 * 128 * 128

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from keras_bit.files import some
 from keras_bit.network.model import BiTModel
-from keras_bit.recipe import Recipe
+from keras_bit.recipes.recipe import Recipe
 from keras_bit.training import choices, distribution, feeding
 from keras_bit.training.adapting import adapt
 from keras_bit.training.objective import NUMBER, Objective, objective, with_labels
 from keras_bit.training.weighting import class_weights, weighted
+from keras_bit.wording import some
 
 
 def prepared(model: BiTModel, recipe: Recipe, train: Any, validation: Any) -> tuple[Any, Any, Objective]:

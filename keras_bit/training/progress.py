@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from tqdm import tqdm
 
-from keras_bit import files
-from keras_bit.hyperrule import HyperRule
+from keras_bit.files import writing
+from keras_bit.recipes.hyperrule import HyperRule
 from keras_bit.training.state import Row, TrainingState
 
 
@@ -53,7 +53,7 @@ class Progress(keras.callbacks.Callback):
 
 def write_log(rows: list[Row], file: Path) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with files.replacing(file) as beside, open(beside, "w", newline="", encoding="utf-8") as stream:
+    with writing.replacing(file) as beside, open(beside, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows(rows)

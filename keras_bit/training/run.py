@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit import files
+from keras_bit import wording
 from keras_bit.applications import from_pretrained
 from keras_bit.checkpoints import loading
 from keras_bit.checkpoints.building import NewHead, build_model
@@ -22,10 +22,11 @@ from keras_bit.data.parts import Part
 from keras_bit.data.table_parts import numeric
 from keras_bit.drawing import charts
 from keras_bit.evaluation import evaluating, report
+from keras_bit.files import writing
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.network.model import BiTModel, Ends
 from keras_bit.network.transforms import freeze, rematerialize
-from keras_bit.optimizers import optimizer, schedule
+from keras_bit.recipes.optimizers import optimizer, schedule
 from keras_bit.training import run_directory
 from keras_bit.training.adapting import adapt
 from keras_bit.training.calibration import NotCalibratedWarning, TemperatureScaling, calibrate
@@ -116,7 +117,7 @@ def remember_images(plan: Plan, out: Path, say: Say) -> None:
         for lines, what in ((lost, "without"), (back, "again with")):
             if lines:
                 say(
-                    f"Going on {what} {files.some(lines, 3, ' ')} The recipe stays; from here on the steps get the "
+                    f"Going on {what} {wording.some(lines, 3, ' ')} The recipe stays; from here on the steps get the "
                     "images in another order."
                 )
     if plan.whole.train.in_files:
@@ -282,7 +283,7 @@ def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
         # Mixed precision and LoRA are for training; whoever serves the model chooses again.
         with _policy("float32"):
             model = from_pretrained(out)
-    with files.replacing(out / run_directory.MODEL_NAME) as beside:
+    with writing.replacing(out / run_directory.MODEL_NAME) as beside:
         model.save(beside)
 
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_bit import claims, files, json_text
-from keras_bit.recipe import Recipe
+from keras_bit.files import claims, json_text, writing
+from keras_bit.recipes.recipe import Recipe
 
 # In `out`: the folder of what a run goes on from, and the files in it and beside it.
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
@@ -44,7 +44,7 @@ def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"`out` must be a directory, or a new name for one. {out} is a file.")
     with claims.claimed(out / STATE_FOLDER, argument="out", exclusive=is_chief):
-        files.check_writable(out / MODEL_NAME)  # its folder may be writable where it is not
+        writing.check_writable(out / MODEL_NAME)  # its folder may be writable where it is not
         yield
 
 
@@ -83,7 +83,10 @@ def remembered_images(out: Path) -> Images | None:
 
 
 def remember_images(out: Path, images: Images) -> None:
-    with files.replacing(out / STATE_FOLDER / IMAGES_NAME) as beside, gzip.open(beside, "wt", encoding="utf-8") as file:
+    with (
+        writing.replacing(out / STATE_FOLDER / IMAGES_NAME) as beside,
+        gzip.open(beside, "wt", encoding="utf-8") as file,
+    ):
         json.dump(images._asdict(), file)
 
 
@@ -100,7 +103,7 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
     folder = out / STATE_FOLDER
     file = folder / RUN_NAME
     if not (folder / STATE_NAME).exists():  # nothing has been trained yet
-        with files.replacing(file) as beside:
+        with writing.replacing(file) as beside:
             beside.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
         return
     try:
@@ -129,7 +132,7 @@ def remove_unfinished(out: Path) -> None:
     """Removes what a run that was killed while it wrote has left."""
     folder = out / STATE_FOLDER
     for directory in (out, folder):
-        files.remove_abandoned(directory)
+        writing.remove_abandoned(directory)
     # By earlier versions; nobody else writes to the folder, which is claimed.
     for left in (*out.glob(".save_pretrained-*"), *folder.glob(".tmp*")):
         if left.is_dir():

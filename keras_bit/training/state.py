@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import safetensors
 
-from keras_bit import files, json_text
 from keras_bit.checkpoints import safetensors_file
+from keras_bit.files import json_text, writing
 from keras_bit.training.watch import Watch
 
 GENERATOR = "torch_generator"
@@ -106,7 +106,7 @@ class TrainingState(keras.callbacks.Callback):
             values |= _generator_state()
             if self.watch is not None and self.watch.best is not None:
                 values |= {f"{BEST}{number}": np.asarray(value) for number, value in enumerate(self.watch.best)}
-            with files.replacing(self.file) as beside:
+            with writing.replacing(self.file) as beside:
                 safetensors_file.write(values, beside, {"log": json.dumps(rows)})
         self.rows, self.epoch = rows, epoch + 1
 

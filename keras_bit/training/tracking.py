@@ -10,8 +10,8 @@ from typing import Any
 
 import keras
 
-from keras_bit import json_text
-from keras_bit.files import replacing
+from keras_bit.files import json_text
+from keras_bit.files.writing import replacing
 from keras_bit.packages import needing
 
 TRACKERS = ("tensorboard", "wandb")

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_bit.recipe import VALIDATION, Recipe
+from keras_bit.recipes.recipe import VALIDATION, Recipe
 
 LOW = ("loss", "error")  # metrics with these in their names are best when low; others are best when high
 

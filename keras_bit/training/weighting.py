@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from keras_bit.files import some
-from keras_bit.recipe import BALANCED, ClassWeight
+from keras_bit.recipes.recipe import BALANCED, ClassWeight
 from keras_bit.training import feeding
+from keras_bit.wording import some
 
 
 def balanced_weights(counts: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -13,10 +13,11 @@ import tensorflow as tf
 
 from fuzz.kinds import Kind, changed, damaged
 from image_files import PROCESSOR, encoded, pixels, write_records
-from keras_bit import claims, image_dataset
+from keras_bit import image_dataset
 from keras_bit.checkpoints import safetensors_file
 from keras_bit.data import readable
 from keras_bit.data.parts import Part
+from keras_bit.files import claims
 from keras_bit.training import progress, run_directory
 from keras_bit.training.state import TrainingState
 
@@ -146,7 +147,7 @@ def owner(structured: bool) -> Callable[[Path], Kind]:
     """Who claims a directory: what cannot be understood claims nothing."""
 
     def kind(folder: Path) -> Kind:
-        from keras_bit import locks
+        from keras_bit.files import locks
 
         claimed = folder / "claimed"
         with claims.claimed(claimed, argument="out"):

@@ -13,7 +13,7 @@ from typing import Any
 
 import filelock
 
-from keras_bit import json_text
+from keras_bit.files import json_text
 
 LOCK_NAME = ".lock"  # in a directory that somebody has; what lists a directory passes over such names
 # Who has it. A file of its own: Windows lets nobody read a locked one.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_bit.counts import check_whole, is_whole
-from keras_bit.hyperrule import HyperRule
+from keras_bit.recipes.hyperrule import HyperRule
 
 OPTIMIZERS = ("sgd", "adamw")
 BALANCED = "balanced"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_bit.damage import refusing_damage
+from keras_bit.files.damage import refusing_damage
 
 HDF5 = (".h5", ".hdf5")
 SUFFIXES = (".keras", *HDF5)

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_bit.layer_rates import factors
+from keras_bit.recipes.layer_rates import factors
 
 
 @keras.saving.register_keras_serializable(package="keras_bit")

@@ -5,10 +5,10 @@ from typing import Any
 
 import keras
 
-from keras_bit.adamw import AdamW, PerStep
-from keras_bit.hyperrule import MOMENTUM, HyperRuleSchedule, MomentumSGD
-from keras_bit.layer_rates import layer_rates
-from keras_bit.recipe import LEARNING_RATE, WEIGHT_DECAY, Recipe
+from keras_bit.recipes.adamw import AdamW, PerStep
+from keras_bit.recipes.hyperrule import MOMENTUM, HyperRuleSchedule, MomentumSGD
+from keras_bit.recipes.layer_rates import layer_rates
+from keras_bit.recipes.recipe import LEARNING_RATE, WEIGHT_DECAY, Recipe
 
 EPSILON = 1e-8  # torch's AdamW; Keras has 1e-7
 

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_bit.counts import check_whole, is_whole
-from keras_bit.layer_rates import factors
+from keras_bit.recipes.layer_rates import factors
 
 SMALL_AREA = 96 * 96  # pixels; training images below are small
 SMALL_SIZES = (160, 128)  # px: resized to, cropped to

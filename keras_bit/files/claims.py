@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from keras_bit import files, locks
+from keras_bit.files import locks, writing
 
 
 @contextlib.contextmanager
@@ -25,12 +25,12 @@ def claimed(directory: str | Path, *, argument: str, exclusive: bool = True) -> 
         OSError: nothing can be written there.
     """
     directory = Path(directory)
-    made = files.missing_directories(directory)
+    made = writing.missing_directories(directory)
     with contextlib.ExitStack() as held:
-        held.callback(files.remove_if_empty, made)
+        held.callback(writing.remove_if_empty, made)
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            files.check_writable(directory / "file")
+            writing.check_writable(directory / "file")
             if exclusive:
                 held.callback(locks.acquire(directory).release)
         except locks.InUseError as error:

@@ -1,4 +1,4 @@
-"""Files and directories that are there whole or not at all, and words for messages."""
+"""Files and directories that are there whole or not at all."""
 
 import contextlib
 import errno
@@ -7,16 +7,14 @@ import shutil
 import stat
 import tempfile
 import time
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from keras_bit import locks
+from keras_bit.files import locks
 
 STAGING_PREFIX = ".keras-bit-"  # of the directories in which files are written before they take their places
 KEPT_PREFIX = ".kept-"  # in a staging directory: of the directory with what is being replaced
 PATIENCE = 60.0  # seconds to wait for another process that moves its files into the same directory
-LONGEST_SHOWN = 200  # characters of a name in a message
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the largest file
 
 
@@ -243,32 +241,6 @@ def sync(path: Path) -> None:
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-
-
-def first_of(lines: Sequence[str], most: int) -> list[str]:
-    """The first few of many lines, and one more that counts the others: `and 3 more`."""
-    return [*lines[:most], *([f"and {len(lines) - most:,} more"] if len(lines) > most else [])]
-
-
-def some(names: Iterable[object], most: int = 4, separator: str = ", ") -> str:
-    """The first few of many names, for a message: `a, b, c, d and 3 more`."""
-    listed = list(names)
-    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
-    return separator.join(map(str, listed[:most])) + more
-
-
-def shortened(name: object) -> str:
-    """A name for a message, on one line; a long one without its middle."""
-    text = " ".join(str(name).splitlines())
-    if len(text) <= LONGEST_SHOWN:
-        return text
-    half = LONGEST_SHOWN // 2 - 10
-    return f"{text[:half]} ... {text[-half:]}"
-
-
-def composed(name: str) -> str:
-    """The name as it is compared: macOS spells an accent as a character of its own, which looks the same."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _why_not_written(error: BaseException, directory: Path) -> int | None:
