@@ -487,6 +487,19 @@ def test_the_data_set_remembers_its_recipe_and_another_one_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("rule", "accumulated", "message"),
+    [
+        ({"batch_size": 8}, 1, r"batches of 8 images \(the rule's batch_size 8\), .*; got batches of 4\."),
+        ({}, 2, r"batches of 2 images \(the rule's batch_size 4 / gradient_accumulation_steps 2\)"),
+    ],
+)
+def test_batches_that_the_learning_rate_is_not_for_are_refused(rule, accumulated, message):
+    recipe = Recipe(dataclasses.replace(RULE, **rule))
+    with pytest.raises(ValueError, match=message):
+        fine_tune(small_model(), data_of(recipe), recipe=recipe, gradient_accumulation_steps=accumulated)
+
+
+@pytest.mark.parametrize(
     ("recipe", "options", "message"),
     [
         (Recipe(RULE), {"rule": RULE}, "`image_dataset` takes one of `rule` and `recipe`, got both"),

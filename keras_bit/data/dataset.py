@@ -139,7 +139,7 @@ def image_dataset(
         for rows and after MixUp, or the floats to be predicted. Its attribute `class_names` is a list of strings:
         `"0"`, `"1"`, ... for numbers without names, `None` for those of a source that is not known to its end, and for
         floats; others are `class_counts`, the images of each class where that is known, `processor`, which makes the
-        images of evaluation, `image_size`, and `recipe`. Methods such as `take` return data sets without the
+        images of evaluation, `image_size`, `batch_size`, and `recipe`. Methods such as `take` return data sets without the
         attributes, and keep the length.
 
         Where TensorFlow is not installed, a `keras.utils.PyDataset` of the same, as numpy arrays, with the same
@@ -229,6 +229,7 @@ def image_dataset(
 def _remembering(data: Any, known: tuple[int, int] | None, options: Options, recipe: Recipe | None) -> Any:
     """The data set, with what it was made by."""
     data.recipe, data.processor, data.image_size = recipe, options.processor, options.size(known)
+    data.batch_size = options.batch_size
     return data
 
 

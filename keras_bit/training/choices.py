@@ -73,6 +73,22 @@ def check_data(recipe: Recipe, train: Any, validation: Any) -> None:
         )
 
 
+def check_batches(rule: HyperRule, train: Any, accumulated: int) -> None:
+    """Compares the batches that `image_dataset` made by a rule with those that the rule's learning rate is for.
+
+    Raises:
+        ValueError: a step would take more images than the rule says, or fewer.
+    """
+    wanted = rule.batch_size // accumulated
+    if getattr(train, "recipe", None) is not None and train.batch_size != wanted:
+        divided = f" / gradient_accumulation_steps {accumulated}" if accumulated > 1 else ""
+        raise ValueError(
+            f"`train` must have batches of {wanted} images (the rule's batch_size {rule.batch_size}{divided}), for which "
+            f"the learning rate is; got batches of {train.batch_size}. Pass `image_dataset(..., batch_size={wanted})`, "
+            f"or a HyperRule with batch_size={train.batch_size * accumulated}."
+        )
+
+
 def _of_images(recipe: Recipe) -> dict[str, Any]:
     """What of a recipe concerns the images that it trains on."""
     rule = recipe.rule

@@ -100,6 +100,7 @@ def fine_tune(
     recipe = choices.one_of(rule, recipe)
     rule = recipe.rule
     _check(model, rule, gradient_accumulation_steps, initial_epoch, steps_per_epoch)
+    choices.check_batches(rule, train, gradient_accumulation_steps)
     choices.check_temperature(recipe, teacher is not None)
     if teacher is not None:
         distilling.check_teacher(teacher, model, recipe)
