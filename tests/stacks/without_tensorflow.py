@@ -157,7 +157,7 @@ def test_fine_tune_takes_it(photos, processor):
     model = keras_bit.BiT(model.config, classes=3)
     rule = keras_bit.HyperRule(18, 32, batch_size=6, steps=4)
     train = keras_bit.image_dataset(photos, processor=processor, batch_size=6, training=True, rule=rule, seed=0)
-    validation = dataset(photos, processor, label_mode="categorical")
+    validation = dataset(photos, processor, label_mode="categorical", recipe=keras_bit.Recipe(rule))
     history = keras_bit.fine_tune(model, train, validation, rule=rule, steps_per_epoch=2, verbose=0)
     assert len(history.history["loss"]) == 2
     assert np.isfinite(history.history["val_loss"]).all()
