@@ -16,6 +16,8 @@ PHOTOS ?=
 TESTS ?=
 EXTRA ?=
 STACK ?= oldest colab newest cpu jax
+# Seconds after which a test counts as hanging; the slowest one takes a fraction of them.
+HANG := 900
 
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -41,7 +43,7 @@ test test-all: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(LEVEL) $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --timeout $(HANG) $(LEVEL) $(TESTS)
 
 test-extra:
 	PYTHONPATH=tests $(PYTHON) -m extras $(EXTRA)
