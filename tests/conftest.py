@@ -18,6 +18,8 @@ from memory import PeakMemory
 from store import finished as finished  # a fixture of all tests
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# JAX compiles every small model anew, in every process; without LLVM's optimizations a quarter of its tests' time goes.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 sys.modules.setdefault("openvino_telemetry", None)  # as keras_bit.exporters.openvino_package does
 
 ROOT = Path(__file__).resolve().parent.parent

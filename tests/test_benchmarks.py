@@ -547,7 +547,8 @@ def test_fine_tuning_without_test_images_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_gpu_benchmark_says_that_there_is_none_and_runs_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(gpu, "PRECISIONS", ("float32",))  # torch.compile takes half a minute for each case
+    monkeypatch.setattr(gpu, "PRECISIONS", ("float32",))
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # torch.compile takes half a minute of a C++ compiler for each case
     for package in ("jax", "torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             absent(f"{package} is not installed: pip install jax and -e '.[reference]'")

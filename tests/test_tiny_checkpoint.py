@@ -79,7 +79,8 @@ def test_transformers_itself_has_the_same_logits_on_the_test_images(photographs,
     import torch
     from transformers import BitForImageClassification, BitImageProcessorPil
 
-    images, _ = photographs
+    images = photographs[0][::5]  # in all batches of Keras; transformers takes a minute for all
+    keras_logits = keras_logits[::5]
     model = BitForImageClassification.from_pretrained(TINY).eval()
     processor = BitImageProcessorPil.from_pretrained(TINY)
     theirs = []
@@ -90,6 +91,6 @@ def test_transformers_itself_has_the_same_logits_on_the_test_images(photographs,
     theirs = np.concatenate(theirs)
     difference = np.abs(keras_logits - theirs).max() / np.abs(theirs).max()
     agreeing = int((keras_logits.argmax(1) == theirs.argmax(1)).sum())
-    print(f"10,000 images: logits differ by {difference:.1e} relative, {agreeing} answers agree")
+    print(f"{len(images):,} images: logits differ by {difference:.1e} relative, {agreeing} answers agree")
     assert difference <= 1e-4  # float32 through 19 convolutions; measured some 1e-6
     assert agreeing >= len(images) - 1  # a tie within rounding may fall either way
