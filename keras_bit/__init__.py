@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from keras_bit.recipes.hyperrule import HyperRule as HyperRule
     from keras_bit.recipes.recipe import Recipe as Recipe
     from keras_bit.training.calibration import calibrate as calibrate
+    from keras_bit.training.card import model_card as model_card
     from keras_bit.training.fine_tuning import fine_tune as fine_tune
     from keras_bit.transformers_shape.models import BitBackbone as BitBackbone
     from keras_bit.transformers_shape.models import BitForImageClassification as BitForImageClassification
@@ -78,6 +79,7 @@ _MODULES = {
     "image_dataset": "data.dataset",
     "layers": None,
     "list_checkpoints": "hub.published",
+    "model_card": "training.card",
     "preprocess_input": "images.scaling",
     "push_to_hub": "checkpoints.publishing",
     "rematerialize": "network.transforms",
@@ -115,6 +117,7 @@ __all__ = [
     "image_dataset",
     "layers",
     "list_checkpoints",
+    "model_card",
     "preprocess_input",
     "push_to_hub",
     "rematerialize",

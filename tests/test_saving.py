@@ -15,6 +15,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+import keras_bit
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, from_pretrained, save_pretrained
 from keras_bit.checkpoints import publishing, safetensors_file, saving
 from keras_bit.checkpoints.layouts import FILE_LAYOUTS, KERAS
@@ -582,8 +583,8 @@ def test_a_card_of_ones_own_replaces_the_one_on_the_hub(tmp_path):
     ],
 )
 def test_a_card_says_how_its_model_is_loaded(change, include_top, expected, absent):
-    config = BitConfig.from_dict(CONFIG | change)
-    card = publishing._model_card("someone/bit", config, "transformers", include_top, has_processor=False)
+    model = BiT(BitConfig.from_dict(CONFIG | change), include_top=include_top)
+    card = str(keras_bit.model_card(model, "someone/bit"))
     assert [text for text in expected if text not in card] == []
     assert absent not in card
 

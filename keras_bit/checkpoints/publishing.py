@@ -7,7 +7,9 @@ from pathlib import Path
 import huggingface_hub  # a lazy module: its parts are imported when they are used
 import keras
 
+from keras_bit.checkpoints import card
 from keras_bit.checkpoints.saving import (
+    CARD_NAME,
     OTHER_WEIGHTS,
     SHARDS,
     check_layout,
@@ -15,14 +17,12 @@ from keras_bit.checkpoints.saving import (
     content,
     other_layouts,
     warn_where_others_differ,
-    what_others_do_otherwise,
     write_files,
 )
 from keras_bit.files import writing
 from keras_bit.hub import redaction
 from keras_bit.images.options import PROCESSOR_CONFIG_NAME
 from keras_bit.images.processor import BitImageProcessor
-from keras_bit.network.config import BitConfig
 
 
 def push_to_hub(
@@ -53,8 +53,8 @@ def push_to_hub(
         revision: the branch, which is made if need be, or a pull request's `refs/pr/1`; `None` is `main`.
         token: of an account that may write; `None` is the one that `hf auth login` stored.
         commit_message: first line of the commit.
-        model_card: `README.md`, as a text or as a `ModelCard`. `None` writes one that says how to load the model, but
-            only where the repository has none. It names no license: that is for the model's owner to choose.
+        model_card: `README.md`, as a text or as a `ModelCard`, such as `keras_bit.model_card` writes with the data set,
+            the accuracy and the license. `None` writes one without these if the repository has no card yet.
 
     Returns:
         The commit, as `huggingface_hub` describes it.
@@ -84,11 +84,10 @@ def push_to_hub(
         if revision not in (None, "main") and not revision.startswith("refs/pr/"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         present = api.list_repo_files(repo_id, revision=revision)
-        if model_card is None and "README.md" not in present:
-            head = any(layer.name == "predictions" for layer in model.layers)
-            model_card = _model_card(repo_id, model.config, layout, head, processor is not None)
+        if model_card is None and CARD_NAME not in present:
+            model_card = card.write(model, repo_id, layout, processor, card.Facts())
         if model_card is not None:
-            huggingface_hub.ModelCard(str(model_card)).save(folder / "README.md")
+            huggingface_hub.ModelCard(str(model_card)).save(folder / CARD_NAME)
         contradictions = (
             *OTHER_WEIGHTS,
             *SHARDS,
@@ -103,57 +102,3 @@ def push_to_hub(
             delete_patterns=[name for name in present if any(fnmatch.fnmatch(name, one) for one in contradictions)]
             or None,
         )
-
-
-def _model_card(repo_id: str, config: BitConfig, layout: str, head: bool, has_processor: bool) -> str:
-    """The text of a card: what the model is, and how it is loaded by everybody who reads these files."""
-    difference = what_others_do_otherwise(config, layout)
-    reader = layout if difference is None and layout != "npz" else None  # a library that loads it by its id
-    data = huggingface_hub.ModelCardData(
-        # The Hub shows that library's code for it and counts its downloads.
-        library_name=reader or "keras_bit",
-        pipeline_tag="image-classification" if head else "image-feature-extraction",
-        tags=["bit", "keras", *(["image-classification"] if head else [])],
-    )
-    about = f"a head of {config.num_labels} labels" if head else "no head: it gives feature maps"
-    keras_lines = ["import keras_bit", ""]
-    keras_lines.append(f'model = keras_bit.from_pretrained("{repo_id}"{"" if head else ", include_top=False"})')
-    if has_processor:
-        keras_lines += [
-            f'processor = keras_bit.BitImageProcessor.from_pretrained("{repo_id}")',
-            'outputs = model.predict(processor("image.jpg"))',
-        ]
-    parts = [
-        f"---\n{data.to_yaml()}\n---\n",
-        f"# {repo_id.rpartition('/')[2]}\n",
-        f"BiT (Big Transfer) with {len(config.depths)} stages of {', '.join(map(str, config.depths))} blocks and "
-        f"{about}.\n",
-        _code("In Keras, with keras_bit:", keras_lines),
-    ]
-    if reader == "transformers":
-        parts.append(_code("In PyTorch, with transformers:", _in_transformers(repo_id, head, has_processor)))
-    elif reader == "timm":
-        parts.append(
-            _code(
-                "In PyTorch, with timm:",
-                ["import timm", "", f'model = timm.create_model("hf-hub:{repo_id}", pretrained=True)'],
-            )
-        )
-    elif difference is None:
-        parts.append("`model.npz` has the names of Google's files, which big_transfer, big_vision and timm read.\n")
-    else:
-        parts.append(f"Only keras_bit reads it: {difference}.\n")
-    return "\n".join(parts)
-
-
-def _in_transformers(repo_id: str, head: bool, has_processor: bool) -> list[str]:
-    name = "BitForImageClassification" if head else "BitModel"
-    lines = [f"from transformers import {'AutoImageProcessor, ' * has_processor}{name}", ""]
-    lines.append(f'model = {name}.from_pretrained("{repo_id}")')
-    if has_processor:
-        lines.append(f'processor = AutoImageProcessor.from_pretrained("{repo_id}")')
-    return lines
-
-
-def _code(introduction: str, lines: list[str]) -> str:
-    return "\n".join((introduction, "", "```python", *lines, "```", ""))

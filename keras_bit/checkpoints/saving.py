@@ -3,7 +3,7 @@
 import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -21,8 +21,12 @@ from keras_bit.network.model import BiTModel, head_activation, layers_in_front
 from keras_bit.network.plain_weights import plain_weights, quantized_layers
 from keras_bit.network.weights import weights_of
 
+if TYPE_CHECKING:
+    import huggingface_hub
+
 WEIGHTS_NAME = "model.safetensors"
 NPZ_NAME = "model.npz"
+CARD_NAME = "README.md"  # as the Hub calls it
 # The names of tensors of a model with a head and of one without, and the file that holds them.
 WRITTEN = {
     "transformers": (TRANSFORMERS, TRANSFORMERS_BASE, WEIGHTS_NAME),
@@ -44,6 +48,7 @@ def save_pretrained(
     processor: BitImageProcessor | None = None,
     *,
     layout: str = "transformers",
+    model_card: "huggingface_hub.ModelCard | str | None" = None,
 ) -> None:
     """Writes a model in transformers', timm's or Google's layout, which `keras_bit.from_pretrained` reads too.
 
@@ -75,9 +80,11 @@ def save_pretrained(
         directory: is made if it does not exist; `~` is the home directory.
         processor: how images become the model's input.
         layout: `"transformers"`, `"timm"` or `"npz"`.
+        model_card: the text of `README.md`, such as `keras_bit.model_card` writes; `None` writes none and leaves an
+            existing one.
 
     Raises:
-        TypeError: `directory` is not a path.
+        TypeError: `directory` is not a path, or `model_card` is not a card or a text.
         ValueError: `model` is not a whole network of keras_bit, is fused or quantized, has layers that differ from what
             its `config` describes, has a head with an activation that its `problem_type` does not mean, or holds NaN or
             infinity; `layout` is another, or cannot hold it; `processor` is no
@@ -97,6 +104,11 @@ def save_pretrained(
     check_processor(processor)
     if not isinstance(directory, str | os.PathLike):
         raise TypeError(f"`directory` must be a path, got {type(directory).__name__}: {directory!r}.")
+    if not isinstance(model_card, str | None) and not hasattr(model_card, "content"):  # its class takes long to import
+        raise TypeError(
+            f"`model_card` must be a text or a huggingface_hub.ModelCard, got {type(model_card).__name__}. "
+            "`keras_bit.model_card` writes one."
+        )
     directory = Path(directory).expanduser()
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"`directory` must be a directory, or a new name for one. {directory} is a file.")
@@ -107,6 +119,8 @@ def save_pretrained(
     warn_where_others_differ(model.config, layout, processor)
     with writing.staged(directory) as staging:
         write_files(staging, config, tensors, processor, weights_name)
+        if model_card is not None:
+            (staging / CARD_NAME).write_text(str(model_card), encoding="utf-8")
         writing.take_places(staging, directory, last=weights_name)
 
 
@@ -154,7 +168,7 @@ def content(
         ValueError: `model` is not the network that its `config` describes, is fused or quantized, or holds NaN or
             infinity, or `layout` cannot hold it.
     """
-    config = _own_config(model)
+    config = own_config(model)
     if reason := _why_not(config, layout):
         raise ValueError(f"`layout` {layout!r} cannot hold `model`: {reason}. `layout='transformers'` can.")
     head = any(layer.name == "predictions" for layer in model.layers)
@@ -198,7 +212,7 @@ def _why_not(config: BitConfig, layout: str) -> str | None:
     return None
 
 
-def _own_config(model: keras.Model) -> BitConfig:
+def own_config(model: keras.Model) -> BitConfig:
     """The configuration of a model that keras_bit built, and that has no other layers before BiT."""
     config = getattr(model, "config", None)
     if not isinstance(config, BitConfig) or not isinstance(model, keras.Model):
