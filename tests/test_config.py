@@ -157,8 +157,8 @@ REFUSED = {
         ({"num_groups": True}, "`num_groups` must be a positive whole number, got True."),
         (
             {"num_groups": 32},
-            "`num_groups` 32 does not divide the width 16: every width after `width_factor` (stem 16, stages (32, 64)) "
-            "and a quarter of every stage's must be a multiple of it.",
+            "`num_groups` 32 does not divide the width 16: every width after `width_factor` (stem 16, stages (32, "
+            "64)) and a quarter of every stage's width must be a multiple of it.",
         ),
         ({"num_groups": 16}, "`num_groups` 16 does not divide the width 8: "),  # the quarter alone
     ],
@@ -420,9 +420,9 @@ def test_a_config_json_of_timm_is_read(change, expected, tmp_path):
         ({"act_layer": "silu"}, "`act_layer` must be one of relu, gelu, gelu_tanh, selu, got 'silu'."),
         (
             {"global_pool": "max"},
-            "not a BiT: `global_pool` must be 'avg', as BiT has it, got 'max'. Understood are in_chans",
+            "not a BiT: `global_pool` must be 'avg', as in BiT, got 'max'. Supported arguments are in_chans",
         ),
-        ({"avg_down": True}, "`avg_down` must be False, as BiT has it, got True."),
+        ({"avg_down": True}, "`avg_down` must be False, as in BiT, got True."),
         ({"stem_chs": 32}, "`stem_chs` must be left out, got 32."),
     ],
 )
@@ -530,8 +530,8 @@ def test_a_model_keeps_what_its_configuration_was_given(tmp_path):
         ({"retrun_dict": True}, TypeError, r"no argument `retrun_dict`. Did you mean `return_dict`"),
         ({"hidden_size": [8]}, TypeError, r"no argument `hidden_size`. Did you mean `hidden_sizes`"),
         ({"xyz": 1}, TypeError, r"no argument `xyz`. Its own are num_channels, .*, return_dict\."),
-        ({"torch_dtype": np.float32}, ValueError, r"`torch_dtype` is kept for config.json, .* got <class"),
-        ({"prefix": float("nan")}, ValueError, r"`prefix` is kept for config.json, .* got nan"),
+        ({"torch_dtype": np.float32}, ValueError, r"`torch_dtype` is stored in config.json, .* got <class"),
+        ({"prefix": float("nan")}, ValueError, r"`prefix` is stored in config.json, .* got nan"),
     ],
 )
 def test_other_arguments_are_refused_with_the_closest_name(arguments, error, message):

@@ -123,7 +123,7 @@ def test_it_is_saved_and_read_as_if_it_were_not(tmp_path):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (lambda: model(drop_path_rate=0.1), "`model` has a drop_path_rate of 0.1: computed a second time its blocks"),
+        (lambda: model(drop_path_rate=0.1), "`model` has a drop_path_rate of 0.1: the second computation of a block"),
         (lambda: keras.Sequential([keras.layers.Dense(1)]), "`model` must be one that keras_bit built, got Sequential"),
     ],
 )

@@ -1,7 +1,7 @@
-"""On import, registers the models that keras_bit has registered so far under the names that `.h5` files give them.
+"""On import, registers the models of keras_bit a second time, under the names that `.h5` files use.
 
-Keras' older format names the class of a whole model without its package, as `BiTModel`, and the classes of its layers
-as they are registered, as `keras_bit>StdConv2D`.
+Keras' older format stores the class of a model without its package (`BiTModel`), but the classes of its layers with it
+(`keras_bit>StdConv2D`).
 """
 
 import keras

@@ -1,19 +1,19 @@
-"""What a call of a model may be given."""
+"""Checks of the arguments that a model is called with."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-PIXEL_VALUES = "pixel_values"  # the input, and the key in what the processor gives
+PIXEL_VALUES = "pixel_values"  # name of the input, and its key in the processor's output
 
 
 def images_in(inputs: Any) -> Any:
-    """The images in the dictionary that an image processor gives; anything else as it is."""
+    """Takes the images out of the dictionary that an image processor returns; returns anything else unchanged."""
     return inputs[PIXEL_VALUES] if isinstance(inputs, Mapping) and list(inputs) == [PIXEL_VALUES] else inputs
 
 
 def refuse_unknown(title: str, given: Iterable[str], allowed: Sequence[str]) -> None:
-    """An error for a keyword that is not `allowed` in a call of what is called `title`; it gives the closest one.
+    """Refuses a keyword that is not `allowed` in a call of `title`. The error names the closest one.
 
     Raises:
         TypeError: there is one.
@@ -27,9 +27,9 @@ def refuse_unknown(title: str, given: Iterable[str], allowed: Sequence[str]) -> 
 
 
 def refuse_lists(inputs: Any) -> None:
-    """An error for images in a list, as `processor.preprocess(images)` gives them: a model takes one array.
+    """Refuses images in a list, as `processor.preprocess(images)` returns them: a model takes one array.
 
-    Keras takes a list for several inputs, and would count the images as such.
+    Keras would treat each image of the list as an input of its own.
 
     Raises:
         ValueError: it is a list of images.
@@ -43,14 +43,15 @@ def refuse_lists(inputs: Any) -> None:
         )
     shapes = [tuple(getattr(one, "shape", ())) for one in inputs]
     if any(len(shape) != 3 for shape in shapes):
-        return  # for Keras to say
+        return  # Keras has its own error for these
     if len(set(shapes)) == 1:
         advice = 'Pass `return_tensors="np"` to the processor, or stack them by `numpy.stack`.'
     else:
         sizes = sorted({f"{shape[0]}x{shape[1]}" for shape in shapes})
         advice = (
-            f"They have several sizes ({', '.join(sizes[:3])}{' ...' * (len(sizes) > 3)}), which make no batch. Give "
-            "the processor a size and a crop that make them one, or call the model with one at a time, `image[None]`."
+            f"They have several sizes ({', '.join(sizes[:3])}{' ...' * (len(sizes) > 3)}), which cannot form one "
+            "batch. Give the processor a `size` and a `crop_size` that make them equal, or call the model with one "
+            "image at a time, `image[None]`."
         )
     raise ValueError(
         f"`{PIXEL_VALUES}` must be one array or tensor (batch, height, width, channels), got a {type(inputs).__name__} "

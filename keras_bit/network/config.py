@@ -19,29 +19,29 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 OUTPUT_STRIDES = (4, 8, 16, 32, 64)
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "selu")
 
-# The largest of each number: beyond any network that a machine holds, so that a number above it is damage or a mistake.
-# A file may say any number; one without a limit would fill the memory, or overflow, before it is compared with weights.
+# The largest value of each number. No machine holds a larger network, so a larger number is damage or a mistake.
+# Without a limit it would fill the memory, or overflow, before it is compared with the weights.
 LARGEST = {
-    "num_channels": 2**12,  # the cameras of satellites have hundreds
+    "num_channels": 2**12,  # satellite images have hundreds
     "embedding_size": 2**16,
     "hidden_sizes": 2**16,  # R152x4 has 8,192
     "depths": 2**10,  # in a stage; R152x4 has 36
     "num_groups": 2**16,
     "width_factor": 2**6,
-    "num_labels": 2**24,  # the head of an R50 for so many has 137 GB
+    "num_labels": 2**24,  # an R50's head of this size has 137 GB
 }
 MOST_STAGES = 16  # each halves the image
 
 
 class _Completed(tuple[Any, ...]):
-    """Outputs that were not given: of a changed copy they are completed anew."""
+    """Outputs that were not given. A changed copy completes them again."""
 
 
 _COMPLETED: Any = None  # the default of fields that `__post_init__` completes: they are never None afterwards
 
 
 def make_divisible(width: float, divisor: int = 8) -> int:
-    """`width` rounded to a multiple of `divisor`, by at most 10 % down (transformers' and timm's `make_div`)."""
+    """Rounds `width` to a multiple of `divisor`, at most 10 % down (transformers' and timm's `make_div`)."""
     rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * width else rounded
 
@@ -53,8 +53,8 @@ class BitConfig:
     Args:
         num_channels: channels of the input images.
         embedding_size: width of the stem, before `width_factor`.
-        hidden_sizes: output width of each stage, before `width_factor`; a block's inner width is a quarter of it. More
-            of them than stages are left unused, as in the stems of hybrid ViT and DPT.
+        hidden_sizes: output width of each stage, before `width_factor`; a block's inner width is a quarter of it. If
+            there are more widths than stages, the rest is unused, as in the stems of hybrid ViT and DPT.
         depths: number of blocks of each stage.
         layer_type: `"preactivation"` (BiT's own) or `"bottleneck"` (the stem of hybrid ViT and DPT).
         hidden_act: `"relu"`, `"gelu"` (exact), `"gelu_new"` (tanh form) or `"selu"`.
@@ -63,29 +63,29 @@ class BitConfig:
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first, in [0, 1).
         embedding_dynamic_padding: pads the stem's pool with zeros by TensorFlow's SAME rule.
         output_stride: 4, 8, 16 or 32 input pixels per output pixel; below 32 the later stages dilate instead of
-            striding. 64 means the same as 32, for a network of four stages strides no further.
-        width_factor: multiplies every width, stem and head included. transformers widens the stages only and crashes;
-            this is the meaning of timm and of Google's code.
+            striding. 64 means the same as 32, because four stages stride no further.
+        width_factor: multiplies every width, stem and head included. As in timm and Google's code; transformers widens
+            the stages only, and crashes.
         out_features, out_indices: stages that `BitBackbone` returns, by name or by index (0 is the stem), in the
-            network's order; if both are given they name the same stages. One that is left out, or `None`, is
-            completed from the other; without either they name the last stage.
-        num_labels: number of classes; left out, or `None`, it is the length of `id2label`, or 1000.
-        id2label: class index to label; left out, or `None`, it is `LABEL_0`, `LABEL_1` ... as in transformers, a
-            mapping that makes each label when it is asked for.
+            network's order. If both are given, they must name the same stages. If one is left out or `None`, it follows
+            from the other. The default is the last stage.
+        num_labels: number of classes. The default is the length of `id2label`, or 1000 without it.
+        id2label: class index to label. The default is `LABEL_0`, `LABEL_1` ... as in transformers, in a mapping that
+            makes each label on access.
         label2id: the inverse of `id2label`, which is also the default; without `id2label` it is ignored, as in
             transformers.
         problem_type: `None` or one of transformers' `single_label_classification`, `multi_label_classification`,
             `regression`; decides the activation of the head.
-        output_hidden_states: whether `BitModel` and `BitForImageClassification` give their `hidden_states` where a call
-            does not say.
-        return_dict: whether they, and `BitBackbone`, give an output object and not a tuple where a call does not say.
-        pretrained_arguments: what else transformers documents for `PretrainedConfig`, such as `torch_dtype`. Pass them
-            by their own names; they are kept for `to_dict` and change nothing.
+        output_hidden_states: whether `BitModel` and `BitForImageClassification` return `hidden_states`, unless a call
+            says otherwise.
+        return_dict: whether they and `BitBackbone` return an output object instead of a tuple, unless a call says
+            otherwise.
+        pretrained_arguments: further arguments of transformers' `PretrainedConfig`, such as `torch_dtype`. Pass them by
+            their own names. They are kept for `to_dict` and change nothing.
 
     Raises:
-        TypeError: there is no argument of that name; gives the closest ones.
-        ValueError: an argument is out of its range; names the argument, what is allowed and what came. Numbers are
-            limited (`LARGEST`), because a file may say any.
+        TypeError: an argument is unknown; the message gives the closest ones.
+        ValueError: an argument is out of its range. Numbers are limited (`LARGEST`), because a file may hold any.
 
     Checked against transformers 5.23 `models/bit/configuration_bit.py`.
     """
@@ -116,13 +116,13 @@ class BitConfig:
         for name in ("hidden_sizes", "depths", "out_features", "out_indices"):
             value = getattr(self, name)
             if isinstance(value, _Completed):
-                value = None  # of another object, from which `dataclasses.replace` has it
+                value = None  # of another object, from which `dataclasses.replace` copied it
                 object.__setattr__(self, name, value)
             if value is None and name.startswith("out_"):
                 continue
             if isinstance(value, str) or not isinstance(value, Sequence):
                 raise ValueError(f"`{name}` must be a list or a tuple, got {reprlib.repr(value)}.")
-            # numpy's whole numbers become Python's, which JSON knows
+            # numpy's integers become Python's, which JSON can store
             whole = (
                 item if isinstance(item, bool) or not isinstance(item, numbers.Integral) else int(item)
                 for item in value
@@ -152,14 +152,14 @@ class BitConfig:
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of the network: convolutions, norms and head."""
+        """Number of parameters: convolutions, norms and head."""
         incoming = self.stem_width
         total = 7 * 7 * self.num_channels * incoming
         norms = 0
         for depth, width in zip(self.depths, self.stage_widths, strict=True):
             inner = block_width(width)
             total += incoming * width  # the projection
-            # Pre-activation blocks norm what comes in, the others what goes out, the projection's too.
+            # Pre-activation blocks normalize their input; the others normalize their output and the projection's.
             norms += incoming + (depth - 1) * width if self.layer_type == "preactivation" else (depth + 1) * width
             norms += depth * 2 * inner
             total += incoming * inner + (depth - 1) * width * inner + depth * (9 * inner * inner + inner * width)
@@ -173,7 +173,7 @@ class BitConfig:
         return self.id2label != UnnamedLabels(self.num_labels)
 
     def with_num_labels(self, num_labels: int) -> "BitConfig":
-        """The same architecture with `num_labels` classes, whose labels are unknown if their number changes."""
+        """Returns the same architecture with `num_labels` classes. If the number changes, the labels become unnamed."""
         if num_labels == self.num_labels:
             return self
         return dataclasses.replace(self, num_labels=num_labels, id2label=_COMPLETED, label2id=_COMPLETED)
@@ -193,11 +193,10 @@ class BitConfig:
     def from_timm(cls, values: Mapping[str, Any]) -> "BitConfig":
         """Reads the dictionary of a `config.json` in timm's layout: `architecture`, `num_classes` and labels.
 
-        `label_names`, with `label_descriptions` where there are some, become `id2label`.
+        `label_names`, with their `label_descriptions` if there are any, become `id2label`.
 
         Raises:
-            ValueError: `architecture` is not one of timm's BiTs, or `model_args` make another network of it than this
-                class describes.
+            ValueError: `architecture` is not one of timm's BiTs, or `model_args` describe a network that is not a BiT.
         """
         arguments = config_files.from_timm(values)
         try:
@@ -228,13 +227,13 @@ class BitConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """The dictionary of a `config.json` that transformers reads as the same configuration."""
+        """Returns the dictionary of a `config.json` that transformers reads as the same configuration."""
         names = [field.name for field in dataclasses.fields(self) if field.name != pretrained_arguments.FIELD]
         values = config_files.to_transformers({name: getattr(self, name) for name in names})
         return {**values, **self.pretrained_arguments}
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes `config.json` into `directory`, which is made if need be; a reader never sees half of it."""
+        """Writes `config.json` into `directory`, which is created if needed. A reader never sees half of the file."""
         config_files.write(self.to_dict(), directory)
 
     def _check_architecture(self) -> None:
@@ -272,7 +271,7 @@ class BitConfig:
                 raise ValueError(
                     f"`num_groups` {self.num_groups} does not divide the width {width}: every width after "
                     f"`width_factor` (stem {self.stem_width}, stages {self.stage_widths}) and a quarter of every "
-                    "stage's must be a multiple of it."
+                    "stage's width must be a multiple of it."
                 )
         self._check_outputs()
 
@@ -320,7 +319,9 @@ class BitConfig:
         object.__setattr__(self, "num_labels", num_labels)
         if not named:
             if self.id2label is not None and len(self.id2label) != num_labels:
-                raise ValueError(f"`id2label` has {len(self.id2label)} labels, and `num_labels` is {num_labels}.")
+                raise ValueError(
+                    f"`id2label` has {len(self.id2label)} labels, and `num_labels` is {num_labels}. Pass one of them."
+                )
             object.__setattr__(self, "id2label", UnnamedLabels(num_labels))
             object.__setattr__(self, "label2id", UnnamedIndices(num_labels))
             return
@@ -335,7 +336,7 @@ class BitConfig:
         object.__setattr__(self, "label2id", inverse if self.label2id is None else read_label2id(self.label2id))
 
 
-# mypy takes the constructor that `dataclass` writes.
+# mypy uses the constructor that `dataclass` writes.
 BitConfig.__init__ = pretrained_arguments.accepting(BitConfig.__init__)  # type: ignore[method-assign]
 
 
@@ -371,7 +372,7 @@ def find_config(source: str | Path, options: finding.HubOptions) -> BitConfig | 
 
 
 def _config_of(source: str | Path, options: finding.HubOptions) -> tuple[Path | None, Mapping[str, Any]]:
-    """The file that describes the network, and what it says: `config.json`, or a whole model that Keras wrote."""
+    """Finds the file that describes the network and reads it: `config.json`, or a whole model that Keras wrote."""
     named = finding.named_file(source)
     if named is not None and named.endswith(keras_files.SUFFIXES):
         path = finding.find_file(source, (named,), options)
@@ -383,12 +384,13 @@ def _config_of(source: str | Path, options: finding.HubOptions) -> tuple[Path | 
 
 
 def missing_config(source: str | Path, may_be_passed: bool = False) -> FileNotFoundError:
-    """The error for a source whose architecture nothing tells; or the argument `config`, if the caller has one."""
+    """Returns the error for a source whose architecture is unknown; `may_be_passed`: the caller takes `config=`."""
     return FileNotFoundError(
-        f"`source` {finding.shown(source)!r} has no {CONFIG_NAME}, which tells the architecture. Expected a checkpoint "
-        "in transformers' or timm's layout (config.json and model.safetensors); for weights without it write one "
-        "beside them with `BitConfig(...).save_pretrained(directory)`"
-        f"{', or pass `config=BitConfig(...)`' * may_be_passed}.{finding.remark(source)}"
+        f"`source` {finding.shown(source)!r} has no {CONFIG_NAME}, so its architecture is unknown. Expected a "
+        "checkpoint in transformers' or timm's layout (config.json and model.safetensors). For weights without a "
+        "config.json, write one with "
+        f"`BitConfig(...).save_pretrained(directory)`{', or pass `config=BitConfig(...)`' * may_be_passed}"
+        f".{finding.remark(source)}"
     )
 
 
@@ -436,5 +438,5 @@ def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {reprlib.repr(value)}.")
 
 
-# Title to configuration, the smallest first.
+# Title to configuration, smallest first.
 PUBLISHED = {row.title: BitConfig(depths=row.depths, width_factor=row.width_factor) for row in ARCHITECTURES}

@@ -1,4 +1,4 @@
-"""The dictionary of a `config.json`, in transformers' or timm's layout, as arguments of `BitConfig` and back."""
+"""Converts a `config.json` in transformers' or timm's layout to arguments of `BitConfig`, and back."""
 
 import json
 import re
@@ -13,14 +13,14 @@ from keras_bit.network.architectures import ARCHITECTURES
 CONFIG_NAME = "config.json"
 
 TIMM_ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "gelu_tanh": "gelu_new", "selu": "selu"}  # to `hidden_act`
-# Of `model_args` in timm's layout: what a configuration takes over; what changes no prediction; and what may only be
-# the value that BiT has.
+# Keys of `model_args` in timm's layout: those that a configuration takes over, those that change no prediction, and
+# those that must have BiT's value.
 TIMM_ARGUMENTS = ("in_chans", "num_classes", "output_stride", "drop_path_rate", "act_layer")
-TIMM_NAMES = {"num_channels": "in_chans", "num_labels": "num_classes"}  # of arguments, where timm's are others
+TIMM_NAMES = {"num_channels": "in_chans", "num_labels": "num_classes"}  # arguments that have other names in timm
 TIMM_WITHOUT_EFFECT = ("drop_rate", "img_size", "zero_init_last", "pretrained", "features_only")
 TIMM_FIXED = {"global_pool": "avg", "preact": True, "avg_down": False, "stem_type": "fixed"}
 
-# transformers' models around a BiT that may leave its description out, and what they then mean by it.
+# transformers' models around a BiT. They may leave out its description; this is what they mean then.
 _HYBRID_BACKBONE = {
     "model_type": "bit",
     "layer_type": "bottleneck",
@@ -35,19 +35,19 @@ HYBRID_BACKBONES = {
 
 
 def is_timms(values: Mapping[str, Any]) -> bool:
-    """Whether it is timm's, or what transformers makes of that for a network of timm's that it wraps."""
+    """Whether a dictionary is timm's, or the one that transformers' TimmWrapper makes of timm's."""
     return "architecture" in values and values.get("model_type") in (None, "timm_wrapper")
 
 
 def is_kerass(values: Mapping[str, Any]) -> bool:
-    """Whether it is Keras' own, of the layers of a whole model."""
+    """Whether a dictionary is Keras' own description of a model's layers."""
     return "class_name" in values and isinstance(values.get("config"), Mapping)
 
 
 def from_keras(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The dictionary in Keras' description of a model of this package; `None` if there is none.
+    """Returns the `BitConfig` dictionary in Keras' description of a keras_bit model; `None` if it holds none.
 
-    A head that replaced the first one has classes of its own, whose labels nobody knows.
+    If the head was replaced, its classes have no names.
     """
     found, units = None, None
     waiting: list[Any] = [values]
@@ -56,7 +56,7 @@ def from_keras(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if isinstance(value, Mapping):
             config = value.get("config")
             if isinstance(config, Mapping):
-                # In an `.h5` file it is with the package.
+                # `.h5` files name the class with its package.
                 if found is None and str(value.get("class_name")).rpartition(">")[2] == "PixelValues":
                     found = config.get("config")
                 if config.get("name") == "predictions" and isinstance(config.get("units"), int):
@@ -74,7 +74,7 @@ def from_keras(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def of_bit(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The dictionary of the BiT in transformers' dictionary: that of the backbone, where BiT is one, or itself.
+    """Returns the dictionary of the BiT: transformers' dictionary itself, or its backbone's if BiT is the backbone.
 
     Checked against transformers 4.57 `models/deprecated/vit_hybrid` and 5.24 `models/dpt/configuration_dpt.py`.
     """
@@ -89,7 +89,7 @@ def of_bit(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def from_transformers(values: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """The arguments that are `known`; without `id2label` and `num_labels` there are 2 labels, as in transformers."""
+    """Returns the `known` arguments. Without `id2label` and `num_labels` there are 2 labels, as in transformers."""
     arguments = {name: value for name, value in values.items() if name in known}
     if arguments.get("id2label") is None and arguments.get("num_labels") is None:
         arguments["num_labels"] = 2
@@ -97,14 +97,14 @@ def from_transformers(values: Mapping[str, Any], known: Collection[str]) -> dict
 
 
 def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments for `architecture`, `num_classes`, `model_args` and the labels.
+    """Converts `architecture`, `num_classes`, `model_args` and the labels to arguments.
 
     Raises:
-        ValueError: `architecture` is not one of timm's BiTs, `model_args` make another network of it than `BitConfig`
-            describes, or a value is of another kind than timm writes.
+        ValueError: `architecture` is not one of timm's BiTs, `model_args` describe a network that is not a BiT, or a
+            value has another type than timm writes.
     """
     known = {f"resnetv2_{architecture.layers}_bit": architecture for architecture in ARCHITECTURES}
-    # Before version 0.9 the weights were a part of the name: resnetv2_50x1_bitm_in21k, ..._bit_distilled.
+    # Before version 0.9 the name included the weights: resnetv2_50x1_bitm_in21k, ..._bit_distilled.
     name = re.sub(
         r"_bit(m|m_in21k|_distilled|_teacher|_teacher_384)$", "_bit", str(values["architecture"]).split(".")[0]
     )
@@ -135,7 +135,7 @@ def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_timms_words(error: ValueError) -> ValueError:
-    """The same error with the names that stand in timm's file."""
+    """Returns the same error with the argument names of timm's file."""
     text = str(error)
     for ours, timms in TIMM_NAMES.items():
         text = text.replace(f"`{ours}`", f"`{timms}`")
@@ -143,7 +143,7 @@ def in_timms_words(error: ValueError) -> ValueError:
 
 
 def to_transformers(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The dictionary that transformers reads as the same configuration; without the arguments that are `None`."""
+    """Returns the dictionary that transformers reads as the same configuration, without arguments that are `None`."""
     values: dict[str, Any] = {"model_type": "bit", "architectures": ["BitForImageClassification"]}
     for name, value in arguments.items():
         if isinstance(value, tuple):
@@ -156,7 +156,7 @@ def to_transformers(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write(values: Mapping[str, Any], directory: str | Path) -> None:
-    """Writes `config.json` into `directory`, which is made if need be; a reader never sees half of it."""
+    """Writes `config.json` into `directory`, which is created if needed. A reader never sees half of the file."""
     path = Path(directory) / CONFIG_NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing.replacing(path) as beside:
@@ -164,7 +164,7 @@ def write(values: Mapping[str, Any], directory: str | Path) -> None:
 
 
 def _object(name: str, value: Any) -> Mapping[str, Any]:
-    """A JSON object of timm's, of which `null` and other empty values mean none."""
+    """Returns a JSON object of timm's file; `null` and other empty values mean an empty one."""
     if value and not isinstance(value, Mapping):
         raise ValueError(f"`{name}` must be an object, got {reprlib.repr(value)}.")
     return value or {}
@@ -190,8 +190,8 @@ def _refuse_unknown_timm_arguments(arguments: Mapping[str, Any]) -> None:
         if name in TIMM_FIXED and value == TIMM_FIXED[name]:
             continue
         if name not in (*TIMM_ARGUMENTS, *TIMM_WITHOUT_EFFECT):
-            allowed = f"{TIMM_FIXED[name]!r}, as BiT has it" if name in TIMM_FIXED else "left out"
+            allowed = f"{TIMM_FIXED[name]!r}, as in BiT" if name in TIMM_FIXED else "left out"
             raise ValueError(
                 f"`model_args` describes a network that is not a BiT: `{name}` must be {allowed}, got "
-                f"{reprlib.repr(value)}. Understood are {', '.join(TIMM_ARGUMENTS)}."
+                f"{reprlib.repr(value)}. Supported arguments are {', '.join(TIMM_ARGUMENTS)}."
             )

@@ -19,20 +19,20 @@ Activation = str | Callable[[Any], Any]  # Keras' name, or a function of a tenso
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class Conv2D(keras.layers.Conv2D):
-    """`keras.layers.Conv2D`, where TensorFlow on a CPU computes kernels of 1x1 as the matrix products that they are.
+    """`keras.layers.Conv2D` that computes 1x1 kernels as matrix products in TensorFlow on a CPU.
 
-    Arguments, weights and values (but for rounding) are Keras'. Two of three convolutions of a BiT are such.
+    Arguments, weights and values (except for rounding) are Keras'. Two thirds of BiT's convolutions have 1x1 kernels.
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         one_to_one = self.kernel_size == self.strides == (1, 1) and self.groups == 1
         if not one_to_one or self.data_format != "channels_last" or not products_are_faster():
             return super().convolution_op(inputs, kernel)
-        # The kernel knows the channels also where the graph does not.
+        # The kernel's shape holds the channels even if the graph does not know them.
         products = ops.matmul(ops.reshape(inputs, (-1, kernel.shape[2])), ops.reshape(kernel, kernel.shape[2:]))
         batch, height, width, _ = ops.shape(inputs)
         if isinstance(height, int) and isinstance(width, int):
-            batch = -1  # a constant shape, where the batch is unknown
+            batch = -1  # keeps the shape constant if the batch is unknown
         return ops.reshape(products, (batch, height, width, self.filters))
 
     def get_config(self) -> dict[str, Any]:
@@ -43,8 +43,8 @@ class Conv2D(keras.layers.Conv2D):
 class StdConv2D(Conv2D):
     """2-D convolution whose kernel is standardized on every use (weight standardization).
 
-    The raw kernel is what is stored and trained; each output channel of it is brought to mean 0 and variance 1 over
-    `(height, width, input channels)` before the convolution, in float32 also under mixed precision.
+    The raw kernel is stored and trained. Before each convolution, every output channel is brought to mean 0 and
+    variance 1 over `(height, width, input channels)`, in float32 even under mixed precision.
 
     Args:
         filters, kernel_size, strides, padding, dilation_rate, groups: as in `keras.layers.Conv2D`.
@@ -90,7 +90,7 @@ class StdConv2D(Conv2D):
 
     @property
     def kernel(self) -> Any:
-        """The kernel before standardization, in its own dtype: after `enable_lora` Keras casts it."""
+        """The kernel before standardization, in its own dtype. (Keras casts it after `enable_lora`.)"""
         return plain_weights(self)["kernel"] if self.lora_enabled else super().kernel
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -111,7 +111,7 @@ class GroupNormalization(keras.layers.Layer):
     """Group normalization of channels-last feature maps with the activation that follows it.
 
     `activation((x - mean) / sqrt(variance + epsilon) * gamma + beta)`, mean and biased variance per sample and group
-    over height, width and the group's channels, in float32 also under mixed precision.
+    over height, width and the group's channels, in float32 even under mixed precision.
 
     Args:
         groups: number of groups; divides the number of channels.
@@ -119,9 +119,9 @@ class GroupNormalization(keras.layers.Layer):
         activation: name or function, applied to the result; `None` for none.
         **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
 
-    Input and output: `(batch, height, width, channels)`. With `training=True` values are the same and gradients are
-    written by hand: derivatives of them are right on every backend, but `jax.jvp` of the layer itself needs
-    `training=False`, as JAX says.
+    Input and output: `(batch, height, width, channels)`. With `training=True` the values are the same and the gradient
+    is written by hand. It can be differentiated again on every backend, but `jax.jvp` of the layer needs
+    `training=False`.
 
     Raises:
         ValueError: the input is not four-dimensional, or `groups` does not divide its channels.
@@ -153,7 +153,7 @@ class GroupNormalization(keras.layers.Layer):
         if channels % self.groups:
             raise ValueError(f"`groups` {self.groups} does not divide the {channels} channels of the input.")
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
-        # Scale and shift are worked out beside the statistics, in float32: no autocasting.
+        # Scale and shift are combined with the statistics in float32, so they must not be autocast.
         self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma", autocast=False)
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta", autocast=False)
 

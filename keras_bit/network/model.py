@@ -22,7 +22,7 @@ from keras_bit.network.layers import WEIGHT_STANDARDIZATION_EPSILON, Activation,
 from keras_bit.network.normalization import standardize_kernel
 from keras_bit.network.steps import QuickSteps
 
-MIN_SIZE = 32  # px; smaller images leave less than one pixel at the last stage
+MIN_SIZE = 32  # px; smaller images would leave less than one pixel at the last stage
 POOLINGS = (None, "avg", "max")
 CHECKED = "checked_pixel_values"  # the first layer of BiT itself
 CALL_ARGUMENTS = ("inputs", PIXEL_VALUES, "training", "mask")
@@ -30,14 +30,15 @@ CALL_ARGUMENTS = ("inputs", PIXEL_VALUES, "training", "mask")
 Values = dict[tuple[str, str], Any]  # layer and variable name to a tensor
 
 
-# transformers' initialization. Each layer needs an object of its own: one object draws the same numbers on every call.
+# transformers' initialization. Each layer needs its own object, because one object draws the same numbers on every
+# call.
 def kernel_initializer() -> keras.initializers.Initializer:
-    """Of the convolutions: Kaiming normal over the fan out."""
+    """Returns the convolutions' initializer: Kaiming normal over the fan out."""
     return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
 
 
 def head_initializer() -> keras.initializers.Initializer:
-    """Of the head: `torch.nn.Linear`'s own."""
+    """Returns the head's initializer, that of `torch.nn.Linear`."""
     return keras.initializers.VarianceScaling(1 / 3, mode="fan_in", distribution="uniform")
 
 
@@ -45,8 +46,8 @@ def head_initializer() -> keras.initializers.Initializer:
 class PixelValues(layers.Layer):
     """Passes the images on if the network can take them; carries the `BitConfig` through the graph.
 
-    Keras rebuilds a functional model from its layers alone (`.keras` files, `clone_model`), so what must survive that
-    has to live in one of them.
+    Keras rebuilds a functional model from its layers alone (`.keras` files, `clone_model`), so the configuration is
+    kept in one of them.
 
     Args:
         config: the dictionary of a `BitConfig`.
@@ -76,10 +77,10 @@ class PixelValues(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class ZeroPaddedToSame(layers.Layer):
-    """Pads a 3x3, stride-2 pool with zeros by TensorFlow's SAME rule, from sizes known only at run time.
+    """Pads for a 3x3 pool of stride 2 with zeros by TensorFlow's SAME rule, from sizes known only at run time.
 
-    An even size gets no row before and one after, an odd one gets one on both sides; Keras' own SAME pool would pad
-    with minus infinity, which differs wherever the feature map is negative.
+    An even size gets one row after, an odd size one on both sides. Keras' own SAME pool would pad with minus infinity,
+    which differs if the feature map is negative.
 
     Input: `(batch, height, width, channels)`. Checked against transformers 5.23 `DynamicPad2d`.
     """
@@ -98,7 +99,7 @@ class ZeroPaddedToSame(layers.Layer):
 class BiTModel(QuickSteps, keras.Model):
     """The functional model that every function of keras_bit returns; `config` is its `BitConfig`."""
 
-    # How a training step gets from images to outputs, where `rematerialize` has said so.
+    # How a training step computes the outputs after `rematerialize`.
     training_forward: Callable[[Any], Any] | None = None
     # Whether the warning about pixels in [0, 255] has been given.
     warned_of_raw_pixels = False
@@ -110,7 +111,7 @@ class BiTModel(QuickSteps, keras.Model):
             )
         if PIXEL_VALUES in kwargs:  # `model(**inputs)`
             args = (kwargs.pop(PIXEL_VALUES),)
-        # A functional model would take any other without a word.
+        # A functional model would ignore any other silently.
         calls.refuse_unknown(f"the model {self.name!r}", kwargs, CALL_ARGUMENTS)
         if args:
             args = (self._look_at(args[0]), *args[1:])
@@ -137,10 +138,10 @@ class BiTModel(QuickSteps, keras.Model):
         return super().predict_on_batch(self._look_at(x))
 
     def _look_at(self, inputs: Any, above: int = 0) -> Any:
-        """What was passed, out of the dictionary that the processor gives.
+        """Takes the images out of the processor's dictionary, and checks them.
 
-        Warns, once, of images that were not preprocessed; layers in front of the network may do that. The warning is
-        about the line that calls the method that calls this one, or of a caller `above` that.
+        Warns once about images that were not preprocessed, unless layers in front of the network may do that. The
+        warning points to the caller of the method that calls this one, or to a caller `above` that.
         """
         images = calls.images_in(inputs) if len(self.inputs) == 1 else inputs
         if len(self.inputs) == 1:
@@ -151,7 +152,7 @@ class BiTModel(QuickSteps, keras.Model):
         return images
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None, **kwargs: Any) -> Any:
-        # `stateless_call`, for loops under JAX, comes here past `__call__`.
+        # `stateless_call`, for loops under JAX, does not go through `__call__`.
         title = f"`{type(self).__name__}.call`, which `stateless_call` calls,"
         calls.refuse_unknown(title, kwargs, ("inputs", "training", "mask"))
         if training and self.training_forward is not None:
@@ -161,13 +162,13 @@ class BiTModel(QuickSteps, keras.Model):
     @property
     def config(self) -> BitConfig:
         config = self._pixel_values.bit_config
-        # A head that replaced the first one, by `clone_model` or `type(model)(model.input, head)`, is what counts.
+        # If the head was replaced, by `clone_model` or `type(model)(model.input, head)`, the new one counts.
         head = next((layer for layer in self.layers if layer.name == "predictions"), None)
         return config.with_num_labels(getattr(head, "units", config.num_labels))
 
     @config.setter
     def config(self, config: BitConfig) -> None:
-        """Gives the classes other names, another `problem_type`, another kind of output; what the network is stays."""
+        """Sets other label names, another `problem_type` or kind of output. The architecture must stay the same."""
         changed = {
             field.name
             for field in dataclasses.fields(BitConfig)
@@ -175,8 +176,8 @@ class BiTModel(QuickSteps, keras.Model):
         } - {"id2label", "label2id", "problem_type", "output_hidden_states", "return_dict"}
         if changed:
             raise ValueError(
-                f"`config` must be that of the model but for label names and problem type, got another "
-                f"{', '.join(sorted(changed))}. Build another model with `BiT(config)`."
+                f"`config` may change label names and problem type only, got another {', '.join(sorted(changed))}. "
+                "Build another model with `BiT(config)`."
             )
         self._pixel_values.bit_config = config
 
@@ -185,24 +186,26 @@ class BiTModel(QuickSteps, keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "BiTModel":
-        # Saved before `get_config` left them out.
+        # Files of earlier versions hold them.
         return super().from_config(versions.portable(config), custom_objects)
 
     @property
     def _pixel_values(self) -> PixelValues:
         found = next((layer for layer in self.layers if isinstance(layer, PixelValues)), None)
-        if found is None:  # somebody made a model of this class of layers of their own
-            raise AttributeError("This model has no `config`: it is a network around one that keras_bit built.")
+        if found is None:  # a user built a model of this class from other layers
+            raise AttributeError(
+                "This model has no `config`: it is built around one of keras_bit. Use that one's `config`."
+            )
         return found
 
 
 def network_layers(model: keras.Model) -> list[layers.Layer]:
-    """The layers of BiT itself, without those that an `input_tensor` brought."""
+    """Returns BiT's own layers, without those of an `input_tensor`."""
     return list(itertools.dropwhile(lambda layer: not isinstance(layer, PixelValues), model.layers))
 
 
 def layers_in_front(model: keras.Model) -> list[str]:
-    """The names of the layers that an `input_tensor` brought, without inputs."""
+    """Returns the names of the layers of an `input_tensor`, without inputs."""
     brought = itertools.takewhile(lambda layer: not isinstance(layer, PixelValues), model.layers)
     return [layer.name for layer in brought if not isinstance(layer, layers.InputLayer)]
 
@@ -224,7 +227,7 @@ def check_input_shape(shape: object, num_channels: int, argument: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Ends:
-    """What a model begins and ends with; the fields are the arguments of `keras_bit.BiT`."""
+    """The beginning and the end of a model; the fields are arguments of `keras_bit.BiT`."""
 
     include_top: bool = True
     input_tensor: keras.KerasTensor | None = None
@@ -235,12 +238,12 @@ class Ends:
 
 
 def build(config: BitConfig, ends: Ends, values: Values | None = None, fused: bool = False) -> BiTModel:
-    """The network of `config`.
+    """Builds the network of `config`.
 
     Args:
-        values: layer and variable name to the backend's tensor that the weight begins with; each is taken out as it is
-            used, so that no second copy is kept. Kernels that it lacks are zeros. `None` draws random numbers, which
-            for R152x4 costs seconds.
+        values: layer and variable name to the backend's tensor for that weight. Each is removed when it is used, so
+            that no second copy is kept. Missing kernels become zeros. `None` draws random numbers, which takes seconds
+            for R152x4.
         fused: whether the convolutions are plain ones that hold the standardized kernels of `values`.
     """
     if ends.pooling not in POOLINGS:
@@ -252,7 +255,7 @@ def build(config: BitConfig, ends: Ends, values: Values | None = None, fused: bo
 def build_backbone(
     config: BitConfig, out_features: Sequence[str], ends: Ends, values: Values | None = None
 ) -> BiTModel:
-    """The network of `config` up to the last of `out_features`, giving a dict of these maps; as `build`."""
+    """Builds the network of `config` up to the last of `out_features`; it returns a dict of these maps."""
     inputs, x = _inputs(config, ends)
     graph = Graph(config, values)
     x = graph.stem(x)
@@ -264,7 +267,7 @@ def build_backbone(
 
 
 def _inputs(config: BitConfig, ends: Ends) -> tuple[Any, Any]:
-    """What the model takes, and the checked images that the stem reads."""
+    """Returns the model's input, and the checked images that the stem reads."""
     input_tensor, input_shape = ends.input_tensor, ends.input_shape
     if input_shape is not None:
         check_input_shape(input_shape, config.num_channels, "input_shape")
@@ -285,21 +288,20 @@ def _inputs(config: BitConfig, ends: Ends) -> tuple[Any, Any]:
 
 
 def last_of_block(config: BitConfig) -> str:
-    """What the name of a block's last layer ends in."""
+    """Returns the ending of the name of a block's last layer."""
     return "add" if config.layer_type == "preactivation" else "out"
 
 
 def stage_outputs(model: BiTModel) -> dict[str, Any]:
-    """The symbolic maps `stem` (after its pool), `stage1` ... (before the final norm): transformers' `hidden_states`.
+    """Returns the symbolic maps `stem` (pooled), `stage1` ... (before the final norm): transformers' `hidden_states`.
 
-    Those that the model has: a backbone ends with the last stage that it gives.
-    `keras.Model(model.input, stage_outputs(model))` computes them.
+    A backbone has them only up to its last output. `keras.Model(model.input, stage_outputs(model))` computes them.
     """
     last = last_of_block(model.config)
     outputs = {"stem": model.get_layer("stem_pool").output}
     layers_by_name = {layer.name: layer for layer in model.layers}
     for stage, depth in enumerate(model.config.depths, start=1):
-        # Without `:=`, at which TensorFlow's AutoGraph warns if the first call for hidden states is in a `tf.function`.
+        # No `:=` here: TensorFlow's AutoGraph warns about it if the first call for hidden states is in a `tf.function`.
         name = f"stage{stage}_block{depth - 1}_{last}"
         if name in layers_by_name:
             outputs[f"stage{stage}"] = layers_by_name[name].output
@@ -307,9 +309,9 @@ def stage_outputs(model: BiTModel) -> dict[str, Any]:
 
 
 class Graph:
-    """Adds layers to the functional graph, in `call` alone.
+    """Adds layers to the functional graph. Only `call` does so.
 
-    Holds what every part of it needs; only `values` empties on the way.
+    Its fields are what every part needs. Only `values` changes: it empties on the way.
     """
 
     def __init__(self, config: BitConfig, values: Values | None, fused: bool = False) -> None:
@@ -324,7 +326,7 @@ class Graph:
         self.drop_path_rates = [rates[start:end].tolist() for start, end in itertools.pairwise(ends)]
 
     def whole(self, x: Any, ends: Ends) -> Any:
-        """From the checked images to the head, the last feature map, or what `pooling` makes of it."""
+        """Builds from the checked images to the head, the last feature map, or its `pooling`."""
         x = self.stem(x)
         for stage in range(1, len(self.config.depths) + 1):
             x = self.stage(x, stage)
@@ -340,8 +342,8 @@ class Graph:
 
     def stem(self, x: Any) -> Any:
         x = self.conv(x, "stem_conv", self.config.stem_width, 7, strides=2)
-        # The pad is zeros, not the pool's own minus infinity: negative values reach the pool, for BiT has no
-        # activation before it. In the bottleneck form the norm comes between, and its statistics see the pad.
+        # The pad is zeros, not the pool's own minus infinity, because BiT has no activation before the pool and
+        # negative values reach it. In the bottleneck form the norm comes between, and its statistics include the pad.
         if self.config.global_padding is None:
             x = self.call(layers.ZeroPadding2D(1, data_format="channels_last", name="stem_pad"), x)
         if self.config.layer_type == "bottleneck":
@@ -370,7 +372,7 @@ class Graph:
     def preactivation_block(
         self, x: Any, name: str, *, width: int, stride: int, dilation: int, drop_path_rate: float, project: bool
     ) -> Any:
-        """BiT's own block: norm and activation come before each convolution; the projection reads them too."""
+        """Builds BiT's own block: norm and activation come before each convolution and before the projection."""
         shortcut = x
         x = self.norm(x, f"{name}_norm1")
         if project:
@@ -386,7 +388,7 @@ class Graph:
     def bottleneck_block(
         self, x: Any, name: str, *, width: int, stride: int, dilation: int, drop_path_rate: float, project: bool
     ) -> Any:
-        """The block of the hybrid ViT and DPT stems: norms follow the convolutions, the activation follows the sum."""
+        """Builds the block of hybrid ViT and DPT: norms follow the convolutions, the activation follows the sum."""
         shortcut = x
         if project:
             shortcut = self.conv(x, f"{name}_shortcut_conv", width, 1, strides=stride)
@@ -404,7 +406,7 @@ class Graph:
     def conv(self, x: Any, name: str, filters: int, kernel_size: int, strides: int = 1, dilation_rate: int = 1) -> Any:
         padding = "same"
         if self.config.global_padding is None and strides > 1:
-            # PyTorch pads both sides alike; SAME puts the odd pixel after. At stride 1 the two agree.
+            # PyTorch pads both sides equally; SAME puts the odd pixel after. At stride 1 they agree.
             padding = "valid"
             if kernel_size > 1:
                 pad = dilation_rate * (kernel_size // 2)
@@ -426,7 +428,7 @@ class Graph:
         return self.call(GroupNormalization(self.config.num_groups, activation=activation, name=name), x)
 
     def head(self, x: Any, classifier_activation: Activation | None) -> Any:
-        # In half precision the probabilities of many classes vanish, and with them the loss's gradient.
+        # In half precision the probabilities of many classes underflow, and the loss's gradient with them.
         mixed = keras.config.dtype_policy().name.startswith("mixed_")
         layer = layers.Dense(
             self.config.num_labels,
@@ -440,14 +442,14 @@ class Graph:
     def call(self, layer: layers.Layer, x: Any) -> Any:
         """Calls a new layer for the first time, which builds it. All layers are called here.
 
-        However its weights begin, a clone or a saved copy of the layer has its initializer.
+        A clone or a saved copy of the layer has the usual initializer, whatever its first values were.
         """
         if self.values is None:
             return layer(x)
         initializer = getattr(layer, "kernel_initializer", None)
         if initializer is not None:
-            # The variable is made of its tensor: made of zeros and assigned to, it would for a moment be there twice,
-            # and all zeros of the network at once.
+            # The variable is created from its tensor. If it were created from zeros and then assigned, memory would
+            # hold it twice for a moment, and all zeros of the network at once.
             kernel = self.values.pop((layer.name, "kernel"), None)
             layer.kernel_initializer = (
                 keras.initializers.Zeros() if kernel is None else lambda shape, dtype=None: kernel
@@ -461,12 +463,12 @@ class Graph:
         return x
 
     def drop_path(self, x: Any, name: str, rate: float) -> Any:
-        # One draw per sample makes dropout stochastic depth.
+        # With one draw per sample, dropout is stochastic depth.
         return self.call(layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=name), x) if rate else x
 
 
 def _standardize(values: Values) -> None:
-    """Replaces the kernels of the convolutions by their standardized ones, one at a time: no second copy of them."""
+    """Replaces the convolutions' kernels by standardized ones, one at a time, so that memory holds no second copy."""
     for layer, variable in [address for address in values if address[1] == "kernel" and address[0] != "predictions"]:
         kernel = values.pop((layer, variable))
         standardized = standardize_kernel(kernel, WEIGHT_STANDARDIZATION_EPSILON)
@@ -474,10 +476,10 @@ def _standardize(values: Values) -> None:
 
 
 def _stride_and_dilations(stage: int, output_stride: int) -> tuple[int, int, int]:
-    """Stride of a stage, dilation of its blocks, and dilation of its first block.
+    """Returns the stride of a stage, the dilation of its blocks, and that of its first block.
 
-    Where `output_stride` is reached the stride becomes dilation; the first block still sees the undilated grid of the
-    stage before. Checked against timm 1.0 `resnetv2.py` (transformers drops the dilation of pre-activation blocks).
+    Once `output_stride` is reached, dilation replaces the stride. The first block still has the dilation of the stage
+    before. Checked against timm 1.0 `resnetv2.py` (transformers drops the dilation of pre-activation blocks).
     """
     stride_so_far, dilation = 4, 1
     for current in range(1, stage + 1):
@@ -514,8 +516,8 @@ def _head_activation(config: BitConfig, classifier_activation: Activation | None
 
 
 def head_activation(config: BitConfig) -> str | None:
-    """What makes logits the scores of the checkpoint's `problem_type`; `None` for a regression."""
-    # transformers takes a single output without a `problem_type` for regression.
+    """Returns the activation that the checkpoint's `problem_type` means; `None` for a regression."""
+    # In transformers a single output without a `problem_type` means regression.
     if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
         return None
     return "sigmoid" if config.problem_type == "multi_label_classification" else "softmax"

@@ -1,25 +1,18 @@
 """Group normalization and weight standardization as functions, and the same with gradients written by hand.
 
-Both are bound by memory, not by arithmetic, so what counts is how often a tensor is read and written. What an engine
-derives by itself goes back through every operation of the forward pass, and keeps what each of them read; by hand, the
-gradient of a norm is one multiply-add after two reductions, and only the input is kept. A training step of R50x1 in
-TensorFlow (batch 16, 128 px, two cores) took 769 ms without norms and standardization, 895 with what is derived, 868
-with a gradient by hand that took off the mean before its sums and now 0.97 of that, the least of each, and 0.4 GB less
-memory. The wait for the first step grows with the nodes of the graph, so what layers of the same shape share is made
-once (`traced_once`): 5.7 and not 8.9 seconds to trace it and to run it for the first time.
+Both are bound by memory, not by arithmetic, so the number of reads and writes of a tensor counts. An automatic gradient
+goes back through every operation and keeps the input of each. The gradient by hand is one multiply-add after two
+reductions, and only the input is kept. Layers of the same shape share one graph (`traced_once`), because the wait for
+the first step grows with the number of nodes. `docs/explanation/performance.md` has the figures.
 
-What lost there: reductions as products with a vector of ones (no faster, more memory), XLA for these functions alone
-(its reductions over columns take twice the time of TensorFlow's; for what is not a reduction it is no faster, though it
-reads and writes a third), one reduction over both axes (as fast, but less exact, see `_spatial_mean`).
+These were tried and are not better: reductions as products with a vector of ones, XLA for these functions alone, and
+one reduction over both axes, which is less exact (see `_spatial_mean`).
 
-Gradients by hand can be differentiated again, and are in JAX's way forward: `jax.jvp` is refused in training. There a
-derivative by hand that JAX turns around itself (`jax.custom_jvp`) took 1.3 times the time of a step of BiT-50, and what
-JAX derives 1.4 times. The plain functions give the same values, and go through `jax.jvp`.
+The gradients by hand can be differentiated again, but JAX refuses `jax.jvp` of them in training. Its alternatives
+(`jax.custom_jvp`, or the automatic gradient) are slower. The plain functions give the same values and allow `jax.jvp`.
 
-The gradients by hand are for training. Elsewhere the plain functions keep the graphs that are exported free of what
-only a gradient needs, and of calls of functions, which converters to other formats do not all know. `predict` and
-`evaluate` export nothing, and share what layers of the same shape share: the first `predict` of a fused R50x1 takes two
-thirds of the processor's time by it.
+The gradients by hand are for training only. Exported graphs use the plain functions, because some converters cannot
+read calls of functions. `predict` and `evaluate` are never exported, so their layers share graphs too.
 """
 
 import math
@@ -34,7 +27,7 @@ KERNEL_AXES = (0, 1, 2)  # height, width and input channels
 
 
 def widened(x: Any) -> Any:
-    """`x` in at least float32: 1e-8 underflows in float16, and half-precision sums lose the statistics."""
+    """Returns `x` in at least float32: 1e-8 underflows in float16, and half-precision sums are too inexact."""
     return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16") else x
 
 
@@ -71,10 +64,10 @@ def standardize_kernel_in_training(kernel: Any, epsilon: float) -> Any:
 def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
     """`(x - mean) / sqrt(variance + epsilon) * gamma + beta`, per sample and group of channels.
 
-    It is computed as `x * scale + shift` with factors per sample and channel, after two reductions over the image:
-    the channels' means and their *centered* squares, which a tensor of one number per channel combines to groups. That
+    It is computed as `x * scale + shift` with factors per sample and channel, after two reductions over the image: the
+    channels' means and their *centered* squares, which a tensor of one number per channel combines to groups. That
     keeps four dimensions and reads the feature map three times; `E[x^2] - E[x]^2` would save one read and lose three
-    digits where the mean is large beside the spread.
+    digits if the mean is large compared with the spread.
 
     Args:
         x: `(batch, height, width, channels)`; half precision is computed and returned in float32.
@@ -92,7 +85,7 @@ def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float)
 
 
 def normalize_groups_in_training(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
-    """`normalize_groups` with a gradient that keeps `x` as it came, and two numbers per sample and group."""
+    """`normalize_groups` with a gradient by hand, which keeps `x` and two numbers per sample and group."""
 
     @ops.custom_gradient
     def normalize(x: Any, gamma: Any, beta: Any) -> tuple[Any, Any]:
@@ -127,7 +120,7 @@ def _standardize_gradient(g: Any, standardized: Any, inverse_deviation: Any) -> 
 
 @traced_once
 def _normalize(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tuple[Any, Any, Any, Any]:
-    """The normalized feature map, and what the gradient needs beside `x`: mean, 1 / deviation, and the scale."""
+    """Returns the normalized feature map, and what the gradient needs besides `x`: mean, 1 / deviation and scale."""
     mean, inverse_deviation = _group_statistics(widened(x), groups, epsilon)
     scale, shift = _scale_and_shift(mean, inverse_deviation, gamma, beta)
     return widened(x) * _per_channel(scale, x) + _per_channel(shift, x), mean, inverse_deviation, scale
@@ -137,7 +130,7 @@ def _normalize(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> tu
 def _normalize_gradient(g: Any, x: Any, mean: Any, inverse_deviation: Any, scale: Any) -> tuple[Any, Any, Any]:
     groups, wide = mean.shape[2], widened(x)
     g_mean = _by_group(_spatial_mean(g), groups)
-    # Of `g * (x - mean)`; taken off after the sum, as in PyTorch, which saves a pass over the feature map.
+    # The mean is subtracted after the sum, as in PyTorch, which saves a pass over the feature map.
     g_along = (_by_group(_spatial_mean(g * wide), groups) - mean * g_mean) * inverse_deviation
     slope = _mean(scale * g_along, 3) * inverse_deviation
     offset = _mean(scale * g_mean, 3) - mean * slope
@@ -167,8 +160,8 @@ def _scale_and_shift(mean: Any, inverse_deviation: Any, gamma: Any, beta: Any) -
 
 
 def _spatial_mean(x: Any) -> Any:
-    # One axis after the other: TensorFlow adds up the 50,176 pixels of a 224x224 map one by one, and is then off by
-    # ten times as much (2.5e-4 of the spread where the mean is 100 times that). It is no slower.
+    # One axis after the other: over both at once TensorFlow adds the pixels one by one, and the error is ten times
+    # larger. It is not slower.
     return _mean(_mean(x, 2), 1)
 
 
@@ -190,11 +183,11 @@ def _per_channel(by_group: Any, x: Any) -> Any:
     """`(batch, 1, groups, channels of a group or 1)` to `(batch, 1, 1, channels)`."""
     groups, channels = by_group.shape[2], x.shape[-1]
     if by_group.shape[3] == 1 and groups != channels:
-        # Not `ops.repeat`, which is sixteen nodes in TensorFlow: a fifth of those of a training step.
+        # Not `ops.repeat`, which takes sixteen nodes in TensorFlow.
         by_group = by_group * ops.ones((1, 1, groups, channels // groups), by_group.dtype)
     return ops.reshape(by_group, (-1, 1, 1, channels))
 
 
 def _upstream(given: tuple[Any, ...], upstream: Any) -> Any:
-    """The gradient that comes from above: PyTorch's backend gives it by name, the others by place."""
+    """Returns the upstream gradient, which Keras passes by name under PyTorch and by position elsewhere."""
     return given[0] if upstream is None else upstream

@@ -1,4 +1,4 @@
-"""Whether a model's layers are those that its configuration describes: each layer's arguments, and whom it reads."""
+"""Checks a model's layers against its configuration: the arguments of each layer, and the layers that it reads."""
 
 import functools
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from keras_bit.network.config import BitConfig
 from keras_bit.network.layers import Conv2D
 from keras_bit.network.model import CHECKED, BiTModel, Ends, Graph, network_layers
 
-# What changes no value that the layer gives, or is a weight's: such are compared as tensors.
+# Arguments that do not change the layer's output, and those of weights, which are compared as tensors.
 _IGNORED = {
     "name",
     "dtype",
@@ -24,12 +24,12 @@ _IGNORED_ENDS = ("_initializer", "_regularizer", "_constraint")
 
 
 class Outline(Graph):
-    """The layers of a network and whom they read. None of them is called, so there are no weights and no graph.
+    """The layers of a network and their inputs. The layers are never called, so there are no weights and no graph.
 
     Args:
-        config: what the network is built by.
-        ends: what it begins and ends with.
-        fused: whether its convolutions are those of `fuse`.
+        config: the network's configuration.
+        ends: its beginning and end.
+        fused: whether its convolutions are fused.
 
     Attributes:
         layers: the name of a layer to the layer and to the names of the layers that it reads.
@@ -48,16 +48,16 @@ class Outline(Graph):
 
 
 def ends_of(model: BiTModel) -> Ends:
-    """What a model ends with, by the names of its layers."""
+    """Returns what a model ends with, by the names of its layers."""
     names = [layer.name for layer in network_layers(model)]
     pooling = next((pooling for pooling in ("avg", "max") if f"{pooling}_pool" in names), None)
     return Ends(include_top="predictions" in names, pooling=pooling)
 
 
 def differences(model: BiTModel, fused: bool = False) -> list[str]:
-    """What is different in a model's layers from those that its `config` describes, a sentence for each difference.
+    """Lists how a model's layers differ from those that its `config` describes, a sentence for each difference.
 
-    The activation of the head is not compared: no configuration says it. Layers before BiT are not compared either.
+    The head's activation is not compared, because the configuration does not hold it. Nor are layers before BiT.
     `fused` is whether the convolutions should be those of `fuse`.
     """
     names = [layer.name for layer in network_layers(model)]
@@ -68,7 +68,7 @@ def differences(model: BiTModel, fused: bool = False) -> list[str]:
         if name not in names or name == CHECKED:
             continue
         if name not in expected:
-            found.append(f"{name} (a {described['class_name']}) is not one of them")
+            found.append(f"{name} (a {described['class_name']}) is an extra layer")
             continue
         layer, read = expected[name]
         found += [f"{name}: {difference}" for difference in _compared(described, layer)]
@@ -93,7 +93,7 @@ def _compared(described: dict[str, Any], layer: keras.layers.Layer) -> Iterator[
 
 
 def _plain(value: Any) -> Any:
-    """A value of a layer's config; in a model that was loaded tuples have become lists."""
+    """Converts tuples in a layer's config to lists, as they are in a loaded model."""
     if isinstance(value, dict):
         if value.get("class_name") == "__tuple__":
             return _plain(value["items"])
@@ -102,7 +102,7 @@ def _plain(value: Any) -> Any:
 
 
 def _tensors(nodes: Any) -> Iterator[str]:
-    """The names of the layers that gave the symbolic tensors in a layer's `inbound_nodes`."""
+    """Returns the names of the layers whose outputs a layer's `inbound_nodes` read."""
     if isinstance(nodes, dict):
         if nodes.get("class_name") == "__keras_tensor__":
             yield nodes["config"]["keras_history"][0]

@@ -1,4 +1,4 @@
-"""A layer's weights as a plain layer would have them, whatever Keras has made of the layer since it was built."""
+"""The weights that a plain layer would have, after `enable_lora` or `quantize` changed the layer."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ LOW_RANK = ("lora_kernel_a", "lora_kernel_b")  # what `enable_lora` adds to a la
 
 
 def plain_weights(layer: keras.layers.Layer) -> dict[str, Any]:
-    """The weights of a layer by their names; `kernel` includes what `enable_lora` has made it learn.
+    """Returns a layer's weights by name; `kernel` includes what was learned with `enable_lora`.
 
-    `kernel + lora_alpha / rank * (lora_kernel_a @ lora_kernel_b)`, in the kernel's own dtype. Keras casts the same sum
-    to the compute dtype, in which half of the digits would be lost under mixed precision.
+    `kernel + lora_alpha / rank * (lora_kernel_a @ lora_kernel_b)`, in the kernel's own dtype. Keras casts the sum to
+    the compute dtype, which loses half of the digits under mixed precision.
 
     Returns:
         Variables, and a tensor for a kernel with such a product in it.
@@ -30,12 +30,12 @@ def plain_weights(layer: keras.layers.Layer) -> dict[str, Any]:
 
 
 def quantization_of(layer: keras.layers.Layer) -> str | None:
-    """What `quantize` has made of a layer, such as `"int8"`; `None` if its weights are floats that are used as such."""
+    """Returns the mode in which a layer was quantized, such as `"int8"`; `None` if its weights are plain floats."""
     return getattr(layer.dtype_policy, "quantization_mode", None)
 
 
 def quantized_layers(model: keras.Model) -> list[str]:
-    """The layers of a model, and of the models in it, that `quantize` has changed, as `"predictions (int8)"`."""
+    """Lists the quantized layers of a model and of the models inside it, such as `"predictions (int8)"`."""
     found = []
     for layer in model.layers:
         if isinstance(layer, keras.Model):

@@ -1,4 +1,4 @@
-"""Where in the image the positions of the last feature map lie."""
+"""Maps positions of the last feature map to places in the image."""
 
 from keras_bit.network.config import BitConfig
 
@@ -6,12 +6,12 @@ STEM_STRIDE = 4  # px of the image to a position after the stem; each further st
 
 
 def of_last_map(config: BitConfig) -> tuple[int, float]:
-    """The stride from one position of a row or column to the next, and the place of the first, in pixels of the input.
+    """Returns the stride between neighboring positions and the place of the first one, in pixels of the input.
 
-    A position lies in the middle of what it sees, before the edge of the image cuts it; places count from the middle of
-    the first pixel. With PyTorch's padding (`global_padding=None`), which is the same on both sides, every stride keeps
-    the first of its inputs as the middle, and so position `i` is at `stride * i`, not in the middle of the `i`-th tile.
-    With the padding SAME the paths through a block disagree, and their mean is about the middle of the tile.
+    A position lies in the center of its receptive field; places count from the center of the first pixel. PyTorch's
+    padding (`global_padding=None`) is the same on both sides, so position `i` is at `stride * i`, not in the center of
+    the `i`-th tile. With SAME padding the paths through a block disagree, and their mean is near the center of the
+    tile.
     """
     stride = max(min(STEM_STRIDE * 2 ** (len(config.depths) - 1), config.output_stride), STEM_STRIDE)
     return stride, 0.0 if config.global_padding is None else (stride - 1) / 2

@@ -1,4 +1,4 @@
-"""What `BitConfig` takes beside its own arguments: those that transformers documents for every configuration."""
+"""Arguments that `BitConfig` takes besides its own: those that transformers documents for every configuration."""
 
 import difflib
 import functools
@@ -8,8 +8,8 @@ import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# transformers 4.37, the docstring of `PretrainedConfig` in configuration_utils.py, and what 5.23 added to it; without
-# those that `BitConfig` has itself. None of them changes what a BiT computes.
+# transformers 4.37, the docstring of `PretrainedConfig` in configuration_utils.py, and what 5.23 added to it, without
+# `BitConfig`'s own. None of them changes what a BiT computes.
 DOCUMENTED = (
     # General.
     "name_or_path",
@@ -71,7 +71,7 @@ FIELD = "pretrained_arguments"
 
 
 def accepting(init: Callable[..., None]) -> Callable[..., None]:
-    """The constructor `init` of a configuration, which also takes the names in `DOCUMENTED`.
+    """Makes the constructor `init` of a configuration take the names in `DOCUMENTED` too.
 
     They go into its field `pretrained_arguments`. Any other name is a `TypeError` that gives the closest ones.
     """
@@ -91,12 +91,12 @@ def accepting(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def kept(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration's dictionary has of them; without `architectures`, which every dictionary has."""
+    """Picks these arguments from a configuration's dictionary, without `architectures`, which every dictionary has."""
     return {name: values[name] for name in DOCUMENTED if name in values and name != "architectures"}
 
 
 def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as a dictionary.
+    """Returns the arguments as a dictionary.
 
     Raises:
         ValueError: one cannot be written to a `config.json`.
@@ -106,7 +106,7 @@ def check(arguments: Mapping[str, Any]) -> dict[str, Any]:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(
-                f"`{name}` is kept for config.json, so it must be something that JSON can hold, got "
+                f"`{name}` is stored in config.json, so it must be a value that JSON can hold, got "
                 f"{reprlib.repr(value)}."
             ) from error
     return dict(arguments)

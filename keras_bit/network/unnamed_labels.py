@@ -1,4 +1,4 @@
-"""The labels of classes that nobody named, made when they are asked for, so that a number in a file takes no memory."""
+"""Labels of unnamed classes, made on access, so that a large `num_labels` in a file takes no memory."""
 
 import re
 from collections.abc import Iterator, Mapping

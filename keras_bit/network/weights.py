@@ -1,4 +1,4 @@
-"""Every weight of the network that a configuration describes, by name and shape, without building it."""
+"""Lists the weights of a network by name and shape, from its configuration, without building it."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from keras_bit.network.config import BitConfig, block_width
 
 
 class Weight(NamedTuple):
-    """A variable of the network: the names of its layer and of itself there, and its shape in Keras."""
+    """A variable of the network: its layer's name, its own name, and its shape in Keras."""
 
     layer: str
     variable: str
@@ -15,7 +15,7 @@ class Weight(NamedTuple):
 
 
 def weights_of(config: BitConfig) -> Iterator[Weight]:
-    """Every weight of the whole network, in its order.
+    """Lists every weight of the network, in its order.
 
     The head `predictions` comes last, if there are labels.
     """
@@ -39,7 +39,7 @@ def weights_of(config: BitConfig) -> Iterator[Weight]:
             kernels = (1, 1, incoming, inner), (3, 3, inner, inner), (1, 1, inner, width)
             for index, shape in enumerate(kernels, start=1):
                 kernel = Weight(f"{name}_conv{index}", "kernel", shape)
-                # Pre-activation blocks norm what a convolution reads, the others what it gives.
+                # Pre-activation blocks normalize a convolution's input, the others its output.
                 if bottleneck:
                     yield from (kernel, *norm(f"{name}_norm{index}", shape[3]))
                 else:
