@@ -533,7 +533,7 @@ def test_a_config_json_that_is_no_bits_is_refused_before_the_weights_are_opened(
 def test_without_a_config_json_there_is_no_architecture(tmp_path):
     folder = write_checkpoint(tmp_path, config=None)
     with pytest.raises(
-        FileNotFoundError, match=r"has no config\.json, which tells the architecture.*pass `config=BitConfig"
+        FileNotFoundError, match=r"has no config\.json, so its architecture is unknown.*pass `config=BitConfig"
     ):
         from_pretrained(folder)
 

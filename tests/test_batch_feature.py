@@ -113,7 +113,7 @@ def test_steps_of_arrays_and_of_dictionaries_follow_each_other(model, method, di
 @pytest.mark.parametrize(
     ("processor", "advice"),
     [
-        (UNCROPPED, r"of 2 images\. They have several sizes \(40x54, 54x40\), which make no batch\."),
+        (UNCROPPED, r"of 2 images\. They have several sizes \(40x54, 54x40\), which cannot form one batch\."),
         (PROCESSOR, r"of 2 images\. Pass `return_tensors=\"np\"` to the processor"),
     ],
     ids=["several sizes", "one size"],

@@ -163,7 +163,7 @@ def test_the_files_are_written_and_a_sheet_without_mistakes_says_so(tmp_path, mo
     assert write(found, directory, processor=PROCESSOR) == files  # replaced
 
 
-ELSEWHERE = "Other images are read outside of the graph, by `processor(path)`."
+ELSEWHERE = "Read other images outside of the graph with `processor(path)`."
 
 
 @pytest.fixture

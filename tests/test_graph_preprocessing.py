@@ -260,7 +260,7 @@ REFUSED = {
     "nothing": (b"", "is empty."),
     "text": (
         b"This is no image.",
-        "is not a JPEG, PNG, GIF, BMP or WebP file. Other images are read outside of the graph, by `processor(path)`.",
+        "is not a JPEG, PNG, GIF, BMP or WebP file. Read other images outside of the graph with `processor(path)`.",
     ),
     "TIFF": (encoded(PHOTO, "TIFF"), "is not a JPEG"),
     "CMYK": (encoded(PHOTO.convert("CMYK"), "JPEG"), "is a JPEG of four colors (CMYK)"),
@@ -312,8 +312,8 @@ def test_webp_is_refused_by_a_tensorflow_without_its_decoder(monkeypatch):
     for name, contents in WEBP.items():
         *_, problem = graph_decoding._others.python_function(tf.constant(contents))
         assert problem.numpy().decode() == (
-            f"is a WebP file, which TensorFlow {tf.__version__} does not decode; 2.20 and newer do. "
-            "Read it outside of the graph: `processor(path)` can."
+            f"is a WebP file, which TensorFlow {tf.__version__} does not decode; 2.20 and newer do. Read it outside of "
+            "the graph with `processor(path)`."
         ), name
 
 

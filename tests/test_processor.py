@@ -265,7 +265,7 @@ def test_an_array_of_zeros_and_ones_counts_as_whole_numbers():
 def test_rescaling_fractions_again_is_warned_of():
     fractions = np.full((8, 8, 3), 0.5, np.float32)
     with pytest.warns(
-        UserWarning, match=r"`images` is in \[0, 1\] already, and `do_rescale` multiplies it by 0.003922"
+        UserWarning, match=r"`images` is already in \[0, 1\], and `do_rescale` multiplies it by 0.003922"
     ):
         BitImageProcessor(**SMALL)(fractions)
     with warnings.catch_warnings():

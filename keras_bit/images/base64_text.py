@@ -1,17 +1,17 @@
-"""Encoded images that were made text, as web pages and JSON carry them, told apart from paths."""
+"""Recognizes encoded images in text form (data URIs, base64), which are not paths."""
 
 import base64
 import binascii
 import re
 
-# How the files of JPEG, PNG, GIF, WebP and TIFF begin.
+# The beginnings of JPEG, PNG, GIF, WebP and TIFF files.
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
-LONGEST_NAME = 255  # bytes in the name of a file, on every file system that matters
+LONGEST_NAME = 255  # bytes in a file's name, on common file systems
 ALPHABET = re.compile(r"[A-Za-z0-9+/_\-\s]+=*")
 
 
 def described(text: str) -> str:
-    """What a string is that should be a path, "a data URI" or "a base64 string"; empty if it may be a path."""
+    """Returns "a data URI" or "a base64 string" for such a string; an empty text if it may be a path."""
     if text[:5].lower() == "data:" and "," in text:
         return "a data URI"
     try:

@@ -1,4 +1,4 @@
-"""What the processor gives a model: a dictionary whose keys are attributes, too."""
+"""The processor's output for a model: a dictionary whose keys are attributes too."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ class BatchFeature(dict[str, Any]):
     True
 
     `model(**inputs)`, `model(inputs)`, `model.predict(inputs)`, `model.evaluate(inputs, y)` and `model.fit(inputs, y)`
-    take it. A generator has to yield `dict(inputs)` or its array: Keras counts other dictionaries there as one value.
+    take it. A generator must yield `dict(inputs)` or its array, because Keras treats other dictionaries there as one
+    value.
     """
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The processor's results as one batch, in the framework that is asked for."""
+"""Stacks the processor's results into one batch of the chosen framework."""
 
 import dataclasses
 import importlib
@@ -14,12 +14,12 @@ TENSOR_PACKAGES = {"tf": "tensorflow", "pt": "torch", "jax": "jax"}
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What the processor made of some images.
+    """The processor's results for some images.
 
     Args:
-        images: what errors call an image, to float32 `(height, width, channels)`.
-        orders: the data format that each is asked for in.
-        return_tensors: the framework that is asked for; `None` for none.
+        images: the name of an image in errors, to float32 `(height, width, channels)`.
+        orders: the data format of each result.
+        return_tensors: the framework of the result; `None` for none.
     """
 
     images: Mapping[str, np.ndarray]
@@ -27,35 +27,34 @@ class Results:
     return_tensors: str | None
 
     def listed(self) -> list[np.ndarray]:
-        """The images in the order of axes that is asked for."""
+        """Returns the images in the chosen order of axes."""
         return [_in_order(image, order) for image, order in zip(self.images.values(), self.orders, strict=True)]
 
     def stacked(self) -> np.ndarray:
-        """The images as one batch.
+        """Returns the images as one batch.
 
         Raises:
-            ValueError: they have several sizes, or are asked for in several orders of axes.
+            ValueError: they differ in size or in order of axes.
         """
         first_name, first = next(iter(self.images.items()))
         for name, result in self.images.items():
             if result.shape != first.shape:
                 raise ValueError(
-                    f"The results must have one shape (height, width, channels) to make a batch. {first_name} has "
+                    f"The results must have the same shape (height, width, channels) to form a batch. {first_name} has "
                     f"{first.shape}, {name} has {result.shape}. Turn on `do_center_crop`, or give `size` a height and "
-                    "a width, or pass the images one at a time, or call `processor.preprocess(images)`, which gives a "
-                    "list."
+                    "a width, or pass the images one at a time, or call `processor.preprocess(images)`, which returns "
+                    "a list."
                 )
         if len(set(self.orders)) > 1:
             raise ValueError(
-                "`data_format=None` keeps the order of axes of each image, and `images` has some with their channels "
-                "first and some with their channels last, which make no batch. Pass 'channels_last' or "
-                "'channels_first'."
+                "`data_format=None` keeps the order of axes of each image, but `images` has some with channels first "
+                "and some with channels last, which cannot form one batch. Pass 'channels_last' or 'channels_first'."
             )
         return _in_order(np.stack(list(self.images.values())), self.orders[0])
 
 
 def _in_order(images: np.ndarray, order: str) -> np.ndarray:
-    """An image, or a batch of images, with its channels where `order` says."""
+    """Moves the channels of an image or a batch to the position that `order` names."""
     return np.ascontiguousarray(np.moveaxis(images, -1, -3)) if order == "channels_first" else images
 
 
@@ -66,10 +65,10 @@ def to_framework(batch: np.ndarray, return_tensors: str | None) -> Any:
     try:
         module = importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != package:  # it is installed, and lacks another
+        if error.name != package:  # it is installed, but lacks another package
             raise
         purpose = f"`return_tensors={return_tensors!r}`"
-        # A framework, of which keras_bit has no extra.
+        # keras_bit has no extra for it.
         raise packages.MissingPackageError(
             packages.not_installed(package, f"`pip install {package}`", purpose)
         ) from error

@@ -1,17 +1,17 @@
-"""A processor cannot be changed. An attempt is an error that says what to do instead."""
+"""Refuses changes of a processor, with an error that says what to do instead."""
 
 import dataclasses
 from typing import Any, NoReturn
 
 
 class Fixed(dict[str, int]):
-    """A size of the processor, a dictionary that can be read alone.
+    """A size of the processor, as a read-only dictionary.
 
     >>> Fixed("size", {"shortest_edge": 224})
     {'shortest_edge': 224}
 
     Args:
-        option: the processor's, whose value it is.
+        option: the processor's option that has this value.
         values: the dictionary.
     """
 
@@ -19,7 +19,7 @@ class Fixed(dict[str, int]):
         super().__init__(values)
         self._option = option
 
-    def __reduce__(self) -> tuple[Any, ...]:  # or copies and pickles would be filled item by item
+    def __reduce__(self) -> tuple[Any, ...]:  # otherwise copies and pickles would be filled item by item
         return Fixed, (self._option, dict(self))
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
@@ -35,6 +35,6 @@ def refuse(option: str) -> NoReturn:
         dataclasses.FrozenInstanceError: always; says what to do.
     """
     raise dataclasses.FrozenInstanceError(
-        f"`{option}` of a BitImageProcessor cannot be changed. Pass `{option}=` in the call, for its images alone, or "
+        f"`{option}` of a BitImageProcessor cannot be changed. Pass `{option}=` in the call, for its images only, or "
         f"make another processor with `dataclasses.replace(processor, {option}=...)`."
     )

@@ -1,6 +1,6 @@
-"""What an encoded image holds beside its pixels, in a TensorFlow graph: JPEG's segments, PNG's and WebP's chunks.
+"""Reads the parts of an encoded image besides its pixels, in a TensorFlow graph: JPEG segments, PNG and WebP chunks.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 
 Checked against Pillow 13.0, `JpegImagePlugin.py`, `PngImagePlugin.py` and `WebPImagePlugin.py`.
 """
@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-# Steps that a search may take: 65,536 chunks of 8 KiB are half a GiB. What is made to have more is not read to its end.
+# The most steps of a search: 65,536 chunks of 8 KiB are half a GiB. A file with more is not read to its end.
 MOST_STEPS = 2**16
-FREQUENCIES, UNSEEN = 10, -1  # of those that libjpeg-turbo looks at to see whether it has to make some up
+FREQUENCIES, UNSEEN = 10, -1  # those that libjpeg-turbo checks to see whether some are missing
 SCAN_HEADER = 16  # bytes: marker, size, number of colors, at most four of them with their tables, frequencies, bits
-EXIF = b"Exif\0\0"  # what a JPEG's segment of tags begins with
-LOOK = 10  # bytes of a segment: marker, size, and what stands first in it
+EXIF = b"Exif\0\0"  # the beginning of a JPEG's segment of tags
+LOOK = 10  # bytes of a segment: marker, size, and its first entries
 
 
 class Segments(NamedTuple):
-    """What stands before a JPEG's pixels.
+    """The segments before a JPEG's pixels.
 
     Args:
-        tags: a string scalar, the Exif segments one after the other, as Pillow joins them: the first with its prefix.
-            Empty for none.
+        tags: a string scalar, the Exif segments joined as in Pillow: the first with its prefix. Empty if there are
+            none.
         first_scan: where the first scan's segment begins, an int32 scalar.
         several: whether other scans follow it: a bool scalar.
     """
@@ -44,7 +44,7 @@ def jpeg_segments(contents: Any) -> Segments:
         look = tf.strings.substr(contents, position, LOOK)
         head = tf.cast(tf.io.decode_raw(look, tf.uint8), tf.int32)
         marker, size = head[1], head[2] * 256 + head[3]
-        # Bytes between segments and repeated marker bytes are overlooked; some markers are no segment's.
+        # Bytes between segments and repeated marker bytes are skipped; some markers begin no segment.
         between = (head[0] != 0xFF) | (marker == 0xFF)
         alone = (marker < 2) | ((marker >= 0xD0) & (marker <= 0xD9))
         onward = tf.where(between, 1, tf.where(alone, 2, 2 + tf.maximum(size, 2)))
@@ -57,7 +57,8 @@ def jpeg_segments(contents: Any) -> Segments:
 
         numbered = is_segment & (marker >= 0xC0) & (marker <= 0xCF)
         is_frame = numbered & (marker != 0xC4) & (marker != 0xC8) & (marker != 0xCC)
-        # Color components, of which a scan of a sequential JPEG has all; a progressive one (C2, C6, CA, CE) never has.
+        # A scan of a sequential JPEG may have all color components; one of a progressive JPEG (C2, C6, CA, CE) never
+        # has.
         components = tf.where(marker % 4 == 2, 256, head[9])
         frame = tf.where(is_frame, components, frame)
         is_scan = is_segment & (marker == 0xDA)
@@ -79,9 +80,9 @@ class Scans(NamedTuple):
     """The scans of a JPEG.
 
     Args:
-        count: how many there are, counted up to the most and one; an int64 scalar.
+        count: their number, counted up to `most + 1`; an int64 scalar.
         incomplete: whether a color lacks low frequencies, or some of their bits, in a file that has its end marker: a
-            bool scalar. Decoders make them up, each version of libjpeg-turbo in another way.
+            bool scalar. Each version of libjpeg-turbo fills them in differently.
     """
 
     count: Any
@@ -89,9 +90,9 @@ class Scans(NamedTuple):
 
 
 def read_scans(contents: Any, first_scan: Any, most: Any) -> Scans:
-    """Reads the headers of the scans of a progressive JPEG, `most` and one of them at the most."""
+    """Reads the headers of the scans of a progressive JPEG, at most `most + 1`."""
     data = tf.io.decode_raw(tf.strings.substr(contents, first_scan, tf.strings.length(contents) - first_scan), tf.uint8)
-    # In the pixels' code a 255 is followed by a 0 or by a restart marker, and by nothing else.
+    # In compressed pixels a byte 255 is always followed by a 0 or a restart marker.
     places = tf.where(data[:-1] == 0xFF)[:, 0]
     following = tf.gather(data, places + 1)
     marks = (following != 0) & (following != 0xFF) & ((following < 0xD0) | (following > 0xD7))
@@ -116,13 +117,13 @@ def read_scans(contents: Any, first_scan: Any, most: Any) -> Scans:
     start = [0, tf.constant(0, tf.int64), missing]
     _, count, missing = tf.while_loop(going, step, start, parallel_iterations=1)
     seen = tf.reduce_any(missing != UNSEEN, axis=1)
-    # Without its end marker the file is cut off, which the decoder says.
+    # Without its end marker the file is truncated, which the decoder reports.
     ended = tf.reduce_any(markers == 0xD9)
     return Scans(count, ended & tf.reduce_any(seen[:, None] & (missing != 0)))
 
 
 def _still_missing(missing: Any, header: Any) -> Any:
-    """How many bits of each color's low frequencies are missing after a scan with this header."""
+    """Counts the bits of each color's low frequencies that are missing after a scan with this header."""
     colors = tf.clip_by_value(header[4], 0, 4)
     named = tf.reduce_any(header[5 : 5 + 2 * colors : 2] == tf.range(256)[:, None], axis=1)
     rest = header[5 + 2 * colors :]
@@ -132,7 +133,7 @@ def _still_missing(missing: Any, header: Any) -> Any:
 
 
 def png_tags(contents: Any) -> Any:
-    """The last `eXIf` chunk of a PNG, a string scalar, behind the prefix that Pillow adds; empty for none."""
+    """Returns the last `eXIf` chunk of a PNG, with the prefix that Pillow adds; an empty string scalar for none."""
     length = tf.strings.length(contents)
 
     def going(position: Any, number: Any, *found: Any) -> Any:
@@ -145,7 +146,7 @@ def png_tags(contents: Any) -> Any:
         is_tags = name == b"eXIf"
         start, count = tf.where(is_tags, position + 8, 0), tf.where(is_tags, tf.maximum(size, 0), 0)
         tags = tf.where(is_tags, tf.strings.join([EXIF, tf.strings.substr(contents, start, count)]), tags)
-        # Pillow does not read on behind the first frame of an animation.
+        # Pillow stops after the first frame of an animation.
         ends = (name == b"IEND") | (has_pixels & (name == b"fcTL")) | (size < 0) | (size > length - position)
         onward = tf.where(ends, length, position + 12 + tf.where(ends, 0, size))
         return onward, number + 1, tags, has_pixels | (name == b"IDAT")
@@ -154,7 +155,7 @@ def png_tags(contents: Any) -> Any:
 
 
 def webp_tags(contents: Any) -> Any:
-    """The first `EXIF` chunk of a WebP file of several chunks, a string scalar; empty for none."""
+    """Returns the first `EXIF` chunk of a WebP file of several chunks; an empty string scalar for none."""
     length = tf.strings.length(contents)
 
     def going(position: Any, number: Any, *found: Any) -> Any:
@@ -173,9 +174,9 @@ def webp_tags(contents: Any) -> Any:
 
 
 def gif_first_frame(contents: Any) -> Any:
-    """A GIF without what follows its first frame, all of which TensorFlow's decoder would decode, and throw away."""
+    """Cuts a GIF after its first frame, because TensorFlow's decoder would decode all frames."""
     length = tf.strings.length(contents)
-    # What is cut off is read as zeros: a header, a color table and a block at the most.
+    # The missing part is read as zeros: at most a header, a color table and a block.
     data = tf.concat([tf.io.decode_raw(contents, tf.uint8), tf.zeros([13 + 3 * 256 + 256], tf.uint8)], axis=0)
 
     def number(position: Any) -> Any:

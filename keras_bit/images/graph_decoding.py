@@ -1,6 +1,6 @@
-"""Encoded images to pixels in a TensorFlow graph, where its decoders give Pillow's values; refused elsewhere.
+"""Decodes images in a TensorFlow graph if its decoders give Pillow's values; refuses them otherwise.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 
 Checked against Pillow 13.0's own decoders, through `convert("RGB")`.
 """
@@ -15,28 +15,26 @@ from keras_bit.images.graph_resizing import Window
 
 # TensorFlow's default is a faster and less exact transform; Pillow's is libjpeg's own default.
 DCT_METHOD = "INTEGER_ACCURATE"
-# A decoder that starts in mid-image lacks a neighbor for the first and last column's colors.
+# A decoder that starts inside the image lacks a neighbor for the colors of the first and last column.
 MARGIN = 2  # pixels
 
 DECODES_WEBP = not versions.is_older(tf.__version__, versions.DECODES_WEBP)
 
 HEADER = 40  # bytes, enough for every format's sizes
-CUT_PNG = (
-    "is a PNG that is cut off: its end is missing. Where nothing else is, Pillow overlooks it: see `processor(path)`."
-)
-ARRAY_PATH = "Read it outside of the graph: `processor(path)` can."
+CUT_PNG = "is a truncated PNG (no IEND chunk). If only the end is missing, Pillow can read it: call `processor(path)`."
+ARRAY_PATH = "Read it outside of the graph with `processor(path)`."
 
 
-# A function that stays one: TensorFlow prepares it when it is first run. Everything else in a data set's function is
+# This stays a function of its own: TensorFlow prepares it when it first runs. The rest of a data set's function is
 # optimized at the start of every epoch, needed or not, and JPEGs need little of this file.
 _apart = tf.function(autograph=False, experimental_attributes={"_noinline": True})
 
 
 class Header(NamedTuple):
-    """What stands before the pixels: int32 scalars, and a string scalar, empty where the image can be decoded.
+    """The facts in an image's header: int32 scalars, and a string scalar that is empty if the image can be decoded.
 
-    `height` and `width` are those of the image as it is decoded, upright unless tags are ignored; `orientation` is that
-    of the stored pixels, 1 to 8, and 1 where tags are ignored.
+    `height` and `width` are those of the decoded image, upright unless tags are ignored. `orientation` is that of the
+    stored pixels, 1 to 8, and 1 if tags are ignored.
     """
 
     kind: Any
@@ -47,7 +45,7 @@ class Header(NamedTuple):
 
 
 def read_header(contents: Any, max_pixels: int | None, orientation: str) -> Header:
-    """The kind and the size of an encoded image, and why it cannot be decoded here, as far as the header tells.
+    """Reads an image's kind and size, and why it cannot be decoded here, as far as the header shows.
 
     Args:
         contents: a scalar string, the bytes of the file.
@@ -55,12 +53,12 @@ def read_header(contents: Any, max_pixels: int | None, orientation: str) -> Head
         orientation: "upright", or "ignore" for the image as it is stored.
 
     Returns:
-        A `Header`; its `problem` goes on after the image's name ("is empty.").
+        A `Header`; its `problem` continues a sentence that begins with the image's name ("is empty.").
 
     Raises:
         tf.errors.InvalidArgumentError: a JPEG whose header is damaged.
     """
-    # A JPEG, by far the most frequent, does not pass by the tests for the others.
+    # JPEGs, by far the most frequent, skip the tests for other kinds.
     is_jpeg = tf.strings.substr(contents, 0, 3) == b"\xff\xd8\xff"
     kind, height, width, tags, problem = tf.cond(
         is_jpeg, lambda: _jpeg(contents, max_pixels), lambda: _others(contents)
@@ -78,15 +76,15 @@ def read_header(contents: Any, max_pixels: int | None, orientation: str) -> Head
 
 
 def decode(contents: Any, header: Header, window: Window | None = None) -> Any:
-    """The pixels of an encoded image, or of a part of it.
+    """Decodes an image or a part of it.
 
-    Of a JPEG only what the window needs is decoded. The image is turned by the header's orientation; an alpha channel
-    is dropped; of several frames the first counts.
+    Only the part of a JPEG that the window needs is decoded. The image is turned by the header's orientation, alpha is
+    dropped, and only the first of several frames is used.
 
     Args:
         contents: a scalar string, the bytes of the file.
-        header: what `read_header` gave for it, without a problem.
-        window: the part of the turned image that is wanted; `None` is the whole image.
+        header: the result of `read_header`, without a problem.
+        window: the part of the turned image to decode; `None` is the whole image.
 
     Returns:
         uint8 `(height, width, 3)`, RGB.
@@ -101,7 +99,7 @@ def decode(contents: Any, header: Header, window: Window | None = None) -> Any:
         whole = lambda: _cut(tf.io.decode_jpeg(contents, channels=3, dct_method=DCT_METHOD), stored)  # noqa: E731
         if stored is None:
             return whole()
-        # What follows the window is not read, so the file has to end as a whole one does. Otherwise the decoder looks.
+        # The part after the window is not read, so the end marker is checked here. Otherwise the decoder checks it.
         ended = tf.strings.substr(contents, -2, 2) == b"\xff\xd9"
         width = tf.where(graph_orientation.is_swapped(header.orientation), header.height, header.width)
         return tf.cond(ended, lambda: _decode_jpeg_window(contents, width, stored), whole)
@@ -127,7 +125,7 @@ def _cut(pixels: Any, window: Window | None) -> Any:
 
 @_apart
 def _decode_other(contents: Any, kind: Any) -> Any:
-    nothing = tf.zeros([0, 0, 3], tf.uint8)  # not reached: an unknown kind has a problem
+    nothing = tf.zeros([0, 0, 3], tf.uint8)  # never reached, because an unknown kind has a problem
     branches = [
         lambda: nothing,
         lambda: tf.io.decode_png(contents, channels=3),
@@ -149,7 +147,7 @@ def _decode_jpeg_window(contents: Any, width: Any, window: Window) -> Any:
 
 # The kinds, by the order of the branches of `decode`; those of `_MARKS` follow.
 JPEG, UNKNOWN = 0, 1
-# How the files begin; `None` is any byte.
+# The beginnings of the files; `None` is any byte.
 _MARKS = (tuple(b"\x89PNG\r\n\x1a\n"), (*b"GIF8", None, *b"a"), tuple(b"BM"), (*b"RIFF", *[None] * 4, *b"WEBP"))
 
 
@@ -177,13 +175,13 @@ def _begins(head: Any, mark: tuple[int | None, ...]) -> Any:
 
 
 def _number(head: Any, start: int, size: int, *, big: bool = False) -> Any:
-    """The unsigned number in `size` bytes, the lowest first unless `big`."""
+    """Reads an unsigned number of `size` bytes, lowest byte first unless `big`."""
     places = range(size - 1, -1, -1) if big else range(size)
     return sum(head[start + index] * 256**place for index, place in enumerate(places))
 
 
 def _either(*cases: tuple[Any, str]) -> Any:
-    """The text of the first case that holds, or an empty one."""
+    """Returns the text of the first case that is true, or an empty one."""
     text = tf.constant("")
     for condition, problem in reversed(cases):
         text = tf.where(condition, problem, text)
@@ -192,9 +190,7 @@ def _either(*cases: tuple[Any, str]) -> Any:
 
 def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     del head
-    other = (
-        "is not a JPEG, PNG, GIF, BMP or WebP file. Other images are read outside of the graph, by `processor(path)`."
-    )
+    other = "is not a JPEG, PNG, GIF, BMP or WebP file. Read other images outside of the graph with `processor(path)`."
     problem = tf.where(tf.strings.length(contents) == 0, "is empty.", other)
     return tf.constant(0), tf.constant(0), tf.constant(""), problem
 
@@ -203,7 +199,7 @@ def _jpeg(contents: Any, max_pixels: int | None) -> tuple[Any, Any, Any, Any, An
     height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
     segments = _segments(contents)
     # Its decoder multiplies by black and rounds down; Pillow rounds to the nearest.
-    cmyk = f"is a JPEG of four colors (CMYK), which TensorFlow's decoder converts otherwise. {ARRAY_PATH}"
+    cmyk = f"is a JPEG of four colors (CMYK), which TensorFlow's decoder converts differently. {ARRAY_PATH}"
     problem = _either((channels == 4, cmyk))
     scans = lambda: _of_several_scans(contents, segments.first_scan, height, width, max_pixels)  # noqa: E731
     problem = tf.cond(segments.several & (problem == ""), scans, lambda: problem)
@@ -212,7 +208,7 @@ def _jpeg(contents: Any, max_pixels: int | None) -> tuple[Any, Any, Any, Any, An
 
 @_apart
 def _of_several_scans(contents: Any, first_scan: Any, height: Any, width: Any, max_pixels: int | None) -> Any:
-    """Why a JPEG of several scans is refused, empty if it is not."""
+    """Returns why a JPEG of several scans is refused; an empty text if it is not."""
     pixels = tf.cast(height, tf.int64) * tf.cast(width, tf.int64)
     most = tf.constant(jpeg_scans.MOST, tf.int64)
     if max_pixels is not None:
@@ -223,7 +219,7 @@ def _of_several_scans(contents: Any, first_scan: Any, height: Any, width: Any, m
         "raise PIL.Image.MAX_IMAGE_PIXELS, or pass `max_pixels` to `image_dataset`.",
         (most, pixels),
     )
-    incomplete = f"is an incomplete JPEG: scans are missing, which every decoder fills in otherwise. {ARRAY_PATH}"
+    incomplete = f"is an incomplete JPEG: scans are missing, and every decoder fills them in differently. {ARRAY_PATH}"
     too_many = scans.count > most if max_pixels is not None else False
     return tf.where(too_many, many, tf.where(scans.incomplete, incomplete, ""))
 
@@ -233,7 +229,7 @@ _segments = _apart(graph_containers.jpeg_segments)
 
 def _png(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     ended = tf.strings.substr(contents, -8, 4) == b"IEND"
-    ended = tf.cond(ended, lambda: True, lambda: _holds(contents, "IEND"))  # something may follow
+    ended = tf.cond(ended, lambda: True, lambda: _holds(contents, "IEND"))  # other bytes may follow
     palette = tf.cond(head[25] == 3, lambda: _holds(contents, "PLTE"), lambda: True)
     gray16 = (
         "is a gray PNG of 16 bits, which Pillow would make white above 255. Scale it to 8 bits first, or convert it to "
@@ -258,7 +254,7 @@ def _holds(contents: Any, name: str) -> Any:
 def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     height, width = _number(head, 8, 2), _number(head, 6, 2)
     data = tf.cast(tf.io.decode_raw(contents, tf.uint8), tf.int32)
-    # A file that is cut is read beyond its end, by a color table or by a block of an extension at the most.
+    # A truncated file is read past its end, by at most a color table or an extension's block.
     data = tf.concat([data, tf.zeros([3 * 256 + 256 + HEADER], tf.int32)], axis=0)
     length = tf.strings.length(contents)
     packed = head[10]
@@ -286,8 +282,8 @@ def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     )
     problem = _either(
         (frame[0] != 0x2C, "is a damaged GIF."),
-        (transparent, f"is a GIF with transparency, which TensorFlow's decoder makes black. {ARRAY_PATH}"),
-        (~covers, f"is a GIF whose first frame does not cover it, which Pillow fills otherwise. {ARRAY_PATH}"),
+        (transparent, f"is a GIF with transparency, which TensorFlow's decoder draws black. {ARRAY_PATH}"),
+        (~covers, f"is a GIF whose first frame does not cover it, and Pillow fills the rest differently. {ARRAY_PATH}"),
     )
     return height, width, tf.constant(""), problem
 
@@ -296,7 +292,7 @@ def _bmp(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     del contents
     plain = (_number(head, 14, 4) >= 40) & (_number(head, 30, 4) == 0)
     bits = _number(head, 28, 2)
-    # The height is negative where the first row is the top one; the numbers are int32 and wrap around by themselves.
+    # The height is negative if the first row is the top one. The numbers are int32 and may wrap around.
     height, width = tf.abs(_number(head, 22, 4)), _number(head, 18, 4)
     problem = f"is a BMP with a palette or a compression, which TensorFlow's decoder does not read. {ARRAY_PATH}"
     # The lowest int32 has no absolute value.
@@ -306,7 +302,7 @@ def _bmp(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
 
 
 def _bmp_alone(contents: Any) -> Any:
-    """A BMP without what follows its pixels, which TensorFlow's decoder takes for damage, and Pillow overlooks."""
+    """Cuts a BMP after its pixels: TensorFlow's decoder treats further bytes as damage, Pillow ignores them."""
     head = tf.ensure_shape(
         tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 0, HEADER), tf.uint8), tf.int32), [HEADER]
     )
@@ -316,7 +312,7 @@ def _bmp_alone(contents: Any) -> Any:
 
 def _webp(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     extended, lossless, lossy = (_begins(head[12:], tuple(name)) for name in (b"VP8X", b"VP8L", b"VP8 "))
-    packed = _number(head, 21, 4)  # 14 bits each, less one; the sign bit is not part of them
+    packed = _number(head, 21, 4)  # 14 bits each, minus one, without the sign bit
     width = tf.where(extended, 1 + _number(head, 24, 3), _number(head, 26, 2) % 2**14)
     width = tf.where(lossless, 1 + packed % 2**14, width)
     height = tf.where(extended, 1 + _number(head, 27, 3), _number(head, 28, 2) % 2**14)
@@ -328,7 +324,7 @@ def _webp(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     )
     problem = _either(
         (~(extended | lossless | lossy), "is a damaged WebP file."),
-        # TensorFlow 2.21 ends the whole process on some of them.
+        # TensorFlow 2.21 aborts the process on some of them.
         (animated, f"is an animated WebP file, which TensorFlow's decoder does not read. {ARRAY_PATH}"),
         (tf.constant(not DECODES_WEBP), refused),
     )

@@ -1,6 +1,6 @@
-"""What is wrong with an image that cannot be read, in a TensorFlow graph, in words.
+"""Describes in words, in a TensorFlow graph, why an image cannot be read.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 """
 
 import re
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from keras_bit.images.processor import BitImageProcessor  # which imports this module
 
 TOO_LONG = "cannot be resized: its long side would get too many pixels. Crop it first."
-DAMAGED = "is damaged and cannot be decoded. Pillow overlooks some damage, as a checksum's: see `processor(path)`."
-JPEG_PIXELS = 2**29 // 3  # TensorFlow's decoder takes no more than so many at a time: 178,956,970, Pillow's limit too
+DAMAGED = "is damaged and cannot be decoded. Pillow reads some damaged files: try `processor(path)`."
+JPEG_PIXELS = 2**29 // 3  # the limit of TensorFlow's decoder, 178,956,970, which is Pillow's limit too
 LARGE_JPEG = f"is a JPEG of more than {JPEG_PIXELS:,} pixels, which TensorFlow's decoder does not read. {ARRAY_PATH}"
 JPEG_END = b"\xff\xd9"
 

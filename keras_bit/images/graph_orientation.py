@@ -1,6 +1,6 @@
 """The orientation tag of an encoded image in a TensorFlow graph, and the turn that it asks for.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 
 Checked against Pillow 13.0, `ImageOps.exif_transpose`, and `TiffImagePlugin.py` for what it makes of damaged tags.
 """
@@ -82,7 +82,7 @@ def orientation(tags: Any) -> Any:
     sizes = tf.where(order > tf.gather(earliest, same), tf.zeros_like(sizes), sizes)  # the first of a name counts
     elsewhere = sizes > 4
     places = tf.where(elsewhere, numbers(entries[:, 8:12], 4), first + order * ENTRY + 8)
-    # Pillow skips what cannot be in the block, and gives up at what goes beyond its end.
+    # Pillow skips impossible entries, and stops at one that goes past the block's end.
     skipped = elsewhere & (tf.cumsum(tf.where(elsewhere, sizes, 0)) > size)
     beyond = elsewhere & ~skipped & (places + sizes > size)
     read = (sizes > 0) & ~skipped & (tf.cumsum(tf.cast(beyond, tf.int32)) == 0)
@@ -110,7 +110,7 @@ def is_swapped(orientation: Any) -> Any:
 
 
 def stored_window(window: Window, height: Any, width: Any, orientation: Any) -> Window:
-    """Where a window of the upright image, which has `height` and `width`, lies in the stored one."""
+    """Returns the place in the stored image of a window of the upright image, whose size is `height` and `width`."""
     rows, columns, swapped = tf.unstack(tf.gather(tf.constant(_TURNS), orientation))
     top, left, high, wide = (
         tf.where(swapped, one, other)
@@ -127,7 +127,7 @@ def stored_window(window: Window, height: Any, width: Any, orientation: Any) -> 
 
 
 def turned(pixels: Any, orientation: Any) -> Any:
-    """Stored pixels `(height, width, channels)`, or a window of them, upright."""
+    """Turns stored pixels `(height, width, channels)`, or a window of them, upright."""
     rows, columns, swapped = tf.unstack(tf.gather(tf.constant(_TURNS), orientation))
     pixels = tf.reverse(pixels, tf.boolean_mask([0, 1], tf.stack([rows, columns])))
     return tf.cond(swapped, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)

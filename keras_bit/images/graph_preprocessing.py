@@ -1,6 +1,6 @@
 """`BitImageProcessor` in a TensorFlow graph, for `tf.data` and exported models: the array path's values, bit for bit.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,8 +28,8 @@ def preprocess(
     Args:
         image: the bytes of a file as a scalar string, or uint8 `(height, width, channels)` in [0, 255].
         processor: a `BitImageProcessor`.
-        max_pixels: the most pixels that an encoded image may have; `None` is Pillow's limit for its own decoders.
-        name: what errors call an encoded image; a string or a scalar tensor.
+        max_pixels: the most pixels of an encoded image; `None` is Pillow's limit.
+        name: the name of an encoded image in errors; a string or a scalar tensor.
     """
     image = tf.convert_to_tensor(image)
     if image.dtype == tf.string:
@@ -40,7 +40,7 @@ def preprocess(
     else:
         raise TypeError(
             "`image` must be the bytes of a file (a string tensor) or a uint8 tensor (height, width, channels), got "
-            f"{image.dtype.name}. Arrays of other types go through `processor(images)`."
+            f"{image.dtype.name}. Call `processor(images)` for arrays of other types."
         )
 
     target = _resized_shape(size, processor.size) if processor.do_resize else size
@@ -62,11 +62,11 @@ def preprocess(
 def _encoded(
     contents: Any, processor: "BitImageProcessor", max_pixels: int | None, name: Any
 ) -> tuple[tuple[Any, Any], Callable[[Window], Any]]:
-    """The size of an encoded image, and what decodes a part of it."""
+    """Returns the size of an encoded image, and a function that decodes a part of it."""
     if contents.shape.rank != 0:
         raise ValueError(
-            f"`image` must be one image, a scalar string, got a string tensor of the shape {contents.shape}. Batches "
-            "go through `tf.map_fn` or a dataset's `map`."
+            f"`image` must be one image, a scalar string, got a string tensor of the shape {contents.shape}. Use "
+            "`tf.map_fn` or a dataset's `map` for batches."
         )
     if not processor.do_convert_rgb:
         raise ValueError(
@@ -80,10 +80,10 @@ def _encoded(
 def checked_header(
     contents: Any, max_pixels: int | None, orientation: str, name: Any = "The image"
 ) -> graph_decoding.Header:
-    """The header of an encoded image that can be decoded here.
+    """Reads the header of an encoded image, and checks that it can be decoded here.
 
     Raises:
-        tf.errors.InvalidArgumentError: it cannot, or has more than `max_pixels`; says why and what to do.
+        tf.errors.InvalidArgumentError: it cannot be decoded, or has more than `max_pixels`.
     """
     header = graph_decoding.read_header(contents, pixel_limit(max_pixels), orientation)
     with tf.control_dependencies([_check(header.problem == "", tf.strings.join([name, " ", header.problem]))]):
@@ -108,7 +108,7 @@ def rescale_and_normalize(pixels: Any, processor: "BitImageProcessor") -> Any:
         float32 `(height, width, channels)`.
     """
     shape = tf.shape(pixels)
-    # Lines of values: an operation between pixels of three numbers and one pixel takes six times as long.
+    # Works on lines of values, because an operation between pixels of three numbers and one pixel is six times slower.
     lines = tf.reshape(pixels, [shape[0], shape[1] * shape[2]])
     if processor.do_rescale:
         lines = tf.cast(tf.cast(lines, tf.float64) * processor.rescale_factor, tf.float32)
@@ -120,33 +120,33 @@ def rescale_and_normalize(pixels: Any, processor: "BitImageProcessor") -> Any:
 
 
 def _per_value(values: PerChannel, width: Any) -> Any:
-    """A number for each value in a line of pixels, or one for all."""
+    """Returns a number for each value in a line of pixels, or one for all."""
     alike = not isinstance(values, tuple) or len(set(values)) == 1
     one = np.float32(values[0] if isinstance(values, tuple) else values) if alike else np.array(values, np.float32)
-    # TensorFlow's graph optimizer turns a division by a constant into a product with its reciprocal, an ulp off for a
-    # quarter of the values. This is a constant that it does not know; `divide_no_nan` is ten times as slow.
+    # TensorFlow's graph optimizer turns a division by a constant into a product with its reciprocal, which is an ulp
+    # off for some values. So the constant is hidden from it; `divide_no_nan` would be ten times slower.
     unknown = tf.raw_ops.PlaceholderWithDefault(input=tf.constant(one), shape=one.shape)
     return unknown if alike else tf.tile(unknown, [width])
 
 
 def checked_pixels(image: Any, convert_rgb: bool) -> Any:
-    """uint8 `(height, width, channels)` with pixels, and with channels that the processor's first step takes.
+    """Checks that uint8 `(height, width, channels)` has pixels, and channels that the processor's first step accepts.
 
     Raises:
-        ValueError: it has other channels or no pixels, or no 3 dimensions, as is known when the graph is made.
+        ValueError: it has other channels, no pixels or not 3 dimensions, as far as known when the graph is made.
         tf.errors.InvalidArgumentError: the same, when it runs.
     """
     if image.shape.rank != 3:
         raise ValueError(
             "`image` must have the shape (height, width, channels), or be a scalar string, got the shape "
-            f"{image.shape}. Batches go through `tf.map_fn` or a dataset's `map`."
+            f"{image.shape}. Use `tf.map_fn` or a dataset's `map` for batches."
         )
     channels = image.shape[-1]
     # Pillow weights colors by alpha where there is some
     if not convert_rgb and channels not in (1, 3):
         raise ValueError(
-            f"`image` must have 1 or 3 channels, known when the graph is made, with `do_convert_rgb=False`, got "
-            f"{channels}. Others go through `processor(images)`."
+            "`image` must have 1 or 3 channels, known when the graph is made, with `do_convert_rgb=False`, got "
+            f"{channels}. Call `processor(images)` for others."
         )
     if channels not in (None, 1, 3, 4):
         raise ValueError(f"`image` must have 1, 3 or 4 channels to become RGB, got {channels}.")
@@ -163,7 +163,7 @@ def checked_pixels(image: Any, convert_rgb: bool) -> Any:
 
 
 def _with_channels(image: Any, convert_rgb: bool) -> Any:
-    """uint8 pixels as the processor's first step leaves them."""
+    """Applies the processor's first step to uint8 pixels."""
     if not convert_rgb:
         return image
     channels = image.shape[-1]
@@ -175,7 +175,7 @@ def _with_channels(image: Any, convert_rgb: bool) -> Any:
 
 
 def _resized_shape(size: tuple[Any, Any], target: Mapping[str, int]) -> tuple[Any, Any]:
-    """The height and width that an image is resized to: `steps.resized_shape` for tensors."""
+    """Returns the height and width that an image is resized to: `steps.resized_shape` for tensors."""
     if "shortest_edge" not in target:
         return target["height"], target["width"]
     height, width = (tf.cast(side, tf.float64) for side in size)
@@ -186,7 +186,7 @@ def _resized_shape(size: tuple[Any, Any], target: Mapping[str, int]) -> tuple[An
 
 
 def _crop(size: tuple[Any, Any], processor: "BitImageProcessor") -> tuple[Window, list[list[Any]] | None]:
-    """The part of an image of `size` that the center crop keeps, and the zeros around it, where there may be some."""
+    """Returns the part of an image of `size` that the center crop keeps, and the zeros around it, if any."""
     if not processor.do_center_crop:
         return Window(0, 0, *size), None
     crop = (processor.crop_size["height"], processor.crop_size["width"])
@@ -206,14 +206,14 @@ def _crop(size: tuple[Any, Any], processor: "BitImageProcessor") -> tuple[Window
 
 
 def becomes_enormous(size: tuple[Any, Any], processor: "BitImageProcessor") -> Any:
-    """Whether `preprocess` refuses an image of this (height, width) for what it would be resized to."""
+    """Whether `preprocess` refuses an image of this (height, width), because it would be resized to too many pixels."""
     if not processor.do_resize:
         return tf.constant(False)
     return _is_enormous(_resized_shape(size, processor.size))
 
 
 def _is_enormous(size: tuple[Any, Any]) -> Any:
-    """The array path's limit: a long, thin image of few bytes, its short edge enlarged, becomes enormous."""
+    """The array path's limit: a long, thin image of few bytes becomes enormous if its short edge is enlarged."""
     limit = pixel_limit(None)
     if limit is None:
         return tf.constant(False)
@@ -229,6 +229,6 @@ def _check_not_enormous(size: tuple[Any, Any], name: Any) -> Any:
 
 
 def _check(condition: Any, *message: Any) -> Any:
-    # `tf.debugging.Assert` would wrap it into a conditional, which costs more than the check.
+    # `tf.debugging.Assert` would wrap it in a conditional, which costs more than the check.
     check = tf.raw_ops.Assert(condition=condition, data=message)
     return tf.no_op() if check is None else check  # eager execution has no operations

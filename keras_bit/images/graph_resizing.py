@@ -1,17 +1,17 @@
-"""Pillow's resize as a TensorFlow graph: the same whole numbers in every value, for one image of any size.
+"""Pillow's resize as a TensorFlow graph, with the same integer in every value, for one image of any size.
 
 Pillow resizes each direction by itself. An output pixel is a weighted sum of the input pixels around it; the weights
-are fixed-point numbers of 22 fractional bits, and what comes out of either pass is rounded to uint8.
+are fixed-point numbers of 22 fractional bits, and the output of either pass is rounded to uint8.
 
-Every weight is split into a high part, of 15 fractional bits, and the 7 bits below. float32 holds the sums of either
-exactly, in whatever order a matrix product adds, and both are rows of one product, which is faster than one in float64
-and moves half of the memory. The sums of the high parts are below 2**24 units, because the absolute weights of a pixel
-have a sum of at most 1.58 (Lanczos, enlarging by 5/4) and not 2; those of the low parts, because `MOST_TAPS` of 64
-units times 255 are. Wider filters, of images that shrink 170 times, are multiplied in float64.
+Every weight is split into a high part, of 15 fractional bits, and the 7 bits below. float32 holds the sums of both
+parts exactly, in any order of addition. Both are rows of one product, which is faster than one in float64 and moves
+half of the memory. The sums of the high parts are below 2**24 units, because the absolute weights of a pixel have a sum
+of at most 1.58 (Lanczos, enlarging by 5/4) and not 2; those of the low parts, because `MOST_TAPS` of 64 units times 255
+are. Wider filters, of images that shrink 170 times, are multiplied in float64.
 
-Tried and slower: a sparse matrix (twice to four times), blocks of 32 and 56 rows, strips of 2**17 and of 2**22 numbers.
+A sparse matrix, blocks of 32 and 56 rows, and strips of 2**17 and of 2**22 numbers were tried and are slower.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 
 Checked against Pillow 11.0, 11.3, 12.3 and 13.0, `src/libImaging/Resample.c`, `Geometry.c` and `src/PIL/Image.py`.
 """
@@ -30,12 +30,12 @@ FRACTIONAL_BITS = 22  # Pillow's PRECISION_BITS: 32 less 8 for the pixel and 2 f
 LOW_BITS = 7
 MOST_TAPS = 2**24 // (255 * 2 ** (LOW_BITS - 1))  # 1,028
 
-# Neighboring outputs read nearly the same inputs: those of a block are one small matrix product over the inputs that
-# any of them reads.
+# Neighboring outputs read nearly the same inputs, so the outputs of a block are one small matrix product over all
+# inputs that the block reads.
 BLOCK = 8
 
-# Numbers that a pass over a large image reads at a time: 2 MiB as float32, which stays in a processor's cache. What a
-# crop needs of an image of ImageNet's usual size is read whole.
+# Numbers that a pass over a large image reads at a time: 2 MiB as float32, which fits a processor's cache. An image of
+# ImageNet's usual size is read at once.
 STRIP = 2**19
 
 
@@ -55,7 +55,7 @@ def _divide(x: Any, y: Any) -> Any:
     """`x / y`, rounded once.
 
     TensorFlow's graph optimizer turns a division by a constant into a product with its reciprocal, which is an ulp off
-    for some and moves a tap of the box filter. It leaves this operation alone; `y` is never 0.
+    for some values and moves a tap of the box filter. It does not change this operation; `y` is never 0.
     """
     return tf.math.divide_no_nan(tf.cast(x, tf.float64), tf.cast(y, tf.float64))
 
@@ -77,7 +77,7 @@ def _bicubic(x: Any) -> Any:
 
 def _hamming(x: Any) -> Any:
     x = tf.abs(x)
-    # C's 0.54f and 0.46f: float32, or one value in some millions differs
+    # C's 0.54f and 0.46f in float32; otherwise one value in millions differs
     window = float(np.float32(0.54)) + float(np.float32(0.46)) * tf.cos(x * math.pi)
     return tf.where(x < 1, _sinc(x) * window, tf.zeros_like(x))
 
@@ -92,7 +92,7 @@ def _sinc(x: Any) -> Any:
     return tf.where(zero, tf.ones_like(x), tf.sin(angle) / tf.where(zero, tf.ones_like(x), angle))
 
 
-# Filter, its support in output pixels, and whether some of its weights are negative: then sums leave [0, 255].
+# Filter, its support in output pixels, and whether it has negative weights, with which sums leave [0, 255].
 _CONVOLUTIONS: dict[Image.Resampling, tuple[Callable[[Any], Any], float, bool]] = {
     Image.Resampling.BOX: (_box, 0.5, False),
     Image.Resampling.BILINEAR: (_bilinear, 1.0, False),
@@ -124,12 +124,12 @@ class _Blocks(NamedTuple):
             rounded = tf.reshape(rounded, [-1, tf.shape(rows)[1]])[: self.count]
             if not self.overshoots:
                 return rounded
-            # One pass; `tf.clip_by_value` makes two of it.
+            # One pass; `tf.clip_by_value` would take two.
             return tf.raw_ops.ClipByValue(t=rounded, clip_value_min=0.0, clip_value_max=255.0)
 
     def _in_parts(self, read: Any) -> Any:
         sums = tf.matmul(self.kernels, read)
-        # What the low parts have below the high ones' last bit never decides on which side of a half the sum is.
+        # The bits of the low parts below the high parts' last bit never change the rounding.
         low = tf.floor(sums[:, BLOCK:]) * 2.0 ** (LOW_BITS - FRACTIONAL_BITS)
         return tf.floor(sums[:, :BLOCK] + low + 0.5)
 
@@ -140,7 +140,7 @@ class _Blocks(NamedTuple):
 
 
 class _Nearest(NamedTuple):
-    """The one input pixel of each output pixel; those outside the image are black, as rounding gives Pillow a few."""
+    """The input pixel of each output pixel. Pixels outside of the image are black; rounding gives Pillow a few."""
 
     positions: Any
     inside: Any
@@ -182,10 +182,10 @@ class _Sides(NamedTuple):
         weights = weight(distance * (1.0 / stretch)[:, tf.newaxis, tf.newaxis, tf.newaxis])
         inside = (read >= tf.reshape(start, each_output)) & (read < tf.reshape(stop, each_output))
         weights = tf.where(inside, weights, tf.zeros_like(weights))
-        # One after the other, as Pillow adds them: `reduce_sum` goes another way, and its last bit can differ.
+        # Adds them one after the other, as Pillow does; `reduce_sum` has another order, so its last bit can differ.
         total = tf.cumsum(weights, axis=3)[..., -1:]
         units = _divide(weights, total) * 2.0**FRACTIONAL_BITS
-        fixed = tf.cast(units + tf.sign(units) * 0.5, tf.int32)  # away from zero, as C's conversion cuts towards it
+        fixed = tf.cast(units + tf.sign(units) * 0.5, tf.int32)  # away from zero, because C's conversion truncates
         lows = tf.cast(fixed, tf.float64) * 2.0**-LOW_BITS
         high = tf.floor(lows + 0.5)
         parts = [high * 2.0 ** (LOW_BITS - FRACTIONAL_BITS), lows - high]
@@ -200,7 +200,7 @@ class _Sides(NamedTuple):
         return directions, first, last
 
     def nearest(self) -> tuple[list[_Nearest], Any, Any]:
-        """The same for the nearest pixel."""
+        """As `convolutions`, for the nearest pixel."""
         directions, starts, stops = [], [], []
         for size, resized, first, count in zip(*map(tf.unstack, self), strict=True):
             step = _divide(size, resized)
@@ -215,7 +215,7 @@ class _Sides(NamedTuple):
 
 
 class Resize:
-    """`Image.resize((width, height), resample)` of an image of `size`, of which only `window` is wanted.
+    """`Image.resize((width, height), resample)` of an image of `size`, computed for `window` only.
 
     Made before the image is decoded: `source` is the part of it that the window needs.
 
@@ -252,8 +252,7 @@ class Resize:
     def apply(self, pixels: Any) -> Any:
         """The window of the resized image.
 
-        Beside the image and the window, a large image takes some 100 MiB, and a byte per value of what the first
-        direction leaves.
+        A large image takes some 100 MiB besides itself and the window, and a byte per value after the first direction.
 
         Args:
             pixels: uint8 `(height, width, channels)`, the image's `source`.
@@ -278,10 +277,10 @@ def _at_once(pixels: Any, rows: Any, columns: Any, vertical_first: Any) -> Any:
     )
 
 
-# A function of its own: the others' graph, which is optimized in every epoch, has one node for it.
+# A function of its own, so that it is one node in the outer graph, which is optimized in every epoch.
 @tf.function(autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True})
 def _in_strips(pixels: Any, rows: Any, columns: Any, vertical_first: Any, most: int) -> Any:
-    """The same, read in strips of at most `most` values across the direction of a pass, to bound memory."""
+    """Applies a pass in strips of at most `most` values, to bound memory."""
 
     def vertically(pixels: Any) -> Any:
         def turned(start: Any, length: Any) -> Any:
@@ -302,9 +301,9 @@ def _in_strips(pixels: Any, rows: Any, columns: Any, vertical_first: Any, most: 
 
 
 def _joined(strip: Callable[[Any, Any], Any], shape: Any, direction: Any, across: int, most: int) -> Any:
-    """All of the `strip(start, length)` of an image of `shape` one after the other, as uint8."""
+    """Joins all `strip(start, length)` of an image of `shape`, as uint8."""
     size = shape[across]
-    # What is read of a pixel line in this direction: some pixels by several blocks.
+    # The inputs read from a line of pixels in this direction; several blocks read some of them.
     line = tf.maximum(shape[1 - across], tf.size(direction.positions)) * shape[2]
     length = tf.maximum(most // line, 1)
     strips = tf.TensorArray(tf.uint8, -(-size // length), element_shape=[None, None, None], infer_shape=False)
@@ -312,7 +311,7 @@ def _joined(strip: Callable[[Any, Any], Any], shape: Any, direction: Any, across
     def add(number: Any, strips: Any) -> tuple[Any, Any]:
         return number + 1, strips.write(number, tf.cast(strip(number * length, length), tf.uint8))
 
-    # One at a time: several would be in memory together.
+    # One at a time, so that memory holds only one strip.
     _, strips = tf.while_loop(lambda number, strips: number * length < size, add, [0, strips], parallel_iterations=1)
     return strips.concat()
 

@@ -1,4 +1,4 @@
-"""Whatever an image comes as, a file, its bytes, a PIL image or an array, as pixels: decoded, upright and checked."""
+"""Turns any kind of image (a file, its bytes, a PIL image, an array) into pixels: decoded, upright and checked."""
 
 import contextlib
 import io
@@ -36,7 +36,7 @@ AnyImage = Image.Image | np.ndarray | bytes | str | os.PathLike
 def each(
     images: AnyImage | Sequence[AnyImage], input_data_format: str | None, convert_rgb: bool, orientation: str
 ) -> Iterator[tuple[str, Image.Image | np.ndarray, str]]:
-    """Each image in `images` with the name that it has in an error, and the order of axes that it came in.
+    """Yields each image in `images` with its name for errors and its order of axes.
 
     Args:
         images: one image or a sequence of them: files, their bytes, PIL images, arrays in 3 dimensions, or in 4 for a
@@ -65,7 +65,7 @@ def each(
 def _images_in(
     name: str, image: object, input_data_format: str | None, convert_rgb: bool, orientation: str
 ) -> Iterator[tuple[str, Image.Image | np.ndarray, str]]:
-    """The images in one element of `images`: one, or those of a batch."""
+    """Returns the images in one element of `images`: one, or those of a batch."""
     if isinstance(image, (str, os.PathLike)):
         name = f"{name} ({shortened(os.fspath(image))})"
     if isinstance(image, (str, os.PathLike, Encoded)):
@@ -86,7 +86,7 @@ def _images_in(
     else:
         raise TypeError(
             f"{name} must be a PIL image, an array, an encoded file's bytes or a path. Received: "
-            f"{type(image).__name__}. Lists of images are not nested; lists of numbers go through `numpy.asarray`."
+            f"{type(image).__name__}. Do not nest lists of images; convert lists of numbers with `numpy.asarray`."
         )
 
 
@@ -114,17 +114,17 @@ def read(
     Args:
         name: what errors call the image.
         source: the path of the file, or the bytes in it.
-        orientation: "upright" turns the image as its orientation tag says, exactly as `PIL.ImageOps.exif_transpose`:
-            by what Exif says, else XMP. "ignore" takes it as `Image.open` gives it. A tag that cannot be read or is
-            not 2 to 8 means as stored.
-        max_pixels: the most pixels that it may have, below Pillow's limit; `None` is Pillow's limit.
+        orientation: "upright" turns the image as its orientation tag says, exactly as `PIL.ImageOps.exif_transpose`: by
+            Exif, else by XMP. "ignore" leaves it as `Image.open` returns it. An unreadable tag, or one that is not 2 to
+            8, means as stored.
+        max_pixels: the most pixels, below Pillow's limit; `None` is Pillow's limit.
 
     Returns:
         The decoded image, of any mode.
 
     Raises:
-        ValueError: it is not an image that Pillow reads, is one as base64 text, is damaged, or has too many pixels or,
-            as a JPEG, too many scans.
+        ValueError: it is not an image that Pillow reads, is base64 text, is damaged, or has too many pixels or JPEG
+            scans.
         FileNotFoundError, IsADirectoryError, OSError: the file cannot be read.
     """
     contents = _contents(name, source) if isinstance(source, (str, os.PathLike)) else source
@@ -141,7 +141,7 @@ def read(
 
 
 def check_header(name: str, source: Encoded | str | os.PathLike) -> None:
-    """Raises what `read` and `to_rgb` would raise, as far as the beginning of the file tells."""
+    """Raises what `read` and `to_rgb` would raise, as far as the beginning of the file shows."""
     try:
         _check_header(name, source)
     except ValueError:
@@ -168,10 +168,9 @@ def _check_header(name: str, source: Encoded | str | os.PathLike) -> None:
 
 
 def _turned_upright(image: Image.Image) -> Image.Image:
-    """A loaded image as its orientation tag says.
+    """Turns a loaded image upright by its orientation tag.
 
-    `exif_transpose` would also copy an image that is upright already, and write the rest of the tags anew, which fails
-    on some.
+    `exif_transpose` alone would also copy an upright image and rewrite its other tags, which fails for some.
     """
     try:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
@@ -185,27 +184,27 @@ def _turned_upright(image: Image.Image) -> Image.Image:
 
 def _contents(name: str, path: str | os.PathLike) -> bytes:
     if not os.fspath(path):
-        raise FileNotFoundError(f"{name}: there is no such file: its path is empty.")
+        raise FileNotFoundError(f"{name}: the path is empty. Pass the path of a file.")
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read()
     except (OSError, ValueError) as error:  # ValueError: there is a NUL in it
         if isinstance(error, OSError) and os.path.isdir(path):
-            raise IsADirectoryError(f"{name} is a directory. Pass a list of the files in it.") from error
-        # The cause has the whole path in it, which may be an image.
+            raise IsADirectoryError(f"{name} is a directory. Pass a list of its files.") from error
+        # The cause contains the whole path, which may be an encoded image.
         cause = error if len(os.fspath(path)) <= LONGEST_SHOWN else None
         raise _unreadable(name, path, error) from cause
 
 
 def _unreadable(name: str, path: str | os.PathLike, error: OSError | ValueError) -> OSError | ValueError:
-    """What to raise about a file that cannot be read: of the type of `error`, with its number."""
+    """Returns the error for a file that cannot be read: of the type of `error`, with its number."""
     if isinstance(path, str) and (text := base64_text.described(path)):
-        advice = "what follows its comma" if text.endswith("URI") else "it"
+        advice = "the part after its comma" if text.endswith("URI") else "it"
         return ValueError(f"{name} is {text}, not a path. Pass the image's bytes: `base64.b64decode` of {advice}.")
     if isinstance(path, str) and path.lower().startswith(("http://", "https://")):
-        return ValueError(f"{name} is an address, which is not asked. Pass the bytes that it answers with.")
+        return ValueError(f"{name} is a web address, which is not downloaded. Pass the bytes of the image.")
     if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(f"{name}: there is no such file. A file's content is passed as bytes.")
+        return FileNotFoundError(f"{name}: there is no such file. To pass the content of a file, pass bytes.")
     if not isinstance(error, OSError):
         return ValueError(f"{name} cannot be read: {error}.")
     unreadable = type(error)(f"{name} cannot be read: {error.strerror or error}.")
@@ -232,30 +231,30 @@ def _decode(name: str, image: Image.Image) -> None:
     try:
         with _errors_about(name):
             image.load()
-            _ = image.im  # which is not there any more after `image.close()`
+            _ = image.im  # which is gone after `image.close()`
     except ValueError as error:
         if closed:
             raise ValueError(
-                f"{name} is a PIL image that was closed, and has no pixels any more. Use it inside of its `with` "
-                "block, call its `load()` there, or pass the path."
+                f"{name} is a PIL image that was closed, so its pixels are gone. Use it inside its `with` block, call "
+                "`load()` there, or pass the path."
             ) from error
         raise
 
 
 def _advice(contents: Encoded) -> str:
     text = base64_text.described(bytes(contents[:BEGIN]).decode("latin-1"))
-    return f" It is {text}: pass what `base64.b64decode` makes of it." if text else ""
+    return f" It is {text}: pass the result of `base64.b64decode`." if text else ""
 
 
 def _is_closed(image: Image.Image) -> bool:
-    if getattr(image, "tile", None):  # it was not decoded yet, for which it needs its file
+    if getattr(image, "tile", None):  # it is not decoded yet, and needs its file
         file = getattr(image, "fp", None)
         return file is None or bool(getattr(file, "closed", False))
     try:
         _ = image.im
     except ValueError:  # Pillow's "Operation on closed image"
         return True
-    except AssertionError:  # nothing decoded, and no tiles: its plugin does it in its own way
+    except AssertionError:  # not decoded, and without tiles: its plugin decodes in its own way
         return False
     return False
 
@@ -290,7 +289,7 @@ def _check_scans(name: str, contents: Encoded, pixels: int) -> None:
 
 
 def to_rgb(name: str, image: Image.Image) -> Image.Image:
-    """A decoded image in the mode RGB; alpha is dropped.
+    """Converts a decoded image to RGB; alpha is dropped.
 
     Raises:
         ValueError: it has more than 8 bits per channel, or a mode that Pillow cannot convert.
@@ -299,7 +298,7 @@ def to_rgb(name: str, image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode == "P" and "transparency" in image.info:
-        # otherwise Pillow advises to keep the alpha that is dropped here on purpose
+        # otherwise Pillow advises to keep the alpha, which is dropped on purpose
         image = image.copy()
         del image.info["transparency"]
     try:
@@ -309,7 +308,7 @@ def to_rgb(name: str, image: Image.Image) -> Image.Image:
 
 
 def _pixels(name: str, image: Image.Image, convert_rgb: bool) -> Image.Image | np.ndarray:
-    """A decoded image in RGB, or else an array of the channels that numpy sees."""
+    """Returns a decoded image in RGB, or an array of the channels that numpy sees."""
     if convert_rgb:
         return to_rgb(name, image)
     _refuse_deep(name, image)
@@ -322,14 +321,14 @@ def _refuse_deep(name: str, image: Image.Image) -> None:
         raise ValueError(
             f"{name} has the mode {image.mode!r}, more than 8 bits per channel. Pillow would make everything above 255 "
             "white. Scale it to 8 bits first, for instance "
-            '`Image.fromarray((numpy.asarray(image) / 257).round().astype("uint8"))` where it has 16.'
+            '`Image.fromarray((numpy.asarray(image) / 257).round().astype("uint8"))` if it has 16.'
         )
 
 
 def _from_array(
     name: str, array: np.ndarray, input_data_format: str | None, convert_rgb: bool
 ) -> tuple[np.ndarray, str]:
-    """The `(height, width, channels)` array, and the data format that it came in."""
+    """Returns the `(height, width, channels)` array and its original data format."""
     if input_data_format is None:
         input_data_format = _infer_data_format(name, array)
     if input_data_format == FIRST:

@@ -1,4 +1,4 @@
-"""The options of the processor: checked, brought to one form, and read from the files of transformers and timm."""
+"""Checks and normalizes the processor's options, and reads them from transformers' and timm's files."""
 
 import math
 import numbers
@@ -18,32 +18,32 @@ from keras_bit.hub.finding import HubOptions
 from keras_bit.images.steps import PerChannel
 
 CONFIG_NAME = "preprocessor_config.json"
-TIMM_CONFIG_NAME = "config.json"  # timm: what the image should be like stands under "pretrained_cfg"
+TIMM_CONFIG_NAME = "config.json"  # timm stores the image options under "pretrained_cfg"
 PROCESSOR_CONFIG_NAME = "processor_config.json"  # transformers 5: nests the dictionary under "image_processor"
 
-_KERAS_NAME = "model.keras"  # of a directory of weights, which may be those of a `BiTClassifier`
+_KERAS_NAME = "model.keras"  # in a directory of weights, which may be a `BiTClassifier`'s
 _TIMM_OPTIONS = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 
-FILTERS = tuple(Image.Resampling(number) for number in range(6))  # what every Pillow has; 13 has two more
+FILTERS = tuple(Image.Resampling(number) for number in range(6))  # filters of every Pillow; version 13 has two more
 
 
 class NoProcessorError(FileNotFoundError):
-    """A checkpoint that exists has no processor."""
+    """The checkpoint exists, but has no processor."""
 
 
 def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]:
-    """The file that describes the processor of a checkpoint, and the dictionary in it that does.
+    """Finds the file that describes a checkpoint's processor, and the dictionary in it.
 
     Raises:
         NoProcessorError: `source` has none.
-        FileNotFoundError: there is no such `source`, or the Hub is not to be asked and the cache does not know.
+        FileNotFoundError: there is no such `source`, or it is not in the cache and `local_files_only` is set.
         ValueError: the file is not JSON, or lacks the dictionary.
     """
     if (inside := _in_classifier(source, finding.named_file(source), options)) is not None:
         return inside
     path = finding.find_file(source, (CONFIG_NAME, PROCESSOR_CONFIG_NAME), options)
     if path is None:
-        # Asked for by itself: with the others it would be taken first where the model's own reading cached it.
+        # Requested separately: together with the others it would be preferred if loading the model had cached it.
         path = finding.find_file(source, (TIMM_CONFIG_NAME,), options)
     values = {} if path is None else finding.read_json(path)
     if path is not None and path.name == TIMM_CONFIG_NAME:
@@ -51,7 +51,7 @@ def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]
         if processor is not None:
             return path, processor
     if path is None or (path.name == TIMM_CONFIG_NAME and not _says_how(values.get("pretrained_cfg"))):
-        # Of a repository it would have to be downloaded first, and most have none.
+        # A repository's would have to be downloaded first, and most have none.
         local = isinstance(finding.place_of(source), Path)
         if local and (inside := _in_classifier(source, _KERAS_NAME, options)) is not None:
             return inside
@@ -69,7 +69,7 @@ def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]
 
 
 def _in_classifier(source: str | Path, name: str | None, options: HubOptions) -> tuple[Path, dict[str, Any]] | None:
-    """The file of this name, and the processor in it; `None` if it is not one that Keras wrote of a `BiTClassifier`."""
+    """Returns this file and the processor in it; `None` if the file is not a saved `BiTClassifier`."""
     if name is None or not name.endswith(keras_files.SUFFIXES):
         return None
     path = finding.find_file(source, (name,), options)
@@ -79,14 +79,14 @@ def _in_classifier(source: str | Path, name: str | None, options: HubOptions) ->
 
 
 def _says_how(pretrained_cfg: object) -> bool:
-    """Whether it says anything about images; that of a checkpoint that was saved without a processor does not."""
+    """Whether it describes images; a checkpoint that was saved without a processor does not."""
     if not isinstance(pretrained_cfg, Mapping):
         return pretrained_cfg is not None
     return not pretrained_cfg.keys().isdisjoint(_TIMM_OPTIONS)
 
 
 def from_timm(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that make timm's evaluation transform, as `BitImageProcessor.from_timm` says."""
+    """Returns the options of timm's evaluation transform; see `BitImageProcessor.from_timm`."""
     input_size = pretrained_cfg.get("input_size") or (3, 224, 224)
     if not isinstance(input_size, list | tuple) or len(input_size) != 3 or not all(map(is_whole, input_size)):
         raise ValueError(
@@ -133,7 +133,7 @@ def check_choice(name: str, value: object, allowed: tuple[str | None, ...]) -> N
 
 
 def choice(name: str, value: object, allowed: tuple[str | None, ...]) -> str | None:
-    """One of `allowed`, given in any case, or as a member of the enumeration that another library has for it."""
+    """Returns one of `allowed`; `value` may have any case or be an enumeration member of another library."""
     plain = getattr(value, "value", value)
     plain = plain.lower() if isinstance(plain, str) else plain
     for one in allowed:
@@ -186,13 +186,13 @@ def per_channel(name: str, value: object) -> PerChannel:
 
 
 def deviation(value: object) -> PerChannel:
-    """`per_channel` for what is divided by."""
+    """`per_channel` for a divisor."""
     std = per_channel("image_std", value)
-    # Smaller ones are 0 in TensorFlow, and what they divide is infinite elsewhere.
+    # TensorFlow treats smaller numbers as 0; elsewhere the quotient is infinite.
     if np.any(np.asarray(std, np.float32) < np.finfo(np.float32).tiny):
         raise ValueError(
             "`image_std` must be above 0 in float32, because it is divided by, and at least 1.2e-38; use "
-            f"`do_normalize=False` to leave the step out. Received: {reprlib.repr(value)}"
+            "`do_normalize=False` to skip the step. Received: {reprlib.repr(value)}"
         )
     return std
 
@@ -214,9 +214,9 @@ def _pixels(name: str, value: object, allowed: tuple[set[str], ...]) -> dict[str
             raise ValueError(f"`{name}` must be at least 1 pixel. Received: {key}={reprlib.repr(pixels)}")
     edges = [operator.index(pixels) for pixels in value.values()]
     if Image.MAX_IMAGE_PIXELS is not None and math.prod([*edges, *edges][:2]) > 2 * Image.MAX_IMAGE_PIXELS:
-        # Larger images are not read either; a file may say any number.
+        # Larger images are not read either, and a file may hold any number.
         raise ValueError(
-            f"`{name}` must be at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels (twice PIL.Image.MAX_IMAGE_PIXELS), of "
-            f"which Pillow reads an image. Received: {reprlib.repr(value)}"
+            f"`{name}` must be at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels (twice PIL.Image.MAX_IMAGE_PIXELS), the "
+            f"limit of Pillow. Received: {reprlib.repr(value)}"
         )
     return {key: operator.index(pixels) for key, pixels in sorted(value.items())}

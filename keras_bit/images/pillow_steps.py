@@ -1,6 +1,6 @@
-"""The steps of the processor on a decoded RGB image of Pillow, which stays one until its last pixels are known.
+"""The processor's steps on a decoded RGB image of Pillow, which is converted to an array last.
 
-An array of a whole photograph takes longer to make than the resized image.
+Converting a whole photograph to an array takes longer than resizing it.
 """
 
 from typing import TYPE_CHECKING
@@ -22,8 +22,8 @@ def preprocess(
     Args:
         name: what errors call the image.
         image: of the mode RGB.
-        processor: says which steps, and how.
-        out: float32 of the result's shape, to be written to; `None` makes one.
+        processor: the steps and their options.
+        out: a float32 array of the result's shape to write to; `None` makes one.
 
     Returns:
         float32 `(height, width, 3)`.
@@ -37,7 +37,7 @@ def preprocess(
         image = image.resize((width, height), processor.resample)
     if processor.do_center_crop:
         height, width = processor.crop_size["height"], processor.crop_size["width"]
-        # Below 0 where the image is smaller; what it lacks becomes zero.
+        # Below 0 if the image is smaller; the missing part becomes zero.
         top, left = (image.height - height) // 2, (image.width - width) // 2
         image = image.crop((left, top, left + width, top + height))
     return rescale_and_normalize(image, processor, out)

@@ -1,14 +1,14 @@
-"""PNG files that Pillow refuses because of what stands beside their pixels."""
+"""PNG files that Pillow refuses because of chunks besides their pixels."""
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-KEPT = (b"tRNS", b"eXIf")  # of the chunks that a decoder may pass over: transparency and orientation
+KEPT = (b"tRNS", b"eXIf")  # optional chunks that matter here: transparency and orientation
 
 
 def without_extras(contents: bytes | bytearray | memoryview) -> bytes | None:
-    """A PNG without its profiles, texts and the like; `None` if it has none, or is not a PNG.
+    """Removes profiles, texts and similar chunks from a PNG; `None` if it has none, or is not a PNG.
 
-    libpng, and so TensorFlow, passes over such a chunk where it is damaged. Pillow refuses the file, also where a color
-    profile or a text unpacks to more than a mebibyte.
+    libpng, and so TensorFlow, skips such a chunk if it is damaged. Pillow refuses the file, also if a color profile or
+    a text unpacks to more than a mebibyte.
     """
     if bytes(contents[:8]) != SIGNATURE:
         return None

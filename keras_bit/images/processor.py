@@ -38,28 +38,27 @@ BIT_50: dict[str, Any] = {
 class BitImageProcessor:
     """Resizes, crops, rescales and normalizes images as transformers' BiT processor does with Pillow, bit for bit.
 
-    In this order, each step where its `do_` option is on:
+    These steps run in this order, each if its `do_` option is on:
 
     1. convert: `image.convert("RGB")`; an alpha channel is dropped, never composited.
     2. resize: Pillow's resize of the uint8 image. `{"shortest_edge": s}` makes the short side `s` and the long side
        `int(s * long / short)`; `{"height": h, "width": w}` makes exactly that.
-    3. center crop: to `crop_size`; starts at `(size - crop) // 2`; what a smaller image lacks is filled with zeros
-       (which the next steps rescale and normalize too).
-    4. rescale: `float32(float64(x) * rescale_factor)`.
-    5. normalize: `(x - image_mean) / image_std` in float32.
+    3. center crop: to `crop_size`; starts at `(size - crop) // 2`; a smaller image is padded with zeros (which the next
+    steps rescale and normalize too). 4. rescale: `float32(float64(x) * rescale_factor)`. 5. normalize: `(x -
+    image_mean) / image_std` in float32.
 
     Examples:
         >>> processor = BitImageProcessor(size=448, crop_size=448, resample=2, image_mean=0.5, image_std=0.5)
         >>> processor(Image.new("RGB", (640, 480), "white")).shape
         (1, 448, 448, 3)
 
-    What is read encoded, a path or bytes, is turned upright first by its orientation tag, as
-    `PIL.ImageOps.exif_transpose` does: by Exif, else by XMP. A damaged tag, or one that is not 1 to 8, leaves the image
-    as it is stored. PIL images and arrays are taken as they are. Of a file with several frames, the first counts.
+    Encoded images (paths and bytes) are first turned upright by their orientation tag, as `PIL.ImageOps.exif_transpose`
+    does: by Exif, else by XMP. A damaged tag, or one that is not 1 to 8, is ignored. PIL images and arrays are taken as
+    they are. If a file has several frames, the first is used.
 
-    Gray images of more than 8 bits (Pillow's modes `I`, `I;16` and `F`) are refused, because Pillow would not scale
-    them to 8 bits, it would make everything above 255 white. Color files of 16 bits are read: Pillow's decoder keeps
-    the upper byte.
+    Gray images of more than 8 bits (Pillow's modes `I`, `I;16` and `F`) are refused, because Pillow would make every
+    value above 255 white instead of scaling to 8 bits. Color files of 16 bits are read: Pillow's decoder keeps the
+    upper byte.
 
     With `do_convert_rgb=False` an image keeps the channels that `numpy.asarray` sees: gray has 1, and so has a palette
     image (the indices, not the colors) and a 1-bit one (0 and 1); LA has 2; RGBA and CMYK have 4, and a resize
@@ -79,7 +78,7 @@ class BitImageProcessor:
         image_mean: One number per channel, or one for all. Default CLIP's.
         image_std: One number above 0 per channel, or one for all. Default CLIP's.
         do_convert_rgb: Whether to make every image RGB.
-        orientation: `"upright"` turns encoded images upright, `"ignore"` takes them as `PIL.Image.open` gives them
+        orientation: `"upright"` turns encoded images upright; `"ignore"` leaves them as `PIL.Image.open` returns them
             (which turns TIFF files upright by itself).
 
     Raises:
@@ -103,7 +102,7 @@ class BitImageProcessor:
     do_convert_rgb: bool
     orientation: str
 
-    # Written out because it takes more types than it keeps.
+    # Written out because it accepts more types than the fields hold.
     def __init__(
         self,
         do_resize: bool = True,
@@ -151,10 +150,10 @@ class BitImageProcessor:
     ) -> Any:
         """Returns one float32 batch of `(batch, height, width, channels)`, or a dictionary with it.
 
-        Arrays are uint8 `[0, 255]`, or another number type. To be resized they must be 8-bit images still: whole
-        numbers in `[0, 255]` are taken as they are; others must lie in `[0, 1]` and are scaled to uint8 (by
-        truncation), resized and scaled back. An array of nothing but 0.0 and 1.0 counts as whole numbers. `do_rescale`
-        does not know about any of this: turn it off for arrays in `[0, 1]`.
+        Arrays are uint8 `[0, 255]`, or another number type. Resizing needs 8-bit values: whole numbers in `[0, 255]`
+        are used directly; fractions must lie in `[0, 1]` and are scaled to uint8 (by truncation), resized and scaled
+        back. An array of only 0.0 and 1.0 counts as whole numbers. `do_rescale` is applied in any case, so turn it off
+        for arrays in `[0, 1]`.
 
         With `do_convert_rgb` arrays may have 1, 3 or 4 channels: gray is repeated, alpha is dropped.
 
@@ -162,20 +161,19 @@ class BitImageProcessor:
             images: One image or a sequence of them, such as a list or a column of a table (`datasets`, pandas). Each
                 is a PIL image, an array or tensor of `(height, width, channels)`, `(channels, height, width)` or
                 `(height, width)`, a batch of such arrays in 4 dimensions, an encoded file's bytes, or a path.
-            data_format: Order of the result: `"channels_last"`, or `"channels_first"` for
-                `(batch, channels, height, width)`, or `None` for that of the arrays that are given, which for other
-                images is `"channels_last"`.
-            input_data_format: Order of the arrays. `None` takes the axis that has 1, 3 or 4 entries, and the first
-                axis, with a warning, where the first and the last have. `"none"` is `(height, width)`, or
-                `(batch, height, width)`. Capitals and transformers' `ChannelDimension` are the same.
+            data_format: Order of the result: `"channels_last"`, or `"channels_first"` for `(batch, channels, height,
+                width)`, or `None` for the order of the given arrays (`"channels_last"` for other images).
+            input_data_format: Order of the arrays. `None` takes the axis that has 1, 3 or 4 entries. If both the first
+                and the last have, it takes the first and warns. `"none"` is `(height, width)`, or `(batch, height,
+                width)`. Capitals and transformers' `ChannelDimension` are accepted too.
             return_tensors: `None` gives the numpy array itself. `"np"`, `"tf"`, `"pt"` and `"jax"` give a
-                `BatchFeature`, a dictionary in which it, or that framework's tensor, is `pixel_values`: what
-                `model(**inputs)`, `model(inputs)`, `predict(inputs)` and `fit(inputs, y)` take.
+                `BatchFeature`, a dictionary with the key `pixel_values`, for `model(**inputs)`, `model(inputs)`,
+                `predict(inputs)` and `fit(inputs, y)`.
             **overrides: Any option of the processor, for this call; `None` means the processor's own.
 
         Raises:
-            ValueError: An image can't be read or doesn't fit the options, is a JPEG of so many scans that it would take
-                minutes to decode, or the results differ in size.
+            ValueError: An image can't be read or doesn't fit the options, is a JPEG with so many scans that decoding
+                would take minutes, or the results differ in size.
             TypeError: Something in `images` is not an image, or an override is not an option.
             FileNotFoundError: There is no file at a path; IsADirectoryError: there is a directory.
             PIL.Image.DecompressionBombError: An image has more pixels than Pillow's limit allows.
@@ -195,7 +193,7 @@ class BitImageProcessor:
         return_tensors: str | None = None,
         **overrides: Any,
     ) -> BatchFeature:
-        """As a call, under transformers' name: always gives a `BatchFeature`.
+        """Does the same as a call, under transformers' name, but always returns a `BatchFeature`.
 
         Args:
             images: As in a call.
@@ -232,23 +230,23 @@ class BitImageProcessor:
             results[name] = image
             orders.append(order if data_format is None else data_format)
         if not results:
-            raise ValueError("`images` is empty; expected at least one image.")
+            raise ValueError("`images` must have at least one image, got none.")
         return Results(results, orders, return_tensors)
 
     def each(
         self, images: AnyImage | Sequence[AnyImage], input_data_format: str | None = None
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Reads one image after the other, when it is asked for: any number of them, of any sizes.
+        """Reads images one at a time, on demand: any number of them, of any sizes.
 
         Args:
             images: As in a call.
             input_data_format: As in a call.
 
         Yields:
-            What errors call the image, as ``"`images[3]` (cat.jpg)"``, and float32 `(height, width, channels)`.
+            The image's name in errors, such as ``"`images[3]` (cat.jpg)"``, and float32 `(height, width, channels)`.
 
         Raises:
-            What a call raises, at the image's turn.
+            What a call raises, when the image is read.
         """
         for name, image, _ in self._each(images, input_data_format):
             yield name, image
@@ -260,31 +258,28 @@ class BitImageProcessor:
             yield name, self._process(name, image), order
 
     def tf_preprocess(self, image: Any) -> Any:
-        """The same for one image in a TensorFlow graph, as `dataset.map(processor.tf_preprocess)`, bit for bit.
+        """Does the same for one image in a TensorFlow graph, bit for bit: `dataset.map(processor.tf_preprocess)`.
 
         JPEG (not CMYK), PNG (not gray of 16 bits), GIF (first frame, without transparency), BMP (24 or 32 bits) and
-        WebP (not animated) are decoded as Pillow does; of a JPEG only the part that the crop keeps. What TensorFlow's
-        decoders would give other values for is refused, and `processor(path)` takes most of it, as it takes a PNG with
-        a wrong checksum. As there, alpha is dropped and images are turned upright, by Exif alone: XMP and PNG's
-        `Raw profile type exif` are not read. An image of more than
-        `2 * PIL.Image.MAX_IMAGE_PIXELS`, by the value when the graph is made, is refused as Pillow does, and so is a
-        JPEG of too many scans, as in `processor(path)`.
+        WebP (not animated) are decoded to Pillow's values; only the part of a JPEG that the crop keeps is decoded.
+        Images for which TensorFlow's decoders would give other values are refused; `processor(path)` reads most of
+        them. Alpha is dropped, and images are turned upright by Exif only: XMP and PNG's `Raw profile type exif` are
+        not read. An image of more than `2 * PIL.Image.MAX_IMAGE_PIXELS` (read when the graph is made) or a JPEG of too
+        many scans is refused, as in `processor(path)`.
 
-        Damaged files are the exception. Where something in a JPEG, GIF or BMP was altered, TensorFlow may decode what
-        Pillow refuses (2 of 24 photographs with 200 random bytes in the middle), and the other way round, as a PNG with
-        a wrong checksum or without its end; of a JPEG what lies behind the crop is not looked at. Of a progressive JPEG
-        that was damaged, or cut short and given an end marker again, the two decoders make up what is missing in their
-        own ways.
+        Damaged files are the exception. TensorFlow may decode a damaged JPEG, GIF or BMP that Pillow refuses, and
+        Pillow may read one that TensorFlow refuses, such as a PNG with a wrong checksum. Damage behind the crop of a
+        JPEG is not noticed. The two decoders fill in missing parts of a damaged progressive JPEG differently.
 
-        Pillow 13 resizes some images in another order than 12; the graph takes that of the Pillow that is installed
-        when it is made.
+        Pillow 13 resizes some images in another order than 12; the graph follows the Pillow that is installed when it
+        is made.
 
         Args:
             image: The bytes of a file, a scalar string; or uint8 `(height, width, channels)` in [0, 255] with 1, 3 or
                 4 channels.
 
         Returns:
-            float32 `(height, width, 3)`; the sizes are known where the options fix them.
+            float32 `(height, width, 3)`; the sizes are known if the options fix them.
 
         Raises:
             TypeError, ValueError: `image` has another type or shape, or `do_convert_rgb=False` with encoded images,
@@ -320,14 +315,14 @@ class BitImageProcessor:
     ) -> Self:
         """Reads the processor of a checkpoint.
 
-        That is its `preprocessor_config.json`, else its `processor_config.json`, else, in timm's layout, the
-        `pretrained_cfg` in its `config.json`. Of a file that `BiTClassifier.save` wrote it is the one in it.
+        It is in `preprocessor_config.json`, else in `processor_config.json`, else, in timm's layout, in the
+        `pretrained_cfg` of `config.json`. A file of `BiTClassifier.save` contains its own.
 
         Keys that are not options of this class are ignored, and `null` means the default.
 
         Args:
-            source: What `keras_bit.from_pretrained` takes: a Hub id, a local directory or a file in it, a published
-                name, an address.
+            source: As for `keras_bit.from_pretrained`: a Hub id, a local directory or a file in it, a published name, a
+                web address.
             revision: Branch, tag or commit on the Hub.
             cache_dir: Where downloads are kept. `None` is huggingface_hub's own cache.
             token: For private repositories.
@@ -350,11 +345,11 @@ class BitImageProcessor:
 
     @classmethod
     def from_timm(cls, pretrained_cfg: Mapping[str, Any]) -> Self:
-        """The processor of a checkpoint in timm's layout: its evaluation transform, with Pillow.
+        """Makes the processor of a checkpoint in timm's layout: timm's evaluation transform, with Pillow.
 
         The short edge becomes `floor(input size / crop_pct)`, and the input size is cropped from its middle;
-        `crop_mode="squash"` resizes to the input size at once. Where an odd number of pixels is cut, timm crops by
-        rounding and this class, as transformers, by flooring.
+        `crop_mode="squash"` resizes to the input size directly. If an odd number of pixels is cut, timm rounds the
+        crop's position, and this class rounds it down, as transformers does.
 
         Args:
             pretrained_cfg: `input_size` (channels, height, width), `crop_pct`, `crop_mode`, `interpolation`, `mean` and
@@ -371,7 +366,7 @@ class BitImageProcessor:
         """Writes `preprocessor_config.json`, which transformers' `AutoImageProcessor` reads too, into `directory`.
 
         Args:
-            directory: Is made if it does not exist. A file of that name in it is replaced, in one step.
+            directory: Is created if needed. An existing file of that name is replaced in one step.
 
         Raises:
             NotADirectoryError: `directory` is a file.
@@ -404,7 +399,7 @@ class BitImageProcessor:
         return dataclasses.replace(self, **given) if given else self
 
     def _process(self, name: str, image: np.ndarray | Image.Image) -> np.ndarray:
-        """Takes an RGB image, or a `(height, width, channels)` array of any number type, through the steps."""
+        """Applies the steps to an RGB image or a `(height, width, channels)` array of any number type."""
         if isinstance(image, Image.Image):
             return pillow_steps.preprocess(name, image, self)
         if self.do_normalize:
@@ -412,7 +407,7 @@ class BitImageProcessor:
         if self.do_rescale and image.dtype.kind == "f" and image.min() >= 0 and 0 < image.max() <= 1:
             # transformers 4 warns too: the result is one nearly uniform color
             warnings.warn(
-                f"{name} is in [0, 1] already, and `do_rescale` multiplies it by {self.rescale_factor:.4g} again. "
+                f"{name} is already in [0, 1], and `do_rescale` multiplies it by {self.rescale_factor:.4g} again. "
                 "Pass `do_rescale=False`.",
                 stacklevel=3,
             )
@@ -441,12 +436,12 @@ def _refuse_change(processor: BitImageProcessor, option: str, *_: Any) -> None:
     fixed.refuse(option)
 
 
-# A frozen dataclass refuses too, and does not say what to do instead.
+# A frozen dataclass refuses too, without saying what to do.
 BitImageProcessor.__setattr__ = BitImageProcessor.__delattr__ = _refuse_change  # type: ignore[assignment, method-assign]
 
 
 def processor_of(source: str | Path, hub: HubOptions) -> tuple[BitImageProcessor, bool]:
-    """The processor of a checkpoint, and whether it is its own: where it has none, it is that of `google/bit-50`.
+    """Returns a checkpoint's processor, or that of `google/bit-50` if it has none, and whether it is its own.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.

@@ -1,4 +1,4 @@
-"""`preprocess_input`, as every model in `keras.applications` has one: pixels to [-1, 1], and nothing else."""
+"""`preprocess_input`, as in `keras.applications`: scales pixels to [-1, 1]."""
 
 import sys
 from typing import Any
@@ -13,9 +13,9 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Scales pixels from `[0, 255]` to `[-1, 1]`: `x / 127.5 - 1`.
 
     Args:
-        x: A numpy array, a tensor of Keras' backend, or one of another, as `tf.data` gives TensorFlow's under every
-            backend; of any shape, with values in `[0, 255]`. It is not modified.
-        data_format: `"channels_last"`, `"channels_first"` or `None`, as in `keras.applications`; it changes nothing.
+        x: A numpy array or a tensor of any framework (`tf.data` yields TensorFlow's under every backend), of any shape,
+            with values in `[0, 255]`. It is not modified.
+        data_format: `"channels_last"`, `"channels_first"` or `None`, as in `keras.applications`; it has no effect.
 
     Returns:
         The same kind of array: float32 for integers, else of the type of `x`.
@@ -33,10 +33,9 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
 
 
 def _as_float(x: Any) -> Any:
-    """`x` itself if it holds floats, else as float32.
+    """Returns `x` itself if it holds floats, else as float32.
 
-    By its own library: TensorFlow's tensors come from `tf.data` under every backend, whose operations know only their
-    own.
+    Each tensor is converted by its own library, because `tf.data` yields TensorFlow's tensors under every backend.
     """
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None and tensorflow.is_tensor(x):

@@ -34,7 +34,7 @@ def resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image
     if fractions:
         image = (image.astype(np.float64) * 255).astype(np.float32)
     image = image.astype(np.uint8, copy=False)
-    # a trailing axis of 1 is not a gray image to Pillow
+    # Pillow does not accept a trailing axis of 1 as a gray image
     pillow = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     resized = np.asarray(pillow.resize((shape[1], shape[0]), resample)).reshape(*shape, image.shape[-1])
     if fractions:
@@ -45,7 +45,7 @@ def resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image
 def check_not_enormous(name: str, size: tuple[int, int], shape: tuple[int, int]) -> None:
     """Refuses an image of this (height, width) that would be resized to more pixels than Pillow decodes.
 
-    A long, thin image of few bytes gets past the limit for files, and its short edge enlarged makes it enormous.
+    A long, thin image of few bytes is within the limit for files, but becomes enormous if its short edge is enlarged.
     """
     if Image.MAX_IMAGE_PIXELS is not None and math.prod(shape) > 2 * Image.MAX_IMAGE_PIXELS:
         raise ValueError(
@@ -55,7 +55,7 @@ def check_not_enormous(name: str, size: tuple[int, int], shape: tuple[int, int])
 
 
 def center_crop(image: np.ndarray, crop_height: int, crop_width: int) -> np.ndarray:
-    """Cuts `(crop_height, crop_width, channels)` out of the middle; what the image lacks is zero."""
+    """Cuts `(crop_height, crop_width, channels)` out of the center; a smaller image is padded with zeros."""
     height, width, channels = image.shape
     top, left = (height - crop_height) // 2, (width - crop_width) // 2  # negative where zeros are added
     cut = image[max(top, 0) :, max(left, 0) :][:crop_height, :crop_width]
@@ -72,9 +72,9 @@ def rescale_and_normalize(
     mean_and_std: tuple[PerChannel, PerChannel] | None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Multiplies by the factor, subtracts the mean, divides by the deviation, to float32; `None` leaves a step out.
+    """Multiplies by the factor, subtracts the mean, divides by the deviation, to float32; `None` skips a step.
 
-    A uint8 image may be written to `out`, float32 of its shape.
+    `out` is a float32 array of a uint8 image's shape to write to.
     """
     if image.dtype != np.uint8:
         return _rescale_and_normalize(image, rescale_factor, mean_and_std)
@@ -83,7 +83,7 @@ def rescale_and_normalize(
         return _by_float32(image, rescale_factor, mean_and_std, result)
     # The 256 values of a uint8 are computed once per channel.
     table = value_table(image.shape[-1], rescale_factor, mean_and_std)
-    # No index is clipped; the mode that raises would write to a copy first.
+    # No index is out of range; the mode "raise" would write to a copy first.
     if table.ndim == 1:
         return np.take(table, image, out=result, mode="clip")
     for channel in range(image.shape[-1]):
@@ -97,9 +97,9 @@ def _by_float32(
     mean_and_std: tuple[PerChannel, PerChannel] | None,
     out: np.ndarray,
 ) -> np.ndarray:
-    """The same steps in float32, in place: several times as fast as a table, and not exact for every factor."""
+    """Does the same steps in float32, in place. This is faster than a table, but not exact for every factor."""
     height, width, channels = image.shape
-    # numpy goes through rows of numbers quickly, and through rows of three numbers slowly.
+    # numpy is fast for long rows of numbers and slow for rows of three.
     pixels, result = image.reshape(height, width * channels), out.reshape(height, width * channels)
     if rescale_factor is None:
         result[...] = pixels
@@ -136,7 +136,7 @@ def _float32_is_exact(
 def value_table(
     channels: int, rescale_factor: float | None, mean_and_std: tuple[PerChannel, PerChannel] | None
 ) -> np.ndarray:
-    """What the values 0 to 255 become, float32 `(256, channels)`, or `(256,)` where all channels have the same."""
+    """Returns the results for the values 0 to 255, float32 `(256, channels)`, or `(256,)` if all channels are equal."""
     values = np.stack([np.arange(256, dtype=np.uint8)] * channels, axis=-1)
     table = _rescale_and_normalize(values, rescale_factor, mean_and_std)
     return np.ascontiguousarray(table[:, 0]) if (table == table[:, :1]).all() else table
