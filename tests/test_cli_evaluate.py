@@ -103,7 +103,7 @@ def test_parts_inside_of_the_classes_are_not_mixed(capsys, animals, tmp_path):
     make_folders(animals / "horse", {"train": 2, "test": 1})
     code, out, err = run(capsys, animals)
     assert (code, out) == (1, "")
-    assert "has the parts of a data set (test, train) inside of its classes (horse). Turn that around" in err
+    assert "has the parts of a data set (test, train) inside its classes (horse). Make a folder for each part" in err
     assert "say so in a --class-map" in err
     file = tmp_path / "map.json"
     file.write_text(json.dumps({"horse": "horse"}))

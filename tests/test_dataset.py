@@ -78,7 +78,7 @@ def test_a_name_that_is_no_utf8_is_read(tmp_path):
     path = os.fsencode(tmp_path / "a") + b"/caf\xe9.png"
     with open(path, "wb") as file:
         file.write(encoded(ARRAYS[0], "PNG"))
-    with pytest.warns(UserWarning, match="has one class, 'a': there is nothing to tell apart"):
+    with pytest.warns(UserWarning, match="has only one class, 'a'. Add a folder"):
         images, _ = collect(dataset(tmp_path))
     np.testing.assert_array_equal(images, PROCESSOR(ARRAYS[0]))
 
@@ -370,13 +370,13 @@ REFUSED = {
     "no such records": ("x-*.tfrecord", {}, "`source` names TFRecord files that do not exist: 'x-*.tfrecord'"),
     "lengths": ((ARRAYS, [0, 1]), {}, "a label for each image, got 7 images and 2 labels"),
     "no images": (([], []), {}, "must hold at least one image, got none"),
-    "paths and arrays": ((["a.png", ARRAYS[0]], [0, 1]), {}, "paths alone or uint8 arrays alone, got ndarray and str"),
-    "bytes": (([b"x"], [0]), {}, "paths alone or uint8 arrays alone, got bytes. Encoded images go through"),
+    "paths and arrays": ((["a.png", ARRAYS[0]], [0, 1]), {}, "only paths or only uint8 arrays, got ndarray and str"),
+    "bytes": (([b"x"], [0]), {}, "only paths or only uint8 arrays, got bytes. Pass encoded images as bytes"),
     "a string as images": ((5, [0]), {}, "`source[0]` must be a list of paths or of uint8 arrays"),
     "float images": ((np.zeros((2, 4, 4, 3)), [0, 1]), {}, "`source[0][0]` must be uint8 (height, width, channels)"),
     "flat images": ((np.zeros((2, 4), np.uint8), [0, 1]), {}, "got uint8 (4,). Scale"),
     "two channels": (([np.zeros((4, 4, 2), np.uint8)], [0]), {}, "with 1, 3 or 4 channels, got uint8 (4, 4, 2)"),
-    "float labels with names": ((ARRAYS, [0.5] * 7), {"class_names": ["a"]}, "which are numbers to be predicted and"),
+    "float labels with names": ((ARRAYS, [0.5] * 7), {"class_names": ["a"]}, "which are numbers to predict and"),
     "nan": ((ARRAYS, [20.0] * 6 + [float("nan")]), {}, "Labels must be finite numbers, got nan for image 6 (1 of 7)"),
     "mixed labels": ((ARRAYS[:2], ["a", 1]), {}, "or floats for regression, got int and str."),
     "a label that is none": ((ARRAYS[:2], [1, None]), {}, "for regression, got NoneType and int."),
@@ -426,7 +426,7 @@ REFUSED = {
         "`class_names` must be a list of different strings",
     ),
     "names twice": ((ARRAYS, LABELS), {"class_names": ["a", "a"]}, "`class_names` must be a list of different strings"),
-    "a split": ((ARRAYS, LABELS), {"split": "train"}, "`split` is for sources that have several, got 'train' for"),
+    "a split": ((ARRAYS, LABELS), {"split": "train"}, "`split` is for sources with several splits, got 'train' for"),
     "a column in a stream": (
         BYTES.map(lambda i, k: (i, k[None])),
         {},
@@ -471,7 +471,7 @@ REFUSED = {
     "another rule": ((ARRAYS, LABELS), {"rule": 5}, "`rule` must be a keras_bit.HyperRule, got int"),
     "processor": ((ARRAYS, LABELS), {"processor": "x"}, "`processor` must be a BitImageProcessor, got str"),
     "gray": ((ARRAYS, LABELS), {"processor": BitImageProcessor(do_convert_rgb=False)}, "must have do_convert_rgb=True"),
-    "many sizes": ((ARRAYS, LABELS), {"processor": SHORT}, "`processor` must make images of one size, to be batched"),
+    "many sizes": ((ARRAYS, LABELS), {"processor": SHORT}, "`processor` must make images of one size"),
 }
 
 
@@ -607,7 +607,7 @@ def test_folders_that_are_no_classes_are_told(tmp_path):
     with pytest.raises(ValueError, match=r"No folder in '.*' holds an image \(.jpg, .png, .tif"):
         dataset(tmp_path)
     (tmp_path / "b" / "1.png").write_bytes(encoded(ARRAYS[0], "PNG"))
-    with pytest.warns(UserWarning, match="hold no image and remain classes: a"):
+    with pytest.warns(UserWarning, match="hold no image, but remain classes: a"):
         data = dataset(tmp_path, class_names=["a", "b"])
     assert data.class_names == ["a", "b"]
     assert collect(data)[1].tolist() == [1]

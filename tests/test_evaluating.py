@@ -377,5 +377,5 @@ def test_what_fails_for_another_reason_is_no_lack_of_images(pets, monkeypatch, o
 
 def test_folders_without_an_image_are_an_error(tmp_path):
     (tmp_path / "cat").mkdir()
-    with pytest.raises(ValueError, match=r"No folder of .* that is evaluated holds an image \(.jpg, .png"):
+    with pytest.raises(ValueError, match=r"None of the evaluated folders of .* holds an image \(.jpg, .png"):
         folder_batches(tmp_path, ["cat"], processor=PROCESSOR_48, batch_size=3)

@@ -280,7 +280,7 @@ def test_what_fails_for_another_reason_is_no_fault_of_the_image_and_ends_the_dat
         collect(data)
     told = f"Reading {paths[2]} failed for a reason that is not in the image: {type(reason).__name__}: "
     assert f"{told}{reason}." in str(error.value).replace("\\", "")
-    memory = "Fewer images at a time take less memory: num_parallel_calls=1."
+    memory = "Read fewer images at the same time to use less memory: num_parallel_calls=1."
     assert (memory in str(error.value)) == isinstance(reason, MemoryError)
     assert "on_error" not in str(error.value)
     assert data.skipped == [f"{path} is empty." for path in broken]
@@ -451,7 +451,7 @@ def test_an_empty_stream_is_no_silent_epoch(training):
     options = {"training": True, "rule": HyperRule(100, 32)} if training else {}
     for on_error in ("raise", "skip"):
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match="element 0 of `source` is not there: `source` is empty"
+            tf.errors.InvalidArgumentError, match="element 0 of `source` does not exist: `source` is empty"
         ):
             list(image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error=on_error, **options))
 
@@ -463,7 +463,7 @@ def test_errors_of_the_source_itself_are_not_left_out_unseen(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         collect(image_dataset(str(path), processor=PROCESSOR, batch_size=1))
-    damaged = "cannot be had: the file is damaged there or cut off, and what follows it in this file is lost too."
+    damaged = "cannot be read: the file is damaged or truncated there, and the records after it"
     assert f"record 4 of {path} {damaged}" in str(error.value)
 
     def images():
@@ -472,7 +472,7 @@ def test_errors_of_the_source_itself_are_not_left_out_unseen(tmp_path):
 
     types = (tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32))
     stream = tf.data.Dataset.from_generator(images, output_signature=types)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="element 3 of `source` cannot be had: `source` fails"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="element 3 of `source` cannot be read: `source`"):
         collect(image_dataset(stream, processor=PROCESSOR, batch_size=1))
     skipping = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 4 images were left out"):

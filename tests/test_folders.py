@@ -237,7 +237,7 @@ NOT_CLASSES = {
         lambda root: make_folders(root, {"train": 2, "test": 2}),
         ("test, train", "hold no folder per class"),
     ),
-    "classes first": (class_first, ("cat, dog", "test, train", "Turn that around")),
+    "classes first": (class_first, ("cat, dog", "test, train", "Make a folder for each part")),
     "parts of digits and words without classes": (
         lambda root: make_folders(root, {"train": 2, "test1": 2}),
         ("test1, train", "hold no folder per class"),
@@ -250,7 +250,7 @@ NOT_CLASSES = {
         lambda root: make_folders(root, {"train": 2, "test": 2, "unlabeled": 2}),
         ("hold no folder per class",),
     ),
-    "one class first": (class_first_in_one, ("(cat)", "Test, train", "Turn that around")),
+    "one class first": (class_first_in_one, ("(cat)", "Test, train", "Make a folder for each part")),
     "the same folders in each": (folds, ("fold1, fold2", "cat, dog", "not clear which are the classes")),
     "a folder around": (
         lambda root: make_folders(root / "flower_photos", COUNTS),
@@ -336,7 +336,7 @@ def test_names_that_look_the_same_are_one_class(tmp_path):
 def test_names_that_differ_in_case_are_different_classes_and_that_is_said(tmp_path):
     make_folders(tmp_path / "one", {"Cat": 1, "cat": 1})
     assert folders.class_folders(tmp_path / "one").notes == (
-        f"Cat and cat in {str(tmp_path / 'one')!r} differ in case alone, and are 2 classes.",
+        f"Cat and cat in {str(tmp_path / 'one')!r} differ only in case, but are 2 classes.",
     )
     make_folders(tmp_path / "two" / "train", COUNTS), make_folders(tmp_path / "two" / "val", {"Cat": 1})
     with pytest.raises(

@@ -125,8 +125,8 @@ def test_paths_of_windows_absolute_ones_and_names_without_a_suffix(read, tmp_pat
     assert names_of(table) == ["6.png", "0.jpg", "1.jpg", "2.jpg"]  # folder/6 is folder\6.png again
     assert all(os.path.isfile(path) for path in table.paths)
     assert table.notes == (
-        "2 images are named without a suffix, and found with one.",
-        "Left out: 1 lines that say the same again.",
+        "2 images have no suffix in the table, and were found with one.",
+        "Left out: 1 repeated lines.",
     )
     assert names_of(read("path,label\n6,a\n", image_folder=str(tmp_path / "folder"))) == ["6.png"]
 
@@ -158,7 +158,7 @@ BAD = {
     "empty": ("", {}, ("is empty", "'path,label'")),
     "a header alone": ("path,label\n\n", {}, ("has a header ('path', 'label') and no row",)),
     "no header": ("0.jpg,cat\n1.jpg,dog\n", {}, ("must begin with the names of its columns", "'0.jpg'")),
-    "one column": ("path\n0.jpg\n", {}, ("must have a column of labels beside", "'path'")),
+    "one column": ("path\n0.jpg\n", {}, ("must have a column of labels besides", "'path'")),
     "two columns of a name": ("path,a,a\n0.jpg,1,0\n", {}, ("several columns of the name 'a'",)),
     "a row too long": ("path,label\n0.jpg,tabby, cat\n", {}, ("2 cells", "line 2 has 3", "double quotes")),
     "an open quote": ('path,label\n0.jpg,"cat\n1.jpg,dog\n', {}, ("not a CSV file, in the line 2",)),

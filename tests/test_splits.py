@@ -57,7 +57,7 @@ def test_a_share_of_each_class_is_for_validation_and_never_all_of_it(data, share
     assert (counts(found.train), counts(found.validation)) == (train, validation)
     together = [*found.train.names, *(found.validation.names if found.validation else [])]
     assert len(set(together)) == len(together) == 16
-    assert any("a single image to train with of" in note for note in found.notes)
+    assert any("only one training image of" in note for note in found.notes)
 
 
 def test_the_seed_decides_which(data):
@@ -179,7 +179,7 @@ REFUSED = {
     "test alone": (
         lambda path: write_records(path / "test.tfrecord", [png(40)] * 2, [0, 1]),
         ValueError,
-        "has images to test with, but none to train on.",
+        "has test images, but no training images.",
     ),
 }
 
@@ -205,9 +205,9 @@ def test_labels_that_begin_at_1_are_said_to(tmp_path, names):
     assert counts(found.train) == [0, 2, 2]
     (note,) = found.notes
     assert note.startswith(
-        f"The labels begin at 1, not at 0: no image is of {found.class_names[0]}, and the model gets"
+        f"The labels begin at 1, not at 0. The model gets an output for {found.class_names[0]} although"
     )
-    with pytest.raises(ValueError, match=r"got 2 names. The labels begin at 1: write them anew, from 0, or name what"):
+    with pytest.raises(ValueError, match=r"got 2 names. The labels begin at 1: renumber them from 0, or name the"):
         opened(tmp_path, class_names=["x", "y"])
 
 

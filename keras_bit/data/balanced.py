@@ -1,17 +1,17 @@
-"""An order of the images in which every class comes equally often. Without TensorFlow."""
+"""An order of the images in which every class occurs equally often. Without TensorFlow."""
 
 import numpy as np
 
 
 def balanced_order(labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """As many places as there are images, of every class equally many, or one more where it does not come out even.
+    """Returns as many places as there are images, with equally many (or one more) of each class.
 
-    Images of a class with few come several times, each as often as another one or once more; of a class with many
-    only some come, other ones in each pass.
+    Images of a small class occur several times, each equally often or once more. Only some images of a large class
+    occur, different ones in each pass.
 
     Args:
         labels: whole numbers `(count,)`.
-        generator: decides.
+        generator: draws the order.
 
     Returns:
         int64 `(count,)`: numbers of images.

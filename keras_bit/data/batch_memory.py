@@ -1,6 +1,6 @@
-"""The memory of a batch of images, which is used again when nobody holds the batch any more.
+"""Reuses the memory of a batch of images once nothing refers to the batch.
 
-The system clears every page that it hands out. For a batch that takes a tenth of the time of reading it.
+The system clears every new page, which takes a tenth of the time of reading a batch.
 """
 
 import math
@@ -13,19 +13,19 @@ ALIGNMENT = 64  # bytes: TensorFlow takes over an array that begins at such an a
 
 
 class BatchMemory:
-    """Gives float32 arrays, and takes the memory of the last one back when its array is gone."""
+    """Creates float32 arrays in the memory of earlier ones that were deleted."""
 
     def __init__(self) -> None:
-        # A deque, since its pop and append are each one step to other threads, and neither can wait: memory comes
-        # back while an object is deleted, which can happen anywhere, and a forked process has one thread only.
+        # A deque, because its pop and append are atomic and take no lock: memory comes back when an object is deleted,
+        # which can happen anywhere, and a forked process has only one thread.
         self._free: deque[np.ndarray] = deque(maxlen=1)
 
     def __reduce__(self) -> tuple[type, tuple]:
-        # A copy, or a worker process, begins with memory of its own.
+        # Copies and worker processes start with their own memory.
         return BatchMemory, ()
 
     def array(self, shape: tuple[int, ...]) -> np.ndarray:
-        """An array whose numbers are whatever was there."""
+        """Returns an array with arbitrary values."""
         size = 4 * math.prod(shape)
         try:
             block = self._free.pop()
@@ -42,7 +42,7 @@ class BatchMemory:
 
 
 class _Loan:
-    """What an array and all its views keep alive; numpy asks it for the memory."""
+    """Holds the memory of an array; the array and its views keep it alive."""
 
     def __init__(self, memory: BatchMemory, block: np.ndarray) -> None:
         self.__array_interface__: dict[str, Any] = block.__array_interface__

@@ -1,6 +1,6 @@
 """TensorFlow Datasets' builders as sources.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ def builder(
     label_column: str,
     shuffle_buffer: int,
 ) -> Source:
-    """A builder that has been prepared, with a split or a part of one in its own language."""
+    """Opens a prepared builder, with a split or a part of one in its own notation."""
     import tensorflow_datasets as tfds
 
     features = prepared.info.features
@@ -31,7 +31,7 @@ def builder(
             f"`source` has no column {image_column!r} or {label_column!r} among {', '.join(map(repr, features))}. Pass "
             "`image_column` and `label_column`."
         )
-    # Undecoded: its decoder's pixels are not Pillow's.
+    # Undecoded, because its decoder's pixels differ from Pillow's.
     data = prepared.as_dataset(split=split, decoders={image_column: tfds.decode.SkipDecoding()})
     names = getattr(features[label_column], "names", None)
     opened = streams.stream(data, None, image_column, label_column, shuffle_buffer)
@@ -41,7 +41,7 @@ def builder(
 
 
 def _with_names(stream: Source, names: tuple[str, ...], wanted: tuple[str, ...] | None) -> Source:
-    """The same images, their labels renumbered in the order of `wanted`; those of other classes become -1."""
+    """Renumbers the labels in the order of `wanted`; those of other classes become -1."""
     places = targets.renumbered(names, wanted)
     in_graph = stream.open
     assert in_graph is not None

@@ -1,4 +1,4 @@
-"""The rows of a CSV file as spreadsheets and programs write them, with the line of each. Knows nothing of images."""
+"""Reads the rows of a CSV file, with their line numbers. Knows nothing about images."""
 
 import codecs
 import csv
@@ -11,24 +11,24 @@ from keras_bit.wording import some
 
 SUFFIXES = (".csv", ".tsv")
 DELIMITERS = (",", ";", "\t")
-# Excel's "Unicode text" is UTF-16, and its "CSV UTF-8" begins with a mark, too.
+# Excel's "Unicode text" is UTF-16; its "CSV UTF-8" begins with a byte order mark too.
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 class Row(NamedTuple):
-    """The cells of a row, without spaces around them, and the number of its line, from 1 on."""
+    """The cells of a row, stripped of spaces, and its line number, from 1."""
 
     line: int
     cells: list[str]
 
 
 class Rows(NamedTuple):
-    """What a CSV file holds.
+    """The content of a CSV file.
 
     Args:
         header: the names of the columns.
-        rows: those that are not empty, each with as many cells as there are columns.
-        delimiter: what is between two cells.
+        rows: the rows that are not empty, each with a cell per column.
+        delimiter: the character between two cells.
     """
 
     header: list[str]
@@ -37,20 +37,20 @@ class Rows(NamedTuple):
 
 
 def is_csv(source: object) -> bool:
-    """Whether a source is the name of a CSV file, by its end."""
+    """Whether a source is the name of a CSV file, by its suffix."""
     return isinstance(source, str | Path) and str(source).lower().endswith(SUFFIXES)
 
 
 def read(file: str | Path) -> Rows:
-    """Reads a CSV file: UTF-8 or, with a mark at its beginning, UTF-16; between cells a comma, a semicolon or a tab.
+    """Reads a CSV file in UTF-8, or UTF-16 with a byte order mark, with commas, semicolons or tabs.
 
     Args:
-        file: begins with a header; a line `sep=;` before it, as Excel reads it, says what is between cells.
+        file: begins with a header; a line `sep=;` before it sets the delimiter, as in Excel.
 
     Raises:
         FileNotFoundError: there is no such file.
         OSError: it cannot be read.
-        ValueError: it is not text, has no row, or has a row of another length than its header. Names the line.
+        ValueError: it is not text, has no row, or has a row of another length than its header.
     """
     text = _text(Path(file))
     first, delimiter = 0, ""
@@ -68,9 +68,9 @@ def read(file: str | Path) -> Rows:
                 found.append(Row(line, cells))
             line = first + reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{str(file)!r} is not a CSV file, in the line {line} or after it: {error}.") from None
+        raise ValueError(f"{str(file)!r} is not a valid CSV file, in line {line} or after it: {error}.") from None
     if not found:
-        raise ValueError(f"{str(file)!r} is empty. A CSV file begins with the names of its columns, as 'path,label'.")
+        raise ValueError(f"{str(file)!r} is empty. It must begin with the names of its columns, such as 'path,label'.")
     header, rows = found[0].cells, found[1:]
     _check(str(file), header, rows, delimiter)
     return Rows(header, rows, delimiter)
@@ -99,7 +99,7 @@ def _text(file: Path) -> str:
 
 
 def _delimiter(text: str) -> str:
-    """What divides the header into most cells; a comma where nothing does."""
+    """Returns the character that divides the header into most cells; a comma if none does."""
     header = next((line for line in text.splitlines() if line.strip()), "")
     return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
 
@@ -107,9 +107,9 @@ def _delimiter(text: str) -> str:
 def _check(file: str, header: list[str], rows: list[Row], delimiter: str) -> None:
     names = [name for name in header if name]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{file!r} has several columns of the name {some(map(repr, twice))}. Rename all but one.")
+        raise ValueError(f"{file!r} has several columns named {some(map(repr, twice))}. Rename all but one.")
     if not rows:
-        raise ValueError(f"{file!r} has a header ({some(map(repr, names))}) and no row below it.")
+        raise ValueError(f"{file!r} has a header ({some(map(repr, names))}) but no rows.")
     if wrong := [row for row in rows if len(row.cells) != len(header)]:
         shown = some((f"line {row.line} has {len(row.cells)}" for row in wrong), 3)
         raise ValueError(

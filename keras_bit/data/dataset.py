@@ -51,107 +51,103 @@ def image_dataset(
     subset: str | None = None,
     table: TableOptions | None = None,
 ) -> "tf.data.Dataset":
-    """A `tf.data.Dataset` of `(images, labels)`, one epoch long, that feeds `model.fit` under every backend.
+    """Returns a `tf.data.Dataset` of `(images, labels)`, one epoch long, for `model.fit` under every backend.
 
-    For evaluation every image has the values of `processor(path)`, in the source's order. For
-    training (`training=True`) it is BiT's recipe, in an order and with random numbers that are new in every epoch and
-    the same for the same `seed`:
+    For evaluation every image has the values of `processor(path)`, in the source's order. For training
+    (`training=True`) BiT's recipe is applied. The order and the random numbers are new in every epoch, and the same for
+    the same `seed`:
 
     1. resize to `rule.resize_size` high and wide, whatever the aspect ratio, as Pillow does with the processor's filter
-       (bilinear in BiT's own), so that training images look like those of evaluation;
-    2. a crop of `rule.crop_size` at a random place;
-    3. a flip of half of the images, left to right;
-    4. where a recipe has them, Keras' augmentation layers;
+       (bilinear in BiT's own), so that training images look like evaluation images;
+    2. crop of `rule.crop_size` at a random place;
+    3. horizontal flip of half of the images;
+    4. Keras' augmentation layers, if the recipe has some;
     5. the processor's rescaling and normalization;
-    6. where `rule.mixup_alpha` is above 0, MixUp: `w * x + (1 - w) * x[order]` of the images and the one-hot labels of
-       a batch, `w` from the beta distribution (alpha, alpha), one for the batch.
+    6. MixUp, if `rule.mixup_alpha` is above 0: `w * x + (1 - w) * x[order]` of the images and the one-hot labels of a
+       batch, with one `w` per batch from the beta distribution (alpha, alpha).
 
     Args:
         source: one of
 
             * a directory with a folder per class; the classes are the sorted names of the folders that hold images, at
-              any depth; a warning counts the files that are not images, and what else is left out;
+              any depth; a warning counts files that are not images and everything else that is left out;
             * a pair `(images, labels)`: a list of paths, a list of uint8 arrays `(height, width, channels)` or one
-              array `(count, height, width, channels)`; with whole numbers, names, lists of names or rows of a number in
-              [0, 1] per class (for images of several classes), or floats to be predicted: `(count,)`, or
+              array `(count, height, width, channels)`; with labels that are whole numbers, names, lists of names or
+              rows of a number in [0, 1] per class (for images of several classes), or floats to predict: `(count,)`, or
               `(count, outputs)` with values outside of [0, 1] in more than a quarter of the rows;
             * a CSV file with a column of paths, relative to it, and columns of labels: class names, several names with
-              `;` or `|` between them, 0 and 1 for each class, or numbers to be predicted. A column `split` says which
-              images are for what. `keras_bit.data.label_table.read` describes it;
+              `;` or `|` between them, 0 and 1 for each class, or numbers to predict. A column `split` divides the
+              images. `keras_bit.data.label_table.read` describes it;
             * a `tf.data.Dataset` of `(image, label)` or of dictionaries with two such columns, not batched: encoded
               bytes or uint8 pixels, with whole numbers, floats or rows;
             * TFRecord files of `tf.Example`: a path, a pattern or a list of them, ending in `.tfrecord`, `.tfrecords`,
-              `.tfrec` or `-00000-of-00001`, compressed by gzip or zlib or not; labels count from 0;
+              `.tfrec` or `-00000-of-00001`, which may be compressed by gzip or zlib; labels count from 0;
             * a Hugging Face `datasets.Dataset` or `DatasetDict` with a column of images, bytes or paths;
-            * a TensorFlow Datasets builder that has been prepared.
+            * a prepared TensorFlow Datasets builder.
         processor: a `BitImageProcessor` with `do_convert_rgb`.
         batch_size: images per batch; the last one may have fewer.
         training: whether to shuffle and augment. Needs a `rule` or a `recipe`.
-        rule: a `HyperRule`. Evaluation does not look at it: there the size is the processor's, for the recipe
+        rule: a `HyperRule`, for training only. Evaluation uses the processor's size, which in the recipe is
             `size={"height": crop_size, "width": crop_size}, do_center_crop=False`.
-        recipe: a `Recipe`, in place of `rule`. Training applies its `augment` and `sampling` too, for which the source
-            must not be a stream or records (`sampling`) and the engine not `"graph"`; evaluation takes images of its
-            `crop_size`. The data set remembers it, and `fine_tune` compares it with its own.
-        seed: for the order and the augmentation, which depend on nothing else, not on `tf.random.set_seed` either;
-            `None` takes new ones every time.
-        on_error: `"raise"` ends with an error that names the first image that cannot be read, or whose label is no
-            class, and says why. `"skip"` leaves such images out, lists them in the data set's attribute `skipped`,
-            and warns at the end of each epoch; where all are left out it raises. What fails for another reason, as for
-            a lack of memory, is an error in either case. After `"skip"` it is not known
-            before how many batches there are; Keras warns that the input "ran out of data", and counts a step more than
-            there are.
-        engine: who reads. `"host"`: Pillow, in a pool of threads, a batch in one call of Python; it reads every kind
-            of file that Pillow does, and a process may have any number of such data sets. `"graph"`: TensorFlow's
-            operations alone, which tf.data service, graphs that are saved and checkpoints of iterators need; it reads
-            what `tf_preprocess` does, needs `on_error="raise"`, and names a broken file only where its header is
-            broken. `"auto"`: `"host"`, unless `max_pixels` is above Pillow's limit. The values are the same.
-        class_names: the order of the classes. For a directory it may name some of the folders, and the others are left
-            out; where labels are names it must hold all of them; for whole numbers it names them.
-        image_column, label_column: names in a source with columns. By default `"image"` and `"label"`; in TFRecords
+        recipe: a `Recipe`, instead of `rule`. Training applies its `augment` and `sampling` too; they need an engine
+            other than `"graph"`, and `sampling` a source that is not a stream or records. Evaluation makes images of
+            its `crop_size`. `fine_tune` compares the recipe with its own.
+        seed: of the order and the augmentation, which depend on nothing else, not even on `tf.random.set_seed`; `None`
+            draws a new seed every time.
+        on_error: `"raise"` raises for the first image that cannot be read or whose label is invalid. `"skip"` leaves
+            such images out, lists them in the data set's attribute `skipped`, and warns at the end of each epoch; if
+            none is left, it raises. Errors that are not the image's fault, such as a lack of memory, are raised in both
+            cases. With `"skip"` the number of batches is unknown in advance, so Keras warns that the input "ran out of
+            data" and reports one step too many.
+        engine: what reads the images. `"host"`: Pillow, in a pool of threads; it reads every kind of file that Pillow
+            does. `"graph"`: TensorFlow's operations alone, for tf.data service, saved graphs and iterator checkpoints;
+            it reads the kinds that `tf_preprocess` reads, needs `on_error="raise"`, and names a broken file only if its
+            header is broken. `"auto"`: `"host"`, unless `max_pixels` is above Pillow's limit. The values are the same.
+        class_names: the order of the classes. For a directory it may name some of the folders; the others are left out.
+            It must hold all labels that are names, and it names labels that are whole numbers.
+        image_column, label_column: the columns of the source. By default `"image"` and `"label"`; in TFRecords
             `"image/encoded"` and `"image/class/label"`.
-        split: which one of a `DatasetDict` or a TensorFlow Datasets builder; `"train"`, `"validation"` or `"test"` of a
-            CSV file with a column `split`.
+        split: the split of a `DatasetDict` or a TensorFlow Datasets builder; `"train"`, `"validation"` or `"test"` for
+            a CSV file with a column `split`.
         random_resized_crop: whether training replaces steps 1 and 2 by the Inception networks' crop: a random part of
             5 % to all of the area, 3/4 to 4/3 times as wide as high, is resized to `rule.crop_size`. Training only.
-        max_pixels: the most pixels that an encoded image may have. By default Pillow's limit,
-            `2 * PIL.Image.MAX_IMAGE_PIXELS`, which is 178,956,970.
-        shuffle_buffer: how many elements are held to be shuffled, in training, where `source` has to be read from its
-            beginning: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets. They are held in memory, encoded where the
-            source is. Other sources are shuffled as a whole; what is held are numbers.
-        drop_remainder: whether to leave out a last batch that is not full.
-        num_parallel_calls: images that are read at a time; `None` is one for each processor. Changes no value.
-        label_mode: `"int"`, or `"categorical"` for one-hot rows; by default rows after MixUp and what the source has
-            elsewhere. Evaluate a model that is trained with MixUp on `"categorical"` labels. `"numbers"`: the labels
-            of a pair are numbers to be predicted, whole ones and rows in [0, 1] too.
-        repeat: whether training goes on for ever. Batches are full then, also where there are fewer images than in
-            one: they go over the ends of epochs, as in Google's code. What a step sees depends on the seed and the
-            step's number alone. Needs on_error="raise".
-        initial_step: the number of the first batch, with `repeat`: a run that was interrupted goes on from there.
-        validation_split: the share of each class that is for validation, between 0 and 1, for a directory that is not
-            divided; as `keras-bit finetune` divides it.
-        subset: which part this is, `"training"` or `"validation"`. With the same `seed` they are disjoint and complete.
-        table: `keras_bit.TableOptions`: how a CSV file is read, where its columns' names do not say so.
-        shard: (index, count), with `repeat`: this process is one of `count` and gets its part of every batch, of
-            `batch_size / count` images. MixUp mixes within the part, with a weight of its own.
+        max_pixels: the most pixels of an encoded image. By default Pillow's limit, `2 * PIL.Image.MAX_IMAGE_PIXELS`,
+            which is 178,956,970.
+        shuffle_buffer: number of elements in the shuffle buffer, for training from a `source` that must be read from
+            its beginning: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets. They are held in memory, encoded if the
+            source is. Other sources are shuffled as a whole by their numbers.
+        drop_remainder: whether to drop a last batch that is not full.
+        num_parallel_calls: images that are read at the same time; `None` is one per processor. It does not change
+            values.
+        label_mode: `"int"`, or `"categorical"` for one-hot rows; by default rows after MixUp, and otherwise the
+            source's form. Evaluate a model that is trained with MixUp on `"categorical"` labels. `"numbers"`: the
+            labels of a pair are numbers to predict, even whole ones and rows in [0, 1].
+        repeat: whether training is endless. Every batch is then full, and batches cross the ends of epochs, as in
+            Google's code. The images of a step depend only on the seed and the step's number. Needs on_error="raise".
+        initial_step: the number of the first batch, with `repeat`, to continue an interrupted run.
+        validation_split: the share of each class for validation, between 0 and 1, for a directory that is not divided.
+            The division is that of `keras-bit finetune`.
+        subset: the part to read, `"training"` or `"validation"`. With the same `seed` they are disjoint and complete.
+        table: `keras_bit.TableOptions`: how to read a CSV file, if the names of its columns do not tell.
+        shard: (index, count), with `repeat`: this process is one of `count` and gets `batch_size / count` images of
+            every batch. MixUp mixes within this part, with its own weight.
 
     Returns:
         A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
-        for rows and after MixUp, or the floats to be predicted. Its attribute `class_names` is a list of strings:
-        `"0"`, `"1"`, ... for numbers without names, `None` for those of a source that is not known to its end, and for
-        floats; others are `class_counts`, the images of each class where that is known, `processor`, which makes the
-        images of evaluation, `image_size`, `batch_size`, and `recipe`. Methods such as `take` return data sets without the
-        attributes, and keep the length.
+        for rows and after MixUp, or the floats to predict. Its attribute `class_names` is a list of strings: `"0"`,
+        `"1"`, ... for numbers without names, and `None` for floats and for sources whose classes are not known. Other
+        attributes are `class_counts` (images of each class, if known), `processor` (of evaluation images),
+        `image_size`, `batch_size` and `recipe`. Methods such as `take` return data sets without the attributes, and keep the length.
 
-        Where TensorFlow is not installed, a `keras.utils.PyDataset` of the same, as numpy arrays, with the same
-        attributes; `take`, `map` and the like are of `tf.data` alone. Its random numbers are numpy's, so that a seed
-        gives other crops there. With `on_error="skip"` every image is read once beforehand, and the number of batches
-        is known.
+        Without TensorFlow, it is a `keras.utils.PyDataset` of numpy arrays with the same attributes, but without
+        `take`, `map` and the like. Its random numbers are numpy's, so a seed gives other crops. With `on_error="skip"`
+        every image is read once beforehand, so the number of batches is known.
 
     Raises:
-        ValueError: an argument, or labels or shapes in `source`, are not what is described above, or it is empty.
+        ValueError: an argument, or a label or shape in `source`, is not as described above, or `source` is empty.
         FileNotFoundError: `source` does not exist.
-        tf.errors.InvalidArgumentError: while it runs: an image cannot be read, memory ran out, or `source` turns
-            out to be empty. Without TensorFlow it is a ValueError for an image, and an OSError for what is not in it.
+        tf.errors.InvalidArgumentError: during iteration: an image cannot be read, memory ran out, or `source` turns out
+            to be empty. Without TensorFlow it is a ValueError for an image, and an OSError for other reasons.
 
     Directories, paths, arrays and TFRecords can be read by the workers of `tf.data` service too, with
     `engine="graph"`; there a seed does not fix the order.
@@ -169,7 +165,8 @@ def image_dataset(
     augment = tuple(recipe.augment or ()) if training and recipe is not None else ()
     if random_resized_crop and not training:
         raise ValueError(
-            "`random_resized_crop` is for training, got True with training=False, which takes the processor's steps."
+            "`random_resized_crop` is for training, got True with training=False. Leave it out: evaluation uses the "
+            "processor's steps."
         )
     for name, value in (("batch_size", batch_size), ("shuffle_buffer", shuffle_buffer)):
         _check_count(name, value)
@@ -202,7 +199,7 @@ def image_dataset(
     )
     _check_augmentation(options)
 
-    # Here, so that `import keras_bit` does without TensorFlow under the other backends.
+    # Imported here, so that `import keras_bit` works without TensorFlow under the other backends.
     from keras_bit.data import sources, splits
 
     opening: dict[str, Any] = {
@@ -227,25 +224,25 @@ def image_dataset(
 
 
 def _remembering(data: Any, known: tuple[int, int] | None, options: Options, recipe: Recipe | None) -> Any:
-    """The data set, with what it was made by."""
+    """Attaches the arguments that a data set was made with."""
     data.recipe, data.processor, data.image_size = recipe, options.processor, options.size(known)
     data.batch_size = options.batch_size
     return data
 
 
 def _of_recipe(processor: BitImageProcessor, recipe: Recipe) -> BitImageProcessor:
-    """The processor whose images have the size of the recipe's crops."""
+    """Returns a processor whose images have the size of the recipe's crops."""
     size = {"height": recipe.rule.crop_size, "width": recipe.rule.crop_size}
     return dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False)
 
 
 def _check_augmentation(options: Options) -> None:
-    """Refuses Keras' layers where they cannot run."""
+    """Refuses Keras' layers if they cannot run."""
     for name in ("augment", "sampling"):
         value = getattr(options, name)
         if value and options.engine == "graph":
             raise ValueError(
-                f"`engine` must be 'host' for a recipe with `{name}`, {value!r}, which Python does, got 'graph'."
+                f"`engine` must be 'host' for a recipe with `{name}`, {value!r}, which runs in Python, got 'graph'."
             )
     if options.augment:
         from keras_bit.data.keras_augmentation import check_layers
@@ -271,14 +268,14 @@ def _check_images(opened: Any, options: Options, training: bool) -> None:
 
 
 def _engine(engine: str, on_error: str, max_pixels: int | None) -> str:
-    """Who reads the images."""
+    """Chooses what reads the images."""
     if engine not in ENGINES:
         raise ValueError(f"`engine` must be one of {', '.join(map(repr, ENGINES))}, got {engine!r}.")
     limit = None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
     beyond = max_pixels is not None and limit is not None and max_pixels > limit
     if engine == "graph" and on_error == "skip":
         raise ValueError(
-            "`engine` must be 'host' or 'auto' with on_error='skip', got 'graph', which leaves nothing out."
+            "`engine` must be 'host' or 'auto' with on_error='skip', got 'graph', which cannot leave images out."
         )
     if beyond and (engine == "host" or on_error == "skip" or not has_tensorflow()):
         raise ValueError(
@@ -293,8 +290,8 @@ def _check_repeat(
 ) -> None:
     if repeat and not (training and on_error == "raise"):
         raise ValueError(
-            "`repeat` must be False for evaluation and with on_error='skip', where the place of an image is not known "
-            f"in advance, got True with training={training} and on_error={on_error!r}."
+            "`repeat` must be False for evaluation and with on_error='skip', because the place of an image is not "
+            f"known in advance, got True with training={training} and on_error={on_error!r}."
         )
     check_whole("initial_step", initial_step, least=0)
     whole = isinstance(shard, tuple | list) and len(shard) == 2 and all(type(part) is int for part in shard)
@@ -305,7 +302,7 @@ def _check_repeat(
             f"`initial_step` and `shard` are for repeat=True, got initial_step={initial_step}, shard={shard}."
         )
     if batch_size % shard[1]:
-        raise ValueError(f"`batch_size` must divide by the {shard[1]} parts of `shard`, got {batch_size}.")
+        raise ValueError(f"`batch_size` must be a multiple of the {shard[1]} parts of `shard`, got {batch_size}.")
 
 
 def _check_rule(rule: HyperRule) -> None:
@@ -317,7 +314,7 @@ def _check_recipe(rule: HyperRule | None, recipe: Recipe) -> None:
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a keras_bit.Recipe, got {type(recipe).__name__}.")
     if rule is not None:
-        raise ValueError("`image_dataset` takes one of `rule` and `recipe`, got both. A Recipe has its rule in it.")
+        raise ValueError("`image_dataset` takes one of `rule` and `recipe`, got both. A Recipe contains its rule.")
 
 
 def _check(processor: BitImageProcessor, training: bool, recipe: Recipe | None, on_error: str) -> None:
@@ -352,7 +349,7 @@ def _check_count(name: str, value: int) -> None:
 def _check_one_size(processor: BitImageProcessor, batch_size: int) -> None:
     if batch_size > 1 and processor.fixed_size is None:
         raise ValueError(
-            "`processor` must make images of one size, to be batched. Turn on `do_center_crop`, or give `size` a "
-            f"height and a width, or use batch_size=1. Got do_resize={processor.do_resize}, size={processor.size}, "
-            f"do_center_crop={processor.do_center_crop}."
+            "`processor` must make images of one size, so that they form a batch. Turn on `do_center_crop`, or give "
+            f"`size` a height and a width, or use batch_size=1. Got do_resize={processor.do_resize}, "
+            f"size={processor.size}, do_center_crop={processor.do_center_crop}."
         )

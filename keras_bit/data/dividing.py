@@ -1,4 +1,4 @@
-"""A part of a data set, divided by chance: for validation, and into few examples of each class."""
+"""Divides a part of a data set at random: for validation, and for few-shot learning."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from keras_bit.data.parts import Part
 
 
 def by_class(part: Part, classes: int, share: float, generator: np.random.Generator) -> tuple[Part, Part | None]:
-    """Two parts, the second with a share of each class: at least one of its images, and never all.
+    """Returns two parts, the second with a share of each class: at least one of its images, and never all.
 
     Args:
         part: its labels are whole numbers `(count,)`.
@@ -16,10 +16,9 @@ def by_class(part: Part, classes: int, share: float, generator: np.random.Genera
 
 
 def by_rows(part: Part, share: float, generator: np.random.Generator) -> tuple[Part, Part | None]:
-    """Two parts, the second with about a share of each of several classes, which an image may have at once.
+    """Returns two parts, the second with about a share of each class, for images with several classes.
 
-    The images of the rarest class are divided first, then those of the next that are left, and at last those without a
-    class.
+    The images of the rarest class are divided first, then the rest of the next class, and last those without a class.
 
     Args:
         part: its labels are rows of 0 and 1 `(count, classes)`.
@@ -37,18 +36,18 @@ def by_rows(part: Part, share: float, generator: np.random.Generator) -> tuple[P
 
 
 def by_chance(part: Part, share: float, generator: np.random.Generator) -> tuple[Part, Part | None]:
-    """Two parts, the second with a share of all images."""
+    """Returns two parts, the second with a share of all images."""
     return _divided(part, _taken(generator.permutation(len(part)), share))
 
 
 def few(part: Part, classes: int, count: int, generator: np.random.Generator) -> Part:
-    """As many images of each class as `count`, or all that it has."""
+    """Picks `count` images of each class, or all if it has fewer."""
     chosen = [generator.permutation(np.flatnonzero(part.labels == label))[:count] for label in range(classes)]
     return part.some(np.concatenate(chosen))
 
 
 def _taken(numbers: np.ndarray, share: float) -> np.ndarray:
-    """A share of some images: at least one, and never all."""
+    """Picks a share of some images: at least one, and never all."""
     return numbers[: min(max(round(share * len(numbers)), 1), len(numbers) - 1) if len(numbers) else 0]
 
 

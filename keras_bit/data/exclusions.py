@@ -1,4 +1,4 @@
-"""The CSV that `keras-bit audit` writes, a person edits, and training leaves images out by."""
+"""The CSV of `keras-bit audit`, which a person edits and training reads to leave images out."""
 
 import csv
 import os
@@ -11,23 +11,23 @@ import numpy as np
 from keras_bit.data.parts import Part
 from keras_bit.wording import some
 
-IMAGE, EXCLUDE = "image", "exclude"  # the columns that are read
+IMAGE, EXCLUDE = "image", "exclude"  # the columns that are used
 COLUMNS = (IMAGE, "part", "kind", "score", "label", "suggested_label", "other_image", "detail", EXCLUDE)
 YES, NO = ("yes", "y", "true", "1"), ("no", "n", "false", "0", "")
-# A spreadsheet takes a cell that begins so for a formula. An apostrophe before it says that it is text.
+# A spreadsheet treats a cell with such a beginning as a formula. An apostrophe before it makes it text.
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "'")
 ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # file names that are not UTF-8 keep their bytes
 SHOWN = 3  # names that a message lists
 
 
 def cell(value: object) -> str:
-    """A value as a cell holds it: what a spreadsheet would take for a formula gets an apostrophe."""
+    """Converts a value to a cell; one that a spreadsheet would treat as a formula gets an apostrophe."""
     text = "" if value is None else str(value)
     return f"'{text}" if text.startswith(FORMULAS) else text
 
 
 def text_of(stored: str) -> str:
-    """What `cell` was made of."""
+    """Undoes `cell`."""
     return stored[1:] if stored.startswith("'") else stored
 
 
@@ -43,19 +43,19 @@ def write_rows(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
         writer.writerow(COLUMNS)
         for row in rows:
             shown = {**row, EXCLUDE: YES[0] if row[EXCLUDE] else NO[0]}
-            # Numbers are written as they are: a score may be negative.
+            # Numbers are written unchanged, because a score may be negative.
             writer.writerow([one if isinstance(one := shown[name], float) else cell(one) for name in COLUMNS])
 
 
 def read_exclusions(file: str | Path) -> frozenset[str]:
-    """The names of the images that training is to do without: those that any row marks with yes.
+    """Returns the names of the images that any row marks with yes.
 
     Args:
         file: a CSV with the columns `image`, a path relative to the data set with `/` between folders, and `exclude`,
             yes or no. It may have others, and `,`, `;` or a tab between them.
 
     Raises:
-        ValueError: it is no such file; the message names the line.
+        ValueError: it is not such a file; the message names the line.
         OSError: it cannot be read.
     """
     with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
@@ -90,17 +90,17 @@ def _read(opened: TextIO, file: str) -> frozenset[str]:
 
 
 def relative(path: str, data: str | Path) -> str:
-    """The name of an image in the CSV: its path in the data set, with `/` between folders."""
+    """Returns an image's name in the CSV: its path in the data set, with `/` between folders."""
     return Path(os.path.relpath(path, data)).as_posix()
 
 
 def without(
     parts: Mapping[str, Part | None], file: str | Path, data: str | Path
 ) -> tuple[dict[str, Part | None], list[str]]:
-    """The parts without the images that a CSV excludes, and what a person should read about it.
+    """Returns the parts without the images that a CSV excludes, and notes about it.
 
     Args:
-        parts: of a data set; `None` for one that is not there.
+        parts: of a data set; `None` for a missing part.
         file: as `read_exclusions` takes it.
         data: the directory of the data set.
 
@@ -126,12 +126,12 @@ def without(
         left[name] = part if kept.all() else part.some(np.flatnonzero(kept)) if kept.any() else None
     if excluded and not seen:
         raise ValueError(
-            f"`exclude`: no image that {str(file)!r} excludes is in {str(data)!r}: {some(sorted(excluded), SHOWN)}. "
-            "Pass the CSV of this data set."
+            f"`exclude`: none of the images that {str(file)!r} excludes is in {str(data)!r}: "
+            f"{some(sorted(excluded), SHOWN)}. Pass the CSV of this data set."
         )
     if parts["train"] is not None and left["train"] is None:
-        raise ValueError(f"`exclude`: {str(file)!r} excludes all training images.")
-    notes = [f"Left out, as {str(file)!r} says: {' and '.join(counts) or 'no image'}."]
+        raise ValueError(f"`exclude`: {str(file)!r} excludes all training images. Mark fewer with yes.")
+    notes = [f"Left out because of {str(file)!r}: {' and '.join(counts) or 'no image'}."]
     if others := sorted(excluded - seen):
         notes.append(f"{str(file)!r} excludes images that are not in {str(data)!r}: {some(others, SHOWN)}.")
     return left, notes

@@ -1,4 +1,4 @@
-"""A directory with a folder per class: its classes, its images, and what a person should know of both.
+"""A directory with a folder per class: its classes, its images, and notes about both.
 
 Without TensorFlow.
 """
@@ -30,13 +30,13 @@ LISTED = 20  # folders that an error lists
 
 
 class OneClass(UserWarning):
-    """A directory has one class, which a model cannot be trained to tell from another."""
+    """Issued if a directory has only one class, so that there is nothing to classify."""
 
 
 class ClassFolders(NamedTuple):
     """The images in a directory with a folder per class.
 
-    `left_out` has what is not among them; `notes` are sentences that a person should read, that one among them.
+    `left_out` counts everything else in the directory; `notes` are sentences for a person, also about that.
     """
 
     paths: list[bytes]
@@ -47,11 +47,11 @@ class ClassFolders(NamedTuple):
 
 
 def class_names_in(directory: Path, left_out: LeftOut | None = None) -> list[str]:
-    """The names of a directory's classes: its folders, sorted, without hidden ones and those of operating systems.
+    """Returns a directory's classes: its folders, sorted, without hidden ones and those of operating systems.
 
     Raises:
-        ValueError: there is none, or two names look the same.
-        NotClassesError: the folders are the parts of a data set, or a folder around one.
+        ValueError: there is no folder, or two names look the same.
+        NotClassesError: the folders are the parts of a data set, or wrap one.
     """
     names = _folders(directory, left_out)
     refuse_splits(directory, names)
@@ -61,15 +61,15 @@ def class_names_in(directory: Path, left_out: LeftOut | None = None) -> list[str
 
 
 def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -> ClassFolders:
-    """The images in a directory with a folder per class, in the order of Keras' `image_dataset_from_directory`.
+    """Finds the images in a directory with a folder per class, in the order of Keras' `image_dataset_from_directory`.
 
     Args:
-        class_names: some of the folders, in the order of their labels, compared by what they look like. By default all
-            that hold an image, sorted.
+        class_names: some of the folders, in the order of their labels. By default all folders that hold an image,
+            sorted.
 
     Raises:
-        ValueError: as `class_names_in`; there is no image; `class_names` has names that are not those of folders.
-        NotClassesError: without `class_names`, as `class_names_in`, and where every class holds the same folders.
+        ValueError: as `class_names_in`; there is no image; `class_names` names a folder that does not exist.
+        NotClassesError: without `class_names`, as `class_names_in`, and if every class holds the same folders.
     """
     left_out = LeftOut()
     if class_names is None:
@@ -79,7 +79,7 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
         if missing := sorted(name for name in class_names if composed(name) not in there):
             raise ValueError(
                 f"`class_names` must name folders in {str(directory)!r}. There is none for "
-                f"{', '.join(map(repr, missing))}; there are {some(map(repr, there.values()), LISTED)}."
+                f"{', '.join(map(repr, missing))}; the folders are {some(map(repr, there.values()), LISTED)}."
             )
         names, folders = list(class_names), [there[composed(name)] for name in class_names]
     paths, labels = scan(directory, folders, left_out)
@@ -99,7 +99,7 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
         labels = (np.cumsum(counts > 0) - 1)[labels].astype(np.int32)
         names = [name for name in names if name not in empty]
     elif empty:
-        notes.append(f"These folders in {str(directory)!r} hold no image and remain classes: {', '.join(empty)}.")
+        notes.append(f"These folders in {str(directory)!r} hold no image, but remain classes: {', '.join(empty)}.")
     if left_out:
         notes.append(about_left_out(directory, left_out))
     notes += [*_about_looks(directory, names), *_about_links(directory, folders)]
@@ -111,20 +111,20 @@ def about_left_out(directory: str | Path, left_out: LeftOut) -> str:
 
 
 def tell(directory: Path, found: ClassFolders) -> None:
-    """Warns of what a person should know, where nobody else shows it."""
+    """Issues the notes as warnings."""
     for note in found.notes:
         warnings.warn(note, DirectoryWarning, stacklevel=5)  # the line that calls `image_dataset`
     if len(found.class_names) == 1:
-        one = f"{str(directory)!r} has one class, {found.class_names[0]!r}: there is nothing to tell apart."
+        one = f"{str(directory)!r} has only one class, {found.class_names[0]!r}. Add a folder for each other class."
         warnings.warn(one, OneClass, stacklevel=5)
 
 
 def scan(directory: str | Path, folders: Sequence[str] | None, left_out: LeftOut) -> tuple[list[bytes], np.ndarray]:
-    """The paths of the images in some folders of a directory, and for each the place of its folder among them.
+    """Returns the paths of the images in some folders of a directory, and the number of each image's folder.
 
     Args:
-        folders: directly in the directory; `None` takes all that there is, loose files too, as one class.
-        left_out: gets what is passed over.
+        folders: directly in the directory; `None` takes everything, loose files too, as one class.
+        left_out: counts what is skipped.
 
     Returns:
         The paths, and labels, int32 `(count,)`. A name may hold bytes that are not UTF-8.
@@ -145,9 +145,9 @@ def scan(directory: str | Path, folders: Sequence[str] | None, left_out: LeftOut
 
 
 def images_in(directory: str | os.PathLike[str]) -> list[str]:
-    """The images in a directory at any depth: folder by folder in the order of their paths, each sorted by name.
+    """Returns the images in a directory at any depth: folder by folder in the order of paths, each sorted by name.
 
-    Warns of what is left out.
+    Warns about what is left out.
 
     Raises:
         ValueError: there is none.
@@ -166,8 +166,8 @@ def _folders(directory: Path, left_out: LeftOut | None) -> list[str]:
     names = folders_in(directory, left_out)
     if not names:
         raise ValueError(
-            f"{str(directory)!r} must hold a folder per class, and has none. Put the images in some. TFRecord files "
-            "are passed by their names or by a pattern, such as 'records/*.tfrecord'."
+            f"{str(directory)!r} must hold a folder per class, but has none. Put the images into such folders. Pass "
+            "TFRecord files by name or by a pattern, such as 'records/*.tfrecord'."
         )
     alike: dict[str, list[str]] = {}
     for name in names:
@@ -175,28 +175,28 @@ def _folders(directory: Path, left_out: LeftOut | None) -> list[str]:
     if twice := [several for several in alike.values() if len(several) > 1]:
         spelled = " and ".join(ascii(name) for name in twice[0])
         raise ValueError(
-            f"{str(directory)!r} has two folders whose names look the same, {twice[0][0]!r}, and differ in how an "
-            f"accent is spelled: {spelled}. Move their images into one."
+            f"{str(directory)!r} has two folders whose names look the same, {twice[0][0]!r}, but encode an accent "
+            f"differently: {spelled}. Move their images into one."
         )
     return names
 
 
 def _refuse_wrapping(directory: Path, name: str) -> None:
-    """Raises if the only folder holds, instead of images, the folders of classes: an archive unpacked into a folder."""
+    """Raises if the only folder holds folders of classes, as after unpacking an archive into a folder."""
     folder = directory / name
     while not _holds_image_itself(folder):
         inside = folders_in(folder)
         if len(inside) > 1 or split_folders(folder, inside):
             break
-        if not inside or os.path.islink(folder / inside[0]):  # which may lead in a circle
+        if not inside or os.path.islink(folder / inside[0]):  # which may form a circle
             return
         folder /= inside[0]
     else:
         return
     if holds_image(folder):
         raise NotClassesError(
-            f"{str(directory)!r} has one folder, {str(folder.relative_to(directory))!r}, which holds no image itself "
-            f"but the folders {some(inside, SHOWN)}. Did you mean {str(folder)!r}?",
+            f"{str(directory)!r} has one folder, {str(folder.relative_to(directory))!r}, which holds no image but the "
+            f"folders {some(inside, SHOWN)}. Did you mean {str(folder)!r}?",
             f"{name!r} is the only class",
         )
 
@@ -207,17 +207,17 @@ def _holds_image_itself(folder: Path) -> bool:
 
 
 def refuse_classes_first(directory: Path, folders: Sequence[str], paths: Sequence[bytes], labels: np.ndarray) -> None:
-    """Raises if the classes hold folders that may be the parts or the classes of the data set.
+    """Raises if the classes contain folders that may be the parts or the classes of the data set.
 
-    These are folders with the names of several parts in one class, or the same folders in all of them. One folder
-    alone, as `images` in each, is only where they are.
+    These are folders with the names of several parts in one class, or the same folders in all classes. A single folder
+    in each class, such as `images`, is allowed.
 
     Args:
         folders: of the classes.
         paths, labels: of the images in them, as `scan` gives them.
 
     Raises:
-        NotClassesError: with what was found.
+        NotClassesError: there are such folders.
     """
     inside: list[set[str]] = [set() for _ in folders]
     starts = [len(os.fsencode(os.path.join(directory, folder, ""))) for folder in folders]
@@ -234,8 +234,8 @@ def refuse_classes_first(directory: Path, folders: Sequence[str], paths: Sequenc
         outer = some(divided or folders, SHOWN)
         inner = some(sorted({name for called in divided.values() for name in called} or set.union(*held)), SHOWN)
         raise NotClassesError(
-            f"{str(directory)!r} has the parts of a data set ({inner}) inside of its classes ({outer}). Turn that "
-            "around: a folder for each part, with a folder per class in it; or name one of these folders.",
+            f"{str(directory)!r} has the parts of a data set ({inner}) inside its classes ({outer}). Make a folder "
+            "for each part, with a folder per class in it, or name one of these folders.",
             _belong_together(outer),
         )
     if len(held) > 1 and len(held[0]) > 1 and "" not in held[0] and all(one == held[0] for one in held):
@@ -248,22 +248,22 @@ def refuse_classes_first(directory: Path, folders: Sequence[str], paths: Sequenc
 
 
 def _belong_together(classes: str) -> str:
-    return f"the classes are {classes}, and the images in all of their folders belong together"
+    return f"the classes are {classes}, with the images in all of their folders"
 
 
 def look(name: str) -> str:
-    """The same for names that are easily taken for each other: in another case, with other spaces, `_` or `-`."""
+    """Returns the same text for names that are easily confused: that differ in case, spaces, `_` or `-`."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     return "".join(one for one in plain if one not in "_-" and unicodedata.category(one) not in ("Cf", "Zs", "Cc"))
 
 
 def shown(name: str) -> str:
-    """A name for a message, quoted if a part of it would not be seen."""
+    """Returns a name for a message, quoted if a part of it would be invisible."""
     return name if name == name.strip() and name.isprintable() else ascii(name)
 
 
 def _about_links(directory: Path, folders: Sequence[str]) -> list[str]:
-    """Which classes are links to the images of others, or to a folder of theirs."""
+    """Notes which classes are links to the images of others."""
     places = {folder: os.path.realpath(directory / folder) for folder in folders}
     notes = []
     for folder, place in places.items():
@@ -282,8 +282,8 @@ def _about_looks(directory: Path, names: Sequence[str]) -> list[str]:
     for several in alike.values():
         if len(several) > 1:
             case_alone = len({composed(name).casefold() for name in several}) == 1
-            differ = "differ in case alone" if case_alone else "look alike"
+            differ = "differ only in case" if case_alone else "look alike"
             notes.append(
-                f"{' and '.join(map(shown, several))} in {str(directory)!r} {differ}, and are {len(several)} classes."
+                f"{' and '.join(map(shown, several))} in {str(directory)!r} {differ}, but are {len(several)} classes."
             )
     return notes

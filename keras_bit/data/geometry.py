@@ -1,7 +1,7 @@
-"""Where a training image is cut: from uniform random numbers to places in pixels, in numpy or in a TensorFlow graph.
+"""Computes crops of training images from uniform random numbers, in numpy or in a TensorFlow graph.
 
-Both reckon in float64, by operations that IEEE 754 rounds to one result, so that both cut at the same pixel. Imports
-neither: the caller passes `numpy`, or `tf.experimental.numpy`, which has the same functions.
+Both compute in float64 with operations whose rounding IEEE 754 fixes, so both cut at the same pixel. The caller passes
+`numpy` or `tf.experimental.numpy`, which has the same functions.
 """
 
 from typing import Any, NamedTuple
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 # Of the inception crop. google-research/big_vision, `pp/ops_image.py`; torchvision's RandomResizedCrop starts at 0.08.
 AREAS = (0.05, 1.0)  # of the image
 ASPECT_RATIOS = (3 / 4, 4 / 3)  # width by height
-ATTEMPTS = 10  # at a part that fits: the first does, unless the image is very long, or a few pixels large
-# The places of the numbers in a row of them. Those of an attempt are its aspect ratio and its height.
+ATTEMPTS = 10  # attempts; the first one fits, unless the image is very long or very small
+# The places in a row of random numbers. An attempt has two: its aspect ratio and its height.
 FLIP, TOP, LEFT, FIRST_ATTEMPT = range(4)
 
 
@@ -24,7 +24,7 @@ class Part(NamedTuple):
 
 
 def numbers_needed(random_resized_crop: bool) -> int:
-    """How many uniform random numbers in [0, 1) decide about an image."""
+    """Returns how many uniform random numbers in [0, 1) an image needs."""
     return FIRST_ATTEMPT + 2 * ATTEMPTS * random_resized_crop
 
 
@@ -33,15 +33,15 @@ def is_flipped(uniform: Any) -> Any:
 
 
 def random_place(room: int, uniform: Any, np: Any) -> tuple[Any, Any]:
-    """The first row and column of a crop that leaves `room` pixels; all places are equally probable."""
+    """Returns the first row and column of a crop that leaves `room` pixels; all places are equally probable."""
     return _whole(uniform[TOP] * (room + 1), np), _whole(uniform[LEFT] * (room + 1), np)
 
 
 def random_part(height: Any, width: Any, uniform: Any, np: Any) -> Part:
-    """A rectangle of 5 % to all of the image's area that is 3/4 to 4/3 times as wide as high; all, if none fits.
+    """Returns a rectangle of 5 % to 100 % of the area, 3/4 to 4/3 times as wide as high; the whole image if none fits.
 
-    The aspect ratio is uniform, and the height among those that keep the area in its limits, as TensorFlow's
-    `sample_distorted_bounding_box` has them.
+    The aspect ratio is uniform, and so is the height among those that keep the area in its limits, as in TensorFlow's
+    `sample_distorted_bounding_box`.
 
     Args:
         height, width: of the image, whole numbers.

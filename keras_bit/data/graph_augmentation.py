@@ -1,6 +1,6 @@
-"""What BiT's recipe does to a training image, in a TensorFlow graph: resize, random crop, random flip.
+"""The augmentation of BiT's recipe in a TensorFlow graph: resize, random crop, random flip.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 
 Source: google-research/big_transfer, `bit_pytorch/train.py`.
 """
@@ -20,7 +20,7 @@ np = tf.experimental.numpy
 
 
 def uniform_numbers(seed: Any, count: int) -> Any:
-    """What decides about an image: float64 `(count,)` in [0, 1), the same for the same seed, int64 `(2,)`."""
+    """Returns an image's random numbers: float64 `(count,)` in [0, 1), the same for the same seed, int64 `(2,)`."""
     return tf.random.stateless_uniform([count], seed, dtype=tf.float64)
 
 
@@ -33,16 +33,16 @@ def augment(
     max_pixels: int | None,
     name: Any = "The image",
 ) -> Any:
-    """One training image.
+    """Augments one training image.
 
     Args:
         image: the bytes of a file as a scalar string, or uint8 `(height, width, channels)` in [0, 255].
-        uniform: float64 `(geometry.numbers_needed(random_resized_crop),)` in [0, 1), which decide.
+        uniform: float64 `(geometry.numbers_needed(random_resized_crop),)` in [0, 1), the random numbers.
         processor: gives the filter, and the steps after the resize.
         rule: gives `resize_size` and `crop_size`, in pixels.
         random_resized_crop: whether a random part of random size and shape is resized to the crop size, instead.
-        max_pixels: the most pixels that an encoded image may have; `None` is Pillow's limit.
-        name: what errors call the image.
+        max_pixels: the most pixels of an encoded image; `None` is Pillow's limit.
+        name: the image's name in errors.
 
     Returns:
         float32 `(crop_size, crop_size, 3)`.
@@ -70,7 +70,7 @@ def augment(
         resize = Resize((height, width), (rule.resize_size, rule.resize_size), processor.resample, window)
         pixels = read(resize.source)
     if pixels.shape[-1] != 3:
-        pixels = tf.gather(pixels, tf.minimum([0, 1, 2], tf.shape(pixels)[-1] - 1), axis=-1)  # gray thrice; no alpha
+        pixels = tf.gather(pixels, tf.minimum([0, 1, 2], tf.shape(pixels)[-1] - 1), axis=-1)  # no alpha
     pixels = tf.ensure_shape(resize.apply(pixels), [crop, crop, 3])
     pixels = tf.cond(geometry.is_flipped(uniform), lambda: tf.reverse(pixels, [1]), lambda: pixels)
     return rescale_and_normalize(pixels, processor)

@@ -1,6 +1,6 @@
 """Images read by TensorFlow's operations alone: for tf.data service, saved graphs and checkpoints of iterators.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 """
 
 from collections.abc import Callable
@@ -16,25 +16,26 @@ from keras_bit.images import graph_preprocessing
 
 
 def read(elements: tf.data.Dataset, source: Source, options: Options) -> tuple[tf.data.Dataset, list[str]]:
-    """The same as `host_engine.read`, in a graph. The list stays empty: this engine leaves nothing out.
+    """Does the same as `host_engine.read`, in a graph. The list stays empty, because this engine leaves no images out.
 
     Raises:
-        tf.errors.InvalidArgumentError: while it runs: an image cannot be read. It is named where its header or its
-            label tells; a decoder's own error has no name, which `engine="host"` gives.
+        tf.errors.InvalidArgumentError: during iteration: an image cannot be read. The error names it if its header or
+            label is the reason; a decoder's own error has no name, unlike with `engine="host"`.
     """
     if source.open is None:
         raise ValueError(
-            "`engine` must be 'host' for a `source` whose rows Python reads, as a Hugging Face data set, got 'graph'."
+            "`engine` must be 'host' for a `source` whose rows Python reads, such as a Hugging Face data set, got "
+            "'graph'."
         )
     parallel = tf.data.AUTOTUNE if options.num_parallel_calls is None else options.num_parallel_calls
     images = elements.map(_reader(source.open, source, options), parallel, deterministic=True)
-    # An endless one has no rest: its batches have a known size.
+    # An endless data set has no last batch, so the size of its batches is known.
     drop_remainder = options.drop_remainder or options.repeat
     return images.batch(options.batch_size // options.shard[1], drop_remainder=drop_remainder), []
 
 
 def _reader(open_example: Callable[[Any], Example], source: Source, options: Options) -> Callable[..., tuple[Any, ...]]:
-    """What makes (image, label, seed) of an element."""
+    """Returns a function from an element to (image, label, seed)."""
     height, width = options.size(source.size) or (None, None)
 
     def image_of(example: Example, seeds: tuple[Any, ...]) -> Any:
@@ -58,7 +59,7 @@ def _reader(open_example: Callable[[Any], Example], source: Source, options: Opt
 
 
 def _problem(example: Example, class_names: tuple[str, ...] | None) -> Any:
-    """`targets.problem` in the graph, and what the source says: a scalar string, empty for nothing."""
+    """`targets.problem` in the graph, or the source's own problem: a scalar string, empty for none."""
     label, classes = example.label, len(class_names or ())
     if label.dtype.is_floating and class_names is None:
         fits = tf.reduce_all(tf.math.is_finite(label))
@@ -68,7 +69,7 @@ def _problem(example: Example, class_names: tuple[str, ...] | None) -> Any:
         wrong = tf.strings.format("has the label {}, which is not a row of numbers in [0, 1].", label)
     elif class_names is None:
         fits = label >= 0
-        wrong = tf.strings.format("has the label {}, which is below 0, where labels begin.", label)
+        wrong = tf.strings.format("has the label {}, but labels begin at 0.", label)
     else:
         fits = (label >= 0) & (label < classes)
         wrong = tf.strings.format(

@@ -1,6 +1,6 @@
-"""Images read by Pillow on the host, in a `tf.data` pipeline: one call of Python for each batch.
+"""Reads images with Pillow on the host, in a `tf.data` pipeline: one call of Python for each batch.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 """
 
 import os
@@ -20,24 +20,24 @@ from keras_bit.data.skipped import ADVICE, Skipped
 from keras_bit.data.source import Source
 from keras_bit.data.streams import EMPTY
 
-AT_ONCE = 2  # batches: one is begun while the last images of the other are read
-BETWEEN = b"\0"  # two problems; no file has it in its name
-END = -1  # in place of the number of elements: no batch, but the end of them
+AT_ONCE = 2  # batches: one begins while the last images of the other are read
+BETWEEN = b"\0"  # between two problems; no file name contains it
+END = -1  # instead of the number of elements, at the end of the batches
 
 
 def read(elements: tf.data.Dataset, source: Source, options: Options) -> tuple[tf.data.Dataset, list[str]]:
-    """Batches of (images, labels), and the seeds in training.
+    """Returns batches of (images, labels), and the seeds in training.
 
     Args:
         elements: tuples of an element of `source` and, in training, a seed.
-        source: where they come from.
-        options: what to make of them.
+        source: the source of the elements.
+        options: how to read them.
 
     Returns:
         The batches, and a list that gets a line for each image that is left out.
 
     Raises:
-        tf.errors.InvalidArgumentError: while it runs: an image cannot be read. It is named, with the reason.
+        tf.errors.InvalidArgumentError: during iteration: an image cannot be read. The error names it and the reason.
     """
     size = options.size(source.size)
     reader = Reader(
@@ -54,7 +54,7 @@ def read(elements: tf.data.Dataset, source: Source, options: Options) -> tuple[t
         count = geometry.numbers_needed(options.random_resized_crop)
         elements = elements.map(lambda element, seed: (element, seed, uniform_numbers(seed, count)))
     batch_size = options.batch_size // options.shard[1]
-    # An endless one has no rest: its batches have a known size.
+    # An endless data set has no last batch, so the size of its batches is known.
     drop_remainder = options.drop_remainder or options.repeat
     chunks = elements.batch(batch_size, drop_remainder=drop_remainder and not options.skip)
 
@@ -69,7 +69,7 @@ def read(elements: tf.data.Dataset, source: Source, options: Options) -> tuple[t
             call, tf.nest.flatten(chunk), (tf.string, tf.string, tf.int64, *types)
         )
         failure, problems, count = (tf.ensure_shape(part, []) for part in (failure, problems, count))
-        # Told before the shape is checked, which fails where images are missing.
+        # Raised before the shape is checked, because that fails if images are missing.
         wrong = failure if options.skip else tf.cond(failure == b"", lambda: _first(problems), lambda: failure)
         with tf.control_dependencies([_raise_unless_empty(wrong)]):
             parts = [tf.ensure_shape(part, [rows, *shape]) for part, shape in zip(parts, shapes, strict=True)]
@@ -85,12 +85,12 @@ def read(elements: tf.data.Dataset, source: Source, options: Options) -> tuple[t
 
 
 class _Call:
-    """What Python does for a batch.
+    """Reads a batch, in Python.
 
     Args:
         reader: reads the images.
         item: from an element to its `Item`.
-        spec: of an element and what goes with it.
+        spec: of an element and its seed.
         label_spec: of a label.
     """
 
@@ -99,7 +99,7 @@ class _Call:
         self._label_type, self._label_shape = label_spec.dtype.as_numpy_dtype, label_spec.shape
 
     def __call__(self, *columns: np.ndarray) -> tuple[Any, ...]:
-        """What failed, the problems of images one behind the other, how many elements there were; and what was read."""
+        """Returns a failure, the joined problems of images, the number of elements, and the images and labels."""
         elements, *beside = tf.nest.pack_sequence_as(self._spec, columns)
         count = len(columns[0])
         items = [self._item(self._row(elements, number)) for number in range(count)]
@@ -113,7 +113,7 @@ class _Call:
         return *parts, *([] if seeds is None else [seeds[found.places]])
 
     def _row(self, columns: Any, number: int) -> Any:
-        # `tf.nest.map_structure` does the same and takes twenty times as long.
+        # `tf.nest.map_structure` does the same, but is twenty times slower.
         if isinstance(columns, tuple):
             return tuple(self._row(column, number) for column in columns)
         if isinstance(columns, dict):
@@ -122,7 +122,7 @@ class _Call:
 
 
 def _first(problems: Any) -> Any:
-    """The first of the problems of a batch, and what can be done; empty for none."""
+    """Returns the first problem of a batch, with advice; empty for none."""
 
     def told() -> Any:
         problem = tf.strings.split(problems, BETWEEN)[0]
@@ -134,9 +134,9 @@ def _first(problems: Any) -> Any:
 
 
 def _without_problems(batches: tf.data.Dataset, skipped: Skipped) -> tf.data.Dataset:
-    """The parts of batches, of which those without an image are left out; tells of problems, in order, and at the end.
+    """Yields the parts of batches that hold an image; reports problems in order, and once more at the end.
 
-    An error where no image is left in all of them.
+    Raises if no image is left in any batch.
     """
     spec = batches.element_spec
     end = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
@@ -171,7 +171,7 @@ def _report(skipped: Skipped, state: Any) -> Any:
 
 
 def _raise_unless_empty(text: Any) -> Any:
-    # Python decodes the text of an error, and a file's name may not be UTF-8.
+    # Python decodes the text of an error, but a file's name may not be UTF-8.
     return tf.debugging.Assert(text == b"", [tf.strings.unicode_transcode(text, "UTF-8", "UTF-8")])
 
 

@@ -1,4 +1,4 @@
-"""Images that can be read in any order, by their number: files, arrays, and rows that Python reads.
+"""Images that can be read in any order, by number: files, arrays, and rows that Python reads.
 
 Without TensorFlow.
 """
@@ -17,19 +17,19 @@ from keras_bit.wording import shortened
 class Item(NamedTuple):
     """One image before it is read."""
 
-    name: str  # what an error calls it
+    name: str  # its name in errors
     label: Any  # int32 scalar, float32 scalar or float32 row
     contents: str | bytes | np.ndarray  # a path, the bytes of a file, or uint8 (height, width, channels)
-    problem: str = ""  # why the source could not give it; goes on after the name
+    problem: str = ""  # why the source could not return it; continues a sentence after the name
 
 
 class Items(Protocol):
-    """Labelled images by their number, from 0 on.
+    """Labeled images by number, from 0.
 
     Attributes:
         labels: of all of them.
         encoded: whether the images are files or their bytes, not pixels.
-        size: (height, width) of every image, where that is known.
+        size: (height, width) of every image, if known.
     """
 
     labels: targets.Labels
@@ -40,7 +40,7 @@ class Items(Protocol):
 
 
 class Files:
-    """Images in files. `names` are what errors call them; by default their paths."""
+    """Images in files. `names` are for errors; by default they are the paths."""
 
     encoded = True
     size: tuple[int, int] | None = None
@@ -54,7 +54,7 @@ class Files:
 
 
 class Arrays:
-    """uint8 arrays `(height, width, channels)` of 1, 3 or 4 channels, or one array of several such."""
+    """uint8 arrays `(height, width, channels)` of 1, 3 or 4 channels, or one array of several images."""
 
     encoded = False
 
@@ -71,7 +71,7 @@ class Rows:
     """Rows of another library's table.
 
     Args:
-        value: from a row's number to `bytes` and `path`, either of which may be `None`; `None` where there is no image.
+        value: from a row's number to `bytes` and `path`, either of which may be `None`; `None` if there is no image.
         labels: of the rows.
     """
 
@@ -88,12 +88,12 @@ class Rows:
         if found["path"]:
             name += f", {named(found['path'])},"
         if found["bytes"] is None and found["path"]:
-            return Item(name, label, found["path"])  # read beside others, in a thread
+            return Item(name, label, found["path"])  # read together with others, in a thread
         return Item(name, label, found["bytes"] or b"")
 
 
 class Unlabeled:
-    """Other items, some of which have no label."""
+    """Wraps items, some of which have no label."""
 
     def __init__(self, items: Items, unlabeled: np.ndarray) -> None:
         self._items, self._unlabeled = items, unlabeled
@@ -105,7 +105,7 @@ class Unlabeled:
 
 
 def named(path: str) -> str:
-    """A path for a message: whole, unless it is an image as text."""
+    """Returns a path for a message: whole, unless it is an image as text."""
     return shortened(path) if base64_text.described(path) else path
 
 
@@ -114,7 +114,7 @@ def is_path(value: object) -> bool:
 
 
 def described(source: Any) -> str:
-    """What a person passed as a source, for a message."""
+    """Describes what was passed as a source, for a message."""
     if is_path(source):
         return repr(shortened(os.fspath(source)))
     return f"{type(source).__module__}.{type(source).__name__}"

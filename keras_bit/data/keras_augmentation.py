@@ -1,4 +1,4 @@
-"""Augmentation of a batch by Keras' own layers, on the host, before it is normalized. A seed decides all of it."""
+"""Augments a batch with Keras' own layers, on the host, before it is normalized. It depends only on a seed."""
 
 from collections.abc import Iterable, Sequence
 
@@ -17,7 +17,7 @@ def check_layers(names: Sequence[str]) -> None:
     """Checks that the installed Keras has these layers.
 
     Raises:
-        ImportError: it is older than one of them.
+        ImportError: it is too old for one of them.
     """
     for name in names:
         if not hasattr(keras.layers, LAYERS[name]):
@@ -30,11 +30,10 @@ def check_layers(names: Sequence[str]) -> None:
 def augmented(
     names: Sequence[str], processor: BitImageProcessor, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A batch as Keras' layers change it, then rescaled and normalized.
+    """Applies Keras' layers to a batch, then rescales and normalizes it.
 
-    The layers are new for every batch: what they draw depends on `seed` alone, not on the batches before it, so that a
-    run that goes on from a step sees what the whole run sees. The numbers are those of the backend: a seed gives other
-    ones under another backend.
+    The layers are created anew for every batch, so their random numbers depend only on `seed`, not on earlier batches,
+    and a resumed run sees the same images. The numbers come from the backend, so they differ between backends.
 
     Args:
         names: keys of `LAYERS`, in order.
@@ -46,7 +45,7 @@ def augmented(
     Returns:
         float32 images and the labels.
     """
-    with keras.device("cpu:0"):  # beside the training, not in its way
+    with keras.device("cpu:0"):  # runs on the CPU, out of the training's way
         for number, name in enumerate(names):
             layer = _layer(name, (seed + number) % 2**31)
             if name == CUT_MIX:
@@ -61,12 +60,12 @@ def augmented(
 
 
 def seed_of(numbers: Iterable[int]) -> int:
-    """A seed for Keras from those of a batch."""
+    """Returns a seed for Keras, from those of a batch."""
     words = [int(number) % 2**64 for number in numbers]
     return int(np.random.SeedSequence(words).generate_state(1)[0]) % 2**31
 
 
 def _layer(name: str, seed: int) -> keras.layers.Layer:
     ranges = {} if name == CUT_MIX else {"value_range": VALUES}
-    # In float32 also where the model computes in half precision.
+    # In float32 even if the model computes in half precision.
     return getattr(keras.layers, LAYERS[name])(seed=seed, dtype="float32", data_format="channels_last", **ranges)

@@ -1,8 +1,8 @@
-"""Labels in a CSV file: which column names the image, which hold labels, and what these are. Without TensorFlow.
+"""Labels in a CSV file: finds the column of images, the columns of labels, and their kind. Without TensorFlow.
 
-The forms are those in which data sets are published: a column of class names (fastai, Keras' `flow_from_dataframe`), a
+It reads the forms in which data sets are published: a column of class names (fastai, Keras' `flow_from_dataframe`), a
 column of several names with a character between them, a column of 0 and 1 for each class (Kaggle), and columns of
-numbers to be predicted. A column `split` may divide the images.
+numbers to predict. A column `split` may divide the images.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from keras_bit.wording import composed, some
 
 ONE, SEVERAL, NUMBER = "single_label_classification", "multi_label_classification", "regression"
 PROBLEM_TYPES = (ONE, SEVERAL, NUMBER)  # transformers' words
-# Columns by their names, in any case and without what is not a letter.
+# Names of columns, compared without case and without characters that are not letters.
 IMAGE_COLUMNS = ("path", "file", "filename", "filepath", "fname", "image", "imageid", "imagename", "imagepath", "id")
 LABEL_COLUMNS = ("label", "labels", "class", "classes", "target", "targets", "tag", "tags", "category", "categories")
 SPLIT_COLUMNS = ("split", "subset", "set", "isvalid")
-SEPARATORS = (";", "|")  # between several names in a cell, where nobody says which
+SEPARATORS = (";", "|")  # between several names in a cell, by default
 YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 NUMBER_TEXT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -34,13 +34,13 @@ SHOWN = 5  # lines that an error names
 
 @dataclasses.dataclass(frozen=True)
 class TableOptions:
-    """How a table is read, where the names of its columns and its values do not say so.
+    """How to read a table, if the names of its columns and its values do not tell.
 
     Args:
         image_folder: the folder that paths are relative to; by default that of the file.
         image_column: the column with the paths.
-        label_columns: those with the labels.
-        label_separator: what is between several names in a cell; a space stands for any number of them.
+        label_columns: the columns with the labels.
+        label_separator: the text between several names in a cell; a space means any number of spaces.
         problem_type: `"single_label_classification"`, `"multi_label_classification"` or `"regression"`.
     """
 
@@ -61,16 +61,16 @@ class TableOptions:
 
 @dataclasses.dataclass(frozen=True)
 class LabelTable:
-    """Images with labels, as a CSV file has them.
+    """The images and labels of a CSV file.
 
     Args:
         paths: of the images.
         labels: int32 `(count,)` for one class per image; float32 `(count, classes)` of 0 and 1 for several; float64
-            `(count,)` or `(count, outputs)` for numbers to be predicted.
+            `(count,)` or `(count, outputs)` for numbers to predict.
         names: of the classes, or of the columns of numbers.
         problem_type: one of `PROBLEM_TYPES`.
-        parts: of each image `"train"`, `"validation"` or `"test"`; `None` if the table does not divide them.
-        notes: sentences that a person should read.
+        parts: `"train"`, `"validation"` or `"test"` for each image; `None` if the table does not divide them.
+        notes: sentences for a person.
     """
 
     paths: tuple[str, ...]
@@ -95,24 +95,24 @@ def read(
 ) -> LabelTable:
     """Reads a CSV file of images and labels.
 
-    The image's column is the one whose name says so (`path`, `file_name`, `image`, `image_id` ...), else the first.
+    The image's column is found by its name (`path`, `file_name`, `image`, `image_id` ...); by default it is the first.
     A column `split` (or `is_valid`) divides the images. Labels are in the column `label`, `labels`, `class`, `target`
-    or `tags`; without one in all others:
+    or `tags`; without such a column, all others are labels:
 
-    * one column of text: the class of each image; several where a cell holds `;` or `|`, or `label_separator` is given;
+    * one column of text: the class of each image, or several if a cell holds `;` or `|`, or `label_separator` is given;
     * one column of whole numbers from 0 on without a gap: the class of each image;
-    * one column of other numbers: the number to be predicted; whole ones with `problem_type="regression"` only;
-    * several columns of 0 and 1: classes that an image has or not; if each image has one of them, its class;
-    * several columns of other numbers: numbers to be predicted.
+    * one column of other numbers: the number to predict; whole numbers need `problem_type="regression"`;
+    * several columns of 0 and 1: several classes per image, or one class if each image has exactly one;
+    * several columns of other numbers: numbers to predict.
 
     Args:
         file: ends in .csv or .tsv and has a header. See `csv_rows.read`.
-        options: says what the file leaves open.
-        names: the order of the classes, which must hold all of them. Of numbers, the columns.
-        check_files: whether an image that does not exist is an error; otherwise whoever reads it finds out.
+        options: settles what the file does not tell.
+        names: the order of the classes, which must hold all of them; for numbers, the columns.
+        check_files: whether a missing image is an error now; otherwise it is one when it is read.
 
     Raises:
-        ValueError: the file is not such a table; names the line and the column, and says what to do.
+        ValueError: the file is not such a table; the message names the line and the column.
         OSError: it cannot be read.
     """
     options = options or TableOptions()
@@ -138,7 +138,7 @@ def _plain(name: str) -> str:
 def _columns(
     file: str, table: Rows, options: TableOptions, names: Sequence[str] | None
 ) -> tuple[int, int | None, list[int], list[str]]:
-    """The places of the columns of images, of the division and of labels, and what a person should read of others."""
+    """Returns the places of the columns of images, of the division and of labels, and notes about other columns."""
     header = table.header
 
     def place(name: str, argument: str) -> int:
@@ -167,7 +167,7 @@ def _columns(
             chosen = by_class
     if not chosen:
         raise ValueError(
-            f"{file!r} must have a column of labels beside the images' column {header[image]!r}, got the columns "
+            f"{file!r} must have a column of labels besides the images' column {header[image]!r}, got the columns "
             f"{some(map(repr, header), 20)} with {table.delimiter!r} between them."
         )
     left = [header[number] for number in others if number not in chosen]
@@ -180,7 +180,7 @@ def _columns(
 
 
 def _parts(file: str, table: Rows, column: int) -> list[str]:
-    """The part that each row says it is in."""
+    """Returns the part that each row names."""
     flags = _plain(table.header[column]) == "isvalid"
 
     def part(text: str) -> str | None:
@@ -191,7 +191,7 @@ def _parts(file: str, table: Rows, column: int) -> list[str]:
     found = [part(row.cells[column]) for row in table.rows]
     wrong = [row for row, one in zip(table.rows, found, strict=True) if one is None]
     expected = "true or false" if flags else "train, validation or test"
-    _refuse(file, table, column, wrong, expected, " If it holds labels, name it by `label_columns`.")
+    _refuse(file, table, column, wrong, expected, " If it holds labels, name it in `label_columns`.")
     return [one for one in found if one is not None]
 
 
@@ -216,7 +216,7 @@ def _one_column(file: str, table: Rows, column: int, options: TableOptions, name
         return _several_names(file, table, column, separator, names)
     numbers = [_number(text, table.delimiter) for text in texts]
     whole = all(number is not None and number == int(number) for number in numbers)
-    # Prices of which few have cents are numbers, too; texts among fractions are mistakes, which are named.
+    # A column with few fractions is numeric too; texts among fractions are mistakes, which the error names.
     fractions = sum(_is_fraction(number) for number in numbers)
     quantities = fractions > 0 and (None not in numbers or 2 * fractions >= len(numbers))
     if kind == NUMBER or (kind is None and quantities):
@@ -230,9 +230,9 @@ def _one_column(file: str, table: Rows, column: int, options: TableOptions, name
         if values != list(range(len(values))):
             raise ValueError(
                 f"The column {head!r} of {file!r} holds whole numbers from {values[0]} to {values[-1]}, which may be "
-                f"classes or numbers to be predicted. Pass `problem_type` {ONE!r} or {NUMBER!r}."
+                f"classes or numbers to predict. Pass `problem_type` {ONE!r} or {NUMBER!r}."
             )
-        notes = [f"The numbers in {head!r} are taken for {len(values)} classes; problem_type={NUMBER!r} predicts them."]
+        notes = [f"The numbers in {head!r} are {len(values)} classes; problem_type={NUMBER!r} predicts them."]
     return *_classes(file, table, column, names, whole), ONE, notes
 
 
@@ -256,13 +256,13 @@ def _classes(
 def _several_names(file: str, table: Rows, column: int, separator: str | None, names: Sequence[str] | None) -> Found:
     blank = separator is not None and not separator.strip()
     texts = [composed(row.cells[column]) for row in table.rows]
-    # A space stands for any number of them.
+    # A space means any number of spaces.
     cells = [text.split(None if blank else separator) if separator else [text] for text in texts]
     said = [list(dict.fromkeys(part.strip() for part in cell if part.strip())) for cell in cells]
     found = tuple(sorted({name for cell in said for name in cell})) if names is None else tuple(names)
     if not found:
         raise ValueError(
-            f"The column {table.header[column]!r} of {file!r} must name at least one class; all are empty."
+            f"The column {table.header[column]!r} of {file!r} must name at least one class, but all cells are empty."
         )
     places = {composed(name): place for place, name in enumerate(found)}
     wrong = [row for row, cell in zip(table.rows, said, strict=True) if any(name not in places for name in cell)]
@@ -295,16 +295,16 @@ def _several_columns(
         if sorted(map(composed, names)) != sorted(map(composed, found)):
             raise ValueError(
                 f"The columns of labels in {file!r} must be the classes {some(map(repr, names), 10)}, got "
-                f"{some(map(repr, found), 10)}. `label_columns` names those that are meant."
+                f"{some(map(repr, found), 10)}. Name the right ones in `label_columns`."
             )
         places = {composed(name): place for place, name in enumerate(found)}
         rows, found = rows[:, [places[composed(name)] for name in names]], tuple(names)
     alone = rows.sum(axis=1) == 1
     if kind == ONE:
         wrong = [row for row, one in zip(table.rows, alone, strict=True) if not one]
-        _refuse(file, table, columns[0], wrong, "with the other columns of labels one 1 in each line")
+        _refuse(file, table, columns[0], wrong, "one 1 in each line, together with the other columns of labels")
     if kind == ONE or (kind is None and alone.all()):
-        note = f"Each image has one 1 in the columns of labels: they are taken for its class, not for {SEVERAL!r}."
+        note = f"Each image has one 1 in the columns of labels, so they are read as its class, not as {SEVERAL!r}."
         return rows.argmax(axis=1).astype(np.int32), found, ONE, [note] if kind is None else []
     return rows, found, SEVERAL, _about_none(rows)
 
@@ -315,7 +315,7 @@ def _about_none(rows: np.ndarray) -> list[str]:
 
 
 def _number(text: str, delimiter: str) -> float | None:
-    """A finite number, with a decimal comma where that is not between cells; `None` for other texts."""
+    """Returns a finite number (with a decimal comma if that is not the delimiter); `None` for other texts."""
     if delimiter != "," and DECIMAL_COMMA.fullmatch(text):
         text = text.replace(",", ".")
     number = float(text) if NUMBER_TEXT.fullmatch(text) else None
@@ -327,13 +327,13 @@ def _numbers(file: str, table: Rows, columns: Sequence[int]) -> np.ndarray:
     found = [[_number(row.cells[column], table.delimiter) for column in columns] for row in table.rows]
     for place, column in enumerate(columns):
         wrong = [row for row, values in zip(table.rows, found, strict=True) if values[place] is None]
-        others = " If it is not a label, name those that are by `label_columns`." if len(columns) > 1 else ""
+        others = " If it is not a label, name the labels in `label_columns`." if len(columns) > 1 else ""
         _refuse(file, table, column, wrong, "a number that float32 can hold in every line", others)
     return np.array(found, np.float64)
 
 
 def _once(file: str, rows: Sequence[Row], table: LabelTable) -> tuple[np.ndarray, list[str]]:
-    """The places of the rows without those that say the same again."""
+    """Returns the places of the rows without repeated ones."""
     first: dict[str, int] = {}
     kept, again = [], 0
     for place, path in enumerate(table.paths):
@@ -343,11 +343,11 @@ def _once(file: str, rows: Sequence[Row], table: LabelTable) -> tuple[np.ndarray
             continue
         if not np.array_equal(table.labels[before], table.labels[place]) or _differ(table.parts, before, place):
             raise ValueError(
-                f"{file!r} must name an image once, with all of its labels in that line; got {path!r} in the lines "
-                f"{rows[before].line} and {rows[place].line} with different ones."
+                f"{file!r} must name each image once, with all of its labels in that line; got {path!r} in the lines "
+                f"{rows[before].line} and {rows[place].line} with different labels."
             )
         again += 1
-    return np.array(kept, np.int64), [f"Left out: {again:,} lines that say the same again."] if again else []
+    return np.array(kept, np.int64), [f"Left out: {again:,} repeated lines."] if again else []
 
 
 def _differ(parts: Sequence[str] | None, one: int, other: int) -> bool:

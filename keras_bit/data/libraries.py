@@ -1,6 +1,6 @@
-"""Other libraries' data sets: those of Hugging Face `datasets` as items, and which split of which library is meant.
+"""Other libraries' data sets: Hugging Face `datasets` as items, and the choice of a split.
 
-No library is imported before somebody has passed a data set of it. Without TensorFlow.
+A library is imported only after one of its data sets was passed. Without TensorFlow.
 """
 
 import os
@@ -16,15 +16,15 @@ from keras_bit.wording import some
 
 
 def checked_split(source: Any, split: str | None) -> str | None:
-    """`split`, which is given if the source has several, and only then."""
+    """Returns `split`, which must be given if, and only if, the source has several."""
     hugging_face, tensorflow_datasets = sys.modules.get("datasets"), sys.modules.get("tensorflow_datasets")
     if hugging_face and isinstance(source, hugging_face.DatasetDict):
         splits, fits = sorted(source), split in source
     elif tensorflow_datasets and isinstance(source, tensorflow_datasets.core.DatasetBuilder):
-        # It has a language for parts of splits, as "train[:10%]", and its own errors.
+        # It has its own notation for parts of splits, such as "train[:10%]", and its own errors.
         splits, fits = sorted(source.info.splits), split is not None
     elif split is not None:
-        raise ValueError(f"`split` is for sources that have several, got {split!r} for {described(source)}.")
+        raise ValueError(f"`split` is for sources with several splits, got {split!r} for {described(source)}.")
     else:
         return None
     if not fits:
@@ -35,7 +35,7 @@ def checked_split(source: Any, split: str | None) -> str | None:
 
 
 def is_builder(source: Any) -> bool:
-    """Whether it is a builder of TensorFlow Datasets."""
+    """Whether a source is a builder of TensorFlow Datasets."""
     library = sys.modules.get("tensorflow_datasets")
     return bool(library and isinstance(source, library.core.DatasetBuilder))
 
@@ -48,7 +48,7 @@ def hugging_face(
     label_column: str,
     check_labels: bool,
 ) -> Items | None:
-    """The rows of a Hugging Face data set; `None` for another source. See `sources.open_source`."""
+    """Returns the rows of a Hugging Face data set; `None` for another source. See `sources.open_source`."""
     library = sys.modules.get("datasets")
     if library is None:
         return None
@@ -80,7 +80,7 @@ def _table(
     unlabeled = np.array([label is None for label in column])
     if unlabeled.any():
         _refuse_unlabeled(unlabeled, check_labels)
-        # The others' kind, for the time until the row's turn.
+        # A placeholder of the right type until the row is read.
         other = column[int(np.argmin(unlabeled))]
         column = [other if label is None else label for label in column]
     rows = _rows(data, column, class_names, image_column, label_column, check_labels)
@@ -105,7 +105,7 @@ def _rows(
     label_column: str,
     check_labels: bool,
 ) -> Items:
-    """The same, with the labels in `column`, one for each row."""
+    """Returns the rows with the labels in `column`, one for each row."""
     import datasets
 
     labels = _read_labels(column, data.features[label_column], class_names, check_labels)

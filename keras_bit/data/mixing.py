@@ -1,6 +1,6 @@
-"""MixUp of a batch, in a TensorFlow graph. A seed decides all of it.
+"""MixUp of a batch, in a TensorFlow graph. It depends only on a seed.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 
 Source: google-research/big_transfer, `bit_pytorch/train.py`.
 """
@@ -11,10 +11,10 @@ import tensorflow as tf
 
 
 def mix_up(images: Any, labels: Any, seed: Any, alpha: float) -> tuple[Any, Any]:
-    """Lays another image of the batch over each: `weight * x + (1 - weight) * x[order]`, and the same for the labels.
+    """Mixes each image with another one of the batch, `weight * x + (1 - weight) * x[order]`, and the labels likewise.
 
-    One weight from the beta distribution (alpha, alpha) for the whole batch, and one random order, as in Google's code.
-    Keras' `MixUp` draws a weight per image, and from a generator whose state depends on which batch came first.
+    The whole batch has one weight from the beta distribution (alpha, alpha) and one random order, as in Google's code.
+    Keras' `MixUp` draws a weight per image, from a generator whose state depends on earlier batches.
 
     Args:
         images: float32 `(batch, height, width, 3)`.
@@ -33,8 +33,8 @@ def mix_up(images: Any, labels: Any, seed: Any, alpha: float) -> tuple[Any, Any]
 
 
 def beta(seed: Any, alpha: float) -> Any:
-    """A float32 in [0, 1] from the beta distribution (alpha, alpha), as the share of one of two gamma variates."""
-    # In float32 one gamma variate in some thousands is 0 where alpha is 0.1.
+    """Draws a float32 from the beta distribution (alpha, alpha), as the share of one of two gamma variates."""
+    # In float32 one gamma variate in some thousands is 0 if alpha is 0.1.
     first, second = (
         tf.random.stateless_gamma([], part, tf.constant(alpha, tf.float64), dtype=tf.float64)
         for part in tf.unstack(tf.random.split(seed))

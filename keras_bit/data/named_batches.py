@@ -1,4 +1,4 @@
-"""Batches for evaluation that know the names of their images, and one error for what cannot be read."""
+"""Batches for evaluation with the names of their images, and one error for unreadable images."""
 
 import itertools
 import os
@@ -26,10 +26,10 @@ class NoImageError(ValueError):
 
 
 class UnreadableImageError(ValueError):
-    """An image cannot be read, and is not to be left out.
+    """An image cannot be read, and `on_error` is `"raise"`.
 
     Args:
-        problem: names it and says why.
+        problem: names the image and the reason.
     """
 
     def __init__(self, problem: str) -> None:
@@ -40,12 +40,12 @@ class UnreadableImageError(ValueError):
 def read_batches(
     items: Iterable[Item], reader: Reader, batch_size: int, on_error: str, skipped: Skipped
 ) -> Iterator[Read]:
-    """Reads items in their order, a batch while the one before is used.
+    """Reads items in their order, each batch while the one before is used.
 
     Args:
         items: all with labels of one shape and type.
         reader: reads them.
-        batch_size: images per batch, also where others are left out; the last one may have fewer.
+        batch_size: images per batch, even if others are left out; the last one may have fewer.
         on_error: `"raise"` or `"skip"`.
         skipped: gets a line for each image that is left out.
 
@@ -54,8 +54,8 @@ def read_batches(
 
     Raises:
         UnreadableImageError: for `on_error="raise"`, an image cannot be read.
-        NoImageError: for `on_error="skip"`, none can be read; names the first and says why.
-        OSError: reading failed for a reason that is not in the images.
+        NoImageError: for `on_error="skip"`, none can be read; the message names the first and the reason.
+        OSError: reading failed, but not because of an image.
     """
     held: list[Read] = []  # of batches that are not full
     found = False
@@ -82,7 +82,7 @@ def read_batches(
 
 
 def _ahead(items: Iterable[Item], reader: Reader, batch_size: int) -> Iterator[tuple[int, list[Item], Batch]]:
-    """The place of each batch's first item, the items, and what was read of them; the next one is read meanwhile."""
+    """Yields the place of each batch's first item, the items and their images; the next batch is read meanwhile."""
     remaining = iter(items)
     start = 0
     with ThreadPoolExecutor(1) as pool:
@@ -107,17 +107,17 @@ def _joined(parts: list[Read]) -> Read:
 
 
 class NamedBatches:
-    """Batches of `(images, labels)` that know the names of their images.
+    """Batches of `(images, labels)` with the names of their images.
 
     Args:
         source, processor, batch_size, class_names: of `image_dataset`.
-        names: of the images, in the order of `source`; `None` calls them as the source does.
+        names: of the images, in the order of `source`; `None` takes the source's names.
         on_error: as in `read_batches`.
 
     Attributes:
-        class_names: of the labels; `None` for numbers to be predicted.
+        class_names: of the labels; `None` for numbers to predict.
         names: of the images read so far in this epoch; one for each that was not left out.
-        num_images: in `source`; `None` where that is not known.
+        num_images: in `source`; `None` if unknown.
         skipped: why images were left out, a line each.
     """
 
@@ -159,17 +159,17 @@ def folder_batches(
     are_classes: bool = False,
     left_out: LeftOut | None = None,
 ) -> tuple[NamedBatches, LeftOut]:
-    """The images in some folders of a directory, with names relative to it, and what is not among them.
+    """Reads the images in some folders of a directory, with names relative to it; also returns what was left out.
 
     Args:
         folders: the classes, in their order; labels count them from 0 on.
-        are_classes: whether somebody says so, however their own folders look.
-        left_out: what is not among them already, beside the folders.
+        are_classes: whether the caller named them as classes, so that folders inside them are not checked.
+        left_out: what was left out already, besides the folders.
         processor, batch_size, on_error: of `NamedBatches`.
 
     Raises:
         ValueError: no folder holds an image.
-        NotClassesError: the folders hold what may be the classes, as `refuse_classes_first` finds out.
+        NotClassesError: the folders may contain the classes; see `refuse_classes_first`.
     """
     left_out = LeftOut() if left_out is None else left_out
     paths, labels = scan(directory, folders, left_out)
@@ -177,7 +177,7 @@ def folder_batches(
         refuse_classes_first(Path(directory), folders, paths, labels)
     if not paths:
         there = f"; there are {left_out}" if left_out else ""
-        raise ValueError(f"No folder of {str(directory)!r} that is evaluated holds an image ({KINDS}){there}.")
+        raise ValueError(f"None of the evaluated folders of {str(directory)!r} holds an image ({KINDS}){there}.")
     batches = NamedBatches(
         ([os.fsdecode(path) for path in paths], labels),
         [os.path.relpath(os.fsdecode(path), directory) for path in paths],

@@ -10,12 +10,12 @@ from keras_bit.recipes.recipe import CUT_MIX
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """These, checked.
+    """The checked arguments.
 
     Args:
         rule: of the training; `None` for evaluation.
         skip: whether to leave out images that cannot be read.
-        engine: who reads, `"host"` or `"graph"`.
+        engine: what reads the images, `"host"` or `"graph"`.
         augment, sampling: of the recipe, in training.
     """
 
@@ -54,30 +54,32 @@ class Options:
 
     @property
     def reading_processor(self) -> BitImageProcessor:
-        """What reads an image: Keras' layers take pixels in [0, 255], which are normalized after them."""
+        """The processor that reads an image. Keras' layers take pixels in [0, 255], which are normalized after them."""
         if not self.augment:
             return self.processor
         return dataclasses.replace(self.processor, do_rescale=False, do_normalize=False)
 
     def size(self, known: tuple[int, int] | None) -> tuple[int, int] | None:
-        """(height, width) of every result, or `None` where it depends on the image; of a source whose size is known."""
+        """Returns the (height, width) of every result, or `None` if it depends on the image."""
         if self.rule is not None:
             return self.rule.crop_size, self.rule.crop_size
         unchanged = not (self.processor.do_resize or self.processor.do_center_crop)
         return known if unchanged else self.processor.fixed_size
 
     def check_labels(self, class_names: Sequence[str] | None, numbers: bool) -> None:
-        """Refuses a way of giving labels that a source does not have.
+        """Refuses a form of labels that the source cannot give.
 
         Args:
-            class_names: of the source, where it tells.
-            numbers: whether its labels are floats to be predicted.
+            class_names: of the source, if known.
+            numbers: whether its labels are floats to predict.
         """
         if self.mixes_labels and not self.one_hot:
             how = "MixUp" if self.mixes else f"augment={CUT_MIX!r}"
             raise ValueError(f"`label_mode` must be None or 'categorical' for {how}, which mixes labels, got 'int'.")
         if numbers and CUT_MIX in self.augment:
-            raise ValueError(f"`augment` must be without {CUT_MIX!r} for labels that are numbers: it mixes classes.")
+            raise ValueError(
+                f"`augment` must not contain {CUT_MIX!r} for labels that are numbers, because it mixes classes."
+            )
         if numbers and self.label_mode is not None:
             raise ValueError(
                 f"`label_mode` must be None for labels that are numbers to be predicted, got {self.label_mode!r}."
@@ -85,5 +87,5 @@ class Options:
         if self.one_hot and class_names is None and not numbers:
             raise ValueError(
                 "`class_names` must be given for MixUp, CutMix and label_mode='categorical', which need one-hot "
-                "labels, got None for a `source` that does not tell how many classes there are."
+                "labels, got None for a `source` whose number of classes is unknown."
             )

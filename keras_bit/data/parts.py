@@ -1,4 +1,4 @@
-"""Some images of a data set, whatever holds them: what they are called, and how they are read."""
+"""A part of a data set: the names of its images, and how to read them."""
 
 import dataclasses
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-LOOKED_AT = 50  # images whose size is looked up for the rule
+LOOKED_AT = 50  # images whose size is read for the rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Part:
 
     Args:
         labels: int32 `(count,)`.
-        names: what each image is called.
-        source: from some of the images' numbers, in increasing order, and a label for each, to a source of
+        names: the name of each image.
+        source: a function from some images' numbers, in increasing order, and a label for each, to a source of
             `image_dataset`.
-        files: from the same to what Pillow opens: a path, or a file in memory.
+        files: a function from the same to what Pillow opens: a path, or a file in memory.
         in_files: whether each image is a file, whose path is its name.
     """
 
@@ -47,7 +47,7 @@ class Part:
 
     @property
     def everything(self) -> Any:
-        """All of it, as a source of `image_dataset`."""
+        """All images, as a source of `image_dataset`."""
         return self.source(np.arange(len(self)), self.labels)
 
     @property
@@ -66,9 +66,9 @@ class Part:
                 with Image.open(file) as image:
                     sizes.append((image.height, image.width))
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-                continue  # training says what is wrong with it
+                continue  # training reports what is wrong with it
         if not sizes:
-            raise ValueError(f"None of the first images can be read: {self.names[0]} is one of them.")
+            raise ValueError(f"None of the first images can be read, such as {self.names[0]}. Check the files.")
         height, width = np.median(np.array(sizes), axis=0)
         return int(height), int(width)
 

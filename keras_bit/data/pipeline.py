@@ -1,6 +1,6 @@
-"""What happens to a source's images, in order: shuffle, read in batches by one of the engines, MixUp.
+"""The pipeline of a source's images: shuffle, read in batches with one of the engines, MixUp.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from keras_bit.data.source import Source, balanced, random_numbers
 
 
 def build(source: Source, options: Options) -> tf.data.Dataset:
-    """The data set of `keras_bit.image_dataset`."""
+    """Builds the data set of `keras_bit.image_dataset`."""
     options.check_labels(source.class_names, source.numbers)
     if options.sampling is not None:
         source = balanced(source)
@@ -23,12 +23,12 @@ def build(source: Source, options: Options) -> tf.data.Dataset:
     batches, skipped = engine.read(_elements(source, options), source, options)
     data = _finished(batches, source, options)
     if (count := _batches(source, options)) is not None and options.engine == "host":
-        # In the workers of tf.data service, where the graph's engine reads, each gets a part and the check would fail.
+        # Not for the graph engine: a worker of tf.data service gets a part only, and the check would fail.
         data = data.apply(tf.data.experimental.assert_cardinality(count))
     elif options.repeat:
-        data = data.repeat()  # which has no end either, and is known to have none
+        data = data.repeat()  # which is known to be endless
     data = data.prefetch(tf.data.AUTOTUNE)
-    # As on the data sets of keras.utils.image_dataset_from_directory.
+    # As in keras.utils.image_dataset_from_directory.
     data.class_names = None if source.class_names is None else list(source.class_names)
     data.class_counts = None if source.labels is None else source.labels.class_counts
     data.skipped = skipped
@@ -36,10 +36,9 @@ def build(source: Source, options: Options) -> tf.data.Dataset:
 
 
 def _elements(source: Source, options: Options) -> tf.data.Dataset:
-    """Tuples of an element and, in training, its augmentation's seed.
+    """Returns tuples of an element and, in training, its augmentation's seed.
 
-    The seeds are drawn before the images are read, in their order: the same numbers, whichever thread reads which
-    image.
+    The seeds are drawn in order before the images are read, so they do not depend on which thread reads which image.
     """
     if options.rule is None:
         return tf.data.Dataset.zip((source.elements,))
@@ -51,7 +50,7 @@ def _elements(source: Source, options: Options) -> tf.data.Dataset:
 
 
 def _finished(batches: tf.data.Dataset, source: Source, options: Options) -> tf.data.Dataset:
-    """Batches of (images, labels), the labels as they are asked for, mixed where the rule says so."""
+    """Returns batches of (images, labels) in the chosen form, mixed if the rule says so."""
     classes = len(source.class_names or ())
     if options.one_hot and source.label_spec.dtype.is_integer:
         batches = batches.map(lambda images, labels, *seeds: (images, tf.one_hot(labels, classes), *seeds))
@@ -67,7 +66,7 @@ def _finished(batches: tf.data.Dataset, source: Source, options: Options) -> tf.
 
 
 def _augmentation(options: Options) -> Callable[..., tuple[Any, ...]]:
-    """What calls Keras' layers, in Python: their random numbers are states, which a graph of tf.data has not."""
+    """Returns a Python function that calls Keras' layers, because their random state cannot be in a tf.data graph."""
     from keras_bit.data.keras_augmentation import augmented, seed_of
 
     def call(images: np.ndarray, labels: np.ndarray, seed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +82,7 @@ def _augmentation(options: Options) -> Callable[..., tuple[Any, ...]]:
 
 
 def _batches(source: Source, options: Options) -> int | None:
-    """How many there will be, if that is known."""
+    """Returns the number of batches, if known."""
     if options.repeat:
         return tf.data.INFINITE_CARDINALITY
     if options.skip or source.count < 0:
@@ -92,10 +91,10 @@ def _batches(source: Source, options: Options) -> int | None:
 
 
 def _endless(source: Source, seed: int, start: int, batch_size: int, shard: tuple[int, int]) -> tf.data.Dataset:
-    """(element, its augmentation's seed) without end, from the example with the number `start` on.
+    """Returns endless tuples of (element, its augmentation's seed), from the example with the number `start`.
 
-    What is at a place is decided by the place and the seed alone, not by what was read before: a run that goes on from
-    a step, or reads a part of every batch, sees what the whole run in one process sees.
+    The element at a place depends only on the place and the seed, not on what was read before. So a resumed run, or one
+    that reads a part of every batch, sees the same images as a whole run in one process.
     """
     numbers = tf.data.Dataset.counter
     first = 0 if source.count < 0 else start // source.count

@@ -17,27 +17,26 @@ from keras_bit.data.options import Options
 from keras_bit.data.reading import Reader
 from keras_bit.data.skipped import Skipped
 
-ORDER, CROP, MIX, AUGMENT = range(4)  # what random numbers are for: each use has a sequence of its own
+ORDER, CROP, MIX, AUGMENT = range(4)  # uses of random numbers, each with its own sequence
 WORD = 2**64
-AT_ONCE = 64  # images, where all are read beforehand
+AT_ONCE = 64  # images per step, if all are read beforehand
 Key = tuple[int, int]  # epoch, and number of a batch
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of (images, labels) that are read by their number, the next one while the last one is used.
+    """Batches of (images, labels) that are read by number, each while the one before is used.
 
-    What is in a batch is decided by its number, the epoch and the seed alone, so that a run that goes on from a step
-    sees what the whole run sees. The order and the crops are numpy's, and others than those of `tf.data` with the same
-    seed.
+    A batch depends only on its number, the epoch and the seed, so a resumed run sees the same images. The order and the
+    crops come from numpy, and differ from those of `tf.data` with the same seed.
 
     Args:
         items: the images.
-        options: of `image_dataset`. With `skip` every image is read once at the beginning, and those that cannot be
-            read are left out: what a batch holds must not depend on what was read before.
+        options: of `image_dataset`. With `skip` every image is read once at the beginning, and unreadable ones are left
+            out, because a batch must not depend on what was read before.
 
     Attributes:
         class_names: of the labels; `None` for numbers to be predicted.
-        class_counts: images of each class, where each has one.
+        class_counts: images of each class, if each image has one.
         skipped: a line for each image that was left out.
 
     Raises:
@@ -64,14 +63,14 @@ class Batches(keras.utils.PyDataset):
         self._numbers = np.arange(len(items.labels.values))
         if options.skip:
             self._numbers = self._readable(skipped)
-        self._order: tuple[int, np.ndarray] = (-1, self._numbers)  # of the epoch that was asked for last
+        self._order: tuple[int, np.ndarray] = (-1, self._numbers)  # of the latest epoch
         self._ahead = _Ahead()
         self.class_names = None if names is None else list(names)
         self.class_counts = items.labels.class_counts
         self.skipped = skipped.files
 
     def _readable(self, skipped: Skipped) -> np.ndarray:
-        """The numbers of the items that can be read."""
+        """Returns the numbers of the readable items."""
         options, count = self._options, len(self._numbers)
         reader = Reader(
             options.processor,
@@ -89,7 +88,7 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int | None:
-        """How many batches an epoch has; `None` for no end."""
+        """The number of batches in an epoch; `None` if endless."""
         if self._options.repeat:
             return None
         count, size = len(self._numbers), self._options.batch_size
@@ -97,7 +96,7 @@ class Batches(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         if self.num_batches is None:
-            raise TypeError("These batches have no end: they were made with repeat=True.")
+            raise TypeError("These batches have no length, because they were made with repeat=True.")
         return self.num_batches
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -108,19 +107,19 @@ class Batches(keras.utils.PyDataset):
         self.on_epoch_end()
 
     def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """The batch with this number, from 0 on.
+        """Returns the batch with this number, from 0.
 
         Raises:
             UnreadableImageError: an image cannot be read.
-            OSError: reading failed for a reason that is not in the images.
+            OSError: reading failed, but not because of an image.
         """
         if self.num_batches is not None and not 0 <= number < self.num_batches:
-            raise IndexError(f"There are {self.num_batches} batches, from 0 on; got the number {number}.")
+            raise IndexError(f"There are {self.num_batches} batches, numbered from 0; got the number {number}.")
         follows = self.num_batches is None or number + 1 < self.num_batches
         return self._ahead.get(self._read, (self._epoch, number), (self._epoch, number + 1) if follows else None)
 
     def on_epoch_end(self) -> None:
-        """Begins the next epoch, in another order. Keras calls it."""
+        """Starts the next epoch, in another order. Keras calls it."""
         if not self._options.repeat:
             self._epoch += 1
 
@@ -148,7 +147,7 @@ class Batches(keras.utils.PyDataset):
         return self._mixed(images, labels, self._generator(MIX, positions[0]))
 
     def _positions(self, epoch: int, number: int) -> range:
-        """Where the images of a batch are in all epochs, one behind the other."""
+        """Returns the places of a batch's images in the sequence of all epochs."""
         options = self._options
         index, parts = options.shard
         size, count = options.batch_size, len(self._numbers)
@@ -159,7 +158,7 @@ class Batches(keras.utils.PyDataset):
         return range(start, min(start + size, (epoch + 1) * count))
 
     def _places(self, positions: range) -> list[int]:
-        """The numbers of the items at these positions."""
+        """Returns the numbers of the items at these positions."""
         count = len(self._numbers)
         if self._options.rule is None:
             return [int(self._numbers[position % count]) for position in positions]
@@ -186,7 +185,7 @@ class Batches(keras.utils.PyDataset):
     def _mixed(
         self, images: np.ndarray, labels: np.ndarray, generator: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """MixUp: one weight and one other order for the batch, as in `mixing.mix_up`."""
+        """Applies MixUp, with one weight and one order for the batch, as in `mixing.mix_up`."""
         alpha = self._options.mixup_alpha
         weight = np.float32(generator.beta(alpha, alpha))
         order = generator.permutation(len(images))
@@ -194,7 +193,7 @@ class Batches(keras.utils.PyDataset):
 
 
 class _Ahead:
-    """Reads one batch further than it was asked for, in a thread."""
+    """Reads one batch ahead, in a thread."""
 
     def __init__(self) -> None:
         self._begin()
@@ -204,7 +203,7 @@ class _Ahead:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batch-reader")
         self._next: tuple[Key, Future[Any]] | None = None
 
-    # Threads and locks stay in the process that made them; a copy in another one, forked or unpickled, has its own.
+    # Threads and locks belong to one process; a forked or unpickled copy makes its own.
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
@@ -212,7 +211,7 @@ class _Ahead:
         self._begin()
 
     def get(self, read: Callable[[int, int], Any], key: Key, following: Key | None) -> Any:
-        """What `read` gives for `key`; begins to read what follows, if anything does."""
+        """Returns `read(key)`, and starts to read the next one, if there is one."""
         if self._process != os.getpid():
             self._begin()
         with self._lock:

@@ -1,4 +1,4 @@
-"""Which images of a data set cannot be read, found out before anything is computed: Pillow, in threads."""
+"""Finds unreadable images before training, with Pillow in threads."""
 
 import contextlib
 import hashlib
@@ -24,17 +24,17 @@ from keras_bit.images import inputs
 THREADS = min(os.cpu_count() or 1, 8)  # each holds an image
 AT_ONCE = 64  # images for each thread: records come with their bytes
 MISSING = "does not exist."
-LARGE = 10_000  # images from which on it is noted which files were looked at
+LARGE = 10_000  # number of images from which the results are noted in a file
 
 
 def unreadable(part: Part, *, whole: bool, shown: str, noted: Path | None = None) -> dict[int, str]:
-    """The numbers of the images that cannot be read, with a line for each: its name and what is wrong.
+    """Returns the numbers of the unreadable images, with a line for each: its name and what is wrong.
 
     Args:
-        whole: whether to decode every image. Otherwise only its header is read, which takes a fraction of the time and
-            finds what is no image, but not what is cut off or damaged further on.
-        shown: what the progress is called, which is shown after two seconds.
-        noted: a file that remembers what was found in large parts, as long as no file has another size or time.
+        whole: whether to decode every image. Otherwise only its header is read, which is much faster and finds files
+            that are not images, but not images that are truncated or damaged later.
+        shown: the title of the progress bar, which appears after two seconds.
+        noted: a file that stores the results for large parts. They hold as long as no file changes its size or time.
     """
     remembered = noted if part.in_files and len(part) >= LARGE else None
     key = _stamp(part.names, whole) if remembered else ""
@@ -49,7 +49,7 @@ def unreadable(part: Part, *, whole: bool, shown: str, noted: Path | None = None
 
 
 def problem(name: str, file: str | io.BytesIO, whole: bool) -> str:
-    """What is wrong with an image, in the words of who reads it, a sentence that begins with its name; or nothing."""
+    """Returns what is wrong with an image, as a sentence that begins with its name; an empty text for nothing."""
     source = file if isinstance(file, str) else file.getvalue()
 
     def look() -> str:
@@ -70,7 +70,7 @@ def _look(part: Part, whole: bool, shown: str) -> dict[int, str]:
         ThreadPoolExecutor(THREADS) as pool,
         tqdm(total=len(part), desc=shown, unit=" images", delay=2, leave=False) as bar,
     ):
-        warnings.simplefilter("ignore")  # Pillow's, of large images and of metadata
+        warnings.simplefilter("ignore")  # Pillow's warnings about large images and metadata
         while chunk := list(itertools.islice(numbered, AT_ONCE * THREADS)):
             problems = pool.map(lambda one: problem(part.names[one[0]], one[1], whole), chunk)
             for (number, _), text in zip(chunk, problems, strict=True):
@@ -93,7 +93,7 @@ def _stamp(names: Sequence[str], whole: bool) -> str:
 
 
 def _read(file: Path | None) -> dict[str, dict[str, Any]]:
-    """What was found, by what was looked at; nothing of what is damaged, which is looked at again."""
+    """Reads the stored results; damaged notes are ignored, so those files are read again."""
     try:
         known = {} if file is None else json_text.parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -102,6 +102,6 @@ def _read(file: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def _is_noted(number: str, line: Any, count: int) -> bool:
-    """Whether a note is one that was written about one of `count` images."""
+    """Whether a note is valid for one of `count` images."""
     digits = number.isascii() and number.isdecimal() and len(number) <= len(str(count))
     return digits and int(number) < count and isinstance(line, str)

@@ -1,7 +1,7 @@
-"""Images read on the host: a batch at a time, by Pillow, in a pool of threads. Without TensorFlow.
+"""Reads images on the host: a batch at a time, with Pillow, in a pool of threads. Without TensorFlow.
 
-Pillow's decoders and its resize give the interpreter's lock back, so that threads read as fast as processes would, and
-every format that Pillow reads is read.
+Pillow's decoders and its resize release the interpreter's lock, so threads are as fast as processes. Every format of
+Pillow is read.
 """
 
 import errno
@@ -21,26 +21,26 @@ from keras_bit.images import inputs, pillow_steps
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.recipes.hyperrule import HyperRule
 
-# Where the file is to blame; every other error of the system is the machine's trouble.
+# Errors that are the file's fault. Every other system error is the machine's.
 UNREADABLE = {
     FileNotFoundError: "there is no such file",
     IsADirectoryError: "it is a directory",
-    NotADirectoryError: "a part of its path is no directory",
+    NotADirectoryError: "a part of its path is not a directory",
     PermissionError: "there is no permission to read it",
 }
-BAD_NAMES = {errno.ELOOP: "its links lead in a circle", errno.ENAMETOOLONG: "its name is too long"}
+BAD_NAMES = {errno.ELOOP: "its links form a circle", errno.ENAMETOOLONG: "its name is too long"}
 Result = TypeVar("Result")
-MEMORY = "Fewer images at a time take less memory: num_parallel_calls=1."
+MEMORY = "Read fewer images at the same time to use less memory: num_parallel_calls=1."
 
 
 class Batch(NamedTuple):
-    """What was read of some items.
+    """The result of reading some items.
 
     Args:
-        images: float32 `(count, height, width, 3)`; those that could be read, in the order of the items.
-        places: int64 `(count,)`, where these are among the items.
+        images: float32 `(count, height, width, 3)`; the readable ones, in the order of the items.
+        places: int64 `(count,)`, their places among the items.
         problems: a line for each of the others.
-        failure: what failed for a reason outside of the images, empty for nothing; then there are no images.
+        failure: a failure that is not an image's fault (then there are no images); empty for none.
     """
 
     images: np.ndarray
@@ -50,20 +50,20 @@ class Batch(NamedTuple):
 
 
 class _ReadingError(Exception):
-    """Reading failed, and the image is not to blame. Its cause is the error."""
+    """Reading failed, but not because of the image. Its cause is the error."""
 
 
 class Reader:
-    """Reads items as the processor does, or as the recipe does for training.
+    """Reads items with the processor's steps, or with the recipe's for training.
 
     Args:
         processor: a `BitImageProcessor` with `do_convert_rgb`.
         rule: of the training; `None` for evaluation.
         random_resized_crop: of `image_dataset`.
-        max_pixels: the most pixels that an encoded image may have; `None` is Pillow's limit.
-        class_names: what the labels must be one of, where that is known.
-        size: (height, width) of every result; `None` where it depends on the image.
-        threads: images that are read at a time; `None` is one for each processor that this process may use.
+        max_pixels: the most pixels of an encoded image; `None` is Pillow's limit.
+        class_names: the classes that labels must be among, if known.
+        size: (height, width) of every result; `None` if it depends on the image.
+        threads: images that are read at the same time; `None` is one per processor that this process may use.
     """
 
     def __init__(
@@ -86,15 +86,15 @@ class Reader:
         """Reads some items.
 
         Args:
-            items: of which an image of a broken one is left out.
-            uniform: float64 `(count, geometry.numbers_needed(...))` in [0, 1), which decides about the augmentation.
+            items: the items; the images of broken ones are left out.
+            uniform: float64 `(count, geometry.numbers_needed(...))` in [0, 1), the random numbers of the augmentation.
         """
         images = None if self._size is None else self._memory.array((len(items), *self._size, 3))
         results: list[Any] = [None] * len(items)
         waiting = iter(range(len(items)))
 
         def read_on() -> None:
-            # Each thread takes the next place: fewer futures than one for each image.
+            # Each thread takes the next place, which needs fewer futures than one per image.
             for place in waiting:
                 row = None if images is None else images[place]
                 results[place] = self._read(items[place], row, None if uniform is None else uniform[place])
@@ -119,16 +119,16 @@ class Reader:
         return np.zeros((0, *(self._size or (0, 0)), 3), np.float32)
 
     def _read(self, item: Item, row: np.ndarray | None, uniform: Any) -> np.ndarray | str:
-        """The image, in `row` where there is one; or what is wrong with it, in a sentence that begins with its name.
+        """Returns the image (in `row` if given), or what is wrong with it, as a sentence that begins with its name.
 
         Raises:
-            _ReadingError: what is wrong is not in the image.
+            _ReadingError: reading failed, but not because of the image.
         """
         try:
             return self._attempt(item, row, uniform)
         except Exception as error:
             said = f"{type(error).__name__}: {str(error).rstrip('.')}."
-            raise _ReadingError(f"Reading {item.name} failed for a reason that is not in the image: {said}") from error
+            raise _ReadingError(f"Reading {item.name} failed, but not because of the image: {said}") from error
 
     def _attempt(self, item: Item, row: np.ndarray | None, uniform: Any) -> np.ndarray | str:
         problem = item.problem or targets.problem(item.label, self._class_names)
@@ -143,7 +143,7 @@ class Reader:
         return self._augmented(image, self._rule, uniform, row)
 
     def _opened(self, item: Item) -> Image.Image:
-        """The decoded RGB image of an item."""
+        """Returns the decoded RGB image of an item."""
         if isinstance(item.contents, np.ndarray):
             if not item.contents.size or item.contents.shape[-1] not in (1, 3, 4):
                 why = "it must have 1, 3 or 4 channels" if item.contents.size else "it has no pixels"
@@ -153,7 +153,7 @@ class Reader:
         return inputs.to_rgb(item.name, image)
 
     def _augmented(self, image: Image.Image, rule: HyperRule, uniform: Any, row: np.ndarray | None) -> np.ndarray:
-        """The recipe's resize, crop and flip, or the Inception networks' crop."""
+        """Applies the recipe's resize, crop and flip, or the Inception networks' crop."""
         crop, resample = rule.crop_size, self._processor.resample
         if self._random_resized_crop:
             top, left, height, width = map(int, geometry.random_part(image.height, image.width, uniform, np))
@@ -168,10 +168,10 @@ class Reader:
 
 
 def attempted(name: str, read: Callable[[], Result]) -> Result | str:
-    """What `read` returns; or what is wrong with the image, in a sentence that begins with its name.
+    """Returns the result of `read`, or what is wrong with the image, as a sentence that begins with its name.
 
     Raises:
-        OSError, MemoryError: what is wrong is not in the image.
+        OSError, MemoryError: reading failed, but not because of the image.
     """
     try:
         return read()
@@ -186,12 +186,12 @@ def attempted(name: str, read: Callable[[], Result]) -> Result | str:
 
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """The threads of all readers: those of a reader by itself would live as long as TensorFlow keeps its graph."""
+    """Returns the thread pool of all readers; a reader's own pool would live as long as TensorFlow keeps its graph."""
     return ThreadPoolExecutor(threads, thread_name_prefix="image-reader")
 
 
 if hasattr(os, "register_at_fork"):
-    # Threads do not come with it into a forked process: it makes its own.
+    # A forked process does not inherit threads, so it makes its own.
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
@@ -202,5 +202,5 @@ def _of_pixels(pixels: np.ndarray) -> Image.Image:
 
 
 def _processors() -> int:
-    """How many processors this process may use."""
+    """Returns the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Which names are those of TFRecord files. Without TensorFlow, which reads them."""
+"""Recognizes names of TFRecord files. Without TensorFlow, which reads them."""
 
 import os
 import re
@@ -15,7 +15,7 @@ def is_record_name(name: str) -> bool:
 
 
 def record_names(source: Any) -> list[str]:
-    """The names or patterns of TFRecord files in `source`; empty where it names others."""
+    """Returns the names or patterns of TFRecord files in `source`; empty if it names other files."""
     paths = [source] if is_path(source) else source
     if not isinstance(paths, list | tuple) or not paths or not all(map(is_path, paths)):
         return []

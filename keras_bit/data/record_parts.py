@@ -28,7 +28,7 @@ def holds_records(data: str | Path) -> bool:
 
 
 def record_files(data: str | Path) -> dict[str, list[str]]:
-    """TFRecord files by what their names say they are for: `train`, `validation`, `test`; nothing said is `train`.
+    """Groups TFRecord files by their names into `train`, `validation` and `test`; the default is `train`.
 
     Args:
         data: a directory of them, or a name or pattern.
@@ -48,7 +48,7 @@ def record_files(data: str | Path) -> dict[str, list[str]]:
 
 
 def about_records(data: str | Path) -> list[str]:
-    """What a person should know of the files: which are for what, where that differs, and what is left out."""
+    """Returns notes about the files: which ones each part has, and what is left out."""
     parts = record_files(data)
     notes = [
         f"{part}: {len(files):,} TFRecord file{'s' * (len(files) > 1)}, {some(map(os.path.basename, files), SHOWN)}"
@@ -83,13 +83,13 @@ def record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict[
     if count > len(names):
         hint = ""
         if least == count - len(names):
-            hint = f" The labels begin at {least}: write them anew, from 0, or name what comes before, too."
+            hint = f" The labels begin at {least}: renumber them from 0, or name the classes before that too."
         raise ValueError(f"`class_names` must name all {count} classes in {str(data)!r}, got {len(names)} names.{hint}")
     return parts, names
 
 
 def _of_records(files: list[str]) -> Part:
-    """The records of some files, read once for their labels."""
+    """Returns the records of some files, which are read once for their labels."""
     import tensorflow as tf
 
     from keras_bit.data import records
@@ -120,7 +120,7 @@ def _of_records(files: list[str]) -> Part:
 
 
 def _read_labels(files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """The labels of all records, and what the records are called.
+    """Returns the labels and the names of all records.
 
     Raises:
         ValueError: a file is damaged, a record has no label, or there are none.
@@ -147,5 +147,5 @@ def _read_labels(files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
             names += [f"record {number} of {file}" for number in range(len(found))]
             labels += found
     if not labels:
-        raise ValueError(f"There are no records in {some(files)}.")
+        raise ValueError(f"There are no records in {some(files)}. Pass files with at least one tf.Example.")
     return np.array(labels, np.int64).clip(-1, 2**31 - 1).astype(np.int32), names

@@ -1,6 +1,6 @@
 """TFRecord files of `tf.Example`, as a source.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 """
 
 import dataclasses
@@ -18,22 +18,22 @@ from keras_bit.data.source import Example, Source, shuffle
 from keras_bit.data.streams import LARGEST, int32, numbered, shuffled_in_windows
 from keras_bit.wording import some
 
-# The features of an image and its label, unless others are named: TensorFlow's own, of its ImageNet records.
+# The default features of an image and its label, those of TensorFlow's ImageNet records.
 IMAGE, LABEL = "image/encoded", "image/class/label"
-INTERLEAVED = 16  # files that are read at a time in training
-PEEKED = 16  # records of which one has to fit, where those that do not are left out
+INTERLEAVED = 16  # files that are read at the same time in training
+PEEKED = 16  # first records of which one must fit, if others are left out
 SHOWN = 20  # features of a record that an error lists
-# How compressed record files begin: `gzip`, and `zlib` at each of its levels. Others may begin so by chance.
+# The beginnings of compressed record files: `gzip`, and `zlib` at each level. Others may begin so by chance.
 COMPRESSIONS = {"GZIP": (b"\x1f\x8b",), "ZLIB": (b"x\x01", b"x^", b"x\x9c", b"x\xda")}
 # The types of a feature, and the lists of a `tf.train.Feature`.
 FEATURES = {tf.string: "bytes", tf.int64: "int64", tf.float32: "float"}
-DAMAGED = "cannot be had: the file is damaged there or cut off, and what follows it in this file is lost too."
+DAMAGED = "cannot be read: the file is damaged or truncated there, and the records after it in this file are lost too."
 
 
 def record_files(source: Any) -> list[str]:
-    """The TFRecord files that `source` names, one by one or by a pattern; empty where it names others."""
+    """Returns the TFRecord files that `source` names, one by one or by a pattern; empty if it names other files."""
     names = record_names(source)
-    # A name that exists is not a pattern, whatever brackets it has.
+    # A name that exists is not a pattern, even with brackets.
     found = [[name] if tf.io.gfile.exists(name) else sorted(tf.io.gfile.glob(name)) for name in names]
     missing = [name for name, files in zip(names, found, strict=True) if not files]
     if missing:
@@ -43,7 +43,7 @@ def record_files(source: Any) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Columns:
-    """The features in which an example has its image and its label."""
+    """The features of an example that hold its image and its label."""
 
     image: str
     label: str
@@ -79,7 +79,7 @@ class _Columns:
 
     def open(self, element: tuple[Any, Any, Any, Any]) -> Example:
         file, number, problem, record = element
-        # An example that nobody looks at, where there is no record.
+        # A placeholder example for a missing record, which is never read.
         contents, label = self.parse(tf.where(problem == "", record, self._empty()))
         return Example(tf.strings.format("record {} of ", number) + file, label, lambda: contents, problem)
 
@@ -103,7 +103,7 @@ def records(
     shuffle_buffer: int,
     check: bool,
 ) -> Source:
-    """TFRecord files; `check` wants the very first record to fit, otherwise one of the first."""
+    """Opens TFRecord files. With `check` the first record must fit; otherwise one of the first ones."""
     columns = _Columns(image_column, label_column)
     compressions = [_compression(file) for file in files]
     _check_beginning(files, compressions, columns, 1 if check else PEEKED)
@@ -123,17 +123,17 @@ def records(
 
 
 def _read(file: Any, compression: Any) -> tf.data.Dataset:
-    """(file, number, problem, record) of each record."""
+    """Yields (file, number, problem, record) of each record."""
     return numbered(tf.data.TFRecordDataset(file, compression), DAMAGED).map(lambda *record: (file, *record))
 
 
 def _in_turns(order: tf.data.Dataset) -> tf.data.Dataset:
-    # In the order of the files, whichever is read first: the same in every run.
+    # In the order of the files, whichever is read first, so that every run is the same.
     return order.interleave(_read, cycle_length=INTERLEAVED, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def record_data(files: Sequence[str]) -> tf.data.Dataset:
-    """The records of some files, one file after the other, each compressed as it is."""
+    """Reads the records of some files, one file after the other, compressed or not."""
     stored = tf.data.Dataset.from_tensor_slices((list(files), [_compression(file) for file in files]))
     return stored.flat_map(tf.data.TFRecordDataset)
 
@@ -147,18 +147,18 @@ def _compression(file: str) -> str:
                 list(tf.data.TFRecordDataset(file, compression).take(1))
                 return compression
             except tf.errors.DataLossError:
-                continue  # the length of a record that looks like it, or a damaged file
+                continue  # a record's length that looks like a compressed file, or a damaged file
     return ""
 
 
 def _check_beginning(files: list[str], compressions: list[str], columns: _Columns, count: int) -> None:
-    """Raises if there is no record, or if none of the first `count` is what is wanted: a misspelled column."""
+    """Raises if there is no record, or if none of the first `count` fits, as with a misspelled column."""
     stored = tf.data.Dataset.from_tensor_slices((files, compressions))
     named = stored.flat_map(lambda file, kind: tf.data.TFRecordDataset(file, kind).map(lambda record: (file, record)))
     try:
         first = list(named.take(count).as_numpy_iterator())
     except tf.errors.DataLossError:
-        return  # is named in its turn
+        return  # reported when it is read
     if not first:
         raise ValueError(f"`source` must hold at least one image, got no record in {some(files, SHOWN)}.")
     held = [None if (stored := _stored(record)) is None else _kinds(stored) for _, record in first]
@@ -175,7 +175,7 @@ def _check_beginning(files: list[str], compressions: list[str], columns: _Column
 
 
 def _stored(record: bytes) -> Any:
-    """The features by their names, or `None` if it is not a `tf.Example`."""
+    """Returns the features by name, or `None` if it is not a `tf.Example`."""
     try:
         return tf.train.Example.FromString(record).features.feature
     except DecodeError:
@@ -183,7 +183,7 @@ def _stored(record: bytes) -> Any:
 
 
 def _kinds(stored: Any) -> dict[str, tuple[str, int]]:
-    """The type and the number of values of each feature."""
+    """Returns the type and the number of values of each feature."""
     kinds = {name: feature.WhichOneof("kind") for name, feature in stored.items()}
     return {
         name: (kind.removesuffix("_list"), len(getattr(stored[name], kind).value)) if kind else ("values", 0)

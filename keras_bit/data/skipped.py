@@ -1,4 +1,4 @@
-"""The images that a data set leaves out: a line for each, and a warning about them at the end of each epoch."""
+"""Collects the images that a data set leaves out, and warns about them at the end of each epoch."""
 
 import warnings
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ SHOWN = 10  # images that the warning at the end of an epoch lists
 
 
 class ImagesLeftOut(UserWarning):
-    """Images were left out of an epoch; the data set's `skipped` lists them."""
+    """Issued if images were left out of an epoch; the data set's `skipped` lists them."""
 
 
 class Skipped:
@@ -29,18 +29,18 @@ class Skipped:
                 self.files.append(line)
 
     def report(self, left_out: int, total: int) -> str:
-        """Warns at the end of an epoch, or returns what the error is, where no image is left."""
+        """Warns at the end of an epoch, or returns the error's text if no image is left."""
         if not left_out:
             return ""
         lines = [f"{left_out:,} of {total:,} images were left out; the data set's `skipped` lists them:"]
         lines += first_of(self.files, SHOWN)
         if left_out == total:
             return " ".join(lines)  # an error in a graph shows a line's end as `\\n`
-        # Without a registry, in which the same warning of the next epoch would be found and not be shown.
+        # Without a registry, which would suppress the same warning in the next epoch.
         warnings.warn_explicit("\n  ".join(lines), ImagesLeftOut, __name__, 0)
         return ""
 
 
 def _one_line(text: str) -> str:
-    """A file's name may hold line breaks; bytes that are not UTF-8 stay what `os.fsdecode` made of them."""
+    """Puts a problem on one line: a file's name may hold line breaks. Other bytes stay as `os.fsdecode` reads them."""
     return "".join(repr(one)[1:-1] if len(f"{one}.".splitlines()) > 1 or one < " " else one for one in text)

@@ -1,9 +1,9 @@
-"""What every source of images becomes: elements, and how one of them is opened.
+"""The common form of every source of images: elements, and functions that open one.
 
-`Dataset.shuffle` and `Dataset.random` mix the seed that they are given with the process's, that of `tf.random.set_seed`
-and `keras.utils.set_random_seed`. Here are the same operations without it: a seed decides alone.
+`Dataset.shuffle` and `Dataset.random` mix their seed with the process's seed, that of `tf.random.set_seed` and
+`keras.utils.set_random_seed`. The operations here do the same, but depend only on their own seed.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 """
 
 import dataclasses
@@ -18,16 +18,16 @@ from keras_bit.data.balanced import balanced_order
 from keras_bit.data.items import Arrays, Files, Item, Items
 from keras_bit.data.targets import Labels
 
-PROCESS_SEED = 87654321  # what TensorFlow takes where none was set
+PROCESS_SEED = 87654321  # TensorFlow's default
 
 
 class Example(NamedTuple):
     """One image before it is read, in the graph."""
 
-    name: Any  # scalar string: what an error calls it
+    name: Any  # scalar string: its name in errors
     label: Any  # scalar or row, of the source's `label_spec`
     load: Callable[[], Any]  # the encoded bytes, or uint8 (height, width, channels)
-    problem: Any = ""  # scalar string: why the source could not give it
+    problem: Any = ""  # scalar string: why the source could not return it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +35,18 @@ class Source:
     """Images with labels.
 
     Args:
-        elements: the data set in the source's order; of numbers, where images can be read in any order.
-        item: from an element, as numpy has it, to its `Item`.
-        open: from an element to its `Example`, in the graph; `None` where Python has to read.
-        shuffled: from a seed to the elements in an order that is new in every epoch.
-        shuffled_once: from a seed, int64 `(2,)`, to the elements in the order that this seed has, always the same.
+        elements: the data set in the source's order; numbers, if images can be read in any order.
+        item: a function from an element in numpy to its `Item`.
+        open: a function from an element to its `Example`, in the graph; `None` if Python must read.
+        shuffled: a function from a seed to the elements in an order that is new in every epoch.
+        shuffled_once: a function from a seed, int64 `(2,)`, to the elements in an order that depends only on it.
         label_spec: type and shape of a label.
-        class_names: what the labels are called, or `None` where the source does not tell.
-        count: how many elements there are, below 0 where that is not known.
+        class_names: the names of the labels, or `None` if unknown.
+        count: the number of elements, below 0 if unknown.
         encoded: whether the images are files or their bytes, not pixels.
-        size: (height, width) of every image, where the source knows.
-        numbers: whether the labels are floats to be predicted, as for regression, and not classes.
-        labels: of all images, where they are known.
+        size: (height, width) of every image, if known.
+        numbers: whether the labels are floats to predict, as for regression.
+        labels: of all images, if known.
     """
 
     elements: tf.data.Dataset
@@ -64,7 +64,7 @@ class Source:
 
 
 def indexed(items: Items) -> Source:
-    """Images that are read by their number, so that only numbers are shuffled."""
+    """Returns images that are read by number, so that only numbers are shuffled."""
     values = items.labels.values
     count = len(values)
     elements = tf.data.Dataset.range(count)
@@ -93,16 +93,16 @@ def indexed(items: Items) -> Source:
 
 
 def balanced(source: Source) -> Source:
-    """The same images in an order in which every class comes equally often.
+    """Returns the same images in an order in which every class occurs equally often.
 
     Raises:
-        ValueError: the source is read from its beginning, or an image has not one class.
+        ValueError: the source must be read from its beginning, or an image does not have exactly one class.
     """
     labels = source.labels
     if labels is None or labels.class_counts is None:
         raise ValueError(
-            "`sampling` must be None for a `source` that is read from its beginning, as records and streams, or whose "
-            "images have not one class each; got 'balanced'."
+            "`sampling` must be None for a `source` that is read from its beginning (records, streams) or whose "
+            "images do not have one class each; got 'balanced'."
         )
     values = labels.values
 
@@ -121,7 +121,7 @@ def balanced(source: Source) -> Source:
 
 
 def _in_graph(items: Items) -> Callable[[Any], Example] | None:
-    """What opens an item by its number in the graph, where TensorFlow can."""
+    """Returns a function that opens an item by number in the graph, if TensorFlow can."""
     if isinstance(items, Files):
         return functools.partial(_file, items)
     return functools.partial(_array, items) if isinstance(items, Arrays) else None
@@ -145,14 +145,14 @@ def _array(arrays: Arrays, index: Any) -> Example:
 
 
 def _joined(arrays: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pixels one after the other, so that images of many sizes are stored as those of one; starts and shapes."""
+    """Joins the pixels of images of any sizes into one array; returns it with the starts and shapes."""
     shapes = np.array([array.shape for array in arrays], np.int64)
     starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))])[:-1]
     return np.concatenate([np.reshape(array, -1) for array in arrays]), starts, shapes
 
 
 def shuffle(data: tf.data.Dataset, size: int, seed: int) -> tf.data.Dataset:
-    """`data.shuffle(size, seed)`: `size` elements are held, and which one comes next is random."""
+    """Does `data.shuffle(size, seed)`: a buffer holds `size` elements, and the next one is drawn from it."""
     spec = data.element_spec
     variant = tf.raw_ops.ShuffleDatasetV3(
         input_dataset=tf.data.experimental.to_variant(data),
@@ -163,12 +163,12 @@ def shuffle(data: tf.data.Dataset, size: int, seed: int) -> tf.data.Dataset:
         **_seeds(seed),
     )
     result = tf.data.experimental.from_variant(variant, spec)
-    result.shuffled_from = data  # the functions in it live as long as the Python object does
+    result.shuffled_from = data  # its functions live as long as the Python object
     return result
 
 
 def random_numbers(seed: int) -> tf.data.Dataset:
-    """`Dataset.random(seed, rerandomize_each_iteration=True)`: int64 without end."""
+    """`Dataset.random(seed, rerandomize_each_iteration=True)`: endless int64 numbers."""
     variant = tf.raw_ops.RandomDatasetV2(
         rerandomize_each_iteration=True, output_types=[tf.int64], output_shapes=[[]], **_seeds(seed)
     )

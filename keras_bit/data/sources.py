@@ -1,4 +1,4 @@
-"""What a source is: folders, paths, arrays, records, or another library's data set."""
+"""Recognizes a source: folders, paths, arrays, records, or another library's data set."""
 
 import dataclasses
 import os
@@ -39,7 +39,7 @@ def open_source(
     subset: Subset | None = None,
     table: TableOptions | None = None,
 ) -> "Source":
-    """Finds out what `source` is, for `tf.data`. See `keras_bit.image_dataset` for the arguments.
+    """Recognizes `source`, for `tf.data`. See `keras_bit.image_dataset` for the arguments.
 
     `check_labels` raises for labels outside of the class names at once; otherwise they are left to the pipeline.
     `subset` takes a part of a directory's images. `table` says how a CSV file is read.
@@ -87,7 +87,7 @@ def open_items(
     subset: Subset | None = None,
     table: TableOptions | None = None,
 ) -> Items:
-    """The same for what can be read in any order, without TensorFlow."""
+    """Does the same for sources that can be read in any order, without TensorFlow."""
     _check_subset(source, subset)
     _check_table(source, table)
     names = targets.checked_class_names(class_names)
@@ -119,7 +119,7 @@ def _check_subset(source: Any, subset: Subset | None) -> None:
     if subset is not None and not (is_path(source) and Path(source).is_dir()):
         raise ValueError(
             "`validation_split` is for a directory with a folder per class, which `source` names, got "
-            f"{described(source)}. Divide other sources before."
+            f"{described(source)}. Divide other sources beforehand."
         )
 
 
@@ -129,25 +129,25 @@ def _check_table(source: Any, table: TableOptions | None) -> None:
 
 
 def of_numbers(source: Any, class_names: Sequence[str] | None, check_labels: bool) -> tuple[Any, targets.Labels]:
-    """A pair whose labels are numbers to be predicted, whatever their range.
+    """Opens a pair whose labels are numbers to predict, whatever their range.
 
     Raises:
         ValueError: `source` is not a pair, or its labels are not numbers.
     """
     if not isinstance(source, tuple) or len(source) != 2:
         raise ValueError(
-            f"`label_mode` 'numbers' is for a pair (paths or arrays, labels), got {described(source)}. Of a CSV file "
-            "TableOptions(problem_type='regression') says the same."
+            f"`label_mode` 'numbers' is for a pair (paths or arrays, labels), got {described(source)}. For a CSV file, "
+            "pass TableOptions(problem_type='regression')."
         )
     if class_names is not None:
-        raise ValueError(f"`class_names` must be None for numbers to be predicted, got {class_names!r}.")
+        raise ValueError(f"`class_names` must be None for numbers to predict, got {class_names!r}.")
     return source[0], targets.read_numbers(source[1], check_labels)
 
 
 def open_in_order(
     source: Any, class_names: Sequence[str] | None
 ) -> tuple[Callable[[], Iterable[Item]], int | None, tuple[int, int] | None]:
-    """For evaluation: what gives the items in the source's order, their number and size, where those are known."""
+    """Opens a source for evaluation: its items in order, with their number and size if known."""
     if not has_tensorflow():
         refuse_without_tensorflow(source, "host")
     if needs_tensorflow(source):
@@ -160,14 +160,14 @@ def open_in_order(
 
 
 def needs_tensorflow(source: Any) -> bool:
-    """Whether a source is read by TensorFlow: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets."""
+    """Whether TensorFlow reads a source: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets."""
     tensorflow = sys.modules.get("tensorflow")
     stream = tensorflow is not None and isinstance(source, tensorflow.data.Dataset)
     return stream or libraries.is_builder(source) or bool(record_names(source))
 
 
 def refuse_without_tensorflow(source: Any, engine: str) -> None:
-    """Refuses what is read by TensorFlow, where it is not installed.
+    """Refuses sources that need TensorFlow if it is not installed.
 
     Raises:
         MissingPackageError: TFRecords, or `engine="graph"`.
@@ -187,7 +187,7 @@ def _folders(directory: Path, class_names: tuple[str, ...] | None, subset: Subse
 def _table(
     file: str | Path, options: TableOptions, names: tuple[str, ...] | None, split: str | None, check_files: bool
 ) -> Items:
-    """The images of a CSV file, or those of a part that its column `split` names."""
+    """Returns the images of a CSV file, or those of a part in its column `split`."""
     table = label_table.read(file, options, names=names, check_files=check_files)
     if split is not None:
         there = sorted(set(table.parts or ()))
@@ -216,8 +216,8 @@ def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_
     if not isinstance(images, np.ndarray | list):
         raise ValueError(
             "`source[0]` must be a list of paths or of uint8 arrays, or one uint8 array (count, height, width, "
-            f"channels), got {described(images)}."
-            f"{' A data set of (bytes, label) is passed by itself.' if has_tensorflow() else ''}"
+            "channels), got "
+            f"{described(images)}.{' Pass a data set of (bytes, label) without a pair.' if has_tensorflow() else ''}"
         )
     if not len(images):
         raise ValueError("`source[0]` must hold at least one image, got none.")
@@ -226,7 +226,7 @@ def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_
     if not paths and not arrays:
         kinds = sorted({type(image).__name__ for image in images})
         raise ValueError(
-            f"`source[0]` must hold paths alone or uint8 arrays alone, got {' and '.join(kinds)}. {_for_encoded()}"
+            f"`source[0]` must hold only paths or only uint8 arrays, got {' and '.join(kinds)}. {_for_encoded()}"
         )
     found = labels if isinstance(labels, targets.Labels) else targets.read_labels(labels, class_names, check_labels)
     if len(found.values) != len(images):
@@ -240,11 +240,11 @@ def _pairs(images: Any, labels: Any, class_names: tuple[str, ...] | None, check_
 
 
 def _without_decoded(images: Sequence[Any]) -> list[Any]:
-    """The images, unless they are PIL's: a column decodes each as it is asked for it."""
+    """Refuses PIL images, because a column decodes each one on access."""
     if len(images) and isinstance(images[0], Image.Image):
         raise ValueError(
-            "`source[0]` must hold paths or uint8 arrays, got PIL images. Pass `numpy.asarray(image)` of each, or, of "
-            "a Hugging Face data set, the data set itself: image_dataset(dataset)."
+            "`source[0]` must hold paths or uint8 arrays, got PIL images. Pass `numpy.asarray(image)` for each, or "
+            "pass a Hugging Face data set itself: image_dataset(dataset)."
         )
     return list(images)
 
@@ -253,16 +253,16 @@ def _refuse_text(paths: Iterable[str | os.PathLike]) -> None:
     for index, path in enumerate(paths):
         if not isinstance(path, str) or len(path) <= base64_text.LONGEST_NAME:
             continue
-        if (text := base64_text.described(path)) and not os.path.lexists(path):  # a long path looks like one
+        if (text := base64_text.described(path)) and not os.path.lexists(path):  # a long path looks like base64
             raise ValueError(
                 f"`source[0][{index}]` is {text}, not a path, which begins with {path[:20]!r}. {_for_encoded()}"
             )
 
 
 def _for_encoded() -> str:
-    """What to do with the bytes of image files, for a message."""
+    """Returns advice on the bytes of image files, for a message."""
     if has_tensorflow():
-        return "Encoded images go through `tf.data.Dataset.from_tensor_slices((images, labels))`, as bytes."
+        return "Pass encoded images as bytes, in `tf.data.Dataset.from_tensor_slices((images, labels))`."
     return "Write encoded images to files, and pass their paths."
 
 

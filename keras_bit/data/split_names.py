@@ -1,4 +1,4 @@
-"""Folders that divide a data set into train, validation and test, by their names. Without TensorFlow."""
+"""Recognizes folders that divide a data set into train, validation and test. Without TensorFlow."""
 
 import os
 import re
@@ -12,7 +12,7 @@ TRAIN = ("train", "training")
 VALIDATION = ("val", "validation", "valid", "dev")
 TEST = ("test", "testing", "eval", "evaluation")
 WORDS = {"train": TRAIN, "validation": VALIDATION, "test": TEST}  # train is first: it has the classes
-# What people write beside these words, as in `training_set`, `TestData` and `02 val images`.
+# Words that may accompany these, as in `training_set`, `TestData` and `02 val images`.
 THINGS = r"(?:data)?sets?|data|images?|imgs?|pictures?|pics?|photos?|samples?|examples?|splits?|folders?"
 SPELLED = {
     part: re.compile(rf"[\W\d_]*(?:(?:{THINGS})[\W\d_]*)?(?:{'|'.join(words)})[\W\d_]*(?:(?:{THINGS})[\W\d_]*)*")
@@ -22,11 +22,11 @@ SHOWN = 5  # folders that a message names
 
 
 class NotClassesError(ValueError):
-    """The folders of a directory are not its classes, as far as one can see.
+    """The folders of a directory do not seem to be its classes.
 
     Args:
-        problem: what they are, and what to do.
-        unless: if what is the case they are classes after all.
+        problem: what the folders are, and what to do.
+        unless: the condition under which they are classes after all.
     """
 
     def __init__(self, problem: str, unless: str) -> None:
@@ -35,34 +35,33 @@ class NotClassesError(ValueError):
 
 
 def part_of(name: str) -> str | None:
-    """`"train"`, `"validation"` or `"test"` for a name that is one of their words, in any case.
+    """Returns `"train"`, `"validation"` or `"test"` for a name that means it, in any case.
 
-    There may be numbers, punctuation and words such as `set` and `images` beside it.
+    The name may also contain numbers, punctuation and words such as `set` and `images`.
     """
     return next((part for part, spelled in SPELLED.items() if spelled.fullmatch(name.casefold())), None)
 
 
 def parts_called(names: Sequence[str]) -> dict[str, str]:
-    """The names that are those of parts, and which parts these are.
+    """Returns the names that mean parts, and those parts.
 
-    They are such names as `part_of` knows, or have one before or after something that they share: `seg_train` and
-    `seg_test`.
+    These are names that `part_of` knows, and names with a shared text beside the word: `seg_train` and `seg_test`.
     """
     found = {name: part for name in names if (part := part_of(name))}
     return found if len({*found.values()}) > 1 else found | _with_something_shared(names)
 
 
 def split_folders(directory: Path, names: Sequence[str]) -> dict[str, Path]:
-    """The folders of a directory that are its train, validation and test part, as far as there are any.
+    """Returns the folders of a directory that are its train, validation and test part, if there are any.
 
-    Their names are such as `parts_called` knows. A part holds folders, those of its classes; where it holds only itself
-    again (`seg_train/seg_train/class`), that is the part.
+    Their names are those of `parts_called`. A part holds the folders of its classes; if it holds only a folder of the
+    same name (`seg_train/seg_train/class`), that one is the part.
 
     Args:
         names: of the folders in the directory.
 
     Raises:
-        NotClassesError: two of them are the same part.
+        NotClassesError: two folders mean the same part.
     """
     found: dict[str, list[str]] = {}
     for name, part in parts_called(names).items():
@@ -73,7 +72,7 @@ def split_folders(directory: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def _with_something_shared(names: Sequence[str]) -> dict[str, str]:
-    """The names that are a part's word beside the same text, where these are several parts."""
+    """Returns the names that consist of a part's word and a shared text, if they mean several parts."""
     shared: dict[tuple[str, str], dict[str, str]] = {}
     for name in names:
         words = re.split(r"([\W_]+)", name)
@@ -87,12 +86,12 @@ def _with_something_shared(names: Sequence[str]) -> dict[str, str]:
 
 
 def _one_of(directory: Path, part: str, names: Sequence[str]) -> str:
-    """The folder of a part: of several the one that is called by the word alone."""
+    """Returns the folder of a part; among several, the one whose name is the word alone."""
     plain = [name for name in names if name.casefold() in WORDS[part]]
     if len(several := plain or names) > 1:
         raise NotClassesError(
-            f"{str(directory)!r} has several folders for {part}: {', '.join(several)}. Leave one, or name a "
-            "directory that holds the folders of the classes.",
+            f"{str(directory)!r} has several folders for {part}: {', '.join(several)}. Keep one, or name a directory "
+            "that holds the folders of the classes.",
             "these folders are classes",
         )
     return several[0]
@@ -106,19 +105,19 @@ def _unwrapped(folder: Path) -> Path:
 
 
 def are_parts(parts: dict[str, Path]) -> bool:
-    """Whether what `split_folders` found divides a data set. A single folder with one inside may be a class."""
+    """Whether these parts of `split_folders` divide a data set. A single folder with one inside may be a class."""
     return len(parts) > 1 or ("train" in parts and len(folders_in(parts["train"])) > 1)
 
 
 def refuse_splits(directory: Path, names: Sequence[str]) -> None:
-    """Raises for a directory whose folders are the parts of a data set, and not its classes.
+    """Raises if a directory's folders are the parts of a data set and not its classes.
 
     Raises:
-        NotClassesError: it says which directory to name instead.
+        NotClassesError: they are; the message says which directory to name instead.
     """
     parts = split_folders(directory, names)
     called = parts_called(names)
-    # A single word may be that of a class; a train and a test folder are parts, whatever else there is.
+    # A single such folder may be a class; a train and a test folder are parts, whatever else there is.
     called_so = len({*called.values()}) > 1 or (bool(names) and len(called) == len(names))
     if are_parts(parts) or (parts and called_so):
         folders = ", ".join(repr(os.fspath(path)) for path in parts.values())
@@ -129,7 +128,7 @@ def refuse_splits(directory: Path, names: Sequence[str]) -> None:
         )
     if len(names) > 1 and called_so:
         raise NotClassesError(
-            f"{str(directory)!r} holds folders that are called as the parts of a data set, {some(called, SHOWN)}, but "
-            "they hold no folder per class. Put the images in them into a folder for each class.",
+            f"{str(directory)!r} holds folders with the names of parts, {some(called, SHOWN)}, but without a folder "
+            "per class. Put their images into a folder for each class.",
             "these folders are classes",
         )

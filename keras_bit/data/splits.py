@@ -1,4 +1,4 @@
-"""From where a person keeps images to what a model is trained on, validated with and tested on."""
+"""Divides a data set into the images for training, validation and test."""
 
 import dataclasses
 import os
@@ -24,9 +24,9 @@ SHOWN = 5  # classes that a note names
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """A data set as fine-tuning needs it; `notes` are sentences that a person should read.
+    """A data set in the parts that fine-tuning needs; `notes` are sentences for a person.
 
-    `class_names` are those of the classes or, for regression, of the columns of numbers.
+    `class_names` are the classes or, for regression, the columns of numbers.
     """
 
     class_names: tuple[str, ...]
@@ -53,23 +53,23 @@ def open_splits(
     """Finds the images of a data set and divides them.
 
     Args:
-        data: a directory with a folder per class; one with such directories that are called train and val or test, in
-            one of the spellings in `split_names`; a directory of TFRecord files, or a pattern for some, which may have
-            these words in their names; a CSV file, as `label_table.read` takes it.
-        validation_share: of each class, for validation, where the data set does not divide itself.
-        seed: decides which images these are, and which the few examples.
-        examples_per_class: how many of each class are trained on, for few-shot learning; `None` takes all.
-        class_names: the order of the classes; what the labels of TFRecord files are called.
-        gone: paths of images that have been there, and are divided as if they were.
-        table: how a CSV file is read.
+        data: a directory with a folder per class; one with such directories for train and for val or test, in the
+            spellings of `split_names`; a directory of TFRecord files or a pattern for them, which may have these words
+            in their names; a CSV file, as `label_table.read` takes it.
+        validation_share: of each class, for validation, if the data set is not divided.
+        seed: of this choice, and of the choice of few examples.
+        examples_per_class: number of training images of each class, for few-shot learning; `None` takes all.
+        class_names: the order of the classes, or the names of the labels of TFRecord files.
+        gone: paths of images that no longer exist, but take part in the division.
+        table: how to read a CSV file.
         problem_types: those of `label_table.PROBLEM_TYPES` that the caller can use.
         check_files: whether an image that a CSV file names must exist.
-        exclude: a CSV of `keras-bit audit`, whose images are left out of the parts. The division stays as it is without
-            it; the few examples are chosen among those that are left.
+        exclude: a CSV of `keras-bit audit`, whose images are left out of the parts. The division does not change; the
+            few examples are chosen among the remaining images.
 
     Raises:
         ValueError: there is nothing to train on, the parts have different classes, the labels are of another kind, or
-            `exclude` is not such a file of this data set.
+            `exclude` is not a CSV of this data set.
         FileNotFoundError: `data` does not exist.
     """
     names = targets.checked_class_names(class_names)
@@ -90,7 +90,7 @@ def open_splits(
     if kind not in problem_types:
         raise ValueError(f"`data` {str(data)!r} must have one class for each image, got labels for {kind}.")
     if "train" not in parts:
-        raise ValueError(f"`data` {str(data)!r} has images to test with, but none to train on.")
+        raise ValueError(f"`data` {str(data)!r} has test images, but no training images.")
     if kind != ONE:
         if examples_per_class is not None:
             raise ValueError(f"`examples_per_class` is for one class per image, got {examples_per_class} for {kind}.")
@@ -108,7 +108,7 @@ def open_splits(
     if validation is None and test is None and validation_share > 0:
         train, validation = dividing.by_class(train, len(names), validation_share, generator)
         if validation is None:
-            notes.append("No class has a second image to validate with: there is no validation.")
+            notes.append("No class has a second image, so there is no validation.")
     if exclude is not None:
         left, about = exclusions.without({"train": train, "validation": validation, "test": test}, exclude, data)
         train, validation, test = left["train"] or train, left["validation"], left["test"]
@@ -116,23 +116,23 @@ def open_splits(
     if examples_per_class is not None:
         counts = np.bincount(train.labels, minlength=len(names))
         if few := [name for name, count in zip(names, counts, strict=True) if count < examples_per_class]:
-            notes.append(f"There are fewer than {examples_per_class} images of {some(few, SHOWN)}: all are taken.")
+            notes.append(f"There are fewer than {examples_per_class} images of {some(few, SHOWN)}, so all are used.")
         train = dividing.few(train, len(names), examples_per_class, generator)
     notes += _about_counts(train, names, first, examples_per_class)
     if len(names) == 1:
-        raise ValueError(f"`data` {str(data)!r} has one class, {names[0]!r}: there is nothing to tell apart.")
+        raise ValueError(f"`data` {str(data)!r} has only one class, {names[0]!r}. Add a folder for each other class.")
     return Splits(names, train, validation if validation is not None else test, test, tuple(notes))
 
 
 def _of_rows(
     parts: dict[str, Part], names: tuple[str, ...], kind: str, notes: list[str], validation_share: float, seed: int
 ) -> Splits:
-    """A data set of several classes per image, or of numbers."""
+    """Divides a data set of several classes per image, or of numbers."""
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
     if validation is None and test is None and validation_share > 0:
         train, validation = divided(train, kind, len(names), validation_share, np.random.default_rng(seed))
         if validation is None:
-            notes = [*notes, "There is no second image to validate with: there is no validation."]
+            notes = [*notes, "There is only one image, so there is no validation."]
     if kind == NUMBER:
         check_numbers(train, names)
     else:
@@ -142,29 +142,29 @@ def _of_rows(
 
 def _about_first(first: int, names: tuple[str, ...]) -> str:
     return (
-        f"The labels begin at {first}, not at 0: no image is of {some(names[:first], SHOWN)}, and the model gets an "
-        "output for it all the same. Where nothing is meant by that, write the labels anew, from 0."
+        f"The labels begin at {first}, not at 0. The model gets an output for {some(names[:first], SHOWN)} although it "
+        "has no image. Renumber the labels from 0 if this is not intended."
     )
 
 
 def _about_counts(train: Part, names: tuple[str, ...], first: int, examples_per_class: int | None) -> list[str]:
-    """Which classes have a single image or none, those before the `first` label apart."""
+    """Notes which classes have one image or none, except those before the `first` label."""
     counts = np.bincount(train.labels, minlength=len(names))
     notes = []
     if single := [name for name, count in zip(names, counts, strict=True) if count == 1 != examples_per_class]:
-        notes.append(f"There is a single image to train with of {some(single, SHOWN)}.")
+        notes.append(f"There is only one training image of {some(single, SHOWN)}.")
     if none := [name for name, count in zip(names[first:], counts[first:], strict=True) if count == 0]:
-        notes.append(f"There is no image to train with of {some(none, SHOWN)}.")
+        notes.append(f"There is no training image of {some(none, SHOWN)}.")
     return notes
 
 
 class Subset(NamedTuple):
-    """The part of a directory's images that `image_dataset` gives.
+    """The part of a directory's images that `image_dataset` reads.
 
     Args:
-        validation_split: the share of each class that is for validation.
+        validation_split: the share of each class for validation.
         which: `"training"` or `"validation"`.
-        seed: decides which images these are.
+        seed: of the choice of these images.
     """
 
     validation_split: float
@@ -173,10 +173,10 @@ class Subset(NamedTuple):
 
 
 def checked_subset(validation_split: float | None, subset: str | None, seed: int | None) -> Subset | None:
-    """The arguments of `image_dataset`, if they are given.
+    """Checks these arguments of `image_dataset`, if given.
 
     Raises:
-        ValueError: one of them lacks the others, or is not what it should be.
+        ValueError: one of them lacks the others, or is invalid.
     """
     if validation_split is None and subset is None:
         return None
@@ -198,32 +198,32 @@ def checked_subset(validation_split: float | None, subset: str | None, seed: int
 
 
 def subset_of(directory: Path, class_names: tuple[str, ...] | None, subset: Subset) -> ClassFolders:
-    """A part of the images in a directory with a folder per class, as `open_splits` divides them."""
+    """Returns a part of the images in a directory with a folder per class, divided as in `open_splits`."""
     found = class_folders(directory, class_names)
     whole = of_files(found.paths, found.labels)
     generator = np.random.default_rng(subset.seed)
     train, validation = dividing.by_class(whole, len(found.class_names), subset.validation_split, generator)
     part = train if subset.which == "training" else validation
     if part is None:
-        raise ValueError(f"No class in {str(directory)!r} has a second image: there is nothing for validation.")
+        raise ValueError(f"No class in {str(directory)!r} has a second image, so there is no validation.")
     return found._replace(paths=[os.fsencode(name) for name in part.names], labels=part.labels)
 
 
 def _folder_parts(
     data: Path, names: tuple[str, ...] | None, gone: Sequence[str]
 ) -> tuple[dict[str, Part], tuple[str, ...], list[str]]:
-    """The parts, the classes, and what a person should read."""
+    """Returns the parts, the classes and the notes."""
     if not data.is_dir():
         raise FileNotFoundError(f"`data` must be an existing directory or TFRecord files, got {str(data)!r}.")
     left_out = LeftOut()
     there = folders_in(data, left_out)
-    # Folders that are named as classes are classes, whatever they are called.
+    # Folders that the caller names as classes are classes, whatever their names are.
     as_classes = names is not None and {composed(name) for name in names} <= {composed(name) for name in there}
     directories = {} if as_classes else split_folders(data, there)
     if "train" not in directories and there and not as_classes and all(part_of(name) for name in there) and directories:
         raise ValueError(
-            f"`data` {str(data)!r} has the folder {some(there, SHOWN)}, but no folder {TRAIN[0]!r} with images to "
-            "train on. Put them there, in a folder per class, or name the directory that has such folders."
+            f"`data` {str(data)!r} has the folder {some(there, SHOWN)}, but no folder {TRAIN[0]!r} with training "
+            "images. Put them there, in a folder per class, or name the directory with the folders of the classes."
         )
     if "train" not in directories or not are_parts(directories):
         found = class_folders(data, names)
@@ -250,11 +250,11 @@ def _folder_parts(
 def _of_fewer_classes(
     directory: Path, classes: ClassFolders, train: Path, notes: list[str], every: bool
 ) -> ClassFolders:
-    """The images of a directory that may lack some of the classes.
+    """Returns the images of a directory that may lack some of the classes.
 
     Args:
         classes: in `train`.
-        notes: gets what is left out.
+        notes: is extended by what is left out.
         every: whether folders of other classes are an error; otherwise they are left out.
     """
     left_out, names = LeftOut(), classes.class_names
@@ -284,14 +284,14 @@ def _of_fewer_classes(
 
 
 def _about_others(directory: Path, there: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """What is said of folders that are not among the classes that somebody named."""
+    """Notes the folders that are not among the named classes."""
     known = set(map(composed, classes))
     others = [name for name in there if composed(name) not in known]
     return [f"Left out in {str(directory)!r}: the folders of other classes, {some(others, SHOWN)}."] if others else []
 
 
 def _with_gone(directory: Path, found: ClassFolders, gone: Sequence[str]) -> Part:
-    """The images, and those that have been in the directory, in the same order."""
+    """Returns the images together with those that no longer exist, in order."""
     if not gone:
         return of_files(found.paths, found.labels)
     labels = {composed(name): label for label, name in enumerate(found.class_names)}

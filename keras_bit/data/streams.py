@@ -1,6 +1,6 @@
-"""Images that have to be read from the first on: a `tf.data.Dataset`.
+"""Images that must be read from the first one on: a `tf.data.Dataset`.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from keras_bit.data.items import Item
 from keras_bit.data.source import Example, Source, shuffle
 
 LARGEST = 2**31 - 1  # number of a class
-EMPTY = "is not there: `source` is empty."
+EMPTY = "does not exist: `source` is empty."
 
 
 def stream(
@@ -31,7 +31,7 @@ def stream(
     if rows:
         class_names = targets.names_for(label.shape[0], class_names)
     elif numbers and class_names is not None:
-        raise ValueError("`class_names` must be None for labels that are floats, which are numbers to be predicted.")
+        raise ValueError("`class_names` must be None for labels that are floats, which are numbers to predict.")
     count = int(data.cardinality())
     if count == 0:
         raise ValueError("`source` must hold at least one image, got an empty data set.")
@@ -59,10 +59,10 @@ def stream(
 
         return Example(name, tf.cast(label, tf.float32) if rows or numbers else int32(label), load, problem)
 
-    # Pixels as one string: images of several sizes make no batch.
+    # Pixels as one string, because images of several sizes cannot form a batch.
     elements = numbered(
         pairs.map(serialized, tf.data.AUTOTUNE),
-        "cannot be had: `source` fails there by itself. Iterate over it to see why.",
+        "cannot be read: `source` itself fails there. Iterate over it to see why.",
         EMPTY if count < 0 else None,
     )
 
@@ -78,7 +78,7 @@ def stream(
 
 
 def _pairs(data: tf.data.Dataset, image_column: str, label_column: str) -> tf.data.Dataset:
-    """The same as (image, label)."""
+    """Returns the elements as (image, label)."""
     spec = data.element_spec
     if isinstance(spec, dict):
         if missing := [name for name in (image_column, label_column) if name not in spec]:
@@ -97,7 +97,7 @@ def _pairs(data: tf.data.Dataset, image_column: str, label_column: str) -> tf.da
 
 
 def _check_image(image: tf.TensorSpec) -> bool:
-    """Refuses what is neither a file's bytes nor uint8 pixels. Returns whether it is bytes."""
+    """Refuses anything but a file's bytes or uint8 pixels. Returns whether it is bytes."""
     encoded = image.dtype == tf.string and image.shape.rank in (0, None)
     if not encoded and not (image.dtype == tf.uint8 and image.shape.rank == 3):
         raise ValueError(
@@ -110,12 +110,12 @@ def _check_image(image: tf.TensorSpec) -> bool:
 
 
 def _check_label(label: tf.TensorSpec) -> bool:
-    """Refuses what is neither a number nor a row with a number per class. Returns whether it is a row."""
+    """Refuses anything but a number or a row with a number per class. Returns whether it is a row."""
     rows = label.shape.rank == 1
     if label.shape.rank not in (0, 1) or not (label.dtype.is_integer or label.dtype.is_floating or label.dtype.is_bool):
         raise ValueError(
             "`source` must give labels that are whole numbers, floats, or rows of numbers with one per class, got "
-            f"{label.dtype.name} {label.shape}. Look names up first."
+            f"{label.dtype.name} {label.shape}. Convert names to numbers first."
         )
     if rows and label.shape[0] == 1 and not label.dtype.is_floating:
         raise ValueError(
@@ -128,15 +128,15 @@ def _check_label(label: tf.TensorSpec) -> bool:
 
 
 def shuffled_in_windows(elements: tf.data.Dataset, seed: Any, size: int) -> tf.data.Dataset:
-    """The elements in an order that `seed`, int64 `(2,)`, decides alone: windows of them, each shuffled.
+    """Returns the elements in an order that depends only on `seed`, int64 `(2,)`: in windows, each shuffled.
 
-    Two windows are held, of half the `size` each: one is read while the other is used. Where they begin differs from
-    seed to seed, so that their ends are mixed too.
+    Memory holds two windows of half the `size` each: one is read while the other is used. Their first place depends on
+    the seed, so that their ends are mixed too.
     """
     length = max(size // 2, 1)
     first = tf.random.stateless_uniform([], seed, 1, length + 1, tf.int64)
-    # The first window is filled up with nothing: to take it and to skip it would read `elements` twice, whose order may
-    # be another then.
+    # The first window is padded with empty elements: `take` and `skip` would read `elements` twice, possibly in another
+    # order.
     nothing = tf.nest.map_structure(lambda part: tf.zeros(part.shape, part.dtype), elements.element_spec)
     filled = tf.data.Dataset.from_tensors(nothing).repeat(length - first).concatenate(elements)
     windows = filled.batch(length)
@@ -153,22 +153,21 @@ def shuffled_in_windows(elements: tf.data.Dataset, seed: Any, size: int) -> tf.d
 
 
 def int32(label: Any) -> Any:
-    """A label as int32. A whole number that is outside of all classes stays outside; a cast would take 2**32 to 0."""
+    """Converts a label to int32. A number outside of all classes stays so; a plain cast would turn 2**32 into 0."""
     return tf.cast(tf.clip_by_value(tf.cast(label, tf.int64), -LARGEST, LARGEST), tf.int32)
 
 
 def numbered(data: tf.data.Dataset, failure: str, emptiness: str | None = None) -> tf.data.Dataset:
-    """(number, problem, element) of each element; for one that `data` fails to give, the next with `failure`.
+    """Yields (number, problem, element) of each element; one that `data` fails to return gets the problem `failure`.
 
-    Where there is none at all and `emptiness` is given, one with that.
+    If there is no element and `emptiness` is given, yields one with that problem.
 
-    Further on, images that cannot be read are left out and missed, and errors of the source would be left out with
-    them, unseen.
+    Later steps leave unreadable images out, and would hide errors of the source with them.
     """
     spec = data.element_spec
     end = tf.nest.map_structure(lambda part: tf.zeros([size or 0 for size in part.shape], part.dtype), spec)
     ends = tf.data.Dataset.from_tensors((end, True))
-    # A number is used up by an element that fails.
+    # An element that fails has a number too.
     numbered = data.map(lambda *element: (element if len(element) > 1 else element[0], False)).concatenate(ends)
 
     def look(expected: Any, numbered: tuple[Any, tuple[Any, Any]]) -> Any:

@@ -1,4 +1,4 @@
-"""The images that a column of a table names, as paths. Without TensorFlow."""
+"""Finds the images that a column of a table names. Without TensorFlow."""
 
 import os
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ SHOWN = 5  # lines that an error names
 def found(
     file: str, rows: Sequence[Row], name: str, column: int, folder: Path, check: bool
 ) -> tuple[list[str], list[str]]:
-    """The path of each image, and what a person should know of them.
+    """Returns the path of each image, and notes.
 
-    A name is taken as it is, relative to a folder or absolute; where there is no such file, with `/` for the `\\` of
-    Windows; and, if it has no suffix, with a common one.
+    A name is taken unchanged, relative to a folder or absolute. If there is no such file, it is tried with `/` for
+    Windows' `\\` and, if it has no suffix, with a common one.
 
     Args:
         file: the table's name, for messages.
         rows: of the table.
-        name, column: of the column, and its place.
-        folder: that names are relative to.
-        check: whether an image that does not exist is an error, also where others do.
+        name, column: the column's name and place.
+        folder: the folder that names are relative to.
+        check: whether a single missing image is an error.
 
     Raises:
-        ValueError: an image is not named, is an address, or does not exist; names the lines.
+        ValueError: an image's name is empty, is a web address, or does not exist; the message names the lines.
     """
     if _existing(os.path.join(folder, name)) is not None:
         raise ValueError(
@@ -53,7 +53,7 @@ def found(
         paths.append(path)
     if missing and (check or len(missing) == len(rows)):
         raise ValueError(_about_missing(file, rows, missing, name, column, folder))
-    return paths, [f"{completed:,} images are named without a suffix, and found with one."] if completed else []
+    return paths, [f"{completed:,} images have no suffix in the table, and were found with one."] if completed else []
 
 
 def _existing(path: str) -> str | None:
@@ -75,4 +75,4 @@ def _about_missing(file: str, rows: Sequence[Row], missing: Sequence[Row], name:
     )
     if len(missing) < len(rows):
         return f"{said} Correct them, or pass on_error='skip' to leave them out."
-    return f"{said} `image_folder` names the folder that they are relative to, `image_column` the column."
+    return f"{said} Pass the folder that they are relative to as `image_folder`, or the column as `image_column`."

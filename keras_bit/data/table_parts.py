@@ -1,4 +1,4 @@
-"""A table of labels as the parts of a data set."""
+"""Turns a table of labels into the parts of a data set."""
 
 import os
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ SHOWN = 5  # classes that a note names
 
 
 class TableParts(NamedTuple):
-    """The parts by their names, among `train`, `validation` and `test`; the rest as in `LabelTable`."""
+    """The parts by name (`train`, `validation`, `test`); the other fields as in `LabelTable`."""
 
     parts: dict[str, Part]
     names: tuple[str, ...]
@@ -28,7 +28,7 @@ class TableParts(NamedTuple):
 def table_parts(
     file: str | Path, options: TableOptions | None, names: Sequence[str] | None, check_files: bool
 ) -> TableParts:
-    """Reads a table and divides it as its column `split` says. See `label_table.read`."""
+    """Reads a table and divides it by its column `split`. See `label_table.read`."""
     table = label_table.read(file, options, names=names, check_files=check_files)
     said = np.array(table.parts or ["train"] * len(table.paths))
     parts = {part: part_of_table(table.some(np.flatnonzero(said == part))) for part in WORDS if (said == part).any()}
@@ -41,7 +41,7 @@ def part_of_table(table: label_table.LabelTable) -> Part:
 
 
 def numeric(part: Part, values: np.ndarray) -> Part:
-    """The same images with numbers to be predicted, whatever their range: they are never taken for shares of classes.
+    """Returns the same images with numbers to predict, which are never read as shares of classes.
 
     Args:
         values: `(count,)` or `(count, outputs)`.
@@ -57,7 +57,7 @@ def numeric(part: Part, values: np.ndarray) -> Part:
 def divided(
     part: Part, problem_type: str, classes: int, share: float, generator: np.random.Generator
 ) -> tuple[Part, Part | None]:
-    """Two parts, the second with a share of the images, class by class where there are classes."""
+    """Returns two parts, the second with a share of the images, class by class if there are classes."""
     if problem_type == ONE:
         return dividing.by_class(part, classes, share, generator)
     if problem_type == SEVERAL:
@@ -66,7 +66,7 @@ def divided(
 
 
 def about_several(parts: dict[str, Part | None], names: Sequence[str]) -> list[str]:
-    """Which of several classes no image of a part has, or every one."""
+    """Notes which of several classes no image of a part has, or every image."""
     notes = []
     for name, part in parts.items():
         if part is None:
@@ -79,11 +79,14 @@ def about_several(parts: dict[str, Part | None], names: Sequence[str]) -> list[s
 
 
 def check_numbers(part: Part, names: Sequence[str]) -> None:
-    """Refuses columns of numbers that are all the same.
+    """Refuses columns in which all numbers are the same.
 
     Raises:
-        ValueError: there is nothing to learn from one.
+        ValueError: there is such a column.
     """
     constant = np.atleast_1d(np.ptp(part.labels, axis=0)) == 0
     if same := [name for name, one in zip(names, constant, strict=True) if one]:
-        raise ValueError(f"The numbers to be predicted are the same for all training images in {some(same, SHOWN)}.")
+        raise ValueError(
+            f"The numbers to predict are the same for all training images in {some(same, SHOWN)}. Leave these columns "
+            "out."
+        )

@@ -1,4 +1,4 @@
-"""Labels as people write them, to numbers: names, whole numbers, rows with a number per class, and plain numbers."""
+"""Converts labels to numbers: names, whole numbers, rows with a number per class, and numbers to predict."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,23 +8,23 @@ import numpy as np
 from keras_bit.wording import some
 
 SHOWN = 5  # wrong labels that an error lists
-MOST_CLASSES = 1_000_000  # that are named by their numbers: a mistaken label of 2**31 would take all memory for names
+MOST_CLASSES = 1_000_000  # for a mistaken label of 2**31, names would fill the memory
 
 
-# Floats up to so far outside of [0, 1] are meant as rows of probabilities, and wrong; others are another quantity.
+# Floats this close to [0, 1] are meant as probabilities, and are wrong; others are another quantity.
 NEAR = 0.01
-MISTAKEN = 0.25  # of the rows at most: among shares of classes, other values in so few are taken for mistakes
+MISTAKEN = 0.25  # of the rows: if at most this share has other values, they are mistakes among shares of classes
 
 
 class Labels(NamedTuple):
-    """Labels as numbers; `class_names` is `None` for regression, whose floats are what is to be predicted."""
+    """Labels as numbers; `class_names` is `None` for regression, whose floats are the numbers to predict."""
 
     values: np.ndarray  # int32 (count,), float32 (count, classes); for regression float32 (count,) or (count, outputs)
     class_names: tuple[str, ...] | None
 
     @property
     def class_counts(self) -> np.ndarray | None:
-        """How many images each class has, int64 `(classes,)`; `None` where an image has not one class."""
+        """Returns the images of each class, int64 `(classes,)`; `None` if an image does not have exactly one class."""
         if self.class_names is None or self.values.dtype.kind != "i" or self.values.ndim != 1:
             return None
         inside = (self.values >= 0) & (self.values < len(self.class_names))
@@ -41,7 +41,7 @@ def checked_class_names(class_names: Sequence[str] | None) -> tuple[str, ...] | 
 
 
 def names_for(count: int, class_names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """A name for each of the numbers a row of labels holds."""
+    """Returns a name for each number in a row of labels."""
     if class_names is None:
         return tuple(map(str, range(count)))
     if len(class_names) != count:
@@ -53,18 +53,18 @@ def names_for(count: int, class_names: tuple[str, ...] | None) -> tuple[str, ...
 
 
 def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -> Labels:
-    """Numbers for labels.
+    """Converts labels to numbers.
 
     Args:
         labels: strings; lists of strings, for images of several classes, which become rows of 0 and 1; whole numbers
             from 0 on, below a million where there are no `class_names`; rows with a number in [0, 1] per class,
-            `(count, classes)`; or, without `class_names`, floats to be predicted: `(count,)`, or `(count, outputs)`
-            with values outside of [0, 1] in more than a quarter of the rows.
+            `(count, classes)`; or, without `class_names`, floats to predict: `(count,)`, or `(count, outputs)` with
+            values outside of [0, 1] in more than a quarter of the rows.
         class_names: the order of the classes. By default the sorted strings, or the numbers themselves as strings.
-        check: whether to raise for labels that are not a class; otherwise their number is -1, or what it was.
+        check: whether to raise for labels that are not a class; otherwise a name becomes -1, and a number is kept.
 
     Raises:
-        ValueError: labels of another kind, or outside of `class_names`.
+        ValueError: labels are of another kind, or outside of `class_names`.
     """
     if isinstance(labels, list | tuple) and labels and all(map(_are_names, labels)):
         return _rows_of_names(labels, class_names, check)
@@ -104,7 +104,7 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
         return Labels(rows, names_for(rows.shape[1], class_names))
     came = f"{values.dtype} {values.shape if values.ndim else 'of different lengths or none'}"
     if values.ndim == 1 and values.dtype.kind == "f" and class_names is not None:
-        came = f"{values.dtype} {values.shape}, which are numbers to be predicted and have no `class_names`"
+        came = f"{values.dtype} {values.shape}, which are numbers to predict and have no `class_names`"
     elif values.ndim < 2 and values.dtype.kind in "OU" and hasattr(labels, "__iter__"):
         came = " and ".join(sorted({_kind(label) for label in labels})) or "none"
         came += ", of different lengths" if len({len(label) for label in labels if isinstance(label, list)}) > 1 else ""
@@ -115,11 +115,11 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
 
 
 def read_numbers(labels: Any, check: bool) -> Labels:
-    """Numbers to be predicted, of any range, for labels that nobody has to guess the meaning of.
+    """Checks numbers to predict, of any range, if the caller has said that labels are such numbers.
 
     Args:
         labels: floats or whole numbers, `(count,)` or `(count, outputs)`.
-        check: whether to raise for those that are not finite.
+        check: whether to raise for numbers that are not finite.
 
     Raises:
         ValueError: they are of another kind.
@@ -141,7 +141,7 @@ def read_numbers(labels: Any, check: bool) -> Labels:
 
 
 def _kind(label: Any) -> str:
-    """What a label is, for a message: its type, and of a list what it holds."""
+    """Describes a label for a message: its type, and the types in a list."""
     if not isinstance(label, list | tuple | set | frozenset):
         return type(label).__name__
     return f"{type(label).__name__} of {'/'.join(sorted({type(one).__name__ for one in label})) or 'nothing'}"
@@ -152,10 +152,10 @@ def _are_names(label: Any) -> bool:
 
 
 def _rows_of_names(labels: Sequence[Any], class_names: tuple[str, ...] | None, check: bool) -> Labels:
-    """For each image a row with 1 for the classes that are named. An unknown name makes it a row of -1."""
+    """Returns for each image a row with 1 for its classes. An unknown name makes it a row of -1."""
     names = class_names or tuple(sorted({str(name) for label in labels for name in label}))
     if not names:
-        raise ValueError("Labels must name at least one class, got empty lists alone.")
+        raise ValueError("Labels must name at least one class, got only empty lists.")
     places = {name: place for place, name in enumerate(names)}
     rows = np.zeros((len(labels), len(names)), np.float32)
     for row, label in zip(rows, labels, strict=True):
@@ -169,7 +169,7 @@ def _rows_of_names(labels: Sequence[Any], class_names: tuple[str, ...] | None, c
 
 
 def _are_quantities(values: np.ndarray, class_names: tuple[str, ...] | None) -> bool:
-    """Whether floats are numbers to be predicted, not a share of each class."""
+    """Whether floats are numbers to predict, not a share of each class."""
     if class_names is not None or values.ndim not in (1, 2):
         return False
     rows = values.reshape(len(values), -1)
@@ -178,7 +178,7 @@ def _are_quantities(values: np.ndarray, class_names: tuple[str, ...] | None) -> 
 
 
 def read_renamed(labels: Any, names: tuple[str, ...], wanted: tuple[str, ...] | None, check: bool) -> Labels:
-    """Labels that are numbers for `names`, as numbers for the `wanted` names, in their order."""
+    """Converts labels that are numbers for `names` to numbers for the `wanted` names."""
     values = np.array(labels, np.int64)
     inside = (values >= 0) & (values < len(names))
     found = np.where(inside, np.array(renumbered(names, wanted))[np.where(inside, values, 0)], -1).astype(np.int32)
@@ -189,7 +189,7 @@ def read_renamed(labels: Any, names: tuple[str, ...], wanted: tuple[str, ...] | 
 
 
 def renumbered(names: tuple[str, ...], wanted: tuple[str, ...] | None) -> list[int]:
-    """The place of each of `names` among the `wanted`, or -1."""
+    """Returns the place of each of `names` among the `wanted`, or -1."""
     unknown = [name for name in wanted or () if name not in names]
     if unknown:
         raise ValueError(
@@ -201,11 +201,11 @@ def renumbered(names: tuple[str, ...], wanted: tuple[str, ...] | None) -> list[i
 
 
 def problem(label: Any, class_names: Sequence[str] | None) -> str:
-    """What is wrong with the label of one image; goes on after its name. Empty for nothing.
+    """Returns what is wrong with an image's label, to continue a sentence after its name; empty for nothing.
 
     Args:
         label: whole number, or a row of numbers.
-        class_names: `None` where the classes are not known.
+        class_names: `None` if the classes are unknown.
     """
     label = np.asarray(label)
     if label.dtype.kind == "f" and class_names is None:
@@ -214,7 +214,7 @@ def problem(label: Any, class_names: Sequence[str] | None) -> str:
         fits = bool(((label >= 0) & (label <= 1)).all())
         return "" if fits else f"has the label {label}, which is not a row of numbers in [0, 1]."
     if class_names is None:
-        return "" if label >= 0 else f"has the label {label}, which is below 0, where labels begin."
+        return "" if label >= 0 else f"has the label {label}, but labels begin at 0."
     if 0 <= label < len(class_names):
         return ""
     return f"has the label {label}, which is not one of the {len(class_names)} classes, [0, {len(class_names)})."
@@ -225,6 +225,6 @@ def _refuse(labels: Any, wrong: np.ndarray, expected: str) -> None:
     if places.size:
         shown = some((f"{labels[place]!s} for image {place}" for place in places), SHOWN)
         raise ValueError(
-            f"Labels must be {expected}, got {shown} ({places.size:,} of {len(labels):,}). "
-            "Correct them, or pass on_error='skip' to leave labels outside of the classes out."
+            f"Labels must be {expected}, got {shown} ({places.size:,} of {len(labels):,}). Correct them, or pass "
+            "on_error='skip' to leave out images with such labels."
         )

@@ -1,4 +1,4 @@
-"""One walk over the images below a directory, for every function and command, and what it leaves out, counted.
+"""One walk over the images below a directory, for every function and command. It counts what it leaves out.
 
 Without TensorFlow.
 """
@@ -13,24 +13,73 @@ from keras_bit.files.locks import LOCK_NAME
 from keras_bit.files.writing import STAGING_PREFIX
 from keras_bit.wording import some
 
-# The names that Pillow's decoders register, written down so that it does not depend on plugins what is an image. Left
-# out on purpose: what another program has to decode (.eps, .ps: Ghostscript; .wmf, .emf: Windows), what Pillow only
-# writes (.pdf, .palm) or only recognizes (.h5, .hdf, .grib, .bufr, .mpg, .mpeg), and numbers without a gray scale
-# (.fit, .fits, .pfm). An .mpo of a camera is a JPEG with a second image; the first is read.
-# fmt: off
+# The suffixes of Pillow's decoders, listed so that the set does not depend on plugins. Left out on purpose: formats
+# that another program decodes (.eps, .ps: Ghostscript; .wmf, .emf: Windows), that Pillow only writes (.pdf, .palm) or
+# only recognizes (.h5, .hdf, .grib, .bufr, .mpg, .mpeg), and numbers without a gray scale (.fit, .fits, .pfm). An .mpo
+# of a camera is a JPEG with a second image; the first one is read. fmt: off
 SUFFIXES = (
-    ".apng", ".avif", ".avifs", ".blp", ".bmp", ".bw", ".cur", ".dcx", ".dds", ".dib", ".flc", ".fli", ".ftc", ".ftu",
-    ".gbr", ".gif", ".icb", ".icns", ".ico", ".iim", ".im", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg",
-    ".jpf", ".jpg", ".jpx", ".mpo", ".msp", ".pbm", ".pcd", ".pcx", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".pxr",
-    ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".tif", ".tiff", ".vda", ".vst", ".webp", ".xbm", ".xpm",
+    ".apng",
+    ".avif",
+    ".avifs",
+    ".blp",
+    ".bmp",
+    ".bw",
+    ".cur",
+    ".dcx",
+    ".dds",
+    ".dib",
+    ".flc",
+    ".fli",
+    ".ftc",
+    ".ftu",
+    ".gbr",
+    ".gif",
+    ".icb",
+    ".icns",
+    ".ico",
+    ".iim",
+    ".im",
+    ".j2c",
+    ".j2k",
+    ".jfif",
+    ".jp2",
+    ".jpc",
+    ".jpe",
+    ".jpeg",
+    ".jpf",
+    ".jpg",
+    ".jpx",
+    ".mpo",
+    ".msp",
+    ".pbm",
+    ".pcd",
+    ".pcx",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".psd",
+    ".pxr",
+    ".qoi",
+    ".ras",
+    ".rgb",
+    ".rgba",
+    ".sgi",
+    ".tga",
+    ".tif",
+    ".tiff",
+    ".vda",
+    ".vst",
+    ".webp",
+    ".xbm",
+    ".xpm",
 )
 # fmt: on
 _KNOWN = frozenset(SUFFIXES)
 KINDS = f".jpg, .png, .tif, .webp and {len(SUFFIXES) - 4} other kinds"  # for messages
-# What a file without a suffix may turn out to be: formats that begin with a mark of their own. Others, as TGA, would be
-# found in files of any kind.
+# The formats of files without a suffix: those with a signature. Others, such as TGA, would match files of any kind.
 MARKED = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP"}
-# What operating systems, NAS boxes and archives put beside images; compared without case.
+# Files and folders that operating systems, NAS devices and archives add; compared without case.
 SYSTEM = frozenset(
     name.casefold()
     for name in (
@@ -49,25 +98,25 @@ SYSTEM = frozenset(
     )
 )
 ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".xz", ".zst", ".7z", ".rar"))
-SHOWN = 8  # kinds of files that are named
+SHOWN = 8  # kinds of files that a message names
 
-# Names that keras_bit itself gives to what it is writing, here or in another process.
+# Names of files that keras_bit is still writing, in this process or another.
 OWN = (LOCK_NAME, STAGING_PREFIX, ".pictures-")
 
 
 class DirectoryWarning(UserWarning):
-    """What a person should know of a directory of images, as what is left out."""
+    """A note about a directory of images, for example on what is left out."""
 
 
 class LeftOut:
-    """What a walk passed over, counted. As a string: `12 .txt, 3 .mp4, 1 hidden, __MACOSX`."""
+    """Counts what a walk left out. As a string: `12 .txt, 3 .mp4, 1 hidden, __MACOSX`."""
 
     def __init__(self) -> None:
         self.suffixes: Counter[str] = Counter()  # files that are not images
         self.hidden = 0  # files and folders whose names begin with a dot
         self.system: Counter[str] = Counter()  # files and folders of operating systems
-        self.archives: list[str] = []  # which may have images in them
-        self.links: list[str] = []  # to folders that are read anyway
+        self.archives: list[str] = []  # archives, which may contain images
+        self.links: list[str] = []  # links to folders that are read anyway
         self.empty: list[str] = []  # folders of classes
         self.beside = 0  # images beside the folders of the classes
 
@@ -93,14 +142,14 @@ class LeftOut:
         return bool(str(self))
 
     def passes_over_file(self, name: str) -> None:
-        """Counts a file that is not what is looked for."""
+        """Counts a file that is not an image."""
         if is_archive(name):
             self.archives.append(name)
         else:
             self.suffixes[_suffix(name) or "without a suffix"] += 1
 
     def passes_over(self, name: str) -> bool:
-        """Whether a file or a folder of this name is left out, whatever it holds; counts it."""
+        """Whether a file or folder of this name is left out whatever it holds; counts it."""
         if name.casefold() in SYSTEM:
             self.system[name] += 1
             return True
@@ -109,9 +158,9 @@ class LeftOut:
 
 
 def folders_in(directory: str | os.PathLike[str], left_out: LeftOut | None = None) -> list[str]:
-    """The names of the folders in a directory, sorted, without hidden ones and those of operating systems.
+    """Returns the folders in a directory, sorted, without hidden ones and those of operating systems.
 
-    `left_out` gets those, and the images and archives beside the folders.
+    `left_out` counts those, and the images and archives beside the folders.
     """
     found = []
     with os.scandir(directory) as entries:
@@ -134,14 +183,14 @@ def images_below(
     folders: Sequence[str] | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> Iterator[str]:
-    """The images at any depth, as paths relative to `directory`: folders and files of a folder in the order of names.
+    """Yields the images at any depth, as paths relative to `directory`, in the order of names within each folder.
 
-    Links to folders are followed, unless they lead to where the walk comes anyway, as in a circle. Held in memory are
-    the names in one folder.
+    Links to folders are followed, unless the walk reads those folders anyway, as in a circle. Memory holds the names of
+    one folder at a time.
 
     Args:
-        left_out: gets what is passed over.
-        folders: directly in `directory`, to look only there.
+        left_out: counts what is left out.
+        folders: folders directly in `directory`, to search only these.
         advance: called for each image as it is found.
     """
     yield from _Walk(os.fspath(directory), left_out, advance).images(folders)
@@ -166,7 +215,7 @@ class _Walk:
             trees = [self._real_root]
             path = os.path.join(self._root, name)
             if os.path.islink(path):
-                # A class may be a link to another one, and not to what it is in.
+                # A class may be a link to another class, but not to a folder around it.
                 target = os.path.realpath(path)
                 if is_within(target, self._real_root):
                     self._left_out.links.append(name)
@@ -175,11 +224,11 @@ class _Walk:
             yield from self._below(name, trees)
 
     def _below(self, folder: str, trees: list[str]) -> Iterator[str]:
-        """The images in a folder, at any depth.
+        """Yields the images in a folder, at any depth.
 
         Args:
             folder: relative to the root.
-            trees: the real paths of the root and of the folders that links have led to; grows.
+            trees: the real paths of the root and of linked folders; it is extended.
         """
         for name, is_folder in self._listed(folder):
             name = os.path.join(folder, name)
@@ -197,10 +246,10 @@ class _Walk:
                 yield name
 
     def _listed(self, folder: str) -> list[tuple[str, bool]]:
-        """The names in a folder in their order, and whether each is a folder or an image."""
+        """Returns the names in a folder in order, and whether each is a folder or an image."""
         found = []
         with os.scandir(os.path.join(self._root, folder)) as entries:
-            # Not the entries themselves, which are ten times as large.
+            # Not the entries themselves, which are ten times larger.
             for entry in entries:
                 if self._left_out.passes_over(entry.name):
                     continue
@@ -215,7 +264,7 @@ class _Walk:
 
 
 def is_within(folder: str, path: str) -> bool:
-    """Whether a real path is a folder's or in it."""
+    """Whether a real path is a folder or inside it."""
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
@@ -224,11 +273,11 @@ def is_archive(name: str) -> bool:
 
 
 def is_image(path: str) -> bool:
-    """Whether a file is taken for an image: by its suffix or, where it has none, by its first bytes."""
+    """Whether a file is an image: by its suffix or, if it has none, by its first bytes."""
     suffix = _suffix(os.path.basename(path))
     if suffix:
         return suffix in _KNOWN
-    if not os.path.isfile(path):  # a pipe would be waited for
+    if not os.path.isfile(path):  # opening a pipe would block
         return False
     try:
         with Image.open(path) as image:
@@ -236,8 +285,8 @@ def is_image(path: str) -> bool:
     except MemoryError:
         raise
     except Image.DecompressionBombError:
-        return True  # an image, and who reads it says what is wrong
-    except Exception:  # whatever a plugin says of a file of another kind
+        return True  # counts as an image; reading it reports what is wrong
+    except Exception:  # a plugin may raise anything for other kinds of files
         return False
 
 

@@ -192,7 +192,7 @@ def deviation(value: object) -> PerChannel:
     if np.any(np.asarray(std, np.float32) < np.finfo(np.float32).tiny):
         raise ValueError(
             "`image_std` must be above 0 in float32, because it is divided by, and at least 1.2e-38; use "
-            "`do_normalize=False` to skip the step. Received: {reprlib.repr(value)}"
+            f"`do_normalize=False` to skip the step. Received: {reprlib.repr(value)}"
         )
     return std
 

@@ -44,8 +44,9 @@ class BitImageProcessor:
     2. resize: Pillow's resize of the uint8 image. `{"shortest_edge": s}` makes the short side `s` and the long side
        `int(s * long / short)`; `{"height": h, "width": w}` makes exactly that.
     3. center crop: to `crop_size`; starts at `(size - crop) // 2`; a smaller image is padded with zeros (which the next
-    steps rescale and normalize too). 4. rescale: `float32(float64(x) * rescale_factor)`. 5. normalize: `(x -
-    image_mean) / image_std` in float32.
+       steps rescale and normalize too).
+    4. rescale: `float32(float64(x) * rescale_factor)`.
+    5. normalize: `(x - image_mean) / image_std` in float32.
 
     Examples:
         >>> processor = BitImageProcessor(size=448, crop_size=448, resample=2, image_mean=0.5, image_std=0.5)

@@ -31,7 +31,7 @@ def fuse(model: keras.Model) -> keras.Model:
 
     Returns:
         A new model of the same class, with the same inputs, outputs and, for a BiT, `config`. A model without
-            `StdConv2D` is copied unchanged.
+        `StdConv2D` is copied unchanged.
 
     Raises:
         ValueError: `model` is not a functional or sequential Keras model, has not been built, or has a layer that
