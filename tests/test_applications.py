@@ -133,7 +133,7 @@ def test_imagenet_needs_an_architecture_and_is_no_folder(word, tmp_path, monkeyp
     for read in (from_pretrained, BitConfig.from_pretrained, keras_bit.BitImageProcessor.from_pretrained):
         with pytest.raises(ValueError, match=rf"`source` '{word}' does not tell the arch.*`BiT50\(weights='{word}'\)`"):
             read(word)
-    with pytest.raises(ValueError, match=rf"`weights` '{word}' is the architecture's own .*, BiT152x4\. Pass"):
+    with pytest.raises(ValueError, match=rf"`weights` '{word}' means the architecture's .*, BiT152x4\. Pass"):
         BiT(BitConfig.from_dict(CONFIG), weights=word)
     assert digest(from_pretrained(f"./{word}")) == digest(from_pretrained(tmp_path / word))
 

@@ -458,7 +458,7 @@ def test_a_config_of_a_far_larger_network_is_refused_before_it_is_built(tmp_path
 def test_images_of_other_channels_adapt_the_first_kernel_with_one_warning(tmp_path, given):
     folder = write_checkpoint(tmp_path)
     shape = (None, None, 1)
-    with pytest.warns(UserWarning, match="its first kernel was adapted to 1, which should be trained") as caught:
+    with pytest.warns(UserWarning, match="its first kernel was adapted to 1. Train the model") as caught:
         model = BiTBackbone(folder, **{given: shape if given == "input_shape" else keras.Input(shape)})
     assert [warning.filename for warning in caught] == [__file__]  # the line that asked for it
     assert model.config.num_channels == 1

@@ -242,5 +242,5 @@ def test_what_has_no_temperature_is_refused(make, labels, message):
 
 
 def test_images_without_labels_are_refused():
-    with pytest.raises(ValueError, match="images and labels, got images alone"):
+    with pytest.raises(ValueError, match="images and labels, got only images"):
         calibrate(new_model(), [IMAGES])

@@ -126,7 +126,7 @@ def test_a_file_is_read_as_it_is_written(tmp_path):
         (b"\xff\xfe", "is not a JSON file"),
         # In linear time: of so many keys, a pair at a time took minutes.
         ("{" + ", ".join(f'"{key}": 0' for key in [*range(200_000), *range(100_000)]) + "}", "and 99,980 more stands"),
-        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "is not a JSON file: more than 100 objects and lists within"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "is not a JSON file: more than 100 nested objects and lists"),
     ],
 )
 def test_a_file_that_is_no_class_map_is_an_error(tmp_path, text, message):

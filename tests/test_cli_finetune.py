@@ -173,7 +173,7 @@ def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(arguments, 
     process.stdout.close()
     assert not (out / "model.safetensors").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert any(f"Going on after step {step} of 6." in again.stdout for step in (2, 4))
+    assert any(f"Continuing after step {step} of 6." in again.stdout for step in (2, 4))
     subprocess.run([*command[:-1], str(tmp_path / "whole")], capture_output=True, check=True)
     found, whole = (
         [*csv.DictReader((folder / "log.csv").read_text().splitlines())] for folder in (out, tmp_path / "whole")

@@ -131,7 +131,7 @@ def test_a_worker_that_dies_ends_the_others_and_the_job_goes_on(command, tmp_pat
     processes = start(together, backend, 2, chief=backend == "tensorflow")
     ended = [process.communicate(timeout=SECONDS) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ended
-    assert "Going on after step" in ended[0][0]
+    assert "Continuing after step" in ended[0][0]
     assert "step" not in ended[1][0]  # one of them speaks, beside the engine
     assert "validation images" in ended[0][0]
     assert (tmp_path / "together" / "report.json").exists()

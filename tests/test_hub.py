@@ -133,7 +133,7 @@ def test_a_relative_path_and_a_home_directory_are_found(checkpoint, monkeypatch)
     ],
 )
 def test_what_can_only_be_a_path_is_not_looked_for_on_the_hub(source):
-    with pytest.raises(FileNotFoundError, match=r"^No such file or directory: .* was not looked for on the Hub") as e:
+    with pytest.raises(FileNotFoundError, match=r"^No such file or directory: .* was not searched on the Hub") as e:
         find_file(source, ("config.json",))
     assert repr(str(source)) in str(e.value)
 
@@ -150,8 +150,8 @@ def test_a_directory_that_hides_what_is_published_is_named_with_its_path(tmp_pat
     assert finding.named_file(name) is None
     there = f"hf://{name}" if "/" in name else keras_bit.list_checkpoints(name)[0].source
     # Of a name that is in no table nobody knows whether there is such a repository.
-    hides = ", which hides what is published under that name: for that pass"
-    known = ". If a repository of the Hub is meant, pass" if name == "runs/first" else hides
+    hides = ", which hides the published checkpoint of that name. For that, pass"
+    known = ". For a repository of the Hub, pass" if name == "runs/first" else hides
     assert finding.remark(name) == f" '{name}' is the local directory {folder}{known} '{there}'."
     assert finding.remark(f"./{name}") == finding.remark(folder) == ""
 
@@ -504,7 +504,7 @@ def test_no_network_and_not_cached_is_told_after_one_question(tmp_path):
         rf"The connection to {url} for config\.json of 'google/bit-5o' failed \(.*Connection refused\), and the cache "
         rf"{tmp_path / 'hub'} does not have it; nor is there a local file or directory 'google/bit-5o'\. Check the "
         r"network, a proxy and HF_ENDPOINT\. To work offline, point `cache_dir` or HF_HUB_CACHE to a cache that has "
-        r"it; HF_HUB_OFFLINE=1 or `local_files_only=True` then saves asking the Hub\.",
+        r"it; with HF_HUB_OFFLINE=1 or `local_files_only=True` the Hub is not asked\.",
         nothing["text"],
     )
     wanted = "model.safetensors or model.safetensors.index.json or pytorch_model.bin of 'google/bit-50' failed ("
@@ -515,7 +515,7 @@ def test_no_network_and_not_cached_is_told_after_one_question(tmp_path):
 def test_an_endpoint_that_is_no_url_is_named(tmp_path):
     (answer,) = ask("hub.example", tmp_path, call())
     assert answer["error"] == "ValueError"
-    assert answer["text"].startswith("The environment variable HF_ENDPOINT is no address of a Hub")
+    assert answer["text"].startswith("The environment variable HF_ENDPOINT must be the address of a Hub")
     assert "'hub.example'" in answer["text"]
 
 

@@ -408,7 +408,7 @@ FUNCTIONS = {
     ),
     "fine_tune": (
         lambda model, folder: fine_tune(model, labeled([0, 1]), rule=RULE, verbose=0),
-        "`model` must have a head that can learn",
+        "`model` must have a trainable head",
     ),
     **{
         f"export to {format}": (

@@ -133,7 +133,7 @@ NO_SOURCE = {
         "empty",
         {},
         FileNotFoundError,
-        r"holds no weights: looked for model\.safetensors, .*index.$",
+        r"holds no weights. These names were tried: model\.safetensors, .*index.$",
     ),
     "files of other names": (
         ".",
@@ -182,9 +182,9 @@ def test_a_file_that_is_no_safetensors_or_half_of_one_is_called_damaged(tmp_path
 INDICES = {
     "not JSON": ("{", r"index\.json is not JSON: "),
     "a list": ("[]", r"index\.json must hold a JSON object"),
-    "no weight_map": ("{}", "is not an index of shards: it has no `weight_map`"),
-    "a list as weight_map": ('{"weight_map": []}', "is not an index of shards: it has no `weight_map`"),
-    "numbers as files": ('{"weight_map": {"a": 1}}', "is not an index of shards: it has no `weight_map`"),
+    "no weight_map": ("{}", "is not an index of shards: it must have a `weight_map`"),
+    "a list as weight_map": ('{"weight_map": []}', "is not an index of shards: it must have a `weight_map`"),
+    "numbers as files": ('{"weight_map": {"a": 1}}', "is not an index of shards: it must have a `weight_map`"),
     **{
         name: (
             json.dumps({"weight_map": {STEM: name}}),
@@ -237,7 +237,7 @@ def test_a_tensor_that_its_shard_lacks_is_named_wherever_else_it_may_be(tmp_path
     index.write_text(json.dumps(content))
     with pytest.raises(
         ValueError,
-        match=rf"00002\.safetensors lacks tensors that model\.safetensors\.index\.json promises of it: {STEM}",
+        match=rf"00002\.safetensors lacks tensors that model\.safetensors\.index\.json lists for it: {STEM}",
     ):
         open_checkpoint(folder)
 
@@ -856,7 +856,7 @@ def test_saved_weights_of_another_model_are_refused_with_all_that_is_not_of_bit(
     path = save_weights(tmp_path, build(), config=False)
     with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is not of a BiT alone, .*\n  {message}") as error:
         from_pretrained(path)
-    assert str(error.value).endswith("must be saved by itself, a fused one before it is fused.")
+    assert str(error.value).endswith("Save a BiT inside another model alone, and a fused BiT before it is fused.")
     with pytest.raises(ValueError, match="is not of a BiT alone"):
         BiTBackbone(path, config=BitConfig.from_dict(CONFIG))
 
@@ -1051,7 +1051,7 @@ def test_a_torch_file_that_holds_code_is_refused_and_the_code_is_not_run(tmp_pat
     else:
         save_bin(content, _use_new_zipfile_serialization=form == "torch.save")
     with pytest.raises(
-        ValueError, match="holds more than tensors, which is never unpickled because it can run"
+        ValueError, match="holds more than tensors, which is refused because unpickling can run"
     ) as error:
         open_checkpoint(tmp_path)
     assert "weights_only" not in str(error.value)  # torch's own words end in advice to switch it off
@@ -1141,7 +1141,7 @@ def test_what_transformers_saves_of_a_backbone_is_read(tmp_path):
 def test_a_layout_that_cannot_be_told_is_refused_with_what_was_looked_for(tmp_path, names, shown):
     folder = write_checkpoint(tmp_path, {name: np.zeros((1, 1, 8), np.float32) for name in names})
     looked_for = r"bit\.\* .*encoder\.\* .*stages\.\* \(timm layout\), .* resnet/\* \(Google's \.npz layout\), .*"
-    with pytest.raises(ValueError, match=rf"holds no BiT: looked for tensors {looked_for}; its names begin {shown}"):
+    with pytest.raises(ValueError, match=rf"holds no BiT. Expected tensors {looked_for}; its names begin {shown}"):
         open_checkpoint(folder)
 
 

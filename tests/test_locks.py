@@ -66,7 +66,7 @@ def test_a_note_is_broken_only_where_its_process_has_provably_ended(tmp_path, wi
 @pytest.mark.parametrize("text", ["", "1234 on node7", "[]", "[" * 9999, '{"host": "a"}', '{"process": true}', "\xff"])
 def test_a_note_that_says_nothing_is_no_proof(tmp_path, without_locks, text):
     (tmp_path / locks.OWNER_NAME).write_text(text, encoding="latin-1")
-    with pytest.raises(locks.InUseError, match=r"it has not said which.*delete '.*\.lock-owner'"):
+    with pytest.raises(locks.InUseError, match=r"its number is unknown.*delete '.*\.lock-owner'"):
         locks.acquire(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [locks.OWNER_NAME]
 

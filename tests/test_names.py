@@ -94,7 +94,7 @@ def test_a_mirrors_pages_are_the_hubs():
 # What is refused, and words of the sentence that says why.
 REFUSED = {
     "imagenet": "does not tell the architecture. Call `BiT50(weights='imagenet')`",
-    "imagenet21k": "A folder of that name is './imagenet21k'",
+    "imagenet21k": "For a folder of that name, pass './imagenet21k'",
     "resnetv2_50x1_bit": "The closest names are 'resnetv2_50x1_bit.goog_in21k'",
     "resnetv2_50x1_bitm": "`keras_bit.list_checkpoints()` has all of them",
     "resnetv2_50x1_bit.goog_in21k_ft_in1": "'resnetv2_50x1_bit.goog_in21k_ft_in1k'",
@@ -106,12 +106,12 @@ REFUSED = {
     "hf-hub:google bit": "expected 'hf-hub:owner/name'",
     "gs://bucket/bit.npz": "begins with gs://, and only hf:// and https:// are read",
     "s3://user:secret@bucket/bit": "begins with s3://, and only",
-    "file:///tmp/bit": "begins with file://, and only hf:// and https:// are read. Copy",
+    "file:///tmp/bit": "begins with file://, but only hf:// and https:// are supported. Copy",
     "https://": "is not a complete web address",
     "https://host:port/bit.npz": "is not a complete web address",
     "https://[::1/bit.npz": "is not a complete web address",
     "https://example.org/bit.npz\0": "is not a complete web address",
-    "http://example.org/bit.npz": "is an http:// address of example.org. Anybody on the way could change the weights",
+    "http://example.org/bit.npz": "is an http:// address of example.org. Anyone on the network",
     "http://127.0.0.1.example.org/bit.npz": "is an http:// address of 127.0.0.1.example.org",
     "https://huggingface.co": "is not the page of a model or of a file in it",
     "https://huggingface.co/datasets/ILSVRC/imagenet-1k": "is not the page of a model or of a file in it",
@@ -219,7 +219,7 @@ def test_the_words_mean_the_architectures_own_checkpoints(title):
 
 
 def test_the_words_need_a_published_architecture():
-    with pytest.raises(ValueError, match=r"`weights` 'imagenet' is the architecture's own .* './imagenet'"):
+    with pytest.raises(ValueError, match=r"`weights` 'imagenet' means the architecture's .* './imagenet'"):
         published.of_architecture("imagenet", None)
 
 

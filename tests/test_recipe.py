@@ -143,16 +143,16 @@ REGRESSION = {"problem_type": "regression"}
 @pytest.mark.parametrize(
     ("choice", "config", "message"),
     [
-        ({"keep_best": "val_accuracy"}, {}, "`keep_best` needs a validation, got 'val_accuracy' without one"),
-        ({"early_stopping": 2}, {}, "`early_stopping` needs a validation, got 2 without one"),
+        ({"keep_best": "val_accuracy"}, {}, "`keep_best` needs validation data, got 'val_accuracy' without it"),
+        ({"early_stopping": 2}, {}, "`early_stopping` needs validation data, got 2 without it"),
         ({"class_weight": "balanced"}, SEVERAL, "`class_weight` must be None for multi_label_classification"),
         ({"sampling": "balanced"}, REGRESSION, "`sampling` must be None for regression"),
         ({"label_smoothing": 0.1}, REGRESSION, "`label_smoothing` must be 0 for regression, got 0.1"),
-        ({"augment": "cut_mix"}, REGRESSION, "`augment` must be without 'cut_mix' for regression"),
-        ({"augment": "cut_mix"}, {}, r"`recipe` has augment=\('cut_mix',\), which `image_dataset` does"),
+        ({"augment": "cut_mix"}, REGRESSION, "`augment` must not contain 'cut_mix' for regression"),
+        ({"augment": "cut_mix"}, {}, r"`recipe` has augment=\('cut_mix',\), which `image_dataset` applies"),
         ({"class_weight": "balanced"}, {}, "`class_weight` must be a dict for this `train`"),
-        ({"class_weight": {"horse": 2}}, {}, "`class_weight` must have classes of the model, got 'horse'"),
-        ({"class_weight": {3: 2}}, {}, "`class_weight` must have classes of the model, got 3. They are 0 to 2"),
+        ({"class_weight": {"horse": 2}}, {}, "`class_weight` must name classes of the model, got 'horse'"),
+        ({"class_weight": {3: 2}}, {}, "`class_weight` must name classes of the model, got 3. They are 0 to 2"),
         ({"class_weight": {0: 2, "LABEL_0": 2}}, {}, "`class_weight` must name each class once"),
         ({"freeze_up_to": "stage9"}, {}, "`up_to` must be None or one of"),
     ],
@@ -184,11 +184,11 @@ def test_the_metrics_that_are_named_are_those_that_are_measured(config, labels, 
 def test_a_head_that_is_frozen_leaves_lora_nothing():
     model = small_model()
     model.get_layer("predictions").trainable = False
-    with pytest.raises(ValueError, match="`lora` needs a head that is trained, got 2"):
+    with pytest.raises(ValueError, match="`lora` needs a trainable head, got 2"):
         fine_tune(model, batches(), recipe=Recipe(RULE, lora=2))
     model = small_model()
     freeze(model)
-    with pytest.raises(ValueError, match="`lora` needs convolutions that are trained, got 2"):
+    with pytest.raises(ValueError, match="`lora` needs trainable convolutions, got 2"):
         fine_tune(model, batches(), recipe=Recipe(RULE, lora=2))
 
 
@@ -407,7 +407,7 @@ def test_lora_learns_factors_and_the_head_and_is_saved_merged(tmp_path):
     assert not any("lora" in weight.path for weight in plain.weights)
     # The merged kernel is the sum that the layer computes in each call: the same numbers, in float32.
     np.testing.assert_allclose(numpy_of(plain(images)), numpy_of(model(images)), rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="`lora` must be the rank that the model has, 2, got 4"):
+    with pytest.raises(ValueError, match="`lora` must be the model's rank, 2, got 4"):
         fine_tune(model, batches(), recipe=Recipe(RULE, lora=4))
 
 
@@ -520,7 +520,7 @@ def test_sources_without_a_class_for_each_image_have_no_balance():
         image_dataset(
             rows, processor=PROCESSOR, batch_size=4, training=True, recipe=Recipe(RULE, sampling="balanced"), seed=0
         )
-    with pytest.raises(ValueError, match="`augment` must be without 'cut_mix' for labels that are numbers"):
+    with pytest.raises(ValueError, match="`augment` must not contain 'cut_mix' for labels that are numbers"):
         image_dataset(
             (SOURCE[0], np.linspace(0, 90, 8)),
             processor=PROCESSOR,

@@ -88,7 +88,7 @@ def test_interrupted_at_every_evaluation_it_has_the_losses_and_weights_of_the_wh
         with pytest.raises(KeyboardInterrupt):
             train(options, parts, [Interrupt()])
     said = train(options, parts)
-    assert f"Going on after step {evaluations} of 3." in said
+    assert f"Continuing after step {evaluations} of 3." in said
     assert (parts / "log.csv").read_text() == rows
     assert [line for line in said if line.startswith(("The result is", "Ended after"))] == [
         line for line in told if line.startswith(("The result is", "Ended after"))
@@ -123,7 +123,7 @@ def test_a_run_notes_its_recipe_with_the_weights_of_its_classes(data, checkpoint
     [
         ({"choices": {"keep_best": "val_accuracy"}, "validation_share": 0.0}, "`keep_best` needs a validation"),
         ({"choices": {"early_stopping": 2}, "validation_share": 0.0}, "`early_stopping` needs a validation"),
-        ({"choices": {"class_weight": {"dog": 2.0}}}, "`class_weight` must have classes of the model, got 'dog'"),
+        ({"choices": {"class_weight": {"dog": 2.0}}}, "`class_weight` must name classes of the model, got 'dog'"),
         ({"choices": {"lora": 2}, "freeze_up_to": "all"}, "`lora` must be None with freeze_up_to='all'"),
         ({"choices": {"keep_best": "val_top_5"}}, "`keep_best` must be one of 'val_loss', 'val_accuracy', got"),
     ],
@@ -149,7 +149,7 @@ def test_the_range_test_suggests_a_tenth_of_the_rate_of_the_lowest_loss():
     np.testing.assert_allclose(found.smoothed, smoothed)
     assert found.lowest == rates[10:-5][np.argmin(smoothed[10:-5])] >= 0.1
     assert found.suggested == found.lowest / 10
-    with pytest.raises(ValueError, match="The loss was no number from the first steps on"):
+    with pytest.raises(ValueError, match="The loss was NaN from the first steps on"):
         find_rate.judged([float("nan")], 100)
 
 

@@ -200,7 +200,7 @@ def test_users_of_addresses_are_masked(text, expected):
 @pytest.mark.parametrize("endpoint", ["anna:s3cret@127.0.0.1:9", "127.0.0.1:9", "ftp://anna:s3cret@host", "http://h:0"])
 def test_an_endpoint_that_is_no_address_is_refused_without_its_password(monkeypatch, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    with pytest.raises(ValueError, match="HF_ENDPOINT is no address of a Hub") as caught:
+    with pytest.raises(ValueError, match="HF_ENDPOINT must be the address of a Hub") as caught:
         find_file("google/bit-50", ["config.json"])
     assert "s3cret" not in str(caught.value)
 

@@ -102,7 +102,7 @@ def test_a_run_that_lacks_its_result_is_told(trained, tmp_path):
     shutil.copytree(trained / run_directory.STATE_FOLDER, begun / run_directory.STATE_FOLDER)
     not_yet = rf" {begun} is the directory of a `keras-bit finetune` run that has not written its result yet: start"
     for read, lacks in (
-        (from_pretrained, "holds no weights: looked for"),
+        (from_pretrained, "holds no weights. These names were tried:"),
         (BitConfig.from_pretrained, "has no config"),
         (BitImageProcessor.from_pretrained, "has no preprocessor_config"),
     ):
@@ -110,9 +110,9 @@ def test_a_run_that_lacks_its_result_is_told(trained, tmp_path):
             read(begun)
     state = begun / run_directory.STATE_FOLDER
     is_state = f"{state} is the training state of a `keras-bit finetune` run, whose result is {begun}."
-    with pytest.raises(FileNotFoundError, match=f"holds no weights: looked for.*{is_state}"):
+    with pytest.raises(FileNotFoundError, match=f"holds no weights. These names were tried:.*{is_state}"):
         from_pretrained(state)
-    with pytest.raises(ValueError, match=f"holds no BiT: looked for tensors.*{is_state}"):
+    with pytest.raises(ValueError, match=f"holds no BiT. Expected tensors.*{is_state}"):
         from_pretrained(state / run_directory.STATE_NAME)
     # Each of its two kinds of file is enough.
     shutil.copy(trained / run_directory.MODEL_NAME, begun)
@@ -173,7 +173,7 @@ def test_records_few_examples_accumulation_and_half_precision(checkpoint, tmp_pa
         rematerialize=not versions.is_older(keras.__version__, versions.CUTS_GRAPHS),
         class_names=["x", "y", "z"],
     )
-    assert any("A step takes 8 images, more than there are: each comes several times" in line for line in said)
+    assert any("The batch size (8) exceeds the number of training images, so images repeat" in line for line in said)
     assert any("layers, up to stage1, stay as they are." in line for line in said)
     described = json.loads((out / "training" / "run.json").read_text())["plan"]
     assert (described["train_pictures"], described["gradient_accumulation_steps"]) == (6, 2)
@@ -223,7 +223,7 @@ def test_a_finished_run_trains_no_more_and_what_a_kill_left_is_removed(trained, 
         (out / left / "model.keras").write_bytes(b"half")
     (out / "training" / ".tmp0123ab").write_bytes(b"half")  # safetensors', of an earlier version
     said = train(data, checkpoint, out)
-    assert "Going on after step 2 of 2." in said
+    assert "Continuing after step 2 of 2." in said
     assert not any(line.startswith("step ") for line in said)
     assert log_of(out / "log.csv") == log_of(trained / "log.csv")
     assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in trained.iterdir())
@@ -254,7 +254,7 @@ def test_a_run_of_an_older_version_goes_on_and_ends_as_it_would_have(data, check
     described["plan"] |= {"train_digest": digest_of(found.train), "validation_digest": digest_of(found.validation)}
     note.write_text(json.dumps(described))
     said = train(data, checkpoint, out, steps=6, evaluate_every=2)
-    assert "Going on after step 4 of 6." in said
+    assert "Continuing after step 4 of 6." in said
     found, expected = log_of(out / "log.csv"), log_of(OLD_RUN / "log_when_finished.csv")
     assert [row["step"] for row in found] == [2, 4, 6]
     assert found[:2] == expected[:2]  # as they were stored
@@ -395,13 +395,13 @@ def test_a_run_goes_on_without_images_that_broke_or_have_gone_and_says_so(go_on)
     assert plan.splits.validation.names == whole.splits.validation.names
     assert plan.rule == whole.rule
     assert len(said) == 1
-    assert said[0].startswith("Going on without ")
+    assert said[0].startswith("Continuing without ")
     assert str(cut) in said[0]
     assert str(gone) in said[0]
     assert go_on(on_error="skip")[1] == []  # it has been said
     gone.write_bytes(encoded(pixels(8)))
     (line,) = go_on(on_error="skip")[1]
-    assert line.startswith(f"Going on again with {gone}")
+    assert line.startswith(f"Continuing again with {gone}")
     gone.with_name("more.jpg").write_bytes(gone.read_bytes())
     with pytest.raises(ValueError, match="train_pictures: 15 there, 16 now"):
         go_on(on_error="skip")
@@ -454,7 +454,9 @@ def test_a_checkpoint_without_processor_gets_bits_own(data, checkpoint, tmp_path
     copy = shutil.copytree(checkpoint, tmp_path / "copy")
     (copy / "preprocessor_config.json").unlink()
     plan = planning.plan(options_of(data, copy), Workers())
-    assert plan.notes == ("The checkpoint has no processor: pixels are scaled to [-1, 1], as for BiT's own.",)
+    assert plan.notes == (
+        "The checkpoint has no processor, so pixels are scaled to [-1, 1], as for BiT's own checkpoints.",
+    )
     assert plan.processor.image_mean == (0.5, 0.5, 0.5)
     assert plan.processor.size == {"height": 128, "width": 128}
 

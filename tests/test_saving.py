@@ -142,7 +142,7 @@ def test_every_tensor_keeps_the_dtype_of_its_variable(tmp_path, dtype):
     ("change", "message"),
     [
         ({"hidden_act": "selu"}, "transformers has no activation 'selu': these files are for `keras_bit.from_pretr"),
-        ({"output_stride": 8}, "transformers leaves out the dilation of `output_stride` 8 and gives other numbers: "),
+        ({"output_stride": 8}, "transformers ignores the dilation of `output_stride` 8 and gives other numbers. "),
     ],
 )
 def test_what_only_keras_bit_reads_is_written_with_a_warning(tmp_path, change, message):
@@ -268,13 +268,14 @@ def quantized(tmp_path):
             "`model` has layers before BiT (brighter), which this format cannot hold. Save it with",
         ),
         (fused, "`model` is fused: 12 of its convolutions are not StdConv2D (stem_conv is a Conv2D), and the kernels"),
-        (fused, "are gone. Save before fusing."),
+        (fused, "are lost. Save before fusing."),
         (cut, "it lacks the layers stage2_block0_shortcut_conv, stage2_block0_norm1, stage2_block0_conv1, stage2"),
-        (cut_backbone, "that keras_bit returned; a `BiTBackbone` needs its last stage among its outputs."),
+        (cut_backbone, "that keras_bit returned. A `BiTBackbone` must have its last stage among its outputs."),
         (with_nan, "`model` has weights that cannot be saved: norm/gamma holds NaN or infinity. Nothing was written."),
         (
             quantized,
-            "`model` is quantized: predictions (int8). This format holds the weights before that, which are gone. Save",
+            "`model` is quantized: predictions (int8). This format needs the weights before quantization, which are "
+            "lost. Save",
         ),
     ],
 )

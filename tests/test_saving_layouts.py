@@ -107,7 +107,7 @@ def test_what_timms_words_say_of_images_is_read_again(processor):
 )
 def test_a_processor_that_timm_has_no_words_for_is_written_beside_with_a_warning(tmp_path, tiny_is_published, changes):
     processor = BitImageProcessor(**{"size": 40, "crop_size": 32} | changes)
-    with pytest.warns(UserWarning, match="timm has no words for what `processor` does"):
+    with pytest.warns(UserWarning, match="timm cannot express the steps of `processor`"):
         save_pretrained(tiny(tmp_path), tmp_path / "saved", processor, layout="timm")
     assert BitImageProcessor.from_pretrained(tmp_path / "saved") == processor
 
@@ -157,7 +157,7 @@ REFUSED = {
     "a network that timm has no name for": (
         "timm",
         CONFIG,
-        r"`layout` 'timm' cannot hold `model`: timm describes a net",
+        r"`layout` 'timm' cannot hold `model`: timm knows net",
     ),
     "post-activation": ("npz", BOTTLENECK_CONFIG, r"`layout` 'npz' cannot hold `model`: .* of pre-activation networks"),
 }
@@ -171,7 +171,7 @@ def test_what_a_layout_cannot_hold_is_refused_and_nothing_is_written(tmp_path, l
 
 
 def test_a_network_that_googles_code_builds_otherwise_is_written_with_a_warning(tmp_path):
-    with pytest.warns(UserWarning, match=r"Google's code builds a network without num_groups=4 of these weights"):
+    with pytest.warns(UserWarning, match=r"Google's code builds a network without num_groups=4 from these weights"):
         save_pretrained(tiny(tmp_path), tmp_path / "saved", layout="npz")
 
 
@@ -211,7 +211,12 @@ class Hub:
     ("layout", "weights", "other", "card"),
     [
         ("timm", "model.safetensors", "model.npz", ["library_name: timm", 'timm.create_model("hf-hub:someone/bit"']),
-        ("npz", "model.npz", "model.safetensors", ["library_name: keras_bit", "without num_groups=4 of these weights"]),
+        (
+            "npz",
+            "model.npz",
+            "model.safetensors",
+            ["library_name: keras_bit", "without num_groups=4 from these weights"],
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Google's code builds a network without num_groups=4")

@@ -43,7 +43,7 @@ def test_a_file_that_cannot_be_opened_is_left_to_its_reader(tmp_path):
 @pytest.mark.parametrize("case", PAGES)
 def test_a_web_page_is_told(tmp_path, case):
     (tmp_path / "bit.npz").write_bytes(PAGES[case])
-    with pytest.raises(ValueError, match=r"bit\.npz is a web page .*, not the file that its name says") as error:
+    with pytest.raises(ValueError, match=r"bit\.npz is a web page .*, not the expected file") as error:
         stand_ins.refuse(tmp_path / "bit.npz")
     assert "\n" not in str(error.value)
 

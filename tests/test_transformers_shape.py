@@ -330,7 +330,7 @@ def test_images_come_by_name_or_in_a_dict_too(folder):
     expected = model(IMAGES)
     for found in (model(pixel_values=IMAGES), model(**{"pixel_values": IMAGES}), model({"pixel_values": IMAGES})):
         assert_equal(found, expected)
-    with pytest.raises(ValueError, match="must have `pixel_values` alone, got pixel_values, mask"):
+    with pytest.raises(ValueError, match="must have only `pixel_values`, got pixel_values, mask"):
         model({"pixel_values": IMAGES, "mask": IMAGES})
 
 
@@ -360,7 +360,7 @@ def test_an_unknown_argument_of_a_call_is_refused_with_the_closest(ours, misspel
         ({}, [0, 1, -1], "0 to 4, or -100 .*, got -1"),
         ({}, [0, 1], r"shape \(3,\) for single_label_classification, got int\d\d \(2,\)"),
         ({}, np.eye(3, 5, dtype=int), r"for single_label_classification, got int\d\d \(3, 5\)\. .* must be floats, or"),
-        ({}, np.array([0, 1, 2], np.uint8), r"shape \(3, 5\) for multi.*uint8 \(3,\)\. Classes must be int32 or int64"),
+        ({}, np.array([0, 1, 2], np.uint8), r"shape \(3, 5\) for multi.*uint8 \(3,\)\. Make classes int32 or int64"),
         ({"problem_type": "single_label_classification"}, [0.0, 1.0, 2.0], "whole numbers .* got float"),
         ({"problem_type": "regression"}, [0.0, 1.0, 2.0], r"shape \(3, 5\) for regression, got float\d\d \(3,\)"),
     ],

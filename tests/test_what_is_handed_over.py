@@ -242,7 +242,9 @@ def test_what_cannot_be_made_an_array_is_named():
         def __array__(self, dtype=None, copy=None):
             raise RuntimeError("is on another device")
 
-    with pytest.raises(TypeError, match=r"`images\[1\]` cannot be made a numpy array, Broken says: is on another dev"):
+    with pytest.raises(
+        TypeError, match=r"`images\[1\]` cannot be converted to a numpy array. Broken says: is on another dev"
+    ):
         SMALL([noise(5, 6, 3), Broken()])
 
 

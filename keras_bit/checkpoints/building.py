@@ -1,4 +1,4 @@
-"""From an open checkpoint to a model: the channels of its images, its head, its stages."""
+"""Builds a model from an open checkpoint: the channels of its images, its head, its stages."""
 
 import dataclasses
 import warnings
@@ -16,16 +16,16 @@ from keras_bit.network.config import BitConfig
 from keras_bit.network.model import BiTModel, Ends
 from keras_bit.network.weights import weights_of
 
-# What may be done about a head that contradicts its configuration, by the argument of the caller that does it.
-_OTHERWISE = {"config": "pass `config`", "classes": "take a new head by `classes=`"}
+# Advice about a head that contradicts its configuration, by the caller's argument for it.
+_OTHERWISE = {"config": "pass `config`", "classes": "pass `classes=` for a new head"}
 
 
 class NewHead(UserWarning):
-    """The model that was asked for has another number of classes than the checkpoint: its head is of zeros."""
+    """Issued if the model has another number of classes than the checkpoint, so that its head is new, with zeros."""
 
 
 def build_model(checkpoint: Checkpoint, ends: Ends, *, classes: int | None = None, fused: bool = False) -> BiTModel:
-    """The model that a checkpoint holds; the other arguments are those of `keras_bit.from_pretrained`.
+    """Builds the model of a checkpoint; the other arguments are those of `keras_bit.from_pretrained`.
 
     Args:
         checkpoint: opened, by `loading.find(source, options).open()`.
@@ -43,13 +43,13 @@ def build_model(checkpoint: Checkpoint, ends: Ends, *, classes: int | None = Non
 
 
 def build_backbone(checkpoint: Checkpoint, config: BitConfig, ends: Ends) -> BiTModel:
-    """The stages of a checkpoint that `config`, which `with_outputs` gave, names in its `out_features`."""
+    """Builds the stages of a checkpoint that `config` (from `with_outputs`) names in its `out_features`."""
     config, checkpoint = _fit_channels(config, checkpoint, ends)
     last = config.stage_names.index(config.out_features[-1])
     loading.refuse_larger(_first_stages(config, last), checkpoint)
     built = config.stage_names[: last + 1]
     weights = {weight: transforms.stage_of(weight.layer) in built for weight in weights_of(config)}
-    # The rest of the network may be there; what it does not have is refused.
+    # The checkpoint may hold the rest of the network; anything else is refused.
     values = loading.read(
         checkpoint, [one for one in weights if weights[one]], ignored=[one for one in weights if not weights[one]]
     )
@@ -57,7 +57,7 @@ def build_backbone(checkpoint: Checkpoint, config: BitConfig, ends: Ends) -> BiT
 
 
 def _frozen(model: BiTModel, checkpoint: Checkpoint, besides: str | None = None) -> BiTModel:
-    """The model, in which the layers that are frozen in the checkpoint are frozen too, but for the one of a name."""
+    """Freezes the layers that are frozen in the checkpoint, except one of a given name."""
     for layer in model.layers:
         if layer.name in checkpoint.frozen and layer.name != besides:
             layer.trainable = False
@@ -65,11 +65,11 @@ def _frozen(model: BiTModel, checkpoint: Checkpoint, besides: str | None = None)
 
 
 def with_outputs(config: BitConfig, out_features: Sequence[str] | None, out_indices: Sequence[int] | None) -> BitConfig:
-    """`config` with the stages that are asked for, else its own, else the last, as names and as indices."""
+    """Returns `config` with the given stages (by default its own, or the last), as names and as indices."""
     names = config.stage_names
     try:
         if out_features is not None or out_indices is not None:
-            # Lists, too, are checked and made tuples by the configuration.
+            # The configuration checks lists and converts them to tuples.
             given = {"out_features": out_features, "out_indices": out_indices}
             config = dataclasses.replace(config, **given)  # type: ignore[arg-type]
         if not config.out_indices:
@@ -82,11 +82,11 @@ def with_outputs(config: BitConfig, out_features: Sequence[str] | None, out_indi
 
 
 def channels_asked(config: BitConfig, ends: Ends) -> int | None:
-    """The channels of the caller's images, if they differ from the configuration's and can be had."""
+    """Returns the channels of the caller's images, if they differ from the configuration's and are possible."""
     shape = ends.input_shape or tuple(getattr(ends.input_tensor, "shape", ()))[1:]
     channels = shape[-1] if isinstance(shape, Sequence) and len(shape) == 3 else None
     if type(channels) is not int or channels < 1 or config.num_channels in (channels, shape[0]):
-        return None  # they are the same, or impossible, or stand first, which `build` refuses
+        return None  # they are equal, or impossible, or come first, which `build` refuses
     too_small = any(type(size) is int and size < network.MIN_SIZE for size in shape[:2])
     return None if too_small else channels
 
@@ -97,13 +97,13 @@ def checked_classes(classes: int) -> int:
 
 
 def _fit_channels(config: BitConfig, checkpoint: Checkpoint, ends: Ends) -> tuple[BitConfig, Checkpoint]:
-    """Configuration and checkpoint for the caller's images, which may have other channels."""
+    """Adapts configuration and checkpoint to the channels of the caller's images."""
     channels = channels_asked(config, ends)
     if channels is None:
         return config, checkpoint
     warnings.warn(
         f"The checkpoint {checkpoint.source!r} is for images of {config.num_channels} channels; its first kernel was "
-        f"adapted to {channels}, which should be trained.",
+        f"adapted to {channels}. Train the model before you use it.",
         stacklevel=5,  # the caller of BiT50, from_pretrained ...
     )
     config = dataclasses.replace(config, num_channels=channels)
@@ -111,12 +111,12 @@ def _fit_channels(config: BitConfig, checkpoint: Checkpoint, ends: Ends) -> tupl
 
 
 def _with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
-    """The same checkpoint with its first kernel adapted to images of `channels` channels."""
+    """Returns the same checkpoint with its first kernel adapted to images of `channels` channels."""
     name = checkpoint.layout.tensor_name("stem_conv", "kernel")
     stem = checkpoint.tensors.get(name)
     axis = 1 if checkpoint.layout.pytorch_axes else 2
     if stem is None or len(stem.shape) != 4:
-        return checkpoint  # `read` says what is wrong with it
+        return checkpoint  # `read` reports what is wrong with it
     adapted = LazyTensor(
         tuple(channels if dimension == axis else size for dimension, size in enumerate(stem.shape)),
         lambda: adapt_channels(stem.read(), channels, axis),
@@ -126,13 +126,13 @@ def _with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
 
 
 def _fit_head(config: BitConfig, checkpoint: Checkpoint, classes: int | None) -> tuple[BitConfig, bool]:
-    """The configuration with the right number of classes, and whether the head is a new one."""
+    """Returns the configuration with the right number of classes, and whether the head is new."""
     in_file = checkpoint.head_classes
     if classes is not None and checked_classes(classes) != in_file:
         held = "no head" if in_file is None else f"a head of {in_file} classes"
         warnings.warn(
             f"The checkpoint {checkpoint.source!r} has {held}; `classes={classes}` gives the model a new head of "
-            "zeros, which has to be trained.",
+            "zeros, which must be trained.",
             NewHead,
             stacklevel=5,
         )
@@ -141,8 +141,8 @@ def _fit_head(config: BitConfig, checkpoint: Checkpoint, classes: int | None) ->
         if config.has_named_labels:
             others = [text for name, text in _OTHERWISE.items() if name in checkpoint.arguments]
             raise ValueError(
-                f"The checkpoint {checkpoint.source!r} contradicts itself: its head has {in_file} classes and its "
-                f"configuration names {config.num_labels}. Mend its config.json{', '.join(['', *others[:-1]])}"
+                f"The checkpoint {checkpoint.source!r} contradicts itself: its head has {in_file} classes but its "
+                f"configuration names {config.num_labels}. Correct its config.json{', '.join(['', *others[:-1]])}"
                 f"{''.join(f', or {text}' for text in others[-1:])}."
             )
         return config.with_num_labels(in_file), False
@@ -150,7 +150,7 @@ def _fit_head(config: BitConfig, checkpoint: Checkpoint, classes: int | None) ->
 
 
 def _first_stages(config: BitConfig, last: int) -> BitConfig:
-    """`config` without the stages after number `last`; there is none without any stage."""
+    """Returns `config` without the stages after number `last`; at least one stage stays."""
     stages = max(1, last)
     depths, sizes = config.depths[:stages], config.hidden_sizes[:stages]
     last_stage: dict[str, Any] = {"out_features": None, "out_indices": None}

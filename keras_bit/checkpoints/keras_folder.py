@@ -1,4 +1,4 @@
-"""The directory that Keras writes of a whole model: `config.json`, `metadata.json` and `model.weights.h5`.
+"""The directory that Keras writes for a whole model: `config.json`, `metadata.json` and `model.weights.h5`.
 
 `keras.saving.save_model(model, directory, zipped=False)` and `model.save("hf://owner/name")` write it.
 """
@@ -14,22 +14,22 @@ WEIGHTS_NAME = "model.weights.h5"
 
 
 def holds(weights: Path) -> bool:
-    """Whether the file of weights is one of Keras' directory, whose `config.json` describes the layers."""
+    """Whether a file of weights is in a directory of Keras, whose `config.json` describes the layers."""
     config = weights.with_name(config_files.CONFIG_NAME)
     return weights.name == WEIGHTS_NAME and config.is_file() and config_files.is_kerass(finding.read_json(config))
 
 
 def description(folder: Path) -> str:
-    """The layers as JSON."""
+    """Returns the layers as JSON."""
     return (folder / config_files.CONFIG_NAME).read_text(encoding="utf-8")
 
 
 def load(folder: Path) -> keras.Model:
-    """The model; may raise almost anything for a damaged file.
+    """Loads the model; may raise almost anything for a damaged file.
 
     Checked against Keras 3.15 `saving_lib`, which reads such a directory from version 3.12 on.
     """
-    # As Keras itself leaves out what the model was compiled with.
+    # Keras itself leaves out the compile arguments too.
     layers = {**finding.read_json(folder / config_files.CONFIG_NAME), "compile_config": None}
     model = keras.saving.deserialize_keras_object(layers, safe_mode=True)
     model.load_weights(folder / WEIGHTS_NAME)

@@ -1,4 +1,4 @@
-"""How a checkpoint names and lays out its tensors: one table per layout, from Keras' names to the file's.
+"""The names and axes of tensors in checkpoints: one table per layout, from Keras' names to the file's.
 
 Pure tables and functions: no files, no network, no framework.
 """
@@ -13,11 +13,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A naming table, and the axis order of what it names.
+    """A table of names, and the axis order of the tensors.
 
     Args:
-        title: what messages call it.
-        marker: how at least one tensor's name begins, and none in another layout.
+        title: its name in messages.
+        marker: the beginning of at least one tensor's name, and of none in another layout.
         rules: pairs of a regular expression for a whole layer name and the tensor's name without its last part; every
             layer with weights matches exactly one. The groups `stage` (from 1), `block` (from 0) and `index` (from 1)
             of the expression come as `{stage}`, counted from 0; `{block}`; and in Google's counting as `{group}` and
@@ -26,8 +26,8 @@ class Layout:
         pytorch_axes: whether convolutions are (out, in, height, width) and linear layers (out, in).
         convolutional_head: whether the head is a 1x1 convolution in the file.
         spread_norms: whether the vectors of norms are (1, 1, 1, channels) in the file.
-        prefix: how all names begin; what begins otherwise belongs to another network around this one.
-        preferred: of several prefixes in a file, those of the parameters; the others are of an optimizer's state.
+        prefix: the beginning of all names; other names belong to a network around this one.
+        preferred: the prefixes of parameters, if a file has several; the others belong to an optimizer's state.
     """
 
     title: str
@@ -41,7 +41,7 @@ class Layout:
     preferred: tuple[str, ...] = ()
 
     def under(self, prefix: str) -> "Layout":
-        """The same layout of a network inside another, whose names all begin with `prefix`."""
+        """Returns the same layout for a network inside another, whose names all begin with `prefix`."""
         if not prefix:
             return self
         return dataclasses.replace(self, prefix=prefix, title=f"{self.title} under {prefix!r}")
@@ -58,7 +58,7 @@ class Layout:
         return tensor_name in (self.tensor_name("predictions", "kernel"), self.tensor_name("predictions", "bias"))
 
     def file_shape(self, tensor_name: str, keras_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape in the file of a variable of `keras_shape`."""
+        """Returns the shape that a variable of `keras_shape` has in the file."""
         shape = tuple(keras_shape)
         if len(shape) == 2 and self.convolutional_head and self.is_head(tensor_name):
             shape = (1, 1, *shape)
@@ -67,7 +67,7 @@ class Layout:
         return tuple(shape[axis] for axis in _TO_PYTORCH[len(shape)]) if self.pytorch_axes else shape
 
     def to_keras(self, tensor_name: str, tensor: Any, transpose: Callable[..., Any] = np.transpose) -> Any:
-        """A tensor of the file in Keras' axis order and rank; `transpose` is that of the tensor's own library."""
+        """Converts a tensor of the file to Keras' axis order and rank; `transpose` is the tensor's own library's."""
         if self.pytorch_axes:
             tensor = transpose(tensor, _TO_KERAS[tensor.ndim])
         if tensor.ndim == 4 and self._is_spread(tensor_name):
@@ -75,7 +75,7 @@ class Layout:
         return tensor[0, 0] if tensor.ndim == 4 and self.is_head(tensor_name) else tensor
 
     def to_file(self, tensor_name: str, array: np.ndarray) -> np.ndarray:
-        """A variable's values in the file's axis order and rank: the exact inverse of `to_keras`."""
+        """Converts a variable's values to the file's axis order and rank: the exact inverse of `to_keras`."""
         if array.ndim == 2 and self.convolutional_head and self.is_head(tensor_name):
             array = array[np.newaxis, np.newaxis]
         if array.ndim == 1 and self._is_spread(tensor_name):
@@ -89,7 +89,7 @@ class Layout:
 
 
 def _counted(groups: dict[str, str]) -> dict[str, str]:
-    """The groups of a layer's name, with the counts of every layout."""
+    """Returns the groups of a layer's name, with the counts of every layout."""
     counted = dict(groups)
     if "stage" in groups:
         counted |= {"stage": str(int(groups["stage"]) - 1), "group": groups["stage"]}
@@ -100,10 +100,10 @@ def _counted(groups: dict[str, str]) -> dict[str, str]:
 
 
 def adapt_channels(kernel: np.ndarray, channels: int, axis: int) -> np.ndarray:
-    """A first kernel for images of another number of channels: `axis`, its input channels, becomes `channels` long.
+    """Adapts a first kernel to images with `channels` channels, along `axis`.
 
-    One channel gets the sum of all, so that a gray image gives what it gave as RGB. Several are taken in turn and
-    scaled by `channels before / channels`, so that the sum over them keeps its size. Checked against timm 1.0.31
+    One channel gets the sum of all, so that a gray image gives the same result as in RGB. Several channels repeat the
+    old ones, scaled by `channels before / channels`, so that their sum keeps its size. Checked against timm 1.0.31
     `adapt_input_conv`.
     """
     values = kernel.astype(np.promote_types(kernel.dtype, np.float32), copy=False)
@@ -138,7 +138,7 @@ TRANSFORMERS = Layout(
     pytorch_axes=True,
 )
 
-# `BitModel` saved by itself: the names start one level lower, and there is no head.
+# A `BitModel` saved alone: the names start one level lower, and there is no head.
 TRANSFORMERS_BASE = dataclasses.replace(
     TRANSFORMERS,
     title="transformers layout of a BitModel",
@@ -162,7 +162,7 @@ TIMM = Layout(
 )
 
 # Google's .npz files, for pre-activation networks: pre-trained, fine-tuned on ImageNet, on the 19 tasks of VTAB-1k, and
-# distilled. What TensorFlow added to the names of some of them is undone where they are read.
+# distilled. The readers remove what TensorFlow added to some of the names.
 GOOGLE = Layout(
     title="Google's .npz layout",
     marker="resnet/",
@@ -179,7 +179,7 @@ GOOGLE = Layout(
     convolutional_head=True,
 )
 
-# The same network as Google's classes of TensorFlow 2 name it, with a linear head.
+# The same network in Google's TensorFlow 2 classes, with a linear head.
 GOOGLE_TENSORFLOW_2 = dataclasses.replace(
     GOOGLE,
     title="Google's TensorFlow 2 layout",
@@ -188,8 +188,8 @@ GOOGLE_TENSORFLOW_2 = dataclasses.replace(
     convolutional_head=False,
 )
 
-# Google's later code in JAX, of which `models/bit_paper.py` reads the files above too. A file of a training run has the
-# optimizer's state under other names, in which those of the network come again.
+# Google's later code in JAX; its `models/bit_paper.py` reads the files above too. A file of a training run also holds
+# the optimizer's state under other names, which contain those of the network.
 BIG_VISION = Layout(
     title="big_vision's .npz layout",
     marker="norm-pre-head/",
@@ -209,12 +209,12 @@ BIG_VISION = Layout(
 
 
 def plain_google_name(tensor_name: str) -> str:
-    """A name of Google's layout without what TensorFlow adds: its scope, its operations' numbers and `:0`.
+    """Removes what TensorFlow adds to a name of Google's layout: its scope, its operations' numbers and `:0`.
 
-    `bit/resnet/root_block/standardized_conv2d_7/kernel:0` is `resnet/root_block/standardized_conv2d/kernel`. Numbers
-    are in some of Google's own files; a scope and `:0` are in those that others made from the variables of a TF Hub
-    module, whose names are the same. Other names come as they are. Checked against big_vision `models/bit_paper.py`,
-    which undoes the numbers of convolutions.
+    `bit/resnet/root_block/standardized_conv2d_7/kernel:0` becomes `resnet/root_block/standardized_conv2d/kernel`. Some
+    of Google's own files have numbers; files made from the variables of a TF Hub module have a scope and `:0`. Other
+    names are returned unchanged. Checked against big_vision `models/bit_paper.py`, which undoes the numbers of
+    convolutions.
     """
     _, scope, rest = f"/{tensor_name}".rpartition("/resnet/")
     if not scope:
@@ -222,15 +222,15 @@ def plain_google_name(tensor_name: str) -> str:
     return re.sub(r"(standardized_conv2d|group_norm|conv2d)_\d+(?=/)", r"\1", f"resnet/{rest.removesuffix(':0')}")
 
 
-# A file's names tell its layout. If they fit several, the first of these counts.
+# The names in a file tell its layout. If several layouts fit, the first one counts.
 FILE_LAYOUTS = (TRANSFORMERS, TRANSFORMERS_BASE, TIMM, GOOGLE_TENSORFLOW_2, GOOGLE, BIG_VISION)
 
 
 def recognized(names: Collection[str]) -> list[Layout]:
-    """The layout that tensors of these names have; several, if they hold a network more than once; none, if none.
+    """Returns the layouts that these tensors' names fit: several if they hold several networks, none if none fits.
 
-    A network inside another is known by the name of its first kernel: its names begin with the same prefix, such as
-    transformers' `timm_model.` or `vit.embeddings.patch_embeddings.backbone.`, and `module.` of PyTorch's wrappers.
+    A network inside another is found by the name of its first kernel. Its names share a prefix, such as transformers'
+    `timm_model.` or `vit.embeddings.patch_embeddings.backbone.`, or `module.` of PyTorch's wrappers.
     """
     for layout in FILE_LAYOUTS:
         stem = layout.tensor_name("stem_conv", "kernel")
@@ -244,11 +244,11 @@ def recognized(names: Collection[str]) -> list[Layout]:
             prefixes = alone[:1]
         if prefixes:
             return [layout.under(prefix) for prefix in prefixes]
-    # It lacks the first kernel, which whoever reads it will miss.
+    # The first kernel is missing, which reading will report.
     return [layout for layout in FILE_LAYOUTS if any(name.startswith(layout.marker) for name in names)][:1]
 
 
-# A Keras model's own names: nothing to translate.
+# A Keras model's own names need no translation.
 KERAS = Layout(
     title="Keras layout",
     marker="",
@@ -257,30 +257,29 @@ KERAS = Layout(
     pytorch_axes=False,
 )
 
-# The classes of layers with weights in the words of Keras' `.weights.h5`, and their variables in its order.
+# The classes of layers with weights as Keras' `.weights.h5` names them, and their variables in its order.
 _SAVED_VARIABLES = {"std_conv2d": ("kernel",), "group_normalization": ("gamma", "beta"), "dense": ("kernel", "bias")}
 _LAYER_NAME = r"checked_pixel_values|(?:stem|stage\d+_block\d+)_\w+|norm|avg_pool|max_pool|predictions"
 
 
 def is_part_of_bit(layer_name: str, group: str) -> bool:
-    """Whether BiT itself has the layer of a `.weights.h5`; `group`, such as `std_conv2d_7`, is where it is there.
+    """Whether a layer in a `.weights.h5` is BiT's own; `group`, such as `std_conv2d_7`, is its place there.
 
-    Every layer is in the file, also those without weights. An input may have any name: it can be the user's own.
+    The file lists every layer, even without weights. An input may have any name, because it may be the user's.
     """
     return re.fullmatch(r"input_layer(_\d+)?", group) is not None or re.fullmatch(_LAYER_NAME, layer_name) is not None
 
 
 def saved_tensor_name(layer_name: str, group: str, index: str) -> str | None:
-    """Keras' name of the variable at `layers/{group}/vars/{index}` of a `.weights.h5`; `None` where BiT has none.
+    """Returns Keras' name of the variable at `layers/{group}/vars/{index}` of a `.weights.h5`; `None` if BiT has none.
 
-    A group is called by its layer's class and counted within it. Keras finds the layer again by that place; its name
-    stands there too, as an attribute, and needs no model to compare with. The class is looked at as well: under the
-    same names a fused network has the `conv2d` that must not be taken for a `std_conv2d`. Checked against Keras 3.15
-    `saving_lib`.
+    A group is named by its layer's class and counted within it. The layer's name is stored there too, as an attribute.
+    The class is compared as well, because a fused network has a `conv2d` under the same name as a `std_conv2d`. Checked
+    against Keras 3.15 `saving_lib`.
     """
     variables = _SAVED_VARIABLES.get(re.sub(r"_\d+$", "", group))
     if variables is None or not is_part_of_bit(layer_name, group):
         return None
-    # What a layer has beside its own variables keeps its number, and is refused with all that does not fit.
+    # Further variables of a layer keep their numbers, and are refused with everything else that does not fit.
     known = index.isdecimal() and int(index) < len(variables)
     return KERAS.tensor_name(layer_name, variables[int(index)]) if known else f"{layer_name}/{index}"

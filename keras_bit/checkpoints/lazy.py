@@ -1,4 +1,4 @@
-"""What every kind of file gives: tensors by name, whose numbers are read when they are asked for."""
+"""The common form of every kind of file: tensors by name, whose numbers are read on demand."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -14,10 +14,10 @@ class LazyTensor:
     """A tensor whose shape is known and whose numbers are still in the file.
 
     Args:
-        shape: as the file says it; what `read` gives may differ where the file has changed.
-        read: its numbers.
-        in_parts: its numbers in parts along the first axis, from first to last, each gone when the next is asked for;
-            `None` where a kind of file gives only the whole.
+        shape: the shape in the file's header; `read` may return another one if the file has changed.
+        read: returns its numbers.
+        in_parts: yields its numbers in parts along the first axis, each valid until the next; `None` if this kind of
+            file can only be read whole.
         path: the file.
     """
 
@@ -27,12 +27,12 @@ class LazyTensor:
     path: Path | None = None
 
     def parts(self) -> Iterator[np.ndarray]:
-        """Its numbers, in parts where they can be had so."""
+        """Yields its numbers, in parts if possible."""
         return iter((self.read(),)) if self.in_parts is None else self.in_parts()
 
 
 def check_name(name: str) -> None:
-    """Refuses the name of a tensor that is far too long; so that no message and no search grows with it.
+    """Refuses a name that is far too long, so that messages and searches stay short.
 
     Raises:
         ValueError: it is longer than `LONGEST_NAME`.

@@ -1,4 +1,4 @@
-"""From a source to its configuration, to the checkpoint that it holds, to tensors: all of them or none."""
+"""Loads a source: first its configuration, then its checkpoint, then its tensors, all of them or none."""
 
 import contextlib
 import dataclasses
@@ -33,7 +33,7 @@ from keras_bit.network.model import BiTModel, Values, layers_in_front, network_l
 from keras_bit.network.plain_weights import plain_weights, quantized_layers
 from keras_bit.network.weights import Weight
 
-# In the order in which they are looked for.
+# In order of preference.
 WEIGHT_NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -54,12 +54,12 @@ class Checkpoint:
     """The named tensors of local files.
 
     Args:
-        source: where they came from, as the user named it.
-        layout: how they are named and laid out.
+        source: the source, as the user named it.
+        layout: their names and axes.
         tensors: name to tensor; nothing has been read yet.
         files: the files that hold them.
-        config: the network; `None` if neither a file nor the tensors' shapes tell it.
-        head_activation: the function that the head ends with; `"auto"` where the file does not say.
+        config: the network; `None` if neither a file nor the tensors' shapes show it.
+        head_activation: the head's activation; `"auto"` if the file does not name it.
         frozen: the names of the layers that are not trained.
         arguments: as of `find`.
     """
@@ -74,20 +74,20 @@ class Checkpoint:
     arguments: Collection[str] = ()
 
     def known_config(self) -> BitConfig:
-        """`config`, or an error that says what is missing."""
+        """Returns `config`, or raises an error that says what is missing."""
         if self.config is None:
             raise missing_config(self.source, "config" in self.arguments)
         return self.config
 
     @property
     def head_classes(self) -> int | None:
-        """Number of classes of the head's tensor; `None` without a head."""
+        """The number of classes of the head's tensor; `None` without a head."""
         kernel = self.tensors.get(self.layout.tensor_name("predictions", "kernel"))
         bias = self.tensors.get(self.layout.tensor_name("predictions", "bias"))
         if kernel is None or not kernel.shape:
             return None
         if bias is not None and len(bias.shape) == 1 and bias.shape[0] in kernel.shape:
-            return bias.shape[0]  # right also where the kernel is transposed, which `read` then says
+            return bias.shape[0]  # also correct if the kernel is transposed, which `read` then reports
         return kernel.shape[0] if self.layout.pytorch_axes else kernel.shape[-1]
 
     @property
@@ -97,12 +97,12 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """A source of which the configuration was read, and the weights were not looked for.
+    """A source whose configuration was read, but not its weights.
 
     Args:
         source: as `finding.find_file` takes it.
-        options: of what is fetched.
-        config: of the `config.json`, or what replaces it; `None` if there is neither.
+        options: of the download.
+        config: from the `config.json` or the caller; `None` if there is neither.
         arguments: as of `find`.
     """
 
@@ -112,15 +112,15 @@ class Found:
     arguments: Collection[str] = ()
 
     def open(self, default: BitConfig | None = None) -> Checkpoint:
-        """Finds the weights and reads the names and shapes of their tensors, not the numbers.
+        """Finds the weights and reads the names and shapes of their tensors, but not the numbers.
 
         Args:
-            default: the network if neither `config`, nor a `.keras` file, nor the tensors' shapes tell it.
+            default: the network, if `config`, a `.keras` file and the tensors' shapes do not show it.
 
         Raises:
             FileNotFoundError: there are no weights, or a shard is missing.
             OSError: the Hub cannot be reached, or refuses.
-            ImportError: a `pytorch_model.bin`, and torch is not installed.
+            ImportError: the file is a `pytorch_model.bin`, and torch is not installed.
             ValueError: the file is damaged, or of an unknown kind.
         """
         checkpoint = _open_weights(self.source, self.options)
@@ -131,13 +131,14 @@ class Found:
 def find(
     source: str | Path, options: HubOptions, config: BitConfig | None = None, arguments: Collection[str] = ()
 ) -> Found:
-    """Finds a source and what it is, before any weights are downloaded.
+    """Finds a source and its configuration, before any weights are downloaded.
 
     Args:
         source: as `finding.find_file` takes it.
-        options: of what is fetched.
+        options: of the download.
         config: replaces the source's own, which is not read then.
-        arguments: which of `config`, `include_top` and `classes` the caller's function has. Messages advise no others.
+        arguments: which of `config`, `include_top` and `classes` the caller's function has, so that messages advise no
+            others.
 
     Raises:
         OSError: there is no such source, or the Hub cannot be reached, or refuses.
@@ -149,10 +150,10 @@ def find(
 
 
 def _says_itself(source: str | Path, options: HubOptions) -> bool:
-    """Whether `source` is a file of a whole model, which is not what a `config.json` beside it may describe."""
+    """Whether `source` is a file of a whole model, to which a `config.json` beside it need not belong."""
     if str(source).endswith(".keras"):
         return True
-    named = finding.named_file(source)  # an address has more behind the file's name
+    named = finding.named_file(source)  # an address may continue after the file's name
     if named is None or not os.path.isfile(os.path.expanduser(str(source))):
         return (named or "").endswith(".keras")
     path = finding.find_file(source, (named,), options)
@@ -165,17 +166,17 @@ def _open_weights(source: str | Path, options: HubOptions) -> Checkpoint:
     path = finding.find_file(source, names, options)
     if path is None:
         raise FileNotFoundError(
-            f"`source` {finding.shown(source)!r} holds no weights: looked for {', '.join(names)}."
-            f"{'' if named else _under_other_names(source)}{finding.remark(source)}"
+            f"`source` {finding.shown(source)!r} holds no weights. These names were tried: "
+            f"{', '.join(names)}.{'' if named else _under_other_names(source)}{finding.remark(source)}"
         )
     if path.suffix == ".keras" or keras_files.layers_in(path) is not None:
         return _open_keras(finding.shown(source), path)
     if keras_folder.holds(path):
         return dataclasses.replace(_open_keras(finding.shown(source), path.parent), files=(path,))
     if path.suffix == ".index":
-        finding.find_file(source, (tensorflow_files.DATA,), options)  # fetched with it
+        finding.find_file(source, (tensorflow_files.DATA,), options)  # downloaded with it
     shards = sharded.shards(source, path, options) if path.suffix == ".json" else {path: []}
-    # What is taken from a `.weights.h5` has Keras' own names already.
+    # Tensors of a `.weights.h5` already have Keras' own names.
     saved = any(file.suffix in keras_files.HDF5 and not tensorflow_files.is_older_h5(file) for file in shards)
     tensors = dict(open_saved(path, shards)) if saved else sharded.merged(path, shards)
     layout = KERAS if saved else _layout(source, tensors)
@@ -184,25 +185,25 @@ def _open_weights(source: str | Path, options: HubOptions) -> Checkpoint:
 
 
 def _under_other_names(source: str | Path) -> str:
-    """What to do about weights whose names are not looked for, as a sentence with a space before it; or nothing."""
+    """Returns advice about weights with other file names, as a sentence after a space; or an empty text."""
     place = finding.place_of(source)
     if not isinstance(place, Path):
-        return " A file of another name is read by its own address, '.../resolve/main/NAME' of the repository's page."
+        return " Pass a file of another name by its own address, '.../resolve/main/NAME' of the repository's page."
     if finding.run_of(place):
         return ""
     kinds = tuple(suffix for suffix in finding.FILE_SUFFIXES if suffix != ".json")
     found = sorted(file.name for file in place.iterdir() if file.name.lower().endswith((*kinds, *_INDICES)))
-    found = [name for name in found if not re.search(r"-\d+-of-\d+\.", name)]  # a part alone is of no use
+    found = [name for name in found if not re.search(r"-\d+-of-\d+\.", name)]  # a single shard is useless
     return (
         f" It has {wording.some(found)}: pass the path of the file, such as {str(place / found[0])!r}." if found else ""
     )
 
 
 def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
-    """The published architecture whose names and shapes the tensors have; `None` if there is none.
+    """Returns the published architecture with the tensors' names and shapes; `None` if there is none.
 
-    Tensors do not tell the activation, the padding or the number of groups, so no other network is guessed from them:
-    with another number of groups it would load, and give other numbers.
+    Other networks are not guessed, because tensors do not show the activation, the padding or the number of groups: a
+    wrong guess would load and give wrong numbers.
     """
     layout, tensors = checkpoint.layout, checkpoint.tensors
 
@@ -222,9 +223,9 @@ def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
 
 
 def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
-    """Refuses a configuration of far more parameters than the file holds, before a network of that size is built.
+    """Refuses a configuration with far more parameters than the file holds, before such a network is built.
 
-    Smaller misfits are left to `read`, which lists them tensor by tensor.
+    `read` reports smaller differences, tensor by tensor.
 
     Raises:
         ValueError: the network would have twice the checkpoint's parameters and ten million more.
@@ -239,18 +240,18 @@ def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
 
 
 def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[Weight] = ()) -> Values:
-    """The tensors of `checkpoint` for these weights: all of them, checked, or an error.
+    """Reads and checks the tensors of `checkpoint` for these weights: all of them, or none.
 
     Args:
-        checkpoint: where the tensors come from.
-        weights: what has to be there, and nothing else but `ignored`.
-        ignored: what may be there or not, and is not read. A head is, if `weights` has none.
+        checkpoint: the source of the tensors.
+        weights: the weights that must be there, and no others except `ignored`.
+        ignored: names that may be there, and are not read. A head is ignored if `weights` has none.
 
     Returns:
         Layer and variable name to the backend's tensor, in Keras' axis order: `model.build` takes them as `values`.
 
     Raises:
-        ValueError: names, shapes, dtypes or values do not fit; lists every tensor that does not.
+        ValueError: names, shapes, dtypes or values do not fit; the message lists every such tensor.
     """
     layout = checkpoint.layout
     try:
@@ -269,7 +270,7 @@ def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[We
 
 def _read_all(checkpoint: Checkpoint, expected: dict[str, Weight], tensors: dict[str, LazyTensor]) -> Values:
     dtype = keras.config.dtype_policy().variable_dtype
-    # The largest first: at the end there are small ones for every thread.
+    # The largest first, so that at the end small ones keep every thread busy.
     order = sorted(expected, key=lambda name: -math.prod(expected[name].shape))
 
     def read(name: str) -> tuple[np.ndarray, str | None]:
@@ -324,7 +325,7 @@ def _described_by(checkpoint: Checkpoint) -> str:
 
 
 def _without_head(checkpoint: Checkpoint, missing: Collection[str]) -> str:
-    """What to do about a head that is missing as a whole, as a sentence with a space before it; or nothing."""
+    """Returns advice about a head that is missing entirely, as a sentence after a space; or an empty text."""
     head = {checkpoint.layout.tensor_name("predictions", variable) for variable in ("kernel", "bias")}
     if not head <= set(missing) or "include_top" not in checkpoint.arguments:
         return ""
@@ -332,12 +333,12 @@ def _without_head(checkpoint: Checkpoint, missing: Collection[str]) -> str:
 
 
 def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor, values: np.ndarray) -> tuple[np.ndarray, str | None]:
-    """`values`, an array in Keras' axis order, with the numbers of a tensor, and what is wrong with them."""
+    """Reads a tensor into `values`, an array in Keras' axis order; returns it and what is wrong with it."""
     try:
         return values, filling.fill(checkpoint.layout.to_file(name, values), tensor)
     except MemoryError:
         raise
-    except Exception as error:  # a damaged file may end in almost any
+    except Exception as error:  # a damaged file may raise almost anything
         place = f" in {tensor.path}" if tensor.path and str(tensor.path) != checkpoint.source else ""
         raise ValueError(
             f"The tensor {name} of the checkpoint {checkpoint.source!r}{place} cannot be read: {described(error)}. "
@@ -351,12 +352,12 @@ def _layout(source: str | Path, names: Collection[str]) -> Layout:
             prefixes = wording.some(repr(layout.prefix) for layout in layouts)
             raise ValueError(
                 f"`source` {finding.shown(source)!r} holds {len(layouts)} BiTs, whose names begin with {prefixes}. "
-                "Save the one that is meant by itself."
+                "Save the one that you need alone."
             )
         return layouts[0]
     looked_for = ", ".join(f"{layout.marker}* ({layout.title})" for layout in FILE_LAYOUTS)
     raise ValueError(
-        f"`source` {finding.shown(source)!r} holds no BiT: looked for tensors {looked_for}; its names begin "
+        f"`source` {finding.shown(source)!r} holds no BiT. Expected tensors {looked_for}; its names begin "
         f"{wording.some(names) or 'with nothing: it is empty'}.{finding.remark(source)}"
     )
 
@@ -369,7 +370,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _refuse_code(layers: str) -> None:
-    """Keras runs a function that stands in a file's config if the process has turned its safe mode off anywhere."""
+    """Refuses code: Keras would run a function in a file's config if its safe mode is off anywhere in the process."""
     waiting = [json.loads(layers)]
     while waiting:
         value = waiting.pop()
@@ -383,7 +384,7 @@ def _refuse_code(layers: str) -> None:
 
 def _numbers(weight: Any) -> Callable[[], np.ndarray]:
     if isinstance(weight, keras.Variable):
-        return weight.numpy  # Keras' `convert_to_numpy` has TensorFlow warn of numpy 2
+        return weight.numpy  # with Keras' `convert_to_numpy`, TensorFlow warns about numpy 2
     return functools.partial(keras.ops.convert_to_numpy, weight)
 
 
@@ -398,7 +399,7 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
             _refuse_code(keras_files.layers_in(path) or "{}")
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # from the zip, JSON and HDF5 readers and from every layer
-        raise ValueError(f"{path} is damaged, or no model that Keras can load: {described(error)}") from error
+        raise ValueError(f"{path} is damaged, or not a model that Keras can load: {described(error)}") from error
     if keras_files.is_classifier(model):
         model = model.model
     config = getattr(model, "config", None)
@@ -410,18 +411,18 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
         )
     if in_front := layers_in_front(model):
         raise ValueError(
-            f"{path} holds layers before BiT ({', '.join(in_front)}), which would be lost. "
-            "`keras.saving.load_model` loads the model with them."
+            f"{path} holds layers before BiT ({', '.join(in_front)}), which would be lost. Load the model with "
+            "`keras.saving.load_model`."
         )
     if quantized := quantized_layers(model):
         raise ValueError(
-            f"{path} holds a quantized model: {wording.some(quantized)}. The weights before that, which would be read, "
-            "are gone. `keras.saving.load_model` loads it as it is."
+            f"{path} holds a quantized model: {wording.some(quantized)}. Its weights before quantization are lost. "
+            "Load it with `keras.saving.load_model`."
         )
     if changed := outline.differences(model):
         raise ValueError(
             f"{path} holds other layers than its `config` describes, and the differences would be lost: "
-            f"{wording.some(changed, separator='; ')}. `keras.saving.load_model` loads the model as it is."
+            f"{wording.some(changed, separator='; ')}. Load the model with `keras.saving.load_model`."
         )
     tensors = {
         KERAS.tensor_name(layer.name, name): LazyTensor(tuple(weight.shape), _numbers(weight), path=path)

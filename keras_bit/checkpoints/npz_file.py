@@ -1,4 +1,4 @@
-"""Google's `.npz` files, written."""
+"""Writes Google's `.npz` files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def write(tensors: Mapping[str, np.ndarray], path: Path) -> None:
-    """Writes arrays without compression, as Google's files are; numpy has no bfloat16, which becomes float32.
+    """Writes arrays without compression, as in Google's files; bfloat16, which numpy lacks, becomes float32.
 
     Raises:
         OSError: it cannot be written: a full disk, no permission.

@@ -1,4 +1,4 @@
-"""From a model to a repository on the Hub: what `save_pretrained` writes, and a model card."""
+"""Uploads the files of `save_pretrained` and a model card to a repository on the Hub."""
 
 import fnmatch
 import tempfile
@@ -37,21 +37,21 @@ def push_to_hub(
     commit_message: str = "Upload BiT",
     model_card: "huggingface_hub.ModelCard | str | None" = None,
 ) -> "huggingface_hub.CommitInfo":  # in quotes: these two take 0.2 s to import, which only an upload needs
-    """Uploads what `save_pretrained` writes, in one commit, to a repository on the Hub that is made if need be.
+    """Uploads the files of `save_pretrained` in one commit to a repository on the Hub, which is created if needed.
 
-    The model is written to a temporary directory first (`TMPDIR` needs room for it), so that one that cannot be saved
-    makes no repository. The commit also removes the weights of an earlier checkpoint that would contradict this one:
-    `pytorch_model.bin`, shards and their index, weights of another `layout`, and `processor_config.json` where a
-    `processor` is given. The repository's history keeps them.
+    The model is written to a temporary directory first (`TMPDIR` needs room for it), so that no repository is created
+    for a model that cannot be saved. The commit also removes files of an earlier checkpoint that would contradict this
+    one: `pytorch_model.bin`, shards and their index, weights of another `layout`, and, with a `processor`,
+    `processor_config.json`. The repository's history keeps them.
 
     Args:
         model: as for `save_pretrained`.
         repo_id: `owner/name`, or `name` for the token's owner.
         processor: how images become the model's input.
         layout: `"transformers"`, `"timm"` or `"npz"`, as for `save_pretrained`.
-        private: whether a new repository is private; `None` is the owner's default. An existing one stays as it is.
-        revision: the branch, which is made if need be, or a pull request's `refs/pr/1`; `None` is `main`.
-        token: of an account that may write; `None` is the one that `hf auth login` stored.
+        private: whether a new repository is private; `None` is the owner's default. An existing one does not change.
+        revision: the branch, which is created if needed, or a pull request's `refs/pr/1`; `None` is `main`.
+        token: of an account that may write; `None` is the one stored by `hf auth login`.
         commit_message: first line of the commit.
         model_card: `README.md`, as a text or as a `ModelCard`, such as `keras_bit.model_card` writes with the data set,
             the accuracy and the license. `None` writes one without these if the repository has no card yet.
@@ -61,7 +61,7 @@ def push_to_hub(
 
     Raises:
         TypeError: `repo_id` is not a string.
-        ValueError: as for `save_pretrained`, or `token` holds what no token can; nothing is sent.
+        ValueError: as for `save_pretrained`, or `token` is malformed; nothing is sent.
         huggingface_hub.errors.HfHubHTTPError: the Hub refuses: no token, no permission, no such pull request.
 
     Checked against huggingface_hub 2.4 `HfApi.create_repo` and `HfApi.upload_folder`.
@@ -73,7 +73,7 @@ def push_to_hub(
     token = redaction.plain_token(token)
     config, tensors = content(model, layout, processor)
     warn_where_others_differ(model.config, layout, processor)
-    # Not a `tempfile.TemporaryDirectory`: what a killed process leaves in this one, the next upload removes.
+    # Not a `tempfile.TemporaryDirectory`: the next upload removes this one if the process is killed.
     with redaction.kept_secret(token), writing.staged(Path(tempfile.gettempdir())) as staging:
         folder = staging / "checkpoint"
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""One file of weights to its tensors, of every kind but .keras; names and shapes at once, numbers when asked."""
+"""Opens one file of weights of any kind except .keras: names and shapes at once, numbers on demand."""
 
 import argparse
 import functools
@@ -21,23 +21,22 @@ from keras_bit.files.damage import refusing_damage
 from keras_bit.hub import finding
 
 _TORCH = (".bin", ".pth", ".pt", ".tar", ".ckpt")  # timm's scripts write model_best.pth.tar, Lightning last.ckpt
-# Where training scripts keep the weights, beside what they need to go on: those of timm, of Lightning, of DeiT, of
-# PyTorch's tutorial.
-# In timm's order: its `load_state_dict` prefers averaged weights (EMA) to those that were trained.
+# Keys of the weights in files of training scripts: timm's, Lightning's, DeiT's, PyTorch's tutorial's. In timm's order:
+# its `load_state_dict` prefers averaged weights (EMA).
 _STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
-_NUMPYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # how numpy writes
+_NUMPYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # numpy's methods of compression
 _LONGEST_HEADER = 2**16  # bytes, as in version 1.0 of numpy's format; those of a BiT have 118
-_LARGEST_NUMBER = 16  # bytes; a longer one is a text or a record
-_PLACE = r"layers/([^/]+)/vars/([^/]+)"  # of an array in a `.weights.h5`: its layer's group, and its number there
-_FLOAT8_VARIABLES = 7  # at least: kernel, three scales and what they were computed from; no plain layer has so many
+_LARGEST_NUMBER = 16  # bytes; a longer type is a text or a record
+_PLACE = r"layers/([^/]+)/vars/([^/]+)"  # an array's place in a `.weights.h5`: its layer's group, and its number
+_FLOAT8_VARIABLES = 7  # at least: kernel, three scales and their histories; plain layers have fewer
 
 
 def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    """The named tensors of a file, by its suffix.
+    """Opens the named tensors of a file, by its suffix.
 
     Raises:
         ValueError: the suffix is unknown, or the file is damaged.
-        ImportError: a PyTorch file, and torch is not installed.
+        ImportError: it is a PyTorch file, and torch is not installed.
     """
     if path.suffix == ".safetensors":
         return safetensors_file.open_tensors(path)
@@ -50,7 +49,10 @@ def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         return tensorflow_files.open_older_h5(path) if older else open_saved(path, {path: []})
     if path.suffix == ".index":
         return tensorflow_files.open_saved_model(path)
-    raise ValueError(f"`source` {str(path)!r} is of an unknown kind: expected {', '.join(finding.FILE_SUFFIXES)}.")
+    raise ValueError(
+        f"`source` {str(path)!r} is of an unknown kind. Expected a file that ends in {', '.join(finding.FILE_SUFFIXES)}"
+        "."
+    )
 
 
 def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:
@@ -82,52 +84,56 @@ def _npy_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
         raise ValueError(f"{member} has version {version} of numpy's format, expected 1.0 or 2.0")
     shape, _, dtype = read_header[version](file)
     if dtype.itemsize > _LARGEST_NUMBER:
-        raise ValueError(f"{member} holds {dtype.itemsize:,} bytes in each of its places, which is no number")
+        raise ValueError(f"{member} holds elements of {dtype.itemsize:,} bytes, which are not numbers")
     return shape
 
 
 def _read_npy(path: Path, name: str) -> np.ndarray:
     with np.load(path, allow_pickle=False) as file:
         values = file[name]
-    # numpy writes bfloat16, which JAX has, as two bytes without a type.
+    # numpy writes JAX's bfloat16 as two bytes without a type.
     return values.view(ml_dtypes.bfloat16) if values.dtype == "V2" else values
 
 
 def open_saved(path: Path, shards: Mapping[Path, Sequence[str]]) -> Iterator[tuple[str, LazyTensor]]:
-    """The named tensors of a `.weights.h5`, or of several that together hold one model.
+    """Opens the named tensors of a `.weights.h5`, or of several that together hold one model.
 
     Args:
         path: the file, or the index of several.
-        shards: the files, and the layers' places that the index says are in each.
+        shards: the files, and the places of layers that the index lists for each.
 
     Raises:
-        ValueError: a file is damaged, or they are not of a BiT alone.
+        ValueError: a file is damaged, or holds more than a BiT.
     """
     layers: dict[str, str] = {}
     arrays: dict[str, _Array] = {}
     files_of: dict[str, Path] = {}
     for file, promised in shards.items():
         more, found = _saved_layers(file)
-        # Of a layer in several files only the first says the name.
+        # If a layer is in several files, only the first one holds its name.
         layers |= {group: name for group, name in more.items() if name or group not in layers}
         if lacking := [one for one in promised if not any(place.startswith(f"{one.strip('/')}/") for place in found)]:
-            raise ValueError(f"{file} lacks tensors that {path.name} promises of it: {', '.join(lacking)}.")
+            raise ValueError(
+                f"{file} lacks tensors that {path.name} lists for it: {', '.join(lacking)}. Fetch it again."
+            )
         if twice := [place for place in found if place in arrays]:
-            raise ValueError(f"{file} holds tensors that another shard holds too: {', '.join(twice)}.")
+            raise ValueError(
+                f"{file} holds tensors that another shard holds too: {', '.join(twice)}. Save the checkpoint again."
+            )
         arrays |= found
         files_of |= dict.fromkeys(found, file)
     if nameless := [group for group, layer in layers.items() if not layer]:
         raise ValueError(
-            f"{path} does not name its layers ({', '.join(nameless)}): an older Keras wrote it. Load it by "
-            "`load_weights` of the model that was saved, and save that again."
+            f"{path} does not name its layers ({', '.join(nameless)}): an older Keras wrote it. Load it into the saved "
+            "model with `load_weights`, and save that model again."
         )
     if quantized := _quantized(layers, arrays):
         raise ValueError(
-            f"{path} holds the weights of a quantized model: {wording.some(quantized)}. The weights before that, which "
-            "would be read, are gone. `load_weights` of a model that was quantized in the same way reads it."
+            f"{path} holds the weights of a quantized model: {wording.some(quantized)}. Its weights before "
+            "quantization are lost. Load it with `load_weights` of a model that was quantized in the same way."
         )
     names: dict[str, str] = {}
-    # Kept in order, each once.
+    # Each once, in order.
     foreign = {f"{layer} ({group})": None for group, layer in layers.items() if not is_part_of_bit(layer, group)}
     for place in arrays:
         match = re.fullmatch(_PLACE, place)
@@ -141,9 +147,9 @@ def open_saved(path: Path, shards: Mapping[Path, Sequence[str]]) -> Iterator[tup
     if foreign or not names:
         listed = f"not of BiT ({len(foreign)}): {', '.join(foreign)}" if foreign else "it holds no weights of layers"
         raise ValueError(
-            f"{path} is not of a BiT alone, as keras_bit builds it and Keras' `save_weights` saves it. Nothing was "
-            f"loaded.\n  {listed}\n`load_weights` of the model that was saved reads it. A BiT inside another model "
-            "must be saved by itself, a fused one before it is fused."
+            f"{path} does not hold just a BiT, as Keras' `save_weights` saves a keras_bit model. Nothing was loaded.\n "
+            f" {listed}\nLoad it with `load_weights` of the saved model. Save a BiT inside another model alone, and a "
+            "fused BiT before it is fused."
         )
     held: dict[str, str] = {}
     for place, name in names.items():
@@ -154,9 +160,9 @@ def open_saved(path: Path, shards: Mapping[Path, Sequence[str]]) -> Iterator[tup
 
 
 def _quantized(layers: Mapping[str, str], arrays: Mapping[str, "_Array"]) -> list[str]:
-    """The layers that `quantize` has changed, as `"predictions (int8)"`.
+    """Lists the quantized layers, such as `"predictions (int8)"`.
 
-    A kernel of 8 or 4 bits is in bytes; one of `float8` has scales beside it, also of inputs and gradients. Checked
+    A kernel of 8 or 4 bits is stored in bytes; one of `float8` has scales, also for inputs and gradients. Checked
     against Keras 3.15 `Dense.save_own_variables`.
     """
     inside: dict[str, list[_Array]] = {}
@@ -173,14 +179,14 @@ def _quantized(layers: Mapping[str, str], arrays: Mapping[str, "_Array"]) -> lis
 
 
 class _Array(NamedTuple):
-    """What an `.h5` file says of an array: its shape, and the name of its type."""
+    """The shape and the type's name of an array in an `.h5` file."""
 
     shape: tuple[int, ...]
     kind: str
 
 
 def _saved_layers(path: Path) -> tuple[dict[str, str], dict[str, _Array]]:
-    """The layers of a `.weights.h5` from group to name, empty where it has none, and all its arrays."""
+    """Returns the layers of a `.weights.h5` from group to name (empty if unnamed), and all its arrays."""
     import h5py
 
     layers: dict[str, str] = {}
@@ -195,14 +201,14 @@ def _saved_layers(path: Path) -> tuple[dict[str, str], dict[str, _Array]]:
             if item.external or item.is_virtual:
                 raise ValueError(f"{place} is kept in another file, which is not read")
             if item.dtype.itemsize > _LARGEST_NUMBER:
-                raise ValueError(f"{place} holds {item.dtype.itemsize:,} bytes in each of its places: no number")
+                raise ValueError(f"{place} holds elements of {item.dtype.itemsize:,} bytes, which are not numbers")
             arrays[place] = _Array(tuple(item.shape or ()), item.dtype.name)
 
     with (
-        refusing_damage(path, "no .weights.h5 file of Keras", "Fetch or save it again."),
+        refusing_damage(path, "not a .weights.h5 file of Keras", "Fetch or save it again."),
         h5py.File(path) as file,
     ):
-        file.visititems(visit)  # goes through no links
+        file.visititems(visit)  # does not follow links
     return layers, arrays
 
 
@@ -211,7 +217,7 @@ def _read_h5(path: Path, place: str) -> np.ndarray:
 
     with h5py.File(path) as file:
         values = file[place][()]
-        # HDF5 has no bfloat16: Keras writes its bytes and says what they are.
+        # HDF5 has no bfloat16, so Keras writes its bytes and notes the type.
         return values.view(ml_dtypes.bfloat16) if file[place].attrs.get("dtype") == "bfloat16" else values
 
 
@@ -224,10 +230,10 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     if tensors is None:
         held = f": it holds {wording.some(map(wording.shortened, content))}" if isinstance(content, dict) else ""
         raise ValueError(
-            f"{path} does not hold a dictionary from names to tensors, as torch saves a state_dict, by itself or under "
+            f"{path} must hold a dictionary from names to tensors, as torch saves a state_dict, alone or under "
             f"{', '.join(_STATE_KEYS)}{held}."
         )
-    with refusing_damage(path, "no state_dict of torch", "Fetch it again."):
+    with refusing_damage(path, "not a state_dict of torch", "Fetch it again."):
         for name in tensors:
             check_name(name)
     for name, tensor in tensors.items():
@@ -235,8 +241,8 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
 
 
 def _state_dict(content: Any, tensor: type) -> dict[str, Any] | None:
-    """The dictionary from names to tensors in `content`, or `content` itself; `None` if it has no such dictionary."""
-    # An empty dictionary under a name is what a script leaves that did not average.
+    """Returns the dictionary from names to tensors: in `content` or `content` itself; `None` if there is none."""
+    # A script that does not average leaves an empty dictionary under that name.
     for held in (content, *(content.get(key) or None for key in _STATE_KEYS if isinstance(content, dict))):
         if isinstance(held, dict) and all(isinstance(name, str) and isinstance(held[name], tensor) for name in held):
             return held
@@ -247,21 +253,21 @@ def _load_torch(path: Path) -> Any:
     import torch
 
     try:
-        # A namespace of arguments, which timm's scripts save beside the weights, only holds values.
+        # timm's scripts save a namespace of arguments beside the weights, which only holds values.
         with torch.serialization.safe_globals([argparse.Namespace]):
             # The files of torch before 1.6 are not zip archives, and are read whole.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (PermissionError, ImportError):
         raise
-    except Exception as error:  # a damaged pickle ends in almost any of them
-        # torch's own words are kept out: they recommend to unpickle it all the same.
+    except Exception as error:  # a damaged pickle may raise almost anything
+        # torch's own message is left out, because it recommends unpickling.
         raise ValueError(
-            f"{path} is damaged, or holds more than tensors, which is never unpickled because it can run code "
-            f"({type(error).__name__}). Fetch it again, or take a checkpoint with model.safetensors; of a training of "
-            "yours, save the `model.state_dict()` by itself."
+            f"{path} is damaged, or holds more than tensors, which is refused because unpickling can run code "
+            f"({type(error).__name__}). Fetch it again, or use a checkpoint with model.safetensors. If it is your own, "
+            "save only `model.state_dict()`."
         ) from error
 
 
 def _torch_to_numpy(tensor: Any) -> np.ndarray:
-    # numpy knows no bfloat16, and nothing is lost by widening it.
+    # numpy has no bfloat16; float32 holds the same values.
     return (tensor.detach().float() if tensor.is_floating_point() else tensor.detach()).numpy()

@@ -1,8 +1,8 @@
-"""Files of safetensors with a checksum of every tensor: written, and read part by part.
+"""Writes and reads safetensors files with a checksum of every tensor, part by part.
 
 The checksum is that of a tensor's name and its bytes, so that it finds a flipped bit as well as two tensors that were
-swapped. It stands in the file's metadata, from where it vanishes when another program writes the file again; files
-without it are read as they are.
+swapped. It is stored in the file's metadata, which other programs drop when they rewrite the file. Files without it are
+read unchecked.
 """
 
 import dataclasses
@@ -25,8 +25,7 @@ from keras_bit.files.damage import refusing_damage
 
 CHECKSUMS = "keras_bit_crc32"  # in the metadata: a JSON object from tensor name to 8 hexadecimal digits
 
-# How safetensors files name the types, of which these are read in parts. The others come through the library, or its
-# refusal.
+# The names of types in safetensors files that are read in parts here. The library reads or refuses the others.
 _DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": ml_dtypes.bfloat16}
 _TYPES = {
     "bool": "BOOL",
@@ -35,19 +34,19 @@ _TYPES = {
     **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
     **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
 }
-_PART = 2**20  # bytes, about: what fits a processor's own cache
-_PART_ROWS = 16  # at least, and a multiple of it: whoever turns a kernel writes that many numbers in one go
+_PART = 2**20  # bytes, about the size of a processor's own cache
+_PART_ROWS = 16  # at least, and a multiple of it: transposing a kernel writes this many numbers at once
 
 
 def write(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]) -> None:
-    """Writes arrays and, beside `metadata`, their checksums. The same arrays always give the same file.
+    """Writes arrays, `metadata` and their checksums. The same arrays always give the same file.
 
-    The library's own writing has the metadata in another order each time, and is by way of a file of another name.
+    The library itself writes the metadata in a different order each time, and uses a temporary file of its own.
 
     Raises:
         OSError: it cannot be written: a full disk, no permission.
     """
-    # As the library does: the widest first, so that each lies at a multiple of its own width.
+    # As in the library: the widest first, so that each is aligned to its own width.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     checksums = {name: checksum(name, tensors[name]) for name in order}
     header: dict[str, Any] = {"__metadata__": {**metadata, CHECKSUMS: json.dumps(checksums)}}
@@ -65,13 +64,13 @@ def write(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, 
 
 
 def open_tensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    """The named tensors of a file; their checksums are compared when they are read.
+    """Opens the named tensors of a file; their checksums are compared when they are read.
 
     Raises:
         ValueError: the file is damaged.
-        OSError: it is not there, or cannot be read.
+        OSError: it does not exist, or cannot be read.
     """
-    with refusing_damage(path, "no safetensors file", "Its download may be incomplete; fetch it again."):
+    with refusing_damage(path, "no safetensors file", "Its download may be incomplete. Fetch it again."):
         handle = safetensors.safe_open(path, framework="numpy")
         shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - no mapping
         for name in shapes:
@@ -84,7 +83,7 @@ def open_tensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     for name, shape in shapes.items():
         read = functools.partial(_read, path, name)
         dtype = _DTYPES.get(header[name]["dtype"])
-        if dtype is None or not shape or not all(shape):  # no numbers, or one
+        if dtype is None or not shape or not all(shape):  # without numbers, or with one
             yield name, LazyTensor(shape, read, path=path)
         else:
             place = _Place(path, opened, start + header[name]["data_offsets"][0], shape, np.dtype(dtype))
@@ -93,17 +92,17 @@ def open_tensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
 
 
 def _stored(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
-    """The checksums in a file's metadata; `None` where there are none."""
+    """Returns the checksums in a file's metadata; `None` if there are none."""
     if not metadata or CHECKSUMS not in metadata:
         return None
     stored = json_text.parse(metadata[CHECKSUMS])
     if not isinstance(stored, dict):
-        raise ValueError(f"its {CHECKSUMS} are no JSON object")
+        raise ValueError(f"its {CHECKSUMS} are not a JSON object")
     return stored
 
 
 def checksum(name: str, values: np.ndarray) -> str:
-    """What `CHECKSUMS` holds for a tensor: the CRC-32 of its name in UTF-8 and its bytes, 8 hexadecimal digits."""
+    """Returns a tensor's checksum: the CRC-32 of its name in UTF-8 and its bytes, 8 hexadecimal digits."""
     return _hexadecimal(zlib.crc32(_bytes(values), _begin(name)))
 
 
@@ -122,14 +121,14 @@ def _bytes(values: np.ndarray) -> memoryview:
 def _compare(found: str, name: str, stored: Mapping[str, str] | None) -> None:
     if stored is not None and stored.get(name) != found:
         raise ValueError(
-            f"its checksum is {found}, and {stored.get(name, 'none')} was stored: it is damaged, or another program "
+            f"its checksum is {found}, but {stored.get(name, 'none')} was stored: it is damaged, or another program "
             "changed it. Fetch or save the file again"
         )
 
 
 def _read(path: Path, name: str) -> np.ndarray:
-    # A handle maps its file into memory, and what was read through it counts as the process's until it is gone: with
-    # one for all tensors the whole file would be there beside the model.
+    # A handle maps its file into memory, and everything read through it counts as the process's memory while it is
+    # open. A single handle for all tensors would keep the whole file in memory beside the model.
     with safetensors.safe_open(path, framework="numpy") as handle:
         values, stored = handle.get_tensor(name), _stored(handle.metadata())
     if stored is not None:
@@ -139,7 +138,7 @@ def _read(path: Path, name: str) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a tensor lies in a file: that version of it, from that byte on."""
+    """The place of a tensor: the version of the file, and the first byte."""
 
     path: Path
     version: tuple[int, ...]
@@ -151,9 +150,10 @@ class _Place:
 def _read_parts(
     place: _Place, name: str, stored: Mapping[str, str] | None, read: Callable[[], np.ndarray]
 ) -> Iterator[np.ndarray]:
-    """A tensor's numbers through one small buffer: each byte comes by once, in the file's order.
+    """Yields a tensor's numbers through one small buffer; each byte is read once, in the file's order.
 
-    Read, not mapped into memory: faults of 4 KB cost more than the copy, and a file that shrinks kills who mapped it.
+    It reads instead of mapping, because page faults cost more than the copy, and a mapped file that shrinks kills the
+    process.
     """
     row = math.prod(place.shape[1:]) * place.dtype.itemsize
     rows = min(max(_PART // row // _PART_ROWS, 1) * _PART_ROWS, place.shape[0])
@@ -161,7 +161,7 @@ def _read_parts(
     crc = _begin(name)
     with place.path.open("rb") as file:
         if _file_version(file) != place.version:
-            yield read()  # what it is now, for the caller to look at
+            yield read()  # the shape now, for the caller to compare
             return
         file.seek(place.start)
         for begin in range(0, place.shape[0], rows):
@@ -175,6 +175,6 @@ def _read_parts(
 
 
 def _file_version(file: BinaryIO) -> tuple[int, ...]:
-    """What changes when a file is written again or replaced."""
+    """Returns a value that changes when a file is rewritten or replaced."""
     status = os.fstat(file.fileno())
     return status.st_ino, status.st_size, status.st_mtime_ns

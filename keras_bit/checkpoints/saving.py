@@ -1,4 +1,4 @@
-"""From a model to a directory with transformers', timm's or Google's files."""
+"""Writes a model to a directory in transformers', timm's or Google's layout."""
 
 import os
 import warnings
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 WEIGHTS_NAME = "model.safetensors"
 NPZ_NAME = "model.npz"
 CARD_NAME = "README.md"  # as the Hub calls it
-# The names of tensors of a model with a head and of one without, and the file that holds them.
+# The layouts with a head and without one, and the name of the file of weights.
 WRITTEN = {
     "transformers": (TRANSFORMERS, TRANSFORMERS_BASE, WEIGHTS_NAME),
     "timm": (TIMM, TIMM, WEIGHTS_NAME),
     "npz": (GOOGLE, GOOGLE, NPZ_NAME),
 }
-DTYPES = ("float16", "bfloat16", "float32", "float64")  # what safetensors, transformers and our own loader all read
+DTYPES = ("float16", "bfloat16", "float32", "float64")  # types that safetensors, transformers and our loader all read
 
 TRANSFORMERS_ACTIVATIONS = ("relu", "gelu", "gelu_new")  # of those that a BitConfig may have
 
-# Other weights of transformers' layout: what reads them first, or is told to, gets another network than ours.
+# Other weights in transformers' layout: a reader that prefers them would get another network than ours.
 OTHER_WEIGHTS = ("model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 
@@ -52,32 +52,30 @@ def save_pretrained(
 ) -> None:
     """Writes a model in transformers', timm's or Google's layout, which `keras_bit.from_pretrained` reads too.
 
-    The files are `config.json`, `model.safetensors` and, for a `processor`, `preprocessor_config.json`. All of them are
-    written aside, then renamed into place, the weights last: no reader ever sees half a file, and after an error the
-    directory holds what it held before. Between the renames a reader may pair the new `config.json` with the old
-    weights. Files of other names are left, an older `preprocessor_config.json` too if no `processor` is given.
+    The files are `config.json`, `model.safetensors` and, for a `processor`, `preprocessor_config.json`. They are
+    written to a temporary directory and then renamed, the weights last. No reader ever sees half a file, and an error
+    leaves the directory as it was. Between the renames a reader may pair the new `config.json` with the old weights.
+    Other files stay, including an older `preprocessor_config.json` if no `processor` is given.
 
-    Every tensor keeps the dtype of its variable, and a checksum of its name and bytes is stored in the file's metadata,
-    which `from_pretrained` compares. What a layer has learned by `enable_lora` is added to its kernel. `num_labels`,
-    `id2label` and `problem_type` are those of `model.config`; neither the head's activation is stored, as transformers
-    returns logits, nor which layers are frozen. A model without a head is
-    written as transformers' `BitModel`, which its `BitBackbone` reads too; read it with `include_top=False` or
-    `BiTBackbone`. A pre-activation `BiTBackbone` has no final norm: one that changes only means and spreads is written
-    for it. A `width_factor` is written out as the widths that it makes, because transformers' own widens the stages
-    only. Two kinds of networks are written with a warning because only keras_bit reads them as they are: those with
-    the activation `selu`, which transformers lacks, and pre-activation networks with an `output_stride` below 32, whose
-    dilation transformers leaves out.
+    Every tensor keeps its variable's dtype. `from_pretrained` compares a checksum of each tensor, which is stored in
+    the file's metadata. LoRA weights are added to their kernels. `num_labels`, `id2label` and `problem_type` come from
+    `model.config`. The head's activation and frozen layers are not stored. A model without a head is written as
+    transformers' `BitModel`, which its `BitBackbone` reads too; read it with `include_top=False` or `BiTBackbone`. A
+    pre-activation `BiTBackbone` has no final norm, so an untrained one is written for it. A `width_factor` is written
+    as the resulting widths, because transformers' factor widens the stages only. There is a warning for networks that
+    only keras_bit reads correctly: those with the activation `selu`, which transformers lacks, and pre-activation
+    networks with an `output_stride` below 32, whose dilation transformers ignores.
 
-    `layout="timm"` is for `timm.create_model("local-dir:DIRECTORY", pretrained=True)`, and holds the six published
-    architectures, with any number of classes and channels. How images are prepared is in `config.json` too, with a
-    warning if timm has no words for it. `layout="npz"` writes `model.npz` with the names of Google's files, which
-    big_transfer, big_vision and timm read, in place of `model.safetensors`: pre-activation networks, bfloat16 as
-    float32, without checksums; with a warning if Google's network of those weights is another one.
+    `layout="timm"` is for `timm.create_model("local-dir:DIRECTORY", pretrained=True)`, and supports the six published
+    architectures, with any number of classes and channels. `config.json` also holds the preprocessing, with a warning
+    if timm cannot express it. `layout="npz"` writes `model.npz` instead of `model.safetensors`, with the names of
+    Google's files, which big_transfer, big_vision and timm read. It supports pre-activation networks, stores bfloat16
+    as float32, has no checksums, and warns if Google's code would build another network from the weights.
 
     Args:
-        model: what any function of keras_bit returned, before or after training; not a fused one. A head of your own
+        model: a model of keras_bit, before or after training, that is not fused. Your own head
             (`type(model)(model.input, head)`, `clone_model`) must be a Dense layer with the name `predictions`.
-        directory: is made if it does not exist; `~` is the home directory.
+        directory: is created if needed; `~` is the home directory.
         processor: how images become the model's input.
         layout: `"transformers"`, `"timm"` or `"npz"`.
         model_card: the text of `README.md`, such as `keras_bit.model_card` writes; `None` writes none and leaves an
@@ -86,15 +84,15 @@ def save_pretrained(
     Raises:
         TypeError: `directory` is not a path, or `model_card` is not a card or a text.
         ValueError: `model` is not a whole network of keras_bit, is fused or quantized, has layers that differ from what
-            its `config` describes, has a head with an activation that its `problem_type` does not mean, or holds NaN or
-            infinity; `layout` is another, or cannot hold it; `processor` is no
-            `BitImageProcessor`. Nothing is written.
+            its `config` describes, has a head with another activation than its `problem_type` means, or holds NaN or
+            infinity; `layout` is unknown, or cannot hold the model; `processor` is not a `BitImageProcessor`. Nothing
+            is written.
         FileExistsError: `directory` holds weights under other names (`pytorch_model.bin`, shards with their index,
             `model.npz` beside `model.safetensors`), which would contradict the new `config.json`, or, with a
-            `processor`, a `processor_config.json`, which transformers reads in its place. They may be the only copy, so
-            they are never deleted.
+            `processor`, a `processor_config.json`, which transformers prefers. They are never deleted, because they may
+            be the only copy.
         NotADirectoryError: `directory` is a file.
-        OSError: it cannot be written: no permission, a full disk, a quota. `directory` holds what it held before.
+        OSError: it cannot be written: no permission, a full disk, a quota. `directory` does not change.
 
     Checked against transformers 5.23 `BitForImageClassification.from_pretrained` and `BitModel.from_pretrained`, timm
     1.0.31 `create_model` and `ResNetV2.load_pretrained`, big_transfer `bit_pytorch/models.py` and big_vision
@@ -125,7 +123,7 @@ def save_pretrained(
 
 
 def check_layout(layout: str) -> str:
-    """The name of the file of weights in a layout.
+    """Returns the name of the file of weights in a layout.
 
     Raises:
         ValueError: there is no such layout.
@@ -136,15 +134,15 @@ def check_layout(layout: str) -> str:
 
 
 def other_layouts(weights_name: str) -> tuple[str, ...]:
-    """The names of files of weights in other layouts, which would contradict one of this name."""
+    """Returns the names of files of weights in other layouts, which would contradict this one."""
     return tuple({name for *_, name in WRITTEN.values()} - {weights_name})
 
 
 def check_processor(processor: BitImageProcessor | None) -> None:
     if processor is not None and not isinstance(processor, BitImageProcessor):
         raise ValueError(
-            f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}. "
-            "`BitImageProcessor.from_pretrained` reads the files of others."
+            f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}. Load another "
+            "library's processor with `BitImageProcessor.from_pretrained`."
         )
 
 
@@ -162,7 +160,7 @@ def refuse_contradictions(
 def content(
     model: keras.Model, layout: str = "transformers", processor: BitImageProcessor | None = None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The dictionary of `config.json`, and the named tensors.
+    """Returns the dictionary of `config.json`, and the named tensors.
 
     Raises:
         ValueError: `model` is not the network that its `config` describes, is fused or quantized, or holds NaN or
@@ -170,7 +168,7 @@ def content(
     """
     config = own_config(model)
     if reason := _why_not(config, layout):
-        raise ValueError(f"`layout` {layout!r} cannot hold `model`: {reason}. `layout='transformers'` can.")
+        raise ValueError(f"`layout` {layout!r} cannot hold `model`: {reason}. Use `layout='transformers'`.")
     head = any(layer.name == "predictions" for layer in model.layers)
     lacks_norm = _lacks_final_norm(model, config, head)
     _refuse_changed_layers(model)
@@ -187,7 +185,7 @@ def content(
 
 
 def _refuse_other_activation(model: keras.Model, config: BitConfig) -> None:
-    """A checkpoint holds no activation: read back, the head has that of its `problem_type`."""
+    """Refuses a head whose activation would be lost: a loaded head has the activation of its `problem_type`."""
     activation = model.get_layer("predictions").activation
     expected = head_activation(config) or "linear"
     if activation in (keras.activations.linear, keras.activations.get(expected)):
@@ -195,30 +193,30 @@ def _refuse_other_activation(model: keras.Model, config: BitConfig) -> None:
     shown = getattr(activation, "__name__", activation)
     labels = "`model.config = dataclasses.replace(model.config, problem_type='multi_label_classification')`, "
     raise ValueError(
-        f"The head of `model` ends in {shown!r}, which a checkpoint cannot hold: it would be read back with "
-        f"{expected!r}, as its `problem_type` {config.problem_type!r} says. Choose "
+        f"The head of `model` ends in {shown!r}, which a checkpoint cannot hold: it would be loaded with {expected!r}, "
+        f"because of its `problem_type` {config.problem_type!r}. Choose "
         f"{labels if shown == 'sigmoid' and config.num_labels > 1 else ''}`classifier_activation=None` or a linear "
         "head, or save the model as a `.keras` file."
     )
 
 
 def _why_not(config: BitConfig, layout: str) -> str | None:
-    """Why a layout has no words for a network; `None` if it has."""
+    """Returns why a layout cannot hold a network; `None` if it can."""
     if layout == "timm" and timm_config.architecture(config) is None:
         published = ", ".join(PUBLISHED)
-        return f"timm describes a network by its name, and its BiTs are {published}, whose sizes this one does not have"
+        return f"timm knows networks by name only, and its BiTs are {published}, of which none has these sizes"
     if layout == "npz" and config.layer_type != "preactivation":
-        return "Google's files are of pre-activation networks, and this one has `layer_type='bottleneck'`"
+        return "Google's files hold pre-activation networks, but this one has `layer_type='bottleneck'`"
     return None
 
 
 def own_config(model: keras.Model) -> BitConfig:
-    """The configuration of a model that keras_bit built, and that has no other layers before BiT."""
+    """Returns the configuration of a keras_bit model; refuses other models, and layers before BiT."""
     config = getattr(model, "config", None)
     if not isinstance(config, BitConfig) or not isinstance(model, keras.Model):
         raise ValueError(
-            f"`model` must be a model that keras_bit built, got {type(model).__name__} without its `config`. For a "
-            "new head load it with `classes=`; a model with layers of your own around BiT is saved by `model.save`."
+            f"`model` must be a model that keras_bit built, got {type(model).__name__} without its `config`. For a new "
+            "head load it with `classes=`. Save a model with your own layers around BiT with `model.save`."
         )
     if in_front := layers_in_front(model):
         raise ValueError(
@@ -229,39 +227,39 @@ def own_config(model: keras.Model) -> BitConfig:
 
 
 def _lacks_final_norm(model: keras.Model, config: BitConfig, head: bool) -> bool:
-    """Whether the model ends before the final norm, as a backbone does; it must have all other layers, not fused."""
+    """Whether the model ends before the final norm, as a backbone does. Refuses missing and fused layers."""
     layers = {layer.name: layer for layer in model.layers}
-    # The names of the layers that hold all of the network's weights.
+    # The names of all layers with weights.
     expected = dict.fromkeys(weight.layer for weight in weights_of(config) if head or weight.layer != "predictions")
     convolutions = [layers[name] for name in expected if "conv" in name and name in layers]
     fused = [layer for layer in convolutions if not isinstance(layer, StdConv2D)]
     if fused:
         raise ValueError(
             f"`model` is fused: {len(fused)} of its convolutions are not StdConv2D ({fused[0].name} is a "
-            f"{type(fused[0]).__name__}), and the kernels before standardization, which this format holds, "
-            "are gone. Save before fusing."
+            f"{type(fused[0]).__name__}), but this format needs the kernels before standardization, which are lost. "
+            "Save before fusing."
         )
     missing = [name for name in expected if name not in layers]
     if missing and missing != ["norm"]:
         raise ValueError(
             f"`model` is not the whole network of its `config`: it lacks the layers {wording.some(missing)}. Save the "
-            "model that keras_bit returned; a `BiTBackbone` needs its last stage among its outputs."
+            "model that keras_bit returned. A `BiTBackbone` must have its last stage among its outputs."
         )
     return bool(missing)
 
 
 def _refuse_changed_layers(model: BiTModel) -> None:
-    """The files hold the configuration and the weights: whoever reads them builds the layers that it describes."""
+    """Refuses changed layers: the files hold only the configuration and the weights, so the changes would be lost."""
     if quantized := quantized_layers(model):
         raise ValueError(
-            f"`model` is quantized: {wording.some(quantized)}. This format holds the weights before that, which are "
-            "gone. Save it before `quantize`, or with `model.save`. Nothing was written."
+            f"`model` is quantized: {wording.some(quantized)}. This format needs the weights before quantization, "
+            "which are lost. Save it before `quantize`, or with `model.save`. Nothing was written."
         )
     if changed := outline.differences(model):
         raise ValueError(
             "`model` has other layers than its `config` describes, and the differences would be lost: "
-            f"{wording.some(changed, separator='; ')}. Save it with `model.save`; a head of your own can be saved here "
-            "if it is one Dense layer with the name 'predictions'. Nothing was written."
+            f"{wording.some(changed, separator='; ')}. Save it with `model.save`. Your own head can be saved here if "
+            "it is one Dense layer with the name 'predictions'. Nothing was written."
         )
 
 
@@ -286,7 +284,7 @@ def _tensors(model: keras.Model, layout: Layout) -> dict[str, np.ndarray]:
 
 
 def _initial_norm(layout: Layout, channels: int, dtype: np.dtype) -> dict[str, np.ndarray]:
-    """A pre-activation backbone ends before the final norm, which transformers has in every one: as it starts there."""
+    """Returns an untrained final norm for a pre-activation backbone, because transformers' always has one."""
     values = {"gamma": np.ones(channels, dtype), "beta": np.zeros(channels, dtype)}
     return {layout.tensor_name("norm", variable): value for variable, value in values.items()}
 
@@ -294,9 +292,9 @@ def _initial_norm(layout: Layout, channels: int, dtype: np.dtype) -> dict[str, n
 def _config_values(config: BitConfig, head: bool, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     values = config.to_dict()
     if config.width_factor != 1:
-        # The same network with its widths written out: transformers' factor widens the stages only.
+        # The same network with explicit widths, because transformers' factor widens the stages only.
         values |= {"width_factor": 1, "embedding_size": config.stem_width, "hidden_sizes": list(config.stage_widths)}
-    # transformers gives the head the last of them, which a configuration with more of them than stages does not mean.
+    # transformers gives the head the last width, which is wrong if there are more widths than stages.
     values["hidden_sizes"] = values["hidden_sizes"][: len(config.depths)]
     if not head:
         values["architectures"] = ["BitModel"]
@@ -310,20 +308,20 @@ def _what_transformers_does_otherwise(config: BitConfig) -> str | None:
     if config.hidden_act not in TRANSFORMERS_ACTIVATIONS:
         return f"transformers has no activation {config.hidden_act!r}"
     if config.layer_type == "preactivation" and config.output_stride < 32:
-        return f"transformers leaves out the dilation of `output_stride` {config.output_stride} and gives other numbers"
+        return f"transformers ignores the dilation of `output_stride` {config.output_stride} and gives other numbers"
     return None
 
 
 def _what_google_does_otherwise(config: BitConfig) -> str | None:
-    """What the readers of Google's files, which hold weights alone, do otherwise with this network."""
+    """Returns what readers of Google's files, which hold only weights, do differently with this network."""
     google = BitConfig()
     names = ("hidden_act", "global_padding", "embedding_dynamic_padding", "output_stride", "num_groups")
     other = [f"{name}={getattr(config, name)!r}" for name in names if getattr(config, name) != getattr(google, name)]
-    return f"Google's code builds a network without {', '.join(other)} of these weights" if other else None
+    return f"Google's code builds a network without {', '.join(other)} from these weights" if other else None
 
 
 def what_others_do_otherwise(config: BitConfig, layout: str) -> str | None:
-    """What the other readers of a layout do otherwise with this network; `None` if they do the same."""
+    """Returns what other readers of a layout do differently with this network; `None` if they do the same."""
     if layout == "transformers":
         return _what_transformers_does_otherwise(config)
     return _what_google_does_otherwise(config) if layout == "npz" else None
@@ -333,11 +331,11 @@ def warn_where_others_differ(
     config: BitConfig, layout: str = "transformers", processor: BitImageProcessor | None = None
 ) -> None:
     if difference := what_others_do_otherwise(config, layout):
-        warnings.warn(f"{difference}: these files are for `keras_bit.from_pretrained`.", stacklevel=3)
+        warnings.warn(f"{difference}. Load these files with `keras_bit.from_pretrained` only.", stacklevel=3)
     if layout == "timm" and processor and timm_config.image_options(processor, config.num_channels) is None:
         warnings.warn(
-            "timm has no words for what `processor` does, and prepares images in its own way: only "
-            "preprocessor_config.json describes it.",
+            "timm cannot express the steps of `processor`, so it will prepare images differently. "
+            "preprocessor_config.json describes them.",
             stacklevel=3,
         )
 
@@ -355,5 +353,5 @@ def write_files(
     if weights_name == NPZ_NAME:
         npz_file.write(tensors, folder / weights_name)
     else:
-        # transformers 5 writes this as well; version 4 refuses a file without it.
+        # transformers 5 writes this too; version 4 refuses a file without it.
         safetensors_file.write(tensors, folder / weights_name, {"format": "pt"})

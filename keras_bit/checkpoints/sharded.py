@@ -1,4 +1,4 @@
-"""Checkpoints of several files, and the index that says which tensor is in which."""
+"""Checkpoints of several files, with an index from tensors to files."""
 
 from pathlib import Path
 
@@ -12,20 +12,22 @@ _SUFFIXES = (".safetensors", ".bin", ".weights.h5")
 
 
 def shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, list[str]]:
-    """The files that an index names, and the tensors that it says are in each.
+    """Returns the files that an index names, and the tensors that it lists for each.
 
-    Keras' index, of `save_weights("bit.weights.json", max_shard_size=...)`, has the places of layers in the files for
-    names of tensors, and a list of files for a layer that is in several.
+    Keras' index (`save_weights("bit.weights.json", max_shard_size=...)`) has places of layers instead of names of
+    tensors, and a list of files for a layer that is in several.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        ValueError: it is not such an index, or it names files in another directory or of another kind.
+        FileNotFoundError: a file does not exist.
+        ValueError: it is not an index, or it names files in another directory or of another kind.
     """
     weight_map = finding.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(map(_are_names, weight_map.values())):
-        raise ValueError(f"{index} is not an index of shards: it has no `weight_map` from tensor names to file names.")
+        raise ValueError(
+            f"{index} is not an index of shards: it must have a `weight_map` from tensor names to file names."
+        )
     promised: dict[str, list[str]] = {}
-    with refusing_damage(index, "no index of shards", "Fetch it again."):
+    with refusing_damage(index, "not an index of shards", "Fetch it again."):
         for tensor, names in weight_map.items():
             check_name(tensor)
             for shard in [names] if isinstance(names, str) else names:
@@ -47,18 +49,22 @@ def shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, l
 
 
 def merged(path: Path, shards: dict[Path, list[str]]) -> dict[str, LazyTensor]:
-    """The tensors of all files of `shards`, which `path` names.
+    """Opens the tensors of all files of `shards`, which `path` names.
 
     Raises:
-        ValueError: a file is damaged, lacks what the index says, or holds what another one holds too.
+        ValueError: a file is damaged, lacks a tensor of the index, or holds one that another file holds too.
     """
     tensors: dict[str, LazyTensor] = {}
     for file, promised in shards.items():
         held = dict(open_file(file))
         if lacking := [name for name in promised if name not in held]:
-            raise ValueError(f"{file} lacks tensors that {path.name} promises of it: {', '.join(lacking)}.")
+            raise ValueError(
+                f"{file} lacks tensors that {path.name} lists for it: {', '.join(lacking)}. Fetch it again."
+            )
         if twice := [name for name in held if name in tensors]:
-            raise ValueError(f"{file} holds tensors that another shard holds too: {', '.join(twice)}.")
+            raise ValueError(
+                f"{file} holds tensors that another shard holds too: {', '.join(twice)}. Save the checkpoint again."
+            )
         tensors.update(held)
     return tensors
 

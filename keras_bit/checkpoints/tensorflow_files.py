@@ -1,7 +1,7 @@
-"""What Google's TensorFlow 2 code writes of a BiT: the `.h5` of its Keras classes, and SavedModels of TF Hub.
+"""Reads files of Google's TensorFlow 2 code: the `.h5` of its Keras classes, and SavedModels of TF Hub.
 
 Both hold the variables of `bit_tf2/models.py` of big_transfer, whose names are those of Google's `.npz`, with a linear
-head. Neither is run: of a SavedModel only its variables are read.
+head. No code is run; only the variables of a SavedModel are read.
 """
 
 import functools
@@ -18,21 +18,21 @@ from keras_bit.checkpoints.lazy import LazyTensor, check_name
 from keras_bit.files.damage import refusing_damage
 
 VARIABLES = "variables/variables.index"  # in the directory of a SavedModel
-DATA = "variables/variables.data-00000-of-00001"  # which goes with it
-_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # which says the names of the variables
-_PARTS = r"(?:root_block|block\d+|group_norm|head)"  # what Google's names begin with after `resnet/`
+DATA = "variables/variables.data-00000-of-00001"  # belongs to it
+_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # holds the names of the variables
+_PARTS = r"(?:root_block|block\d+|group_norm|head)"  # the beginnings of Google's names after `resnet/`
 
 
 def is_older_h5(path: Path) -> bool:
-    """Whether it is an `.h5` as `save_weights` of TensorFlow's Keras 2 wrote it."""
+    """Whether it is an `.h5` file of `save_weights` in TensorFlow's Keras 2."""
     import h5py
 
-    with refusing_damage(path, "no .weights.h5 file of Keras", "Fetch or save it again."), h5py.File(path) as file:
+    with refusing_damage(path, "not a .weights.h5 file of Keras", "Fetch or save it again."), h5py.File(path) as file:
         return "layer_names" in file.attrs
 
 
 def open_older_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    """The named tensors of such a file.
+    """Opens the named tensors of such a file.
 
     Raises:
         ValueError: it is damaged, or a layer of it is not one of Google's BiT.
@@ -52,10 +52,10 @@ def open_older_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
             raise ValueError(f"it holds {name} twice, as {shapes[name][0]} and as {place}")
         shapes[name] = (place, tuple(item.shape or ()))
 
-    with refusing_damage(path, "no .h5 file of Google's BiT", "Fetch it again."), h5py.File(path) as file:
-        # A layer's name may hold a slash, as `head/dense` does.
+    with refusing_damage(path, "not an .h5 file of Google's BiT", "Fetch it again."), h5py.File(path) as file:
+        # A layer's name may hold a slash, such as `head/dense`.
         layers = [one.decode() if isinstance(one, bytes) else str(one) for one in file.attrs["layer_names"]]
-        file.visititems(visit)  # goes through no links
+        file.visititems(visit)  # does not follow links
     for name, (place, shape) in shapes.items():
         yield name, LazyTensor(shape, functools.partial(_read_h5, path, place), path=path)
 
@@ -66,7 +66,7 @@ def _layer_and_weight(place: str, layers: list[str]) -> tuple[str, str]:
 
 
 def _google_name(layer: str, weight: str) -> str:
-    """The name in Google's layout of a weight, which its own name says in full, or from its layer on."""
+    """Returns a weight's name in Google's layout; its own name is the full name, or begins at its layer."""
     plain = weight.removesuffix(":0")
     match = re.search(rf"(?:^|/)({_PARTS}/.+)", plain)
     if match is not None and f"{match[1]}/".startswith(f"{layer}/"):
@@ -83,18 +83,18 @@ def _read_h5(path: Path, place: str) -> np.ndarray:
 
 
 def open_saved_model(index: Path) -> Iterator[tuple[str, LazyTensor]]:
-    """The named tensors of a SavedModel's variables, from `VARIABLES` in its directory.
+    """Opens the named tensors of a SavedModel's variables, from `VARIABLES` in its directory.
 
     Raises:
         MissingPackageError: TensorFlow is not installed.
-        ValueError: it is damaged, or names no variable as Google's BiT does.
+        ValueError: it is damaged, or its variables do not have the names of Google's BiT.
     """
     packages.require_tensorflow("Reading the variables of a SavedModel")
     import tensorflow as tf
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
     prefix = str(index.with_suffix(""))
-    with refusing_damage(index, "no variables of a SavedModel", "Fetch it again, with its variables.data-* files."):
+    with refusing_damage(index, "not a SavedModel's variables", "Fetch it again, with its variables.data-* files."):
         reader = tf.train.load_checkpoint(prefix)
         shapes = reader.get_variable_to_shape_map()
         keys = {key: key for key in shapes if key != _GRAPH}
@@ -109,7 +109,7 @@ def open_saved_model(index: Path) -> Iterator[tuple[str, LazyTensor]]:
             if name.startswith("resnet/") and found.setdefault(name, key) != key:
                 raise ValueError(f"it holds {name} twice")
         if not found:
-            raise ValueError("it names no variables `resnet/...`, as Google's BiT has them")
+            raise ValueError("it has no variables `resnet/...`, as in Google's BiT")
     for name, key in found.items():
         yield name, LazyTensor(tuple(shapes[key]), functools.partial(_read_variable, prefix, key), path=index)
 

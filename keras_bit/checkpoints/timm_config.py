@@ -1,4 +1,4 @@
-"""The `config.json` of timm's layout, as timm's own `create_model("local-dir:...")` reads it."""
+"""The `config.json` of timm's layout, for timm's `create_model("local-dir:...")`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from keras_bit.network.config_files import TIMM_ACTIVATIONS
 
 
 def architecture(config: BitConfig) -> str | None:
-    """timm's name of the network; `None` if it is not a published one. Others have no name."""
+    """Returns timm's name of the network; `None` if it is not a published one."""
     for row in ARCHITECTURES:
         published = PUBLISHED[row.title]
         if all(
@@ -29,13 +29,13 @@ def architecture(config: BitConfig) -> str | None:
 
 
 def values(config: BitConfig, head: bool, processor: BitImageProcessor | None) -> dict[str, Any]:
-    """The dictionary of `config.json`, for a network that has an `architecture`.
+    """Returns the dictionary of `config.json`, for a network with an `architecture`.
 
     Checked against timm 1.0.31 `models/_hub.py`.
     """
     classes = config.num_labels if head else 0
     activations = {ours: theirs for theirs, ours in TIMM_ACTIVATIONS.items()}
-    # timm's name of an argument, its value, and the one that is left out.
+    # timm's name of an argument, its value, and the default, which is left out.
     arguments = (
         ("in_chans", config.num_channels, 3),
         ("output_stride", config.output_stride, 32),
@@ -59,12 +59,12 @@ def values(config: BitConfig, head: bool, processor: BitImageProcessor | None) -
     if head and config.has_named_labels:
         result["label_names"] = list(config.id2label.values())
     if config.problem_type is not None:
-        result["problem_type"] = config.problem_type  # for keras_bit and transformers; timm has no such thing
+        result["problem_type"] = config.problem_type  # for keras_bit and transformers; timm has no such key
     return result
 
 
 def image_options(processor: BitImageProcessor | None, channels: int) -> dict[str, Any] | None:
-    """How the images are prepared in timm's words; `None` if those cannot say it, or nothing is known."""
+    """Returns the preprocessing as timm's options; `None` if it is unknown, or timm cannot express it."""
     if processor is None:
         return None
     exact = not processor.do_center_crop and set(processor.size) == {"height", "width"}
@@ -77,7 +77,7 @@ def image_options(processor: BitImageProcessor | None, channels: int) -> dict[st
         "std": _listed(processor.image_std),
     }
     edge = processor.size.get("shortest_edge", size["height"])
-    # The second always gives the edge; the first reads better, and may be rounded down below it.
+    # The second always gives the exact edge; the first is shorter, but may be rounded down below it.
     for crop_pct in (size["height"] / edge, size["height"] / (edge + 0.5)):
         found = options | {"crop_pct": 1.0 if exact else crop_pct}
         try:

@@ -1,1 +1,1 @@
-"""Files on a disk: written whole, had by one process at a time, and read with errors that say what is wrong."""
+"""Files on a disk: atomic writes, locks between processes, and errors that say what is wrong with a file."""

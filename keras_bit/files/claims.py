@@ -1,4 +1,4 @@
-"""Directories of results, from which a process keeps others out while it works."""
+"""Claims a directory of results for one process."""
 
 import contextlib
 import os
@@ -10,15 +10,15 @@ from keras_bit.files import locks, writing
 
 @contextlib.contextmanager
 def claimed(directory: str | Path, *, argument: str, exclusive: bool = True) -> Iterator[None]:
-    """Makes `directory` and keeps other processes out of it until the end.
+    """Creates `directory` and keeps other processes out of it until the end.
 
-    Writes to it at once, so that what cannot be written is an error before anything is computed. The directories that
-    it made are removed at the end where nothing was written to them. The claim ends with the process, by `kill -9` too.
+    It writes a file at once, so that a directory that is not writable is an error before anything is computed. Created
+    directories that are empty at the end are removed. The claim ends with the process, even by `kill -9`.
 
     Args:
         directory: of the results.
         argument: the name of the caller's argument, for messages.
-        exclusive: whether this process keeps others out; one of several that work together does it for all.
+        exclusive: whether this process keeps others out. Among processes that work together, one does it for all.
 
     Raises:
         BlockingIOError: another process has claimed it.
@@ -35,8 +35,8 @@ def claimed(directory: str | Path, *, argument: str, exclusive: bool = True) -> 
                 held.callback(locks.acquire(directory).release)
         except locks.InUseError as error:
             raise BlockingIOError(
-                f"`{argument}`: another process ({error.owner}) is writing to {str(directory)!r}. Wait until it has "
-                f"ended, or choose another directory.{error.remedy}"
+                f"`{argument}`: another process ({error.owner}) is writing to {str(directory)!r}. Wait until it ends, "
+                f"or choose another directory.{error.remedy}"
             ) from None
         except OSError as error:
             reason = error.strerror or (os.strerror(error.errno) if error.errno else str(error))

@@ -1,21 +1,21 @@
-"""One error for all that a damaged file makes its readers raise."""
+"""Turns everything that readers raise for a damaged file into one error."""
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-LONGEST_REASON = 5000  # characters of another library's error, some of which show a damaged part of the file
+LONGEST_REASON = 5000  # characters of another library's message; some messages show a damaged part of the file
 
-# What is not about a file's contents.
+# Errors that are not about a file's contents.
 _PASSED_ON = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError)
 
 
 @contextlib.contextmanager
 def refusing_damage(path: Path, kind: str, remedy: str) -> Iterator[None]:
-    """A context that reads what a file holds: all errors that a damaged one causes become one that names it.
+    """A context for reading a file: every error of a damaged file becomes a ValueError that names it.
 
-    Any library may raise almost anything for a damaged file: a `KeyError`, a `NotImplementedError` for a compression
-    that it lacks, a `MemoryError` for a length that is nonsense.
+    Libraries raise almost anything for a damaged file: a `KeyError`, a `NotImplementedError` for an unknown
+    compression, a `MemoryError` for an absurd length.
 
     Args:
         path: the file.
@@ -24,7 +24,7 @@ def refusing_damage(path: Path, kind: str, remedy: str) -> Iterator[None]:
 
     Raises:
         ValueError: the file is damaged.
-        OSError: it is not there, or the system cannot read it; names it.
+        OSError: it does not exist, or the system cannot read it.
     """
     try:
         yield
@@ -37,6 +37,6 @@ def refusing_damage(path: Path, kind: str, remedy: str) -> Iterator[None]:
 
 
 def described(error: BaseException) -> str:
-    """The message of an error; its type if it has no message, as a MemoryError."""
+    """Returns an error's message, or its type if it has none, such as a MemoryError."""
     text = str(error).rstrip(".") or type(error).__name__
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} ..."

@@ -1,23 +1,23 @@
-"""JSON from a file: whatever is wrong with it is a ValueError."""
+"""Parses JSON from a file; every problem is a ValueError."""
 
 import json
 from typing import Any
 
-# Objects and lists within each other. A `.keras` file has about ten; Python's own functions end in a RecursionError at
-# several hundred, and not all at the same number.
+# The deepest nesting of objects and lists. A `.keras` file has about ten levels; Python's own functions raise a
+# RecursionError at several hundred.
 DEEPEST = 100
 
 
 def parse(text: str | bytes, **options: Any) -> Any:
-    """The value that a JSON text holds.
+    """Returns the value of a JSON text.
 
     Args:
         options: of `json.loads`.
 
     Raises:
-        ValueError: it is not JSON, not Unicode, or has more than `DEEPEST` objects and lists within each other.
+        ValueError: it is not JSON, not Unicode, or nested more than `DEEPEST` levels deep.
     """
-    too_deep = f"more than {DEEPEST} objects and lists within each other"
+    too_deep = f"more than {DEEPEST} nested objects and lists"
     try:
         value = json.loads(text, **options)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""What the files that Keras writes of a whole model say of its layers: JSON, which is read here and never run.
+"""Reads the description of layers in Keras' files of whole models. It is JSON, and is never run.
 
 `model.save` writes a `.keras` file or, in its older format, an `.h5` file; `keras.saving.save_model(zipped=False)` and
 `model.save("hf://owner/name")` write a directory, whose `config.json` it is.
@@ -14,11 +14,11 @@ from keras_bit.files.damage import refusing_damage
 
 HDF5 = (".h5", ".hdf5")
 SUFFIXES = (".keras", *HDF5)
-_CLASSIFIER = "keras_bit>BiTClassifier"  # as Keras writes the class that has a model and its processor
+_CLASSIFIER = "keras_bit>BiTClassifier"  # Keras' name of the class with a model and its processor
 
 
 def layers_in(path: Path) -> str | None:
-    """The description of the layers in a file of a whole model; `None` for a file of weights alone.
+    """Returns the description of the layers in a file of a whole model; `None` for a file of weights only.
 
     Raises:
         ValueError: an `.h5` file is damaged, or takes values from other files. A damaged `.keras` file may raise almost
@@ -32,7 +32,7 @@ def layers_in(path: Path) -> str | None:
         return None
     import h5py
 
-    def fault(place: str, link: Any) -> str | None:  # h5py's visits end with what is returned, and raise badly
+    def fault(place: str, link: Any) -> str | None:  # h5py's visits stop at a returned value, not at errors
         if not isinstance(link, h5py.HardLink):
             return f"{place} is a link, which is not followed"
         item = file[place]
@@ -40,7 +40,7 @@ def layers_in(path: Path) -> str | None:
             return f"{place} is kept in another file, which is not read"
         return None
 
-    with refusing_damage(path, "no .h5 file of Keras", "Fetch or save it again."), h5py.File(path) as file:
+    with refusing_damage(path, "not an .h5 file of Keras", "Fetch or save it again."), h5py.File(path) as file:
         config = file.attrs.get("model_config")
         if config is None:
             return None
@@ -50,7 +50,7 @@ def layers_in(path: Path) -> str | None:
 
 
 def described_in(path: Path) -> Mapping[str, Any] | None:
-    """The same as a dictionary.
+    """Returns the same as a dictionary.
 
     Raises:
         ValueError: it is damaged, or takes values from other files.
@@ -59,7 +59,7 @@ def described_in(path: Path) -> Mapping[str, Any] | None:
     text = layers_in(path) if path.suffix != ".keras" else ""
     if text is None:
         return None
-    with refusing_damage(path, "no file that Keras writes of a model", "Fetch or save it again."):
+    with refusing_damage(path, "not a model file of Keras", "Fetch or save it again."):
         values = json.loads(text or layers_in(path) or "")
         if not isinstance(values, dict):
             raise ValueError(f"its description is a {type(values).__name__}, expected an object")
@@ -67,14 +67,14 @@ def described_in(path: Path) -> Mapping[str, Any] | None:
 
 
 def is_classifier(model: object) -> bool:
-    """Whether it is a `BiTClassifier`, of which its `model` is the BiT."""
+    """Whether it is a `BiTClassifier`, whose `model` is the BiT."""
     import keras
 
     return keras.saving.get_registered_name(type(model)) == _CLASSIFIER
 
 
 def processor_in(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The options of the processor in the description of a `BiTClassifier`; `None` if it is one of something else."""
+    """Returns the processor's options in the description of a `BiTClassifier`; `None` for other models."""
     config = values.get("config")
     names = (values.get("registered_name"), values.get("class_name"))
     if not isinstance(config, Mapping) or not {_CLASSIFIER, _CLASSIFIER.rpartition(">")[2]} & set(map(str, names)):

@@ -1,4 +1,4 @@
-"""Which process has a directory: by the file system's locks or, where it has none, by a file that says who."""
+"""Locks a directory for a process: with the file system's locks or, without them, with a file that names the owner."""
 
 import contextlib
 import dataclasses
@@ -15,21 +15,21 @@ import filelock
 
 from keras_bit.files import json_text
 
-LOCK_NAME = ".lock"  # in a directory that somebody has; what lists a directory passes over such names
-# Who has it. A file of its own: Windows lets nobody read a locked one.
+LOCK_NAME = ".lock"  # in a locked directory; listings of directories skip such names
+# The owner, in its own file, because Windows does not let others read a locked file.
 OWNER_NAME = ".lock-owner"
-BROKEN_NAME = ".lock-owner-broken"  # that of a process that has ended, while another takes its place
+BROKEN_NAME = ".lock-owner-broken"  # the note of an ended process, while another one replaces it
 NAMES = (LOCK_NAME, OWNER_NAME, BROKEN_NAME)
-# How a file system without locks answers. Every other error is one.
+# Errors of file systems without locks. All other errors are raised.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-# Newer versions of filelock would take a file in the lock's place, by rules that differ between them.
+# Newer versions of filelock would fall back to a file, by rules that differ between versions.
 NO_FILE_INSTEAD: dict[str, Any] = (
     {"fallback_to_soft": False} if "fallback_to_soft" in inspect.signature(filelock.FileLock).parameters else {}
 )
 
 
 class InUseError(BlockingIOError):
-    """Another process has the directory.
+    """Another process has locked the directory.
 
     Attributes:
         owner: that process, in words: `1234 on node7`.
@@ -43,14 +43,14 @@ class InUseError(BlockingIOError):
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-    """A process that has a directory.
+    """A process that has locked a directory.
 
     Args:
         host: the name of its computer.
         process: its number there.
-        started: when it did, as `_started` gives it; empty if that is not known.
-        machine: where its number means this process: the computer and, in a container, that.
-        locked: whether the file system holds a lock for it, and so knows whether it has ended.
+        started: its start, as `_started` returns it; empty if unknown.
+        machine: the scope of its number: the computer or the container.
+        locked: whether the file system holds the lock, and so releases it when the process ends.
     """
 
     host: str
@@ -64,14 +64,14 @@ class Owner:
 
 
 class Lock:
-    """A directory that this process has, until `release`."""
+    """A directory that this process has locked, until `release`."""
 
     def __init__(self, directory: Path, held: filelock.BaseFileLock | None) -> None:
         self._directory, self._held = directory, held
 
     def release(self) -> None:
-        # While it is held: afterwards the files may be another process'. Windows removes no locked file, and filelock
-        # then does so itself.
+        # Removed while it is held, because later the files may belong to another process. Windows does not remove
+        # locked files; there filelock does it.
         for name in (OWNER_NAME, LOCK_NAME) if self._held else (OWNER_NAME,):
             with contextlib.suppress(OSError):
                 (self._directory / name).unlink()
@@ -80,14 +80,13 @@ class Lock:
 
 
 def acquire(directory: Path) -> Lock:
-    """Takes a directory, and notes in it who has it. The system lets go of it when the process ends, by `kill -9` too.
+    """Locks a directory, and notes the owner in it. The lock ends with the process, even by `kill -9`.
 
-    A file system may have no locks. The note alone then keeps others out. It is broken only if its process has
-    provably ended: that ran on this computer, and its number is not in use or is that of a process that started at
-    another time.
+    Without file system locks, the note alone keeps others out. It is ignored only if its process has certainly ended:
+    it ran on this computer, and its number is unused or belongs to a process that started at another time.
 
     Raises:
-        InUseError: another process has it.
+        InUseError: another process has locked it.
         FileNotFoundError: the directory is gone.
         OSError: nothing can be written there.
     """
@@ -95,7 +94,7 @@ def acquire(directory: Path) -> Lock:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise InUseError(directory, str(_read(directory / OWNER_NAME) or "it has not said which")) from None
+        raise InUseError(directory, str(_read(directory / OWNER_NAME) or "its number is unknown")) from None
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             raise
@@ -103,14 +102,14 @@ def acquire(directory: Path) -> Lock:
             (directory / LOCK_NAME).unlink()
         _take_without_locks(directory)
         return Lock(directory, None)
-    if not (directory / LOCK_NAME).exists():  # who had it before has removed it since this process opened it
+    if not (directory / LOCK_NAME).exists():  # the previous owner removed it after this process opened it
         lock.release()
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(directory))
     noted = _read(directory / OWNER_NAME)
     if noted is not None and not noted.locked and not _has_ended(noted):  # another computer sees no locks here
         lock.release()
         raise _in_use(directory, noted)
-    with contextlib.suppress(OSError):  # it is a courtesy
+    with contextlib.suppress(OSError):  # the note is optional here
         (directory / OWNER_NAME).write_text(_note(locked=True), encoding="utf-8")
     return Lock(directory, lock)
 
@@ -131,13 +130,13 @@ def _take_without_locks(directory: Path) -> None:
 
 
 def _break(file: Path, noted: Owner) -> None:
-    """Removes the note of a process that has ended, unless another process was faster."""
+    """Removes the note of an ended process, unless another process was faster."""
     broken = file.with_name(BROKEN_NAME)
     with contextlib.suppress(FileNotFoundError):
         os.rename(file, broken)
         if _read(broken) == noted:
             broken.unlink()
-        elif not file.exists():  # it was the note of the faster one
+        elif not file.exists():  # it was the faster process' note
             os.rename(broken, file)
 
 
@@ -153,7 +152,7 @@ def _write_new(file: Path, text: str) -> None:
 
 def _in_use(directory: Path, noted: Owner | None) -> InUseError:
     remedy = f" This file system has no locks: if that process has ended, delete {str(directory / OWNER_NAME)!r}."
-    return InUseError(directory, str(noted or "it has not said which"), remedy)
+    return InUseError(directory, str(noted or "its number is unknown"), remedy)
 
 
 def _note(locked: bool) -> str:
@@ -163,7 +162,7 @@ def _note(locked: bool) -> str:
 
 
 def _read(file: Path) -> Owner | None:
-    """What a note says; `None` if there is none, or if it cannot be understood."""
+    """Reads a note; `None` if there is none, or if it is not valid."""
     try:
         values = json_text.parse(file.read_text(encoding="utf-8"))
         owner = Owner(**values)
@@ -174,23 +173,23 @@ def _read(file: Path) -> Owner | None:
 
 
 def _has_ended(owner: Owner) -> bool:
-    """Whether it is certain."""
-    if (owner.host, owner.machine) != (socket.gethostname(), _machine()) or os.name == "nt":  # where `kill` ends it
+    """Whether a process has certainly ended."""
+    if (owner.host, owner.machine) != (socket.gethostname(), _machine()) or os.name == "nt":  # `kill` would end it
         return False
     try:
         os.kill(owner.process, 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except OSError:  # another user's
+    except OSError:  # it is another user's
         pass
     started = _started(owner.process)
     return bool(started is not None and owner.started and started != owner.started)
 
 
 def _started(process: int) -> str | None:
-    """When a process started, on Linux: the boot, and the clock ticks since. A new process never has an older one's.
+    """Returns a process' start on Linux: the boot, and the clock ticks since. It is unique per process number.
 
-    `None` if it is not known; `"ended"` if the process has ended and its parent has not asked how.
+    `None` if unknown; `"ended"` if the process has ended but its parent has not collected its status.
     """
     try:
         fields = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()

@@ -1,4 +1,4 @@
-"""Files and directories that are there whole or not at all."""
+"""Atomic writes of files and directories."""
 
 import contextlib
 import errno
@@ -12,22 +12,22 @@ from pathlib import Path
 
 from keras_bit.files import locks
 
-STAGING_PREFIX = ".keras-bit-"  # of the directories in which files are written before they take their places
-KEPT_PREFIX = ".kept-"  # in a staging directory: of the directory with what is being replaced
+STAGING_PREFIX = ".keras-bit-"  # of the directories in which files are written before they are renamed
+KEPT_PREFIX = ".kept-"  # in a staging directory: the directory with the files that are being replaced
 PATIENCE = 60.0  # seconds to wait for another process that moves its files into the same directory
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the largest file
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives a place for a new file; what was written there becomes `path` at the end.
+    """Gives a path for a new file, which becomes `path` at the end.
 
-    The place has the name of `path`, in a directory of its own beside `path`, which is removed at the end with all that
-    is in it: the half file after an error, and what libraries write beside their files. After an error `path` is what
-    it was. The contents are on the disk before the name is: after a power cut, too, a reader finds the old file or the
-    new one. A file replaces no directory; a symbolic link is replaced, and not what it points to.
+    The new file has the name of `path`, in a temporary directory beside it, which is removed at the end with everything
+    in it. After an error `path` does not change. The contents are flushed to the disk before the rename, so even after
+    a power cut a reader finds the old file or the new one. A file never replaces a directory; a symbolic link itself is
+    replaced, not its target.
 
-    What a process that was killed has left is removed when anything is written to the same directory next.
+    The next write to the same directory removes the remains of a killed process.
 
     Raises:
         OSError: it cannot be written; the message names `path`, the reason and what to do.
@@ -42,14 +42,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staged(directory: str | Path, path: Path | None = None) -> Iterator[Path]:
-    """Gives an empty directory inside `directory`, on the same disk, and removes it at the end with all that is in it.
+    """Gives an empty directory inside `directory`, on the same disk, and removes it at the end with everything in it.
 
-    `directory` and its parents are made where they do not exist. After an error those that were made are removed
-    again. What killed processes left in `directory` is removed first; the directories of running ones are locked.
+    `directory` and its parents are created if needed, and after an error they are removed again. Remains of killed
+    processes in `directory` are removed first; the directories of running ones are locked.
 
     Args:
-        directory: where things are to be written.
-        path: what a message names, if it is not `directory`.
+        directory: where to write.
+        path: the path in messages, if it is not `directory`.
 
     Raises:
         OSError: something cannot be written; the message names `path`, the reason and what to do.
@@ -68,14 +68,14 @@ def staged(directory: str | Path, path: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def naming(path: Path, directory: Path | None = None) -> Iterator[None]:
-    """Makes one sentence of an error in writing `path`: libraries have their own words, or name what is beside it.
+    """Turns an error in writing `path` into one sentence, because libraries may name the temporary file.
 
     Args:
-        path: what is to be written, as the user knows it.
-        directory: in which it is staged; that of `path` by default.
+        path: the file to write, as the user knows it.
+        directory: the directory of the staging directory; by default that of `path`.
 
     Raises:
-        OSError: there is no room, or a file in a staging directory cannot be written. Other errors stay as they are.
+        OSError: there is no room, or a file in a staging directory cannot be written. Other errors do not change.
     """
     try:
         yield
@@ -87,11 +87,11 @@ def naming(path: Path, directory: Path | None = None) -> Iterator[None]:
 
 
 def take_places(staging: Path, directory: Path, last: str) -> None:
-    """Moves everything in `staging` into `directory`, all of it or nothing, and `last` as the last one.
+    """Moves everything in `staging` into `directory`, all or nothing, with `last` as the last one.
 
-    What has the same name there is replaced. After an error `directory` holds what it held before. `staging` is one
-    that `staged` gave, for this directory. Two processes that do so at once do it one after the other. If one is killed
-    in between, the next that writes to the directory puts back what has lost its place.
+    Files of the same names are replaced. An error leaves `directory` unchanged. `staging` must come from `staged` for
+    this directory. If two processes do this at once, they do it one after the other. If one is killed in between, the
+    next write to the directory restores the old files.
     """
     ordered = sorted(entries(staging), key=lambda entry: (entry.name == last, entry.name))
     for entry in ordered:
@@ -106,7 +106,7 @@ def _move(ordered: Sequence[Path], staging: Path, directory: Path) -> None:
     try:
         for entry in ordered:
             place = directory / entry.name
-            # The last file needs no copy of what it replaces: nothing can go wrong after it.
+            # The last file needs no backup of the one that it replaces, because nothing can fail after it.
             if os.path.lexists(place) and not (entry == ordered[-1] and entry.is_file() and not place.is_dir()):
                 _keep(place, kept / entry.name)
             os.replace(entry, place)
@@ -121,9 +121,9 @@ def _move(ordered: Sequence[Path], staging: Path, directory: Path) -> None:
 
 
 def take_free_place(entry: Path, next_place: Callable[[], Path]) -> Path:
-    """Moves a directory to the first place that `next_place` gives and that is still free, and returns the place.
+    """Moves a directory to the first free place that `next_place` yields, and returns the place.
 
-    It gets its name in one step, and replaces nothing: another process may take the same place meanwhile.
+    The rename is one step and never replaces anything, because another process may take the same place meanwhile.
     """
     sync(entry)
     allow_what_the_umask_allows(entry)
@@ -139,14 +139,14 @@ def take_free_place(entry: Path, next_place: Callable[[], Path]) -> Path:
 
 
 def entries(staging: Path) -> list[Path]:
-    """What was written to a directory that `staged` gave."""
+    """Returns what was written to a directory of `staged`."""
     return [entry for entry in staging.iterdir() if entry.name not in locks.NAMES]
 
 
 def allow_what_the_umask_allows(path: Path) -> None:
-    """Gives a file, or a directory with all that is in it, the permissions that new ones have.
+    """Gives a file, or a directory with everything in it, the permissions of new files.
 
-    Some libraries, and `tempfile`, let nobody but the owner read what they write.
+    Some libraries and `tempfile` make files that only the owner can read.
     """
     allowed = _permissions_of_a_new_directory(path.parent)
     for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
@@ -155,13 +155,13 @@ def allow_what_the_umask_allows(path: Path) -> None:
 
 
 def check_writable(path: str | Path, is_directory: bool = False) -> None:
-    """Writes where `replacing` or `staged` will, so that an error comes before anything is computed. Nothing stays.
+    """Tests whether `replacing` or `staged` can write, before anything is computed. It leaves nothing behind.
 
-    Where the directory of `path` does not exist, the first one above it that does is written to.
+    If the directory of `path` does not exist, its first existing parent is tested.
 
     Args:
-        path: what is to be written.
-        is_directory: whether that is a directory, and may replace one.
+        path: the file to write.
+        is_directory: whether it is a directory, and may replace one.
 
     Raises:
         OSError: it cannot be written: no permission, a full disk, a name that is too long, a directory of that name.
@@ -176,11 +176,11 @@ def check_writable(path: str | Path, is_directory: bool = False) -> None:
 
 
 def check_room(path: Path, needed: int) -> None:
-    """Compares what is to be written with the free space, before anything is computed.
+    """Compares the size of a file with the free space, before anything is computed.
 
     Args:
-        path: a file or directory that is to be written.
-        needed: bytes that are certain to be needed.
+        path: the file or directory to write.
+        needed: bytes that are certainly needed.
 
     Raises:
         OSError: there is less.
@@ -188,20 +188,20 @@ def check_room(path: Path, needed: int) -> None:
     parent = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     free = shutil.disk_usage(parent).free
     if needed > free:
-        room = f"it needs {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free"
+        room = f"it needs {needed / 1e9:.3g} GB, but {free / 1e9:.3g} GB are free"
         raise _sentence(path, errno.ENOSPC, reason=room)
 
 
 @contextlib.contextmanager
 def hidden(parent: Path) -> Iterator[Path]:
-    """Gives an empty directory in `parent`, which has to exist, and removes it at the end with all that is in it.
+    """Gives an empty directory in `parent`, which must exist, and removes it at the end with everything in it.
 
-    If this process is killed, the next that writes to `parent` removes it.
+    If this process is killed, the next write to `parent` removes it.
     """
     remove_abandoned(parent)
     while True:
         staging = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=parent))
-        # Another process may take it for an abandoned one, before it is locked, and remove it.
+        # Before it is locked, another process may think that it is abandoned, and remove it.
         with contextlib.suppress(BlockingIOError, FileNotFoundError):
             try:
                 lock = locks.acquire(staging)
@@ -216,12 +216,12 @@ def hidden(parent: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(directory: Path) -> None:
-    """Removes the staging directories of processes that have ended.
+    """Removes the staging directories of ended processes.
 
-    What such a process had begun to replace gets its name back.
+    Files that such a process had begun to replace are restored.
     """
     for left in directory.glob(f"{STAGING_PREFIX}*"):
-        # An error: a running process has it, another removes it too, or it is another user's.
+        # An error means that a running process has it, another one removes it too, or it is another user's.
         with contextlib.suppress(OSError):
             lock = locks.acquire(left)
             _put_back(left, directory)
@@ -229,12 +229,12 @@ def remove_abandoned(directory: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Returns when the contents of a file, or of a directory with all that is in it, are on the disk."""
+    """Flushes a file, or a directory with everything in it, to the disk."""
     for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
         if one.is_file():
-            with open(one, "rb+" if os.name == "nt" else "rb") as written:  # Windows syncs what it may write to
+            with open(one, "rb+" if os.name == "nt" else "rb") as written:  # Windows flushes only these
                 os.fsync(written.fileno())
-        elif one.is_dir() and os.name != "nt":  # Windows opens no directory
+        elif one.is_dir() and os.name != "nt":  # Windows cannot open a directory
             descriptor = os.open(one, os.O_RDONLY)
             try:
                 with contextlib.suppress(OSError):  # some network file systems cannot
@@ -244,7 +244,7 @@ def sync(path: Path) -> None:
 
 
 def _why_not_written(error: BaseException, directory: Path) -> int | None:
-    """The number of the system's error if a file in a staging directory of `directory` could not be written."""
+    """Returns the number of the system's error if a file in a staging directory of `directory` could not be written."""
     staging = os.path.join(os.path.abspath(directory), STAGING_PREFIX)
     found: BaseException | None = error
     while found is not None and not isinstance(found, locks.InUseError):
@@ -252,7 +252,7 @@ def _why_not_written(error: BaseException, directory: Path) -> int | None:
             named = [name for name in (found.filename, found.filename2) if isinstance(name, str | bytes | os.PathLike)]
             if found.errno in NO_ROOM or any(os.path.abspath(os.fsdecode(name)).startswith(staging) for name in named):
                 return found.errno
-        # Libraries that do not write in Python quote the system, in errors of their own.
+        # Libraries that do not write in Python quote the system's message in their own errors.
         for number in NO_ROOM:
             if os.strerror(number) in str(found):
                 return number
@@ -261,7 +261,7 @@ def _why_not_written(error: BaseException, directory: Path) -> int | None:
 
 
 def _sentence(path: Path, number: int, kind: type[BaseException] = OSError, reason: str = "") -> OSError:
-    """An error of the system's kind, if `kind` is one, whose text is a sentence."""
+    """Returns an error of the same kind, if `kind` is a system error, whose text is a sentence."""
     remedy = "Make room there, or choose another place." if number in NO_ROOM else "Choose another place."
     told = kind if issubclass(kind, OSError) and kind.__module__ == "builtins" else OSError
     error = told(f"{str(path)!r} cannot be written: {reason or os.strerror(number)}. {remedy}")
@@ -271,7 +271,7 @@ def _sentence(path: Path, number: int, kind: type[BaseException] = OSError, reas
 
 @contextlib.contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
-    """Has the directory, after the other processes that want to."""
+    """Holds the directory alone; waits for other processes."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -290,7 +290,7 @@ def _alone_in(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _full_disk_told(staging: Path) -> Iterator[None]:
-    """Raises the system's error if a library failed because what is in a staging directory cannot grow."""
+    """Raises the system's error if a library failed because a file in a staging directory cannot grow."""
     try:
         yield
     except Exception as error:
@@ -300,7 +300,7 @@ def _full_disk_told(staging: Path) -> Iterator[None]:
 
 
 def _no_room_in(staging: Path) -> int | None:
-    """The number of the system's error if what is in a staging directory cannot grow."""
+    """Returns the number of the system's error if a file in a staging directory cannot grow."""
     for file in [path for path in staging.rglob("*") if path.is_file() and not path.is_symlink()]:
         try:
             with open(file, "ab") as stream:
@@ -312,25 +312,25 @@ def _no_room_in(staging: Path) -> int | None:
 
 
 def _put_back(left: Path, parent: Path) -> None:
-    """Gives back their names to what a process was replacing when it was killed."""
+    """Restores the files that a process was replacing when it was killed."""
     unfinished = any(not entry.name.startswith(KEPT_PREFIX) for entry in entries(left))
     for kept in left.glob(f"{KEPT_PREFIX}*/*"):
         place = parent / kept.name
-        # Where not all have taken their places, those that have would stand beside older ones.
+        # If only some files were moved, new ones would stand beside older ones.
         if not os.path.lexists(place) or (unfinished and kept.is_file() and not place.is_dir()):
             os.replace(kept, place)
 
 
 def _remove_staging(staging: Path, lock: locks.Lock) -> None:
-    """Removes it while it is locked, so that nobody else takes it for abandoned and puts back what is in it."""
+    """Removes it while it is locked, so that no other process thinks that it is abandoned and restores its files."""
     shutil.rmtree(staging, ignore_errors=True)
     lock.release()
-    if os.name == "nt":  # which removes no file that is locked, nor a directory with one
+    if os.name == "nt":  # which does not remove a locked file, or a directory with one
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _permissions_of_a_new_directory(parent: Path) -> int:
-    """Asks the file system: to read the umask a process must change it, for all of its threads."""
+    """Asks the file system, because reading the umask means changing it for all threads."""
     with tempfile.TemporaryDirectory(dir=parent) as private:
         made = Path(private) / "new"
         made.mkdir()
@@ -338,7 +338,7 @@ def _permissions_of_a_new_directory(parent: Path) -> int:
 
 
 def _keep(place: Path, aside: Path) -> None:
-    """Gives what is at `place` the name `aside`; a file keeps the other name, too, so that a reader finds one."""
+    """Gives a file the name `aside`; it keeps its name `place` too, so that a reader always finds it."""
     if place.is_file() and not place.is_symlink():
         with contextlib.suppress(OSError):  # the file system has no hard links
             os.link(place, aside)
@@ -347,11 +347,11 @@ def _keep(place: Path, aside: Path) -> None:
 
 
 def missing_directories(directory: Path) -> list[Path]:
-    """Those that `mkdir(parents=True)` will make, the innermost first."""
+    """Returns the directories that `mkdir(parents=True)` will create, innermost first."""
     return [folder for folder in (directory, *directory.parents) if not os.path.exists(folder)]
 
 
 def remove_if_empty(directories: list[Path]) -> None:
     for directory in directories:
-        with contextlib.suppress(OSError):  # something was written to it, or it was never made
+        with contextlib.suppress(OSError):  # it is not empty, or was never created
             directory.rmdir()

@@ -1,1 +1,1 @@
-"""From what a person calls a checkpoint to files on this machine: names, addresses, the Hub, and what went wrong."""
+"""Finds a checkpoint by name, address or Hub id, and downloads its files."""

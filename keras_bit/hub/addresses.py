@@ -1,8 +1,7 @@
 """A file on the web -> a local file.
 
-It is kept in the cache of huggingface_hub, in a folder of its own, under its address and the version that its server
-names. Another version is another file. An interrupted download continues, and the file gets its name when it is
-complete. No token is ever sent.
+It is kept in its own folder of huggingface_hub's cache, under its address and the server's version. Another version is
+another file. An interrupted download continues, and the file gets its name when it is complete. No token is ever sent.
 """
 
 import base64
@@ -22,23 +21,23 @@ from keras_bit.hub.redaction import redacted
 
 FOLDER = "keras_bit"  # in the cache
 _CONFIG_NAME = "config.json"
-_ABSENT = ".absent"  # what the server said of a file beside the one that was named
-# How servers say that they have no such file; some, to those who may not list their folders, that it is forbidden.
+_ABSENT = ".absent"  # the server's answer about a file beside the named one
+# Answers of servers that do not have a file; some answer "forbidden" to those who may not list their folders.
 _NOT_THERE = (401, 403, 404, 410)
-_QUICK_ANSWER, _ANSWER = 2.0, 10.0  # seconds that a server has, if there is a file in the cache, and if not
+_QUICK_ANSWER, _ANSWER = 2.0, 10.0  # seconds to wait for a server: with a file in the cache, and without
 _HTML = "text/html"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Version:
-    """What a server says of a file.
+    """A server's description of a file.
 
     Args:
-        url: where it is, after all redirections.
-        size: in bytes; `None` if it is not said.
+        url: its address after all redirections.
+        size: in bytes; `None` if unknown.
         key: the same for the same contents.
-        resumable: whether a part of it can be had.
-        md5: of its contents, in base64, if the server tells it.
+        resumable: whether the server sends parts of it.
+        md5: of its contents, in base64, if the server sends it.
     """
 
     url: str
@@ -49,18 +48,18 @@ class _Version:
 
 
 def find_file(address: Address, names: Sequence[str], cache_dir: str | Path | None, offline: bool) -> Path | None:
-    """Local path of the first of `names` in the folder of `address`; `None` if it has none of them.
+    """Returns the local path of the first of `names` in the folder of `address`; `None` if it has none of them.
 
     Args:
-        address: a file, which stands for its folder. Of a published checkpoint, which comes alone, `config.json` is
-            what is known of it.
+        address: a file, which stands for its folder. A published checkpoint has no other files; its `config.json` is
+            made from the table.
         names: file names.
         cache_dir: the cache; `None` is huggingface_hub's.
-        offline: whether to answer from the cache and to ask nobody, as with HF_HUB_OFFLINE=1.
+        offline: whether to use only the cache, as with HF_HUB_OFFLINE=1.
 
     Raises:
-        ValueError: the server sends a web page, or other contents than it says.
-        FileNotFoundError: the server has no such file; or not in the cache while nobody is to be asked.
+        ValueError: the server sends a web page, or contents that do not match its description.
+        FileNotFoundError: the server has no such file; or, offline, it is not in the cache.
         PermissionError: the server refuses.
         ConnectionError: the server cannot be reached and the cache does not have it.
         OSError: any other failure of the server, the download or the cache.
@@ -83,15 +82,15 @@ def find_file(address: Address, names: Sequence[str], cache_dir: str | Path | No
 
 
 def _named(url: str, name: str, base: Path, offline: bool) -> Path:
-    """The file that was asked for by its address."""
+    """Finds the file at the address itself."""
     folder = _folder(url, base)
     cached = _newest(folder, name)
     if offline:
         if cached is None:
             raise FileNotFoundError(
                 f"The cache {base} does not have {redacted(url)}, and `local_files_only=True` or HF_HUB_OFFLINE=1 "
-                "forbids asking for it. Download it once without, or point `cache_dir` or HF_HUB_CACHE to a cache that "
-                "has it."
+                "forbids asking for it. Download it once without this setting, or point `cache_dir` or HF_HUB_CACHE "
+                "to a cache that has it."
             )
         return cached
     try:
@@ -104,9 +103,9 @@ def _named(url: str, name: str, base: Path, offline: bool) -> Path:
 
 
 def _beside(address: Address, name: str, base: Path, offline: bool) -> Path | None:
-    """A file that may lie beside the one that was asked for; `None` if the server does not have it, now or before.
+    """Finds a file beside the one at the address; `None` if the server does not have it, now or before.
 
-    If nobody answers, and the cache has neither, the error is about the file that was asked for.
+    If the server does not answer and the cache has neither, the error is about the file at the address.
     """
     url = address.beside(name).url
     folder = _folder(url, base)
@@ -119,7 +118,7 @@ def _beside(address: Address, name: str, base: Path, offline: bool) -> Path | No
         return _named(address.url, address.file, base, offline)
     try:
         return _named(url, name, base, offline)
-    except _WebPageError:  # some servers have one for what they do not have
+    except _WebPageError:  # some servers send a page for a missing file
         pass
     except OSError as error:
         status, cause = _status(error.__cause__), error.__cause__
@@ -136,7 +135,7 @@ def _beside(address: Address, name: str, base: Path, offline: bool) -> Path | No
 
 
 def _known(address: Address, base: Path) -> Path:
-    """The `config.json` of a published checkpoint, written from the table."""
+    """Writes the `config.json` of a published checkpoint from the table."""
     path = _folder(address.url, base) / _CONFIG_NAME
     text = json.dumps(address.config, indent=2) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
@@ -147,7 +146,7 @@ def _known(address: Address, base: Path) -> Path:
 
 
 class _WebPageError(ValueError):
-    """A server sends a page in place of a file."""
+    """A server sends a web page instead of a file."""
 
 
 class _RefusedError(OSError):
@@ -159,13 +158,13 @@ def _status(error: BaseException | None) -> int | None:
 
 
 def _asked(url: str, quick: bool) -> _Version:
-    """What the server says of a file.
+    """Asks the server about a file.
 
-    It is asked for the first byte: not all servers answer HEAD, and an address with a signature is for GET.
+    It requests the first byte, because not all servers answer HEAD, and a signed address is for GET.
 
     Raises:
-        _RefusedError: it does not have it, or does not give it.
-        _WebPageError: it sends a page.
+        _RefusedError: it does not have the file, or refuses it.
+        _WebPageError: it sends a web page.
     """
     from huggingface_hub.utils import get_session
 
@@ -178,7 +177,7 @@ def _asked(url: str, quick: bool) -> _Version:
             raise _RefusedError(response.status_code, response.reason_phrase)
         told: Mapping[str, str] = response.headers
         if told.get("Content-Type", "").lower().startswith(_HTML):
-            raise _WebPageError(f"{redacted(url)} answers with a web page (HTML), not with a file of weights")
+            raise _WebPageError(f"{redacted(url)} answered with a web page (HTML), not with a file of weights")
         if response.status_code == 200:
             size = told.get("Content-Length", "")
         else:
@@ -195,7 +194,7 @@ def _asked(url: str, quick: bool) -> _Version:
 
 
 def _downloaded(version: _Version, folder: Path, name: str) -> Path:
-    """The file in the cache, downloaded if it is not there."""
+    """Returns the file in the cache, and downloads it if needed."""
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import WeakFileLock
 
@@ -220,13 +219,13 @@ def _downloaded(version: _Version, folder: Path, name: str) -> Path:
             )
         if version.md5 is not None and (found := _md5(unfinished)) != version.md5:
             unfinished.unlink()
-            raise ValueError(f"its MD5 is {found}, and the server says {version.md5}. Try again")
+            raise ValueError(f"its MD5 is {found}, but the server says {version.md5}. Try again")
         unfinished.replace(path)
     return path
 
 
 def _explained(error: Exception, url: str, base: Path) -> Exception:
-    """The error that says what was asked, what came and what to do."""
+    """Returns an error that says what was requested, what came and what to do."""
     shown, told = redacted(url), redacted(error)
     status = _status(error)
     if isinstance(error, _WebPageError):
@@ -235,15 +234,15 @@ def _explained(error: Exception, url: str, base: Path) -> Exception:
         return FileNotFoundError(f"There is no file {shown}: its server answers with status {status}.")
     if status in (401, 403):
         return PermissionError(
-            f"The server of {shown} refuses it with status {status}. An address with a signature may have expired; no "
-            "token is sent to other servers than the Hub's. Download the file, and pass its path."
+            f"The server of {shown} refuses it with status {status}. A signed address may have expired. Tokens are "
+            "sent to the Hub only. Download the file, and pass its path."
         )
     if status is not None:
         return OSError(f"Could not get {shown}: {error.args[1] if not status else f'status {status}'}.")
     if is_unanswered(error):
         return ConnectionError(
             f"The connection for {shown} failed ({told}), and the cache {base} does not have it. Check the address, "
-            "the network and a proxy; what was downloaded is kept, and the next try goes on from there."
+            "the network and the proxy. The next try continues the download."
         )
     if isinstance(error, ValueError):
         return ValueError(f"The download of {shown} is damaged: {told}.")
@@ -255,7 +254,7 @@ def _folder(url: str, base: Path) -> Path:
 
 
 def _newest(folder: Path, name: str) -> Path | None:
-    """The last version of a file that was downloaded."""
+    """Returns the latest downloaded version of a file."""
     return max(folder.glob(f"*/{glob.escape(name)}"), key=lambda path: path.stat().st_mtime, default=None)
 
 

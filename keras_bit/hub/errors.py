@@ -1,4 +1,4 @@
-"""What happened when the Hub was asked: which kind of failure it is, and the sentence that says so."""
+"""Recognizes failures of the Hub, and explains each in a sentence."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ DEFAULT_REVISION = "main"
 
 
 def cause_of(error: Exception) -> Exception:
-    """What happened: huggingface_hub raises LocalEntryNotFoundError from it when the cache has no answer either."""
+    """Returns the real cause, from which huggingface_hub raises LocalEntryNotFoundError if the cache has no answer."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
@@ -19,7 +19,7 @@ def cause_of(error: Exception) -> Exception:
 
 
 def is_absent(cause: Exception) -> bool:
-    """Whether the Hub said that the repository does not have the file."""
+    """Whether the Hub answered that the repository does not have the file."""
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(cause, RepositoryNotFoundError | RevisionNotFoundError):
@@ -29,8 +29,8 @@ def is_absent(cause: Exception) -> bool:
 
 
 def is_unanswered(cause: Exception) -> bool:
-    """Whether the Hub said nothing: not to be asked, not reached, or the connection broke."""
-    # HTTPError is that of the HTTP library below huggingface_hub, whichever that is; also the base of HfHubHTTPError.
+    """Whether the Hub did not answer: offline mode, no connection, or a broken one."""
+    # HTTPError belongs to the HTTP library below huggingface_hub, and is the base of HfHubHTTPError.
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     if isinstance(cause, HTTPError):
@@ -48,14 +48,14 @@ def explained(
     token: str | bool | None,
     local_files_only: bool,
 ) -> OSError:
-    """The error that says what was asked, what came and what to do.
+    """Returns an error that says what was requested, what came and what to do.
 
     Args:
         cause: what happened.
-        repository: where it was looked.
-        names: of the files that were wanted.
-        cache: where they are kept.
-        revision, token, local_files_only: as they were asked for.
+        repository: the id of the repository.
+        names: of the requested files.
+        cache: the directory of the cache.
+        revision, token, local_files_only: as they were given.
     """
     from huggingface_hub import constants, errors
 
@@ -99,12 +99,11 @@ def explained(
             f"The answer was: {told}"
         )
     if isinstance(cause, UnicodeEncodeError):
-        return PermissionError(f"The token that is stored, or HF_TOKEN, is not ASCII (it is not shown here): {log_in}.")
+        return PermissionError(f"The stored token, or HF_TOKEN, is not ASCII (it is not shown here): {log_in}.")
     if is_unanswered(cause):
         return ConnectionError(
-            f"The connection to {hub} for {wanted} failed ({told}), and the cache {cache} does not "
-            f"have it{nor_local}. Check the network, a proxy and HF_ENDPOINT. To work "
-            "offline, point `cache_dir` or HF_HUB_CACHE to a cache that has it; HF_HUB_OFFLINE=1 or "
-            "`local_files_only=True` then saves asking the Hub."
+            f"The connection to {hub} for {wanted} failed ({told}), and the cache {cache} does not have it{nor_local}. "
+            "Check the network, a proxy and HF_ENDPOINT. To work offline, point `cache_dir` or HF_HUB_CACHE to a "
+            "cache that has it; with HF_HUB_OFFLINE=1 or `local_files_only=True` the Hub is not asked."
         )
     return OSError(f"Could not get {wanted} from {hub} into the cache {cache}: {told}")

@@ -1,9 +1,9 @@
-"""What somebody named as a checkpoint -> local files.
+"""A name of a checkpoint -> local files.
 
-What a name means is decided in `names`; files on the web are fetched by `addresses`. The Hub is huggingface_hub's: its
-cache, tokens, environment variables, progress bar, retries of a download and size checks. Ours are the order of the
-questions, one quick question first if nothing is cached, and the sentences when there is no answer (`errors`). It
-is imported where it is used: it takes 0.3 s, and most sources are local.
+`names` decides what a name means; `addresses` downloads files from the web. For the Hub, huggingface_hub has the cache,
+tokens, environment variables, progress bar, retries and size checks. This module adds the order of the requests, a
+quick first request if nothing is cached, and the messages (`errors`). huggingface_hub is imported only when it is
+needed, because it takes long and most sources are local.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from keras_bit.hub.errors import DEFAULT_REVISION, cause_of, explained, is_absen
 from keras_bit.hub.names import HUB, Address, Repository, resolve
 from keras_bit.hub.redaction import redacted
 
-# Each could be part of a valid Hub id, but `bit.safetensors` that does not exist is a misspelt path, not a repository.
+# Each could be part of a valid Hub id, but a missing `bit.safetensors` is a misspelled path, not a repository.
 FILE_SUFFIXES = (
     ".safetensors",
     ".npz",
@@ -34,25 +34,25 @@ FILE_SUFFIXES = (
     ".ckpt",
 )
 
-# Seconds that a Hub has to answer whether a cached file is still the newest, before the cached one is taken: a firewall
-# that swallows connections would otherwise cost HF_HUB_ETAG_TIMEOUT, ten seconds, for every file.
+# Seconds to wait for the Hub's answer on whether a cached file is still the newest, before the cached one is used. A
+# firewall that drops connections would otherwise cost HF_HUB_ETAG_TIMEOUT, ten seconds, for every file.
 _QUICK_ANSWER = 2.0
 
-# What a directory of `keras-bit finetune` holds from its first step on.
+# A file that a directory of `keras-bit finetune` has from its first step on.
 _RUN = Path("training", "run.json")
 
 
 @dataclasses.dataclass(frozen=True)
 class HubOptions:
-    """How a Hub id is fetched; the fields are the arguments of `huggingface_hub.hf_hub_download`.
+    """How to download from the Hub; the fields are the arguments of `huggingface_hub.hf_hub_download`.
 
     Args:
-        revision: branch, tag or full commit hash; `None` is `main`. A local source and a file on the web have no
-            revisions: only `None` and `main` are accepted with one.
-        cache_dir: the cache; `None` is huggingface_hub's default. Files on the web are kept there, too.
-        token: `None` or True is the one that `hf auth login` stored, False sends none. White space around it, as a line
-            end that was read with it, is left out; if nothing else is left, it is `None`. It is sent to the Hub alone.
-        local_files_only: whether to answer from the cache and to ask nobody.
+        revision: branch, tag or full commit hash; `None` is `main`. Local sources and files on the web have no
+            revisions, so only `None` and `main` are accepted for them.
+        cache_dir: the cache; `None` is huggingface_hub's default. Files from the web are kept there too.
+        token: `None` or True is the one stored by `hf auth login`, False sends none. White space around it is removed;
+            an empty token is `None`. It is sent to the Hub only.
+        local_files_only: whether to use only the cache.
     """
 
     revision: str | None = None
@@ -65,30 +65,28 @@ class HubOptions:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of `from_pretrained`, and of all that reads a checkpoint."""
+        """The keyword arguments of `from_pretrained` and of every function that reads a checkpoint."""
         return dataclasses.asdict(self)
 
 
 def find_file(source: str | Path, names: Sequence[str], options: HubOptions = HubOptions()) -> Path | None:
-    """Local path of the first of `names` that `source` has, downloaded if need be; None when it has none of them.
+    """Returns the local path of the first of `names` that `source` has, downloaded if needed; `None` if it has none.
 
-    A name that is in the cache is asked for before one that is not: huggingface_hub answers it from the cache where
-    there is no network, and brings it up to date where there is. Otherwise the order of `names` decides. A Hub that
-    cannot be reached is asked once, not for as long as a download is retried.
+    Cached names are requested first: huggingface_hub uses the cache without a network, and updates it with one.
+    Otherwise the order of `names` counts. If the Hub cannot be reached, it is asked only once, without retries.
 
     Args:
         source: a directory; a file, which stands for its directory; a Hub id, `name` or `owner/name`; a name of
-            `list_checkpoints`; or an address that `names.resolve` understands. A `Path`, or what only a path can look
-            like, is never looked for on the Hub. `~` is the home directory.
+            `list_checkpoints`; or an address that `names.resolve` understands. A `Path`, or a text that can only be a
+            path, is never searched on the Hub. `~` is the home directory.
         names: file names, the preferred one first.
-        options: of what is fetched.
+        options: of the download.
 
     Raises:
         TypeError: `source`, `revision` or the token is of a wrong type.
-        ValueError: `source` is empty, or no such name, address or Hub id; `revision` is empty, or was given with a
-            `source` that has none or names another; the token of a Hub id holds what no token can; the file is a Git
-            LFS pointer or a web page.
-        FileNotFoundError: no such path, repository or revision; or not in the cache while the Hub is not to be asked.
+        ValueError: `source` is empty, or not a valid name, address or Hub id; `revision` is empty, or does not go with
+            `source`; the token is malformed; the file is a Git LFS pointer or a web page.
+        FileNotFoundError: no such path, repository or revision; or, offline, it is not in the cache.
         PermissionError: the repository is gated, or the Hub refuses the token.
         ConnectionError: the Hub cannot be reached and the cache has none of `names`.
         OSError: any other failure of the Hub, of the download or of the cache.
@@ -110,7 +108,7 @@ def find_file(source: str | Path, names: Sequence[str], options: HubOptions = Hu
 
 
 def place_of(source: str | Path) -> Path | Repository | Address:
-    """What `source` means: a path that exists, a repository of the Hub, or a file on the web. Asks nobody.
+    """Returns what `source` means: an existing path, a repository of the Hub, or a file on the web. Uses no network.
 
     Raises:
         TypeError, ValueError, FileNotFoundError: as `find_file`.
@@ -123,7 +121,7 @@ def place_of(source: str | Path) -> Path | Repository | Address:
     if not text.strip():
         raise ValueError("`source` is empty: pass a path or a Hub id such as 'google/bit-50'")
     path = os.path.expanduser(text)
-    # os.path and not Path: it answers False to a name that is too long or holds a null character.
+    # os.path instead of Path, because it returns False for a name that is too long or holds a null character.
     exists = os.path.exists(path)
     place = Path(text) if isinstance(source, Path) else resolve(text, exists, os.environ.get("HF_ENDPOINT") or HUB)
     if isinstance(place, Address) and not place.file.lower().endswith(FILE_SUFFIXES):
@@ -137,14 +135,14 @@ def place_of(source: str | Path) -> Path | Repository | Address:
         return Path(path)
     if isinstance(source, Path) or _is_plainly_local(text):
         raise FileNotFoundError(
-            f"No such file or directory: {redacted(text)!r}. It was not looked for on the Hub, because it looks like a "
+            f"No such file or directory: {redacted(text)!r}. It was not searched on the Hub, because it looks like a "
             "local path; a Hub id is `name` or `owner/name`, such as 'google/bit-50'."
         )
     return Repository(text, explicit=False)
 
 
 def named_file(source: str | Path) -> str | None:
-    """The name of the file that `source` names, as against a directory or a whole repository."""
+    """Returns the name of the file, if `source` names a file and not a directory or a whole repository."""
     place = place_of(source)
     if isinstance(place, Path):
         return None if place.is_dir() else place.name
@@ -152,14 +150,14 @@ def named_file(source: str | Path) -> str | None:
 
 
 def shown(source: str | Path) -> str:
-    """`source` as messages show it: an address may have a secret in it."""
+    """Returns `source` for messages, without secrets in an address."""
     return redacted(source)
 
 
 def remark(source: str | Path) -> str:
-    """What to say about a source that lacks something, as a sentence with a space before it; or nothing.
+    """Returns a remark about a source that lacks something, as a sentence after a space; or an empty text.
 
-    A local directory may hide what was meant, or hold a run that is not at its end.
+    A local directory may hide another source, or hold a run that has not ended.
     """
     try:
         place = place_of(source)
@@ -176,21 +174,21 @@ def remark(source: str | Path) -> str:
     row = published.by_name().get(text) or published.by_source().get(text)
     if isinstance(source, str) and (row is not None or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text)):
         there = row.source if row is not None and row.source != text else f"hf://{text}"
-        known = ", which hides what is published under that name: for that pass"
-        unknown = ". If a repository of the Hub is meant, pass"
+        known = ", which hides the published checkpoint of that name. For that, pass"
+        unknown = ". For a repository of the Hub, pass"
         return f" {text!r} is the local directory {folder}{unknown if row is None else known} {there!r}."
     return ""
 
 
 def run_of(place: Path) -> str:
-    """What to say about a path in a run that is not at its end, as a sentence with a space before it; or nothing."""
+    """Returns a remark about a path in a run that has not ended, as a sentence after a space; or an empty text."""
     folder = (place if place.is_dir() else place.parent).absolute()
     if (folder.parent / _RUN).is_file() and folder.name == _RUN.parent.name:
         return f" {folder} is the training state of a `keras-bit finetune` run, whose result is {folder.parent}."
     if place.is_dir() and (folder / _RUN).is_file():
         return (
-            f" {folder} is the directory of a `keras-bit finetune` run that has not written its result yet: start the "
-            "same command again, and it goes on."
+            f" {folder} is the directory of a `keras-bit finetune` run that has not written its result yet. Start the "
+            "same command again to continue it."
         )
     return ""
 
@@ -205,7 +203,7 @@ def _from_hub(repository: Repository, names: Sequence[str], options: HubOptions)
 
     repo_id = repository.id
     options = dataclasses.replace(options, revision=options.revision or repository.revision)
-    # Expanded here because try_to_load_from_cache, unlike hf_hub_download, leaves a `~` alone.
+    # Expanded here, because try_to_load_from_cache, unlike hf_hub_download, does not expand `~`.
     cache = Path(constants.HF_HUB_CACHE if options.cache_dir is None else options.cache_dir).expanduser()
 
     def in_cache(name: str) -> Any:
@@ -221,23 +219,23 @@ def _from_hub(repository: Repository, names: Sequence[str], options: HubOptions)
             if (path := _download(repo_id, name, options, cache, patience)) is not None:
                 return path
         return None
-    except Exception as error:  # hf_xet's RuntimeError, an address that cannot be read, a stored token that is no ASCII
+    except Exception as error:  # hf_xet's RuntimeError, an unreadable address, a stored token that is not ASCII
         cause = cause_of(error)
         if is_unanswered(cause):
-            # huggingface_hub falls back to its cache where no connection is made, but not where one breaks. Looked up
-            # again: a download that broke off has moved the branch to a commit of which the cache has no file.
+            # huggingface_hub falls back to its cache if there is no connection, but not if one breaks. The cache is
+            # read again, because a broken download has moved the branch to a commit without files in the cache.
             if cached and isinstance(again := in_cache(cached[0]), str):
                 return Path(again)
             if all(entry is _CACHED_NO_EXIST for entry in entries.values()):
                 return None
         asked = {name: value for name, value in options.arguments.items() if name != "cache_dir"}
         if repository.file is not None and not isinstance(in_cache(repository.file), str):
-            names = (repository.file,)  # which was named, and not what is looked for beside it
+            names = (repository.file,)  # the named file itself, not one beside it
         raise explained(cause, repository, names, cache, **asked) from error
 
 
 def _download(repo_id: str, name: str, options: HubOptions, cache: Path, patience: float) -> Path | None:
-    """The local path of a file, brought up to date; `None` if the Hub says that the repository lacks it."""
+    """Returns the local path of an updated file; `None` if the Hub answers that the repository lacks it."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
@@ -259,16 +257,16 @@ def _download(repo_id: str, name: str, options: HubOptions, cache: Path, patienc
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in the file at `path`.
+    """Reads the JSON object in the file at `path`.
 
     Raises:
-        ValueError: the file is not UTF-8, not JSON, or not an object; the message names it.
+        ValueError: the file is not UTF-8, not JSON, or not an object.
     """
     try:
         content = json_text.parse(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text, which JSON must be: {error}") from error
-    except ValueError as error:  # also a number of more digits than Python converts
+    except ValueError as error:  # or a number with more digits than Python converts
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, {{...}}, but holds a {type(content).__name__}")
@@ -299,7 +297,7 @@ def _check_revision(revision: str | None, source: str | Path, place: Path | Repo
                 f"`revision` {revision!r} was given, but `source` {shown(source)!r} names the revision "
                 f"{place.revision!r}: leave one of them out"
             )
-    # `main` passes: scripts written for transformers give it as their default.
+    # `main` is accepted, because scripts for transformers pass it as their default.
     elif revision != DEFAULT_REVISION:
         where = "on this disk" if isinstance(place, Path) else "a file on the web"
         raise ValueError(
@@ -322,10 +320,10 @@ def _check_id(repo_id: str) -> None:
 
 
 def _ask_once(url: str, token: str | bool | None) -> None:
-    """Raise at once what hf_hub_download would raise after 23 s of retries: no connection, or status 500.
+    """Raises at once what hf_hub_download would raise after 23 s of retries: no connection, or status 500.
 
-    Any other answer is hf_hub_download's to interpret. So are 429, 502, 503 and 504: they pass, and it waits and asks
-    again, as long as the Hub's headers tell it to. A host that swallows the question costs HF_HUB_ETAG_TIMEOUT, 10 s.
+    hf_hub_download handles any other answer. For 429, 502, 503 and 504, which are temporary, it waits and retries as
+    the Hub's headers say. A host that drops the request costs HF_HUB_ETAG_TIMEOUT, 10 s.
     """
     from huggingface_hub import get_hf_file_metadata
     from huggingface_hub.errors import HfHubHTTPError

@@ -1,7 +1,7 @@
-"""From what people type for a checkpoint to the place that it means.
+"""Converts the name that a person types for a checkpoint to its place.
 
-Pure: no files, no network. `finding.find_file` asks `resolve` for every source there is, so that all functions and
-commands understand the same names.
+Pure: no files, no network. `finding.find_file` calls `resolve` for every source, so that all functions and commands
+understand the same names.
 """
 
 import dataclasses
@@ -19,19 +19,19 @@ HUB = "https://huggingface.co"
 _HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _OTHER_PAGES = ("datasets", "spaces", "collections", "docs", "models", "papers", "blog")  # of the Hub
 _PREFIXES = ("hf://", "hf-hub:")  # Keras' and timm's
-# How the published names begin that are not also ids on the Hub.
+# The beginnings of published names that are not ids on the Hub.
 _LIKE_A_PUBLISHED_NAME = re.compile(r"(?i)(resnetv2_\d+x\d+_bit|bit-[sm]-r\d)[\w.-]{0,80}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Repository:
-    """A repository of the Hub that somebody named.
+    """A repository of the Hub.
 
     Args:
         id: `name` or `owner/name`.
-        revision: the one that its address names.
-        file: the one that its address names.
-        explicit: whether it can be nothing but that, so that no local directory of its name was looked for.
+        revision: the revision in its address.
+        file: the file in its address.
+        explicit: whether the name can mean nothing else, so that no local directory was considered.
     """
 
     id: str
@@ -58,32 +58,32 @@ class Address:
         return urllib.parse.unquote(urllib.parse.urlsplit(self.url).path).replace("\\", "/").rpartition("/")[2]
 
     def beside(self, name: str) -> "Address":
-        """The address of another file in the same folder."""
+        """Returns the address of another file in the same folder."""
         if name == self.file:
             return self
         return Address(urllib.parse.urljoin(self.url, urllib.parse.quote(name)))
 
 
 def resolve(text: str, exists: bool, endpoint: str = HUB) -> Path | Repository | Address | None:
-    """The place that a text means.
+    """Returns the place that a text means.
 
     Args:
-        text: what was typed, not empty.
+        text: the typed text, not empty.
         exists: whether a file or a directory has that path.
         endpoint: address of the Hub.
 
     Returns:
-        A path; a repository; a file on the web; or `None` for any other text, which may be an id on the Hub or the path
-        of nothing.
+        A path; a repository; a file on the web; or `None` for any other text, which may be an id on the Hub or a path
+        that does not exist.
 
     Raises:
-        ValueError: it is one of `WORDS`; or it begins like an address or a published name, and cannot be read as one.
+        ValueError: it is one of `WORDS`; or it begins like an address or a published name, but is not one.
     """
     if text in WORDS:
         raise ValueError(
             f"`source` {text!r} does not tell the architecture. Call `BiT50(weights={text!r})`, or `BiT50x3`, "
-            "`BiT101`, `BiT101x3`, `BiT152x2`, `BiT152x4`; or pass a checkpoint such as 'google/bit-50', of which "
-            f"`keras_bit.list_checkpoints()` has a list. A folder of that name is './{text}'."
+            "`BiT101`, `BiT101x3`, `BiT152x2`, `BiT152x4`; or pass a checkpoint such as 'google/bit-50' "
+            f"(`keras_bit.list_checkpoints()` lists them). For a folder of that name, pass './{text}'."
         )
     for prefix in _PREFIXES:
         if text.lower().startswith(prefix):
@@ -94,7 +94,7 @@ def resolve(text: str, exists: bool, endpoint: str = HUB) -> Path | Repository |
         return Path(text)
     if (scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text)) is not None:  # the rest may hold a password
         raise ValueError(
-            f"`source` begins with {scheme[0]}, and only hf:// and https:// are read. Copy the checkpoint to this "
+            f"`source` begins with {scheme[0]}, but only hf:// and https:// are supported. Copy the checkpoint to this "
             "machine, and pass its path."
         )
     if (row := published.by_name().get(text)) is not None:
@@ -130,7 +130,7 @@ def _from_address(text: str, endpoint: str) -> Repository | Address:
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         host = ""
-    if not host or not text.isprintable():  # not shown: there may be a password in it
+    if not host or not text.isprintable():  # not shown, because it may hold a password
         raise ValueError(f"`source` is not a complete web address such as '{published.GOOGLE}BiT-M-R50x1.npz'.")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
@@ -142,8 +142,8 @@ def _from_address(text: str, endpoint: str) -> Repository | Address:
         return _from_hub_page(f"{parts.scheme}://{parts.netloc}{parts.path}", parts.path.removeprefix(prefix))
     if parts.scheme == "http" and not _is_loopback(host):
         raise ValueError(
-            f"`source` is an http:// address of {host}. Anybody on the way could change the weights: use the https:// "
-            "address, or download the file and pass its path."
+            f"`source` is an http:// address of {host}. Anyone on the network could change the weights. Use the "
+            "https:// address, or download the file and pass its path."
         )
     url = urllib.parse.urlunsplit(parts._replace(fragment=""))
     row = published.by_source().get(url)
@@ -151,7 +151,7 @@ def _from_address(text: str, endpoint: str) -> Repository | Address:
 
 
 def _from_hub_page(page: str, path: str) -> Repository:
-    """The repository that a page of the Hub is about: `/owner/name`, `.../tree/main`, `.../blob/main/file`."""
+    """Returns the repository of a page of the Hub: `/owner/name`, `.../tree/main`, `.../blob/main/file`."""
     segments = [urllib.parse.unquote(segment) for segment in path.split("/") if segment]
     at = next((index for index in (1, 2) if segments[index : index + 1] in (["tree"], ["blob"], ["resolve"])), None)
     owner_and_name, rest = (segments, []) if at is None else (segments[:at], segments[at + 1 :])
@@ -179,7 +179,7 @@ def _is_below(parts: urllib.parse.SplitResult, endpoint: str) -> bool:
 
 
 def is_safe(url: str) -> bool:
-    """Whether nobody on the way can change what comes from an address: it is encrypted, or of this machine."""
+    """Whether nobody on the network can change the file at an address: it is encrypted, or on this machine."""
     parts = urllib.parse.urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
 

@@ -1,4 +1,4 @@
-"""The published checkpoints of BiT: a table, from facts that their authors give."""
+"""The table of published BiT checkpoints, with their authors' figures."""
 
 import dataclasses
 import fnmatch
@@ -11,8 +11,8 @@ from typing import Any
 WORDS = ("imagenet", "imagenet21k")  # as in `keras.applications`: the architecture's own checkpoint
 GOOGLE = "https://storage.googleapis.com/bit_models/"  # google-research/big_transfer, README.md
 
-# Layers and width, as timm's and Google's names have them, to the application of this package and the parameters of all
-# but its head, which has as many inputs as 2,048 times the width.
+# Layers and width, as in timm's and Google's names, to the function of keras_bit and the number of parameters without
+# the head, which has 2,048 times the width as inputs.
 _ARCHITECTURES = {
     "50x1": ("BiT50", 23_500_352),
     "50x3": ("BiT50x3", 211_174_080),
@@ -40,8 +40,8 @@ _TIMM: tuple[tuple[str, str, int, float | None], ...] = (
     ("goog_teacher_in21k_ft_in1k", "152x2", 224, 82.918),
     ("goog_teacher_in21k_ft_in1k_384", "152x2", 384, 83.858),
 )
-# Google's files of the same, as the README of google-research/big_transfer names them. timm's were made of all but
-# R50x1_160, whose accuracy is that README's.
+# Google's files of the same, as named in the README of google-research/big_transfer. timm's were made from all of them
+# except R50x1_160, whose accuracy comes from that README.
 _DISTILLED: tuple[tuple[str, str, int, float | None], ...] = (
     ("R50x1_224", "50x1", 224, 82.820),
     ("R50x1_160", "50x1", 160, 80.5),
@@ -50,8 +50,8 @@ _DISTILLED: tuple[tuple[str, str, int, float | None], ...] = (
 )
 _RUNS = (0, 1, 2)
 _VTAB_ARCHITECTURES = ("50x1", "101x1", "50x3", "101x3", "152x4")
-# The tasks of VTAB-1k as big_transfer's README has them, with their numbers of classes (google-research's
-# task_adaptation). At what size the models were fine-tuned is not published.
+# The tasks of VTAB-1k in big_transfer's README, with their numbers of classes (google-research's task_adaptation). The
+# image size of this fine-tuning is not published.
 _VTAB_CLASSES = {
     "caltech101": 102,
     "diabetic_retinopathy": 5,
@@ -77,12 +77,12 @@ _VTAB_CLASSES = {
 
 @dataclasses.dataclass(frozen=True)
 class PublishedCheckpoint:
-    """A checkpoint that its authors publish: a row of `list_checkpoints`.
+    """A published checkpoint: a row of `list_checkpoints`.
 
     Args:
-        name: what `from_pretrained` and `weights=` take.
-        source: where that is: an id on the Hub, or the address of a file.
-        architecture: the function of this package that builds it.
+        name: the name for `from_pretrained` and `weights=`.
+        source: an id on the Hub, or the address of a file.
+        architecture: the function of keras_bit that builds it.
         classes: of its head.
         image_size: side in pixels of the images to classify; `None` if it is not published.
         top_1: accuracy in % on ImageNet-1k's validation images at that size; `None` if it is not published.
@@ -110,7 +110,7 @@ class PublishedCheckpoint:
 
 
 def list_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
-    """The published BiT checkpoints, each of which `from_pretrained(row.name)` loads.
+    """Lists the published BiT checkpoints. `from_pretrained(row.name)` loads one.
 
     These are `google/bit-50`, timm's, and Google's own files: pre-trained (BiT-S, BiT-M), fine-tuned on ImageNet-1k,
     distilled, and fine-tuned on the tasks of VTAB-1k.
@@ -124,8 +124,8 @@ def list_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
             in upper or lower case.
 
     Returns:
-        A row for each, with its `name`, `source`, `architecture`, `classes`, `image_size`, `top_1`, `license` and
-        `bytes`.
+        A row for each checkpoint, with its `name`, `source`, `architecture`, `classes`, `image_size`, `top_1`,
+        `license` and `bytes`.
 
     Raises:
         TypeError: `pattern` is not a string.
@@ -134,7 +134,7 @@ def list_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
     """
     if not isinstance(pattern, str):
         raise TypeError(
-            f"`pattern` must be a string such as '*50x1*', got {type(pattern).__name__}: {pattern!r}. '*' is all."
+            f"`pattern` must be a string such as '*50x1*', got {type(pattern).__name__}: {pattern!r}. '*' lists all."
         )
     wanted = pattern.lower()
     return [
@@ -145,34 +145,34 @@ def list_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
 
 
 def of_architecture(weights: str | Path, title: str | None) -> str | Path:
-    """`weights`, or the source that one of `WORDS` means for an architecture of this package.
+    """Returns `weights`, or the source that one of `WORDS` means for an architecture.
 
     Args:
-        weights: what was typed.
+        weights: the typed text.
         title: the architecture's name, such as `"BiT50"`; `None` if it is not a published one.
 
     Raises:
-        ValueError: it is one of the words, and the architecture has no published checkpoint.
+        ValueError: it is one of the words, but the architecture has no published checkpoint.
     """
     if not isinstance(weights, str) or weights not in WORDS:
         return weights
     layers = {name: layers for layers, (name, _) in _ARCHITECTURES.items()}.get(title or "")
     if layers is None:
         raise ValueError(
-            f"`weights` {weights!r} is the architecture's own published checkpoint, and `config` is of none that has "
-            f"one: they are {', '.join(title for title, _ in _ARCHITECTURES.values())}. Pass another checkpoint, or "
-            f"'./{weights}' for a folder of that name."
+            f"`weights` {weights!r} means the architecture's published checkpoint, but `config` has none. The "
+            f"architectures with one are {', '.join(title for title, _ in _ARCHITECTURES.values())}. Pass another "
+            f"checkpoint, or './{weights}' for a folder of that name."
         )
     if weights == "imagenet":
         name = "google/bit-50" if layers == "50x1" else f"timm/resnetv2_{layers}_bit.goog_in21k_ft_in1k"
     else:
         name = f"timm/resnetv2_{layers}_bit.goog_in21k"
-    return f"hf://{name}"  # never a local directory of that name
+    return f"hf://{name}"  # so that it never means a local directory
 
 
 @functools.cache
 def by_name() -> dict[str, PublishedCheckpoint]:
-    """The rows of `list_checkpoints`, but those whose name is an id on the Hub."""
+    """Returns the rows of `list_checkpoints` by name, except those whose name is an id on the Hub."""
     return {row.name: row for row in _rows() if row.name != row.source}
 
 
@@ -182,11 +182,11 @@ def by_source() -> dict[str, PublishedCheckpoint]:
 
 
 def timms_config(row: PublishedCheckpoint) -> dict[str, Any]:
-    """The `config.json`, in timm's layout, of a file of Google's, which comes without one."""
+    """Returns a `config.json` in timm's layout for one of Google's files, which have none."""
     layers = next(layers for layers, (title, _) in _ARCHITECTURES.items() if title == row.architecture)
     config: dict[str, Any] = {"architecture": f"resnetv2_{layers}_bit", "num_classes": row.classes}
     if row.image_size is not None:
-        # As timm prepares images for the same weights.
+        # timm's preprocessing for the same weights.
         config["pretrained_cfg"] = {
             "input_size": [3, row.image_size, row.image_size],
             "crop_pct": 0.875 if row.image_size <= 224 else 1.0,
@@ -216,8 +216,8 @@ def _timms() -> Iterator[PublishedCheckpoint]:
 
 
 def _googles() -> Iterator[tuple[str, str, str, int, int | None, float | None]]:
-    """Name, folder, architecture, classes, side of an image, accuracy."""
-    # Pre-trained on ImageNet-1k (S) or ImageNet-21k (M), at the size that timm has for the latter.
+    """Yields name, folder, architecture, classes, side of an image and accuracy."""
+    # Pre-trained on ImageNet-1k (S) or ImageNet-21k (M), at timm's size for the latter.
     yield from ((f"BiT-S-R{layers}", "", layers, 1000, 224, None) for layers in _ARCHITECTURES)
     yield from ((f"BiT-M-R{layers}", "", layers, 21843, 224, None) for layers in _ARCHITECTURES)
     for tag, layers, size, top_1 in _TIMM:

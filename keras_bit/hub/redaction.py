@@ -1,4 +1,4 @@
-"""Tokens and passwords stay out of messages and logs. All that is asked of a Hub is asked inside `kept_secret`."""
+"""Keeps tokens and passwords out of messages and logs. Every request to a Hub is made inside `kept_secret`."""
 
 import contextlib
 import logging
@@ -14,31 +14,31 @@ _LOGGERS = re.compile(r"(huggingface_hub|httpx\d?|httpcore\d?)(\..*)?")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _ADDRESS_VARIABLES = ("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 _WORD = re.compile(r"[^\s'\"]+")
-_USERS = re.compile(r"(?<=:/)(/?)[^\s'\"/]+@")  # with one slash: a path that was normalized
+_USERS = re.compile(r"(?<=:/)(/?)[^\s'\"/]+@")  # with one slash, as in a normalized path
 _PAIRS = re.compile(r"(?<![^\s'\"/])[^\s'\"/:@]+:[^\s'\"/@]+@")  # of an address without its scheme
 _TOKENS = re.compile(r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{16,}|(?<=Bearer )[^\s'\"]+")
 
 
 def plain_token(token: Any) -> Any:
-    """A token without the white space around it, as a line end that was read with it; `None` if nothing is left.
+    """Returns a token without white space around it, such as a line end; `None` if it is empty.
 
-    `""` is what `os.environ.get("HF_TOKEN", "")` gives where there is none.
+    `os.environ.get("HF_TOKEN", "")` is empty if there is no token.
     """
     return token.strip() or None if isinstance(token, str) else token
 
 
 def check_token(token: str | bool | None) -> None:
-    """Checks what can be checked without asking; the messages do not show the token.
+    """Checks a token's form; the messages do not show it.
 
     Raises:
-        TypeError: it is neither a string nor True, False or None.
-        ValueError: it holds white space or other characters that no token has.
+        TypeError: it is not a string, True, False or None.
+        ValueError: it holds white space or other invalid characters.
     """
     if token is None or isinstance(token, bool):
         return
     if not isinstance(token, str):
         raise TypeError(f"`token` must be a string, True, False or None, but is a {type(token).__name__}.")
-    remedy = "Pass the token alone, or None for the one that `hf auth login` stored."
+    remedy = "Pass only the token, or None for the one stored by `hf auth login`."
     if any(character.isspace() for character in token):
         raise ValueError(f"`token` holds white space between other characters (it is not shown here). {remedy}")
     if not (token.isascii() and token.isprintable()):
@@ -47,13 +47,13 @@ def check_token(token: str | bool | None) -> None:
 
 @contextlib.contextmanager
 def kept_secret(token: str | bool | None) -> Iterator[None]:
-    """A context for questions to a Hub: no error that leaves it and no line that its libraries log shows a secret.
+    """A context for requests to a Hub: errors and logged lines inside it show no secrets.
 
-    Secret are `token`, the tokens of the environment, the user and the password in an address, of the Hub
-    (`HF_ENDPOINT`) or of a proxy, and what stands behind the `?` of an address.
+    Secrets are `token`, the tokens of the environment, the user and the password in the Hub's address (`HF_ENDPOINT`)
+    or a proxy's, and the part of an address after `?`.
 
     Raises:
-        TypeError, ValueError: as `check_token`; or `HF_ENDPOINT` is no address.
+        TypeError, ValueError: as `check_token`; or `HF_ENDPOINT` is not an address.
     """
     check_token(token)
     _check_endpoint()
@@ -64,16 +64,16 @@ def kept_secret(token: str | bool | None) -> Iterator[None]:
         cleaned = tuple(redacted(one, token) if isinstance(one, str) else one for one in error.args)
         if cleaned != error.args:
             error.args = cleaned
-        if redacted(error, token) != str(error):  # whose text is made of more than its arguments
+        if redacted(error, token) != str(error):  # its text does not consist of its arguments alone
             raise OSError(redacted(error, token)) from None
         if _shows_a_secret(error, token):
-            # In what it was raised from, of which the traceback would print the text.
+            # In its causes too, because the traceback would print their text.
             raise error from None
         raise
 
 
 def redacted(text: object, token: str | bool | None = None) -> str:
-    """`text` with a mask in place of every secret."""
+    """Returns `text` with every secret masked."""
     shown = str(text)
     for secret in sorted(_secrets(token), key=len, reverse=True):
         shown = shown.replace(secret, _MASK)
@@ -82,7 +82,7 @@ def redacted(text: object, token: str | bool | None = None) -> str:
 
 
 def without_users(text: str) -> str:
-    """`text` with a mask in place of the user and the password before the host of an address."""
+    """Returns `text` with the user and the password in addresses masked."""
     return _USERS.sub(rf"\g<1>{_MASK}@", text)
 
 
@@ -92,14 +92,14 @@ def _without_user(word: str) -> str:
 
 
 def _without_query(word: str) -> str:
-    """An address without what stands behind its `?`, which may be a signature."""
+    """Masks the part of an address after `?`, which may be a signature."""
     scheme = word.find("://")
     query = word.find("?", scheme) + 1 if scheme > 0 else 0
     return f"{word[:query]}{_MASK}" if 0 < query < len(word) else word
 
 
 def _split_user(word: str) -> tuple[str, str, str]:
-    """What stands before, in and after the user and the password of an address, also with a `/` or `@` in them."""
+    """Splits an address before and after its user and password, even if they contain `/` or `@`."""
     start, end = word.find("://") + 3, word.rfind("@")
     if word[:start].endswith("hf://") and ":" not in word[start:end]:
         return word, "", ""  # 'hf://owner/name@revision' has no user
@@ -107,7 +107,7 @@ def _split_user(word: str) -> tuple[str, str, str]:
 
 
 def _check_endpoint() -> None:
-    """huggingface_hub cannot be imported with an address that it cannot read, and its error shows a part of it."""
+    """Checks HF_ENDPOINT: huggingface_hub's import fails if it is invalid, and its error shows a part of it."""
     endpoint = os.environ.get("HF_ENDPOINT", "")
     try:
         parts = urllib.parse.urlsplit(endpoint)
@@ -116,7 +116,7 @@ def _check_endpoint() -> None:
         fits = False
     if not fits:
         raise ValueError(
-            f"The environment variable HF_ENDPOINT is no address of a Hub such as 'https://huggingface.co': "
+            "The environment variable HF_ENDPOINT must be the address of a Hub, such as 'https://huggingface.co', got "
             f"{redacted(endpoint)!r}. A user or password in it must be percent-encoded."
         )
 
@@ -128,7 +128,7 @@ def _secrets(token: str | bool | None) -> set[str]:
     for name in _ADDRESS_VARIABLES:
         if named := _split_user(os.environ.get(name, ""))[1]:
             user, *password = re.split("[:/?#@]", named)
-            # In parts: an error about such an address may show a part of it.
+            # Each part too, because an error about such an address may show a part of it.
             secrets.update(password or [user])
     return secrets - {""}
 
@@ -139,7 +139,7 @@ def _shows_a_secret(error: BaseException, token: str | bool | None) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that a traceback prints before it."""
+    """Yields the error and all errors that a traceback prints before it."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
@@ -160,10 +160,10 @@ _REDACTING = _Redacting()
 
 
 def _filter_logs() -> None:
-    """A logger's filter sees what is logged through it and not what comes from those below it: each gets its own."""
+    """Adds a filter to each logger, because a filter does not see the records of loggers below."""
     from huggingface_hub import HfApi, get_session, hf_hub_download  # noqa: F401 - which make their loggers
 
-    get_session()  # and so does the HTTP library
+    get_session()  # the HTTP library logs too
     for name in list(logging.root.manager.loggerDict):
         if _LOGGERS.fullmatch(name):
             logging.getLogger(name).addFilter(_REDACTING)  # once

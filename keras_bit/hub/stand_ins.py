@@ -1,19 +1,18 @@
-"""What lies in place of a file of weights or of JSON: a Git LFS pointer, or the web page that a download saved."""
+"""Recognizes files that are not the real ones: Git LFS pointers, and web pages that a download saved."""
 
 import re
 from pathlib import Path
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|\?xml|!--)", re.IGNORECASE)
-_BEGIN = 1024  # bytes; a pointer has some 130
+_BEGIN = 1024  # bytes; a pointer has about 130
 
 
 def refuse(path: Path) -> None:
-    """Refuses a file that is something else in its place.
+    """Refuses such a file.
 
     Raises:
-        ValueError: it is a Git LFS pointer or a web page; says what to do. A file that cannot be read is left to its
-            reader.
+        ValueError: it is a Git LFS pointer or a web page. A file that cannot be read is left to its reader.
     """
     try:
         with path.open("rb") as file:
@@ -29,6 +28,6 @@ def refuse(path: Path) -> None:
         )
     if _PAGE.match(begin):
         raise ValueError(
-            f"{path} is a web page (HTML or XML), not the file that its name says: probably a login or an error page, "
-            "saved by a download. Remove it, and download the file again."
+            f"{path} is a web page (HTML or XML), not the expected file. Probably a download saved a login or an error "
+            "page. Remove it, and download the file again."
         )

@@ -1,1 +1,1 @@
-"""How a model is fine-tuned, as values: BiT-HyperRule, what is chosen beside it, and the optimizers that follow."""
+"""How to fine-tune a model, as values: the BiT-HyperRule, further choices, and the optimizers for them."""

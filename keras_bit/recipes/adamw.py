@@ -1,4 +1,4 @@
-"""AdamW, and a schedule by step: what Keras finds in the saved models of such recipes."""
+"""AdamW, and a schedule by step. Keras finds both in saved models of such recipes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from keras_bit.recipes.layer_rates import factors
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class PerStep(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule by step for an optimizer that counts batches, several of which make up a step.
+    """A schedule by step, for an optimizer that counts batches when a step has several.
 
     Args:
-        schedule: from a step to its rate.
-        batches_per_step: how many batches a step has.
+        schedule: a function from a step to its rate.
+        batches_per_step: the number of batches per step.
     """
 
     def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, batches_per_step: int) -> None:
@@ -35,14 +35,14 @@ class PerStep(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class AdamW(keras.optimizers.Adam):
-    """Adam whose weight decay is apart from the gradients and of kernels alone, with a learning rate of each stage.
+    """Adam with decoupled weight decay on kernels only, and a learning rate per stage.
 
-    `w -= rate * kernel_decay * w`, then Adam's step at `rate`. Keras' own `AdamW` can leave out variables, but forgets
-    which when it is saved.
+    `w -= rate * kernel_decay * w`, then Adam's step at `rate`. Keras' own `AdamW` can exclude variables, but loses that
+    when it is saved.
 
     Args:
-        kernel_decay: of variables of two axes or more.
-        layer_rates: by the name of a stage, what its rate is multiplied by, in the decay too.
+        kernel_decay: for variables with two axes or more.
+        layer_rates: from a stage's name to the factor of its rate, in the decay too.
         **arguments: of `keras.optimizers.Adam`.
 
     Checked against torch 2.13 `torch.optim.AdamW` and Keras 3.15 `AdamW`.

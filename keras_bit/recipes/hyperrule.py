@@ -1,4 +1,4 @@
-"""The BiT-HyperRule: how long to fine-tune, at which size and rate, from the number and the size of the images."""
+"""The BiT-HyperRule: steps, image size and learning rate of fine-tuning, from the number and the size of the images."""
 
 import dataclasses
 import numbers
@@ -11,10 +11,10 @@ from keras import ops
 from keras_bit.counts import check_whole, is_whole
 from keras_bit.recipes.layer_rates import factors
 
-SMALL_AREA = 96 * 96  # pixels; training images below are small
+SMALL_AREA = 96 * 96  # pixels; smaller training images are "small"
 SMALL_SIZES = (160, 128)  # px: resized to, cropped to
 LARGE_SIZES = (512, 480)
-# Number of examples below which the row holds, and its steps: end of the warm-up, three falls of the rate, end.
+# The limit of examples of each row, and its steps: end of the warm-up, three drops of the rate, end.
 STEPS = (
     (20_000, (100, 200, 300, 400, 500)),
     (500_000, (500, 3000, 6000, 9000, 10_000)),
@@ -36,20 +36,21 @@ class HyperRule:
         >>> rule.resize_size, rule.crop_size, rule.total_steps, rule.mixup_alpha
         (160, 128, 10000, 0.1)
 
-    Serializable by `dataclasses.asdict`: `HyperRule(**json.loads(json.dumps(dataclasses.asdict(rule))))` is the same.
+    It can be serialized with `dataclasses.asdict`: `HyperRule(**json.loads(json.dumps(dataclasses.asdict(rule))))` is
+    the same.
 
     Args:
         num_examples: number of training images.
-        image_size: the training images' size in pixels, (height, width) or one number for a square; where they vary,
-            a typical one.
+        image_size: the training images' size in pixels, (height, width) or one number for a square; a typical size if
+            they vary.
         batch_size: images in a step. The rule was made for 512.
         base_learning_rate: the rate after the warm-up for the rule's batches of 512.
-        scaling: what another `batch_size` changes. `None`: nothing, as in Google's code, which suggests a
-            `base_learning_rate` of 0.001 for batches of 128. `"linear"`: the rate is multiplied by `batch_size / 512`
-            and every boundary by `512 / batch_size`, so that as many images are seen and each moves the weights as
-            far (Goyal et al. 2017, "Accurate, Large Minibatch SGD"). Size and MixUp stay.
-        steps: the number of steps, in place of the rule's; the other boundaries keep their share of it. A warm-up of
-            less than half a step is none, so that one or two steps have the rate after it and teach something.
+        scaling: the effect of another `batch_size`. `None` is no effect, as in Google's code, which suggests a
+            `base_learning_rate` of 0.001 for batches of 128. `"linear"` multiplies the rate by `batch_size / 512` and
+            every boundary by `512 / batch_size`, so that the number of images and the effect of each stay the same
+            (Goyal et al. 2017, "Accurate, Large Minibatch SGD"). Size and MixUp do not change.
+        steps: the number of steps, instead of the rule's; the other boundaries scale with it. A warm-up of less than
+            half a step is dropped, so that even one or two steps have the full rate.
 
     Raises:
         ValueError: an argument is not a positive number, or `scaling` is unknown.
@@ -88,7 +89,7 @@ class HyperRule:
 
     @property
     def resize_size(self) -> int:
-        """Height and width that training images are resized to, whatever their aspect ratio, in pixels."""
+        """Height and width of resized training images, whatever their aspect ratio, in pixels."""
         return self._sizes[0]
 
     @property
@@ -98,7 +99,7 @@ class HyperRule:
 
     @property
     def boundaries(self) -> tuple[int, ...]:
-        """Steps at which the schedule changes: the end of the warm-up, the falls of the rate, and the end."""
+        """Steps at which the schedule changes: the end of the warm-up, the drops of the rate, and the end."""
         boundaries = next(steps for most, steps in STEPS if most is None or self.num_examples < most)
         factor = RULES_BATCH_SIZE / self.batch_size if self.scaling == "linear" else 1
         if self.steps is not None:
@@ -116,7 +117,7 @@ class HyperRule:
 
     @property
     def mixup_alpha(self) -> float:
-        """Parameter of MixUp's beta distribution; 0 where there is no MixUp."""
+        """Parameter of MixUp's beta distribution; 0 means no MixUp."""
         return MIXUP_ALPHA if self.num_examples >= MIXUP_EXAMPLES else 0.0
 
     @property
@@ -129,11 +130,11 @@ class HyperRule:
         return HyperRuleSchedule(self.learning_rate, self.boundaries)
 
     def optimizer(self, gradient_accumulation_steps: int | None = None) -> "MomentumSGD":
-        """Stochastic gradient descent with the schedule and a momentum of 0.9, without weight decay.
+        """Returns stochastic gradient descent with the schedule and a momentum of 0.9, without weight decay.
 
         Args:
-            gradient_accumulation_steps: how many batches of the data make up a step, their gradients averaged: for
-                machines that cannot hold `batch_size` images. The batches then have a part of that each.
+            gradient_accumulation_steps: batches per step, whose gradients are averaged, for machines that cannot hold
+                `batch_size` images. Each batch then has a part of these images.
         """
         if gradient_accumulation_steps in (None, 1):
             return MomentumSGD(self.schedule(), momentum=MOMENTUM)
@@ -148,17 +149,17 @@ class HyperRule:
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class HyperRuleSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up to the base rate, then a tenth of it after each fall.
+    """Linear warm-up to the base rate, then a tenth of the rate after each drop.
 
     For step `s`, from 0, and `boundaries` b0 ... bn: `base * s / b0` before b0; then `base / 10 ** k`, with k the
-    number of b1 ... b(n-1) that are *below* s, so that the step at a boundary still has the rate before it. From bn
-    on, where Google's code stops, the last rate holds. In float32, or in float64 where that is `keras.config.floatx()`.
+    number of b1 ... b(n-1) that are *below* s, so that the step at a boundary still has the old rate. Google's code
+    stops at bn; here the last rate continues. It computes in float32, or in float64 if that is `keras.config.floatx()`.
 
     Args:
         base_learning_rate: the rate after the warm-up.
         boundaries: steps, increasing.
-        batches_per_step: how many batches a step has; Keras calls a schedule with the number of batches, also where an
-            optimizer accumulates their gradients (3.15: `Optimizer._get_current_learning_rate`).
+        batches_per_step: batches per step; Keras calls a schedule with the number of batches, even if the optimizer
+            accumulates gradients (3.15: `Optimizer._get_current_learning_rate`).
     """
 
     def __init__(self, base_learning_rate: float, boundaries: tuple[int, ...], batches_per_step: int = 1) -> None:
@@ -187,14 +188,13 @@ class HyperRuleSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class MomentumSGD(keras.optimizers.SGD):
-    """Stochastic gradient descent whose momentum sums gradients: `v = momentum * v + g`, `w -= rate * v`.
+    """SGD with PyTorch-style momentum, as in the original training: `v = momentum * v + g`, `w -= rate * v`.
 
-    This is the form of torch and of TensorFlow 1, in which BiT was trained. Keras' own sums steps instead,
-    `v = momentum * v - rate * g`, `w += v`: the same while the rate stays, but when it changes, as in each step of a
-    warm-up, the old rate lives on in `v`. In 50 steps that moved the loss by up to 0.5.
+    Keras' SGD computes `v = momentum * v - rate * g`, `w += v`. The two differ while the learning rate changes, as in a
+    warm-up, because the old rate stays in `v`.
 
     Args:
-        layer_rates: by the name of a stage, what its learning rate is multiplied by; `None` for one rate.
+        layer_rates: from a stage's name to the factor of its learning rate; `None` for one rate.
         **arguments: of `keras.optimizers.SGD`.
 
     Checked against torch 2.13 `torch.optim.SGD`.
@@ -206,7 +206,7 @@ class MomentumSGD(keras.optimizers.SGD):
 
     def build(self, variables: Sequence[Any]) -> None:
         super().build(variables)
-        # Here, as TensorFlow gives its own variables to `update_step`, which have no path.
+        # Here, because TensorFlow passes its own variables, which have no path, to `update_step`.
         self._factors = factors(variables, self.layer_rates)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -216,13 +216,13 @@ class MomentumSGD(keras.optimizers.SGD):
             learning_rate = learning_rate * self._factors[self._get_variable_index(variable)]
         if self.momentum:
             velocity = self.momentums[self._get_variable_index(variable)]
-            # The number as it is: TensorFlow casts Python's to float32 first.
+            # Not a Python number, which TensorFlow would cast to float32 first.
             self.assign(velocity, velocity * self.momentum + gradient)
             gradient = velocity * self.momentum + gradient if self.nesterov else velocity
         self.assign_sub(variable, gradient * learning_rate)
 
     def get_config(self) -> dict[str, Any]:
-        # Without it where it is `None`: earlier versions of this package open such files.
+        # Left out if it is `None`, so that earlier versions of keras_bit can open the file.
         rates = {} if self.layer_rates is None else {"layer_rates": self.layer_rates}
         return {**super().get_config(), **rates}
 

@@ -1,4 +1,4 @@
-"""A recipe's optimizer and learning rate."""
+"""Builds a recipe's optimizer and learning rate."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +14,14 @@ EPSILON = 1e-8  # torch's AdamW; Keras has 1e-7
 
 
 def highest_rate(recipe: Recipe) -> float:
-    """The learning rate after the warm-up."""
+    """Returns the learning rate after the warm-up."""
     if recipe.optimizer == "sgd":
         return recipe.rule.learning_rate
     return LEARNING_RATE if recipe.learning_rate is None else recipe.learning_rate
 
 
 def schedule(recipe: Recipe, batches_per_step: int = 1) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate by batch, of which a step may have several."""
+    """Returns the learning rate by batch; a step may have several batches."""
     rule, rate = recipe.rule, highest_rate(recipe)
     if recipe.optimizer == "sgd":
         return HyperRuleSchedule(rate, rule.boundaries, batches_per_step)
@@ -41,19 +41,19 @@ def optimizer(
     batches_per_step: int = 1,
     rate: keras.optimizers.schedules.LearningRateSchedule | None = None,
 ) -> keras.optimizers.Optimizer:
-    """The optimizer of a recipe.
+    """Returns the optimizer of a recipe.
 
     Args:
-        recipe: gives kind, learning rate, decays, and the momentum of the weights' average.
+        recipe: the kind, the learning rate, the decays, and the momentum of the averaged weights.
         stages: the names of the model's stages, from the stem on.
         batches_per_step: batches whose gradients are averaged for a step.
-        rate: the learning rate by batch; `None` is that of the recipe.
+        rate: the learning rate by batch; `None` is the recipe's.
     """
     shared: dict[str, Any] = {"layer_rates": layer_rates(stages, recipe.layer_decay)}
     if batches_per_step > 1:
         shared["gradient_accumulation_steps"] = batches_per_step
     if recipe.ema is not None:
-        # Keras averages after each batch, and a step has several. The root of the momentum makes them one average.
+        # Keras averages after each batch, but a step has several. The root of the momentum gives the same result.
         shared |= {"use_ema": True, "ema_momentum": recipe.ema ** (1 / batches_per_step)}
     rate = rate or schedule(recipe, batches_per_step)
     if recipe.optimizer == "adamw":

@@ -1,4 +1,4 @@
-"""How to fine-tune: the BiT-HyperRule and what is chosen beside it, in one object that JSON can hold."""
+"""How to fine-tune: the BiT-HyperRule and further choices, in one object that JSON can hold."""
 
 import dataclasses
 import math
@@ -14,54 +14,54 @@ BALANCED = "balanced"
 CUT_MIX = "cut_mix"
 AUGMENTATIONS = ("rand_augment", CUT_MIX, "random_erasing")
 EVERYTHING = "all"  # of `freeze_up_to`
-VALIDATION = "val_"  # what the names of a validation's metrics begin with
-LEARNING_RATE = 1e-4  # of AdamW; for batches of any size
+VALIDATION = "val_"  # prefix of the validation metrics' names
+LEARNING_RATE = 1e-4  # for AdamW, for batches of any size
 WEIGHT_DECAY = 0.05
 ClassWeight = str | Mapping[str | int, float] | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A `HyperRule`, and choices beside it that are all off by default: `Recipe(rule)` trains as `rule` does.
+    """A `HyperRule` with further choices, all off by default: `Recipe(rule)` trains as `rule` does.
 
     >>> rule = HyperRule(num_examples=500, image_size=32)
     >>> recipe = Recipe(rule, label_smoothing=0.1, early_stopping=3, keep_best="val_accuracy")
     >>> Recipe.from_dict(recipe.to_dict()) == recipe
     True
 
-    `image_dataset(recipe=...)` applies what concerns the images (`augment`, `sampling`), and `fine_tune(recipe=...)`
-    the rest. Half precision is not a part of it: it is how a model is built (`keras.config.set_dtype_policy`).
+    `image_dataset(recipe=...)` applies the choices about images (`augment`, `sampling`), and `fine_tune(recipe=...)`
+    the rest. Half precision is not part of a recipe: set it when you build the model (`keras.config.set_dtype_policy`).
 
     Args:
         rule: size, number of steps, warm-up, MixUp, and for `"sgd"` the learning rate.
         optimizer: `"sgd"`, the rule's; or `"adamw"`: Adam with decoupled weight decay, the rule's warm-up, then a
             cosine down to 0 at the rule's last step.
-        learning_rate: the highest one of `"adamw"`, 1e-4 by default. The rule has that of `"sgd"`.
-        weight_decay: of `"adamw"`, 0.05 by default, on kernels; biases and norms do not decay.
-        layer_decay: the learning rate of each stage is this times that of the next one, in (0, 1]. The head and the
-            last norm have the whole rate, the last stage `layer_decay` times it, the stem the lowest.
-        class_weight: what an image counts in the loss of the training: a dict from a class, its number or its name,
-            to a number above 0 (1 for classes that are not in it); or `"balanced"`, `images / (classes * images of
-            the class)`, as scikit-learn. A row of mixed labels counts `sum(row * weights)`.
+        learning_rate: the highest one for `"adamw"`, 1e-4 by default. For `"sgd"` the rule has it.
+        weight_decay: for `"adamw"`, 0.05 by default, on kernels; biases and norms do not decay.
+        layer_decay: the ratio of a stage's learning rate to the next stage's, in (0, 1]. The head and the last norm
+            have the full rate, the last stage `layer_decay` times it, the stem the lowest.
+        class_weight: the weight of an image in the training loss: a dict from a class (its number or name) to a number
+            above 0 (1 for other classes); or `"balanced"`, `images / (classes * images of the class)`, as in
+            scikit-learn. A row of mixed labels counts `sum(row * weights)`.
         sampling: `"balanced"` shows every class equally often in each pass, however many images it has.
-        label_smoothing: the share of each label that is spread over all classes, in [0, 1). Also in the validation's
-            loss.
-        ema: the momentum of an average of the weights, in (0, 1), such as 0.999. The averaged weights are validated
-            and are the result.
+        label_smoothing: the share of each label that is spread over all classes, in [0, 1). It applies to the
+            validation loss too.
+        ema: the momentum of a moving average of the weights, in (0, 1), such as 0.999. The averaged weights are
+            validated, and are the result.
         augment: names of Keras' layers, in the order in which they are applied before the normalization:
             `"rand_augment"`, `"cut_mix"`, `"random_erasing"`, with Keras' own default strengths.
         early_stopping: ends training after this many evaluations without a better value of `keep_best`, or of
             `"val_loss"`.
-        keep_best: the name of a metric of the validation, such as `"val_accuracy"`: the result is the model with its
-            best value. Losses and errors are best when low, other metrics when high.
-        lora: rank of what every convolution learns in place of its kernel (`enable_lora`). Kernels and norms stay as
-            they are; the head learns as usual. `save_pretrained` writes merged kernels.
-        freeze_up_to: the last stage that is not trained, of `keras_bit.freeze`.
-        temperature: what divides the logits of a teacher and of its student before they are compared, above 0; above 1,
-            what the teacher thinks of less probable classes counts more. Needs `fine_tune(teacher=...)`.
+        keep_best: the name of a validation metric, such as `"val_accuracy"`: the result is the model with its best
+            value. Losses and errors are best when low, other metrics when high.
+        lora: rank of LoRA for every convolution (`enable_lora`). Kernels and norms are frozen; the head is trained as
+            usual. `save_pretrained` writes merged kernels.
+        freeze_up_to: the last frozen stage, as in `keras_bit.freeze`.
+        temperature: the divisor of the teacher's and the student's logits before they are compared, above 0. Above 1,
+            less probable classes count more. Needs `fine_tune(teacher=...)`.
 
     Raises:
-        ValueError: an argument is not what is described above, or two contradict each other.
+        ValueError: an argument is not as described above, or two contradict each other.
 
     Sources: Loshchilov and Hutter 2019 (AdamW); Clark et al. 2020, ELECTRA, and Bao et al. 2022, BEiT (`layer_decay`);
     Hu et al. 2022 (LoRA). Checked against torch's `AdamW`, scikit-learn's `compute_class_weight`, and torch's
@@ -127,12 +127,12 @@ class Recipe:
             )
         if self.lora is not None and self.freeze_up_to == EVERYTHING:
             raise ValueError(
-                f"`lora` must be None with freeze_up_to='all', got {self.lora}: no convolution would learn anything."
+                f"`lora` must be None with freeze_up_to='all', got {self.lora}: all convolutions would be frozen."
             )
 
     @property
     def watched(self) -> str | None:
-        """The metric of the validation that `early_stopping` and `keep_best` look at."""
+        """The validation metric for `early_stopping` and `keep_best`."""
         return self.keep_best or (f"{VALIDATION}loss" if self.early_stopping else None)
 
     @property
@@ -142,23 +142,23 @@ class Recipe:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What is not by default, without the rule, as JSON holds it."""
+        """The choices that are not the default, without the rule, for JSON."""
         default = Recipe(self.rule).to_dict()
         return {name: value for name, value in self.to_dict().items() if value != default[name]}
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON holds it."""
+        """Returns the recipe as a dictionary for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["rule"] = dataclasses.asdict(self.rule) | {"image_size": list(_sides(self.rule))}
         if self.augment is not None:
             values["augment"] = list(self.augment)
-        if isinstance(self.class_weight, Mapping):  # a list of pairs: a key of JSON cannot be a number
+        if isinstance(self.class_weight, Mapping):  # a list of pairs, because a JSON key cannot be a number
             values["class_weight"] = [list(pair) for pair in self.class_weight.items()]
         return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """The recipe that `to_dict` gave.
+        """Returns the recipe of a dictionary from `to_dict`.
 
         Raises:
             ValueError: `values` has other keys, or values that `Recipe` refuses.
@@ -193,7 +193,7 @@ def _check_one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
 
 
 def _check_number(name: str, value: Any, described: str, fits: Callable[[float], bool]) -> None:
-    """Refuses what is neither `None` nor a finite number that fits."""
+    """Refuses anything but `None` or a finite number in range."""
     if value is None:
         return
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -213,7 +213,7 @@ def _augmentations(names: Any) -> tuple[str, ...] | None:
 
 
 def _class_weight(value: Any) -> ClassWeight:
-    """A dict of numbers by class, or a word."""
+    """Checks class weights: a dict of numbers by class, or a word."""
     if value is None or value == BALANCED:
         return value
     pairs = value.items() if isinstance(value, Mapping) else value

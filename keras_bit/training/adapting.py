@@ -1,4 +1,4 @@
-"""Which of a model's weights a recipe trains: frozen stages, and convolutions that learn by two small factors."""
+"""Selects the weights that a recipe trains: frozen stages, and LoRA for convolutions."""
 
 import keras
 
@@ -10,11 +10,11 @@ HEAD = "predictions"
 
 
 def adapt(model: BiTModel, recipe: Recipe) -> None:
-    """Freezes stages and enables LoRA as a recipe says. What has been done already stays as it is.
+    """Freezes stages and enables LoRA as a recipe says, unless this was done before.
 
     Raises:
-        ValueError: the model has no such stage, its head is frozen, no convolution of it is trained, or one has learned
-            by factors of another rank.
+        ValueError: the model has no such stage, its head is frozen, none of its convolutions is trainable, or one has
+            LoRA of another rank.
     """
     if recipe.freeze_up_to is not None:
         freeze(model, up_to=recipe.freeze_up_to)
@@ -25,7 +25,7 @@ def adapt(model: BiTModel, recipe: Recipe) -> None:
 def _enable_lora(model: BiTModel, rank: int) -> None:
     if not model.get_layer(HEAD).trainable:
         raise ValueError(
-            f"`lora` needs a head that is trained, got {rank} and a frozen layer {HEAD!r}. Set "
+            f"`lora` needs a trainable head, got {rank} and a frozen layer {HEAD!r}. Set "
             f"`model.get_layer({HEAD!r}).trainable = True`."
         )
     convolutions = [
@@ -33,14 +33,14 @@ def _enable_lora(model: BiTModel, rank: int) -> None:
     ]
     if not convolutions:
         raise ValueError(
-            f"`lora` needs convolutions that are trained, got {rank} and a model whose convolutions are all frozen. "
-            "Leave `lora` out, or freeze less."
+            f"`lora` needs trainable convolutions, got {rank} and a model whose convolutions are all frozen. Leave "
+            "`lora` out, or freeze less."
         )
     other = {layer.lora_rank for layer in convolutions if layer.lora_enabled} - {rank}
     if other:
         raise ValueError(
-            f"`lora` must be the rank that the model has, {other.pop()}, got {rank}. Save it with `save_pretrained`, "
-            "which merges what was learned, and load it again for another one."
+            f"`lora` must be the model's rank, {other.pop()}, got {rank}. For another rank, save the model with "
+            "`save_pretrained`, which merges LoRA, and load it again."
         )
     for layer in network_layers(model):
         if layer in convolutions:

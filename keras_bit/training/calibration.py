@@ -1,4 +1,4 @@
-"""One temperature for a trained model: probabilities that are right as often as they say.
+"""Temperature scaling: makes a trained model's probabilities match how often it is right.
 
 Source: Guo et al. 2017, "On Calibration of Modern Neural Networks" (arXiv:1706.04599), section 4.2.
 """
@@ -16,18 +16,18 @@ from keras_bit.evaluation import asking, label_metrics, metrics
 from keras_bit.network.model import BiTModel
 from keras_bit.network.plain_weights import quantization_of
 
-CHUNK = 1024  # examples looked at at a time, so that no second array as large as the logits is made
+CHUNK = 1024  # examples at a time, so that no second array as large as the logits is made
 STEPS = 100  # at most; Newton's method takes about eight
-PRECISION = 1e-10  # of the temperature, relative
-LARGEST = 2.0**20  # temperature, and inverse of the smallest, that is looked for
+PRECISION = 1e-10  # relative, of the temperature
+LARGEST = 2.0**20  # the largest temperature; its inverse is the smallest one
 
 
 class NotCalibratedWarning(UserWarning):
-    """A data set has no temperature, and a model is left as it was."""
+    """Issued if a data set has no best temperature, so that the model does not change."""
 
 
 class Quality(NamedTuple):
-    """How good probabilities are: the expected calibration error in [0, 1], and the log loss in nats."""
+    """The quality of probabilities: the expected calibration error in [0, 1], and the log loss in nats."""
 
     expected_calibration_error: float
     log_loss: float
@@ -35,12 +35,12 @@ class Quality(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TemperatureScaling:
-    """What `calibrate` found and did.
+    """The result of `calibrate`.
 
     Args:
-        temperature: what the head's kernel and bias were divided by; 1 if they were left as they were.
-        examples: images that it was fitted to.
-        before, after: how good the probabilities of these images were and are.
+        temperature: the divisor of the head's kernel and bias; 1 if they did not change.
+        examples: number of images that it was fitted to.
+        before, after: the quality of these images' probabilities before and after.
     """
 
     temperature: float
@@ -49,7 +49,7 @@ class TemperatureScaling:
     after: Quality
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Returns it as a dictionary for JSON."""
         return {
             "temperature": self.temperature,
             "examples": self.examples,
@@ -61,30 +61,30 @@ class TemperatureScaling:
 def calibrate(model: BiTModel, data: Iterable[tuple[Any, Any]], *, progress: bool = True) -> TemperatureScaling:
     """Divides the head of a model by the temperature `T` that makes a data set's labels most probable.
 
-    `T` minimizes the mean of `-log softmax(logits / T)[label]`, or of several labels of the binary cross-entropy of
-    `sigmoid(logits / T)`. The kernel and the bias of the layer `predictions` are divided by it, so that every file and
-    export of the model has it and nobody who reads one needs to know. The answers stay the same: logits keep their
-    order and their signs.
+    `T` minimizes the mean of `-log softmax(logits / T)[label]` or, for several labels, of the binary cross-entropy of
+    `sigmoid(logits / T)`. The kernel and the bias of the layer `predictions` are divided by it, so every file and
+    export of the model includes it. The predicted classes stay the same, because logits keep their order and their
+    signs.
 
-    Use images that were not trained on, as those of the validation. One number is fitted: some hundred images are
-    enough, and the errors `after` are hardly better than those of other images.
+    Use images that were not trained on, such as the validation images. Only one number is fitted, so some hundred
+    images are enough, and the errors `after` are representative of other images.
 
     Args:
-        model: a model of keras_bit with its head, of any activation; it is changed. Calibrate before `fuse` if it is to
-            be saved. Of a `BiTClassifier` pass `classifier.model`.
-        data: preprocessed images `(batch, height, width, channels)` and labels, as `image_dataset` gives them for
-            evaluation: whole numbers `(batch,)` or one-hot rows for one class per image, rows of 0 and 1 for several.
-            Read once.
-        progress: whether to show a bar, where it takes longer than two seconds.
+        model: a model of keras_bit with its head, of any activation; it is changed. Calibrate before `fuse` if you want
+            to save it. For a `BiTClassifier` pass `classifier.model`.
+        data: preprocessed images `(batch, height, width, channels)` and labels, as from `image_dataset` for evaluation:
+            whole numbers `(batch,)` or one-hot rows for one class per image, rows of 0 and 1 for several. It is read
+            once.
+        progress: whether to show a progress bar if it takes longer than two seconds.
 
     Returns:
         The temperature, and the expected calibration error (15 bins, as in `evaluate`) and the log loss before and
-        after. Where no temperature is best, because all answers are right or none says more than chance, it warns
-        (`NotCalibratedWarning`) and leaves the model as it was, with a temperature of 1.
+        after. If no temperature is best, because all answers are right or none is better than chance, it warns
+        (`NotCalibratedWarning`) and does not change the model; the temperature is then 1.
 
     Raises:
-        ValueError: the model predicts numbers, has no head, or one that is quantized or learns by LoRA; the data has no
-            images, no labels or others than the model's.
+        ValueError: the model predicts numbers, or its head is missing, quantized or has LoRA; the data has no images,
+            no labels or labels that do not fit the model.
 
     Checked against torch's LBFGS, with which Guo's code (gpleiss/temperature_scaling) minimizes, and scipy's
     `minimize_scalar`.
@@ -106,14 +106,14 @@ def calibrate(model: BiTModel, data: Iterable[tuple[Any, Any]], *, progress: boo
 
 
 class NoTemperatureError(ValueError):
-    """No temperature is best for a data set. Says why."""
+    """No temperature is best for a data set; the message says why."""
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature that minimizes the log loss.
+    """Returns the temperature that minimizes the log loss.
 
-    With `b = 1 / T` the loss is convex in `b`, whose root of the derivative is looked for: by Newton's method, within
-    bounds that are halved where a step would leave them.
+    With `b = 1 / T` the loss is convex in `b`. Newton's method finds the root of its derivative; a step out of the
+    bounds is replaced by halving them.
 
     Args:
         logits: floats `(count, classes)`.
@@ -136,7 +136,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         if high > LARGEST:
             raise NoTemperatureError(
                 f"all answers to {len(logits):,} images are right, so that the loss falls without end as probabilities "
-                "grow. Use more images, or others than those of the training."
+                "grow. Use more images, or images that were not trained on."
             )
     inverse = high
     for _ in range(STEPS):
@@ -156,7 +156,7 @@ Slope = Callable[[np.ndarray, np.ndarray, float], tuple[float, float]]
 
 
 def _one_slope(logits: np.ndarray, labels: np.ndarray, inverse: float) -> tuple[float, float]:
-    """The sums of the first and second derivative of `-log softmax(inverse * logits)[label]`."""
+    """Returns the sums of the first and second derivative of `-log softmax(inverse * logits)[label]`."""
     scaled = inverse * (logits - logits.max(axis=1, keepdims=True))
     shares = np.exp(scaled)
     shares /= shares.sum(axis=1, keepdims=True)
@@ -166,7 +166,7 @@ def _one_slope(logits: np.ndarray, labels: np.ndarray, inverse: float) -> tuple[
 
 
 def _several_slope(logits: np.ndarray, labels: np.ndarray, inverse: float) -> tuple[float, float]:
-    """The same of the binary cross-entropy of `sigmoid(inverse * logits)`, the mean over classes."""
+    """Returns the same for the binary cross-entropy of `sigmoid(inverse * logits)`, the mean over classes."""
     shares = _sigmoid(inverse * logits)
     first, second = logits * (shares - labels), logits**2 * shares * (1 - shares)
     return float(first.mean(axis=1).sum()), float(second.mean(axis=1).sum())
@@ -182,7 +182,7 @@ def _chunks(logits: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray
 
 
 def _quality(logits: np.ndarray, labels: np.ndarray, temperature: float) -> Quality:
-    """As `evaluate` measures it."""
+    """Measures it as `evaluate` does."""
     if labels.ndim == 2:
         probabilities = _sigmoid(logits.astype(np.float64) / temperature)
         error = metrics.calibration(probabilities.ravel(), labels.ravel()).error
@@ -197,11 +197,11 @@ def _quality(logits: np.ndarray, labels: np.ndarray, temperature: float) -> Qual
 
 
 def _check(model: BiTModel) -> str:
-    """Refuses a model that has no temperature. Returns its problem type."""
+    """Refuses a model that cannot be calibrated. Returns its problem type."""
     if not isinstance(model, BiTModel):
         raise ValueError(
-            "`model` must be a model of keras_bit, as `keras_bit.from_pretrained` gives it, got "
-            f"{type(model).__name__}. Of a `BiTClassifier` pass `classifier.model`."
+            f"`model` must be a model of keras_bit, as from `keras_bit.from_pretrained`, got {type(model).__name__}. "
+            "For a `BiTClassifier` pass `classifier.model`."
         )
     kind = asking.head_of(model).problem_type
     if kind == asking.NUMBER:
@@ -211,13 +211,13 @@ def _check(model: BiTModel) -> str:
         raise ValueError("`model` must end in its head `predictions`, got one with layers after it.")
     if quantization_of(head):
         raise ValueError(
-            f"`model` must have a head of floats, got one that is quantized ({quantization_of(head)}). Calibrate it "
-            "before `quantize`."
+            f"`model` must have a head of floats, got a quantized one ({quantization_of(head)}). Calibrate it before "
+            "`quantize`."
         )
     if getattr(head, "lora_enabled", False):
         raise ValueError(
-            "`model` must have a head without LoRA, whose kernel is a sum that is not divided here. Save and load the "
-            "model, which merges it, then calibrate."
+            "`model` must have a head without LoRA, got one with it. Save and load the model, which merges LoRA, then "
+            "calibrate."
         )
     return kind
 
@@ -225,7 +225,7 @@ def _check(model: BiTModel) -> str:
 def _logits(
     model: BiTModel, data: Iterable[tuple[Any, Any]], kind: str, progress: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float32 logits of all images, from the features, as those of a softmax would have lost digits; and labels."""
+    """Returns float32 logits of all images (computed from the features, for all digits), and their labels."""
     head = model.get_layer("predictions")
     features_of = keras.Model(model.input, head.input)
     kernel = keras.ops.convert_to_numpy(head.kernel).astype(np.float64)
@@ -234,7 +234,7 @@ def _logits(
     for images, given in asking.shown(_pairs(data), progress, "calibrate"):
         all_labels.append(_labels(asking.to_numpy(given), len(images), kernel.shape[1], kind))
         if keras.backend.backend() == "jax":
-            # `predict_on_batch` takes the variables' arrays from the model that they are shared with.
+            # `predict_on_batch` would take the variables' arrays away from the model that shares them.
             features = features_of.predict(images, batch_size=len(images), verbose=0)
         else:
             features = features_of.predict_on_batch(images)
@@ -250,12 +250,12 @@ def _logits(
 def _pairs(data: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     for element in data:
         if not isinstance(element, tuple | list) or len(element) < 2:
-            raise ValueError("`data` must give images and labels, got images alone.")
+            raise ValueError("`data` must give images and labels, got only images.")
         yield element[0], element[1]
 
 
 def _labels(labels: np.ndarray, count: int, classes: int, kind: str) -> np.ndarray:
-    """Whole numbers `(count,)`, or booleans `(count, classes)` for several."""
+    """Returns whole numbers `(count,)`, or booleans `(count, classes)` for several labels."""
     rows = labels.shape == (count, classes) and bool(np.isin(labels, (0, 1)).all())
     if kind == asking.SEVERAL and rows:
         return labels.astype(bool)

@@ -21,7 +21,7 @@ from keras_bit.wording import some
 if TYPE_CHECKING:
     import huggingface_hub
 
-# What a report calls a metric, and the Hub.
+# The names of a metric in a report and on the Hub.
 METRICS = {
     "top_1_accuracy": "accuracy",
     "mean_average_precision": "mean_average_precision",
@@ -67,8 +67,8 @@ def model_card(
 
     Raises:
         TypeError: `name` or `license` is not a string.
-        ValueError: `model` was not built by keras_bit, `layout` is unknown, `run` holds no run or a damaged one, or
-            `metrics` come without a data set.
+        ValueError: `model` was not built by keras_bit, `layout` is unknown, `run` is damaged, or `metrics` come without
+            a data set.
         FileNotFoundError: `run` holds no run.
 
     Checked against huggingface_hub 2.4 `ModelCard` and `EvalResult`.
@@ -92,7 +92,7 @@ def model_card(
 
 
 def _of_run(directory: Path) -> dict[str, Any]:
-    """The arguments of `card.Facts` that a run knows."""
+    """Returns the arguments of `card.Facts` that a run holds."""
     file = directory / run_directory.STATE_FOLDER / run_directory.RUN_NAME
     if not file.is_file():
         raise FileNotFoundError(
@@ -128,7 +128,7 @@ def _of_run(directory: Path) -> dict[str, Any]:
 
 
 def _base_model(weights: str) -> str:
-    """What a card calls a checkpoint: an id of the Hub, or a name without the path to it."""
+    """Returns the name of a checkpoint for a card: an id of the Hub, or a name without its path."""
     try:
         place = names.resolve(weights, exists=os.path.exists(weights))
     except ValueError:  # a name that this version does not know

@@ -1,4 +1,4 @@
-"""Whether a recipe goes with the data sets, the labels and the metrics: known before anything is computed."""
+"""Checks that a recipe fits the data sets, the labels and the metrics, before anything is computed."""
 
 import warnings
 from typing import Any
@@ -10,14 +10,14 @@ from keras_bit.training.objective import NUMBER, ONE, metric_names, problem_type
 
 
 def one_of(rule: HyperRule | None, recipe: Recipe | None) -> Recipe:
-    """The recipe, or the one that is a rule alone.
+    """Returns the recipe, or a recipe with the rule alone.
 
     Raises:
-        ValueError: both are given or none, or one is another thing.
+        ValueError: both or neither are given, or one has another type.
     """
     if (rule is None) == (recipe is None):
         got = "none of them" if rule is None else "both"
-        raise ValueError(f"`fine_tune` takes one of `rule` and `recipe`, got {got}. A Recipe has its rule in it.")
+        raise ValueError(f"`fine_tune` takes one of `rule` and `recipe`, got {got}. A Recipe contains its rule.")
     if recipe is not None:
         if not isinstance(recipe, Recipe):
             raise ValueError(f"`recipe` must be a keras_bit.Recipe, got {type(recipe).__name__}.")
@@ -28,7 +28,7 @@ def one_of(rule: HyperRule | None, recipe: Recipe | None) -> Recipe:
 
 
 def check_temperature(recipe: Recipe, is_taught: bool) -> None:
-    """Refuses a temperature without a teacher, whose answers it is for.
+    """Refuses a temperature without a teacher.
 
     Raises:
         ValueError: there is no teacher.
@@ -40,26 +40,26 @@ def check_temperature(recipe: Recipe, is_taught: bool) -> None:
 
 
 def check_data(recipe: Recipe, train: Any, validation: Any) -> None:
-    """Compares a recipe with the one that `image_dataset` made a data set by, which it remembers.
+    """Compares a recipe with the one of the data set, which `image_dataset` noted.
 
     Raises:
-        ValueError: the training images are made in another way than the recipe says.
+        ValueError: the training images were not made by this recipe.
     """
     wanted, made_by = _of_images(recipe), getattr(train, "recipe", None)
     if made_by is None:
         asked = [f"{name}={wanted[name]!r}" for name in ("augment", "sampling") if wanted[name] is not None]
         if asked:
             raise ValueError(
-                f"`recipe` has {' and '.join(asked)}, which `image_dataset` does, and `train` does not say that it was "
-                "made so. Pass what `image_dataset(..., training=True, recipe=recipe)` returned, not what `map` or "
-                "`take` made of it; or a recipe without."
+                f"`recipe` has {' and '.join(asked)}, which `image_dataset` applies, but `train` was not made with it. "
+                "Pass the result of `image_dataset(..., training=True, recipe=recipe)` itself, without `map` or "
+                "`take`; or a recipe without these choices."
             )
     else:
         made = _of_images(made_by)
         differing = [name for name in wanted if made[name] != wanted[name]]
         if differing:
             raise ValueError(
-                "`train` must be made by the recipe that it is trained with. It was made with "
+                "`train` must be made with the recipe of the training. It was made with "
                 f"{', '.join(f'{name} {made[name]!r}' for name in differing)}, and `fine_tune` was given "
                 f"{', '.join(f'{name} {wanted[name]!r}' for name in differing)}. Pass the same `rule` or `recipe` to "
                 "both."
@@ -67,8 +67,8 @@ def check_data(recipe: Recipe, train: Any, validation: Any) -> None:
     size, crop = getattr(validation, "image_size", None), recipe.rule.crop_size
     if size is not None and size != (crop, crop):
         warnings.warn(
-            f"The images of `validation` are {size[0]}x{size[1]} px, and the recipe trains on crops of {crop}x{crop}. "
-            "`image_dataset(..., recipe=recipe)` gives validation images of that size.",
+            f"The images of `validation` are {size[0]}x{size[1]} px, but the recipe trains on crops of {crop}x{crop}. "
+            "Make validation images of that size with `image_dataset(..., recipe=recipe)`.",
             stacklevel=3,
         )
 
@@ -90,34 +90,36 @@ def check_batches(rule: HyperRule, train: Any, accumulated: int) -> None:
 
 
 def _of_images(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe concerns the images that it trains on."""
+    """Returns the choices of a recipe that concern the training images."""
     rule = recipe.rule
     found = {name: getattr(rule, name) for name in ("resize_size", "crop_size", "mixup_alpha")}
     return found | {"augment": recipe.augment, "sampling": recipe.sampling}
 
 
 def check_model(recipe: Recipe, model: BiTModel, validates: bool) -> None:
-    """Refuses choices that a model's problem does not have.
+    """Refuses choices that do not fit a model's problem type.
 
     Raises:
-        ValueError: class weights or balanced sampling without one class for each image, smoothing or `cut_mix` for
-            numbers, or a metric that will not be measured.
+        ValueError: class weights or balanced sampling without exactly one class per image, smoothing or `cut_mix` for
+            numbers, or a metric that is not measured.
     """
     kind = problem_type(model)
     for name in ("class_weight", "sampling"):
         value = getattr(recipe, name)
         if value is not None and kind != ONE:
-            raise ValueError(f"`{name}` must be None for {kind}, got {value!r}: an image has no one class there.")
+            raise ValueError(
+                f"`{name}` must be None for {kind}, got {value!r}: an image does not have exactly one class."
+            )
     if kind == NUMBER and recipe.label_smoothing:
         raise ValueError(f"`label_smoothing` must be 0 for {kind}, got {recipe.label_smoothing}.")
     if kind == NUMBER and CUT_MIX in (recipe.augment or ()):
-        raise ValueError(f"`augment` must be without {CUT_MIX!r} for {kind}: it mixes classes.")
+        raise ValueError(f"`augment` must not contain {CUT_MIX!r} for {kind}, because it mixes classes.")
     if recipe.watched is None:
         return
     asked = "keep_best" if recipe.keep_best else "early_stopping"
     if not validates:
         raise ValueError(
-            f"`{asked}` needs a validation, got {getattr(recipe, asked)!r} without one. Pass `validation`, or leave "
+            f"`{asked}` needs validation data, got {getattr(recipe, asked)!r} without it. Pass `validation`, or leave "
             f"`{asked}` out."
         )
     measured = [f"{VALIDATION}loss", *(f"{VALIDATION}{name}" for name in metric_names(model))]

@@ -1,4 +1,4 @@
-"""Distillation: a student that learns to answer as its teacher does, for the same images."""
+"""Distillation: a student learns its teacher's answers to the same images."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -17,10 +17,10 @@ HEAD = "predictions"
 
 
 def check_teacher(teacher: keras.Model, model: BiTModel, recipe: Recipe) -> None:
-    """Refuses a teacher that cannot teach this model, and choices that concern labels, which nobody looks at.
+    """Refuses a teacher that cannot teach this model, and choices about labels, which are not used.
 
     Raises:
-        ValueError: the teacher is another kind of model, has other classes or another problem, or gives no
+        ValueError: the teacher is not a keras_bit model, has other classes or another problem type, or does not give
             probabilities; or the recipe weights or smooths labels, or is for several devices.
     """
     if not isinstance(teacher, BiTModel) or HEAD not in {layer.name for layer in teacher.layers}:
@@ -28,7 +28,7 @@ def check_teacher(teacher: keras.Model, model: BiTModel, recipe: Recipe) -> None
         raise ValueError(f"`teacher` must be a model of keras_bit with its head, got {got}.")
     for name, one in (("model", model), ("teacher", teacher)):
         if (kind := problem_type(one)) != ONE:
-            raise ValueError(f"`{name}` must tell one of several classes, to be taught or to teach, got {kind}.")
+            raise ValueError(f"`{name}` must predict one of several classes for distillation, got {kind}.")
     ours, theirs = (one.config.id2label or {} for one in (model, teacher))
     if model.config.num_labels != teacher.config.num_labels:
         raise ValueError(
@@ -45,7 +45,7 @@ def check_teacher(teacher: keras.Model, model: BiTModel, recipe: Recipe) -> None
     for name in ("class_weight", "label_smoothing"):
         if getattr(recipe, name):
             raise ValueError(
-                f"`{name}` must be left out with a teacher, got {getattr(recipe, name)!r}: labels are not looked at."
+                f"`{name}` must be left out with a teacher, got {getattr(recipe, name)!r}: labels are not used."
             )
     if distribution.strategy_of(model) is not None:
         raise ValueError("`teacher` must be None under a tf.distribute strategy. Train on one device.")
@@ -53,7 +53,7 @@ def check_teacher(teacher: keras.Model, model: BiTModel, recipe: Recipe) -> None
 
 @contextlib.contextmanager
 def gives_logits(model: BiTModel) -> Iterator[None]:
-    """The model's head without its activation: a probability that is rounded to 0 has no logarithm."""
+    """Returns the model without its head's activation, because a probability that rounds to 0 has no logarithm."""
     head = model.get_layer(HEAD)
     before, head.activation = head.activation, keras.activations.linear
     try:
@@ -63,20 +63,20 @@ def gives_logits(model: BiTModel) -> Iterator[None]:
 
 
 def student_of(model: BiTModel, teacher: BiTModel, temperature: float) -> "Student":
-    """The model, which gives logits, as one that a teacher teaches."""
+    """Wraps a model that gives logits, for training by a teacher."""
     return Student(model, logits_of(teacher), temperature)
 
 
 def of_probabilities(found: Objective) -> dict[str, Any]:
-    """Loss and metrics for logits as those for probabilities, as arguments of `compile`."""
+    """Returns loss and metrics for logits that match those for probabilities, as arguments of `compile`."""
     loss = type(found.loss).from_config(found.loss.get_config() | {"from_logits": False})
     return {"loss": loss, "metrics": [type(one).from_config(one.get_config()) for one in found.metrics]}
 
 
 def logits_of(teacher: BiTModel) -> Callable[[Any], Any]:
-    """The logits of a teacher, in inference form, as a function of images `(batch, height, width, channels)`.
+    """Returns a function from images `(batch, height, width, channels)` to a teacher's logits, in inference form.
 
-    It is a copy that nothing trains, and a function, so that Keras does not count its weights as the student's.
+    It uses a copy that is never trained. It is a function, so that Keras does not count its weights as the student's.
     """
     copy = fuse(teacher)
     copy.trainable = False
@@ -89,7 +89,7 @@ def logits_of(teacher: BiTModel) -> Callable[[Any], Any]:
 
 
 def divergence(wanted: Any, given: Any, temperature: float) -> Any:
-    """Kullback and Leibler's divergence of softened answers, times the temperature's square; the mean over images.
+    """Returns the Kullback-Leibler divergence of softened answers, times the squared temperature; the mean over images.
 
     `T * T * sum(p * (log p - log q))` with `p = softmax(wanted / T)` and `q = softmax(given / T)`. The square keeps the
     size of the gradients.
@@ -106,14 +106,13 @@ def divergence(wanted: Any, given: Any, temperature: float) -> Any:
 
 
 class Student(BiTModel):
-    """The same layers and weights as a model, which learns a teacher's answers and is validated with labels.
+    """A model's layers and weights, trained on a teacher's answers and validated with labels.
 
-    The teacher answers for the very images of the batch, cropped, flipped and mixed as the student gets them. The
-    labels of the training are not looked at.
+    The teacher sees the same images as the student: cropped, flipped and mixed. The training's labels are not used.
 
     Args:
         model: gives logits.
-        answer: what `logits_of` made of the teacher.
+        answer: the result of `logits_of` for the teacher.
         temperature: of `divergence`.
     """
 
@@ -121,7 +120,7 @@ class Student(BiTModel):
         super().__init__(model.inputs, model.outputs[0], name=model.name)
         self._answer, self._temperature, self._is_taught = answer, temperature, False
 
-    # Python runs these where a step is traced, and so does what they call.
+    # Python runs these, and what they call, while a step is traced.
 
     def train_step(self, *arguments: Any, **keywords: Any) -> Any:
         self._is_taught = True
@@ -149,7 +148,7 @@ class Student(BiTModel):
         return self.get_metrics_result()
 
     def get_metrics_result(self) -> dict[str, Any]:
-        """What is measured: with labels all, and without them the loss."""
+        """Returns all metrics with labels, and only the loss without them."""
         if not self._is_taught:
             return super().get_metrics_result()
         (loss,) = (metric for metric in self.metrics if metric.name == "loss")

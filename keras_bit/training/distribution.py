@@ -1,4 +1,4 @@
-"""Training on several devices or machines, by the engines that exist for it: tf.distribute, and JAX's processes."""
+"""Training on several devices or machines, with tf.distribute or JAX's processes."""
 
 import contextlib
 import dataclasses
@@ -19,15 +19,15 @@ STRATEGIES = ("mirrored", "multi_worker")
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """The processes that train one model together, seen from one of them.
+    """The processes that train one model together, from the point of view of one of them.
 
     Args:
-        index, count: this process among them. Each reads its part of every batch.
-        scope: in it a model is made, on every process alike.
-        alone: in it this process computes by itself, as for a report.
-        wait: returns when every process has called it.
-        lost: whether an error is what this process gets when another one has ended.
-        accumulates: whether Keras can sum gradients over batches here: not over devices of tf.distribute as well.
+        index, count: this process' number, and how many there are. Each reads its part of every batch.
+        scope: a context for creating a model, the same on every process.
+        alone: a context for computing in this process only, as for a report.
+        wait: returns after every process has called it.
+        lost: whether an error means that another process has ended.
+        accumulates: whether Keras can accumulate gradients here, which it cannot over devices of tf.distribute.
     """
 
     index: int = 0
@@ -40,12 +40,12 @@ class Workers:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this is the one process that writes files."""
+        """Whether this process writes the files."""
         return self.index == 0
 
 
 def start(strategy: str | None) -> Workers:
-    """Finds the other processes. Comes before anything else is computed.
+    """Connects to the other processes. Call it before anything else is computed.
 
     Args:
         strategy: `None`: this process by itself. `"mirrored"`: all GPUs of this machine, by TensorFlow.
@@ -54,7 +54,7 @@ def start(strategy: str | None) -> Workers:
             `KERAS_DISTRIBUTION_NUM_PROCESSES` and `KERAS_DISTRIBUTION_PROCESS_ID`.
 
     Raises:
-        ValueError: the strategy is unknown, or the backend or the environment has no such thing.
+        ValueError: the strategy is unknown, or the backend or the environment does not support it.
     """
     backend = keras.backend.backend()
     if strategy is None:
@@ -85,7 +85,7 @@ def _tensorflow_workers() -> Workers:
     try:
         config = json.loads(os.environ["TF_CONFIG"])
         cluster, kind, index = config["cluster"], config["task"]["type"], config["task"]["index"]
-        # A chief, where there is one, is the first of the workers.
+        # A chief, if there is one, is the first worker.
         everyone = [(task, number) for task in ("chief", "worker") for number in range(len(cluster.get(task, ())))]
         index = everyone.index((kind, index))
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -117,7 +117,7 @@ def _jax_processes() -> Workers:
     if missing := [name for name in needed if not os.environ.get(name)]:
         raise ValueError(
             f"`strategy` 'multi_worker' under JAX needs the environment variables {', '.join(needed)}: host and port "
-            f"of the first process, how many there are, and this one's number. There is no {', no '.join(missing)}."
+            f"of the first process, the number of processes, and this one's number. Missing: {', '.join(missing)}."
         )
     keras.distribution.initialize()
     import jax
@@ -139,19 +139,19 @@ def _jax_processes() -> Workers:
         multihost_utils.sync_global_devices("keras_bit")
 
     def lost(error: Exception) -> bool:
-        # What its library for CPUs, Gloo, says of a broken connection comes as a ValueError, too.
+        # Gloo, its library for CPUs, raises a ValueError for a broken connection too.
         return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
 
     return Workers(jax.process_index(), jax.process_count(), alone=alone, wait=wait, lost=lost)
 
 
 def scope_of(model: keras.Model) -> contextlib.AbstractContextManager:
-    """Where what belongs to a model is made: its optimizer, loss and metrics."""
+    """Returns the scope for creating a model's optimizer, loss and metrics."""
     return model.distribute_strategy.scope() if keras.backend.backend() == "tensorflow" else contextlib.nullcontext()
 
 
 def strategy_of(model: keras.Model) -> "tf.distribute.Strategy | None":
-    """The tf.distribute strategy that a model was made under; `None` without one, and under other backends."""
+    """Returns the tf.distribute strategy that a model was made under; `None` without one and under other backends."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -165,14 +165,14 @@ def has_processes(strategy: "tf.distribute.Strategy | None") -> bool:
 
 
 def fittable(model: BiTModel) -> "DistributedModel":
-    """The same layers and weights as a model that Keras can fit under the strategy they were made under."""
+    """Returns the same layers and weights as a model that Keras can fit under their strategy."""
     with scope_of(model):
         return DistributedModel(model.inputs, model.outputs[0], name=model.name)
 
 
 def own_part(strategy: "tf.distribute.Strategy", data: "tf.data.Dataset | None") -> Any:
-    """A data set that is this process' part of each batch, as `strategy` takes it; `None` stays `None`."""
-    # As a function, or TensorFlow divides the batches once more.
+    """Wraps a data set with this process' part of each batch for `strategy`; `None` stays `None`."""
+    # As a function, because TensorFlow would divide the batches once more.
     return None if data is None else strategy.distribute_datasets_from_function(lambda context: data)
 
 
@@ -183,9 +183,9 @@ def _multi_worker() -> type:
 
 
 class DistributedModel(BiTModel):
-    """A model that Keras 3.15 can fit under a tf.distribute strategy, with several processes too (keras#20585).
+    """A model that Keras 3.15 can fit under a tf.distribute strategy, even with several processes (keras#20585).
 
-    It shares its layers, and so its weights, with the model that it is made of.
+    It shares its layers, and so its weights, with the original model.
     """
 
     def train_step(self, *arguments: Any) -> dict[str, Any]:
@@ -195,14 +195,14 @@ class DistributedModel(BiTModel):
         return self._as_rows(super().test_step(*arguments))
 
     def _as_rows(self, logs: dict[str, Any]) -> dict[str, Any]:
-        """With processes Keras takes the mean over them and over the first axis, which numbers do not have."""
+        """With several processes Keras takes the mean over them and over the first axis, which scalars lack."""
         if not has_processes(self.distribute_strategy):
             return logs
         return {name: keras.ops.expand_dims(value, 0) for name, value in logs.items()}
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
-        # Keras takes the mean of the devices' batches, to learn its shape: it fails where they differ in size, and
-        # with processes. One device's batch has the same shape.
+        # Keras takes the mean of the devices' batches to find its shape, which fails if they differ in size, or with
+        # several processes. One device's batch has the same shape.
         if iterator is not None:
             local = self.distribute_strategy.experimental_local_results
             for _, _, batches in iterator:

@@ -1,6 +1,6 @@
-"""What `fit` is fed with: a `tf.data.Dataset`, or without TensorFlow a `keras.utils.PyDataset`.
+"""The data for `fit`: a `tf.data.Dataset` or, without TensorFlow, a `keras.utils.PyDataset`.
 
-Both are asked the same questions here: what kind of labels, how many batches, and to give others.
+The functions here work for both: the kind of labels, the number of batches, and changes of batches.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_bit.packages import has_tensorflow
 
-Batch = tuple[Any, ...]  # images, labels, and weights where there are some
+Batch = tuple[Any, ...]  # images, labels, and weights if there are any
 
 
 class Labels(NamedTuple):
@@ -19,7 +19,7 @@ class Labels(NamedTuple):
 
     Args:
         dtype: their type, by numpy's name.
-        shape: of a batch; `None` where it varies.
+        shape: of a batch; `None` if it varies.
     """
 
     dtype: str
@@ -35,19 +35,19 @@ class Labels(NamedTuple):
 
 
 def is_indexed(data: Any) -> bool:
-    """Whether it is a `keras.utils.PyDataset`, not a `tf.data.Dataset`."""
+    """Whether data is a `keras.utils.PyDataset`, not a `tf.data.Dataset`."""
     return isinstance(data, keras.utils.PyDataset)
 
 
 def labels_of(data: Any, name: str) -> Labels:
-    """The labels of a data set.
+    """Returns the kind of labels of a data set.
 
     Args:
-        data: a `tf.data.Dataset` or a `keras.utils.PyDataset`, of which the first batch is read.
-        name: the argument that it is.
+        data: a `tf.data.Dataset` or a `keras.utils.PyDataset`, whose first batch is read.
+        name: the argument's name.
 
     Raises:
-        ValueError: it is another thing, does not give batches of images and labels, or is empty.
+        ValueError: it has another type, does not give batches of images and labels, or is empty.
     """
     if is_indexed(data):
         if data.num_batches == 0:
@@ -67,8 +67,8 @@ def labels_of(data: Any, name: str) -> Labels:
             kinds = "a tf.data.Dataset or keras.utils.PyDataset"
             from_arrays = "`tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)`"
         raise ValueError(
-            f"`{name}` must be {kinds} of (images, labels), as `image_dataset` gives it, got {got}. Arrays become one "
-            f"by {from_arrays}."
+            f"`{name}` must be {kinds} of (images, labels), as from `image_dataset`, got {got}. Convert arrays with "
+            f"{from_arrays}."
         )
     if len(parts[0][1]) != 4:
         advice = "" if is_indexed(data) else " Batch it: `batch(batch_size)`."
@@ -86,8 +86,9 @@ def _shape(spec: Any) -> tuple[int | None, ...]:
 
 def no_batch(name: str) -> ValueError:
     return ValueError(
-        f"`{name}` must have at least one batch, got an empty data set. If its batches are made with drop_remainder, "
-        "they may be larger than the data." + " Without a validation pass None." * (name == "validation")
+        f"`{name}` must have at least one batch, got an "
+        "empty data set. With drop_remainder, the batch "
+        "may be larger than the data." + " Pass None for no validation." * (name == "validation")
     )
 
 
@@ -96,7 +97,7 @@ def is_endless(data: Any) -> bool:
 
 
 def known_length(data: Any) -> int | None:
-    """How many batches a data set has; `None` if it has no end, or none that is known."""
+    """Returns the number of batches; `None` if it is endless or unknown."""
     if is_indexed(data):
         return data.num_batches
     length = int(data.cardinality())
@@ -104,21 +105,21 @@ def known_length(data: Any) -> int | None:
 
 
 def repeated(data: Any) -> Any:
-    """The same without end."""
+    """Returns the same data, endless."""
     if is_endless(data):
         return data
     return _Repeated(data) if is_indexed(data) else data.repeat()
 
 
 def mapped(data: Any, in_graph: Callable[..., Batch], in_numpy: Callable[..., Batch]) -> Any:
-    """The batches that a function makes of a data set's, as many as before."""
+    """Applies a function to the batches of a data set, and keeps their number."""
     if is_indexed(data):
         return _Mapped(data, in_numpy)
     import tensorflow as tf
 
     changed = data.map(in_graph, tf.data.AUTOTUNE)
     count = int(data.cardinality())
-    # Without it Keras says that its input ran out.
+    # Without it Keras warns that its input ran out.
     return changed.apply(tf.data.experimental.assert_cardinality(count)) if count >= 0 else changed
 
 
@@ -140,7 +141,7 @@ class _Mapped(keras.utils.PyDataset):
 
 class _Repeated(keras.utils.PyDataset):
     def __init__(self, data: keras.utils.PyDataset) -> None:
-        super().__init__()  # in one thread, as its epochs are told apart by what came before
+        super().__init__()  # in one thread, because its epochs depend on earlier ones
         self._data, self._length = data, int(data.num_batches or 0)
 
     @property

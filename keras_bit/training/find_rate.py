@@ -1,4 +1,4 @@
-"""The learning-rate range test: at which rates does the loss fall? Nothing that it trains is kept."""
+"""The learning-rate range test: finds the rates at which the loss falls. The trained model is discarded."""
 
 import dataclasses
 import math
@@ -15,22 +15,22 @@ from keras_bit.training.planning import Plan
 from keras_bit.training.preparing import prepared
 from keras_bit.training.run import Say, new_model, precision, training_data
 
-# fastai's `lr_find` (2.7): the rates, how long, how smooth, and when it has gone too far.
+# fastai's `lr_find` (2.7): the rates, the number of steps, the smoothing, and when to stop.
 LOWEST, HIGHEST, STEPS = 1e-7, 10.0, 100
 MOMENTUM = 0.98  # of the average of losses
 TOO_FAR = 4  # times the lowest smoothed loss
-LAST = 5  # steps that are left out at the end, and a tenth at the beginning
+LAST = 5  # steps to leave out at the end; a tenth is left out at the beginning
 
 
 class FoundRate(NamedTuple):
-    """What a range test measured, a number for each step, and what it says.
+    """The result of a range test, with a number for each step.
 
     Args:
-        rates: of learning, rising.
-        losses: of the step.
+        rates: the rising learning rates.
+        losses: of each step.
         smoothed: their running average.
-        lowest: the rate where the smoothed loss is lowest.
-        steepest: the rate where it falls fastest.
+        lowest: the rate at which the smoothed loss is lowest.
+        steepest: the rate at which it falls fastest.
     """
 
     rates: tuple[float, ...]
@@ -41,46 +41,46 @@ class FoundRate(NamedTuple):
 
     @property
     def suggested(self) -> float:
-        """A tenth of the rate of the lowest loss, at which it still falls."""
+        """A tenth of the rate of the lowest loss; there the loss still falls."""
         return self.lowest / 10
 
 
 def find_rate(plan: Plan, say: Say, steps: int = STEPS) -> FoundRate:
-    """Trains a new model for some steps while the rate rises from 1e-7 to 10, by the plan's optimizer and data.
+    """Trains a new model for some steps while the rate rises from 1e-7 to 10, with the plan's optimizer and data.
 
-    It ends early when the smoothed loss is four times its lowest value, or no number.
+    It ends early if the smoothed loss becomes four times its lowest value, or NaN.
 
     Sources: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3; fastai's `lr_find`, whose
     rates, smoothing and rule (`minimum`, a tenth of the rate of the lowest loss) these are.
 
     Args:
         plan: as for a run.
-        say: gets what is found in the checkpoint.
+        say: receives notes about the checkpoint.
         steps: at most.
 
     Raises:
-        ValueError: the loss was no number from the beginning.
+        ValueError: the loss was NaN from the beginning.
     """
     keras.utils.set_random_seed(plan.options.seed)
     with precision(plan.options):
         model = new_model(plan, say)
-    recipe = dataclasses.replace(plan.recipe, early_stopping=None, keep_best=None)  # which need a validation
+    recipe = dataclasses.replace(plan.recipe, early_stopping=None, keep_best=None)  # which need validation data
     train, _, found = prepared(model, recipe, training_data(plan, 0, Workers()), None)
     rising: Any = keras.optimizers.schedules.ExponentialDecay(LOWEST, 1, (HIGHEST / LOWEST) ** (1 / (steps - 1)))
     if plan.accumulation > 1:
         rising = PerStep(rising, plan.accumulation)
     model.compile(optimizer(plan.recipe, model.config.stage_names, plan.accumulation, rising), loss=found.loss)
     measure = _Measure(steps)
-    # An epoch of Keras for each step: its loss is then of this step alone.
+    # One Keras epoch per step, so that its loss is that of this step alone.
     model.fit(train, shuffle=False, epochs=steps, steps_per_epoch=plan.accumulation, callbacks=[measure], verbose=0)
     return judged(measure.losses, steps)
 
 
 def judged(losses: Sequence[float], steps: int) -> FoundRate:
-    """What the losses of the first steps of a test say."""
+    """Evaluates the losses of the first steps of a test."""
     losses = [loss for loss in losses if math.isfinite(loss)]
     if len(losses) < 2:
-        raise ValueError("The loss was no number from the first steps on: look at the images and the labels.")
+        raise ValueError("The loss was NaN from the first steps on. Check the images and the labels.")
     rates = np.geomspace(LOWEST, HIGHEST, steps)[: len(losses)]
     smoothed = smooth(losses)
     inner = slice(len(losses) // 10, max(len(losses) - LAST, len(losses) // 10 + 2))
@@ -95,7 +95,7 @@ def judged(losses: Sequence[float], steps: int) -> FoundRate:
 
 
 def smooth(losses: Sequence[float]) -> np.ndarray:
-    """The running average of what came so far, in which the latest counts most; float64 `(steps,)`."""
+    """Returns the running average, in which the latest values count most; float64 `(steps,)`."""
     average, smoothed = 0.0, []
     for count, loss in enumerate(losses, start=1):
         average = MOMENTUM * average + (1 - MOMENTUM) * loss
@@ -104,7 +104,7 @@ def smooth(losses: Sequence[float]) -> np.ndarray:
 
 
 class _Measure(keras.callbacks.Callback):
-    """Notes the loss of each step, and ends where it has gone too far."""
+    """Notes the loss of each step, and stops when it is too high."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ from keras_bit.training.watch import Watch, give_result, watch_of
 if TYPE_CHECKING:
     import tensorflow as tf
 
-EVALUATIONS = 20  # how many epochs a recipe has by default, where one pass over the images is shorter
+EVALUATIONS = 20  # epochs of a recipe by default, if one pass over the images is shorter
 
 
 def fine_tune(
@@ -42,46 +42,47 @@ def fine_tune(
     jit_compile: bool | str = "auto",
     verbose: int | str = "auto",
 ) -> keras.callbacks.History:
-    """Compiles a model and fits it for the `rule.total_steps` steps of a rule, or of a recipe around one.
+    """Compiles a model and fits it for the `rule.total_steps` steps of a rule or a recipe.
 
-    The same as `model.compile(rule.optimizer(), ...)` and `model.fit(train.repeat(), ...)` by hand. It resizes, crops,
-    flips and mixes nothing: that is done by `image_dataset(..., training=True, rule=rule)`, or `recipe=recipe`.
+    It does the same as `model.compile(rule.optimizer(), ...)` and `model.fit(train.repeat(), ...)`. It does not resize,
+    crop, flip or mix images: `image_dataset(..., training=True, rule=rule)`, or `recipe=recipe`, does that.
 
-    The loss follows `model.config.problem_type` as in transformers; from labels to loss and metrics:
+    The loss depends on `model.config.problem_type`, as in transformers:
 
     * one of several classes (`None`, `"single_label_classification"`): whole numbers `(batch,)`, or rows that sum to 1
       as MixUp makes them `(batch, classes)`; cross-entropy; `accuracy`, and `top_5_accuracy` from six classes on;
     * several classes at once (`"multi_label_classification"`): rows of 0 and 1 `(batch, classes)`; binary
       cross-entropy, its mean over all classes; `binary_accuracy`, and `auc`, the mean area under the classes'
       precision-recall curves;
-    * a number (`"regression"`, or no problem type and one output): `(batch,)`, or `(batch, outputs)`, whole ones as
+    * numbers (`"regression"`, or no problem type and one output): `(batch,)` or `(batch, outputs)`, whole numbers as
       floats; mean squared error; `mean_absolute_error`.
 
     On several machines (a model made in the scope of `MultiWorkerMirroredStrategy`, or under `keras.distribution` with
     `auto_shard_dataset=False`) `train` is this worker's part of every batch, `image_dataset(..., shard=...)`, and
     `validation` the same on all.
 
-    The one difference from transformers: rows without a problem type are of one class, mixed, not of several.
+    There is one difference from transformers: without a problem type, rows are mixed labels of one class, not several
+    classes.
 
     Args:
-        model: a model of keras_bit with its head. Layers that are not trainable stay as they are (`freeze`).
+        model: a model of keras_bit with its head. Frozen layers stay frozen (`freeze`).
         train: a `tf.data.Dataset`, or a `keras.utils.PyDataset`, of float32 images `(batch, height, width, channels)`
-            and labels. One that ends is repeated.
-        validation: the same, or `None`; evaluated after each epoch. Whole numbers become rows where `train` has rows.
+            and labels. A finite one is repeated.
+        validation: the same, or `None`; evaluated after each epoch. Whole numbers become rows if `train` has rows.
         rule: gives the optimizer and the number of steps.
-        recipe: a `Recipe` in place of `rule`, of which it has one, with choices beside it. `Recipe(rule)` is `rule`.
-            After `lora` the model has Keras' LoRA layers; `save_pretrained` and `fuse` merge them.
-        teacher: a model with the same classes, whose answers for the very images of each batch are learned in place of
-            the labels (Kullback and Leibler's divergence at `recipe.temperature`). The labels of `train` are not looked
-            at, so images without labels may have any; the history has no accuracy of the training. It is taken in
-            inference form (`fuse`), is not changed, and its answers are not stored.
-        steps_per_epoch: steps between two evaluations, and rows of the history. By default one pass over `train`, but
-            not less than a twentieth of all.
-        gradient_accumulation_steps: batches of `train` that make up a step, of
-            `rule.batch_size / gradient_accumulation_steps` images each.
-        initial_epoch: the epoch to go on with, as in `model.fit`. The caller brings weights, the optimizer's state and
-            data to that point: `keras-bit finetune` does.
-        callbacks: of Keras. A `training.watch.Watch` among them takes the place of the recipe's own.
+        recipe: a `Recipe` instead of `rule`: a rule with further choices. With `lora` the model then has Keras' LoRA
+            layers, which `save_pretrained` and `fuse` merge.
+        teacher: a model with the same classes. Its answers to the images of each batch are learned instead of the
+            labels (Kullback-Leibler divergence at `recipe.temperature`). The labels of `train` are not used, so images
+            without labels may have any label; the history has no training accuracy. The teacher is used in inference
+            form (`fuse`) and does not change; its answers are not stored.
+        steps_per_epoch: steps between two evaluations (rows of the history). By default one pass over `train`, but at
+            least a twentieth of all steps.
+        gradient_accumulation_steps: batches of `train` per step, with `rule.batch_size / gradient_accumulation_steps`
+            images each.
+        initial_epoch: the epoch to continue with, as in `model.fit`. The caller restores weights, the optimizer's state
+            and the data for it, as `keras-bit finetune` does.
+        callbacks: of Keras. A `training.watch.Watch` among them replaces the recipe's own.
         jit_compile: as in `model.compile`.
         verbose: as in `model.fit`.
 
@@ -89,10 +90,10 @@ def fine_tune(
         Keras' `History`, whose epochs are `steps_per_epoch` long.
 
     Raises:
-        ValueError: an argument is not what is described above, or contradicts the data set, the model or another one;
-            a data set is empty, the head and the labels do not belong together, or a label is not one of the head's
-            classes (then it is `tf.errors.InvalidArgumentError`, from the graph).
-        FloatingPointError: the loss became NaN or infinite, in training or in validation. It says at which step.
+        ValueError: an argument is not as described above, or contradicts the data set, the model or another argument; a
+            data set is empty; the head and the labels do not fit; or a label is not one of the head's classes (in a
+            graph this is `tf.errors.InvalidArgumentError`).
+        FloatingPointError: the loss became NaN or infinite, in training or in validation; the message names the step.
 
     Checked against transformers 5.23 with torch's SGD, step by step, and against google-research/big_transfer
     `bit_pytorch/train.py`.
@@ -123,7 +124,7 @@ def fine_tune(
             jit_compile=jit_compile,
             verbose=verbose,
         )
-    if teacher is not None:  # the head gives probabilities again
+    if teacher is not None:  # the head returns probabilities again
         model.compile(fitted.optimizer, **distilling.of_probabilities(found))
     return history
 
@@ -141,7 +142,7 @@ def _fit(
     jit_compile: bool | str,
     verbose: int | str,
 ) -> keras.callbacks.History:
-    """Compiles and fits a model on data sets that `prepared` made."""
+    """Compiles and fits a model on data sets from `prepared`."""
     stages = model.config.stage_names
     validation_steps = None
     strategy = distribution.strategy_of(model)
@@ -158,22 +159,22 @@ def _fit(
     guard = _Guard(steps, validates=validation is not None)
     watch = next((callback for callback in callbacks if isinstance(callback, Watch)), None) or watch_of(recipe)
     own: list[keras.callbacks.Callback] = [guard, _Stop(steps)]
-    # In this order: at the end of an evaluation the watch sees the averaged weights.
+    # In this order, so that the watch sees the averaged weights at the end of an evaluation.
     own += [watch] if watch is not None else []
     own += [keras.callbacks.SwapEMAWeights()] if recipe.ema is not None else []
     history = model.fit(
         train,
-        shuffle=False,  # of arrays; a data set is in its own order
+        shuffle=False,  # for arrays only; a data set has its own order
         validation_data=validation,
         validation_steps=validation_steps,
         epochs=steps.epochs,
         initial_epoch=initial_epoch,
         steps_per_epoch=steps.per_epoch * steps.batches_per_step,
-        # The guard first: what comes after it, as a file of the weights, is then of a finite loss.
+        # The guard first, so that later callbacks, such as one that saves weights, see a finite loss only.
         callbacks=[*own, *(callback for callback in callbacks if callback is not watch)],
         verbose=verbose,
     )
-    if guard.seen_nothing:  # Keras ends with a warning
+    if guard.seen_nothing:  # Keras only warns at the end
         raise feeding.no_batch("train")
     give_result(model, watch)
     return history
@@ -181,12 +182,12 @@ def _fit(
 
 @dataclasses.dataclass(frozen=True)
 class _Steps:
-    """The steps of a recipe, which Keras counts in epochs and batches.
+    """The steps of a recipe, counted in Keras' epochs and batches.
 
     Args:
         total: of the recipe.
         per_epoch: between two evaluations.
-        batches_per_step: whose gradients are accumulated.
+        batches_per_step: batches per step, whose gradients are accumulated.
     """
 
     total: int
@@ -198,26 +199,26 @@ class _Steps:
         return math.ceil(self.total / self.per_epoch)
 
     def done(self, epoch: int, batches: int) -> int:
-        """How many steps have ended after so many batches of an epoch; epochs count from 0."""
+        """Returns how many steps are done after this many batches of an epoch; epochs count from 0."""
         return min(epoch * self.per_epoch + batches // self.batches_per_step, self.total)
 
 
 def _check(
     model: keras.Model, rule: HyperRule, accumulated: int, initial_epoch: int, steps_per_epoch: int | None
 ) -> None:
-    """Refuses arguments that are not what `fine_tune` describes."""
+    """Refuses arguments that `fine_tune` does not accept."""
     if not isinstance(model, BiTModel) or "predictions" not in {layer.name for layer in model.layers}:
         raise ValueError(
             "`model` must be a model that keras_bit built, with its head, got "
             f"{'one without the layer predictions' if isinstance(model, BiTModel) else type(model).__name__}. Use "
-            "include_top=True and `classes=`, or give a head of your own, a Dense layer, the name 'predictions'; other "
-            "models are trained by `model.compile(rule.optimizer(), ...)` and `model.fit`."
+            "include_top=True and `classes=`, or name your own Dense head 'predictions'. Train other models with "
+            "`model.compile(rule.optimizer(), ...)` and `model.fit`."
         )
     head = model.get_layer("predictions")
     if quantization_of(head) and not head.lora_enabled:
         raise ValueError(
-            f"`model` must have a head that can learn, got one that is quantized ({quantization_of(head)}). Fine-tune "
-            "the model before `quantize`, or call `enable_lora` of its layer 'predictions'."
+            f"`model` must have a trainable head, got a quantized one ({quantization_of(head)}). Fine-tune the model "
+            "before `quantize`, or call `enable_lora` of its layer 'predictions'."
         )
     check_whole("gradient_accumulation_steps", accumulated)
     check_whole("initial_epoch", initial_epoch, least=0)
@@ -235,7 +236,7 @@ def _check(
 
 
 class _Guard(keras.callbacks.Callback):
-    """Ends training when the loss is NaN or infinite, here or in validation, and knows whether there was one."""
+    """Stops when the loss becomes NaN or infinite, in training or in validation."""
 
     def __init__(self, steps: _Steps, validates: bool) -> None:
         super().__init__()
@@ -255,8 +256,8 @@ class _Guard(keras.callbacks.Callback):
             step = self.steps.done(self.epoch, batch) + 1
             rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
             raise FloatingPointError(
-                f"The loss became {float(loss)} at step {step}, at a learning rate of {rate:.3g}. Lower "
-                "the learning rate, or look at the images and labels of that step; these weights are of no use."
+                f"The loss became {float(loss)} at step {step}, at a learning rate of {rate:.3g}. Lower the learning "
+                "rate, or check the images and labels of that step. These weights are useless."
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -268,13 +269,13 @@ class _Guard(keras.callbacks.Callback):
         if not np.isfinite(ops.convert_to_numpy(loss)):
             step = self.steps.done(epoch + 1, 0)
             raise FloatingPointError(
-                f"The loss of the validation is {float(loss)} after step {step}. Lower the learning rate, or look at "
-                "the images and labels of the validation."
+                f"The loss of the validation is {float(loss)} after step {step}. Lower the learning rate, or check the "
+                "images and labels of the validation."
             )
 
 
 class _Stop(keras.callbacks.Callback):
-    """Ends training after the last step, which may not be the last of an epoch."""
+    """Stops after the last step, which may be inside an epoch."""
 
     def __init__(self, steps: _Steps) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What fine-tuning minimizes and shows: loss and metrics for a model, and its labels in the form that they take."""
+"""The loss and the metrics of fine-tuning, and the conversion of labels for them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,32 +13,32 @@ from keras_bit.training.feeding import Labels
 from keras_bit.wording import some
 
 TOP_5 = "top_5_accuracy"
-ACTIVATIONS = {ONE: "softmax", SEVERAL: "sigmoid", NUMBER: None}  # of the head; each also trains on logits
+ACTIVATIONS = {ONE: "softmax", SEVERAL: "sigmoid", NUMBER: None}  # of the head; each can also be trained on logits
 
 
 _TWO_CLASSES = (
-    "Two classes take two outputs, `classes=2`; a number to be predicted takes `problem_type='regression'` and a head "
+    "For two classes, use two outputs, `classes=2`. To predict a number, use `problem_type='regression'` and a head "
     "without activation."
 )
 
 
 class Objective(NamedTuple):
-    """What is minimized and what is shown."""
+    """A loss and metrics."""
 
     problem_type: str
     loss: keras.losses.Loss
     metrics: list[keras.metrics.Metric]
-    one_hot: bool  # whether labels are rows with a number per class, of one class each or mixed
+    one_hot: bool  # whether labels are rows with a number per class, one-hot or mixed
 
 
 def objective(model: BiTModel, labels: Sequence[Labels], label_smoothing: float = 0.0) -> Objective:
-    """Loss and metrics for a model and the labels that it will get.
+    """Returns loss and metrics for a model and its labels.
 
     Args:
-        label_smoothing: the share of a label that is spread over all classes; then labels are rows.
+        label_smoothing: the share of a label that is spread over all classes; it makes labels rows.
 
     Raises:
-        ValueError: the head, the problem type and the labels do not belong together.
+        ValueError: the head, the problem type and the labels do not fit.
     """
     kind, count = problem_type(model), model.config.num_labels
     logits = _gives_logits(model, kind)
@@ -53,37 +53,37 @@ def objective(model: BiTModel, labels: Sequence[Labels], label_smoothing: float 
 
 
 def metric_names(model: BiTModel) -> list[str]:
-    """What is measured beside the loss, whatever form the labels have."""
+    """Returns the names of the metrics, for every form of labels."""
     ranked = [TOP_5] if _is_ranked(model) else []
     names = {ONE: ["accuracy", *ranked], SEVERAL: ["binary_accuracy", "auc"], NUMBER: ["mean_absolute_error"]}
     return names[problem_type(model)]
 
 
 def _is_ranked(model: BiTModel) -> bool:
-    # TensorFlow has no top-k of float64.
+    # TensorFlow has no top-k for float64.
     return model.config.num_labels > 5 and model.get_layer("predictions").compute_dtype != "float64"
 
 
 def problem_type(model: BiTModel) -> str:
-    """The model's, or the one that transformers takes it for."""
+    """Returns the model's problem type, or the one that transformers would assume."""
     return model.config.problem_type or (NUMBER if model.config.num_labels == 1 else ONE)
 
 
 def with_labels(data: Any, labels: Labels, classes: int, found: Objective) -> Any:
-    """A data set with labels as the loss takes them; labels that no class has end it with an error.
+    """Converts a data set's labels for the loss; an invalid label raises.
 
     Args:
         data: a `tf.data.Dataset` or a `keras.utils.PyDataset`.
-        labels: what its labels are.
+        labels: the kind of its labels.
         classes: of the model.
-        found: says what the loss takes.
+        found: the form that the loss takes.
     """
     if found.problem_type == NUMBER:
         return data if labels.is_float else feeding.mapped(data, _floats_in_graph, _floats)
     several = found.problem_type == SEVERAL
     if not several and not (labels.is_integer and len(labels.shape) == 1):
         return data
-    # Some losses answer a wrong label with NaN, others with the loss of another class.
+    # For a wrong label, some losses give NaN, others the loss of another class.
     if several:
         message = "Labels of several classes must be rows of numbers in [0, 1], got:"
     else:
@@ -119,7 +119,7 @@ def _floats(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
 
 
 def _of_several_at_once(count: int, logits: bool, smoothing: float) -> Objective:
-    # The metric knows no logits: 0 is a probability of one half.
+    # The metric cannot take logits; a logit of 0 is a probability of one half.
     metrics = [
         keras.metrics.BinaryAccuracy("binary_accuracy", threshold=0.0 if logits else 0.5),
         keras.metrics.AUC(curve="PR", name="auc", multi_label=True, num_labels=count, from_logits=logits),
@@ -158,7 +158,7 @@ def _check_labels(label: Labels, kind: str, count: int, whole: bool) -> None:
 
     Args:
         whole: whether whole numbers may be meant for regression. For a model with one output and no problem type they
-            may as well be two classes.
+            could also be two classes.
     """
     is_row = len(label.shape) == 2
     width = label.shape[-1] if is_row else None
@@ -174,7 +174,7 @@ def _check_labels(label: Labels, kind: str, count: int, whole: bool) -> None:
         SEVERAL: f"rows of 0 and 1 (batch, {count})",
         NUMBER: "floats " + ("(batch,)" if count == 1 else f"(batch, {count})"),
     }
-    advice = "Load the model with `classes=` for another number of them."
+    advice = "Load the model with `classes=` for another number of classes."
     if count == 1 and not label.is_float:
         advice = _TWO_CLASSES
     raise ValueError(

@@ -1,4 +1,4 @@
-"""What a fine-tuning run will do, known before anything is computed: its data, its recipe and its preprocessing."""
+"""Plans a fine-tuning run before anything is computed: its data, its recipe and its preprocessing."""
 
 import dataclasses
 import os
@@ -25,38 +25,37 @@ from keras_bit.training.units import Units, units_of
 from keras_bit.training.weighting import class_weights
 from keras_bit.wording import some
 
-# Pixels of a batch that a machine is trusted with; more are accumulated: 512 images of 128 px, 36 of 480 px.
+# Pixels of a batch that fit most machines: 512 images of 128 px, 36 of 480 px. Larger batches are accumulated.
 PIXELS_AT_ONCE = 512 * 128 * 128
-SHOWN = 5  # images that an error lists
-# Options that runs of earlier versions do not know.
+SHOWN = 5  # images that a message lists
+# Options that runs of earlier versions lack.
 LATER = ("image_folder", "image_column", "label_columns", "label_separator", "problem_type", "calibrate", "exclude")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What decides about the result; a run goes on only with the same.
+    """The options that decide the result. A run can only continue with the same options.
 
     Args:
         data: a directory with a folder per class, TFRecord files or a CSV file, as `splits.open_splits` takes them.
         weights: the checkpoint to start from: a Hub id, a directory or a file.
         batch_size: images per step.
-        gradient_accumulation_steps: batches that make up a step; `None` is as many as `PIXELS_AT_ONCE` asks for.
-        steps, base_learning_rate, scaling, image_size: of the `HyperRule`; `None` leaves them to it and to the data.
-        evaluate_every: steps between two rows of the log, and two states to go on from.
+        gradient_accumulation_steps: batches per step; `None` follows from `PIXELS_AT_ONCE`.
+        steps, base_learning_rate, scaling, image_size: of the `HyperRule`; `None` is its own choice.
+        evaluate_every: steps between two evaluations and saved states.
         examples_per_class, validation_share, class_names: of `splits.open_splits`.
         freeze_up_to: of `keras_bit.freeze`.
-        choices: what else the `Recipe` has beside its rule, by name.
+        choices: the choices of the `Recipe` besides its rule, by name.
         mixed_precision: `"float16"` or `"bfloat16"`, or `None`.
-        rematerialize: whether `keras_bit.rematerialize` makes the steps keep less.
+        rematerialize: whether to save memory with `keras_bit.rematerialize`.
         random_resized_crop: of `image_dataset`.
-        on_error: `"raise"` reads every image's header beforehand, and fails if it cannot; `"skip"` decodes every image
-            beforehand, and leaves out those that cannot be read. A run may go on with the other.
-        exclude: of `splits.open_splits`. A run may go on with a file of another name, if it leaves the same images.
+        on_error: `"raise"` reads every image's header beforehand, and fails if it cannot. `"skip"` decodes every image
+            beforehand, and leaves out unreadable ones. A run may continue with the other value.
+        exclude: of `splits.open_splits`. A run may continue with another file that excludes the same images.
         seed: of the division of the data, the order and the augmentation.
-        hub: how `weights` are fetched, if they are a Hub id.
+        hub: how to download `weights` from the Hub.
         image_folder, image_column, label_columns, label_separator, problem_type: of `TableOptions`, for a CSV file.
-        calibrate: whether the result gets a temperature, fitted on the validation images. A run may go on with or
-            without.
+        calibrate: whether to calibrate the result on the validation images. A run may continue with or without it.
     """
 
     data: str
@@ -89,7 +88,7 @@ class Options:
 
     @property
     def table(self) -> TableOptions | None:
-        """How a CSV file is read; `None` where nothing is said about one."""
+        """How to read a CSV file; `None` without options for it."""
         found = TableOptions(
             self.image_folder, self.image_column, self.label_columns, self.label_separator, self.problem_type
         )
@@ -97,9 +96,9 @@ class Options:
 
     @property
     def described(self) -> dict[str, Any]:
-        """The options as JSON holds them, without the token and what else is a secret.
+        """The options for JSON, without the token and other secrets.
 
-        Those that earlier versions did not have are there only if they say something.
+        Options that earlier versions lack are left out if they have no effect.
         """
         cache = self.hub.cache_dir
         fetched = {
@@ -108,19 +107,19 @@ class Options:
             "local_files_only": self.hub.local_files_only,
         }
         found = dataclasses.asdict(self) | {"weights": shown(self.weights), "hub": fetched}
-        del found["choices"]  # the plan has what they come to
+        del found["choices"]  # the plan has them
         return {name: value for name, value in found.items() if value or name not in LATER}
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the options come to, for this data set and checkpoint.
+    """A run's choices for this data set and checkpoint.
 
     Args:
         recipe: all choices, class weights as numbers.
         splits: the images that are used.
-        whole: the same with those that cannot be read.
-        notes: sentences that a person should read.
+        whole: the same including unreadable images.
+        notes: sentences for a person.
         skipped: why images were left out, a line each.
     """
 
@@ -140,16 +139,16 @@ class Plan:
 
     @property
     def units(self) -> Units | None:
-        """What numbers to be predicted are counted in: those of all images, also where a run goes on without some."""
+        """The units of numbers to predict: those of all images, even if a run continues without some."""
         return units_of(self.whole.train.labels) if self.splits.problem_type == NUMBER else None
 
     @property
     def described(self) -> dict[str, dict[str, Any]]:
-        """The options and what they come to, as JSON holds them."""
+        """The options and the plan, for JSON."""
         parts = {"train": self.whole.train, "validation": self.whole.validation}
         found = {
             "rule": dataclasses.asdict(self.rule),
-            # `None`, as in runs of versions without recipes; `options` have what is frozen, as these did.
+            # `None`, as in runs of versions without recipes; frozen layers are in `options`, as in these.
             "recipe": {name: value for name, value in self.recipe.choices.items() if name != "freeze_up_to"} or None,
             "gradient_accumulation_steps": self.accumulation,
             "evaluate_every": self.evaluate_every,
@@ -164,7 +163,7 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
     """Reads the data set's labels and its images' headers, and the checkpoint's processor, and chooses the recipe.
 
     Args:
-        out: the directory of the run, which may hold its beginning.
+        out: the directory of the run, which may hold an unfinished run.
 
     Raises:
         UnreadableImageError: an image cannot be read, with `on_error="raise"`.
@@ -175,7 +174,7 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
     notes_of_calibration = _about_calibration(options, whole)
     noted = None if out is None else out / run_directory.STATE_FOLDER / run_directory.READABLE_NAME
     found, left_out, skipped = _without_unreadable(whole, options.on_error, noted)
-    # The recipe is that of all images: a run that goes on without some goes on with the same.
+    # The recipe is based on all images, so that a run that continues without some keeps it.
     rule = HyperRule(
         len(whole.train),
         options.image_size or found.train.typical_size(),
@@ -189,12 +188,12 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
         notes.append(units_of(whole.train.labels).about(whole.class_names))
     if rule.batch_size > len(found.train):
         notes.append(
-            f"A step takes {rule.batch_size} images, more than there are: each comes several times, cropped anew. "
-            "With a smaller batch size it takes less time."
+            f"The batch size ({rule.batch_size}) exceeds the number of training images, so images repeat within a step "
+            "with different crops. A smaller batch size takes less time."
         )
     processor, its_own = processor_of(options.weights, options.hub)
     if not its_own:
-        notes.append("The checkpoint has no processor: pixels are scaled to [-1, 1], as for BiT's own.")
+        notes.append("The checkpoint has no processor, so pixels are scaled to [-1, 1], as for BiT's own checkpoints.")
     size = {"height": rule.crop_size, "width": rule.crop_size}
     return Plan(
         options=options,
@@ -210,7 +209,7 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
 
 
 def _recipe(options: Options, rule: HyperRule, whole: Splits) -> Recipe:
-    """The recipe of all images, class weights as numbers: a run that goes on without some goes on with the same.
+    """Returns the recipe for all images, with class weights as numbers; a run without some images keeps it.
 
     Raises:
         ValueError: a choice contradicts another one or the data.
@@ -218,16 +217,20 @@ def _recipe(options: Options, rule: HyperRule, whole: Splits) -> Recipe:
     recipe = Recipe(rule, freeze_up_to=options.freeze_up_to, **options.choices)
     if recipe.watched is not None and whole.validation is None:
         asked = "keep_best" if recipe.keep_best else "early_stopping"
-        raise ValueError(f"`{asked}` needs a validation, and this data set has none. Leave it out, or give it a share.")
+        raise ValueError(
+            f"`{asked}` needs validation images, but this data set has none. Leave it out, or pass a "
+            "`validation_share`."
+        )
     if recipe.sampling is not None and not whole.train.in_files:
         raise ValueError(
-            f"`sampling` must be None for records, which are read from their beginning, got {recipe.sampling!r}."
+            f"`sampling` must be None for TFRecord files, which are read from their beginning, got {recipe.sampling!r}."
         )
     if recipe.class_weight is None:
         return recipe
     if whole.train.labels.ndim != 1 or whole.train.labels.dtype.kind != "i":
         raise ValueError(
-            f"`class_weight` must be None where an image has not one class, got {recipe.class_weight!r}. Leave it out."
+            f"`class_weight` must be None if images do not have exactly one class, got {recipe.class_weight!r}. Leave "
+            "it out."
         )
     names = whole.class_names
     numbers = {name: number for number, name in enumerate(names)}
@@ -237,7 +240,7 @@ def _recipe(options: Options, rule: HyperRule, whole: Splits) -> Recipe:
 
 
 def _accumulation(options: Options, rule: HyperRule, workers: Workers) -> int:
-    """How many batches make up a step; by default the fewest of which none is larger than a machine is trusted with."""
+    """Returns the number of batches per step; by default the fewest that stay within `PIXELS_AT_ONCE`."""
     asked = options.gradient_accumulation_steps
     if asked is not None:
         if rule.batch_size % asked:
@@ -253,7 +256,7 @@ def _accumulation(options: Options, rule: HyperRule, workers: Workers) -> int:
 
 
 def _opened(options: Options, out: Path | None) -> Splits:
-    """The data set, divided as a run in `out` divided it, also where images have gone since."""
+    """Opens the data set, divided as by the run in `out`, even if images are gone since."""
 
     def opened(gone: Sequence[str] = ()) -> Splits:
         return splits.open_splits(
@@ -279,23 +282,25 @@ def _opened(options: Options, out: Path | None) -> Splits:
 
 
 def _about_calibration(options: Options, found: Splits) -> list[str]:
-    """Refuses a calibration that will not be possible; a note of one that flatters itself."""
+    """Refuses a calibration that is not possible; notes one that is measured on its own images."""
     if not options.calibrate:
         return []
     if found.problem_type == NUMBER:
-        raise ValueError("`calibrate` is for probabilities, and this model will predict numbers (regression).")
+        raise ValueError(
+            "`calibrate` is for probabilities, but this model will predict numbers (regression). Leave it out."
+        )
     if found.validation is None:
         raise ValueError(
-            "`calibrate` needs images to validate with, and there are none. Pass a `validation_share` above 0, or add "
-            "such images."
+            "`calibrate` needs validation images, but there are none. Pass a `validation_share` above 0, or add such "
+            "images."
         )
     if found.validation is found.test:
-        return ["The temperature is fitted to the test images, as there are no others to validate with."]
+        return ["The temperature is fitted to the test images, because there are no validation images."]
     return []
 
 
 def image_names(found: Splits) -> list[str]:
-    """The names of all images of a data set, each once."""
+    """Returns the names of all images of a data set, each once."""
     parts = (found.train, found.validation, found.test)
     return list(dict.fromkeys(name for part in parts if part is not None for name in part.names))
 
@@ -303,19 +308,18 @@ def image_names(found: Splits) -> list[str]:
 def _without_unreadable(
     found: Splits, on_error: str, noted: Path | None
 ) -> tuple[Splits, tuple[str, ...], tuple[str, ...]]:
-    """Which images a step gets must not depend on what a run comes across, so they are looked for beforehand.
+    """Finds unreadable images beforehand, because the images of a step must not depend on earlier failures.
 
     Returns:
-        The data set without the images that cannot be read, a note for each part of it that lacks some, and a line for
-        each of them.
+        The data set without unreadable images, a note for each part that lacks some, and a line for each image.
 
     Raises:
-        UnreadableImageError: with `on_error="raise"`, for an image in a file without a readable header. To look into
-            records takes as long as to read them: they are left to the training.
+        UnreadableImageError: with `on_error="raise"`, if an image file has no readable header. Records are only checked
+            by the training, because checking takes as long as reading them.
     """
     skips = on_error == "skip"
     notes: list[str] = []
-    lines: dict[str, str] = {}  # by name: a part for testing may also be the one for validation
+    lines: dict[str, str] = {}  # by name, because the test part may also be the validation part
 
     def readable(part: Part, name: str) -> Part:
         if not (skips or part.in_files):
@@ -326,7 +330,7 @@ def _without_unreadable(
         if not wrong or not skips:
             return part
         if len(wrong) == len(part):
-            raise NoImageError(f"No image of {name} can be read. The first: {next(iter(wrong.values()))}")
+            raise NoImageError(f"None of the images for {name} can be read. The first: {next(iter(wrong.values()))}")
         notes.append(f"{len(wrong):,} of {len(part):,} images cannot be read and are left out ({name}).")
         return part.some(np.setdiff1d(np.arange(len(part)), list(wrong)))
 

@@ -1,4 +1,4 @@
-"""What `fit` is given: data sets with labels and weights as the loss takes them, the loss, and the model to train."""
+"""Prepares the arguments of `fit`: data sets with labels and weights for the loss, the loss, and the model."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from keras_bit.wording import some
 
 
 def prepared(model: BiTModel, recipe: Recipe, train: Any, validation: Any) -> tuple[Any, Any, Objective]:
-    """Checks that model, recipe and data sets go together, and makes them ready for `fit`.
+    """Checks that model, recipe and data sets fit together, and prepares them for `fit`.
 
     Args:
-        model: its layers are frozen, or learn by LoRA, as the recipe says.
-        recipe: of which the rule has been checked.
+        model: its layers are frozen or get LoRA, as the recipe says.
+        recipe: its rule is checked already.
         train, validation: as in `fine_tune`.
 
     Returns:
-        The training data without end and with the weight of each image where the recipe has class weights, the
-        validation data or `None`, and what is minimized.
+        The endless training data (with image weights if the recipe has class weights), the validation data or `None`,
+        and the objective.
 
     Raises:
-        ValueError: they do not go together. Then the model is as it was.
+        ValueError: they do not fit together. The model does not change.
     """
     choices.check_model(recipe, model, validates=validation is not None)
     labels = [feeding.labels_of(train, "train")]
@@ -50,12 +50,12 @@ def prepared(model: BiTModel, recipe: Recipe, train: Any, validation: Any) -> tu
 
 
 def _refuse_places(name: str, data: Any, labels: feeding.Labels) -> None:
-    """Refuses labels that are places among named classes: as numbers to be predicted they mean nothing."""
+    """Refuses labels that are class numbers, which make no sense as numbers to predict."""
     names = getattr(data, "class_names", None)
     if not names or list(names) == list(map(str, range(len(names)))):
         return
     if labels.is_integer:
         raise ValueError(
-            f"`{name}` must have labels that are numbers, for regression; got the places of the classes "
+            f"`{name}` must have labels that are numbers, for regression; got numbers of the classes "
             f"{some(map(repr, names))}. Pass `image_dataset((paths, numbers))`."
         )

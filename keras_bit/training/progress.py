@@ -1,4 +1,4 @@
-"""What is seen of a training while it runs, and what is kept of it: a bar, a line per evaluation, a CSV file."""
+"""Shows and records the progress of training: a bar, a line per evaluation, a CSV file."""
 
 import csv
 import time
@@ -15,7 +15,7 @@ from keras_bit.training.state import Row, TrainingState
 
 
 class Progress(keras.callbacks.Callback):
-    """A bar over all steps on standard error, a line per evaluation, and the log as CSV."""
+    """Shows a bar over all steps on standard error and a line per evaluation, and writes the log as CSV."""
 
     def __init__(
         self, rule: HyperRule, accumulation: int, state: TrainingState, log: Path, say: Callable[[str], None]
@@ -40,7 +40,7 @@ class Progress(keras.callbacks.Callback):
         self.bar.set_description(f"validate {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        # After the state has been written: what the log has, a later run has too.
+        # After the state is written, so that a later run has everything in the log.
         row = self.state.rows[-1]
         shown = "  ".join(f"{name} {row[name]:.4f}" for name in row if name not in ("step", "learning_rate"))
         with tqdm.external_write_mode():

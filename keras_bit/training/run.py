@@ -1,4 +1,4 @@
-"""A fine-tuning run: from a plan to a directory with a trained model."""
+"""Carries out a fine-tuning run: from a plan to a directory with a trained model."""
 
 import contextlib
 import dataclasses
@@ -50,22 +50,22 @@ def run(
     say: Say,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Fine-tunes, or goes on with it, and writes the model. Within `run_directory.writable`.
+    """Fine-tunes, or continues a run, and writes the model. Call it within `run_directory.writable`.
 
     Args:
-        plan: what to do.
+        plan: the plan of the run.
         out: the directory of the run and of its result.
         workers: the processes that train together.
-        say: gets a line for each evaluation, and for what was found in the checkpoint and in `out`.
-        callbacks: of Keras, for the process that writes.
+        say: receives a line for each evaluation, and notes about the checkpoint and `out`.
+        callbacks: Keras callbacks, for the process that writes.
 
     Raises:
         ValueError: `out` holds a run with other options or another data set.
-        FloatingPointError: the loss became NaN; `out` then has the model of the last good state, if there is one.
+        FloatingPointError: the loss became NaN; `out` then has the model of the last good state, if any.
         OSError: nothing can be written.
     """
     options = plan.options
-    keras.utils.set_random_seed(options.seed)  # drop path draws from it
+    keras.utils.set_random_seed(options.seed)  # for drop path
     with precision(options):
         with workers.scope():
             model = new_model(plan, say)
@@ -86,7 +86,7 @@ def run(
             watch=watch,
         )
         if state.epoch:
-            say(f"Going on after step {state.step} of {plan.rule.total_steps}.")
+            say(f"Continuing after step {state.step} of {plan.rule.total_steps}.")
         if state.step < plan.rule.total_steps and not (watch is not None and watch.is_over):
             _train(model, plan, state, out, workers, say, callbacks)
         else:
@@ -109,7 +109,7 @@ def run(
 
 
 def remember_images(plan: Plan, out: Path, say: Say) -> None:
-    """Notes the images, and says which of those that the run has used it goes on without."""
+    """Notes the images, and reports which ones the run continues without."""
     before = run_directory.remembered_images(out)
     if before is not None:
         lost = sorted(set(plan.skipped) - set(before.left_out))
@@ -117,8 +117,8 @@ def remember_images(plan: Plan, out: Path, say: Say) -> None:
         for lines, what in ((lost, "without"), (back, "again with")):
             if lines:
                 say(
-                    f"Going on {what} {wording.some(lines, 3, ' ')} The recipe stays; from here on the steps get the "
-                    "images in another order."
+                    f"Continuing {what} {wording.some(lines, 3, ' ')} The recipe stays the same; the order of images "
+                    "changes from here on."
                 )
     if plan.whole.train.in_files:
         names = before.names if before is not None else image_names(plan.whole)
@@ -126,22 +126,22 @@ def remember_images(plan: Plan, out: Path, say: Say) -> None:
 
 
 def new_model(plan: Plan, say: Say) -> BiTModel:
-    """The checkpoint with a head for the data's labels: its own, where it has them already, else one of zeros."""
+    """Loads the checkpoint with a head for the data's labels: its own if they are the same, else one of zeros."""
     options, found = plan.options, plan.splits
     count, names, kind = len(found.class_names), dict(enumerate(found.class_names)), found.problem_type
     checkpoint = loading.find(options.weights, options.hub).open()
-    checkpoint = dataclasses.replace(checkpoint, frozen=())  # `options` say what is frozen
+    checkpoint = dataclasses.replace(checkpoint, frozen=())  # `options` decide what is frozen
     held = checkpoint.head_classes
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NewHead)  # said below
+        warnings.simplefilter("ignore", NewHead)  # reported below
         model = build_model(checkpoint, Ends(classifier_activation=ACTIVATIONS[kind]), classes=count)
     one, many = {NUMBER: ("number", "numbers"), SEVERAL: ("label", "labels")}.get(kind, ("class", "classes"))
     if held == count and model.config.id2label == names and problem_type(model) == kind:
-        say(f"The checkpoint's head has these {many}, and is trained on.")
+        say(f"The checkpoint's head has these {many}, and training continues with it.")
         if plan.units is not None:
             plan.units.enter(model)
     else:
-        say(f"A new head of zeros for {count} {one if count == 1 else many}.")
+        say(f"The model gets a new head of zeros for {count} {one if count == 1 else many}.")
         for variable in model.get_layer("predictions").weights:
             variable.assign(np.zeros(variable.shape, "float32"))
     model.config = dataclasses.replace(
@@ -154,17 +154,17 @@ def new_model(plan: Plan, say: Say) -> BiTModel:
         rematerialize(model)
     if options.freeze_up_to:
         frozen = freeze(model, up_to=options.freeze_up_to)
-        say(f"{len(frozen)} layers, up to {options.freeze_up_to}, stay as they are.")
+        say(f"{len(frozen)} layers, up to {options.freeze_up_to}, are frozen.")
     return model
 
 
 def _say_best(watch: Watch, state: TrainingState, plan: Plan, say: Say) -> None:
-    """Says whether training ended early, and which weights are the result."""
+    """Reports whether training ended early, and which weights are the result."""
     if not watch.values:
         return
     best = state.rows[best_place(watch.values, watch.metric)]
     if watch.is_over and state.step < plan.rule.total_steps:
-        say(f"Ended after step {state.step} of {plan.rule.total_steps}: {watch.metric} was no better than before.")
+        say(f"Ended after step {state.step} of {plan.rule.total_steps}: {watch.metric} did not improve.")
     if watch.keeps:
         say(f"The result is the model after step {best['step']}, with {watch.metric} {best[watch.metric]:.4f}.")
 
@@ -178,7 +178,7 @@ def _train(
     say: Say,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
-    """Trains from where `state` is to the end."""
+    """Trains from `state` to the end."""
     validation = plan.splits.validation
     log = out / run_directory.LOG_NAME
     progress = Progress(plan.rule, plan.accumulation, state, log, say) if workers.is_chief else None
@@ -191,14 +191,14 @@ def _train(
             steps_per_epoch=plan.evaluate_every,
             gradient_accumulation_steps=plan.accumulation,
             initial_epoch=state.epoch,
-            # The watch first: the state has what it has seen.
+            # The watch first, because the state stores its values.
             callbacks=[*([state.watch] if state.watch else []), state, *([progress, *callbacks] if progress else [])],
             verbose=0,
         )
     except FloatingPointError as error:
         if not state.epoch:
             raise
-        state.restore()  # on every worker: under JAX a variable is given its value by all of them together
+        state.restore()  # on every worker, because under JAX all of them together set a variable
         give_result(state.model, state.watch)
         if plan.units is not None:
             plan.units.leave(model)
@@ -219,17 +219,17 @@ def _train(
 
 
 def _unreadable(error: Exception, state: TrainingState) -> UnreadableImageError | None:
-    """What is raised for an image that turned out to be damaged while it was trained on; `None` for other errors."""
+    """Returns the error for an image that turned out to be damaged during training; `None` for other errors."""
     problem = error.problem if isinstance(error, UnreadableImageError) else _told_by_tensorflow(error)
     if not problem:
         return None
     if state.epoch:
-        problem += f" The run is kept as it was after step {state.step}: the next start goes on from there."
+        problem += f" The run is saved up to step {state.step}; the next start continues from there."
     return UnreadableImageError(problem)
 
 
 def _told_by_tensorflow(error: Exception) -> str:
-    """Which image could not be read and why, where an error of TensorFlow tells of one; else nothing."""
+    """Returns which image could not be read and why, from an error of TensorFlow; an empty text for other errors."""
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
         return ""
@@ -240,7 +240,7 @@ def _told_by_tensorflow(error: Exception) -> str:
 
 
 def training_data(plan: Plan, step: int, workers: Workers) -> Any:
-    """This worker's part of every batch, from a step of the recipe on."""
+    """Returns this worker's part of every batch, from a step of the recipe on."""
     return image_dataset(
         _in_units(plan, plan.splits.train).everything,
         processor=plan.processor,
@@ -257,7 +257,7 @@ def training_data(plan: Plan, step: int, workers: Workers) -> Any:
 
 
 def _in_units(plan: Plan, part: Part) -> Part:
-    """A part whose labels are as they are trained on."""
+    """Returns a part with the labels of the training's units."""
     return part if plan.units is None else numeric(part, plan.units.of(part.labels))
 
 
@@ -266,7 +266,7 @@ def _class_names(plan: Plan) -> tuple[str, ...] | None:
 
 
 def _evaluation_data(plan: Plan, part: Part) -> Any:
-    """Every image of a part, once."""
+    """Returns every image of a part, once."""
     return image_dataset(
         part.everything,
         processor=plan.processor,
@@ -276,11 +276,11 @@ def _evaluation_data(plan: Plan, part: Part) -> Any:
 
 
 def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
-    """The model in transformers' layout and as a `.keras` file, in float32."""
+    """Writes the model in transformers' layout and as a `.keras` file, in float32."""
     save_pretrained(model, out, processor)
     half = any(layer.dtype_policy.name != "float32" for layer in model.layers)
     if half or any(getattr(layer, "lora_enabled", False) for layer in model.layers):
-        # Mixed precision and LoRA are for training; whoever serves the model chooses again.
+        # Mixed precision and LoRA are for training only.
         with _policy("float32"):
             model = from_pretrained(out)
     with writing.replacing(out / run_directory.MODEL_NAME) as beside:
@@ -288,15 +288,15 @@ def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
 
 
 def _calibrated(plan: Plan, out: Path, say: Say) -> TemperatureScaling:
-    """Gives the model that was written a temperature, and writes it again.
+    """Calibrates the written model, and writes it again.
 
-    From the trained weights every time: a run that is started again writes them first.
+    It starts from the trained weights every time, because a restarted run writes them first.
     """
     part = plan.splits.validation
     assert part is not None  # `planning.plan` refuses it
     with _policy("float32"), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", NotCalibratedWarning)
-        model = from_pretrained(out)  # as it was written, and outside of any strategy
+        model = from_pretrained(out)  # the written model, outside of any strategy
         found = calibrate(model, _evaluation_data(plan, part))
         if found.temperature != 1:
             _write(model, plan.processor, out)
@@ -307,19 +307,19 @@ def _calibrated(plan: Plan, out: Path, say: Say) -> TemperatureScaling:
     say(
         f"temperature {found.temperature:.4f}: calibration error {before.expected_calibration_error:.2%} before, "
         f"{after.expected_calibration_error:.2%} after, log loss {before.log_loss:.4f} before, {after.log_loss:.4f} "
-        f"after, on the {found.examples:,} validation images that it is fitted to"
+        f"after, on the {found.examples:,} validation images of the fit"
     )
     return found
 
 
 def _report(plan: Plan, state: TrainingState, out: Path, say: Say, scaling: TemperatureScaling | None) -> None:
-    """How good the model is, as numbers and as images."""
+    """Evaluates the model, and writes numbers and images."""
     if charts.available():
         charts.curves(state.rows, out / run_directory.CURVES_NAME)
     name, part = ("test", plan.splits.test) if plan.splits.test is not None else ("validation", plan.splits.validation)
     if part is None:
         return
-    # As it was written, and outside of any strategy.
+    # The written model, outside of any strategy.
     found = evaluating.evaluate(from_pretrained(out), _evaluation_data(plan, part), names=part.names)
     if scaling is not None:
         found = dataclasses.replace(found, report=found.report | {"temperature_scaling": scaling.to_dict()})
@@ -329,7 +329,7 @@ def _report(plan: Plan, state: TrainingState, out: Path, say: Say, scaling: Temp
 
 
 def _in_short(found: dict[str, Any]) -> str:
-    """The numbers that tell most about a model."""
+    """Returns the most important numbers about a model."""
     if "top_1_accuracy" in found:
         return f"accuracy {found['top_1_accuracy']:.2%}"
     if "mean_average_precision" in found:
@@ -340,7 +340,7 @@ def _in_short(found: dict[str, Any]) -> str:
 
 
 def precision(options: Options) -> contextlib.AbstractContextManager:
-    """A context in which models compute in the precision that the options say."""
+    """A context in which models compute in the precision of the options."""
     return _policy(f"mixed_{options.mixed_precision}" if options.mixed_precision else keras.config.dtype_policy())
 
 

@@ -1,4 +1,4 @@
-"""The directory of a fine-tuning run: its files, whether it can be written, and whose run it holds."""
+"""The directory of a fine-tuning run: its files, whether it is writable, and the run that it holds."""
 
 import contextlib
 import gzip
@@ -15,24 +15,24 @@ import numpy as np
 from keras_bit.files import claims, json_text, writing
 from keras_bit.recipes.recipe import Recipe
 
-# In `out`: the folder of what a run goes on from, and the files in it and beside it.
+# In `out`: the folder with the state to continue from, and the files in it and beside it.
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
 IMAGES_NAME, READABLE_NAME = "images.json.gz", "readable.json"
 LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
 
-# Options with which a run may go on. Which images `exclude` leaves is in the plan's digests.
+# Options that may change when a run continues. The plan's digests cover the images that `exclude` leaves.
 MAY_CHANGE = ("on_error", "calibrate", "exclude")
 
 
 @contextlib.contextmanager
 def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
-    """Creates `out` and writes to it, so that what cannot be written is an error before anything is computed.
+    """Creates `out` and tests whether it is writable, before anything is computed.
 
-    Directories that it made, and that are still empty at the end, are removed again.
+    Directories that it created are removed again if they are empty at the end.
 
     Args:
         out, data: of the run.
-        is_chief: whether this process writes the run's files. It then keeps another run's out of `out`.
+        is_chief: whether this process writes the run's files. It then keeps other runs out of `out`.
 
     Raises:
         ValueError: `out` is in the data.
@@ -40,37 +40,40 @@ def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
         OSError: nothing can be written there.
     """
     if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
-        raise ValueError(f"`out` must not be in the data, where it would be a class, got {out} in {data}.")
+        raise ValueError(
+            f"`out` must not be inside the data, where it would become a class, got {out} in {data}. Choose another "
+            "directory."
+        )
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"`out` must be a directory, or a new name for one. {out} is a file.")
     with claims.claimed(out / STATE_FOLDER, argument="out", exclusive=is_chief):
-        writing.check_writable(out / MODEL_NAME)  # its folder may be writable where it is not
+        writing.check_writable(out / MODEL_NAME)  # its folder may be writable although it is not
         yield
 
 
 def check_space(model: keras.Model, recipe: Recipe, out: Path) -> None:
-    """Room for the old state and the new one, with a momentum each, and for the model in two files, written aside."""
+    """Checks the room for two states with momentum, and for the model in two files and their temporary copies."""
     size = 4 * sum(int(np.prod(variable.shape)) for variable in model.weights)
-    # In a state: weights and momentum; AdamW's second one, the average, the best weights.
+    # A state has weights and momentum, and possibly AdamW's second moment, the average and the best weights.
     copies = 2 + (recipe.optimizer == "adamw") + (recipe.ema is not None) + (recipe.keep_best is not None)
     needed, free = 2 * copies * size + 3 * size, shutil.disk_usage(out).free
     held = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if needed > free + held:
         raise OSError(
-            f"`out`: {out} has {free / 1e9:.2f} GB of free space, and this model needs {needed / 1e9:.2f} GB for its "
+            f"`out`: {out} has {free / 1e9:.2f} GB of free space, but this model needs {needed / 1e9:.2f} GB for its "
             "training state and results. Make room, or choose another directory."
         )
 
 
 class Images(NamedTuple):
-    """The images of a run: those that its data set had at its beginning, and lines for those that it leaves out."""
+    """The images of a run: those of its data set at the beginning, and a line for each one left out."""
 
     names: list[str]
     left_out: list[str]
 
 
 def remembered_images(out: Path) -> Images | None:
-    """The images of the run that `out` holds the beginning of; `None` if there is no such run, or it has no list."""
+    """Returns the images of the unfinished run in `out`; `None` if there is no run, or it has no list."""
     if not (out / STATE_FOLDER / STATE_NAME).exists():
         return None
     try:
@@ -91,18 +94,18 @@ def remember_images(out: Path, images: Images) -> None:
 
 
 def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
-    """Notes what the run is, or compares it with the one that `out` holds.
+    """Notes the run's description, or compares it with the run in `out`.
 
     Args:
         described: its options and its plan, each a dictionary that JSON can hold.
 
     Raises:
-        ValueError: it is another one. What `MAY_CHANGE` names does not make it another.
+        ValueError: it is another run. The options in `MAY_CHANGE` are not compared.
     """
     new = json.loads(json.dumps(described))
     folder = out / STATE_FOLDER
     file = folder / RUN_NAME
-    if not (folder / STATE_NAME).exists():  # nothing has been trained yet
+    if not (folder / STATE_NAME).exists():  # nothing is trained yet
         with writing.replacing(file) as beside:
             beside.write_text(json.dumps(new, indent=2) + "\n", encoding="utf-8")
         return
@@ -129,11 +132,11 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
 
 
 def remove_unfinished(out: Path) -> None:
-    """Removes what a run that was killed while it wrote has left."""
+    """Removes the remains of a run that was killed while it wrote."""
     folder = out / STATE_FOLDER
     for directory in (out, folder):
         writing.remove_abandoned(directory)
-    # By earlier versions; nobody else writes to the folder, which is claimed.
+    # From earlier versions; nobody else writes to the claimed folder.
     for left in (*out.glob(".save_pretrained-*"), *folder.glob(".tmp*")):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)

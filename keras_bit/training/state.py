@@ -1,4 +1,4 @@
-"""Everything that training goes on from, in one file: weights, optimizer, random generators, and the log so far."""
+"""The state to continue training from, in one file: weights, optimizer, random generators, and the log so far."""
 
 import json
 import reprlib
@@ -15,27 +15,27 @@ from keras_bit.files import json_text, writing
 from keras_bit.training.watch import Watch
 
 GENERATOR = "torch_generator"
-BEST = "best/"  # and a number, of the weights of the best evaluation
-Row = dict[str, float]  # of the log: `step` and what was measured there
+BEST = "best/"  # and a number: the weights of the best evaluation
+Row = dict[str, float]  # of the log: `step` and the metrics there
 
 
 class TrainingState(keras.callbacks.Callback):
-    """Writes the state after each epoch, and sets a model back to it when training begins.
+    """Writes the state after each epoch, and restores it when training begins.
 
-    After a run that was killed, by whatever signal, the file holds the last epoch that was completed. Weights that are
-    not finite are not written. The checksum of every tensor is compared when training goes on.
+    If a run is killed, by any signal, the file holds the last complete epoch. Weights that are not finite are not
+    written. The checksum of every tensor is compared when training continues.
 
     Args:
-        file: of safetensors; renamed into place.
+        file: a safetensors file; renamed into place.
         steps_per_epoch: the steps between two rows of the log.
         total_steps: the last step.
-        rate_of: from a step, counted from 0, to its learning rate, for the log.
-        writes: whether this is the one process of several that writes the file.
-        watch: what keeps the best weights and ends training early; it goes on from the file too.
+        rate_of: a function from a step, counted from 0, to its learning rate, for the log.
+        writes: whether this process writes the file.
+        watch: keeps the best weights and ends training early; it is stored in the file too.
 
     Attributes:
         rows: the log, a row per epoch, from the file and from this run.
-        epoch: the epoch to go on with.
+        epoch: the epoch to continue with.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TrainingState(keras.callbacks.Callback):
 
     @property
     def step(self) -> int:
-        """Steps that are done."""
+        """The number of steps done."""
         return min(self.epoch * self.steps_per_epoch, self.total_steps)
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -78,7 +78,7 @@ class TrainingState(keras.callbacks.Callback):
             self.restore()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        # Not before: PyTorch's loader of the data draws from the generator, too, when it begins.
+        # Not before, because PyTorch's data loader draws from the generator too when it starts.
         if self._generator is not None:
             import torch
 
@@ -91,7 +91,7 @@ class TrainingState(keras.callbacks.Callback):
         # Keras sorts them by name.
         measured = sorted(logs, key=lambda name: (name.startswith("val_"), not name.endswith("loss"), name))
         rows = [*self.rows, {"step": step, "learning_rate": rate, **{name: float(logs[name]) for name in measured}}]
-        # Contiguous: safetensors writes memory as it lies, and PyTorch's kernels are views of another order.
+        # Contiguous, because safetensors writes memory in order, and PyTorch's kernels are transposed views.
         values = {
             name: np.asarray(keras.ops.convert_to_numpy(variable), order="C")
             for name, variable in self._variables().items()
@@ -100,7 +100,7 @@ class TrainingState(keras.callbacks.Callback):
         if wrong:
             raise FloatingPointError(
                 f"After step {step} {len(wrong)} of {len(values)} variables hold NaN or infinity. Lower the learning "
-                "rate; these weights are of no use."
+                "rate. These weights are useless."
             )
         if self.writes:
             values |= _generator_state()
@@ -111,8 +111,8 @@ class TrainingState(keras.callbacks.Callback):
         self.rows, self.epoch = rows, epoch + 1
 
     def restore(self) -> None:
-        """Sets the model and its optimizer to what is in the file."""
-        if not self.model.optimizer.built:  # fit does so in its first step
+        """Restores the model and its optimizer from the file."""
+        if not self.model.optimizer.built:  # fit would do so in its first step
             self.model.optimizer.build(self.model.trainable_variables)
         variables = self._variables()
         values = self._read()
@@ -123,7 +123,7 @@ class TrainingState(keras.callbacks.Callback):
         if {name: tuple(variable.shape) for name, variable in variables.items()} != {
             name: value.shape for name, value in values.items()
         }:
-            raise ValueError(f"The training state {str(self.file)!r} is of another model or optimizer. Remove it.")
+            raise ValueError(f"The training state {str(self.file)!r} belongs to another model or optimizer. Remove it.")
         for name, variable in variables.items():
             variable.assign(values[name])
 
@@ -141,8 +141,8 @@ class TrainingState(keras.callbacks.Callback):
         return values
 
     def _variables(self) -> dict[str, Any]:
-        """By their places: the names of optimizers and generators depend on what a process made before."""
-        # Those that are not weights are the states of random generators, as of drop path.
+        """Returns the variables by place, because names of optimizers and generators depend on earlier objects."""
+        # Variables that are not weights are states of random generators, such as drop path's.
         measured = {id(variable) for variable in self.model.metrics_variables}
         groups = {
             "model": [variable for variable in self.model.variables if id(variable) not in measured],
@@ -173,7 +173,7 @@ def _rows(text: str) -> list[Row]:
 
 
 def _generator_state() -> dict[str, np.ndarray]:
-    """PyTorch's dropout draws from a generator of the process; the other backends' generators are variables."""
+    """Returns the state of PyTorch's process-wide generator; the other backends' generators are variables."""
     if keras.backend.backend() != "torch":
         return {}
     import torch

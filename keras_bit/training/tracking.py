@@ -1,4 +1,4 @@
-"""Other programs that keep a run's figures: TensorBoard and Weights & Biases, by their own Keras callbacks."""
+"""Experiment trackers: TensorBoard and Weights & Biases, with their own Keras callbacks."""
 
 import contextlib
 import importlib
@@ -15,36 +15,36 @@ from keras_bit.files.writing import replacing
 from keras_bit.packages import needing
 
 TRACKERS = ("tensorboard", "wandb")
-IDS_NAME = "tracking.json"  # by which a run that goes on finds its own
+IDS_NAME = "tracking.json"  # by which a continued run finds its own
 PROJECT = "keras_bit"
 
 
 def check(names: Sequence[str]) -> None:
-    """Checks that what the trackers need is installed, before anything is computed.
+    """Checks that the trackers' packages are installed, before anything is computed.
 
     Raises:
-        MissingPackageError: a package is not; the message says what installs it.
+        MissingPackageError: a package is missing; the message says how to install it.
     """
     modules = {"tensorboard": "tensorboard.summary", "wandb": "wandb.integration.keras"}
     for name in names:
         with needing(name, f"--track {name}"):
-            # TensorFlow only warns if TensorBoard is missing, and then has no `tf.summary`, which Keras writes with.
+            # If TensorBoard is missing, TensorFlow only warns, but lacks `tf.summary`, which Keras needs.
             importlib.import_module(modules[name])
 
 
 @contextlib.contextmanager
 def tracked(names: Sequence[str], out: Path, described: Mapping[str, Any]) -> Iterator[list[keras.callbacks.Callback]]:
-    """A context in which callbacks send what is measured to each of the trackers. A run that goes on is one run there.
+    """A context whose callbacks send the metrics to each tracker. A continued run stays one run there.
 
-    Where Weights & Biases sends it is its own to say: `WANDB_MODE=offline`, `WANDB_PROJECT`. TensorBoard's files are in
-    `out/tensorboard`.
+    Weights & Biases has its own settings for the destination: `WANDB_MODE=offline`, `WANDB_PROJECT`. TensorBoard's
+    files are in `out/tensorboard`.
 
     Args:
         names: of `TRACKERS`.
         out: the directory of the run.
-        described: its options and its plan, which are noted with it.
+        described: its options and its plan, which the trackers note.
 
-    `check` says beforehand whether their packages are installed.
+    Call `check` first.
     """
     opened = {"tensorboard": _tensorboard, "wandb": _wandb}
     with contextlib.ExitStack() as stack:
@@ -70,7 +70,7 @@ def _wandb(out: Path, described: Mapping[str, Any]) -> Iterator[keras.callbacks.
 
 
 def _identity(out: Path, tracker: str, new: str) -> str:
-    """By which a tracker knows the run of `out`; the new one if it has none yet."""
+    """Returns the tracker's id of the run in `out`; a new one if it has none yet."""
     known = _identities(out)
     if tracker not in known:
         known |= {tracker: new}

@@ -1,7 +1,7 @@
-"""Numbers to be predicted, in standard deviations: training is then alike for ages, prices and shares.
+"""Numbers to predict, in standard deviations, so that training works the same for ages, prices and shares.
 
-A step of the gradient is as large as the errors are. Errors in thousands would throw a network off, and errors in
-thousandths would teach it nothing.
+The size of a gradient step grows with the errors. Errors in thousands would make training diverge, and errors in
+thousandths would teach nothing.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """What training counts each number in.
+    """The unit of each number in training.
 
     Args:
         mean, deviation: float64 `(outputs,)`, of the training images; deviations are above 0.
@@ -22,27 +22,27 @@ class Units:
     deviation: np.ndarray
 
     def of(self, numbers: np.ndarray) -> np.ndarray:
-        """Numbers `(count,)` or `(count, outputs)` in these units, float32 of the same shape."""
+        """Converts numbers `(count,)` or `(count, outputs)` to these units, as float32."""
         rows = (numbers.reshape(len(numbers), -1) - self.mean) / self.deviation
         return rows.reshape(numbers.shape).astype(np.float32)
 
     def enter(self, model: keras.Model) -> None:
-        """Makes the head of a model that predicts numbers predict them in these units."""
+        """Changes the head of a model so that it predicts in these units."""
         self._scale(model, 1 / self.deviation, -self.mean / self.deviation)
 
     def leave(self, model: keras.Model) -> None:
-        """Makes the head of a model that predicts in these units predict the numbers themselves."""
+        """Changes the head back, so that it predicts the numbers themselves."""
         self._scale(model, self.deviation, self.mean)
 
     def about(self, names: tuple[str, ...]) -> str:
-        """What a person who reads the log should know."""
+        """Explains the units to a reader of the log."""
         said = ", ".join(
             f"{name} {deviation:.4g} around {mean:.4g}"
             for name, deviation, mean in zip(names[:3], self.deviation, self.mean, strict=False)
         )
         return (
-            f"Training counts each number in its standard deviations ({said}{' ...' * (len(names) > 3)}), and so do "
-            "the losses and errors of the log. The model and report.json have the numbers themselves."
+            "In training and in the log's losses and errors, each number is in its standard deviations "
+            f"({said}{' ...' * (len(names) > 3)}). The model and report.json use the numbers themselves."
         )
 
     @staticmethod
@@ -54,6 +54,6 @@ class Units:
 
 
 def units_of(numbers: np.ndarray) -> Units:
-    """The units for training labels, `(count,)` or `(count, outputs)`."""
+    """Returns the units for training labels, `(count,)` or `(count, outputs)`."""
     rows = numbers.reshape(len(numbers), -1).astype(np.float64)
     return Units(rows.mean(axis=0), rows.std(axis=0))

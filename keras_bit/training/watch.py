@@ -1,4 +1,4 @@
-"""Early stopping, and the best weights: both are decided by what the evaluations have measured so far."""
+"""Early stopping, and the best weights, by the metrics of the evaluations."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,22 +8,23 @@ import numpy as np
 
 from keras_bit.recipes.recipe import VALIDATION, Recipe
 
-LOW = ("loss", "error")  # metrics with these in their names are best when low; others are best when high
+LOW = ("loss", "error")  # metrics with these words in their names are best when low; others when high
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps the best weights, and ends training after evaluations that were no better.
+    """Keeps the best weights, and ends training after evaluations without improvement.
 
-    It comes before `SwapEMAWeights` among the callbacks: at the end of an evaluation the model has averaged weights.
+    It comes before `SwapEMAWeights` among the callbacks, so that the model has averaged weights at the end of an
+    evaluation.
 
     Args:
-        metric: as the history calls it, such as `"val_loss"`.
-        patience: evaluations in a row without a better value; `None` never ends.
+        metric: its name in the history, such as `"val_loss"`.
+        patience: evaluations in a row without a better value; `None` never ends training.
         keeps: whether to keep the weights of the best evaluation.
 
     Attributes:
-        values: of the metric, of each evaluation.
-        best: the weights of the best one in the model's order, if they are kept.
+        values: of the metric, one per evaluation.
+        best: the weights of the best evaluation in the model's order, if they are kept.
     """
 
     def __init__(self, metric: str, patience: int | None, keeps: bool) -> None:
@@ -34,7 +35,7 @@ class Watch(keras.callbacks.Callback):
 
     @property
     def is_over(self) -> bool:
-        """Whether the last evaluations were no better, as many as `patience` says."""
+        """Whether the last `patience` evaluations brought no improvement."""
         if self.patience is None or not self.values:
             return False
         return len(self.values) - 1 - best_place(self.values, self.metric) >= self.patience
@@ -49,26 +50,26 @@ class Watch(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def resume(self, values: Sequence[float], best: list[np.ndarray] | None) -> None:
-        """Goes on from what another run had measured and kept."""
+        """Restores the values and weights of an earlier run."""
         self.values, self.best = list(values), best
 
 
 def watch_of(recipe: Recipe) -> Watch | None:
-    """What a recipe's `early_stopping` and `keep_best` ask for."""
+    """Returns the watch for a recipe's `early_stopping` and `keep_best`."""
     if recipe.watched is None:
         return None
     return Watch(recipe.watched, recipe.early_stopping, recipe.keep_best is not None)
 
 
 def best_place(values: Sequence[float], metric: str) -> int:
-    """The place of the best value; of the first one where several are as good."""
+    """Returns the place of the best value; the first one among equals."""
     sign = 1 if any(word in metric for word in LOW) else -1
     return int(np.argmin(sign * np.asarray(values)))
 
 
 def give_result(model: keras.Model, watch: Watch | None) -> None:
-    """Gives a model the weights that are the result of its training: the averages of the last ones, or the best."""
-    # Keras does so at the end of `fit`; a run that goes on after its last step has none.
+    """Gives a model the final weights of its training: the averaged ones, or the best."""
+    # Keras does so at the end of `fit`; a run that is already complete does not call it.
     model.optimizer.finalize_variable_values(model.trainable_variables)
     if watch is not None and watch.best is not None:
         for weight, value in zip(model.weights, watch.best, strict=True):

@@ -1,4 +1,4 @@
-"""Class weights: a number for each class, and the weight of each image by its label."""
+"""Class weights, and the weight of each image from its label."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,13 +26,13 @@ def class_weights(
     names: Mapping[str, int],
     counts: Sequence[int] | np.ndarray | None,
 ) -> np.ndarray:
-    """A weight for each class, float32 `(classes,)`.
+    """Returns a weight for each class, float32 `(classes,)`.
 
     Args:
-        chosen: as in `Recipe`; 1 for all where it is `None`.
-        classes: how many there are.
+        chosen: as in `Recipe`; `None` means 1 for all.
+        classes: the number of classes.
         names: the number of each name.
-        counts: of the training images of each class, where that is known.
+        counts: of the training images of each class, if known.
 
     Raises:
         ValueError: a class is unknown, or given by number and name; or the images of each class are not known.
@@ -40,9 +40,9 @@ def class_weights(
     if chosen == BALANCED:
         if counts is None or len(counts) != classes:
             raise ValueError(
-                "`class_weight` must be a dict for this `train`, which does not tell how many images each class has; "
-                "got 'balanced'. Pass the data set that `image_dataset` returned, made of a directory, paths, arrays "
-                "or a Hugging Face data set; or {class: images / (classes * images of the class)}."
+                "`class_weight` must be a dict for this `train`, whose images per class are unknown; got 'balanced'. "
+                "Pass the result of `image_dataset` for a directory, paths, arrays or a Hugging Face data set; or "
+                "{class: images / (classes * images of the class)}."
             )
         return balanced_weights(counts).astype(np.float32)
     weights = np.ones(classes, np.float32)
@@ -51,7 +51,7 @@ def class_weights(
     unknown = [key for key, place in zip(given, places, strict=True) if not 0 <= place < classes]
     if unknown:
         raise ValueError(
-            f"`class_weight` must have classes of the model, got {some(map(repr, unknown))}. They are 0 to "
+            f"`class_weight` must name classes of the model, got {some(map(repr, unknown))}. They are 0 to "
             f"{classes - 1}: {some(map(repr, names))}."
         )
     if len(set(places)) < len(places):
@@ -61,10 +61,10 @@ def class_weights(
 
 
 def weighted(data: Any, weights: np.ndarray) -> Any:
-    """A data set of (images, labels, weight of each image): the weight of its class, or of mixed labels their mean.
+    """Adds each image's weight to a data set: the weight of its class, or the mean for mixed labels.
 
-    A row counts `sum(row * weights)`, where Keras' `class_weight` takes its largest class alone. Weights that the data
-    set has already are multiplied.
+    A row counts `sum(row * weights)`; Keras' `class_weight` would use its largest class only. Existing weights of the
+    data set are multiplied.
     """
 
     def in_graph(images: Any, labels: Any, *held: Any) -> tuple[Any, ...]:

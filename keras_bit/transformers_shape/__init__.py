@@ -1,1 +1,1 @@
-"""transformers' classes of BiT, called as there and answering as there, over the graph and the layers of `BiT`."""
+"""transformers' BiT classes, with its arguments and outputs, over the graph and the layers of `BiT`."""

@@ -1,4 +1,4 @@
-"""What transformers' classes have in common: how they are made, read and written, and which answer a caller gets."""
+"""The base of transformers' classes: creation, loading, saving, and the kind of output for a caller."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,26 +18,25 @@ if TYPE_CHECKING:
     from keras_bit.checkpoints.loading import Checkpoint
     from keras_bit.transformers_shape.pretrained import Changes
 
-# Keras imports these modules as soon as it is there itself, so that it finds the classes in files. What reads and
-# writes checkpoints is imported when it is used.
+# These modules are imported right after Keras, so that it finds the classes in files. Code for checkpoints is imported
+# when it is used.
 
 
 class TransformersModel(BiTModel):
     """A model with two kinds of callers.
 
-    A user gets transformers' output. Keras, which fits, saves, exports and connects models, gets tensors: the outputs
-    of the graph.
+    A user gets transformers' output. Keras, which fits, saves, exports and connects models, gets the graph's tensors.
     """
 
-    # Outputs and hidden states of one pass, made when they are first asked for. A function, or Keras would save the
-    # model inside of it as a part of this one.
+    # Outputs and hidden states of one pass, made on first use. It is a function, because Keras would save a model
+    # attribute as a part of this one.
     _with_hidden_states: Callable[..., Any] | None = None
 
     @overload
     def __init__(self, config: BitConfig) -> None: ...
     @overload
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None: ...
-    # By these names Keras knows that it may make the model from its graph, as it does to load or to clone one.
+    # These names tell Keras that it may build the model from its graph, as it does to load or clone one.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if len(args) > 1 or "outputs" in kwargs:
             super().__init__(*args, **kwargs)
@@ -45,8 +44,8 @@ class TransformersModel(BiTModel):
         config = args[0] if args else kwargs.pop("config", None)
         if kwargs or not isinstance(config, BitConfig):
             raise ValueError(
-                f"{type(self).__name__} takes `config`, a BitConfig, and nothing else, got "
-                f"{', '.join(kwargs) or repr(config)}. A checkpoint is read by `from_pretrained(source)`."
+                f"{type(self).__name__} takes only `config`, a BitConfig, got {', '.join(kwargs) or repr(config)}. "
+                "Load a checkpoint with `from_pretrained(source)`."
             )
         built = self._built(config)
         super().__init__(built.input, self._graph_outputs(built), name=built.name)
@@ -69,25 +68,25 @@ class TransformersModel(BiTModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Self:
-        """A model with the architecture and the weights of a checkpoint.
+        """Loads a model with the architecture and the weights of a checkpoint.
 
         Args:
-            source: a Hub id, a local directory or a local file, as `keras_bit.from_pretrained` reads them.
+            source: a Hub id, a local directory or a local file, as in `keras_bit.from_pretrained`.
             num_labels: number of classes; `None` is the length of `id2label`, or else the checkpoint's.
-            id2label: class index to label; `None` is the checkpoint's, if the number of classes is.
-            label2id: label to class index; `None` is the inverse of `id2label`. Alone it names classes that the
-                checkpoint does not name, or that `num_labels` makes others.
-            problem_type: `"single_label_classification"`, `"multi_label_classification"` or `"regression"`: which loss
-                labels get. `None` is the checkpoint's; if it has none, the labels tell.
-            ignore_mismatched_sizes: whether a head of another number of classes is replaced by a new one of zeros, with
-                a warning. All other tensors must fit.
+            id2label: class index to label; `None` keeps the checkpoint's, if the number of classes stays.
+            label2id: label to class index; `None` is the inverse of `id2label`. Alone, it names classes without names
+                in the checkpoint, or with a new `num_labels`.
+            problem_type: `"single_label_classification"`, `"multi_label_classification"` or `"regression"`: it selects
+                the loss. `None` is the checkpoint's; if it has none, the labels decide.
+            ignore_mismatched_sizes: whether to replace a head with another number of classes by a new one of zeros,
+                with a warning. All other tensors must fit.
             revision: branch, tag or full commit hash of a Hub id.
             cache_dir: the cache of Hub files; `None` is huggingface_hub's.
-            token: for the Hub; `None` is the one that `hf auth login` stored.
-            local_files_only: whether to use the cache and not to ask the Hub.
+            token: for the Hub; `None` is the one stored by `hf auth login`.
+            local_files_only: whether to use only the cache.
             config: a `BitConfig` that replaces the checkpoint's own; also for weights that have none.
-            output_hidden_states: what a call does that does not say. `None` is the checkpoint's.
-            return_dict: what a call does that does not say. `None` is the checkpoint's.
+            output_hidden_states: the default for calls. `None` is the checkpoint's.
+            return_dict: the default for calls. `None` is the checkpoint's.
 
         Raises:
             ValueError: an argument is out of its range, the head has another number of classes, or the checkpoint does
@@ -119,35 +118,35 @@ class TransformersModel(BiTModel):
         return cls(built.input, cls._graph_outputs(built), name=built.name)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes transformers' files, as `keras_bit.save_pretrained(model, directory)`, which says what they are."""
+        """Writes transformers' files; see `keras_bit.save_pretrained(model, directory)`."""
         from keras_bit.checkpoints import saving
 
         saving.save_pretrained(self, directory)
 
     @staticmethod
     def _ends() -> Ends:
-        """What the network begins and ends with."""
+        """Returns the beginning and the end of the network."""
         raise NotImplementedError
 
     @classmethod
     def _built(cls, config: BitConfig) -> BiTModel:
-        """The network with random weights."""
+        """Builds the network with random weights."""
         return network.build(config, cls._ends())
 
     @classmethod
     def _loaded(cls, checkpoint: "Checkpoint", changes: "Changes", ignore_mismatched_sizes: bool) -> BiTModel:
-        """The network with a checkpoint's weights."""
+        """Builds the network with a checkpoint's weights."""
         from keras_bit.checkpoints import building
 
         return building.build_model(checkpoint, cls._ends())
 
     @staticmethod
     def _graph_outputs(built: BiTModel) -> Any:
-        """The outputs that Keras sees."""
+        """Returns the outputs that Keras sees."""
         return built.output
 
     def _wants_tensors(self, pixel_values: Any, unknown: Mapping[str, Any], **for_output: Any) -> bool:
-        """Whether the caller is Keras, or connects the model to others; `for_output` is what only an output has."""
+        """Whether the caller is Keras or connects the model; `for_output` holds arguments that only an output has."""
         given = [name for name, value in for_output.items() if value is not None]
         if not given and calls.is_by_keras():
             return True
@@ -157,22 +156,22 @@ class TransformersModel(BiTModel):
         if given:
             raise ValueError(
                 f"`{given[0]}` is for images. A call on a symbolic tensor connects layers, and gives the tensors that "
-                f"`keras.Model` sees: {self.output}. Maps inside are at `model.get_layer(name).output`."
+                f"`keras.Model` sees: {self.output}. Intermediate maps are at `model.get_layer(name).output`."
             )
         return True
 
     def _tensors(self, pixel_values: Any, training: bool | None, **others: Any) -> Any:
-        """The outputs of the graph."""
-        # Left out, `training` is what the layer around this one has.
+        """Returns the outputs of the graph."""
+        # By default, `training` is that of the layer around this one.
         return super().__call__(pixel_values, **others if training is None else {**others, "training": training})
 
     def _computed(
         self, pixel_values: Any, output_hidden_states: bool | None, training: bool | None
     ) -> tuple[Any, tuple[Any, ...] | None]:
-        """The outputs of the graph for images, and the hidden states if they are wanted."""
+        """Returns the outputs of the graph for images, and the hidden states if requested."""
         given, pixel_values = pixel_values, self._look_at(pixel_values, above=1)
         if isinstance(pixel_values, Mapping):
-            raise ValueError(f"A dict of inputs must have `pixel_values` alone, got {', '.join(map(str, given))}.")
+            raise ValueError(f"A dict of inputs must have only `pixel_values`, got {', '.join(map(str, given))}.")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if not output_hidden_states:

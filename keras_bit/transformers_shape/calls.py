@@ -1,4 +1,4 @@
-"""Who calls a model: a user, or Keras."""
+"""Finds out whether a user or Keras calls a model."""
 
 import sys
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ import keras
 
 
 def is_by_keras() -> bool:
-    """Whether Keras, or this package, calls the model for its tensors, and not a user for transformers' output.
+    """Whether Keras or keras_bit calls the model for its tensors, not a user for transformers' output.
 
-    Keras calls a model in its steps, where it exports it, and where it is a layer of another model. It says so nowhere,
-    so the calling function's module tells, as in `collections.namedtuple`. Code of TensorFlow in between is passed
-    over: graphs are traced from inside of it.
+    Keras calls a model in its steps, in exports, and as a layer of another model. It passes no sign of that, so the
+    module of the calling function decides, as in `collections.namedtuple`. TensorFlow's code in between is skipped,
+    because it traces graphs.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_in_between(frame.f_globals.get("__name__") or ""):
@@ -26,7 +26,7 @@ def _is_in_between(module: str) -> bool:
 
 
 def is_symbolic(pixel_values: Any) -> bool:
-    """Whether a layer is being connected to others, and not computed."""
+    """Whether a layer is being connected to others, not computed."""
     return isinstance(pixel_values, keras.KerasTensor) or (
         isinstance(pixel_values, list | tuple | Mapping)
         and any(isinstance(value, keras.KerasTensor) for value in _values(pixel_values))

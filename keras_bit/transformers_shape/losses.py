@@ -1,4 +1,4 @@
-"""The loss that `BitForImageClassification` gives for labels, by `problem_type`, as transformers computes it."""
+"""The loss of `BitForImageClassification`, by `problem_type`, as in transformers."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from keras import ops
 
 from keras_bit.network.config import BitConfig
 
-IGNORED = -100  # a label that counts for nothing; `torch.nn.functional.cross_entropy`'s `ignore_index`
-WHOLE = ("int32", "int64")  # what torch calls `int` and `long`: labels that are classes
+IGNORED = -100  # a label that is ignored; `torch.nn.functional.cross_entropy`'s `ignore_index`
+WHOLE = ("int32", "int64")  # torch's `int` and `long`: labels that are classes
 ONE, SEVERAL, NUMBERS = "single_label_classification", "multi_label_classification", "regression"
 
 
 def loss_of(logits: Any, labels: Any, config: BitConfig) -> Any:
-    """The mean loss of a batch, a scalar.
+    """Returns the mean loss of a batch, a scalar.
 
     * `"regression"`: the mean of `(logits - labels) ** 2`; with one label per image `labels` may be `(batch,)`.
     * `"single_label_classification"`: the mean cross entropy of the images whose label is not -100.
@@ -23,8 +23,8 @@ def loss_of(logits: Any, labels: Any, config: BitConfig) -> Any:
     Args:
         logits: `(batch, num_labels)`.
         labels: `(batch,)` classes of int32 or int64 in [0, num_labels); or `(batch, num_labels)` numbers, of [0, 1] for
-            several labels at once. In a tensor a class outside of this range makes the loss NaN.
-        config: says the problem type, or `problem_type_of` finds it.
+            several labels at once. In a tensor, a class outside of this range makes the loss NaN.
+        config: its problem type, or else that of `problem_type_of`.
 
     Raises:
         ValueError: the labels' shape or dtype does not fit, or a class in an array or a list is out of range.
@@ -50,7 +50,7 @@ def loss_of(logits: Any, labels: Any, config: BitConfig) -> Any:
 
 
 def problem_type_of(num_labels: int, dtype: str) -> str:
-    """What transformers takes the problem for if the configuration has no `problem_type`."""
+    """Returns the problem type that transformers assumes without `problem_type`."""
     if num_labels == 1:
         return NUMBERS
     return ONE if num_labels > 1 and dtype in WHOLE else SEVERAL
@@ -59,7 +59,7 @@ def problem_type_of(num_labels: int, dtype: str) -> str:
 def _cross_entropy(logits: Any, labels: Any, num_labels: int) -> Any:
     counted = labels != IGNORED
     inside = (labels >= 0) & (labels < num_labels)
-    # Backends answer a class out of range with an error, NaN or the loss 0. Here it is NaN in all of them.
+    # For a class out of range, backends raise, or give NaN or 0. Here it is always NaN.
     one_hot = ops.one_hot(ops.where(inside, labels, 0), num_labels, dtype=logits.dtype)
     losses = -ops.sum(one_hot * ops.log_softmax(logits, axis=-1), axis=-1)
     losses = ops.where(inside, losses, ops.cast(float("nan"), losses.dtype))
@@ -75,27 +75,27 @@ def _check_classes(labels: np.ndarray | None, dtype: str, num_labels: int) -> No
     wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= num_labels))]
     if wrong.size:
         raise ValueError(
-            f"`labels` must be classes of the model, 0 to {num_labels - 1}, or {IGNORED} for an image that does not "
-            f"count, got {wrong.flat[0]}."
+            f"`labels` must be classes of the model, 0 to {num_labels - 1}, or {IGNORED} for an ignored image, got "
+            f"{wrong.flat[0]}."
         )
 
 
 def _check_shape(
     labels: Any, expected: tuple[int | None, ...], kind: str, dtype: str, given: tuple[int | None, ...] | None = None
 ) -> None:
-    """Refuses labels of another shape than `expected`; `given` is theirs before they were flattened."""
+    """Refuses labels of another shape than `expected`; `given` is their shape before flattening."""
     found = tuple(labels.shape)
     known = len(found) == len(expected) and all(
-        size == wanted or not isinstance(size, int) or not isinstance(wanted, int)  # as a graph may not know them
+        size == wanted or not isinstance(size, int) or not isinstance(wanted, int)  # a graph may not know them
         for size, wanted in zip(found, expected, strict=True)
     )
     if known:
         return
     advice = ""
     if kind == SEVERAL:
-        advice = f" Classes must be int32 or int64, or `problem_type={ONE!r}` must say so."
+        advice = f" Make classes int32 or int64, or pass `problem_type={ONE!r}`."
     elif kind == ONE and given is not None and len(given) > 1:
-        advice = f" A row of numbers per image must be floats, or `problem_type={SEVERAL!r}` must say so."
+        advice = f" Make rows of numbers floats, or pass `problem_type={SEVERAL!r}`."
     raise ValueError(
         f"`labels` must have the shape {expected} for {kind}, got {dtype} {found if given is None else given}.{advice}"
     )

@@ -65,15 +65,15 @@ class BitModel(TransformersModel):
 
         Args:
             pixel_values: `(batch, height, width, channels)`, as `BitImageProcessor` makes them; or its dict of them.
-            output_hidden_states: whether to give the maps of the stem, after its pool, and of each stage, before the
-                final norm. `None` is `config.output_hidden_states`.
+            output_hidden_states: whether to return the maps of the stem (after its pool) and of each stage (before the
+                final norm). `None` is `config.output_hidden_states`.
             return_dict: whether the output is an object with names, or a tuple. `None` is `config.return_dict`.
-            training: whether paths are dropped, as `config.drop_path_rate` says. `None` is what the layer around this
-                one does, and False without one.
+            training: whether to drop paths by `config.drop_path_rate`. `None` is the mode of the layer around this one,
+                and False without one.
 
         Returns:
-            `last_hidden_state`, `pooler_output` and `hidden_states`, by attribute, key and index. Keras, and a call on
-            a symbolic tensor, get the dict of the first two.
+            `last_hidden_state`, `pooler_output` and `hidden_states`, by attribute, key and index. Keras, and calls on
+            symbolic tensors, get the dict of the first two.
 
         Raises:
             TypeError: there is no such argument.
@@ -179,12 +179,13 @@ class BitForImageClassification(TransformersModel):
 class BitBackbone(TransformersModel):
     """transformers' `BitBackbone`: the maps of the stages in `config.out_features`.
 
-    Of the network only what these maps need is built: `hidden_states` end with the last of them.
+    Only the part of the network for these maps is built, so `hidden_states` end with the last of them.
 
     `fit`, `predict`, `export` and `keras.Model` see a dict from stage name to map, as of `BiTBackbone`.
 
     Args:
-        config: the architecture; weights are random. Without `out_features` and `out_indices` it is the last stage.
+        config: the architecture; weights are random. Without `out_features` and `out_indices` it returns the last
+            stage.
 
     Raises:
         ValueError: `config` is not a `BitConfig`.
@@ -234,7 +235,7 @@ class BitBackbone(TransformersModel):
         out_features: Sequence[str] | None = None,
         out_indices: Sequence[int] | None = None,
     ) -> Self:
-        """A model with the architecture and the weights of a checkpoint, as `BitModel.from_pretrained`.
+        """Loads a model with the architecture and the weights of a checkpoint, as `BitModel.from_pretrained`.
 
         Args:
             out_features: names of the stages to return, each once and in the network's order, of `config.stage_names`:
@@ -242,7 +243,7 @@ class BitBackbone(TransformersModel):
             out_indices: the same by number: 0 is the stem, 1 is `stage1`, -1 the last stage. If both are given they
                 must name the same stages.
 
-        Other arguments and errors are those of `BitModel.from_pretrained`. What is about labels changes `config` alone.
+        Other arguments and errors are those of `BitModel.from_pretrained`. Arguments about labels only change `config`.
         """
         from keras_bit.transformers_shape.pretrained import Changes
 

@@ -1,4 +1,4 @@
-"""What a call of transformers' classes gives: named values that were computed, in transformers' order."""
+"""Outputs of transformers' classes: the computed values by name, in transformers' order."""
 
 from typing import Any, ClassVar
 
@@ -8,9 +8,9 @@ import keras
 class ModelOutput(dict[str, Any]):
     """Values by attribute, by key and by index.
 
-    `outputs.logits`, `outputs["logits"]` and `outputs[0]`. An attribute that was not computed is `None`, and has
-    neither a key nor an index. It is a dict, which TensorFlow's graphs give back as they got it; for JAX it is a tree
-    of its values.
+    `outputs.logits`, `outputs["logits"]` and `outputs[0]`. A value that was not computed is `None` as an attribute, and
+    has no key and no index. It is a dict, which TensorFlow's graphs return unchanged; for JAX it is a tree of its
+    values.
 
     Checked against transformers 5.24 `utils/generic.py`.
     """
@@ -29,7 +29,7 @@ class ModelOutput(dict[str, Any]):
     def __getattr__(self, name: str) -> Any:
         if name in self.fields:
             return self.get(name)
-        raise AttributeError(f"{type(self).__name__} has no {name!r}; it may have {', '.join(self.fields)}.")
+        raise AttributeError(f"{type(self).__name__} has no {name!r}. Its fields are {', '.join(self.fields)}.")
 
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
@@ -38,12 +38,12 @@ class ModelOutput(dict[str, Any]):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.items())})"
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """The values that were computed."""
+        """Returns the computed values."""
         return tuple(self.values())
 
     @classmethod
     def of(cls, **values: Any) -> "ModelOutput":
-        """The values that are not `None`, in the order of `fields`."""
+        """Builds it from the values that are not `None`, in the order of `fields`."""
         return cls({name: values[name] for name in cls.fields if values[name] is not None})
 
 

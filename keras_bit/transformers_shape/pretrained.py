@@ -1,4 +1,4 @@
-"""From a source to the model that one of transformers' classes is made around."""
+"""Loads the model inside one of transformers' classes."""
 
 import dataclasses
 import warnings
@@ -16,7 +16,7 @@ from keras_bit.network.weights import weights_of
 
 @dataclasses.dataclass(frozen=True)
 class Changes:
-    """What replaces the configuration's own; the fields are arguments of `from_pretrained`."""
+    """Changes of the configuration; the fields are arguments of `from_pretrained`."""
 
     num_labels: int | None = None
     id2label: Mapping[int, str] | None = None
@@ -29,11 +29,11 @@ class Changes:
 
     @property
     def of_classes(self) -> bool:
-        """Whether they say how many classes there are."""
+        """Whether they set the number of classes."""
         return self.num_labels is not None or self.id2label is not None
 
     def made_to(self, config: BitConfig) -> BitConfig:
-        """`config` with these changes: as transformers makes them, other labels where their number is another."""
+        """Returns `config` with these changes. As in transformers, another number of labels replaces their names."""
         if self.id2label is not None:
             config = dataclasses.replace(
                 config,
@@ -45,7 +45,7 @@ class Changes:
             if self.num_labels is not None:
                 config = config.with_num_labels(self.num_labels)
             if self.label2id is not None:
-                # Of names that the configuration lacks they are the only ones: it would ignore them.
+                # The configuration has no names and would ignore these.
                 labels = {index: label for label, index in read_label2id(self.label2id).items()}
                 id2label = config.id2label if config.has_named_labels else labels
                 config = dataclasses.replace(config, id2label=id2label, label2id=self.label2id)
@@ -58,12 +58,12 @@ class Changes:
 
 
 def opened(source: str | Path, hub: HubOptions, config: BitConfig | None, changes: Changes) -> Checkpoint:
-    """The checkpoint, of which no tensor has been read, with its configuration, or `config`, changed."""
+    """Opens the checkpoint without reading tensors, with its configuration, or `config`, changed."""
     if config is not None and not isinstance(config, BitConfig):
         raise ValueError(f"`config` must be a BitConfig, got {type(config).__name__}: {config!r}.")
     found = loading.find(source, hub, config, ("config",))
     if found.config is not None:
-        changes.made_to(found.config)  # before the weights: a wrong argument is not worth a download
+        changes.made_to(found.config)  # before the weights, so that a wrong argument costs no download
     checkpoint = found.open()
     changed = changes.made_to(checkpoint.known_config())
     if (
@@ -72,17 +72,17 @@ def opened(source: str | Path, hub: HubOptions, config: BitConfig | None, change
         and not changed.has_named_labels
         and checkpoint.head_classes is not None
     ):
-        changed = changed.with_num_labels(checkpoint.head_classes)  # a file without names may say nothing of them
+        changed = changed.with_num_labels(checkpoint.head_classes)  # a file without names may not mention their number
     return dataclasses.replace(checkpoint, config=changed)
 
 
 def classifier(checkpoint: Checkpoint, ends: Ends, changes: Changes, ignore_mismatched_sizes: bool) -> BiTModel:
-    """The network with its head, which is a new one of zeros if the checkpoint has none, or one of another size.
+    """Builds the network with its head, or a new head of zeros if the checkpoint's is missing or has another size.
 
     Args:
         checkpoint: with its configuration changed.
-        ends: what the network begins and ends with.
-        changes: what was asked for.
+        ends: the beginning and the end of the network.
+        changes: the requested changes.
         ignore_mismatched_sizes: whether a head of another size is replaced.
 
     Raises:
@@ -93,17 +93,17 @@ def classifier(checkpoint: Checkpoint, ends: Ends, changes: Changes, ignore_mism
     if held == config.num_labels:
         return building.build_model(checkpoint, ends)
     if held is not None and not ignore_mismatched_sizes:
-        wanted, otherwise = "the model is to have", "leave out `num_labels` and `id2label`"
+        wanted, otherwise = "the model should have", "leave out `num_labels` and `id2label`"
         if not changes.of_classes:
             wanted, otherwise = "the configuration has", f"`num_labels={held}` for its own head without names"
         raise ValueError(
             f"The head of the checkpoint {checkpoint.source!r} has {held} classes, and {wanted} {config.num_labels}. "
-            f"Pass `ignore_mismatched_sizes=True` for a new head, which has to be trained, or {otherwise}."
+            f"Pass `ignore_mismatched_sizes=True` for a new head, which must be trained, or {otherwise}."
         )
     if config.num_labels:
         warnings.warn(
             f"The checkpoint {checkpoint.source!r} has {'no head' if held is None else f'a head of {held} classes'}: "
-            f"the model gets a new head of zeros for {config.num_labels} classes, which has to be trained.",
+            f"the model gets a new head of zeros for {config.num_labels} classes, which must be trained.",
             building.NewHead,
             stacklevel=5,  # the caller of `from_pretrained`
         )
