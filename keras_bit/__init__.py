@@ -1,6 +1,6 @@
 """BiT (Big Transfer) for Keras 3: PyTorch's checkpoints with PyTorch's numbers, channels last.
 
-`import keras_bit` imports neither Keras nor a backend: a name is imported when it is first used.
+`import keras_bit` imports neither Keras nor a backend: each name is imported on first use.
 """
 
 import importlib
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# Public name to the module that has it; `None` is a module itself.
+# Public name to its module; `None` means that the name is a module.
 _MODULES = {
     "BiT": "applications",
     "BiT50": "applications",
@@ -129,7 +129,7 @@ if not TYPE_CHECKING:  # to a type checker a misspelt name would be one that com
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":
-            from importlib.metadata import version  # here: it takes as long as all the rest
+            from importlib.metadata import version  # imported here, because it takes as long as all the rest
 
             value: Any = version("keras_bit")
         elif name not in _MODULES:
@@ -138,7 +138,7 @@ if not TYPE_CHECKING:  # to a type checker a misspelt name would be one that com
             value = importlib.import_module(f"keras_bit.{name}")
         else:
             value = getattr(importlib.import_module(f"keras_bit.{module}"), name)
-        globals()[name] = value  # the next time it is found at once
+        globals()[name] = value  # found directly the next time
         return value
 
 

@@ -1,7 +1,7 @@
-"""Models by name: `BiT50`, any `BitConfig`, any checkpoint, and the stages of one as a backbone.
+"""Builds models: `BiT50` and its siblings, any `BitConfig`, any checkpoint, and backbones.
 
-The signatures of the six applications are written out, though they differ in two defaults only: editors, type checkers
-and `help` read them from the source.
+The signatures of the six applications are written out although they differ in two defaults only, because editors, type
+checkers and `help` read them from the source.
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ from keras_bit.network import model as network
 from keras_bit.network.config import PUBLISHED, BitConfig
 from keras_bit.network.model import BiTModel, Ends
 
-# The fields of a configuration that tell its architecture from the other published ones.
+# The fields that distinguish the published architectures.
 _ARCHITECTURE = ("depths", "hidden_sizes", "embedding_size", "width_factor", "layer_type")
-# Which of the arguments that `loading.find` asks for the models have, and the backbone.
+# The arguments of `loading.find` that models and the backbone have.
 _ARGUMENTS = ("config", "include_top", "classes")
 _BACKBONE_ARGUMENTS = ("config",)
 
@@ -47,22 +47,22 @@ def BiT50(  # noqa: N802 - keras.applications' way
 
     Args:
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
-            makes of it.
+            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
+            pooled form.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
-        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
+        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
+        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and to ask nobody.
+        cache_dir: the download cache; `None` is huggingface_hub's.
+        token: for the Hub; `None` is the one stored by `hf auth login`.
+        local_files_only: whether to use only the cache.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -106,22 +106,22 @@ def BiT50x3(  # noqa: N802 - keras.applications' way
 
     Args:
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
-            makes of it.
+            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
+            pooled form.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
-        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
+        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
+        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and to ask nobody.
+        cache_dir: the download cache; `None` is huggingface_hub's.
+        token: for the Hub; `None` is the one stored by `hf auth login`.
+        local_files_only: whether to use only the cache.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -165,22 +165,22 @@ def BiT101(  # noqa: N802 - keras.applications' way
 
     Args:
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
-            makes of it.
+            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
+            pooled form.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
-        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
+        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
+        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and to ask nobody.
+        cache_dir: the download cache; `None` is huggingface_hub's.
+        token: for the Hub; `None` is the one stored by `hf auth login`.
+        local_files_only: whether to use only the cache.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -224,22 +224,22 @@ def BiT101x3(  # noqa: N802 - keras.applications' way
 
     Args:
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
-            makes of it.
+            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
+            pooled form.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
-        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
+        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
+        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and to ask nobody.
+        cache_dir: the download cache; `None` is huggingface_hub's.
+        token: for the Hub; `None` is the one stored by `hf auth login`.
+        local_files_only: whether to use only the cache.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -283,22 +283,22 @@ def BiT152x2(  # noqa: N802 - keras.applications' way
 
     Args:
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
-            makes of it.
+            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
+            pooled form.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
-        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
+        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
+        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and to ask nobody.
+        cache_dir: the download cache; `None` is huggingface_hub's.
+        token: for the Hub; `None` is the one stored by `hf auth login`.
+        local_files_only: whether to use only the cache.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -342,22 +342,22 @@ def BiT152x4(  # noqa: N802 - keras.applications' way
 
     Args:
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
-            makes of it.
+            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
+            pooled form.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
-        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, also with the head.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
+        input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
+        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and to ask nobody.
+        cache_dir: the download cache; `None` is huggingface_hub's.
+        token: for the Hub; `None` is the one stored by `hf auth login`.
+        local_files_only: whether to use only the cache.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -395,28 +395,28 @@ def BiT(  # noqa: N802 - keras.applications' way
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> BiTModel:
-    """A BiT of any `BitConfig`, with random weights unless `weights` names some.
+    """Builds a BiT of any `BitConfig`, with random weights unless `weights` names some.
 
     Args:
         config: the architecture; a checkpoint's own is not read.
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
-            makes of it.
+            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
+            pooled form.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, the published checkpoint of `config`'s architecture;
             or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, config.num_channels)`: any size from 32 px,
             also with the head. Other channels than the checkpoint's adapt its first kernel, with a warning.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
+        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or `config.num_labels` without one. Another number
             than the checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what `config.problem_type` needs: softmax, sigmoid or nothing. `None` gives
             logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and to ask nobody.
+        cache_dir: the download cache; `None` is huggingface_hub's.
+        token: for the Hub; `None` is the one stored by `hf auth login`.
+        local_files_only: whether to use only the cache.
 
     Returns:
         A functional model with the attribute `config`. Its input `pixel_values` is float32
@@ -431,7 +431,7 @@ def BiT(  # noqa: N802 - keras.applications' way
     """
     if config is None:
         raise ValueError(
-            "`config` must be a BitConfig, got None. A checkpoint's own architecture is read by "
+            "`config` must be a BitConfig, got None. To use a checkpoint's own architecture, call "
             "`from_pretrained(source)`."
         )
     ends = Ends(include_top, input_tensor, input_shape, pooling, classifier_activation, name)
@@ -459,48 +459,48 @@ def from_pretrained(
     config: BitConfig | None = None,
     fused: bool = False,
 ) -> BiTModel:
-    """A model with the architecture and the weights of a checkpoint.
+    """Loads a model with the architecture and the weights of a checkpoint.
 
     Args:
         source: a Hub id (`"google/bit-50"`, also as `"hf://google/bit-50"` or `"hf-hub:google/bit-50"`), a local
             directory, a local file, a name of `list_checkpoints` (timm's `"resnetv2_50x1_bit.goog_in21k"`, Google's
-            `"BiT-M-R50x1"`), or the `https://` address of a file or of a page of the Hub. Read are transformers' layout
-            (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` if torch is installed),
-            timm's (`config.json` with `pretrained_cfg`), Google's `.npz`, and what Keras saves of a model of this
-            package: the `.keras` or `.h5` file of `model.save`, or the `.weights.h5` of `save_weights`. A `config.json`
-            beside a `.npz` or `.weights.h5` is read; the published architectures are also known by the shapes of their
-            tensors. Layers that are frozen in a file of `model.save` are frozen in the model too. The README lists what
-            else is read: PyTorch's `.pth`, networks inside others, big_vision's and TensorFlow's files.
+            `"BiT-M-R50x1"`), or the `https://` address of a file or of a page of the Hub. It may have transformers'
+            layout (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` if torch is
+            installed), timm's (`config.json` with `pretrained_cfg`), Google's `.npz`, or be a keras_bit model saved as
+            `.keras`, `.h5` or `.weights.h5`. A `.npz` or `.weights.h5` of another than the published architectures
+            needs a `config.json` beside it. Layers that were frozen in `model.save` are frozen again. The page "Load
+            and save checkpoints" of the documentation lists more: PyTorch's `.pth`, networks inside others,
+            big_vision's and TensorFlow's files.
         include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in what `pooling`
-            makes of it.
+            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
+            pooled form.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: BiT pools globally, so any size from 32 px
-            works, with the head as well. Other channels than the checkpoint's adapt its first kernel, with a warning.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two giving `(batch, channels)`.
+            works, also with the head. For other channels than the checkpoint's, the first kernel is adapted, with a
+            warning.
+        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's. Another number gives a new head of zeros and a
             warning. Ignored for `include_top=False`.
         classifier_activation: `"auto"` is softmax, or sigmoid if `problem_type` is `multi_label_classification`, or
-            nothing for a regression; of a file of `model.save` it is what the saved head ends in. `None` gives logits;
-            else a function, or Keras' name of one.
+            nothing for a regression; for a file of `model.save` it is the saved head's activation. `None` gives logits.
+            It may also be a function, or Keras' name of one.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and to ask nobody.
+        cache_dir: the download cache; `None` is huggingface_hub's.
+        token: for the Hub; `None` is the one stored by `hf auth login`.
+        local_files_only: whether to use only the cache.
         config: a `BitConfig` that replaces the checkpoint's own; also for weights that have none.
-        fused: whether the model is the one that `keras_bit.fuse` makes, for inference: no call of it, and no batch of
-            `predict`, standardizes kernels again, and no second copy of the network is made on the way. It cannot be
-            saved by `save_pretrained`.
+        fused: whether to fuse the model for inference, as `keras_bit.fuse` does, but without a second copy in memory:
+            calls and `predict` then do not standardize kernels. `save_pretrained` cannot save a fused model.
 
     Returns:
         A functional model with the attribute `config`. Its input `pixel_values` is float32
         `(batch, height, width, channels)`, as `BitImageProcessor` makes it: [-1, 1] for BiT's published checkpoints.
 
     Raises:
-        ValueError: an argument is out of its range, or the checkpoint does not fit, is damaged, or is not a BiT; all
-            tensors that do not fit are listed, and no model is returned. A `.keras` file whose layers differ from what
-            its `config` describes is refused too.
+        ValueError: an argument is out of its range, or the checkpoint does not fit, is damaged, or is not a BiT; the
+            message lists all tensors that do not fit, and no model is returned. A `.keras` file whose layers differ
+            from its `config` is refused too.
         OSError: the checkpoint does not exist (FileNotFoundError) or cannot be fetched.
         ImportError: the checkpoint is a `pytorch_model.bin` and torch is not installed.
 
@@ -525,19 +525,19 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> BiTModel:
-    """The feature maps of a BiT, stage by stage, for a network that needs more than one answer per image.
+    """Builds a model that returns the feature maps of a BiT, stage by stage, for detection and segmentation.
 
-    `stem` is the map after the stem's max pool, `stage1` ... are the sums that leave a stage, before the final norm.
-    Of the network only what these maps need is built, and only its tensors are read: a checkpoint may have or lack the
-    stages after them, the final norm and the head. A tensor that the whole network does not have is an error.
+    `stem` is the map after the stem's max pool; `stage1` ... are the outputs of the stages, before the final norm. Only
+    the part of the network for these maps is built and loaded, so a checkpoint may lack later stages, the final norm
+    and the head. A tensor that is not part of the whole network is an error.
 
     Args:
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, the published checkpoint of `config`'s architecture,
-            by default BiT-50's; or any source that `from_pretrained` takes. What transformers' `BitBackbone` and
-            `BitModel` save is among them.
+            by default BiT-50's; or any source that `from_pretrained` takes, including those saved by transformers'
+            `BitBackbone` and `BitModel`.
         config: a `BitConfig` that replaces the checkpoint's own; for `weights=None` it defaults to BiT-50's.
         out_features: names of the stages to return, each once and in the network's order, of `config.stage_names`:
-            `"stem"`, `"stage1"` ... Without it and `out_indices` the configuration's own, or the last stage.
+            `"stem"`, `"stage1"` ... By default the configuration's own, or the last stage.
         out_indices: the same by number: 0 is the stem, 1 is `stage1`, -1 the last stage. If both are given they
             must name the same stages.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px. Other channels than
@@ -545,15 +545,15 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
         input_tensor: a symbolic Keras tensor to use as input.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the cache of what is downloaded; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one that `hf auth login` stored.
-        local_files_only: whether to use the cache and to ask nobody.
+        cache_dir: the download cache; `None` is huggingface_hub's.
+        token: for the Hub; `None` is the one stored by `hf auth login`.
+        local_files_only: whether to use only the cache.
 
     Returns:
-        A functional model whose output is a dict from stage name to map: `(batch, height / 4, width / 4, channels)`
-        for `stem` and `stage1`, half of it for every further stage while `output_stride` allows, rounded up. It has the
-        attribute `config`, whose `out_features` and `out_indices` are those of the model. Its input `pixel_values` is
-        float32 `(batch, height, width, channels)`, [-1, 1] for BiT's published checkpoints.
+        A functional model whose output is a dict from stage name to map: `(batch, height / 4, width / 4, channels)` for
+        `stem` and `stage1`, and half of that for each further stage, as far as `output_stride` allows, rounded up. It
+        has the attribute `config` with its `out_features` and `out_indices`. Its input `pixel_values` is float32
+        `(batch, height, width, channels)`, [-1, 1] for BiT's published checkpoints.
 
     Raises:
         ValueError: an argument is out of its range, or the checkpoint does not fit, is damaged, or is not a BiT; all
@@ -590,13 +590,13 @@ def _pretrained(
     title: str | None = None,
     fused: bool = False,
 ) -> BiTModel:
-    """The model that `source` holds; `title`, without a `config`, is the architecture that it has to be."""
+    """Loads the model of `source`; without a `config`, it must have the architecture `title`."""
     _check_config(config)
     if title is not None:
         source = published.of_architecture(source, title)
     expected = None if title is None or config is not None else PUBLISHED[title]
     found = loading.find(source, hub, config, _ARGUMENTS)
-    # Before the weights: those of another network are not worth downloading.
+    # Before the weights, so that those of another network are not downloaded.
     _refuse_other_architecture(source, found.config, expected, title)
     checkpoint = found.open(default=expected)
     _refuse_other_architecture(source, checkpoint.config, expected, title)
@@ -613,7 +613,7 @@ def _pretrained_backbone(
 ) -> BiTModel:
     found = loading.find(source, hub, config, _BACKBONE_ARGUMENTS)
     if found.config is not None:
-        # Before the weights: a misspelt stage is not worth a download.
+        # Before the weights, so that a misspelled stage costs no download.
         building.with_outputs(found.config, out_features, out_indices)
     checkpoint = found.open()
     config = building.with_outputs(checkpoint.known_config(), out_features, out_indices)
@@ -640,7 +640,7 @@ def _refuse_other_architecture(
 
 
 def _title_of(config: BitConfig) -> str | None:
-    """The name of the published architecture that a configuration has; `None` if it is another."""
+    """Returns the name of a configuration's published architecture; `None` if it has none."""
     _check_config(config)
     for title, one in PUBLISHED.items():
         if all(getattr(config, field) == getattr(one, field) for field in _ARCHITECTURE):
@@ -649,5 +649,5 @@ def _title_of(config: BitConfig) -> str | None:
 
 
 def _for_channels(config: BitConfig, ends: Ends) -> BitConfig:
-    """As in keras.applications, random weights are for images of any channels."""
+    """As in keras.applications, random weights may have any number of channels."""
     return dataclasses.replace(config, num_channels=building.channels_asked(config, ends) or config.num_channels)

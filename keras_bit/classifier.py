@@ -1,4 +1,4 @@
-"""A BiT with its preprocessing in one Keras model: from images in any form to labels."""
+"""A BiT and its preprocessing in one Keras model: from images in any form to labels."""
 
 import itertools
 import os
@@ -28,24 +28,23 @@ Images = AnyImage | Sequence[AnyImage]
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class BiTClassifier(QuickSteps, keras.Model):
-    """A model and its processor, which are saved, loaded, trained and asked as one.
+    """A model and its processor as one Keras model, for prediction, training and saving.
 
     Examples:
         >>> classifier = BiTClassifier(model, processor)  # doctest: +SKIP
         >>> classifier.classify("cat.jpg", top=2)  # doctest: +SKIP
         [[('tabby', 0.62), ('tiger_cat', 0.31)]]
 
-    Images come in two ways. `classify` and `predict` take them in any form, and the processor reads, resizes, crops and
-    normalizes each on the host. A call, `fit`, `evaluate`, and `predict` of a data set take uint8 batches
-    `(batch, height, width, channels)` in [0, 255] and rescale and normalize them on the device, with the processor's
-    values. They neither resize nor crop, so images must have the size that the processor would give them:
-    `processor(images, do_rescale=False, do_normalize=False).astype("uint8")` makes such batches where resize
-    and crop have the same size, as google/bit-50's have.
+    It takes images in two ways. `classify` and `predict` take images in any form, and the processor reads, resizes,
+    crops and normalizes each one on the host. A call, `fit`, `evaluate`, and `predict` of a data set take uint8 batches
+    `(batch, height, width, channels)` in [0, 255], and rescale and normalize them on the device. They do not resize or
+    crop, so images must already have the processor's size: if resize and crop have the same size, as for google/bit-50,
+    `processor(images, do_rescale=False, do_normalize=False).astype("uint8")` makes such batches.
 
     `classifier.save("cats.keras")` and `keras.saving.load_model("cats.keras")` keep everything in one file.
 
     Args:
-        model: A model that keras_bit built, with its head. It is not copied: what the classifier learns it learns.
+        model: A model that keras_bit built, with its head. It is not copied, so training the classifier trains it.
         processor: How images become its input.
         name: The classifier's name.
         **kwargs: Of `keras.Model`: `trainable` and `dtype`.
@@ -55,9 +54,8 @@ class BiTClassifier(QuickSteps, keras.Model):
         processor: The processor.
 
     Raises:
-        TypeError: `model` or `processor` is something else, or there is no such argument; also of a call.
-        ValueError: `model` has no head, or has layers in front of the network; the processor gives images that it
-            cannot take.
+        TypeError: `model` or `processor` has another type, or an argument is unknown, also in a call.
+        ValueError: `model` has no head, or has layers in front of the network; the processor's images do not fit it.
     """
 
     def __init__(
@@ -75,31 +73,30 @@ class BiTClassifier(QuickSteps, keras.Model):
         return super().__call__(*args, **kwargs)
 
     def classify(self, images: Images, top: int = 5, *, batch_size: int | None = None) -> list[list[tuple[str, float]]]:
-        """The best labels of each image.
+        """Returns the best labels of each image.
 
         Args:
             images: One image or a sequence of them, as `processor(images)` takes them: paths, encoded bytes, PIL
-                images, arrays. Or the path of a directory, which stands for all images in it at any depth, as
-                `keras-bit classify DIRECTORY` lists them: folder by folder in the order of their paths, each sorted by
-                name.
-            top: How many labels per image; more than there are classes gives them all.
-            batch_size: Images that are read and computed at a time; `None` is 32.
+                images, arrays. Or the path of a directory, for all images in it at any depth, in the order of
+                `keras-bit classify DIRECTORY`: folder by folder in the order of paths, each sorted by name.
+            top: Number of labels per image, at most all classes.
+            batch_size: Images per batch; `None` is 32.
 
         Returns:
             For each image a list of `(label, score)`, best first. Labels are those of `decode_predictions`. Scores are
-            probabilities, of a model with logits too: by softmax, or by sigmoid where its `problem_type` is
+            probabilities, even if the model gives logits: by softmax, or by sigmoid if its `problem_type` is
             `multi_label_classification`.
 
         Raises:
             ValueError: The model predicts numbers (regression), or `top` or `batch_size` is not a whole number of at
                 least 1.
-            What `processor(images)` raises about an image, which it names, as in `images[3]`.
+            Errors of `processor(images)`, which name the image, such as `images[3]`.
         """
         top = labels.checked_top(top)
         config = self.model.config
         activation = head_activation(config)
         if activation is None:
-            raise ValueError("`classify` is for classes, and the model predicts numbers (regression). Use `predict`.")
+            raise ValueError("`classify` is for classes, but the model predicts numbers (regression). Use `predict`.")
         scores = self._scores(images, batch_size)
         if self.model.get_layer(HEAD).activation is keras.activations.linear:
             scores = ops.convert_to_numpy(keras.activations.get(activation)(ops.convert_to_tensor(scores)))
@@ -116,27 +113,27 @@ class BiTClassifier(QuickSteps, keras.Model):
         steps: int | None = None,
         callbacks: Any = None,
     ) -> Any:
-        """What the model gives for images: `(batch, classes)`, its own scores or logits.
+        """Returns the model's own scores or logits for images, `(batch, classes)`.
 
         Args:
-            x: Images in any form, as in `classify`; or what gives uint8 batches, such as a `tf.data.Dataset`, with
-                which the rest is as in `keras.Model.predict`.
-            batch_size: Images that are read and computed at a time; `None` is 32.
-            verbose: As in Keras; for images in any form no progress is shown.
-            steps: Of a data set.
-            callbacks: Of a data set.
+            x: Images in any form, as in `classify`; or a source of uint8 batches such as a `tf.data.Dataset`, for which
+                everything is as in `keras.Model.predict`.
+            batch_size: Images per batch; `None` is 32.
+            verbose: As in Keras; no progress is shown for images in any form.
+            steps: For a data set only.
+            callbacks: For a data set only.
         """
         if not _are_images(x):
             return super().predict(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
         if steps is not None or callbacks is not None:
-            raise ValueError("`steps` and `callbacks` must be None where `x` is images and not a data set of batches.")
+            raise ValueError("`steps` and `callbacks` must be None if `x` is images, not a data set of batches.")
         return self._scores(x, batch_size)
 
     def call(self, images: Any, training: bool | None = None) -> Any:
         return self.model(self._pixel_values(images), training=training)
 
     def build(self, input_shape: Any) -> None:
-        """Nothing: the weights are the model's."""
+        """Does nothing, because the weights are the model's."""
 
     def get_config(self) -> dict[str, Any]:
         config = {
@@ -153,7 +150,7 @@ class BiTClassifier(QuickSteps, keras.Model):
         return cls(**{**config, "model": model, "processor": BitImageProcessor(**options)})
 
     def _pixel_values(self, images: Any) -> Any:
-        """The processor's float32 values of a uint8 batch, bit for bit: each of the 256 pixel values is looked up."""
+        """Returns the processor's float32 values for a uint8 batch, bit for bit, by a table of the 256 pixel values."""
         dtype = keras.backend.standardize_dtype(images.dtype)
         if dtype != "uint8":
             raise ValueError(
@@ -176,7 +173,7 @@ class BiTClassifier(QuickSteps, keras.Model):
             (processor.image_mean, processor.image_std) if processor.do_normalize else None,
         )
         places = ops.cast(images, "int32")
-        if table.ndim == 2:  # a channel after the other
+        if table.ndim == 2:  # one channel after the other
             places = places + ops.convert_to_tensor(256 * np.arange(channels, dtype=np.int32))
             table = table.T.reshape(-1)
         return ops.take(ops.convert_to_tensor(table), places)
@@ -217,16 +214,16 @@ class BiTClassifier(QuickSteps, keras.Model):
         )
 
     def _scores(self, images: Images, batch_size: int | None) -> np.ndarray:
-        """The model's outputs for images in any form."""
+        """Returns the model's outputs for images in any form."""
         size = BATCH_SIZE if batch_size is None else batch_size
         check_whole("batch_size", size)
         batches = self._batches(_each_of(images), size)
         first = next(batches, None)
         if first is None:
-            raise ValueError("`images` is empty; expected at least one image.")
+            raise ValueError("`images` must have at least one image, got none.")
         second = next(batches, None)
         if second is None and keras.backend.backend() == "tensorflow":
-            # A graph is traced for seconds before it gives its first answer, which a few images never make good.
+            # Tracing a graph takes seconds, which is not worth it for a few images.
             with tracing.step():
                 return ops.convert_to_numpy(self.model(ops.convert_to_tensor(first), training=False))
         rest = () if second is None else itertools.chain([second], batches)
@@ -234,17 +231,17 @@ class BiTClassifier(QuickSteps, keras.Model):
         for batch in rest:
             count = len(batch)
             if count < size and batch.shape[1:] == first.shape[1:] and len(first) == size:
-                # Another number of images would be compiled anew.
+                # Another number of images would be compiled again.
                 batch = np.concatenate([batch, np.zeros((size - count, *batch.shape[1:]), batch.dtype)])
             found.append(self._ask(batch)[:count])
         return np.concatenate(found)
 
     def _ask(self, batch: np.ndarray) -> np.ndarray:
-        # As a tensor: what the processor leaves in [0, 255] on purpose is not to be warned of as raw pixels.
+        # As a tensor, to avoid the warning about raw pixels if the processor leaves [0, 255] on purpose.
         return self.model.predict_on_batch(ops.convert_to_tensor(batch))
 
     def _batches(self, images: Images, size: int) -> Iterator[np.ndarray]:
-        """Preprocessed images of one size, at most `size` at a time."""
+        """Yields batches of preprocessed images of one size, at most `size` at a time."""
         waiting: list[np.ndarray] = []
         for name, pixels in self.processor.each(images):
             _check_pixels(name, pixels.shape, self.model.config.num_channels)
@@ -266,8 +263,8 @@ def _check(model: Any, processor: Any) -> None:
         raise ValueError(f"`model` must end in its head {HEAD!r}. Build it with `include_top=True` and its classes.")
     if in_front := layers_in_front(model):
         raise ValueError(
-            "`model` must begin with the network's own input, got layers in front of it: "
-            f"{', '.join(in_front)}. The processor prepares images."
+            f"`model` must begin with the network's own input, got layers in front of it: {', '.join(in_front)}. The "
+            "processor already prepares images."
         )
     channels = 3 if processor.do_convert_rgb else model.config.num_channels
     if channels != model.config.num_channels:
@@ -287,19 +284,19 @@ def _check(model: Any, processor: Any) -> None:
 def _check_pixels(name: str, shape: tuple[int, ...], channels: int) -> None:
     if min(shape[:2]) < MIN_SIZE or shape[-1] != channels:
         raise ValueError(
-            f"{name} becomes {shape[0]}x{shape[1]} px of {shape[-1]} channels by the processor, and the model takes "
+            f"{name} becomes {shape[0]}x{shape[1]} px with {shape[-1]} channels in the processor, but the model takes "
             f"{channels} channels and at least {MIN_SIZE} px."
         )
 
 
 def _are_images(x: Any) -> bool:
-    """Whether `x` is images in any form, and not what gives batches of them."""
+    """Whether `x` is images in any form, not a source of batches."""
     one = isinstance(x, str | os.PathLike | Encoded | Image.Image) or hasattr(x, "__array__")
     return one or sequence_of(x) is not None
 
 
 def _each_of(images: Images) -> Images:
-    """The images; of a directory the files in it."""
+    """Returns the images; for a directory, the files in it."""
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
         from keras_bit.data import folders
 

@@ -1,4 +1,4 @@
-"""From scores to class names, offline."""
+"""Converts scores to class names, offline."""
 
 import functools
 import importlib.resources
@@ -11,10 +11,10 @@ import numpy as np
 from keras_bit import wording
 
 SHOWN = 8  # classes in a message
-# Names of classes in the order of the outputs, or from index, which JSON makes a string, to name.
+# Names of classes in the order of the outputs, or a mapping from index (a string in JSON) to name.
 Labels = Sequence[str] | Mapping[int, str] | Mapping[str, str]
 
-# The class lists inside the package: number of classes, the list's name, its table.
+# The class lists in the package: number of classes, the list's name, its file.
 CLASS_LISTS = {
     1000: ("ImageNet-1k", "imagenet1k.tsv"),
     21843: ("ImageNet-21k", "imagenet21k.tsv"),  # the BiT-M pre-training heads; 21,841 would be ImageNet's fall11.tar
@@ -22,9 +22,9 @@ CLASS_LISTS = {
 
 
 def imagenet_labels(classes: int = 1000) -> tuple[tuple[str, str], ...]:
-    """The `(wordnet_id, names)` of the classes of ImageNet-1k or ImageNet-21k, in the order of the model's outputs.
+    """Returns `(wordnet_id, names)` of each class of ImageNet-1k or ImageNet-21k, in the order of the model's outputs.
 
-    `names` holds every name that WordNet has for the class, in the form transformers' `id2label` uses:
+    `names` holds every WordNet name of the class, in the form of transformers' `id2label`:
 
     Examples:
         >>> imagenet_labels()[0]
@@ -33,17 +33,16 @@ def imagenet_labels(classes: int = 1000) -> tuple[tuple[str, str], ...]:
         ('n01440764', 'tench, Tinca tinca')
 
     Only the wordnet ids are unique. Two classes of ImageNet-1k are called "crane" (134, the bird, and 517, the
-    machine); in ImageNet-21k 1128 classes have the names of another.
+    machine); in ImageNet-21k, 1128 classes share their names with another.
 
-    ImageNet-21k has general classes beside special ones ("fish" is 3692) and, in the same order, the classes of
-    ImageNet-1k but one: it lacks "teddy, teddy bear" (n04399382).
+    ImageNet-21k has general classes besides special ones ("fish" is 3692). It contains the classes of ImageNet-1k in
+    the same order, except "teddy, teddy bear" (n04399382).
 
     Args:
-        classes: 1000 for ImageNet-1k, 21843 for ImageNet-21k as Google's pre-training heads have it.
+        classes: 1000 for ImageNet-1k, 21843 for ImageNet-21k, as in Google's pre-training heads.
 
     Returns:
-        `classes` pairs of strings. Each list is read once, when it is first asked for, from its table inside the
-        package.
+        `classes` pairs of strings. Each list is read once, on first use, from a file in the package.
 
     Raises:
         ValueError: `classes` is another number.
@@ -56,16 +55,16 @@ def imagenet_labels(classes: int = 1000) -> tuple[tuple[str, str], ...]:
 
 
 def labels_of_checkpoint(id2label: Mapping[int, str]) -> Mapping[int, str] | None:
-    """The `labels` of `decode_predictions` for a checkpoint's `id2label`.
+    """Returns the `labels` of `decode_predictions` for a checkpoint's `id2label`.
 
-    `None` where the checkpoint says `LABEL_0`, `LABEL_1` ... of as many classes as ImageNet has, which says nothing.
+    `None` if they are `LABEL_0`, `LABEL_1` ... for as many classes as ImageNet has.
     """
     says_nothing = all(name == f"LABEL_{index}" for index, name in id2label.items())
     return None if says_nothing and len(id2label) in CLASS_LISTS else id2label
 
 
 def decode_predictions(preds: Any, top: int = 5, *, labels: Labels | None = None) -> list[list[tuple[str, str, float]]]:
-    """The best classes of every image, as `keras.applications` gives them, for ImageNet or for your own labels.
+    """Returns the best classes of every image, as in `keras.applications`, for ImageNet or for your own labels.
 
     Examples:
         >>> decode_predictions([[0.1, 0.2, 0.7]], top=2, labels=["cat", "dog", "zebra"])
@@ -73,22 +72,21 @@ def decode_predictions(preds: Any, top: int = 5, *, labels: Labels | None = None
 
     Args:
         preds: scores `(batch, classes)`, an array, nested list or tensor; probabilities or logits, higher is better.
-        top: how many classes per image, at least 1; more than there are gives them all.
-        labels: `None` for the classes of ImageNet, 1000 (ImageNet-1k) or 21,843 (ImageNet-21k in Google's order), told
-            apart by the number of classes; for any other model its class names in the order of its outputs, or a dict
-            from index to name such as `model.config.id2label` (keys 0 or "0").
+        top: number of classes per image, from 1 to all.
+        labels: `None` for the classes of ImageNet-1k (1000) or ImageNet-21k in Google's order (21,843), by their
+            number. For other models, the class names in the order of the outputs, or a dict from index to name such as
+            `model.config.id2label` (keys 0 or "0").
 
     Returns:
         A list per image of `(wordnet_id, name, score)`, best first; equal scores go by class index, lowest first.
-        `name` is the class's first name with underscores ("great_white_shark"), for ImageNet-1k the name that
-        `keras.applications` gives. With `labels` the tuple stays three long and the first entry is still the class's
-        identifier, here its index as a string: `(str(index), name, score)`, with `name` exactly as given. `score` is a
-        Python float.
+        `name` is the class's first name with underscores ("great_white_shark"), as in `keras.applications` for
+        ImageNet-1k. With `labels` it is `(str(index), name, score)`, with `name` exactly as given. `score` is a Python
+        float.
 
     Raises:
-        ValueError: `preds` is not a two-dimensional array of numbers or has NaN; it has not as many classes as `labels`
-            or, without it, a list of ImageNet has; `top` is not a whole number of at least 1; `labels` is not one name
-            each for 0 to classes - 1.
+        ValueError: `preds` is not a two-dimensional array of numbers or has NaN; its number of classes differs from
+            `labels` or, without it, from ImageNet's; `top` is not a whole number of at least 1; `labels` does not have
+            exactly one name for each class.
 
     Source: keras 3.15 `applications/imagenet_utils.py`, whose order of equal scores and of NaN is left to `argsort`.
     """
@@ -98,15 +96,15 @@ def decode_predictions(preds: Any, top: int = 5, *, labels: Labels | None = None
     if labels is None:
         if classes not in CLASS_LISTS:
             raise ValueError(
-                f"`preds` must have {_known_numbers()} classes where `labels` is not given; got {classes} classes, "
-                f"shape {scores.shape}. Pass `labels=`, the {classes} class names in the order of the model's outputs, "
-                "for instance `model.config.id2label`."
+                f"`preds` must have {_known_numbers()} classes if `labels` is not given; got {classes} classes, shape "
+                f"{scores.shape}. Pass `labels=`, the {classes} class names in the order of the model's outputs, for "
+                "instance `model.config.id2label`."
             )
         identified = _keras_labels(classes)
     else:
         identified = tuple((str(index), name) for index, name in enumerate(_as_names(labels, classes)))
 
-    # Stable on the negated scores: a tie keeps the lower index first, which reversing an ascending sort would not.
+    # A stable sort of the negated scores keeps the lower index first for equal scores.
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [
         [(*identified[index], float(row[index])) for index in indices]
@@ -115,7 +113,7 @@ def decode_predictions(preds: Any, top: int = 5, *, labels: Labels | None = None
 
 
 def checked_top(top: Any) -> int:
-    """`top` as an int.
+    """Returns `top` as an int.
 
     Raises:
         ValueError: it is not a whole number of at least 1.
@@ -130,10 +128,10 @@ def checked_top(top: Any) -> int:
 
 
 def names_of(labels: Labels, classes: int) -> tuple[str, ...]:
-    """The names of classes 0 to `classes - 1`, from a sequence or a dict from index to name as `id2label`.
+    """Returns the names of classes 0 to `classes - 1`, from a sequence or a dict from index to name such as `id2label`.
 
     Raises:
-        ValueError: `labels` is not one name each for 0 to classes - 1.
+        ValueError: `labels` does not have exactly one name for each class.
     """
     return tuple(_as_names(labels, classes))
 
@@ -142,7 +140,7 @@ def _known_numbers() -> str:
     return " or ".join(f"{classes} ({name})" for classes, (name, _) in CLASS_LISTS.items())
 
 
-@functools.cache  # here, where a list has one key, and not on `imagenet_labels`: `()`, `(1000)`, `(classes=1000)`
+@functools.cache  # cached here, because calls of `imagenet_labels` have several forms: `()`, `(1000)`, `(classes=1000)`
 def _read_table(file: str) -> tuple[tuple[str, str], ...]:
     table = importlib.resources.files("keras_bit").joinpath(file).read_text(encoding="utf-8")
     pairs = (line.split("\t") for line in table.splitlines())
@@ -151,17 +149,17 @@ def _read_table(file: str) -> tuple[tuple[str, str], ...]:
 
 @functools.cache
 def _keras_labels(classes: int) -> tuple[tuple[str, str], ...]:
-    """`(wordnet_id, name)` with Keras' names: the first one, underscores for spaces."""
+    """Returns `(wordnet_id, name)` with Keras' names: the first name, with underscores for spaces."""
     return tuple((wordnet_id, names.split(", ")[0].replace(" ", "_")) for wordnet_id, names in imagenet_labels(classes))
 
 
 def _as_scores(preds: Any) -> np.ndarray:
-    """`preds` as float64, which holds every float16, bfloat16 and float32 exactly; checked."""
+    """Checks `preds` and converts it to float64, which holds every float16, bfloat16 and float32 exactly."""
     try:
         if isinstance(preds, np.ndarray | list | tuple):
             scores = np.asarray(preds, dtype=np.float64)
         else:
-            import keras  # here: arrays and the table need no backend
+            import keras  # imported here, because arrays and the table need no backend
 
             scores = keras.ops.convert_to_numpy(preds).astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -185,7 +183,7 @@ def _as_scores(preds: Any) -> np.ndarray:
 
 
 def _as_names(labels: Labels, classes: int) -> list[str]:
-    """The names of classes 0 to `classes - 1`; all that does not fit in one error."""
+    """Returns the names of classes 0 to `classes - 1`; one error lists everything that does not fit."""
     if isinstance(labels, str | bytes | Set) or not isinstance(labels, Iterable):
         raise ValueError(
             f"`labels` must be a sequence of {classes} names or a dict from index to name; got "
@@ -203,7 +201,7 @@ def _as_names(labels: Labels, classes: int) -> list[str]:
     for index, name in enumerate(names):
         if not isinstance(name, str):
             raise ValueError(f"`labels` must be names (strings); got {name!r} for class {index}. Pass one string each.")
-    return [str(name) for name in names]  # numpy's strings too become plain ones
+    return [str(name) for name in names]  # also converts numpy's strings to plain ones
 
 
 def _from_mapping(labels: Mapping[int, str] | Mapping[str, str], classes: int) -> list[str]:

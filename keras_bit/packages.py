@@ -1,4 +1,4 @@
-"""Optional packages: whether they are installed, and what installs them."""
+"""Optional packages: checks whether they are installed, and how to install them."""
 
 import contextlib
 import importlib.util
@@ -12,12 +12,12 @@ class MissingPackageError(ImportError):
 def require(package: str, extra: str, purpose: str) -> None:
     """Checks that an optional package is installed, before anything is computed.
 
-    What the package needs itself may be missing all the same: its use stands in `needing`.
+    A dependency of the package may still be missing, so use the package inside `needing`.
 
     Args:
         package: its name in an `import` statement.
         extra: the extra of keras_bit that installs it.
-        purpose: what needs it, as the beginning of a sentence.
+        purpose: what needs it, as the subject of a sentence.
 
     Raises:
         MissingPackageError: it is not installed.
@@ -27,10 +27,10 @@ def require(package: str, extra: str, purpose: str) -> None:
 
 
 def require_tensorflow(purpose: str) -> None:
-    """Checks that TensorFlow is installed, which keras_bit does without where Keras has another backend.
+    """Checks that TensorFlow is installed; with another backend, most of keras_bit works without it.
 
     Args:
-        purpose: what needs it, as the beginning of a sentence.
+        purpose: what needs it, as the subject of a sentence.
 
     Raises:
         MissingPackageError: it is not installed.
@@ -46,14 +46,14 @@ def has_tensorflow() -> bool:
 
 @contextlib.contextmanager
 def needing(extra: str, purpose: str) -> Iterator[None]:
-    """A context in which the packages of an extra are used. If an import fails in it, the error says what to install.
+    """A context for using the packages of an extra. If an import fails in it, the error says what to install.
 
     Args:
         extra: the extra of keras_bit that installs the packages.
-        purpose: what needs them, as the beginning of a sentence.
+        purpose: what needs them, as the subject of a sentence.
 
     Raises:
-        MissingPackageError: a module could not be imported, or what was raised has such an error as its cause.
+        MissingPackageError: a module could not be imported, or the raised error has such an error as its cause.
     """
     try:
         yield
@@ -62,20 +62,20 @@ def needing(extra: str, purpose: str) -> Iterator[None]:
         if failed is None or isinstance(failed, MissingPackageError):
             raise
         package = _package(failed)
-        if package == "keras_bit":  # no user can mend that
+        if package == "keras_bit":  # users cannot fix that
             raise
         if package is not None and importlib.util.find_spec(package) is None:
             raise MissingPackageError(not_installed(package, installation(extra), purpose)) from error
         raise MissingPackageError(
-            f"{purpose} needs a package that is installed but cannot be imported: {str(failed).rstrip('.')}. Versions "
-            f"that go together come with `pip install --upgrade 'keras_bit[{extra}]'`."
+            f"{purpose} needs a package that is installed but cannot be imported: {str(failed).rstrip('.')}. To get "
+            f"versions that fit together, run `pip install --upgrade 'keras_bit[{extra}]'`."
         ) from error
 
 
 def failed_import(error: BaseException) -> ImportError | None:
-    """The failed import that `error` is, or that it was raised from; `None` if it is about something else.
+    """Returns the failed import behind `error`; `None` if it has another cause.
 
-    An import that only failed earlier is not one: libraries do without some packages.
+    An import that merely failed earlier does not count, because libraries work without some packages.
     """
     found: BaseException | None = error
     while found is not None and not isinstance(found, ImportError):
@@ -84,23 +84,23 @@ def failed_import(error: BaseException) -> ImportError | None:
 
 
 def installation(extra: str) -> str:
-    """The command that installs an extra of keras_bit, and the one in a checkout, for a message."""
+    """Returns the commands that install an extra of keras_bit, from a package and from a checkout, for a message."""
     return f"`pip install 'keras_bit[{extra}]'`, or `pip install -e '.[{extra}]'` in a checkout"
 
 
 def not_installed(package: str, commands: str, purpose: str) -> str:
-    """The message about a package that is missing.
+    """Returns the message about a missing package.
 
     Args:
         package: its name in an `import` statement.
-        commands: what installs it, such as `installation` gives.
-        purpose: what needs it, as the beginning of a sentence.
+        commands: how to install it, as from `installation`.
+        purpose: what needs it, as the subject of a sentence.
     """
     return f"{purpose} needs the package {package}, which is not installed. Install it with {commands}."
 
 
 def _package(error: ImportError) -> str | None:
-    """Whose import failed. Python's own error knows it, which may stand behind a library's in other words."""
+    """Returns the package whose import failed, from Python's own error, which may be the cause of a library's."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, ImportError) and found.name:

@@ -1,8 +1,8 @@
-"""Keras finds keras_bit's classes in files as soon as both packages are imported, in either order.
+"""Lets Keras find keras_bit's classes in files once both packages are imported, in either order.
 
-Keras knows a class of a saved model by its registered name (`keras_bit>StdConv2D`) once the module that registers it
-has been imported. `import keras_bit` must not import Keras, which takes seconds, so these modules are imported right
-after Keras is, no matter who imports it.
+Keras finds a class of a saved model by its registered name (`keras_bit>StdConv2D`) after the module that registers it
+is imported. `import keras_bit` does not import Keras, which takes seconds. So these modules are imported right after
+Keras, whoever imports it.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# These import all that register a class. The last one registers the others' models once more.
+# These import all modules that register a class. The last one registers the models a second time.
 MODULES = (
     "keras_bit.network.model",
     "keras_bit.recipes.hyperrule",
@@ -24,7 +24,7 @@ MODULES = (
 
 
 def register_with_keras() -> None:
-    """Imports the modules that register classes: now if Keras has been imported, else right after it is."""
+    """Imports the modules that register classes: now if Keras is imported already, else right after its import."""
     if "keras" in sys.modules:
         _register()
     else:
@@ -37,9 +37,9 @@ def _register() -> None:
 
 
 class _AfterKeras:
-    """A finder of one module, Keras, that lets the other finders find it and adds a step at the end of its import.
+    """A finder for the module Keras that uses the other finders and adds a step at the end of its import.
 
-    `wrapt.register_post_import_hook` does the same, and takes a tenth of a second to import.
+    `wrapt.register_post_import_hook` does the same, but takes a tenth of a second to import.
     """
 
     def __init__(self) -> None:
@@ -60,12 +60,12 @@ class _AfterKeras:
 
         def execute_and_register(module: ModuleType) -> None:
             execute(module)
-            if module.__name__ != name:  # by a loader of more than one, as that of a zip file is
+            if module.__name__ != name:  # its loader may load several modules, like that of a zip file
                 return
             if self in sys.meta_path:
                 sys.meta_path.remove(self)
             _register()
 
-        # On the object, not on its class or around it: the loader stays what it is for all who ask it for more.
+        # On the object, not on its class and without a wrapper, so that the loader's other methods keep working.
         setattr(loader, "exec_module", execute_and_register)  # noqa: B010 - a type checker lets no method be assigned
         return spec

@@ -123,7 +123,7 @@ def test_every_file_has_a_row_and_the_fastest_that_agrees_is_advised(told, model
 FAILURES = {
     "refuse": "`model` is too large",
     "exit": "The process that exports ended with the exit code 3: what it said last",
-    "die": "The process that exports was ended by SIGKILL, as the system does where memory runs out",
+    "die": "The process that exports was ended by SIGKILL, probably because memory ran out",
     "babble": "The process that exports ended without an answer",
     "sleep": "The process that exports gave no answer within 0.5 seconds",
 }
@@ -380,7 +380,7 @@ def test_cases_take_turns_and_one_that_fails_has_no_more(tmp_path):
         (0, "ended with the exit code 0"),
         (3, "ended with the exit code 3"),
         (-signal.SIGSEGV, "was ended by SIGSEGV"),
-        (-signal.SIGKILL, "was ended by SIGKILL, as the system does where memory runs out"),
+        (-signal.SIGKILL, "was ended by SIGKILL, probably because memory ran out"),
     ],
 )
 def test_how_a_process_ended_is_said_in_words(code, words):

@@ -41,7 +41,7 @@ def test_a_saved_model_with_a_line_per_step_and_a_report(capsys, tmp_path):
         "running the model on the images to compare",
         "standardizing the kernels",
         "tracing the signatures and writing the SavedModel",
-        "running what was written",
+        "running the export",
     ]
     assert "saved_model" in out
     assert "4 images, by its own runtime" in out

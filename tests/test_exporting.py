@@ -92,7 +92,7 @@ def test_transformers_layout_is_written_whole_and_replaced_only_when_asked(model
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda outputs: outputs * 1.01, r"differs from the model by .* more than the .* that is let pass"),
+        (lambda outputs: outputs * 1.01, r"differs from the model by .* more than the .* allowed"),
         (lambda outputs: outputs * np.nan, "NaN or infinite"),
         (lambda outputs: outputs[:, :3], "where the model gives"),
     ],
@@ -163,7 +163,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers(model, tmp_path):
     ("values", "message"),
     [
         ((0.5, 0.5), "have one value, 0.5, everywhere"),
-        ((0, 255), "go from 0 to 255, and what `processor` gives from -1 to 1: pass them through it"),
+        ((0, 255), "go from 0 to 255, but the output of `processor` from -1 to 1. Pass them through it"),
         ((-1, 1), None),
     ],
 )
@@ -581,7 +581,7 @@ def program_in_place_of_python(tmp_path, monkeypatch, text):
             RuntimeError,
             r"ended with the exit code 3; .*said:\nthe graph is wrong$",
         ),
-        ("echo so far >&2; kill -9 $$", RuntimeError, r"ended by SIGKILL, as the system does where memory.*\nso far$"),
+        ("echo so far >&2; kill -9 $$", RuntimeError, r"ended by SIGKILL, probably because memory.*\nso far$"),
         ("kill -11 $$", RuntimeError, "ended by SIGSEGV; nothing was kept"),
         ("""echo '{"error": ["ArithmeticError", ["differs"]]}'""", ArithmeticError, "^differs$"),
         ("""echo '{"error": ["ImportError", ["pip install"]]}'""", ImportError, "^pip install$"),
@@ -626,7 +626,7 @@ def test_a_layer_of_the_callers_own_is_told_by_the_other_process(model, tmp_path
 
     inputs = keras.Input((64, 64, 3))
     own = keras.Model(inputs, model(Doubled()(inputs)))
-    message = r"^`model` has parts that only your program knows, .* Keras says: Could not locate class 'Doubled'"
+    message = r"^`model` has classes that only your program knows, .* Keras says: Could not locate class 'Doubled'"
     with pytest.raises(ValueError, match=message):
         keras_bit.export(own, tmp_path / "bit.tflite", "tflite")
     assert list(tmp_path.iterdir()) == []

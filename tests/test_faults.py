@@ -210,7 +210,7 @@ def test_a_label_below_zero_is_refused_where_no_classes_are_known():
     data = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 2 images were left out"):
         assert collect(data)[1].tolist() == [7]
-    assert data.skipped == ["element 1 of `source` has the label -5, which is below 0, where labels begin."]
+    assert data.skipped == ["element 1 of `source` has the label -5, but labels begin at 0."]
 
 
 @pytest.mark.slow

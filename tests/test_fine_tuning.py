@@ -185,7 +185,7 @@ def test_the_data_set_of_a_directory_with_mixup_is_taken_as_it_is():
     train = image_dataset(source, processor=PROCESSOR, batch_size=3, training=True, rule=mixed, seed=0, repeat=True)
     processor = dataclasses.replace(PROCESSOR, size={"height": 32, "width": 32})
     validation = image_dataset(source, processor=processor, batch_size=3)
-    with pytest.warns(UserWarning, match=r"images of `validation` are 32x32 px, and the recipe trains on crops of 128"):
+    with pytest.warns(UserWarning, match=r"images of `validation` are 32x32 px, but the recipe trains on crops of 128"):
         history = fine_tune(small_model(), train, validation, rule=mixed, steps_per_epoch=2, verbose=0)
     assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
 

@@ -349,7 +349,7 @@ def test_names_that_differ_in_case_are_different_classes_and_that_is_said(tmp_pa
 def test_names_that_look_alike_are_different_classes_and_that_is_said(tmp_path, other):
     make_folders(tmp_path / "one", {"cat": 1, other: 1, "dog": 1})
     (note,) = folders.class_folders(tmp_path / "one").notes
-    assert note.endswith("look alike, and are 2 classes.")
+    assert note.endswith("look alike, but are 2 classes.")
     assert folders.shown(other) in note
     make_folders(tmp_path / "two" / "train", COUNTS), make_folders(tmp_path / "two" / "val", {other: 1})
     with pytest.raises(ValueError, match="differ in case or spaces are different classes") as error:

@@ -359,7 +359,7 @@ def test_int8_of_openvino_is_in_8_bits_and_of_a_bit_alone(tmp_path, alone):
     kinds = [op.get_element_type().to_string() for op in read.get_ops() if op.get_type_name() == "Constant"]
     assert kinds.count("i8") >= sum("kernel" in weight.path for weight in model.weights)
     assert [one.get_element_type().to_string() for one in (read.input(0), read.output(0))] == ["f32", "f32"]
-    with pytest.raises(ValueError, match="takes a BiT alone"):
+    with pytest.raises(ValueError, match="needs a BiT without layers before or after it"):
         keras_bit.export(in_front(), tmp_path / "x.xml", "openvino", **options)
 
 

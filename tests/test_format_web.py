@@ -149,7 +149,7 @@ REFUSED = {
     "pooled": ({"include_top": False, "pooling": "avg"}, {}, "`model` must be a BiT .* with its head"),
     "logits": ({"classifier_activation": None}, {}, "`model` must give probabilities"),
     "one channel": ({"num_channels": 1}, {}, "`model` must take 3 channels"),
-    "another size": ({"input_shape": (96, 64, 3)}, {}, "`processor` makes 64x64 px, and `model` takes 96x64"),
+    "another size": ({"input_shape": (96, 64, 3)}, {}, "`processor` makes 64x64 px, but `model` takes 96x64"),
     "a batch": ({}, {"batch_size": 2}, "`batch_size` must be None or 1"),
     "an image size": ({}, {"image_size": 96}, "`image_size` must be None or the 64x64 px"),
     "8 bits of TFLite": ({}, {"quantize": "dynamic"}, "`quantize` must be one of None, 'float16', 'int8'"),

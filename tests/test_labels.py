@@ -302,7 +302,7 @@ ABC = ["a", "b", "c"]
         (
             np.zeros((2, 10)),
             {},
-            "`preds` must have 1000 (ImageNet-1k) or 21843 (ImageNet-21k) classes where `labels` is not given; got 10 "
+            "`preds` must have 1000 (ImageNet-1k) or 21843 (ImageNet-21k) classes if `labels` is not given; got 10 "
             "classes, shape (2, 10). Pass `labels=`, the 10 class names in the order of the model's outputs, for "
             "instance `model.config.id2label`.",
         ),

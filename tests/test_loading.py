@@ -854,10 +854,12 @@ STRANGERS = {
 @pytest.mark.parametrize(("build", "message"), STRANGERS.values(), ids=STRANGERS)
 def test_saved_weights_of_another_model_are_refused_with_all_that_is_not_of_bit(tmp_path, build, message):
     path = save_weights(tmp_path, build(), config=False)
-    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} is not of a BiT alone, .*\n  {message}") as error:
+    with pytest.raises(
+        ValueError, match=rf"^{re.escape(str(path))} does not hold just a BiT, .*\n  {message}"
+    ) as error:
         from_pretrained(path)
     assert str(error.value).endswith("Save a BiT inside another model alone, and a fused BiT before it is fused.")
-    with pytest.raises(ValueError, match="is not of a BiT alone"):
+    with pytest.raises(ValueError, match="does not hold just a BiT"):
         BiTBackbone(path, config=BitConfig.from_dict(CONFIG))
 
 
@@ -914,7 +916,7 @@ def named_twice(file):
 # What a file of saved weights may have become.
 CHANGES = {
     "without names": (without_names, r"does not name its layers \(add, add_1, .*\): an older Keras wrote it\."),
-    "without layers": (lambda file: file.__delitem__("layers"), "is not of a BiT alone.*\n  it holds no weights of"),
+    "without layers": (lambda file: file.__delitem__("layers"), "does not hold just a BiT.*\n  it holds no weights of"),
     "an extra array": (lambda file: file.create_dataset("x/y", data=[1.0]), r"not of BiT \(1\): x/y \(x/y\)"),
     "a name twice": (named_twice, r"holds stage1_block0_conv1/kernel twice, as layers/std_conv2d_1/vars/0 and as"),
     "a soft link": (linked(h5py.SoftLink("/layers/std_conv2d_1/vars/0")), r"missing .* \(1\): stem_conv/kernel\n"),
@@ -964,7 +966,7 @@ def test_an_older_h5_of_a_whole_model_is_refused(tmp_path):
     path = tmp_path / "bit.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset("model_weights/stem_conv/stem_conv/kernel:0", data=np.zeros((7, 7, 3, 16)))
-    with pytest.raises(ValueError, match=r"is not of a BiT alone.*\n  not of BiT \(1\): model_weights/stem_conv/"):
+    with pytest.raises(ValueError, match=r"does not hold just a BiT.*\n  not of BiT \(1\): model_weights/stem_conv/"):
         from_pretrained(path)
 
 

@@ -389,7 +389,7 @@ WIDE = BitImageProcessor(size=8, do_center_crop=False)
 @pytest.mark.parametrize(
     ("images", "arguments", "error", "text"),
     [
-        ([], {}, ValueError, "`images` is empty; expected at least one image."),
+        ([], {}, ValueError, "`images` must have at least one image, got none."),
         (np.zeros((0, 4, 4, 3)), {}, ValueError, "`images` is empty: shape (0, 4, 4, 3)."),
         (noise(4), {}, ValueError, "4 for a batch, or 2 for a gray image. Received: shape (4,)"),
         ([noise(1, 1, 4, 4, 3)], {}, ValueError, "`images[0]` must have 3 dimensions, or 4 for a batch"),

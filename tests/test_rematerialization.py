@@ -135,6 +135,6 @@ def test_what_cannot_be_rematerialized_is_refused(network, message):
 def test_an_older_keras_is_told_which_one_can(monkeypatch):
     monkeypatch.setattr(keras, "__version__", "3.13.2")
     with pytest.raises(
-        ImportError, match=r"`rematerialize` needs Keras 3.14 or newer, and 3.13.2 is installed. Install"
+        ImportError, match=r"`rematerialize` needs Keras 3.14 or newer, but 3.13.2 is installed. Install"
     ):
         rematerialize(model())

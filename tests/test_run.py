@@ -485,7 +485,7 @@ def test_what_cannot_be_written_is_an_error_at_the_start(data, checkpoint, tmp_p
         with pytest.raises(OSError, match=message):
             train(data, checkpoint, out)
     monkeypatch.setattr(run_directory.shutil, "disk_usage", lambda path: Usage(10**9, 10**9 - 1000, 1000))
-    with pytest.raises(OSError, match=r"0\.00 GB of free space, and this model needs"):
+    with pytest.raises(OSError, match=r"0\.00 GB of free space, but this model needs"):
         train(data, checkpoint, tmp_path / "full")
     assert not (tmp_path / "full").exists()
 

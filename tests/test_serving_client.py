@@ -143,7 +143,7 @@ def test_a_model_that_the_server_does_not_have_is_told(server, files, capsys):
     code, _, err = run(capsys, files[0], "--server", server, "--server-model", "other")
     assert code == 1
     assert "refuses: Servable not found for request: " in err
-    assert "Does it serve a model named 'other' that was exported with its processor" in err
+    assert "Check that it serves a model named 'other' that was exported with its processor" in err
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
@@ -153,7 +153,7 @@ def test_a_server_that_is_not_there_is_told(scheme, files, capsys):
     code, _, err = run(capsys, files[0], "--server", f"{scheme}://127.0.0.1:9")
     assert code == 1
     assert f"The server {scheme}://127.0.0.1:9 gives no answer" in err
-    assert "Is it running, and ready?" in err
+    assert "Check that it is running and ready." in err
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8500", "ftp://host", "grpc://", "http://host/v1/models/bit"])

@@ -314,7 +314,7 @@ def test_a_damaged_byte_in_a_shard_is_noticed(pets, tmp_path, weights, finished)
     assert len(noticed) > 3 * 32 * 4 * 0.8  # the features, which hardly compress
     place = noticed[len(noticed) // 2]
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(ValueError, match=rf"`out`: '{file}' is damaged \([^)]*\)\. Remove it, and what was in it"):
+    with pytest.raises(ValueError, match=rf"`out`: '{file}' is damaged \([^)]*\)\. Remove it; the next run"):
         embed(pets, tmp_path / "out", weights=weights, shard_size=3)
 
 
@@ -343,7 +343,7 @@ def other_shards(pets, tmp_path, arguments):
         (other_weights, r"`weights_sha256` is '\w+' there and '\w+' now\. Name"),
         (other_processor, r"`processor` is \{.*\} there and \{.*48.*\} now\. Name"),
         (other_names, r"`pictures_sha256` is '\w+' there and '\w+' now\. Name"),
-        (other_shards, "`shard_size` is 3 there and 4 now. Name another `out`, or remove what is there"),
+        (other_shards, "`shard_size` is 3 there, but 4 now. Choose another `out`, or remove the files there"),
     ],
 )
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
@@ -389,7 +389,7 @@ def described(**changes):
 
 
 DEEP = "[" * 5000 + "]" * 5000
-DAMAGED_METADATA = r"has damaged metadata\. Remove it, and what was in it is written again"
+DAMAGED_METADATA = r"has damaged metadata\. Remove it; the next run writes it again"
 
 
 def foreign(first, second):
@@ -404,7 +404,7 @@ def foreign(first, second):
     [
         (truncated, r"00000-of-00003\.parquet' is not a Parquet file, or is a damaged one \(.*\)\. Remove it"),
         (renamed, r"is not one of the 3 shards: it is shard 1 with 3 rows and 0 images left out\. Remove it"),
-        (foreign, r"was not written by `embed`\. Name another `out`"),
+        (foreign, r"was not written by `embed`\. Choose another `out`"),
         (described(shard=[1]), DAMAGED_METADATA),
         (described(left_out="nothing"), DAMAGED_METADATA),
         (described(left_out=-1), DAMAGED_METADATA),
@@ -428,7 +428,7 @@ def test_parquet_files_of_something_else_are_neither_touched_nor_mixed_with(pets
         (tmp_path / "out" / name).write_bytes(b"mine")
     before = sorted((tmp_path / "out").rglob("*"))
     with pytest.raises(
-        ValueError, match=r"has Parquet files of something else \(mine\.parquet, year=2026/part-0\.parquet\), whose"
+        ValueError, match=r"has other Parquet files \(mine\.parquet, year=2026/part-0\.parquet\), whose"
     ):
         embed(pets, tmp_path / "out", weights=weights, shard_size=3)
     assert sorted((tmp_path / "out").rglob("*")) == before
@@ -459,9 +459,7 @@ def test_images_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weigh
     assert [about(file)["left_out"] for file in report.files] == [1, 0, 2, 0]  # the third shard has no row
     again = embed(data, out, weights=weights, shard_size=2, on_error="skip")
     assert (again.found, again.skipped) == (7, report.skipped)
-    with pytest.raises(
-        ValueError, match=r"written with on_error='skip' and is without an image\. .*1\.jpg is not an image"
-    ):
+    with pytest.raises(ValueError, match=r"written with on_error='skip' and lacks an image\. .*1\.jpg is not an image"):
         embed(data, out, weights=weights, shard_size=2)
 
 
@@ -502,7 +500,7 @@ def test_a_full_disk_is_told_before_anything_is_computed(pets, tmp_path, weights
     monkeypatch.setattr(writer.Writer, "write", None)
     # 7 rows of 32 numbers are 896 bytes, and Parquet may make 448 of them.
     with pytest.raises(
-        OSError, match=r"`out`: '.*out' has 4\.47e-07 GB of free space, and 7 rows of 32 numbers need up to"
+        OSError, match=r"`out`: '.*out' has 4\.47e-07 GB of free space, but 7 rows of 32 numbers need up to"
     ):
         embed(pets, tmp_path / "out", weights=weights)
     assert not (tmp_path / "out").exists()
@@ -567,7 +565,7 @@ def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
             NotADirectoryError,
             "`out` must be a directory or end in .parquet, got the file 'empty.t",
         ),
-        ({"out": "d.parquet"}, IsADirectoryError, "`out` must be a file where it ends in .parquet, got the directory"),
+        ({"out": "d.parquet"}, IsADirectoryError, "`out` must be a file if it ends in .parquet, got the directory"),
         ({"on_error": "ignore"}, ValueError, "`on_error` must be one of 'raise', 'skip', got 'ignore'"),
         ({"engine": "beam"}, ValueError, "`engine` must be one of 'local', 'ray', got 'beam'"),
         ({"workers": 2}, ValueError, "`workers` is for engine='ray', got 2 for 'local', which is one process"),
@@ -678,7 +676,7 @@ def test_a_worker_with_another_model_writes_nothing(pets, tmp_path, weights):
     job.file(0).unlink()
     other = shard_files.Job(images, tmp_path, weights, HubOptions(), 2, "raise", {**job.made_by, "weights_sha256": "1"})
     told = writer.start_worker(other)(0)
-    assert told.startswith("A worker has another model than where the run was started: `weights_sha256` is")
+    assert told.startswith("A worker has another model than the process that started the run: `weights_sha256` is")
     assert not job.file(0).exists()
 
 

@@ -412,7 +412,7 @@ def test_a_model_of_a_configuration_has_it_and_random_weights(ours):
 
 def test_another_number_of_classes_has_to_be_asked_for_twice(folder):
     with pytest.raises(
-        ValueError, match=r"has 5 classes, and the model is to have 3\. Pass `ignore_mismatched_sizes=True`"
+        ValueError, match=r"has 5 classes, and the model should have 3\. Pass `ignore_mismatched_sizes=True`"
     ):
         BitForImageClassification.from_pretrained(folder, num_labels=3)
     with pytest.warns(NewHead, match="a head of 5 classes: the model gets a new head of zeros for 3") as caught:

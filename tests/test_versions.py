@@ -34,7 +34,7 @@ def test_a_version_that_cannot_is_told_which_one_can():
     with pytest.raises(ImportError) as caught:
         versions.require("Keras", "3.8.0", "3.14", "`this`")
     assert str(caught.value) == (
-        "`this` needs Keras 3.14 or newer, and 3.8.0 is installed. Install a newer one with "
+        "`this` needs Keras 3.14 or newer, but 3.8.0 is installed. Install a newer one with "
         "`pip install --upgrade 'keras>=3.14'`."
     )
 

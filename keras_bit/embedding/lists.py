@@ -1,4 +1,4 @@
-"""The images of a directory or a list, by the million: their names in a file, read shard by shard."""
+"""Lists of millions of images: their names are in a file, which is read shard by shard."""
 
 import codecs
 import contextlib
@@ -17,14 +17,14 @@ from keras_bit.data.walk import KINDS, SUFFIXES, DirectoryWarning, LeftOut, fold
 
 @dataclasses.dataclass(frozen=True)
 class ImageList:
-    """A list of images on the disk, in shards.
+    """A list of images in shards, stored on the disk.
 
     Args:
-        file: the names in order, each ended by a zero byte, which no file name has.
+        file: the names in order, each followed by a zero byte, which no file name has.
         root: the directory that the names are relative to and whose folders are labels, or `None`.
-        offsets: where in `file` each shard begins, and where the last one ends.
+        offsets: the beginning of each shard in `file`, and the end of the last one.
         count: the number of images.
-        shard_size: images in each shard, the last one apart.
+        shard_size: images in each shard except the last one.
         sha256: of the file.
     """
 
@@ -51,7 +51,7 @@ class ImageList:
         return os.fsdecode(name if self.root is None else os.path.join(os.fsencode(self.root), name))
 
     def label(self, name: bytes) -> str | None:
-        """The first folder, as in `image_dataset`."""
+        """Returns the first folder, as in `image_dataset`."""
         folder, inside, _ = name.partition(os.fsencode(os.sep))
         return text_of(folder) if self.root is not None and inside else None
 
@@ -61,7 +61,7 @@ def check_data(data: str | Path) -> None:
         return
     if not Path(data).exists():
         raise FileNotFoundError(
-            f"`data` must be a directory or a text file with a path in each line, and there is no {str(data)!r}."
+            f"`data` must be a directory or a text file with a path in each line, but {str(data)!r} does not exist."
         )
     if str(data).lower().endswith(SUFFIXES):
         raise ValueError(
@@ -74,7 +74,7 @@ def list_images(data: str | Path, file: Path, shard_size: int) -> ImageList:
     """Writes the names of the images to `file`, one by one. See `embed` for `data`.
 
     Raises:
-        ValueError: there are none, or `data` is not text.
+        ValueError: there are no images, or `data` is not text.
     """
     offsets, count, length, digest, left_out = [0], 0, 0, hashlib.sha256(), LeftOut()
     with contextlib.ExitStack() as opened:
@@ -109,12 +109,12 @@ def _warn_of_parts(directory: Path) -> None:
     try:
         parts = split_folders(directory, folders_in(directory))
     except NotClassesError:
-        return  # whatever they are, their names become the labels
+        return  # in any case their names become the labels
     if are_parts(parts):
         names = ", ".join(sorted(path.name for path in parts.values()))
         warnings.warn(
-            f"{str(directory)!r} holds the parts of a data set, which become the labels: {names}. Name one of them for "
-            "the labels of its classes.",
+            f"{str(directory)!r} holds the parts of a data set, so their names become the labels: {names}. Pass one "
+            "of them to get its classes as labels.",
             DirectoryWarning,
             stacklevel=4,
         )

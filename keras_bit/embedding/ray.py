@@ -1,4 +1,4 @@
-"""The shards of `keras_bit.embedding.shards`, written by workers of Ray Data. Ray is imported by functions only."""
+"""Writes the shards of `keras_bit.embedding.shards` with workers of Ray Data. Only functions import Ray."""
 
 import contextlib
 import logging
@@ -10,16 +10,16 @@ from typing import Any
 def each(
     start: Callable[[], Callable[[int], str]], shards: Sequence[int], workers: int
 ) -> Generator[tuple[int, str], None, None]:
-    """Every shard with what `start()(shard)` returned for it, as they are done.
+    """Yields every shard with the result of `start()(shard)`, as they finish.
 
     Args:
         start: called once in each worker, where it loads the model.
-        shards: numbers.
-        workers: how many processes; one that dies is started again.
+        shards: their numbers.
+        workers: number of processes; one that dies is restarted.
 
-    Ray is started on this machine and stopped at the end, unless it has been started by the caller.
+    Ray is started on this machine and stopped at the end, unless the caller has started it.
     """
-    # Ray would report that it is used to its makers, over the network. Before the import, which reads it.
+    # Turns off Ray's telemetry. This comes before the import, which reads it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     import ray.data
@@ -32,7 +32,7 @@ def each(
             return {"shard": row["item"], "error": self._work(int(row["item"]))}
 
     with _started(workers):
-        rows = ray.data.from_items(list(shards), override_num_blocks=len(shards))  # a block is what a worker gets
+        rows = ray.data.from_items(list(shards), override_num_blocks=len(shards))  # one block per shard for a worker
         pool = ray.data.ActorPoolStrategy(size=workers)
         written = rows.map(Worker, compute=pool, **resources(workers, ray.cluster_resources()))
         for row in written.iter_rows():
@@ -40,7 +40,7 @@ def each(
 
 
 def resources(workers: int, cluster: dict[str, float]) -> dict[str, float]:
-    """What each worker is given of what there is; without asking, Ray hides GPUs from them."""
+    """Returns the resources of each worker; without a request, Ray hides GPUs from them."""
     gpus = cluster.get("GPU", 0)
     return {"num_cpus": 1, "num_gpus": min(1, gpus / workers)} if gpus else {"num_cpus": 1}
 

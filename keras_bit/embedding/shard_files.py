@@ -1,4 +1,4 @@
-"""The Parquet files of a run: what a shard is called and holds, and what is read back from one and checked."""
+"""The Parquet files of a run: names and contents of shards, and checks of existing ones."""
 
 import dataclasses
 import json
@@ -13,19 +13,19 @@ from keras_bit.files import json_text
 from keras_bit.files.writing import replacing
 from keras_bit.hub.finding import HubOptions
 
-METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that says what made it
-# What must be the same for a run to go on. Neither who computes nor how many images at a time is among it.
+METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that describes its origin
+# What must be equal for a run to continue. The engine and the batch size may differ.
 SAME = ("keras_bit", "weights_sha256", "processor", "pictures", "pictures_sha256", "labels", "shard_size")
-# Features do not repeat: a dictionary of them would be made and thrown away.
+# Features do not repeat, so a dictionary of them would be built in vain.
 STORAGE: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["label"], "write_page_checksum": True}
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What the shards of a run have in common: plain values, which other processes can be sent.
+    """The common facts of a run's shards: plain values, which can be sent to other processes.
 
     Args:
-        made_by: what the metadata of every file says.
+        made_by: the metadata of every file.
     """
 
     images: ImageList
@@ -48,9 +48,9 @@ def write(job: Job, shard: int, rows: Sequence[int], features: np.ndarray, skipp
     """Writes a shard.
 
     Args:
-        rows: the places in the shard of the images that were read.
+        rows: the places of the readable images in the shard.
         features: float32 `(len(rows), width)`.
-        skipped: why the others were left out, a line each.
+        skipped: a line for each other image, with the reason.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -87,7 +87,7 @@ def join(files: Sequence[Path], out: Path, made_by: dict[str, Any]) -> None:
 
 
 def done(job: Job) -> list[int]:
-    """The shards that are there.
+    """Returns the existing shards.
 
     Raises:
         ValueError: a file is not a shard of this job.
@@ -107,22 +107,23 @@ def done(job: Job) -> list[int]:
 
 
 def checked(job: Job, file: Path) -> tuple[dict[str, Any], int]:
-    """`about_file`, of one that this job could have written."""
+    """Does `about_file`, and checks that this job could have written it."""
     about, rows = about_file(file)
     if differences := differences_of(about, job.made_by):
         raise ValueError(
-            f"`out`: {str(file)!r} is of another run: {differences} Name another `out`, or remove what is there."
+            f"`out`: {str(file)!r} belongs to another run: {differences} Choose another `out`, or remove the files "
+            "there."
         )
     if job.on_error == "raise" and about["left_out"]:
         raise ValueError(
-            f"`out`: {str(file)!r} was written with on_error='skip' and is without an image. {about['skipped'][0]} "
-            "Mend it and remove the file, or pass on_error='skip'."
+            f"`out`: {str(file)!r} was written with on_error='skip' and lacks an image. {about['skipped'][0]} Repair "
+            "it and remove the file, or pass on_error='skip'."
         )
     return about, rows
 
 
 def read_back(file: Path) -> None:
-    """Reads all there is in a file and compares it with its checksums.
+    """Reads a whole file and compares it with its checksums.
 
     Raises:
         ValueError: it is damaged.
@@ -136,12 +137,12 @@ def read_back(file: Path) -> None:
                 stored.read_row_group(group)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(
-            f"`out`: {str(file)!r} is damaged ({error}). Remove it, and what was in it is written again."
+            f"`out`: {str(file)!r} is damaged ({error}). Remove it; the next run writes it again."
         ) from None
 
 
 def about_file(file: Path) -> tuple[dict[str, Any], int]:
-    """The metadata of a file, and the number of its rows."""
+    """Returns the metadata of a file, and its number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -150,18 +151,16 @@ def about_file(file: Path) -> tuple[dict[str, Any], int]:
         written = (stored.metadata or {}).get(METADATA)
         about = None if written is None else json_text.parse(written)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise ValueError(
-            f"`out`: {str(file)!r} is not a Parquet file, or is a damaged one ({error}). Remove it."
-        ) from None
+        raise ValueError(f"`out`: {str(file)!r} is damaged or not a Parquet file ({error}). Remove it.") from None
     if about is None:
-        raise ValueError(f"`out`: {str(file)!r} was not written by `embed`. Name another `out`.")
+        raise ValueError(f"`out`: {str(file)!r} was not written by `embed`. Choose another `out`.")
     if not _is_complete(about):
-        raise ValueError(f"`out`: {str(file)!r} has damaged metadata. Remove it, and what was in it is written again.")
+        raise ValueError(f"`out`: {str(file)!r} has damaged metadata. Remove it; the next run writes it again.")
     return about, stored.num_rows
 
 
 def _is_complete(about: Any) -> bool:
-    """Whether metadata has what this module reads of them, of the types that `write` and `join` give them."""
+    """Whether metadata has all entries that this module reads, with the right types."""
     if not isinstance(about, dict) or type(about.get("shard", 0)) is not int or type(about.get("left_out")) is not int:
         return False
     skipped = about.get("skipped")
@@ -171,4 +170,4 @@ def _is_complete(about: Any) -> bool:
 
 def differences_of(there: dict[str, Any], here: dict[str, Any]) -> str:
     different = [key for key in SAME if there.get(key) != here[key]]
-    return "".join(f"`{key}` is {there.get(key)!r} there and {here[key]!r} now. " for key in different).rstrip()
+    return "".join(f"`{key}` is {there.get(key)!r} there, but {here[key]!r} now. " for key in different).rstrip()

@@ -1,7 +1,7 @@
-"""Pooled features of many images in shards of Parquet: who may write where, which shards are missing, what was done.
+"""Writes pooled features of many images in shards of Parquet.
 
-Held in memory are the names and features of one shard, the names in one folder, where every shard begins and what its
-file is called, and why images were left out. The list of all images is a file beside the shards.
+Memory holds the names and features of one shard, the names in one folder, the beginning and file name of every shard,
+and the reasons for left-out images. The list of all images is a file beside the shards.
 """
 
 import contextlib
@@ -23,23 +23,23 @@ from keras_bit.hub.finding import HubOptions, shown
 from keras_bit.packages import needing, require
 from keras_bit.wording import some
 
-# Who computes, to the extra that it takes and the packages of that.
+# Engine to its extra and the packages of that.
 ENGINES = {"local": ("parquet", ("pyarrow",)), "ray": ("ray", ("ray", "pyarrow"))}
 PURPOSE = "Writing embeddings"
-# In the directory of shards while it is worked on; readers of Parquet pass over names with a dot.
-LIST = ".pictures-"  # the beginning of a name of the process' own
+# In the directory of shards during a run; readers of Parquet skip names with a leading dot.
+LIST = ".pictures-"  # prefix of a name for this process
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was written.
+    """The result of `embed`.
 
     Args:
         files: the Parquet files, in the order of the images.
         rows: in all files.
         width: numbers in a row's `features`.
-        skipped: why images were left out, a line each.
-        found: how many of the images were done by an earlier run.
+        skipped: a line for each left-out image, with the reason.
+        found: number of images from earlier runs.
     """
 
     files: list[Path]
@@ -64,38 +64,38 @@ def embed(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> Report:
-    """Writes the pooled features of images, `from_pretrained(weights, include_top=False, pooling="avg")`, as Parquet.
+    """Writes pooled features of images as Parquet.
 
-    A row is an image, in the order of the list: `path` (string; as listed, or relative to the directory; bytes that
-    are not UTF-8 are written `\\xff`, and a backslash `\\\\`, so that no two names get the same), `label` (string: the
-    first folder below the directory, or null) and `features` (fixed-size list of float32). The metadata `keras_bit` of
-    every file is JSON that says what made it.
+    The features are those of `from_pretrained(weights, include_top=False, pooling="avg")`. A row is an image, in the
+    order of the list: `path` (string; as listed, or relative to the directory; bytes that are not UTF-8 are written
+    `\\xff`, and a backslash `\\\\`, so that names stay unique), `label` (string: the first folder below the directory,
+    or null) and `features` (fixed-size list of float32). The metadata `keras_bit` of every file is JSON that describes
+    its origin.
 
-    A shard is there whole or not at all, so a run that was ended by anything goes on with the shards that are missing;
-    batches begin anew in every shard, so that they do not depend on where it was ended. What is there counts as done
-    once it has been read back and fits its checksums: 0.25 s for a shard of 92 MB (12,500 rows of BiT-50), on a core.
+    A shard is complete or absent, so an interrupted run continues with the missing shards. Batches start anew in every
+    shard, so they do not depend on the interruption. An existing shard is read back and compared with its checksums.
     One process at a time writes to `out`.
 
     Args:
         data: a directory, whose images at any depth are taken in the order of their names; or a text file with a path
-            in each line; or `"-"` for such lines on standard input. What a directory holds beside images is left out,
-            and a warning counts it. Links to folders are followed, unless they lead where the walk comes anyway.
+            in each line; or `"-"` for such lines on standard input. A warning counts other files in a directory. Links
+            to folders are followed, unless those folders are read anyway.
         out: a directory, which gets `part-00000-of-00012.parquet` and so on; or a name that ends in `.parquet` for one
             file, whose shards are written to a directory `<out>.shards` and joined at the end.
         weights: Hub id, directory or file of a checkpoint with its `preprocessor_config.json`.
-        batch_size: images that the network gets at a time.
+        batch_size: images per batch.
         shard_size: images in a shard.
-        on_error: `"raise"` ends at an image that cannot be read; `"skip"` leaves it out, and ends where none is left.
+        on_error: `"raise"` ends at an unreadable image; `"skip"` leaves it out, and raises if none is left.
         engine: `"local"` computes in this process, `"ray"` by workers of Ray Data, which all see `data` and `out`.
         workers: processes of Ray, each with the model; 2 by default.
         revision, cache_dir, token, local_files_only: of a Hub id in `weights`, as in `from_pretrained`.
 
     Raises:
-        ValueError: an argument is not what is described above, there are no images, one cannot be read, or `out` has
-            files of another run, which says what is different, or damaged ones.
+        ValueError: an argument is not as described above, there are no images, one cannot be read, or `out` has damaged
+            files or files of another run.
         FileNotFoundError: `data` does not exist.
         BlockingIOError: another process is writing to `out`.
-        OSError: nothing can be written there, or not as much as will be.
+        OSError: nothing can be written there, or there is not enough room.
         ImportError: pyarrow, or for `engine="ray"` Ray, is not installed.
     """
     _check(on_error, engine, workers, batch_size, shard_size)
@@ -108,7 +108,7 @@ def embed(
         with naming(directory):
             images = list_images(data, directory / f"{LIST}{secrets.token_hex(4)}", shard_size)
         if engine == "ray":
-            # Otherwise the first process to use a GPU takes all of its memory, and that is this one.
+            # Otherwise this process would take all memory of a GPU.
             os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         writer = Writer(str(weights), hub, batch_size)
         made_by = {**writer.made_by, "weights": shown(weights), **_described(images)}
@@ -130,7 +130,7 @@ def embed(
 
 
 def _described(images: ImageList) -> dict[str, int | str | bool]:
-    """What the metadata of a file says about the list of images."""
+    """Returns the description of the list of images for the metadata."""
     return {
         "pictures": images.count,
         "pictures_sha256": images.sha256,
@@ -141,32 +141,31 @@ def _described(images: ImageList) -> dict[str, int | str | bool]:
 
 @contextlib.contextmanager
 def _claimed(out: Path, directory: Path, one_file: bool) -> Iterator[None]:
-    """Makes the directory of the shards and keeps others out of it. Empty it is removed again.
+    """Creates the directory of the shards and locks it. It is removed again if it is empty.
 
     Raises:
-        OSError: nothing can be written there, or another process does.
-        ValueError: there are Parquet files in it that are not shards.
+        OSError: nothing can be written there, or another process writes there.
+        ValueError: it contains Parquet files that are not shards.
     """
     if one_file and out.is_dir():
-        raise IsADirectoryError(f"`out` must be a file where it ends in .parquet, got the directory {str(out)!r}.")
-    if os.path.exists(directory) and not os.path.isdir(directory):  # which say no of a name that is too long
+        raise IsADirectoryError(f"`out` must be a file if it ends in .parquet, got the directory {str(out)!r}.")
+    if os.path.exists(directory) and not os.path.isdir(directory):  # which return False for a name that is too long
         raise NotADirectoryError(f"`out` must be a directory or end in .parquet, got the file {str(directory)!r}.")
     with claimed(directory, argument="out"), contextlib.ExitStack() as held:
         if one_file:
             _check_writable(out)
-        _remove_lists(directory)  # of processes that were killed: the lock is ours
+        _remove_lists(directory)  # of killed processes, because the lock is ours
         held.callback(_remove_lists, directory)
         if not one_file and (foreign := _foreign(directory)):
             raise ValueError(
-                f"`out`: {str(out)!r} has Parquet files of something else ({some(foreign)}), "
-                "whose rows a reader of the directory would take for this run's. "
-                "Name another `out`."
+                f"`out`: {str(out)!r} has other Parquet files ({some(foreign)}), which a reader of the directory would "
+                "mix with this run's. Choose another `out`."
             )
         yield
 
 
 def _check_writable(out: Path) -> None:
-    """The joined file's name may be too long where that of the directory is not."""
+    """The joined file's name may be too long even if the directory's is not."""
     try:
         check_writable(out)
     except OSError as error:
@@ -174,7 +173,7 @@ def _check_writable(out: Path) -> None:
 
 
 def _foreign(directory: Path) -> list[str]:
-    """Files that readers of Parquet would find at any depth, and that have not the name of a shard; those are read."""
+    """Returns files that readers of Parquet would find at any depth, but that do not have the name of a shard."""
     names = (file.relative_to(directory) for file in directory.rglob("*.parquet"))
     seen = (name for name in names if not any(part.startswith((".", "_")) for part in name.parts))
     return sorted(str(name) for name in seen if len(name.parts) > 1 or not name.match("part-*"))
@@ -182,7 +181,7 @@ def _foreign(directory: Path) -> list[str]:
 
 def _remove_lists(directory: Path) -> None:
     for file in directory.glob(f"{LIST}*"):
-        with contextlib.suppress(OSError):  # the error on its way says more
+        with contextlib.suppress(OSError):  # the current error is more informative
             file.unlink()
 
 
@@ -195,14 +194,14 @@ def _check(on_error: str, engine: str, workers: int | None, batch_size: int, sha
         if type(count) is not int or count < 1:
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {count!r}.")
     if workers is not None and engine != "ray":
-        raise ValueError(f"`workers` is for engine='ray', got {workers} for {engine!r}, which is one process.")
+        raise ValueError(f"`workers` is for engine='ray', got {workers} for {engine!r}, which uses one process.")
     extra, packages = ENGINES[engine]
     for package in packages:
         require(package, extra, PURPOSE)
 
 
 def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
-    """Writes the shards that are not there; returns how many images the others have."""
+    """Writes the missing shards; returns the number of images in the others."""
     from tqdm import tqdm
 
     done = shard_files.done(job)
@@ -225,17 +224,17 @@ def _write_missing(job: Job, writer: Writer, engine: str, workers: int) -> int:
 
 
 def _check_space(job: Job, width: int, missing: int) -> None:
-    # Features are hard to compress, unless images repeat: only what is sure not to fit is refused.
+    # Features compress badly unless images repeat, so only a size that certainly does not fit is refused.
     needed, free = missing * width * 4 // 2, shutil.disk_usage(job.directory).free
     if needed > free:
         raise OSError(
-            f"`out`: {str(job.directory)!r} has {free / 1e9:.3g} GB of free space, and {missing:,} rows of {width:,} "
-            f"numbers need up to {2 * needed / 1e9:.3g} GB. Make room, or name another `out`."
+            f"`out`: {str(job.directory)!r} has {free / 1e9:.3g} GB of free space, but {missing:,} rows of {width:,} "
+            f"numbers need up to {2 * needed / 1e9:.3g} GB. Make room, or choose another `out`."
         )
 
 
 def _refuse_nothing(job: Job) -> None:
-    """Shards without any row are removed, so that the same command begins anew when the images are mended."""
+    """Removes shards if no image could be read, so that the same command starts anew after a repair."""
     abouts = [shard_files.about_file(file) for file in job.files]
     if any(rows for _, rows in abouts):
         return

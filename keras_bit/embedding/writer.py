@@ -1,4 +1,4 @@
-"""The network with its preprocessing, which computes a shard of features and writes it."""
+"""Computes and writes shards of features: the network with its preprocessing."""
 
 import contextlib
 import hashlib
@@ -26,7 +26,7 @@ class Writer:
     """The network with its preprocessing, which writes shards.
 
     Attributes:
-        made_by: what of the metadata is known of them.
+        made_by: the metadata about them.
         width: the number of features.
     """
 
@@ -44,12 +44,12 @@ class Writer:
         self.made_by = {
             "keras_bit": importlib.metadata.version("keras_bit"),
             "weights_sha256": digest(self._model),
-            # As it comes back from JSON, to be compared.
+            # As read back from JSON, for comparisons.
             "processor": json.loads(json.dumps(processor.to_dict())),
         }
 
     def write(self, job: Job, shard: int, advance: Callable[[int], Any] = lambda count: None) -> None:
-        """Writes a shard; `advance` gets how many images are done.
+        """Writes a shard; `advance` receives the number of images done.
 
         Raises:
             ValueError: with `on_error="raise"`, an image cannot be read.
@@ -68,11 +68,13 @@ class Writer:
         advance(len(names) - len(rows))
         for row in rows:
             if not np.isfinite(features[row]).all():
-                raise ArithmeticError(f"{job.images.path(names[row])} has features that are not finite numbers.")
+                raise ArithmeticError(
+                    f"{job.images.path(names[row])} has features that are not finite. Check the weights."
+                )
         shard_files.write(job, shard, rows, features[rows], skipped.files)
 
     def _features(self, images: np.ndarray) -> np.ndarray:
-        # Every batch has the same size: JAX compiles for each, and sums may be taken in another order.
+        # Every batch has the same size, because JAX compiles for each size, and the order of sums may depend on it.
         rest = np.zeros((self._batch_size - len(images), *images.shape[1:]), np.float32)
         return self._model.predict_on_batch(np.concatenate([images, rest]))[: len(images)]
 
@@ -83,7 +85,7 @@ def _batches(*arguments: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def digest(model: "keras.Model") -> str:
-    """A hash of the names and values of a model's weights."""
+    """Returns a hash of the names and values of a model's weights."""
     import keras
 
     found = hashlib.sha256()
@@ -95,13 +97,13 @@ def digest(model: "keras.Model") -> str:
 
 
 def start_worker(job: Job) -> Callable[[int], str]:
-    """Loads the model, and returns what writes a shard and says what went wrong, `""` for nothing."""
+    """Loads the model, and returns a function that writes a shard and returns what went wrong, `""` for nothing."""
     writer = Writer(job.weights, job.hub, job.batch_size)
     differences = shard_files.differences_of({**job.made_by, **writer.made_by}, job.made_by)
 
     def work(shard: int) -> str:
         if differences:
-            return f"A worker has another model than where the run was started: {differences}"
+            return f"A worker has another model than the process that started the run: {differences}"
         try:
             writer.write(job, shard)
         except (OSError, ValueError, ArithmeticError) as error:

@@ -1,1 +1,1 @@
-"""From a model to what servers, phones and other engines run, and how they are asked."""
+"""Exports models for servers, phones and other engines, and asks a server."""

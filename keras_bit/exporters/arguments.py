@@ -1,4 +1,4 @@
-"""The arguments of `export`: what is wrong with one is an error that names it, and what comes back is of one form."""
+"""Checks and normalizes the arguments of `export`."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,26 +21,27 @@ from keras_bit.network.model import MIN_SIZE, BiTModel
 def taken_apart(
     model: keras.Model, processor: BitImageProcessor | None
 ) -> tuple[keras.Model, BitImageProcessor | None]:
-    """The model and the processor that are meant: of a `BiTClassifier` its own."""
+    """Returns the model and the processor; a `BiTClassifier` has its own."""
     if not isinstance(model, BiTClassifier):
         return model, processor
     if processor is not None:
         raise ValueError(
-            "`processor` must be None for a BiTClassifier, which has its own. Export `classifier.model` with another."
+            "`processor` must be None for a BiTClassifier, which has its own. To use another, export "
+            "`classifier.model`."
         )
     return model.model, model.processor
 
 
 def checked_model(model: keras.Model) -> keras.Model:
-    """`model`, with one batch of images as its input and one tensor, or a dict of them, as its output."""
+    """Checks that `model` takes one batch of images and returns one tensor or a dict of them."""
     transforms.check_graph(model)
     if isinstance(model, keras.Sequential) and len(model.inputs) == len(model.outputs) == 1:
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     _check_ends(model)
     if quantized := plain_weights.quantized_layers(model):
         raise ValueError(
-            f"`model` is quantized: {wording.some(quantized)}. Not all engines have Keras' operations of that kind. "
-            "Export the model before `quantize`; `quantize='int8'` of this function makes a file of 8 bits."
+            f"`model` is quantized: {wording.some(quantized)}. Not all engines support Keras' quantized operations. "
+            "Export the model before `quantize`, and pass `quantize='int8'` here for 8 bits."
         )
     return model
 
@@ -60,7 +61,7 @@ def _check_ends(model: keras.Model) -> None:
 
 
 def checked_labels(model: keras.Model, labels: Labels | None) -> tuple[str, ...] | None:
-    """A name for each output of the head; `None` if there is no head, or nothing is known about it."""
+    """Returns a name for each output of the head; `None` without a head or without names."""
     classes = _classes(model)
     if labels is not None:
         return _names(labels, classes)
@@ -73,7 +74,7 @@ def checked_labels(model: keras.Model, labels: Labels | None) -> tuple[str, ...]
 
 
 def _classes(model: keras.Model) -> int | None:
-    """The outputs of the head; `None` without one."""
+    """Returns the number of the head's outputs; `None` without a head."""
     if isinstance(model.output, Mapping | Sequence) or len(model.output_shape) != 2:
         return None
     return model.output_shape[-1]
@@ -81,7 +82,7 @@ def _classes(model: keras.Model) -> int | None:
 
 def _names(labels: Labels, classes: int | None) -> tuple[str, ...]:
     if classes is None:
-        raise ValueError("`labels` name the classes of a head, which `model` does not have.")
+        raise ValueError("`labels` must be None for a `model` without a head. Leave them out.")
     if isinstance(labels, Sequence) and not isinstance(labels, str | bytes) and len(labels) != classes:
         raise ValueError(
             f"`labels` must have a name for each of the {classes} classes of `model`, in the order of its outputs, "
@@ -130,33 +131,33 @@ def expanded(path: str | Path, name: str = "path") -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"`{name}` must be in a directory that is known, got {str(path)!r}: {error}") from None
+        raise ValueError(f"`{name}` must be in a known home directory, got {str(path)!r}: {error}") from None
 
 
 def check_processor(model: keras.Model, processor: BitImageProcessor | None) -> None:
-    """Refuses one that gives fractions to a model that takes whole numbers."""
+    """Refuses a processor that gives fractions if the model takes whole numbers."""
     if processor is None or input_dtype(model) == np.float32:
         return
     if processor.do_rescale or processor.do_normalize:
         raise ValueError(
-            f"`processor` must have `do_rescale=False` and `do_normalize=False` for a model that takes "
-            f"{input_dtype(model)}, got one whose results are fractions. The model itself does that."
+            "`processor` must have `do_rescale=False` and `do_normalize=False` for a model that takes "
+            f"{input_dtype(model)}, got one whose results are fractions. The model itself does these steps."
         )
 
 
 def warn_of_one_class(model: keras.Model) -> None:
-    """Warns of a score that is always 1."""
+    """Warns about a score that is always 1."""
     activation = getattr(model.layers[-1], "activation", None)
     if activation is keras.activations.softmax and model.layers[-1].output.shape[-1] == 1:
         warnings.warn(
             "`model` ends in a softmax over one class, whose score is always 1. Build it with "
-            "`classifier_activation='sigmoid'`, or with a class more.",
+            "`classifier_activation='sigmoid'`, or with one more class.",
             stacklevel=3,
         )
 
 
 def checked_data(model: keras.Model, data: Iterable[Any] | None) -> list[np.ndarray] | None:
-    """The batches as arrays of what the model takes, held: a generator can be gone through only once."""
+    """Converts the batches to arrays of the model's type, and holds them, because a generator can be read only once."""
     if data is None:
         return None
     if not isinstance(data, Iterable):
@@ -167,9 +168,9 @@ def checked_data(model: keras.Model, data: Iterable[Any] | None) -> list[np.ndar
         array = np.asarray(batch[0] if isinstance(batch, tuple) else batch)
         if array.ndim != 4 or array.dtype != dtype or array.shape[-1] != model.input_shape[-1] or not array.size:
             raise ValueError(
-                f"`representative_data` must give {dtype} batches (batch, height, width, "
-                f"{model.input_shape[-1]}) as the model takes them, got {array.dtype} {array.shape}. "
-                "`image_dataset(..., batch_size=8)` gives them, and `processor(images)` one."
+                f"`representative_data` must give {dtype} batches (batch, height, width, {model.input_shape[-1]}) as "
+                f"the model takes them, got {array.dtype} {array.shape}. Use the batches of `image_dataset(..., "
+                "batch_size=8)`, or one of `processor(images)`."
             )
         if not np.isfinite(array).all():
             raise ValueError("`representative_data` must be finite, got NaN or infinity.")

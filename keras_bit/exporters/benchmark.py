@@ -1,7 +1,7 @@
-"""Every file that `export` can write of a model, in its engine, on this machine: agreement, size and speed.
+"""Benchmarks every file that `export` writes for a model, in its engine, on this machine: agreement, size and speed.
 
-Each file is written in a process of its own and run in others, in turn: no engine finds the threads or the memory of
-another, what else the machine does falls on all alike, and what crashes is a row with its reason.
+Each file is written and run in its own processes, in turn. So engines do not share threads or memory, other load on the
+machine affects all equally, and a crash is a row with its reason.
 """
 
 import dataclasses
@@ -24,26 +24,26 @@ from keras_bit.exporters.benchmark_report import FAILED, KERAS, MEASURED, MISSIN
 from keras_bit.exporters.registry import format_named
 from keras_bit.images.processor import BitImageProcessor
 
-# The formats that are for an engine on this machine, and the file that each writes.
+# The formats for engines on this machine, and the file of each.
 FILES = {"saved_model": "model", "tflite": "model.tflite", "onnx": "model.onnx", "openvino": "model.xml"}
-ROUNDS = 3  # processes for each file, of whose medians the median is taken
-EXPORT_PATIENCE, RUN_PATIENCE = 7200.0, 3600.0  # seconds, after which an engine counts as failed
+ROUNDS = 3  # processes per file; the result is the median of their medians
+EXPORT_PATIENCE, RUN_PATIENCE = 7200.0, 3600.0  # seconds after which an engine counts as failed
 PACKAGES = ("keras_bit", "keras", "tensorflow", "jax", "torch", "ai-edge-litert", "onnxruntime", "openvino", "numpy")
 VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "OMP_NUM_THREADS")
-# Everything runs on the processor, also where there is an accelerator.
+# Everything runs on the CPU, even if there is an accelerator.
 ON_THE_PROCESSOR = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}
 
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """One file to be: a format and how it is quantized."""
+    """A file to write: a format and its quantization."""
 
     format: str
     quantize: str | None
 
     @property
     def name(self) -> str:
-        """Of its directory, and in progress."""
+        """The name of its directory, and in progress messages."""
         return f"{self.format}-{self.quantize or 'float32'}"
 
 
@@ -61,23 +61,23 @@ def benchmark(
 ) -> Benchmark:
     """Exports a classifier to every format whose packages are installed, and runs each file on this machine.
 
-    Every file is run by all processors that this process may use, on no accelerator: float32 batches go in, and scores
-    come out; preprocessing is not measured. Files are as `export` writes them by default, TFLite for one image of the
-    size of the images, the others for any batch and size unless `image_size` is given.
+    Every file runs on all CPU cores that this process may use, without an accelerator, from float32 batches to scores;
+    preprocessing is not measured. Files have the defaults of `export`: TFLite is for one image of the images' size, the
+    others for any batch and size unless `image_size` is given.
 
     Args:
         model: as in `export`, with a head: scores `(batch, classes)`; or a `BiTClassifier`.
-        data: a directory with images, at any depth. If it has a folder per class of the model, as `keras-bit evaluate`
-            takes them, accuracies are measured, too. `None` takes random patterns.
+        data: a directory with images, at any depth. If it has a folder per class of the model, as for `keras-bit
+            evaluate`, accuracy is measured too. `None` uses random patterns.
         processor: how images become the model's input; needed for `data`.
         formats: of "saved_model", "tflite", "onnx" and "openvino"; `None` is all.
-        quantizations: of those that a format has; `None` is all. `int8` is calibrated on at most 128 images of `data`,
-            others than are counted where there are enough.
+        quantizations: the quantizations of each format; `None` is all. `int8` is calibrated on at most 128 images of
+            `data`, other than the counted ones if there are enough.
         num_images: of `data`, evenly spread.
         image_size: a fixed size in pixels, an int or (height, width), of the images and of every file; `None` is the
             model's own, the processor's, or 224.
         rounds: processes in which each file is measured.
-        progress: is called with a line at the beginning of each step.
+        progress: a function that is called with a line at the beginning of each step.
 
     Returns:
         A `Benchmark`, with a `Row` for the Keras model and for each file, and `advice` in one sentence.
@@ -87,7 +87,7 @@ def benchmark(
         NotADirectoryError: `data` is not a directory.
         RuntimeError: the Keras model itself cannot be run in another process.
 
-    What fails otherwise, a process that is killed or a package that is missing included, is a row with its reason.
+    Every other failure, including a killed process or a missing package, is a row with its reason.
     """
     say = progress or (lambda line: None)
     model, processor = arguments.taken_apart(model, processor)
@@ -102,7 +102,7 @@ def benchmark(
         say("making random patterns")
         images = benchmark_images.patterns(model, processor, size)
     elif processor is None:
-        raise ValueError("`processor` must be given with `data`: it makes images what the model takes.")
+        raise ValueError("`processor` must be given with `data`, to prepare the images.")
     else:
         say(f"reading images of {data}")
         images = benchmark_images.read(data, model, processor, num_images, size)
@@ -113,7 +113,7 @@ def benchmark(
             rows[file] = Row(file.format, file.quantize, MISSING, problem)
     with tempfile.TemporaryDirectory(prefix="keras-bit-benchmark-") as scratch:
         folder = Path(scratch)
-        say("saving the model for processes of their own")
+        say("saving the model for other processes")
         model.save(folder / "model.keras")
         np.save(folder / "images.npy", images.pixels)
         np.save(folder / "calibration.npy", images.calibration)
@@ -122,7 +122,7 @@ def benchmark(
         _describe(folder, own, {"path": str(folder / "model.keras")})
         measured = _run(folder, [own, *exported], rounds, rows, say)
         if own in rows:
-            raise RuntimeError(f"The Keras model cannot be run in a process of its own: {rows[own].reason}")
+            raise RuntimeError(f"The Keras model cannot be run in another process: {rows[own].reason}")
         answers = {file: np.load(folder / file.name / measuring.RESULT) for file in measured}
         sizes = {**exported, own: (folder / "model.keras").stat().st_size}
     for file, each in measured.items():
@@ -145,8 +145,8 @@ def _check_classifier(model: keras.Model) -> None:
     shape: tuple[int | None, ...] = () if isinstance(model.output, dict) else model.output_shape
     if len(shape) != 2 or (shape[-1] or 0) < 2:
         raise ValueError(
-            f"`model` must give scores (batch, classes) of two classes or more, of which the best is compared, got "
-            f"outputs of shape {shape or 'several names'}."
+            "`model` must give scores (batch, classes) of two classes or more, got outputs of shape "
+            f"{shape or 'several names'}."
         )
 
 
@@ -166,7 +166,7 @@ def _wanted(formats: Sequence[str] | None, quantizations: Sequence[str | None] |
 
 
 def _missing(name: str, model: keras.Model) -> str:
-    """What to install to write a model in a format; empty if its packages are there."""
+    """Returns what to install for a format; empty if its packages are installed."""
     writer = format_named(name)
     try:
         if writer.needs_tensorflow(model):
@@ -186,11 +186,11 @@ def _export(
     rows: dict[_File, Row],
     say: Callable[[str], None],
 ) -> dict[_File, int]:
-    """Writes the files, and returns the bytes of each; `rows` gets those that cannot be written."""
+    """Writes the files, and returns the bytes of each; `rows` gets the failures."""
     done: dict[_File, int] = {}
     for number, file in enumerate(wanted, 1):
         say(f"exporting {file.name} ({number} of {len(wanted)})")
-        # TFLite has a size in any case, of which its default may be another.
+        # TFLite always has a size, and its default may differ.
         fixed = size if file.format == "tflite" else asked
         (folder / file.name).mkdir()
         _describe(folder, file, {"file": FILES[file.format], "image_size": fixed})
@@ -207,7 +207,7 @@ def _export(
 def _run(
     folder: Path, files: Sequence[_File], rounds: int, rows: dict[_File, Row], say: Callable[[str], None]
 ) -> dict[_File, list[dict[str, Any]]]:
-    """Measures the files in turn, and returns what each process found; `rows` gets those that fail."""
+    """Measures the files in turn, and returns the results of each process; `rows` gets the failures."""
     named = {file.name: file for file in files}
     count = str(machine.threads())
     cases = {file.name: _case("run", folder, file, RUN_PATIENCE, {}, count) for file in files}
@@ -225,7 +225,7 @@ def _run(
 
 
 def _describe(folder: Path, file: _File, more: dict[str, Any]) -> None:
-    """Writes what `measuring` reads of a file."""
+    """Writes the description of a file for `measuring`."""
     told = {"format": file.format, "quantize": file.quantize, **more}
     (folder / f"{file.name}.json").write_text(json.dumps(told), encoding="utf-8")
 
@@ -233,18 +233,18 @@ def _describe(folder: Path, file: _File, more: dict[str, Any]) -> None:
 def _case(
     what: str, folder: Path, file: _File, patience: float, environment: dict[str, str], *more: str
 ) -> processes.Case:
-    # By this process' own search path, and without the working directory (-P), where `onnx` may be another module.
+    # With this process' own search path, and without the working directory (-P), where `onnx` may be another module.
     path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     return processes.Case(
         ("-P", "-m", measuring.__name__, what, str(folder), file.name, *more),
-        # What a converter leaves when it is killed goes with the folder.
+        # The folder also holds the remains of a killed converter.
         environment={**ON_THE_PROCESSOR, **environment, "PYTHONPATH": path, "TMPDIR": str(folder)},
         patience=patience,
     )
 
 
 def _not_measured(file: _File, error: processes.ProcessError, which: str) -> Row:
-    """The row of a file whose process answered with an error, or crashed."""
+    """Returns the row of a file whose process failed or crashed."""
     status = MISSING if error.kind == "ImportError" else FAILED
     reason = f"{which[0].upper()}{which[1:]} {error}" if error.kind is None else str(error)
     return Row(file.format, file.quantize, status, reason)

@@ -1,4 +1,4 @@
-"""The images of a benchmark: a person's own, of which the classes may be known, or patterns like photographs."""
+"""The images of a benchmark: the user's own, possibly with known classes, or patterns like photographs."""
 
 import os
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from keras_bit.images.processor import BitImageProcessor
 from keras_bit.network.model import BiTModel
 
 CALIBRATING = 128  # images for int8 at most
-PATTERNS = 64  # in place of images
-DEFAULT_SIZE = (224, 224)  # px, where neither the model nor the processor has one
-CHUNK = 8  # patterns that are made at a time
+PATTERNS = 64  # number of patterns instead of images
+DEFAULT_SIZE = (224, 224)  # px, if neither the model nor the processor fixes a size
+CHUNK = 8  # patterns per call
 SHOWN = 3  # unreadable files that a note names
 LONGEST = 300  # characters of why there is no accuracy
 
 
 class Images(NamedTuple):
-    """What the engines are given.
+    """The input of the engines.
 
     Args:
-        what: in words.
+        what: a description.
         pixels: float32 `(images, height, width, channels)`, as the model takes them.
-        calibration: the same, for int8; others than `pixels` where there are enough.
-        right: for each image the classes of the model that are right; `None` where that is not known.
-        notes: what a person should know of them, in sentences.
+        calibration: the same, for int8; other images than `pixels` if there are enough.
+        right: for each image the model's classes that are right; `None` if unknown.
+        notes: sentences for a person.
     """
 
     what: str
@@ -43,7 +43,7 @@ class Images(NamedTuple):
 
 
 def patterns(model: keras.Model, processor: BitImageProcessor | None, size: tuple[int, int]) -> Images:
-    """Images that nobody took: they tell how much two engines differ, and nothing about a network's quality."""
+    """Returns artificial images, which show how much two engines differ, but nothing about accuracy."""
     channels = model.input_shape[-1]
     several = [
         comparison_images.patterns(CHUNK, size, channels, processor, seed) for seed in range(2 * PATTERNS // CHUNK)
@@ -56,10 +56,10 @@ def patterns(model: keras.Model, processor: BitImageProcessor | None, size: tupl
 def read(
     directory: str | Path, model: keras.Model, processor: BitImageProcessor, count: int, size: tuple[int, int]
 ) -> Images:
-    """Up to `count` images of a directory, evenly spread over it, and others to calibrate with.
+    """Reads up to `count` images of a directory, evenly spread, and others for calibration.
 
-    Where its folders are classes of the model, as `keras-bit evaluate` finds out, the right ones are known. Files that
-    cannot be read are left out, with a note.
+    If its folders are classes of the model, as for `keras-bit evaluate`, the right classes are known. Unreadable files
+    are left out, with a note.
 
     Raises:
         NotADirectoryError: the directory does not exist.
@@ -72,7 +72,7 @@ def read(
         names, classes = _classes(Path(directory), model)
     except ValueError as error:
         problem = error.problem if isinstance(error, NotClassesError) else str(error)
-        notes.append(f"Accuracy is left out, as the right answers are not known: {_shortened(problem)}")
+        notes.append(f"Accuracy is not measured, because the right answers are unknown: {_shortened(problem)}")
         names, classes = None, None
     paths, labels = folders.scan(directory, names, left_out)
     if left_out:
@@ -90,7 +90,7 @@ def read(
     calibration, _ = _read([paths[index] for index in others], processor, size, problems)
     if problems:
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        notes.append(f"Left out, as they cannot be read: {'; '.join(problems[:SHOWN])}{more}")
+        notes.append(f"Left out because they cannot be read: {'; '.join(problems[:SHOWN])}{more}")
     if not len(calibration):
         calibration = pixels[:CALIBRATING]
     return Images(f"{len(pixels):,} images of {str(directory)!r}", pixels, calibration, right, notes)
@@ -99,7 +99,7 @@ def read(
 def size_of(
     model: keras.Model, processor: BitImageProcessor | None, wanted: tuple[int | None, int | None] | None
 ) -> tuple[int, int]:
-    """Height and width in pixels: what was asked for, else the model's own, the processor's, or 224."""
+    """Returns height and width in pixels: as given, else the model's own, the processor's, or 224."""
     fixed = processor.fixed_size if processor is not None else None
     height, width = model.input_shape[1:3]
     usual = fixed or DEFAULT_SIZE
@@ -108,7 +108,7 @@ def size_of(
 
 
 def _classes(directory: Path, model: keras.Model) -> tuple[list[str], list[tuple[int, ...]]]:
-    """The folders of a directory, and the classes of the model that each is.
+    """Returns the folders of a directory, and the model's classes for each.
 
     Raises:
         ValueError: they are not classes of the model.
@@ -123,7 +123,7 @@ def _classes(directory: Path, model: keras.Model) -> tuple[list[str], list[tuple
 def _read(
     paths: Sequence[bytes], processor: BitImageProcessor, size: tuple[int, int], problems: list[str]
 ) -> tuple[np.ndarray, list[int]]:
-    """The images that can be read, with their places in `paths`; `problems` gets a sentence for each other."""
+    """Yields the readable images with their places in `paths`; `problems` gets a sentence for each other."""
     options: dict[str, Any] = (
         {} if processor.fixed_size == size else {"do_resize": True, "size": size, "do_center_crop": False}
     )
@@ -139,7 +139,7 @@ def _read(
 
 
 def _spread(length: int, count: int) -> np.ndarray:
-    """`count` places of `length`, or all, evenly spread."""
+    """Returns `count` of `length` places, evenly spread, or all."""
     return np.linspace(0, length - 1, min(count, length)).round().astype(int)
 
 

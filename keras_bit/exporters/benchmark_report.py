@@ -1,4 +1,4 @@
-"""What a benchmark has found: a row for each file, and which of them to use on this processor."""
+"""The result of a benchmark: a row for each file, and which file to use on this processor."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from keras_bit.drawing import charts, colors
 from keras_bit.files import writing
 
-AGREEMENT = 0.99  # of the images, with the Keras model's best class, for a file to be advised
+AGREEMENT = 0.99  # the share of images on which a recommended file must agree with the Keras model
 KERAS = "keras"
 JSON, PNG = "benchmark.json", "benchmark.png"
 MEASURED, FAILED, MISSING = "measured", "failed", "not installed"
@@ -24,14 +24,14 @@ class Row:
         format: of `keras_bit.export`; "keras" is the model by `predict`.
         quantize: as in `export`.
         status: "measured", "failed", or "not installed".
-        reason: why it was not measured, as a sentence or more.
+        reason: why it was not measured, in sentences.
         bytes: of the file, or of all its files.
         agreement: the share of images whose best class is the Keras model's, in [0, 1].
-        accuracy: the share of images whose best class is right; `None` where that is not known.
-        latency: seconds of a call with one image, or with as many as the model's input fixes; a median.
+        accuracy: the share of images whose best class is right; `None` if unknown.
+        latency: median seconds of a call with one image, or with the model's fixed batch.
         throughput: images per second in batches of `batch_size`.
-        batch_size: 8, or what the file fixes.
-        start: seconds from the start of a process to its first answer, imports included.
+        batch_size: 8, or the file's fixed batch.
+        start: seconds from the start of a process to its first answer, including imports.
     """
 
     format: str
@@ -55,19 +55,19 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """What `benchmark` found.
+    """The result of `benchmark`.
 
     Args:
-        rows: that of the Keras model first.
-        what: the images, in words.
-        images: how many.
-        calibration_images: that int8 was calibrated on.
+        rows: the Keras model's first.
+        what: a description of the images.
+        images: the number of images.
+        calibration_images: the number of images for the calibration of int8.
         image_size: height and width in pixels.
-        own_images: whether they were the caller's, and not patterns.
-        machine: with the processor's name and the threads that every engine was given.
+        own_images: whether they were the caller's, not patterns.
+        machine: with the processor's name and the number of threads of every engine.
         versions: of the packages.
-        environment: the variables that change what TensorFlow computes with.
-        notes: what a person should know, in sentences.
+        environment: the environment variables that change TensorFlow's kernels.
+        notes: sentences for a person.
     """
 
     rows: Sequence[Row]
@@ -83,12 +83,12 @@ class Benchmark:
 
     @property
     def failed(self) -> bool:
-        """Whether anything failed whose packages are installed."""
+        """Whether anything failed although its packages are installed."""
         return any(row.status == FAILED for row in self.rows)
 
     @property
     def best(self) -> Row | None:
-        """The file that is advised; `None` where no file agrees with the model often enough."""
+        """The recommended file; `None` if no file agrees with the model often enough."""
         agreeing = self._agreeing()
         return agreeing[0] if agreeing else None
 
@@ -102,7 +102,7 @@ class Benchmark:
 
     @property
     def advice(self) -> str:
-        """One sentence: which file to use on this processor, and by what rule."""
+        """One sentence that recommends a file for this processor, with the rule."""
         where = f"on this processor ({self.machine['processor']}, {self.machine['threads']} threads)"
         rule = f"whose best class is the Keras model's for at least {AGREEMENT:.0%} of {self.what}"
         agreeing = self._agreeing()
@@ -114,14 +114,14 @@ class Benchmark:
         after = (
             f"; next is {others[0].name} with {(others[0].latency or 0) / seconds:.2f} of its time" if others else ""
         )
-        doubt = "" if self.own_images else "; before you rely on it, measure with images of your own"
+        doubt = "" if self.own_images else "; measure with your own images before you rely on it"
         return (
             f"Use {best.name} {where}: with {1e3 * seconds:.3g} ms for one image, {of_keras:.2f} of the time of Keras' "
             f"predict, it is the fastest of the files {rule}{after}{doubt}."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """Returns it as a dictionary for JSON."""
         fields = dataclasses.asdict(self)
         return {
             **fields,
@@ -133,11 +133,11 @@ class Benchmark:
 
 
 def write(found: Benchmark, directory: str | Path, title: str = "") -> list[Path]:
-    """Writes `benchmark.json` and, where matplotlib is installed, `benchmark.png`; replaces what has these names.
+    """Writes `benchmark.json` and, if matplotlib is installed, `benchmark.png`; replaces older ones.
 
     Args:
-        found: what was measured.
-        directory: made if need be.
+        found: the result of `benchmark`.
+        directory: created if needed.
         title: of the chart.
 
     Returns:
@@ -158,7 +158,7 @@ def write(found: Benchmark, directory: str | Path, title: str = "") -> list[Path
 
 
 def draw(found: Benchmark, path: Path, title: str = "") -> None:
-    """A bar for every row: latency, images per second, agreement, accuracy where it is known, and size."""
+    """Draws a bar for every row: latency, images per second, agreement, accuracy if known, and size."""
     best = found.best
 
     def bars(value_of: Any) -> list[charts.Bar]:
@@ -180,5 +180,5 @@ def draw(found: Benchmark, path: Path, title: str = "") -> None:
     if all(row.accuracy is None for row in found.rows):
         del panels["right, %"]
     machine = f"{found.machine['processor']}, {found.machine['threads']} threads; {found.what}"
-    advised = "" if best is None else f"; orange is advised: {best.name}"
+    advised = "" if best is None else f"; orange is recommended: {best.name}"
     charts.bars(panels, path, "\n".join([*filter(None, [title]), machine + advised]), side_by_side=True)

@@ -1,4 +1,4 @@
-"""The images on which 8 bits are calibrated: whether they fit, and batches of them."""
+"""Checks and batches the images for the calibration of 8 bits."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,17 +11,17 @@ def check(job: Job, size: tuple[int | None, int | None], otherwise: str) -> None
     """Checks `representative_data` for a file that takes images of `size`.
 
     Args:
-        size: height and width; a `None` is any.
-        otherwise: the end of the sentence that says how to do without.
+        size: height and width; `None` means any.
+        otherwise: the end of the sentence, about how to do without.
 
     Raises:
-        ValueError: there are none, or some have another size.
+        ValueError: there are no images, or some have another size.
     """
     if job.representative_data is None:
         raise ValueError(
-            f"`representative_data` must be given for `quantize={job.quantize!r}`: the ranges of 8 bits are those that "
-            "some hundred images have. `image_dataset(folder, processor=processor, batch_size=8).take(25)` gives "
-            f"200; {otherwise}."
+            f"`representative_data` must be given for `quantize={job.quantize!r}`: the ranges of 8 bits are measured "
+            "on some hundred images. `image_dataset(folder, processor=processor, batch_size=8).take(25)` gives 200; "
+            f"{otherwise}."
         )
     height, width = size
     for batch in job.representative_data:
@@ -33,7 +33,7 @@ def check(job: Job, size: tuple[int | None, int | None], otherwise: str) -> None
 
 
 def samples(batches: Sequence[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """The images in batches of `count`; what is left over is filled up with the first ones of its batch."""
+    """Yields the images in batches of `count`; the last one is filled up with its first images."""
     for batch in batches:
         parts = -(-len(batch) // count)
         yield from np.split(np.resize(batch, (parts * count, *batch.shape[1:])), parts)

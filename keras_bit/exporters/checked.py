@@ -1,4 +1,4 @@
-"""Write, run, compare, and only then give the name."""
+"""Writes an export, runs it, compares it, and only then moves it to its name."""
 
 import contextlib
 import warnings
@@ -19,14 +19,14 @@ Written = Callable[[str, Job, Path, Checks], tuple[float, float]]
 def write_and_check(
     written: Written, format: Format, job: Job, path: Path, checks: Checks, overwrite: bool
 ) -> ExportReport:
-    """Exports `job` to `format.target(path)` by `written`, here or in another process.
+    """Exports `job` to `format.target(path)` with `written`, here or in another process.
 
-    What exists is replaced at the very end; a version takes the next number that is free then.
+    An existing file is replaced at the very end; a version then takes the next free number.
 
     Raises:
-        ArithmeticError: what was written gives other numbers than the model. All is as it was before.
-        FileExistsError: a file that belongs to the export exists, and `overwrite` is False; or a directory would be
-            replaced that holds more than an export.
+        ArithmeticError: the export gives other numbers than the model. Nothing has changed.
+        FileExistsError: a file of the export exists and `overwrite` is False; or the directory to replace holds more
+            than an export.
     """
     target = format.target(path)
     with writing.staged(target.parent, path) as staging:
@@ -36,22 +36,22 @@ def write_and_check(
     try:
         format.finish(job, target)
     except OSError as error:
-        warnings.warn(f"{target} is written and whole, but not all that belongs beside it: {error}", stacklevel=3)
+        warnings.warn(f"{target} is complete, but files beside it could not be written: {error}", stacklevel=3)
     images = sum(len(batch) for batch in checks.batches)
     return ExportReport(target, format.name, job.quantize, size, images, difference, limit)
 
 
 def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, float]:
-    """Writes `job` to `path`, runs what was written, and returns the largest difference and the limit for it.
+    """Writes `job` to `path`, runs the result, and returns the largest difference and its limit.
 
     Raises:
-        ArithmeticError: the difference is beyond the limit. What was written stays, for the caller to remove.
-        ImportError: a package lacks another one, or does not fit it; the message says what to install.
+        ArithmeticError: the difference is above the limit. The caller must remove the file.
+        ImportError: a package is missing or does not fit; the message says what to install.
     """
     format = format_named(name)
     with packages.needing(name, f"`format` {name!r}") if format.packages else contextlib.nullcontext():
         format.write(job, path)
-        job.progress("running what was written")
+        job.progress("running the export")
         run = format.load(job, path)
         return compare(run, checks, share(format.limit(job), job.model), f"{name} {job.quantize or 'float32'}")
 

@@ -6,21 +6,23 @@ from keras_bit.exporters.job import Checks, Run
 
 
 def compare(run: Run, checks: Checks, share: float, what: str) -> tuple[float, float]:
-    """The largest difference, and the limit for it.
+    """Returns the largest difference and its limit.
 
     Raises:
-        ArithmeticError: a difference is beyond `share` of the largest output; it begins with `what`.
+        ArithmeticError: a difference is above `share` of the largest output.
     """
     largest, limit = 0.0, 0.0
     for batch, expected in zip(checks.batches, checks.expected, strict=True):
         outputs = run(batch)
         if outputs.keys() != expected.keys():
-            raise ArithmeticError(f"The export ({what}) has the outputs {sorted(outputs)}, not {sorted(expected)}.")
+            raise ArithmeticError(
+                f"The export ({what}) has the outputs {sorted(outputs)}, expected {sorted(expected)}. Nothing was kept."
+            )
         for name, values in expected.items():
             found = np.asarray(outputs[name], np.float64)
             if found.shape != values.shape or not np.isfinite(found).all():
                 raise ArithmeticError(
-                    f"The export ({what}) gives {_described(found)} for `{name}`, where the model gives "
+                    f"The export ({what}) gives {_described(found)} for `{name}`, but the model gives "
                     f"{_described(values)}. Nothing was kept."
                 )
             allowed = share * float(np.abs(values).max(initial=0.0))
@@ -28,7 +30,7 @@ def compare(run: Run, checks: Checks, share: float, what: str) -> tuple[float, f
             if difference > allowed:
                 raise ArithmeticError(
                     f"The export ({what}) differs from the model by {difference:.2e} in `{name}`, more than the "
-                    f"{allowed:.2e} ({share:.0e} of the largest output) that is let pass. Nothing was kept."
+                    f"{allowed:.2e} allowed ({share:.0e} of the largest output). Nothing was kept."
                 )
             if difference >= largest:
                 largest, limit = difference, allowed

@@ -1,4 +1,4 @@
-"""The images on which a model and its export are compared: the caller's own, or patterns like photographs."""
+"""The images for comparing a model with its export: the caller's own, or patterns like photographs."""
 
 import dataclasses
 import io
@@ -12,13 +12,13 @@ from keras_bit.exporters.job import Job, Shape
 from keras_bit.images.processor import BitImageProcessor
 
 CHECKED = 4  # images at most
-CHECKED_SIZES = ((224, 224), (160, 192))  # px; the second is for what takes any size
+CHECKED_SIZES = ((224, 224), (160, 192))  # px; the second is for exports of any size
 ROUNDING = 1e-3  # of the range
-FILE_SIZES = (("PNG", (160, 192)), ("JPEG", (224, 140)))  # of encoded images, by turns
+FILE_SIZES = (("PNG", (160, 192)), ("JPEG", (224, 140)))  # of encoded images, alternating
 
 
 def batches(job: Job, shape: Shape) -> list[np.ndarray]:
-    """Up to `CHECKED` images, in batches of the shape and of the kind of numbers that the result takes.
+    """Returns up to `CHECKED` images, in batches of the shape and type that the export takes.
 
     Raises:
         ValueError: the representative data have another size.
@@ -55,9 +55,9 @@ def patterns(
     seed: int,
     dtype: np.dtype[Any] | type[np.generic] = np.float32,
 ) -> np.ndarray:
-    """Random images as a model takes them, `(count, *size, channels)`.
+    """Returns random images for a model, `(count, *size, channels)`.
 
-    As float32 they are what the processor gives, or in [-1, 1] without one; as whole numbers they are pixels.
+    As float32 they are the processor's output, or in [-1, 1] without one; as whole numbers they are pixels.
     """
     images = _patterns(count, size, channels, seed)
     if dtype != np.float32:
@@ -66,26 +66,26 @@ def patterns(
 
 
 def warn_of_data(job: Job) -> None:
-    """Warns of representative data that cannot be images behind the processor, or are all the same."""
+    """Warns about representative data that cannot be the processor's output, or that are constant."""
     if job.representative_data is None:
         return
     least = min(float(batch.min()) for batch in job.representative_data)
     most = max(float(batch.max()) for batch in job.representative_data)
     if least == most:
-        warnings.warn(f"`representative_data` have one value, {least:g}, everywhere: they tell nothing.", stacklevel=3)
+        warnings.warn(f"`representative_data` have the value {least:g} everywhere. Pass real images.", stacklevel=3)
     elif job.processor is not None and job.model.input_shape[-1] == 3:
         ends = np.stack([np.zeros((1, 1, 3), np.uint8), np.full((1, 1, 3), 255, np.uint8)])
         low, high = (float(end) for end in np.quantile(_normalized(ends, job.processor), (0, 1)))
         if least < low - ROUNDING * (high - low) or most > high + ROUNDING * (high - low):
             warnings.warn(
-                f"`representative_data` go from {least:.4g} to {most:.4g}, and what `processor` gives from {low:.4g} "
-                f"to {high:.4g}: pass them through it first.",
+                f"`representative_data` go from {least:.4g} to {most:.4g}, but the output of `processor` from "
+                f"{low:.4g} to {high:.4g}. Pass them through it first.",
                 stacklevel=3,
             )
 
 
 def encoded(count: int) -> list[bytes]:
-    """Files of `count` patterns in RGB."""
+    """Returns files of `count` patterns in RGB."""
     files = []
     for number in range(count):
         kind, size = FILE_SIZES[number % len(FILE_SIZES)]
@@ -96,7 +96,7 @@ def encoded(count: int) -> list[bytes]:
 
 
 def _patterns(count: int, size: tuple[int, int], channels: int, seed: int) -> np.ndarray:
-    """Random images in [0, 255] whose contrast falls with the frequency as in photographs."""
+    """Returns random images in [0, 255] whose contrast falls with the frequency as in photographs."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.rfftfreq(size[1])[None, :])
     amplitude = 1 / np.maximum(frequency, 1 / max(size))

@@ -1,6 +1,6 @@
-"""Files in the engines that run them, each from a path to a function of a batch; no engine brings another's threads.
+"""Loads a file in its engine, as a function of a batch, without another engine's threads.
 
-Imports neither Keras nor an engine by itself: a process that measures one is to hold nothing of the others.
+It imports Keras and the engines only when they are used, because a process that measures one must not hold the others.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,16 +11,16 @@ import numpy as np
 
 Call = Callable[[np.ndarray], np.ndarray]
 INPUT = "pixel_values"
-SCORES = ("logits", "probabilities")  # the outputs of a classifier, which have the same order
+SCORES = ("logits", "probabilities")  # outputs of a classifier, with the same ranking
 
 
 class Engine(NamedTuple):
-    """A file that is loaded.
+    """A loaded file.
 
     Args:
-        call: from a float32 batch `(batch, height, width, channels)`, or what the file takes, to the scores
-            `(batch, classes)`; integers where the file gives integers, which have the same order.
-        batch_size: the only one that `call` takes; `None` is any.
+        call: a function from a float32 batch `(batch, height, width, channels)` to the scores `(batch, classes)`; these
+            may be integers with the same ranking.
+        batch_size: the fixed one of `call`; `None` is any.
     """
 
     call: Call
@@ -28,8 +28,8 @@ class Engine(NamedTuple):
 
 
 def keras_model(path: Path, threads: int) -> Engine:
-    """A `.keras` file by `model.predict`, on the backend of this process."""
-    import keras  # which finds the layers of keras_bit, imported before
+    """Loads a `.keras` file for `model.predict`, on the backend of this process."""
+    import keras  # which finds the layers of keras_bit, because it is imported
 
     if keras.backend.backend() == "tensorflow":
         _use_threads(threads)
@@ -42,7 +42,7 @@ def keras_model(path: Path, threads: int) -> Engine:
 
 
 def saved_model(path: Path, threads: int) -> Engine:
-    """A version of a SavedModel, by its signature `serving_default`."""
+    """Loads a version of a SavedModel, with its signature `serving_default`."""
     import tensorflow as tf
 
     _use_threads(threads)
@@ -58,7 +58,7 @@ def saved_model(path: Path, threads: int) -> Engine:
 
 
 def tflite(path: Path, threads: int) -> Engine:
-    """A TFLite file in LiteRT, which takes floats also where the file's input is integers."""
+    """Loads a TFLite file in LiteRT; the function takes floats even if the file's input is integers."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=threads)
@@ -74,12 +74,12 @@ def tflite(path: Path, threads: int) -> Engine:
         interpreter.invoke()
         return interpreter.get_tensor(given["index"])
 
-    # To another batch the interpreter can be resized, but a file that fixes one is for that one.
+    # The interpreter could be resized, but a fixed batch size is kept.
     return Engine(call, _fixed(taken["shape_signature"][0]))
 
 
 def onnx(path: Path, threads: int) -> Engine:
-    """An ONNX file in onnxruntime on the processor."""
+    """Loads an ONNX file in onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -92,9 +92,9 @@ def onnx(path: Path, threads: int) -> Engine:
 
 
 def openvino(path: Path, threads: int) -> Engine:
-    """OpenVINO's `.xml`, or an ONNX file, in OpenVINO on the processor, in float32 where the file does not say less.
+    """Loads OpenVINO's `.xml` or an ONNX file in OpenVINO on the CPU, in float32 unless the file has fewer bits.
 
-    On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
+    OpenVINO would use bfloat16 instructions if the processor has them, but that must be the user's choice.
     """
     from keras_bit.exporters.openvino_package import import_openvino
 
@@ -120,16 +120,16 @@ def _use_threads(threads: int) -> None:
 
 
 def _scores(outputs: Mapping[str, Any]) -> Any:
-    """Those of a classifier, or the only output, whatever its name is."""
+    """Returns the scores of a classifier, or the only output, whatever its name."""
     return next((outputs[name] for name in SCORES if name in outputs), next(iter(outputs.values())))
 
 
 def _fixed(size: Any) -> int | None:
-    """The size of an axis; `None` for any, which the engines write as -1, as a name or as `None`."""
+    """Returns the size of an axis; `None` for any, which engines write as -1, a name or `None`."""
     return int(size) if not isinstance(size, str) and size is not None and int(size) > 0 else None
 
 
-# Format to what loads its files; "keras" is the model itself.
+# Format to the function that loads its files; "keras" is the model itself.
 ENGINES: Mapping[str, Callable[[Path, int], Engine]] = {
     "keras": keras_model,
     "saved_model": saved_model,

@@ -1,4 +1,4 @@
-"""From a model to what servers, phones and other engines run; each file is run before it gets its name."""
+"""Exports a model for servers, phones and other engines; each file is run before it gets its name."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ from keras_bit.files import writing
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.labels import Labels
 
-# Bytes for a weight, by how they are quantized: what is certain to be needed.
+# Bytes per weight by quantization, the least that is needed.
 SMALLEST = {None: 4, "float16": 2}
 
 
@@ -39,53 +39,53 @@ def export(
     progress: Callable[[str], None] | None = None,
     runtime: str | Path | None = None,
 ) -> ExportReport:
-    """Writes a model for another engine, runs what it wrote, and gives it its name if the outputs are the model's.
+    """Exports a model for another engine, and checks that the outputs match.
 
-    Kernels are standardized once, before (`fuse`), and layers of half precision are written in float32, which their
-    weights are. Everything is written aside, loaded in its own runtime and run on the first images of
-    `representative_data`, or on patterns with the spectrum of photographs where there is none; what differs by more
-    than the format's limit is removed. An export of a model on the JAX or PyTorch backend runs in a process of its own
-    with TensorFlow, by the same call, and is compared with the model as its own backend runs it.
+    The model is fused first (`fuse`), and layers of half precision are written in float32, the type of their weights.
+    Each export is loaded in its own runtime and compared with the Keras model, on the first images of
+    `representative_data` or on patterns like photographs. Only if the outputs match within the format's limit is it
+    moved to its final name. For the JAX and PyTorch backends the export runs in another process with TensorFlow, and is
+    compared with the model on its own backend.
 
-    A model whose input is of whole numbers, such as uint8, takes them in the file, too; every other file takes float32.
+    If the model's input has whole numbers, such as uint8, the file takes them too; every other file takes float32.
 
-    A model that is not a BiT, such as a head of your own behind one, is written as it is, in every format but
-    `"huggingface"`, if Keras can build its layers again from their configurations. As a SavedModel it has a signature
-    for pixels alone. The outputs have the same names everywhere: those of a dict, else "probabilities" behind a softmax
-    or sigmoid, "logits" behind a dense layer without, "features" or "last_hidden_state" of a BiT without a head, or
-    "output". Of a BiT with a head a SavedModel gives both "logits" and "probabilities".
+    A model around a BiT, such as one with your own head, is supported in every format but `"huggingface"`, if Keras can
+    build its layers again from their configs. Its SavedModel has a signature for pixels only. Outputs have the same
+    names in every format: those of a dict, else "probabilities" after a softmax or sigmoid, "logits" after a dense
+    layer without one, "features" or "last_hidden_state" for a BiT without a head, or "output". The SavedModel of a BiT
+    with a head gives both "logits" and "probabilities".
 
     Args:
-        model: a functional or sequential model, of keras_bit or around one; or a `BiTClassifier`, which is its `model`
-            and its `processor`.
+        model: a functional or sequential model, of keras_bit or around one; or a `BiTClassifier`, with its own
+            processor.
         path: the file to write; for `"saved_model"` the model's base directory, in which every call writes the next
-            version; for `"huggingface"` and `"web"` the directory; for `"openvino"` the `.xml`, beside which its `.bin`
-            will be.
+            version; for `"huggingface"` and `"web"` the directory; for `"openvino"` the `.xml`, with its `.bin` beside
+            it.
         format: `"saved_model"` (TF Serving), `"tflite"`, `"onnx"`, `"openvino"`, `"web"` (a page that classifies in the
             browser) or `"huggingface"` (transformers' layout); Keras' own names `"tf_saved_model"` and `"litert"` mean
             the first two.
-        processor: how images become the model's input. With it a SavedModel takes encoded images, too; `"web"` needs
+        processor: how images become the model's input. With it a SavedModel also takes encoded images; `"web"` needs
             it.
         labels: a name per class, as a sequence or a dict from index to name; `None` takes those of `model.config`.
         quantize: `None` (float32); for TFLite also `"float16"` (weights), `"dynamic"` (weights in 8 bits), `"int8"`
-            (convolutions in 8 bits, normalization in float) or `"int8_full"` (everything, inputs and outputs too); for
-            `"web"` also `"float16"` or `"int8"`, of the weights alone, and for `"openvino"` `"float16"` of these; for
-            `"onnx"` and `"openvino"` also `"int8"` (convolutions and dense layers in 8 bits, all else in float).
-        representative_data: batches `(batch, height, width, channels)` as the model takes them, in float32, or in the
-            model's own whole numbers, some hundred images of the kind that will come; `"int8"` and
-            `"int8_full"` need them, but for `"web"`. All are held in memory.
+            (convolutions in 8 bits, normalization in float) or `"int8_full"` (everything, including inputs and
+            outputs); for `"web"` `"float16"` or `"int8"`, of the weights only; for `"openvino"` `"float16"`, of the
+            weights only; for `"onnx"` and `"openvino"` `"int8"` (convolutions and dense layers in 8 bits, everything
+            else in float).
+        representative_data: batches `(batch, height, width, channels)` for the model, in float32 or the model's whole
+            numbers: some hundred typical images. `"int8"` and `"int8_full"` need them, except for `"web"`. All are held
+            in memory.
         batch_size: a fixed batch size; `None` is any, and 1 for TFLite.
-        image_size: a fixed size in pixels, an int or (height, width); `None` is the model's own: any, but for TFLite,
-            which takes the processor's, or 224. `(None, None)` is any for TFLite, too.
-        overwrite: whether an existing `path` is replaced (a SavedModel never is: it gets the next version).
-        progress: is called with a line at the beginning of each step.
-        runtime: for `"web"` alone: the directory of a local npm package `onnxruntime-web`, from which the page's
-            runtime is copied; `None` lets the page load it from jsDelivr. Either is checked against the hashes of one
-            version.
+        image_size: a fixed size in pixels, an int or (height, width); `None` is the model's own: any size, except for
+            TFLite, which takes the processor's, or 224. `(None, None)` is any size for TFLite too.
+        overwrite: whether to replace an existing `path` (a SavedModel gets the next version instead).
+        progress: a function that is called with a line at the beginning of each step.
+        runtime: for `"web"` only: the directory of a local npm package `onnxruntime-web`, from which the page's runtime
+            is copied. `None` lets the page load it from jsDelivr. Both are checked against the hashes of one version.
 
     Returns:
-        An `ExportReport`: `path`, `bytes`, `max_abs_diff`, what they are to be read with, and `advice`, a sentence on
-        which file to use on this processor.
+        An `ExportReport`: `path`, `bytes`, `max_abs_diff` and more, and `advice`, a sentence on which file to use on
+        this processor.
 
     Raises:
         ValueError: an argument is out of its range, or options do not fit each other or the format. Nothing is written.
@@ -94,7 +94,7 @@ def export(
         OSError: nothing can be written there, or there is no room.
         RuntimeError: the process with TensorFlow, for a model of another backend, crashed.
         ImportError: the format needs a package that is not installed; the message names the command.
-        ArithmeticError: what was written gives other numbers than the model. Nothing stays at `path`.
+        ArithmeticError: the export gives other numbers than the model. Nothing stays at `path`.
 
     Checked against the runtimes themselves: TensorFlow, LiteRT, onnxruntime, OpenVINO.
     """
@@ -151,7 +151,7 @@ def _checked_path(path: str | Path, writer: Format, overwrite: bool) -> Path:
     path = arguments.expanded(path)
     target = writer.target(path)
     if target.name in ("", ".."):
-        raise ValueError(f"`path` must end in the name of what is to be written, got {str(path)!r}.")
+        raise ValueError(f"`path` must end in a name for the export, got {str(path)!r}.")
     placing.check_places(writer, target, overwrite)
     return path
 
@@ -169,7 +169,7 @@ def _format(name: str, quantize: str | None) -> Format:
 
 @contextlib.contextmanager
 def _without_repetitions() -> Iterator[None]:
-    """Keras warns of a softmax over one class in every call; `warn_of_one_class` has done so once."""
+    """Silences Keras' warning about a softmax over one class in every call; `warn_of_one_class` warns once."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
         yield
@@ -181,5 +181,7 @@ def _outputs(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
     arrays = {name: keras.ops.convert_to_numpy(keras.ops.cast(values, "float32")) for name, values in named.items()}
     for name, values in arrays.items():
         if not np.isfinite(values).all():
-            raise ValueError(f"`model` gives NaN or infinity for `{name}`: there is nothing to compare an export with.")
+            raise ValueError(
+                f"`model` gives NaN or infinity for `{name}`: an export could not be compared. Check its weights."
+            )
     return arrays

@@ -1,4 +1,4 @@
-"""transformers' layout, by `save_pretrained`: the weights before standardization, for any engine that reads them."""
+"""transformers' layout, written by `save_pretrained`, with the weights before standardization."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class HuggingFace(Format):
             )
         if job.batch_size is not None or job.image_size is not None:
             raise ValueError(
-                "`batch_size` and `image_size` must be None for the format 'huggingface', which fixes none."
+                "`batch_size` and `image_size` must be None for the format 'huggingface', which has no fixed sizes."
             )
 
     def write(self, job: Job, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `keras_bit.export` hands to a format, what it expects of one, and what comes out."""
+"""The data that `keras_bit.export` passes to a format, and its report."""
 
 import dataclasses
 import re
@@ -14,22 +14,22 @@ Outputs = Mapping[str, np.ndarray]
 Run = Callable[[np.ndarray], Outputs]
 Shape = tuple[int | None, int | None, int | None]  # batch, height, width; None is any
 
-OUTPUT = "output"  # what the output of a model with one is called
+OUTPUT = "output"  # the name of a single output
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One export, its arguments checked.
+    """One export, with checked arguments.
 
     Args:
-        model: the model as the caller gave it, on TensorFlow; a format that computes fuses it.
-        processor: how images become its input; `None` leaves that open.
-        labels: a name per output of the head, where they are known.
+        model: the caller's model, on TensorFlow; a format fuses it itself.
+        processor: how images become its input; `None` if unknown.
+        labels: a name per output of the head, if known.
         quantize: as in `export`, one of the format's `quantizations`.
         representative_data: batches `(batch, height, width, channels)` of `dtype`.
         batch_size: the fixed batch size; `None` is the format's default.
-        image_size: the fixed height and width; `None` is the format's default, a `None` in it is any.
-        progress: is called with a line at the beginning of each step that takes long.
+        image_size: the fixed height and width; `None` is the format's default, and a `None` inside means any.
+        progress: a function that is called with a line at the beginning of each long step.
         runtime: a local npm package to copy the runtime of a web page from; `None` is a pinned address.
     """
 
@@ -45,19 +45,19 @@ class Job:
 
     @property
     def dtype(self) -> np.dtype:
-        """What the images are in the file: the model's own whole numbers, such as uint8, or float32."""
+        """The type of the file's input: the model's own whole numbers, such as uint8, or float32."""
         return input_dtype(self.model)
 
 
 def input_dtype(model: keras.Model) -> np.dtype:
-    """The kind of whole numbers that a model takes, else float32, whatever its precision."""
+    """Returns the type of whole numbers that a model takes, else float32, whatever its precision."""
     dtype = model.inputs[0].dtype
     return np.dtype(dtype if re.fullmatch(r"u?int\d+", dtype) else "float32")
 
 
 @dataclasses.dataclass(frozen=True)
 class Checks:
-    """Batches of images as the export takes them, and what the model gives for each, by the outputs' names."""
+    """Batches of images for the export, and the model's outputs for each, by name."""
 
     batches: Sequence[np.ndarray]
     expected: Sequence[Outputs]
@@ -65,19 +65,19 @@ class Checks:
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What `export` wrote, and how it compares with the model.
+    """The result of `export`, and its difference from the model.
 
     Args:
-        path: the file, or the directory; of a SavedModel that of the version.
+        path: the file, or the directory; for a SavedModel that of the version.
         format: "saved_model", "tflite", "onnx", "openvino", "web" or "huggingface".
-        quantize: as it was asked for.
-        bytes: of everything that was written.
-        pictures: how many images were compared.
-        max_abs_diff: the largest difference between an output of the model and the same one of what was written.
-        limit: what `max_abs_diff` could have been.
-        seconds: what it all took.
-        advice: one sentence that says whether this file is the one to use on this processor; empty for a format that no
-            engine on this machine runs.
+        quantize: as given.
+        bytes: of all files written.
+        pictures: the number of compared images.
+        max_abs_diff: the largest difference between an output of the model and of the export.
+        limit: the largest `max_abs_diff` allowed.
+        seconds: the total time.
+        advice: one sentence that says whether this file is the one to use on this processor; empty for a format without
+            an engine on this machine.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""ONNX and OpenVINO of models that are not a BiT alone: Keras' own exporters, with names independent of its graph."""
+"""ONNX and OpenVINO for models around a BiT: Keras' own exporters, with stable names."""
 
 import contextlib
 import warnings
@@ -14,11 +14,11 @@ from keras_bit.exporters.onnx_file import INPUT
 from keras_bit.exporters.output_names import output_names
 from keras_bit.network import transforms
 
-EXTRA = "own-models"  # installs what they import
+EXTRA = "own-models"  # the extra that installs their packages
 
 
 def require(package: str, name: str) -> None:
-    """Checks that the package that Keras' exporter for the format `name` imports is installed.
+    """Checks that the package of Keras' exporter for the format `name` is installed.
 
     Raises:
         MissingPackageError: it is not.
@@ -27,11 +27,11 @@ def require(package: str, name: str) -> None:
 
 
 def _purpose(name: str) -> str:
-    return f"`format` {name!r}, for a model that is not a BiT alone,"
+    return f"`format` {name!r}, for a model around a BiT,"
 
 
 def export(job: Job, path: Path, name: str, shape: Shape) -> None:
-    """Writes the fused model, which takes batches of `shape`, by `keras.Model.export`, with its names."""
+    """Writes the fused model for batches of `shape` with `keras.Model.export`, and sets its names."""
     import tensorflow as tf
 
     job.progress("standardizing the kernels")
@@ -50,7 +50,7 @@ def export(job: Job, path: Path, name: str, shape: Shape) -> None:
 
 @contextlib.contextmanager
 def refusals(name: str) -> Iterator[None]:
-    """Makes what a converter finds wrong with a model, which has errors of many kinds, a ValueError."""
+    """Turns a converter's errors about a model, of many types, into a ValueError."""
     try:
         yield
     except (MemoryError, OSError):
@@ -59,24 +59,24 @@ def refusals(name: str) -> Iterator[None]:
         if packages.failed_import(error):
             raise
         raise ValueError(
-            f"`model` cannot be written in the format {name!r}, as BiT can. The converter: {str(error).strip()}"
+            f"`model` cannot be written in the format {name!r}. The converter says: {str(error).strip()}"
         ) from error
 
 
 class _Inference(keras.Model):
-    """Keras' exporters leave `training` open, and layers for augmentation take that for True."""
+    """Fixes `training=False`: Keras' exporters leave it open, and augmentation layers would treat that as True."""
 
     def __init__(self, model: keras.Model) -> None:
         super().__init__(name=model.name)
         self._model = model
-        self.built = True  # what is inside is
+        self.built = True  # the inner layers are
 
     def call(self, pixel_values: Any) -> Any:
         return self._model(pixel_values, training=False)
 
 
 def _use_erf(model: keras.Model) -> None:
-    """Exact GELU in another form: Keras' own has TensorFlow's `Erfc`, which tf2onnx does not know."""
+    """Replaces exact GELU: Keras' form uses TensorFlow's `Erfc`, which tf2onnx does not know."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             _use_erf(layer)

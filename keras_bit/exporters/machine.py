@@ -1,4 +1,4 @@
-"""The machine that a measurement was made on, and the versions of what was measured."""
+"""Describes the machine and the versions of a measurement."""
 
 import importlib.metadata
 import os
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# What decides how fast 8 and 16 bits are, as Linux calls it.
+# Instructions that decide the speed of 8 and 16 bits, by Linux' names.
 FEATURES = (
     "avx2",
     "avx512f",
@@ -23,7 +23,7 @@ FEATURES = (
 
 
 def machine() -> dict[str, Any]:
-    """The system, the processor with its name, its instructions (on Linux), its cores and the threads to use."""
+    """Returns the system, the processor's name, instructions (on Linux) and cores, and the number of threads."""
     told = _cpuinfo()
     flags = set(told.get("flags", told.get("Features", "")).split())
     return {
@@ -37,12 +37,12 @@ def machine() -> dict[str, Any]:
 
 
 def threads() -> int:
-    """The processors that this process may use: all, unless somebody has set fewer."""
+    """Returns the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions(packages: Sequence[str]) -> dict[str, str | None]:
-    """Version of Python and of every package; `None` where it is not installed."""
+    """Returns the versions of Python and of the packages; `None` if not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in packages:
         try:
@@ -53,7 +53,7 @@ def versions(packages: Sequence[str]) -> dict[str, str | None]:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """What Linux tells of the first processor."""
+    """Returns Linux' description of the first processor."""
     file = Path("/proc/cpuinfo")
     if not file.exists():
         return {}

@@ -1,9 +1,9 @@
-"""What the processes of `benchmark` do: one exports a file, another runs it. `python -m keras_bit.exporters.measuring`.
+"""The processes of `benchmark`: one exports a file, another runs it. `python -m keras_bit.exporters.measuring`.
 
-    measuring export FOLDER NAME         writes FOLDER/NAME/... of FOLDER/model.keras, as FOLDER/NAME.json says
-    measuring run FOLDER NAME THREADS    loads it and measures
+    measuring export FOLDER NAME         writes FOLDER/NAME/... of FOLDER/model.keras, by FOLDER/NAME.json measuring run
+    FOLDER NAME THREADS    loads it and measures
 
-The answer is a line of JSON, the last on standard output: of an error `{"error": [kind, message]}`.
+The answer is a line of JSON, the last one on standard output; an error is `{"error": [kind, message]}`.
 """
 
 import json
@@ -19,15 +19,15 @@ import numpy as np
 
 from keras_bit.exporters import engines, processes
 
-BATCH_SIZE = 8  # images, of the throughput and of what is not timed, where the file takes as many
+BATCH_SIZE = 8  # images per batch for the throughput and untimed calls, if the file takes them
 WARM_UP = 2  # calls after the first
-CALLS = 20  # of which the median is taken, and the seconds after which there are no more
+CALLS = 20  # calls for the median, and the seconds after which they stop
 SECONDS = 4.0
 RESULT = "top_1.npy"
 
 
 def export(folder: Path, name: str) -> dict[str, Any]:
-    """Writes the file, and returns its path and its size."""
+    """Writes the file, and returns its path and size."""
     import keras
 
     from keras_bit.exporters import exporting
@@ -49,9 +49,9 @@ def export(folder: Path, name: str) -> dict[str, Any]:
 
 
 def run(folder: Path, name: str, threads: int) -> dict[str, Any]:
-    """Loads the file, answers all images where nobody has, and returns the seconds of calls.
+    """Loads the file, classifies all images unless this is done, and returns the seconds of calls.
 
-    The best class of each image is written beside the file, for `benchmark` to compare.
+    The best class of each image is written beside the file, for the comparison.
     """
     wanted = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     engine = engines.ENGINES[wanted["format"]](Path(wanted["path"]), threads)
@@ -80,7 +80,7 @@ HEAVY = ("keras", "tensorflow", "jax", "torch", "ai_edge_litert", "onnxruntime",
 
 
 def _padded(engine: engines.Engine, batch: np.ndarray) -> np.ndarray:
-    """The scores of up to as many images as the file takes at a time."""
+    """Returns the scores of a batch, which may be smaller than the file's batch size."""
     whole = np.resize(batch, (engine.batch_size or len(batch), *batch.shape[1:]))
     scores = np.asarray(engine.call(np.array(whole)))[: len(batch)]
     if scores.shape[0] != len(batch) or scores.ndim != 2 or not np.isfinite(scores).all():
@@ -89,7 +89,7 @@ def _padded(engine: engines.Engine, batch: np.ndarray) -> np.ndarray:
 
 
 def _seconds(call: engines.Call, batch: np.ndarray) -> tuple[float, float]:
-    """The median of calls, and the seconds from the start of the process to the first answer."""
+    """Returns the median time of calls, and the seconds from the start of the process to the first answer."""
     call(batch)
     first = processes.since_start()
     for _ in range(WARM_UP):
@@ -106,7 +106,7 @@ def _seconds(call: engines.Call, batch: np.ndarray) -> tuple[float, float]:
 def main(arguments: Sequence[str]) -> None:
     processes.end_with_the_caller()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever prints is not to be taken for an answer
+    os.dup2(2, 1)  # other output must not look like an answer
     what, folder, name, *rest = arguments
     measure: Callable[[], dict[str, Any]] = {
         "export": lambda: export(Path(folder), name),
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str]) -> None:
         answer = {"error": [kind, str(error) or type(error).__name__]}
     print(json.dumps(answer), file=answers, flush=True)
     answers.close()
-    os._exit(0)  # some engines wait for their threads for ever, or crash on the way out, when all has been said
+    os._exit(0)  # some engines hang or crash at exit, after the answer
 
 
 if __name__ == "__main__":

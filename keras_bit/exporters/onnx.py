@@ -1,4 +1,4 @@
-"""ONNX: of a BiT from its own description, of other models by Keras' exporter and tf2onnx; run in onnxruntime."""
+"""ONNX: a BiT is written directly, other models with Keras' exporter and tf2onnx; run in onnxruntime."""
 
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,16 @@ from keras_bit.exporters.onnx_norm import by_instances
 from keras_bit.exporters.onnx_weights import MOST_BYTES, data_file
 
 ALMOST_ZERO = "almost_zero"  # a tensor's name
-# Of the largest output; see `tflite.LIMITS`. In 8 bits the small trained network comes to 0.19 on 10,000 images, as do
-# the logits of a BiT-50 of random weights on 16.
+# As a share of the largest output; see `tflite.LIMITS`. In 8 bits networks reach about half of the limit.
 LIMITS = {None: 1e-4, "int8": 0.5}
 
 
 class ONNX(Format):
-    """One file, whose input is "pixel_values"; for its outputs' names see `output_names`.
+    """One file with the input "pixel_values"; for the names of outputs see `output_names`.
 
     The axes without a fixed size are called batch, height and width. The metadata have `labels`, as a JSON array.
-    Operators are those of opset 17. Weights of more than 2 GB stand in a second file beside it, with `.data` after the
-    name, which the first one names. In int8 all but the convolutions and dense layers stays in float32, as do the input
-    and the outputs.
+    Operators are those of opset 17. Weights of more than 2 GB are in a second file beside it, with the suffix `.data`.
+    In int8 only convolutions and dense layers use 8 bits; the input and the outputs stay float32.
     """
 
     name = "onnx"
@@ -40,15 +38,15 @@ class ONNX(Format):
     def check(self, job: Job) -> None:
         if job.quantize == "int8":
             _, height, width = self.shape(job)
-            calibration_data.check(job, (height, width), "None, which is float32, needs none")
+            calibration_data.check(job, (height, width), "None, which is float32, needs no images")
         if onnx_graph.describes(job.model):
             return
         keras_exporters.require("tf2onnx", self.name)
         size = onnx_file.size(job.model)
         if size > MOST_BYTES:
             raise ValueError(
-                f"`model` has {size / 1e9:.1f} GB of weights in float32, and tf2onnx, which writes models that are not "
-                "a BiT alone, writes at most 2.1 GB. The formats 'saved_model' and 'openvino' have no such limit."
+                f"`model` has {size / 1e9:.1f} GB of weights in float32, and tf2onnx, which is needed for models "
+                "around a BiT, writes at most 2.1 GB. Use the format 'saved_model' or 'openvino'."
             )
 
     def write(self, job: Job, path: Path) -> None:
@@ -63,8 +61,8 @@ class ONNX(Format):
         if job.quantize == "int8":
             job.progress("measuring the ranges and rounding to 8 bits")
             onnx_quantization.quantize(job, whole, path)
-        with keras_exporters.refusals("onnx"):  # tf2onnx leaves what it does not know as it is
-            onnx.checker.check_model(path)  # by its name, as it is checked together with its data
+        with keras_exporters.refusals("onnx"):  # tf2onnx keeps operators that it does not know
+            onnx.checker.check_model(path)  # by its name, because it is checked together with its data
 
     def limit(self, job: Job) -> float:
         return LIMITS[job.quantize]
@@ -74,7 +72,7 @@ class ONNX(Format):
 
         options = onnxruntime.SessionOptions()
         if data_file(path).exists():
-            # To bring the kernels into its own layout it holds them several times, beside the model that is compared.
+            # Without this, it would hold the kernels several times while it changes their layout.
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         single = not isinstance(job.model.output, dict)
@@ -88,7 +86,7 @@ class ONNX(Format):
 
 
 def _converted(job: Job, path: Path, shape: Shape) -> Any:
-    """The model that Keras' exporter and tf2onnx make."""
+    """Returns the model of Keras' exporter and tf2onnx."""
     import onnx
 
     keras_exporters.export(job, path, "onnx", shape)
@@ -103,7 +101,7 @@ def _converted(job: Job, path: Path, shape: Shape) -> Any:
 
 
 def _keep_pads_out_of_pools(graph: Any) -> None:
-    """Makes the zeros before a max pool almost zeros: onnxruntime 1.20 to 1.30 would take them for minus infinity."""
+    """Makes the zeros before a max pool almost zero, because onnxruntime 1.20 to 1.30 treats them as minus infinity."""
     from onnx import numpy_helper
 
     pooled = {node.input[0] for node in graph.node if node.op_type == "MaxPool"}

@@ -1,4 +1,4 @@
-"""Activations in ONNX: one operator for most, and GELU by what it is made of."""
+"""Activations in ONNX: one operator for most, and several for GELU."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -28,12 +28,12 @@ GELU = (keras.activations.gelu, gelu_new)
 
 
 def is_known(activation: Callable[[Any], Any] | None) -> bool:
-    """Whether `activated` can write it."""
+    """Whether `activated` supports it."""
     return activation in (None, keras.activations.linear, *GELU, *OPERATORS)
 
 
 def activated(graph: "OnnxGraph", value: str, activation: Callable[[Any], Any] | None, name: str) -> str:
-    """Adds the nodes of an activation; the last of them is `name`."""
+    """Adds the nodes of an activation; the last one is `name`."""
     if activation in (None, keras.activations.linear):
         return graph.node("Identity", [value], name)
     if activation in GELU:
@@ -43,7 +43,7 @@ def activated(graph: "OnnxGraph", value: str, activation: Callable[[Any], Any] |
 
 
 def _gelu(graph: "OnnxGraph", value: str, name: str, approximate: bool) -> str:
-    """`x / 2 * (1 + erf(x / sqrt(2)))`, or its form with tanh, in the order in which onnxruntime makes one of it."""
+    """`x / 2 * (1 + erf(x / sqrt(2)))`, or its tanh form, in the order that onnxruntime can fuse."""
 
     def number(it: float) -> str:
         return graph.tensors.add(str(it), np.array(it, np.float32))

@@ -1,4 +1,4 @@
-"""An ONNX file of a BiT, from its own description."""
+"""Writes the ONNX file of a BiT from its graph."""
 
 import json
 from importlib import metadata
@@ -15,17 +15,17 @@ from keras_bit.exporters.output_names import output_names
 
 INPUT = "pixel_values"
 AXES = ("batch", "height", "width")
-# The newest whose operators onnxruntime keeps in its blocked layout whatever its version, from 1.12 on: it knows each
-# of them by the opsets that were there when it was made.
+# The newest opset whose operators every onnxruntime from 1.12 on keeps in its blocked layout: each version knows only
+# the opsets of its time.
 OPSET = 17
-IR_VERSION = 8  # the file format of that opset's time
+IR_VERSION = 8  # the file format of that time
 PRODUCER = "keras_bit"
 
 
 def write(job: Job, path: Path, shape: Shape, normalize: Normalization) -> None:
     """Writes a model that `onnx_graph` describes to `path`, for batches of `shape`.
 
-    Weights that one file cannot hold go into a second one beside it. No more than one of them is copied at a time then.
+    Weights that one file cannot hold go into a second file; then only one weight is copied at a time.
     """
     from onnx import helper
 
@@ -67,17 +67,17 @@ def save(model: Any, job: Job, path: Path) -> None:
 
 
 def version() -> str:
-    """The version of what writes the files."""
+    """Returns the version of the writer."""
     return metadata.version(PRODUCER)
 
 
 def size(model: keras.Model) -> int:
-    """Bytes of the weights in float32."""
+    """Returns the bytes of the weights in float32."""
     return 4 * model.count_params()
 
 
 def _described(name: str, shape: tuple[int | None, ...], axes: tuple[str, ...]) -> Any:
-    """An input or output in float32; an axis without a size has a name."""
+    """Describes an input or output in float32; an axis without a size has a name."""
     from onnx import TensorProto, helper
 
     names = [*axes, *(len(shape) * [""])]

@@ -1,7 +1,7 @@
-"""A BiT as ONNX nodes: the network's own description gives them, layer by layer, without TensorFlow and tf2onnx.
+"""Writes a BiT as ONNX nodes, layer by layer, without TensorFlow and tf2onnx.
 
-Channels come first inside, as ONNX wants them, so that the images are transposed once, and so is each output that is a
-map: both are channels last in every format. A value has the name of the layer that gives it.
+Inside, channels come first, as ONNX needs them. The images are transposed once, and so is each output that is a map,
+because both are channels last in every format. A value has the name of its layer.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ class Value:
     """A tensor of the graph, `(batch, channels, height, width)` or `(batch, channels)`.
 
     Args:
-        name: of the node's output that it is.
-        channels: how many it has.
-        size: what has become of the images' height and width, in words that are equal where the sizes are.
-        zeros: rows and columns of zeros that are to be put around it on every side, by whoever reads it.
+        name: of the node's output.
+        channels: the number of channels.
+        size: a text for height and width; equal texts mean equal sizes.
+        zeros: rows and columns of zeros that its reader must add on every side.
     """
 
     name: str
@@ -42,17 +42,17 @@ class Value:
     zeros: int = 0
 
     def named(self, name: str) -> "Value":
-        """Another tensor of the same shape."""
+        """Returns another tensor of the same shape."""
         return dataclasses.replace(self, name=name)
 
 
 def describes(model: keras.Model) -> bool:
-    """Whether `OnnxGraph` can write the model: a BiT as its `config` describes it, and any of its layers as outputs."""
+    """Whether `OnnxGraph` can write the model: an unchanged BiT with any of its layers as outputs."""
     if not isinstance(model, BiTModel) or len(model.inputs) != 1 or input_dtype(model) != np.float32:
         return False
     try:
         config = model.config
-    except AttributeError:  # a network around a BiT that is of its class
+    except AttributeError:  # a network around a BiT with the same class
         return False
     names = {layer.name for layer in model.layers}
     outputs = list(_outputs(model).values())
@@ -67,16 +67,16 @@ def describes(model: keras.Model) -> bool:
 
 
 class OnnxGraph(Graph):
-    """The nodes and tensors of one network. No layer is called: the model has them, and their weights.
+    """The nodes and tensors of one network. Layers are not called; the model has them and their weights.
 
     Args:
         model: one that this module `describes`.
-        tensors: where the weights go, in float32.
-        normalize: which form of group normalization is written.
+        tensors: receives the weights, in float32.
+        normalize: the form of group normalization.
 
     Attributes:
-        nodes: `onnx.NodeProto`, each after those that it reads.
-        maps: the feature maps whose shapes are known by words alone.
+        nodes: `onnx.NodeProto`, each after its inputs.
+        maps: the feature maps whose shapes are known as texts only.
     """
 
     def __init__(self, model: BiTModel, tensors: Tensors, normalize: Normalization) -> None:
@@ -108,7 +108,7 @@ class OnnxGraph(Graph):
                 self.node("Identity", [value.name], names[output])
 
     def _renamed(self, taken: set[str]) -> dict[str, str]:
-        """Gives the tensors whose names outputs of the model have others, and returns these."""
+        """Renames tensors that have the name of an output, and returns the new names."""
         renamed = {node.output[0]: f"{node.output[0]}/inside" for node in self.nodes if node.output[0] in taken}
         for node in self.nodes:
             node.input[:] = [renamed.get(name, name) for name in node.input]
@@ -123,10 +123,10 @@ class OnnxGraph(Graph):
         return output
 
     def shapes(self, shape: Shape) -> list[Any]:
-        """The shapes of the feature maps for images of `shape`, where these are free.
+        """Returns the shapes of the feature maps for images of `shape`, if sizes are free.
 
-        By them onnxruntime knows that the two maps that are added have the same shape, and adds one of them as it
-        computes the convolution that gives the other. What is fixed it derives itself.
+        They tell onnxruntime that two added maps have the same shape, so that it can add one while it computes the
+        convolution of the other. Fixed shapes it derives itself.
         """
         from onnx import TensorProto, helper
 
@@ -149,7 +149,7 @@ class OnnxGraph(Graph):
         return output
 
     def call(self, layer: keras.layers.Layer, x: Any) -> Any:
-        """Adds the nodes of a layer; `None` for one that the model does not have, and for what would follow it."""
+        """Adds the nodes of a layer; `None` if the model lacks it, and for the layers after it."""
         if layer.name not in self._layers:
             return x if isinstance(layer, keras.layers.Dropout) else None
         value: Value = NODES[type(layer).__name__](self, self._layers[layer.name], x)
@@ -157,17 +157,17 @@ class OnnxGraph(Graph):
         return value
 
     def weights(self, layer: keras.layers.Layer) -> dict[str, np.ndarray]:
-        """The weights of a layer in float32, the kernel of a convolution standardized."""
+        """Returns the weights of a layer in float32, with a convolution's kernel standardized."""
         weights = {name: ops.convert_to_tensor(value) for name, value in plain_weights(layer).items()}
         if isinstance(layer, StdConv2D):
             weights["kernel"] = standardize_kernel(weights["kernel"], layer.epsilon)
         return {name: ops.convert_to_numpy(ops.cast(value, "float32")) for name, value in weights.items()}
 
     def padded(self, value: Value) -> Value:
-        """The value with its zeros around it.
+        """Returns the value with its zeros around it.
 
-        A convolution of each channel with 1, whose padding is zeros, puts them there: unlike `Pad` it stays in the
-        blocked layout of onnxruntime's convolutions, and so does the pool that follows.
+        A depthwise convolution with 1 and zero padding adds them. Unlike `Pad`, it stays in the blocked layout of
+        onnxruntime's convolutions, and so does the following pool.
         """
         if not value.zeros:
             return value
@@ -198,9 +198,9 @@ def _zeros_around(graph: OnnxGraph, layer: keras.layers.Layer, x: Value) -> Valu
 
 
 def _zeros_to_same(graph: OnnxGraph, layer: keras.layers.Layer, x: Value) -> Value:
-    """`ZeroPaddedToSame`: a row before if their number is odd, and one after, of almost zeros.
+    """`ZeroPaddedToSame`: one row after, and one before if their number is odd, of almost zeros.
 
-    onnxruntime 1.20 to 1.30 make a pad with zeros and the pool behind it a pool that pads with minus infinity.
+    onnxruntime 1.20 to 1.30 fuse a zero pad and the pool after it to a pool that pads with minus infinity.
     """
     x = graph.padded(x)
     size = graph.node("Shape", [x.name], f"{layer.name}/size", start=2, end=4)
@@ -248,7 +248,7 @@ def _unchanged(graph: OnnxGraph, layer: keras.layers.Layer, x: Value) -> Value:
     return x
 
 
-# The class of a layer in `network.model.Graph` to what writes it.
+# The class of a layer in `network.model.Graph` to the function that writes it.
 NODES = {
     "Activation": _activation,
     "Add": _sum,
@@ -270,6 +270,6 @@ def _is_fused(model: BiTModel) -> bool:
 
 
 def _outputs(model: BiTModel) -> dict[str, str]:
-    """The model's name of each output, or `OUTPUT`, to the layer that gives it."""
+    """Returns the model's name of each output, or `OUTPUT`, with its layer."""
     outputs = model.output if isinstance(model.output, Mapping) else {OUTPUT: model.output}
     return {name: tensor._keras_history.operation.name for name, tensor in outputs.items()}

@@ -1,7 +1,7 @@
-"""Group normalization in ONNX, in two forms: what is fastest depends on the engine.
+"""Group normalization in ONNX, in several forms, because the fastest one depends on the engine.
 
-Both take off the mean before they square, as the layer does. ONNX's own `GroupNormalization` becomes a dozen operators
-in onnxruntime 1.32, and took 1.85 of the time that these take there.
+All subtract the mean before they square, as the layer does. ONNX's own `GroupNormalization` becomes a dozen operators
+in onnxruntime 1.32, and is slower.
 """
 
 from collections.abc import Callable
@@ -20,18 +20,17 @@ Normalization = Callable[["OnnxGraph", keras.layers.Layer, "Value"], "Value"]
 
 
 def by_instances(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "Value":
-    """For onnxruntime: `InstanceNormalization` of the groups, then a convolution of each channel with gamma and beta.
+    """For onnxruntime: `InstanceNormalization` of the groups, then a depthwise convolution with gamma and beta.
 
-    The first stays in a group's memory. The second takes the activation along, and is computed in the blocked layout
-    that the next convolution reads, where a product, a sum and an activation of the plain layout would each go through
-    the whole map.
+    The first works on a group's memory. The second includes the activation and has the blocked layout that the next
+    convolution reads; a product, a sum and an activation in the plain layout would each go through the whole map.
     """
     groups, name = layer.groups, layer.name
     ones, zeros = (
         graph.tensors.add(f"{kind}_{groups}", np.full(groups, value, np.float32))
         for kind, value in (("ones", 1), ("zeros", 0))
     )
-    # A 0 in a shape is the size that the axis has before. The width stays where it is, so that no shape is computed.
+    # A 0 in a shape keeps the size of that axis. The width stays in its place, so that no shape is computed.
     grouped = graph.node("Reshape", [x.name, graph.tensors.integers(0, groups, -1, 0)], f"{name}/groups")
     whitened = graph.node("InstanceNormalization", [grouped, ones, zeros], f"{name}/whitened", epsilon=layer.epsilon)
     shape = graph.tensors.integers(0, x.channels, -1, 0)
@@ -43,9 +42,9 @@ def by_instances(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "
 
 
 def by_means(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "Value":
-    """For OpenVINO: means over the image, and all else on tensors of one number per channel.
+    """For OpenVINO: means over the image, and everything else on tensors of one number per channel.
 
-    No feature map changes its shape, so that OpenVINO keeps its own layout of it and makes one of what follows a mean.
+    Feature maps keep their shape, so that OpenVINO keeps its own layout and fuses what follows a mean.
     """
     name, of_channels = layer.name, graph.tensors.integers(0, x.channels, 1, 1)
     share = x.channels // layer.groups
@@ -55,7 +54,7 @@ def by_means(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "Valu
     gamma, beta = _gamma_and_beta(graph, layer, (1, layer.groups, share, 1), (1, x.channels, 1, 1))
 
     def of_group(value: str, what: str) -> str:
-        """The mean over the image and the channels of a group, `(batch, groups, 1, 1)`."""
+        """Returns the mean over the image and the channels of a group, `(batch, groups, 1, 1)`."""
         mean = graph.node("ReduceMean", [value], f"{name}/{what}_of_channels", axes=[2, 3], keepdims=1)
         mean = graph.node("Reshape", [mean, of_groups], f"{name}/{what}_by_group")
         return graph.node("ReduceMean", [mean], f"{name}/{what}", axes=[2], keepdims=1)
@@ -73,10 +72,9 @@ def by_means(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "Valu
 
 
 def by_means_of_8_bits(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "Value":
-    """For OpenVINO behind a convolution in 8 bits: `by_means`, of values that a `Clip` without effect has let through.
+    """For OpenVINO after a convolution in 8 bits: `by_means` after a `Clip` without effect.
 
-    OpenVINO 2026.4 gives wrong numbers where such a convolution is read by a mean, but not with a clip between them: of
-    the small trained network without, 9 % of the images got another class.
+    OpenVINO 2026.4 gives wrong numbers if a mean reads such a convolution directly.
     """
     largest = float(np.finfo(np.float32).max)
     ends = [graph.tensors.add(str(end), np.array(end, np.float32)) for end in (-largest, largest)]
@@ -86,7 +84,7 @@ def by_means_of_8_bits(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value"
 def _gamma_and_beta(
     graph: "OnnxGraph", layer: keras.layers.Layer, gamma: tuple[int, ...], beta: tuple[int, ...]
 ) -> tuple[str, str]:
-    """The two weights, in these shapes."""
+    """Returns the two weights, in these shapes."""
     weights = graph.weights(layer)
     return (
         graph.tensors.add(f"{layer.name}.gamma", weights["gamma"].reshape(gamma)),

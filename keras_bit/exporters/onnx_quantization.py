@@ -1,7 +1,7 @@
-"""An ONNX file in 8 bits: convolutions and dense layers between a quantization and its opposite, all else in float.
+"""Writes an ONNX file in 8 bits: convolutions and dense layers are quantized, everything else stays float.
 
-Weights are int8 with a scale for each channel, and of 7 bits: without VNNI onnxruntime adds two products in 16 bits,
-which twice 8 bits overflow, and the file should give the same numbers on every processor.
+Weights are int8 with a scale per channel, limited to 7 bits: without VNNI, onnxruntime adds two products in 16 bits,
+which 8 bits would overflow, and the file should give the same numbers on every processor.
 """
 
 import contextlib
@@ -15,18 +15,18 @@ from keras_bit.exporters.job import Job
 from keras_bit.exporters.onnx_weights import MOST_BYTES, data_file
 
 OPERATORS = ["Conv", "Gemm", "MatMul"]
-# Scores in steps of 1/256 of their range would be equal where they differ.
+# Scores in steps of 1/256 of their range would hide small differences.
 FLOAT_OUTPUTS = ("Gemm", "MatMul")
 
 
 def quantize(job: Job, source: Path, path: Path, float_outputs: Sequence[str] = FLOAT_OUTPUTS) -> None:
-    """Writes the model of the file `source` to `path`, with the ranges that `job.representative_data` have.
+    """Writes the model of the file `source` to `path`, with the ranges of `job.representative_data`.
 
     `source` is removed.
 
     Args:
-        float_outputs: the operators whose results are not rounded to 8 bits. onnxruntime computes a convolution in 8
-            bits only if its result is.
+        float_outputs: operators whose results are not rounded to 8 bits. onnxruntime computes a convolution in 8 bits
+            only if its result is rounded.
     """
     import onnx
     from onnxruntime import quantization
@@ -69,13 +69,13 @@ def _batches(job: Job) -> Iterator[Any]:
 
 
 def _is_of_each_channel(node: Any) -> bool:
-    """Whether it is a convolution of each channel by itself: BiT's are its norms, and zeros around a map."""
+    """Whether it is a depthwise convolution; BiT's are norms and zeros around a map."""
     return any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
 
 
 @contextlib.contextmanager
 def _without_advice() -> Iterator[None]:
-    """onnxruntime advises steps that have been done, by the root logger; who has set that up still reads it."""
+    """Silences advice that onnxruntime logs to the root logger, unless the user has configured that logger."""
     silent = logging.NullHandler()
     logging.root.addHandler(silent)
     try:

@@ -1,4 +1,4 @@
-"""The tensors of an ONNX file: inside of it, or in a file of data beside it where they are too large for that."""
+"""The tensors of an ONNX file: inside it, or in a data file beside it if they are too large."""
 
 import os
 from pathlib import Path
@@ -7,21 +7,21 @@ from typing import Any, Self
 
 import numpy as np
 
-# Protocol buffers hold 2 GiB. The nodes take few MB.
+# Protocol buffers hold at most 2 GiB. The nodes take a few MB.
 MOST_BYTES = 2**31 - 2**25
 ALIGNMENT = 4096  # bytes; a page, so that engines can map the data into memory
 
 
 def data_file(path: Path) -> Path:
-    """The file that stands beside the ONNX file `path`, and that it names."""
+    """Returns the data file beside the ONNX file `path`."""
     return path.with_name(f"{path.name}.data")
 
 
 class Tensors:
-    """The constants of a graph by their names, each once; a context, at whose end the data are written.
+    """The constants of a graph by name, each once. It is a context, at whose end the data are written.
 
     Args:
-        data: the file for their values, of which the graph then holds the places; `None` holds the values themselves.
+        data: the file for the values; the graph then holds their places. `None` keeps the values in the graph.
     """
 
     def __init__(self, data: Path | None) -> None:
@@ -39,23 +39,23 @@ class Tensors:
             self._file.close()
 
     def add(self, name: str, values: np.ndarray) -> str:
-        """Adds `values` unless there is a tensor of this name, and returns the name."""
+        """Adds `values` unless there is a tensor of this name; returns the name."""
         if name not in self._tensors:
             from onnx import numpy_helper
 
-            values = np.require(values, requirements="C")  # a scalar stays one
-            if self._file is None or values.nbytes < ALIGNMENT:  # engines want to see shapes without the data
+            values = np.require(values, requirements="C")  # a scalar stays a scalar
+            if self._file is None or values.nbytes < ALIGNMENT:  # engines need shapes without the data
                 self._tensors[name] = numpy_helper.from_array(values, name)
             else:
                 self._tensors[name] = self._written(name, values)
         return name
 
     def integers(self, *values: int) -> str:
-        """A constant list of whole numbers, as shapes and axes are."""
+        """Adds a constant list of whole numbers, such as a shape or axes."""
         return self.add(f"[{', '.join(map(str, values))}]", np.array(values, np.int64))
 
     def protos(self) -> list[Any]:
-        """What the graph holds, as `onnx.TensorProto`."""
+        """Returns the graph's tensors as `onnx.TensorProto`."""
         return list(self._tensors.values())
 
     def _written(self, name: str, values: np.ndarray) -> Any:

@@ -1,6 +1,6 @@
 """OpenVINO's intermediate representation, a pair of `.xml` and `.bin`; run in OpenVINO.
 
-Of a BiT it is converted from ONNX that is written for it, of other models by Keras' exporter.
+A BiT is converted from an ONNX file that is written for OpenVINO, other models with Keras' exporter.
 """
 
 import contextlib
@@ -26,12 +26,12 @@ LIMITS = {None: 1e-4, "float16": 2e-2, "int8": 0.5}  # of the largest output; se
 
 
 class OpenVINO(Format):
-    """Two files, whose model's input is "pixel_values"; for its outputs' names see `output_names`.
+    """Two files with the input "pixel_values"; for the names of outputs see `output_names`.
 
-    The weights are float32, or rounded to float16 if `quantize` asks for that; in int8 all but the convolutions and the
-    dense layer stays in float32, as do the input and the outputs. The input and the outputs have their
-    layout, such as NHWC, as Model Server reads it. The runtime information has `model_info/labels` as OpenVINO's Model
-    API reads it: separated by spaces, with underscores for the spaces in a name and for an empty one.
+    Weights are float32, or float16 with `quantize="float16"`. In int8 only convolutions and the dense layer use 8 bits;
+    the input and the outputs stay float32. The input and the outputs have a layout, such as NHWC, for Model Server. The
+    runtime information has `model_info/labels` for OpenVINO's Model API: separated by spaces, with underscores for the
+    spaces in a name and for an empty name.
     """
 
     name = "openvino"
@@ -54,8 +54,8 @@ class OpenVINO(Format):
             packages.require("onnxruntime", "onnx", f"`quantize` 'int8' of the format {self.name!r}")
             if not onnx_graph.describes(job.model):
                 raise ValueError(
-                    "`quantize='int8'` of the format 'openvino' takes a BiT alone, without layers before or behind it. "
-                    "The formats 'onnx' and 'tflite' have it for other models, too."
+                    "`quantize='int8'` of the format 'openvino' needs a BiT without layers before or after it. Use "
+                    "the format 'onnx' or 'tflite' for other models."
                 )
             _, height, width = self.shape(job)
             calibration_data.check(job, (height, width), "'float16' needs none")
@@ -71,7 +71,7 @@ class OpenVINO(Format):
         for result in model.get_results():
             tensor = result.input(0).get_source_output().get_tensor()
             name = next((name for name in names if name in tensor.names), None)
-            if name is None:  # the converter takes some intermediate values for outputs
+            if name is None:  # the converter treats some intermediate values as outputs
                 model.remove_result(result)
             else:
                 tensor.set_names({name})
@@ -84,12 +84,12 @@ class OpenVINO(Format):
             model.set_rt_info(" ".join(labels), ["model_info", "labels"])
         with _reason_of_the_system(path.parent, 4 * job.model.count_params()):
             openvino.save_model(model, path, compress_to_fp16=job.quantize == "float16")
-        del model  # it maps the weights' file
+        del model  # it maps the file of weights
         for file in (raw, raw.with_suffix(".bin"), data_file(raw)):
             file.unlink(missing_ok=True)
 
     def _converted(self, job: Job, path: Path) -> Path:
-        """Writes a file that OpenVINO reads beside `path`, and returns it."""
+        """Writes a file that OpenVINO can read beside `path`, and returns it."""
         raw = path.with_stem(f"{path.stem}-as-converted")
         if onnx_graph.describes(job.model):
             job.progress("standardizing the kernels and writing the nodes")
@@ -111,7 +111,7 @@ class OpenVINO(Format):
 
     def load(self, job: Job, path: Path) -> Run:
         openvino = import_openvino()
-        # On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
+        # OpenVINO would use bfloat16 instructions if the processor has them, but that must be the user's choice.
         compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         single = not isinstance(job.model.output, dict)
 
@@ -123,7 +123,7 @@ class OpenVINO(Format):
 
 
 def _forget_names_between(model: Any) -> None:
-    """Takes away the names of the tensors that are no input or output: an output that repeats one would get its name.
+    """Removes the names of inner tensors, because an output that repeats one would get its name.
 
     Operations keep theirs.
     """
@@ -137,7 +137,7 @@ def _forget_names_between(model: Any) -> None:
 
 @contextlib.contextmanager
 def _reason_of_the_system(folder: Path, size: int) -> Iterator[None]:
-    """OpenVINO does not say why it cannot write, and removes its half files. Writing as many bytes tells the reason."""
+    """Finds out why OpenVINO cannot write, which it does not say, by writing as many bytes."""
     try:
         yield
     except (RuntimeError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""OpenVINO's package, imported so that it sends nothing.
+"""Imports OpenVINO's package without its telemetry.
 
-Its import reports itself to its makers, from a process that it forks for that: a fork of a process with threads, as
-TensorFlow's is, may hang, and without a network the import waits three seconds for it.
+Its import sends telemetry from a forked process. Forking a process with threads, such as TensorFlow's, may hang, and
+without a network the import waits three seconds.
 """
 
 import sys
@@ -9,7 +9,7 @@ from types import ModuleType
 
 
 def import_openvino() -> ModuleType:
-    """The package; a program that has imported it before has decided otherwise."""
+    """Returns the package. If the program has imported it before, nothing is changed."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not to be found: a stub takes its place
     import openvino
 

@@ -1,4 +1,4 @@
-"""What the outputs of a model are called in the files: the same in every format that has names."""
+"""The names of a model's outputs in files, the same in every format with names."""
 
 from collections.abc import Mapping
 
@@ -11,16 +11,16 @@ HEAD = "predictions"
 
 
 def has_head(model: keras.Model) -> bool:
-    """Whether it is a BiT with a head, as keras_bit builds it."""
+    """Whether it is a keras_bit model with a head."""
     return isinstance(model, BiTModel) and any(layer.name == HEAD for layer in model.layers)
 
 
 def output_names(model: keras.Model) -> tuple[str, ...]:
-    """The names of the outputs, in the model's order.
+    """Returns the names of the outputs, in the model's order.
 
-    Those of a dict, as of a `BiTBackbone`, are its keys. The only output of a model is "probabilities" behind a softmax
-    or sigmoid, "logits" behind a dense layer without; of a BiT without a head "features" if it is pooled, else
-    "last_hidden_state"; and "output" of everything else.
+    A dict, such as that of a `BiTBackbone`, has its keys. A single output is "probabilities" after a softmax or
+    sigmoid, "logits" after a dense layer without one, for a BiT without a head "features" if it is pooled, else
+    "last_hidden_state", and "output" for everything else.
     """
     if isinstance(model.output, Mapping):
         return tuple(model.output)
@@ -29,7 +29,7 @@ def output_names(model: keras.Model) -> tuple[str, ...]:
         if isinstance(layer, BiTModel) and not has_head(layer):
             return ("features" if len(layer.output.shape) == 2 else "last_hidden_state",)
         last = layer.output_names[0] if hasattr(layer, "output_names") else layer.layers[-1].name
-        layer = next((inner for inner in layer.layers if inner.name == last), None)  # or an operation, as `x * 2`
+        layer = next((inner for inner in layer.layers if inner.name == last), None)  # or an operation such as `x * 2`
     activation = getattr(layer, "activation", None)
     if activation in (keras.activations.softmax, keras.activations.sigmoid) or isinstance(layer, keras.layers.Softmax):
         return ("probabilities",)

@@ -1,4 +1,4 @@
-"""From the directory in which an export is written to its place: what is refused, replaced, numbered and cleaned up."""
+"""Moves an export from its staging directory to its place: refuses, replaces, numbers and cleans up."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from keras_bit.files import writing
 
 
 def check_places(format: Format, target: Path, overwrite: bool) -> None:
-    """Refuses, before anything is computed, what could not get its name at the end.
+    """Refuses, before anything is computed, a place that the export cannot take.
 
     Raises:
         FileExistsError: `target`, or a file that belongs to it, exists and is not to be replaced, or cannot be.
-        NotADirectoryError: it would be in a file.
+        NotADirectoryError: a parent of it is a file.
         OSError: nothing can be written there.
     """
     parent = next(folder for folder in (target.parent, *target.parent.parents) if os.path.lexists(folder))
@@ -26,16 +26,15 @@ def check_places(format: Format, target: Path, overwrite: bool) -> None:
 
 
 def take_place(format: Format, made: Path, path: Path, overwrite: bool) -> Path:
-    """Moves what was written from its staging directory to its place, and returns that.
+    """Moves the export from its staging directory to its place, and returns the place.
 
-    After an error all is as it was.
+    An error changes nothing.
 
     Args:
-        format: in which it was written.
-        made: the file or directory that was written; what stands beside it comes along.
-        path: as the caller named it. A version gets the number that is free now, which another export may take
-            meanwhile.
-        overwrite: whether what exists is replaced.
+        format: of the export.
+        made: the written file or directory; files beside it are moved too.
+        path: as the caller named it. A version gets a number that is free now.
+        overwrite: whether to replace existing files.
     """
     if format.kind == "version":
         return writing.take_free_place(made, lambda: format.target(path))
@@ -46,21 +45,21 @@ def take_place(format: Format, made: Path, path: Path, overwrite: bool) -> Path:
     replaced = os.path.lexists(target)
     writing.take_places(made.parent, target.parent, last=target.name)
     for place in format.beside(target):
-        if replaced and place.name not in written:  # it belonged to the file that was replaced
+        if replaced and place.name not in written:  # it belonged to the replaced file
             with contextlib.suppress(OSError):
                 place.unlink()
     return target
 
 
 def _check_place(file: Path, place: Path, overwrite: bool) -> None:
-    """Refuses to replace what is not an earlier export."""
+    """Refuses to replace anything but an earlier export."""
     _check_kind(place, file.is_dir(), overwrite)
     if place.is_dir():
         others = sorted({inside.name for inside in place.iterdir()} - {inside.name for inside in file.iterdir()})
         if others:
             raise FileExistsError(
-                f"{str(place)!r} holds what the export does not write, and what would be lost: {wording.some(others)}. "
-                "Move it away, or choose another `path`."
+                f"{str(place)!r} holds other files, which would be lost: {wording.some(others)}. Move them away, or "
+                "choose another `path`."
             )
 
 

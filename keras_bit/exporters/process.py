@@ -1,4 +1,4 @@
-"""The export of a model of another backend: in a process of its own, with TensorFlow, from a `.keras` file."""
+"""Exports a model of another backend, in a process with TensorFlow, from a `.keras` file."""
 
 import json
 import os
@@ -16,16 +16,16 @@ from keras_bit.exporters import checked, processes
 from keras_bit.exporters.job import Checks, Job
 from keras_bit.images.processor import BitImageProcessor
 
-# The errors that `export` names; they are raised again by the caller's process. Others are a crash.
+# The documented errors of `export`, which the caller's process raises again. Others are a crash.
 REPORTED = {kind.__name__: kind for kind in (ArithmeticError, ImportError, OSError, ValueError)}
-CHARACTERS = 3000  # of what a crashed process said last
+CHARACTERS = 3000  # of the last output of a crashed process
 
 
 def written(name: str, job: Job, path: Path, checks: Checks) -> tuple[float, float]:
-    """`checked.written` on TensorFlow, against the outputs that the model has on its own backend.
+    """Does `checked.written` on TensorFlow, compared with the model's outputs on its own backend.
 
     Raises:
-        ValueError: the model has parts that only the caller's program knows, besides what the format raises.
+        ValueError: the model has classes that only the caller's program knows; or as the format raises.
         RuntimeError: the process crashed.
     """
     with tempfile.TemporaryDirectory(prefix="job-", dir=path.parent) as folder:
@@ -58,8 +58,8 @@ def _save(folder: Path, name: str, job: Job, path: Path, checks: Checks) -> None
 
 
 def _run(folder: Path, progress: Callable[[str], None]) -> tuple[float, float]:
-    # By this process' own search path: `-m` would need keras_bit in the working directory or installed, and a script
-    # would put this directory in front, where `onnx` and `openvino` are other modules.
+    # With this process' own search path. `-m` would need keras_bit in the working directory or installed, and a script
+    # would put this directory first, where `onnx` and `openvino` are other modules.
     code = (
         f"import sys; sys.path[:] = {[str(entry) for entry in sys.path]!r}\n"
         f"from keras_bit.exporters import process; process.main({str(folder)!r})"
@@ -78,7 +78,7 @@ def _run(folder: Path, progress: Callable[[str], None]) -> tuple[float, float]:
                 env=environment,
             )
         finally:
-            os.close(writing)  # the end of the answers is the child's
+            os.close(writing)  # the child's end of the answers
         try:
             for line in answers:
                 answer = json.loads(line)
@@ -87,7 +87,7 @@ def _run(folder: Path, progress: Callable[[str], None]) -> tuple[float, float]:
             child.wait()
         finally:
             child.kill()
-            child.communicate()  # which closes its standard input, too
+            child.communicate()  # which also closes its standard input
     if "error" in answer:
         kind, arguments = answer["error"]
         raise REPORTED[kind](*arguments)
@@ -99,19 +99,19 @@ def _run(folder: Path, progress: Callable[[str], None]) -> tuple[float, float]:
 
 def _crash(code: int, said: str) -> str:
     return (
-        f"The process with TensorFlow {processes.ended(code)}; nothing was kept. The end of what it said:\n"
-        f"{said[-CHARACTERS:].strip()}"
+        f"The process with TensorFlow {processes.ended(code)}; nothing was kept. The end of its "
+        f"output:\n{said[-CHARACTERS:].strip()}"
     )
 
 
 def main(folder: str) -> None:
-    """The other process: exports what `written` put into `folder`, and answers on standard output, a line of JSON each.
+    """The other process: exports the model in `folder`, and answers in lines of JSON on standard output.
 
     `{"progress": line}` for every step; at the end `{"result": [difference, limit]}` or `{"error": [kind, arguments]}`.
     """
     processes.end_with_the_caller()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever prints is not to be taken for an answer
+    os.dup2(2, 1)  # other output must not look like an answer
 
     def answer(key: str, value: Any) -> None:
         print(json.dumps({key: value}), file=answers, flush=True)
@@ -133,9 +133,9 @@ def _load(folder: Path, progress: Callable[[str], None]) -> tuple[str, Job, Path
         model = keras.saving.load_model(folder / "model.keras", compile=False)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"`model` has parts that only your program knows, so that a process with TensorFlow, which the format "
-            f"{options['name']!r} needs beside the {options['backend']} backend, cannot rebuild it. Save it with "
-            "`model.save`, and export it in a program that has these parts and runs with KERAS_BACKEND=tensorflow. "
+            "`model` has classes that only your program knows, so the process with TensorFlow that the format "
+            f"{options['name']!r} needs under the {options['backend']} backend cannot rebuild it. Save it with "
+            "`model.save`, and export it in a program that has these classes and runs with KERAS_BACKEND=tensorflow. "
             f"Keras says: {_reason(error)}"
         ) from error
     size, labels = options["image_size"], options["labels"]
@@ -160,7 +160,7 @@ def _load(folder: Path, progress: Callable[[str], None]) -> tuple[str, Job, Path
 
 
 def _reason(error: Exception) -> str:
-    """What Keras says in the middle of the configurations that it prints."""
+    """Returns Keras' message without the configurations that it prints."""
     return str(error).rpartition("Exception encountered: ")[2].partition(" Full object config: ")[0]
 
 

@@ -1,4 +1,4 @@
-"""Work in processes of their own, taken in turn: what ends one is an error here, not the end."""
+"""Runs work in other processes, in turn. A crash there is an error here."""
 
 import dataclasses
 import json
@@ -13,15 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
 
 START = "KERAS_BIT_PROCESS_START"  # environment variable: seconds on the monotonic clock
-CHARACTERS = 2000  # of what a crashed process said last
+CHARACTERS = 2000  # of the last output of a crashed process
 
 
 class ProcessError(RuntimeError):
     """A process failed; the message says how.
 
     Args:
-        kind: the name of the error that it answered with; `None` if it crashed, of which the message has the end of
-            what it wrote on standard error.
+        kind: the name of the error in its answer; `None` if it crashed, and then the message has the end of its
+            standard error.
     """
 
     def __init__(self, message: str, kind: str | None = None) -> None:
@@ -31,14 +31,14 @@ class ProcessError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What a process runs.
+    """The work of a process.
 
     Args:
-        arguments: of the interpreter, such as `("-m", "module", "argument")`. The last line that it prints on standard
-            output is a JSON object; of an error `{"error": [kind, message]}`.
+        arguments: of the interpreter, such as `("-m", "module", "argument")`. The last line on standard output is a
+            JSON object; an error is `{"error": [kind, message]}`.
         python: the interpreter.
-        environment: variables that it gets beside those of this process.
-        patience: seconds after which it is ended; `None` for no limit.
+        environment: further environment variables.
+        patience: seconds after which it is killed; `None` for no limit.
     """
 
     arguments: Sequence[str]
@@ -53,18 +53,18 @@ def in_turn(
     begin: Callable[[str], None] = lambda name: None,
     failures: dict[str, ProcessError] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Runs every case `rounds` times, one after the other and each case once before any comes again.
+    """Runs every case `rounds` times, one at a time, and each case once per round.
 
-    What else the machine does then falls on all cases alike, and no case finds what another left in its process.
+    So other load on the machine affects all cases equally, and every case has a fresh process.
 
     Args:
-        cases: name to what is run.
-        rounds: how often.
-        begin: is called with the name before each process.
-        failures: gets the error of each case that failed, which has no further turns; `None` raises it.
+        cases: name to case.
+        rounds: number of rounds.
+        begin: a function that is called with the name before each process.
+        failures: receives the error of each failed case, which is not run again; `None` raises it.
 
     Returns:
-        Name to what each of its processes printed on its last line.
+        Name to the last lines of its processes.
 
     Raises:
         ProcessError: a process failed, and `failures` is None.
@@ -85,11 +85,11 @@ def in_turn(
 
 
 def run(case: Case) -> dict[str, Any]:
-    """What a process printed on its last line.
+    """Returns the last line of a process.
 
     Raises:
-        ProcessError: it ended otherwise than with the exit code 0, took too long, printed no JSON object, or one of an
-            error. But for the last, the message has no subject: "was ended by SIGKILL".
+        ProcessError: its exit code was not 0, it took too long, or it printed no JSON object or an error. Except for
+            the last, the message has no subject: "was ended by SIGKILL".
     """
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(
@@ -119,20 +119,20 @@ def run(case: Case) -> dict[str, Any]:
 
 
 def ended(code: int) -> str:
-    """How a process ended that did not end well, by its return code."""
+    """Describes how a failed process ended, by its return code."""
     if code >= 0:
         return f"ended with the exit code {code}"
     by = f"was ended by {signal.Signals(-code).name}"
-    return f"{by}, as the system does where memory runs out" if -code == signal.SIGKILL else by
+    return f"{by}, probably because memory ran out" if -code == signal.SIGKILL else by
 
 
 def since_start() -> float:
-    """Seconds since this process was started by `run`; the monotonic clock is the same for all processes."""
+    """Returns the seconds since `run` started this process; all processes share the monotonic clock."""
     return time.monotonic() - float(os.environ[START])
 
 
 def end_with_the_caller() -> None:
-    """In the other process: ends it when the caller, which holds its standard input, is gone, as after `kill -9`."""
+    """In the other process: ends it when the caller, which holds its standard input, is gone (`kill -9`)."""
 
     def wait() -> None:
         sys.stdin.buffer.read()

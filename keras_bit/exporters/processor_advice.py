@@ -1,21 +1,21 @@
-"""Which `quantize` is the fastest on a processor, by its instructions: one table, which measurements fill."""
+"""The fastest `quantize` for a processor, by its instructions, from a table of measurements."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 INT8 = "int8"
-WORTH = 0.9  # of float32's time at most, for int8 to be advised where it was measured
-AS_FAST_AS_FLOAT32 = (None, "float16")  # weights of 16 bits become float32 when the file is loaded
-QUANTIZABLE = ("tflite", "onnx", "openvino")  # the formats with int8 for an engine on this machine
+WORTH = 0.9  # int8 is recommended if it takes at most this share of float32's time
+AS_FAST_AS_FLOAT32 = (None, "float16")  # 16-bit weights become float32 when the file is loaded
+QUANTIZABLE = ("tflite", "onnx", "openvino")  # formats with int8 for engines on this machine
 
 
 class Kind(NamedTuple):
-    """Processors that have one of some instructions.
+    """Processors with one of some instructions.
 
     Args:
-        name: in a sentence, behind the processor's own name.
+        name: in a sentence, after the processor's own name.
         instructions: as `machine()` names them.
-        quantize: of the fastest file, where the format was not measured.
+        quantize: of the fastest file, if the format was not measured.
         int8: by format, the time of an int8 file as a share of float32's in the same engine.
     """
 
@@ -39,7 +39,7 @@ KINDS = (
 
 
 def sentence(format: str, quantize: str | None, machine: Mapping[str, Any]) -> str:
-    """Says in one sentence whether the file that was written is the one to use on this processor.
+    """Returns a sentence on whether the written file is the best one on this processor.
 
     Args:
         format: of `export`, by its own name.
@@ -47,15 +47,15 @@ def sentence(format: str, quantize: str | None, machine: Mapping[str, Any]) -> s
         machine: what `keras_bit.exporters.machine.machine` returns.
 
     Returns:
-        The sentence. It is empty for a format that no engine on this machine runs: "web" and "huggingface".
+        The sentence; empty for formats without an engine on this machine: "web" and "huggingface".
     """
     if format not in (*QUANTIZABLE, "saved_model"):
         return ""
     kind = _kind(machine["instructions"])
     if kind is None:
         return (
-            f"Which file is the fastest on this processor ({machine['processor']}) is not known: `keras-bit benchmark` "
-            "measures it."
+            f"Which file is the fastest on this processor ({machine['processor']}) is not known. Measure it with "
+            "`keras-bit benchmark`."
         )
     where = f"on this processor ({machine['processor']}, {kind.name})"
     if format == "saved_model":
@@ -65,14 +65,14 @@ def sentence(format: str, quantize: str | None, machine: Mapping[str, Any]) -> s
     what = f"This file is the one to use {where}" if fits else f"{_upper(where)} use {best or 'float32'}"
     if format in kind.int8:
         return f"{what}: int8 took {kind.int8[format]:.2f} of the time of float32 on such a processor."
-    return f"{what}, by its instructions; `keras-bit benchmark` measures it."
+    return f"{what}, judged by its instructions; `keras-bit benchmark` measures it."
 
 
 def _of_a_saved_model(where: str, kind: Kind) -> str:
     faster = [format for format in QUANTIZABLE if _best(kind, format) == INT8]
     if not faster:
         return f"This file is the one to use {where}: int8 of other formats is not known to be faster there."
-    return f"{_upper(where)} int8 is faster, which a SavedModel cannot have: use the format {_either(faster)}."
+    return f"{_upper(where)} int8 is faster, but a SavedModel cannot have it. Use the format {_either(faster)}."
 
 
 def _kind(instructions: Sequence[str]) -> Kind | None:

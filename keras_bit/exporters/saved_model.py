@@ -17,11 +17,11 @@ from keras_bit.exporters.signature_checks import arrays, probabilities_of
 from keras_bit.network.layers import Conv2D
 from keras_bit.network.transforms import fuse_in_float32
 
-VERSION = "[0-9]{1,18}"  # what TF Serving takes for one: its numbers have 63 bits
+VERSION = "[0-9]{1,18}"  # TF Serving's limit: its numbers have 63 bits
 
 
 class SavedModel(Format):
-    """One more version in the model's base directory, with what TF Serving and KServe read beside it."""
+    """A new version in the model's base directory, with files for TF Serving and KServe beside it."""
 
     name = "saved_model"
     kind = "version"
@@ -31,8 +31,8 @@ class SavedModel(Format):
             return
         if not has_head(job.model):
             raise ValueError(
-                "`processor` must be None for a model that is not a BiT with its own head: images are answered with "
-                f"that head's classes, and a {type(job.model).__name__} without is served for pixels."
+                "`processor` must be None for a model that is not a BiT with its own head: only that head gives "
+                f"classes for images, and this {type(job.model).__name__} is served for pixels only."
             )
         if job.model.input_shape[-1] != 3:
             channels = job.model.input_shape[-1]
@@ -43,13 +43,13 @@ class SavedModel(Format):
         if size is None:
             raise ValueError(
                 "`processor` must give every image the same size, by its crop or `size={'height', 'width'}`: a batch "
-                "of requests is one tensor. `processor=None` leaves out what takes images."
+                "of requests is one tensor. Pass `processor=None` to leave out the signatures for images."
             )
         wanted = self.shape(job)[1:]
         if any(own is not None and own != found for own, found in zip(wanted, size, strict=True)):
             raise ValueError(
                 f"`processor` must give the {wanted[0]}x{wanted[1]} px of the export, got {size[0]}x{size[1]}. "
-                "`processor=None` leaves out what takes images."
+                "Pass `processor=None` to leave out the signatures for images."
             )
 
     def target(self, path: Path) -> Path:
@@ -63,7 +63,7 @@ class SavedModel(Format):
         return path / str(max(versions, default=0) + 1)
 
     def shape(self, job: Job) -> Shape:
-        """A server takes batches of any size, unless the caller fixed it."""
+        """A server takes batches of any size, unless the caller fixes it."""
         return job.batch_size, *super().shape(job)[1:]
 
     def write(self, job: Job, path: Path) -> None:
@@ -89,7 +89,7 @@ class SavedModel(Format):
             )
             tf.saved_model.save(served.trackable, str(path), signatures=served.signatures)
         if "classify" in served.signatures:
-            # TF Serving's Classify method asks for this name; a TensorFlow 2 function is saved as a Predict.
+            # TF Serving's Classify method needs this name; a TensorFlow 2 function is saved as Predict.
             updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(path))
             updater.replace_method_name("classify", "tensorflow/serving/classify")
             updater.save()
@@ -127,7 +127,7 @@ class SavedModel(Format):
 
 
 def _network(model: keras.Model) -> tuple[keras.Model, Callable[[Any], Any] | None]:
-    """The model with named outputs, and the activation that was taken off its head."""
+    """Returns the model with named outputs, and the activation that was removed from its head."""
     if not has_head(model):
         outputs = model.output
         if not isinstance(outputs, dict):
@@ -135,7 +135,7 @@ def _network(model: keras.Model) -> tuple[keras.Model, Callable[[Any], Any] | No
         return keras.Model(model.input, outputs), None
     head = model.get_layer(HEAD)
     activation = head.activation
-    head.activation = keras.activations.linear  # of this copy, which is nobody else's
+    head.activation = keras.activations.linear  # of this private copy
     return keras.Model(model.input, {"features": head.input, "logits": head.output}), activation
 
 

@@ -1,4 +1,4 @@
-"""Images to a TensorFlow Serving that serves an export of ours, by gRPC or REST, and its answers."""
+"""Sends images to a TensorFlow Serving with an export of keras_bit, by gRPC or REST."""
 
 import base64
 import contextlib
@@ -15,20 +15,20 @@ from keras_bit import packages
 SIGNATURE, INPUT = "serve_bytes", "image_bytes"  # of `keras_bit.export` with a processor
 TIMEOUT = 60.0  # seconds for one request
 MESSAGE_LIMIT = 256 << 20  # bytes; gRPC's own is 4 MiB, which a few photographs exceed
-ATTEMPTS = 3  # for an image alone, which the server may still run together with another client's corrupt one
+ATTEMPTS = 3  # tries for a single image, which the server may batch with another client's corrupt one
 CORRUPT = re.compile(r"the image at index (\d{1,9}) (.*?)(?= the image at index \d|$)", re.DOTALL)
-ASSERTED = "assertion failed: ["  # how TensorFlow begins the words of a graph's assertion, and how it ends them:
+ASSERTED = "assertion failed: ["  # the beginning and the end of TensorFlow's message for a graph's assertion:
 ASSERTED_END = re.compile(r"\]\s*(\n|\t|\[\[|$)")
-LONGEST_ERROR = 2**20  # bytes of a refusal that are read, and of its words:
+LONGEST_ERROR = 2**20  # limits of a refusal's text:
 SHOWN = 2000  # characters
 
 Answer = list[tuple[str, float]]  # label and score, best first
 
 
 class ImageError(ValueError):
-    """Images that the server cannot read, by their places in what it ran.
+    """Images that the server cannot read, by their places in its batch.
 
-    That is the request, or, where the server batches (`--enable_batching`), several that came at the same time.
+    The batch is the request or, with `--enable_batching`, several requests that came at the same time.
     """
 
     def __init__(self, problems: dict[int, str]) -> None:
@@ -37,15 +37,15 @@ class ImageError(ValueError):
 
 
 def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[Answer]]:
-    """A function from encoded images to their labels and scores, best first.
+    """Returns a function from encoded images to their labels and scores, best first.
 
     Args:
         address: `grpc://host:port` (TF Serving's is 8500), or `http://host:port` or `https://` (8501).
-        model_name: what the server calls the model.
+        model_name: the model's name on the server.
 
     Returns:
-        The function. It raises a `ImageError` for images that the server refuses, a `ConnectionError` where
-        there is no answer, and a `ValueError` where the server has no such model, or one that takes no images.
+        The function. It raises an `ImageError` for refused images, a `ConnectionError` if there is no answer, and a
+        `ValueError` if the server has no such model, or one that does not take images.
 
     Raises:
         ValueError: `address` is of another form.
@@ -65,10 +65,10 @@ def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[A
 def classify_each(
     classify: Callable[[Sequence[bytes]], list[Answer]], images: Sequence[bytes]
 ) -> Sequence[Answer | str]:
-    """For each image its answer, or what the server finds wrong with it.
+    """Yields for each image its answer, or what is wrong with it.
 
-    A refused request is asked again image by image: with a server that batches, neither the places that it names
-    nor the corrupt image need be of this request. What is refused alone, `ATTEMPTS` times, is a problem of its own.
+    A refused request is repeated image by image, because a batching server may name places in, or refuse because of,
+    another request. An image that is refused alone, `ATTEMPTS` times, is the problem.
     """
     try:
         return classify(images)
@@ -127,14 +127,14 @@ def _rest(address: str, model_name: str, images: Sequence[bytes]) -> list[Answer
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _refusal(address, model_name, str(error), lost=True) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        # Where a signature has one output, as a regression's, the values come without its name.
+        # If a signature has one output, such as a regression's, its values come without a name.
         raise _other_model(address, "values without names")
     names = set.intersection(*map(set, rows)) if rows else set()
     return _answers(address, {name: [row[name] for row in rows] for name in names}, len(images))
 
 
 def _answers(address: str, outputs: dict[str, Any], count: int) -> list[Answer]:
-    """The `labels` and `scores` of `count` images; what has another shape is not an export of ours."""
+    """Returns the `labels` and `scores` of `count` images; another shape means a foreign model."""
     if not {"labels", "scores"} <= outputs.keys():
         raise _other_model(address, ", ".join(sorted(outputs)) or "nothing")
 
@@ -153,27 +153,29 @@ def _answers(address: str, outputs: dict[str, Any], count: int) -> list[Answer]:
 
 def _other_model(address: str, found: str) -> ValueError:
     return ValueError(
-        f"The server {address} answers with {found}, not with a row of labels and scores for each image: its model "
-        "has no classes, or was not exported by keras_bit."
+        f"The server {address} answers with {found}, not with a row of labels and scores for each image. Its model has "
+        "no classes, or was not exported by keras_bit."
     )
 
 
 def _refusal(address: str, model_name: str, text: str, lost: bool) -> Exception:
     if lost:
-        return ConnectionError(f"The server {address} gives no answer: {_shown(text)}. Is it running, and ready?")
+        return ConnectionError(
+            f"The server {address} does not answer: {_shown(text)}. Check that it is running and ready."
+        )
     problems = {int(index): problem.strip() for index, problem in CORRUPT.findall(_asserted(text))}
     if problems:
         return ImageError(problems)
     return ValueError(
-        f"The server {address} refuses: {_shown(text)}. Does it serve a model named {model_name!r} that was exported "
-        f"with its processor, which gives it the signature {SIGNATURE}?"
+        f"The server {address} refuses: {_shown(text)}. Check that it serves a model named {model_name!r} that was "
+        f"exported with its processor and so has the signature {SIGNATURE}."
     )
 
 
 def _asserted(text: str) -> str:
-    """What the graph said, without what TensorFlow says around it; all of it if no assertion failed.
+    """Returns the graph's own message without TensorFlow's words around it; the whole text if no assertion failed.
 
-    Found in two steps: one expression for both would look for an end behind every beginning.
+    In two steps, because one expression for both would search for an end after every beginning.
     """
     _, asserted, rest = text.partition(ASSERTED)
     end = ASSERTED_END.search(rest) if asserted else None

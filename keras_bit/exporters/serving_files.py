@@ -1,4 +1,4 @@
-"""What TF Serving and KServe read beside a SavedModel: warm-up requests, batching, how to start them."""
+"""Files for TF Serving and KServe beside a SavedModel: warm-up requests, batching, how to start a server."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from keras_bit import packages
 from keras_bit.files import writing
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
-DEFAULT_SIZE = 224  # px, of a warm-up request where any size may come
+DEFAULT_SIZE = 224  # px, of a warm-up request if any size is allowed
 LARGEST_BATCH = 8
 
 BATCHING = """\
@@ -73,7 +73,7 @@ spec:
 
 
 def write_beside(version: Path, batch_size: int | None) -> None:
-    """Writes what is not there yet, beside the directory of a version: a person may have changed it."""
+    """Writes missing files beside the directory of a version; existing ones may have been edited."""
     import tensorflow as tf
 
     base = version.parent
@@ -97,14 +97,14 @@ def write_beside(version: Path, batch_size: int | None) -> None:
                     beside.chmod(beside.stat().st_mode | 0o111)
     if allowed.strip() not in (base / "batching.config").read_text(encoding="utf-8", errors="replace"):
         warnings.warn(
-            f"{base / 'batching.config'} is older than this version, which takes batches of {batch_size} alone; remove "
-            "it before an export to have it written anew, or put in: " + allowed.strip(),
+            f"{base / 'batching.config'} is older than this version, which takes batches of "
+            f"{batch_size} only. Remove it before an export to get a new one, or add: " + allowed.strip(),
             stacklevel=5,  # to the caller of `export`
         )
 
 
 def _host(name: str) -> str:
-    """A name as Kubernetes takes them (RFC 1035): letters, digits and hyphens, a letter first, 63 at most."""
+    """Returns a valid Kubernetes name (RFC 1035): letters, digits and hyphens, a letter first, at most 63."""
     host = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")
     if not re.match("[a-z]", host):
         host = f"bit-{host}"
@@ -112,7 +112,7 @@ def _host(name: str) -> str:
 
 
 def _memory(size: int) -> int:
-    """GiB for a server with a model of `size` bytes: the next version is loaded beside it, and it computes."""
+    """Returns the GiB for a server with a model of `size` bytes: two versions and the computation."""
     return 1 + -(-3 * size // 2**30)
 
 
@@ -124,18 +124,18 @@ def write_warmup(
     images: bool,
     progress: Callable[[str], None],
 ) -> None:
-    """One request per signature that computes, which TF Serving runs before it says that it is ready.
+    """Writes one request per computing signature, which TF Serving runs before it reports that it is ready.
 
     Args:
         path: the SavedModel.
-        shape: (batch, height, width) that it takes.
+        shape: its (batch, height, width).
         channels: of its images.
-        dtype: of the pixels that it takes.
-        images: whether it takes encoded ones.
-        progress: is called with a line if the package with the messages is missing.
+        dtype: of its pixels.
+        images: whether it takes encoded images.
+        progress: a function that is called with a line if the package with the messages is missing.
     """
     try:
-        packages.require("tensorflow_serving", "serving", "no warm-up requests: writing them")
+        packages.require("tensorflow_serving", "serving", "no warm-up requests are written: this")
     except packages.MissingPackageError as missing:
         progress(str(missing))
         return

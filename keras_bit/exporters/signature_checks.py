@@ -1,4 +1,4 @@
-"""Whether every signature of a SavedModel gives the model's numbers: each is called, as a server would call it."""
+"""Checks every signature of a SavedModel against the model, called as a server would call it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,10 +18,10 @@ LOGITS, FEATURES, SERVE_BYTES, CLASSIFY = (
 
 
 def check_features(model: BiTModel, signature: Any, batch: np.ndarray, share: float) -> None:
-    """Against the model's own input of its head.
+    """Checks the features against the input of the model's head.
 
     Raises:
-        ArithmeticError: they differ by more than `share` of the largest one; so it is with every check here.
+        ArithmeticError: they differ by more than `share` of the largest one, as in every check here.
     """
     import tensorflow as tf
 
@@ -31,7 +31,7 @@ def check_features(model: BiTModel, signature: Any, batch: np.ndarray, share: fl
 
 
 def check_logits(model: BiTModel, signature: Any, batch: np.ndarray, share: float) -> None:
-    """Against the same call's probabilities, which are compared with the model's scores."""
+    """Checks the logits against the same call's probabilities, which are compared with the model's scores."""
     import tensorflow as tf
 
     found = arrays(signature(pixel_values=tf.constant(batch)))
@@ -41,7 +41,7 @@ def check_logits(model: BiTModel, signature: Any, batch: np.ndarray, share: floa
 
 
 def check_images(job: Job, processor: BitImageProcessor, signatures: Mapping[str, Any], share: float) -> None:
-    """`serve_bytes` and `classify` of encoded images, against the model behind the processor."""
+    """Checks `serve_bytes` and `classify` of encoded images against the processor and the model."""
     import tensorflow as tf
 
     contents = comparison_images.encoded(job.batch_size or 2)
@@ -60,13 +60,13 @@ def check_images(job: Job, processor: BitImageProcessor, signatures: Mapping[str
 
 
 def probabilities_of(model: BiTModel) -> Callable[[Any], Any] | None:
-    """What makes a logits model's outputs probabilities; `None` for a regression."""
+    """Returns the function from a model's logits to probabilities; `None` for a regression."""
     name = head_activation(model.config)
     return None if name is None else keras.activations.get(name)
 
 
 def arrays(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A signature's answer, of TensorFlow's tensors."""
+    """Converts a signature's answer from TensorFlow's tensors."""
     return {name: values.numpy() for name, values in outputs.items()}
 
 
@@ -78,13 +78,15 @@ def _check_classes(names: Sequence[str], answer: Outputs) -> None:
     if labels != [[names[index] for index in row] for row in classes.tolist()] or not all(
         np.array_equal(one, best) for one in found
     ):
-        raise ArithmeticError(f"The export ({SERVE_BYTES}) names other classes than those of the best scores.")
+        raise ArithmeticError(
+            f"The export ({SERVE_BYTES}) names other classes than those of the best scores. Nothing was kept."
+        )
 
 
 def _check_classify(
     signature: Any, contents: Sequence[bytes], names: Sequence[str], answer: Outputs, share: float
 ) -> None:
-    """Against `answer`, that of `serve_bytes`; classes whose scores are equal but for rounding may change places."""
+    """Checks it against `answer` of `serve_bytes`; classes with equal scores except for rounding may be swapped."""
     import tensorflow as tf
 
     from keras_bit.exporters.signatures import EXAMPLE_KEY
@@ -102,7 +104,9 @@ def _check_classify(
             if label.decode() not in [
                 names[index] for index in np.flatnonzero(np.abs(scores - score) <= allowed).tolist()
             ]:
-                raise ArithmeticError(f"The export ({CLASSIFY}) names other classes than serve_bytes.")
+                raise ArithmeticError(
+                    f"The export ({CLASSIFY}) names other classes than serve_bytes. Nothing was kept."
+                )
 
 
 def _as_float32(values: Any) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""What a SavedModel can be asked: its signatures, as TensorFlow functions.
+"""The signatures of a SavedModel, as TensorFlow functions.
 
-Imports TensorFlow, and is imported by functions only.
+Imports TensorFlow, so only functions import this module.
 """
 
 from collections.abc import Callable
@@ -13,24 +13,25 @@ from keras_bit.images import graph_faults, graph_preprocessing
 from keras_bit.images.processor import BitImageProcessor
 
 TOP = 5  # classes in an answer
-NOT_THE_IMAGE = "cannot be processed, and nothing is wrong with it: memory ran out, most likely."
+NOT_THE_IMAGE = "cannot be processed, although nothing is wrong with it. Probably memory ran out."
 NAMED = 3  # corrupt images that an error names
-# What a person who trains can do about an image that is too large, and one who sends it cannot.
+# Advice about images that are too large, which a sender cannot follow.
 LIMIT = (" If you trust its source, raise .*", " The limit was set when the model was exported.")
-EXAMPLE_KEY = "image/encoded"  # of the tf.Examples that `classify` takes; TensorFlow's own name for it
+EXAMPLE_KEY = "image/encoded"  # key of the image in the tf.Examples for `classify`; TensorFlow's own name
 
 
 class Served:
-    """One model's signatures, `signatures`, and what is to be saved with them, `trackable`.
+    """A model's signatures, `signatures`, and the object to save, `trackable`.
 
     Args:
-        network: from `pixel_values` to a dict: "features" and "logits" of a classifier, else the model's own outputs.
+        network: a function from `pixel_values` to a dict: "features" and "logits" of a classifier, else the model's
+            outputs.
         has_head: whether it is a classifier.
-        activation: from logits to probabilities; `None` where the logits are what is wanted, or there are none.
-        processor: how images become `pixel_values`, all of one size; `None` leaves out what takes images.
-        labels: a name per class; `None` where none are known.
+        activation: a function from logits to probabilities; `None` if the output is logits or has none.
+        processor: how images become `pixel_values`, all of one size; `None` leaves out the signatures for images.
+        labels: a name per class; `None` if unknown.
         shape: (batch, height, width) of `pixel_values`, `None` for any.
-        label_file: the path of the file that goes into `assets`; `None` for none.
+        label_file: the path of the file for `assets`; `None` for none.
         dtype: of `pixel_values`.
     """
 
@@ -47,7 +48,7 @@ class Served:
     ) -> None:
         self._network, self._activation = network, activation
         self._has_head = has_head
-        # The variables one by one: a Keras model as a whole would bring its layers and their attributes into the file.
+        # The variables one by one, because a whole Keras model would add its layers and their attributes to the file.
         self.trackable = tf.Module()
         self.trackable.weights = [variable.value for variable in network.variables]
         if label_file is not None:
@@ -64,7 +65,7 @@ class Served:
         def traced(function: Callable[[Any], Any], spec: tf.TensorSpec) -> Any:
             return tf.function(function, input_signature=[spec], autograph=False)
 
-        # Tracing is what ties a signature to its variables; the order is that of `saved_model_cli show`.
+        # Tracing ties a signature to its variables; the order is that of `saved_model_cli show`.
         self.signatures = {"serving_default": traced(self._serving_default, pixel_values)}
         if self._has_head:
             self.signatures["features"] = traced(self._features, pixel_values)
@@ -108,11 +109,11 @@ class Served:
 
 
 def decoded(image_bytes: Any, processor: BitImageProcessor) -> Any:
-    """Encoded images `(batch,)` to `pixel_values`, each as `processor.tf_preprocess` gives it.
+    """Converts encoded images `(batch,)` to `pixel_values`, each with `processor.tf_preprocess`.
 
     Raises:
         ValueError: the processor's result has no fixed size.
-        tf.errors.InvalidArgumentError: when it runs: an image cannot be read; names its index and says why.
+        tf.errors.InvalidArgumentError: when it runs: an image cannot be read; the message has its index and the reason.
     """
     if processor.fixed_size is None:
         raise ValueError("`processor` must give every image the same size: a batch of requests is one tensor.")
@@ -120,7 +121,7 @@ def decoded(image_bytes: Any, processor: BitImageProcessor) -> Any:
     nothing = tf.zeros(shape, tf.float32)
 
     def one(contents: Any) -> tuple[Any, Any]:
-        # A graph has no exceptions: an operation that fails would end the request without a word about the image.
+        # A graph has no exceptions, so a failing operation would end the request without naming the image.
         pixels, fine = graph_faults.attempt(lambda: graph_preprocessing.preprocess(contents, processor), nothing)
 
         def look() -> Any:

@@ -2,8 +2,8 @@
 
 A file has one signature, from `pixel_values` to the model's outputs, with the names of `output_names`. Inputs and
 outputs are float32 but with `"int8_full"`, which is for processors without floating point: there they are uint8, as
-cameras give and MediaPipe takes, and stand for `(integer - zero point) * scale` with the two numbers in the file. What
-is resizable, is so by `resize_tensor_input`.
+from cameras and for MediaPipe, and mean `(integer - zero point) * scale` with the two numbers in the file. Use
+`resize_tensor_input` for resizable inputs.
 """
 
 import os
@@ -25,18 +25,16 @@ INPUT = "pixel_values"
 DEFAULT_SIZE = (224, 224)  # px
 LARGEST_FILE = 2**31  # bytes; the format's offsets are 32 bits wide and signed
 WEIGHT_BYTES = {None: 4, "float16": 2, "dynamic": 1, "int8": 1, "int8_full": 1}
-# What group normalization, the sums of residual blocks and softmax are made of. In 8 bits variances lose most of their
-# range, probabilities have steps of 1/256, and XNNPACK takes a BiT-50 in 148 parts in place of one, which is slow.
+# The operators of group normalization, residual sums and softmax. In 8 bits variances lose most of their range,
+# probabilities have steps of 1/256, and XNNPACK splits a BiT-50 into many slow parts.
 FLOAT_OPERATORS = ("MEAN", "SQUARED_DIFFERENCE", "SUB", "ADD", "MUL", "RSQRT", "SOFTMAX")
-# Of the largest output. The small trained network comes to 1e-6, 1e-3, 0.02, 0.07 and 0.12; the logits of a BiT-50 of
-# random weights, which amplifies every rounding, to 6e-6, 6e-3, 0.13, 0.27 and 0.21. Its last feature map, off by
-# 0.6 to 0.8 in 8 bits, is refused, as are its even probabilities in int8_full's steps of 1/256 (0.9). The limits tell
-# a wrong file from a right one; whether 8 bits are enough for a network, its accuracy tells.
+# As shares of the largest output. A network with random weights amplifies every rounding, and still stays below these.
+# The limits distinguish a wrong file from a right one; only accuracy shows whether 8 bits are enough for a network.
 LIMITS = {None: 1e-4, "float16": 2e-2, "dynamic": 0.3, "int8": 0.5, "int8_full": 0.5}
 
 
 class TFLite(Format):
-    """One file, for a phone; runs in LiteRT's interpreter."""
+    """One file for phones; it runs in LiteRT's interpreter."""
 
     name = "tflite"
     packages = ("ai_edge_litert",)
@@ -46,8 +44,8 @@ class TFLite(Format):
         size = job.model.count_params() * WEIGHT_BYTES[job.quantize]
         if size >= LARGEST_FILE:
             raise ValueError(
-                f"`model` has {size / 1e9:.1f} GB of weights for `quantize={job.quantize!r}`, and a TFLite file holds "
-                "2.1. Choose a smaller model, or 'float16' or 'dynamic', which write two bytes or one for each weight."
+                f"`model` has {size / 1e9:.1f} GB of weights for `quantize={job.quantize!r}`, but a TFLite file holds "
+                "2.1. Choose a smaller model, or 'float16' or 'dynamic', with two bytes or one per weight."
             )
         if any("\n" in label or "\r" in label for label in job.labels or ()):
             raise ValueError("`labels` must be names of one line each: a TFLite file holds them as lines.")
@@ -62,16 +60,16 @@ class TFLite(Format):
         converter = _converter(job)
         job.progress("converting to TFLite" + (" and measuring the ranges" if job.quantize in CALIBRATED else ""))
         with warnings.catch_warnings():
-            # TensorFlow warns of what it does itself: its debugger runs an interpreter that will be taken out, and its
-            # converter asks for statistics that the representative data is about to give.
+            # TensorFlow warns about its own code: its debugger runs a deprecated interpreter, and its converter asks
+            # for statistics that the representative data will give.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"tensorflow\.lite")
             try:
                 content = _quantized_but(FLOAT_OPERATORS, converter) if job.quantize == "int8" else converter.convert()
             except Exception as error:
-                if type(error).__name__ != "ConverterError":  # TensorFlow has it at no public place
+                if type(error).__name__ != "ConverterError":  # TensorFlow has no public name for it
                     raise
                 raise ValueError(
-                    f"`model` cannot be written with TFLite's own operators, as BiT can: {str(error).strip()}"
+                    f"`model` cannot be written with TFLite's own operators: {str(error).strip()}"
                 ) from error
         path.write_bytes(_described(bytes(content), job))
 
@@ -109,7 +107,7 @@ def _usual_size(job: Job) -> tuple[int, int]:
 
 
 def _filled(size: tuple[int | None, int | None], usual: tuple[int, int]) -> tuple[int, int]:
-    """`size`, with the usual one where it is open."""
+    """Returns `size`, with the usual one if it is open."""
     return size[0] or usual[0], size[1] or usual[1]
 
 
@@ -126,7 +124,7 @@ def _converter(job: Job) -> Any:
     whole = (_batch_size(job), *_size(job), model.input_shape[-1])
     signature = tf.TensorSpec(whole, job.dtype, name=INPUT)
     holder = tf.Module()
-    holder.weights = [variable.value for variable in model.variables]  # what nothing tracks would stay a variable
+    holder.weights = [variable.value for variable in model.variables]  # tracked, to become constants
     traced = tf.function(compute, input_signature=[signature]).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], holder)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -146,7 +144,7 @@ def _converter(job: Job) -> Any:
 
 
 def _quantized_but(operators: tuple[str, ...], converter: Any) -> bytes:
-    """8 bits for all but `operators`: the converter itself has no such option, its debugger has."""
+    """Quantizes everything but `operators` to 8 bits, with the converter's debugger, which has this option."""
     import tensorflow as tf
 
     debugger = tf.lite.experimental.QuantizationDebugger(
@@ -158,21 +156,21 @@ def _quantized_but(operators: tuple[str, ...], converter: Any) -> bytes:
 
 
 def _described(content: bytes, job: Job) -> bytes:
-    """`content` with the metadata in it and the labels behind it."""
+    """Returns `content` with the metadata inside and the labels after it."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     class Builder(flatbuffers.Builder):
         def StartVector(self, size: int, count: int, alignment: int) -> int:  # noqa: N802 - flatbuffers' name
-            # The schema wants the weights, which are its only vectors of bytes, at multiples of 16 bytes; the generated
-            # Python forgets about it.
+            # The schema needs the weights, its only vectors of bytes, at multiples of 16 bytes; the generated Python
+            # does not do this.
             return super().StartVector(size, count, 16 if size == 1 else alignment)
 
     model = schema.ModelT.InitFromPackedBuf(content, 0)
     if not (model.subgraphs and model.signatureDefs):  # TensorFlow says nothing
         raise OSError(
-            f"TensorFlow's converter made an empty file, as it does if {tempfile.gettempdir()!r}, where it writes the "
-            "model before, is full. Make room there, or name another directory in the variable TMPDIR."
+            f"TensorFlow's converter made an empty file, probably because {tempfile.gettempdir()!r}, where it writes "
+            "the model first, is full. Make room there, or set the variable TMPDIR to another directory."
         )
     _check_operators(model, schema)
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
@@ -197,10 +195,10 @@ def _described(content: bytes, job: Job) -> bytes:
 
 
 def _check_operators(model: Any, schema: Any) -> None:
-    """TensorFlow's own (Flex) and custom operators need a runtime that was built with them."""
+    """Refuses TensorFlow's own (Flex) and custom operators, which need a special runtime."""
     custom = [code.customCode for code in model.operatorCodes if code.builtinCode == schema.BuiltinOperator.CUSTOM]
     if custom:
-        raise ValueError(f"`model` has layers that TFLite's own operators do not cover: {custom}.")
+        raise ValueError(f"`model` has layers that TFLite's own operators do not support: {custom}. Leave them out.")
 
 
 def _to_integers(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:

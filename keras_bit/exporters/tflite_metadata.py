@@ -1,8 +1,8 @@
-"""What a TFLite file says about itself: the labels, and how images become the model's input.
+"""Metadata in a TFLite file: the labels, and how images become the model's input.
 
-The format is that of MediaPipe and the Android libraries: a flatbuffer of its own ("M001") among the model's buffers,
-and the labels in a zip archive behind the model, so that the file is both. The packages that write it (tflite-support,
-mediapipe) are unmaintained or large; the few tables that are needed stand here.
+The format is that of MediaPipe and the Android libraries: a flatbuffer ("M001") among the model's buffers, and the
+labels in a zip archive after the model, so that the file is both. The packages that write it (tflite-support,
+mediapipe) are unmaintained or large, so the few necessary tables are here.
 
 Source: `metadata_schema.fbs` of tensorflow/tflite-support, schema 1.0.0; checked against the parser and the
 `ImageClassifier` of mediapipe 1.2.
@@ -19,8 +19,7 @@ import numpy as np
 from keras_bit.images.processor import BitImageProcessor
 
 LABELS = "labels.txt"  # in the archive; one name a line, in the order of the outputs
-# Table to its fields in the schema's order, which is what the numbers of the fields are. Those behind the last one that
-# is written are left out.
+# Table to its fields in the schema's order, which gives their numbers. Unused fields at the end are left out.
 TABLES = {
     "ModelMetadata": ("name", "description", "version", "subgraphs", "author", "license", "files", "parser_version"),
     "SubGraphMetadata": ("name", "description", "inputs", "outputs"),
@@ -42,15 +41,15 @@ AXIS_LABELS = np.int8(2)  # AssociatedFileType
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """What is written.
+    """The content of the metadata.
 
     Args:
         name: the model's.
         input: name of the input.
         outputs: names of the outputs, in the file's order.
         channels: of the input.
-        size: (height, width) of the input, or what it usually is where it can be resized.
-        processor: how images become the input; `None` leaves the normalization open.
+        size: (height, width) of the input, or its usual size if it is resizable.
+        processor: how images become the input; `None` if unknown.
         labels: of the only output's entries.
     """
 
@@ -64,7 +63,7 @@ class Description:
 
 
 def normalization(processor: BitImageProcessor, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The processor's rescaling and normalization as one `(x - mean) / std` of pixels in [0, 255]; float32 each."""
+    """Returns rescaling and normalization as one `(x - mean) / std` of pixels in [0, 255], in float32."""
     scale = processor.rescale_factor if processor.do_rescale else 1.0
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
 
@@ -75,11 +74,11 @@ def normalization(processor: BitImageProcessor, channels: int) -> tuple[np.ndarr
 
 
 def encoded(description: Description) -> bytes:
-    """The flatbuffer."""
+    """Returns the flatbuffer."""
     import flatbuffers
 
     builder = flatbuffers.Builder()
-    # The parser of 1.0.0 knows all of it.
+    # The parser of 1.0.0 knows all of these fields.
     model = _table(
         "ModelMetadata",
         name=description.name,
@@ -98,7 +97,7 @@ def encoded(description: Description) -> bytes:
 
 
 def with_labels(content: bytes, labels: Sequence[str] | None) -> bytes:
-    """`content` and, behind it, the zip archive with the labels: not compressed, as the readers want it; no times."""
+    """Returns `content` followed by the zip archive with the labels, uncompressed and without times."""
     file = io.BytesIO(content)
     if labels is not None:
         with zipfile.ZipFile(file, "a") as archive:
@@ -141,12 +140,12 @@ def _output(description: Description, name: str) -> dict[int, Any]:
 
 
 def _table(kind: str, **fields: Any) -> dict[int, Any]:
-    """Field number to value: text, a table, a list of either, an array of numbers, or a number of numpy's."""
+    """Returns field number to value: text, a table, a list of either, an array of numbers, or a numpy number."""
     return {TABLES[kind].index(name): value for name, value in fields.items()}
 
 
 def _packed(builder: Any, value: Any) -> int:
-    """Writes the parts before the whole, as a flatbuffer is written; returns where `value` is."""
+    """Writes the parts before the whole, as flatbuffers need; returns the place of `value`."""
     if isinstance(value, str):
         return builder.CreateString(value)
     if isinstance(value, np.ndarray):

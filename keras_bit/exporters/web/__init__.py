@@ -1,1 +1,1 @@
-"""A folder of static files: a page that classifies images in the browser. What the browser gets is in `page/`."""
+"""A folder of static files: a page that classifies images in the browser. The page's files are in `page/`."""

@@ -1,4 +1,4 @@
-"""The head behind a BiT without one, as ONNX: the scores, the five best classes, and their class activation maps.
+"""Adds the head to a BiT without one, as ONNX: the scores, the five best classes, and their class activation maps.
 
 The head's kernel is used twice, on the mean over the positions and on each position, so the file holds it once.
 """
@@ -13,13 +13,13 @@ AXES_ARE_INPUTS = 18  # from this opset on, of ReduceMean
 
 
 class Head(NamedTuple):
-    """The last layer, and what it stands on.
+    """The last layer.
 
     Args:
         kernel: float32 `(classes, channels)`.
         bias: float32 `(classes,)`.
         activation: "Softmax" or "Sigmoid", as ONNX has them.
-        scores: what the output is called.
+        scores: the name of the output.
     """
 
     kernel: np.ndarray
@@ -29,14 +29,14 @@ class Head(NamedTuple):
 
 
 def add_head(model: Any, head: Head, shape: tuple[int, int]) -> None:
-    """Puts the head behind the only output of an ONNX model, `(1, height, width, channels)`, in place of that output.
+    """Adds the head to the only output of an ONNX model, `(1, height, width, channels)`, which it replaces.
 
     The outputs are then `head.scores`, float32 `(1, classes)`; `CLASSES`, int32 `(1, best)`, the best ones in order;
     and `MAPS`, float32 `(1, best, height, width)`, the contributions of each position to their logits.
 
     Args:
         model: an `onnx.ModelProto`, which is changed.
-        head: see there.
+        head: the head.
         shape: height and width of the last feature map.
     """
     from onnx import TensorProto, helper, numpy_helper
@@ -62,7 +62,7 @@ def add_head(model: Any, head: Head, shape: tuple[int, int]) -> None:
     add("Gemm", ["head/pooled", kernel, constant("bias", head.bias)], ["head/logits"], transB=1)
     add(head.activation, ["head/logits"], [head.scores])
 
-    # Of the logits: several scores may be 1.0.
+    # By the logits, because several scores may be 1.0.
     add("TopK", ["head/logits", constant("best", np.array([best]))], ["head/values", "head/indices"], axis=1)
     add("Cast", ["head/indices"], [CLASSES], to=TensorProto.INT32)
     add("Reshape", ["head/indices", constant("flat", np.array([-1]))], ["head/chosen"])

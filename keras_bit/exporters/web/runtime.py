@@ -1,7 +1,7 @@
 """onnxruntime-web, which runs the model in the browser: one version, its files and their hashes.
 
-The page loads a script and a binary, on WebGPU other ones than without, and uses neither before their hashes are those
-of this table, wherever they come from.
+The page loads a script and a binary, which differ with WebGPU, and uses them only if their hashes are those of this
+table, wherever they come from.
 """
 
 import base64
@@ -29,7 +29,7 @@ class RuntimeFile:
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """What one of the browser's ways to compute needs."""
+    """The files for one of the browser's ways to compute."""
 
     script: RuntimeFile
     binary: RuntimeFile
@@ -68,8 +68,8 @@ def check_package(package: Path) -> None:
     """Refuses a directory that is not the npm package of this version.
 
     Raises:
-        FileNotFoundError: it is not there, or lacks a file.
-        ValueError: it is another package or version, or a file of it has another hash.
+        FileNotFoundError: it does not exist, or lacks a file.
+        ValueError: it is another package or version, or one of its files has another hash.
     """
     advice = f"`npm install {PACKAGE}@{VERSION}` makes node_modules/{PACKAGE}; name that directory."
     try:
@@ -86,7 +86,7 @@ def check_package(package: Path) -> None:
 
 
 def copy(package: Path, folder: Path) -> None:
-    """Copies what the page loads to `folder`, which does not exist."""
+    """Copies the files that the page loads to `folder`, which does not exist yet."""
     folder.mkdir()
     for file in FILES:
         copied = Path(shutil.copyfile(package / "dist" / file.name, folder / file.name))
@@ -94,7 +94,7 @@ def copy(package: Path, folder: Path) -> None:
 
 
 def settings(address: str) -> dict[str, Any]:
-    """What the page has to know: where the files are, and the table."""
+    """Returns the page's settings: the places of the files, and the table."""
     engines = {name: dataclasses.asdict(engine) for name, engine in ENGINES.items()}
     return {"name": PACKAGE, "version": VERSION, "address": address, "engines": engines}
 
@@ -107,6 +107,6 @@ def _check_file(path: Path, file: RuntimeFile) -> None:
     digest = base64.b64encode(hashlib.sha384(content).digest()).decode()
     if f"sha384-{digest}" != file.integrity:
         raise ValueError(
-            f"`runtime` has another {str(path)!r} than {PACKAGE} {VERSION} was published with: its SHA-384 is "
-            f"{digest}. Install the package again."
+            f"`runtime` has a changed {str(path)!r}: its SHA-384 is {digest}, not that of {PACKAGE} {VERSION}. Install "
+            "the package again."
         )

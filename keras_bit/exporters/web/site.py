@@ -1,6 +1,6 @@
 """The format "web": a folder for any server of static files, whose page classifies in the browser.
 
-The model is an ONNX file, which onnxruntime-web runs; `graph` says what it gives.
+The model is an ONNX file, which onnxruntime-web runs; `graph` describes its outputs.
 """
 
 import dataclasses
@@ -22,18 +22,18 @@ from keras_bit.images.processor import BitImageProcessor
 from keras_bit.network.positions import of_last_map
 
 MODEL, SETTINGS, LABELS = "model.onnx", "settings.json", "labels.json"
-PAGES = Path(__file__).with_name("page")  # what is copied as it is, but for index.html
-SOURCES = " {runtime-sources}"  # stands in index.html for what else the page may connect to
+PAGES = Path(__file__).with_name("page")  # files that are copied unchanged, except index.html
+SOURCES = " {runtime-sources}"  # placeholder in index.html for further addresses that the page may connect to
 CHANNELS = 3
-IR_VERSION = 10  # of ONNX files, which engines in browsers know for longer than the newest
+IR_VERSION = 10  # an older version of ONNX files, for engines in browsers
 ACTIVATIONS = {keras.activations.softmax: "Softmax", keras.activations.sigmoid: "Sigmoid"}
-# Of the largest output. The logits of a BiT-50 of random weights amplify every rounding; see `tflite.LIMITS`.
+# As shares of the largest output; see `tflite.LIMITS`.
 LIMITS = {None: 1e-4, "float16": 2e-2, "int8": 0.3}
-SUM_LIMIT = 1e-3  # of scores in [0, 1], between float32 sums in two orders
+SUM_LIMIT = 1e-3  # for scores in [0, 1], from float32 sums in two orders
 
 
 class Web(Format):
-    """A directory with `index.html`, what it loads, `model.onnx`, `labels.json` and `settings.json`."""
+    """A directory with `index.html` and its files, `model.onnx`, `labels.json` and `settings.json`."""
 
     name = "web"
     packages = ("onnx", "onnxruntime")
@@ -48,7 +48,7 @@ class Web(Format):
         size = _check_processor(job.processor)
         fixed = job.model.input_shape[1:3]
         if any(own not in (None, made) for own, made in zip(fixed, size, strict=True)):
-            raise ValueError(f"`processor` makes {_px(size)} px, and `model` takes {_px(fixed)}.")
+            raise ValueError(f"`processor` makes {_px(size)} px, but `model` takes {_px(fixed)}. Make them equal.")
         if job.batch_size not in (None, 1):
             raise ValueError(f"`batch_size` must be None or 1 for the format 'web', got {job.batch_size}.")
         if job.image_size not in (None, (None, None), size):
@@ -58,7 +58,7 @@ class Web(Format):
             )
         if job.runtime is not None:
             runtime.check_package(job.runtime)
-        ONNX().check(dataclasses.replace(job, quantize=None))  # whose int8 is another, which is calibrated
+        ONNX().check(dataclasses.replace(job, quantize=None))  # whose int8 is calibrated
 
     def shape(self, job: Job) -> Shape:
         return 1, *_check_processor(job.processor)
@@ -81,7 +81,7 @@ class Web(Format):
             found, classes, maps = session.run([scores, graph.CLASSES, graph.MAPS], {"pixel_values": batch})
             head = _head(job.model)
             _check_sums(head, found, classes, maps)
-            if job.quantize is None:  # rounded weights change a map by more than a score, and how much is no fault
+            if job.quantize is None:  # rounded weights change a map more than a score, which is not an error
                 _check_maps(job.model, head, batch, classes, maps, share(self.limit(job), job.model))
             return {OUTPUT: found}
 
@@ -92,7 +92,7 @@ class Web(Format):
 
 
 def _check_sums(head: graph.Head, scores: np.ndarray, classes: np.ndarray, maps: np.ndarray) -> None:
-    """Whether the mean of each map, and the bias, make the logit of its class's score."""
+    """Checks that the mean of each map plus the bias is the logit of its class."""
     logits = maps.mean(axis=(2, 3), dtype=np.float64) + head.bias[classes]
     best = np.take_along_axis(scores, classes, axis=1)
     if head.activation == "Softmax":
@@ -102,8 +102,8 @@ def _check_sums(head: graph.Head, scores: np.ndarray, classes: np.ndarray, maps:
     difference = np.abs(found - expected).max()
     if not difference <= SUM_LIMIT:
         raise ArithmeticError(
-            f"The class activation maps of the export do not add up to its scores, by {difference:.2e}, "
-            f"more than the {SUM_LIMIT:.0e} that are let pass. Nothing was kept."
+            f"The class activation maps of the export do not add up to its scores, by {difference:.2e}, more than the "
+            f"allowed {SUM_LIMIT:.0e}. Nothing was kept."
         )
 
 
@@ -117,12 +117,12 @@ def _check_maps(
     if not difference <= allowed:
         raise ArithmeticError(
             f"The export (web) differs from the model by {difference:.2e} in the class activation maps, more than the "
-            f"{allowed:.2e} that are let pass. Nothing was kept."
+            f"allowed {allowed:.2e}. Nothing was kept."
         )
 
 
 def _check_model(model: keras.Model) -> None:
-    """Refuses what has no classes whose places in the image can be shown."""
+    """Refuses models without class activation maps."""
     layers = {layer.name: layer for layer in getattr(model, "layers", ())}
     pool, head = layers.get("avg_pool"), layers.get("predictions")
     linear = isinstance(pool, keras.layers.GlobalAveragePooling2D) and isinstance(head, keras.layers.Dense)
@@ -146,11 +146,11 @@ def _check_model(model: keras.Model) -> None:
 
 
 def _check_processor(processor: BitImageProcessor | None) -> tuple[int, int]:
-    """The (height, width) that every image becomes."""
+    """Returns the (height, width) of every processed image."""
     if processor is None:
-        raise ValueError("`processor` must be given for the format 'web': the page prepares images as it does.")
+        raise ValueError("`processor` must be given for the format 'web', because the page prepares images like it.")
     if not processor.do_convert_rgb:
-        raise ValueError("`processor` must have `do_convert_rgb=True` for the format 'web': the page reads RGB alone.")
+        raise ValueError("`processor` must have `do_convert_rgb=True` for the format 'web': the page reads RGB only.")
     size = processor.fixed_size
     if size is None:
         raise ValueError(
@@ -219,7 +219,7 @@ def _write_page(job: Job, path: Path) -> None:
 
 
 def described(processor: BitImageProcessor | None) -> dict[str, Any]:
-    """The processor's options, and in which order the Pillow that is installed resizes."""
+    """Returns the processor's options, and the resizing order of the installed Pillow."""
     assert processor is not None  # `check` refuses it
     return processor.to_dict() | {"vertical_first": pass_order.vertical_first()}
 

@@ -1,18 +1,18 @@
-"""The kernels of an ONNX model in 16 or 8 bits. When the file is loaded they become float32."""
+"""Stores the kernels of an ONNX model in 16 or 8 bits. They become float32 when the file is loaded."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-WITH_KERNELS = ("Conv", "Gemm")  # whose second input is one, with the outputs on its first axis
-MOST = 127  # of the whole numbers of 8 bits: as many below 0 as above, so that 0 stays 0
+WITH_KERNELS = ("Conv", "Gemm")  # operators whose second input is a kernel, with the outputs on its first axis
+MOST = 127  # the largest 8-bit integer, with as many below 0 as above, so that 0 stays 0
 
 
 def make_smaller(model: Any, quantize: str | None) -> None:
-    """Stores the kernels of an `onnx.ModelProto`, which is changed, in fewer bits; all else stays float32.
+    """Stores the kernels of an `onnx.ModelProto` in fewer bits, in place; everything else stays float32.
 
-    `"float16"` rounds them. `"int8"` gives each output channel a scale of its own, so that its largest weight is 127.
+    `"float16"` rounds them. `"int8"` gives each output channel its own scale, so that its largest weight is 127.
 
     Raises:
         ValueError: a weight is too large for float16.
@@ -31,7 +31,7 @@ def make_smaller(model: Any, quantize: str | None) -> None:
     graph.node.extend(nodes)
 
 
-Store = Callable[[np.ndarray, str], tuple[dict[str, np.ndarray], Any]]  # to tensors, and the node that makes it of them
+Store = Callable[[np.ndarray, str], tuple[dict[str, np.ndarray], Any]]  # to tensors, and the node that restores it
 
 
 def _stored(graph: Any, tensor: Any, store: Store) -> Any:
@@ -56,7 +56,7 @@ def _in_8_bits(kernel: np.ndarray, name: str) -> tuple[dict[str, np.ndarray], An
 
     rows = kernel.reshape(len(kernel), -1)
     scales = np.abs(rows).max(axis=1) / np.float32(MOST)
-    scales[scales == 0] = 1  # a kernel of nothing but zeros
+    scales[scales == 0] = 1  # a kernel of zeros
     whole = np.rint(rows / scales[:, None]).astype(np.int8).reshape(kernel.shape)
     tensors = {f"{name}/int8": whole, f"{name}/scales": scales}
     return tensors, helper.make_node("DequantizeLinear", list(tensors), [name], name=name, axis=0)
