@@ -276,7 +276,7 @@ ROWS = [(np.zeros((2, 32, 32, 3), np.float32), np.eye(3)[:2])]
         ),
         (
             lambda: evaluate(BiT(CONFIG, include_top=False), batches()),
-            "`model` must have its head `predictions`, got one without. Build it with include_top=True",
+            "`model` must have the head `predictions`, got a model without it. Build it with include_top=True",
         ),
         (
             lambda: evaluate(BiT(CONFIG, classifier_activation="sigmoid"), batches()),
@@ -285,7 +285,7 @@ ROWS = [(np.zeros((2, 32, 32, 3), np.float32), np.eye(3)[:2])]
         ),
         (
             lambda: evaluate(BiT(BitConfig(**SMALL, num_labels=1, problem_type="single_label_classification")), []),
-            "`model` must tell classes apart, got one of a single class",
+            "`model` must have at least two classes, got one",
         ),
         (
             lambda: evaluate(Scripted(PROBABILITIES, SEVERAL, "softmax"), batches()),
@@ -370,7 +370,7 @@ def test_what_fails_for_another_reason_is_no_lack_of_images(pets, monkeypatch, o
 
     monkeypatch.setattr(pillow_steps, "preprocess", full)
     data, _ = folder_batches(pets, ["cat"], processor=PROCESSOR_48, batch_size=3, on_error=on_error)
-    with pytest.raises(OSError, match=r"000\.jpg failed for a reason that is not in the image: MemoryError: no mem"):
+    with pytest.raises(OSError, match=r"000\.jpg failed, but not because of the image: MemoryError: no mem"):
         list(data)
     assert data.skipped == []
 

@@ -278,7 +278,7 @@ def test_what_fails_for_another_reason_is_no_fault_of_the_image_and_ends_the_dat
     data = dataset([*broken, *paths, paths[0]], on_error=on_error, batch_size=2)
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         collect(data)
-    told = f"Reading {paths[2]} failed for a reason that is not in the image: {type(reason).__name__}: "
+    told = f"Reading {paths[2]} failed, but not because of the image: {type(reason).__name__}: "
     assert f"{told}{reason}." in str(error.value).replace("\\", "")
     memory = "Read fewer images at the same time to use less memory: num_parallel_calls=1."
     assert (memory in str(error.value)) == isinstance(reason, MemoryError)

@@ -258,7 +258,7 @@ def test_fine_tune_says_what_a_head_of_ones_own_is_called():
 def test_one_output_for_two_classes_is_refused_with_what_two_classes_take(problem_type):
     model = smallest(num_labels=1, problem_type=problem_type)
     model = by_the_graph(model, keras.layers.Dense(1, activation="sigmoid", name="predictions"))
-    with pytest.raises(ValueError, match="Two classes take two outputs, `classes=2`"):
+    with pytest.raises(ValueError, match="For two classes, use two outputs, `classes=2`"):
         fine_tune(model, labeled([0, 1]), rule=RULE, verbose=0)
 
 

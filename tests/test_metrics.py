@@ -130,7 +130,7 @@ def with_value(value):
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
     [
-        (with_value(np.nan), LABELS, "a sum of 1 in every row, got NaN for example 2. Logits become"),
+        (with_value(np.nan), LABELS, "a sum of 1 in every row, got NaN for example 2. Apply a softmax"),
         (with_value(-0.2), LABELS, "got a row from -0.2, of sum 0.6 for example 2"),
         (with_value(np.inf), LABELS, "of sum inf for example 2"),
         (PROBABILITIES * 2, LABELS, "got a row from 0.2, of sum 2 for example 0"),

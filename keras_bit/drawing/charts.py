@@ -1,6 +1,6 @@
 """Charts as PNG files: training curves, confusion matrix, calibration, few-shot probes. Needs matplotlib.
 
-Figures are made as objects, not through pyplot: no window, no global state, nothing to close.
+Figures are objects, not made by pyplot, so there is no window and no global state.
 """
 
 import importlib.util
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 INSTALL = installation("plots")
 DPI = 120
 LONGEST_NAME = 28  # characters of a class name on an axis
-NUMBERED_CLASSES = 60  # of more, cells have no room for their numbers
+NUMBERED_CLASSES = 60  # rows of a matrix; with more, cells have no room for numbers
 CELL = 0.34  # inches, with its number
-MOST_CELLS = 1000  # on a side of a matrix: about the pixels of ten inches
+MOST_CELLS = 1000  # cells on a side of a matrix, about the pixels of ten inches
 TICKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
 RATE = "learning rate"  # a panel and its curve
 
@@ -38,7 +38,7 @@ Point = tuple[float, float]  # step and value
 
 
 class Bin(Protocol):
-    """The examples whose confidence is in `(lower, upper]`, as `metrics.Bin` has them."""
+    """The examples whose confidence is in `(lower, upper]`, as in `metrics.Bin`."""
 
     @property
     def lower(self) -> float: ...
@@ -53,7 +53,7 @@ class Bin(Protocol):
 
 
 class Bar(NamedTuple):
-    """A row of `bars`: its name, the values in it with their colors, and a line where a target is."""
+    """A row of `bars`: its name, its values with their colors, and the place of a target line."""
 
     name: str
     values: Sequence[tuple[float, str]]
@@ -67,12 +67,11 @@ def available() -> bool:
 
 @needs_matplotlib
 def curves(rows: Sequence[Mapping[str, Any]], file: str | Path) -> None:
-    """Loss and accuracy over the steps of a training, and the learning rate below them.
+    """Draws loss and accuracy over the steps of a training, and the learning rate below them.
 
     Args:
-        rows: what was logged, in order: `step` and any of `loss`, `val_loss`, `accuracy`, `val_accuracy` and
-            `learning_rate`. A number that is missing, `None` or not finite is left out of its curve; a curve without
-            numbers is left out, and so is a panel without curves.
+        rows: the log, in order: `step` and any of `loss`, `val_loss`, `accuracy`, `val_accuracy` and `learning_rate`.
+            Missing, `None` and infinite numbers are left out, and so are empty curves and panels.
         file: the PNG file, which is replaced.
 
     Raises:
@@ -82,7 +81,7 @@ def curves(rows: Sequence[Mapping[str, Any]], file: str | Path) -> None:
     panels = _panels(rows)
     if not panels:
         raise ValueError(f"`rows` must have a `step` and numbers such as `loss`, got {len(rows)} rows without any.")
-    # The learning rate is looked at for its shape: it gets the least room.
+    # Only the shape of the learning rate matters, so it gets the least room.
     heights = [1.2 if title == RATE else 3 for title in panels]
     figure = new_figure(8, 0.9 * sum(heights) + 0.6)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
@@ -104,7 +103,7 @@ def curves(rows: Sequence[Mapping[str, Any]], file: str | Path) -> None:
 
 
 def _panels(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Point]]]:
-    """Of each panel's title the curves that have points, by their names."""
+    """Returns each panel's title with the curves that have points, by name."""
     keys = {
         "loss": {"training": "loss", "validation": "val_loss"},
         "accuracy": {"training": "accuracy", "validation": "val_accuracy"},
@@ -128,7 +127,7 @@ def _draw_curve(axis: "Axes", name: str, points: Sequence[Point]) -> None:
         steps,
         values,
         color={"training": BLUE, "validation": ORANGE}.get(name, GRAY),
-        # A curve of a few points is drawn with its points: a single one would not be seen as a line.
+        # A curve of a few points is drawn with markers, because a single point would not be visible as a line.
         marker="o" if name == "validation" or len(points) == 1 else None,
         markersize=3.5,
         linewidth=1.4,
@@ -140,7 +139,7 @@ def _draw_curve(axis: "Axes", name: str, points: Sequence[Point]) -> None:
 def confusion(
     matrix: np.ndarray, class_names: Sequence[str], file: str | Path, *, column_names: Sequence[str] | None = None
 ) -> None:
-    """A confusion matrix in shades, each row as shares of its class; numbers of examples where they have room.
+    """Draws a confusion matrix in shades, each row as shares of its class, with numbers of examples if there is room.
 
     Args:
         matrix: whole numbers `(rows, columns)`, a row per true class, a column per predicted one.
@@ -149,7 +148,7 @@ def confusion(
         column_names: a name for each column, `class_names` by default.
 
     Raises:
-        ValueError: there are not as many names as rows or columns, or none.
+        ValueError: the number of names does not match, or is 0.
         ImportError: matplotlib is not installed.
     """
     matrix = np.asarray(matrix)
@@ -160,7 +159,7 @@ def confusion(
             f"{matrix.shape} for {len(class_names)} and {len(column_names)} names."
         )
     totals = matrix.sum(axis=1, keepdims=True)
-    # A class without examples has no shares; NaN leaves its row gray.
+    # A class without examples has no shares, so NaN leaves its row gray.
     shares = np.where(totals > 0, matrix / np.maximum(totals, 1), np.nan)
     most = max(matrix.shape)
     numbered = most <= NUMBERED_CLASSES
@@ -184,7 +183,7 @@ def _draw_shares(figure: "Figure", axis: "Axes", shares: np.ndarray) -> None:
     rows, columns = shares.shape
     image = axis.imshow(
         _pooled(shares, MOST_CELLS),
-        # Most mistakes are a few percent of a class: in even shades they would all look white.
+        # Most mistakes are a few percent of a class, and would look white in linear shades.
         norm=_power_norm(0.5),
         cmap=_colors(SHADES).with_extremes(bad=NO_SHADE),
         interpolation="nearest",
@@ -196,7 +195,7 @@ def _draw_shares(figure: "Figure", axis: "Axes", shares: np.ndarray) -> None:
 
 
 def _name_ticks(ticks: "Axis", names: Sequence[str], side: float, size: float) -> None:
-    """As many of the names as a side of `side` inches has room for, in letters of `size` points."""
+    """Sets as many of the names as fit on a side of `side` inches, in letters of `size` points."""
     shown = range(0, len(names), math.ceil(len(names) * 1.2 * size / (72 * side)))
     ticks.set_ticks(list(shown))
     ticks.set_ticklabels([_short(names[index]) for index in shown], parse_math=False, fontsize=size)
@@ -214,11 +213,11 @@ def _write_counts(axis: "Axes", matrix: np.ndarray, shares: np.ndarray, side: fl
 
 @needs_matplotlib
 def shots(curves: Mapping[str, Sequence[tuple[float, float, float]]], classes: int, file: str | Path) -> None:
-    """Accuracy over the images of each class that was learned from, with its spread, and what guessing reaches.
+    """Draws accuracy over the training images of each class, with its spread, and the accuracy of guessing.
 
     Args:
         curves: name to points: images of each class, the mean accuracy in [0, 1] and its standard deviation.
-        classes: how many there are.
+        classes: the number of classes.
         file: the PNG file, which is replaced.
 
     Raises:
@@ -243,7 +242,7 @@ def shots(curves: Mapping[str, Sequence[tuple[float, float, float]]], classes: i
 
 @needs_matplotlib
 def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
-    """The reliability diagram: how often the model is right where it is so confident, and how often it is that.
+    """Draws the reliability diagram: accuracy by confidence, and the distribution of confidence.
 
     Args:
         bins: as in `metrics.Calibration`: `lower`, `upper`, `count`, `confidence`, `accuracy`.
@@ -269,7 +268,7 @@ def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
 
 
 def _draw_accuracies(axis: "Axes", bins: Sequence[Bin]) -> None:
-    """`bins` have examples, and therefore no `None`."""
+    """Draws the accuracies; `bins` have examples, so there is no `None`."""
     accuracies = [cast(float, part.accuracy) for part in bins]
     _draw_bars(axis, bins, accuracies, BLUE, label="right, of the answers in the bin")
     axis.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--", label="calibrated: as often as it says")
@@ -295,14 +294,14 @@ def _draw_bars(axis: "Axes", bins: Sequence[Bin], heights: Sequence[float], colo
 
 @needs_matplotlib
 def bars(panels: Mapping[str, Sequence[Bar]], file: str | Path, title: str, side_by_side: bool = False) -> None:
-    """Bars with their numbers, a panel for each quantity.
+    """Draws bars with their numbers, a panel for each quantity.
 
     Args:
-        panels: what the axis of each is called, to its rows from the top. A row without values stays empty.
+        panels: the title of each axis, to its rows from the top. A row without values stays empty.
         file: the PNG file, which is replaced.
         title: above all panels, of one line or several.
-        side_by_side: whether the panels stand beside each other and share the names of their rows, which have to be the
-            same; otherwise below each other.
+        side_by_side: whether the panels are side by side and share the names of their rows, which must be equal;
+            otherwise one below the other.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -339,14 +338,14 @@ def _draw_rows(axis: "Axes", rows: Sequence[Bar], margin: float) -> None:
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """Width and height in inches."""
+    """Returns a figure with this width and height in inches."""
     from matplotlib.figure import Figure
 
     return Figure((width, height), dpi=DPI, layout="constrained")
 
 
 def _pooled(shares: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` cells on a side, each the largest of a block: a matrix drawn smaller would lose whole classes."""
+    """Reduces a matrix to at most `most` cells per side, each the maximum of a block, so that no class disappears."""
     for axis, size in enumerate(shares.shape):
         if size > most:
             shares = np.fmax.reduceat(shares, np.arange(0, size, math.ceil(size / most)), axis=axis)
@@ -372,16 +371,16 @@ def _percent() -> "Formatter":
 
 
 def _short(name: str) -> str:
-    """`name` as one line that an axis has room for; characters that matplotlib's font lacks are escaped."""
+    """Shortens `name` to one line for an axis; characters that matplotlib's font lacks are escaped."""
     name = _drawable(one_line(name))
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1].rstrip() + ELLIPSIS
 
 
 def _drawable(text: str) -> str:
-    """A box for every such character would make all names of, say, emoji look alike."""
+    """With a box for every such character, all names of emoji would look alike."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
-    # In the place of a list of families a name would be taken for a pattern.
+    # As a string instead of a list, a name would be read as a pattern.
     fonts = [get_font(findfont(FontProperties(family=[family]))) for family in FontProperties().get_family()]
     return "".join(
         character

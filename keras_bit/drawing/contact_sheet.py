@@ -1,4 +1,4 @@
-"""A batch as a person sees it: images in a grid, each with its label under it."""
+"""Draws a batch as a grid of images, each with its label under it."""
 
 import math
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ from keras_bit.images.processor import BitImageProcessor
 TILE = 192  # px, width and height of an image on the sheet
 GAP = 12  # px between images, and around the sheet
 LINE = 20  # px
-SMALLEST_SHARE = 0.005  # of a label; the recipe's beta distribution often leaves less of one image than can be seen
+SMALLEST_SHARE = 0.005  # the smallest visible share of a mixed label
 
 
 def denormalize(images: np.ndarray, processor: BitImageProcessor) -> np.ndarray:
-    """The uint8 images that `processor` rescaled and normalized: float32 `(batch, height, width, 3)` back."""
+    """Undoes the processor's rescaling and normalization: float32 `(batch, height, width, 3)` to uint8."""
     pixels = np.asarray(images, np.float64)
     if processor.do_normalize:
         pixels = pixels * np.array(processor.image_std) + np.array(processor.image_mean)
@@ -27,7 +27,7 @@ def denormalize(images: np.ndarray, processor: BitImageProcessor) -> np.ndarray:
 
 
 def label_text(label: np.ndarray, class_names: Sequence[str] | None) -> list[str]:
-    """The lines under an image: `cat`; `0.73 cat` and `+ 0.27 dog` for a label mixed of two."""
+    """Returns the lines under an image: `cat`; `0.73 cat` and `+ 0.27 dog` for a label mixed of two."""
     label = np.asarray(label)
     if label.ndim == 0:
         return [_name(int(label), class_names)]
@@ -40,12 +40,12 @@ def label_text(label: np.ndarray, class_names: Sequence[str] | None) -> list[str
 
 
 def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[str]) -> Image.Image:
-    """The sheet.
+    """Draws the sheet.
 
     Args:
         images: uint8 `(count, height, width, 3)`.
         labels: the lines under each image.
-        title: the lines above all of them, the first in full ink.
+        title: the lines above all of them, the first one darker.
     """
     columns = math.ceil(math.sqrt(len(images)))
     if len(images) > 4:
@@ -55,7 +55,7 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
     scale = TILE / max(images.shape[1:3])
     tile = max(1, round(images.shape[2] * scale)), max(1, round(images.shape[1] * scale))
     cell = tile[1] + GAP // 2 + lines * LINE + GAP
-    # A title needs some room, also above a single image.
+    # A title needs some room, even above a single image.
     width = max(columns * (tile[0] + GAP) + GAP, 2 * TILE)
     heading = [
         (part, font, INK if index == 0 else FAINT)
@@ -67,7 +67,7 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
     pen = ImageDraw.Draw(sheet)
     for index, (line, font, color) in enumerate(heading):
         pen.text((GAP, GAP + index * LINE), line, color, font)
-    # Enlarged pixels stay squares: a person should see what the model gets.
+    # Enlarged pixels stay squares, so that a person sees the model's input.
     resample = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
     for index, (image, text) in enumerate(zip(images, labels, strict=True)):
         left, upper = GAP + index % columns * (tile[0] + GAP), top + index // columns * cell
@@ -87,7 +87,7 @@ def _letter(pen: ImageDraw.ImageDraw, text: Sequence[str], lines: int, place: tu
 
 
 def _name(number: int, class_names: Sequence[str] | None) -> str:
-    """What a class is called; where no font has all of its characters, its number and the name with escapes."""
+    """Returns the name of a class; if no font has all of its characters, its number and the escaped name."""
     if class_names is None:
         return str(number)
     name = one_line(class_names[number])

@@ -1,4 +1,4 @@
-"""A class activation map as a person sees it: over the image, with a scale."""
+"""Draws a class activation map over the image, with a scale."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,30 +15,30 @@ SIDE = 448  # px, the longer side of an image on the sheet
 GAP, LINE = 16, 21  # px
 HEADLINE = 22  # px, its font
 BAR = 18  # px, height of the scale
-OPAQUE = 0.7  # how much of the strongest color lies over the gray image
-DARK, LIGHT = 50, 230  # what black and white become in the gray image: colors are not seen on black
+OPAQUE = 0.7  # opacity of the strongest color over the gray image
+DARK, LIGHT = 50, 230  # the range of the gray image, because colors are not visible on black
 
 
 class Seen(NamedTuple):
-    """The part of an image that a processor makes the model's input of."""
+    """The part of an image that becomes the model's input."""
 
-    image: Image.Image  # that part, at the size at which it is drawn
-    rows: np.ndarray  # of each of its rows: the place in the model's input, in pixels from the middle of the first
+    image: Image.Image  # that part, at the size of the drawing
+    rows: np.ndarray  # the place of each row in the model's input, in pixels from the center of the first pixel
     columns: np.ndarray
-    part: str  # which one it is, in words
+    part: str  # a description of it
 
 
 def seen(image: Image.Image, processor: BitImageProcessor) -> Seen:
-    """What the model sees of `image`, in the image's own pixels: resize and crop of `processor` are undone.
+    """Returns the part of `image` that the model sees, in the image's own pixels, before resize and crop.
 
-    What a crop adds around an image that is smaller than itself is black.
+    The padding of a crop around a smaller image is black.
     """
     width, height = image.size
     resized = resized_shape(height, width, processor.size) if processor.do_resize else (height, width)
     crop = resized
     if processor.do_center_crop:
         crop = (processor.crop_size["height"], processor.crop_size["width"])
-    # As the processor's center crop cuts, then in the image's own pixels.
+    # The processor's center crop, converted to the image's own pixels.
     starts = [(whole - cut) // 2 for whole, cut in zip(resized, crop, strict=True)]
     scales = [own / whole for own, whole in zip((height, width), resized, strict=True)]
     upper, left = (round(start * scale) for start, scale in zip(starts, scales, strict=True))
@@ -48,7 +48,7 @@ def seen(image: Image.Image, processor: BitImageProcessor) -> Seen:
     )
     shrink = SIDE / max(right - left, lower - upper)
     size = (max(1, round((right - left) * shrink)), max(1, round((lower - upper) * shrink)))
-    # Enlarged pixels stay squares: there is no more to be seen than there is.
+    # Enlarged pixels stay squares, without invented detail.
     resample = Image.Resampling.LANCZOS if shrink < 1 else Image.Resampling.NEAREST
     shown = image.convert("RGB").crop((left, upper, right, lower)).resize(size, resample)
     rows, columns = (
@@ -61,7 +61,7 @@ def seen(image: Image.Image, processor: BitImageProcessor) -> Seen:
 
 
 def draw(image: Image.Image, heat: np.ndarray, title: Sequence[str], name: str, notes: Sequence[str]) -> Image.Image:
-    """The sheet: the image, the map over it, and the scale of its colors.
+    """Draws the sheet: the image, the map over it, and the scale of its colors.
 
     Args:
         image: RGB.
@@ -72,7 +72,7 @@ def draw(image: Image.Image, heat: np.ndarray, title: Sequence[str], name: str, 
     """
     strongest = float(np.abs(heat).max())
     width, height = image.size
-    # Words need some room, also beside an image that is high and narrow.
+    # Words need some room, even beside a high, narrow image.
     total = max(2 * width + 3 * GAP, SIDE + 2 * GAP)
     room = total - 2 * GAP
     first, headline = drawable(one_line(title[0]), HEADLINE)
@@ -100,7 +100,7 @@ def draw(image: Image.Image, heat: np.ndarray, title: Sequence[str], name: str, 
 
 
 def _draw_scale(sheet: Image.Image, top: int, room: int, strongest: float, name: str) -> None:
-    """All colors in a bar, and below it which contributions three of them stand for."""
+    """Draws all colors in a bar, and the contributions of three of them below it."""
     values = np.tile(np.linspace(-1, 1, room), (BAR, 1))
     sheet.paste(Image.fromarray(_colored(np.full(values.shape, (DARK + LIGHT) / 2), values)), (GAP, top))
     pen = ImageDraw.Draw(sheet)
@@ -114,7 +114,7 @@ def _draw_scale(sheet: Image.Image, top: int, room: int, strongest: float, name:
         for row, (text, color) in enumerate(((number, INK), (meaning, FAINT))):
             text, font = drawable(text)
             text = shortened(text, font, round(room * 0.4))
-            # Left, in the middle and right of its place.
+            # Left, centered and right of its place.
             x = place - round(share * font.getlength(text))
             pen.text((x, top + BAR + 5 + row * LINE), text, color, font)
 
@@ -125,7 +125,7 @@ def _lines(texts: Sequence[str], room: int) -> list[tuple[str, Font]]:
 
 
 def _colored(gray: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """uint8 `(height, width, 3)`: a gray image in [0, 255] under the colors of `heat` in [-1, 1]."""
+    """uint8 `(height, width, 3)`: Returns a gray image in [0, 255] under the colors of `heat` in [-1, 1]."""
     strength = (OPAQUE * np.abs(heat))[..., None]
     color = np.where(heat[..., None] < 0, np.array(AGAINST), np.array(FOR))
     return np.rint(gray[..., None] * (1 - strength) + color * strength).astype(np.uint8)

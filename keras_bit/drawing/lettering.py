@@ -1,4 +1,4 @@
-"""Text on an image: one line, in a font that has its characters, as long as there is room."""
+"""Text on an image: one line, in a font that has its characters, shortened to the available room."""
 
 import contextlib
 import functools
@@ -7,28 +7,28 @@ import unicodedata
 from PIL import ImageFont
 
 FONT = 15  # px
-# Files that systems have, beside Pillow's own font, which has little more than the letters of English.
+# Common font files, because Pillow's own font has little more than English letters.
 FONTS = (
     *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "arial.ttf", "Arial.ttf", "Arial Unicode.ttf", "arialuni.ttf"),
     *("NotoSansCJK-Regular.ttc", "PingFang.ttc", "Hiragino Sans GB.ttc", "msyh.ttc", "malgun.ttf"),
     *("NotoEmoji-Regular.ttf", "Symbola.ttf", "seguiemj.ttf"),
 )
-NO_CHARACTER = "\U0010fffe"  # Unicode has none there, so every font draws what it draws for characters that it lacks
+NO_CHARACTER = "\U0010fffe"  # not a character, so every font draws its symbol for missing characters
 ELLIPSIS = "…"
 
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # Pillow's own is the second where it was built without FreeType
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # the second without FreeType
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks and control characters, which would be drawn over other images or as boxes."""
-    # Composed: fonts have `ä` rather than `a` and two dots to lay over it, as which macOS stores the names of files.
+    """Removes line breaks and control characters, which would be drawn over other images or as boxes."""
+    # Composed, because fonts have `ä` rather than `a` with separate dots, as in file names on macOS.
     text = unicodedata.normalize("NFC", text)
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def drawable(text: str, size: int = FONT) -> tuple[str, Font]:
-    """`text` and a font that has its characters; where none has all, those that the best one lacks are escaped."""
-    # Pillow's own has all of ASCII, and no file is looked for.
+    """Returns `text` and a font with its characters; characters that the best font lacks are escaped."""
+    # Pillow's own font has all of ASCII, so no file is needed.
     names = (None,) if text.isascii() else (None, *FONTS)
     fonts: list[Font] = [font for name in names if (font := _font(name, size)) is not None]
     best = min(fonts, key=lambda font: sum(_lacks(font, character) for character in text))
@@ -37,7 +37,7 @@ def drawable(text: str, size: int = FONT) -> tuple[str, Font]:
 
 
 def shortened(text: str, font: Font, width: int) -> str:
-    """As much of `text` as `width` pixels hold, with an ellipsis where that is not all."""
+    """Shortens `text` to `width` pixels, with an ellipsis if needed."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + ELLIPSIS) > width:
@@ -46,7 +46,7 @@ def shortened(text: str, font: Font, width: int) -> str:
 
 
 def wrapped(text: str, font: Font, width: int) -> list[str]:
-    """The words of `text` in lines of at most `width` pixels."""
+    """Breaks the words of `text` into lines of at most `width` pixels."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -59,7 +59,7 @@ def wrapped(text: str, font: Font, width: int) -> list[str]:
 
 @functools.cache
 def _font(name: str | None, size: int) -> Font | None:
-    """A font by the name of its file, wherever the system keeps it; `None` where there is none."""
+    """Loads a font by its file name, wherever the system keeps it; `None` if there is none."""
     with contextlib.suppress(OSError):
         return ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
     return None

@@ -11,7 +11,7 @@ from keras_bit.drawing.colors import BLUE, GRAY, ORANGE
 def rate_chart(
     rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggested: float, file: str | Path
 ) -> None:
-    """The loss over the learning rate, as it was and smoothed, and the rate that is suggested.
+    """Draws the loss over the learning rate, raw and smoothed, and the suggested rate.
 
     Args:
         rates, losses, smoothed: of each step; rates rise.

@@ -12,17 +12,17 @@ from keras_bit.drawing.lettering import one_line
 from keras_bit.files.writing import replacing
 from keras_bit.packages import needing
 
-COLUMNS = 3  # panels beside each other
+COLUMNS = 3  # panels per row
 PANELS = 12  # outputs at most
 SIDE = 3.6  # inches
 
 
 @needing("plots", "Drawing a chart")
 def predictions(numbers: np.ndarray, predicted: np.ndarray, names: Sequence[str], file: str | Path) -> None:
-    """A panel for each output, the first `PANELS` of them: a dot for each image, and the line of right answers.
+    """Draws a panel for each of the first `PANELS` outputs: a dot for each image, and the line of right answers.
 
     Args:
-        numbers: floats `(count, outputs)`, what is right.
+        numbers: floats `(count, outputs)`, the right numbers.
         predicted: the same shape.
         names: of the outputs.
         file: the PNG file, which is replaced.

@@ -1,4 +1,4 @@
-"""How good a model is: numbers, a report, activation maps, and how names of a data set become classes of a model."""
+"""Evaluates models: metrics, a report, activation maps, and the match of a data set's names with a model's classes."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

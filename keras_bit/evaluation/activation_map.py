@@ -1,8 +1,8 @@
 """Class activation maps: how much each place of an image adds to the logit of a class.
 
-BiT's head is linear and comes after a mean over positions, so that the two can change places: applied to every position
-of the last feature map, the head's kernel gives a map whose mean, plus the bias, is the logit. No gradient is needed,
-and nothing is left out.
+BiT's head is linear and comes after a mean over positions, so the two can be exchanged: the head's kernel, applied to
+every position of the last feature map, gives a map whose mean plus the bias is the logit. No gradient is needed, and
+the map is exact.
 
 Source: Zhou et al., "Learning Deep Features for Discriminative Localization" (arXiv:1512.04150).
 """
@@ -21,14 +21,14 @@ from keras_bit.network.positions import of_last_map
 
 
 class ActivationMaps(NamedTuple):
-    """What `activation_maps` found.
+    """The result of `activation_maps`.
 
     Args:
         maps: float32 `(batch, height, width, chosen)`, contributions to the logits: the mean of a map over height and
             width, plus its bias, is the class's logit.
-        classes: int64 `(batch, chosen)`, whose maps these are.
+        classes: int64 `(batch, chosen)`, the classes of the maps.
         biases: float32 `(batch, chosen)`, of the head.
-        scores: float32 `(batch, classes)`, what the model answers: probabilities, or logits if it has no activation.
+        scores: float32 `(batch, classes)`, the model's output: probabilities, or logits if it has no activation.
     """
 
     maps: np.ndarray
@@ -43,15 +43,15 @@ class ActivationMaps(NamedTuple):
 
 
 def check_model(model: keras.Model) -> None:
-    """Refuses a model whose output is not that of BiT's head.
+    """Refuses a model whose output is not BiT's head.
 
     Raises:
-        ValueError: `model` has no head, another one, or is not a model of keras_bit.
+        ValueError: `model` has no head or another one, or is not a model of keras_bit.
     """
     if not isinstance(model, BiTModel):
         raise ValueError(
-            f"`model` must be a model of keras_bit, as `keras_bit.from_pretrained` gives it, got {type(model).__name__}"
-            ". In a model of your own, explain the BiT inside."
+            "`model` must be a model of keras_bit, as `keras_bit.from_pretrained` gives it, got "
+            f"{type(model).__name__}. For your own model, pass the BiT inside it."
         )
     found = {layer.name: layer for layer in model.layers}
     pool, head = found.get("avg_pool"), found.get("predictions")
@@ -59,9 +59,8 @@ def check_model(model: keras.Model) -> None:
     if not linear or [id(output) for output in model.outputs] != [id(found["predictions"].output)]:
         outputs = ", ".join(str(tuple(output.shape)) for output in model.outputs)
         raise ValueError(
-            "`model` must end in its classification head, the layer 'predictions' over 'avg_pool': without one there "
-            f"are no classes to explain. Got a model with the output {outputs}. Load it with `include_top=True`, and a "
-            "checkpoint that has a head."
+            "`model` must end in its classification head, the layer 'predictions' over 'avg_pool': got a model with "
+            f"the output {outputs}. Load a checkpoint with a head, and pass `include_top=True`."
         )
 
 
@@ -69,15 +68,15 @@ def activation_maps(model: BiTModel, pixel_values: Any, classes: Sequence[int] |
     """`maps[b, y, x, c] = sum over channels k of features[b, y, x, k] * kernel[k, c]`, for some classes `c`.
 
     `features` is the last feature map, after the final norm and activation (transformers' `last_hidden_state`). The
-    bias is not in the maps: it belongs to no place.
+    bias is not part of the maps, because it has no place.
 
     Args:
-        model: a BiT with its head, fused or not, of whichever activation.
+        model: a BiT with its head, fused or not, with any activation.
         pixel_values: float32 `(batch, height, width, channels)`, as the model takes them.
-        classes: numbers of classes, for all images; `None` is the one that the model answers, for each image.
+        classes: numbers of classes, for all images; `None` is the predicted class of each image.
 
     Raises:
-        ValueError: the model has no head, `pixel_values` do not fit it, or there is no class of such a number.
+        ValueError: the model has no head, `pixel_values` do not fit it, or a class number is out of range.
 
     Checked against transformers 5.23 `BitModel`, with numpy for the head.
     """
@@ -90,14 +89,14 @@ def activation_maps(model: BiTModel, pixel_values: Any, classes: Sequence[int] |
             raise ValueError(f"`classes` must be numbers from 0 to {count - 1}, at least one, got {classes}.")
     both = keras.Model(model.input, [pool.input, model.output])
     if keras.backend.backend() == "jax":
-        # JAX alone compiles every operation by itself. Not `predict_on_batch`: it takes the variables' arrays from the
-        # model that they are shared with.
+        # Plain JAX would compile every operation separately. Not `predict_on_batch`, which would take the variables'
+        # arrays away from the model that shares them.
         outputs = both.predict(pixel_values, batch_size=len(pixel_values), verbose=0)
     else:
         outputs = both(pixel_values)
     features, scores = map(ops.convert_to_numpy, outputs)
     chosen = np.argmax(scores, axis=-1)[:, None] if classes is None else np.tile(classes, (len(scores), 1))
-    # In float64: rounding is then the model's alone.
+    # In float64, so that only the model itself rounds.
     kernel, bias = (ops.convert_to_numpy(variable).astype(np.float64) for variable in (head.kernel, head.bias))
     maps = np.einsum("byxk,kbc->byxc", features.astype(np.float64), kernel[:, chosen], optimize=True)
     return ActivationMaps(
@@ -106,16 +105,16 @@ def activation_maps(model: BiTModel, pixel_values: Any, classes: Sequence[int] |
 
 
 def centers(config: BitConfig, positions: int) -> np.ndarray:
-    """Where in the model's input the positions of a map's row or column lie, in pixels from the middle of the first."""
+    """Returns the places of a map's rows or columns in the model's input, in pixels from the first one's center."""
     stride, first = of_last_map(config)
     return stride * np.arange(positions) + first
 
 
 def interpolated(heat: np.ndarray, rows: np.ndarray, columns: np.ndarray, config: BitConfig) -> np.ndarray:
-    """A map `(height, width)` at other places: linear between its positions, constant beyond the outermost.
+    """Interpolates a map `(height, width)` at other places: linear between its positions, constant outside.
 
     Args:
-        rows, columns: places in the model's input, in pixels from the middle of the first.
+        rows, columns: places in the model's input, in pixels from the center of the first pixel.
 
     Returns:
         `(len(rows), len(columns))`; never above the map's maximum or below its minimum.

@@ -1,4 +1,4 @@
-"""A model asked about every image of a data set: its answers, the labels, and its worst mistakes."""
+"""Runs a model on every image of a data set, and collects its answers, the labels, and its worst mistakes."""
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from keras_bit.network.model import BiTModel
 
 WORST = 24  # mistakes on the sheet
-ACTIVATIONS = {ONE: "softmax", SEVERAL: "sigmoid", NUMBER: "linear"}  # of the head, which may also give logits
+ACTIVATIONS = {ONE: "softmax", SEVERAL: "sigmoid", NUMBER: "linear"}  # of the head; logits are allowed too
 
 
 class Head(NamedTuple):
-    """What a model answers: `problem_type`, one of transformers' three, and whether classes get logits."""
+    """A model's kind of output: `problem_type`, one of transformers' three, and whether it gives logits."""
 
     problem_type: str
     logits: bool
 
 
 def head_of(model: "BiTModel") -> Head:
-    """What the head of a model gives.
+    """Returns the kind of output of a model's head.
 
     Raises:
         ValueError: the model has no head, or the head's activation does not fit the problem type.
@@ -33,7 +33,9 @@ def head_of(model: "BiTModel") -> Head:
 
     head = next((layer for layer in model.layers if layer.name == "predictions"), None)
     if head is None:
-        raise ValueError("`model` must have its head `predictions`, got one without. Build it with include_top=True.")
+        raise ValueError(
+            "`model` must have the head `predictions`, got a model without it. Build it with include_top=True."
+        )
     expected = head_activation(model.config) or "linear"
     kind = next(kind for kind, activation in ACTIVATIONS.items() if activation == expected)
     activation = getattr(head.activation, "__name__", repr(head.activation))
@@ -47,21 +49,21 @@ def head_of(model: "BiTModel") -> Head:
 
 
 class Worst:
-    """The images that a model was most wrong about, `WORST` at most."""
+    """The images with a model's worst mistakes, at most `WORST`."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, np.ndarray]] = []
 
     def add(self, wrongness: float, index: int, image: np.ndarray) -> None:
-        # The number decides between equal ones, so that no images are compared: the earlier stays.
+        # The number decides between equal ones, so that images are never compared, and the earlier one stays.
         place = (wrongness, -index)
         if len(self._heap) < WORST:
-            heapq.heappush(self._heap, (*place, image.copy()))  # a view would keep its whole batch
+            heapq.heappush(self._heap, (*place, image.copy()))  # a view would keep its whole batch in memory
         elif place > self._heap[0][:2]:
             heapq.heapreplace(self._heap, (*place, image.copy()))
 
     def worst_first(self) -> list[tuple[float, int, np.ndarray]]:
-        """How wrong, number of the image, image."""
+        """Yields wrongness, number of the image, and image."""
         ordered = sorted(self._heap, reverse=True, key=lambda item: item[:2])
         return [(wrongness, -minus_index, image) for wrongness, minus_index, image in ordered]
 
@@ -76,17 +78,17 @@ def ask(
     scored: Callable[[np.ndarray], np.ndarray],
     wrongness: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray, Worst]:
-    """The model's scores for every image, the images' labels, and the worst mistakes.
+    """Returns the model's scores for every image, the images' labels, and the worst mistakes.
 
     Args:
-        names: of the images; a list that grows as `batches` is read will do.
+        names: of the images; the list may grow while `batches` is read.
         progress: whether to show a bar.
-        checked: from labels and the number of images to labels as they are kept; raises for others.
-        scored: from what the model gives, float32 `(batch, outputs)`, to scores.
-        wrongness: from scores and labels to a number for each image; NaN for one that is answered correctly.
+        checked: a function from labels and the number of images to checked labels; raises for invalid ones.
+        scored: a function from the model's output, float32 `(batch, outputs)`, to scores.
+        wrongness: a function from scores and labels to a number for each image; NaN for a correct answer.
 
     Raises:
-        ValueError: there is no image, the model gives NaN, or `names` are not as many as the images.
+        ValueError: there is no image, the model gives NaN, or the number of `names` is wrong.
     """
     found, all_labels, worst, count = [], [], Worst(), 0
     for images, given in shown(batches, progress):
@@ -113,10 +115,10 @@ def name_of(index: int, names: Sequence[str] | None) -> str:
 
 
 def same_names(batches: Any, class_names: Sequence[str] | None, model_names: tuple[str, ...]) -> tuple[str, ...]:
-    """What the outputs are called, where the data's columns must be the model's outputs in their order.
+    """Returns the names of the outputs, which must be those of the data's columns, in order.
 
     Raises:
-        ValueError: the data names others.
+        ValueError: the data has other names.
     """
     own = getattr(batches, "class_names", None)
     given = tuple(class_names or own or model_names)
@@ -132,7 +134,7 @@ def same_names(batches: Any, class_names: Sequence[str] | None, model_names: tup
 def shown(
     batches: Iterable[tuple[Any, Any]], progress: bool, what: str = "evaluate"
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """The batches with a bar, where they take longer than two seconds."""
+    """Yields the batches, with a progress bar after two seconds."""
     from tqdm import tqdm
 
     count = getattr(batches, "num_images", None)
@@ -146,7 +148,7 @@ def shown(
 def to_numpy(values: Any) -> np.ndarray:
     if isinstance(values, np.ndarray):
         return values
-    if hasattr(values, "numpy"):  # TensorFlow's tensors, which under another backend are not Keras'
+    if hasattr(values, "numpy"):  # TensorFlow's tensors under another backend
         return values.numpy()
     import keras
 

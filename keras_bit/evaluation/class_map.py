@@ -1,4 +1,4 @@
-"""From names, of a data set's folders or as a person writes them, to the classes of a model."""
+"""Matches names, of a data set's folders or typed by a person, with the classes of a model."""
 
 import difflib
 import reprlib
@@ -14,13 +14,13 @@ from keras_bit.network.config import BitConfig
 from keras_bit.wording import composed
 
 SHOWN = 20  # folders that an error lists
-CLOSEST = 3  # labels that it offers for each
+CLOSEST = 3  # labels suggested for each
 ALLOWED = "a label, the number of a class, a list of these, or null to leave the folder out"
-UNKNOWN = "? "  # begins what `template` cannot tell; no label, so that a map that was not looked through is an error
+UNKNOWN = "? "  # marks unknown folders in `template`; it is not a label, so an unedited map is an error
 
 
 def labels_of(config: BitConfig) -> tuple[str, ...]:
-    """The model's labels in the order of its outputs; ImageNet's, where the checkpoint names none of as many."""
+    """Returns the model's labels in the order of its outputs; ImageNet's for as many unnamed classes."""
     labels = labels_of_checkpoint(config.id2label)
     if labels is None:
         return tuple(name for _, name in imagenet_labels(config.num_labels))
@@ -30,21 +30,20 @@ def labels_of(config: BitConfig) -> tuple[str, ...]:
 def match(
     folders: Sequence[str], config: BitConfig, class_map: Mapping[str, Any] | None = None
 ) -> list[tuple[int, ...] | None]:
-    """For each folder the classes of the model that count as right for its images, or `None` to leave it out.
+    """Returns for each folder the model's classes that count as right, or `None` to leave it out.
 
-    A folder is what `class_map` says; otherwise the class whose label is exactly its name (accents may be spelled as
-    macOS does); otherwise, for a model with
-    the classes of ImageNet, the class with this wordnet id.
+    The `class_map` decides first, then a label that equals the folder's name (accents may be encoded as on macOS),
+    then, for a model with ImageNet's classes, the wordnet id.
 
     Args:
         folders: their names.
         config: the model's `BitConfig`.
-        class_map: folder to a label of the model, to a list of labels of which any counts as right, or to `None`. A
-            label may also be a wordnet id, or a class's number: two classes of ImageNet are called "crane".
+        class_map: folder to a label of the model, to a list of labels that all count as right, or to `None`. A label
+            may also be a wordnet id or a class's number, because two classes of ImageNet are called "crane".
 
     Raises:
-        ValueError: folders match nothing, or several classes; `class_map` names folders or labels that there are not.
-            All of them in one error, with the closest labels.
+        ValueError: folders match nothing or several classes, or `class_map` names unknown folders or labels. One error
+            lists all, with the closest labels.
     """
     mapped = {composed(folder): said for folder, said in (class_map or {}).items()}
     names = _Names(config)
@@ -60,26 +59,26 @@ def match(
             matched.append(found)
     if problems:
         raise ValueError(
-            f"Every folder must be a class of the model. {wording.some(problems, SHOWN, '; ')}. `class_map` says which "
-            f"they are, by {ALLOWED}; as JSON: "
+            f"Every folder must be a class of the model. {wording.some(problems, SHOWN, '; ')}. Map the folders in "
+            f"`class_map`, to {ALLOWED}; as JSON: "
             '{"folder": "label", "another": 7, "any of two": ["label", 8], "left out": null}.'
         )
     return matched
 
 
 def find_class(name: str, config: BitConfig) -> int:
-    """The number of the class that a person means.
+    """Returns the number of the class that a person means.
 
-    In this order: the class whose label is exactly `name`; for a model with the classes of ImageNet, the one with this
-    wordnet id; the class of this number; the one that has `name` as its label, or among its several names, but for
-    case and for `_` or `-` instead of spaces.
+    It tries, in this order: a label that equals `name`; for ImageNet's classes, a wordnet id; the number of a class;
+    and a label, or one of its several names, that differs only in case or in `_` or `-` for spaces.
 
     Args:
-        name: as it was typed.
+        name: as typed.
         config: the model's `BitConfig`.
 
     Raises:
-        ValueError: `name` is not one of these, or that of several classes; with the closest labels, or those classes.
+        ValueError: `name` is none of these, or means several classes; the message has the closest labels, or those
+            classes.
     """
     names = _Names(config)
     allowed = f"a label of the model or a number from 0 to {len(names.labels) - 1}"
@@ -95,14 +94,14 @@ def find_class(name: str, config: BitConfig) -> int:
         return several[0]
     if several:
         shown = wording.some((f"{index} ({names.labels[index]})" for index in several), SHOWN)
-        raise ValueError(f"`name` {name!r} is that of the classes {shown}. Give the number of the one you mean.")
+        raise ValueError(f"`name` {name!r} means several classes: {shown}. Pass the number of one.")
     close = [f"{names.exact[composed(label)][0]} ({label})" for label in _close(name, names.labels)]
     closest = f"The closest: {', '.join(close)}" if close else f"The first: {wording.some(names.labels, CLOSEST)}"
     raise ValueError(f"`name` must be {allowed}, got {name!r}. {closest}.")
 
 
 def shown_names(folders: Sequence[str], config: BitConfig) -> list[str]:
-    """The folders' names, where they are wordnet ids after the label's first name: `tench (n01440764)`."""
+    """Returns the folders' names, with the label's first name before a wordnet id: `tench (n01440764)`."""
     names = _Names(config)
     return [
         f"{names.labels[names.wordnet[folder]].split(',')[0]} ({folder})" if folder in names.wordnet else folder
@@ -111,10 +110,10 @@ def shown_names(folders: Sequence[str], config: BitConfig) -> list[str]:
 
 
 def read(file: str | Path) -> dict[str, Any]:
-    """The class map in a JSON file.
+    """Reads the class map in a JSON file.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
         OSError: it cannot be read.
         ValueError: it is not JSON, or not a map from folders to labels, lists of labels, or null.
     """
@@ -140,18 +139,18 @@ def read(file: str | Path) -> dict[str, Any]:
 
 
 def template(folders: Sequence[str], config: BitConfig) -> dict[str, str]:
-    """A class map to be completed by hand.
+    """Returns a class map to complete by hand.
 
-    Folders that match get their class's label, also where the two differ by case, by `_` or `-` for spaces, or by one
-    being only one of the other's several names. The others get a text that begins with `? ` and offers the closest
-    labels; used as it is, that is an error.
+    Folders that match get their class's label, even if they differ in case or in `_` or `-` for spaces, or are one of
+    the label's several names. The others get a text that begins with `? ` and has the closest labels; it must be
+    edited.
     """
     names = _Names(config)
     return {folder: names.suggest(folder) for folder in folders}
 
 
 class _Problem(NamedTuple):
-    """Why a folder is not a class; if that helps, with names among which the closest to `name` are looked for."""
+    """Why a folder is not a class, possibly with names to find the closest ones to `name`."""
 
     folder: str
     text: str
@@ -159,13 +158,13 @@ class _Problem(NamedTuple):
     among: Sequence[str] = ()
 
     def __str__(self) -> str:
-        close = _close(self.name, self.among)  # here: it takes long, and not all problems are shown
+        close = _close(self.name, self.among)  # computed here, because it is slow and not all problems are shown
         closest = f" (closest: {', '.join(map(repr, close))})" if close else ""
         return f"{self.folder!r} {self.text}{closest}"
 
 
 class _Names:
-    """What a model's classes are called."""
+    """The names of a model's classes."""
 
     def __init__(self, config: BitConfig) -> None:
         self.labels = labels_of(config)
@@ -176,12 +175,12 @@ class _Names:
             same = sum(
                 ours.split(",")[0] == label.split(",")[0] for (_, ours), label in zip(known, self.labels, strict=True)
             )
-            # Another model may have a thousand classes; and lists of ImageNet differ in a few names.
+            # Other models may have a thousand classes too, and lists of ImageNet differ in a few names.
             if same > len(known) / 2:
                 self.wordnet = {wordnet_id: index for index, (wordnet_id, _) in enumerate(known)}
 
     def find(self, folder: str, said: Sequence[str | int]) -> "tuple[int, ...] | _Problem":
-        """The classes, or what is wrong."""
+        """Returns the classes, or the problem."""
         found = []
         for label in said:
             several = self.exact.get(composed(label), []) if isinstance(label, str) else []
@@ -191,7 +190,7 @@ class _Names:
                 found.append(several[0])
             elif several:
                 numbers = " and ".join(map(str, several))
-                text = f"is {label!r}, the name of the classes {numbers} (a class map can give the number)"
+                text = f"is {label!r}, the name of the classes {numbers} (use the number in a class map)"
                 return _Problem(folder, text)
             elif label in self.wordnet:
                 found.append(self.wordnet[label])
@@ -201,7 +200,7 @@ class _Names:
         return tuple(found)
 
     def loose(self) -> dict[str, list[int]]:
-        """From each of the labels' several names, loosely spelled, to the classes that have it."""
+        """Maps each name of the labels, in a loose spelling, to its classes."""
         return _by_name((index, name) for index, label in enumerate(self.labels) for name in _loose_names(label))
 
     def suggest(self, folder: str) -> str:
@@ -212,7 +211,7 @@ class _Names:
         if len(several) == 1 and self._is_unique(several[0]):
             return self.labels[several[0]]
         if folder.isdecimal() and int(folder) < len(self.labels):
-            return f"{UNKNOWN}{int(folder)} ({self.labels[int(folder)]})"  # whether they count from 0 is not known
+            return f"{UNKNOWN}{int(folder)} ({self.labels[int(folder)]})"  # numbers may not count from 0
         return UNKNOWN + " | ".join(_close(folder, self.labels))
 
     def _is_unique(self, index: int) -> bool:
@@ -236,7 +235,7 @@ def _loose_names(label: str) -> list[str]:
 
 
 def _close(name: str, labels: Sequence[str]) -> list[str]:
-    """The closest labels, compared with each of a label's several names."""
+    """Returns the closest labels, compared with each of a label's several names."""
     spelled: dict[str, str] = {}
     for label in labels:
         for part in _loose_names(label):
@@ -246,9 +245,9 @@ def _close(name: str, labels: Sequence[str]) -> list[str]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON itself lets the last of equal keys win, without a word."""
+    """Refuses repeated keys, of which JSON would silently keep the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"{wording.some(map(repr, twice), SHOWN)} stands in it twice")
+        raise ValueError(f"{wording.some(map(repr, twice), SHOWN)} occurs twice")
     return found

@@ -1,4 +1,4 @@
-"""How good a model is on images with labels: its answers, the numbers, and the worst mistakes."""
+"""Evaluates a model on images with labels: its answers, metrics, and the worst mistakes."""
 
 import dataclasses
 from collections import Counter
@@ -17,14 +17,14 @@ from keras_bit.evaluation.several import SeveralEvaluation, evaluate_several
 if TYPE_CHECKING:
     from keras_bit.network.model import BiTModel
 
-ANOTHER = "(another class)"  # a class of the model that is not one of the data's
+ANOTHER = "(another class)"  # a class of the model that the data lacks
 
 
 class Mistake(NamedTuple):
-    """An image that was answered wrongly."""
+    """An image with a wrong answer."""
 
     name: str
-    image: np.ndarray  # float32 (height, width, channels), as the model got it
+    image: np.ndarray  # float32 (height, width, channels), the model's input
     true: str
     predicted: str
     probability: float  # of the prediction
@@ -33,16 +33,16 @@ class Mistake(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found.
+    """The result of `evaluate`.
 
     Args:
         probabilities: float32 `(count, classes)` over all classes of the model.
-        labels: int64 `(count,)`, what each image is, as the data counts its classes.
-        predicted: int64 `(count,)`, what the model says, counted alike; `len(class_names)` for a class of the model
-            that is not one of the data's.
+        labels: int64 `(count,)`, the numbers of the data's classes.
+        predicted: int64 `(count,)`, the model's answers in the same numbers; `len(class_names)` for a class that the
+            data lacks.
         class_names: of the data's classes.
-        worst: the mistakes that the model was surest of, the surest first.
-        report: the numbers, as JSON has them. See `evaluate`.
+        worst: the mistakes with the highest confidence, highest first.
+        report: the metrics for JSON. See `evaluate`.
     """
 
     probabilities: np.ndarray
@@ -53,9 +53,9 @@ class Evaluation:
     report: dict[str, Any]
 
     def confusion(self) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-        """The confusion matrix of the classes that occur, with the names of its rows and of its columns.
+        """Returns the confusion matrix of the classes that occur, with the names of its rows and columns.
 
-        What is taken for a class that does not occur stands in a last column, where there is such a thing.
+        Predictions of classes that do not occur are in a last column, if there are any.
         """
         classes = len(self.class_names)
         occurring = np.unique(self.labels)
@@ -81,52 +81,52 @@ def evaluate(
     names: Sequence[str] | None = None,
     progress: bool = True,
 ) -> AnyEvaluation:
-    """Asks the model about every image and counts.
+    """Runs the model on every image and computes metrics.
 
     Args:
-        model: a model of keras_bit with its head; `predictions` may end in logits or in what its problem type has: a
-            softmax, for several labels a sigmoid.
+        model: a model of keras_bit with its head; `predictions` may give logits or probabilities (by a softmax, or for
+            several labels by a sigmoid).
         batches: float32 images `(batch, height, width, channels)` and whole numbers `(batch,)`; for several labels rows
-            of 0 and 1 `(batch, classes)`, for numbers floats `(batch,)` or `(batch, outputs)`. As
-            `keras_bit.image_dataset` gives them for evaluation. Read once.
-        class_names: of the labels in `batches`; the model's own labels by default.
-        label_map: for each of the labels in `batches`, the classes of the model that count as right, at least one.
-            `None`: the labels are the model's classes. `class_map.match` finds it from folders' names.
-        top_k: how many answers the image may have for `top_k_accuracy`; all, if the model has fewer classes.
-        names: of the images, in the order in which they come; a list that grows as `batches` is read will do. By
-            default `batches.names`, or their numbers from 0 on.
-        progress: whether to show a bar with images per second, where it takes longer than two seconds.
+            of 0 and 1 `(batch, classes)`, for numbers floats `(batch,)` or `(batch, outputs)`. As from
+            `keras_bit.image_dataset` for evaluation. They are read once.
+        class_names: of the labels in `batches`; by default the model's own labels.
+        label_map: for each label in `batches`, the model's classes that count as right, at least one. `None`: the
+            labels are the model's classes. `class_map.match` makes it from folders' names.
+        top_k: number of answers per image for `top_k_accuracy`, at most all classes.
+        names: of the images, in order; the list may grow while `batches` is read. By default `batches.names`, or their
+            numbers from 0.
+        progress: whether to show a bar with images per second after two seconds.
 
     Returns:
-        An `Evaluation` of one class per image, whose `report` has
+        For one class per image an `Evaluation`, whose `report` has
 
         * `pictures`, `classes` (of the model), `classes_that_occur`, `right`;
         * `top_1_accuracy` with `top_1_interval` (95 %, Wilson), `top_k_accuracy` with `top_k`, `mean_recall` (of the
-          classes that occur), `log_loss` (nats): where several classes count as right, of the likeliest of them;
+          classes that occur), `log_loss` (nats): if several classes count as right, that of the likeliest one;
         * `calibration`: `expected_calibration_error`, `mean_confidence`, `bins`;
-        * `per_class`: of every class that occurs `class`, `examples`, `predicted`, `right`, `precision`, `recall`,
+        * `per_class`: for every class that occurs, `class`, `examples`, `predicted`, `right`, `precision`, `recall`,
           `f1`;
-        * `confusions`: `true`, `predicted`, `count` of every mix-up, the most frequent first;
+        * `confusions`: `true`, `predicted`, `count` of every confusion, the most frequent first;
         * `worst`: `name`, `true`, `predicted`, `probability`, `true_probability` of the mistakes on the sheet.
 
-        A `SeveralEvaluation` of several labels per image, whose `report` has
+        For several labels per image a `SeveralEvaluation`, whose `report` has
 
         * `problem_type`, `pictures`, `classes`, `classes_that_occur`;
         * `mean_average_precision` and `macro_f1` (of the classes that occur), `micro_f1`, `exact_match` (the share of
-          images all of whose labels are right), `label_accuracy`, `log_loss` (nats, the mean over labels); a label is
-          predicted from a probability of 0.5 on;
-        * `calibration`, of the probabilities of all labels together, beside the share of images that have the label;
+          images with all labels right), `label_accuracy`, `log_loss` (nats, the mean over labels); a label is predicted
+          if its probability is at least 0.5;
+        * `calibration`, of the probabilities of all labels together, compared with the share of images with the label;
         * `per_class`, as above, with `average_precision`; `worst`: `name`, `true`, `predicted`, `log_loss`.
 
-        A `NumberEvaluation` of a regression, whose `report` has
+        For a regression a `NumberEvaluation`, whose `report` has
 
         * `problem_type`, `pictures`, `outputs`;
         * `mean_absolute_error`, `root_mean_squared_error` and `r2`, each the mean over the outputs;
-        * `per_output`: the same of each, with `mean` and `standard_deviation` of the labels;
+        * `per_output`: the same for each output, with `mean` and `standard_deviation` of the labels;
         * `worst`: `name`, `output`, `true`, `predicted` of the largest errors.
 
     Raises:
-        ValueError: the model's head is another; a label is not one of the classes; the data set names other classes
+        ValueError: the model's head does not fit; a label is not one of the classes; the data set has other classes
             than the model; there is no image; the model gives NaN.
 
     The numbers are checked against scikit-learn's `average_precision_score`, `f1_score` and `r2_score`.
@@ -165,7 +165,7 @@ def evaluate(
 
     best = metrics.predictions(probabilities)
     predicted = _as_data_classes(best, labels, accepted)
-    # The likeliest of the classes that count as right; without a map there is one.
+    # The likeliest class that counts as right; without a map there is only one.
     likeliest = _likeliest(probabilities, labels, accepted)
 
     def said(index: int) -> str:
@@ -189,16 +189,16 @@ def evaluate(
 
 
 def check_model(model: "BiTModel") -> asking.Head:
-    """Refuses a model without a head, or with one of another activation. Returns what it gives.
+    """Refuses a model without a head, or with another activation. Returns its kind of output.
 
     Raises:
-        ValueError: it has none, or another; or one class alone.
+        ValueError: it has no head, another activation, or only one class.
     """
     head = asking.head_of(model)
     if head.problem_type == asking.ONE and model.config.num_labels < 2:
         raise ValueError(
-            "`model` must tell classes apart, got one of a single class. Two classes take two outputs; one output is "
-            "for several labels or for a number, as `problem_type` says."
+            "`model` must have at least two classes, got one. Use two outputs for two classes; one output is for "
+            "several labels or a number, by `problem_type`."
         )
     return head
 
@@ -210,7 +210,7 @@ def _class_names(
     model_names: tuple[str, ...],
     named: bool,
 ) -> tuple[str, ...]:
-    """What the labels in `batches` are called."""
+    """Returns the names of the labels in `batches`."""
     own = getattr(batches, "class_names", None)
     expected = len(model_names) if label_map is None else len(label_map)
     numbers = tuple(str(index) for index in range(expected))
@@ -218,9 +218,9 @@ def _class_names(
         if not own or tuple(own) == numbers:
             return model_names  # the labels are numbers of the model's classes
         if named and tuple(own) != model_names:
-            # A directory's labels count its own folders: taken for the model's they would be wrong without a sign.
+            # A directory's labels count its own folders; taken as the model's, they would be silently wrong.
             raise ValueError(
-                f"`batches` must count the model's classes ({_some(model_names)}), got other class names "
+                f"`batches` must have the model's classes ({_some(model_names)}), got other class names "
                 f"({_some(own)}). Pass `label_map=class_map.match(batches.class_names, model.config)`."
             )
     given = tuple(class_names or own or numbers)
@@ -231,7 +231,7 @@ def _class_names(
 
 
 def _told_apart(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, where several classes have one with their numbers: ImageNet's `crane (134)` and `crane (517)`."""
+    """Returns unique names; equal ones get their numbers: ImageNet's `crane (134)` and `crane (517)`."""
     times = Counter(names)
     return tuple(f"{name} ({index})" if times[name] > 1 else name for index, name in enumerate(names))
 
@@ -243,7 +243,7 @@ def _some(names: Sequence[str]) -> str:
 def _accepted(
     label_map: Sequence[Sequence[int]] | None, class_names: tuple[str, ...], classes: int
 ) -> list[tuple[int, ...]]:
-    """For each of the data's classes, the model's classes that are right, in order."""
+    """Returns for each of the data's classes the model's classes that are right, in order."""
     if label_map is None:
         return [(index,) for index in range(classes)]
     accepted = [tuple(sorted(set(map(int, right)))) for right in label_map]
@@ -259,7 +259,7 @@ def _checked_labels(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ValueError(
             f"`batches` must give a whole number for each image, {(count,)}, got {labels.dtype} of shape "
-            f"{labels.shape}. Rows with a number per class, as MixUp makes them, have no one right answer."
+            f"{labels.shape}. Rows with a number per class, as MixUp makes them, have no single right answer."
         )
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(
@@ -275,7 +275,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _as_data_classes(best: np.ndarray, labels: np.ndarray, accepted: list[tuple[int, ...]]) -> np.ndarray:
-    """The model's answers as the data's classes: the image's own where that is right, else the first it can be."""
+    """Converts the model's answers to the data's classes: the image's own if right, else the first possible one."""
     owner: dict[int, int] = {}
     for label, right in enumerate(accepted):
         for index in right:
@@ -287,7 +287,7 @@ def _as_data_classes(best: np.ndarray, labels: np.ndarray, accepted: list[tuple[
 
 
 def _likeliest(probabilities: np.ndarray, labels: np.ndarray, accepted: list[tuple[int, ...]]) -> np.ndarray:
-    """Of the classes that are right for each image, the one that the model thinks likeliest."""
+    """Returns for each image the class with the highest probability among the right ones."""
     found = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         rows, right = np.flatnonzero(labels == label), np.array(accepted[label])

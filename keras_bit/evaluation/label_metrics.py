@@ -1,15 +1,15 @@
-"""How good answers are where an image has several labels, or a number is predicted. numpy alone."""
+"""Metrics for several labels per image and for numbers. Uses numpy only."""
 
 from typing import NamedTuple
 
 import numpy as np
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # a probability of 0 counts as this in the log loss
-THRESHOLD = 0.5  # from which on a label counts as predicted
+THRESHOLD = 0.5  # probability from which a label counts as predicted
 
 
 class LabelScore(NamedTuple):
-    """One of several labels. What would be 0 / 0 is `None`."""
+    """The metrics of one label; 0 / 0 is `None`."""
 
     examples: int
     predicted: int
@@ -21,7 +21,7 @@ class LabelScore(NamedTuple):
 
 
 class NumberScore(NamedTuple):
-    """How far predictions are off; `r2` is `None` where the numbers are all the same."""
+    """The errors of predictions; `r2` is `None` if all numbers are equal."""
 
     mean_absolute_error: float
     root_mean_squared_error: float
@@ -29,7 +29,7 @@ class NumberScore(NamedTuple):
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """`sum over thresholds n of (recall_n - recall_(n-1)) * precision_n`; `None` without an image of the label.
+    """`sum over thresholds n of (recall_n - recall_(n-1)) * precision_n`; `None` if no image has the label.
 
     Images with the same score share a threshold, so that their order does not matter.
 
@@ -37,20 +37,20 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:
         scores: floats `(count,)`.
         labels: booleans `(count,)`.
 
-    Source: scikit-learn's `average_precision_score`, which does not interpolate, other than PASCAL VOC's.
+    Source: scikit-learn's `average_precision_score`, which does not interpolate, unlike PASCAL VOC's.
     """
     positives = int(labels.sum())
     if not positives:
         return None
     order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of those with one score
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)  # of images with equal scores
     right = np.cumsum(labels[order])[ends]
     precision = right / (ends + 1)
     return float((np.diff(right, prepend=0) / positives * precision).sum())
 
 
 def label_scores(probabilities: np.ndarray, labels: np.ndarray) -> tuple[LabelScore, ...]:
-    """Each label by itself, predicted from a probability of `THRESHOLD` on.
+    """Returns the metrics of each label, predicted from a probability of `THRESHOLD` on.
 
     Args:
         probabilities: `(count, classes)` in [0, 1].
@@ -73,15 +73,15 @@ def label_scores(probabilities: np.ndarray, labels: np.ndarray) -> tuple[LabelSc
 
 
 def micro_f1(scores: tuple[LabelScore, ...]) -> float | None:
-    """F1 of all decisions together; `None` if nothing is a label and nothing is predicted."""
+    """Returns F1 of all decisions together; `None` if there are no labels and no predictions."""
     right = sum(score.right for score in scores)
     return _ratio(2 * right, sum(score.examples + score.predicted for score in scores))
 
 
 def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The binary cross-entropy of each image, the mean over its labels, in nats, float64 `(count,)`.
+    """Returns the binary cross-entropy of each image, the mean over its labels, in nats, float64 `(count,)`.
 
-    A float32 sigmoid is exactly 1 from a logit of 17 on. Where that is wrong it counts as 87 nats.
+    A float32 sigmoid is exactly 1 from a logit of 17 on. If that is wrong, it counts as 87 nats.
     """
     right = np.where(labels, probabilities, 1 - probabilities.astype(np.float64))
     return -np.log(np.clip(right, SMALLEST, 1)).mean(axis=1)

@@ -1,8 +1,8 @@
-"""How good answers are, from probabilities and labels. numpy alone.
+"""Metrics from probabilities and labels. Uses numpy only.
 
-`probabilities` are floats `(count, classes)` in [0, 1], a row per example; `labels` whole numbers `(count,)` in
-[0, classes). Of classes with equal probabilities the one with the lowest index comes first, as in
-`keras_bit.decode_predictions`; NaN is an error everywhere.
+`probabilities` are floats `(count, classes)` in [0, 1], a row per example; `labels` whole numbers `(count,)` in [0,
+classes). Among equal probabilities the class with the lowest index comes first, as in `keras_bit.decode_predictions`.
+NaN is always an error.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ import numpy as np
 from keras_bit.counts import check_whole
 
 BINS = 15  # of confidence; Guo et al. 2017
-CHUNK = 1024  # examples looked at at a time, so that no second array as large as the probabilities is made
-SUM_TOLERANCE = 1e-2  # of a row of probabilities; float16 softmax of 21,843 classes is off by 2e-3
-# A probability of 0, which float32 softmax gives below e^-87, counts as this in the log loss.
+CHUNK = 1024  # examples at a time, so that no second array as large as the probabilities is made
+SUM_TOLERANCE = 1e-2  # allowed error of a row's sum; float16 softmax of 21,843 classes is off by 2e-3
+# A probability of 0, as from float32 softmax below e^-87, counts as this in the log loss.
 SMALLEST = float(np.finfo(np.float32).tiny)
 Z95 = 1.959963984540054  # the normal distribution's quantile of 0.975
 
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """The examples whose confidence is in `(lower, upper]`; both means are `None` where there are none."""
+    """The examples whose confidence is in `(lower, upper]`; both means are `None` if there are none."""
 
     lower: float
     upper: float
@@ -41,7 +41,7 @@ class Calibration(NamedTuple):
 
 
 class ClassScore(NamedTuple):
-    """One class. What would be 0 / 0 is `None`: `recall` without examples, `precision` without predictions."""
+    """The metrics of one class; 0 / 0 is `None`: `recall` without examples, `precision` without predictions."""
 
     examples: int
     predicted: int
@@ -52,10 +52,10 @@ class ClassScore(NamedTuple):
 
 
 def check(probabilities: np.ndarray, labels: np.ndarray) -> None:
-    """Refuses what is not described at the top of this module.
+    """Checks arguments against the description at the top of this module.
 
     Raises:
-        ValueError: a shape, a kind of number or a value is another; there is no example.
+        ValueError: a shape, a type or a value is wrong, or there is no example.
     """
     if probabilities.ndim != 2 or probabilities.dtype.kind != "f" or not probabilities.shape[1]:
         raise ValueError(
@@ -77,7 +77,7 @@ def check(probabilities: np.ndarray, labels: np.ndarray) -> None:
         )
     for start, rows in _chunks(probabilities):
         sums = rows.sum(axis=1, dtype=np.float64)
-        # Written so that NaN fails, too.
+        # Written so that NaN fails too.
         right = (rows.min(axis=1) >= 0) & (np.abs(sums - 1) <= SUM_TOLERANCE)
         if not right.all():
             first = int(np.flatnonzero(~right)[0])
@@ -85,17 +85,17 @@ def check(probabilities: np.ndarray, labels: np.ndarray) -> None:
             what += "" if what == "NaN" else f"{sums[first]:.4g}"
             raise ValueError(
                 f"`probabilities` must be numbers of at least 0 with a sum of 1 in every row, got {what} for example "
-                f"{start + first}. Logits become probabilities by a softmax; for NaN check the weights and the input."
+                f"{start + first}. Apply a softmax to logits; for NaN, check the weights and the input."
             )
 
 
 def predictions(probabilities: np.ndarray) -> np.ndarray:
-    """The most probable class of each example, int64 `(count,)`."""
+    """Returns the most probable class of each example, int64 `(count,)`."""
     return probabilities.argmax(axis=1)
 
 
 def ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes come before the label, int64 `(count,)`: 0 where the answer is right."""
+    """Returns how many classes rank above the label, int64 `(count,)`: 0 for a right answer."""
     check(probabilities, labels)
     index = np.arange(probabilities.shape[1])
     found = np.empty(len(labels), np.int64)
@@ -107,23 +107,23 @@ def ranks(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def top_k(probabilities: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """The share of examples whose label is among the `k` most probable classes; of fewer classes, among all."""
+    """Returns the share of examples whose label is among the `k` most probable classes, at most all classes."""
     check_whole("k", k)
     return float((ranks(probabilities, labels) < k).mean())
 
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The mean of `-log(probability of the label)`, in nats; a probability of 0 counts as 1.2e-38."""
+    """Returns the mean of `-log(probability of the label)`, in nats; a probability of 0 counts as 1.2e-38."""
     check(probabilities, labels)
     own = np.take_along_axis(probabilities, labels[:, None], axis=1).astype(np.float64)
     return float(-np.log(np.clip(own, SMALLEST, 1)).mean())
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """int64 `(classes, classes)`: how many examples of the row's class were taken for the column's.
+    """Returns int64 `(classes, classes)`: the examples of the row's class that were predicted as the column's.
 
     Raises:
-        ValueError: `labels` or `predicted` are not whole numbers in [0, classes), or not equally many.
+        ValueError: `labels` or `predicted` are not whole numbers in [0, classes), or differ in length.
     """
     for name, values in (("labels", labels), ("predicted", predicted)):
         wrong = values.ndim != 1 or values.dtype.kind not in "iu"
@@ -131,13 +131,13 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
             got = f"{values.dtype} of shape {values.shape}" if wrong else f"from {values.min()} to {values.max()}"
             raise ValueError(f"`{name}` must be whole numbers (count,) in [0, {classes}), got {got}.")
     if len(labels) != len(predicted):
-        raise ValueError(f"`predicted` must be as many as `labels`, {len(labels):,}, got {len(predicted):,}.")
+        raise ValueError(f"`predicted` must have the length of `labels`, {len(labels):,}, got {len(predicted):,}.")
     flat = labels.astype(np.int64) * classes + predicted.astype(np.int64)
     return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
 
 
 def per_class(matrix: np.ndarray) -> tuple[ClassScore, ...]:
-    """Precision, recall and F1 of every class, from a `confusion_matrix`.
+    """Returns precision, recall and F1 of every class, from a `confusion_matrix`.
 
     `precision = right / predicted`, `recall = right / examples`, `f1 = 2 * right / (examples + predicted)`.
     """
@@ -156,20 +156,21 @@ def per_class(matrix: np.ndarray) -> tuple[ClassScore, ...]:
 
 
 def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = BINS) -> Calibration:
-    """How far the model's confidence is from the share of answers that are right.
+    """Measures the difference between the model's confidence and the share of right answers.
 
     `error = sum over bins of count / total * |accuracy - confidence|`, where both are means of the bin's examples.
 
     Args:
         confidences: floats `(count,)`, the largest probability of each example.
         right: booleans `(count,)`, whether that answer is right.
-        bins: how many of equal width; bin `i` holds confidences in `(i / bins, (i + 1) / bins]`, the first one 0 too.
+        bins: number of bins of equal width; bin `i` holds confidences in `(i / bins, (i + 1) / bins]`, the first one 0
+            too.
 
     Raises:
         ValueError: a confidence is NaN or outside of [0, 1]; the shapes differ; there is none.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3; the bins' edges as in their code
-    (gpleiss/temperature_scaling), where torchmetrics has `[i / bins, (i + 1) / bins)`.
+    (gpleiss/temperature_scaling), unlike torchmetrics' `[i / bins, (i + 1) / bins)`.
     """
     confidences = np.asarray(confidences, np.float64)
     right = np.asarray(right, bool)
@@ -199,7 +200,7 @@ def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = BINS) ->
 
 
 def wilson_interval(right: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share, here of `right` among `count` examples (Wilson 1927, no continuity correction)."""
+    """Returns the 95 % interval of the share `right / count` (Wilson 1927, no continuity correction)."""
     if not 0 <= right <= count or not count:
         raise ValueError(f"`right` must be in [0, count] and `count` at least 1, got {right} and {count}.")
     share, weight = right / count, Z95**2 / count

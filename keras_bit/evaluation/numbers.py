@@ -1,4 +1,4 @@
-"""How good a model is that predicts numbers."""
+"""Evaluates a model that predicts numbers."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class NumberMistake(NamedTuple):
-    """An image whose number was predicted badly."""
+    """An image with a large error."""
 
     name: str
-    image: np.ndarray  # float32 (height, width, channels), as the model got it
+    image: np.ndarray  # float32 (height, width, channels), the model's input
     output: str
     true: float
     predicted: float
@@ -24,14 +24,14 @@ class NumberMistake(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NumberEvaluation:
-    """What `evaluate` found of a model that predicts numbers.
+    """The result of `evaluate` for a model that predicts numbers.
 
     Args:
         predicted: float32 `(count, outputs)`.
         labels: float64 `(count, outputs)`.
         class_names: of the outputs.
-        worst: the images that are furthest off, the worst first, each with the output that is.
-        report: the numbers, as JSON has them. See `evaluate`.
+        worst: the images with the largest errors, worst first, each with the output.
+        report: the metrics for JSON. See `evaluate`.
     """
 
     predicted: np.ndarray
@@ -49,7 +49,7 @@ def evaluate_numbers(
     names: Sequence[str] | None,
     progress: bool,
 ) -> NumberEvaluation:
-    """Asks the model about every image. See `evaluating.evaluate`.
+    """Runs the model on every image. See `evaluating.evaluate`.
 
     Args:
         class_names: of the model's outputs.

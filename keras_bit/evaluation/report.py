@@ -1,4 +1,4 @@
-"""An evaluation as files: the numbers as JSON, charts, and the worst mistakes as a contact sheet."""
+"""Writes an evaluation as files: metrics as JSON, charts, and the worst mistakes as a contact sheet."""
 
 import json
 from collections.abc import Sequence
@@ -27,15 +27,15 @@ def write(
     processor: BitImageProcessor,
     title: Sequence[str] = ("The worst mistakes",),
 ) -> list[Path]:
-    """Writes `report.json`, `worst.png` and, where matplotlib is installed, charts.
+    """Writes `report.json`, `worst.png` and, if matplotlib is installed, charts.
 
     These are `confusion.png` and `calibration.png`; for several labels `average_precision.png`; for numbers
     `predictions.png`.
 
     Args:
-        evaluation: what `evaluate` found.
-        directory: made if need be; files of these names in it are replaced, each whole or not at all.
-        processor: the `BitImageProcessor` that made the images, to undo what it did.
+        evaluation: the result of `evaluate`.
+        directory: created if needed; files of these names in it are replaced atomically.
+        processor: the `BitImageProcessor` that made the images, to undo its steps.
         title: the lines above the sheet of the worst mistakes.
 
     Returns:
@@ -58,7 +58,7 @@ def write(
 
 
 def chart_names(problem_type: str) -> tuple[str, ...]:
-    """The charts that `write` draws."""
+    """Returns the names of the charts that `write` draws."""
     if problem_type == asking.SEVERAL:
         return (PRECISION,)
     return (PREDICTIONS,) if problem_type == asking.NUMBER else (CONFUSION, CALIBRATION)
@@ -85,7 +85,7 @@ def _charts(evaluation: AnyEvaluation, directory: Path) -> list[Path]:
 
 
 def worst_sheet(evaluation: AnyEvaluation, processor: BitImageProcessor, title: Sequence[str] = ()) -> Image.Image:
-    """The mistakes that the model was surest of, or furthest off with: what it says, what they are, and their names."""
+    """Draws the worst mistakes, each with the model's answer, the right answer, and the image's name."""
     count = evaluation.report["pictures"]
     if not evaluation.worst:
         nothing = np.full((1, 8, 64, 3), colors.BACKGROUND, np.uint8)
@@ -96,7 +96,7 @@ def worst_sheet(evaluation: AnyEvaluation, processor: BitImageProcessor, title: 
 
 
 def _lines(evaluation: AnyEvaluation) -> tuple[list[list[str]], str]:
-    """What stands under each of the worst mistakes, and above all of them."""
+    """Returns the lines under each of the worst mistakes, and the line above all of them."""
     count, shown = evaluation.report["pictures"], len(evaluation.worst)
     if isinstance(evaluation, SeveralEvaluation):
         lines = [
@@ -106,7 +106,7 @@ def _lines(evaluation: AnyEvaluation) -> tuple[list[list[str]], str]:
         wrong = round(count * (1 - evaluation.report["exact_match"]))
         return lines, (
             f"{shown:,} of {wrong:,} images with a wrong label among {count:,}, the largest log loss first. Under "
-            "each: the labels that are predicted; the right ones; the name"
+            "each: the predicted labels; the right ones; the name"
         )
     if isinstance(evaluation, NumberEvaluation):
         several = len(evaluation.class_names) > 1
@@ -119,8 +119,8 @@ def _lines(evaluation: AnyEvaluation) -> tuple[list[list[str]], str]:
             for mistake in evaluation.worst
         ]
         return numbers, (
-            f"{shown:,} of {count:,} images, the largest error first. Under each: the number that is predicted; the "
-            "right one; the name"
+            f"{shown:,} of {count:,} images, the largest error first. Under each: the predicted number; the right one; "
+            "the name"
         )
     rows = [
         [
@@ -131,13 +131,13 @@ def _lines(evaluation: AnyEvaluation) -> tuple[list[list[str]], str]:
         for mistake in evaluation.worst
     ]
     return rows, (
-        f"{shown:,} of {count - evaluation.report['right']:,} mistakes in {count:,} images, the surest first. Under "
-        "each: the answer after its probability; the right one after its own; the name"
+        f"{shown:,} of {count - evaluation.report['right']:,} mistakes in {count:,} images, the highest confidence "
+        "first. Under each: the answer after its probability; the right one after its own; the name"
     )
 
 
 def _one_size(images: Sequence[np.ndarray]) -> np.ndarray:
-    """The images as one array; of several sizes, each is fitted into a square."""
+    """Returns the images as one array; if sizes differ, each is fitted into a square."""
     if len({image.shape for image in images}) == 1:
         return np.stack(images)
     tile = contact_sheet.TILE

@@ -1,4 +1,4 @@
-"""How good a model is whose images have any number of labels."""
+"""Evaluates a model for several labels per image."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class LabelMistake(NamedTuple):
-    """An image of which some labels were answered wrongly."""
+    """An image with some wrong labels."""
 
     name: str
-    image: np.ndarray  # float32 (height, width, channels), as the model got it
+    image: np.ndarray  # float32 (height, width, channels), the model's input
     true: tuple[str, ...]
     predicted: tuple[str, ...]
     log_loss: float  # the mean over its labels
@@ -24,14 +24,14 @@ class LabelMistake(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SeveralEvaluation:
-    """What `evaluate` found of a model for several labels per image.
+    """The result of `evaluate` for a model with several labels per image.
 
     Args:
         probabilities: float32 `(count, classes)`.
         labels: booleans `(count, classes)`.
         class_names: of the columns.
-        worst: the images that are answered wrongly, those with the largest log loss first.
-        report: the numbers, as JSON has them. See `evaluate`.
+        worst: the images with wrong answers, the largest log loss first.
+        report: the metrics for JSON. See `evaluate`.
     """
 
     probabilities: np.ndarray
@@ -50,10 +50,10 @@ def evaluate_several(
     names: Sequence[str] | None,
     progress: bool,
 ) -> SeveralEvaluation:
-    """Asks the model about every image. See `evaluating.evaluate`.
+    """Runs the model on every image. See `evaluating.evaluate`.
 
     Args:
-        logits: whether the model gives these, and not probabilities.
+        logits: whether the model gives logits instead of probabilities.
         class_names: of the model's outputs.
     """
     classes = len(class_names)
@@ -95,7 +95,7 @@ def evaluate_several(
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    # By a tanh, which no logit makes overflow.
+    # With tanh, which never overflows.
     return (0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))).astype(np.float32)
 
 
@@ -105,7 +105,7 @@ def _report(
     scores = label_metrics.label_scores(probabilities, labels)
     occurring = [score for score in scores if score.examples]
     said = probabilities >= label_metrics.THRESHOLD
-    # A label's probability beside the share of images that have it, over all labels together.
+    # Compares probabilities with the share of images that have the label, over all labels together.
     calibration = metrics.calibration(probabilities.ravel(), labels.ravel())
     return {
         "problem_type": asking.SEVERAL,

@@ -1,1 +1,1 @@
-"""Examining a data set by what a network sees in its images: no weight is trained."""
+"""Examines a data set by a network's features, without training the network."""

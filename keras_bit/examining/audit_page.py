@@ -1,4 +1,4 @@
-"""The page that shows what an audit found: one file, with its images in it and without a script."""
+"""The page of an audit's findings: one file with embedded images and without scripts."""
 
 import base64
 import html
@@ -13,9 +13,9 @@ from keras_bit.examining.auditing import Audit
 from keras_bit.examining.findings import KINDS, Finding
 from keras_bit.images import inputs
 
-SHOWN = 60  # findings of a kind; all of them are in the CSV
+SHOWN = 60  # findings per kind on the page; the CSV has all
 SIDE = 144  # px, the longer side of an image in the page
-SMALL = 48  # px; smaller images are shown with square pixels, and kept as PNG
+SMALL = 48  # px; smaller images are PNG, shown with square pixels
 QUALITY = 80  # of JPEG
 
 STYLE = """
@@ -56,11 +56,11 @@ figcaption div { margin-top: .15rem; }
 
 
 def page(report: dict[str, Any], audit: Audit, orientation: str) -> str:
-    """The page as HTML.
+    """Returns the page as HTML.
 
     Args:
-        report: what `audit_report.described` gives, with the keys `data` and `weights`.
-        audit: of the same images.
+        report: the result of `audit_report.described`, with the keys `data` and `weights`.
+        audit: the audit of the same images.
         orientation: of the processor.
     """
     title = f"Audit of {shown(report['data'])}"
@@ -80,7 +80,7 @@ def page(report: dict[str, Any], audit: Audit, orientation: str) -> str:
             "<head>",
             '<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # Names of files come from anywhere: nothing in the page can run, or ask for anything.
+            # File names may come from anywhere, so the page cannot run scripts or load anything.
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
             "style-src 'unsafe-inline'\">",
             f"<title>{title}</title>",
@@ -97,7 +97,7 @@ def page(report: dict[str, Any], audit: Audit, orientation: str) -> str:
 
 
 def shown(text: str) -> str:
-    """Any text for HTML: control characters and bytes that are not UTF-8 as escapes."""
+    """Escapes any text for HTML, including control characters and bytes that are not UTF-8."""
     return html.escape("".join(one if one.isprintable() else repr(one)[1:-1] for one in text))
 
 
@@ -180,7 +180,7 @@ def _card(finding: Finding, row: dict[str, Any], audit: Audit, orientation: str)
 
 
 def _told(finding: Finding, row: dict[str, Any], labels: Sequence[str]) -> tuple[str, str]:
-    """The two lines below an image, the more important first, as HTML."""
+    """Returns the two lines below an image as HTML, the more important one first."""
     if finding.suggested is not None:
         score = 100 * (finding.score or 0)
         own = "less than 0.1" if score < 0.1 else f"{score:.1f}"
@@ -193,7 +193,7 @@ def _told(finding: Finding, row: dict[str, Any], labels: Sequence[str]) -> tuple
 
 
 def _picture(path: str, alt: str, orientation: str) -> str:
-    """An image as a tag with the image in it; its description alone if it has become unreadable meanwhile."""
+    """Returns an image as a tag with embedded data; only its description if it is no longer readable."""
     found = attempted(path, lambda: _encoded(path, orientation))
     if isinstance(found, str):
         return f"<span>{shown(alt)}</span>"
@@ -210,6 +210,6 @@ def _encoded(path: str, orientation: str) -> tuple[str, bytes, int, int]:
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     kind, options = ("png", {}) if max(image.size) <= SMALL else ("jpeg", {"quality": QUALITY})
     file = io.BytesIO()
-    image.info.clear()  # no profile, comment or position of the camera
+    image.info.clear()  # without profile, comment or GPS position
     image.save(file, kind, **options)
     return kind, file.getvalue(), image.width, image.height

@@ -1,4 +1,4 @@
-"""What an audit found, as JSON, as CSV and as a page."""
+"""Writes an audit's findings as JSON, CSV and a page."""
 
 import json
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ REPORT, TABLE, PAGE = "audit.json", "audit.csv", "audit.html"
 
 
 def rows(audit: Audit, data: str | Path) -> list[dict[str, Any]]:
-    """The findings with names for numbers; the keys are `exclusions.COLUMNS`.
+    """Returns the findings with names instead of numbers; the keys are `exclusions.COLUMNS`.
 
     Args:
-        data: the directory of the data set, which the images' names are relative to.
+        data: the directory of the data set, to which the images' names are relative.
     """
     images, names = audit.collection, audit.class_names
 
@@ -42,10 +42,10 @@ def rows(audit: Audit, data: str | Path) -> list[dict[str, Any]]:
 
 
 def described(audit: Audit, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The whole of it, as JSON holds it.
+    """Returns the whole audit as a dictionary for JSON.
 
     Args:
-        rows: what `rows` gives.
+        rows: the result of `rows`.
     """
     parts = list(audit.counts)
     excluded = {row["image"] for row in rows if row["exclude"]}
@@ -64,10 +64,10 @@ def write(report: dict[str, Any], audit: Audit, directory: str | Path, orientati
     """Writes `audit.html`, `audit.csv` and `audit.json`; returns the files.
 
     Args:
-        report: what `described` gives, with the keys `data` and `weights`.
+        report: the result of `described`, with the keys `data` and `weights`.
         audit: of the same images.
-        directory: is there; files of these names in it are replaced, each whole or not at all.
-        orientation: of the processor, by which the page shows images.
+        directory: an existing directory; files of these names in it are replaced atomically.
+        orientation: of the processor, for the images on the page.
     """
     page, table, whole = (Path(directory) / name for name in (PAGE, TABLE, REPORT))
     with replacing(page) as beside:

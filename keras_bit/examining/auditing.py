@@ -1,4 +1,4 @@
-"""A data doctor: labels that are probably wrong, images that are there twice, files that are odd."""
+"""Audits a data set: labels that are probably wrong, duplicate images, and odd files."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from keras_bit.examining.oddities import about_balance, class_counts, oddities, 
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """What was found in a data set.
+    """The findings in a data set.
 
     Args:
         collection: its images.
         class_names: of the labels.
-        findings: in the order of `KINDS`, within a kind the worst first.
+        findings: in the order of `KINDS`, and the worst first within a kind.
         notes: sentences about the data set as a whole.
-        counts: how many images each class has, for each part.
-        quality: what a classifier thinks of each label.
+        counts: the number of images of each class, for each part.
+        quality: a classifier's judgment of each label.
         distances: float32 `(images,)`, the mean distance to the nearest neighbors; NaN for unreadable images.
     """
 
@@ -42,9 +42,9 @@ def audit(collection: Collection, class_names: Sequence[str], *, seed: int = 0) 
     """Examines the images of a data set, with a progress bar.
 
     Args:
-        collection: the images; at least one can be read.
+        collection: the images, at least one of them readable.
         class_names: of the labels.
-        seed: decides which images are judged together by a classifier that has learned from the others.
+        seed: of the division into folds; the classifier that judges a fold learns from the others.
 
     Raises:
         ImportError: cleanlab or scikit-learn is not installed.
@@ -74,7 +74,7 @@ def audit(collection: Collection, class_names: Sequence[str], *, seed: int = 0) 
     return Audit(
         collection,
         tuple(class_names),
-        tuple(sorted(found, key=lambda finding: order.index(finding.kind))),  # stable: the worst stay first
+        tuple(sorted(found, key=lambda finding: order.index(finding.kind))),  # a stable sort keeps the worst first
         (*_about_labels(quality, collection), *notes, *about_balance(counts, class_names)),
         counts,
         quality,
@@ -83,7 +83,7 @@ def audit(collection: Collection, class_names: Sequence[str], *, seed: int = 0) 
 
 
 def _of_all(quality: LabelQuality, readable: np.ndarray, collection: Collection) -> LabelQuality:
-    """The same for all images, of which the readable ones were judged."""
+    """Extends the result from the readable images to all."""
     values = np.full(len(collection.paths), np.nan)
     suggested = collection.labels.astype(np.int64)
     values[readable], suggested[readable] = quality.quality, quality.suggested
@@ -108,4 +108,4 @@ def _about_labels(quality: LabelQuality, collection: Collection) -> list[str]:
     if not unknown:
         return []
     subject = "1 label is" if unknown == 1 else f"{unknown:,} labels are"
-    return [f"{subject} not judged: there is no other image of the class to learn from."]
+    return [f"{subject} not judged, because there is no other image of the class to learn from."]

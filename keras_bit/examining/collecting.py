@@ -1,4 +1,4 @@
-"""Facts and features of a data set's images, kept in shards: a run that was ended goes on with what is missing."""
+"""Collects facts and features of a data set's images in shards, so that an interrupted run can continue."""
 
 import dataclasses
 import hashlib
@@ -20,22 +20,22 @@ from keras_bit.examining.image_facts import Facts, facts_of, stamp
 from keras_bit.files import json_text
 from keras_bit.files.writing import remove_abandoned, replacing
 
-SHARD = 256  # images whose facts and features are in a file, and are lost when a run is killed
-VERSION = 1  # of what is in a shard
+SHARD = 256  # images per file; at most these are lost when a run is killed
+VERSION = 1  # version of a shard's contents
 THREADS = min(os.cpu_count() or 1, 8)  # each holds an image
 DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile)  # a shard, if it was
 
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """All images of a data set, those of the parts one after the other.
+    """All images of a data set, part after part.
 
     Args:
         paths: of the files.
         parts: the name of each image's part.
         labels: int32 `(images,)`.
         facts: of each file.
-        features: float32 `(images, width)`; zeros where the image cannot be read.
+        features: float32 `(images, width)`; zeros for unreadable images.
         thumbnails: uint8 `(images, height, width, 3)`.
     """
 
@@ -57,10 +57,10 @@ def collect(parts: Sequence[tuple[str, Part]], network: Network, directory: Path
 
     Args:
         parts: the names and images of the parts.
-        network: computes the features.
-        directory: holds the shards, one file for `SHARD` images each. A shard's name is a hash of its images' names,
-            sizes and times, of the network and of its processor, so a shard of other images is not taken for it. Files
-            of shards that are not used are removed.
+        network: the network for the features.
+        directory: the directory of the shards, one file per `SHARD` images. A shard's name is a hash of its images'
+            names, sizes and times, of the network and of its processor, so shards of other images are never used.
+            Unused shards are removed.
 
     Raises:
         ValueError: the images are not in files, or none of them can be read.
@@ -104,7 +104,7 @@ def collect(parts: Sequence[tuple[str, Part]], network: Network, directory: Path
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-    """What `Collection` holds of some of the images."""
+    """The part of a `Collection` for some of the images."""
 
     facts: list[Facts]
     features: np.ndarray
@@ -144,9 +144,9 @@ def _store(file: Path, shard: _Shard) -> None:
 
 
 def _stored(file: Path, count: int) -> _Shard | None:
-    """A shard of an earlier run; `None` if there is none, or it is damaged."""
+    """Reads a shard of an earlier run; `None` if it is missing or damaged."""
     try:
-        # Opened here: numpy leaves what it cannot read open.
+        # Opened here, because numpy does not close a file that it cannot read.
         with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as stored:
             facts = [Facts(**one) for one in json_text.parse(str(stored["facts"]))]
             shard = _Shard(facts, stored["features"], stored["thumbnails"])
@@ -156,5 +156,5 @@ def _stored(file: Path, count: int) -> _Shard | None:
 
 
 def _widened(features: np.ndarray, width: int) -> np.ndarray:
-    """Those of a shard in which no image can be read have no width."""
+    """Gives a width to the features of a shard without readable images."""
     return features if features.shape[1] == width else np.zeros((len(features), width), np.float32)

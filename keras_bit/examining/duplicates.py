@@ -1,4 +1,4 @@
-"""Images that are there more than once, in one part or in two."""
+"""Finds images that occur more than once, in one part or in several."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -11,7 +11,7 @@ TRAIN = "train"
 
 
 def groups_of(count: int, pairs: np.ndarray) -> np.ndarray:
-    """Joins images that look the same, also by way of others: int64 `(count,)`, the first image of each one's group.
+    """Groups images that look the same, also indirectly: returns int64 `(count,)`, the first image of each group.
 
     Args:
         count: images.
@@ -32,7 +32,7 @@ def groups_of(count: int, pairs: np.ndarray) -> np.ndarray:
 
 
 def exact_pairs(collection: Collection) -> np.ndarray:
-    """Int64 `(pairs, 2)`: each image with the first one that has the same bytes or the same pixels."""
+    """Returns int64 `(pairs, 2)`: each image with the first one that has the same bytes or pixels."""
     pairs = []
     for kind in ("file_sha256", "pixels_sha256"):
         seen: dict[str, int] = {}
@@ -50,16 +50,16 @@ def duplicates(
     quality: np.ndarray,
     class_names: Sequence[str],
 ) -> list[Finding]:
-    """The findings about images that look the same.
+    """Returns the findings about images that look the same.
 
-    A training image that is also in another part is a leak. Of images in one part, one is kept: the first; if their
-    labels differ, the one whose label is the most probable. Each of the others is a duplicate.
+    A training image that is also in another part is a leak. Among equal images in one part, one is kept: the first or,
+    if their labels differ, the one with the most probable label. The others are duplicates.
 
     Args:
         collection: all images.
-        groups: int64 `(images,)`, of `groups_of` all pairs, the exact ones and those that look the same.
-        correlations: of the thumbnails, by pairs that look the same, the lower number first.
-        quality: float64 `(images,)`, the probability of each label; NaN where it is not known.
+        groups: int64 `(images,)`, from `groups_of` for all pairs, exact and similar.
+        correlations: of the thumbnails, by pair, the lower number first.
+        quality: float64 `(images,)`, the probability of each label; NaN if unknown.
         class_names: of the labels.
     """
     found = []
@@ -90,9 +90,9 @@ def _finding(
     differing: str,
     is_training: bool,
 ) -> Finding:
-    """About `image`, which looks the same as one of `others`, of which `kept` stays."""
+    """Returns the finding about `image`, which looks the same as one of `others`; `kept` stays."""
     facts = collection.facts
-    # Of two that are equal, and look the same as a third, one is the other's copy, and not both.
+    # If two equal images look the same as a third, only one of them is a copy.
     ordered = list(dict.fromkeys((kept, *others)))
     before = ordered[: ordered.index(image)] if image in ordered else ordered
 
@@ -106,7 +106,7 @@ def _finding(
             return Finding(image, name, 1.0, other=exact[0], detail=words + differing, exclude=is_training)
     direct = {other: value for other in others if (value := correlations.get((min(image, other), max(image, other))))}
     other = max(direct, key=lambda one: (one == kept, direct[one])) if direct else kept
-    # Frames of a film look the same, and are no mistake: a person decides, unless they are tested with.
+    # Frames of a video look the same without being a mistake, so a person decides, unless they are test images.
     exclude = is_training and (leaks or bool(differing))
     name = "leak" if leaks else "near_duplicate"
     return Finding(image, name, direct.get(other), other=other, detail="looks the same" + differing, exclude=exclude)
@@ -117,7 +117,7 @@ def _kept(images: Sequence[int], quality: np.ndarray, differs: bool) -> int:
 
 
 def _several(groups: np.ndarray) -> Iterator[list[int]]:
-    """The members of each group that has more than one."""
+    """Returns the members of each group with more than one."""
     order = np.argsort(groups, kind="stable")
     bounds = np.flatnonzero(np.diff(groups[order])) + 1
     for members in np.split(order, bounds):

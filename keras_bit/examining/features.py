@@ -1,4 +1,4 @@
-"""The pooled features of a data set's images, with the labels and names that belong to them."""
+"""Computes the pooled features of a data set's images, with their labels and names."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What a network sees in images before its head.
+    """Pooled features of images.
 
     Args:
         values: float32 `(images, width)`.
@@ -56,7 +56,7 @@ class Network:
         Args:
             items: the images, in files.
             on_error: `"raise"`, or `"skip"` to leave out images that cannot be read.
-            skipped: gets a line for each image that is left out.
+            skipped: receives a line for each image that is left out.
 
         Raises:
             ValueError: an image cannot be read, or with `"skip"` none can.
@@ -65,7 +65,8 @@ class Network:
             yield self._of_whole_batch(images), places
 
     def _of_whole_batch(self, images: np.ndarray) -> np.ndarray:
-        # Every batch has the same size: TensorFlow and JAX compile for each, and sums may be taken in another order.
+        # Every batch has the same size, because TensorFlow and JAX compile for each size, and the order of sums may
+        # depend on it.
         rest = np.zeros((self._batch_size - len(images), *images.shape[1:]), np.float32)
         return np.asarray(self.model.predict_on_batch(np.concatenate([images, rest])))[: len(images)]
 
@@ -90,7 +91,7 @@ def check_finite(values: np.ndarray, names: Sequence[str]) -> None:
     """
     for name, row in zip(names, np.isfinite(values).all(axis=1), strict=True):
         if not row:
-            raise ArithmeticError(f"{name} has features that are NaN or infinite.")
+            raise ArithmeticError(f"{name} has features that are NaN or infinite. Check the weights.")
 
 
 def features_of(

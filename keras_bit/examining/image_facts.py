@@ -1,4 +1,4 @@
-"""What can be known of an image file without a network: hashes, size, mode, tags and a thumbnail."""
+"""Facts about an image file without a network: hashes, size, mode, tags and a thumbnail."""
 
 import dataclasses
 import hashlib
@@ -20,16 +20,16 @@ ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """An image file.
+    """The facts about an image file.
 
     Args:
-        problem: why it cannot be read, a sentence; the other fields then say nothing.
+        problem: why it cannot be read, as a sentence; the other fields are then meaningless.
         file_sha256: of its bytes.
         pixels_sha256: of its RGB pixels, upright, with height and width.
         height, width: in pixels, upright.
-        mode: Pillow's name of how it is stored.
+        mode: Pillow's mode of the stored image.
         orientation: the value of the tag, 1 to 8; 1 without one.
-        frames: how many images are in the file.
+        frames: the number of images in the file.
         is_gray, is_transparent, is_blank: whether all pixels are gray, some are not opaque, or all have one color.
     """
 
@@ -57,10 +57,10 @@ def facts_of(path: str, orientation: str) -> tuple[Facts, np.ndarray]:
         orientation: of the processor, `"upright"` or `"ignore"`.
 
     Returns:
-        What is known of it, and its thumbnail, uint8 `(THUMBNAIL, THUMBNAIL, 3)`: zeros if it cannot be read.
+        Its facts, and its thumbnail, uint8 `(THUMBNAIL, THUMBNAIL, 3)`: zeros if it cannot be read.
 
     Raises:
-        OSError: reading failed for a reason that is not in the file.
+        OSError: reading failed, but not because of the file.
     """
     name = named(path)
     found = attempted(name, lambda: _read(name, path, orientation))
@@ -97,7 +97,7 @@ def _read(name: str, path: str, orientation: str) -> tuple[Facts, np.ndarray]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The value of the orientation tag; 1 for one that cannot be read, as the processor takes it."""
+    """Returns the value of the orientation tag; 1 if it cannot be read, as in the processor."""
     try:
         tag = image.getexif().get(ExifTags.Base.Orientation, 1)
         return tag if tag in inputs.TURNS else 1
@@ -115,12 +115,12 @@ def _is_transparent(image: Image.Image) -> bool:
 
 
 def _extrema(image: Image.Image) -> list[tuple[float, float]]:
-    """The darkest and the brightest value of each channel of an RGB image."""
+    """Returns the darkest and the brightest value of each channel of an RGB image."""
     return [(float(low), float(high)) for low, high in image.getextrema()]  # type: ignore[misc]
 
 
 def stamp(path: str) -> str:
-    """What changes when a file is written anew: its size and its time."""
+    """Returns a file's size and time, which change when it is rewritten."""
     try:
         status = os.stat(path)
     except OSError:

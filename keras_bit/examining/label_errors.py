@@ -1,8 +1,7 @@
-"""Labels that are probably wrong: how likely a classifier that has not seen an image finds the label that it has.
+"""Finds labels that are probably wrong, by the probability that a classifier gives to labels of unseen images.
 
-The classifier is a ridge regression in closed form over the features, whose answers a softmax regression turns into
-probabilities. On 10,000 images of CIFAR-10 with 5 % wrong labels it ranks them as well as a logistic regression over
-the features does, in a tenth of its time.
+The classifier is a ridge regression in closed form over the features; a softmax regression turns its answers into
+probabilities. It ranks wrong labels as well as a logistic regression over the features, but much faster.
 """
 
 import dataclasses
@@ -14,23 +13,23 @@ import numpy as np
 from keras_bit import packages
 
 FOLDS = 5
-L2 = 2.0**12  # of the ridge regression; of 2^8 to 2^14 the best ranking on CIFAR-10 begins here
+L2 = 2.0**12  # regularization of the ridge regression; the best ranking on CIFAR-10 among 2^8 to 2^14 begins here
 BIAS = 100.0  # the constant feature; it is large, so that the bias is hardly regularized
 SMALLEST_DEVIATION = 1e-5
-# Of CIFAR-10's 10,000 images with 500 wrong labels, 314 are below, 299 of them wrong; with none wrong, 63.
-ALMOST_CERTAIN = 0.01  # quality below which a label is taken for wrong without anybody looking
+# On CIFAR-10 nearly all labels below this are wrong; see docs/explanation/fidelity.md.
+ALMOST_CERTAIN = 0.01  # quality below which an image is excluded by default
 CALIBRATED = 20_000  # images that the softmax regression learns from, at most
 ROWS = 4096  # of float64 features at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelQuality:
-    """What a classifier thinks of labels.
+    """A classifier's judgment of labels.
 
     Args:
-        quality: float64 `(images,)`, the probability of the image's own label in [0, 1], lower is worse; NaN where
-            it cannot be judged: no other image of the class was there to learn from.
-        suggested: int64 `(images,)`, the most probable class; the label itself where it cannot be judged.
+        quality: float64 `(images,)`, the probability of the image's own label in [0, 1], lower is worse; NaN if it
+            cannot be judged, because there is no other image of the class to learn from.
+        suggested: int64 `(images,)`, the most probable class; the label itself if it cannot be judged.
         wrong: int64, the places of the labels that are probably wrong, the worst first.
     """
 
@@ -47,15 +46,15 @@ def label_quality(
     seed: int = 0,
     advance: Callable[[int], object] = lambda count: None,
 ) -> LabelQuality:
-    """Judges labels by confident learning: cleanlab over probabilities from a cross-validation.
+    """Judges labels by confident learning: cleanlab on probabilities from a cross-validation.
 
     Args:
         features: float32 `(images, width)`.
         labels: int32 `(images,)`.
-        groups: int64 `(images,)`; images of one group look the same, and are judged by what was learned without any
+        groups: int64 `(images,)`; images of one group look the same, and are judged by a classifier that has seen none
             of them.
-        seed: decides which images are judged together.
-        advance: gets how many images have been learned from.
+        seed: of the division into folds.
+        advance: receives the number of images learned from.
 
     Raises:
         ImportError: cleanlab or scikit-learn is not installed.
@@ -73,14 +72,14 @@ def label_quality(
     judged = np.flatnonzero(known)
     if len(np.unique(classes[judged])) < 2:
         return LabelQuality(quality, suggested, np.zeros(0, np.int64))
-    # cleanlab gets only the classes of which an image can be judged.
+    # cleanlab gets only classes with an image that can be judged.
     among, own = np.unique(classes[judged], return_inverse=True)
     probable = probabilities(scores[np.ix_(judged, among)], own, seed)
     quality[judged] = get_label_quality_scores(own, probable, method="self_confidence")
     suggested[judged] = present[among[probable.argmax(axis=1)]]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a class is small, and may lose all of its images
-        # Of cleanlab's filters, the one that found most of the planted errors among the fewest images.
+        warnings.simplefilter("ignore", UserWarning)  # a warning about small classes
+        # The filter of cleanlab that finds most planted errors among the fewest images.
         found = find_label_issues(
             own, probable, filter_by="low_self_confidence", return_indices_ranked_by="self_confidence", n_jobs=1
         )
@@ -89,7 +88,7 @@ def label_quality(
 
 
 def folds_of(classes: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """The number of each image's fold: all of a group are in one, and each class is spread over all."""
+    """Returns the number of each image's fold: a group is in one fold, and each class is spread over all."""
     _, first, group = np.unique(groups, return_index=True, return_inverse=True)
     generator = np.random.default_rng(seed)
     fold = np.zeros(len(first), np.int64)
@@ -107,16 +106,16 @@ def out_of_fold(
     folds: np.ndarray,
     advance: Callable[[int], object] = lambda count: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The answers of a ridge regression to rows of -1 and 1, for each fold by one that has learned from the others.
+    """Returns the answers of a ridge regression to rows of -1 and 1; the one for a fold learns from the others.
 
     Args:
         features: float32 `(images, width)`.
         classes: int64 `(images,)`, from 0 on.
         folds: int64 `(images,)`.
-        advance: gets how many images have been learned from.
+        advance: receives the number of images learned from.
 
     Returns:
-        Float64 `(images, classes)`, and whether each image's class was among those that were learned.
+        Float64 `(images, classes)`, and whether each image's class was among the learned ones.
     """
     count = int(classes.max()) + 1
     mean, deviation = features.mean(axis=0), features.std(axis=0) + SMALLEST_DEVIATION
@@ -138,7 +137,7 @@ def out_of_fold(
     for fold in range(FOLDS):
         inside = np.flatnonzero(folds == fold)
         others = np.delete(np.arange(FOLDS), fold)
-        # Summed, not subtracted from the whole: differences of large sums lose digits.
+        # Summed, not subtracted from the total, because differences of large sums lose digits.
         gram = grams[others].sum(axis=0) + L2 * np.eye(width)
         weights = np.linalg.solve(gram, answers[others].sum(axis=0))
         for places in _slices(inside):
@@ -148,15 +147,15 @@ def out_of_fold(
 
 
 def probabilities(scores: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray:
-    """What a softmax regression makes of the answers: float64 `(images, classes)`, rows whose sum is 1."""
+    """Converts answers to probabilities with a softmax regression: float64 `(images, classes)`, rows whose sum is 1."""
     from sklearn.linear_model import LogisticRegression
 
     scaled = scores / max(float(scores.std()), SMALLEST_DEVIATION)
     chosen = np.random.default_rng(seed).permutation(len(scores))[:CALIBRATED]
-    # Each class once at least: those that are not learned would have no column.
+    # Each class at least once, because a class that is not learned would have no column.
     chosen = np.union1d(chosen, np.unique(classes, return_index=True)[1])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it has not converged: it only calibrates
+        warnings.simplefilter("ignore")  # a warning that it has not converged, which is harmless for a calibration
         return LogisticRegression(max_iter=200).fit(scaled[chosen], classes[chosen]).predict_proba(scaled)
 
 

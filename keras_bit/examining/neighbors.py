@@ -1,27 +1,25 @@
-"""Which images look the same, and how far each is from the others: all pairs, in blocks that bound the memory."""
+"""Finds images that look the same, and each image's distance to others: all pairs, in blocks to bound memory."""
 
 import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
-# Measured on CIFAR-10's 10,000 test images and 400 of them encoded again (JPEG of quality 50 to 90, WebP): 399 of the
-# copies correlate by at least 0.95 with their original, and of the other pairs only those that a person takes for the
-# same photograph and one more, whose features have a cosine of 0.64. Features alone do not tell copies from others:
-# half of all images have a neighbor with a cosine of 0.94, and a copy of quality 50 may have 0.82.
+# Chosen on CIFAR-10 with re-encoded copies. Nearly all copies are above both limits, and other pairs only if a person
+# takes them for the same photograph. Features alone do not distinguish copies from similar images.
 SAME_PIXELS = 0.95  # correlation of thumbnails
 SAME_FEATURES = 0.8  # cosine
-PARTNERS = 10  # of an image; frames of a film may all look the same
-NEIGHBORS = 10  # whose mean distance is an image's
+PARTNERS = 10  # per image; frames of a video may all look the same
+NEIGHBORS = 10  # number of neighbors for an image's mean distance
 BLOCK = 2**24  # numbers in a block: 64 MB
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbors:
-    """What the pairs of some images have in common.
+    """The similar pairs of some images, and their distances.
 
     Args:
-        pairs: int64 `(count, 2)`, the images that look the same, the first place before the second.
+        pairs: int64 `(count, 2)`, the images that look the same, the lower place first.
         correlations: float32 `(count,)`, of their thumbnails, in [-1, 1].
         distances: float32 `(images,)`, an image's mean distance to its nearest neighbors: 1 - cosine, in [0, 2].
     """
@@ -42,7 +40,7 @@ def neighbors(
     Args:
         features: float32 `(images, width)`.
         thumbnails: uint8 `(images, height, width, 3)`.
-        advance: gets how many images have been compared.
+        advance: receives the number of compared images.
     """
     count = len(features)
     units, shapes = _units(features), _units(_without_means(thumbnails))
@@ -69,18 +67,18 @@ def neighbors(
 
 
 def _units(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; those of zeros stay zeros."""
+    """Scales rows to length 1; rows of zeros stay zeros."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
 def _without_means(thumbnails: np.ndarray) -> np.ndarray:
-    # A sky would correlate with every other by its color: 0.96 for two different airplanes.
+    # Without this, two different images with the same sky would correlate by its color.
     values = thumbnails.astype(np.float32)
     return (values - values.mean(axis=(1, 2), keepdims=True)).reshape(len(values), -1)
 
 
 def _largest_above(values: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and columns of at most `PARTNERS` values in each row that are at least `least`."""
+    """Returns the rows and columns of at most `PARTNERS` values per row that are at least `least`."""
     first, second = np.nonzero(values >= least)
     if len(first) <= len(values):
         return first, second

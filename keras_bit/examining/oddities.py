@@ -1,4 +1,4 @@
-"""Files that are unlike the others, and classes that are."""
+"""Finds odd files and unbalanced classes."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,11 +8,11 @@ from keras_bit.examining.collecting import Collection
 from keras_bit.examining.findings import Finding
 from keras_bit.examining.image_facts import Facts
 
-SMALLEST_SIDE = 32  # px, of which the network's last feature map has one
+SMALLEST_SIDE = 32  # px, one position of the network's last feature map
 SMALLEST_SHARE = 0.25  # of the median short side
 UNUSUAL = 2.5  # times as wide for its height as the median, or as high for its width
-RULE = 0.1  # what more of the images have is a property of the data set, not odd
-FAR_OUT = 3.0  # interquartile ranges above the third quartile: Tukey's word
+RULE = 0.1  # a property of a larger share of images is not odd
+FAR_OUT = 3.0  # interquartile ranges above the third quartile, as in Tukey's definition
 IMBALANCE = 10.0  # times as many images in the largest class as in the smallest
 
 WORDS = {2: "mirrored", 3: "upside down", 4: "upside down and mirrored", 5: "on its side and mirrored"}
@@ -20,7 +20,7 @@ WORDS |= {6: "on its side", 7: "on its side and mirrored", 8: "on its side"}
 
 
 def oddities(collection: Collection) -> tuple[list[Finding], list[str]]:
-    """The files that cannot be read and the odd ones, and a sentence for each property of more than a tenth of all."""
+    """Returns the unreadable and odd files, and a sentence for each property of more than a tenth of all."""
     found = [
         Finding(i, "unreadable", detail=f.problem, exclude=True) for i, f in enumerate(collection.facts) if f.problem
     ]
@@ -43,14 +43,14 @@ RULES = {
     "gray": "gray",
     "cmyk": "CMYK",
     "transparent": "transparent in parts, which is dropped",
-    "frames": "in files with several, of which the first is used",
+    "frames": "in files with several images, of which the first is used",
     "unusual_shape": "far wider or higher than the median",
     "blank": "blank",
 }
 
 
 def _checks(side: float, aspect: float) -> Mapping[str, Callable[[Facts], str]]:
-    """For each kind, what is odd about an image in words; nothing if it is not odd.
+    """Returns for each kind a description of what is odd about an image; an empty text if it is not odd.
 
     Args:
         side: the median short side, in px.
@@ -81,7 +81,7 @@ def _size(facts: Facts) -> str:
 
 
 def outliers(images: np.ndarray, distances: np.ndarray) -> list[Finding]:
-    """The images whose distance to their neighbors is far above what is usual, the farthest first.
+    """Returns the images with an unusually large distance to their neighbors, the farthest first.
 
     Args:
         images: int64 `(count,)`, numbers of images.
@@ -94,7 +94,7 @@ def outliers(images: np.ndarray, distances: np.ndarray) -> list[Finding]:
 
 
 def class_counts(collection: Collection, class_names: Sequence[str]) -> dict[str, list[int]]:
-    """How many images each class has, for each part."""
+    """Counts the images of each class, for each part."""
     parts = np.array(collection.parts)
     return {
         part: np.bincount(collection.labels[parts == part], minlength=len(class_names)).tolist()
@@ -103,13 +103,13 @@ def class_counts(collection: Collection, class_names: Sequence[str]) -> dict[str
 
 
 def about_balance(counts: Mapping[str, Sequence[int]], class_names: Sequence[str]) -> list[str]:
-    """A sentence for each part whose classes differ much in size."""
+    """Returns a sentence for each part whose classes differ much in size."""
     notes = []
     for part, numbers in counts.items():
         least, most = int(np.argmin(numbers)), int(np.argmax(numbers))
         if numbers[most] > IMBALANCE * numbers[least]:
             notes.append(
                 f"{part}: {numbers[most]:,} images of {class_names[most]}, and {numbers[least]:,} of "
-                f"{class_names[least]}. Accuracy says little about the small classes: look at the mean recall."
+                f"{class_names[least]}. Accuracy says little about small classes, so look at the mean recall."
             )
     return notes

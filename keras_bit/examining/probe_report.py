@@ -1,4 +1,4 @@
-"""What a probe found, as JSON and as a chart."""
+"""Writes a probe's results as JSON and as a chart."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ REPORT, CHART = "probe.json", "probe.png"
 
 
 def described(results: Sequence[Result], train: Features, test: Features, class_names: Sequence[str]) -> dict[str, Any]:
-    """The results as JSON holds them."""
+    """Returns the results as a dictionary for JSON."""
     return {
         "classes": list(class_names),
         "train_images": len(train.labels),
@@ -38,10 +38,10 @@ def write(report: dict[str, Any], results: Sequence[Result], largest_class: int,
     """Writes `probe.json` and, if matplotlib is installed, `probe.png`; returns the files.
 
     Args:
-        report: what `described` gives.
+        report: the result of `described`.
         results: of the same probe.
-        largest_class: how many images the largest class has. The chart shows the result of all images there.
-        directory: is there; files of these names in it are replaced, each whole or not at all.
+        largest_class: the number of images of the largest class, where the chart shows the result for all images.
+        directory: an existing directory; files of these names in it are replaced atomically.
     """
     files = [Path(directory) / REPORT]
     with replacing(files[0]) as beside:

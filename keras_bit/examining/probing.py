@@ -1,4 +1,4 @@
-"""Few-shot probes: how well simple classifiers tell images apart by a network's features."""
+"""Few-shot probes: measures how well simple classifiers work on a network's features."""
 
 import dataclasses
 import statistics
@@ -23,12 +23,12 @@ Classifier = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one probe reached.
+    """The result of one probe.
 
     Args:
         method: `"ridge"` or `"k-NN"`.
-        shots: images of each class that it learned from; `None` is all.
-        accuracies: shares of the test images that it answers correctly, one for each seed, in [0, 1].
+        shots: training images of each class; `None` is all.
+        accuracies: shares of right answers on the test images, one for each seed, in [0, 1].
     """
 
     method: str
@@ -56,19 +56,19 @@ def probe(
 ) -> list[Result]:
     """Trains each classifier on a few images of each class, and on all, and tests it.
 
-    A ridge regression to rows of -1 and 1, in closed form, on features with mean 0 and deviation 1; and the
-    `NEIGHBORS` nearest neighbors by the cosine, of which nearer ones count more. `shots` without enough images in the
-    largest class are left out; a class with fewer images gives all that it has.
+    The classifiers are a ridge regression to rows of -1 and 1, in closed form, on features with mean 0 and deviation 1;
+    and the `NEIGHBORS` nearest neighbors by cosine, weighted by nearness. `shots` that exceed the largest class are
+    left out; a smaller class contributes all of its images.
 
     Args:
         train: features to learn from; every class has at least one.
         test: features of other images of the same classes.
-        shots: how many images of each class.
-        seeds: how often the few images are drawn anew.
-        advance: is called after each classifier.
+        shots: numbers of images of each class.
+        seeds: number of random choices of these images.
+        advance: a function that is called after each classifier.
 
     Raises:
-        ValueError: an argument is not what is described above.
+        ValueError: an argument is not as described above.
         ImportError: scikit-learn is not installed.
 
     The ridge regression was checked against google-research/big_vision `fewshot_lsr.py`.
@@ -94,12 +94,12 @@ def probe(
 
 
 def runs(labels: np.ndarray, shots: Sequence[int], seeds: int) -> int:
-    """How many classifiers `probe` trains on images with these labels."""
+    """Returns the number of classifiers that `probe` trains on images with these labels."""
     return len(METHODS) * (1 + seeds * len({count for count in shots if count < np.bincount(labels).max()}))
 
 
 def _some(labels: np.ndarray, count: int | None, seed: int) -> np.ndarray:
-    """The places of `count` images of each class, drawn as `fewshot_lsr.py` draws them; `None` is all."""
+    """Returns the places of `count` images of each class, drawn as in `fewshot_lsr.py`; `None` is all."""
     if count is None:
         return np.arange(len(labels))
     generator = np.random.default_rng(seed)
@@ -108,7 +108,7 @@ def _some(labels: np.ndarray, count: int | None, seed: int) -> np.ndarray:
 
 
 def ridge(features: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
-    """The class of each row of `test`, by a ridge regression to rows of -1 and 1."""
+    """Returns the class of each row of `test`, by a ridge regression to rows of -1 and 1."""
     from sklearn.linear_model import Ridge
 
     mean, deviation = features.mean(axis=0), features.std(axis=0) + SMALLEST_DEVIATION
@@ -117,13 +117,13 @@ def ridge(features: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: i
         return np.pad((values - mean) / deviation, ((0, 0), (0, 1)), constant_values=BIAS).astype(np.float64)
 
     targets = 2.0 * np.eye(classes)[labels] - 1.0
-    # Cholesky's way solves for images or for features, whichever are fewer.
+    # The Cholesky method solves for images or for features, whichever are fewer.
     model = Ridge(alpha=L2, fit_intercept=False, solver="cholesky").fit(prepared(features), targets)
     return np.concatenate([model.predict(prepared(rows)).argmax(axis=1) for rows in _slices(test)])
 
 
 def nearest_neighbors(features: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int) -> np.ndarray:
-    """The class of each row of `test`, by the nearest rows of `features`."""
+    """Returns the class of each row of `test`, by the nearest rows of `features`."""
     from sklearn.neighbors import KNeighborsClassifier
 
     count = min(NEIGHBORS, int(np.bincount(labels).max()))
@@ -132,7 +132,7 @@ def nearest_neighbors(features: np.ndarray, labels: np.ndarray, test: np.ndarray
 
 
 METHODS: Mapping[str, Classifier] = {"ridge": ridge, "k-NN": nearest_neighbors}
-ROWS = 4096  # of the test at a time, so that memory does not grow with their number
+ROWS = 4096  # test images at a time, to bound memory
 
 
 def _slices(rows: np.ndarray) -> list[np.ndarray]:
