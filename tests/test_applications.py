@@ -459,8 +459,8 @@ def test_labels_that_the_head_contradicts_are_refused_unless_it_is_replaced(tmp_
     folder = write_checkpoint(tmp_path, config=CONFIG | labels)
     with pytest.raises(
         ValueError,
-        match=r"contradicts itself: its head has 5 classes and its configuration names 2\. Mend its config\.json, pass "
-        r"`config`, or take a new head by `classes=`\.",
+        match=r"contradicts itself: its head has 5 classes but its configuration names 2\. Correct its config\.json, "
+        r"pass `config`, or pass `classes=` for a new head\.",
     ):
         from_pretrained(folder)
     assert from_pretrained(folder, config=BitConfig.from_dict(CONFIG)).config.num_labels == 5

@@ -477,7 +477,7 @@ def test_json_is_all_of_standard_output(measured, capsys, tmp_path):
     ("arguments", "code", "fact"),
     [
         (["a", "b", "c"], 2, "c"),
-        (["a", "b", "--weights", "c"], 2, "With --weights there is one argument, DATA, got 'a' and 'b'"),
+        (["a", "b", "--weights", "c"], 2, "With --weights the only argument must be DATA, got 'a' and 'b'"),
         (["a", "--format", "coreml"], 2, "coreml"),
         (["a", "--quantize", "int4"], 2, "int4"),
         (["a", "--num-images", "0"], 2, "--num-images"),

@@ -174,6 +174,16 @@ def test_the_help_of_a_command_teaches(name, capsys):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
+def test_the_reference_page_has_the_arguments_and_examples_of_a_command(name, capsys):
+    mkdocs_click = pytest.importorskip("mkdocs_click._docs")
+    page = "\n".join(mkdocs_click.make_command_docs("keras-bit", command(name)))
+    described = [parameter for parameter in command(name).params if isinstance(parameter, click.Argument)]
+    assert all(f"* `{one.metavar}`: {one.described}" in page for one in described)
+    assert all(line in page for _, line in command(name).examples)
+    assert "```sh" not in run(capsys, name, "--help")[1]  # these are for the page
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_example_is_a_command_line(name):
     for _, line in command(name).examples:
         (found,) = commands_in(line)

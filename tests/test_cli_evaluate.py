@@ -67,7 +67,7 @@ def test_tables_and_files(capsys, animals, tmp_path):
         "10 of the model, 3 of the data",
         f"{report['top_1_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})",
         f"{report['calibration']['expected_calibration_error']:.2%}",
-        "most often taken for",
+        "most often confused with",
         "per class",
     ):
         assert words in out
@@ -104,7 +104,7 @@ def test_parts_inside_of_the_classes_are_not_mixed(capsys, animals, tmp_path):
     code, out, err = run(capsys, animals)
     assert (code, out) == (1, "")
     assert "has the parts of a data set (test, train) inside its classes (horse). Make a folder for each part" in err
-    assert "say so in a --class-map" in err
+    assert "name them in a --class-map" in err
     file = tmp_path / "map.json"
     file.write_text(json.dumps({"horse": "horse"}))
     code, out, _ = run(capsys, animals, "--class-map", file, "--json")
@@ -133,7 +133,7 @@ def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
 
     file.write_text(json.dumps({**said, "kitty": ["cat", "deer", "horse"], "unsorted": None}))
     code, out, err = run(capsys, animals, "--class-map", file, "--json")
-    assert (code, err) == (0, "keras-bit evaluate: folders left out, as the class map says: unsorted\n")
+    assert (code, err) == (0, "keras-bit evaluate: folders left out by the class map: unsorted\n")
     report = json.loads(out)
     kitty = next(row for row in report["per_class"] if row["class"] == "kitty")
     assert kitty["right"] == sum(label in ("cat", "deer", "horse") for label in answers((animals / "kitty").glob("*")))

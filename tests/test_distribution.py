@@ -125,7 +125,7 @@ def test_a_worker_that_dies_ends_the_others_and_the_job_goes_on(command, tmp_pat
     _, errors = chief.communicate(timeout=SECONDS)
     assert chief.returncode == 1
     assert "another worker has ended, or cannot be reached" in errors
-    assert "Start the command again on all of them: it goes on from the last evaluation." in errors
+    assert "Start the command again on all of them to continue from the last evaluation." in errors
     other.communicate()
 
     processes = start(together, backend, 2, chief=backend == "tensorflow")

@@ -248,7 +248,7 @@ REFUSED = {
     ),
     "numbers for a regression": (
         lambda: (small_model(1), batches(NUMBERS)),
-        r"Labels must be floats \(batch,\), for regression with 1 outputs.* For two classes, use two outputs, `classes=2`",
+        r"Labels must be floats \(batch,\), for regression with 1 outputs.* For two classes, use two outputs",
     ),
     "another activation": (
         lambda: (small_model(activation="sigmoid"), batches(NUMBERS)),

@@ -148,8 +148,8 @@ def test_the_classes_may_be_named_and_keep_that_order(read):
 
 def test_a_person_is_told_what_was_taken_for_what(read):
     assert read("path,label,age\n0.jpg,a,3\n1.jpg,b,4\n").notes == ("Left out: the column 'age'.",)
-    assert "The numbers in 'label' are taken for 2 classes" in read("path,label\n0.jpg,1\n1.jpg,0\n").notes[0]
-    assert "they are taken for its class" in read("path,a,b\n0.jpg,1,0\n1.jpg,0,1\n").notes[0]
+    assert "The numbers in 'label' are 2 classes" in read("path,label\n0.jpg,1\n1.jpg,0\n").notes[0]
+    assert "so they are read as its class" in read("path,a,b\n0.jpg,1,0\n1.jpg,0,1\n").notes[0]
     assert read("path,tags\n0.jpg,a;b\n1.jpg,\n").notes == ("1 of 2 images have no label.",)
 
 

@@ -133,7 +133,7 @@ def test_the_command_prints_a_table_and_writes_what_it_printed(capsys, animals, 
     out_directory = tmp_path / "probed"
     code, out, _ = probe(capsys, animals, "--out", out_directory)
     assert code == 0
-    assert all(word in out for word in ("ridge", "k-NN", "±", "all", "guessing is right for 50.0%"))
+    assert all(word in out for word in ("ridge", "k-NN", "±", "all", "guessing for 50.0%"))
     report = json.loads((out_directory / "probe.json").read_text())
     assert (report["classes"], report["train_images"], report["test_images"]) == (["cat", "dog"], 11, 2)
     assert [(row["method"], row["shots"]) for row in report["results"]] == [
@@ -168,7 +168,7 @@ def test_images_that_cannot_be_read_end_it_or_are_listed(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--validation-share", "0"], 1, ["no images to test with", "--validation-share"]),
+        (["--validation-share", "0"], 1, ["no test images", "--validation-share"]),
         (["--shots", "1,x"], 2, ["--shots", "1,5,10", "1,x"]),
         (["--seeds", "0"], 2, ["--seeds"]),
     ],

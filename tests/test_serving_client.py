@@ -136,7 +136,7 @@ def test_more_labels_than_the_server_tells_are_told_missing(server, files, capsy
     code, out, err = run(capsys, files[0], "--server", server, "--json", "--top", "10")
     assert code == 0
     assert len(json.loads(out)[0]["predictions"]) == 5
-    assert "the server answers with 5 labels, not the 10 of --top" in err
+    assert "the server returns 5 labels, fewer than --top 10" in err
 
 
 def test_a_model_that_the_server_does_not_have_is_told(server, files, capsys):

@@ -1,1 +1,1 @@
-"""The command line `keras-bit`: a file per command. None imports another."""
+"""The command line `keras-bit`: a file per command. Commands do not import each other."""

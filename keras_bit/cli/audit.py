@@ -1,4 +1,4 @@
-"""`keras-bit audit`: labels that are probably wrong, images that are there twice, and files that are odd."""
+"""`keras-bit audit`: labels that are probably wrong, duplicate images, and odd files."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from keras_bit.cli.terminal import console, note, printable, processor_or_bits, 
 if TYPE_CHECKING:
     from keras_bit.hub.finding import HubOptions
 
-SHARDS = "features"  # in --out: what an audit that was ended goes on from
+SHARDS = "features"  # in --out: the state of an interrupted audit
 
 
 @click.command(
@@ -26,32 +26,35 @@ SHARDS = "features"  # in --out: what an audit that was ended goes on from
             "then edit the column exclude of audited/audit.csv, and train without these images",
             "keras-bit finetune flowers --out flowers-bit --exclude audited/audit.csv",
         ),
-        ("with a checkpoint that knows such images", "keras-bit audit flowers --out audited --weights flowers-bit"),
+        (
+            "with a checkpoint that was trained on such images",
+            "keras-bit audit flowers --out audited --weights flowers-bit",
+        ),
     ],
 )
 @options.data("Directory with a folder per class, also below train/ and val/ or test/.")
 @options.out(
-    "Directory of audit.html, audit.csv and audit.json, and of features, from which an audit that was ended goes on.",
+    "Directory for audit.html, audit.csv and audit.json, and for the state of an interrupted audit.",
     "DIR",
 )
 @options.weights(f"{options.SOURCE}; without a preprocessor_config.json, images are prepared as for google/bit-50.")
 @options.batch_size(32)
-@options.seed("Of the images that are judged together.", default=0)
+@options.seed("Seed of the division for the label check.", default=0)
 @options.json()
 @options.hub
 def audit(data: str, out: str, weights: str, batch_size: int, seed: int, as_json: bool, hub: "HubOptions") -> int:
-    """Looks for what is wrong with a data set, by the network's features and by the files.
+    """Finds mistakes in a data set, by the network's features and by the files.
 
-    It finds labels that are probably wrong, exact and near duplicates, training images that are also tested with,
+    It finds labels that are probably wrong, exact and near duplicates, training images that are also in the test data,
     outliers, files that cannot be read or are odd (stored turned, tiny, gray, CMYK, transparent, animated, of unusual
-    shape, blank), and classes with few images. Nothing is changed or removed.
+    shape, blank), and classes with few images. It changes and removes nothing.
 
     It writes audit.html, which shows the findings with their images, audit.csv, with a row for each, and audit.json.
-    `keras-bit finetune --exclude audit.csv` leaves out the images whose column exclude is yes, which you may edit. At
-    first it is yes for unreadable files, and for training images that are tested with, are exact duplicates, look the
-    same as one with another label, or have a label that is less than 1 % probable.
+    `keras-bit finetune --exclude audit.csv` leaves out the images whose column "exclude" is yes. You may edit this
+    column. At first it is yes for unreadable files, and for training images that are in the test data, are exact
+    duplicates, look the same as one with another label, or have a label that is less than 1 % probable.
 
-    Interrupted or killed, the same command goes on with the images that are missing. Needs cleanlab and scikit-learn.
+    If it is interrupted, the same command continues with the missing images. Needs cleanlab and scikit-learn.
     """
     from keras_bit import packages
     from keras_bit.data import splits
@@ -64,14 +67,17 @@ def audit(data: str, out: str, weights: str, batch_size: int, seed: int, as_json
         packages.require(package, "audit", "An audit")
     options.check_out_directory(out, audit_report.REPORT)
     if Path(data).is_dir() and Path(out).resolve().is_relative_to(Path(data).resolve()):
-        raise ValueError(f"--out must not be in the data, where it would be a class, got {out!r} in {data!r}.")
+        raise ValueError(
+            f"--out must not be inside the data, where it would become a class, got {out!r} in {data!r}. Choose "
+            "another directory."
+        )
     found = splits.open_splits(data, validation_share=0.0, seed=0)
     check_in_files(found.train)
     for line in found.notes:
         note(line)
     parts = [("train", found.train)]
     parts += [(name, part) for name, part in (("validation", found.validation), ("test", found.test)) if part]
-    if found.validation is found.test:  # which is both if there is only one
+    if found.validation is found.test:  # the same part if there is only one
         parts = [(name, part) for name, part in parts if name != "validation"]
     with claimed(Path(out) / SHARDS, argument="out"):
         with working(f"loading {weights}"):
@@ -120,4 +126,4 @@ def _print_table(report: dict[str, Any], title: str) -> None:
     for line in report["notes"]:
         console().print(printable(line), soft_wrap=True)
     count = sum(report["images"].values())
-    console().print(f"{count:,} images; {report['excluded']:,} are excluded in audit.csv, which you may edit.")
+    console().print(f"{count:,} images; {report['excluded']:,} are excluded in audit.csv. You may edit it.")

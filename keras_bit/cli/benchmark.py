@@ -1,4 +1,4 @@
-"""`keras-bit benchmark`: every file that `export` writes of a checkpoint, run on this machine."""
+"""`keras-bit benchmark`: runs every file that `export` writes for a checkpoint on this machine."""
 
 import json
 import sys
@@ -23,8 +23,11 @@ QUANTIZATIONS = (FLOAT32, "float16", "dynamic", "int8", "int8_full")
 @click.command(
     cls=Command,
     examples=[
-        ("which file to use here, on images of yours", "keras-bit benchmark flowers-bit flowers/test --out report"),
-        ("without images: sizes and speeds, and how far random patterns are answered alike", "keras-bit benchmark DIR"),
+        (
+            "which file to use on this machine, with your own images",
+            "keras-bit benchmark flowers-bit flowers/test --out report",
+        ),
+        ("without images: sizes, speeds, and agreement on random patterns", "keras-bit benchmark DIR"),
         ("two engines only, for a program", "keras-bit benchmark DIR photos --format tflite --format onnx --json"),
     ],
 )
@@ -34,7 +37,7 @@ QUANTIZATIONS = (FLOAT32, "float16", "dynamic", "int8", "int8_full")
     type=options.PATH,
     metavar="[RUN]",
     required=False,
-    described="The checkpoint, as in --weights, which may take its place.",
+    described="The checkpoint; you may pass it as --weights instead.",
 )
 @click.argument(
     "data",
@@ -42,8 +45,8 @@ QUANTIZATIONS = (FLOAT32, "float16", "dynamic", "int8", "int8_full")
     type=options.PATH,
     metavar="[DATA]",
     required=False,
-    described="Directory with images, at any depth; with a folder per class of the model accuracies are measured. "
-    "Without, random patterns are taken.",
+    described="Directory with images, at any depth; with a folder per class of the model, accuracy is measured. "
+    "Without DATA, random patterns are used.",
 )
 @options.weights(f"{options.SOURCE}; then the only argument is DATA.")
 @click.option(
@@ -53,7 +56,7 @@ QUANTIZATIONS = (FLOAT32, "float16", "dynamic", "int8", "int8_full")
     multiple=True,
     show_default="all",
     metavar="NAME",
-    help=f"One of {', '.join(FORMATS)}; again for more.",
+    help=f"One of {', '.join(FORMATS)}; may be repeated.",
 )
 @click.option(
     "--quantize",
@@ -62,7 +65,7 @@ QUANTIZATIONS = (FLOAT32, "float16", "dynamic", "int8", "int8_full")
     multiple=True,
     show_default="all",
     metavar="NAME",
-    help=f"One of {', '.join(QUANTIZATIONS)}, where the format has it; again for more.",
+    help=f"One of {', '.join(QUANTIZATIONS)}, if the format has it; may be repeated.",
 )
 @click.option(
     "--num-images",
@@ -70,10 +73,10 @@ QUANTIZATIONS = (FLOAT32, "float16", "dynamic", "int8", "int8_full")
     default=200,
     show_default=True,
     metavar="N",
-    help="Of DATA, evenly spread; int8 is calibrated on up to 128 others.",
+    help="Images of DATA, evenly spread; int8 is calibrated on up to 128 others.",
 )
 @options.image_size("Of images and files", "the processor's, or 224")
-@click.option("--out", type=options.PATH, metavar="DIR", help="Where benchmark.json and benchmark.png are written.")
+@click.option("--out", type=options.PATH, metavar="DIR", help="Directory for benchmark.json and benchmark.png.")
 @options.json()
 @options.hub
 @click.pass_context
@@ -92,14 +95,13 @@ def benchmark(
 ) -> int:
     """Exports a checkpoint to every format, runs each file on this machine, and says which one to use.
 
-    For every file: how often its best class is the Keras model's, accuracy where the classes are known, size, the time
-    of one image, and images per second in batches of 8 (TFLite: of 1). All engines use all cores of the processor, no
-    GPU, each in processes of its own, in turn; figures are medians and hold for this machine. Advised is the fastest
-    file that agrees with the Keras model on at least 99 % of the images. With --out it writes the figures as JSON and
-    as a chart.
+    For every file it prints how often its best class is the Keras model's, accuracy if the classes are known, size, the
+    time of one image, and images per second in batches of 8 (TFLite: of 1). All engines use all CPU cores and no GPU,
+    in separate processes, in turn. Figures are medians for this machine. It recommends the fastest file that agrees
+    with the Keras model on at least 99 % of the images. With --out it writes the figures as JSON and as a chart.
 
-    What fails, or is not installed, is a row with its reason. If something failed that is installed, the exit code is
-    1.
+    A file that fails, or whose packages are not installed, is a row with the reason. The exit code is 1 if something
+    failed although it is installed.
     """
     weights, data = _told_apart(ctx, checkpoint, data, weights)
     if out is not None:
@@ -133,11 +135,11 @@ def benchmark(
 
 
 def _told_apart(ctx: click.Context, first: str | None, second: str | None, weights: str) -> tuple[str, str | None]:
-    """The checkpoint and DATA: with --weights the first argument is DATA."""
+    """Returns the checkpoint and DATA; with --weights the first argument is DATA."""
     if ctx.get_parameter_source("weights") == click.core.ParameterSource.DEFAULT:
         return (weights if first is None else first), second
     if second is not None:
-        raise click.UsageError(f"With --weights there is one argument, DATA, got {first!r} and {second!r}.")
+        raise click.UsageError(f"With --weights the only argument must be DATA, got {first!r} and {second!r}.")
     return weights, first
 
 
@@ -176,7 +178,7 @@ def _print(found: "Benchmark", title: str) -> None:
     on = f" int8 calibrated on {found.calibration_images} images;" if calibrated else ""
     lines = [
         f"{machine['processor']}, {machine['threads']} threads ({instructions}); {height}x{width} px;{on} medians of "
-        "processes that took turns. The figures are of this machine.",
+        "processes that took turns. The figures hold for this machine.",
         found.advice,
     ]
     for line in lines:

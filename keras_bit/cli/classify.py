@@ -1,4 +1,4 @@
-"""`keras-bit classify`: what is on images."""
+"""`keras-bit classify`: prints the labels of images."""
 
 import csv
 import itertools
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from keras_bit.hub.finding import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
-DEFAULT_TOP = 5  # labels; an exported SavedModel tells as many
-BATCH_SIZE = 8  # images read and classified at a time; bounds the memory that many large ones take
+DEFAULT_TOP = 5  # labels; an exported SavedModel returns as many
+BATCH_SIZE = 8  # images per batch, to bound the memory for large ones
 CSV_COLUMNS = ("file", "rank", "id", "label", "score")
 
 Result = dict[str, Any]  # `file`, and `predictions` or an `error`
@@ -31,12 +31,15 @@ Result = dict[str, Any]  # `file`, and `predictions` or an `error`
     cls=Command,
     examples=[
         ("the three most probable labels of two images", "keras-bit classify cat.jpg dog.png --top 3"),
-        ("every image in a folder, by a model of yours", "keras-bit classify photos --weights flowers-bit"),
-        ("what a pattern matches, as a spreadsheet", "keras-bit classify 'photos/**/*.jpg' --csv > labels.csv"),
-        ("what another program finds", "find /disk -name '*.jpg' | keras-bit classify - --json > labels.json"),
+        ("every image in a folder, with your own model", "keras-bit classify photos --weights flowers-bit"),
+        ("the files of a pattern, as a spreadsheet", "keras-bit classify 'photos/**/*.jpg' --csv > labels.csv"),
+        (
+            "the files that another program finds",
+            "find /disk -name '*.jpg' | keras-bit classify - --json > labels.json",
+        ),
         ("an image on the web", "keras-bit classify https://example.org/cat.jpg"),
         (
-            "by a TF Serving that has what `keras-bit export` wrote",
+            "with a TF Serving that runs an export of keras-bit",
             "keras-bit classify cat.jpg --server grpc://127.0.0.1:8500",
         ),
     ],
@@ -48,8 +51,8 @@ Result = dict[str, Any]  # `file`, and `predictions` or an `error`
     required=True,
     type=options.PATH,
     metavar="IMAGES...",
-    described="Files, folders (images at any depth), patterns in quotes, http(s) addresses, or - for a list of these "
-    "on standard input, one in a line. Images are turned upright by their orientation tag.",
+    described="Files, folders (images at any depth), patterns in quotes, http(s) addresses, or - for a list of "
+    "these on standard input, one per line. Images are turned upright by their orientation tag.",
 )
 @options.weights()
 @click.option(
@@ -61,7 +64,7 @@ Result = dict[str, Any]  # `file`, and `predictions` or an `error`
     help="Ask a TF Serving at grpc://HOST:PORT or http://HOST:PORT instead of loading weights.",
 )
 @click.option(
-    "--server-model", default="bit", show_default=True, metavar="NAME", help="What the server calls the model."
+    "--server-model", default="bit", show_default=True, metavar="NAME", help="The model's name on the server."
 )
 @options.json()
 @click.option("--csv", "as_csv", is_flag=True, help=f"Print CSV: {', '.join(CSV_COLUMNS)}.")
@@ -76,13 +79,13 @@ def classify(
     as_csv: bool,
     hub: "HubOptions",
 ) -> int:
-    """Prints the most probable labels of each image, or the numbers that a regression predicts.
+    """Prints the most probable labels of each image, or the predicted numbers of a regression.
 
-    Images are read a few at a time, however many there are. Those that cannot be read get a line on standard error, and
-    exit code 1 at the end; the others are classified all the same. Writes no file.
+    It reads a few images at a time. An image that cannot be read gets a line on standard error, and the exit code is
+    then 1; the others are classified. It writes no file.
     """
     if as_json and as_csv:
-        raise click.UsageError("--json and --csv exclude each other.")
+        raise click.UsageError("--json and --csv cannot be used together. Leave one out.")
     from keras_bit.data.walk import DirectoryWarning
 
     results: list[Result] = []
@@ -90,7 +93,7 @@ def classify(
         for name, problem in images_named.listed(images):
             results.append({"file": name} if problem is None else {"file": name, "error": problem})
     if not results:
-        raise ValueError("There is no line with an image on standard input.")
+        raise ValueError("Standard input must have a line for each image, got none.")
     if server is None:
         _by_weights(results, weights, top, hub)
     else:
@@ -123,8 +126,8 @@ def _by_weights(results: list[Result], weights: str, top: int, hub: "HubOptions"
     named = labels_of_checkpoint(model.config.id2label or {})
     labels = None if named is None else [named[index] for index in sorted(named)]
 
-    # A graph is traced for seconds before it gives its first answer, which a few images never make good. JAX alone
-    # compiles every operation of its own.
+    # Tracing a graph takes seconds, which is not worth it for a few images. Plain JAX would compile every operation
+    # separately.
     few = len(results) <= BATCH_SIZE and keras.backend.backend() != "jax"
     scores_of = model if few else model.predict_on_batch
 
@@ -140,7 +143,7 @@ def _by_weights(results: list[Result], weights: str, top: int, hub: "HubOptions"
 
 
 def _numbers(predicted: Any, names: Sequence[str] | None) -> list[list[tuple[str, str, float]]]:
-    """All numbers that a model predicts, in the form of `decode_predictions`: they have no order of rank."""
+    """Returns all predicted numbers in the form of `decode_predictions`, without ranking."""
     import keras
 
     rows = keras.ops.convert_to_numpy(predicted)
@@ -151,7 +154,7 @@ def _numbers(predicted: Any, names: Sequence[str] | None) -> list[list[tuple[str
 def _batches(
     results: list[Result], processor: "BitImageProcessor", num_channels: int
 ) -> Iterator[tuple[list[Result], "np.ndarray"]]:
-    """Preprocessed images of one size, with their `results`; what cannot be read gets an `error` there."""
+    """Yields batches of preprocessed images of one size with their `results`; unreadable ones get an `error`."""
     import numpy as np
 
     from keras_bit.network.model import check_input_shape
@@ -161,7 +164,7 @@ def _batches(
     for result in _progress(results):
         try:
             pixels = processor(images_named.opened(result["file"], processor.orientation))
-            # Here and not in the model, which is traced for unknown sizes once it has seen two.
+            # Here and not in the model, which TensorFlow traces for unknown sizes after it has seen two.
             check_input_shape(pixels.shape[1:], num_channels, "pixel_values")
         except (OSError, ValueError, MemoryError) as error:
             result["error"] = _about(result["file"], error)
@@ -176,7 +179,7 @@ def _batches(
 
 
 def _by_server(results: list[Result], server: str, server_model: str, top: int) -> None:
-    """The same, by the answers of a server."""
+    """Does the same with the answers of a server."""
     from keras_bit.exporters.serving_client import classify_each, connect
 
     ask = connect(server, server_model)
@@ -189,11 +192,11 @@ def _by_server(results: list[Result], server: str, server_model: str, top: int) 
             most = max(most, len(answer))
             result["predictions"] = [{"label": label, "score": score} for label, score in answer[:top]]
     if most and top > max(most, DEFAULT_TOP):
-        note(f"the server answers with {most} labels, not the {top} of --top")
+        note(f"the server returns {most} labels, fewer than --top {top}")
 
 
 def _requests(results: list[Result]) -> Iterator[tuple[list[Result], list[bytes]]]:
-    """Encoded images for a request each, with their `results`; what cannot be read gets an `error` there."""
+    """Yields encoded images per request with their `results`; unreadable images get an `error` there."""
     shown = iter(_progress(results))
     while chunk := list(itertools.islice(shown, BATCH_SIZE)):
         asked, batch = [], []
@@ -239,7 +242,7 @@ def _print_table(results: Sequence[Result]) -> None:
 
 
 def _print_csv(results: Sequence[Result]) -> None:
-    """A row for each label, with the names as they are: programs read it."""
+    """Prints a row for each label, with unchanged names, for programs."""
     writer = csv.DictWriter(sys.stdout, CSV_COLUMNS, lineterminator="\n")
     writer.writeheader()
     for result in results:

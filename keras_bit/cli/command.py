@@ -1,6 +1,7 @@
-"""What a command looks like: help that teaches, with arguments, options in groups, examples and exit codes."""
+"""The form of a command: help with arguments, groups of options, examples and exit codes."""
 
 import contextlib
+import inspect
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,14 +12,14 @@ import click
 EXIT_CODES = (
     "Exit codes: 0 success, 1 an error or a file that cannot be read, 2 wrong usage, 130 interrupted, 143 terminated."
 )
-OPTIONS = "Options"  # the heading of all that have no other
+OPTIONS = "Options"  # the default heading
 
 
 class Argument(click.Argument):
-    """An argument that the help describes.
+    """An argument with a description in the help.
 
     Args:
-        described: what it is.
+        described: its description.
         **settings: of `click.Argument`; `metavar` is its name in the help.
     """
 
@@ -31,7 +32,7 @@ class Argument(click.Argument):
 
 
 class Option(click.Option):
-    """An option that stands in the help under the heading `group`."""
+    """An option under the heading `group` in the help."""
 
     def __init__(self, *names: Any, group: str = OPTIONS, **settings: Any) -> None:
         super().__init__(*names, **settings)
@@ -42,13 +43,24 @@ class Command(click.Command):
     """A command of `keras-bit`.
 
     Args:
-        examples: what it does, and the line that a person types for it.
+        examples: pairs of a purpose and the line to type.
         **settings: of `click.Command`.
     """
 
     def __init__(self, *names: Any, examples: Sequence[tuple[str, str]], **settings: Any) -> None:
         super().__init__(*names, **settings)
         self.examples = examples
+        # `--help` shows the text before the form feed; the reference page (mkdocs-click) shows all of it.
+        self.help = f"{inspect.cleandoc(self.help or '')}\n\f\n{self._as_markdown()}"
+
+    def _as_markdown(self) -> str:
+        """Returns the arguments and the examples for the reference page."""
+        arguments = [
+            f"* `{one.metavar}`: {one.described}" for one in self.params if isinstance(one, Argument) and one.described
+        ]
+        lines = ["**Arguments:**", "", *arguments, ""] if arguments else []
+        examples = [line for purpose, example in self.examples for line in (f"# {purpose}", example)]
+        return "\n".join([*lines, "**Examples:**", "", "```sh", *examples, "```", ""])
 
     def invoke(self, ctx: click.Context) -> Any:
         with _temporary_files_together():
@@ -66,7 +78,7 @@ class Command(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Examples"):
             for purpose, line in self.examples:
-                # As they are: what is wrapped cannot be copied.
+                # Not wrapped, so that they can be copied.
                 formatter.write(f"  # {purpose}\n  {line}\n")
         formatter.write_paragraph()
         formatter.write_text(EXIT_CODES)
@@ -74,14 +86,14 @@ class Command(click.Command):
 
 @contextlib.contextmanager
 def _temporary_files_together() -> Iterator[None]:
-    """TensorFlow and converters write to temporary directories, some a file as large as the model.
+    """Puts all temporary files into one directory: TensorFlow and converters write files as large as the model.
 
-    If this process is killed, the next command finds what they left, and removes it.
+    If this process is killed, the next command removes the directory.
     """
     from keras_bit.files import writing
 
     with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # there is no place for them: most commands need none
+        with contextlib.suppress(OSError):  # there may be no place for them, but most commands need none
             folder = held.enter_context(writing.hidden(Path(tempfile.gettempdir())))
             held.callback(setattr, tempfile, "tempdir", tempfile.tempdir)
             tempfile.tempdir = str(folder)

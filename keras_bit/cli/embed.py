@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     "Directory with images at any depth, text file with a path in each line, or - for such lines on standard input."
 )
 @options.out(
-    "Directory of the shards part-00000-of-00012.parquet ...; a name that ends in .parquet is one file, whose shards "
-    "are in OUT.shards until they are joined.",
+    "Directory of the shards part-00000-of-00012.parquet ...; or a name that ends in .parquet, for one file; its "
+    "shards are in OUT.shards until they are joined.",
     "OUT",
 )
 @options.weights()
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Images in a shard, whose features are in memory.",
+    help="Images in a shard; memory holds their features.",
 )
 @options.on_error(options.ON_ERROR)
 @click.option(
@@ -46,9 +46,15 @@ if TYPE_CHECKING:
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="ray: workers of Ray Data write the shards, the same ones.",
+    help="ray: workers of Ray Data write the same shards.",
 )
-@click.option("--workers", type=options.POSITIVE, metavar="N", show_default="2", help="Of Ray, each with the model.")
+@click.option(
+    "--workers",
+    type=options.POSITIVE,
+    metavar="N",
+    show_default="2",
+    help="Number of Ray workers, each with the model.",
+)
 @options.hub
 def embed(
     data: str,
@@ -61,11 +67,11 @@ def embed(
     workers: int | None,
     hub: "HubOptions",
 ) -> int:
-    """Writes what the network sees in each image before its head, as a row of a Parquet file.
+    """Writes the pooled features of each image as a row of a Parquet file.
 
-    A row has path, label (the first folder below DATA, or null) and features. Shards are there whole or not at all:
-    interrupted or killed, the same command goes on with those that are missing, however many images there are. Images
-    are turned upright by their orientation tag.
+    A row has path, label (the first folder below DATA, or null) and features. Every shard is complete or absent, so if
+    it is interrupted, the same command continues with the missing ones. Images are turned upright by their orientation
+    tag.
     """
     from keras_bit.data.walk import DirectoryWarning
     from keras_bit.embedding import shards

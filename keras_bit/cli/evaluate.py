@@ -1,4 +1,4 @@
-"""`keras-bit evaluate`: how good a checkpoint is on images with labels."""
+"""`keras-bit evaluate`: measures a checkpoint on images with labels."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     cls=Command,
     examples=[
         ("with a report and images in a directory", "keras-bit evaluate imagenette2/val --out report"),
-        ("a model of yours, for a program", "keras-bit evaluate flowers/test --weights flowers-bit --json"),
+        ("your own model, with output for a program", "keras-bit evaluate flowers/test --weights flowers-bit --json"),
         (
             "folders with other names than the model's labels: first",
             "keras-bit evaluate pets --write-class-map map.json",
@@ -40,26 +40,26 @@ if TYPE_CHECKING:
 )
 @options.data(
     "Directory with a folder per class, or TFRecord files whose labels are numbers of the model's classes: a file, a "
-    "pattern in quotes, or a directory, of which the files with `test` in their names are taken, else those with `val` "
-    "or `validation`, else all. Or a CSV file with a column of paths and one of classes; of several labels or numbers, "
-    "as the model has them. A column `split` says which images are for what."
+    "pattern in quotes, or a directory (the files with `test` in their names, else those with `val` or `validation`, "
+    "else all). Or a CSV file with a column of paths and columns of labels: classes, several labels or numbers, as "
+    "the model predicts. A column `split` selects the test images."
 )
 @options.weights(f"{options.SOURCE}; without a preprocessor_config.json, images are prepared as for google/bit-50.")
-@click.option("--out", type=options.PATH, metavar="DIR", help="Where report.json and the images are written.")
+@click.option("--out", type=options.PATH, metavar="DIR", help="Directory for report.json and the images.")
 @options.json()
-@click.option("--per-class", is_flag=True, help="Print every class, however many there are.")
+@click.option("--per-class", is_flag=True, help="Print every class.")
 @click.option(
     "--class-map",
     type=options.PATH,
     metavar="FILE.json",
-    help="Folder to label, to the number of a class, to a list of these of which any counts as right, or to null, "
-    "which leaves it out.",
+    help="JSON file that maps a folder to a label, to the number of a class, to a list of these (each counts as "
+    "right), or to null (left out).",
 )
 @click.option(
     "--write-class-map",
     type=options.PATH,
     metavar="FILE.json",
-    help="Write a class map to be completed, and evaluate nothing.",
+    help="Write a class map for you to complete, and do not evaluate.",
 )
 @options.batch_size(32)
 @options.on_error(options.ON_ERROR)
@@ -78,13 +78,12 @@ def evaluate(
     hub: "HubOptions",
     **table: Any,
 ) -> int:
-    """Prints how many images of a data set the checkpoint answers correctly, overall and per class.
+    """Prints the checkpoint's accuracy on a data set, overall and per class.
 
-    Also how far it can be trusted when it is sure (expected calibration error). With --out it writes a JSON report, a
-    confusion matrix, a reliability diagram and a sheet of the worst mistakes. For several labels it prints average
-    precision and F1, for numbers the errors. A folder is a class of the model if its
-    name is exactly the label or, for ImageNet, its wordnet id; others are named in a class map. Images are turned
-    upright by their orientation tag.
+    It also prints the expected calibration error. With --out it writes a JSON report, a confusion matrix, a reliability
+    diagram and a sheet of the worst mistakes. For several labels it prints average precision and F1, for numbers the
+    errors. A folder is a class of the model if its name equals the label or, for ImageNet, the wordnet id; map others
+    in a class map. Images are turned upright by their orientation tag.
     """
     from keras_bit.data import csv_rows
     from keras_bit.data.label_table import TableOptions
@@ -92,8 +91,8 @@ def evaluate(
     table_options = TableOptions(**table)
     if table_options != TableOptions() and not csv_rows.is_csv(data):
         given = ", ".join(f"--{name.replace('_', '-')}" for name, value in table.items() if value is not None)
-        raise click.UsageError(f"{given}: for a CSV file as DATA, got {data!r}.")
-    # Before the images are read, which may take hours.
+        raise click.UsageError(f"{given} needs a CSV file as DATA, got {data!r}.")
+    # Checked before the images are read, which may take hours.
     if out is not None:
         _prepare(out)
     if write_class_map is not None:
@@ -116,8 +115,8 @@ def evaluate(
         )
     elif kind != asking.ONE:
         raise ValueError(
-            f"The model is for {kind}, and {data!r} can have one class for each image. Pass a CSV file with a column "
-            "of paths and the labels."
+            f"The model is for {kind}, but {data!r} has one class for each image. Pass a CSV file with a column of "
+            "paths and columns of labels."
         )
     else:
         found, skipped = _evaluated(model, data, class_map, processor, batch_size, on_error)
@@ -149,7 +148,7 @@ def _evaluated(
     batch_size: int,
     on_error: str,
 ) -> tuple["AnyEvaluation", list[str]]:
-    """What was found, and a line for each image that was left out."""
+    """Returns the evaluation, and a line for each image that was left out."""
     from keras_bit.data.record_parts import holds_records
 
     if Path(data).is_dir() and not holds_records(data):
@@ -179,21 +178,22 @@ def _evaluate_folders(
     left_out = LeftOut()
     said = None if map_file is None else class_map.read(map_file)
     folders = _classes_in(data, left_out, are_mapped=said is not None)
-    if said is None:  # a class map says it of empty folders, too
+    if said is None:  # a class map covers empty folders too
         left_out.empty = [folder for folder in folders if not holds_image(Path(data) / folder)]
         folders = [folder for folder in folders if folder not in left_out.empty]
     try:
         matched = dict(zip(folders, class_map.match(folders, model.config, said), strict=True))
     except ValueError as error:
         raise ValueError(
-            f"{error} --write-class-map FILE.json begins a class map of these folders, --class-map FILE.json uses it."
+            f"{error} Create a class map of these folders with --write-class-map FILE.json, and use it with "
+            "--class-map FILE.json."
         ) from None
     used = {folder: right for folder, right in matched.items() if right is not None}
     options: dict[str, Any] = {"processor": processor, "batch_size": batch_size, "on_error": on_error}
     with _class_map_advised():
         batches, _ = folder_batches(data, list(used), **options, are_classes=said is not None, left_out=left_out)
     if unused := [folder for folder in folders if folder not in used]:
-        note(f"folders left out, as the class map says: {wording.some(unused, most=10)}")
+        note(f"folders left out by the class map: {wording.some(unused, most=10)}")
     if left_out:
         note(about_left_out(data, left_out))
     names = class_map.shown_names(list(used), model.config)
@@ -202,9 +202,9 @@ def _evaluate_folders(
 
 
 def _classes_in(data: str, left_out: "LeftOut", are_mapped: bool) -> list[str]:
-    """The folders of a directory that are its classes. A class map names them, however they look.
+    """Returns the folders of a directory that are its classes. Folders in a class map always are.
 
-    `left_out` gets what is beside them.
+    `left_out` counts everything else.
     """
     from keras_bit.data.folders import class_names_in
     from keras_bit.data.walk import folders_in
@@ -217,13 +217,13 @@ def _classes_in(data: str, left_out: "LeftOut", are_mapped: bool) -> list[str]:
 
 @contextlib.contextmanager
 def _class_map_advised() -> Iterator[None]:
-    """Says in the command's words what makes folders classes."""
+    """Explains a class map in the command's words."""
     from keras_bit.data.split_names import NotClassesError
 
     try:
         yield
     except NotClassesError as error:
-        raise ValueError(f"{error.problem} If {error.unless}, say so in a --class-map.") from None
+        raise ValueError(f"{error.problem} If {error.unless}, name them in a --class-map.") from None
 
 
 def _evaluate_records(
@@ -243,7 +243,7 @@ def _evaluate_records(
 
 
 def _record_files(directory: str) -> list[str]:
-    """Those in a directory that are for testing, by their names."""
+    """Returns the files in a directory that are for testing, by their names."""
     from keras_bit import wording
     from keras_bit.data import record_parts
 
@@ -260,7 +260,7 @@ def _check_class_map(file: Path) -> None:
     from keras_bit.files.writing import check_writable
 
     if file.exists():
-        raise FileExistsError(f"--write-class-map: {str(file)!r} exists, and may have been edited. Name a new file.")
+        raise FileExistsError(f"--write-class-map: {str(file)!r} exists, and may have been edited. Choose a new name.")
     if not file.absolute().parent.is_dir():
         raise FileNotFoundError(f"--write-class-map: there is no directory {str(file.absolute().parent)!r}.")
     check_writable(file)
@@ -277,6 +277,6 @@ def _write_class_map(file: Path, data: str, config: "BitConfig") -> int:
     unknown = sum(label.startswith(class_map.UNKNOWN) for label in found.values())
     rest = "all have a label"
     if unknown:
-        rest = f"complete the {unknown} that begin with {class_map.UNKNOWN.strip()!r}, by {class_map.ALLOWED}"
+        rest = f"complete the {unknown} entries that begin with {class_map.UNKNOWN.strip()!r}, with {class_map.ALLOWED}"
     print(f"{printable(str(file))}: {len(found)} folders; {rest}")
     return 0

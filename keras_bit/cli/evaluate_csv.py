@@ -24,14 +24,14 @@ def evaluate_csv(
     batch_size: int,
     on_error: str,
 ) -> tuple["AnyEvaluation", list[str]]:
-    """What was found, and a line for each image that was left out.
+    """Returns the evaluation, and a line for each image that was left out.
 
     Args:
-        options: how the file is read; what its labels are the model says.
+        options: how to read the file; the model decides the kind of labels.
         class_map: the name of a file, from the table's classes to the model's.
 
     Raises:
-        ValueError: the file is not a table, or has other labels than the model.
+        ValueError: the file is not a table, or its labels do not fit the model.
     """
     import numpy as np
 
@@ -64,21 +64,21 @@ def evaluate_csv(
 
 
 def _read(file: str, options: "TableOptions", kind: str, config: "BitConfig", check_files: bool) -> "LabelTable":
-    """The images that are to be tested with: those that a column `split` says are, or all."""
+    """Returns the test images: those of the column `split`, or all."""
     import numpy as np
 
     from keras_bit.data import label_table
     from keras_bit.evaluation.class_map import labels_of
 
     outputs = labels_of(config)
-    # The classes of a column of names are matched later; a single number may be called anything.
+    # Classes in a column of names are matched later; a single number may have any name.
     names = outputs if kind != label_table.ONE and not (kind == label_table.NUMBER and len(outputs) == 1) else None
     options = dataclasses.replace(options, problem_type=kind)
     table = label_table.read(file, options, names=names, check_files=check_files)
     if len(table.names) != len(outputs) and kind != label_table.ONE:
         raise ValueError(
             f"{file!r} must have a column for each of the model's {len(outputs)} outputs, got {len(table.names)}: "
-            f"{', '.join(table.names)}. `label_columns` names those that are meant."
+            f"{', '.join(table.names)}. Name the right ones in `label_columns`."
         )
     for line in table.notes:
         note(line)
@@ -95,7 +95,7 @@ def _read(file: str, options: "TableOptions", kind: str, config: "BitConfig", ch
 def _matched(
     table: "LabelTable", class_map: str | None, config: "BitConfig"
 ) -> tuple["LabelTable", tuple[str, ...], list[tuple[int, ...]]]:
-    """The images whose classes the model has, what these are called, and which they are among the model's."""
+    """Returns the images with classes of the model, the names of these, and their numbers in the model."""
     import numpy as np
 
     from keras_bit.evaluation import class_map as maps

@@ -1,19 +1,19 @@
-"""What `keras-bit evaluate` prints of an evaluation."""
+"""Prints the result of `keras-bit evaluate`."""
 
 from typing import Any
 
 from keras_bit.cli.terminal import console, printable
 
-PER_CLASS = 20  # classes that are all printed
-WORST_CLASSES = 10  # those printed of more
+PER_CLASS = 20  # at most this many classes are all printed
+WORST_CLASSES = 10  # printed classes if there are more
 
 
 def show(report: dict[str, Any], title: str, every: bool) -> None:
     """Prints the report of an evaluation as tables.
 
     Args:
-        title: above the first.
-        every: whether to print every class, however many there are.
+        title: above the first table.
+        every: whether to print every class.
     """
     if "per_output" in report:
         _print_numbers(report, title)
@@ -93,7 +93,7 @@ def _print_summary(report: dict[str, Any], title: str) -> None:
 
 
 def _print_classes(report: dict[str, Any], every: bool) -> None:
-    """The classes, or the worst of many."""
+    """Prints the classes, or the worst of many."""
     from rich.table import Table
 
     mixed_up: dict[str, str] = {}
@@ -107,7 +107,7 @@ def _print_classes(report: dict[str, Any], every: bool) -> None:
     table.add_column("class", overflow="fold")
     for column in ("images", "recall", "precision", "F1"):
         table.add_column(column, justify="right")
-    table.add_column("most often taken for", overflow="fold")
+    table.add_column("most often confused with", overflow="fold")
     for row in rows:
         shares = ["-" if row[key] is None else f"{row[key]:.1%}" for key in ("recall", "precision", "f1")]
         table.add_row(

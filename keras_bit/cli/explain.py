@@ -1,4 +1,4 @@
-"""`keras-bit explain`: where on an image a class is seen."""
+"""`keras-bit explain`: draws where on an image a class is seen."""
 
 import os
 from pathlib import Path
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     metavar="IMAGE",
     described="Image file or http(s) address; turned upright by its orientation tag.",
 )
-@options.out("Where the map is written.", "FILE.png", options.PngFile())
+@options.out("PNG file to write.", "FILE.png", options.PngFile())
 @click.option(
     "--class",
     "class_name",
     metavar="NAME_OR_INDEX",
     show_default="the most probable class",
-    help="A label, one of its several names, a wordnet id or a number from 0.",
+    help="A label, one of its names, a wordnet id or a number from 0.",
 )
 @options.weights()
 @options.hub
 def explain(image: str, out: str, class_name: str | None, weights: str, hub: "HubOptions") -> None:
     """Draws a class activation map over an image.
 
-    It shows how much each place adds to the logit of a class, or takes from it. The map is exact, no approximation: its
-    mean over the places, plus the head's bias, is the logit. It is as fine as the network's last feature map, and drawn
-    on the part of the image that the model sees, in the image's own pixels. Writes one PNG file.
+    It shows how much each place adds to the logit of a class, or subtracts from it. The map is exact: its mean plus the
+    head's bias is the logit. It has the resolution of the network's last feature map, and covers the part of the image
+    that the model sees. It writes one PNG file.
     """
     if os.path.exists(out) and os.path.exists(image) and os.path.samefile(out, image):
         raise click.UsageError(f"--out must be another file than IMAGE, got {out!r} for both.")
@@ -57,7 +57,7 @@ def explain(image: str, out: str, class_name: str | None, weights: str, hub: "Hu
 
 
 def _draw(contents: bytes, name: str, out: Path, class_name: str | None, weights: str, hub: "HubOptions") -> list[str]:
-    """Writes the map. Returns what the model says of the class, and of the most probable one where that is another."""
+    """Writes the map. Returns the model's answers for the class and, if it differs, for the most probable one."""
     import keras_bit
     from keras_bit.drawing import heat_map
     from keras_bit.evaluation import activation_map, class_map
@@ -102,7 +102,7 @@ def _draw(contents: bytes, name: str, out: Path, class_name: str | None, weights
 
 
 def _answer(model: "BiTModel", label: str, score: float) -> str:
-    """What the model says of a class, in words."""
+    """Describes the model's answer for a class."""
     activation = getattr(model.get_layer("predictions").activation, "__name__", "")
     if activation in ("softmax", "sigmoid"):
         return f"{label}: {score:.1%}"

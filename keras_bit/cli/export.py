@@ -1,4 +1,4 @@
-"""`keras-bit export`: a checkpoint as what servers, phones and other engines run."""
+"""`keras-bit export`: writes a checkpoint for servers, phones and other engines."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
             "keras-bit export --weights google/bit-50 --out served/bit",
         ),
         (
-            "a phone's, in 8 bits",
+            "for a phone, in 8 bits",
             "keras-bit export --weights DIR --out bit.tflite --format tflite --quantize int8 --representative-data DIR",
         ),
         ("ONNX", "keras-bit export --weights DIR --out bit.onnx --format onnx"),
@@ -50,7 +50,7 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
 )
 @options.weights(f"{options.SOURCE}.")
 @options.out(
-    "The file; for OpenVINO the .xml; for web the directory; for a SavedModel the one that gets the next version.",
+    "The file; for OpenVINO the .xml; for web the directory; for a SavedModel the directory of its versions.",
     "PATH",
 )
 @click.option(
@@ -71,8 +71,8 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
     "--representative-data",
     type=options.PATH,
     metavar="DIR",
-    help="Images of the kind that will come, at any depth: int8 is calibrated on them, every format compared; resized "
-    "to --image-size where the processor makes another.",
+    help="Directory with typical images, at any depth, to calibrate int8 and to compare every format. They are "
+    "resized to --image-size if the processor makes another size.",
 )
 @click.option(
     "--num-images",
@@ -80,28 +80,28 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
     default=200,
     show_default=True,
     metavar="N",
-    help="Of these, evenly spread.",
+    help="Number of these images, evenly spread.",
 )
 @click.option(
     "--labels",
     type=options.Names(),
     metavar="A,B,... or FILE",
     show_default="the checkpoint's",
-    help="Names between commas, or one in each line of a file.",
+    help="Names of the classes, between commas, or one in each line of a file.",
 )
-@options.batch_size(None, "A fixed number of images at a time.", "any; TFLite: 1")
+@options.batch_size(None, "A fixed batch size.", "any; TFLite: 1")
 @options.image_size("A fixed one", "any; TFLite: the processor's, or 224", any_size=True)
 @click.option(
     "--pixels-only",
     is_flag=True,
-    help="Leave the processor out: a SavedModel takes pixels alone, of any --image-size.",
+    help="Leave the processor out: a SavedModel then takes only pixels, of any --image-size.",
 )
 @click.option(
     "--runtime",
     type=options.PATH,
     metavar="DIR",
     show_default="the page loads it from jsDelivr",
-    help="Web: copy the page's runtime from the local npm package onnxruntime-web.",
+    help="Web: the directory of a local npm package onnxruntime-web, from which the page's runtime is copied.",
 )
 @options.overwrite()
 @options.json()
@@ -119,8 +119,8 @@ def export(
 ) -> None:
     """Writes a checkpoint for another engine: TF Serving, TFLite, ONNX, OpenVINO, the browser, or transformers.
 
-    What is written is loaded in that engine, run, and compared with the model before it gets its name; if the numbers
-    differ nothing stays. A line on standard error tells each step.
+    The export is loaded in that engine, run, and compared with the model. Only if the numbers match is it kept and
+    moved to its final name. Each step is a line on standard error.
     """
     import keras_bit
     from keras_bit.exporters import exporting
@@ -132,12 +132,12 @@ def export(
         processor = keras_bit.BitImageProcessor.from_pretrained(weights, **hub.arguments)
     except FileNotFoundError:
         processor = None
-        note("the checkpoint has no processor: the export takes pixels only")
+        note("the checkpoint has no processor, so the export takes only pixels")
     data = None
     if representative_data is not None:
         if processor is None:
             raise ValueError(
-                "--representative-data needs a checkpoint with a preprocessor_config.json, which makes them input."
+                "--representative-data needs a checkpoint with a preprocessor_config.json, to prepare the images."
             )
         note(f"preprocessing images of {representative_data}")
         size = _size_of_data(image_size, processor)
@@ -174,7 +174,7 @@ def _print_table(report: "ExportReport", compared: str) -> None:
 def _size_of_data(
     wanted: tuple[int, int] | tuple[None, None] | None, processor: "BitImageProcessor"
 ) -> tuple[int, int] | None:
-    """What images are resized to where the processor does not make the exported size; `None` where it does."""
+    """Returns the size for images if the processor does not make the exported size; else `None`."""
     fixed = processor.fixed_size
     if wanted is None or wanted[0] is None:
         return DEFAULT_SIZE if fixed is None else None
@@ -184,7 +184,7 @@ def _size_of_data(
 def _preprocessed(
     directory: Path, count: int, processor: "BitImageProcessor", size: tuple[int, int] | None
 ) -> Iterator["np.ndarray"]:
-    """Batches of up to `count` images, evenly spread over the sorted paths."""
+    """Yields batches of up to `count` images, evenly spread over the sorted paths."""
     import numpy as np
 
     from keras_bit.data.folders import about_left_out, scan
@@ -195,7 +195,7 @@ def _preprocessed(
     left_out = LeftOut()
     paths, _ = scan(directory, None, left_out)
     if not paths:
-        raise ValueError(f"--representative-data {str(directory)!r} holds no image.")
+        raise ValueError(f"--representative-data {str(directory)!r} holds no image. Choose another directory.")
     if left_out:
         note(about_left_out(directory, left_out))
     chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)

@@ -1,4 +1,4 @@
-"""`keras-bit finetune`: a checkpoint, trained on images."""
+"""`keras-bit finetune`: trains a checkpoint on images."""
 
 import functools
 import os
@@ -35,17 +35,20 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
             "five images of each class, on a laptop",
             "keras-bit finetune flowers --out few --examples-per-class 5 --batch-size 64 --image-size 64",
         ),
-        ("without what an audit found", "keras-bit finetune flowers --out flowers-bit --exclude audited/audit.csv"),
+        (
+            "without the images that an audit excluded",
+            "keras-bit finetune flowers --out flowers-bit --exclude audited/audit.csv",
+        ),
         ("then", "keras-bit classify rose.jpg --weights flowers-bit"),
         ("several labels per image, or numbers: a CSV file with the column path", "keras-bit finetune a.csv --out run"),
     ],
 )
 @options.data(
-    "Directory with a folder per class; or one with such directories named train and val or test; or TFRecord files (a "
-    "directory of them, or a pattern in quotes); or a CSV file of paths and labels: a class, several labels or numbers "
-    "to be predicted."
+    "Directory with a folder per class; or one with such directories named train and val or test; or TFRecord files "
+    "(a directory of them, or a pattern in quotes); or a CSV file of paths and labels: a class, several labels or "
+    "numbers to predict."
 )
-@options.out("Directory of the run and its result.", "DIR")
+@options.out("Directory for the run and its result.", "DIR")
 @options.weights(f"{options.SOURCE}, to start from.")
 @click.option("--examples-per-class", type=options.POSITIVE, metavar="N", help="Train on N images of each class.")
 @click.option(
@@ -54,17 +57,21 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     default=0.2,
     show_default=True,
     metavar="S",
-    help="Of each class, where DATA has no val or test; 0 for none.",
+    help="Share of each class for validation, if DATA has no val or test; 0 for none.",
 )
-@options.class_names("Order of the classes, or names for records: between commas, or one in each line of a file.")
-@options.on_error("At an image that cannot be read: end; or read all first, and leave such ones out.")
+@options.class_names(
+    "Order of the classes, or names for TFRecord files: between commas, or one in each line of a file."
+)
+@options.on_error(
+    "For images that cannot be read: raise ends the run; skip reads all images first and leaves such ones out."
+)
 @click.option(
     "--exclude",
     type=options.PATH,
     metavar="CSV",
-    help="Leave out the images whose column exclude is yes, in the audit.csv of `keras-bit audit`.",
+    help="Leave out the images whose column exclude is yes in this audit.csv of `keras-bit audit`.",
 )
-@options.seed("Of the division, order and crops.", default=0)
+@options.seed("Seed of the division, order and crops.", default=0)
 @click.option(
     "--evaluate-every",
     type=options.POSITIVE,
@@ -75,26 +82,27 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
 @click.option(
     "--strategy",
     type=click.Choice(["mirrored", "multi_worker"]),
-    help="mirrored: all GPUs of this machine; multi_worker: start the same command on every machine, with TF_CONFIG "
-    "(TensorFlow) or KERAS_DISTRIBUTION_... (JAX) set (docs/how-to/machines.md), and DIR shared by all.",
+    help="mirrored: all GPUs of this machine; multi_worker: start the same command on every machine, with "
+    "TF_CONFIG (TensorFlow) or KERAS_DISTRIBUTION_... (JAX) set (see docs/how-to/machines.md), and with a "
+    "shared DIR.",
 )
 @click.option(
     "--track",
     multiple=True,
     type=click.Choice(["tensorboard", "wandb"]),
-    help="Also send losses and accuracies there: tensorboard to DIR/tensorboard, wandb with WANDB_MODE=offline to "
-    "DIR/wandb. May be given twice.",
+    help="Also send losses and accuracies to this tracker: tensorboard writes to DIR/tensorboard, wandb with "
+    "WANDB_MODE=offline to DIR/wandb. May be repeated.",
 )
 @click.option(
     "--find-lr",
     is_flag=True,
-    help="Train nothing: try rising learning rates for a hundred steps, and suggest one.",
+    help="Do not train: try rising learning rates for a hundred steps, and suggest one.",
 )
 @click.option(
     "--calibrate",
     is_flag=True,
-    help="Divide the result's head by the temperature that fits the validation images best: its probabilities are then "
-    "right as often as they say. Also of a run that has ended.",
+    help="Calibrate the result's probabilities with a temperature that is fitted to the validation images. It "
+    "works for a finished run too.",
 )
 @options.table
 @click.option(
@@ -102,7 +110,7 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     cls=Option,
     group=options.TABLE,
     type=click.Choice(["single_label_classification", "multi_label_classification", "regression"]),
-    help="What its labels are, if they may be several things, as whole numbers.",
+    help="Kind of its labels, if it is ambiguous, as for whole numbers.",
 )
 @options.batch_size(512, "Images per step.", group=RECIPE)
 @recipe(
@@ -110,7 +118,7 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     type=options.POSITIVE,
     metavar="N",
     show_default="as few as hold 32 images of 480 px each, or 512 of 128",
-    help="Divide a step into N batches for less memory.",
+    help="Divide a step into N batches, to save memory.",
 )
 @recipe("--steps", type=options.POSITIVE, show_default="the rule's 500 to 20,000", metavar="N", help="Number of steps.")
 @recipe(
@@ -119,31 +127,31 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     default=0.003,
     show_default=True,
     metavar="R",
-    help="For batches of 512.",
+    help="Learning rate for batches of 512.",
 )
 @recipe(
     "--scaling",
     type=click.Choice(["linear"]),
-    help="For another batch size: multiply the learning rate by it / 512, and the steps by 512 / it.",
+    help="For another batch size N: multiply the learning rate by N / 512, and the steps by 512 / N.",
 )
 @options.image_size(
     "The images' typical size, for the rule, which trains on crops of 128 px below 96x96, else of 480",
     "their median",
     group=RECIPE,
 )
-@recipe("--freeze-up-to", metavar="STAGE", help="Keep the network as it is: stem, stage1 ... or all.")
-@recipe("--random-resized-crop", is_flag=True, help="The Inception networks' crop instead of the rule's.")
+@recipe("--freeze-up-to", metavar="STAGE", help="Freeze the network up to here: stem, stage1 ... or all.")
+@recipe("--random-resized-crop", is_flag=True, help="Use the Inception networks' crop instead of the rule's.")
 @recipe(
     "--mixed-precision",
     is_flag=False,
     flag_value="float16",
     type=click.Choice(["float16", "bfloat16"]),
-    help="Compute in half precision, by default float16; weights stay float32.",
+    help="Compute in half precision, float16 by default; weights stay float32.",
 )
 @recipe(
     "--rematerialize",
     is_flag=True,
-    help="Keep of each block its input alone and compute it again for its gradient: less memory, more time.",
+    help="Save memory: keep only the input of each block, and compute the block again for its gradient.",
 )
 @recipe_options.choices
 @options.hub
@@ -158,10 +166,10 @@ def finetune(
 ) -> int:
     """Fine-tunes a checkpoint by the BiT-HyperRule.
 
-    The rule chooses size, number of steps, learning rate and MixUp from the number and the size of the images. Into DIR
-    it writes the model (model.keras, and transformers' config.json and model.safetensors), its processor, log.csv,
-    report.json, and curves, confusion matrix and worst mistakes as PNG. Interrupted or killed, the same command goes on
-    from the last evaluation and ends with the same losses.
+    The rule chooses size, number of steps, learning rate and MixUp from the number and the size of the images. The
+    command writes the model to DIR (model.keras, and transformers' config.json and model.safetensors), with its
+    processor, log.csv, report.json, and curves, confusion matrix and worst mistakes as PNG. If it is interrupted, the
+    same command continues from the last evaluation and ends with the same losses.
     """
     from keras_bit.training import distribution, planning, run_directory
 
@@ -175,7 +183,7 @@ def finetune(
                 return _find_rate(settings, directory, workers)
             skipped = _fine_tune(settings, directory, workers, track)
     except FloatingPointError:
-        raise  # by all workers at once
+        raise  # on all workers at once
     except Exception as error:
         if workers.count == 1:
             raise
@@ -184,12 +192,12 @@ def finetune(
 
 
 def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
-    """Ends one of several workers, and the others by that: on its way out, Python would wait for them for minutes."""
+    """Ends one of several workers, and so the others. Python's own exit would wait for them for minutes."""
     told = " ".join(sentence(error).split())
     if another_is_lost:
         told = (
             f"another worker has ended, or cannot be reached ({told[:300]} ...). Start the command again on all of "
-            "them: it goes on from the last evaluation."
+            "them to continue from the last evaluation."
         )
     elif not isinstance(error, OSError | ValueError | ImportError):
         traceback.print_exc()
@@ -198,7 +206,7 @@ def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
 
 
 def _fine_tune(settings: "Options", out: Path, workers: "Workers", track: "Sequence[str]") -> bool:
-    """Whether images were left out because they cannot be read."""
+    """Returns whether images were left out because they cannot be read."""
     from keras_bit.drawing import charts
     from keras_bit.training import planning, run, tracking
 
@@ -235,7 +243,7 @@ def _find_rate(settings: "Options", out: Path, workers: "Workers") -> int:
 
 
 def _counts(counts: "np.ndarray", names: "Sequence[str]") -> str:
-    """How many images the classes have, in a line."""
+    """Describes how many images the classes have, in a line."""
     least, most = int(counts.argmin()), int(counts.argmax())
     if counts[least] == counts[most]:
         return f"{counts[least]:,}"
@@ -243,7 +251,7 @@ def _counts(counts: "np.ndarray", names: "Sequence[str]") -> str:
 
 
 def _shown(value: Any) -> str:
-    """A choice of the recipe in a line; class weights are pairs."""
+    """Describes a choice of the recipe in a line; class weights are pairs."""
     if not isinstance(value, list):
         return str(value)
     from keras_bit.wording import some
@@ -252,7 +260,7 @@ def _shown(value: Any) -> str:
 
 
 def _about_labels(plan: "Plan") -> list[tuple[str, str]]:
-    """What is trained on, as rows of the table."""
+    """Describes the labels, as rows of the table."""
     from keras_bit.data.label_table import NUMBER, SEVERAL
     from keras_bit.wording import some
 
@@ -278,13 +286,13 @@ def _about_labels(plan: "Plan") -> list[tuple[str, str]]:
 
 
 def _plan_table(plan: "Plan") -> "Table":
-    """What is about to happen, so that a person can stop it."""
+    """Prints the plan, so that a person can stop it."""
     from rich.table import Table
 
     from keras_bit.recipes.optimizers import highest_rate
 
     rule, found = plan.rule, plan.splits
-    height, width = cast(tuple[int, int], rule.image_size)  # it makes one of a number
+    height, width = cast(tuple[int, int], rule.image_size)  # it converts a number to a pair
     table = Table(title="BiT-HyperRule", title_justify="left", show_header=False)
     labels, *more = _about_labels(plan)
     table.add_row(*labels)

@@ -1,4 +1,4 @@
-"""What `keras-bit finetune --find-lr` shows and writes."""
+"""Prints and writes the result of `keras-bit finetune --find-lr`."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ FILE, CHART = "find-lr.json", "find-lr.png"
 
 
 def show(found: "FoundRate", plan: "Plan", out: Path) -> None:
-    """A table and the option to use, a JSON file with all steps, and a chart where matplotlib is installed."""
+    """Prints a table and the option to use; writes a JSON file with all steps and, with matplotlib, a chart."""
     from rich.table import Table
 
     from keras_bit.drawing import charts
@@ -23,7 +23,7 @@ def show(found: "FoundRate", plan: "Plan", out: Path) -> None:
 
     option = "--learning-rate"
     value = found.suggested
-    if plan.recipe.optimizer == "sgd":  # it is given for batches of 512
+    if plan.recipe.optimizer == "sgd":  # the option is for batches of 512
         option = "--base-learning-rate"
         value *= plan.rule.base_learning_rate / plan.rule.learning_rate
     table = Table(title="Learning-rate range test", title_justify="left", show_header=False)

@@ -1,4 +1,4 @@
-"""The images that a person names: files, folders, patterns, addresses, or a list of them on standard input."""
+"""Lists and reads the images of a command: files, folders, patterns, web addresses, or a list on standard input."""
 
 import glob
 import os
@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL import Image
 
-SILENCE = 20.0  # seconds that a server may say nothing
-PATIENCE = 60.0  # seconds that an image may take
+SILENCE = 20.0  # seconds to wait for a server's next bytes
+PATIENCE = 60.0  # seconds for a whole download
 MOST_BYTES = 100_000_000  # of an image from the network
 CHUNK = 1 << 16  # bytes
-READABLE_IN_AN_ADDRESS = "%/:=&?~#+!$,;'@()*[]"  # what `quote` leaves alone, beside letters and digits
+READABLE_IN_AN_ADDRESS = "%/:=&?~#+!$,;'@()*[]"  # characters that `quote` keeps, besides letters and digits
 
 
 def listed(arguments: Iterable[str]) -> Iterator[tuple[str, str | None]]:
-    """The name of each image, and `None` or what is wrong with it.
+    """Yields the name of each image, and `None` or what is wrong with it.
 
-    A directory stands for the images in it, at any depth, in the order of their names; a pattern for the files that it
-    matches, unless a file has that very name; `-` for such names on standard input, one in each line. Whether an image
-    can be read is found out when it is.
+    A directory means the images in it, at any depth, in the order of their names; a pattern the files that it matches,
+    unless a file has exactly that name; `-` such names on standard input, one per line. Images are not read yet.
     """
     for name in _each(arguments):
         try:
@@ -38,7 +37,7 @@ def listed(arguments: Iterable[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def opened(name: str, orientation: str) -> "Image.Image":
-    """The decoded image; `orientation` as a processor has it: "upright" is as a person sees it.
+    """Returns the decoded image; `orientation` is a processor's: "upright" or "ignore".
 
     Raises:
         OSError: there is no such file, or the server does not answer.
@@ -50,20 +49,22 @@ def opened(name: str, orientation: str) -> "Image.Image":
 
 
 def encoded(name: str) -> bytes:
-    """The bytes of the file, or what the address answers with."""
+    """Returns the bytes of the file or of the address."""
     if is_address(name):
         return _download(name)
     if os.path.isdir(name):
-        raise IsADirectoryError(f"{name} is a directory; name an image in it.")
+        raise IsADirectoryError(f"{name} is a directory. Pass an image in it.")
     try:
         return Path(name).read_bytes()
     except OSError as error:
         from keras_bit.images import base64_text
         from keras_bit.wording import shortened
 
-        # Not the system's own words, which repeat a name of any length.
+        # Not the system's message, which would repeat a name of any length.
         if text := base64_text.described(name):
-            raise ValueError(f"{shortened(name)!r} is {text}, not a file. Write what it encodes to one.") from None
+            raise ValueError(
+                f"{shortened(name)!r} is {text}, not a file. Decode it to a file, and pass its name."
+            ) from None
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"{shortened(name)!r} does not exist") from None
         raise type(error)(f"{shortened(name)!r} cannot be read: {error.strerror or error}") from None
@@ -74,7 +75,7 @@ def is_address(name: str) -> bool:
 
 
 def shown(name: str) -> str:
-    """The name for a person or a program to read: of an address without its user and password."""
+    """Returns the name for output; addresses lose their user and password."""
     from keras_bit.hub.redaction import without_users
 
     return without_users(name) if is_address(name) else name
@@ -105,7 +106,7 @@ def _files(name: str) -> Iterator[str]:
         for match in found:
             if not os.path.isdir(match):
                 yield match
-            elif "**" not in pattern:  # which matches the files in it by itself
+            elif "**" not in pattern:  # which would itself match the files in it
                 yield from _inside(match)
 
 
@@ -116,18 +117,18 @@ def _inside(directory: str) -> Iterator[str]:
 
 
 class _RefusedError(OSError):
-    """What an address sends is too much or takes too long."""
+    """A download is too large or takes too long."""
 
 
 def _download(address: str) -> bytes:
-    """What an `http(s)` address answers with.
+    """Downloads an `http(s)` address.
 
     Raises:
-        OSError: the server does not answer, refuses, is too slow, or sends too much; the message names the address.
+        OSError: the server does not answer, refuses, is too slow, or sends too much.
     """
     if (masked := shown(address)) != address:
         raise ValueError(
-            f"{masked} has a user or a password, which are not sent. Download the image, and name its file."
+            f"{masked} has a user or a password, which are not sent. Download the image, and pass its file."
         )
     quoted = urllib.parse.quote(address, READABLE_IN_AN_ADDRESS)
     until = time.monotonic() + PATIENCE
@@ -144,9 +145,9 @@ def _download(address: str) -> bytes:
     except urllib.error.HTTPError as error:
         raise OSError(f"{address} answers with {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
-        raise ConnectionError(f"{address} gives no answer: {error.reason}") from None
+        raise ConnectionError(f"{address} does not answer: {error.reason}") from None
     except _RefusedError:
         raise
     except (OSError, ValueError, HTTPException) as error:
-        raise ConnectionError(f"{address} gives no answer: {error or type(error).__name__}") from None
+        raise ConnectionError(f"{address} does not answer: {error or type(error).__name__}") from None
     return bytes(contents)

@@ -1,4 +1,4 @@
-"""`keras-bit info`: what a checkpoint holds."""
+"""`keras-bit info`: describes a checkpoint."""
 
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,8 @@ _CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.js
 @click.command(
     cls=Command,
     examples=[
-        ("of the checkpoint on the Hub", "keras-bit info"),
-        ("of another one there, or of a directory or a file", "keras-bit info --weights flowers-bit"),
+        ("the default checkpoint on the Hub", "keras-bit info"),
+        ("another one on the Hub, or a directory or a file", "keras-bit info --weights flowers-bit"),
     ],
 )
 @options.weights(f"{options.SOURCE}.")
@@ -27,7 +27,7 @@ _CONFIG_NAMES = ("config.json", "preprocessor_config.json", "processor_config.js
 def info(weights: str, hub: "HubOptions") -> None:
     """Prints architecture, parameters, classes, input size and files of a checkpoint.
 
-    Reads the names and shapes of its tensors, not the numbers. Writes no file.
+    It reads the names and shapes of the tensors, not the numbers. It writes no file.
     """
     from rich.table import Table
 

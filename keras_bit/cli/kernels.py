@@ -1,8 +1,8 @@
-"""TensorFlow's oneDNN kernels, on in every command on every processor.
+"""Turns on TensorFlow's oneDNN kernels for every command on every processor.
 
-TensorFlow turns them on by itself only where the processor has AVX-512 or better. With AVX2 alone they reduce the work
-of a training step to 0.81 and that of eight images to 0.9. They increase that of one fused image to at most 1.19, which
-is 20 milliseconds of a command that takes seconds. `python -m benchmarks processors` measures the time.
+TensorFlow turns them on by itself only if the processor has AVX-512 or better. With only AVX2 they speed up training
+and batches; they slow down a single image by milliseconds, which does not matter for a command.
+docs/explanation/performance.md has the figures.
 """
 
 import os
@@ -12,6 +12,6 @@ SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 
 
 def turn_on() -> None:
-    """Sets the variable that TensorFlow reads when it is imported; what the user has set stays."""
+    """Sets the variable that TensorFlow reads on import, unless the user has set it."""
     if "tensorflow" not in sys.modules:
         os.environ.setdefault(SWITCH, "1")

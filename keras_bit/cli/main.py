@@ -1,7 +1,7 @@
-"""The command `keras-bit`: which command is meant, and what becomes of its errors.
+"""The program `keras-bit`: finds the command, and prints its errors.
 
-Help, the version and the shell's completion are asked for often, and by people who wait: nothing here imports more than
-click, and a command's file imports the library when it runs.
+Help, the version and the shell's completion must be fast, so this module imports only click, and a command's file
+imports the library when it runs.
 """
 
 import importlib
@@ -16,28 +16,28 @@ from keras_bit.cli.command import EXIT_CODES
 from keras_bit.cli.terminal import printable, sentence
 
 NAME = "keras-bit"
-# Each is a function of that name in a file of that name.
+# Each command is a function in a file of the same name.
 COMMANDS = {
-    "classify": "Name what is on images.",
+    "classify": "Print the labels of images.",
     "explain": "Draw where on an image a class is seen.",
     "info": "Print what a checkpoint holds.",
-    "plot": "Draw what a model is trained on.",
-    "finetune": "Train a checkpoint on images of yours.",
-    "evaluate": "Measure how good a checkpoint is on images with labels.",
-    "probe": "Find out in a minute how well the features tell your classes apart.",
-    "audit": "Look for wrong labels, duplicates, leaks and odd files in your images.",
+    "plot": "Draw a training batch.",
+    "finetune": "Train a checkpoint on your images.",
+    "evaluate": "Measure a checkpoint on images with labels.",
+    "probe": "Find out in a minute how well the features separate your classes.",
+    "audit": "Find wrong labels, duplicates, leaks and odd files in your images.",
     "embed": "Write pooled features of many images, as Parquet.",
     "export": "Write a checkpoint for TF Serving, TFLite, ONNX, OpenVINO or transformers.",
-    "benchmark": "Run every file that export writes on this machine, and say which to use.",
+    "benchmark": "Run every file that export writes on this machine, and recommend one.",
 }
 
 
 class Commands(click.Group):
-    """Imports a command when it is asked for, and gives each of its errors a line."""
+    """Imports a command on demand, and prints each of its errors as a line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
-            # click from 8.2 on does the same; before, it takes no command for a question: standard output, exit code 0.
+            # click does the same from 8.2 on; before, it prints help with exit code 0 if there is no command.
             click.echo(ctx.get_help(), err=True, color=ctx.color)
             ctx.exit(2)
         return super().parse_args(ctx, args)
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kernels.turn_on()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # File names may hold bytes that are not UTF-8, and a terminal may be ASCII: they are escaped, not an error.
+            # File names may hold bytes that are not UTF-8, and a terminal may be ASCII. Such characters are escaped.
             stream.reconfigure(errors="backslashreplace")
     with signals.as_interrupts():
         try:
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             click.echo(without_users(shown.getvalue()), nl=False, err=True)
             return error.exit_code
         except click.Abort as error:
-            return signals.ended_by(error)[1]  # before a command was found
+            return signals.ended_by(error)[1]  # before the command is found
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The options that several commands share, and the types of their values: the same name means the same everywhere."""
+"""The options that several commands share, and their types. A name means the same everywhere."""
 
 import functools
 import math
@@ -15,11 +15,11 @@ DEFAULT_WEIGHTS = "google/bit-50"
 SOURCE = "Checkpoint: Hub id, published name, https:// address, directory or file"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-PATH = click.Path(readable=False)  # for the shell's completion; what a file holds is found out when it is read
+PATH = click.Path(readable=False)  # for the shell's completion; the file is checked when it is read
 
 
 class ImageSize(click.ParamType):
-    """`224` or `224x256`, height first, as a pair; with `any_size` also `any`, as a pair of `None`."""
+    """Converts `224` or `224x256` (height first) to a pair; with `any_size` also `any` to a pair of `None`."""
 
     name = "size"
 
@@ -42,7 +42,7 @@ class ImageSize(click.ParamType):
 
 
 class Names(click.ParamType):
-    """Names between commas, or a file with one in each line, as a list."""
+    """Converts names between commas, or a file with one in each line, to a list."""
 
     name = "names"
 
@@ -56,7 +56,7 @@ class Names(click.ParamType):
 
 
 class Finite(click.FloatRange):
-    """A number in a range. Comparisons alone let NaN through."""
+    """A finite number in a range; comparisons alone would accept NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -66,7 +66,7 @@ class Finite(click.FloatRange):
 
 
 class PngFile(click.Path):
-    """The name of a PNG file that is to be written."""
+    """The name of a PNG file to write."""
 
     name = "file"
 
@@ -80,7 +80,7 @@ class PngFile(click.Path):
 
 
 POSITIVE = click.IntRange(min=1)
-SEED = click.IntRange(min=0, max=2**32 - 1)  # what numpy takes, which Keras seeds too
+SEED = click.IntRange(min=0, max=2**32 - 1)  # numpy's limit, because Keras seeds numpy too
 ABOVE_ZERO = Finite(min=0, min_open=True)
 SHARE = Finite(min=0, max=1, max_open=True)
 
@@ -102,7 +102,7 @@ def out(described: str, metavar: str, type: click.ParamType = PATH) -> Callable[
 
 
 def batch_size(
-    default: int | None, described: str = "Images at a time.", default_in_words: str = "", group: str = OPTIONS
+    default: int | None, described: str = "Images per batch.", default_in_words: str = "", group: str = OPTIONS
 ) -> Callable[[Function], Function]:
     return click.option(
         "--batch-size",
@@ -141,7 +141,7 @@ def seed(described: str, default: int | None, default_in_words: str = "") -> Cal
 
 
 def overwrite() -> Callable[[Function], Function]:
-    return click.option("--overwrite", is_flag=True, help="Replace what is there.")
+    return click.option("--overwrite", is_flag=True, help="Replace an existing file or directory.")
 
 
 def json() -> Callable[[Function], Function]:
@@ -154,19 +154,24 @@ def on_error(described: str) -> Callable[[Function], Function]:
     )
 
 
-ON_ERROR = "At an image that cannot be read: end, or leave it out, with a line for each and exit code 1."
+ON_ERROR = "For images that cannot be read: end, or leave them out, with a line for each and exit code 1."
 
 
 TABLE = "A CSV file as DATA"
 
 
 def table(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What a CSV file leaves open, as the arguments of `TableOptions`."""
+    """Adds the options for CSV files, the arguments of `TableOptions`."""
     described = (
-        ("--image-folder", PATH, "DIR", "Folder that its paths are relative to; by default its own."),
-        ("--image-column", str, "NAME", "Its column of paths; by default the one called path, file, image ..."),
-        ("--label-columns", Names(), "A,B,...", "Its columns of labels; by default label, target ..., or all others."),
-        ("--label-separator", str, "TEXT", "What is between several labels in a cell; by default ; or |."),
+        ("--image-folder", PATH, "DIR", "Folder for its relative paths; by default the file's own."),
+        ("--image-column", str, "NAME", "Its column of paths; by default named path, file, image ..."),
+        (
+            "--label-columns",
+            Names(),
+            "A,B,...",
+            "Its columns of labels; by default named label, target ..., or all others.",
+        ),
+        ("--label-separator", str, "TEXT", "Separator of several labels in a cell; by default ; or |."),
     )
     for name, kind, metavar, text in reversed(described):
         function = click.option(name, cls=Option, group=TABLE, type=kind, metavar=metavar, help=text)(function)
@@ -174,7 +179,7 @@ def table(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def hub(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of what is fetched, which the command gets as one argument `hub`, a `HubOptions`."""
+    """Adds the options for downloads, which the command gets as one argument `hub`, a `HubOptions`."""
 
     @functools.wraps(function)
     def collected(
@@ -192,12 +197,12 @@ def hub(function: Callable[..., Any]) -> Callable[..., Any]:
 
     option = functools.partial(click.option, cls=Option, group="Options for a Hub id")
     for added in (
-        option("--local-files-only", is_flag=True, help="Use the cache, ask nobody."),
+        option("--local-files-only", is_flag=True, help="Use only the cache, without a network."),
         option(
             "--token",
             metavar="TOKEN",
-            help="For a private or gated repository. Better, as others can list a process's arguments: `hf auth "
-            "login` or the variable HF_TOKEN, which are used without this.",
+            help="Token for a private or gated repository. `hf auth login` or the variable HF_TOKEN is safer, "
+            "because others can list a process's arguments.",
         ),
         option("--cache-dir", type=PATH, metavar="DIR", help="Cache of huggingface_hub."),
         option("--revision", metavar="NAME", help="Branch, tag or commit."),
@@ -207,7 +212,7 @@ def hub(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_out(out: str) -> None:
-    """Before anything is computed: whether the file `--out` can be written."""
+    """Checks that the file `--out` can be written, before anything is computed."""
     from keras_bit.files import writing
 
     parent = Path(os.path.abspath(out)).parent
@@ -217,7 +222,7 @@ def check_out(out: str) -> None:
 
 
 def check_out_directory(out: str, report: str) -> None:
-    """Before anything is computed: whether the file `report` can be written in the directory `--out`."""
+    """Checks that the file `report` can be written in the directory `--out`, before anything is computed."""
     from keras_bit.files import writing
 
     if Path(out).is_file():

@@ -1,4 +1,4 @@
-"""`keras-bit plot`: an image of what a model is trained on."""
+"""`keras-bit plot`: draws a training batch."""
 
 import dataclasses
 import warnings
@@ -25,36 +25,34 @@ if TYPE_CHECKING:
     examples=[
         ("24 training images of a folder per class", "keras-bit plot flowers/train --out sheet.png"),
         (
-            "with MixUp, which the rule has for large data sets only",
+            "with MixUp, which the rule uses for large data sets only",
             "keras-bit plot flowers/train --out sheet.png --num-examples 50000",
         ),
         (
-            "records, the same sheet every time",
+            "TFRecord files, with the same sheet every time",
             "keras-bit plot 'flowers/*.tfrecord' --out sheet.png --num-examples 3000 --seed 0",
         ),
     ],
 )
 @options.data("Directory with a folder per class, or TFRecord files (a pattern in quotes).")
-@options.out("Where the sheet is written.", "FILE.png", options.PngFile())
-@options.weights(
-    f"{options.SOURCE}, whose preprocessor_config.json is used; the Hub is not asked for the default's, which is known."
-)
+@options.out("PNG file to write.", "FILE.png", options.PngFile())
+@options.weights(f"{options.SOURCE}, for its preprocessor_config.json; the default's is built in.")
 @options.class_names(
     "Names of the classes in the order of their numbers, between commas or one in each line of a file. TFRecord files "
-    "need them for MixUp; of a directory only these folders are taken."
+    "need them for MixUp; in a directory only these folders are used."
 )
-@options.batch_size(24, "Images in the batch that is drawn.")
-@options.seed("For the same sheet again.", None, "another one every time")
+@options.batch_size(24, "Images in the batch.")
+@options.seed("Seed, to get the same sheet again.", None, "another one every time")
 @click.option(
     "--num-examples",
     type=options.POSITIVE,
     metavar="N",
     show_default="all",
-    help="For the rule; from 20000 on there is MixUp.",
+    help="Number of images for the rule; from 20000 on it uses MixUp.",
 )
 @options.image_size("The images' typical size, for the rule", "the first one's")
-@click.option("--random-resized-crop", is_flag=True, help="The Inception networks' crop instead of the rule's.")
-@click.option("--evaluation", is_flag=True, help="Draw what evaluation sees instead.")
+@click.option("--random-resized-crop", is_flag=True, help="Use the Inception networks' crop instead of the rule's.")
+@click.option("--evaluation", is_flag=True, help="Draw evaluation images instead.")
 @options.hub
 def plot(
     data: str,
@@ -69,10 +67,10 @@ def plot(
     evaluation: bool,
     hub: "HubOptions",
 ) -> int:
-    """Draws a training batch of a data set with its labels, as fine-tuning feeds it to the model.
+    """Draws a training batch of a data set with its labels, as in fine-tuning.
 
-    The images are resized, cropped, flipped and mixed by the BiT-HyperRule. Those that cannot be read get a line on
-    standard error and exit code 1; the others are drawn all the same. Writes one PNG file.
+    The images are resized, cropped, flipped and mixed by the BiT-HyperRule. An image that cannot be read gets a line on
+    standard error, and the exit code is then 1; the others are drawn. It writes one PNG file.
     """
     options.check_out(out)
     from keras_bit.data.walk import DirectoryWarning
@@ -84,8 +82,8 @@ def plot(
         from keras_bit.data.folders import OneClass
         from keras_bit.data.skipped import ImagesLeftOut
 
-        warnings.simplefilter("ignore", ImagesLeftOut)  # they get their lines
-        warnings.simplefilter("ignore", OneClass)  # it is drawn as well as several
+        warnings.simplefilter("ignore", ImagesLeftOut)  # they get their own lines
+        warnings.simplefilter("ignore", OneClass)  # a single one is drawn too
 
         processor = _processor(weights, hub)
         source: dict[str, Any] = {"source": data, "class_names": class_names, "processor": processor}
@@ -113,14 +111,14 @@ def plot(
 def _processor(weights: str, hub: "HubOptions") -> "BitImageProcessor":
     from keras_bit.images.processor import BIT_50, BitImageProcessor
 
-    # The Hub is not asked for what is known.
+    # The default's processor is built in.
     if weights == options.DEFAULT_WEIGHTS and hub.revision is None:
         return BitImageProcessor(**BIT_50)
     return processor_or_bits(weights, hub)
 
 
 def _rule(source: dict[str, Any], count: int | None, size: tuple[int, int] | None) -> "HyperRule":
-    """The rule for the data, whose number and size are looked up where they are not given."""
+    """Returns the rule for the data; by default the number and the size of images are read from it."""
     import keras_bit
 
     untouched = dataclasses.replace(source["processor"], do_resize=False, do_center_crop=False)
@@ -130,23 +128,23 @@ def _rule(source: dict[str, Any], count: int | None, size: tuple[int, int] | Non
             count = len(keras_bit.image_dataset(**plain))
         except TypeError:
             raise click.UsageError(
-                "--num-examples must be given for TFRecord files, which do not tell their number."
+                "--num-examples must be given for TFRecord files, whose number of images is unknown."
             ) from None
     if size is None:
-        # The first that can be read.
+        # The first readable one.
         image, _ = next(iter(keras_bit.image_dataset(**plain, on_error="skip")))
         size = int(image.shape[1]), int(image.shape[2])
     return keras_bit.HyperRule(count, size)
 
 
 def _steps(rule: "HyperRule", random_resized_crop: bool) -> list[str]:
-    """What the rule does with the images, in words."""
+    """Describes the steps of the rule."""
     crop = f"{rule.crop_size}x{rule.crop_size}"
     how = f"resize to {rule.resize_size}x{rule.resize_size}, random crop of {crop}"
     if random_resized_crop:
         how = f"random part resized to {crop}"
     mixup = f"MixUp with alpha {rule.mixup_alpha}" if rule.mixup_alpha else "no MixUp"
-    height, width = cast(tuple[int, int], rule.image_size)  # it makes one of a number
+    height, width = cast(tuple[int, int], rule.image_size)  # it converts a number to a pair
     return [
         f"Training: {how}, half flipped, {mixup}",
         f"BiT-HyperRule for {rule.num_examples:,} images of {height}x{width}",
@@ -161,7 +159,7 @@ def _draw(
     out: str,
     title: list[str],
 ) -> str:
-    """Writes a batch as a file. Returns what it is, in words."""
+    """Writes a batch as a file. Returns a description."""
     from keras_bit.drawing import contact_sheet
     from keras_bit.files import writing
 

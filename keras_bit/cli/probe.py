@@ -1,4 +1,4 @@
-"""`keras-bit probe`: how well a checkpoint's features tell the classes of some images apart, without training."""
+"""`keras-bit probe`: measures how well a checkpoint's features separate classes, without training."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Counts(click.ParamType):
-    """Whole numbers above 0 between commas, as a list."""
+    """Converts whole numbers above 0 between commas to a list."""
 
     name = "counts"
 
@@ -35,16 +35,21 @@ class Counts(click.ParamType):
 @click.command(
     cls=Command,
     examples=[
-        ("is BiT good enough for my images", "keras-bit probe flowers"),
+        ("find out whether BiT is good enough for your images", "keras-bit probe flowers"),
         ("with a report and a chart in a directory", "keras-bit probe flowers --out flowers-probe"),
-        ("few images only, drawn ten times", "keras-bit probe flowers --shots 1,2,5 --seeds 10"),
+        ("only a few images, drawn ten times", "keras-bit probe flowers --shots 1,2,5 --seeds 10"),
     ],
 )
 @options.data("Directory with a folder per class, also below train/ and val/ or test/.")
 @options.weights(f"{options.SOURCE}; without a preprocessor_config.json, images are prepared as for google/bit-50.")
-@click.option("--out", type=options.PATH, metavar="DIR", help="Where probe.json and probe.png are written.")
+@click.option("--out", type=options.PATH, metavar="DIR", help="Directory for probe.json and probe.png.")
 @click.option(
-    "--shots", type=Counts(), default="1,5,10", show_default=True, metavar="N,N,...", help="Images of each class."
+    "--shots",
+    type=Counts(),
+    default="1,5,10",
+    show_default=True,
+    metavar="N,N,...",
+    help="Numbers of images of each class.",
 )
 @click.option(
     "--seeds",
@@ -52,16 +57,18 @@ class Counts(click.ParamType):
     default=3,
     show_default=True,
     metavar="N",
-    help="How often these images are drawn.",
+    help="Number of random choices of these images.",
 )
-@click.option("--examples-per-class", type=options.POSITIVE, metavar="N", help="Use N training images of each class.")
+@click.option(
+    "--examples-per-class", type=options.POSITIVE, metavar="N", help="Use only N training images of each class."
+)
 @click.option(
     "--validation-share",
     type=options.SHARE,
     default=0.2,
     show_default=True,
     metavar="S",
-    help="Of each class, to test with if DATA has no val or test.",
+    help="Share of each class for testing, if DATA has no val or test.",
 )
 @options.batch_size(32)
 @options.on_error(options.ON_ERROR)
@@ -80,11 +87,11 @@ def probe(
     as_json: bool,
     hub: "HubOptions",
 ) -> int:
-    """Prints how many test images two simple classifiers answer correctly by the network's features.
+    """Prints the accuracy of two simple classifiers on the network's features.
 
-    A ridge regression and the nearest neighbors learn from a few images of each class, and from all of them. Nothing of
-    the network is trained: most of the time goes into computing the features of each image once. Fine-tuning usually
-    reaches more. With --out it writes a JSON report and a chart. Needs scikit-learn.
+    A ridge regression and the nearest neighbors learn from a few images of each class, and from all of them. The
+    network is not trained: most of the time is spent on computing the features of each image once. Fine-tuning usually
+    reaches a higher accuracy. With --out it writes a JSON report and a chart. Needs scikit-learn.
     """
     from tqdm import tqdm
 
@@ -100,7 +107,7 @@ def probe(
     found = splits.open_splits(data, validation_share=validation_share, seed=0, examples_per_class=examples_per_class)
     test_part = found.test or found.validation
     if test_part is None:
-        raise ValueError(f"{data!r} has no images to test with. Leave out --validation-share 0.")
+        raise ValueError(f"{data!r} has no test images. Leave out --validation-share 0.")
     for line in found.notes:
         note(line)
     with working(f"loading {weights}"):
@@ -148,7 +155,7 @@ def _print_table(results: "Sequence[Result]", title: str, report: dict[str, Any]
     best = max((result for result in results if result.shots is None), key=lambda result: result.mean)
     console().print(
         f"Learned from all {report['train_images']:,} training images, {best.method} is right for {best.mean:.1%} of "
-        f"{report['test_images']:,} test images; guessing is right for {1 / len(report['classes']):.1%}."
+        f"{report['test_images']:,} test images; guessing for {1 / len(report['classes']):.1%}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The options of `keras-bit finetune` that make up its `Recipe`, beside those of the HyperRule."""
+"""The options of `keras-bit finetune` for its `Recipe`, besides those of the HyperRule."""
 
 import functools
 from collections.abc import Callable
@@ -9,11 +9,11 @@ import click
 from keras_bit.cli import options
 from keras_bit.cli.command import Option
 
-CHOICES = "Choices beside the rule"
+CHOICES = "Choices besides the rule"
 
 
 class ClassWeights(click.ParamType):
-    """`balanced`, or `NAME=WEIGHT` between commas, as a dict."""
+    """Converts `balanced`, or `NAME=WEIGHT` between commas, to a dict."""
 
     name = "weights"
 
@@ -33,7 +33,7 @@ class ClassWeights(click.ParamType):
 
 
 def choices(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options, of which the command gets those that were given as one argument `choices`, a dict."""
+    """Adds the options; the command gets the given ones as one argument `choices`, a dict."""
 
     @functools.wraps(function)
     def collected(*arguments: Any, **given: Any) -> Any:
@@ -47,50 +47,54 @@ def choices(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "optimizer": {"type": click.Choice(["sgd", "adamw"]), "help": "sgd, the rule's; or AdamW with a cosine."},
+    "optimizer": {"type": click.Choice(["sgd", "adamw"]), "help": "sgd is the rule's; adamw has a cosine schedule."},
     "learning_rate": {
         "type": options.ABOVE_ZERO,
         "metavar": "R",
         "show_default": "0.0001",
-        "help": "The highest one of adamw.",
+        "help": "Highest learning rate for adamw.",
     },
     "weight_decay": {
         "type": options.Finite(min=0),
         "metavar": "W",
         "show_default": "0.05",
-        "help": "Of the kernels, by adamw.",
+        "help": "Weight decay of kernels for adamw.",
     },
     "layer_decay": {
         "type": options.ABOVE_ZERO,
         "metavar": "D",
-        "help": "Multiply each stage's learning rate by D, compared with the next stage's.",
+        "help": "Ratio of each stage's learning rate to the next stage's.",
     },
     "class_weight": {
         "type": ClassWeights(),
         "metavar": "balanced or NAME=W,...",
-        "help": "What an image of a class counts in the loss.",
+        "help": "Weight of each class in the loss.",
     },
     "sampling": {"type": click.Choice(["balanced"]), "help": "Show every class equally often."},
-    "label_smoothing": {"type": options.SHARE, "metavar": "S", "help": "Share of a label spread over all classes."},
+    "label_smoothing": {
+        "type": options.SHARE,
+        "metavar": "S",
+        "help": "Share of each label that is spread over all classes.",
+    },
     "ema": {
         "type": options.ABOVE_ZERO,
         "metavar": "M",
-        "help": "Average the weights with this momentum, such as 0.999; the averages are the result.",
+        "help": "Momentum of averaged weights, such as 0.999; the averages are the result.",
     },
     "augment": {
         "type": options.Names(),
         "metavar": "A,B,...",
-        "help": "Keras' layers beside crop and flip: rand_augment, cut_mix, random_erasing.",
+        "help": "Keras' layers besides crop and flip: rand_augment, cut_mix, random_erasing.",
     },
     "early_stopping": {
         "type": options.POSITIVE,
         "metavar": "N",
         "help": "End after N evaluations without a better --keep-best, or val_loss.",
     },
-    "keep_best": {"metavar": "METRIC", "help": "The result is the best model by val_accuracy, val_loss ..."},
+    "keep_best": {"metavar": "METRIC", "help": "Keep the best model by this metric: val_accuracy, val_loss ..."},
     "lora": {
         "type": options.POSITIVE,
         "metavar": "RANK",
-        "help": "Train two small factors of this rank for each convolution, merged at the end.",
+        "help": "Rank of LoRA for every convolution, merged at the end.",
     },
 }

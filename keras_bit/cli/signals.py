@@ -1,4 +1,4 @@
-"""Signals that end a command, and what is said and returned then."""
+"""Signals that end a command, with their messages and exit codes."""
 
 import _thread
 import contextlib
@@ -15,7 +15,7 @@ SOON = 0.05  # seconds
 
 
 class _Terminated(KeyboardInterrupt):
-    """A signal that ends a process, which cleans up before, as after Ctrl-C."""
+    """A signal that ends a process after a cleanup, like Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -24,12 +24,12 @@ class _Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def as_interrupts() -> Iterator[None]:
-    """Raises SIGTERM and SIGHUP as exceptions, unless somebody else has said what they do, such as `nohup`."""
+    """Raises SIGTERM and SIGHUP as exceptions, unless they are already handled, for example by `nohup`."""
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
         raise _Terminated(number)
 
-    if threading.current_thread() is not threading.main_thread():  # no other may
+    if threading.current_thread() is not threading.main_thread():  # no other thread may
         yield
         return
     found = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -46,13 +46,13 @@ def as_interrupts() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _raised_again() -> Iterator[None]:
-    """Python drops an exception that is raised while an object is deleted, and the command would go on."""
+    """Raises it again if needed, because Python drops an exception during the deletion of an object."""
     report = sys.unraisablehook
 
     def raise_again(dropped: Any) -> None:
         if isinstance(dropped.exc_value, KeyboardInterrupt):
             number = signal.Signals(getattr(dropped.exc_value, "number", signal.SIGINT))
-            threading.Timer(SOON, _send, [number]).start()  # at once would still be in here
+            threading.Timer(SOON, _send, [number]).start()  # at once would still be inside this function
         else:
             report(dropped)
 
@@ -64,7 +64,7 @@ def _raised_again() -> Iterator[None]:
 
 
 def _send(number: signal.Signals) -> None:
-    """Sends the main thread a signal, which also ends its waiting on systems that have a way for that."""
+    """Sends the main thread a signal, which also ends its waiting if the system supports that."""
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident or 0, number)
     else:
@@ -72,7 +72,7 @@ def _send(number: signal.Signals) -> None:
 
 
 def ended_by(error: BaseException) -> tuple[str, int]:
-    """What is said, and the exit code that a shell gives to a process that a signal has ended."""
+    """Returns the message and the shell's exit code for a process that a signal has ended."""
     found = error.__cause__ if isinstance(error, click.Abort) else error
     if isinstance(found, _Terminated):
         return "terminated" if found.number == signal.SIGTERM else "the terminal was closed", 128 + found.number

@@ -1,4 +1,4 @@
-"""What a person reads on a terminal: results on standard output, notes, errors and progress on standard error."""
+"""Output for a terminal: results on standard output; notes, errors and progress on standard error."""
 
 import contextlib
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from keras_bit.hub.finding import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
-# What errors of the library advise, as it is typed; or what a command has for it.
+# The library's advice in errors, to the advice for a command.
 AS_OPTIONS = {
     "on_error='skip'": "--on-error skip",
     "`class_names`": "--class-names",
@@ -31,23 +31,23 @@ AS_OPTIONS = {
     "its config.json, or `config`,": "its config.json",
     "Its config.json, or `config`,": "Its config.json",
     ", or pass `config=BitConfig(...)`": "",
-    "Mend its config.json, pass `config`, or take a new head by `classes=`.": "Mend its config.json.",
-    "For a checkpoint without a head use `include_top=False` or `classes=`.": "A checkpoint without a head has to be "
-    "trained first, by `keras-bit finetune`.",
+    "Correct its config.json, pass `config`, or pass `classes=` for a new head.": "Correct its config.json.",
+    "For a checkpoint without a head use "
+    "`include_top=False` or `classes=`.": "Train a checkpoint without a head first, with `keras-bit finetune`.",
     "`quantizations`": "--quantize",
 }
-PATIENCE = 2.0  # seconds that something may take without a word
+PATIENCE = 2.0  # seconds before a progress message appears
 
 
 def console() -> "Console":
     from rich.console import Console
 
-    # File names and labels are printed as they are: `[cat]` is not markup in them, and `:dog:` not an emoji.
+    # File names and labels are printed unchanged: `[cat]` is not markup, and `:dog:` is not an emoji.
     return Console(markup=False, emoji=False, highlight=False)
 
 
 def printable(text: str) -> str:
-    """`text` as one line without control characters, which would drive the terminal, and without passwords."""
+    """Returns `text` as one line without control characters and passwords."""
     from keras_bit.hub.redaction import without_users
 
     text = without_users(text)
@@ -55,20 +55,20 @@ def printable(text: str) -> str:
 
 
 def shown(weights: str) -> str:
-    """The source of a checkpoint as a line shows it: `printable`, and an address without what may be a secret."""
+    """Returns the source of a checkpoint for output, without secrets in an address."""
     from keras_bit.hub.redaction import redacted
 
     return printable(redacted(weights))
 
 
 def note(text: str) -> None:
-    """Writes a line that is not a result."""
+    """Writes a note to standard error."""
     print(f"{click.get_current_context().command_path}: {printable(text)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def noting(kind: type[Warning]) -> Iterator[None]:
-    """Writes warnings of this kind as lines that are not results, each once."""
+    """Writes warnings of this kind as notes, each once."""
     noted: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", kind)
@@ -94,7 +94,7 @@ def noting(kind: type[Warning]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
-    """Says what takes longer than two seconds, on a terminal, and takes it away again at the end."""
+    """Shows a message on a terminal after two seconds, and removes it at the end."""
     line = f"{shown(what)} ..."
 
     def say() -> None:
@@ -108,15 +108,15 @@ def working(what: str) -> Iterator[None]:
         yield
     finally:
         waiting.cancel()
-        if waiting.ident is not None:  # it was started
+        if waiting.ident is not None:  # the timer has started
             waiting.join()
             print(f"\r{' ' * len(line)}\r", end="", file=sys.stderr, flush=True)
 
 
 def sentence(error: Exception) -> str:
-    """What an error says; of one that nobody expected also its type and where it comes from.
+    """Returns an error's message; for an unexpected one also its type and place.
 
-    Python's arguments that it advises have the names of the command's options.
+    Arguments in its advice become the command's options.
     """
     said = _sentence(error)
     for argument, option in AS_OPTIONS.items():
@@ -125,7 +125,7 @@ def sentence(error: Exception) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    tensorflow = sys.modules.get("tensorflow")  # some commands do without
+    tensorflow = sys.modules.get("tensorflow")  # some commands do not need it
     if tensorflow is not None and isinstance(error, tensorflow.errors.OpError):
         from keras_bit.images.graph_faults import sentence_of
 
@@ -139,20 +139,20 @@ def _sentence(error: Exception) -> str:
 
 
 def processor_or_bits(weights: str, hub: "HubOptions") -> "BitImageProcessor":
-    """The checkpoint's processor; where it has none BiT's, as fine-tuning takes it, with a note."""
+    """Returns the checkpoint's processor or, with a note, BiT's default."""
     from keras_bit.images.processor import processor_of
 
     processor, its_own = processor_of(weights, hub)
     if not its_own:
         note(
-            "the checkpoint has no preprocessor_config.json: images are prepared as for google/bit-50, "
+            "the checkpoint has no preprocessor_config.json, so images are prepared as for google/bit-50, "
             f"{input_size(processor)}, pixels scaled to [-1, 1]"
         )
     return processor
 
 
 def input_size(processor: "BitImageProcessor") -> str:
-    """What the processor makes of an image, in words."""
+    """Describes the size that the processor makes."""
     if processor.fixed_size is not None:
         height, width = processor.fixed_size
         return f"{height}x{width} px"

@@ -83,8 +83,9 @@ def check_batches(rule: HyperRule, train: Any, accumulated: int) -> None:
     if getattr(train, "recipe", None) is not None and train.batch_size != wanted:
         divided = f" / gradient_accumulation_steps {accumulated}" if accumulated > 1 else ""
         raise ValueError(
-            f"`train` must have batches of {wanted} images (the rule's batch_size {rule.batch_size}{divided}), for which "
-            f"the learning rate is; got batches of {train.batch_size}. Pass `image_dataset(..., batch_size={wanted})`, "
+            f"`train` must have batches of {wanted} images (the rule's batch_size {rule.batch_size}{divided}), "
+            f"because the learning rate is for these; got {train.batch_size}. Pass "
+            f"`image_dataset(..., batch_size={wanted})`, "
             f"or a HyperRule with batch_size={train.batch_size * accumulated}."
         )
 
