@@ -1,4 +1,4 @@
-"""A report as bars, for whoever would rather look than read."""
+"""Draws a report as bars."""
 
 from pathlib import Path
 

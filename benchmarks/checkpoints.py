@@ -20,8 +20,8 @@ from keras_bit.network.weights import weights_of
 def write(folder: Path, config: BitConfig, image_size: int) -> Path:
     """Writes `config.json`, `model.safetensors` (float32) and the processor; holds one tensor at a time.
 
-    transformers cannot build a `width_factor` other than 1, but it can build the same network by its widths, so that
-    is what the `config.json` says.
+    transformers cannot build a `width_factor` other than 1, but it can build the same network from explicit widths, so
+    the `config.json` has these.
 
     Raises:
         OSError: there is not enough room for it.
@@ -53,14 +53,15 @@ def write(folder: Path, config: BitConfig, image_size: int) -> Path:
         header[name] = {"dtype": "F32", "shape": shapes[name], "data_offsets": [start, end]}
     if (free := shutil.disk_usage(folder).free) < end + 2**28:
         raise OSError(
-            f"{folder} has room for {free / 1e9:.1f} GB, and {end / 1e9:.1f} are needed. Set TMPDIR elsewhere."
+            f"{folder} has room for {free / 1e9:.1f} GB, but {end / 1e9:.1f} are needed. Set TMPDIR to another "
+            "directory."
         )
     generator = np.random.default_rng(0)
-    checksums = dict.fromkeys(shapes, "0" * 8)  # as `save_pretrained` writes them: they are compared, too
+    checksums = dict.fromkeys(shapes, "0" * 8)  # as in `save_pretrained`, so that they are compared too
     with (folder / "model.safetensors").open("wb") as file:
         file.write(_encoded(header, checksums))
         for name, shape in shapes.items():
-            # Norms near 1 and 0, kernels of any size: they are standardized.
+            # Norms are near 1 and 0; kernels may have any scale, because they are standardized.
             spread, center = (0.1, 1.0 if name.endswith("weight") else 0.0) if len(shape) == 1 else (0.05, 0.0)
             values = generator.standard_normal(shape, dtype=np.float32)
             values *= np.float32(spread)
@@ -80,7 +81,7 @@ def _encoded(header: dict[str, Any], checksums: dict[str, str]) -> bytes:
 
 
 def write_image(path: Path) -> Path:
-    """A JPEG of 500x375 px with soft shapes, for whoever names no photograph."""
+    """Writes a JPEG of 500x375 px with soft shapes, the default photograph."""
     from PIL import Image
 
     y, x = np.mgrid[0:375, 0:500][..., None] / 40.0

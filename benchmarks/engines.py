@@ -9,7 +9,7 @@ transformers              BitForImageClassification, eager in both memory format
 timm                      the same network by timm's own names, eager in both memory formats
 onnxruntime, openvino     on transformers' own `torch.onnx.export` for the shape of the batch, or for any size
 
-Files are prepared in one process and read in another: no engine finds what making them left in memory.
+Files are prepared in one process and read in another, so that preparation does not affect an engine's memory.
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ Call = Callable[[np.ndarray], np.ndarray]  # (batch, height, width, 3) to logits
 
 
 class Engine(NamedTuple):
-    """How a network is loaded from `folder` to a function, and the packages and the preparation that it needs."""
+    """Loads a network from `folder` as a function; names the packages and the preparation that it needs."""
 
     ours: bool
     load: Callable[[Path], Call]
@@ -37,7 +37,7 @@ class Engine(NamedTuple):
 
 
 def available(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those of `names` whose packages are installed, and the packages that the others lack."""
+    """Returns the engines of `names` whose packages are installed, and the missing packages of the others."""
 
     def missing(name: str) -> set[str]:
         return {package for package in ENGINES[name].packages if not importlib.util.find_spec(package)}
@@ -138,14 +138,14 @@ def compiled(folder: Path, fused: bool = False, jit_compile: bool = False) -> Ca
 
 
 def exported(folder: Path, format: str, path: str) -> Call:
-    """What `keras_bit.export` wrote, on all cores."""
+    """Runs an export of `keras_bit.export` on all cores."""
     from keras_bit.exporters import engines, machine
 
     return engines.ENGINES[format](folder / path, machine.threads()).call
 
 
 def transformers_logits(folder: Path) -> "torch.nn.Module":
-    """transformers' model with a tensor for an output."""
+    """transformers' model with a tensor as output."""
     import torch
     from transformers import BitForImageClassification
 

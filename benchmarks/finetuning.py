@@ -147,7 +147,7 @@ def measure(
 
 
 def _standard_error(ours: Sequence[float], theirs: Sequence[float], images: int) -> float:
-    """Of the difference of two mean accuracies: from the spread over the seeds, or, for one seed, of the images."""
+    """Returns the standard error of the difference of two mean accuracies, from the seeds or the images."""
     if len(ours) > 1:
         error = ((statistics.variance(ours) + statistics.variance(theirs)) / len(ours)) ** 0.5
     else:
@@ -162,7 +162,7 @@ def _rule(setting: Setting, count: int, steps: int | None = None) -> "HyperRule"
 
 
 def _start(weights: str, start: str, classes: int, folder: Path, seed: int = 0) -> None:
-    """Writes where both begin: a checkpoint with a head of zeros, or random weights."""
+    """Writes the common start: a checkpoint with a head of zeros, or random weights."""
     import keras
 
     from keras_bit import BiT, BitConfig, save_pretrained
@@ -246,7 +246,7 @@ def _train_reference(
     steps: int,
     memory_format: "torch.memory_format | None" = None,
 ) -> list[float]:
-    """The recipe in torch."""
+    """Trains with the recipe in torch."""
     import torch
     from tqdm import tqdm
 

@@ -1,4 +1,4 @@
-"""How much a network computes and holds, and how fast the machine could compute (`python -m benchmarks.flops`)."""
+"""The operations and weights of a network, and the machine's peak speed (`python -m benchmarks.flops`)."""
 
 import json
 import math
@@ -16,9 +16,9 @@ PROCESS = ("benchmarks.flops",)  # prints {"flops_per_second": ...}
 
 
 def flops(config: BitConfig, image_size: int) -> float:
-    """Floating-point operations for one image: two for each multiply-add of convolutions and head.
+    """Returns the floating-point operations for one image: two for each multiply-add of convolutions and head.
 
-    Norms, activations and pools are left out, as usual; they are a hundredth of it. For the output stride of 32.
+    Norms, activations and pools are left out, as usual; they are about a hundredth. It needs the output stride 32.
     """
     if config.output_stride != 32:
         raise ValueError(f"`config` must have an output stride of 32, got {config.output_stride}.")
@@ -30,12 +30,12 @@ def flops(config: BitConfig, image_size: int) -> float:
 
 
 def weights_bytes(config: BitConfig) -> int:
-    """Of the weights in float32."""
+    """Returns the bytes of the weights in float32."""
     return sum(4 * math.prod(weight.shape) for weight in weights_of(config))
 
 
 def _side(layer: str, image_size: int) -> int:
-    """Pixels along a side of what the layer puts out."""
+    """Returns the pixels along a side of a layer's output."""
     if layer == "predictions":
         return 1
     halvings = 1
@@ -48,7 +48,7 @@ def _side(layer: str, image_size: int) -> int:
 
 
 def matrix_peak() -> float:
-    """Operations per second of numpy's product of two float32 matrices on all cores: the best of ten."""
+    """Measures the operations per second of numpy's product of two float32 matrices on all cores: the best of ten."""
     matrix = np.ones((MATRIX_SIZE, MATRIX_SIZE), np.float32)
     times = []
     for _ in range(10):
@@ -59,7 +59,7 @@ def matrix_peak() -> float:
 
 
 def share(work: float, seconds: float, peak: float | None) -> str:
-    """What a table says of `work` operations in `seconds`: their number, and their share of the peak if it is known."""
+    """Describes `work` operations in `seconds` for a table, with the share of the peak if it is known."""
     told = f"{work / 1e9:.3g} GFLOP"
     return told if peak is None else f"{told}, {work / seconds / peak:.0%} of the peak"
 

@@ -93,7 +93,7 @@ def measure(
     """Measures (`"inference"` or `"training"`, batch size, image size) in every precision.
 
     Raises:
-        RuntimeError: there is no such device; nothing was measured.
+        RuntimeError: the device is missing; nothing was measured.
     """
     from benchmarks import checkpoints  # here: a process of a case chooses its backend before it imports keras_bit
     from benchmarks.flops import flops
@@ -139,7 +139,7 @@ def _compare(found: Mapping[str, Sequence[dict[str, Any]]], at: str, precision: 
 
 
 def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], at: str, amount: float, peak: float) -> list[Row]:
-    """A row for each engine, and the ratio to the faster peer."""
+    """Returns a row for each engine, and the ratio to the faster peer."""
     medians = {name: statistics.median(one["median"] for one in measured) for name, measured in found.items()}
     shown = []
     for name, seconds in medians.items():
@@ -174,7 +174,7 @@ def probed() -> dict[str, Any]:
 
 
 def matrix_peak(precision: str, device: str) -> float:
-    """Operations per second of a product of two matrices: the best of ten."""
+    """Measures the operations per second of a product of two matrices: the best of ten."""
     import jax
 
     size = MATRIX_SIZE if device == "gpu" else MATRIX_SIZE // 16

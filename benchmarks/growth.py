@@ -1,4 +1,4 @@
-"""How the time of a call grows, as slopes of log(time) over log(operations): 1 is in step with the arithmetic.
+"""How the time of a call grows, as slopes of log(time) over log(operations): 1 means in proportion to the arithmetic.
 
 network       R50x1 to R152x4, one image of 224 px
 batch         R50x1 at 224 px, 1 to 32 images
@@ -85,5 +85,5 @@ def measure(series: "Mapping[str, Sequence[tuple[BitConfig, int, int]]]", *, rou
 
 
 def slope(work: Sequence[float], times: Sequence[float]) -> float:
-    """Of the line through the logarithms, by least squares."""
+    """Returns the slope of the line through the logarithms, by least squares."""
     return float(np.polyfit(np.log(work), np.log(times), 1)[0])

@@ -1,12 +1,11 @@
-"""What one call takes, of keras_bit's ways to run a BiT and of its peers: R50x1, or `--network`, with random weights.
+"""Measures one call of keras_bit's ways to run a BiT and of its peers: R50x1, or `--network`, with random weights.
 
 KERAS is `tf.function` of the model, of the model loaded with `fused=True`, and `model.predict`; TFLite's int8 is
 calibrated on the batch that is measured; the engines are listed in benchmarks/engines.py. Every process measures one of
-them, and they take turns. The logits are compared first: a fast wrong answer is an error.
+them, in turn. The logits are compared first, so a fast wrong answer is an error.
 
-Beside each time stand the first call, which compiles; the most memory the process ever had, imports and weights
-included; and the operations with the share of the machine's peak that they reach, which is what numpy's product of two
-large matrices reaches in the same run.
+Each time has three more figures: the first call, which compiles; the peak memory of the process, including imports and
+weights; and the operations with their share of the machine's peak, that of numpy's product of two large matrices.
 """
 
 import argparse
@@ -147,7 +146,7 @@ def cases(
 
 
 def _compare(found: Mapping[str, Sequence[dict[str, Any]]]) -> None:
-    """Refuses logits that differ, and leaves the difference in their place."""
+    """Refuses logits that differ, and replaces them by the difference."""
     expected = None
     for name, measured in found.items():
         for one in measured:
@@ -169,7 +168,7 @@ def rows(
     image_size: int,
     targets: Sequence[Any] = TARGETS,
 ) -> list[Row]:
-    """A row for each engine, and one for each target that there are times for."""
+    """Returns a row for each engine, and one for each target with times."""
     at = f"{batch_size} x {image_size} px"
     peak = max((one["flops_per_second"] for one in found.get(PEAK, ())), default=None)
     medians = {

@@ -1,4 +1,4 @@
-"""A part's table as Markdown, written between two marks of a page so that the page's figures are those of a command."""
+"""Writes a part's table as Markdown between two marks of a page, so that the page's figures come from a command."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ END = "<!-- end -->"
 
 
 def insert(report: Report, arguments: Sequence[str], file: Path) -> None:
-    """Replaces what a page has between the mark of this command and the next end mark; a page without it gets both.
+    """Replaces the text between the mark of this command and the next end mark; a page without the mark gets both.
 
     Args:
-        report: what was found.
-        arguments: of `python -m benchmarks`, without those that name files to be written.
-        file: the page; a file that is not there is made.
+        report: the results.
+        arguments: of `python -m benchmarks`, without the names of files to write.
+        file: the page, which is created if needed.
     """
     mark = f"<!-- python -m benchmarks {shlex.join(arguments)} -->"
     page = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -30,7 +30,7 @@ def insert(report: Report, arguments: Sequence[str], file: Path) -> None:
 
 
 def text(report: Report, arguments: Sequence[str]) -> str:
-    """The table, and lines with the command, the machine and the versions."""
+    """Returns the table, and lines with the command, the machine and the versions."""
     from keras_bit.exporters import machine
 
     heading = columns(report)

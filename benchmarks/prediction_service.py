@@ -1,6 +1,6 @@
-"""TF Serving's gRPC protocol on 127.0.0.1, from the real stubs of tensorflow-serving-api: what a client meets.
+"""TF Serving's gRPC protocol on 127.0.0.1, from the real stubs of tensorflow-serving-api.
 
-The server's binary is not needed, and not imitated: how it batches, schedules and reloads is its own.
+It does not need the server's binary, and does not imitate its batching, scheduling and reloading.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ MESSAGE_LIMIT = 2**31 - 1  # bytes, as TF Serving's own; gRPC's default is 4 MiB
 
 @contextlib.contextmanager
 def over_grpc(signatures: Mapping[str, Callable[..., Any]], threads: int = 2) -> Iterator[str]:
-    """Serves a SavedModel's signatures while the context lasts, and gives the address, `grpc://127.0.0.1:PORT`.
+    """Serves a SavedModel's signatures within the context, and gives the address, `grpc://127.0.0.1:PORT`.
 
     Args:
         signatures: of `tf.saved_model.load`, or functions that are called as these are.

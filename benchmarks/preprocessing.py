@@ -1,4 +1,4 @@
-"""From JPEG files to normalized batches: images per second, keras_bit beside every peer that is installed.
+"""Measures images per second from JPEG files to normalized batches, for keras_bit and every installed peer.
 
 Every measurement has a process of its own, all cores and the same files, which come from the page cache. Each case is
 set up once and makes some batches unmeasured, then whole epochs for some seconds at least. The task is that of BiT's
@@ -35,7 +35,7 @@ from benchmarks.processes import rounds_of
 from benchmarks.report import Report, Row
 
 BATCH = 32
-FILES = 1600  # of an epoch: the start of each is a part of what is measured
+FILES = 1600  # of an epoch, whose start is part of the measurement
 COMPARED = 16  # images
 WARM_UP = 4  # batches
 SECONDS = 4  # that are measured in each process, at least
@@ -119,7 +119,7 @@ def measure(
         measurements=found,
         packages=PACKAGES,
         notes=[_differences(found, size, chosen) for size in sizes]
-        + [f"not measured, for want of their packages: {'; '.join(name for name in CASES if name not in chosen)}"]
+        + [f"not measured, packages are missing: {'; '.join(name for name in CASES if name not in chosen)}"]
         * (cases is None and len(chosen) < len(CASES)),
     )
 
@@ -175,7 +175,7 @@ def _fill(folder: Path, photos: Sequence[Path], count: int) -> None:
 
 
 def _expected(files: Sequence[Path], size: int) -> np.ndarray:
-    """What transformers' Pillow processor makes of the files: `BitImageProcessor` has its values."""
+    """Returns the values of transformers' Pillow processor for the files; `BitImageProcessor` has the same."""
     import keras_bit
 
     options = {"size": size, "crop_size": size, "resample": 2, "image_mean": 0.5, "image_std": 0.5}
@@ -312,7 +312,7 @@ def _timm(files: Sequence[str], size: int) -> Epochs:
     return _loader(files, _open_pillow, create_transform((3, size, size), is_training=False, **options))
 
 
-# Name of a case to what sets it up, and the packages that it takes.
+# Name of a case to its set-up function and its packages.
 CASES: dict[str, tuple[Callable[[Sequence[str], int], Epochs], tuple[str, ...]]] = {
     OURS: (_ours, ()),
     GRAPH: (_graph, ()),

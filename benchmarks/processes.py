@@ -1,4 +1,4 @@
-"""Measurements of a checkout, each in a process of its own, taken in turn; and the memory of a process."""
+"""Runs measurements in separate processes, in turn, and reads the memory of a process."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ def since_start() -> float:
 
 
 def peak_memory() -> int:
-    """The most bytes that this process ever had in memory, mapped files included.
+    """Returns the peak memory of this process in bytes, including mapped files.
 
     Raises:
         OSError: this is not Linux.
@@ -71,7 +71,7 @@ def peak_memory() -> int:
 
 
 def memory(process: int | str = "self") -> int:
-    """The bytes that it has now, or another process of this number; otherwise as `peak_memory`."""
+    """Returns the current bytes of this process or another one; otherwise as `peak_memory`."""
     return _status("VmRSS", process)
 
 

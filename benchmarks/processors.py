@@ -1,8 +1,8 @@
-"""What TensorFlow's oneDNN kernels change, on this processor and on one without AVX-512, beside transformers: R50x1.
+"""Measures TensorFlow's oneDNN kernels, with and without AVX-512, compared with transformers: R50x1.
 
-TensorFlow turns them on by itself only where the processor has AVX-512 or better. Every process measures one thing with
-them off (`TF_ENABLE_ONEDNN_OPTS=0`) or on (`1`), and they take turns. A processor without AVX-512 is imitated: oneDNN,
-PyTorch's own kernels, MKL and XLA are told to use AVX2 at most. TensorFlow's other kernels use no more anyway.
+TensorFlow turns them on by itself only where the processor has AVX-512 or better. Every process measures one case with
+them off (`TF_ENABLE_ONEDNN_OPTS=0`) or on (`1`), in turn. To imitate a processor without AVX-512, oneDNN, PyTorch's own
+kernels, MKL and XLA are limited to AVX2. TensorFlow's other kernels use no more.
 
 The commands of keras_bit choose by this table: see `keras_bit/cli/kernels.py`.
 """

@@ -1,4 +1,4 @@
-"""What a part of the benchmarks has found: rows of medians, the single measurements, where and with what."""
+"""The results of a part of the benchmarks: rows of medians, the single measurements, the machine and the versions."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One quantity, of keras_bit and of a peer.
+    """One quantity, for keras_bit and a peer.
 
     Args:
         name: what it is.
         unit: of both numbers; empty for a ratio.
-        ours: median of keras_bit; `None` where the row is the peer's alone.
-        theirs: median of the peer; `None` where it has no such thing, or was not measured.
-        limit: the largest `ours` that meets the target, or the smallest where `more_is_better`; `None` where there is
-            none.
+        ours: median of keras_bit; `None` if the row is only the peer's.
+        theirs: median of the peer; `None` if it does not have this, or was not measured.
+        limit: the largest `ours` that meets the target, or the smallest if `more_is_better`; `None` without a target.
         more_is_better: whether the quantity is a speed, not a cost.
-        details: what else was measured of it, for a last column.
+        details: further measurements, for a last column.
     """
 
     name: str
@@ -60,8 +59,8 @@ class Report:
 
 
 def to_dict(report: Report) -> dict[str, Any]:
-    """The report as JSON holds it, with the versions and the machine."""
-    from keras_bit.exporters import machine  # here: a measuring process imports this module, and times its imports
+    """Returns the report for JSON, with the versions and the machine."""
+    from keras_bit.exporters import machine  # here, because a measuring process times its imports
 
     return {
         "title": report.title,
@@ -86,7 +85,7 @@ def cells(report: Report) -> list[list[str]]:
 
 def table(report: Report) -> "Table":
     """A `rich` table."""
-    from rich.table import Table  # here: a measuring process imports this module and should not pay for it
+    from rich.table import Table  # imported here, because a measuring process imports this module
 
     shown = Table(title=report.title, title_justify="left")
     for name in columns(report):
@@ -105,7 +104,7 @@ def _is_detailed(report: Report) -> bool:
 
 
 def _cells(row: Row, compared: bool, detailed: bool) -> list[str]:
-    # There is no ratio if a number is missing or 0.
+    # Without a ratio if a number is missing or 0.
     ratio = f"{row.ours / row.theirs:.2f}" if row.theirs and row.ours is not None else ""
     bound = "at least" if row.more_is_better else "at most"
     target = "" if row.limit is None else f"{bound} {row.limit:.4g}: {'met' if row.met else 'MISSED'}"

@@ -41,7 +41,7 @@ CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 IMAGES = 240  # readable ones, which the clients draw from
 MOST = 8  # images in a request, as many as `keras-bit classify` sends
 TOLERANCE = 1e-5  # of a score: float32's order of operations in batches of other sizes
-WARM_UP = 0.4  # of the time: TensorFlow keeps memory for the sizes that it has met
+WARM_UP = 0.4  # of the time; TensorFlow keeps memory for every size that it has processed
 GROWTH_LIMIT = 0.02  # of the memory after the warm-up
 KEPT = 5  # faults that the report lists
 PATIENCE = 30  # seconds that the server may take to end
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> Report:
 
 @dataclasses.dataclass
 class Counts:
-    """What the clients have found so far.
+    """The clients' results so far.
 
     Args:
         requests: that were answered or refused, the single ones after a refusal included.
@@ -81,7 +81,7 @@ class Counts:
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """The images that the clients draw from.
+    """The images for the clients.
 
     Args:
         readable: encoded.
@@ -106,7 +106,7 @@ def measure(
     images: int = IMAGES,
     seed: int = 0,
 ) -> Report:
-    """Exports a checkpoint, serves it, and asks until the time is over, or the requests are made.
+    """Exports a checkpoint, serves it, and sends requests until the time or the number is reached.
 
     Args:
         weights: a checkpoint with its processor and the labels of a classifier.
@@ -161,7 +161,7 @@ def measure(
 
 
 def rows(counts: Counts, memories: Sequence[tuple[float, int]], took: float) -> list[Row]:
-    """What was found: the first two have to be 0, and the memory flat."""
+    """Returns the results: the first two must be 0, and the memory must not grow."""
     first, last = growth(memories)
     milliseconds = [1e3 * one for one in counts.seconds] or [0.0]
     return [
@@ -183,7 +183,7 @@ def rows(counts: Counts, memories: Sequence[tuple[float, int]], took: float) -> 
 
 
 def growth(memories: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """The median of the first quarter of what comes after the warm-up, and of the last."""
+    """Returns the medians of the first and the last quarter after the warm-up."""
     start = WARM_UP * memories[-1][0]
     after = [size for at, size in memories if at >= start]
     quarter = max(len(after) // 4, 1)
@@ -191,7 +191,7 @@ def growth(memories: Sequence[tuple[float, int]]) -> tuple[float, float]:
 
 
 def make_pool(model: Any, processor: Any, images: int, seed: int) -> Pool:
-    """Images with what the processor and the Keras model make of them, and those that the processor refuses, too."""
+    """Returns images with the results of the processor and the Keras model, and corrupt ones."""
     from keras_bit.evaluation import class_map
 
     found = serving_images.readable(images, seed)
@@ -217,7 +217,7 @@ def _load(
     share: float,
     seed: int,
 ) -> tuple[Counts, list[tuple[float, int]], float]:
-    """What the clients found, the server's memory `(seconds, bytes)`, and how long it took."""
+    """Returns the clients' results, the server's memory `(seconds, bytes)`, and the duration."""
     counts, lock = Counts(), threading.Lock()
     begin = time.monotonic()
     end = begin + seconds if seconds is not None else float("inf")
@@ -318,9 +318,9 @@ def _count_problems(
 
 
 def fault(answer: Sequence[tuple[str, float]], scores: np.ndarray, labels: Sequence[str]) -> str | None:
-    """What is wrong with an answer, where the Keras model gives `scores`; `None` if nothing is.
+    """Returns what is wrong with an answer, compared with the Keras model's `scores`; `None` for nothing.
 
-    Labels of which the scores are within the tolerance of each other may come in either order.
+    Labels with scores within the tolerance of each other may come in either order.
     """
     best = np.sort(scores)[::-1][: len(answer)]
     given = np.array([score for _, score in answer])

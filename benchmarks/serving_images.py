@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-KINDS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")  # what an exported graph decodes
+KINDS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")  # the kinds that an exported graph decodes
 MODES = ("RGB", "L", "P", "RGBA")
 MODES_OF = {"JPEG": MODES[:2], "PNG": MODES, "GIF": MODES[:3]}  # a BMP of others has a palette, which no graph decodes
 SIDES = (12, 900)  # px, of the shortest and the longest side
@@ -16,14 +16,14 @@ TAGGED = ("JPEG", "PNG", "WEBP")
 
 
 class Corrupt(NamedTuple):
-    """A file that cannot be read, and what an answer has to say of it."""
+    """An unreadable file, and the expected text of an answer."""
 
     content: bytes
     reason: str
 
 
 def readable(count: int, seed: int = 0) -> list[bytes]:
-    """Files of `count` images, no two alike: soft shapes with noise.
+    """Returns files of `count` different images: soft shapes with noise.
 
     Kinds, modes and orientations take turns; the sides are drawn, each as many small ones as large.
     """
@@ -43,7 +43,7 @@ def readable(count: int, seed: int = 0) -> list[bytes]:
 
 
 def corrupt(seed: int = 0) -> list[Corrupt]:
-    """Files that nothing reads, each with the words that tell why."""
+    """Returns unreadable files, each with the expected reason."""
     generator = np.random.default_rng(seed)
     whole = {kind: _encoded(Image.fromarray(_pixels(generator, 200, 300)), kind, Image.Exif()) for kind in KINDS}
     flipped = bytearray(whole["PNG"])
@@ -52,7 +52,7 @@ def corrupt(seed: int = 0) -> list[Corrupt]:
         Corrupt(b"", "is empty."),
         Corrupt(b"no image", "is not a JPEG, PNG, GIF, BMP or WebP file."),
         *(Corrupt(whole["JPEG"][:size], "is a JPEG that is cut off") for size in (1500, len(whole["JPEG"]) // 2)),
-        Corrupt(whole["PNG"][: len(whole["PNG"]) // 2], "is a PNG that is cut off"),
+        Corrupt(whole["PNG"][: len(whole["PNG"]) // 2], "is a truncated PNG"),
         *(Corrupt(whole[kind][: len(whole[kind]) // 2], "is damaged") for kind in ("GIF", "BMP", "WEBP")),
         Corrupt(bytes(flipped), "is damaged"),
     ]

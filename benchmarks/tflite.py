@@ -1,4 +1,4 @@
-"""What TFLite's modes keep of a trained network's accuracy, and what they cost; LiteRT on all cores of this machine.
+"""Measures accuracy, size and latency of TFLite's modes; LiteRT on all cores of this machine.
 
 accuracy      on the test images, of the files that `keras_bit.export` writes of the checkpoint (default: the small
               one trained on CIFAR-10), beside the Keras model on the same batches of `image_dataset`; int8 and
@@ -189,7 +189,7 @@ def _batches(part: "Part", processor: "BitImageProcessor", class_names: Sequence
 def _export(
     model: "BiTModel", folder: Path, processor: "BitImageProcessor", images: list[np.ndarray]
 ) -> "dict[str, ExportReport]":
-    """Mode to what was written."""
+    """Returns mode to file."""
     from keras_bit import export
 
     files = {}
@@ -220,7 +220,7 @@ def _runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _right(model: "BiTModel", files: "Mapping[str, ExportReport]", batches: Iterator[Any]) -> dict[str, int]:
-    """How many images get their own class, by Keras and by each file."""
+    """Counts the right answers of Keras and of each file."""
     from tqdm import tqdm
 
     runners = {mode: _runner(report.path) for mode, report in files.items()}
@@ -236,7 +236,7 @@ def _right(model: "BiTModel", files: "Mapping[str, ExportReport]", batches: Iter
 def _costs(
     model: "BiTModel", files: "Mapping[str, ExportReport]", image: np.ndarray, rounds: int
 ) -> list[dict[str, float]]:
-    """Seconds for one image, by Keras and by each file, for every round."""
+    """Measures the seconds for one image, for Keras and each file, in every round."""
     import tensorflow as tf
 
     from keras_bit import fuse

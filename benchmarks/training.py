@@ -1,14 +1,13 @@
-"""What a training step takes: R50x1, random weights, SGD with momentum, beside transformers.
+"""Measures a training step: R50x1, random weights, SGD with momentum, compared with transformers.
 
 keras_bit             `model.train_on_batch`; and with `jit_compile=True` (XLA)
 textbook              the same network with Keras' form of group normalization and standardization in the open, whose
                       gradients TensorFlow derives, and an optimizer that makes its variables in the first step
 transformers          forward, backward and step, eager, in both memory formats
 
-Every process measures one of them, and they take turns; they start from the same weights, and the first two losses are
-compared. Beside each time stand the wait for the first step, which traces and compiles; the most memory that the
-process ever had, with what it had before the first step; and three times the operations of a call, with the share of
-the machine's peak that they reach.
+Every process measures one of them, in turn. They start from the same weights, and the first two losses are compared.
+Each time has further figures: the wait for the first step, which traces and compiles; the peak memory of the process,
+and its memory before the first step; and three times the operations of a call, with their share of the machine's peak.
 """
 
 import argparse
@@ -144,7 +143,7 @@ def keras_step(folder: Path, images: np.ndarray, labels: np.ndarray, jit_compile
 
 
 def textbook_step(folder: Path, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
-    """The network as a textbook writes it: reshape to five dimensions and take moments; no gradient by hand."""
+    """Builds the textbook form of the network: it reshapes to five dimensions and takes moments."""
     import keras
     import tensorflow as tf
 

@@ -1,1 +1,1 @@
-"""A tool of the repository, not installed: brings a PyTorch checkpoint over to Keras and proves it."""
+"""A tool of the repository, which is not installed: converts a PyTorch checkpoint to Keras and checks the numbers."""

@@ -1,12 +1,12 @@
-"""Converts a PyTorch BiT checkpoint to Keras, and writes it only if its numbers are the reference's.
+"""Converts a PyTorch BiT checkpoint to Keras, and writes it only if its numbers equal the reference's.
 
     python -m convert SOURCE --out DIR                          compares with transformers itself, on photographs
     python -m convert SOURCE --out DIR --reference GOLDEN.npz   compares with a stored file; takes no torch
     python -m convert SOURCE --write-golden GOLDEN.npz          makes such a file; takes torch and transformers
 
 SOURCE is a Hub id such as google/bit-50, also as hf://google/bit-50 or its page's address, or a directory or file in
-transformers' layout. What is compared is what was written, read back: the embedding, every stage, the pooled features
-and the logits. Exit codes: 0 all equal and written, 1 a difference or an error and nothing written, 2 wrong usage, 130
+transformers' layout. The written files are read back and compared: the embedding, every stage, the pooled features and
+the logits. Exit codes: 0 all equal and written, 1 a difference or an error and nothing written, 2 wrong usage, 130
 interrupted, 143 terminated.
 """
 
@@ -72,10 +72,10 @@ def convert(
     Args:
         source: Hub id, directory or file in transformers' layout.
         out: directory to write, which does not exist.
-        golden: golden file to compare with; None compares with transformers itself.
-        images: files or directories to compare on; none takes scikit-image's. A golden file brings its own.
-        hub: how a Hub id is fetched.
-        console: where the table goes.
+        golden: golden file to compare with; `None` compares with transformers itself.
+        images: files or directories to compare on; by default scikit-image's. A golden file has its own.
+        hub: how to download from the Hub.
+        console: the console for the table.
     """
     console.print(f"reading {source}", soft_wrap=True)
     model = from_pretrained(source, **hub.arguments)
@@ -97,7 +97,7 @@ def convert(
 
 
 class _DifferenceError(Exception):
-    """Ends the writing, so that nothing stays, not even a directory above."""
+    """Ends the writing, so that nothing stays, not even a parent directory."""
 
 
 def _reference(
@@ -108,7 +108,7 @@ def _reference(
     hub: HubOptions,
     console: Console,
 ) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], str]:
-    """What goes in, what the reference makes of it, and the names and versions of what made it."""
+    """Returns the inputs, the reference's outputs, and the reference's name and versions."""
     if golden is None:
         photos = photographs.find(images)
         batches = [processor(photo) for photo in photos]
@@ -122,7 +122,7 @@ def _reference(
 
 
 def _write(model: BiTModel, processor: BitImageProcessor, directory: Path) -> BiTModel:
-    """Writes the three files, and returns the model that they are."""
+    """Writes the three files, and returns their model."""
     directory.mkdir()
     model.save(directory / MODEL_NAME)
     model.config.save_pretrained(directory)

@@ -1,8 +1,7 @@
-"""The main job from end to end, with the time of each step: `make demo`.
+"""The whole job with the time of each step: `make demo`.
 
-A PyTorch checkpoint is converted and its numbers are proven, photographs are classified, and the model is exported as
-a SavedModel that a process without Keras loads and runs. Without photographs named it takes those in scikit-image's
-wheel.
+A PyTorch checkpoint is converted and its numbers are proven, photographs are classified, and the model is exported as a
+SavedModel that a process without Keras loads and runs. By default it uses the photographs in scikit-image's wheel.
 """
 
 import argparse
@@ -84,10 +83,10 @@ def demo(source: str, images: Sequence[Path], golden: Path | None, out: Path, co
 
 
 def _remove_earlier_results(out: Path) -> None:
-    """Makes room in `out`, if nothing but an earlier demo's results is there."""
+    """Empties `out`, if it holds only an earlier demo's results."""
     found = {entry.name for entry in out.iterdir()} if out.exists() else set()
     if strange := sorted(found - RESULTS):
-        raise FileExistsError(f"`--out` {out} holds {strange[0]}, which no demo wrote. Name another directory.")
+        raise FileExistsError(f"`--out` {out} holds {strange[0]}, which no demo wrote. Choose another directory.")
     if found:
         shutil.rmtree(out)
 
@@ -101,7 +100,7 @@ def _timed(steps: list[tuple[str, str, float]], name: str) -> Iterator[list[str]
 
 
 def _difference_without_keras(saved_model: Path, files: Sequence[Path], scores: np.ndarray) -> float:
-    """Runs the SavedModel in a new process that never imports Keras; the largest difference to `scores`."""
+    """Runs the SavedModel in a new process without Keras; returns the largest difference from `scores`."""
     command = [sys.executable, str(RUN_WITHOUT_KERAS), str(saved_model), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"})
     if done.returncode:

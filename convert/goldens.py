@@ -1,4 +1,4 @@
-"""Golden files: generated images and what the reference makes of them, for machines without torch."""
+"""Golden files: generated images and the reference's outputs, for machines without torch."""
 
 import json
 import zipfile
@@ -11,13 +11,13 @@ from convert import reference
 from keras_bit.files import writing
 from keras_bit.hub.finding import HubOptions
 
-# (height, width): the smallest square that every stage of a BiT sees as more than one pixel, and an odd, oblong size.
+# (height, width): the smallest square with more than one position at every stage of a BiT, and an odd, oblong size.
 SIZES = ((64, 64), (45, 61))
 SEED = 20190511
 
 
 def generated_images() -> list[np.ndarray]:
-    """Batches of one image, uint8 [0, 255], `(1, height, width, 3)`: waves with noise, no two channels alike."""
+    """Returns batches of one image, uint8 [0, 255], `(1, height, width, 3)`: waves with noise in each channel."""
     generator = np.random.default_rng(SEED)
     images = []
     for height, width in SIZES:
@@ -30,7 +30,7 @@ def generated_images() -> list[np.ndarray]:
 
 
 def to_pixel_values(images: np.ndarray) -> np.ndarray:
-    """uint8 [0, 255] to float32 [-1, 1], with no processor in between."""
+    """Converts uint8 [0, 255] to float32 [-1, 1], without a processor."""
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
 
 
@@ -42,18 +42,18 @@ def write(path: Path, source: str, hub: HubOptions) -> None:
     for index, (batch, outputs) in enumerate(zip(images, results, strict=True)):
         arrays[f"{index}/pictures"] = batch
         arrays.update({f"{index}/{name}": values for name, values in outputs.items()})
-    with writing.replacing(path) as beside, open(beside, "wb") as file:  # a name would get another suffix
+    with writing.replacing(path) as beside, open(beside, "wb") as file:  # numpy would add a suffix to a name
         np.savez_compressed(file, **arrays)
 
 
 def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dict[str, str]]:
-    """The pixel values, the reference's outputs for each of them, and the versions that made them.
+    """Reads the pixel values, the reference's outputs for each, and the versions that made them.
 
     Raises:
         ValueError: `path` is not a golden file.
     """
     try:
-        # Opened here: numpy leaves a damaged file open.
+        # Opened here, because numpy does not close a damaged file.
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         versions = dict(json.loads(str(arrays.pop("versions"))))
@@ -70,8 +70,8 @@ def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dic
         raise
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
-            f"{path} is not a golden file, or a damaged one: {error}. `python -m convert SOURCE --write-golden FILE` "
-            "makes one."
+            f"{path} is not a golden file, or a damaged one: {error}. Make one with `python -m convert SOURCE "
+            "--write-golden FILE`."
         ) from error
     if not batches:
         raise ValueError(f"{path} is not a golden file: it holds no images.")

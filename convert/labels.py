@@ -20,7 +20,7 @@ from keras_bit.files import writing
 
 @dataclasses.dataclass(frozen=True)
 class ClassList:
-    """A list of classes: the name of our table, how many lines it has, and timm's file of ids."""
+    """A list of classes: the name of our table, its number of lines, and timm's file of ids."""
 
     name: str
     classes: int
@@ -29,14 +29,14 @@ class ClassList:
 
 CLASS_LISTS = (
     ClassList("imagenet1k", 1000, "timm/data/_info/imagenet_synsets.txt"),
-    # Google's: two ids more than the 21,841 of ImageNet's own fall11.tar, so every index behind them differs.
+    # Google's list has two ids more than the 21,841 of ImageNet's own fall11.tar, so every index after them differs.
     ClassList("imagenet21k", 21843, "timm/data/_info/imagenet21k_goog_synsets.txt"),
 )
 NAMES = "timm/data/_info/imagenet_synset_to_lemma.txt"  # wordnet id, tab, its names; the ids of both lists
 
 
 def read_wheel(wheel: Path) -> dict[str, str]:
-    """The texts in the wheel by member: `NAMES` and the ids of every list."""
+    """Reads the texts in the wheel by member: `NAMES` and the ids of every list."""
     if not zipfile.is_zipfile(wheel):
         raise ValueError(f"Expected a wheel of timm (a zip file); got {wheel}. `pip download --no-deps timm` gets one.")
     members = {NAMES, *(class_list.synsets for class_list in CLASS_LISTS)}
@@ -48,10 +48,10 @@ def read_wheel(wheel: Path) -> dict[str, str]:
 
 
 def label_table(class_list: ClassList, synsets: str, names: str) -> str:
-    """A line `wordnet_id<TAB>names` per class, in the order of `synsets`.
+    """Returns a line `wordnet_id<TAB>names` per class, in the order of `synsets`.
 
     Args:
-        class_list: the list these are; it says how many classes there must be.
+        class_list: the list, with the expected number of classes.
         synsets: a wordnet id per line.
         names: a line `wordnet_id<TAB>names` for at least these ids, in any order.
 
@@ -69,7 +69,7 @@ def label_table(class_list: ClassList, synsets: str, names: str) -> str:
         problems.append(f"without a name: {wording.some(nameless, most=8)}")
     if problems:
         raise ValueError(
-            f"The class list {class_list.name} does not fit: {'; '.join(problems)}. Was it read from a release of timm?"
+            f"The class list {class_list.name} does not fit: {'; '.join(problems)}. Use a wheel of a timm release."
         )
     return "".join(f"{wordnet_id}\t{name_of[wordnet_id].strip()}\n" for wordnet_id in ids)
 
@@ -95,12 +95,12 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--out must be a directory that exists; got {args.out}.")
     try:
         texts = read_wheel(args.wheel)
-        # Every table is made before the first is written: a wheel that does not fit changes nothing.
+        # Every table is made before the first one is written, so that a wrong wheel changes nothing.
         tables = [(one, label_table(one, texts[one.synsets], texts[NAMES])) for one in CLASS_LISTS]
         for class_list, table in tables:
             path = args.out / f"{class_list.name}.tsv"
             with writing.replacing(path) as beside:
-                beside.write_bytes(table.encode("utf-8"))  # with plain newlines everywhere
+                beside.write_bytes(table.encode("utf-8"))  # with plain newlines on every system
             print(f"{class_list.classes} classes from {args.wheel.name} written to {path}")
     except (OSError, ValueError) as error:
         parser.error(str(error))

@@ -1,4 +1,4 @@
-"""Keras' numbers beside the reference's, stage by stage."""
+"""Compares Keras' numbers with the reference's, stage by stage."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from keras_bit.network.model import BiTModel, stage_outputs
 
-LIMIT = 1e-4  # relative to the row's largest magnitude; float32 itself drifts by some 1e-5 through 50 layers
+LIMIT = 1e-4  # relative to the row's largest magnitude; float32 itself drifts by about 1e-5 through 50 layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Row:
 
 
 def outputs(model: BiTModel, batches: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """What `model`, built with `classifier_activation=None`, makes of every batch, under the reference's names."""
+    """Returns the outputs of `model` (`classifier_activation=None`) for every batch, under the reference's names."""
     named = {"embedding" if stage == "stem" else stage: tensor for stage, tensor in stage_outputs(model).items()}
     named["pooled"] = model.get_layer("avg_pool").output
     named["logits"] = model.output
@@ -40,7 +40,7 @@ def outputs(model: BiTModel, batches: Sequence[np.ndarray]) -> list[dict[str, np
 
 
 def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np.ndarray]]) -> list[Row]:
-    """A row for every output that either side has.
+    """Returns a row for every output of either side.
 
     Raises:
         ValueError: the two sides do not hold the same outputs in the same shapes.
@@ -60,7 +60,7 @@ def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np
 
 def _row(name: str, found: np.ndarray, expected: np.ndarray) -> Row:
     absolute = float(np.abs(found.astype(np.float64) - expected).max())
-    if not np.isfinite(absolute):  # a NaN on either side compares as nothing and must not pass
+    if not np.isfinite(absolute):  # NaN compares as false, and must not pass
         return Row(name, expected.shape, np.inf, np.inf)
     magnitude = float(np.abs(expected).max())
     return Row(name, expected.shape, absolute, absolute / max(magnitude, np.finfo(np.float32).tiny))

@@ -1,4 +1,4 @@
-"""Real photographs to prove and show things on: the user's own, or those in scikit-image's wheel."""
+"""Real photographs for comparisons: the user's own, or those in scikit-image's wheel."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -7,12 +7,12 @@ from pathlib import Path
 from keras_bit import packages
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-# Photographs of single things that the wheel carries; its other files are drawings, scans and microscopy.
+# Photographs of single objects in the wheel; its other files are drawings, scans and microscopy.
 SCIKIT_IMAGE = ("chelsea.png", "rocket.jpg", "astronaut.png", "coffee.png")
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The photographs in `paths`, files or directories; without any, those that scikit-image carries.
+    """Finds the photographs in `paths`, files or directories; by default those of scikit-image.
 
     Raises:
         FileNotFoundError: a path does not exist, or there is no photograph in all of them.

@@ -62,7 +62,9 @@ def sizes_of(config):
 
 def test_a_disk_without_room_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**8}))
-    with pytest.raises(OSError, match=r"has room for 0\.1 GB, and \d\.\d are needed\. Set TMPDIR elsewhere\."):
+    with pytest.raises(
+        OSError, match=r"has room for 0\.1 GB, but \d\.\d are needed\. Set TMPDIR to another directory\."
+    ):
         checkpoints.write(tmp_path / "bit", TINY, image_size=64)
 
 
@@ -317,8 +319,7 @@ def test_without_their_packages_the_peers_are_named_and_left_out(drawings, monke
     measured = [preprocessing.OURS, preprocessing.GRAPH, preprocessing.DECODER, "keras", preprocessing.EXACT]
     assert list(found.measurements) == [f"{size} px, {case}" for size in (32, 48) for case in measured]
     assert found.notes[-1] == (
-        "not measured, for want of their packages: transformers, torchvision; torchvision, Pillow; torchvision, "
-        "tensors; timm"
+        "not measured, packages are missing: transformers, torchvision; torchvision, Pillow; torchvision, tensors; timm"
     )
 
 

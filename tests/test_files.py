@@ -267,7 +267,7 @@ def test_what_is_certain_not_to_fit_is_told_before(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     writing.check_room(tmp_path / "new" / "a.b", 1000)
     with pytest.raises(
-        OSError, match=r"a\.b' cannot be written: it needs .* GB, and .* GB are free\. Make room"
+        OSError, match=r"a\.b' cannot be written: it needs .* GB, but .* GB are free\. Make room"
     ) as caught:
         writing.check_room(tmp_path / "new" / "a.b", 2 * free + 10**9)
     assert caught.value.errno == errno.ENOSPC

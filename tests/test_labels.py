@@ -477,7 +477,7 @@ def test_script_refuses_lists_that_do_not_fit_and_writes_none(tmp_path, out, cap
     with pytest.raises(SystemExit) as caught:
         convert_labels.main([str(wheel(tmp_path, **lists)), "--out", str(out)])
     assert caught.value.code == 2
-    assert f"error: The class list {message} Was it read from a release of timm?\n" in capsys.readouterr().err
+    assert f"error: The class list {message} Use a wheel of a timm release.\n" in capsys.readouterr().err
     assert written(out) == OLD
 
 
