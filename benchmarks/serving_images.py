@@ -51,7 +51,7 @@ def corrupt(seed: int = 0) -> list[Corrupt]:
     return [
         Corrupt(b"", "is empty."),
         Corrupt(b"no image", "is not a JPEG, PNG, GIF, BMP or WebP file."),
-        *(Corrupt(whole["JPEG"][:size], "is a JPEG that is cut off") for size in (1500, len(whole["JPEG"]) // 2)),
+        *(Corrupt(whole["JPEG"][:size], "is a truncated JPEG") for size in (1500, len(whole["JPEG"]) // 2)),
         Corrupt(whole["PNG"][: len(whole["PNG"]) // 2], "is a truncated PNG"),
         *(Corrupt(whole[kind][: len(whole[kind]) // 2], "is damaged") for kind in ("GIF", "BMP", "WEBP")),
         Corrupt(bytes(flipped), "is damaged"),

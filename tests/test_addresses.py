@@ -145,7 +145,7 @@ def test_a_query_is_sent_and_never_shown(server, tmp_path, caplog):
 REFUSED = {
     "a file that is not there": ("/nothing.npz", None, FileNotFoundError, "There is no file {url}: .* status 404"),
     "a file that is forbidden": ("/nothing.npz", FORBIDDEN, PermissionError, "refuses it with status 403.*no token"),
-    "a web page": ("/nothing.npz", A_PAGE, ValueError, "{url} answers with a web page.* in a browser"),
+    "a web page": ("/nothing.npz", A_PAGE, ValueError, "{url} answered with a web page.* in a browser"),
     "a page that calls itself a file": ("/page/bit.npz", None, ValueError, "bit.npz is a web page .HTML or XML."),
     "a broken server": ("/alone/bit.npz", SERVER_ERROR, OSError, "Could not get {url}: status 500"),
     "another checksum": ("/alone/bit.npz", HALF_MD5, ValueError, "The download of {url} is damaged: its MD5 is"),

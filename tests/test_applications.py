@@ -430,7 +430,7 @@ def test_another_number_of_classes_gives_a_head_of_zeros_and_one_warning(request
         with pytest.warns(UserWarning, match="new head of zeros") as caught:
             model = call()
         assert [str(warning.message) for warning in caught] == [
-            f"The checkpoint {str(folder)!r} has {held}; `classes=3` gives the model a new head of zeros, which has to "
+            f"The checkpoint {str(folder)!r} has {held}; `classes=3` gives the model a new head of zeros, which must "
             "be trained."
         ]
         assert caught[0].filename == __file__  # the line that asked for it
@@ -683,7 +683,7 @@ def test_what_the_cache_lacks_or_holds_half_of_is_named(tmp_path, checkpoint):
     make_cache(tmp_path, "someone/config", {"config.json": files["config.json"]})
     make_cache(tmp_path, ID, {"model.safetensors": files["model.safetensors"]})
     where = {"cache_dir": tmp_path, "local_files_only": True}
-    with pytest.raises(ValueError, match=r"model\.safetensors is damaged or no safetensors file: .*fetch it again"):
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged or not a safetensors file: .*Fetch it again"):
         from_pretrained("someone/half", **where)
     with pytest.raises(FileNotFoundError, match=r"does not have model\.safetensors or .* of 'someone/config'"):
         from_pretrained("someone/config", **where)

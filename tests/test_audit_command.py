@@ -258,7 +258,7 @@ def test_what_cannot_be_audited_is_refused(capsys, tmp_path):
     make_scenes(tmp_path / "data", {"cat": 2, "dog": 2})
     code, _, err = audit(capsys, tmp_path / "data", "--out", tmp_path / "data" / "out")
     assert code == 1
-    assert "--out must not be in the data" in err
+    assert "--out must not be inside the data" in err
     write_records(tmp_path / "train.tfrecord", [encoded(scene(1))] * 2, [0, 1])
     code, _, err = audit(capsys, tmp_path / "train.tfrecord", "--out", tmp_path / "out")
     assert code == 1

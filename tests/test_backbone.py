@@ -564,8 +564,8 @@ def test_a_stage_that_the_model_does_not_have_is_refused(up_to, out_features, al
 def test_another_model_is_refused():
     with pytest.raises(
         ValueError,
-        match=r"^`model` must be one that keras_bit built, got Sequential\. Where it is a part of yours, freeze that "
-        r"part\.$",
+        match=r"^`model` must be one that keras_bit built, got Sequential\. If it is a part of your model, freeze "
+        r"that part\.$",
     ):
         freeze(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
 

@@ -39,9 +39,9 @@ def test_preprocess_gives_images_of_several_sizes_where_nothing_makes_them_one()
     assert [array.shape for array in found.pixel_values] == [(40, 54, 3), (54, 40, 3)]
     for array, image in zip(found.pixel_values, images, strict=True):
         np.testing.assert_array_equal(array, UNCROPPED(image)[0])
-    with pytest.raises(ValueError, match=r"one shape .* `processor.preprocess\(images\)`, which returns a list"):
+    with pytest.raises(ValueError, match=r"the same shape .* `processor.preprocess\(images\)`, which returns a list"):
         UNCROPPED(images)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         UNCROPPED.preprocess(images, return_tensors="np")
 
 

@@ -224,7 +224,7 @@ def test_images_of_known_classes_have_their_right_answers(pets):
     assert len(found.calibration) == 7
     assert not {image.tobytes() for image in found.pixels} & {image.tobytes() for image in found.calibration}
     (note,) = found.notes
-    assert note.startswith("Left out, as they cannot be read: ")
+    assert note.startswith("Left out because they cannot be read: ")
     assert "zz.jpg" in note
 
 
@@ -244,7 +244,9 @@ def test_images_of_unknown_classes_are_measured_without_accuracy(tmp_path, names
     found = benchmark_images.read(tmp_path, tiny(), tiny_processor(), 10, (64, 64))
     assert found.right is None
     assert len(found.pixels) == 3 + bool(names)
-    assert any(note.startswith("Accuracy is left out, as the right answers are not known: ") for note in found.notes)
+    assert any(
+        note.startswith("Accuracy is not measured, because the right answers are unknown: ") for note in found.notes
+    )
 
 
 def test_another_size_than_the_processors_is_resized_to(pets):

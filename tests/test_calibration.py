@@ -221,7 +221,7 @@ def with_lora():
     [
         (lambda: new_model("regression"), labels_for(None), "got one that predicts numbers"),
         (lambda: BiT(BitConfig(**SMALL, num_labels=1)), labels_for(None), "got one that predicts numbers"),
-        (lambda: BiT(BitConfig(**SMALL), include_top=False), labels_for(None), "must have its head `predictions`"),
+        (lambda: BiT(BitConfig(**SMALL), include_top=False), labels_for(None), "must have the head `predictions`"),
         (lambda: keras.Sequential([keras.layers.Dense(3)]), labels_for(None), "a model of keras_bit.*got Sequential"),
         (
             lambda: BiTClassifier(new_model(), BitImageProcessor(size=32, crop_size=32)),

@@ -47,7 +47,7 @@ def test_a_folder_is_what_the_map_says_or_the_class_of_its_name(folders, config,
             PETS,
             {"kat": ["cat", "doge"], "catt": "dog"},
             "'catt' is not a folder (closest: 'cat'); 'kat' is mapped to 'doge', which is not a label (closest: "
-            "'dog'); 'bird' matches no label. `class_map`",
+            "'dog'); 'bird' matches no label. Map the",
         ),
         (["Dog"], PETS, None, "'Dog' matches no label (closest: 'dog')"),
         (["red_fox"], PETS, None, "'red_fox' matches no label (closest: 'fox, red fox')"),
@@ -59,7 +59,7 @@ def test_a_folder_is_what_the_map_says_or_the_class_of_its_name(folders, config,
             "'crane' is 'crane', the name of the classes 3 and 4 (use the number in a class map)",
         ),
         (["n01440764"], OTHERS, None, "'n01440764' matches no label"),
-        ([f"q{index}" for index in range(30)], PETS, None, "'q19' matches no label and 10 more. `class_map`"),
+        ([f"q{index}" for index in range(30)], PETS, None, "'q19' matches no label and 10 more. Map the"),
     ],
 )
 def test_all_that_matches_nothing_is_one_error_with_the_closest_labels(folders, config, said, problems):
@@ -125,7 +125,7 @@ def test_a_file_is_read_as_it_is_written(tmp_path):
         ('{"a": "b", "a": "c"}', "is not a JSON file: 'a' occurs twice"),
         (b"\xff\xfe", "is not a JSON file"),
         # In linear time: of so many keys, a pair at a time took minutes.
-        ("{" + ", ".join(f'"{key}": 0' for key in [*range(200_000), *range(100_000)]) + "}", "and 99,980 more stands"),
+        ("{" + ", ".join(f'"{key}": 0' for key in [*range(200_000), *range(100_000)]) + "}", "and 99,980 more occurs"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "is not a JSON file: more than 100 nested objects and lists"),
     ],
 )
@@ -159,8 +159,8 @@ def test_the_class_that_a_person_means(name, config, number):
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("crane", PETS, "`name` 'crane' is that of the classes 3 (crane), 4 (crane). Give the number"),
-        ("Crane", IMAGENET, "is that of the classes 134 (crane), 517 (crane). Give the number"),
+        ("crane", PETS, "`name` 'crane' means several classes: 3 (crane), 4 (crane). Pass the number"),
+        ("Crane", IMAGENET, "means several classes: 134 (crane), 517 (crane). Pass the number"),
         ("dgo", PETS, "a number from 0 to 4, got 'dgo'. The closest: 1 (dog)."),
         ("zzz", PETS, "got 'zzz'. The first: cat, dog, fox, red fox and 2 more."),
         ("5", PETS, "a number from 0 to 4, got 5."),

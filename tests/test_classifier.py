@@ -170,7 +170,7 @@ def test_a_model_of_imagenet_has_keras_labels(paths):
             ValueError,
             r"`images\[40\]` is not an image file",
         ),
-        ([], {}, ValueError, "`images` is empty"),
+        ([], {}, ValueError, "`images` must have at least one image"),
         ([noise(50, 60, 3)], {"top": 0}, ValueError, "`top` must be a whole number of at least 1"),
         ([noise(50, 60, 3)], {"batch_size": 0}, ValueError, "`batch_size`"),
     ],
@@ -376,7 +376,7 @@ def test_what_reads_a_checkpoint_finds_model_and_processor_in_its_file(classifie
 
 def test_the_processor_of_a_damaged_file_is_not_made_up(tmp_path):
     (tmp_path / "pets.keras").write_bytes(b"PK damaged")
-    with pytest.raises(ValueError, match=r"pets\.keras is damaged or no file that Keras writes of a model: "):
+    with pytest.raises(ValueError, match=r"pets\.keras is damaged or not a model file of Keras: "):
         BitImageProcessor.from_pretrained(tmp_path / "pets.keras")
 
 

@@ -316,11 +316,11 @@ def test_an_address_that_gives_no_image_is_named_with_the_reason(capsys, web, mo
         f"{web}/missing.jpg": "404",
         f"{web}/text.jpg": "is not an image file",
         f"{web}/large.jpg": "more than 0 MB",
-        f"{web}/silent.jpg": "gives no answer",
+        f"{web}/silent.jpg": "does not answer",
         f"{web}/slow.jpg": "has not sent all after",
-        "http://127.0.0.1:9/x.jpg": "gives no answer",
-        "http://": "gives no answer",
-        "http://[/x.jpg": "gives no answer",
+        "http://127.0.0.1:9/x.jpg": "does not answer",
+        "http://": "does not answer",
+        "http://[/x.jpg": "does not answer",
     }
     code, results, err = as_json(capsys, *cases, f"{web}/cat.jpg")
     assert code == 1

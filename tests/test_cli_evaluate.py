@@ -246,7 +246,7 @@ def test_folders_are_refused_for_a_model_that_does_not_tell_classes_apart(capsys
     save_pretrained(BiT(config), tmp_path / "model", processor=BitImageProcessor())
     code, out, err = run(capsys, animals, weights=tmp_path / "model")
     assert (code, out) == (1, "")
-    assert f"The model is for {problem_type}, and {str(animals)!r} can have one class for each image." in err
+    assert f"The model is for {problem_type}, and {str(animals)!r} has one class for each image." in err
     assert "Pass a CSV file" in err
 
 

@@ -600,7 +600,7 @@ def test_a_hugging_face_row_is_named_with_its_file(tmp_path):
 
 
 def test_folders_that_are_no_classes_are_told(tmp_path):
-    with pytest.raises(ValueError, match=r"'.*' must hold a folder per class, and has none. Put the images in some"):
+    with pytest.raises(ValueError, match=r"'.*' must hold a folder per class, but has none. Put the images into"):
         dataset(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -821,7 +821,7 @@ def test_labels_are_numbers_or_rows_as_asked_for(mode, dtype, rank):
         ({"shard": (2, 2)}, r"`shard` must be \(index, count\) with 0 <= index < count, got \(2, 2\)."),
         (
             {"shard": (0, 2), "repeat": True, "training": True},
-            "`batch_size` must divide by the 2 parts of `shard`, got 3.",
+            "`batch_size` must be a multiple of the 2 parts of `shard`, got 3.",
         ),
         ({"label_mode": "binary"}, "`label_mode` must be one of None, 'int', 'categorical', 'numbers', got 'binary'."),
         (

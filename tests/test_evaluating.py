@@ -196,7 +196,7 @@ def test_folders_in_another_order_than_the_labels_are_an_error_or_a_map(pets):
     config = BitConfig(**SMALL, id2label={0: "fox", 1: "dog", 2: "cat"})
     data = image_dataset(pets, processor=PROCESSOR_48, batch_size=5)
     with pytest.raises(
-        ValueError, match=r"must count the model's classes \('fox', 'dog', 'cat'\), got other class names "
+        ValueError, match=r"must have the model's classes \('fox', 'dog', 'cat'\), got other class names "
     ):
         evaluate(BiT(config), data)
     found = evaluate(BiT(config), data, label_map=class_map.match(data.class_names, config))

@@ -94,7 +94,7 @@ def test_transformers_layout_is_written_whole_and_replaced_only_when_asked(model
     [
         (lambda outputs: outputs * 1.01, r"differs from the model by .* more than the .* allowed"),
         (lambda outputs: outputs * np.nan, "NaN or infinite"),
-        (lambda outputs: outputs[:, :3], "where the model gives"),
+        (lambda outputs: outputs[:, :3], "but the model gives"),
     ],
 )
 def test_a_file_that_gives_other_numbers_is_an_error_and_leaves_what_was_there(
@@ -162,7 +162,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers(model, tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ((0.5, 0.5), "have one value, 0.5, everywhere"),
+        ((0.5, 0.5), "have the value 0.5 everywhere"),
         ((0, 255), "go from 0 to 255, but the output of `processor` from -1 to 1. Pass them through it"),
         ((-1, 1), None),
     ],

@@ -215,7 +215,7 @@ def test_a_data_set_without_a_batch_is_refused(name, known):
     # A batch of nine of eight images; and one whose length nobody knows.
     empty = whole.unbatch().batch(9, drop_remainder=True) if not known else batches(NUMBERS, 8).take(0)
     data = {"train": whole, "validation": whole} | {name: empty}
-    with pytest.raises(ValueError, match=rf"`{name}` must have at least one batch, got an empty data set\. If its"):
+    with pytest.raises(ValueError, match=rf"`{name}` must have at least one batch, got an empty data set\. With drop"):
         fine_tune(small_model(), **data, rule=rule(), verbose=0)
 
 

@@ -235,20 +235,20 @@ def folds(root):
 NOT_CLASSES = {
     "parts without classes": (
         lambda root: make_folders(root, {"train": 2, "test": 2}),
-        ("test, train", "hold no folder per class"),
+        ("test, train", "without a folder per class"),
     ),
     "classes first": (class_first, ("cat, dog", "test, train", "Make a folder for each part")),
     "parts of digits and words without classes": (
         lambda root: make_folders(root, {"train": 2, "test1": 2}),
-        ("test1, train", "hold no folder per class"),
+        ("test1, train", "without a folder per class"),
     ),
     "parts with something shared, without classes": (
         lambda root: make_folders(root, {"seg_train": 2, "seg_test": 2, "seg_pred": 2}),
-        ("seg_test, seg_train", "hold no folder per class"),
+        ("seg_test, seg_train", "without a folder per class"),
     ),
     "parts and another, without classes": (
         lambda root: make_folders(root, {"train": 2, "test": 2, "unlabeled": 2}),
-        ("hold no folder per class",),
+        ("without a folder per class",),
     ),
     "one class first": (class_first_in_one, ("(cat)", "Test, train", "Make a folder for each part")),
     "the same folders in each": (folds, ("fold1, fold2", "cat, dog", "not clear which are the classes")),
@@ -299,7 +299,7 @@ def test_one_folder_of_the_same_name_in_each_class_is_where_its_images_are(tmp_p
 def test_parts_as_labels_of_embeddings_are_said(tmp_path):
     for part in ("Train", "Test"):
         make_folders(tmp_path / "data" / part, COUNTS)
-    with pytest.warns(walk.DirectoryWarning, match=r"which become the labels: Test, Train\. Name one of them"):
+    with pytest.warns(walk.DirectoryWarning, match=r"so their names become the labels: Test, Train\. Pass one of them"):
         assert lists.list_images(tmp_path / "data", tmp_path / "list", 10).count == 10
 
 

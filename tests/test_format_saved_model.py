@@ -167,7 +167,7 @@ def enormous():
         ),
         (1, b"BM" + bytes(8) + LOWEST, "the image at index 1 is a damaged BMP"),
         (0, b"no image", "the image at index 0 is not a JPEG"),
-        (3, "half", "the image at index 3 is a JPEG that is cut off"),
+        (3, "half", "the image at index 3 is a truncated JPEG"),
     ],
 )
 def test_one_corrupt_image_is_an_error_that_names_its_index(signatures, images, index, content, problem):

@@ -253,7 +253,7 @@ def test_a_directory_that_keras_wrote_of_another_model_is_refused(tmp_path):
             lambda layers: layers["config"]["layers"].append({"class_name": "Lambda", "config": {}}),
             "holds a Python func",
         ),
-        (lambda layers: layers["config"]["layers"].pop(), "is damaged, or no model that Keras can load"),
+        (lambda layers: layers["config"]["layers"].pop(), "is damaged, or not a model that Keras can load"),
         (lambda layers: layers["config"]["layers"][3]["config"].update(epsilon=0.5), "holds other layers than its"),
     ],
     ids=["code", "a layer is missing", "another layer"],
@@ -272,7 +272,7 @@ def test_a_directory_of_keras_with_half_of_its_weights_is_called_damaged(tmp_pat
     keras.saving.save_model(random_model(), tmp_path, zipped=False)
     path = tmp_path / "model.weights.h5"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"is damaged, or no model that Keras can load"):
+    with pytest.raises(ValueError, match=r"is damaged, or not a model that Keras can load"):
         from_pretrained(tmp_path)
 
 
@@ -329,7 +329,7 @@ SHARD_FAULTS = {
         FileNotFoundError,
         r"lacks the shard bit_00000\.weights\.h5 that bit\.wei",
     ),
-    "damaged": (damaged, ValueError, r"bit_00000\.weights\.h5 is damaged or no \.weights\.h5 file"),
+    "damaged": (damaged, ValueError, r"bit_00000\.weights\.h5 is damaged or not a \.weights\.h5 file"),
     "a layer is absent": (
         without,
         ValueError,
@@ -627,7 +627,7 @@ def test_the_variables_of_a_saved_model_are_the_same_model(tmp_path, head, scope
 def test_a_saved_model_of_another_network_or_half_of_one_is_refused(tmp_path):
     folder = write_saved_model(tmp_path / "other", {"dense/kernel": np.ones(3)})
     with pytest.raises(
-        ValueError, match=r"variables\.index is damaged or no variables .*: it names no variables `resnet/"
+        ValueError, match=r"variables\.index is damaged or not a SavedModel's variables: .*it has no variables `resnet/"
     ):
         from_pretrained(folder, config=TINY)
     folder = write_saved_model(tmp_path / "bit", tensorflow_tensors())
@@ -640,7 +640,7 @@ def test_a_saved_model_of_another_network_or_half_of_one_is_refused(tmp_path):
         from_pretrained(folder, config=TINY)
     index = folder / "variables" / "variables.index"
     index.write_bytes(index.read_bytes()[:50])
-    with pytest.raises(ValueError, match=r"variables\.index is damaged or no variables of a SavedModel"):
+    with pytest.raises(ValueError, match=r"variables\.index is damaged or not a SavedModel's variables"):
         from_pretrained(folder, config=TINY)
 
 

@@ -331,7 +331,7 @@ DAMAGED = {
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_image_is_an_error_also_where_the_damage_is_outside_of_the_crop(name, graphs):
     kind, _, _ = name.partition(",")
-    words = {"JPEG": "Invalid JPEG data", "PNG": "a PNG that is cut off"}.get(kind, f"(?i){kind}")
+    words = {"JPEG": "Invalid JPEG data", "PNG": "a truncated PNG"}.get(kind, f"(?i){kind}")
     for _, run in graphs:
         with pytest.raises(tf.errors.InvalidArgumentError, match=words):
             run(DAMAGED[name])

@@ -147,7 +147,10 @@ NOT_READ = {
         lambda path: keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(path),
         "Sequential",
     ),
-    "fused": (lambda path: fuse(smallest()).save(path), r"stem_conv: is a Conv2D.*`keras\.saving\.load_model` loads"),
+    "fused": (
+        lambda path: fuse(smallest()).save(path),
+        r"stem_conv: is a Conv2D.*Load .* with `keras\.saving\.load_model`",
+    ),
     "a layer before it": (lambda path: IN_H5["a layer before it"]().save(path), "layers before BiT"),
     "code": (with_a_lambda, r"[Ll]ambda"),
     "cut off": (damaged, "is damaged"),

@@ -156,12 +156,12 @@ def test_a_person_is_told_what_was_taken_for_what(read):
 # What is wrong with a file: its text, options, and facts of the error.
 BAD = {
     "empty": ("", {}, ("is empty", "'path,label'")),
-    "a header alone": ("path,label\n\n", {}, ("has a header ('path', 'label') and no row",)),
+    "a header alone": ("path,label\n\n", {}, ("has a header ('path', 'label') but no row",)),
     "no header": ("0.jpg,cat\n1.jpg,dog\n", {}, ("must begin with the names of its columns", "'0.jpg'")),
     "one column": ("path\n0.jpg\n", {}, ("must have a column of labels besides", "'path'")),
-    "two columns of a name": ("path,a,a\n0.jpg,1,0\n", {}, ("several columns of the name 'a'",)),
+    "two columns of a name": ("path,a,a\n0.jpg,1,0\n", {}, ("several columns named 'a'",)),
     "a row too long": ("path,label\n0.jpg,tabby, cat\n", {}, ("2 cells", "line 2 has 3", "double quotes")),
-    "an open quote": ('path,label\n0.jpg,"cat\n1.jpg,dog\n', {}, ("not a CSV file, in the line 2",)),
+    "an open quote": ('path,label\n0.jpg,"cat\n1.jpg,dog\n', {}, ("not a valid CSV file, in line 2",)),
     "Latin-1": ("path,label\n0.jpg,a\n1.jpg,caf\xe9\n".encode("latin-1"), {}, ("UTF-8", "0xe9 in line 3", "CSV UTF-8")),
     "zero bytes": ("path,label\n0.jpg,a\0\n", {}, ("zero byte in line 2",)),
     "an image that is missing": (

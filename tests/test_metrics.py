@@ -152,7 +152,10 @@ def test_what_are_no_probabilities_or_labels_is_an_error(probabilities, labels, 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: metrics.confusion_matrix(LABELS, LABELS[:2], 3), "`predicted` must be as many as `labels`, 4, got 2"),
+        (
+            lambda: metrics.confusion_matrix(LABELS, LABELS[:2], 3),
+            "`predicted` must have the length of `labels`, 4, got 2",
+        ),
         (lambda: metrics.confusion_matrix(LABELS, LABELS, 2), r"`labels` must be .* in \[0, 2\), got from 0 to 2"),
         (lambda: metrics.confusion_matrix(LABELS, LABELS * 1.0, 3), "`predicted` must be .* got float64 of shape"),
         (lambda: metrics.calibration([0.5, np.nan], [True, True]), r"`confidences` must be in \[0, 1\], got nan"),

@@ -104,7 +104,7 @@ REFUSED = {
     "hf://": "names no repository of the Hub: expected 'hf://owner/name'",
     "hf://google/bit-50/model.safetensors": "expected 'hf://owner/name', or 'hf://owner/name@revision'",
     "hf-hub:google bit": "expected 'hf-hub:owner/name'",
-    "gs://bucket/bit.npz": "begins with gs://, and only hf:// and https:// are read",
+    "gs://bucket/bit.npz": "begins with gs://, but only hf:// and https:// are supported",
     "s3://user:secret@bucket/bit": "begins with s3://, and only",
     "file:///tmp/bit": "begins with file://, but only hf:// and https:// are supported. Copy",
     "https://": "is not a complete web address",

@@ -176,8 +176,8 @@ def other_class(model):
 
 
 OTHERS = {
-    "a layer behind the head": (behind, r"halved \(a Rescaling\) is not one of them"),
-    "a layer before the head": (between, r"dropped \(a Dropout\) is not one of them"),
+    "a layer behind the head": (behind, r"halved \(a Rescaling\) is an extra layer"),
+    "a layer before the head": (between, r"dropped \(a Dropout\) is an extra layer"),
     "other ways": (skipped, "avg_pool: reads stage2_block0_add, expected norm"),
     "another head": (other_head, "new_head|predictions"),
     "another class": (other_class, "stem_conv(: is | is )a Conv2D"),
@@ -218,7 +218,7 @@ def test_code_in_a_keras_file_is_refused_whatever_the_safe_mode_of_keras_is(tmp_
     model = smallest()
     BiTModel(model.input, keras.layers.Lambda(lambda x: x * 2)(model.output)).save(tmp_path / "bit.keras")
     # Keras has no way back from `enable_unsafe_deserialization`, which sets what this scope sets.
-    with SafeModeScope(safe), pytest.raises(ValueError, match=r"no model that Keras can load: .*[Ll]ambda"):
+    with SafeModeScope(safe), pytest.raises(ValueError, match=r"not a model that Keras can load: .*[Ll]ambda"):
         from_pretrained(tmp_path / "bit.keras")
 
 

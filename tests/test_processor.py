@@ -515,7 +515,7 @@ def test_unreadable_files_are_named_and_pillows_error_is_chained(tmp_path):
             assert str(raised.value).startswith("`images[0]` (")
             assert message in str(raised.value)
             assert raised.value.__cause__ is not None
-    with pytest.raises(IsADirectoryError, match=r"is a directory. Pass a list of the files in it."):
+    with pytest.raises(IsADirectoryError, match=r"is a directory. Pass a list of its files."):
         WIDE(tmp_path)
     damaged = r"`images\[0\]` is a damaged image file; Pillow says: image file is trunc"
     with Image.open(cut) as opened, pytest.raises(ValueError, match=damaged):

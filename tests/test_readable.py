@@ -53,7 +53,7 @@ def test_a_whole_look_finds_what_the_processor_cannot_read(part):
     for number, words in (
         (4, "is empty."),
         (5, "is not an image file that Pillow can read."),
-        (8, "where it has 16."),
+        (8, "if it has 16."),
         (10, "cannot be read: there is no such file."),
     ):
         assert found[number].endswith(words)

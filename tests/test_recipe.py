@@ -489,7 +489,7 @@ def test_the_data_set_remembers_its_recipe_and_another_one_is_refused():
 @pytest.mark.parametrize(
     ("rule", "accumulated", "message"),
     [
-        ({"batch_size": 8}, 1, r"batches of 8 images \(the rule's batch_size 8\), .*; got batches of 4\."),
+        ({"batch_size": 8}, 1, r"batches of 8 images \(the rule's batch_size 8\), .*; got 4\."),
         ({}, 2, r"batches of 2 images \(the rule's batch_size 4 / gradient_accumulation_steps 2\)"),
     ],
 )

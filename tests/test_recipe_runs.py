@@ -121,8 +121,8 @@ def test_a_run_notes_its_recipe_with_the_weights_of_its_classes(data, checkpoint
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"choices": {"keep_best": "val_accuracy"}, "validation_share": 0.0}, "`keep_best` needs a validation"),
-        ({"choices": {"early_stopping": 2}, "validation_share": 0.0}, "`early_stopping` needs a validation"),
+        ({"choices": {"keep_best": "val_accuracy"}, "validation_share": 0.0}, "`keep_best` needs validation"),
+        ({"choices": {"early_stopping": 2}, "validation_share": 0.0}, "`early_stopping` needs validation"),
         ({"choices": {"class_weight": {"dog": 2.0}}}, "`class_weight` must name classes of the model, got 'dog'"),
         ({"choices": {"lora": 2}, "freeze_up_to": "all"}, "`lora` must be None with freeze_up_to='all'"),
         ({"choices": {"keep_best": "val_top_5"}}, "`keep_best` must be one of 'val_loss', 'val_accuracy', got"),

@@ -174,7 +174,7 @@ def test_records_few_examples_accumulation_and_half_precision(checkpoint, tmp_pa
         class_names=["x", "y", "z"],
     )
     assert any("The batch size (8) exceeds the number of training images, so images repeat" in line for line in said)
-    assert any("layers, up to stage1, stay as they are." in line for line in said)
+    assert any("layers, up to stage1, are frozen." in line for line in said)
     described = json.loads((out / "training" / "run.json").read_text())["plan"]
     assert (described["train_pictures"], described["gradient_accumulation_steps"]) == (6, 2)
     model, before = from_pretrained(out), from_pretrained(checkpoint)
@@ -193,7 +193,7 @@ def test_a_head_with_the_same_classes_is_kept(data, tmp_path):
     tensors["classifier.1.weight"], tensors["classifier.1.bias"] = np.ones((3, 64), "f4"), np.ones(3, "f4")
     write_checkpoint(tmp_path / "c", tensors, CONFIG | names)
     BitImageProcessor(size=(32, 32)).save_pretrained(tmp_path / "c")
-    assert "The checkpoint's head has these classes, and is trained on." in train(
+    assert "The checkpoint's head has these classes, and training continues with it." in train(
         data, tmp_path / "c", tmp_path / "o", steps=1
     )
     # One step at a rate of 0.003 moves them; a new head would be near 0.
@@ -446,7 +446,7 @@ def test_a_directory_of_another_checkpoint_is_refused(data, checkpoint, tmp_path
 
 
 def test_the_result_is_not_put_into_the_data(data, checkpoint):
-    with pytest.raises(ValueError, match="`out` must not be in the data, where it would be a class"):
+    with pytest.raises(ValueError, match="`out` must not be inside the data, where it would become a class"):
         train(data, checkpoint, data / "out")
 
 

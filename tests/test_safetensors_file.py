@@ -152,8 +152,8 @@ def test_tensors_of_one_shape_that_were_swapped_are_found(saved):
 @pytest.mark.parametrize(
     ("checksums", "message"),
     [
-        ("{", "is damaged or no safetensors file"),
-        ("[]", "is damaged or no safetensors file: its keras_bit_crc32 are no JSON object"),
+        ("{", "is damaged or not a safetensors file"),
+        ("[]", "is damaged or not a safetensors file: its keras_bit_crc32 are not a JSON object"),
         ("{}", "and none was stored"),
         (json.dumps({name: 0 for name, *_ in PREACTIVATION}), "and 0 was stored"),
     ],

@@ -141,7 +141,7 @@ def test_every_tensor_keeps_the_dtype_of_its_variable(tmp_path, dtype):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_act": "selu"}, "transformers has no activation 'selu': these files are for `keras_bit.from_pretr"),
+        ({"hidden_act": "selu"}, "transformers has no activation 'selu'. Load these files with `keras_bit.from_pretr"),
         ({"output_stride": 8}, "transformers ignores the dilation of `output_stride` 8 and gives other numbers. "),
     ],
 )
@@ -267,7 +267,10 @@ def quantized(tmp_path):
             with_a_layer_in_front,
             "`model` has layers before BiT (brighter), which this format cannot hold. Save it with",
         ),
-        (fused, "`model` is fused: 12 of its convolutions are not StdConv2D (stem_conv is a Conv2D), and the kernels"),
+        (
+            fused,
+            "`model` is fused: 12 of its convolutions are not StdConv2D (stem_conv is a Conv2D), but this format needs the kernels",
+        ),
         (fused, "are lost. Save before fusing."),
         (cut, "it lacks the layers stage2_block0_shortcut_conv, stage2_block0_norm1, stage2_block0_conv1, stage2"),
         (cut_backbone, "that keras_bit returned. A `BiTBackbone` must have its last stage among its outputs."),

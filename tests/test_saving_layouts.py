@@ -159,7 +159,7 @@ REFUSED = {
         CONFIG,
         r"`layout` 'timm' cannot hold `model`: timm knows net",
     ),
-    "post-activation": ("npz", BOTTLENECK_CONFIG, r"`layout` 'npz' cannot hold `model`: .* of pre-activation networks"),
+    "post-activation": ("npz", BOTTLENECK_CONFIG, r"`layout` 'npz' cannot hold `model`: .* pre-activation networks"),
 }
 
 
@@ -250,7 +250,7 @@ def test_timm_reads_both_layouts_as_the_same_network(tmp_path):
     images = rng.uniform(-1, 1, (2, 64, 96, 3)).astype("float32")
     processor = BitImageProcessor(size=256, crop_size=224, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     save_pretrained(model, tmp_path / "timm", processor, layout="timm")
-    with pytest.warns(UserWarning, match=r"without hidden_act='gelu_new', output_stride=16 of these weights"):
+    with pytest.warns(UserWarning, match=r"without hidden_act='gelu_new', output_stride=16 from these weights"):
         save_pretrained(model, tmp_path / "npz", layout="npz")
     np.save(tmp_path / "images.npy", images)
     run_timm("timm_formats_probe.py", "read", tmp_path)

@@ -82,9 +82,9 @@ def test_images_that_the_server_cannot_read_are_named_and_the_others_answered(se
     assert code == 1
     assert "0.jpg" in out
     assert "1.jpg" in out
-    assert f"{tmp_path}/half.jpg is a JPEG that is cut off" in err
+    assert f"{tmp_path}/half.jpg is a truncated JPEG" in err
     assert f"{tmp_path}/text.jpg is not a JPEG, PNG" in err
-    assert all(f"{name} is a JPEG that is cut off" in err for name in four)
+    assert all(f"{name} is a truncated JPEG" in err for name in four)
     assert "'missing.jpg' does not exist" in err
 
 
@@ -152,7 +152,7 @@ def test_a_server_that_is_not_there_is_told(scheme, files, capsys):
         absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
     code, _, err = run(capsys, files[0], "--server", f"{scheme}://127.0.0.1:9")
     assert code == 1
-    assert f"The server {scheme}://127.0.0.1:9 gives no answer" in err
+    assert f"The server {scheme}://127.0.0.1:9 does not answer" in err
     assert "Check that it is running and ready." in err
 
 

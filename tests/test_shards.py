@@ -355,7 +355,7 @@ def test_files_of_another_run_are_refused_with_what_is_different(
     arguments = {"weights": weights, "shard_size": 3}
     before = sorted(tmp_path.rglob("*.parquet"))
     change(pets, tmp_path, arguments)
-    with pytest.raises(ValueError, match=rf"`out`: '.*\.parquet' is of another run: {words}"):
+    with pytest.raises(ValueError, match=rf"`out`: '.*\.parquet' belongs to another run: {words}"):
         embed(pets, tmp_path / name, **arguments)
     assert sorted(tmp_path.rglob("*.parquet")) == before
 
@@ -402,7 +402,7 @@ def foreign(first, second):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (truncated, r"00000-of-00003\.parquet' is not a Parquet file, or is a damaged one \(.*\)\. Remove it"),
+        (truncated, r"00000-of-00003\.parquet' is damaged or not a Parquet file \(.*\)\. Remove it"),
         (renamed, r"is not one of the 3 shards: it is shard 1 with 3 rows and 0 images left out\. Remove it"),
         (foreign, r"was not written by `embed`\. Choose another `out`"),
         (described(shard=[1]), DAMAGED_METADATA),
@@ -410,7 +410,7 @@ def foreign(first, second):
         (described(left_out=-1), DAMAGED_METADATA),
         (described(left_out=1, skipped=[]), DAMAGED_METADATA),
         (described(skipped=[5]), DAMAGED_METADATA),
-        (described(labels="deep"), r"is not a Parquet file, or is a damaged one \(more than 100 objects and lists"),
+        (described(labels="deep"), r"is damaged or not a Parquet file \(more than 100 nested objects and lists"),
     ],
 )
 @pytest.mark.slow
@@ -546,7 +546,7 @@ def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
         (
             {"data": "nowhere"},
             FileNotFoundError,
-            "`data` must be a directory or a text file with a path in each line, and",
+            "`data` must be a directory or a text file with a path in each line, but",
         ),
         ({"data": "pets/alone.png"}, ValueError, r"got the image 'pets/alone.png'. Name its directory, or pass '-'"),
         (
@@ -568,7 +568,7 @@ def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
         ({"out": "d.parquet"}, IsADirectoryError, "`out` must be a file if it ends in .parquet, got the directory"),
         ({"on_error": "ignore"}, ValueError, "`on_error` must be one of 'raise', 'skip', got 'ignore'"),
         ({"engine": "beam"}, ValueError, "`engine` must be one of 'local', 'ray', got 'beam'"),
-        ({"workers": 2}, ValueError, "`workers` is for engine='ray', got 2 for 'local', which is one process"),
+        ({"workers": 2}, ValueError, "`workers` is for engine='ray', got 2 for 'local', which uses one process"),
         ({"shard_size": 0}, ValueError, "`shard_size`.* at least 1.* 0"),
         ({"batch_size": 1.5}, ValueError, "`batch_size`.* whole number.* 1.5"),
     ],
@@ -599,7 +599,7 @@ def test_features_that_are_not_finite_are_an_error(pets, tmp_path, weights):
     gamma, beta = model.get_layer("norm").get_weights()
     model.get_layer("norm").set_weights([np.full_like(gamma, 3e38), np.full_like(beta, 3e38)])
     save_pretrained(model, tmp_path / "broken", processor=PROCESSOR)
-    with pytest.raises(ArithmeticError, match=r"alone\.png has features that are not finite numbers"):
+    with pytest.raises(ArithmeticError, match=r"alone\.png has features that are not finite"):
         embed(pets, tmp_path / "out", weights=str(tmp_path / "broken"))
 
 
@@ -636,7 +636,7 @@ def test_the_command(pets, tmp_path, weights, capsys):
 def test_the_help_says_what_is_read_and_written(capsys):
     assert main.main(["embed", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for words in ("DATA", "part-00000-of-00012.parquet", "--engine [local|ray]", "goes on with those that are missing"):
+    for words in ("DATA", "part-00000-of-00012.parquet", "--engine [local|ray]", "continues with the missing ones"):
         assert words in text
 
 

@@ -169,7 +169,7 @@ REFUSED = {
     "no train": (
         lambda path: make_folders(path / "val", {"a": 3, "b": 2}) and path,
         ValueError,
-        "has the folder val, but no folder 'train' with images to train on.",
+        "has the folder val, but no folder 'train' with training images.",
     ),
     "no train, but a test": (
         lambda path: (make_folders(path / "val", {"a": 3}), make_folders(path / "test", {"a": 3})) and path,

@@ -87,7 +87,9 @@ def test_the_state_of_another_model_is_refused(tmp_path):
     other.optimizer.build(other.trainable_variables)
     state = state_in(tmp_path / "state", 2, 8)
     state.set_model(other)
-    with pytest.raises(ValueError, match=r"The training state '.*state' is of another model or optimizer. Remove it."):
+    with pytest.raises(
+        ValueError, match=r"The training state '.*state' belongs to another model or optimizer. Remove it."
+    ):
         state.restore()
 
 

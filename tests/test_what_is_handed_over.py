@@ -111,7 +111,7 @@ def test_an_encoded_image_as_text_is_called_one_and_not_printed(text, described)
 
 
 def test_an_address_is_called_one(paths):
-    with pytest.raises(ValueError, match=r"`images\[1\]` \(https://example.org/cat.jpg\) is an address, which is"):
+    with pytest.raises(ValueError, match=r"`images\[1\]` \(https://example.org/cat.jpg\) is a web address, which is"):
         SMALL([paths[0], "https://example.org/cat.jpg"])
 
 

@@ -56,7 +56,7 @@ def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
 
 
 def _open_npz(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    with refusing_damage(path, "no .npz file", "Fetch it again."), zipfile.ZipFile(path) as archive:
+    with refusing_damage(path, "not an .npz file", "Fetch it again."), zipfile.ZipFile(path) as archive:
         members = [member for member in archive.namelist() if member.endswith(".npy")]
         shapes = {member.removesuffix(".npy"): _npy_shape(archive, member) for member in members}
     held: dict[str, str] = {}

@@ -70,7 +70,7 @@ def open_tensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         ValueError: the file is damaged.
         OSError: it does not exist, or cannot be read.
     """
-    with refusing_damage(path, "no safetensors file", "Its download may be incomplete. Fetch it again."):
+    with refusing_damage(path, "not a safetensors file", "Its download may be incomplete. Fetch it again."):
         handle = safetensors.safe_open(path, framework="numpy")
         shapes = {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118 - no mapping
         for name in shapes:

@@ -23,42 +23,42 @@ JPEG_PIXELS = 2**29 // 3  # the limit of TensorFlow's decoder, 178,956,970, whic
 LARGE_JPEG = f"is a JPEG of more than {JPEG_PIXELS:,} pixels, which TensorFlow's decoder does not read. {ARRAY_PATH}"
 JPEG_END = b"\xff\xd9"
 
-# Autograph rewrites a function before it is traced, which takes longer than that; here is no Python branch to rewrite.
+# Without Autograph, whose rewriting would take longer than the tracing: there are no Python branches here.
 plain = tf.autograph.experimental.do_not_convert
 
 
 def attempt(prepare: Callable[[], Any], otherwise: Any) -> tuple[Any, Any]:
-    """What `prepare` returns and True, or, where an operation in it fails, `otherwise` and False."""
+    """Returns the result of `prepare` and True or, if an operation in it fails, `otherwise` and False."""
     once = tf.data.Dataset.from_tensors(0).map(plain(lambda _: (prepare(), True))).ignore_errors()
     return once.concatenate(tf.data.Dataset.from_tensors((otherwise, False))).take(1).get_single_element()
 
 
 def problem(contents: Any, processor: "BitImageProcessor") -> Any:
-    """Why an encoded image failed, as far as can be seen in it.
+    """Finds out why an encoded image failed, as far as the image shows it.
 
     Args:
         contents: a scalar string, the bytes of the file.
-        processor: what it was read for.
+        processor: the processor that read it.
 
     Returns:
-        A scalar string that goes on after its name ("is empty."), empty where nothing is wrong with it.
+        A scalar string that continues a sentence after its name ("is empty."); empty if nothing is wrong.
     """
     limit = pixel_limit(None)
 
     def damaged(header: graph_decoding.Header) -> Any:
         nothing = np.zeros((0, 0, 3), np.uint8)
         _, complete = attempt(lambda: graph_decoding.decode(contents, header), nothing)
-        # By its end alone: told to recover what there is, TensorFlow's decoder runs forever on some files that end
-        # in the middle of a marker.
+        # Only the end is checked, because with its recovery option TensorFlow's decoder hangs on some files that end
+        # inside a marker.
         end, _ = attempt(lambda: tf.strings.substr(contents, -2, 2), JPEG_END)
         cut = (header.kind == graph_decoding.JPEG) & (end != JPEG_END)
-        text = tf.where(cut, "is a JPEG that is cut off: its data ends too early.", DAMAGED)
+        text = tf.where(cut, "is a truncated JPEG: its data ends too early.", DAMAGED)
         pixels = tf.cast(header.height, tf.int64) * tf.cast(header.width, tf.int64)
         large = (header.kind == graph_decoding.JPEG) & (pixels > JPEG_PIXELS)
         return tf.where(complete, "", tf.where(large, LARGE_JPEG, text))
 
     nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, 1, "")
-    # Upright or not, it has the same faults.
+    # The orientation does not change the faults.
     header, whole = attempt(lambda: graph_decoding.read_header(contents, limit, "ignore"), nothing)
     known = tf.where(whole, header.problem, "is a JPEG with a damaged header.")
     size = (tf.maximum(header.height, 1), tf.maximum(header.width, 1))
@@ -67,10 +67,10 @@ def problem(contents: Any, processor: "BitImageProcessor") -> Any:
 
 
 def sentence_of(text: str) -> str:
-    """What an error of TensorFlow's says without the graph's nodes around it."""
+    """Returns the message of a TensorFlow error without the graph's nodes around it."""
     text = re.sub(r"^(\{\{[^}]*\}\} ?)+", "", text)
     text = re.split(r"\n\t \[\[| \[Op:", text)[0]
     if asserted := re.search(r"assertion failed: \[(.*)\]", text, re.DOTALL):
-        # It has C's escapes for quotes, among others.
+        # The message has C escapes, for example for quotes.
         text = asserted[1].encode("ascii", "backslashreplace").decode("unicode_escape")
     return " ".join(text.split())

@@ -1,8 +1,8 @@
-"""The orientation tag of an encoded image in a TensorFlow graph, and the turn that it asks for.
+"""Reads the orientation tag of an encoded image in a TensorFlow graph, and turns the image.
 
 Imports TensorFlow, so only functions import this module.
 
-Checked against Pillow 13.0, `ImageOps.exif_transpose`, and `TiffImagePlugin.py` for what it makes of damaged tags.
+Checked against Pillow 13.0, `ImageOps.exif_transpose`, and `TiffImagePlugin.py` for damaged tags.
 """
 
 from typing import Any
@@ -14,13 +14,13 @@ from keras_bit.images.graph_resizing import Window
 
 TAG = 0x0112
 PREFIX = b"Exif\0\0"
-# TIFF's header in either byte order. Pillow reads those with the magic number in the other order too.
+# TIFF's header in either byte order. Pillow also reads a header whose magic number has the other order.
 HEADERS = (b"MM\0*", b"MM*\0", b"II*\0", b"II\0*")
 ENTRY = 12  # bytes: tag, type, count, and a value or its place
-UNITS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)  # bytes of a value, by its type; 0 for a type there is not
+UNITS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)  # bytes of a value, by its type; 0 for an unknown type
 ORIENTATIONS = np.arange(1, 9)
-# How the orientations are stored: types, bytes of a value, and the eight values as whole numbers. Type 1 is bytes, and
-# no number to Pillow; to it 6.0 and 12/2 are orientations as 6 is.
+# The stored forms of the orientations: types, bytes of a value, and the eight values as whole numbers. Pillow does not
+# read type 1 (bytes) as a number, but it accepts 6.0 and 12/2 like 6.
 _STORED = (
     ((6,), 1, ORIENTATIONS),
     ((3, 8), 2, ORIENTATIONS),
@@ -31,7 +31,7 @@ _STORED = (
 )
 _FRACTION, _SIGNED_FRACTION = 5, 10  # the types of two whole numbers of 4 bytes
 
-# By the tag: whether the stored rows are in the reverse order, the columns, and whether then both are swapped.
+# By the tag: whether rows are reversed, whether columns are reversed, and whether both are then swapped.
 _TURNS = (
     (False, False, False),
     (False, False, False),
@@ -46,30 +46,30 @@ _TURNS = (
 
 
 def orientation(tags: Any) -> Any:
-    """The orientation in a block of tags, an int32 scalar: 1 to 8; 1 for an absurd or a damaged one too.
+    """Returns the orientation in a block of tags, an int32 scalar: 1 to 8; 1 for an invalid or damaged one.
 
     Args:
         tags: a string scalar, the block, with Exif's own prefix or without it.
     """
-    for _ in range(2):  # Pillow takes away two at the most
+    for _ in range(2):  # Pillow removes at most two
         begins = tf.strings.substr(tags, 0, len(PREFIX)) == PREFIX
         start = tf.where(begins, len(PREFIX), 0)
         tags = tf.strings.substr(tags, start, tf.strings.length(tags) - start)
     size = tf.cast(tf.strings.length(tags), tf.int64)
-    # A directory without entries, for a block of any other length to have all that is read.
+    # Adds an empty directory, so that every read is inside a block of any length.
     data = tf.cast(tf.io.decode_raw(tf.strings.join([tags, "\0" * (8 + 2 + ENTRY)]), tf.uint8), tf.int64)
     is_header = (size >= 8) & tf.reduce_any(tf.strings.substr(tags, 0, 4) == tf.constant(HEADERS))
     is_big = tf.strings.substr(tags, 0, 1) == b"M"
 
     def numbers(values: Any, count: int) -> Any:
-        """The unsigned numbers in the last axis, of `count` bytes."""
+        """Reads the unsigned numbers in the last axis, of `count` bytes."""
         little = [256**place for place in range(count)]
         return tf.reduce_sum(values * tf.where(is_big, tf.constant(little[::-1], tf.int64), little), axis=-1)
 
     directory = numbers(data[4:8], 4)
     is_header &= directory + 2 <= size
     directory = tf.where(is_header, directory, size)
-    # What is cut off is not there; what comes before it counts.
+    # A truncated entry does not count; earlier ones do.
     count = tf.minimum(numbers(data[directory : directory + 2], 2), tf.maximum(size - directory - 2, 0) // ENTRY)
     first = directory + 2
     entries = tf.reshape(data[first : first + count * ENTRY], [-1, ENTRY])
@@ -79,7 +79,7 @@ def orientation(tags: Any) -> Any:
     names, order = numbers(entries[:, 0:2], 2), tf.range(count)
     _, same = tf.unique(names)
     earliest = tf.math.unsorted_segment_min(tf.where(sizes > 0, order, count), same, tf.size(same))
-    sizes = tf.where(order > tf.gather(earliest, same), tf.zeros_like(sizes), sizes)  # the first of a name counts
+    sizes = tf.where(order > tf.gather(earliest, same), tf.zeros_like(sizes), sizes)  # the first entry of a name counts
     elsewhere = sizes > 4
     places = tf.where(elsewhere, numbers(entries[:, 8:12], 4), first + order * ENTRY + 8)
     # Pillow skips impossible entries, and stops at one that goes past the block's end.
