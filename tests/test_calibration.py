@@ -228,7 +228,7 @@ def with_lora():
             labels_for(None),
             "pass `classifier.model`",
         ),
-        (quantized, labels_for(None), r"quantized \(int8\)\. Calibrate it before `quantize`"),
+        (quantized, labels_for(None), r"quantized one \(int8\)\. Calibrate it before `quantize`"),
         (with_lora, labels_for(None), "without LoRA"),
         (new_model, labels_for(None) + 1, r"whole numbers \(batch,\) in \[0, 3\), got int64 of shape"),
         (new_model, labels_for(SEVERAL), r"whole numbers \(batch,\) in \[0, 3\), got float32 of shape"),

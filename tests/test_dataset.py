@@ -612,7 +612,7 @@ def test_folders_that_are_no_classes_are_told(tmp_path):
     assert data.class_names == ["a", "b"]
     assert collect(data)[1].tolist() == [1]
     with pytest.raises(
-        ValueError, match=r"`class_names` must name folders in '.*'. There is none for 'c'; there are 'a', 'b'"
+        ValueError, match=r"`class_names` must name folders in '.*'. There is none for 'c'; the folders are 'a', 'b'"
     ):
         dataset(tmp_path, class_names=["a", "c"])
 

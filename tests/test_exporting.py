@@ -579,7 +579,7 @@ def program_in_place_of_python(tmp_path, monkeypatch, text):
         (
             "echo the graph is wrong >&2; exit 3",
             RuntimeError,
-            r"ended with the exit code 3; .*said:\nthe graph is wrong$",
+            r"ended with the exit code 3; .*output:\nthe graph is wrong$",
         ),
         ("echo so far >&2; kill -9 $$", RuntimeError, r"ended by SIGKILL, probably because memory.*\nso far$"),
         ("kill -11 $$", RuntimeError, "ended by SIGSEGV; nothing was kept"),

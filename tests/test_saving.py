@@ -269,7 +269,7 @@ def quantized(tmp_path):
         ),
         (
             fused,
-            "`model` is fused: 12 of its convolutions are not StdConv2D (stem_conv is a Conv2D), but this format needs the kernels",
+            "`model` is fused: 12 of its convolutions are not StdConv2D (stem_conv is a Conv2D), but this format",
         ),
         (fused, "are lost. Save before fusing."),
         (cut, "it lacks the layers stage2_block0_shortcut_conv, stage2_block0_norm1, stage2_block0_conv1, stage2"),
