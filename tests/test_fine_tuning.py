@@ -227,7 +227,7 @@ def test_a_label_that_is_no_class_ends_training():
 REFUSED = {
     "arrays": (
         lambda: (small_model(), (images_of(4), NUMBERS[:4])),
-        r"`train` must be a tf.data.Dataset or keras.utils.PyDataset of \(images, labels\), .* got tuple. Arrays",
+        r"`train` must be a tf.data.Dataset or keras.utils.PyDataset of \(images, labels\), .* got tuple. Convert",
     ),
     "not batched": (
         lambda: (small_model(), batches(NUMBERS).unbatch()),

@@ -250,7 +250,7 @@ def test_an_older_batching_configuration_that_does_not_fit_is_told(tmp_path):
         if batch_size is None:
             serving_files.write_beside(tmp_path / "1", batch_size)
         else:
-            with pytest.warns(UserWarning, match=r"batching\.config is older .* batches of 2 alone; .*_sizes: 2$"):
+            with pytest.warns(UserWarning, match=r"batching\.config is older .* batches of 2 only. .*_sizes: 2$"):
                 serving_files.write_beside(tmp_path / "1", batch_size)
 
 

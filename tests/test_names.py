@@ -105,7 +105,7 @@ REFUSED = {
     "hf://google/bit-50/model.safetensors": "expected 'hf://owner/name', or 'hf://owner/name@revision'",
     "hf-hub:google bit": "expected 'hf-hub:owner/name'",
     "gs://bucket/bit.npz": "begins with gs://, but only hf:// and https:// are supported",
-    "s3://user:secret@bucket/bit": "begins with s3://, and only",
+    "s3://user:secret@bucket/bit": "begins with s3://, but only",
     "file:///tmp/bit": "begins with file://, but only hf:// and https:// are supported. Copy",
     "https://": "is not a complete web address",
     "https://host:port/bit.npz": "is not a complete web address",

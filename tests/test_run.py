@@ -353,7 +353,7 @@ def test_unreadable_images_are_found_before_anything_is_computed_or_left_out(che
     for name in NAMES:
         for file in (data / name).iterdir():
             file.write_bytes(b"")
-    with pytest.raises(NoImageError, match=r"No image of train can be read. The first: .* is empty\."):
+    with pytest.raises(NoImageError, match=r"None of the images for train can be read. The first: .* is empty\."):
         planning.plan(options_of(data, checkpoint, image_size=(32, 32), on_error="skip"), Workers())
 
 

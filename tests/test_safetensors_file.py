@@ -154,8 +154,8 @@ def test_tensors_of_one_shape_that_were_swapped_are_found(saved):
     [
         ("{", "is damaged or not a safetensors file"),
         ("[]", "is damaged or not a safetensors file: its keras_bit_crc32 are not a JSON object"),
-        ("{}", "and none was stored"),
-        (json.dumps({name: 0 for name, *_ in PREACTIVATION}), "and 0 was stored"),
+        ("{}", "but none was stored"),
+        (json.dumps({name: 0 for name, *_ in PREACTIVATION}), "but 0 was stored"),
     ],
 )
 def test_checksums_that_are_damaged_are_damage(tmp_path, checksums, message):

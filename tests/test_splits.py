@@ -148,7 +148,7 @@ REFUSED = {
     "one class": (
         lambda path: make_folders(path, {"a": 3}) and path,
         ValueError,
-        "has one class, 'a': there is nothing",
+        "has only one class, 'a'",
     ),
     "another class": (empty, ValueError, r"has folders that '.*train' lacks: c\."),
     "no labels": (
