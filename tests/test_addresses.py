@@ -144,7 +144,12 @@ def test_a_query_is_sent_and_never_shown(server, tmp_path, caplog):
 
 REFUSED = {
     "a file that is not there": ("/nothing.npz", None, FileNotFoundError, "There is no file {url}: .* status 404"),
-    "a file that is forbidden": ("/nothing.npz", FORBIDDEN, PermissionError, "refuses it with status 403.*no token"),
+    "a file that is forbidden": (
+        "/nothing.npz",
+        FORBIDDEN,
+        PermissionError,
+        "refuses it with status 403.*Tokens are sent to the Hub only",
+    ),
     "a web page": ("/nothing.npz", A_PAGE, ValueError, "{url} answered with a web page.* in a browser"),
     "a page that calls itself a file": ("/page/bit.npz", None, ValueError, "bit.npz is a web page .HTML or XML."),
     "a broken server": ("/alone/bit.npz", SERVER_ERROR, OSError, "Could not get {url}: status 500"),

@@ -319,7 +319,7 @@ def test_fine_tuning_says_what_is_left_out_and_goes_on_only_with_the_same(capsys
     code, out, err = finetune(capsys, tmp_path / "data", tmp_path / "out", "--exclude", table)
     assert code == 0, err
     assert "Left out" in out
-    assert out.index("1 of ") < out.index("A new head")
+    assert out.index("1 of ") < out.index("a new head")
     table.rename(tmp_path / "renamed.csv")
     code, _, err = finetune(capsys, tmp_path / "data", tmp_path / "out", "--exclude", tmp_path / "renamed.csv")
     assert code == 0, err

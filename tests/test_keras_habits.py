@@ -435,7 +435,7 @@ def test_after_quantize_every_function_works_or_says_why_not(tmp_path, function)
         return
     with pytest.raises(ValueError, match=refusal) as error:
         use(quantized(), tmp_path)
-    assert "predictions (int8)" in str(error.value) or "quantized (int8)" in str(error.value)
+    assert "predictions (int8)" in str(error.value) or "quantized one (int8)" in str(error.value)
     assert re.search(r"before `quantize`|load_model|load_weights", str(error.value))
 
 

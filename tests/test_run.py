@@ -100,7 +100,7 @@ def test_a_run_that_lacks_its_result_is_told(trained, tmp_path):
     """As an interrupted one does: what it goes on from is written first."""
     begun = tmp_path / "begun"
     shutil.copytree(trained / run_directory.STATE_FOLDER, begun / run_directory.STATE_FOLDER)
-    not_yet = rf" {begun} is the directory of a `keras-bit finetune` run that has not written its result yet: start"
+    not_yet = rf" {begun} is the directory of a `keras-bit finetune` run that has not written its result yet. Start"
     for read, lacks in (
         (from_pretrained, "holds no weights. These names were tried:"),
         (BitConfig.from_pretrained, "has no config"),
@@ -138,7 +138,7 @@ def test_the_model_is_evaluated_and_drawn(trained):
 
 
 def test_a_person_is_told_what_happens(trained, told):
-    assert told[0] == "A new head of zeros for 3 classes."
+    assert told[0] == "The model gets a new head of zeros for 3 classes."
     assert told[1].startswith("step 1/2  loss 1.0986  accuracy ")
     assert told[2].startswith("step 2/2  loss ")
     assert told[3:] == [

@@ -62,7 +62,7 @@ def numbers(folder):
 @pytest.mark.slow
 def test_several_labels_are_trained_and_measured_and_get_a_temperature(several, folder):
     out, said = several
-    assert "A new head of zeros for 2 labels." in said
+    assert "The model gets a new head of zeros for 2 labels." in said
     model = from_pretrained(out)
     assert (model.config.problem_type, model.config.id2label) == (
         "multi_label_classification",
@@ -88,7 +88,7 @@ def test_several_labels_are_trained_and_measured_and_get_a_temperature(several, 
 @pytest.mark.slow
 def test_numbers_are_trained_in_their_standard_deviations_and_saved_as_they_are(numbers, folder):
     out, said = numbers
-    assert "A new head of zeros for 1 number." in said
+    assert "The model gets a new head of zeros for 1 number." in said
     assert any(("each number is in its standard deviations (price " in line) for line in said)
     model = from_pretrained(out)
     assert (model.config.problem_type, model.config.id2label) == ("regression", {0: "price"})
