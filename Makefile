@@ -43,7 +43,7 @@ test test-all: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --timeout $(HANG) $(LEVEL) $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --timeout $(HANG) $(LEVEL) $(TESTS)
 
 test-extra:
 	PYTHONPATH=tests $(PYTHON) -m extras $(EXTRA)

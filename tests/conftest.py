@@ -4,6 +4,7 @@ A test marked `live` or `data` is skipped, with the reason, where torch and tran
 KERAS_BIT_REQUIRE_ALL=1 (CI) their absence fails the test instead: there, a parity test that did not run is an error.
 """
 
+import collections
 import contextlib
 import ctypes
 import importlib.util
@@ -48,6 +49,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             absent(f"{' and '.join(missing)} not installed: pip install -e '.[reference]'")
     if item.get_closest_marker("data") and not DATA.is_dir():
         absent("no ../shared/data beside the repository")
+
+
+@pytest.hookimpl(trylast=True)  # after `-m` has left tests out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with few tests of which some are slow come first: at the end no process waits for the last one of them."""
+    counts = collections.Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, counts[item.path] * (1 if item.path in slow else -1)))
 
 
 @pytest.fixture(autouse=True, scope="module")

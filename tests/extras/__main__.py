@@ -30,8 +30,8 @@ PINNED = {"torch": ("torch==2.13.0",)}
 NOT_HERE = ("dev", "docs", "browser")
 # What a feature takes from the checkout.
 COPIED = {
-    "serving": ("tests/loopback_serving.py",),
-    "all": ("tests/loopback_serving.py",),
+    "serving": ("tests/loopback_serving.py", "benchmarks"),
+    "all": ("tests/loopback_serving.py", "benchmarks"),
     "demo": ("convert",),
     "reference": ("convert",),
     "readme": ("tests/loopback.py", "tests/loopback_hub.py", "tests/page_code.py", "README.md"),
