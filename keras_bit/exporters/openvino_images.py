@@ -15,6 +15,7 @@ from keras_bit.exporters import comparing, comparison_images
 from keras_bit.exporters.job import Job, Run, Shape
 from keras_bit.exporters.onnx_file import INPUT
 from keras_bit.exporters.openvino_package import import_openvino
+from keras_bit.images import pass_order
 from keras_bit.images.processor import BitImageProcessor
 
 IMAGES = "images"  # the input; `INPUT` is what the network gets
@@ -109,16 +110,39 @@ def _resized(images: Any, processor: BitImageProcessor) -> Any:
     if not processor.do_resize:
         return images
     ops = _operations()
+    sides = _sides(images)
     if "shortest_edge" in processor.size:
-        sides = _sides(images)
         short = ops.reduce_min(sides, _whole([0]), keep_dims=True)
         # Both in whole numbers: the shorter side becomes exactly what is asked for, the longer one is rounded down.
         sizes = ops.divide(ops.multiply(sides, _whole([processor.size["shortest_edge"]])), short)
     else:
         sizes = _whole([processor.size["height"], processor.size["width"]])
-    return ops.interpolate(
-        images, sizes, MODES[processor.resample], "sizes", [0] * 4, [0] * 4, cube_coeff=CUBIC, axes=_whole(SIDES)
+    # In two steps, as it is rounded to gray levels in between: a direction whose size stays is left alone.
+    for each in (_after_one_direction(sides, sizes), sizes):
+        images = ops.interpolate(
+            images, each, MODES[processor.resample], "sizes", [0] * 4, [0] * 4, cube_coeff=CUBIC, axes=_whole(SIDES)
+        )
+    return images
+
+
+def _after_one_direction(sides: Any, sizes: Any) -> Any:
+    """The sizes after the direction that Pillow resizes first."""
+    ops = _operations()
+    (height, width), (rows, columns) = (
+        [ops.gather(all, _whole([one]), _whole(0)) for one in (0, 1)] for all in (sides, sizes)
     )
+    horizontal_first = ops.concat([height, columns], 0)
+    rule, zero = pass_order.vertical_first(), _whole([0])
+    if rule == pass_order.NEVER:
+        return horizontal_first
+    saved = ops.subtract(height, rows)
+    if rule == pass_order.VERY_HIGH:
+        is_high = ops.greater(height, ops.multiply(width, _whole([100])))
+        saves = ops.logical_and(ops.greater(saved, zero), is_high)
+    else:
+        twice = ops.multiply(ops.subtract(width, columns), _whole([2]))
+        saves = ops.greater(saved, ops.maximum(twice, zero))
+    return ops.select(saves, ops.concat([rows, width], 0), horizontal_first)
 
 
 def _cropped(images: Any, processor: BitImageProcessor) -> Any:
