@@ -1,7 +1,8 @@
 """The steps of a `BitImageProcessor` inside an OpenVINO file, which then takes uint8 images.
 
 OpenVINO resizes as Pillow does, with weights in float32 instead of whole numbers, so that a value may be rounded to a
-neighboring gray level, in each direction of the resize. All sizes are computed in the graph: where the images have one
+neighboring gray level, in each direction of the resize. The first direction is that of the Pillow that is installed
+when the file is made. All sizes are computed in the graph: where the images have one
 size, OpenVINO knows them all before it runs.
 """
 
@@ -128,8 +129,8 @@ def _resized(images: Any, processor: BitImageProcessor) -> Any:
 def _after_one_direction(sides: Any, sizes: Any) -> Any:
     """The sizes after the direction that Pillow resizes first."""
     ops = _operations()
-    (height, width), (rows, columns) = (
-        [ops.gather(all, _whole([one]), _whole(0)) for one in (0, 1)] for all in (sides, sizes)
+    height, width, rows, columns = (
+        ops.gather(pair, _whole([one]), _whole(0)) for pair in (sides, sizes) for one in (0, 1)
     )
     horizontal_first = ops.concat([height, columns], 0)
     rule, zero = pass_order.vertical_first(), _whole([0])
