@@ -634,12 +634,12 @@ def test_a_layer_of_the_callers_own_is_told_by_the_other_process(model, tmp_path
 
 def test_a_job_reaches_the_other_process_whole(model, tmp_path):
     data = [np.full((count, 64, 64, 3), count, "float32") for count in (2, 1)]
-    sent = job.Job(model, PROCESSOR, ("a", "b"), "int8", data, 2, (64, None), print, tmp_path)
+    sent = job.Job(model, PROCESSOR, ("a", "b"), "int8", data, 2, (64, None), print, tmp_path, True)
     checks = job.Checks(data, [{"one": data[0], "two": data[1]}, {"one": data[1], "two": data[0]}])
     process._save(tmp_path, "tflite", sent, tmp_path / "bit.tflite", checks)
     name, found, path, found_checks = process._load(tmp_path, print)
     assert (name, path) == ("tflite", tmp_path / "bit.tflite")
-    for field in ("processor", "labels", "quantize", "batch_size", "image_size", "runtime"):
+    for field in ("processor", "labels", "quantize", "batch_size", "image_size", "runtime", "include_preprocessing"):
         assert getattr(found, field) == getattr(sent, field)
     np.testing.assert_equal(found.representative_data, data)
     np.testing.assert_equal(found_checks.batches, data)

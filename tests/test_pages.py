@@ -25,6 +25,7 @@ ON_TINY = {
     "tutorials/serve": (),
     "tutorials/phone": ("ai_edge_litert",),
     "tutorials/web": ("onnx", "onnxruntime"),
+    "how-to/openvino": ("onnx", "openvino"),
 }
 
 
@@ -53,6 +54,7 @@ def test_the_tutorials_run_from_fine_tuning_to_the_web_page(tmp_path):
         "served/flowers/1/saved_model.pb",
         "flowers.tflite",
         "site/index.html",
+        "flowers.xml",
     ):
         assert (tmp_path / made).exists()
 

@@ -43,6 +43,10 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
             "keras-bit export --weights DIR --out bit.onnx --format onnx --quantize int8 --representative-data DIR",
         ),
         (
+            "OpenVINO that takes images",
+            "keras-bit export --weights DIR --out bit.xml --format openvino --include-preprocessing",
+        ),
+        (
             "a page that classifies in the browser",
             "keras-bit export --weights DIR --out site --format web --quantize float16",
         ),
@@ -97,6 +101,11 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
     help="Leave the processor out: a SavedModel then takes only pixels, of any --image-size.",
 )
 @click.option(
+    "--include-preprocessing",
+    is_flag=True,
+    help="OpenVINO: the file takes uint8 images, of any size or of --image-size, and preprocesses them itself.",
+)
+@click.option(
     "--runtime",
     type=options.PATH,
     metavar="DIR",
@@ -114,6 +123,7 @@ def export(
     as_json: bool,
     hub: "HubOptions",
     image_size: tuple[int, int] | tuple[None, None] | None,
+    include_preprocessing: bool,
     out: str,
     **chosen: Any,
 ) -> None:
@@ -140,7 +150,7 @@ def export(
                 "--representative-data needs a checkpoint with a preprocessor_config.json, to prepare the images."
             )
         note(f"preprocessing images of {representative_data}")
-        size = _size_of_data(image_size, processor)
+        size = _size_of_data(None if include_preprocessing else image_size, processor)
         data = list(_preprocessed(Path(representative_data), num_images, processor, size))
     report = keras_bit.export(
         model,
@@ -148,6 +158,7 @@ def export(
         processor=None if pixels_only else processor,
         representative_data=data,
         image_size=image_size,
+        include_preprocessing=include_preprocessing,
         progress=note,
         **chosen,
     )

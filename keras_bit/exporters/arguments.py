@@ -106,8 +106,9 @@ def checked_batch_size(model: keras.Model, batch_size: int | None) -> int | None
 
 
 def checked_image_size(
-    model: keras.Model, image_size: int | tuple[int | None, int | None] | None
+    model: keras.Model, image_size: int | tuple[int | None, int | None] | None, of_any_images: bool = False
 ) -> tuple[int | None, int | None] | None:
+    """Height and width; `of_any_images` says that the images are resized before the model gets them."""
     if image_size is None:
         return None
     sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
@@ -117,7 +118,7 @@ def checked_image_size(
             f"`image_size` must be a whole number of pixels, at least {MIN_SIZE}, or (height, width), got "
             f"{image_size!r}."
         )
-    fixed = model.input_shape[1:3]
+    fixed = (None, None) if of_any_images else model.input_shape[1:3]
     if any(own is not None and own != side for own, side in zip(fixed, sides, strict=True)):
         raise ValueError(
             f"`image_size` must be the {fixed[0]}x{fixed[1]} px of the model's input, got {image_size!r}. Build the "

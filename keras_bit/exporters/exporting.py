@@ -4,17 +4,25 @@ import contextlib
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_bit import packages
-from keras_bit.exporters import arguments, checked, comparison_images, machine, placing, process, processor_advice
+from keras_bit.exporters import (
+    arguments,
+    checked,
+    comparing,
+    comparison_images,
+    machine,
+    placing,
+    process,
+    processor_advice,
+)
 from keras_bit.exporters.formats import Format
-from keras_bit.exporters.job import OUTPUT, Checks, ExportReport, Job
+from keras_bit.exporters.job import Checks, ExportReport, Job
 from keras_bit.exporters.registry import FORMATS, format_named
 from keras_bit.files import writing
 from keras_bit.images.processor import BitImageProcessor
@@ -38,6 +46,7 @@ def export(
     overwrite: bool = False,
     progress: Callable[[str], None] | None = None,
     runtime: str | Path | None = None,
+    include_preprocessing: bool = False,
 ) -> ExportReport:
     """Exports a model for another engine, and checks that the outputs match.
 
@@ -82,6 +91,9 @@ def export(
         progress: a function that is called with a line at the beginning of each step.
         runtime: for `"web"` only: the directory of a local npm package `onnxruntime-web`, from which the page's runtime
             is copied. `None` lets the page load it from jsDelivr. Both are checked against the hashes of one version.
+        include_preprocessing: for `"openvino"` only: whether the file takes uint8 images `(batch, height, width, 3)` of
+            any size, or of `image_size`, and resizes, crops and normalizes them as `processor` does. Its resize is
+            OpenVINO's form of Pillow's, whose values differ from Pillow's by at most two of the 256 gray levels.
 
     Returns:
         An `ExportReport`: `path`, `bytes`, `max_abs_diff` and more, and `advice`, a sentence on which file to use on
@@ -104,6 +116,13 @@ def export(
         raise ValueError(f"`processor` must be a keras_bit.BitImageProcessor, got {type(processor).__name__}.")
     if not isinstance(overwrite, bool):
         raise ValueError(f"`overwrite` must be True or False, got {overwrite!r}.")
+    if not isinstance(include_preprocessing, bool):
+        raise ValueError(f"`include_preprocessing` must be True or False, got {include_preprocessing!r}.")
+    if include_preprocessing and writer.name != "openvino":
+        raise ValueError(
+            f"`include_preprocessing` must be False for the format {writer.name!r}, got True: only an 'openvino' file "
+            "has its own. A SavedModel takes encoded images wherever `processor` is given."
+        )
     if runtime is not None and writer.name != "web":
         raise ValueError(f"`runtime` must be None for the format {writer.name!r}: only a 'web' page has one.")
     model, processor = arguments.taken_apart(model, processor)
@@ -116,9 +135,10 @@ def export(
         quantize=quantize,
         representative_data=arguments.checked_data(model, representative_data),
         batch_size=arguments.checked_batch_size(model, batch_size),
-        image_size=arguments.checked_image_size(model, image_size),
+        image_size=arguments.checked_image_size(model, image_size, include_preprocessing),
         progress=progress or (lambda line: None),
         runtime=None if runtime is None else arguments.expanded(runtime, "runtime"),
+        include_preprocessing=include_preprocessing,
     )
     path = _checked_path(path, writer, overwrite)
     needs_tensorflow = writer.needs_tensorflow(model)
@@ -136,7 +156,7 @@ def export(
     here = keras.backend.backend() == "tensorflow" or not needs_tensorflow
     written = checked.written if here else process.written
     with _without_repetitions():
-        checks = Checks(batches, [_outputs(model, batch) for batch in batches])
+        checks = Checks(batches, [comparing.outputs(model, batch) for batch in batches])
         report = checked.write_and_check(written, writer, job, path, checks, overwrite)
     advice = processor_advice.sentence(report.format, quantize, machine.machine())
     return dataclasses.replace(report, seconds=time.perf_counter() - started, advice=advice)
@@ -173,15 +193,3 @@ def _without_repetitions() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using a softmax over axis -1", UserWarning)
         yield
-
-
-def _outputs(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
-    outputs = model(batch, training=False)
-    named = outputs if isinstance(outputs, Mapping) else {OUTPUT: outputs}
-    arrays = {name: keras.ops.convert_to_numpy(keras.ops.cast(values, "float32")) for name, values in named.items()}
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise ValueError(
-                f"`model` gives NaN or infinity for `{name}`: an export could not be compared. Check its weights."
-            )
-    return arrays

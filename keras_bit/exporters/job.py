@@ -31,6 +31,8 @@ class Job:
         image_size: the fixed height and width; `None` is the format's default, and a `None` inside means any.
         progress: a function that is called with a line at the beginning of each long step.
         runtime: a local npm package to copy the runtime of a web page from; `None` is a pinned address.
+        include_preprocessing: whether the file takes uint8 images and goes through the steps of `processor` itself;
+            `image_size` is then that of these images.
     """
 
     model: keras.Model
@@ -42,6 +44,7 @@ class Job:
     image_size: tuple[int | None, int | None] | None = None
     progress: Callable[[str], None] = lambda line: None
     runtime: Path | None = None
+    include_preprocessing: bool = False
 
     @property
     def dtype(self) -> np.dtype:

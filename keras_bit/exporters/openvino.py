@@ -13,9 +13,16 @@ import keras
 import numpy as np
 
 from keras_bit import packages
-from keras_bit.exporters import calibration_data, keras_exporters, onnx_file, onnx_graph, onnx_quantization
-from keras_bit.exporters.formats import Format
-from keras_bit.exporters.job import OUTPUT, Job, Run
+from keras_bit.exporters import (
+    calibration_data,
+    keras_exporters,
+    onnx_file,
+    onnx_graph,
+    onnx_quantization,
+    openvino_images,
+)
+from keras_bit.exporters.formats import Format, share
+from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
 from keras_bit.exporters.onnx_norm import by_means, by_means_of_8_bits
 from keras_bit.exporters.onnx_weights import data_file
 from keras_bit.exporters.openvino_package import import_openvino
@@ -31,7 +38,7 @@ class OpenVINO(Format):
     Weights are float32, or float16 with `quantize="float16"`. In int8 only convolutions and the dense layer use 8 bits;
     the input and the outputs stay float32. The input and the outputs have a layout, such as NHWC, for Model Server. The
     runtime information has `model_info/labels` for OpenVINO's Model API: separated by spaces, with underscores for the
-    spaces in a name and for an empty name.
+    spaces in a name and for an empty name. With the processor's steps inside, the input is "images", in uint8.
     """
 
     name = "openvino"
@@ -49,7 +56,13 @@ class OpenVINO(Format):
             raise ValueError(f"`path` must end in .xml for the format 'openvino', got {str(path)!r}.")
         return path
 
+    def shape(self, job: Job) -> Shape:
+        """What the network takes, behind the processor's steps if they are in the file."""
+        return openvino_images.network_shape(job) if job.include_preprocessing else super().shape(job)
+
     def check(self, job: Job) -> None:
+        if job.include_preprocessing:
+            openvino_images.check(job)
         if job.quantize == "int8":
             packages.require("onnxruntime", "onnx", f"`quantize` 'int8' of the format {self.name!r}")
             if not onnx_graph.describes(job.model):
@@ -78,6 +91,8 @@ class OpenVINO(Format):
                 result.set_friendly_name(name)
                 if layout := LAYOUTS.get(len(result.output(0).partial_shape)):
                     result.set_layout(openvino.Layout(layout))
+        if job.include_preprocessing:
+            openvino_images.put_in_front(model, job)
         model.get_parameters()[0].set_layout(openvino.Layout(LAYOUTS[4]))
         if job.labels is not None:
             labels = ("_".join(label.split()) or "_" for label in job.labels)
@@ -110,16 +125,26 @@ class OpenVINO(Format):
         return LIMITS[job.quantize]
 
     def load(self, job: Job, path: Path) -> Run:
-        openvino = import_openvino()
-        # OpenVINO would use bfloat16 instructions if the processor has them, but that must be the user's choice.
-        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        single = not isinstance(job.model.output, dict)
+        core = import_openvino().Core()
+        model = core.read_model(path)
+        if job.include_preprocessing:
+            model.add_outputs(onnx_file.INPUT)
+            openvino_images.compare(job, _compiled(model, job), share(self.limit(job), job.model))
+            model = openvino_images.network_of(core.read_model(path))
+        return _compiled(model, job)
 
-        def run(batch: np.ndarray) -> dict[str, np.ndarray]:
-            results = compiled({onnx_file.INPUT: batch})
-            return {OUTPUT if single else output.any_name: np.array(values) for output, values in results.items()}
 
-        return run
+def _compiled(model: Any, job: Job) -> Run:
+    """An `openvino.Model` with one input, as a function from that to the outputs by the names of `job.model`."""
+    # On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
+    compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    only = None if isinstance(job.model.output, dict) else output_names(job.model)[0]
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        named = {output.any_name: np.array(values) for output, values in compiled([batch]).items()}
+        return {OUTPUT if name == only else name: values for name, values in named.items()}
+
+    return run
 
 
 def _forget_names_between(model: Any) -> None:

@@ -51,6 +51,7 @@ def _save(folder: Path, name: str, job: Job, path: Path, checks: Checks) -> None
         "batch_size": job.batch_size,
         "image_size": job.image_size,
         "runtime": None if job.runtime is None else str(job.runtime.absolute()),
+        "include_preprocessing": job.include_preprocessing,
         "outputs": [list(outputs) for outputs in checks.expected],
         "backend": keras.backend.backend(),
     }
@@ -150,6 +151,7 @@ def _load(folder: Path, progress: Callable[[str], None]) -> tuple[str, Job, Path
         image_size=None if size is None else tuple(size),
         progress=progress,
         runtime=None if options["runtime"] is None else Path(options["runtime"]),
+        include_preprocessing=options["include_preprocessing"],
     )
     expected = [
         dict(zip(names, _arrays(folder / f"expected-{index}.npz"), strict=True))
