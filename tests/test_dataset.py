@@ -823,7 +823,10 @@ def test_labels_are_numbers_or_rows_as_asked_for(mode, dtype, rank):
             {"shard": (0, 2), "repeat": True, "training": True},
             "`batch_size` must be a multiple of the 2 parts of `shard`, got 3.",
         ),
-        ({"label_mode": "binary"}, "`label_mode` must be one of None, 'int', 'categorical', 'numbers', got 'binary'."),
+        (
+            {"label_mode": "binary"},
+            "`label_mode` must be one of None, 'int', 'categorical', 'numbers', 'unlabeled', got",
+        ),
         (
             {"label_mode": "int", "training": True, "rule": HyperRule(20_000, 32)},
             "`label_mode` must be None or 'categorical' for MixUp, which mixes labels, got 'int'.",

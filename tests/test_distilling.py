@@ -13,7 +13,20 @@ from keras.ops import convert_to_numpy as numpy_of
 
 import keras_bit
 from conftest import ROOT
-from keras_bit import BiT, BitConfig, HyperRule, Recipe, fine_tune, freeze, fuse
+from image_files import make_folders
+from keras_bit import (
+    BiT,
+    BitConfig,
+    BitImageProcessor,
+    HyperRule,
+    Recipe,
+    fine_tune,
+    freeze,
+    fuse,
+    image_dataset,
+    rematerialize,
+)
+from keras_bit.training import distilling
 from keras_bit.training.distilling import divergence
 from tiny_bit import variables
 
@@ -96,6 +109,83 @@ def test_labels_of_the_training_change_nothing():
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)  # threads sum in another order
 
 
+class Indexed(keras.utils.PyDataset):
+    """Batches of images alone, as `image_dataset` gives them without TensorFlow."""
+
+    num_batches = 2
+
+    def __getitem__(self, number):
+        return IMAGES[4 * number : 4 * number + 4]
+
+
+@pytest.mark.parametrize("kind", ["images alone", "a tuple of one", "another label", "weights", "indexed"])
+def test_images_need_no_labels(kind):
+    teacher = model_of(1)
+    alone = tf.data.Dataset.from_tensor_slices(IMAGES).batch(4)
+    train = {
+        "images alone": alone,
+        "a tuple of one": alone.map(lambda images: (images,)),
+        "another label": batches(np.full(8, -1)),  # of no class
+        "weights": tf.data.Dataset.from_tensor_slices((IMAGES, NUMBERS, np.zeros(8, np.float32))).batch(4),
+        "indexed": Indexed(),
+    }[kind]
+    student, other = model_of(2), model_of(2)
+    found = fine_tune(student, train, batches(), rule=RULE, teacher=teacher, steps_per_epoch=2, verbose=0).history
+    expected = fine_tune(other, batches(), batches(), rule=RULE, teacher=teacher, steps_per_epoch=2, verbose=0).history
+    assert found == {name: pytest.approx(values, rel=1e-5) for name, values in expected.items()}
+    for ours, theirs in zip(variables(student).values(), variables(other).values(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)  # threads sum in another order
+
+
+@pytest.mark.parametrize("examples", [8, 20_000], ids=["plain", "MixUp"])
+def test_folders_of_images_without_classes_are_learned_from(tmp_path, examples):
+    make_folders(tmp_path / "labeled", {"ant": 2, "bee": 2})
+    make_folders(tmp_path / "others", {"2024": 1, "2025": 3})
+    recipe = Recipe(HyperRule(examples, SIDE, batch_size=4, steps=2))
+    processor = BitImageProcessor(size=(SIDE, SIDE), do_center_crop=False, image_mean=0.5, image_std=0.5)
+    train = image_dataset(
+        [tmp_path / "labeled", str(tmp_path / "others")],
+        processor=processor,
+        batch_size=4,
+        training=True,
+        recipe=recipe,
+        label_mode="unlabeled",
+    )
+    assert len(train) == 2
+    assert train.element_spec.shape.as_list() == [None, 128, 128, 3]
+    history = fine_tune(model_of(2), train, recipe=recipe, teacher=model_of(1), verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    with pytest.raises(ValueError, match="Images without labels need a `teacher`"):
+        fine_tune(model_of(2), train, recipe=recipe, verbose=0)
+
+
+def test_a_student_that_keeps_less_in_training_learns_the_same():
+    teacher = model_of(1)
+    students = [model_of(2) for _ in range(2)]
+    rematerialize(students[0])
+    for student in students:
+        fine_tune(student, batches(), rule=RULE, teacher=teacher, verbose=0)
+    forward = students[0].training_forward
+    assert forward is distilling.Student(students[0], None, 1.0).training_forward
+    for ours, theirs in zip(*(variables(student).values() for student in students), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)  # sums in another order
+
+
+def test_lora_learns_from_a_teacher():
+    teacher, student = model_of(1), model_of(2)
+    kernel = student.get_layer("stem_conv").get_weights()[0]
+    answers = teacher.predict(IMAGES, verbose=0)
+    before = np.abs(student.predict(IMAGES, verbose=0) - answers).mean()
+    recipe = Recipe(HyperRule(8, SIDE, batch_size=4, steps=40, base_learning_rate=0.02), lora=2)
+    fine_tune(student, batches(), recipe=recipe, teacher=teacher, verbose=0)
+    assert np.abs(student.predict(IMAGES, verbose=0) - answers).mean() < before / 2
+    assert np.array_equal(numpy_of(student.get_layer("stem_conv")._kernel), kernel)
+
+
+def test_a_student_whose_classes_nobody_named_takes_those_of_its_teacher():
+    fine_tune(model_of(2), batches(), rule=RULE, teacher=model_of(1, **named("cat", "dog", "ant")), verbose=0)
+
+
 def test_a_student_comes_closer_to_its_teacher_at_every_temperature():
     teacher = model_of(1)
     answers = teacher.predict(IMAGES, verbose=0)
@@ -132,6 +222,7 @@ def named(first, second, third):
             {},
             ("`teacher`", "'cat'", "'ant'", "class_names"),
         ),
+        (lambda: model_of(1, num_channels=1), model_of, {}, ("`teacher`", "3 channels", "1")),
         (lambda: model_of(1, problem_type="regression"), model_of, {}, ("`teacher`", "regression")),
         (lambda: model_of(1), lambda seed: model_of(seed, problem_type="multi_label_classification"), {}, ("`model`",)),
         (lambda: model_of(1), model_of, {"class_weight": {0: 2.0}}, ("`class_weight`", "teacher")),

@@ -8,7 +8,7 @@ from PIL import Image
 
 from keras_bit.counts import check_whole, is_whole
 from keras_bit.data.label_table import TableOptions
-from keras_bit.data.options import Options
+from keras_bit.data.options import UNLABELED, Options
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.packages import has_tensorflow
 from keras_bit.recipes.hyperrule import HyperRule
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ON_ERROR = ("raise", "skip")
 ENGINES = ("auto", "host", "graph")
 LARGEST = 2**63 - 1  # whole number in a graph
-LABEL_MODES = (None, "int", "categorical", "numbers")
+LABEL_MODES = (None, "int", "categorical", "numbers", UNLABELED)
 
 
 def image_dataset(
@@ -121,7 +121,9 @@ def image_dataset(
             values.
         label_mode: `"int"`, or `"categorical"` for one-hot rows; by default rows after MixUp, and otherwise the
             source's form. Evaluate a model that is trained with MixUp on `"categorical"` labels. `"numbers"`: the
-            labels of a pair are numbers to predict, even whole ones and rows in [0, 1].
+            labels of a pair are numbers to predict, even whole ones and rows in [0, 1]. `"unlabeled"`: batches of
+            images alone, for `fine_tune(teacher=...)` and `predict`. `source` is then a directory of images at any
+            depth; a list of paths, in which directories stand for the images in them; or uint8 arrays.
         repeat: whether training is endless. Every batch is then full, and batches cross the ends of epochs, as in
             Google's code. The images of a step depend only on the seed and the step's number. Needs on_error="raise".
         initial_step: the number of the first batch, with `repeat`, to continue an interrupted run.
@@ -134,8 +136,9 @@ def image_dataset(
 
     Returns:
         A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
-        for rows and after MixUp, or the floats to predict. Its attribute `class_names` is a list of strings: `"0"`,
-        `"1"`, ... for numbers without names, and `None` for floats and for sources whose classes are not known. Other
+        for rows and after MixUp, or the floats to predict; with `label_mode="unlabeled"` of the images alone. Its
+        attribute `class_names` is a list of strings: `"0"`, `"1"`, ... for numbers without names, and `None` for
+        floats, without labels, and for sources whose classes are not known. Other
         attributes are `class_counts` (images of each class, if known), `processor` (of evaluation images),
         `image_size`, `batch_size` and `recipe`. Methods such as `take` return data sets without the attributes, and
         keep the length.
@@ -176,6 +179,10 @@ def image_dataset(
             _check_count(name, number)
     _check_repeat(repeat, training, on_error, initial_step, shard, batch_size)
     _check_labels_and_seed(label_mode, seed)
+    if label_mode == UNLABELED:
+        from keras_bit.data import unlabeled
+
+        source = unlabeled.source_of(source, class_names, None if recipe is None or not training else recipe.sampling)
     if label_mode == "numbers":
         from keras_bit.data import sources
 

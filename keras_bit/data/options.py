@@ -7,6 +7,8 @@ from keras_bit.images.processor import BitImageProcessor
 from keras_bit.recipes.hyperrule import HyperRule
 from keras_bit.recipes.recipe import CUT_MIX
 
+UNLABELED = "unlabeled"  # of `label_mode`
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -46,7 +48,7 @@ class Options:
 
     @property
     def one_hot(self) -> bool:
-        return self.label_mode == "categorical" or (self.mixes_labels and self.label_mode is None)
+        return self.label_mode == "categorical" or (self.mixes_labels and self.label_mode in (None, UNLABELED))
 
     @property
     def mixes_labels(self) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_bit.data import graph_engine, host_engine, mixing
-from keras_bit.data.options import Options
+from keras_bit.data.options import UNLABELED, Options
 from keras_bit.data.source import Source, balanced, random_numbers
 
 
@@ -29,8 +29,9 @@ def build(source: Source, options: Options) -> tf.data.Dataset:
         data = data.repeat()  # which is known to be endless
     data = data.prefetch(tf.data.AUTOTUNE)
     # As in keras.utils.image_dataset_from_directory.
-    data.class_names = None if source.class_names is None else list(source.class_names)
-    data.class_counts = None if source.labels is None else source.labels.class_counts
+    nameless = source.class_names is None or options.label_mode == UNLABELED
+    data.class_names = None if nameless else list(source.class_names or ())
+    data.class_counts = None if nameless or source.labels is None else source.labels.class_counts
     data.skipped = skipped
     return data
 
@@ -57,12 +58,16 @@ def _finished(batches: tf.data.Dataset, source: Source, options: Options) -> tf.
     if options.augment:
         batches = batches.map(_augmentation(options), tf.data.AUTOTUNE, deterministic=True)
     if not options.mixes:
-        return batches.map(lambda images, labels, *seeds: (images, labels))
+        return batches.map(lambda images, labels, *seeds: _given(images, labels, options))
 
-    def mix(images: Any, labels: Any, seeds: Any) -> tuple[Any, Any]:
-        return mixing.mix_up(images, labels, seeds[0], options.mixup_alpha)
+    def mix(images: Any, labels: Any, seeds: Any) -> Any:
+        return _given(*mixing.mix_up(images, labels, seeds[0], options.mixup_alpha), options)
 
     return batches.map(mix, tf.data.AUTOTUNE, deterministic=True)
+
+
+def _given(images: Any, labels: Any, options: Options) -> Any:
+    return images if options.label_mode == UNLABELED else (images, labels)
 
 
 def _augmentation(options: Options) -> Callable[..., tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from keras_bit.data import geometry
 from keras_bit.data.balanced import balanced_order
 from keras_bit.data.items import Items
 from keras_bit.data.named_batches import UnreadableImageError, read_batches
-from keras_bit.data.options import Options
+from keras_bit.data.options import UNLABELED, Options
 from keras_bit.data.reading import Reader
 from keras_bit.data.skipped import Skipped
 
@@ -65,8 +65,9 @@ class Batches(keras.utils.PyDataset):
             self._numbers = self._readable(skipped)
         self._order: tuple[int, np.ndarray] = (-1, self._numbers)  # of the latest epoch
         self._ahead = _Ahead()
-        self.class_names = None if names is None else list(names)
-        self.class_counts = items.labels.class_counts
+        nameless = names is None or options.label_mode == UNLABELED
+        self.class_names = None if nameless else list(names or ())
+        self.class_counts = None if nameless else items.labels.class_counts
         self.skipped = skipped.files
 
     def _readable(self, skipped: Skipped) -> np.ndarray:
@@ -99,15 +100,15 @@ class Batches(keras.utils.PyDataset):
             raise TypeError("These batches have no length, because they were made with repeat=True.")
         return self.num_batches
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[Any]:
         number = 0
         while self.num_batches is None or number < self.num_batches:
             yield self[number]
             number += 1
         self.on_epoch_end()
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the batch with this number, from 0.
+    def __getitem__(self, number: int) -> Any:
+        """Returns the batch with this number, from 0: images and labels, or images alone.
 
         Raises:
             UnreadableImageError: an image cannot be read.
@@ -116,7 +117,8 @@ class Batches(keras.utils.PyDataset):
         if self.num_batches is not None and not 0 <= number < self.num_batches:
             raise IndexError(f"There are {self.num_batches} batches, numbered from 0; got the number {number}.")
         follows = self.num_batches is None or number + 1 < self.num_batches
-        return self._ahead.get(self._read, (self._epoch, number), (self._epoch, number + 1) if follows else None)
+        found = self._ahead.get(self._read, (self._epoch, number), (self._epoch, number + 1) if follows else None)
+        return found[0] if self._options.label_mode == UNLABELED else found
 
     def on_epoch_end(self) -> None:
         """Starts the next epoch, in another order. Keras calls it."""
@@ -180,7 +182,7 @@ class Batches(keras.utils.PyDataset):
     def _rows(self, labels: np.ndarray) -> np.ndarray:
         if not self._options.one_hot or labels.dtype.kind == "f":
             return labels
-        return np.eye(len(self.class_names or ()), dtype=np.float32)[labels]
+        return np.eye(len(self._items.labels.class_names or ()), dtype=np.float32)[labels]
 
     def _mixed(
         self, images: np.ndarray, labels: np.ndarray, generator: np.random.Generator

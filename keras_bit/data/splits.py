@@ -26,7 +26,8 @@ SHOWN = 5  # classes that a note names
 class Splits:
     """A data set in the parts that fine-tuning needs; `notes` are sentences for a person.
 
-    `class_names` are the classes or, for regression, the columns of numbers.
+    `class_names` are the classes or, for regression, the columns of numbers. `unlabeled` are images to train on beside
+    `train`, if a teacher answers for both.
     """
 
     class_names: tuple[str, ...]
@@ -35,6 +36,7 @@ class Splits:
     test: Part | None
     notes: tuple[str, ...] = ()
     problem_type: str = ONE
+    unlabeled: Part | None = None
 
 
 def open_splits(

@@ -29,26 +29,41 @@ def check_teacher(teacher: keras.Model, model: BiTModel, recipe: Recipe) -> None
     for name, one in (("model", model), ("teacher", teacher)):
         if (kind := problem_type(one)) != ONE:
             raise ValueError(f"`{name}` must predict one of several classes for distillation, got {kind}.")
-    ours, theirs = (one.config.id2label or {} for one in (model, teacher))
     if model.config.num_labels != teacher.config.num_labels:
         raise ValueError(
             f"`teacher` must have the classes of `model`, got {teacher.config.num_labels} for "
             f"{model.config.num_labels}."
         )
-    differing = [(ours.get(number), name) for number, name in theirs.items() if ours.get(number) != name]
-    if ours and theirs and differing:
-        own, other = differing[0]
+    # Of a model whose classes nobody named, only the number is known.
+    named = [one.config.id2label or {} for one in (model, teacher) if one.config.has_named_labels]
+    differing = [number for number in named[0] if named[0][number] != named[1].get(number)] if len(named) == 2 else []
+    if differing:
+        own, other = (labels.get(differing[0]) for labels in named)
         raise ValueError(
             f"`teacher` must have the classes of `model` in their order, got {len(differing)} others: {other!r} where "
             f"`model` has {own!r}. Give the classes in the teacher's order (`class_names`)."
         )
+    if model.config.num_channels != teacher.config.num_channels:
+        raise ValueError(
+            f"`teacher` must take images of {model.config.num_channels} channels, as `model`, got one for "
+            f"{teacher.config.num_channels}."
+        )
+    check_recipe(recipe)
+    if distribution.strategy_of(model) is not None:
+        raise ValueError("`teacher` must be None under a tf.distribute strategy. Train on one device.")
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuses choices that concern labels, which nobody looks at.
+
+    Raises:
+        ValueError: the recipe has one.
+    """
     for name in ("class_weight", "label_smoothing"):
         if getattr(recipe, name):
             raise ValueError(
                 f"`{name}` must be left out with a teacher, got {getattr(recipe, name)!r}: labels are not used."
             )
-    if distribution.strategy_of(model) is not None:
-        raise ValueError("`teacher` must be None under a tf.distribute strategy. Train on one device.")
 
 
 @contextlib.contextmanager
@@ -118,6 +133,7 @@ class Student(BiTModel):
 
     def __init__(self, model: BiTModel, answer: Callable[[Any], Any], temperature: float) -> None:
         super().__init__(model.inputs, model.outputs[0], name=model.name)
+        self.training_forward = model.training_forward  # of `rematerialize`
         self._answer, self._temperature, self._is_taught = answer, temperature, False
 
     # Python runs these, and what they call, while a step is traced.

@@ -52,7 +52,9 @@ def labels_of(data: Any, name: str) -> Labels:
     if is_indexed(data):
         if data.num_batches == 0:
             raise no_batch(name)
-        parts = [(str(part.dtype), (None, *part.shape[1:])) for part in map(np.asarray, data[0])]
+        found = data[0]
+        found = found if isinstance(found, tuple | list) else (found,)
+        parts = [(str(part.dtype), (None, *part.shape[1:])) for part in map(np.asarray, found)]
         got: Any = ", ".join(f"{dtype} {shape}" for dtype, shape in parts)
         fits = True
     else:
@@ -66,9 +68,10 @@ def labels_of(data: Any, name: str) -> Labels:
         if has_tensorflow():
             kinds = "a tf.data.Dataset or keras.utils.PyDataset"
             from_arrays = "`tf.data.Dataset.from_tensor_slices((images, labels)).batch(batch_size)`"
+        alone = " Images without labels need a `teacher`." if name == "train" and (len(parts) == 1 or not fits) else ""
         raise ValueError(
             f"`{name}` must be {kinds} of (images, labels), as from `image_dataset`, got {got}. Convert arrays with "
-            f"{from_arrays}."
+            f"{from_arrays}.{alone}"
         )
     if len(parts[0][1]) != 4:
         advice = "" if is_indexed(data) else " Batch it: `batch(batch_size)`."
@@ -78,6 +81,26 @@ def labels_of(data: Any, name: str) -> Labels:
     if known_length(data) == 0:
         raise no_batch(name)
     return Labels(*parts[1])
+
+
+def without_labels(data: Any) -> Any:
+    """The images of a data set with zeros for labels, whatever labels it has: for a training that looks at none.
+
+    Args:
+        data: of batches of images, or of tuples that begin with them. Of another thing it is returned as it is, and
+            `labels_of` refuses it.
+    """
+    spec = getattr(data, "element_spec", None)
+    first = spec[0] if isinstance(spec, tuple) and spec else spec
+    if not is_indexed(data) and not hasattr(first, "shape"):
+        return data
+
+    def in_graph(images: Any, *beside: Any) -> Batch:
+        import tensorflow as tf
+
+        return images, tf.zeros(tf.shape(images)[:1], tf.int32)
+
+    return mapped(data, in_graph, lambda images, *beside: (images, np.zeros(len(images), np.int32)))
 
 
 def _shape(spec: Any) -> tuple[int | None, ...]:
@@ -133,7 +156,8 @@ class _Mapped(keras.utils.PyDataset):
         return self._data.num_batches
 
     def __getitem__(self, number: int) -> Batch:
-        return self._function(*self._data[number])
+        found = self._data[number]
+        return self._function(*found) if isinstance(found, tuple | list) else self._function(found)
 
     def on_epoch_end(self) -> None:
         self._data.on_epoch_end()

@@ -67,15 +67,16 @@ def fine_tune(
     Args:
         model: a model of keras_bit with its head. Frozen layers stay frozen (`freeze`).
         train: a `tf.data.Dataset`, or a `keras.utils.PyDataset`, of float32 images `(batch, height, width, channels)`
-            and labels. A finite one is repeated.
+            and labels; with a teacher, of such images with any labels or none. A finite one is repeated.
         validation: the same, or `None`; evaluated after each epoch. Whole numbers become rows if `train` has rows.
         rule: gives the optimizer and the number of steps.
         recipe: a `Recipe` instead of `rule`: a rule with further choices. With `lora` the model then has Keras' LoRA
             layers, which `save_pretrained` and `fuse` merge.
         teacher: a model with the same classes. Its answers to the images of each batch are learned instead of the
-            labels (Kullback-Leibler divergence at `recipe.temperature`). The labels of `train` are not used, so images
-            without labels may have any label; the history has no training accuracy. The teacher is used in inference
-            form (`fuse`) and does not change; its answers are not stored.
+            labels (Kullback-Leibler divergence at `recipe.temperature`). The labels of `train` are not used, so it
+            may hold images without labels too (`image_dataset(["labeled", "others"], label_mode="unlabeled", ...)`);
+            the history has no training accuracy. The teacher is used in inference form (`fuse`) and does not change;
+            its answers are not stored.
         steps_per_epoch: steps between two evaluations (rows of the history). By default one pass over `train`, but at
             least a twentieth of all steps.
         gradient_accumulation_steps: batches of `train` per step, with `rule.batch_size / gradient_accumulation_steps`
@@ -106,7 +107,7 @@ def fine_tune(
     if teacher is not None:
         distilling.check_teacher(teacher, model, recipe)
     with distilling.gives_logits(model) if teacher is not None else contextlib.nullcontext():
-        ready, validation, found = prepared(model, recipe, train, validation)
+        ready, validation, found = prepared(model, recipe, train, validation, is_taught=teacher is not None)
         if steps_per_epoch is None:
             one_pass = (feeding.known_length(train) or 0) // gradient_accumulation_steps
             steps_per_epoch = min(rule.total_steps, max(one_pass, rule.total_steps // EVALUATIONS, 1))

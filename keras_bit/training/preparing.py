@@ -11,13 +11,16 @@ from keras_bit.training.weighting import class_weights, weighted
 from keras_bit.wording import some
 
 
-def prepared(model: BiTModel, recipe: Recipe, train: Any, validation: Any) -> tuple[Any, Any, Objective]:
+def prepared(
+    model: BiTModel, recipe: Recipe, train: Any, validation: Any, is_taught: bool = False
+) -> tuple[Any, Any, Objective]:
     """Checks that model, recipe and data sets fit together, and prepares them for `fit`.
 
     Args:
         model: its layers are frozen or get LoRA, as the recipe says.
         recipe: its rule is checked already.
         train, validation: as in `fine_tune`.
+        is_taught: whether a teacher's answers are learned, so that `train` needs no labels.
 
     Returns:
         The endless training data (with image weights if the recipe has class weights), the validation data or `None`,
@@ -27,17 +30,18 @@ def prepared(model: BiTModel, recipe: Recipe, train: Any, validation: Any) -> tu
         ValueError: they do not fit together. The model does not change.
     """
     choices.check_model(recipe, model, validates=validation is not None)
-    labels = [feeding.labels_of(train, "train")]
+    learned = feeding.without_labels(train) if is_taught else train
+    labels = [feeding.labels_of(learned, "train")]
     if validation is not None:
         labels.append(feeding.labels_of(validation, "validation"))
     choices.check_data(recipe, train, validation)
     with distribution.scope_of(model):
         found = objective(model, labels, recipe.label_smoothing)
     if found.problem_type == NUMBER:
-        for name, data, found_labels in zip(("train", "validation"), (train, validation), labels, strict=False):
+        for name, data, found_labels in zip(("train", "validation"), (learned, validation), labels, strict=False):
             _refuse_places(name, data, found_labels)
     config = model.config
-    ready = with_labels(train, labels[0], config.num_labels, found)
+    ready = with_labels(learned, labels[0], config.num_labels, found)
     if recipe.class_weight is not None:
         counts = getattr(train, "class_counts", None)
         weights = class_weights(recipe.class_weight, config.num_labels, config.label2id or {}, counts)
