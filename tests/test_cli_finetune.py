@@ -20,7 +20,7 @@ from PIL import Image
 
 from conftest import absent, needs_matplotlib
 from image_files import make_folders
-from keras_bit import BitImageProcessor, Recipe, from_pretrained
+from keras_bit import BiT, BitConfig, BitImageProcessor, Recipe, from_pretrained, save_pretrained
 from keras_bit.cli import found_rate, main, recipe_options
 from keras_bit.training import planning
 from keras_bit.training.distribution import Workers
@@ -98,9 +98,8 @@ def test_choices_are_a_recipe_and_those_that_are_not_given_are_none():
     for wrong, message in (("ant", "expected balanced or NAME=WEIGHT"), ("ant=much", "got 'ant=much'")):
         assert message in said("--class-weight", wrong).output
     # Every choice is a field of the recipe, under its name, and every field can be chosen here or by an older option.
-    # The temperature is for a teacher, which only Python has.
     fields = {field.name for field in dataclasses.fields(Recipe)}
-    assert set(recipe_options.SETTINGS) == fields - {"rule", "freeze_up_to", "temperature"}
+    assert set(recipe_options.SETTINGS) == fields - {"rule", "freeze_up_to"}
 
 
 def test_a_choice_that_does_not_exist_is_told_which_do(arguments, tmp_path, capsys):
@@ -140,11 +139,40 @@ def test_images_that_are_left_out_get_a_line_each_and_exit_code_1(arguments, tmp
     assert (tmp_path / "out" / "model.keras").is_file()
 
 
+def write_teacher(folder):
+    """A teacher and images without classes, as arguments of the command."""
+    names = ["ant", "bee", "cat"]
+    model = BiT(
+        BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4, id2label=dict(enumerate(names)))
+    )
+    save_pretrained(model, folder / "teacher", BitImageProcessor(size=(32, 32), image_mean=0.5, image_std=0.5))
+    if not (folder / "others").exists():
+        make_folders(folder / "others", {"2025": 4})
+    return ["--teacher", str(folder / "teacher"), "--unlabeled", str(folder / "others"), "--temperature", "2"]
+
+
+def test_a_person_is_told_who_teaches_and_how_many_images_have_no_label(arguments, tmp_path, capsys):
+    taught = write_teacher(Path(arguments[0]).parent)
+    assert main.main(["finetune", *arguments, *taught, "--steps", "1", "--out", str(tmp_path / "out")]) == 0
+    out, _ = capsys.readouterr()
+    for line in (
+        "training images     │ 15, typically 33x50 px",
+        "unlabeled images    │ 4, trained on too",
+        "labels of training images are not looked at",
+        "temperature         │ 2.0",
+        "step 1/1  loss 0.",
+    ):
+        assert line in out
+    assert "  accuracy" not in out
+
+
 def labelled(arguments, kind):
-    """The same images by folders, or by a CSV file with a column of several names or of numbers."""
+    """The same images by folders, with a teacher, or by a CSV file with a column of several names or of numbers."""
     if kind == "classes":
         return arguments
     folder = Path(arguments[0])
+    if kind == "a teacher":
+        return [*arguments, *write_teacher(folder.parent)]
     rows = [
         f"{path.relative_to(folder)},{'odd;' * (number % 2)}{path.parent.name},{10.5 * number}"
         for number, path in enumerate(sorted(folder.glob("*/*.jpg")))
@@ -157,7 +185,7 @@ def labelled(arguments, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["classes", "several labels", "numbers"])
+@pytest.mark.parametrize("kind", ["classes", "several labels", "numbers", "a teacher"])
 def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(arguments, tmp_path, kind):
     """By the signal that no process can catch, in the middle of a step after the first state was written."""
     out = tmp_path / "killed"

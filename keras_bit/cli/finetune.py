@@ -36,6 +36,10 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
             "keras-bit finetune flowers --out few --examples-per-class 5 --batch-size 64 --image-size 64",
         ),
         (
+            "a small model learns from a large one, of images without labels too",
+            "keras-bit finetune flowers --weights small --teacher flowers-bit --unlabeled photos --out student",
+        ),
+        (
             "without the images that an audit excluded",
             "keras-bit finetune flowers --out flowers-bit --exclude audited/audit.csv",
         ),
@@ -64,6 +68,17 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
 )
 @options.on_error(
     "For images that cannot be read: raise ends the run; skip reads all images first and leaves such ones out."
+)
+@click.option(
+    "--teacher",
+    metavar="SOURCE",
+    help=f"{options.SOURCE}, with the same classes and normalization: learn its answers instead of the labels.",
+)
+@click.option(
+    "--unlabeled",
+    type=options.PATH,
+    metavar="DIR",
+    help="Images without labels, at any depth, to train on too: the teacher answers for them.",
 )
 @click.option(
     "--exclude",
@@ -158,6 +173,7 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
 def finetune(
     data: str,
     out: str,
+    unlabeled: str | None,
     strategy: str | None,
     track: "Sequence[str]",
     find_lr: bool,
@@ -176,9 +192,10 @@ def finetune(
     workers = distribution.start(strategy)
     directory = Path(os.path.expanduser(out))
     path = os.path.normpath(os.path.expanduser(data))
-    settings = planning.Options(data=path, hub=hub, **chosen)
+    beside = None if unlabeled is None else os.path.normpath(os.path.expanduser(unlabeled))
+    settings = planning.Options(data=path, unlabeled=beside, hub=hub, **chosen)
     try:
-        with run_directory.writable(directory, settings.data, is_chief=workers.is_chief):
+        with run_directory.writable(directory, *settings.images, is_chief=workers.is_chief):
             if find_lr:
                 return _find_rate(settings, directory, workers)
             skipped = _fine_tune(settings, directory, workers, track)
@@ -289,6 +306,7 @@ def _plan_table(plan: "Plan") -> "Table":
     """Prints the plan, so that a person can stop it."""
     from rich.table import Table
 
+    from keras_bit.hub.finding import shown
     from keras_bit.recipes.optimizers import highest_rate
 
     rule, found = plan.rule, plan.splits
@@ -299,6 +317,11 @@ def _plan_table(plan: "Plan") -> "Table":
     table.add_row("training images", f"{len(found.train):,}, typically {height}x{width} px")
     for row in more:
         table.add_row(*row)
+    if plan.options.unlabeled is not None:
+        table.add_row("unlabeled images", f"{len(found.unlabeled or ()):,}, trained on too")
+    if plan.options.teacher is not None:
+        name = printable(shown(plan.options.teacher))
+        table.add_row("teacher", f"{name}; labels of training images are not looked at")
     table.add_row("validation images", f"{len(found.validation):,}" if found.validation else "none")
     if found.test is not None and found.test is not found.validation:
         table.add_row("test images", f"{len(found.test):,}")

@@ -97,4 +97,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "metavar": "RANK",
         "help": "Rank of LoRA for every convolution, merged at the end.",
     },
+    "temperature": {
+        "type": options.ABOVE_ZERO,
+        "metavar": "T",
+        "show_default": "1",
+        "help": "What divides the logits of --teacher and of the model; above 1, improbable classes count more.",
+    },
 }

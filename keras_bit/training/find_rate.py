@@ -1,5 +1,6 @@
 """The learning-rate range test: finds the rates at which the loss falls. The trained model is discarded."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_bit.recipes.optimizers import PerStep, optimizer
+from keras_bit.training import distilling, teaching
 from keras_bit.training.distribution import Workers
 from keras_bit.training.planning import Plan
 from keras_bit.training.preparing import prepared
@@ -64,15 +66,21 @@ def find_rate(plan: Plan, say: Say, steps: int = STEPS) -> FoundRate:
     keras.utils.set_random_seed(plan.options.seed)
     with precision(plan.options):
         model = new_model(plan, say)
+        teacher = teaching.load(plan.options.teacher, plan.options.hub)
     recipe = dataclasses.replace(plan.recipe, early_stopping=None, keep_best=None)  # which need validation data
-    train, _, found = prepared(model, recipe, training_data(plan, 0, Workers()), None)
     rising: Any = keras.optimizers.schedules.ExponentialDecay(LOWEST, 1, (HIGHEST / LOWEST) ** (1 / (steps - 1)))
     if plan.accumulation > 1:
         rising = PerStep(rising, plan.accumulation)
-    model.compile(optimizer(plan.recipe, model.config.stage_names, plan.accumulation, rising), loss=found.loss)
     measure = _Measure(steps)
-    # One Keras epoch per step, so that its loss is that of this step alone.
-    model.fit(train, shuffle=False, epochs=steps, steps_per_epoch=plan.accumulation, callbacks=[measure], verbose=0)
+    with distilling.gives_logits(model) if teacher is not None else contextlib.nullcontext():
+        data = training_data(plan, 0, Workers())
+        train, _, found = prepared(model, recipe, data, None, is_taught=teacher is not None)
+        fitted = model if teacher is None else distilling.student_of(model, teacher, recipe.temperature)
+        fitted.compile(optimizer(plan.recipe, model.config.stage_names, plan.accumulation, rising), loss=found.loss)
+        # One Keras epoch per step, so that its loss is that of this step alone.
+        fitted.fit(
+            train, shuffle=False, epochs=steps, steps_per_epoch=plan.accumulation, callbacks=[measure], verbose=0
+        )
     return judged(measure.losses, steps)
 
 

@@ -18,7 +18,7 @@ from keras_bit.hub.finding import HubOptions, shown
 from keras_bit.images.processor import BitImageProcessor, processor_of
 from keras_bit.recipes.hyperrule import HyperRule
 from keras_bit.recipes.recipe import Recipe
-from keras_bit.training import run_directory
+from keras_bit.training import choices, distilling, run_directory, teaching
 from keras_bit.training.distribution import Workers
 from keras_bit.training.fine_tuning import EVALUATIONS
 from keras_bit.training.units import Units, units_of
@@ -29,7 +29,17 @@ from keras_bit.wording import some
 PIXELS_AT_ONCE = 512 * 128 * 128
 SHOWN = 5  # images that a message lists
 # Options that runs of earlier versions lack.
-LATER = ("image_folder", "image_column", "label_columns", "label_separator", "problem_type", "calibrate", "exclude")
+LATER = (
+    "image_folder",
+    "image_column",
+    "label_columns",
+    "label_separator",
+    "problem_type",
+    "calibrate",
+    "exclude",
+    "teacher",
+    "unlabeled",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +66,8 @@ class Options:
         hub: how to download `weights` from the Hub.
         image_folder, image_column, label_columns, label_separator, problem_type: of `TableOptions`, for a CSV file.
         calibrate: whether to calibrate the result on the validation images. A run may continue with or without it.
+        teacher: the checkpoint whose answers are learned instead of the labels, as `weights`.
+        unlabeled: a directory of images at any depth to train on too, if there is a teacher.
     """
 
     data: str
@@ -85,6 +97,13 @@ class Options:
     label_separator: str | None = None
     problem_type: str | None = None
     calibrate: bool = False
+    teacher: str | None = None
+    unlabeled: str | None = None
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Where the images are."""
+        return (self.data,) if self.unlabeled is None else (self.data, self.unlabeled)
 
     @property
     def table(self) -> TableOptions | None:
@@ -107,6 +126,7 @@ class Options:
             "local_files_only": self.hub.local_files_only,
         }
         found = dataclasses.asdict(self) | {"weights": shown(self.weights), "hub": fetched}
+        found["teacher"] = None if self.teacher is None else shown(self.teacher)
         del found["choices"]  # the plan has them
         return {name: value for name, value in found.items() if value or name not in LATER}
 
@@ -121,6 +141,7 @@ class Plan:
         whole: the same including unreadable images.
         notes: sentences for a person.
         skipped: why images were left out, a line each.
+        teacher_digest: of the teacher's files.
     """
 
     options: Options
@@ -132,6 +153,7 @@ class Plan:
     accumulation: int
     evaluate_every: int
     skipped: tuple[str, ...] = ()
+    teacher_digest: str | None = None
 
     @property
     def rule(self) -> HyperRule:
@@ -146,6 +168,7 @@ class Plan:
     def described(self) -> dict[str, dict[str, Any]]:
         """The options and the plan, for JSON."""
         parts = {"train": self.whole.train, "validation": self.whole.validation}
+        parts |= {} if self.whole.unlabeled is None else {"unlabeled": self.whole.unlabeled}
         found = {
             "rule": dataclasses.asdict(self.rule),
             # `None`, as in runs of versions without recipes; frozen layers are in `options`, as in these.
@@ -156,6 +179,8 @@ class Plan:
             **{f"{name}_pictures": 0 if part is None else len(part) for name, part in parts.items()},
             **{f"{name}_digest": None if part is None else part.digest for name, part in parts.items()},
         }
+        if self.teacher_digest is not None:
+            found["teacher_digest"] = self.teacher_digest
         return {"options": self.options.described, "plan": found}
 
 
@@ -176,7 +201,7 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
     found, left_out, skipped = _without_unreadable(whole, options.on_error, noted)
     # The recipe is based on all images, so that a run that continues without some keeps it.
     rule = HyperRule(
-        len(whole.train),
+        len(whole.train) + len(whole.unlabeled or ()),
         options.image_size or found.train.typical_size(),
         batch_size=options.batch_size,
         base_learning_rate=options.base_learning_rate,
@@ -186,7 +211,7 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
     notes = [*found.notes, *left_out, *notes_of_calibration]
     if whole.problem_type == NUMBER:
         notes.append(units_of(whole.train.labels).about(whole.class_names))
-    if rule.batch_size > len(found.train):
+    if rule.batch_size > len(found.train) + len(found.unlabeled or ()):
         notes.append(
             f"The batch size ({rule.batch_size}) exceeds the number of training images, so images repeat within a step "
             "with different crops. A smaller batch size takes less time."
@@ -195,16 +220,22 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
     if not its_own:
         notes.append("The checkpoint has no processor, so pixels are scaled to [-1, 1], as for BiT's own checkpoints.")
     size = {"height": rule.crop_size, "width": rule.crop_size}
+    processor = dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True)
+    recipe, digest = _recipe(options, rule, whole), None
+    if options.teacher is not None:
+        digest, about = teaching.checked(options.teacher, options.hub, whole, processor, workers)
+        notes += about
     return Plan(
         options=options,
         splits=found,
         whole=whole,
         notes=tuple(notes),
-        recipe=_recipe(options, rule, whole),
-        processor=dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True),
+        recipe=recipe,
+        processor=processor,
         accumulation=_accumulation(options, rule, workers),
         evaluate_every=min(options.evaluate_every or max(rule.total_steps // EVALUATIONS, 1), rule.total_steps),
         skipped=skipped,
+        teacher_digest=digest,
     )
 
 
@@ -215,6 +246,11 @@ def _recipe(options: Options, rule: HyperRule, whole: Splits) -> Recipe:
         ValueError: a choice contradicts another one or the data.
     """
     recipe = Recipe(rule, freeze_up_to=options.freeze_up_to, **options.choices)
+    choices.check_temperature(recipe, options.teacher is not None)
+    if options.teacher is not None:
+        distilling.check_recipe(recipe)
+    if recipe.sampling is not None and whole.unlabeled is not None:
+        raise ValueError(f"`sampling` must be None beside unlabeled images, got {recipe.sampling!r}. Leave it out.")
     if recipe.watched is not None and whole.validation is None:
         asked = "keep_best" if recipe.keep_best else "early_stopping"
         raise ValueError(
@@ -272,13 +308,13 @@ def _opened(options: Options, out: Path | None) -> Splits:
             exclude=options.exclude,
         )
 
-    found = opened()
+    found = teaching.with_unlabeled(opened(), options.unlabeled, options.teacher)
     before = None if out is None else run_directory.remembered_images(out)
     if before is None or not found.train.in_files:
         return found
     there = set(image_names(found))
     gone = [name for name in before.names if name not in there and not os.path.lexists(name)]
-    return opened(gone) if gone else found
+    return teaching.with_unlabeled(opened(gone), options.unlabeled, options.teacher, gone) if gone else found
 
 
 def _about_calibration(options: Options, found: Splits) -> list[str]:
@@ -301,7 +337,7 @@ def _about_calibration(options: Options, found: Splits) -> list[str]:
 
 def image_names(found: Splits) -> list[str]:
     """Returns the names of all images of a data set, each once."""
-    parts = (found.train, found.validation, found.test)
+    parts = (found.train, found.validation, found.test, found.unlabeled)
     return list(dict.fromkeys(name for part in parts if part is not None for name in part.names))
 
 
@@ -339,9 +375,11 @@ def _without_unreadable(
     test = validation
     if found.test is not found.validation:
         test = None if found.test is None else readable(found.test, "test")
+    unlabeled = None if found.unlabeled is None else readable(found.unlabeled, "unlabeled")
     if lines and not skips:
         count = len(image_names(found))
         raise UnreadableImageError(
             f"{len(lines):,} of {count:,} images cannot be read: {some(lines.values(), SHOWN, ' ')}"
         )
-    return dataclasses.replace(found, train=train, validation=validation, test=test), (*notes,), (*lines.values(),)
+    left = dataclasses.replace(found, train=train, validation=validation, test=test, unlabeled=unlabeled)
+    return left, (*notes,), (*lines.values(),)

@@ -27,7 +27,7 @@ from keras_bit.images.processor import BitImageProcessor
 from keras_bit.network.model import BiTModel, Ends
 from keras_bit.network.transforms import freeze, rematerialize
 from keras_bit.recipes.optimizers import optimizer, schedule
-from keras_bit.training import run_directory
+from keras_bit.training import run_directory, teaching
 from keras_bit.training.adapting import adapt
 from keras_bit.training.calibration import NotCalibratedWarning, TemperatureScaling, calibrate
 from keras_bit.training.choices import check_model
@@ -188,6 +188,7 @@ def _train(
             training_data(plan, state.step, workers),
             None if validation is None else _evaluation_data(plan, _in_units(plan, validation)),
             recipe=plan.recipe,
+            teacher=teaching.load(plan.options.teacher, plan.options.hub),
             steps_per_epoch=plan.evaluate_every,
             gradient_accumulation_steps=plan.accumulation,
             initial_epoch=state.epoch,
@@ -241,18 +242,23 @@ def _told_by_tensorflow(error: Exception) -> str:
 
 def training_data(plan: Plan, step: int, workers: Workers) -> Any:
     """Returns this worker's part of every batch, from a step of the recipe on."""
+    source: Any = _in_units(plan, plan.splits.train).everything
+    labels: dict[str, Any] = {"class_names": _class_names(plan)}
+    if plan.splits.unlabeled is not None:
+        source = [*plan.splits.train.names, *plan.splits.unlabeled.names]
+        labels = {"label_mode": "unlabeled"}
     return image_dataset(
-        _in_units(plan, plan.splits.train).everything,
+        source,
         processor=plan.processor,
         batch_size=plan.rule.batch_size // plan.accumulation,
         training=True,
         recipe=plan.recipe,
         seed=plan.options.seed,
-        class_names=_class_names(plan),
         random_resized_crop=plan.options.random_resized_crop,
         repeat=True,
         initial_step=step * plan.accumulation,
         shard=(workers.index, workers.count),
+        **labels,
     )
 
 

@@ -25,25 +25,27 @@ MAY_CHANGE = ("on_error", "calibrate", "exclude")
 
 
 @contextlib.contextmanager
-def writable(out: Path, data: str, is_chief: bool = True) -> Iterator[None]:
+def writable(out: Path, *data: str, is_chief: bool = True) -> Iterator[None]:
     """Creates `out` and tests whether it is writable, before anything is computed.
 
     Directories that it created are removed again if they are empty at the end.
 
     Args:
-        out, data: of the run.
+        out: of the run.
+        data: where it gets its images.
         is_chief: whether this process writes the run's files. It then keeps other runs out of `out`.
 
     Raises:
-        ValueError: `out` is in the data.
+        ValueError: `out` is in the data, where its charts would be images.
         BlockingIOError: another process is training there.
         OSError: nothing can be written there.
     """
-    if Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
-        raise ValueError(
-            f"`out` must not be inside the data, where it would become a class, got {out} in {data}. Choose another "
-            "directory."
-        )
+    for folder in data:
+        if Path(folder).is_dir() and out.resolve().is_relative_to(Path(folder).resolve()):
+            raise ValueError(
+                f"`out` must not be inside the data, where it would become a class, got {out} in {folder}. Choose "
+                "another directory."
+            )
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"`out` must be a directory, or a new name for one. {out} is a file.")
     with claims.claimed(out / STATE_FOLDER, argument="out", exclusive=is_chief):
