@@ -34,6 +34,7 @@ class Part:
 
 PARTS = (
     Part("audit", "what an audit of a data set finds of planted errors, and its time"),
+    Part("distillation", "a small student of a teacher: by labels, by the teacher, and with unlabeled images"),
     Part("loading", "time and memory that loading takes, and the time from process start to the first label"),
     Part("finetuning", "losses and accuracies of fine-tuning beside transformers, and few-shot learning"),
     Part("gpu", "inference and a training step on a GPU, by JAX, beside transformers and timm"),

@@ -94,6 +94,7 @@ BENCHMARKS = {
     "audit": ({"processes", "report"}, set()),
     "checkpoints": (set(), set()),
     "chart": ({"report"}, set()),
+    "distillation": ({"report"}, set()),
     "engines": (set(), {"timm", "torch", "transformers"}),
     "finetuning": ({"report"}, {"torch", "transformers"}),
     "flops": (set(), set()),
