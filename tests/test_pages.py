@@ -20,6 +20,7 @@ ON_BIT50 = ("tutorials/classify", "tutorials/transformers", "how-to/checkpoints"
 # On a small trained network, each going on with the files of the one before.
 ON_TINY = {
     "tutorials/finetune": (),
+    "tutorials/keras-io-example": (),
     "how-to/recipe": (),
     "tutorials/audit": ("cleanlab", "sklearn"),
     "tutorials/serve": (),
