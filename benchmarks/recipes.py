@@ -36,6 +36,7 @@ from benchmarks.report import Grid, Report, Row
 
 EVEN: dict[str, tuple[int, ...]] = {f"{count} per class": (count,) * 5 for count in (1, 5, 10, 100)}
 UNEVEN = {"uneven": (100, 50, 20, 10, 5)}
+SETS = {**EVEN, **UNEVEN}
 PLAIN = "the rule alone"
 RATES = (0.003, 0.01, 0.03, 0.1)
 ADAMW_RATES = (3e-4, 1e-3, 3e-3)
@@ -64,7 +65,7 @@ class Option:
 
 
 OPTIONS = (
-    Option({}, (*EVEN, *UNEVEN)),
+    Option({}, tuple(SETS)),
     Option({"optimizer": "adamw"}),
     Option({"optimizer": "adamw", "layer_decay": 0.75}),
     Option({"layer_decay": 0.75}),
@@ -123,7 +124,7 @@ def measure(
     seeds: int = 3,
     processes: int | None = None,
     options: Sequence[Option] = OPTIONS,
-    sets: Mapping[str, tuple[int, ...]] = {**EVEN, **UNEVEN},
+    sets: Mapping[str, tuple[int, ...]] = SETS,
 ) -> Report:
     """Trains what has not been trained yet, and counts.
 
