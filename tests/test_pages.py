@@ -60,6 +60,10 @@ def test_the_tutorials_run_from_fine_tuning_to_the_web_page(tmp_path):
         assert (tmp_path / made).exists()
 
 
+def test_the_example_of_keras_io_has_at_most_twelve_lines():
+    assert len(page_code.code(page("tutorials/keras-io-example")).strip().splitlines()) <= 12
+
+
 def test_every_page_with_code_that_runs_is_run():
     runs = {README, *map(page, ON_BIT50), *map(page, ON_TINY)}
     assert {one for one in PAGES if page_code.code(one).strip()} == runs
