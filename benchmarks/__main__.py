@@ -42,6 +42,7 @@ PARTS = (
     Part("inference", "time and memory of Keras, SavedModel and TFLite beside PyTorch, onnxruntime and OpenVINO"),
     Part("preprocessing", "images per second from JPEG files to normalized batches"),
     Part("processors", "TensorFlow's oneDNN kernels off and on, on this processor and on one without AVX-512"),
+    Part("recipes", "each option of Recipe against the rule alone, on small sets of CIFAR-10"),
     Part("serving", "an exported SavedModel under load: right answers, named faults, flat memory"),
     Part("tflite", "accuracy, size and latency of TFLite's modes, of a trained network and of BiT-50"),
     Part("training", "time and memory of a training step beside transformers, and the wait for the first"),

@@ -38,6 +38,19 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Grid:
+    """A table in place of the one of rows, where each thing is measured under several conditions.
+
+    Args:
+        headings: of the columns.
+        lines: a text for each column.
+    """
+
+    headings: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """The outcome of a part.
 
@@ -48,6 +61,7 @@ class Report:
         measurements: case to one dictionary for each of its rounds, in their order.
         packages: the distributions whose versions count.
         notes: lines to print below the table.
+        grid: the table, if it is not that of `rows`.
     """
 
     title: str
@@ -56,6 +70,7 @@ class Report:
     measurements: Mapping[str, Sequence[Mapping[str, Any]]]
     packages: Sequence[str]
     notes: Sequence[str] = ()
+    grid: Grid | None = None
 
 
 def to_dict(report: Report) -> dict[str, Any]:
@@ -74,12 +89,16 @@ def to_dict(report: Report) -> dict[str, Any]:
 
 def columns(report: Report) -> list[str]:
     """The headings of the report's table."""
+    if report.grid is not None:
+        return list(report.grid.headings)
     beside = [report.peer, "ratio"] if _is_compared(report) else []
     return ["median of the rounds", "keras_bit", *beside, "target", *(["besides"] if _is_detailed(report) else [])]
 
 
 def cells(report: Report) -> list[list[str]]:
     """The rows of the report's table; a missed target is marked in words, not by color alone."""
+    if report.grid is not None:
+        return [list(line) for line in report.grid.lines]
     return [_cells(row, _is_compared(report), _is_detailed(report)) for row in report.rows]
 
 
@@ -88,8 +107,8 @@ def table(report: Report) -> "Table":
     from rich.table import Table  # imported here, because a measuring process imports this module
 
     shown = Table(title=report.title, title_justify="left")
-    for name in columns(report):
-        shown.add_column(name, justify="left" if name in ("median of the rounds", "besides") else "right")
+    for place, name in enumerate(columns(report)):
+        shown.add_column(name, justify="left" if place == 0 or name == "besides" else "right")
     for row in cells(report):
         shown.add_row(*row)
     return shown

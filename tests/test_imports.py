@@ -107,6 +107,8 @@ BENCHMARKS = {
     "prediction_service": (set(), set()),
     "processors": ({"checkpoints", "inference", "processes", "report"}, set()),
     "processes": (set(), set()),
+    "recipe_runs": (set(), set()),
+    "recipes": ({"recipe_runs", "report"}, set()),
     "report": (set(), set()),
     "serving": ({"prediction_service", "processes", "report", "serving_images"}, set()),
     "serving_images": (set(), set()),

@@ -20,6 +20,7 @@ ON_BIT50 = ("tutorials/classify", "tutorials/transformers", "how-to/checkpoints"
 # On a small trained network, each going on with the files of the one before.
 ON_TINY = {
     "tutorials/finetune": (),
+    "tutorials/keras-io-example": (),
     "how-to/recipe": (),
     "tutorials/audit": ("cleanlab", "sklearn"),
     "tutorials/serve": (),
@@ -57,6 +58,10 @@ def test_the_tutorials_run_from_fine_tuning_to_the_web_page(tmp_path):
         "flowers.xml",
     ):
         assert (tmp_path / made).exists()
+
+
+def test_the_example_of_keras_io_has_at_most_twelve_lines():
+    assert len(page_code.code(page("tutorials/keras-io-example")).strip().splitlines()) <= 12
 
 
 def test_every_page_with_code_that_runs_is_run():
