@@ -348,7 +348,7 @@ def test_excluded_images_do_not_change_the_division_and_few_examples_are_of_the_
         ("", ["no column image, exclude"]),
         ("name,label\na,b\n", ["no column image, exclude", "name,label"]),
         ("image,exclude\ncat/00.png,yes\ncat/01.png,maybe\n", ["line 3", "maybe", "yes or no"]),
-        ("image,exclude\nbird/00.png,yes\n", ["no image that", "bird/00.png"]),
+        ("image,exclude\nbird/00.png,yes\n", ["none of the images that", "bird/00.png"]),
         ("image,exclude\n" + "".join(f"cat/0{n}.png,yes\ndog/0{n}.png,yes\n" for n in range(3)), ["all training"]),
     ],
 )

@@ -231,7 +231,7 @@ def test_a_list_comes_from_standard_input(capsys, folders, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     code, out, err = classify(capsys, "-")
     assert (code, out) == (1, "")
-    assert "standard input" in err
+    assert "Standard input" in err
 
 
 def test_what_is_left_out_of_a_folder_is_said_once(capsys, folders):

@@ -123,7 +123,10 @@ def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
 
     file = tmp_path / "map.json"
     code, out, _ = run(capsys, animals, "--write-class-map", file)
-    assert (code, out) == (0, f"{file}: 4 folders; complete the 2 that begin with '?', by {class_map.ALLOWED}\n")
+    assert (code, out) == (
+        0,
+        f"{file}: 4 folders; complete the 2 entries that begin with '?', with {class_map.ALLOWED}\n",
+    )
     said = json.loads(file.read_text())
     assert (said["dog"], said["Frog"], said["kitty"][:2]) == ("dog", "frog", "? ")
     assert run(capsys, animals, "--class-map", file)[0] == 1
@@ -246,7 +249,7 @@ def test_folders_are_refused_for_a_model_that_does_not_tell_classes_apart(capsys
     save_pretrained(BiT(config), tmp_path / "model", processor=BitImageProcessor())
     code, out, err = run(capsys, animals, weights=tmp_path / "model")
     assert (code, out) == (1, "")
-    assert f"The model is for {problem_type}, and {str(animals)!r} has one class for each image." in err
+    assert f"The model is for {problem_type}, but {str(animals)!r} has one class for each image." in err
     assert "Pass a CSV file" in err
 
 

@@ -191,7 +191,7 @@ def test_under_jax_its_variables_are_asked_for(monkeypatch):
     monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
     for name in ("JOB_ADDRESSES", "PROCESS_ID"):
         monkeypatch.delenv(f"KERAS_DISTRIBUTION_{name}", raising=False)
-    message = "There is no KERAS_DISTRIBUTION_JOB_ADDRESSES, no KERAS_DISTRIBUTION_PROCESS_ID."
+    message = "Missing: KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_PROCESS_ID."
     with pytest.raises(ValueError, match=message):
         distribution.start("multi_worker")
     with pytest.raises(ValueError, match=r"`strategy` 'mirrored' is for TensorFlow, got the backend jax."):

@@ -253,7 +253,7 @@ def test_a_head_that_the_format_cannot_hold_is_refused_with_what_can(tmp_path, c
 
 
 def test_fine_tune_says_what_a_head_of_ones_own_is_called():
-    with pytest.raises(ValueError, match=r"one without the layer predictions.*the name 'predictions'"):
+    with pytest.raises(ValueError, match=r"one without the layer predictions.*own Dense head 'predictions'"):
         fine_tune(OTHER_HEADS["another name"](smallest()), labeled([0, 1]), rule=RULE, verbose=0)
 
 

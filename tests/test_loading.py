@@ -139,7 +139,7 @@ NO_SOURCE = {
         ".",
         {},
         FileNotFoundError,
-        r"holds no weights: .*\. It has file\.bin, last\.ckpt: pass the path of the file, such as 'file\.bin'\.",
+        r"holds no weights\. .* were tried: .*\. It has file\.bin, last\.ckpt: pass the path of the file, such as",
     ),
     "a path that does not exist": ("./none", {}, FileNotFoundError, r"No such file or directory: '\./none'"),
     "a file that does not exist": ("none.safetensors", {}, FileNotFoundError, "No such file or directory"),
@@ -151,7 +151,7 @@ NO_SOURCE = {
     "a number": (5, {}, TypeError, "`source` must be a path or a Hub id .*, but is a int"),
     "a revision of a directory": (".", {"revision": "v1"}, ValueError, "`revision` 'v1' was given, but `source` '.'"),
     "a revision of a file": ("file.bin", {"revision": "v1"}, ValueError, "`revision` 'v1' was given, but `source`"),
-    "a file of another kind": ("file.onnx", {}, ValueError, r"file\.onnx' is of an unknown kind: expected .*\.h5, .*"),
+    "a file of another kind": ("file.onnx", {}, ValueError, r"file\.onnx' is of an unknown kind\. Expected .*\.h5, .*"),
 }
 
 

@@ -242,7 +242,7 @@ def test_an_output_is_read_by_attribute_key_and_index(folder):
     assert len(outputs) == len(outputs.to_tuple()) == len(outputs[:2]) == 1
     with pytest.raises(KeyError):
         _ = outputs["loss"]
-    with pytest.raises(AttributeError, match="'logit'; it may have loss, logits, hidden_states"):
+    with pytest.raises(AttributeError, match=r"'logit'\. Its fields are loss, logits, hidden_states"):
         _ = outputs.logit
 
 

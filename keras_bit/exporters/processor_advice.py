@@ -54,8 +54,8 @@ def sentence(format: str, quantize: str | None, machine: Mapping[str, Any]) -> s
     kind = _kind(machine["instructions"])
     if kind is None:
         return (
-            f"Which file is the fastest on this processor ({machine['processor']}) is not known. Measure it with "
-            "`keras-bit benchmark`."
+            f"Which file is the fastest on this processor ({machine['processor']}) is not known: "
+            "`keras-bit benchmark` measures it."
         )
     where = f"on this processor ({machine['processor']}, {kind.name})"
     if format == "saved_model":
@@ -72,7 +72,7 @@ def _of_a_saved_model(where: str, kind: Kind) -> str:
     faster = [format for format in QUANTIZABLE if _best(kind, format) == INT8]
     if not faster:
         return f"This file is the one to use {where}: int8 of other formats is not known to be faster there."
-    return f"{_upper(where)} int8 is faster, but a SavedModel cannot have it. Use the format {_either(faster)}."
+    return f"{_upper(where)} int8 is faster, but a SavedModel cannot have it: use the format {_either(faster)}."
 
 
 def _kind(instructions: Sequence[str]) -> Kind | None:

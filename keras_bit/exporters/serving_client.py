@@ -161,7 +161,8 @@ def _other_model(address: str, found: str) -> ValueError:
 def _refusal(address: str, model_name: str, text: str, lost: bool) -> Exception:
     if lost:
         return ConnectionError(
-            f"The server {address} does not answer: {_shown(text)}. Check that it is running and ready."
+            f"The server {address} gives no answer of TF Serving's form: {_shown(text)}. Check that it is running "
+            "and ready."
         )
     problems = {int(index): problem.strip() for index, problem in CORRUPT.findall(_asserted(text))}
     if problems:
