@@ -128,7 +128,7 @@ def test_the_pixels_are_pillows_and_the_outputs_the_models_for_these(tmp_path, c
         assert pixels.shape == expected.shape
         difference = np.abs(in_levels(pixels, options) - expected)
         assert difference.max() <= LEVELS + exactness
-        assert (difference > exactness).mean() < 0.1  # a row that is enlarged is off in all of its copies
+        assert (difference > exactness).mean() < 0.05  # a row that is enlarged is off in all of its copies
         wanted = keras.ops.convert_to_numpy(model(pixels, training=False))
         np.testing.assert_allclose(scores, wanted, atol=tolerance * np.abs(wanted).max())
 
