@@ -211,12 +211,14 @@ def _pixels(model: Any) -> Any:
 
 
 def _images(job: Job) -> Iterator[np.ndarray]:
-    """Batches of uint8 patterns of two sizes, or of that of the file."""
+    """Batches of uint8 images of two sizes, or of that of the file: patterns, and noise, which shows another filter."""
     count = job.batch_size or job.model.input_shape[0] or 2
     height, width = job.image_size or (None, None)
     for seed, default in enumerate(COMPARED_SIZES):
         size = (height or default[0], width or default[1])
-        yield comparison_images.patterns(count, size, CHANNELS, None, seed, np.uint8)
+        images = comparison_images.patterns(count, size, CHANNELS, None, seed, np.uint8)
+        noise = np.random.default_rng(seed).integers(0, 128, images.shape, np.uint8)
+        yield images // 2 + noise
 
 
 def _compare_pixels(processor: BitImageProcessor, images: np.ndarray, pixels: np.ndarray) -> None:
