@@ -196,7 +196,7 @@ def test_a_server_that_is_no_tf_serving_is_told(content):
     with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        with pytest.raises((ConnectionError, ValueError), match=r"no answer|labels and scores") as caught:
+        with pytest.raises((ConnectionError, ValueError), match="labels and scores") as caught:
             connect(address, "bit")([encoded(pixels(0))])
     assert address in str(caught.value)
 

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import http.client
 import json
 import re
 import urllib.error
@@ -124,8 +125,10 @@ def _rest(address: str, model_name: str, images: Sequence[bytes]) -> list[Answer
         with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
             text = json.loads(text)["error"]
         raise _refusal(address, model_name, str(text), lost=error.code in (502, 503, 504)) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise _refusal(address, model_name, str(error), lost=True) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _other_model(address, "something that is not TF Serving's JSON") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         # If a signature has one output, such as a regression's, its values come without a name.
         raise _other_model(address, "values without names")
@@ -161,8 +164,7 @@ def _other_model(address: str, found: str) -> ValueError:
 def _refusal(address: str, model_name: str, text: str, lost: bool) -> Exception:
     if lost:
         return ConnectionError(
-            f"The server {address} gives no answer of TF Serving's form: {_shown(text)}. Check that it is running "
-            "and ready."
+            f"The server {address} does not answer: {_shown(text)}. Check that it is running and ready."
         )
     problems = {int(index): problem.strip() for index, problem in CORRUPT.findall(_asserted(text))}
     if problems:
