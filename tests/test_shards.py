@@ -340,9 +340,9 @@ def other_shards(pets, tmp_path, arguments):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (other_weights, r"`weights_sha256` is '\w+' there and '\w+' now\. Name"),
-        (other_processor, r"`processor` is \{.*\} there and \{.*48.*\} now\. Name"),
-        (other_names, r"`pictures_sha256` is '\w+' there and '\w+' now\. Name"),
+        (other_weights, r"`weights_sha256` is '\w+' there, but '\w+' now\. Choose"),
+        (other_processor, r"`processor` is \{.*\} there, but \{.*48.*\} now\. Choose"),
+        (other_names, r"`pictures_sha256` is '\w+' there, but '\w+' now\. Choose"),
         (other_shards, "`shard_size` is 3 there, but 4 now. Choose another `out`, or remove the files there"),
     ],
 )
