@@ -138,11 +138,12 @@ def _compiled(model: Any, job: Job) -> Run:
     """An `openvino.Model` with one input, as a function from that to the outputs by the names of `job.model`."""
     # On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
     compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    only = None if isinstance(job.model.output, dict) else output_names(job.model)[0]
+    single = not isinstance(job.model.output, dict)
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
         named = {output.any_name: np.array(values) for output, values in compiled([batch]).items()}
-        return {OUTPUT if name == only else name: values for name, values in named.items()}
+        # A single output may have several names. `INPUT` is the pixels behind the processor's steps.
+        return {OUTPUT if single and name != onnx_file.INPUT else name: values for name, values in named.items()}
 
     return run
 
