@@ -17,7 +17,7 @@ TESTS ?=
 EXTRA ?=
 STACK ?= oldest colab newest cpu jax
 # Seconds after which a test counts as hanging; the slowest one takes a fraction of them.
-HANG := 900
+HANG := 1500
 
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
