@@ -19,8 +19,8 @@ from keras_bit.images.processor import BitImageProcessor
 from keras_bit.network import calls, tracing
 from keras_bit.network.model import MIN_SIZE, BiTModel, head_activation, layers_in_front
 from keras_bit.network.steps import QuickSteps
+from keras_bit.network.weights import HEAD
 
-HEAD = "predictions"
 BATCH_SIZE = 32  # Keras' own default
 
 Images = AnyImage | Sequence[AnyImage]

@@ -83,7 +83,7 @@ def benchmark(
         A `Benchmark`, with a `Row` for the Keras model and for each file, and `advice` in one sentence.
 
     Raises:
-        ValueError: an argument is out of its range, the model is no classifier, or `data` holds no image.
+        ValueError: an argument is out of its range, the model has no classes, or `data` holds no image.
         NotADirectoryError: `data` is not a directory.
         RuntimeError: the Keras model itself cannot be run in another process.
 

@@ -6,8 +6,7 @@ import keras
 
 from keras_bit.exporters.job import OUTPUT
 from keras_bit.network.model import BiTModel
-
-HEAD = "predictions"
+from keras_bit.network.weights import HEAD
 
 
 def has_head(model: keras.Model) -> bool:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from keras_bit.network.config import BitConfig, block_width
 
+HEAD = "predictions"  # the name of the layer that gives the logits
+
 
 class Weight(NamedTuple):
     """A variable of the network: its layer's name, its own name, and its shape in Keras."""
@@ -48,5 +50,5 @@ def weights_of(config: BitConfig) -> Iterator[Weight]:
     if not bottleneck:
         yield from norm("norm", incoming)
     if config.num_labels:
-        yield Weight("predictions", "kernel", (incoming, config.num_labels))
-        yield Weight("predictions", "bias", (config.num_labels,))
+        yield Weight(HEAD, "kernel", (incoming, config.num_labels))
+        yield Weight(HEAD, "bias", (config.num_labels,))

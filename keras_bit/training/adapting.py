@@ -4,9 +4,8 @@ import keras
 
 from keras_bit.network.model import BiTModel, network_layers
 from keras_bit.network.transforms import freeze
+from keras_bit.network.weights import HEAD
 from keras_bit.recipes.recipe import Recipe
-
-HEAD = "predictions"
 
 
 def adapt(model: BiTModel, recipe: Recipe) -> None:

@@ -9,11 +9,10 @@ from keras import ops
 
 from keras_bit.network.model import BiTModel
 from keras_bit.network.transforms import fuse
+from keras_bit.network.weights import HEAD
 from keras_bit.recipes.recipe import Recipe
 from keras_bit.training import distribution
 from keras_bit.training.objective import ONE, Objective, problem_type
-
-HEAD = "predictions"
 
 
 def check_teacher(teacher: keras.Model, model: BiTModel, recipe: Recipe) -> None:
