@@ -7,12 +7,14 @@ from benchmarks import checkpoints, distillation, report
 from image_files import make_folders, pixels
 from keras_bit import BitConfig
 
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),  # few steps, and a graph for each model
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option"),
+]
 TINY = BitConfig(embedding_size=32, hidden_sizes=(64, 128), depths=(1, 1), num_groups=4, num_labels=3)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning")
-@pytest.mark.usefixtures("eagerly")  # few steps, and a graph for each model
 def test_each_way_is_trained_and_told_with_its_spread(tmp_path):
     for part in ("train", "test"):
         make_folders(tmp_path / part, dict.fromkeys("abc", 4))

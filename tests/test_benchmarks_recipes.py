@@ -12,6 +12,10 @@ from benchmarks.recipes import PLAIN, Option
 from image_files import make_folders
 from keras_bit import Recipe
 
+pytestmark = [
+    pytest.mark.usefixtures("eagerly"),  # few steps, and a graph for each model
+    pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run_functions_eagerly` option"),
+]
 SMALL = Setting(steps=1, batch_size=2, start_steps=1, test_images=1)
 
 
@@ -93,8 +97,6 @@ def test_the_table_marks_who_wins_and_the_sentence_names_who_never_does():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning")
-@pytest.mark.usefixtures("eagerly")  # few steps, and a graph for each model
 def test_options_are_measured_and_a_second_call_trains_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "RATES", (0.01,))
     monkeypatch.setattr(recipes, "ADAMW_RATES", (0.001,))
