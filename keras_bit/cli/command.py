@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 EXIT_CODES = (
-    "Exit codes: 0 success, 1 an error or a file that cannot be read, 2 wrong usage, 130 interrupted, 143 terminated."
+    "Exit codes: 0 success, 1 an error or a file that cannot be read, 2 wrong usage, 129 terminal closed, "
+    "130 interrupted, 143 terminated."
 )
 OPTIONS = "Options"  # the default heading
 
