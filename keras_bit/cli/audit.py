@@ -122,8 +122,10 @@ def _print_table(report: dict[str, Any], title: str) -> None:
     if table.row_count:
         console().print(table)
     else:
-        console().print("Nothing was found.")
+        console().print("The audit found no mistakes.")
     for line in report["notes"]:
         console().print(printable(line), soft_wrap=True)
     count = sum(report["images"].values())
-    console().print(f"{count:,} images; {report['excluded']:,} are excluded in audit.csv. You may edit it.")
+    console().print(
+        f"audit.csv excludes {report['excluded']:,} of {count:,} images. Edit its column exclude to change that."
+    )
