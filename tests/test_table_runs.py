@@ -89,7 +89,7 @@ def test_several_labels_are_trained_and_measured_and_get_a_temperature(several, 
 def test_numbers_are_trained_in_their_standard_deviations_and_saved_as_they_are(numbers, folder):
     out, said = numbers
     assert "The model gets a new head of zeros for 1 number." in said
-    assert any(("each number is in its standard deviations (price " in line) for line in said)
+    assert any(("the unit of each number is its standard deviation" in line and "(price: " in line) for line in said)
     model = from_pretrained(out)
     assert (model.config.problem_type, model.config.id2label) == ("regression", {0: "price"})
     processor = BitImageProcessor.from_pretrained(out)

@@ -352,7 +352,7 @@ def _layout(source: str | Path, names: Collection[str]) -> Layout:
             prefixes = wording.some(repr(layout.prefix) for layout in layouts)
             raise ValueError(
                 f"`source` {finding.shown(source)!r} holds {len(layouts)} BiTs, whose names begin with {prefixes}. "
-                "Save the one that you need alone."
+                "Save only the one that you need."
             )
         return layouts[0]
     looked_for = ", ".join(f"{layout.marker}* ({layout.title})" for layout in FILE_LAYOUTS)
@@ -366,7 +366,7 @@ def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as opened:
         damaged = opened.testzip()
     if damaged is not None:
-        raise ValueError(f"the checksum of {damaged} in it is another")
+        raise ValueError(f"the checksum of {damaged} in it does not match")
 
 
 def _refuse_code(layers: str) -> None:

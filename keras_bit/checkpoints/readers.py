@@ -148,8 +148,9 @@ def open_saved(path: Path, shards: Mapping[Path, Sequence[str]]) -> Iterator[tup
         listed = f"not of BiT ({len(foreign)}): {', '.join(foreign)}" if foreign else "it holds no weights of layers"
         raise ValueError(
             f"{path} does not hold just a BiT, as Keras' `save_weights` saves a keras_bit model. Nothing was loaded.\n "
-            f" {listed}\nLoad it with `load_weights` of the saved model. Save a BiT inside another model alone, and a "
-            "fused BiT before it is fused."
+            f" {listed}\nLoad it with `load_weights` of the saved model. If the BiT is inside another model, save "
+            f"only the "
+            "BiT. If it is fused, save it before `fuse`."
         )
     held: dict[str, str] = {}
     for place, name in names.items():
@@ -230,8 +231,9 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     if tensors is None:
         held = f": it holds {wording.some(map(wording.shortened, content))}" if isinstance(content, dict) else ""
         raise ValueError(
-            f"{path} must hold a dictionary from names to tensors, as torch saves a state_dict, alone or under "
-            f"{', '.join(_STATE_KEYS)}{held}."
+            f"{path} must hold a dictionary from names to tensors (a state_dict of torch), or a dictionary with such "
+            f"a one "
+            f"under the key {' or '.join(_STATE_KEYS)}{held}."
         )
     with refusing_damage(path, "not a state_dict of torch", "Fetch it again."):
         for name in tensors:

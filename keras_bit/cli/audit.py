@@ -39,7 +39,7 @@ SHARDS = "features"  # in --out: the state of an interrupted audit
 )
 @options.weights(f"{options.SOURCE}; without a preprocessor_config.json, images are prepared as for google/bit-50.")
 @options.batch_size(32)
-@options.seed("Seed of the division for the label check.", default=0)
+@options.seed("Seed of the random division of the images for the label check.", default=0)
 @options.json()
 @options.hub
 def audit(data: str, out: str, weights: str, batch_size: int, seed: int, as_json: bool, hub: "HubOptions") -> int:

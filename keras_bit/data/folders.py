@@ -68,8 +68,10 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
             sorted.
 
     Raises:
-        ValueError: as `class_names_in`; there is no image; `class_names` names a folder that does not exist.
-        NotClassesError: without `class_names`, as `class_names_in`, and if every class holds the same folders.
+        ValueError: the directory has no folder or no image, two names look the same, or `class_names` names a folder
+            that does not exist.
+        NotClassesError: without `class_names`: the folders are not classes, but parts of a data set, or all hold the
+            same folders.
     """
     left_out = LeftOut()
     if class_names is None:
@@ -78,8 +80,8 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
         there = {composed(name): name for name in _folders(directory, left_out)}
         if missing := sorted(name for name in class_names if composed(name) not in there):
             raise ValueError(
-                f"`class_names` must name folders in {str(directory)!r}. There is none for "
-                f"{', '.join(map(repr, missing))}; the folders are {some(map(repr, there.values()), LISTED)}."
+                f"`class_names` must name folders in {str(directory)!r}. It has no folder "
+                f"for {', '.join(map(repr, missing))}; its folders are {some(map(repr, there.values()), LISTED)}."
             )
         names, folders = list(class_names), [there[composed(name)] for name in class_names]
     paths, labels = scan(directory, folders, left_out)

@@ -105,12 +105,12 @@ def open_splits(
     for name, part in (("validate", validation), ("test", test)):
         counted = [] if part is None else np.bincount(part.labels, minlength=len(names))[first:].tolist()
         if none := [one for one, count in zip(names[first:], counted, strict=False) if count == 0]:
-            notes.append(f"There is no image to {name} with of {some(none, SHOWN)}.")
+            notes.append(f"The data set has no image of {some(none, SHOWN)} to {name} with.")
     generator = np.random.default_rng(seed)
     if validation is None and test is None and validation_share > 0:
         train, validation = dividing.by_class(train, len(names), validation_share, generator)
         if validation is None:
-            notes.append("No class has a second image, so there is no validation.")
+            notes.append("No class has a second image, so the data set has no validation images.")
     if exclude is not None:
         left, about = exclusions.without({"train": train, "validation": validation, "test": test}, exclude, data)
         train, validation, test = left["train"] or train, left["validation"], left["test"]
@@ -134,7 +134,7 @@ def _of_rows(
     if validation is None and test is None and validation_share > 0:
         train, validation = divided(train, kind, len(names), validation_share, np.random.default_rng(seed))
         if validation is None:
-            notes = [*notes, "There is only one image, so there is no validation."]
+            notes = [*notes, "The data set has only one image, so it has no validation images."]
     if kind == NUMBER:
         check_numbers(train, names)
     else:
@@ -154,9 +154,9 @@ def _about_counts(train: Part, names: tuple[str, ...], first: int, examples_per_
     counts = np.bincount(train.labels, minlength=len(names))
     notes = []
     if single := [name for name, count in zip(names, counts, strict=True) if count == 1 != examples_per_class]:
-        notes.append(f"There is only one training image of {some(single, SHOWN)}.")
+        notes.append(f"The data set has only one training image of {some(single, SHOWN)}.")
     if none := [name for name, count in zip(names[first:], counts[first:], strict=True) if count == 0]:
-        notes.append(f"There is no training image of {some(none, SHOWN)}.")
+        notes.append(f"The data set has no training image of {some(none, SHOWN)}.")
     return notes
 
 
@@ -207,7 +207,9 @@ def subset_of(directory: Path, class_names: tuple[str, ...] | None, subset: Subs
     train, validation = dividing.by_class(whole, len(found.class_names), subset.validation_split, generator)
     part = train if subset.which == "training" else validation
     if part is None:
-        raise ValueError(f"No class in {str(directory)!r} has a second image, so there is no validation.")
+        raise ValueError(
+            f"No class in {str(directory)!r} has a second image, so `validation_split` leaves no validation images."
+        )
     return found._replace(paths=[os.fsencode(name) for name in part.names], labels=part.labels)
 
 

@@ -227,7 +227,10 @@ def _compare_pixels(processor: BitImageProcessor, images: np.ndarray, pixels: np
     if processor.do_normalize:
         level = level / np.array(processor.image_std)
     if pixels.shape != expected.shape:
-        raise ArithmeticError(f"The export ({WHAT}) makes {pixels.shape} of images, the processor {expected.shape}.")
+        raise ArithmeticError(
+            f"The export ({WHAT}) makes pixels of shape {pixels.shape} from the images, but the processor makes "
+            f"{expected.shape}."
+        )
     difference = np.abs(pixels.astype(np.float64) - expected)
     if not (difference <= (MOST_LEVELS + ROUNDING) * level).all():
         raise ArithmeticError(

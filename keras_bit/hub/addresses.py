@@ -231,7 +231,9 @@ def _explained(error: Exception, url: str, base: Path) -> Exception:
     if isinstance(error, _WebPageError):
         return _WebPageError(f"{told}. Open it in a browser to see why, and pass the address of the file itself.")
     if status in (404, 410):
-        return FileNotFoundError(f"There is no file {shown}: its server answers with status {status}.")
+        return FileNotFoundError(
+            f"The file {shown} does not exist: its server answers with status {status}. Check the address."
+        )
     if status in (401, 403):
         return PermissionError(
             f"The server of {shown} refuses it with status {status}. A signed address may have expired. Tokens are "

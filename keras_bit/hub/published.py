@@ -120,8 +120,8 @@ def list_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
         resnetv2_50x1_bit.goog_in21k_ft_in1k              BiT50     1,000 classes 448 px 80.386 %   102 MB apache-2.0
 
     Args:
-        pattern: with `*` and `?`, as for file names; the name, the source or the architecture of a row must match it,
-            in upper or lower case.
+        pattern: a text in which `*` and `?` stand for other characters, as in file names. The name, the source or the
+            architecture of a row must match it, in upper or lower case.
 
     Returns:
         A row for each checkpoint, with its `name`, `source`, `architecture`, `classes`, `image_size`, `top_1`,

@@ -57,7 +57,7 @@ def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]
             return inside
         raise NoProcessorError(
             f"{finding.shown(source)!r} has no {CONFIG_NAME} and no {PROCESSOR_CONFIG_NAME}. Build the processor with "
-            "`BitImageProcessor(...)`, and write it beside the weights with `save_pretrained`."
+            "`BitImageProcessor(...)`, and write it into the folder of the weights with `save_pretrained`."
             f"{finding.remark(source)}"
         )
     if path.name == CONFIG_NAME:

@@ -250,7 +250,7 @@ def _recipe(options: Options, rule: HyperRule, whole: Splits) -> Recipe:
     if options.teacher is not None:
         distilling.check_recipe(recipe)
     if recipe.sampling is not None and whole.unlabeled is not None:
-        raise ValueError(f"`sampling` must be None beside unlabeled images, got {recipe.sampling!r}. Leave it out.")
+        raise ValueError(f"`sampling` must be None with unlabeled images, got {recipe.sampling!r}. Leave it out.")
     if recipe.watched is not None and whole.validation is None:
         asked = "keep_best" if recipe.keep_best else "early_stopping"
         raise ValueError(
@@ -327,11 +327,12 @@ def _about_calibration(options: Options, found: Splits) -> list[str]:
         )
     if found.validation is None:
         raise ValueError(
-            "`calibrate` needs validation images, but there are none. Pass a `validation_share` above 0, or add such "
+            "`calibrate` needs validation images, but the data set has none. Pass a `validation_share` above 0, or "
+            "add such "
             "images."
         )
     if found.validation is found.test:
-        return ["The temperature is fitted to the test images, because there are no validation images."]
+        return ["The temperature is fitted to the test images, because the data set has no validation images."]
     return []
 
 
