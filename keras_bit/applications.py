@@ -546,8 +546,8 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
         config: a `BitConfig` that replaces the checkpoint's own; for `weights=None` it defaults to BiT-50's.
         out_features: names of the stages to return, each once and in the network's order, of `config.stage_names`:
             `"stem"`, `"stage1"` ... By default the configuration's own, or the last stage.
-        out_indices: the same by number: 0 is the stem, 1 is `stage1`, -1 the last stage. If both are given they
-            must name the same stages.
+        out_indices: the numbers of these stages: 0 is the stem, 1 is `stage1`, -1 the last stage. If both are given
+            they must name the same stages.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px. Other channels than
             the checkpoint's adapt its first kernel, with a warning.
         input_tensor: a symbolic Keras tensor to use as input.

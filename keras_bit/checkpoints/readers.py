@@ -243,7 +243,7 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
 
 
 def _state_dict(content: Any, tensor: type) -> dict[str, Any] | None:
-    """Returns the dictionary from names to tensors: in `content` or `content` itself; `None` if there is none."""
+    """Returns the dictionary from names to tensors: in `content` or `content` itself; `None` if it has none."""
     # A script that does not average leaves an empty dictionary under that name.
     for held in (content, *(content.get(key) or None for key in _STATE_KEYS if isinstance(content, dict))):
         if isinstance(held, dict) and all(isinstance(name, str) and isinstance(held[name], tensor) for name in held):
@@ -255,7 +255,7 @@ def _load_torch(path: Path) -> Any:
     import torch
 
     try:
-        # timm's scripts save a namespace of arguments beside the weights, which only holds values.
+        # timm's scripts save a namespace of arguments together with the weights, which only holds values.
         with torch.serialization.safe_globals([argparse.Namespace]):
             # The files of torch before 1.6 are not zip archives, and are read whole.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -56,7 +56,7 @@ class Names(click.ParamType):
 
 
 class Finite(click.FloatRange):
-    """A finite number in a range; comparisons alone would accept NaN."""
+    """A finite number in a range; comparisons by themselves would accept NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)

@@ -48,7 +48,7 @@ def read(file: str | Path) -> Rows:
         file: begins with a header; a line `sep=;` before it sets the delimiter, as in Excel.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         OSError: it cannot be read.
         ValueError: it is not text, has no row, or has a row of another length than its header.
     """

@@ -30,7 +30,7 @@ LISTED = 20  # folders that an error lists
 
 
 class OneClass(UserWarning):
-    """Issued if a directory has only one class, so that there is nothing to classify."""
+    """Issued if a directory has only one class, so a model has nothing to distinguish."""
 
 
 class ClassFolders(NamedTuple):
@@ -50,7 +50,7 @@ def class_names_in(directory: Path, left_out: LeftOut | None = None) -> list[str
     """Returns a directory's classes: its folders, sorted, without hidden ones and those of operating systems.
 
     Raises:
-        ValueError: there is no folder, or two names look the same.
+        ValueError: the directory has no folder, or two names look the same.
         NotClassesError: the folders are the parts of a data set, or wrap one.
     """
     names = _folders(directory, left_out)
@@ -152,7 +152,7 @@ def images_in(directory: str | os.PathLike[str]) -> list[str]:
     Warns about what is left out.
 
     Raises:
-        ValueError: there is none.
+        ValueError: it has none.
     """
     left_out = LeftOut()
     found, _ = scan(os.fspath(directory), None, left_out)
@@ -215,8 +215,8 @@ def refuse_classes_first(directory: Path, folders: Sequence[str], paths: Sequenc
     in each class, such as `images`, is allowed.
 
     Args:
-        folders: of the classes.
-        paths, labels: of the images in them, as `scan` gives them.
+        folders: the folders of the classes.
+        paths, labels: the paths and labels of the images in them, as `scan` returns them.
 
     Raises:
         NotClassesError: there are such folders.

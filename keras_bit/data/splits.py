@@ -26,8 +26,8 @@ SHOWN = 5  # classes that a note names
 class Splits:
     """A data set in the parts that fine-tuning needs; `notes` are sentences for a person.
 
-    `class_names` are the classes or, for regression, the columns of numbers. `unlabeled` are images to train on beside
-    `train`, if a teacher answers for both.
+    `class_names` are the classes or, for regression, the columns of numbers. `unlabeled` are images to train on in
+    addition to `train`, if a teacher answers for both.
     """
 
     class_names: tuple[str, ...]
@@ -58,20 +58,20 @@ def open_splits(
         data: a directory with a folder per class; one with such directories for train and for val or test, in the
             spellings of `split_names`; a directory of TFRecord files or a pattern for them, which may have these words
             in their names; a CSV file, as `label_table.read` takes it.
-        validation_share: of each class, for validation, if the data set is not divided.
-        seed: of this choice, and of the choice of few examples.
+        validation_share: the share of each class for validation, if the data set is not divided.
+        seed: the seed of this choice, and of the choice of few examples.
         examples_per_class: number of training images of each class, for few-shot learning; `None` takes all.
         class_names: the order of the classes, or the names of the labels of TFRecord files.
         gone: paths of images that no longer exist, but take part in the division.
         table: how to read a CSV file.
-        problem_types: those of `label_table.PROBLEM_TYPES` that the caller can use.
+        problem_types: the problem types of `label_table.PROBLEM_TYPES` that the caller can use.
         check_files: whether an image that a CSV file names must exist.
         exclude: a CSV of `keras-bit audit`, whose images are left out of the parts. The division does not change; the
             few examples are chosen among the remaining images.
 
     Raises:
-        ValueError: there is nothing to train on, the parts have different classes, the labels are of another kind, or
-            `exclude` is not a CSV of this data set.
+        ValueError: the data set has no training images, the parts have different classes, the labels are of another
+            kind, or `exclude` is not a CSV of this data set.
         FileNotFoundError: `data` does not exist.
     """
     names = targets.checked_class_names(class_names)
@@ -166,7 +166,7 @@ class Subset(NamedTuple):
     Args:
         validation_split: the share of each class for validation.
         which: `"training"` or `"validation"`.
-        seed: of the choice of these images.
+        seed: the seed of the choice of these images.
     """
 
     validation_split: float
@@ -257,7 +257,7 @@ def _of_fewer_classes(
     """Returns the images of a directory that may lack some of the classes.
 
     Args:
-        classes: in `train`.
+        classes: the classes in `train`.
         notes: is extended by what is left out.
         every: whether folders of other classes are an error; otherwise they are left out.
     """

@@ -26,7 +26,7 @@ class Facts:
         problem: why it cannot be read, as a sentence; the other fields are then meaningless.
         file_sha256: the hash of the file's bytes.
         pixels_sha256: the hash of the height, the width and the RGB pixels of the upright image.
-        height, width: in pixels, upright.
+        height, width: the size of the upright image, in pixels.
         mode: Pillow's mode of the stored image.
         orientation: the value of the orientation tag, 1 to 8; 1 if the file has none.
         frames: the number of images in the file.

@@ -94,7 +94,7 @@ def compare(job: Job, run: Run, share: float) -> None:
 
     Args:
         run: the whole file, whose outputs are the model's and `INPUT`, the pixels that the network got.
-        share: of the largest output, by which the outputs may differ.
+        share: the share of the largest output by which the outputs may differ.
 
     Raises:
         ArithmeticError: they differ by more.
@@ -118,7 +118,7 @@ def _resized(images: Any, processor: BitImageProcessor) -> Any:
         sizes = ops.divide(ops.multiply(sides, _whole([processor.size["shortest_edge"]])), short)
     else:
         sizes = _whole([processor.size["height"], processor.size["width"]])
-    # In two steps, as it is rounded to gray levels in between: a direction whose size stays is left alone.
+    # In two steps, as it is rounded to gray levels in between: a direction whose size stays is not changed.
     for each in (_after_one_direction(sides, sizes), sizes):
         images = ops.interpolate(
             images, each, MODES[processor.resample], "sizes", [0] * 4, [0] * 4, cube_coeff=CUBIC, axes=_whole(SIDES)

@@ -83,11 +83,11 @@ class PublishedCheckpoint:
         name: the name for `from_pretrained` and `weights=`.
         source: an id on the Hub, or the address of a file.
         architecture: the function of keras_bit that builds it.
-        classes: of its head.
+        classes: the number of classes of its head.
         image_size: side in pixels of the images to classify; `None` if it is not published.
         top_1: accuracy in % on ImageNet-1k's validation images at that size; `None` if it is not published.
         license: its SPDX identifier in lower case.
-        bytes: of its tensors, four for each parameter; the file has some kilobytes more.
+        bytes: the size of its tensors, four bytes for each parameter; the file has some kilobytes more.
     """
 
     name: str

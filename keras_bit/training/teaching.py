@@ -36,9 +36,9 @@ def checked(
     """Compares a teacher with the data and with the images that it will get.
 
     Args:
-        source, hub: of the teacher, as of `weights`. A revision stands in the teacher's own name.
+        source, hub: the teacher, as for `weights`. A revision is part of the teacher's own name.
         found: the data set.
-        processor: what makes the student's images.
+        processor: the processor that makes the student's images.
         workers: the processes that train together.
 
     Returns:
@@ -47,7 +47,7 @@ def checked(
     Raises:
         ValueError: the teacher has other classes or another order of them, is for images of another normalization, or
             has no head; or the data has labels of another kind, or several devices train together.
-        OSError: there is no such checkpoint, or it cannot be read.
+        OSError: the checkpoint does not exist, or cannot be read.
     """
     if found.problem_type != ONE:
         raise ValueError(f"`teacher` is for data with one class for each image, got labels for {found.problem_type}.")
@@ -68,7 +68,7 @@ def checked(
 
 
 def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, gone: Sequence[str] = ()) -> Splits:
-    """A data set with the images of a directory that are trained on beside its own.
+    """A data set with the images of a directory that are trained on in addition to its own.
 
     Args:
         found: the data set. Its images are left out where the directory has them too.
@@ -77,8 +77,8 @@ def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, go
         gone: paths of images that have been there.
 
     Raises:
-        ValueError: there is no teacher, no image is left, or the labeled images are not in files.
-        FileNotFoundError: there is no such directory.
+        ValueError: the run has no teacher, no image is left, or the labeled images are not in files.
+        FileNotFoundError: the directory does not exist.
     """
     if directory is None:
         return found
