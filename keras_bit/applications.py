@@ -46,23 +46,24 @@ def BiT50(  # noqa: N802 - keras.applications' way
     (3, 4, 6, 3) blocks in its stages, the width of a ResNet-50.
 
     Args:
-        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
-            pooled form.
+        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise it ends in the
+            feature map after the final norm and activation, `(batch, height / 32, width / 32, channels)`, which
+            `pooling` reduces.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
+        pooling: the reduction of the feature map for `include_top=False`: `None` for none, or `"avg"` or `"max"`, which
+            give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the download cache; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one stored by `hf auth login`.
-        local_files_only: whether to use only the cache.
+        cache_dir: the directory for downloads; `None` takes the cache of huggingface_hub.
+        token: a token for the Hub; `None` takes the one that `hf auth login` stored.
+        local_files_only: whether to use only files that were downloaded before.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -105,23 +106,24 @@ def BiT50x3(  # noqa: N802 - keras.applications' way
     (3, 4, 6, 3) blocks in its stages, 3 times the width of a ResNet-50.
 
     Args:
-        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
-            pooled form.
+        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise it ends in the
+            feature map after the final norm and activation, `(batch, height / 32, width / 32, channels)`, which
+            `pooling` reduces.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
+        pooling: the reduction of the feature map for `include_top=False`: `None` for none, or `"avg"` or `"max"`, which
+            give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the download cache; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one stored by `hf auth login`.
-        local_files_only: whether to use only the cache.
+        cache_dir: the directory for downloads; `None` takes the cache of huggingface_hub.
+        token: a token for the Hub; `None` takes the one that `hf auth login` stored.
+        local_files_only: whether to use only files that were downloaded before.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -164,23 +166,24 @@ def BiT101(  # noqa: N802 - keras.applications' way
     (3, 4, 23, 3) blocks in its stages, the width of a ResNet-50.
 
     Args:
-        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
-            pooled form.
+        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise it ends in the
+            feature map after the final norm and activation, `(batch, height / 32, width / 32, channels)`, which
+            `pooling` reduces.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
+        pooling: the reduction of the feature map for `include_top=False`: `None` for none, or `"avg"` or `"max"`, which
+            give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the download cache; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one stored by `hf auth login`.
-        local_files_only: whether to use only the cache.
+        cache_dir: the directory for downloads; `None` takes the cache of huggingface_hub.
+        token: a token for the Hub; `None` takes the one that `hf auth login` stored.
+        local_files_only: whether to use only files that were downloaded before.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -223,23 +226,24 @@ def BiT101x3(  # noqa: N802 - keras.applications' way
     (3, 4, 23, 3) blocks in its stages, 3 times the width of a ResNet-50.
 
     Args:
-        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
-            pooled form.
+        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise it ends in the
+            feature map after the final norm and activation, `(batch, height / 32, width / 32, channels)`, which
+            `pooling` reduces.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
+        pooling: the reduction of the feature map for `include_top=False`: `None` for none, or `"avg"` or `"max"`, which
+            give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the download cache; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one stored by `hf auth login`.
-        local_files_only: whether to use only the cache.
+        cache_dir: the directory for downloads; `None` takes the cache of huggingface_hub.
+        token: a token for the Hub; `None` takes the one that `hf auth login` stored.
+        local_files_only: whether to use only files that were downloaded before.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -282,23 +286,24 @@ def BiT152x2(  # noqa: N802 - keras.applications' way
     (3, 8, 36, 3) blocks in its stages, 2 times the width of a ResNet-50.
 
     Args:
-        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
-            pooled form.
+        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise it ends in the
+            feature map after the final norm and activation, `(batch, height / 32, width / 32, channels)`, which
+            `pooling` reduces.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
+        pooling: the reduction of the feature map for `include_top=False`: `None` for none, or `"avg"` or `"max"`, which
+            give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the download cache; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one stored by `hf auth login`.
-        local_files_only: whether to use only the cache.
+        cache_dir: the directory for downloads; `None` takes the cache of huggingface_hub.
+        token: a token for the Hub; `None` takes the one that `hf auth login` stored.
+        local_files_only: whether to use only files that were downloaded before.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -341,23 +346,24 @@ def BiT152x4(  # noqa: N802 - keras.applications' way
     (3, 8, 36, 3) blocks in its stages, 4 times the width of a ResNet-50.
 
     Args:
-        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
-            pooled form.
+        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise it ends in the
+            feature map after the final norm and activation, `(batch, height / 32, width / 32, channels)`, which
+            `pooling` reduces.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, this architecture's published checkpoint for
             ImageNet-1k (the default) or ImageNet-21k; or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px, with the head too.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
+        pooling: the reduction of the feature map for `include_top=False`: `None` for none, or `"avg"` or `"max"`, which
+            give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or 1000 without one. Another number than the
             checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what the checkpoint's `problem_type` needs: softmax, sigmoid or nothing.
             `None` gives logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the download cache; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one stored by `hf auth login`.
-        local_files_only: whether to use only the cache.
+        cache_dir: the directory for downloads; `None` takes the cache of huggingface_hub.
+        token: a token for the Hub; `None` takes the one that `hf auth login` stored.
+        local_files_only: whether to use only files that were downloaded before.
         config: a `BitConfig` that replaces the checkpoint's own, or this architecture for `weights=None`.
 
     Returns:
@@ -399,24 +405,25 @@ def BiT(  # noqa: N802 - keras.applications' way
 
     Args:
         config: the architecture; a checkpoint's own is not read.
-        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
-            pooled form.
+        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise it ends in the
+            feature map after the final norm and activation, `(batch, height / 32, width / 32, channels)`, which
+            `pooling` reduces.
         weights: `None` (random); `"imagenet"` or `"imagenet21k"`, the published checkpoint of `config`'s architecture;
             or any source that `from_pretrained` takes.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, config.num_channels)`: any size from 32 px,
             also with the head. Other channels than the checkpoint's adapt its first kernel, with a warning.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
+        pooling: the reduction of the feature map for `include_top=False`: `None` for none, or `"avg"` or `"max"`, which
+            give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's, or `config.num_labels` without one. Another number
             than the checkpoint's gives a new head of zeros and a warning.
         classifier_activation: `"auto"` is what `config.problem_type` needs: softmax, sigmoid or nothing. `None` gives
             logits.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the download cache; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one stored by `hf auth login`.
-        local_files_only: whether to use only the cache.
+        cache_dir: the directory for downloads; `None` takes the cache of huggingface_hub.
+        token: a token for the Hub; `None` takes the one that `hf auth login` stored.
+        local_files_only: whether to use only files that were downloaded before.
 
     Returns:
         A functional model with the attribute `config`. Its input `pixel_values` is float32
@@ -468,17 +475,18 @@ def from_pretrained(
             layout (`config.json` with `model.safetensors`, its sharded form, or `pytorch_model.bin` if torch is
             installed), timm's (`config.json` with `pretrained_cfg`), Google's `.npz`, or be a keras_bit model saved as
             `.keras`, `.h5` or `.weights.h5`. A `.npz` or `.weights.h5` of another than the published architectures
-            needs a `config.json` beside it. Layers that were frozen in `model.save` are frozen again. The page "Load
-            and save checkpoints" of the documentation lists more: PyTorch's `.pth`, networks inside others,
+            needs a `config.json` in the same folder. Layers that were frozen in `model.save` are frozen again. The page
+            "Load and save checkpoints" of the documentation lists more: PyTorch's `.pth`, networks inside others,
             big_vision's and TensorFlow's files.
-        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise in the feature map
-            after the final norm and activation, `(batch, height / 32, width / 32, channels)`, or in its
-            pooled form.
+        include_top: whether the model ends in the head `predictions`, `(batch, classes)`; otherwise it ends in the
+            feature map after the final norm and activation, `(batch, height / 32, width / 32, channels)`, which
+            `pooling` reduces.
         input_tensor: a symbolic Keras tensor to use as input.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: BiT pools globally, so any size from 32 px
             works, also with the head. For other channels than the checkpoint's, the first kernel is adapted, with a
             warning.
-        pooling: for `include_top=False`: `None`, `"avg"` or `"max"`, the last two give `(batch, channels)`.
+        pooling: the reduction of the feature map for `include_top=False`: `None` for none, or `"avg"` or `"max"`, which
+            give `(batch, channels)`.
         classes: number of classes; `None` takes the checkpoint's. Another number gives a new head of zeros and a
             warning. Ignored for `include_top=False`.
         classifier_activation: `"auto"` is softmax, or sigmoid if `problem_type` is `multi_label_classification`, or
@@ -486,9 +494,9 @@ def from_pretrained(
             It may also be a function, or Keras' name of one.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the download cache; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one stored by `hf auth login`.
-        local_files_only: whether to use only the cache.
+        cache_dir: the directory for downloads; `None` takes the cache of huggingface_hub.
+        token: a token for the Hub; `None` takes the one that `hf auth login` stored.
+        local_files_only: whether to use only files that were downloaded before.
         config: a `BitConfig` that replaces the checkpoint's own; also for weights that have none.
         fused: whether to fuse the model for inference, as `keras_bit.fuse` does, but without a second copy in memory:
             calls and `predict` then do not standardize kernels. `save_pretrained` cannot save a fused model.
@@ -538,16 +546,16 @@ def BiTBackbone(  # noqa: N802 - keras.applications' way
         config: a `BitConfig` that replaces the checkpoint's own; for `weights=None` it defaults to BiT-50's.
         out_features: names of the stages to return, each once and in the network's order, of `config.stage_names`:
             `"stem"`, `"stage1"` ... By default the configuration's own, or the last stage.
-        out_indices: the same by number: 0 is the stem, 1 is `stage1`, -1 the last stage. If both are given they
-            must name the same stages.
+        out_indices: the numbers of these stages: 0 is the stem, 1 is `stage1`, -1 the last stage. If both are given
+            they must name the same stages.
         input_shape: `(height, width, channels)`, default `(None, None, 3)`: any size from 32 px. Other channels than
             the checkpoint's adapt its first kernel, with a warning.
         input_tensor: a symbolic Keras tensor to use as input.
         name: the model's name.
         revision: branch, tag or full commit hash of a Hub id.
-        cache_dir: the download cache; `None` is huggingface_hub's.
-        token: for the Hub; `None` is the one stored by `hf auth login`.
-        local_files_only: whether to use only the cache.
+        cache_dir: the directory for downloads; `None` takes the cache of huggingface_hub.
+        token: a token for the Hub; `None` takes the one that `hf auth login` stored.
+        local_files_only: whether to use only files that were downloaded before.
 
     Returns:
         A functional model whose output is a dict from stage name to map: `(batch, height / 4, width / 4, channels)` for

@@ -45,9 +45,9 @@ class BiTClassifier(QuickSteps, keras.Model):
 
     Args:
         model: A model that keras_bit built, with its head. It is not copied, so training the classifier trains it.
-        processor: How images become its input.
+        processor: The `BitImageProcessor` that turns images into the model's input.
         name: The classifier's name.
-        **kwargs: Of `keras.Model`: `trainable` and `dtype`.
+        **kwargs: Arguments of `keras.Model`: `trainable` and `dtype`.
 
     Attributes:
         model: The model.
@@ -120,8 +120,8 @@ class BiTClassifier(QuickSteps, keras.Model):
                 everything is as in `keras.Model.predict`.
             batch_size: Images per batch; `None` is 32.
             verbose: As in Keras; no progress is shown for images in any form.
-            steps: For a data set only.
-            callbacks: For a data set only.
+            steps: The number of batches to predict, as in Keras; only for a data set.
+            callbacks: Callbacks of Keras; only for a data set.
         """
         if not _are_images(x):
             return super().predict(x, batch_size=batch_size, verbose=verbose, steps=steps, callbacks=callbacks)
@@ -154,7 +154,8 @@ class BiTClassifier(QuickSteps, keras.Model):
         dtype = keras.backend.standardize_dtype(images.dtype)
         if dtype != "uint8":
             raise ValueError(
-                f"`images` must be uint8 pixels in [0, 255], got {dtype}. Floats are not told apart: cast pixels in "
+                f"`images` must be uint8 pixels in [0, 255], got {dtype}. Floats can be pixels or preprocessed "
+                f"images, so they are refused: cast pixels in "
                 '[0, 255] to "uint8", and give preprocessed images, as those of `image_dataset`, to `classifier.model`.'
             )
         shape = tuple(size if isinstance(size, int) else None for size in images.shape)
@@ -203,9 +204,9 @@ class BiTClassifier(QuickSteps, keras.Model):
         again = steps.resized_shape(*wanted, processor.size) if processor.do_resize else wanted
         if again != wanted:
             raise ValueError(
-                f"`images` cannot be a batch for this processor: it would resize images of the {wanted[0]}x{wanted[1]} "
-                f"px that it crops to {again[0]}x{again[1]} first, and {got}. `classify` and `predict` take images of "
-                "any size; a processor whose `size` is its `crop_size` takes batches of that size."
+                f"`images` cannot be a batch for this processor: it crops to {wanted[0]}x{wanted[1]} px, but resizes "
+                f"even images of that size to {again[0]}x{again[1]} px first, and {got}. Use `classify` or `predict`, "
+                "which take images of any size, or a processor whose `size` is its `crop_size`."
             )
         raise ValueError(
             f"`images` must have the size that the processor makes, {wanted[0]}x{wanted[1]} px, because {got}. Make "

@@ -143,7 +143,12 @@ def test_a_query_is_sent_and_never_shown(server, tmp_path, caplog):
 
 
 REFUSED = {
-    "a file that is not there": ("/nothing.npz", None, FileNotFoundError, "There is no file {url}: .* status 404"),
+    "a file that is not there": (
+        "/nothing.npz",
+        None,
+        FileNotFoundError,
+        "The file {url} does not exist: .* status 404",
+    ),
     "a file that is forbidden": (
         "/nothing.npz",
         FORBIDDEN,

@@ -131,7 +131,9 @@ def test_imagenet_needs_an_architecture_and_is_no_folder(word, tmp_path, monkeyp
     write_checkpoint(tmp_path / word)
     monkeypatch.chdir(tmp_path)
     for read in (from_pretrained, BitConfig.from_pretrained, keras_bit.BitImageProcessor.from_pretrained):
-        with pytest.raises(ValueError, match=rf"`source` '{word}' does not tell the arch.*`BiT50\(weights='{word}'\)`"):
+        with pytest.raises(
+            ValueError, match=rf"`source` '{word}' does not say which arch.*`BiT50\(weights='{word}'\)`"
+        ):
             read(word)
     with pytest.raises(ValueError, match=rf"`weights` '{word}' means the architecture's .*, BiT152x4\. Pass"):
         BiT(BitConfig.from_dict(CONFIG), weights=word)

@@ -109,7 +109,7 @@ def test_every_file_has_a_row_and_the_fastest_that_agrees_is_advised(told, model
         "4 ms for one image, 0.20 of the time of Keras' predict",
         "at least 99%",
         "64 random patterns",
-        "next is tflite with 2.00 of its time",
+        "next is tflite, with 2.00 times its time",
         "measure with your own images",
     ):
         assert fact in found.advice

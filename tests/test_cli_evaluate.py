@@ -95,7 +95,7 @@ def test_empty_folders_and_what_lies_beside_the_classes_are_left_out_and_said(ca
     (animals / "loose.jpg").write_bytes(encoded(pixels(0)))
     code, out, err = run(capsys, animals, "--json")
     assert (code, json.loads(out)["pictures"]) == (0, 12)
-    left_out = "__MACOSX, 1 image beside the folders, not unpacked: fox.zip, without an image: notes"
+    left_out = "__MACOSX, 1 image next to the folders, not unpacked: fox.zip, without an image: notes"
     assert err == f"keras-bit evaluate: Left out in {str(animals)!r}: {left_out}.\n"
 
 

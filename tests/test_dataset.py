@@ -55,7 +55,7 @@ def test_a_directory_is_searched_at_any_depth_for_images_alone(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(encoded(pixels(index), "BMP" if "bmp" in name else "PNG"))
     (tmp_path / "loose.png").write_bytes(encoded(pixels(9), "PNG"))
-    with pytest.warns(UserWarning, match=r"Left out in '.*': 1 .txt, 3 hidden, 1 image beside the folders\."):
+    with pytest.warns(UserWarning, match=r"Left out in '.*': 1 .txt, 3 hidden, 1 image next to the folders\."):
         data = dataset(tmp_path)
     images, labels = collect(data)
     assert data.class_names == ["a", "b"]
@@ -612,7 +612,7 @@ def test_folders_that_are_no_classes_are_told(tmp_path):
     assert data.class_names == ["a", "b"]
     assert collect(data)[1].tolist() == [1]
     with pytest.raises(
-        ValueError, match=r"`class_names` must name folders in '.*'. There is none for 'c'; the folders are 'a', 'b'"
+        ValueError, match=r"`class_names` must name folders in '.*'. It has no folder for 'c'; its folders are 'a', 'b'"
     ):
         dataset(tmp_path, class_names=["a", "c"])
 

@@ -137,5 +137,7 @@ def test_googles_names_bring_the_file_its_architecture_and_its_processor(tmp_pat
         keras_bit.BitImageProcessor.from_pretrained(name, cache_dir=cache)  # how is not published
     processor = keras_bit.BitImageProcessor.from_pretrained("R152x2_T_384", cache_dir=cache)
     assert (processor.size, processor.resample, processor.image_std) == ({"shortest_edge": 384}, 3, (0.5, 0.5, 0.5))
-    with pytest.raises(FileNotFoundError, match=r"There is no file http.*/distill/R50x1_160\.npz: .* status 404"):
+    with pytest.raises(
+        FileNotFoundError, match=r"The file http.*/distill/R50x1_160\.npz does not exist: .* status 404"
+    ):
         keras_bit.BiT50(weights="R50x1_160", cache_dir=cache)

@@ -370,7 +370,7 @@ def test_what_a_part_lacks_and_has_beside_the_classes_is_said(tmp_path):
     (tmp_path / "val" / "fox").mkdir()
     _, counts, notes = parts_of(tmp_path)
     assert counts == [5, 2, None]
-    assert "There is no image to validate with of dog." in notes
+    assert "The data set has no image of dog to validate with." in notes
     assert f"Left out in {str(tmp_path / 'val')!r}: without an image: fox." in notes
 
 

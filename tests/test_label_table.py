@@ -222,7 +222,7 @@ def test_a_missing_image_is_left_to_who_reads_it(read):
 
 
 def test_a_file_that_is_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"There is no file .*no\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"The file .*no\.csv' does not exist"):
         csv_rows.read(tmp_path / "no.csv")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(OSError, match=r"folder\.csv' cannot be read"):

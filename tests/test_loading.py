@@ -865,7 +865,9 @@ def test_saved_weights_of_another_model_are_refused_with_all_that_is_not_of_bit(
         ValueError, match=rf"^{re.escape(str(path))} does not hold just a BiT, .*\n  {message}"
     ) as error:
         from_pretrained(path)
-    assert str(error.value).endswith("Save a BiT inside another model alone, and a fused BiT before it is fused.")
+    assert str(error.value).endswith(
+        "If the BiT is inside another model, save only the BiT. If it is fused, save it before `fuse`."
+    )
     with pytest.raises(ValueError, match="does not hold just a BiT"):
         BiTBackbone(path, config=BitConfig.from_dict(CONFIG))
 

@@ -93,7 +93,7 @@ def test_a_mirrors_pages_are_the_hubs():
 
 # What is refused, and words of the sentence that says why.
 REFUSED = {
-    "imagenet": "does not tell the architecture. Call `BiT50(weights='imagenet')`",
+    "imagenet": "does not say which architecture to build. Call `BiT50(weights='imagenet')`",
     "imagenet21k": "For a folder of that name, pass './imagenet21k'",
     "resnetv2_50x1_bit": "The closest names are 'resnetv2_50x1_bit.goog_in21k'",
     "resnetv2_50x1_bitm": "`keras_bit.list_checkpoints()` has all of them",
@@ -140,7 +140,7 @@ def test_an_address_with_a_password_is_refused_unseen(text):
 
 
 def test_the_words_win_over_a_folder_of_that_name():
-    with pytest.raises(ValueError, match="does not tell the architecture"):
+    with pytest.raises(ValueError, match="does not say which architecture to build"):
         resolve("imagenet", exists=True)
 
 

@@ -164,7 +164,7 @@ REFUSED = {
     "nothing": (
         lambda path: write_records(path / "a.tfrecord", [], []),
         ValueError,
-        r"There are no records in .*a.tfr",
+        r"No record was found in .*a.tfr",
     ),
     "no train": (
         lambda path: make_folders(path / "val", {"a": 3, "b": 2}) and path,

@@ -89,7 +89,7 @@ def test_several_labels_are_trained_and_measured_and_get_a_temperature(several, 
 def test_numbers_are_trained_in_their_standard_deviations_and_saved_as_they_are(numbers, folder):
     out, said = numbers
     assert "The model gets a new head of zeros for 1 number." in said
-    assert any(("each number is in its standard deviations (price " in line) for line in said)
+    assert any(("the unit of each number is its standard deviation" in line and "(price: " in line) for line in said)
     model = from_pretrained(out)
     assert (model.config.problem_type, model.config.id2label) == ("regression", {0: "price"})
     processor = BitImageProcessor.from_pretrained(out)
@@ -145,7 +145,7 @@ def test_the_commands_measure_and_show_them(several, numbers, folder, capsys):
 def test_what_cannot_be_calibrated_is_refused_before_anything_is_computed(folder, tmp_path):
     for changed, message in (
         ({"column": "price"}, "`calibrate` is for probabilities, but this model will predict numbers"),
-        ({"column": "tags", "validation_share": 0.0}, "`calibrate` needs validation images, but there are none"),
+        ({"column": "tags", "validation_share": 0.0}, "`calibrate` needs validation images, but the data set has none"),
     ):
         with pytest.raises(ValueError, match=message):
             train(folder, tmp_path / "out", calibrate=True, **changed)

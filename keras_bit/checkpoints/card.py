@@ -11,7 +11,7 @@ from keras_bit.checkpoints.saving import what_others_do_otherwise
 from keras_bit.images.processor import BitImageProcessor
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-# What the Hub calls a metric, and people.
+# The name of a metric on the Hub to its title for people.
 METRIC_TITLES = {
     "accuracy": "Accuracy",
     "mean_average_precision": "Mean average precision",
@@ -23,13 +23,13 @@ METRIC_TITLES = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What the weights do not tell about a model.
+    """The facts about a model that its weights and its configuration do not hold.
 
     Args:
-        license: an identifier of the Hub, such as `apache-2.0`.
+        license: the license of the model, as the Hub spells it, such as `apache-2.0`.
         base_model: the checkpoint that the training started from.
         dataset: the data set that it was trained on: an id of the Hub, or any name.
-        dataset_type: what the Hub calls the kind of a data set without an id, such as `imagefolder`.
+        dataset_type: the Hub's name for the kind of a data set without an id, such as `imagefolder`.
         training: sentences about the training.
         metrics: name of a metric to its value.
         measured_on: the images of the metrics, such as `1,000 images that were not trained on`.
@@ -50,8 +50,11 @@ def write(
     """Returns the card of a model.
 
     Args:
+        model: the model; its `config` describes it.
         name: the repository (`owner/name`) or the directory that the code loads.
         layout: `"transformers"`, `"timm"` or `"npz"`, as for `save_pretrained`.
+        processor: how images become the model's input; `None` if it is not saved with the model.
+        facts: further facts, such as the data set.
     """
     head = any(layer.name == "predictions" for layer in model.layers)
     title = name.rstrip("/").rpartition("/")[2]
@@ -70,14 +73,16 @@ def write(
     elif reader == "timm":
         parts.append(_code("In PyTorch, with timm:", _in_timm(name)))
     elif difference is None:
-        parts.append("`model.npz` has the names of Google's files, which big_transfer, big_vision and timm read.\n")
+        parts.append(
+            "`model.npz` names its arrays as Google's checkpoints do, so big_transfer, big_vision and timm read it.\n"
+        )
     else:
         parts.append(f"Only keras_bit reads it: {difference}.\n")
     return huggingface_hub.ModelCard("\n".join(parts))
 
 
 def _data(title: str, head: bool, reader: str | None, facts: Facts) -> "huggingface_hub.ModelCardData":
-    """The facts that the Hub reads."""
+    """Returns the facts that the Hub reads."""
     task = "image-classification" if head else "image-feature-extraction"
     has_id = facts.dataset is not None and facts.dataset_type is None and HUB_ID.fullmatch(facts.dataset) is not None
     results = [
@@ -110,7 +115,7 @@ def _about(model: keras.Model, head: bool, processor: BitImageProcessor | None) 
     dtypes = {keras.backend.standardize_dtype(variable.dtype) for variable in model.weights}
     lines = [
         f"* Architecture: BiT (Big Transfer), {len(config.depths)} stages of {', '.join(map(str, config.depths))} "
-        f"blocks, {f'a head of {config.num_labels} labels' if head else 'no head: it gives feature maps'}",
+        f"blocks, {f'a head of {config.num_labels} labels' if head else 'no head (the outputs are feature maps)'}",
         f"* Size: {model.count_params():,} parameters in {', '.join(sorted(dtypes))}",
     ]
     if processor is not None and processor.do_center_crop:
@@ -121,7 +126,7 @@ def _about(model: keras.Model, head: bool, processor: BitImageProcessor | None) 
 
 
 def _training(facts: Facts) -> list[str]:
-    """The parts about the training and the accuracy; none if nothing is known."""
+    """Returns the parts about the training and the accuracy; none if nothing is known."""
     lines = []
     if facts.dataset is not None:
         lines.append(f"* Data set: {facts.dataset}")

@@ -2,7 +2,7 @@
 
 Loading is bound by memory, not by arithmetic. If a whole kernel is transposed at once, each number touches a cache line
 of 16. Piece by piece, each line is written whole while the numbers are still in the cache for the check, which is
-several times faster, and there is no second copy of a tensor.
+several times faster, and the memory never holds a second copy of a tensor.
 """
 
 import math

@@ -138,7 +138,7 @@ TRANSFORMERS = Layout(
     pytorch_axes=True,
 )
 
-# A `BitModel` saved alone: the names start one level lower, and there is no head.
+# A `BitModel` that was saved by itself: the names start one level lower, and it has no head.
 TRANSFORMERS_BASE = dataclasses.replace(
     TRANSFORMERS,
     title="transformers layout of a BitModel",

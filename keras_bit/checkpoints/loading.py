@@ -61,7 +61,7 @@ class Checkpoint:
         config: the network; `None` if neither a file nor the tensors' shapes show it.
         head_activation: the head's activation; `"auto"` if the file does not name it.
         frozen: the names of the layers that are not trained.
-        arguments: as of `find`.
+        arguments: the `arguments` of `find`.
     """
 
     source: str
@@ -100,10 +100,10 @@ class Found:
     """A source whose configuration was read, but not its weights.
 
     Args:
-        source: as `finding.find_file` takes it.
-        options: of the download.
-        config: from the `config.json` or the caller; `None` if there is neither.
-        arguments: as of `find`.
+        source: a source of a checkpoint, as `finding.find_file` takes it.
+        options: the options of the download.
+        config: the configuration in the `config.json`, or the caller's; `None` if neither is known.
+        arguments: the `arguments` of `find`.
     """
 
     source: str | Path
@@ -118,7 +118,7 @@ class Found:
             default: the network, if `config`, a `.keras` file and the tensors' shapes do not show it.
 
         Raises:
-            FileNotFoundError: there are no weights, or a shard is missing.
+            FileNotFoundError: `source` has no weights, or a shard is missing.
             OSError: the Hub cannot be reached, or refuses.
             ImportError: the file is a `pytorch_model.bin`, and torch is not installed.
             ValueError: the file is damaged, or of an unknown kind.
@@ -134,14 +134,14 @@ def find(
     """Finds a source and its configuration, before any weights are downloaded.
 
     Args:
-        source: as `finding.find_file` takes it.
-        options: of the download.
+        source: a source of a checkpoint, as `finding.find_file` takes it.
+        options: the options of the download.
         config: replaces the source's own, which is not read then.
         arguments: which of `config`, `include_top` and `classes` the caller's function has, so that messages advise no
             others.
 
     Raises:
-        OSError: there is no such source, or the Hub cannot be reached, or refuses.
+        OSError: the source does not exist, or the Hub cannot be reached, or refuses.
         ValueError: its `config.json` is not a BiT's.
     """
     if config is None and not _says_itself(source, options):
@@ -150,7 +150,7 @@ def find(
 
 
 def _says_itself(source: str | Path, options: HubOptions) -> bool:
-    """Whether `source` is a file of a whole model, to which a `config.json` beside it need not belong."""
+    """Whether `source` is a file of a whole model, to which a `config.json` in the same folder need not belong."""
     if str(source).endswith(".keras"):
         return True
     named = finding.named_file(source)  # an address may continue after the file's name
@@ -200,7 +200,7 @@ def _under_other_names(source: str | Path) -> str:
 
 
 def infer_config(checkpoint: Checkpoint) -> BitConfig | None:
-    """Returns the published architecture with the tensors' names and shapes; `None` if there is none.
+    """Returns the published architecture with the tensors' names and shapes; `None` if none has.
 
     Other networks are not guessed, because tensors do not show the activation, the padding or the number of groups: a
     wrong guess would load and give wrong numbers.
@@ -352,7 +352,7 @@ def _layout(source: str | Path, names: Collection[str]) -> Layout:
             prefixes = wording.some(repr(layout.prefix) for layout in layouts)
             raise ValueError(
                 f"`source` {finding.shown(source)!r} holds {len(layouts)} BiTs, whose names begin with {prefixes}. "
-                "Save the one that you need alone."
+                "Save only the one that you need."
             )
         return layouts[0]
     looked_for = ", ".join(f"{layout.marker}* ({layout.title})" for layout in FILE_LAYOUTS)
@@ -366,7 +366,7 @@ def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as opened:
         damaged = opened.testzip()
     if damaged is not None:
-        raise ValueError(f"the checksum of {damaged} in it is another")
+        raise ValueError(f"the checksum of {damaged} in it does not match")
 
 
 def _refuse_code(layers: str) -> None:

@@ -45,13 +45,14 @@ def push_to_hub(
     `processor_config.json`. The repository's history keeps them.
 
     Args:
-        model: as for `save_pretrained`.
+        model: a model that keras_bit built, before or after training, that is not fused.
         repo_id: `owner/name`, or `name` for the token's owner.
         processor: how images become the model's input.
         layout: `"transformers"`, `"timm"` or `"npz"`, as for `save_pretrained`.
         private: whether a new repository is private; `None` is the owner's default. An existing one does not change.
         revision: the branch, which is created if needed, or a pull request's `refs/pr/1`; `None` is `main`.
-        token: of an account that may write; `None` is the one stored by `hf auth login`.
+        token: the token of an account that may write to the repository; `None` takes the one that `hf auth login`
+            stored.
         commit_message: first line of the commit.
         model_card: `README.md`, as a text or as a `ModelCard`, such as `keras_bit.model_card` writes with the data set,
             the accuracy and the license. `None` writes one without these if the repository has no card yet.
@@ -61,7 +62,8 @@ def push_to_hub(
 
     Raises:
         TypeError: `repo_id` is not a string.
-        ValueError: as for `save_pretrained`, or `token` is malformed; nothing is sent.
+        ValueError: the model cannot be saved in this `layout` (`save_pretrained` lists the reasons), or `token` is
+            malformed; nothing is sent.
         huggingface_hub.errors.HfHubHTTPError: the Hub refuses: no token, no permission, no such pull request.
 
     Checked against huggingface_hub 2.4 `HfApi.create_repo` and `HfApi.upload_folder`.

@@ -148,8 +148,9 @@ def open_saved(path: Path, shards: Mapping[Path, Sequence[str]]) -> Iterator[tup
         listed = f"not of BiT ({len(foreign)}): {', '.join(foreign)}" if foreign else "it holds no weights of layers"
         raise ValueError(
             f"{path} does not hold just a BiT, as Keras' `save_weights` saves a keras_bit model. Nothing was loaded.\n "
-            f" {listed}\nLoad it with `load_weights` of the saved model. Save a BiT inside another model alone, and a "
-            "fused BiT before it is fused."
+            f" {listed}\nLoad it with `load_weights` of the saved model. If the BiT is inside another model, save "
+            f"only the "
+            "BiT. If it is fused, save it before `fuse`."
         )
     held: dict[str, str] = {}
     for place, name in names.items():
@@ -230,8 +231,9 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     if tensors is None:
         held = f": it holds {wording.some(map(wording.shortened, content))}" if isinstance(content, dict) else ""
         raise ValueError(
-            f"{path} must hold a dictionary from names to tensors, as torch saves a state_dict, alone or under "
-            f"{', '.join(_STATE_KEYS)}{held}."
+            f"{path} must hold a dictionary from names to tensors (a state_dict of torch), or a dictionary with such "
+            f"a one "
+            f"under the key {' or '.join(_STATE_KEYS)}{held}."
         )
     with refusing_damage(path, "not a state_dict of torch", "Fetch it again."):
         for name in tensors:
@@ -241,7 +243,7 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
 
 
 def _state_dict(content: Any, tensor: type) -> dict[str, Any] | None:
-    """Returns the dictionary from names to tensors: in `content` or `content` itself; `None` if there is none."""
+    """Returns the dictionary from names to tensors: in `content` or `content` itself; `None` if it has none."""
     # A script that does not average leaves an empty dictionary under that name.
     for held in (content, *(content.get(key) or None for key in _STATE_KEYS if isinstance(content, dict))):
         if isinstance(held, dict) and all(isinstance(name, str) and isinstance(held[name], tensor) for name in held):
@@ -253,7 +255,7 @@ def _load_torch(path: Path) -> Any:
     import torch
 
     try:
-        # timm's scripts save a namespace of arguments beside the weights, which only holds values.
+        # timm's scripts save a namespace of arguments together with the weights, which only holds values.
         with torch.serialization.safe_globals([argparse.Namespace]):
             # The files of torch before 1.6 are not zip archives, and are read whole.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

@@ -92,7 +92,7 @@ def open_tensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
 
 
 def _stored(metadata: Mapping[str, str] | None) -> dict[str, str] | None:
-    """Returns the checksums in a file's metadata; `None` if there are none."""
+    """Returns the checksums in a file's metadata; `None` if it has none."""
     if not metadata or CHECKSUMS not in metadata:
         return None
     stored = json_text.parse(metadata[CHECKSUMS])
@@ -128,7 +128,7 @@ def _compare(found: str, name: str, stored: Mapping[str, str] | None) -> None:
 
 def _read(path: Path, name: str) -> np.ndarray:
     # A handle maps its file into memory, and everything read through it counts as the process's memory while it is
-    # open. A single handle for all tensors would keep the whole file in memory beside the model.
+    # open. A single handle for all tensors would keep the whole file in memory together with the model.
     with safetensors.safe_open(path, framework="numpy") as handle:
         values, stored = handle.get_tensor(name), _stored(handle.metadata())
     if stored is not None:

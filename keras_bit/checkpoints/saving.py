@@ -75,7 +75,7 @@ def save_pretrained(
     Args:
         model: a model of keras_bit, before or after training, that is not fused. Your own head
             (`type(model)(model.input, head)`, `clone_model`) must be a Dense layer with the name `predictions`.
-        directory: is created if needed; `~` is the home directory.
+        directory: the directory for the files, which is created if needed; `~` is the home directory.
         processor: how images become the model's input.
         layout: `"transformers"`, `"timm"` or `"npz"`.
         model_card: the text of `README.md`, such as `keras_bit.model_card` writes; `None` writes none and leaves an
@@ -88,7 +88,7 @@ def save_pretrained(
             infinity; `layout` is unknown, or cannot hold the model; `processor` is not a `BitImageProcessor`. Nothing
             is written.
         FileExistsError: `directory` holds weights under other names (`pytorch_model.bin`, shards with their index,
-            `model.npz` beside `model.safetensors`), which would contradict the new `config.json`, or, with a
+            `model.npz` next to `model.safetensors`), which would contradict the new `config.json`, or, with a
             `processor`, a `processor_config.json`, which transformers prefers. They are never deleted, because they may
             be the only copy.
         NotADirectoryError: `directory` is a file.
@@ -126,7 +126,7 @@ def check_layout(layout: str) -> str:
     """Returns the name of the file of weights in a layout.
 
     Raises:
-        ValueError: there is no such layout.
+        ValueError: `layout` is not one of `WRITTEN`.
     """
     if not isinstance(layout, str) or layout not in WRITTEN:
         raise ValueError(f"`layout` must be one of {', '.join(map(repr, WRITTEN))}, got {layout!r}.")

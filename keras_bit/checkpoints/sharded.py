@@ -37,7 +37,8 @@ def shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, l
     for name in sorted(promised):
         if Path(name).name != name or not name.endswith(_SUFFIXES):
             raise ValueError(
-                f"{index} names the shard {name!r}; expected a .safetensors, .bin or .weights.h5 file beside it."
+                f"{index} names the shard {name!r}; expected a .safetensors, .bin or .weights.h5 file in the same "
+                f"folder."
             )
         file = finding.find_file(source, (name,), options)
         if file is None:

@@ -39,7 +39,7 @@ SHARDS = "features"  # in --out: the state of an interrupted audit
 )
 @options.weights(f"{options.SOURCE}; without a preprocessor_config.json, images are prepared as for google/bit-50.")
 @options.batch_size(32)
-@options.seed("Seed of the division for the label check.", default=0)
+@options.seed("Seed of the random division of the images for the label check.", default=0)
 @options.json()
 @options.hub
 def audit(data: str, out: str, weights: str, batch_size: int, seed: int, as_json: bool, hub: "HubOptions") -> int:
@@ -122,8 +122,10 @@ def _print_table(report: dict[str, Any], title: str) -> None:
     if table.row_count:
         console().print(table)
     else:
-        console().print("Nothing was found.")
+        console().print("The audit found no mistakes.")
     for line in report["notes"]:
         console().print(printable(line), soft_wrap=True)
     count = sum(report["images"].values())
-    console().print(f"{count:,} images; {report['excluded']:,} are excluded in audit.csv. You may edit it.")
+    console().print(
+        f"audit.csv excludes {report['excluded']:,} of {count:,} images. Edit its column exclude to change that."
+    )

@@ -149,7 +149,7 @@ def _prepare(out: str) -> None:
 
     options.check_out_directory(out, benchmark_report.JSON)
     if not charts.available():
-        note(f"without matplotlib {benchmark_report.PNG} is left out: {charts.INSTALL}")
+        note(f"{benchmark_report.PNG} is left out: matplotlib is not installed. Install it with {charts.INSTALL}.")
 
 
 def _print(found: "Benchmark", title: str) -> None:

@@ -21,7 +21,7 @@ class Argument(click.Argument):
 
     Args:
         described: its description.
-        **settings: of `click.Argument`; `metavar` is its name in the help.
+        **settings: arguments of `click.Argument`; `metavar` is its name in the help.
     """
 
     def __init__(self, *names: Any, described: str, metavar: str, **settings: Any) -> None:
@@ -45,7 +45,7 @@ class Command(click.Command):
 
     Args:
         examples: pairs of a purpose and the line to type.
-        **settings: of `click.Command`.
+        **settings: arguments of `click.Command`.
     """
 
     def __init__(self, *names: Any, examples: Sequence[tuple[str, str]], **settings: Any) -> None:

@@ -105,7 +105,8 @@ def evaluate(
         model = keras_bit.from_pretrained(weights, **hub.arguments)
     kind = evaluating.check_model(model).problem_type
     if out is not None and not charts.available():
-        note(f"without matplotlib {' and '.join(report.chart_names(kind))} are left out: {charts.INSTALL}")
+        names = " and ".join(report.chart_names(kind))
+        note(f"{names} are left out, because matplotlib is not installed. Install it with {charts.INSTALL}.")
     if write_class_map is not None:
         return _write_class_map(Path(write_class_map), data, model.config)
     processor = processor_or_bits(weights, hub)
@@ -262,7 +263,9 @@ def _check_class_map(file: Path) -> None:
     if file.exists():
         raise FileExistsError(f"--write-class-map: {str(file)!r} exists, and may have been edited. Choose a new name.")
     if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--write-class-map: there is no directory {str(file.absolute().parent)!r}.")
+        raise FileNotFoundError(
+            f"--write-class-map: the directory {str(file.absolute().parent)!r} does not exist. Create it first."
+        )
     check_writable(file)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keras_bit.hub.finding import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
-# Those of `keras_bit.exporters.exporting`, which is imported when the command runs.
+# The names in `keras_bit.exporters.exporting`, which is imported only when the command runs.
 FORMATS = ("saved_model", "tflite", "onnx", "openvino", "web", "huggingface", "tf_saved_model", "litert")
 BATCH_SIZE = 8  # images preprocessed at a time
 DEFAULT_SIZE = (224, 224)  # px, of TFLite
@@ -54,7 +54,8 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
 )
 @options.weights(f"{options.SOURCE}.")
 @options.out(
-    "The file; for OpenVINO the .xml; for web the directory; for a SavedModel the directory of its versions.",
+    "The file to write; for OpenVINO the .xml file; for web the directory; for a SavedModel the directory of its "
+    "versions.",
     "PATH",
 )
 @click.option(
@@ -68,8 +69,9 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
 @click.option(
     "--quantize",
     type=click.Choice(["float16", "dynamic", "int8", "int8_full"]),
-    help="TFLite: weights in 16 bits, weights in 8, convolutions in 8, everything in 8. Web: weights in 16 bits, or in "
-    "8 (int8). OpenVINO: weights in 16 bits. ONNX, OpenVINO: convolutions and dense layers in 8 (int8).",
+    help="Make the file smaller with fewer bits. TFLite: float16 and dynamic are weights in 16 and in 8 bits, int8 is "
+    "convolutions in 8 bits, int8_full everything in 8 bits. Web: float16 or int8 weights. OpenVINO: float16 weights. "
+    "ONNX, OpenVINO: int8 convolutions and dense layers.",
 )
 @click.option(
     "--representative-data",
@@ -84,7 +86,7 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
     default=200,
     show_default=True,
     metavar="N",
-    help="Number of these images, evenly spread.",
+    help="Use this number of these images, evenly spread over the directory.",
 )
 @click.option(
     "--labels",
@@ -94,11 +96,12 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
     help="Names of the classes, between commas, or one in each line of a file.",
 )
 @options.batch_size(None, "A fixed batch size.", "any; TFLite: 1")
-@options.image_size("A fixed one", "any; TFLite: the processor's, or 224", any_size=True)
+@options.image_size("A fixed size of the images", "any; TFLite: the processor's, or 224", any_size=True)
 @click.option(
     "--pixels-only",
     is_flag=True,
-    help="Leave the processor out: a SavedModel then takes only pixels, of any --image-size.",
+    help="Do not put the checkpoint's preprocessing into the file: a SavedModel then takes only pixels, of any "
+    "--image-size.",
 )
 @click.option(
     "--include-preprocessing",

@@ -64,7 +64,8 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     help="Share of each class for validation, if DATA has no val or test; 0 for none.",
 )
 @options.class_names(
-    "Order of the classes, or names for TFRecord files: between commas, or one in each line of a file."
+    "Names of the classes, in the order of the model's outputs: between commas, or one in each line of a file. For "
+    "TFRecord files: the name of each number, from 0 on."
 )
 @options.on_error(
     "For images that cannot be read: raise ends the run; skip reads all images first and leaves such ones out."
@@ -86,7 +87,7 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     metavar="CSV",
     help="Leave out the images whose column exclude is yes in this audit.csv of `keras-bit audit`.",
 )
-@options.seed("Seed of the division, order and crops.", default=0)
+@options.seed("Seed of the random division, order and crops of the images.", default=0)
 @click.option(
     "--evaluate-every",
     type=options.POSITIVE,
@@ -125,14 +126,14 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     cls=Option,
     group=options.TABLE,
     type=click.Choice(["single_label_classification", "multi_label_classification", "regression"]),
-    help="Kind of its labels, if it is ambiguous, as for whole numbers.",
+    help="Kind of the labels, if the file does not show it: whole numbers can be classes or numbers to predict.",
 )
 @options.batch_size(512, "Images per step.", group=RECIPE)
 @recipe(
     "--gradient-accumulation-steps",
     type=options.POSITIVE,
     metavar="N",
-    show_default="as few as hold 32 images of 480 px each, or 512 of 128",
+    show_default="as few as possible, each with at most 32 images of 480 px or 512 of 128 px",
     help="Divide a step into N batches, to save memory.",
 )
 @recipe("--steps", type=options.POSITIVE, show_default="the rule's 500 to 20,000", metavar="N", help="Number of steps.")
@@ -237,7 +238,7 @@ def _fine_tune(settings: "Options", out: Path, workers: "Workers", track: "Seque
     if workers.is_chief:
         console().print(_plan_table(plan))
         if not charts.available():
-            note(f"without matplotlib there are no charts: {charts.INSTALL}")
+            note(f"no charts are drawn: matplotlib is not installed. Install it with {charts.INSTALL}.")
     for line in plan.notes:
         say(line)
     with tracking.tracked(track if workers.is_chief else (), out, plan.described) as callbacks:

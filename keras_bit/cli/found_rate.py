@@ -40,4 +40,4 @@ def show(found: "FoundRate", plan: "Plan", out: Path) -> None:
     if charts.available():
         rate_chart(found.rates, found.losses, found.smoothed, found.suggested, out / CHART)
     else:
-        note(f"without matplotlib there is no chart: {charts.INSTALL}")
+        note(f"no chart is drawn: matplotlib is not installed. Install it with {charts.INSTALL}.")

@@ -40,7 +40,7 @@ def opened(name: str, orientation: str) -> "Image.Image":
     """Returns the decoded image; `orientation` is a processor's: "upright" or "ignore".
 
     Raises:
-        OSError: there is no such file, or the server does not answer.
+        OSError: the file does not exist, or the server does not answer.
         ValueError: it is not an image, or the name is an image as base64 text.
     """
     from keras_bit.images import inputs

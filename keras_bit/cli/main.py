@@ -37,7 +37,7 @@ class Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
-            # click does the same from 8.2 on; before, it prints help with exit code 0 if there is no command.
+            # click does the same from 8.2 on; before, it prints help with exit code 0 without a command.
             click.echo(ctx.get_help(), err=True, color=ctx.color)
             ctx.exit(2)
         return super().parse_args(ctx, args)

@@ -56,7 +56,7 @@ class Names(click.ParamType):
 
 
 class Finite(click.FloatRange):
-    """A finite number in a range; comparisons alone would accept NaN."""
+    """A finite number in a range; comparisons by themselves would accept NaN."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -154,7 +154,10 @@ def on_error(described: str) -> Callable[[Function], Function]:
     )
 
 
-ON_ERROR = "For images that cannot be read: end, or leave them out, with a line for each and exit code 1."
+ON_ERROR = (
+    "For images that cannot be read: raise ends the command; skip leaves them out, with a line for each and exit code "
+    "1."
+)
 
 
 TABLE = "A CSV file as DATA"
@@ -163,15 +166,25 @@ TABLE = "A CSV file as DATA"
 def table(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options for CSV files, the arguments of `TableOptions`."""
     described = (
-        ("--image-folder", PATH, "DIR", "Folder for its relative paths; by default the file's own."),
-        ("--image-column", str, "NAME", "Its column of paths; by default named path, file, image ..."),
+        (
+            "--image-folder",
+            PATH,
+            "DIR",
+            "Folder that the relative paths in the file start from; by default the folder of the file.",
+        ),
+        (
+            "--image-column",
+            str,
+            "NAME",
+            "Name of the column with the paths of images; by default path, file, image ...",
+        ),
         (
             "--label-columns",
             Names(),
             "A,B,...",
-            "Its columns of labels; by default named label, target ..., or all others.",
+            "Names of the columns with labels; by default label, target ..., or all other columns.",
         ),
-        ("--label-separator", str, "TEXT", "Separator of several labels in a cell; by default ; or |."),
+        ("--label-separator", str, "TEXT", "Character between several labels in a cell; by default ; or |."),
     )
     for name, kind, metavar, text in reversed(described):
         function = click.option(name, cls=Option, group=TABLE, type=kind, metavar=metavar, help=text)(function)
@@ -217,7 +230,7 @@ def check_out(out: str) -> None:
 
     parent = Path(os.path.abspath(out)).parent
     if not parent.is_dir():
-        raise FileNotFoundError(f"--out: there is no directory {str(parent)!r}.")
+        raise FileNotFoundError(f"--out: the directory {str(parent)!r} does not exist. Create it first.")
     writing.check_writable(out)
 
 

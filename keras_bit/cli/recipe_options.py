@@ -47,7 +47,10 @@ def choices(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "optimizer": {"type": click.Choice(["sgd", "adamw"]), "help": "sgd is the rule's; adamw has a cosine schedule."},
+    "optimizer": {
+        "type": click.Choice(["sgd", "adamw"]),
+        "help": "sgd with the schedule of the rule, or adamw with a cosine schedule.",
+    },
     "learning_rate": {
         "type": options.ABOVE_ZERO,
         "metavar": "R",
@@ -63,7 +66,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "layer_decay": {
         "type": options.ABOVE_ZERO,
         "metavar": "D",
-        "help": "Ratio of each stage's learning rate to the next stage's.",
+        "help": "Learning rate of each stage, as a share of the rate of the next stage, such as 0.75.",
     },
     "class_weight": {
         "type": ClassWeights(),
@@ -74,33 +77,34 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "label_smoothing": {
         "type": options.SHARE,
         "metavar": "S",
-        "help": "Share of each label that is spread over all classes.",
+        "help": "Share of each label that is spread evenly over all classes.",
     },
     "ema": {
         "type": options.ABOVE_ZERO,
         "metavar": "M",
-        "help": "Momentum of averaged weights, such as 0.999; the averages are the result.",
+        "help": "Average the weights over the steps with this momentum, such as 0.999; the averages are the result.",
     },
     "augment": {
         "type": options.Names(),
         "metavar": "A,B,...",
-        "help": "Keras' layers besides crop and flip: rand_augment, cut_mix, random_erasing.",
+        "help": "Layers of Keras that change images in addition to crop and flip: rand_augment, cut_mix, "
+        "random_erasing.",
     },
     "early_stopping": {
         "type": options.POSITIVE,
         "metavar": "N",
-        "help": "End after N evaluations without a better --keep-best, or val_loss.",
+        "help": "End after N evaluations that did not improve the metric of --keep-best, or val_loss.",
     },
     "keep_best": {"metavar": "METRIC", "help": "Keep the best model by this metric: val_accuracy, val_loss ..."},
     "lora": {
         "type": options.POSITIVE,
         "metavar": "RANK",
-        "help": "Rank of LoRA for every convolution, merged at the end.",
+        "help": "Train every convolution by LoRA of this rank, which is merged into the weights at the end.",
     },
     "temperature": {
         "type": options.ABOVE_ZERO,
         "metavar": "T",
         "show_default": "1",
-        "help": "What divides the logits of --teacher and of the model; above 1, improbable classes count more.",
+        "help": "Divide the logits of --teacher and of the model by T; above 1, improbable classes count more.",
     },
 }

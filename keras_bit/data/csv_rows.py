@@ -48,7 +48,7 @@ def read(file: str | Path) -> Rows:
         file: begins with a header; a line `sep=;` before it sets the delimiter, as in Excel.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         OSError: it cannot be read.
         ValueError: it is not text, has no row, or has a row of another length than its header.
     """
@@ -80,7 +80,7 @@ def _text(file: Path) -> str:
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file {str(file)!r}.") from None
+        raise FileNotFoundError(f"The file {str(file)!r} does not exist.") from None
     except OSError as error:
         raise OSError(f"{str(file)!r} cannot be read: {error.strerror}.") from error
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")

@@ -1,4 +1,4 @@
-"""From images on a disk to the batches that `model.fit` takes."""
+"""Makes the batches that `model.fit` takes from images on a disk."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -92,15 +92,15 @@ def image_dataset(
         recipe: a `Recipe`, instead of `rule`. Training applies its `augment` and `sampling` too; they need an engine
             other than `"graph"`, and `sampling` a source that is not a stream or records. Evaluation makes images of
             its `crop_size`. `fine_tune` compares the recipe with its own.
-        seed: of the order and the augmentation, which depend on nothing else, not even on `tf.random.set_seed`; `None`
-            draws a new seed every time.
+        seed: the seed of the order and the augmentation, which depend on nothing else, not even on
+            `tf.random.set_seed`; `None` draws a new seed every time.
         on_error: `"raise"` raises for the first image that cannot be read or whose label is invalid. `"skip"` leaves
             such images out, lists them in the data set's attribute `skipped`, and warns at the end of each epoch; if
             none is left, it raises. Errors that are not the image's fault, such as a lack of memory, are raised in both
             cases. With `"skip"` the number of batches is unknown in advance, so Keras warns that the input "ran out of
             data" and reports one step too many.
         engine: what reads the images. `"host"`: Pillow, in a pool of threads; it reads every kind of file that Pillow
-            does. `"graph"`: TensorFlow's operations alone, for tf.data service, saved graphs and iterator checkpoints;
+            does. `"graph"`: only TensorFlow's operations, for tf.data service, saved graphs and iterator checkpoints;
             it reads the kinds that `tf_preprocess` reads, needs `on_error="raise"`, and names a broken file only if its
             header is broken. `"auto"`: `"host"`, unless `max_pixels` is above Pillow's limit. The values are the same.
         class_names: the order of the classes. For a directory it may name some of the folders; the others are left out.
@@ -119,24 +119,25 @@ def image_dataset(
         drop_remainder: whether to drop a last batch that is not full.
         num_parallel_calls: images that are read at the same time; `None` is one per processor. It does not change
             values.
-        label_mode: `"int"`, or `"categorical"` for one-hot rows; by default rows after MixUp, and otherwise the
-            source's form. Evaluate a model that is trained with MixUp on `"categorical"` labels. `"numbers"`: the
-            labels of a pair are numbers to predict, even whole ones and rows in [0, 1]. `"unlabeled"`: batches of
-            images alone, for `fine_tune(teacher=...)` and `predict`. `source` is then a directory of images at any
-            depth; a list of paths, in which directories stand for the images in them; or uint8 arrays.
+        label_mode: the form of the labels: `"int"`, or `"categorical"` for one-hot rows; by default rows after MixUp,
+            and otherwise the form that the source has. Evaluate a model that is trained with MixUp on `"categorical"`
+            labels. `"numbers"`: the labels of a pair are numbers to predict, even whole ones and rows in [0, 1].
+            `"unlabeled"`: batches of images without labels, for `fine_tune(teacher=...)` and `predict`. `source` is
+            then a directory of images at any depth; a list of paths, in which directories stand for the images in them;
+            or uint8 arrays.
         repeat: whether training is endless. Every batch is then full, and batches cross the ends of epochs, as in
             Google's code. The images of a step depend only on the seed and the step's number. Needs on_error="raise".
         initial_step: the number of the first batch, with `repeat`, to continue an interrupted run.
         validation_split: the share of each class for validation, between 0 and 1, for a directory that is not divided.
             The division is that of `keras-bit finetune`.
         subset: the part to read, `"training"` or `"validation"`. With the same `seed` they are disjoint and complete.
-        table: `keras_bit.TableOptions`: how to read a CSV file, if the names of its columns do not tell.
+        table: `keras_bit.TableOptions`: how to read a CSV file, if the names of its columns do not say what they hold.
         shard: (index, count), with `repeat`: this process is one of `count` and gets `batch_size / count` images of
             every batch. MixUp mixes within this part, with its own weight.
 
     Returns:
         A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
-        for rows and after MixUp, or the floats to predict; with `label_mode="unlabeled"` of the images alone. Its
+        for rows and after MixUp, or the floats to predict; with `label_mode="unlabeled"` only of the images. Its
         attribute `class_names` is a list of strings: `"0"`, `"1"`, ... for numbers without names, and `None` for
         floats, without labels, and for sources whose classes are not known. Other
         attributes are `class_counts` (images of each class, if known), `processor` (of evaluation images),

@@ -35,8 +35,8 @@ def write_rows(rows: Iterable[Mapping[str, Any]], file: Path) -> None:
     """Writes findings.
 
     Args:
-        rows: with the keys `COLUMNS`; `exclude` is a bool.
-        file: to write.
+        rows: a dictionary with the keys `COLUMNS` for each row; `exclude` is a bool.
+        file: the file to write.
     """
     with open(file, "w", newline="", **ENCODING) as opened:  # type: ignore[call-overload]
         writer = csv.writer(opened)
@@ -100,8 +100,8 @@ def without(
     """Returns the parts without the images that a CSV excludes, and notes about it.
 
     Args:
-        parts: of a data set; `None` for a missing part.
-        file: as `read_exclusions` takes it.
+        parts: the parts of a data set by name; `None` for a missing part.
+        file: a CSV file, as `read_exclusions` takes it.
         data: the directory of the data set.
 
     Raises:

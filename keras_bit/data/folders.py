@@ -30,7 +30,7 @@ LISTED = 20  # folders that an error lists
 
 
 class OneClass(UserWarning):
-    """Issued if a directory has only one class, so that there is nothing to classify."""
+    """Issued if a directory has only one class, so a model has nothing to distinguish."""
 
 
 class ClassFolders(NamedTuple):
@@ -50,7 +50,7 @@ def class_names_in(directory: Path, left_out: LeftOut | None = None) -> list[str
     """Returns a directory's classes: its folders, sorted, without hidden ones and those of operating systems.
 
     Raises:
-        ValueError: there is no folder, or two names look the same.
+        ValueError: the directory has no folder, or two names look the same.
         NotClassesError: the folders are the parts of a data set, or wrap one.
     """
     names = _folders(directory, left_out)
@@ -68,8 +68,10 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
             sorted.
 
     Raises:
-        ValueError: as `class_names_in`; there is no image; `class_names` names a folder that does not exist.
-        NotClassesError: without `class_names`, as `class_names_in`, and if every class holds the same folders.
+        ValueError: the directory has no folder or no image, two names look the same, or `class_names` names a folder
+            that does not exist.
+        NotClassesError: without `class_names`: the folders are not classes, but parts of a data set, or all hold the
+            same folders.
     """
     left_out = LeftOut()
     if class_names is None:
@@ -78,8 +80,8 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
         there = {composed(name): name for name in _folders(directory, left_out)}
         if missing := sorted(name for name in class_names if composed(name) not in there):
             raise ValueError(
-                f"`class_names` must name folders in {str(directory)!r}. There is none for "
-                f"{', '.join(map(repr, missing))}; the folders are {some(map(repr, there.values()), LISTED)}."
+                f"`class_names` must name folders in {str(directory)!r}. It has no folder "
+                f"for {', '.join(map(repr, missing))}; its folders are {some(map(repr, there.values()), LISTED)}."
             )
         names, folders = list(class_names), [there[composed(name)] for name in class_names]
     paths, labels = scan(directory, folders, left_out)
@@ -150,7 +152,7 @@ def images_in(directory: str | os.PathLike[str]) -> list[str]:
     Warns about what is left out.
 
     Raises:
-        ValueError: there is none.
+        ValueError: it has none.
     """
     left_out = LeftOut()
     found, _ = scan(os.fspath(directory), None, left_out)
@@ -213,8 +215,8 @@ def refuse_classes_first(directory: Path, folders: Sequence[str], paths: Sequenc
     in each class, such as `images`, is allowed.
 
     Args:
-        folders: of the classes.
-        paths, labels: of the images in them, as `scan` gives them.
+        folders: the folders of the classes.
+        paths, labels: the paths and labels of the images in them, as `scan` returns them.
 
     Raises:
         NotClassesError: there are such folders.

@@ -44,7 +44,7 @@ def random_part(height: Any, width: Any, uniform: Any, np: Any) -> Part:
     `sample_distorted_bounding_box`.
 
     Args:
-        height, width: of the image, whole numbers.
+        height, width: the size of the image, whole numbers.
         uniform: float64 `(numbers_needed(True),)` in [0, 1).
         np: `numpy` or `tf.experimental.numpy`.
     """

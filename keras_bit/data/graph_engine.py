@@ -1,4 +1,4 @@
-"""Images read by TensorFlow's operations alone: for tf.data service, saved graphs and checkpoints of iterators.
+"""Reads images with TensorFlow's operations only: for tf.data service, saved graphs and checkpoints of iterators.
 
 Imports TensorFlow, so only functions import this module.
 """

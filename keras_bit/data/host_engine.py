@@ -89,9 +89,9 @@ class _Call:
 
     Args:
         reader: reads the images.
-        item: from an element to its `Item`.
-        spec: of an element and its seed.
-        label_spec: of a label.
+        item: a function from an element to its `Item`.
+        spec: the spec of an element and its seed.
+        label_spec: the spec of a label.
     """
 
     def __init__(self, reader: Reader, item: Callable[[Any], Item], spec: Any, label_spec: tf.TensorSpec) -> None:

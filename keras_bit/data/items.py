@@ -27,7 +27,7 @@ class Items(Protocol):
     """Labeled images by number, from 0.
 
     Attributes:
-        labels: of all of them.
+        labels: the labels of all of them.
         encoded: whether the images are files or their bytes, not pixels.
         size: (height, width) of every image, if known.
     """
@@ -71,8 +71,9 @@ class Rows:
     """Rows of another library's table.
 
     Args:
-        value: from a row's number to `bytes` and `path`, either of which may be `None`; `None` if there is no image.
-        labels: of the rows.
+        value: a function from a row's number to `bytes` and `path`, one of which may be `None`; `None` if the row has
+            no image.
+        labels: the labels of the rows.
     """
 
     encoded = True

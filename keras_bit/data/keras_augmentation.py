@@ -40,7 +40,7 @@ def augmented(
         processor: gives the rescaling and the normalization.
         images: float32 `(batch, height, width, 3)` in [0, 255].
         labels: `(batch,)`, or float32 `(batch, classes)`, which `"cut_mix"` mixes.
-        seed: in [0, 2**31).
+        seed: a seed in [0, 2**31).
 
     Returns:
         float32 images and the labels.

@@ -34,14 +34,17 @@ SHOWN = 5  # lines that an error names
 
 @dataclasses.dataclass(frozen=True)
 class TableOptions:
-    """How to read a table, if the names of its columns and its values do not tell.
+    """How to read a CSV file of images and labels, if its columns do not say what they hold.
 
     Args:
-        image_folder: the folder that paths are relative to; by default that of the file.
-        image_column: the column with the paths.
-        label_columns: the columns with the labels.
-        label_separator: the text between several names in a cell; a space means any number of spaces.
-        problem_type: `"single_label_classification"`, `"multi_label_classification"` or `"regression"`.
+        image_folder: the folder that the paths of images are relative to; by default the folder of the file.
+        image_column: the name of the column with the paths; by default `path`, `file_name`, `image` or similar.
+        label_columns: the names of the columns with the labels; by default `label`, `class`, `target` or similar, or
+            all other columns.
+        label_separator: the text between several names in a cell, by default `;` or `|`; a space means any number of
+            spaces.
+        problem_type: `"single_label_classification"`, `"multi_label_classification"` or `"regression"`. By default it
+            follows from the values; whole numbers can be ambiguous.
     """
 
     image_folder: str | None = None
@@ -64,10 +67,10 @@ class LabelTable:
     """The images and labels of a CSV file.
 
     Args:
-        paths: of the images.
+        paths: the paths of the images.
         labels: int32 `(count,)` for one class per image; float32 `(count, classes)` of 0 and 1 for several; float64
             `(count,)` or `(count, outputs)` for numbers to predict.
-        names: of the classes, or of the columns of numbers.
+        names: the names of the classes, or of the columns of numbers.
         problem_type: one of `PROBLEM_TYPES`.
         parts: `"train"`, `"validation"` or `"test"` for each image; `None` if the table does not divide them.
         notes: sentences for a person.

@@ -110,14 +110,14 @@ class NamedBatches:
     """Batches of `(images, labels)` with the names of their images.
 
     Args:
-        source, processor, batch_size, class_names: of `image_dataset`.
-        names: of the images, in the order of `source`; `None` takes the source's names.
+        source, processor, batch_size, class_names: the arguments of `image_dataset`.
+        names: the names of the images, in the order of `source`; `None` takes the names that the source has.
         on_error: as in `read_batches`.
 
     Attributes:
-        class_names: of the labels; `None` for numbers to predict.
-        names: of the images read so far in this epoch; one for each that was not left out.
-        num_images: in `source`; `None` if unknown.
+        class_names: the names of the labels; `None` for numbers to predict.
+        names: the names of the images that were read in this epoch, without those that were left out.
+        num_images: the number of images in `source`; `None` if unknown.
         skipped: why images were left out, a line each.
     """
 
@@ -164,8 +164,8 @@ def folder_batches(
     Args:
         folders: the classes, in their order; labels count them from 0 on.
         are_classes: whether the caller named them as classes, so that folders inside them are not checked.
-        left_out: what was left out already, besides the folders.
-        processor, batch_size, on_error: of `NamedBatches`.
+        left_out: the counts of what was left out already, besides the folders.
+        processor, batch_size, on_error: the arguments of `NamedBatches`.
 
     Raises:
         ValueError: no folder holds an image.

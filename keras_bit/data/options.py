@@ -15,10 +15,10 @@ class Options:
     """The checked arguments.
 
     Args:
-        rule: of the training; `None` for evaluation.
+        rule: the rule of the training; `None` for evaluation.
         skip: whether to leave out images that cannot be read.
         engine: what reads the images, `"host"` or `"graph"`.
-        augment, sampling: of the recipe, in training.
+        augment, sampling: the values of the recipe, in training.
     """
 
     processor: BitImageProcessor
@@ -72,7 +72,7 @@ class Options:
         """Refuses a form of labels that the source cannot give.
 
         Args:
-            class_names: of the source, if known.
+            class_names: the class names of the source, if known.
             numbers: whether its labels are floats to predict.
         """
         if self.mixes_labels and not self.one_hot:

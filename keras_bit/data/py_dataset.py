@@ -31,11 +31,11 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         items: the images.
-        options: of `image_dataset`. With `skip` every image is read once at the beginning, and unreadable ones are left
-            out, because a batch must not depend on what was read before.
+        options: the options of `image_dataset`. With `skip` every image is read once at first, and unreadable ones are
+            left out, because a batch must not depend on what was read before.
 
     Attributes:
-        class_names: of the labels; `None` for numbers to be predicted.
+        class_names: the names of the labels; `None` for numbers to predict.
         class_counts: images of each class, if each image has one.
         skipped: a line for each image that was left out.
 
@@ -108,7 +108,7 @@ class Batches(keras.utils.PyDataset):
         self.on_epoch_end()
 
     def __getitem__(self, number: int) -> Any:
-        """Returns the batch with this number, from 0: images and labels, or images alone.
+        """Returns the batch with this number, from 0: images and labels, or only images.
 
         Raises:
             UnreadableImageError: an image cannot be read.

@@ -40,7 +40,7 @@ class Batch(NamedTuple):
         images: float32 `(count, height, width, 3)`; the readable ones, in the order of the items.
         places: int64 `(count,)`, their places among the items.
         problems: a line for each of the others.
-        failure: a failure that is not an image's fault (then there are no images); empty for none.
+        failure: a failure that is not an image's fault (the batch then has no images); empty if nothing failed.
     """
 
     images: np.ndarray
@@ -58,8 +58,8 @@ class Reader:
 
     Args:
         processor: a `BitImageProcessor` with `do_convert_rgb`.
-        rule: of the training; `None` for evaluation.
-        random_resized_crop: of `image_dataset`.
+        rule: the rule of the training; `None` for evaluation.
+        random_resized_crop: the argument of `image_dataset`.
         max_pixels: the most pixels of an encoded image; `None` is Pillow's limit.
         class_names: the classes that labels must be among, if known.
         size: (height, width) of every result; `None` if it depends on the image.

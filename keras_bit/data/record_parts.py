@@ -123,7 +123,7 @@ def _read_labels(files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """Returns the labels and the names of all records.
 
     Raises:
-        ValueError: a file is damaged, a record has no label, or there are none.
+        ValueError: a file is damaged, a record has no label, or the files have no records.
     """
     import tensorflow as tf
 
@@ -147,5 +147,5 @@ def _read_labels(files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
             names += [f"record {number} of {file}" for number in range(len(found))]
             labels += found
     if not labels:
-        raise ValueError(f"There are no records in {some(files)}. Pass files with at least one tf.Example.")
+        raise ValueError(f"No record was found in {some(files)}. Pass files with at least one tf.Example.")
     return np.array(labels, np.int64).clip(-1, 2**31 - 1).astype(np.int32), names

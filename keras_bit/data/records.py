@@ -152,7 +152,7 @@ def _compression(file: str) -> str:
 
 
 def _check_beginning(files: list[str], compressions: list[str], columns: _Columns, count: int) -> None:
-    """Raises if there is no record, or if none of the first `count` fits, as with a misspelled column."""
+    """Raises if the files have no record, or if none of the first `count` fits, as with a misspelled column."""
     stored = tf.data.Dataset.from_tensor_slices((files, compressions))
     named = stored.flat_map(lambda file, kind: tf.data.TFRecordDataset(file, kind).map(lambda record: (file, record)))
     try:

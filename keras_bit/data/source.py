@@ -46,7 +46,7 @@ class Source:
         encoded: whether the images are files or their bytes, not pixels.
         size: (height, width) of every image, if known.
         numbers: whether the labels are floats to predict, as for regression.
-        labels: of all images, if known.
+        labels: the labels of all images, if known.
     """
 
     elements: tf.data.Dataset

@@ -194,7 +194,8 @@ def _table(
         wanted = part_of(split) or split
         if wanted not in there:
             raise ValueError(
-                f"`split` must be one of {', '.join(map(repr, there)) or 'none: there is no column split'}, got "
+                f"`split` must be one of "
+                f"{', '.join(map(repr, there)) or 'none, because the table has no column named split'}, got "
                 f"{split!r}."
             )
         table = table.some(np.flatnonzero(np.array(table.parts) == wanted))

@@ -45,7 +45,7 @@ def part_of(name: str) -> str | None:
 def parts_called(names: Sequence[str]) -> dict[str, str]:
     """Returns the names that mean parts, and those parts.
 
-    These are names that `part_of` knows, and names with a shared text beside the word: `seg_train` and `seg_test`.
+    These are names that `part_of` knows, and names with a shared text next to the word: `seg_train` and `seg_test`.
     """
     found = {name: part for name in names if (part := part_of(name))}
     return found if len({*found.values()}) > 1 else found | _with_something_shared(names)
@@ -58,7 +58,7 @@ def split_folders(directory: Path, names: Sequence[str]) -> dict[str, Path]:
     same name (`seg_train/seg_train/class`), that one is the part.
 
     Args:
-        names: of the folders in the directory.
+        names: the names of the folders in the directory.
 
     Raises:
         NotClassesError: two folders mean the same part.
@@ -86,7 +86,7 @@ def _with_something_shared(names: Sequence[str]) -> dict[str, str]:
 
 
 def _one_of(directory: Path, part: str, names: Sequence[str]) -> str:
-    """Returns the folder of a part; among several, the one whose name is the word alone."""
+    """Returns the folder of a part; among several, the one whose name is only the word."""
     plain = [name for name in names if name.casefold() in WORDS[part]]
     if len(several := plain or names) > 1:
         raise NotClassesError(

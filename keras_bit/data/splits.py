@@ -26,8 +26,8 @@ SHOWN = 5  # classes that a note names
 class Splits:
     """A data set in the parts that fine-tuning needs; `notes` are sentences for a person.
 
-    `class_names` are the classes or, for regression, the columns of numbers. `unlabeled` are images to train on beside
-    `train`, if a teacher answers for both.
+    `class_names` are the classes or, for regression, the columns of numbers. `unlabeled` are images to train on in
+    addition to `train`, if a teacher answers for both.
     """
 
     class_names: tuple[str, ...]
@@ -58,20 +58,20 @@ def open_splits(
         data: a directory with a folder per class; one with such directories for train and for val or test, in the
             spellings of `split_names`; a directory of TFRecord files or a pattern for them, which may have these words
             in their names; a CSV file, as `label_table.read` takes it.
-        validation_share: of each class, for validation, if the data set is not divided.
-        seed: of this choice, and of the choice of few examples.
+        validation_share: the share of each class for validation, if the data set is not divided.
+        seed: the seed of this choice, and of the choice of few examples.
         examples_per_class: number of training images of each class, for few-shot learning; `None` takes all.
         class_names: the order of the classes, or the names of the labels of TFRecord files.
         gone: paths of images that no longer exist, but take part in the division.
         table: how to read a CSV file.
-        problem_types: those of `label_table.PROBLEM_TYPES` that the caller can use.
+        problem_types: the problem types of `label_table.PROBLEM_TYPES` that the caller can use.
         check_files: whether an image that a CSV file names must exist.
         exclude: a CSV of `keras-bit audit`, whose images are left out of the parts. The division does not change; the
             few examples are chosen among the remaining images.
 
     Raises:
-        ValueError: there is nothing to train on, the parts have different classes, the labels are of another kind, or
-            `exclude` is not a CSV of this data set.
+        ValueError: the data set has no training images, the parts have different classes, the labels are of another
+            kind, or `exclude` is not a CSV of this data set.
         FileNotFoundError: `data` does not exist.
     """
     names = targets.checked_class_names(class_names)
@@ -105,12 +105,12 @@ def open_splits(
     for name, part in (("validate", validation), ("test", test)):
         counted = [] if part is None else np.bincount(part.labels, minlength=len(names))[first:].tolist()
         if none := [one for one, count in zip(names[first:], counted, strict=False) if count == 0]:
-            notes.append(f"There is no image to {name} with of {some(none, SHOWN)}.")
+            notes.append(f"The data set has no image of {some(none, SHOWN)} to {name} with.")
     generator = np.random.default_rng(seed)
     if validation is None and test is None and validation_share > 0:
         train, validation = dividing.by_class(train, len(names), validation_share, generator)
         if validation is None:
-            notes.append("No class has a second image, so there is no validation.")
+            notes.append("No class has a second image, so the data set has no validation images.")
     if exclude is not None:
         left, about = exclusions.without({"train": train, "validation": validation, "test": test}, exclude, data)
         train, validation, test = left["train"] or train, left["validation"], left["test"]
@@ -134,7 +134,7 @@ def _of_rows(
     if validation is None and test is None and validation_share > 0:
         train, validation = divided(train, kind, len(names), validation_share, np.random.default_rng(seed))
         if validation is None:
-            notes = [*notes, "There is only one image, so there is no validation."]
+            notes = [*notes, "The data set has only one image, so it has no validation images."]
     if kind == NUMBER:
         check_numbers(train, names)
     else:
@@ -154,9 +154,9 @@ def _about_counts(train: Part, names: tuple[str, ...], first: int, examples_per_
     counts = np.bincount(train.labels, minlength=len(names))
     notes = []
     if single := [name for name, count in zip(names, counts, strict=True) if count == 1 != examples_per_class]:
-        notes.append(f"There is only one training image of {some(single, SHOWN)}.")
+        notes.append(f"The data set has only one training image of {some(single, SHOWN)}.")
     if none := [name for name, count in zip(names[first:], counts[first:], strict=True) if count == 0]:
-        notes.append(f"There is no training image of {some(none, SHOWN)}.")
+        notes.append(f"The data set has no training image of {some(none, SHOWN)}.")
     return notes
 
 
@@ -166,7 +166,7 @@ class Subset(NamedTuple):
     Args:
         validation_split: the share of each class for validation.
         which: `"training"` or `"validation"`.
-        seed: of the choice of these images.
+        seed: the seed of the choice of these images.
     """
 
     validation_split: float
@@ -207,7 +207,9 @@ def subset_of(directory: Path, class_names: tuple[str, ...] | None, subset: Subs
     train, validation = dividing.by_class(whole, len(found.class_names), subset.validation_split, generator)
     part = train if subset.which == "training" else validation
     if part is None:
-        raise ValueError(f"No class in {str(directory)!r} has a second image, so there is no validation.")
+        raise ValueError(
+            f"No class in {str(directory)!r} has a second image, so `validation_split` leaves no validation images."
+        )
     return found._replace(paths=[os.fsencode(name) for name in part.names], labels=part.labels)
 
 
@@ -255,7 +257,7 @@ def _of_fewer_classes(
     """Returns the images of a directory that may lack some of the classes.
 
     Args:
-        classes: in `train`.
+        classes: the classes in `train`.
         notes: is extended by what is left out.
         every: whether folders of other classes are an error; otherwise they are left out.
     """

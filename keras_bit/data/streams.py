@@ -160,7 +160,7 @@ def int32(label: Any) -> Any:
 def numbered(data: tf.data.Dataset, failure: str, emptiness: str | None = None) -> tf.data.Dataset:
     """Yields (number, problem, element) of each element; one that `data` fails to return gets the problem `failure`.
 
-    If there is no element and `emptiness` is given, yields one with that problem.
+    If the stream is empty and `emptiness` is given, yields one element with that problem.
 
     Later steps leave unreadable images out, and would hide errors of the source with them.
     """

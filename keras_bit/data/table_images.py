@@ -17,12 +17,12 @@ def found(
 ) -> tuple[list[str], list[str]]:
     """Returns the path of each image, and notes.
 
-    A name is taken unchanged, relative to a folder or absolute. If there is no such file, it is tried with `/` for
+    A name is taken unchanged, relative to a folder or absolute. If that file does not exist, it is tried with `/` for
     Windows' `\\` and, if it has no suffix, with a common one.
 
     Args:
         file: the table's name, for messages.
-        rows: of the table.
+        rows: the rows of the table.
         name, column: the column's name and place.
         folder: the folder that names are relative to.
         check: whether a single missing image is an error.

@@ -57,7 +57,7 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | None, check: bool) -
 
     Args:
         labels: strings; lists of strings, for images of several classes, which become rows of 0 and 1; whole numbers
-            from 0 on, below a million where there are no `class_names`; rows with a number in [0, 1] per class,
+            from 0 on, below a million without `class_names`; rows with a number in [0, 1] per class,
             `(count, classes)`; or, without `class_names`, floats to predict: `(count,)`, or `(count, outputs)` with
             values outside of [0, 1] in more than a quarter of the rows.
         class_names: the order of the classes. By default the sorted strings, or the numbers themselves as strings.

@@ -1,4 +1,4 @@
-"""Images without labels as a source: what a student learns from its teacher's answers alone.
+"""Images without labels as a source: a student learns them only from the answers of its teacher.
 
 Without TensorFlow.
 """
@@ -23,14 +23,16 @@ def source_of(source: Any, class_names: Sequence[str] | None, sampling: str | No
     Args:
         source: a directory of images at any depth; a list of paths, of which those of directories stand for the images
             in them; uint8 arrays.
-        class_names, sampling: of `image_dataset` and of its recipe, which are for labels.
+        class_names, sampling: values of `image_dataset` and of its recipe, which are for labels.
 
     Raises:
         ValueError: it is another thing, a directory without images, or has labels.
     """
     for name, value in (("class_names", class_names), ("sampling", sampling)):
         if value is not None:
-            raise ValueError(f"`{name}` must be None with label_mode='unlabeled', got {value!r}: there are no classes.")
+            raise ValueError(
+                f"`{name}` must be None with label_mode='unlabeled', got {value!r}: these images have no classes."
+            )
     several = sequence_of(source)
     if is_path(source):
         if not os.path.exists(source):

@@ -118,7 +118,7 @@ class LeftOut:
         self.archives: list[str] = []  # archives, which may contain images
         self.links: list[str] = []  # links to folders that are read anyway
         self.empty: list[str] = []  # folders of classes
-        self.beside = 0  # images beside the folders of the classes
+        self.beside = 0  # images next to the folders of the classes
 
     def __str__(self) -> str:
         frequent = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
@@ -129,7 +129,7 @@ class LeftOut:
             parts.append(f"{self.hidden:,} hidden")
         parts += [name if count == 1 else f"{count:,} {name}" for name, count in sorted(self.system.items())]
         if self.beside:
-            parts.append(f"{self.beside:,} image{'s' * (self.beside > 1)} beside the folders")
+            parts.append(f"{self.beside:,} image{'s' * (self.beside > 1)} next to the folders")
         if self.archives:
             parts.append(f"not unpacked: {some(self.archives, SHOWN)}")
         if self.empty:
@@ -160,7 +160,7 @@ class LeftOut:
 def folders_in(directory: str | os.PathLike[str], left_out: LeftOut | None = None) -> list[str]:
     """Returns the folders in a directory, sorted, without hidden ones and those of operating systems.
 
-    `left_out` counts those, and the images and archives beside the folders.
+    `left_out` counts those, and the images and archives next to the folders.
     """
     found = []
     with os.scandir(directory) as entries:

@@ -1,6 +1,6 @@
 """Charts as PNG files: training curves, confusion matrix, calibration, few-shot probes. Needs matplotlib.
 
-Figures are objects, not made by pyplot, so there is no window and no global state.
+Figures are objects, not made by pyplot, so they need no window and no global state.
 """
 
 import importlib.util
@@ -245,7 +245,7 @@ def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
     """Draws the reliability diagram: accuracy by confidence, and the distribution of confidence.
 
     Args:
-        bins: as in `metrics.Calibration`: `lower`, `upper`, `count`, `confidence`, `accuracy`.
+        bins: the bins of `metrics.Calibration`: `lower`, `upper`, `count`, `confidence`, `accuracy`.
         ece: the expected calibration error, in [0, 1].
         file: the PNG file, which is replaced.
 
@@ -268,7 +268,7 @@ def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
 
 
 def _draw_accuracies(axis: "Axes", bins: Sequence[Bin]) -> None:
-    """Draws the accuracies; `bins` have examples, so there is no `None`."""
+    """Draws the accuracies; `bins` have examples, so no value is `None`."""
     accuracies = [cast(float, part.accuracy) for part in bins]
     _draw_bars(axis, bins, accuracies, BLUE, label="right, of the answers in the bin")
     axis.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle="--", label="calibrated: as often as it says")

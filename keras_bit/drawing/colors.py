@@ -9,5 +9,5 @@ AGAINST, FOR = (20, 80, 200), (225, 30, 10)
 # Of charts, in matplotlib's form.
 BLUE, ORANGE, GRAY = "#1f5fa8", "#d9730d", "#8a8a8a"
 SHADES = "Blues"  # a color map's name
-NO_SHADE = "#e4e4e4"  # if there is no share
+NO_SHADE = "#e4e4e4"  # the color of a cell without a share
 ON_LIGHT, ON_DARK = "#222222", "white"  # numbers on a shade

@@ -67,12 +67,12 @@ def draw(image: Image.Image, heat: np.ndarray, title: Sequence[str], name: str, 
         image: RGB.
         heat: `(height, width)` of the image, contributions to the logit.
         title: the lines above, the first in large letters.
-        name: of the class.
+        name: the name of the class.
         notes: the lines below.
     """
     strongest = float(np.abs(heat).max())
     width, height = image.size
-    # Words need some room, even beside a high, narrow image.
+    # Words need some room, even next to a high, narrow image.
     total = max(2 * width + 3 * GAP, SIDE + 2 * GAP)
     room = total - 2 * GAP
     first, headline = drawable(one_line(title[0]), HEADLINE)

@@ -59,7 +59,7 @@ def wrapped(text: str, font: Font, width: int) -> list[str]:
 
 @functools.cache
 def _font(name: str | None, size: int) -> Font | None:
-    """Loads a font by its file name, wherever the system keeps it; `None` if there is none."""
+    """Loads a font by its file name, wherever the system keeps it; `None` if the system has none."""
     with contextlib.suppress(OSError):
         return ImageFont.load_default(size) if name is None else ImageFont.truetype(name, size)
     return None

@@ -14,7 +14,7 @@ def rate_chart(
     """Draws the loss over the learning rate, raw and smoothed, and the suggested rate.
 
     Args:
-        rates, losses, smoothed: of each step; rates rise.
+        rates, losses, smoothed: the learning rate, the loss and the smoothed loss of each step; rates rise.
         suggested: a rate.
         file: the PNG file, which is replaced.
 

@@ -23,8 +23,8 @@ def predictions(numbers: np.ndarray, predicted: np.ndarray, names: Sequence[str]
 
     Args:
         numbers: floats `(count, outputs)`, the right numbers.
-        predicted: the same shape.
-        names: of the outputs.
+        predicted: the predictions, of the same shape.
+        names: the names of the outputs.
         file: the PNG file, which is replaced.
 
     Raises:

@@ -25,7 +25,7 @@ class ImageList:
         offsets: the beginning of each shard in `file`, and the end of the last one.
         count: the number of images.
         shard_size: images in each shard except the last one.
-        sha256: of the file.
+        sha256: the hash of the file.
     """
 
     file: Path
@@ -74,7 +74,7 @@ def list_images(data: str | Path, file: Path, shard_size: int) -> ImageList:
     """Writes the names of the images to `file`, one by one. See `embed` for `data`.
 
     Raises:
-        ValueError: there are no images, or `data` is not text.
+        ValueError: `data` has no images, or `data` is not text.
     """
     offsets, count, length, digest, left_out = [0], 0, 0, hashlib.sha256(), LeftOut()
     with contextlib.ExitStack() as opened:

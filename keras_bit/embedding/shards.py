@@ -1,7 +1,7 @@
 """Writes pooled features of many images in shards of Parquet.
 
 Memory holds the names and features of one shard, the names in one folder, the beginning and file name of every shard,
-and the reasons for left-out images. The list of all images is a file beside the shards.
+and the reasons for left-out images. The list of all images is a file next to the shards.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ class Report:
 
     Args:
         files: the Parquet files, in the order of the images.
-        rows: in all files.
+        rows: the number of rows in all files.
         width: numbers in a row's `features`.
         skipped: a line for each left-out image, with the reason.
         found: number of images from earlier runs.
@@ -88,14 +88,14 @@ def embed(
         on_error: `"raise"` ends at an unreadable image; `"skip"` leaves it out, and raises if none is left.
         engine: `"local"` computes in this process, `"ray"` by workers of Ray Data, which all see `data` and `out`.
         workers: processes of Ray, each with the model; 2 by default.
-        revision, cache_dir, token, local_files_only: of a Hub id in `weights`, as in `from_pretrained`.
+        revision, cache_dir, token, local_files_only: options for a Hub id in `weights`, as in `from_pretrained`.
 
     Raises:
-        ValueError: an argument is not as described above, there are no images, one cannot be read, or `out` has damaged
-            files or files of another run.
+        ValueError: an argument is not as described above, `data` has no images, one cannot be read, or `out` has
+            damaged files or files of another run.
         FileNotFoundError: `data` does not exist.
         BlockingIOError: another process is writing to `out`.
-        OSError: nothing can be written there, or there is not enough room.
+        OSError: `out` cannot be written, or the disk has too little free space.
         ImportError: pyarrow, or for `engine="ray"` Ray, is not installed.
     """
     _check(on_error, engine, workers, batch_size, shard_size)

@@ -81,14 +81,14 @@ def ask(
     """Returns the model's scores for every image, the images' labels, and the worst mistakes.
 
     Args:
-        names: of the images; the list may grow while `batches` is read.
+        names: the names of the images; the list may grow while `batches` is read.
         progress: whether to show a bar.
         checked: a function from labels and the number of images to checked labels; raises for invalid ones.
         scored: a function from the model's output, float32 `(batch, outputs)`, to scores.
         wrongness: a function from scores and labels to a number for each image; NaN for a correct answer.
 
     Raises:
-        ValueError: there is no image, the model gives NaN, or the number of `names` is wrong.
+        ValueError: `batches` has no image, the model gives NaN, or the number of `names` is wrong.
     """
     found, all_labels, worst, count = [], [], Worst(), 0
     for images, given in shown(batches, progress):

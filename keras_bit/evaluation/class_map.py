@@ -73,7 +73,7 @@ def find_class(name: str, config: BitConfig) -> int:
     and a label, or one of its several names, that differs only in case or in `_` or `-` for spaces.
 
     Args:
-        name: as typed.
+        name: the text that was typed.
         config: the model's `BitConfig`.
 
     Raises:
@@ -113,7 +113,7 @@ def read(file: str | Path) -> dict[str, Any]:
     """Reads the class map in a JSON file.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         OSError: it cannot be read.
         ValueError: it is not JSON, or not a map from folders to labels, lists of labels, or null.
     """

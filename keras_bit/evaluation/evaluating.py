@@ -40,7 +40,7 @@ class Evaluation:
         labels: int64 `(count,)`, the numbers of the data's classes.
         predicted: int64 `(count,)`, the model's answers in the same numbers; `len(class_names)` for a class that the
             data lacks.
-        class_names: of the data's classes.
+        class_names: the names of the data's classes.
         worst: the mistakes with the highest confidence, highest first.
         report: the metrics for JSON. See `evaluate`.
     """
@@ -89,12 +89,12 @@ def evaluate(
         batches: float32 images `(batch, height, width, channels)` and whole numbers `(batch,)`; for several labels rows
             of 0 and 1 `(batch, classes)`, for numbers floats `(batch,)` or `(batch, outputs)`. As from
             `keras_bit.image_dataset` for evaluation. They are read once.
-        class_names: of the labels in `batches`; by default the model's own labels.
+        class_names: the names of the labels in `batches`; by default the model's own labels.
         label_map: for each label in `batches`, the model's classes that count as right, at least one. `None`: the
             labels are the model's classes. `class_map.match` makes it from folders' names.
         top_k: number of answers per image for `top_k_accuracy`, at most all classes.
-        names: of the images, in order; the list may grow while `batches` is read. By default `batches.names`, or their
-            numbers from 0.
+        names: the names of the images, in order; the list may grow while `batches` is read. By default
+            `batches.names`, or the numbers of the images from 0.
         progress: whether to show a bar with images per second after two seconds.
 
     Returns:
@@ -127,7 +127,7 @@ def evaluate(
 
     Raises:
         ValueError: the model's head does not fit; a label is not one of the classes; the data set has other classes
-            than the model; there is no image; the model gives NaN.
+            than the model, or no image; the model gives NaN.
 
     The numbers are checked against scikit-learn's `average_precision_score`, `f1_score` and `r2_score`.
 

@@ -73,7 +73,7 @@ def label_scores(probabilities: np.ndarray, labels: np.ndarray) -> tuple[LabelSc
 
 
 def micro_f1(scores: tuple[LabelScore, ...]) -> float | None:
-    """Returns F1 of all decisions together; `None` if there are no labels and no predictions."""
+    """Returns F1 of all decisions together; `None` without labels and predictions."""
     right = sum(score.right for score in scores)
     return _ratio(2 * right, sum(score.examples + score.predicted for score in scores))
 

@@ -24,7 +24,7 @@ Z95 = 1.959963984540054  # the normal distribution's quantile of 0.975
 
 @dataclasses.dataclass(frozen=True)
 class Bin:
-    """The examples whose confidence is in `(lower, upper]`; both means are `None` if there are none."""
+    """The examples whose confidence is in `(lower, upper]`; both means are `None` if the bin is empty."""
 
     lower: float
     upper: float
@@ -55,7 +55,7 @@ def check(probabilities: np.ndarray, labels: np.ndarray) -> None:
     """Checks arguments against the description at the top of this module.
 
     Raises:
-        ValueError: a shape, a type or a value is wrong, or there is no example.
+        ValueError: a shape, a type or a value is wrong, or the arrays are empty.
     """
     if probabilities.ndim != 2 or probabilities.dtype.kind != "f" or not probabilities.shape[1]:
         raise ValueError(
@@ -167,7 +167,7 @@ def calibration(confidences: np.ndarray, right: np.ndarray, bins: int = BINS) ->
             too.
 
     Raises:
-        ValueError: a confidence is NaN or outside of [0, 1]; the shapes differ; there is none.
+        ValueError: a confidence is NaN or outside of [0, 1]; the shapes differ; the arrays are empty.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3; the bins' edges as in their code
     (gpleiss/temperature_scaling), unlike torchmetrics' `[i / bins, (i + 1) / bins)`.

@@ -29,7 +29,7 @@ class NumberEvaluation:
     Args:
         predicted: float32 `(count, outputs)`.
         labels: float64 `(count, outputs)`.
-        class_names: of the outputs.
+        class_names: the names of the outputs.
         worst: the images with the largest errors, worst first, each with the output.
         report: the metrics for JSON. See `evaluate`.
     """
@@ -52,7 +52,7 @@ def evaluate_numbers(
     """Runs the model on every image. See `evaluating.evaluate`.
 
     Args:
-        class_names: of the model's outputs.
+        class_names: the names of the model's outputs.
     """
     outputs = len(class_names)
 

@@ -29,7 +29,7 @@ class SeveralEvaluation:
     Args:
         probabilities: float32 `(count, classes)`.
         labels: booleans `(count, classes)`.
-        class_names: of the columns.
+        class_names: the names of the columns.
         worst: the images with wrong answers, the largest log loss first.
         report: the metrics for JSON. See `evaluate`.
     """
@@ -54,7 +54,7 @@ def evaluate_several(
 
     Args:
         logits: whether the model gives logits instead of probabilities.
-        class_names: of the model's outputs.
+        class_names: the names of the model's outputs.
     """
     classes = len(class_names)
 

@@ -61,14 +61,15 @@ def page(report: dict[str, Any], audit: Audit, orientation: str) -> str:
     Args:
         report: the result of `audit_report.described`, with the keys `data` and `weights`.
         audit: the audit of the same images.
-        orientation: of the processor.
+        orientation: the option `orientation` of the processor, which says whether images are turned upright.
     """
     title = f"Audit of {shown(report['data'])}"
     count = sum(report["images"].values())
     parts = ", ".join(f"{number:,} in {part}" for part, number in report["images"].items())
     body = [
         f"<h1>{title}</h1>",
-        f"<p>{count:,} images ({parts}) of {len(audit.class_names):,} classes, seen by {shown(report['weights'])}.</p>",
+        f"<p>The audit looked at {count:,} images ({parts}) of {len(audit.class_names):,} classes, with the "
+        f"network {shown(report['weights'])}.</p>",
         *_overview(report),
         *_balance(audit),
         *(line for kind in KINDS for line in _section(kind, report, audit, orientation)),
@@ -107,7 +108,7 @@ def _overview(report: dict[str, Any]) -> Iterator[str]:
         excluded[row["kind"]] += row["exclude"]
     found = {kind: number for kind, number in report["kinds"].items() if number}
     if not found:
-        yield "<p>Nothing was found.</p>"
+        yield "<p>The audit found no mistakes.</p>"
     else:
         yield '<div class="wide"><table>'
         yield '<thead><tr><th scope="col">Finding</th><th scope="col" class="number">Images</th>'
@@ -117,8 +118,9 @@ def _overview(report: dict[str, Any]) -> Iterator[str]:
             yield f'<td class="number">{number:,}</td><td class="number">{excluded[kind]:,}</td></tr>'
         yield "</tbody></table></div>"
         yield (
-            "<p>Every finding is a row of audit.csv. <code>keras-bit finetune DATA --exclude audit.csv</code> leaves "
-            f"out the images whose column <code>exclude</code> is yes, {report['excluded']:,} now. You may edit it.</p>"
+            "<p>Every finding is a row of audit.csv. The command <code>keras-bit finetune DATA --exclude audit.csv"
+            f"</code> leaves out the images whose column <code>exclude</code> is yes: {report['excluded']:,} images "
+            "now. You may edit this column before you run the command.</p>"
         )
     if report["notes"]:
         yield "<ul>"
@@ -132,7 +134,7 @@ def _balance(audit: Audit) -> Iterator[str]:
     yield "<h2>Images of each class</h2>"
     yield '<div class="wide"><table><thead><tr><th scope="col">Class</th>'
     yield "".join(f'<th scope="col" class="number">{shown(part)}</th>' for part in parts)
-    yield f'<th scope="col">{shown(parts[0])}, as a bar</th></tr></thead><tbody>'
+    yield f'<th scope="col">Images of {shown(parts[0])}, as a bar</th></tr></thead><tbody>'
     for label, name in enumerate(audit.class_names):
         numbers = "".join(f'<td class="number">{audit.counts[part][label]:,}</td>' for part in parts)
         width = 100 * audit.counts[parts[0]][label] / most
@@ -149,7 +151,7 @@ def _section(kind: str, report: dict[str, Any], audit: Audit, orientation: str) 
     yield f'<h2 id="{kind}">{KINDS[kind].heading} ({len(found):,})</h2>'
     yield f"<p>{KINDS[kind].meaning}</p>"
     if len(found) > SHOWN:
-        yield f'<p class="faint">The first {SHOWN} of {len(found):,}; all are in audit.csv.</p>'
+        yield f'<p class="faint">The first {SHOWN} of {len(found):,} findings. audit.csv has all of them.</p>'
     if kind == "unreadable":
         yield "<ul>"
         yield from (f"<li>{shown(one.detail)}</li>" for one, _ in found[:SHOWN])
@@ -174,7 +176,7 @@ def _card(finding: Finding, row: dict[str, Any], audit: Audit, orientation: str)
     lines = [f'<div class="change">{first}</div>', f'<div class="faint">{second}</div>']
     lines += [f"<div>{shown(name)}</div>" for name in names]
     if row["exclude"]:
-        lines.append('<div class="excluded">excluded</div>')
+        lines.append('<div class="excluded">excluded in audit.csv</div>')
     caption = f"<figcaption>{''.join(lines)}</figcaption>"
     return f'<li><figure><div class="images">{"".join(pictures)}</div>{caption}</figure></li>'
 
@@ -187,13 +189,13 @@ def _told(finding: Finding, row: dict[str, Any], labels: Sequence[str]) -> tuple
         return f"{shown(labels[0])} → {shown(row['suggested_label'])}?", f"{shown(labels[0])}: {own} % probable"
     named = shown(" and ".join(dict.fromkeys(labels)))
     if finding.kind == "outlier":
-        return named, f"distance {finding.score:.3f}"
+        return named, f"mean distance to its neighbors: {finding.score:.3f}"
     alike = "" if finding.score in (None, 1.0) else f", correlation {finding.score:.3f}"
     return named, f"{shown(finding.detail)}{alike}"
 
 
 def _picture(path: str, alt: str, orientation: str) -> str:
-    """Returns an image as a tag with embedded data; only its description if it is no longer readable."""
+    """Returns an image as a tag with embedded data; only its description if the file cannot be read any more."""
     found = attempted(path, lambda: _encoded(path, orientation))
     if isinstance(found, str):
         return f"<span>{shown(alt)}</span>"

@@ -18,7 +18,7 @@ def rows(audit: Audit, data: str | Path) -> list[dict[str, Any]]:
     """Returns the findings with names instead of numbers; the keys are `exclusions.COLUMNS`.
 
     Args:
-        data: the directory of the data set, to which the images' names are relative.
+        data: the directory of the data set; the images' names are relative to it.
     """
     images, names = audit.collection, audit.class_names
 
@@ -65,9 +65,9 @@ def write(report: dict[str, Any], audit: Audit, directory: str | Path, orientati
 
     Args:
         report: the result of `described`, with the keys `data` and `weights`.
-        audit: of the same images.
+        audit: the audit of the same images.
         directory: an existing directory; files of these names in it are replaced atomically.
-        orientation: of the processor, for the images on the page.
+        orientation: the option `orientation` of the processor, for the images on the page.
     """
     page, table, whole = (Path(directory) / name for name in (PAGE, TABLE, REPORT))
     with replacing(page) as beside:

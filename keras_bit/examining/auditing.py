@@ -20,8 +20,8 @@ class Audit:
 
     Args:
         collection: its images.
-        class_names: of the labels.
-        findings: in the order of `KINDS`, and the worst first within a kind.
+        class_names: the names of the classes, in the order of the labels.
+        findings: the findings, in the order of `KINDS`, and the worst first within a kind.
         notes: sentences about the data set as a whole.
         counts: the number of images of each class, for each part.
         quality: a classifier's judgment of each label.
@@ -43,8 +43,8 @@ def audit(collection: Collection, class_names: Sequence[str], *, seed: int = 0) 
 
     Args:
         collection: the images, at least one of them readable.
-        class_names: of the labels.
-        seed: of the division into folds; the classifier that judges a fold learns from the others.
+        class_names: the names of the classes, in the order of the labels.
+        seed: the seed of the division into folds; the classifier that judges a fold learns from the other folds.
 
     Raises:
         ImportError: cleanlab or scikit-learn is not installed.
@@ -107,5 +107,7 @@ def _about_labels(quality: LabelQuality, collection: Collection) -> list[str]:
     unknown = int((np.isnan(quality.quality) & collection.readable).sum())
     if not unknown:
         return []
-    subject = "1 label is" if unknown == 1 else f"{unknown:,} labels are"
-    return [f"{subject} not judged, because there is no other image of the class to learn from."]
+    subject, owner = (
+        ("1 label is", "its class has") if unknown == 1 else (f"{unknown:,} labels are", "their classes have")
+    )
+    return [f"{subject} not judged, because {owner} no other image to learn from."]

@@ -31,10 +31,10 @@ class Collection:
     """All images of a data set, part after part.
 
     Args:
-        paths: of the files.
+        paths: the paths of the files.
         parts: the name of each image's part.
         labels: int32 `(images,)`.
-        facts: of each file.
+        facts: the facts about each file.
         features: float32 `(images, width)`; zeros for unreadable images.
         thumbnails: uint8 `(images, height, width, 3)`.
     """

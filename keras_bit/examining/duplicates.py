@@ -58,9 +58,9 @@ def duplicates(
     Args:
         collection: all images.
         groups: int64 `(images,)`, from `groups_of` for all pairs, exact and similar.
-        correlations: of the thumbnails, by pair, the lower number first.
+        correlations: pair of numbers of images, the lower first, to the correlation of their thumbnails.
         quality: float64 `(images,)`, the probability of each label; NaN if unknown.
-        class_names: of the labels.
+        class_names: the names of the classes, in the order of the labels.
     """
     found = []
     for members in _several(groups):

@@ -25,7 +25,7 @@ class Features:
     Args:
         values: float32 `(images, width)`.
         labels: int32 `(images,)`.
-        names: of the images.
+        names: the names of the images.
         skipped: why images were left out, a line each.
     """
 

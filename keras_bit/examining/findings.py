@@ -9,7 +9,7 @@ class Kind:
 
     Args:
         heading: the heading of its section in the report.
-        meaning: its meaning, and what to do, for a person.
+        meaning: sentences for the report: what it means, and what to do.
     """
 
     heading: str
@@ -17,37 +17,47 @@ class Kind:
 
 
 KINDS = {
-    "unreadable": Kind("Files that cannot be read", "They are damaged or not images. Repair or remove them."),
+    "unreadable": Kind(
+        "Files that cannot be read", "These files are damaged, or they are not images. Repair or remove them."
+    ),
     "label_error": Kind(
         "Labels that are probably wrong",
-        "The score is the probability of the image's label, by a classifier that has not seen the image. Hard images "
-        "are among them, so look before you relabel.",
+        "A classifier that did not learn from the image finds another label more probable. Images that are hard to "
+        "recognize are here too, so look at an image before you change its label.",
     ),
     "leak": Kind(
         "Training images in the test data",
-        "The same image is in train and in validation or test, so that a test measures memorized images.",
+        "The same image is in train and in validation or test. The model has then seen the test image in training, so "
+        "its result on the test is too good.",
     ),
-    "exact_duplicate": Kind("Exact duplicates", "The same file, or the same pixels in another file."),
+    "exact_duplicate": Kind(
+        "Exact duplicates", "These images are copies: the same file, or another file with the same pixels."
+    ),
     "near_duplicate": Kind(
         "Near duplicates",
-        "Images that look the same: encoded again, resized, brightened, or taken a moment later.",
+        "These images look the same: one was encoded again, resized or brightened, or taken a moment later.",
     ),
     "outlier": Kind(
         "Outliers",
-        "Images whose features are far from all others: they belong to no class, or to a rare kind that needs more "
-        "examples.",
+        "The network finds these images very different from all others. They belong to no class, or they are of a "
+        "rare kind that needs more examples.",
     ),
     "orientation_tag": Kind(
         "Images that are stored turned",
-        "An orientation tag turns them upright. keras_bit follows it; programs that ignore it see them turned.",
+        "The pixels are stored turned, and an orientation tag in the file says how to turn them upright. keras_bit "
+        "follows the tag. Programs that ignore it see the images turned.",
     ),
     "tiny": Kind("Tiny images", "Their short side is below 32 px, or below a quarter of the data set's median."),
-    "gray": Kind("Gray images", "They have no color, unlike most of the others."),
-    "cmyk": Kind("CMYK images", "They are made for printing; programs convert them to RGB differently."),
-    "transparent": Kind("Transparent images", "Their alpha is dropped, and transparent pixels can have any color."),
-    "frames": Kind("Files of several images", "Only the first image of an animation or a document is used."),
+    "gray": Kind("Gray images", "They have no color, but most other images have."),
+    "cmyk": Kind("CMYK images", "They are made for printing. Programs convert them to RGB in different ways."),
+    "transparent": Kind(
+        "Transparent images", "keras_bit ignores the transparency, and a transparent pixel can have any color."
+    ),
+    "frames": Kind(
+        "Files of several images", "These are animations or documents. keras_bit uses only their first image."
+    ),
     "unusual_shape": Kind(
-        "Unusual shapes", "They are far wider or higher than most, so that a crop loses much of them."
+        "Unusual shapes", "They are much wider or higher than most images, so a crop loses much of them."
     ),
     "blank": Kind("Blank images", "All of their pixels have nearly the same color."),
 }
@@ -58,12 +68,12 @@ class Finding:
     """A finding about an image.
 
     Args:
-        image: its number in the `Collection`.
+        image: the number of the image in the `Collection`.
         kind: a key of `KINDS`.
         score: for a label error the probability of the image's label, for duplicates and leaks the correlation of the
             thumbnails (1 for the same pixels), for an outlier the mean distance to its neighbors; `None` for others.
-        suggested: a more probable class than the image's; `None` for none.
-        other: the number of the similar image; `None` for none.
+        suggested: the number of a class that is more probable than the image's; `None` if there is none.
+        other: the number of the similar image; `None` if there is none.
         detail: more details, in words.
         exclude: whether to exclude the image from training by default.
     """

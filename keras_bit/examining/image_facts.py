@@ -24,11 +24,11 @@ class Facts:
 
     Args:
         problem: why it cannot be read, as a sentence; the other fields are then meaningless.
-        file_sha256: of its bytes.
-        pixels_sha256: of its RGB pixels, upright, with height and width.
-        height, width: in pixels, upright.
+        file_sha256: the hash of the file's bytes.
+        pixels_sha256: the hash of the height, the width and the RGB pixels of the upright image.
+        height, width: the size of the upright image, in pixels.
         mode: Pillow's mode of the stored image.
-        orientation: the value of the tag, 1 to 8; 1 without one.
+        orientation: the value of the orientation tag, 1 to 8; 1 if the file has none.
         frames: the number of images in the file.
         is_gray, is_transparent, is_blank: whether all pixels are gray, some are not opaque, or all have one color.
     """
@@ -53,8 +53,8 @@ def facts_of(path: str, orientation: str) -> tuple[Facts, np.ndarray]:
     """Reads an image file.
 
     Args:
-        path: of the file.
-        orientation: of the processor, `"upright"` or `"ignore"`.
+        path: the path of the file.
+        orientation: the option of the processor, `"upright"` or `"ignore"`.
 
     Returns:
         Its facts, and its thumbnail, uint8 `(THUMBNAIL, THUMBNAIL, 3)`: zeros if it cannot be read.

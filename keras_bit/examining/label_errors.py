@@ -28,7 +28,7 @@ class LabelQuality:
 
     Args:
         quality: float64 `(images,)`, the probability of the image's own label in [0, 1], lower is worse; NaN if it
-            cannot be judged, because there is no other image of the class to learn from.
+            cannot be judged, because the class has no other image to learn from.
         suggested: int64 `(images,)`, the most probable class; the label itself if it cannot be judged.
         wrong: int64, the places of the labels that are probably wrong, the worst first.
     """
@@ -53,8 +53,8 @@ def label_quality(
         labels: int32 `(images,)`.
         groups: int64 `(images,)`; images of one group look the same, and are judged by a classifier that has seen none
             of them.
-        seed: of the division into folds.
-        advance: receives the number of images learned from.
+        seed: the seed of the division into folds.
+        advance: a function that is called with the number of images that were learned from since its last call.
 
     Raises:
         ImportError: cleanlab or scikit-learn is not installed.
@@ -106,13 +106,13 @@ def out_of_fold(
     folds: np.ndarray,
     advance: Callable[[int], object] = lambda count: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the answers of a ridge regression to rows of -1 and 1; the one for a fold learns from the others.
+    """Returns the scores of a ridge regression, whose targets are -1 and 1; the one for a fold learns from the others.
 
     Args:
         features: float32 `(images, width)`.
         classes: int64 `(images,)`, from 0 on.
-        folds: int64 `(images,)`.
-        advance: receives the number of images learned from.
+        folds: int64 `(images,)`, the number of each image's fold.
+        advance: a function that is called with the number of images that were learned from since its last call.
 
     Returns:
         Float64 `(images, classes)`, and whether each image's class was among the learned ones.

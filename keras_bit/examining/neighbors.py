@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 # Chosen on CIFAR-10 with re-encoded copies. Nearly all copies are above both limits, and other pairs only if a person
-# takes them for the same photograph. Features alone do not distinguish copies from similar images.
+# takes them for the same photograph. Features by themselves do not distinguish copies from similar images.
 SAME_PIXELS = 0.95  # correlation of thumbnails
 SAME_FEATURES = 0.8  # cosine
 PARTNERS = 10  # per image; frames of a video may all look the same

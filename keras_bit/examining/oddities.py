@@ -31,21 +31,25 @@ def oddities(collection: Collection) -> tuple[list[Finding], list[str]]:
     for kind, detail in _checks(side, aspect).items():
         odd = [(image, text) for image, facts in readable if (text := detail(facts))]
         if len(odd) > RULE * len(readable) and len(odd) > 1:
-            notes.append(f"{len(odd):,} of {len(readable):,} images: {RULES[kind]}.")
+            notes.append(
+                f"{len(odd):,} of {len(readable):,} images: {RULES[kind]}. The audit does not list them, because they "
+                f"are more than {RULE:.0%} of all."
+            )
         else:
             found += [Finding(image, kind, detail=text) for image, text in odd]
     return found, notes
 
 
+# Kind of a finding to the end of a sentence about many images.
 RULES = {
-    "orientation_tag": "turned upright by an orientation tag",
-    "tiny": "tiny",
-    "gray": "gray",
-    "cmyk": "CMYK",
-    "transparent": "transparent in parts, which is dropped",
-    "frames": "in files with several images, of which the first is used",
-    "unusual_shape": "far wider or higher than the median",
-    "blank": "blank",
+    "orientation_tag": "they are stored turned, and an orientation tag turns them upright",
+    "tiny": "they are tiny",
+    "gray": "they are gray",
+    "cmyk": "they are CMYK",
+    "transparent": "parts of them are transparent, which keras_bit ignores",
+    "frames": "they are the first of several images in their file, and keras_bit ignores the others",
+    "unusual_shape": "they are much wider or higher than the median",
+    "blank": "they are blank",
 }
 
 

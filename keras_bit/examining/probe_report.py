@@ -39,7 +39,7 @@ def write(report: dict[str, Any], results: Sequence[Result], largest_class: int,
 
     Args:
         report: the result of `described`.
-        results: of the same probe.
+        results: the results of the same probe.
         largest_class: the number of images of the largest class, where the chart shows the result for all images.
         directory: an existing directory; files of these names in it are replaced atomically.
     """

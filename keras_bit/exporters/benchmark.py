@@ -66,14 +66,14 @@ def benchmark(
     others for any batch and size unless `image_size` is given.
 
     Args:
-        model: as in `export`, with a head: scores `(batch, classes)`; or a `BiTClassifier`.
+        model: a model that `export` takes, with scores `(batch, classes)`; or a `BiTClassifier`.
         data: a directory with images, at any depth. If it has a folder per class of the model, as for `keras-bit
             evaluate`, accuracy is measured too. `None` uses random patterns.
         processor: how images become the model's input; needed for `data`.
-        formats: of "saved_model", "tflite", "onnx" and "openvino"; `None` is all.
+        formats: one or more of "saved_model", "tflite", "onnx" and "openvino"; `None` is all.
         quantizations: the quantizations of each format; `None` is all. `int8` is calibrated on at most 128 images of
             `data`, other than the counted ones if there are enough.
-        num_images: of `data`, evenly spread.
+        num_images: the number of images of `data` to use, evenly spread.
         image_size: a fixed size in pixels, an int or (height, width), of the images and of every file; `None` is the
             model's own, the processor's, or 224.
         rounds: processes in which each file is measured.

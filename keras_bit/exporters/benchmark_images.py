@@ -21,7 +21,7 @@ PATTERNS = 64  # number of patterns instead of images
 DEFAULT_SIZE = (224, 224)  # px, if neither the model nor the processor fixes a size
 CHUNK = 8  # patterns per call
 SHOWN = 3  # unreadable files that a note names
-LONGEST = 300  # characters of why there is no accuracy
+LONGEST = 300  # characters of the reason why the accuracy is not measured
 
 
 class Images(NamedTuple):
@@ -31,7 +31,7 @@ class Images(NamedTuple):
         what: a description.
         pixels: float32 `(images, height, width, channels)`, as the model takes them.
         calibration: the same, for int8; other images than `pixels` if there are enough.
-        right: for each image the model's classes that are right; `None` if unknown.
+        right: the model's classes that are right, for each image; `None` if unknown.
         notes: sentences for a person.
     """
 

@@ -21,11 +21,11 @@ class Row:
     """One file in its engine, or the Keras model itself.
 
     Args:
-        format: of `keras_bit.export`; "keras" is the model by `predict`.
-        quantize: as in `export`.
+        format: the `format` of `keras_bit.export`; "keras" is the Keras model itself, run by `predict`.
+        quantize: the `quantize` of `keras_bit.export`.
         status: "measured", "failed", or "not installed".
         reason: why it was not measured, in sentences.
-        bytes: of the file, or of all its files.
+        bytes: the size of the file, or of all files of the export.
         agreement: the share of images whose best class is the Keras model's, in [0, 1].
         accuracy: the share of images whose best class is right; `None` if unknown.
         latency: median seconds of a call with one image, or with the model's fixed batch.
@@ -58,14 +58,14 @@ class Benchmark:
     """The result of `benchmark`.
 
     Args:
-        rows: the Keras model's first.
+        rows: a row for each file; the first one is the Keras model's.
         what: a description of the images.
         images: the number of images.
         calibration_images: the number of images for the calibration of int8.
         image_size: height and width in pixels.
         own_images: whether they were the caller's, not patterns.
-        machine: with the processor's name and the number of threads of every engine.
-        versions: of the packages.
+        machine: facts about this machine: the processor's name, the number of threads of every engine, and more.
+        versions: name of a package to its version.
         environment: the environment variables that change TensorFlow's kernels.
         notes: sentences for a person.
     """
@@ -102,22 +102,24 @@ class Benchmark:
 
     @property
     def advice(self) -> str:
-        """One sentence that recommends a file for this processor, with the rule."""
+        """Sentences that recommend a file for this processor, with the rule that chose it."""
         where = f"on this processor ({self.machine['processor']}, {self.machine['threads']} threads)"
         rule = f"whose best class is the Keras model's for at least {AGREEMENT:.0%} of {self.what}"
         agreeing = self._agreeing()
         if not agreeing:
-            return f"No file was measured {where} {rule}."
+            return f"No file was measured {where} {rule}. Look at the agreement of the files before you use one."
         best, others = agreeing[0], agreeing[1:]
         seconds = best.latency or 1
         of_keras = seconds / (self.rows[0].latency or 1)
         after = (
-            f"; next is {others[0].name} with {(others[0].latency or 0) / seconds:.2f} of its time" if others else ""
+            f" The next is {others[0].name}, with {(others[0].latency or 0) / seconds:.2f} times its time."
+            if others
+            else ""
         )
-        doubt = "" if self.own_images else "; measure with your own images before you rely on it"
+        doubt = "" if self.own_images else " Before you rely on this, measure with your own images."
         return (
-            f"Use {best.name} {where}: with {1e3 * seconds:.3g} ms for one image, {of_keras:.2f} of the time of Keras' "
-            f"predict, it is the fastest of the files {rule}{after}{doubt}."
+            f"Use {best.name} {where}. It takes {1e3 * seconds:.3g} ms for one image, {of_keras:.2f} of the time of "
+            f"Keras' predict, and is the fastest of the files {rule}.{after}{doubt}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def write(found: Benchmark, directory: str | Path, title: str = "") -> list[Path
     Args:
         found: the result of `benchmark`.
         directory: created if needed.
-        title: of the chart.
+        title: a line above the chart; none if empty.
 
     Returns:
         The files that were written.

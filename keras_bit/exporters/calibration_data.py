@@ -15,7 +15,7 @@ def check(job: Job, size: tuple[int | None, int | None], otherwise: str) -> None
         otherwise: the end of the sentence, about how to do without.
 
     Raises:
-        ValueError: there are no images, or some have another size.
+        ValueError: `representative_data` is missing or empty, or some have another size.
     """
     if job.representative_data is None:
         raise ValueError(

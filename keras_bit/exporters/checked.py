@@ -36,7 +36,7 @@ def write_and_check(
     try:
         format.finish(job, target)
     except OSError as error:
-        warnings.warn(f"{target} is complete, but files beside it could not be written: {error}", stacklevel=3)
+        warnings.warn(f"{target} is complete, but the files next to it could not be written: {error}", stacklevel=3)
     images = sum(len(batch) for batch in checks.batches)
     return ExportReport(target, format.name, job.quantize, size, images, difference, limit)
 

@@ -53,7 +53,7 @@ def saved_model(path: Path, threads: int) -> Engine:
         outputs = serve(**{INPUT: tf.constant(batch)})
         return _scores(outputs).numpy()
 
-    call.loaded = loaded  # type: ignore[attr-defined]  # a signature alone does not keep its variables
+    call.loaded = loaded  # type: ignore[attr-defined]  # a signature by itself does not keep its variables
     return Engine(call, serve.structured_input_signature[1][INPUT].shape[0])
 
 

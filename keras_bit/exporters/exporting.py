@@ -68,8 +68,8 @@ def export(
         model: a functional or sequential model, of keras_bit or around one; or a `BiTClassifier`, with its own
             processor.
         path: the file to write; for `"saved_model"` the model's base directory, in which every call writes the next
-            version; for `"huggingface"` and `"web"` the directory; for `"openvino"` the `.xml`, with its `.bin` beside
-            it.
+            version; for `"huggingface"` and `"web"` the directory; for `"openvino"` the `.xml` file, next to
+            which the `.bin` file is written.
         format: `"saved_model"` (TF Serving), `"tflite"`, `"onnx"`, `"openvino"`, `"web"` (a page that classifies in the
             browser) or `"huggingface"` (transformers' layout); Keras' own names `"tf_saved_model"` and `"litert"` mean
             the first two.
@@ -103,7 +103,7 @@ def export(
         ValueError: an argument is out of its range, or options do not fit each other or the format. Nothing is written.
         FileExistsError: `path` exists, and `overwrite` is False; or it holds more than an export.
         NotADirectoryError: `path` is in a file, or, for a SavedModel, is one.
-        OSError: nothing can be written there, or there is no room.
+        OSError: `path` cannot be written, or the disk is full.
         RuntimeError: the process with TensorFlow, for a model of another backend, crashed.
         ImportError: the format needs a package that is not installed; the message names the command.
         ArithmeticError: the export gives other numbers than the model. Nothing stays at `path`.

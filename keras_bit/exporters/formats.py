@@ -26,7 +26,7 @@ class Format(abc.ABC):
         return True
 
     def beside(self, target: Path) -> tuple[Path, ...]:
-        """Returns the files that it may write beside `target`, which are replaced with it."""
+        """Returns the files that it may write next to `target`, which are replaced with it."""
         return ()
 
     def check(self, job: Job) -> None:  # noqa: B027 - most accept everything that `export` accepts
@@ -57,7 +57,7 @@ class Format(abc.ABC):
         return 1e-4  # float32, whose sums every engine adds up in its own order
 
     def finish(self, job: Job, path: Path) -> None:  # noqa: B027 - most write nothing more
-        """Writes further files beside the final `path`, unless they exist."""
+        """Writes further files next to the final `path`, unless they exist."""
 
 
 def share(limit: float, model: keras.Model) -> float:

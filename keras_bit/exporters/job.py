@@ -25,7 +25,7 @@ class Job:
         model: the caller's model, on TensorFlow; a format fuses it itself.
         processor: how images become its input; `None` if unknown.
         labels: a name per output of the head, if known.
-        quantize: as in `export`, one of the format's `quantizations`.
+        quantize: the `quantize` of `export`, one of the format's `quantizations`.
         representative_data: batches `(batch, height, width, channels)` of `dtype`.
         batch_size: the fixed batch size; `None` is the format's default.
         image_size: the fixed height and width; `None` is the format's default, and a `None` inside means any.
@@ -73,8 +73,8 @@ class ExportReport:
     Args:
         path: the file, or the directory; for a SavedModel that of the version.
         format: "saved_model", "tflite", "onnx", "openvino", "web" or "huggingface".
-        quantize: as given.
-        bytes: of all files written.
+        quantize: the argument of `export`.
+        bytes: the size of all files that were written.
         pictures: the number of compared images.
         max_abs_diff: the largest difference between an output of the model and of the export.
         limit: the largest `max_abs_diff` allowed.

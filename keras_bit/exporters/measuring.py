@@ -51,7 +51,7 @@ def export(folder: Path, name: str) -> dict[str, Any]:
 def run(folder: Path, name: str, threads: int) -> dict[str, Any]:
     """Loads the file, classifies all images unless this is done, and returns the seconds of calls.
 
-    The best class of each image is written beside the file, for the comparison.
+    The best class of each image is written next to the file, for the comparison.
     """
     wanted = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     engine = engines.ENGINES[wanted["format"]](Path(wanted["path"]), threads)

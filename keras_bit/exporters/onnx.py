@@ -21,7 +21,7 @@ class ONNX(Format):
     """One file with the input "pixel_values"; for the names of outputs see `output_names`.
 
     The axes without a fixed size are called batch, height and width. The metadata have `labels`, as a JSON array.
-    Operators are those of opset 17. Weights of more than 2 GB are in a second file beside it, with the suffix `.data`.
+    Operators are those of opset 17. Weights of more than 2 GB are in a second file next to it, with the suffix `.data`.
     In int8 only convolutions and dense layers use 8 bits; the input and the outputs stay float32.
     """
 

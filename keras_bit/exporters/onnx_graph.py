@@ -30,7 +30,7 @@ class Value:
     """A tensor of the graph, `(batch, channels, height, width)` or `(batch, channels)`.
 
     Args:
-        name: of the node's output.
+        name: the name of the node's output.
         channels: the number of channels.
         size: a text for height and width; equal texts mean equal sizes.
         zeros: rows and columns of zeros that its reader must add on every side.

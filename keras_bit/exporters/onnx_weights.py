@@ -1,4 +1,4 @@
-"""The tensors of an ONNX file: inside it, or in a data file beside it if they are too large."""
+"""The tensors of an ONNX file: inside it, or in a data file next to it if they are too large."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ ALIGNMENT = 4096  # bytes; a page, so that engines can map the data into memory
 
 
 def data_file(path: Path) -> Path:
-    """Returns the data file beside the ONNX file `path`."""
+    """Returns the data file next to the ONNX file `path`."""
     return path.with_name(f"{path.name}.data")
 
 

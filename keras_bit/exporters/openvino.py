@@ -104,7 +104,7 @@ class OpenVINO(Format):
             file.unlink(missing_ok=True)
 
     def _converted(self, job: Job, path: Path) -> Path:
-        """Writes a file that OpenVINO can read beside `path`, and returns it."""
+        """Writes a file next to `path` that OpenVINO can read, and returns it."""
         raw = path.with_stem(f"{path.stem}-as-converted")
         if onnx_graph.describes(job.model):
             job.progress("standardizing the kernels and writing the nodes")

@@ -94,7 +94,7 @@ def compare(job: Job, run: Run, share: float) -> None:
 
     Args:
         run: the whole file, whose outputs are the model's and `INPUT`, the pixels that the network got.
-        share: of the largest output, by which the outputs may differ.
+        share: the share of the largest output by which the outputs may differ.
 
     Raises:
         ArithmeticError: they differ by more.
@@ -118,7 +118,7 @@ def _resized(images: Any, processor: BitImageProcessor) -> Any:
         sizes = ops.divide(ops.multiply(sides, _whole([processor.size["shortest_edge"]])), short)
     else:
         sizes = _whole([processor.size["height"], processor.size["width"]])
-    # In two steps, as it is rounded to gray levels in between: a direction whose size stays is left alone.
+    # In two steps, as it is rounded to gray levels in between: a direction whose size stays is not changed.
     for each in (_after_one_direction(sides, sizes), sizes):
         images = ops.interpolate(
             images, each, MODES[processor.resample], "sizes", [0] * 4, [0] * 4, cube_coeff=CUBIC, axes=_whole(SIDES)
@@ -227,7 +227,10 @@ def _compare_pixels(processor: BitImageProcessor, images: np.ndarray, pixels: np
     if processor.do_normalize:
         level = level / np.array(processor.image_std)
     if pixels.shape != expected.shape:
-        raise ArithmeticError(f"The export ({WHAT}) makes {pixels.shape} of images, the processor {expected.shape}.")
+        raise ArithmeticError(
+            f"The export ({WHAT}) makes pixels of shape {pixels.shape} from the images, but the processor makes "
+            f"{expected.shape}."
+        )
     difference = np.abs(pixels.astype(np.float64) - expected)
     if not (difference <= (MOST_LEVELS + ROUNDING) * level).all():
         raise ArithmeticError(

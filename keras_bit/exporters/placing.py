@@ -31,9 +31,9 @@ def take_place(format: Format, made: Path, path: Path, overwrite: bool) -> Path:
     An error changes nothing.
 
     Args:
-        format: of the export.
-        made: the written file or directory; files beside it are moved too.
-        path: as the caller named it. A version gets a number that is free now.
+        format: the format of the export.
+        made: the written file or directory; files next to it are moved too.
+        path: the path that the caller passed. A version gets a number that is free now.
         overwrite: whether to replace existing files.
     """
     if format.kind == "version":

@@ -34,8 +34,8 @@ class Case:
     """The work of a process.
 
     Args:
-        arguments: of the interpreter, such as `("-m", "module", "argument")`. The last line on standard output is a
-            JSON object; an error is `{"error": [kind, message]}`.
+        arguments: arguments of the interpreter, such as `("-m", "module", "argument")`. The last line on its output is
+            a JSON object; an error is `{"error": [kind, message]}`.
         python: the interpreter.
         environment: further environment variables.
         patience: seconds after which it is killed; `None` for no limit.

@@ -13,10 +13,10 @@ class Kind(NamedTuple):
     """Processors with one of some instructions.
 
     Args:
-        name: in a sentence, after the processor's own name.
-        instructions: as `machine()` names them.
-        quantize: of the fastest file, if the format was not measured.
-        int8: by format, the time of an int8 file as a share of float32's in the same engine.
+        name: a description for a sentence, after the processor's own name.
+        instructions: the names of instructions, as in `machine()`.
+        quantize: the quantization of the fastest file, if the format was not measured.
+        int8: format to the time of an int8 file, as a share of the time of float32 in the same engine.
     """
 
     name: str
@@ -42,9 +42,9 @@ def sentence(format: str, quantize: str | None, machine: Mapping[str, Any]) -> s
     """Returns a sentence on whether the written file is the best one on this processor.
 
     Args:
-        format: of `export`, by its own name.
-        quantize: as in `export`.
-        machine: what `keras_bit.exporters.machine.machine` returns.
+        format: the format of `export`, by its own name.
+        quantize: the `quantize` of `export`.
+        machine: the result of `keras_bit.exporters.machine.machine`.
 
     Returns:
         The sentence; empty for formats without an engine on this machine: "web" and "huggingface".

@@ -21,7 +21,7 @@ VERSION = "[0-9]{1,18}"  # TF Serving's limit: its numbers have 63 bits
 
 
 class SavedModel(Format):
-    """A new version in the model's base directory, with files for TF Serving and KServe beside it."""
+    """A new version in the model's base directory, with files for TF Serving and KServe next to it."""
 
     name = "saved_model"
     kind = "version"

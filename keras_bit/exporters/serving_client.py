@@ -45,8 +45,8 @@ def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[A
         model_name: the model's name on the server.
 
     Returns:
-        The function. It raises an `ImageError` for refused images, a `ConnectionError` if there is no answer, and a
-        `ValueError` if the server has no such model, or one that does not take images.
+        The function. It raises an `ImageError` for refused images, a `ConnectionError` if the server does not answer,
+        and a `ValueError` if the server has no such model, or one that does not take images.
 
     Raises:
         ValueError: `address` is of another form.
@@ -66,10 +66,10 @@ def connect(address: str, model_name: str) -> Callable[[Sequence[bytes]], list[A
 def classify_each(
     classify: Callable[[Sequence[bytes]], list[Answer]], images: Sequence[bytes]
 ) -> Sequence[Answer | str]:
-    """Yields for each image its answer, or what is wrong with it.
+    """Returns for each image its answer, or what is wrong with it.
 
     A refused request is repeated image by image, because a batching server may name places in, or refuse because of,
-    another request. An image that is refused alone, `ATTEMPTS` times, is the problem.
+    another request. An image that is refused by itself `ATTEMPTS` times is the problem.
     """
     try:
         return classify(images)

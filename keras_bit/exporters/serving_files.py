@@ -1,4 +1,4 @@
-"""Files for TF Serving and KServe beside a SavedModel: warm-up requests, batching, how to start a server."""
+"""Files for TF Serving and KServe next to a SavedModel: warm-up requests, batching, how to start a server."""
 
 import io
 import re
@@ -17,25 +17,42 @@ DEFAULT_SIZE = 224  # px, of a warm-up request if any size is allowed
 LARGEST_BATCH = 8
 
 BATCHING = """\
-# For tensorflow_model_server: --enable_batching --batching_parameters_file=/models/{name}/batching.config
-# Requests that come within the time-out are run together, up to the largest batch. One of `serve_bytes` with a corrupt
-# image then fails those that it was put together with (keras-bit classify asks again, image by image): batch
-# pixels, or images that somebody has checked.
+# How TensorFlow Serving combines requests into batches. The server reads this file if it starts with the options
+#   --enable_batching --batching_parameters_file=/models/{name}/batching.config
+# A corrupt image that a request sends to the signature `serve_bytes` fails all requests of its batch. Send images that
+# you have checked, or pixels. (The command `keras-bit classify` sends the images of a failed batch again, one by one.)
+
+# The largest number of images in a batch. A larger batch needs more memory.
 max_batch_size {{ value: {largest} }}
+# How long a request waits for others, in microseconds. A longer time makes larger batches and slower answers.
 batch_timeout_micros {{ value: 2000 }}
+# How many batches may wait. The server refuses the requests that come after them.
 max_enqueued_batches {{ value: 100 }}
+# How many batches run at the same time.
 num_batch_threads {{ value: 2 }}
 {allowed}"""
+ALLOWED = """\
+# The model takes batches of this size only. The server fills a smaller batch up. Keep it equal to max_batch_size.
+"""
 
 DOCKER = """\
 #!/bin/sh
-# gRPC at port 8500, REST at port 8501 (http://127.0.0.1:8501/v1/models/{name}:predict). The server gets the options:
+# Starts TensorFlow Serving in a container. It serves the model in this directory: gRPC at port 8500, REST at port 8501
+# (http://127.0.0.1:8501/v1/models/{name}:predict). The newest version is the directory with the largest number.
+#
+# The script passes its options to the server. With these, the server combines requests into batches:
 #   serve.sh --enable_batching --batching_parameters_file=/models/{name}/batching.config
-# Version {version} was written by TensorFlow {tensorflow}. A server knows the operations of its own version, which must
-# be that one or newer: that of WebP, for one, is young. TF_SERVING_IMAGE=tensorflow/serving:TAG names another image.
-# TF_ENABLE_ONEDNN_OPTS is passed on. On a processor without AVX-512, 1 makes batches faster and single images slower.
-# docker runs it, or podman where there is no docker; CONTAINER_ENGINE names the one to take, or another.
-# The directory of this file, also by a link to it. An x behind a name keeps the newlines at its end.
+#
+# Three environment variables change what the script does:
+# * TF_SERVING_IMAGE is the container image, such as tensorflow/serving:TAG. Without it, the newest one runs.
+#   Version {version} was written by TensorFlow {tensorflow}. The image must have that version or a newer one, because
+#   an older server does not know all operations of the model, such as the decoder of WebP.
+# * TF_ENABLE_ONEDNN_OPTS goes to the server. On a processor without AVX-512, 1 makes batches faster and single images
+#   slower.
+# * CONTAINER_ENGINE is the program that runs the image. Without it, docker runs it, or podman if docker is missing.
+
+# Find the directory of this script, even if a link calls it. The shell drops newlines at the end of a name, so an x
+# protects them.
 file=$0
 case $file in */*) ;; *) file=./$file ;; esac
 while [ -h "$file" ]; do
@@ -45,18 +62,21 @@ while [ -h "$file" ]; do
 done
 directory=$(CDPATH='' cd -- "${{file%/*}}/" && pwd -P && echo x) || exit 1
 directory=${{directory%?x}}
-# --mount takes fields between commas, of which a quoted one may hold commas and newlines; -v could hold no colon.
+# Quote the directory, because its name may contain commas, quotes or newlines. (The option -v cannot take a colon.)
 quoted=$(printf '%s\\n' "$directory" | sed 's/"/""/g'; echo x)
 quoted=${{quoted%?x}}
 engine=${{CONTAINER_ENGINE:-$(command -v docker || command -v podman || echo docker)}}
-# podman asks for a registry in an image's name, which docker leaves out.
+# The image's name starts with its registry (docker.io), because podman needs it.
 exec "$engine" run --rm -p 8500:8500 -p 8501:8501 \\
   --mount "type=bind,\\"source=$quoted\\",target=/models/{name}" -e MODEL_NAME={name} -e TF_ENABLE_ONEDNN_OPTS \\
   "${{TF_SERVING_IMAGE:-docker.io/tensorflow/serving}}" "$@"
 """
 
 KSERVE = """\
-# kubectl apply -f inference-service.yaml, after copying this directory to the place that storageUri names.
+# Serves the model with KServe, on Kubernetes:
+# 1. Copy the directory of this file to your storage.
+# 2. Write the address of the copy after storageUri.
+# 3. Run: kubectl apply -f inference-service.yaml
 apiVersion: serving.kserve.io/v1beta1
 kind: InferenceService
 metadata:
@@ -68,12 +88,18 @@ spec:
         name: tensorflow
       storageUri: "gs://YOUR-BUCKET/{name}"
       resources:
+        # Enough memory for two versions of the model and a batch of images. Large batches may need more.
         requests: {{cpu: "2", memory: "{memory}Gi"}}
 """
 
 
 def write_beside(version: Path, batch_size: int | None) -> None:
-    """Writes missing files beside the directory of a version; existing ones may have been edited."""
+    """Writes the files next to the directory of a version, except those that exist: somebody may have edited them.
+
+    Args:
+        version: the directory of the SavedModel.
+        batch_size: the only batch size that the SavedModel takes; `None` if it takes any.
+    """
     import tensorflow as tf
 
     base = version.parent
@@ -83,7 +109,7 @@ def write_beside(version: Path, batch_size: int | None) -> None:
         "name": name,
         "host": _host(name),
         "largest": batch_size or LARGEST_BATCH,
-        "allowed": allowed,
+        "allowed": ALLOWED + allowed if allowed else "",
         "version": version.name,
         "tensorflow": tf.__version__,
         "memory": _memory(sum(file.stat().st_size for file in version.rglob("*") if file.is_file())),
@@ -97,8 +123,8 @@ def write_beside(version: Path, batch_size: int | None) -> None:
                     beside.chmod(beside.stat().st_mode | 0o111)
     if allowed.strip() not in (base / "batching.config").read_text(encoding="utf-8", errors="replace"):
         warnings.warn(
-            f"{base / 'batching.config'} is older than this version, which takes batches of "
-            f"{batch_size} only. Remove it before an export to get a new one, or add: " + allowed.strip(),
+            f"{base / 'batching.config'} is older than version {version.name} of the model, which takes batches of "
+            f"{batch_size} only. Remove the file and export again, or add this line to it: " + allowed.strip(),
             stacklevel=5,  # to the caller of `export`
         )
 
@@ -128,14 +154,14 @@ def write_warmup(
 
     Args:
         path: the SavedModel.
-        shape: its (batch, height, width).
-        channels: of its images.
-        dtype: of its pixels.
+        shape: the (batch, height, width) that it takes; `None` for any.
+        channels: the number of channels of its images.
+        dtype: the dtype of its pixels.
         images: whether it takes encoded images.
         progress: a function that is called with a line if the package with the messages is missing.
     """
     try:
-        packages.require("tensorflow_serving", "serving", "no warm-up requests are written: this")
+        packages.require("tensorflow_serving", "serving", "no warm-up requests are written, because writing them")
     except packages.MissingPackageError as missing:
         progress(str(missing))
         return

@@ -32,7 +32,7 @@ class Served:
         labels: a name per class; `None` if unknown.
         shape: (batch, height, width) of `pixel_values`, `None` for any.
         label_file: the path of the file for `assets`; `None` for none.
-        dtype: of `pixel_values`.
+        dtype: the dtype of `pixel_values`.
     """
 
     def __init__(

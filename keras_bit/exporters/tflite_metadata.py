@@ -41,16 +41,16 @@ AXIS_LABELS = np.int8(2)  # AssociatedFileType
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """The content of the metadata.
+    """The facts that the metadata hold.
 
     Args:
-        name: the model's.
+        name: the name of the model.
         input: name of the input.
         outputs: names of the outputs, in the file's order.
-        channels: of the input.
+        channels: the number of channels of the input.
         size: (height, width) of the input, or its usual size if it is resizable.
         processor: how images become the input; `None` if unknown.
-        labels: of the only output's entries.
+        labels: the names of the classes, which are the entries of the only output.
     """
 
     name: str

@@ -16,7 +16,7 @@ def claimed(directory: str | Path, *, argument: str, exclusive: bool = True) -> 
     directories that are empty at the end are removed. The claim ends with the process, even by `kill -9`.
 
     Args:
-        directory: of the results.
+        directory: the directory of the results.
         argument: the name of the caller's argument, for messages.
         exclusive: whether this process keeps others out. Among processes that work together, one does it for all.
 

@@ -12,7 +12,7 @@ def parse(text: str | bytes, **options: Any) -> Any:
     """Returns the value of a JSON text.
 
     Args:
-        options: of `json.loads`.
+        options: arguments of `json.loads`.
 
     Raises:
         ValueError: it is not JSON, not Unicode, or nested more than `DEEPEST` levels deep.

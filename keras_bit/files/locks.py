@@ -33,7 +33,7 @@ class InUseError(BlockingIOError):
 
     Attributes:
         owner: that process, in words: `1234 on node7`.
-        remedy: what to do if it has ended; empty if the system finds out by itself.
+        remedy: what to do if that process has ended; empty if the system releases the lock by itself.
     """
 
     def __init__(self, directory: Path, owner: str, remedy: str = "") -> None:
@@ -82,7 +82,7 @@ class Lock:
 def acquire(directory: Path) -> Lock:
     """Locks a directory, and notes the owner in it. The lock ends with the process, even by `kill -9`.
 
-    Without file system locks, the note alone keeps others out. It is ignored only if its process has certainly ended:
+    Without file system locks, only the note keeps others out. It is ignored only if its process has certainly ended:
     it ran on this computer, and its number is unused or belongs to a process that started at another time.
 
     Raises:
@@ -162,7 +162,7 @@ def _note(locked: bool) -> str:
 
 
 def _read(file: Path) -> Owner | None:
-    """Reads a note; `None` if there is none, or if it is not valid."""
+    """Reads a note; returns `None` if it is missing or not valid."""
     try:
         values = json_text.parse(file.read_text(encoding="utf-8"))
         owner = Owner(**values)

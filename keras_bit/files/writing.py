@@ -22,10 +22,10 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the 
 def replacing(path: str | Path) -> Iterator[Path]:
     """Gives a path for a new file, which becomes `path` at the end.
 
-    The new file has the name of `path`, in a temporary directory beside it, which is removed at the end with everything
-    in it. After an error `path` does not change. The contents are flushed to the disk before the rename, so even after
-    a power cut a reader finds the old file or the new one. A file never replaces a directory; a symbolic link itself is
-    replaced, not its target.
+    The new file has the name of `path`, in a temporary directory next to it, which is removed at the end with
+    everything in it. After an error `path` does not change. The contents are flushed to the disk before the rename, so
+    even after a power cut a reader finds the old file or the new one. A file never replaces a directory; a symbolic
+    link itself is replaced, not its target.
 
     The next write to the same directory removes the remains of a killed process.
 
@@ -75,7 +75,7 @@ def naming(path: Path, directory: Path | None = None) -> Iterator[None]:
         directory: the directory of the staging directory; by default that of `path`.
 
     Raises:
-        OSError: there is no room, or a file in a staging directory cannot be written. Other errors do not change.
+        OSError: the disk is full, or a file in a staging directory cannot be written. Other errors do not change.
     """
     try:
         yield
@@ -271,7 +271,7 @@ def _sentence(path: Path, number: int, kind: type[BaseException] = OSError, reas
 
 @contextlib.contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
-    """Holds the directory alone; waits for other processes."""
+    """Holds the directory for this process only; waits for other processes."""
     until = time.monotonic() + PATIENCE
     while True:
         try:
@@ -316,7 +316,7 @@ def _put_back(left: Path, parent: Path) -> None:
     unfinished = any(not entry.name.startswith(KEPT_PREFIX) for entry in entries(left))
     for kept in left.glob(f"{KEPT_PREFIX}*/*"):
         place = parent / kept.name
-        # If only some files were moved, new ones would stand beside older ones.
+        # If only some files were moved, new ones would be mixed with older ones.
         if not os.path.lexists(place) or (unfinished and kept.is_file() and not place.is_dir()):
             os.replace(kept, place)
 

@@ -21,7 +21,7 @@ from keras_bit.hub.redaction import redacted
 
 FOLDER = "keras_bit"  # in the cache
 _CONFIG_NAME = "config.json"
-_ABSENT = ".absent"  # the server's answer about a file beside the named one
+_ABSENT = ".absent"  # the server's answer about a file next to the named one
 # Answers of servers that do not have a file; some answer "forbidden" to those who may not list their folders.
 _NOT_THERE = (401, 403, 404, 410)
 _QUICK_ANSWER, _ANSWER = 2.0, 10.0  # seconds to wait for a server: with a file in the cache, and without
@@ -34,10 +34,10 @@ class _Version:
 
     Args:
         url: its address after all redirections.
-        size: in bytes; `None` if unknown.
-        key: the same for the same contents.
+        size: the size of the file in bytes; `None` if unknown.
+        key: a text that changes if the contents change.
         resumable: whether the server sends parts of it.
-        md5: of its contents, in base64, if the server sends it.
+        md5: the MD5 of its contents, in base64, if the server sends it.
     """
 
     url: str
@@ -103,7 +103,7 @@ def _named(url: str, name: str, base: Path, offline: bool) -> Path:
 
 
 def _beside(address: Address, name: str, base: Path, offline: bool) -> Path | None:
-    """Finds a file beside the one at the address; `None` if the server does not have it, now or before.
+    """Finds a file in the same folder as the one at the address; `None` if the server does not have it, now or before.
 
     If the server does not answer and the cache has neither, the error is about the file at the address.
     """
@@ -231,7 +231,9 @@ def _explained(error: Exception, url: str, base: Path) -> Exception:
     if isinstance(error, _WebPageError):
         return _WebPageError(f"{told}. Open it in a browser to see why, and pass the address of the file itself.")
     if status in (404, 410):
-        return FileNotFoundError(f"There is no file {shown}: its server answers with status {status}.")
+        return FileNotFoundError(
+            f"The file {shown} does not exist: its server answers with status {status}. Check the address."
+        )
     if status in (401, 403):
         return PermissionError(
             f"The server of {shown} refuses it with status {status}. A signed address may have expired. Tokens are "

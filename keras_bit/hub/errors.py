@@ -51,11 +51,11 @@ def explained(
     """Returns an error that says what was requested, what came and what to do.
 
     Args:
-        cause: what happened.
+        cause: the error that happened.
         repository: the id of the repository.
-        names: of the requested files.
+        names: the names of the requested files.
         cache: the directory of the cache.
-        revision, token, local_files_only: as they were given.
+        revision, token, local_files_only: the caller's arguments.
     """
     from huggingface_hub import constants, errors
 

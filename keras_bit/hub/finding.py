@@ -80,7 +80,7 @@ def find_file(source: str | Path, names: Sequence[str], options: HubOptions = Hu
             `list_checkpoints`; or an address that `names.resolve` understands. A `Path`, or a text that can only be a
             path, is never searched on the Hub. `~` is the home directory.
         names: file names, the preferred one first.
-        options: of the download.
+        options: the options of the download.
 
     Raises:
         TypeError: `source`, `revision` or the token is of a wrong type.
@@ -222,7 +222,7 @@ def _from_hub(repository: Repository, names: Sequence[str], options: HubOptions)
     except Exception as error:  # hf_xet's RuntimeError, an unreadable address, a stored token that is not ASCII
         cause = cause_of(error)
         if is_unanswered(cause):
-            # huggingface_hub falls back to its cache if there is no connection, but not if one breaks. The cache is
+            # huggingface_hub falls back to its cache if it cannot connect, but not if a connection breaks. The cache is
             # read again, because a broken download has moved the branch to a commit without files in the cache.
             if cached and isinstance(again := in_cache(cached[0]), str):
                 return Path(again)
@@ -230,7 +230,7 @@ def _from_hub(repository: Repository, names: Sequence[str], options: HubOptions)
                 return None
         asked = {name: value for name, value in options.arguments.items() if name != "cache_dir"}
         if repository.file is not None and not isinstance(in_cache(repository.file), str):
-            names = (repository.file,)  # the named file itself, not one beside it
+            names = (repository.file,)  # the named file itself, not one next to it
         raise explained(cause, repository, names, cache, **asked) from error
 
 

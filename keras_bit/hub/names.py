@@ -81,8 +81,8 @@ def resolve(text: str, exists: bool, endpoint: str = HUB) -> Path | Repository |
     """
     if text in WORDS:
         raise ValueError(
-            f"`source` {text!r} does not tell the architecture. Call `BiT50(weights={text!r})`, or `BiT50x3`, "
-            "`BiT101`, `BiT101x3`, `BiT152x2`, `BiT152x4`; or pass a checkpoint such as 'google/bit-50' "
+            f"`source` {text!r} does not say which architecture to build. Call `BiT50(weights={text!r})`, or "
+            "`BiT50x3`, `BiT101`, `BiT101x3`, `BiT152x2`, `BiT152x4`; or pass a checkpoint such as 'google/bit-50' "
             f"(`keras_bit.list_checkpoints()` lists them). For a folder of that name, pass './{text}'."
         )
     for prefix in _PREFIXES:

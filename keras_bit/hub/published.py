@@ -83,11 +83,11 @@ class PublishedCheckpoint:
         name: the name for `from_pretrained` and `weights=`.
         source: an id on the Hub, or the address of a file.
         architecture: the function of keras_bit that builds it.
-        classes: of its head.
+        classes: the number of classes of its head.
         image_size: side in pixels of the images to classify; `None` if it is not published.
         top_1: accuracy in % on ImageNet-1k's validation images at that size; `None` if it is not published.
         license: its SPDX identifier in lower case.
-        bytes: of its tensors, four for each parameter; the file has some kilobytes more.
+        bytes: the size of its tensors, four bytes for each parameter; the file has some kilobytes more.
     """
 
     name: str
@@ -120,8 +120,8 @@ def list_checkpoints(pattern: str = "*") -> list[PublishedCheckpoint]:
         resnetv2_50x1_bit.goog_in21k_ft_in1k              BiT50     1,000 classes 448 px 80.386 %   102 MB apache-2.0
 
     Args:
-        pattern: with `*` and `?`, as for file names; the name, the source or the architecture of a row must match it,
-            in upper or lower case.
+        pattern: a text in which `*` and `?` stand for other characters, as in file names. The name, the source or the
+            architecture of a row must match it, in upper or lower case.
 
     Returns:
         A row for each checkpoint, with its `name`, `source`, `architecture`, `classes`, `image_size`, `top_1`,

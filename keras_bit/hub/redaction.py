@@ -22,7 +22,7 @@ _TOKENS = re.compile(r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{16,}|(?<=Bearer )[^\s'\"]+
 def plain_token(token: Any) -> Any:
     """Returns a token without white space around it, such as a line end; `None` if it is empty.
 
-    `os.environ.get("HF_TOKEN", "")` is empty if there is no token.
+    `os.environ.get("HF_TOKEN", "")` is empty without a token.
     """
     return token.strip() or None if isinstance(token, str) else token
 
@@ -64,7 +64,7 @@ def kept_secret(token: str | bool | None) -> Iterator[None]:
         cleaned = tuple(redacted(one, token) if isinstance(one, str) else one for one in error.args)
         if cleaned != error.args:
             error.args = cleaned
-        if redacted(error, token) != str(error):  # its text does not consist of its arguments alone
+        if redacted(error, token) != str(error):  # its text does not consist of its arguments only
             raise OSError(redacted(error, token)) from None
         if _shows_a_secret(error, token):
             # In its causes too, because the traceback would print their text.

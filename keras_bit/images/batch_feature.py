@@ -19,7 +19,7 @@ class BatchFeature(dict[str, Any]):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"There is no {name!r} in this batch; it has {', '.join(self)}.") from None
+            raise AttributeError(f"This batch has no {name!r}. It has {', '.join(self)}.") from None
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self]

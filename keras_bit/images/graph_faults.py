@@ -23,7 +23,7 @@ JPEG_PIXELS = 2**29 // 3  # the limit of TensorFlow's decoder, 178,956,970, whic
 LARGE_JPEG = f"is a JPEG of more than {JPEG_PIXELS:,} pixels, which TensorFlow's decoder does not read. {ARRAY_PATH}"
 JPEG_END = b"\xff\xd9"
 
-# Without Autograph, whose rewriting would take longer than the tracing: there are no Python branches here.
+# Without Autograph: these functions have no Python branches, and rewriting them would take longer than tracing.
 plain = tf.autograph.experimental.do_not_convert
 
 

@@ -112,7 +112,7 @@ def read(
     """Reads and decodes an image file.
 
     Args:
-        name: what errors call the image.
+        name: the name of the image in errors.
         source: the path of the file, or the bytes in it.
         orientation: "upright" turns the image as its orientation tag says, exactly as `PIL.ImageOps.exif_transpose`: by
             Exif, else by XMP. "ignore" leaves it as `Image.open` returns it. An unreadable tag, or one that is not 2 to
@@ -170,7 +170,7 @@ def _check_header(name: str, source: Encoded | str | os.PathLike) -> None:
 def _turned_upright(image: Image.Image) -> Image.Image:
     """Turns a loaded image upright by its orientation tag.
 
-    `exif_transpose` alone would also copy an upright image and rewrite its other tags, which fails for some.
+    `exif_transpose` by itself would also copy an upright image and rewrite its other tags, which fails for some.
     """
     try:
         turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))

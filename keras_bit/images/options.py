@@ -36,7 +36,7 @@ def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]
 
     Raises:
         NoProcessorError: `source` has none.
-        FileNotFoundError: there is no such `source`, or it is not in the cache and `local_files_only` is set.
+        FileNotFoundError: `source` does not exist, or it is not in the cache and `local_files_only` is set.
         ValueError: the file is not JSON, or lacks the dictionary.
     """
     if (inside := _in_classifier(source, finding.named_file(source), options)) is not None:
@@ -57,7 +57,7 @@ def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]
             return inside
         raise NoProcessorError(
             f"{finding.shown(source)!r} has no {CONFIG_NAME} and no {PROCESSOR_CONFIG_NAME}. Build the processor with "
-            "`BitImageProcessor(...)`, and write it beside the weights with `save_pretrained`."
+            "`BitImageProcessor(...)`, and write it into the folder of the weights with `save_pretrained`."
             f"{finding.remark(source)}"
         )
     if path.name == CONFIG_NAME:

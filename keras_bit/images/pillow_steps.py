@@ -20,8 +20,8 @@ def preprocess(
     """Resizes, crops, rescales and normalizes.
 
     Args:
-        name: what errors call the image.
-        image: of the mode RGB.
+        name: the name of the image in errors.
+        image: an image of the mode RGB.
         processor: the steps and their options.
         out: a float32 array of the result's shape to write to; `None` makes one.
 
@@ -46,7 +46,7 @@ def preprocess(
 def rescale_and_normalize(
     image: Image.Image, processor: "BitImageProcessor", out: np.ndarray | None = None
 ) -> np.ndarray:
-    """The last two steps alone, of an RGB image, to float32 `(height, width, 3)`."""
+    """Rescales and normalizes an RGB image without the other steps, to float32 `(height, width, 3)`."""
     return steps.rescale_and_normalize(
         np.asarray(image),
         processor.rescale_factor if processor.do_rescale else None,

@@ -176,7 +176,8 @@ class BitImageProcessor:
             ValueError: An image can't be read or doesn't fit the options, is a JPEG with so many scans that decoding
                 would take minutes, or the results differ in size.
             TypeError: Something in `images` is not an image, or an override is not an option.
-            FileNotFoundError: There is no file at a path; IsADirectoryError: there is a directory.
+            FileNotFoundError: A path does not exist.
+            IsADirectoryError: A path is a directory.
             PIL.Image.DecompressionBombError: An image has more pixels than Pillow's limit allows.
             ImportError: The package for `return_tensors` is not installed.
         """
@@ -197,15 +198,16 @@ class BitImageProcessor:
         """Does the same as a call, under transformers' name, but always returns a `BatchFeature`.
 
         Args:
-            images: As in a call.
-            data_format: As in a call.
-            input_data_format: As in a call.
-            return_tensors: As in a call; with `None`, `pixel_values` is a list of float32 arrays, one for each image,
-                which may differ in size.
-            **overrides: As in a call.
+            images: One image or a sequence of them, as in a call of the processor.
+            data_format: Order of the result: `"channels_last"`, `"channels_first"`, or `None` for the order of the
+                given arrays.
+            input_data_format: Order of the given arrays, as in a call of the processor.
+            return_tensors: `"np"`, `"tf"`, `"pt"` or `"jax"` make `pixel_values` one batch. With `None` it is a list of
+                float32 arrays, one for each image, which may differ in size.
+            **overrides: Any option of the processor, for this call; `None` means the processor's own.
 
         Raises:
-            What a call raises; results that differ in size only with `return_tensors`.
+            The errors of a call of the processor. Without `return_tensors` results may differ in size.
 
         Checked against transformers 5.23 `BitImageProcessorPil.preprocess`.
         """
@@ -326,12 +328,12 @@ class BitImageProcessor:
                 web address.
             revision: Branch, tag or commit on the Hub.
             cache_dir: Where downloads are kept. `None` is huggingface_hub's own cache.
-            token: For private repositories.
+            token: A token for private repositories. `None` takes the one that `hf auth login` stored.
             local_files_only: Whether to use only what was downloaded before.
             **overrides: Options that replace the file's.
 
         Raises:
-            FileNotFoundError: `source` has none of them.
+            FileNotFoundError: `source` has none of these files.
             ValueError: The file is not a processor's configuration, or holds an impossible value.
         """
         path, values = options.find(source, HubOptions(revision, cache_dir, token, local_files_only))
@@ -367,7 +369,8 @@ class BitImageProcessor:
         """Writes `preprocessor_config.json`, which transformers' `AutoImageProcessor` reads too, into `directory`.
 
         Args:
-            directory: Is created if needed. An existing file of that name is replaced in one step.
+            directory: The directory for the file, which is created if needed. An existing file of that name is replaced
+                in one step.
 
         Raises:
             NotADirectoryError: `directory` is a file.
@@ -445,7 +448,7 @@ def processor_of(source: str | Path, hub: HubOptions) -> tuple[BitImageProcessor
     """Returns a checkpoint's processor, or that of `google/bit-50` if it has none, and whether it is its own.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
+        FileNotFoundError: the checkpoint does not exist.
     """
     try:
         return BitImageProcessor.from_pretrained(source, **hub.arguments), True

@@ -58,7 +58,7 @@ class BitConfig:
         depths: number of blocks of each stage.
         layer_type: `"preactivation"` (BiT's own) or `"bottleneck"` (the stem of hybrid ViT and DPT).
         hidden_act: `"relu"`, `"gelu"` (exact), `"gelu_new"` (tanh form) or `"selu"`.
-        global_padding: `None` (fixed, symmetric pads) or `"SAME"` (TensorFlow's rule), in any case.
+        global_padding: `None` (fixed, symmetric pads) or `"SAME"` (TensorFlow's rule), in upper or lower case.
         num_groups: groups of every group normalization; divides every width and a quarter of it.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first, in [0, 1).
         embedding_dynamic_padding: pads the stem's pool with zeros by TensorFlow's SAME rule.
@@ -78,8 +78,8 @@ class BitConfig:
             `regression`; decides the activation of the head.
         output_hidden_states: whether `BitModel` and `BitForImageClassification` return `hidden_states`, unless a call
             says otherwise.
-        return_dict: whether they and `BitBackbone` return an output object instead of a tuple, unless a call says
-            otherwise.
+        return_dict: whether `BitModel`, `BitForImageClassification` and `BitBackbone` return an output object instead
+            of a tuple, unless a call says otherwise.
         pretrained_arguments: further arguments of transformers' `PretrainedConfig`, such as `torch_dtype`. Pass them by
             their own names. They are kept for `to_dict` and change nothing.
 
@@ -217,7 +217,7 @@ class BitConfig:
         """Reads the `config.json` of a checkpoint: any `source` that `keras_bit.from_pretrained` takes.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the checkpoint does not exist, or has no configuration.
             OSError: the Hub cannot be reached, or refuses.
             ValueError: it is not JSON, belongs to another model type, or holds arguments that are out of range.
         """
@@ -344,7 +344,7 @@ def find_config(source: str | Path, options: finding.HubOptions) -> BitConfig | 
     """The configuration in the `config.json` of `source`; `None` if it has no such file.
 
     Raises:
-        OSError: there is no such source, or no answer.
+        OSError: the source does not exist, or does not answer.
         ValueError: the file is not JSON, belongs to another model type, or holds arguments that are out of range.
     """
     path, values = _config_of(source, options)

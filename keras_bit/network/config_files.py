@@ -129,7 +129,7 @@ def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
         "drop_path_rate": arguments.get("drop_path_rate", 0.0),
         "hidden_act": TIMM_ACTIVATIONS[arguments.get("act_layer") or "relu"],
         "num_labels": classes,
-        "problem_type": values.get("problem_type"),  # of transformers' TimmWrapper alone
+        "problem_type": values.get("problem_type"),  # only in files of transformers' TimmWrapper
         "id2label": {index: descriptions.get(label, label) for index, label in enumerate(labels)} if labels else None,
     }
 

@@ -47,7 +47,7 @@ class StdConv2D(Conv2D):
     variance 1 over `(height, width, input channels)`, in float32 even under mixed precision.
 
     Args:
-        filters, kernel_size, strides, padding, dilation_rate, groups: as in `keras.layers.Conv2D`.
+        filters, kernel_size, strides, padding, dilation_rate, groups: arguments of `keras.layers.Conv2D`.
         use_bias: `False` by default, unlike Keras: BiT has no bias in any convolution.
         epsilon: added to the variance, 1e-8 as in transformers and timm.
         **kwargs: further arguments of `keras.layers.Conv2D`.

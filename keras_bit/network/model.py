@@ -46,7 +46,7 @@ def head_initializer() -> keras.initializers.Initializer:
 class PixelValues(layers.Layer):
     """Passes the images on if the network can take them; carries the `BitConfig` through the graph.
 
-    Keras rebuilds a functional model from its layers alone (`.keras` files, `clone_model`), so the configuration is
+    Keras rebuilds a functional model from its layers only (`.keras` files, `clone_model`), so the configuration is
     kept in one of them.
 
     Args:

@@ -5,7 +5,7 @@ goes back through every operation and keeps the input of each. The gradient by h
 reductions, and only the input is kept. Layers of the same shape share one graph (`traced_once`), because the wait for
 the first step grows with the number of nodes. `docs/explanation/performance.md` has the figures.
 
-These were tried and are not better: reductions as products with a vector of ones, XLA for these functions alone, and
+These were tried and are not better: reductions as products with a vector of ones, XLA for these functions only, and
 one reduction over both axes, which is less exact (see `_spatial_mean`).
 
 The gradients by hand can be differentiated again, but JAX refuses `jax.jvp` of them in training. Its alternatives

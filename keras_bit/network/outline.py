@@ -24,7 +24,7 @@ _IGNORED_ENDS = ("_initializer", "_regularizer", "_constraint")
 
 
 class Outline(Graph):
-    """The layers of a network and their inputs. The layers are never called, so there are no weights and no graph.
+    """The layers of a network and their inputs. The layers are never called, so they have no weights and no graph.
 
     Args:
         config: the network's configuration.

@@ -41,9 +41,9 @@ class AdamW(keras.optimizers.Adam):
     when it is saved.
 
     Args:
-        kernel_decay: for variables with two axes or more.
-        layer_rates: from a stage's name to the factor of its rate, in the decay too.
-        **arguments: of `keras.optimizers.Adam`.
+        kernel_decay: the weight decay of variables with two axes or more.
+        layer_rates: name of a stage to the factor of its learning rate and its decay.
+        **arguments: arguments of `keras.optimizers.Adam`.
 
     Checked against torch 2.13 `torch.optim.AdamW` and Keras 3.15 `AdamW`.
     """

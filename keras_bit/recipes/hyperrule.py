@@ -194,8 +194,8 @@ class MomentumSGD(keras.optimizers.SGD):
     warm-up, because the old rate stays in `v`.
 
     Args:
-        layer_rates: from a stage's name to the factor of its learning rate; `None` for one rate.
-        **arguments: of `keras.optimizers.SGD`.
+        layer_rates: name of a stage to the factor of its learning rate; `None` if all have one rate.
+        **arguments: arguments of `keras.optimizers.SGD`.
 
     Checked against torch 2.13 `torch.optim.SGD`.
     """

@@ -33,11 +33,12 @@ class Recipe:
     the rest. Half precision is not part of a recipe: set it when you build the model (`keras.config.set_dtype_policy`).
 
     Args:
-        rule: size, number of steps, warm-up, MixUp, and for `"sgd"` the learning rate.
-        optimizer: `"sgd"`, the rule's; or `"adamw"`: Adam with decoupled weight decay, the rule's warm-up, then a
-            cosine down to 0 at the rule's last step.
-        learning_rate: the highest one for `"adamw"`, 1e-4 by default. For `"sgd"` the rule has it.
-        weight_decay: for `"adamw"`, 0.05 by default, on kernels; biases and norms do not decay.
+        rule: a `HyperRule`: the sizes of images, the number of steps, the warm-up, MixUp, and for `"sgd"` the learning
+            rate.
+        optimizer: `"sgd"`, SGD with momentum and the schedule of the rule; or `"adamw"`, Adam with decoupled weight
+            decay, the warm-up of the rule, then a cosine down to 0 at the last step.
+        learning_rate: the highest learning rate of `"adamw"`, 1e-4 by default. For `"sgd"` pass it to the rule.
+        weight_decay: the weight decay of `"adamw"`, 0.05 by default. Kernels decay; biases and norms do not.
         layer_decay: the ratio of a stage's learning rate to the next stage's, in (0, 1]. The head and the last norm
             have the full rate, the last stage `layer_decay` times it, the stem the lowest.
         class_weight: the weight of an image in the training loss: a dict from a class (its number or name) to a number

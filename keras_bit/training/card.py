@@ -1,4 +1,4 @@
-"""The card of a model that was fine-tuned here: what `keras-bit finetune` wrote, and what its owner adds."""
+"""Writes the card of a model, from the directory of a `keras-bit finetune` run and from what its owner adds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keras_bit.wording import some
 if TYPE_CHECKING:
     import huggingface_hub
 
-# The names of a metric in a report and on the Hub.
+# The name of a metric in a report to its name on the Hub.
 METRICS = {
     "top_1_accuracy": "accuracy",
     "mean_average_precision": "mean_average_precision",
@@ -50,17 +50,17 @@ def model_card(
     keras_bit and in transformers or timm. The Hub reads the same facts from the metadata at its top.
 
     Args:
-        model: as for `save_pretrained`.
+        model: a model that keras_bit built.
         name: where the code of the card loads the model from: `owner/name` on the Hub, or a directory.
         processor: how images become the model's input, if it is saved with the model.
-        layout: `"transformers"`, `"timm"` or `"npz"`, as for `save_pretrained`.
+        layout: `"transformers"`, `"timm"` or `"npz"`: the files that `save_pretrained` writes with this `layout`.
         run: the directory of a `keras-bit finetune` run. The card then has its data set, checkpoint, number of images,
             steps and accuracy. Only the last part of a path is shown.
         license: the license that you choose, as the Hub spells it (`"apache-2.0"`, `"mit"`). `None` names none.
-        base_model: the checkpoint that the training started from, in place of the run's.
-        dataset: the data set, in place of the run's: an id on the Hub, or any name.
-        metrics: names of metrics, as the Hub spells them, and values, in place of the run's: `{"accuracy": 0.86}`.
-            They need a `dataset` or a `run`.
+        base_model: the checkpoint that the training started from. `None` takes the one of the `run`.
+        dataset: the data set: an id on the Hub, or any name. `None` takes the one of the `run`.
+        metrics: name of a metric, as the Hub spells it, to its value: `{"accuracy": 0.86}`. `None` takes those of the
+            `run`. Metrics need a `dataset` or a `run`.
 
     Returns:
         The card. `str(card)` is its text, and `card.data` its metadata.
@@ -144,7 +144,7 @@ def _base_model(weights: str) -> str:
 def _sentences(plan: dict[str, Any]) -> list[str]:
     rule, classes = HyperRule(**plan["rule"]), plan["class_names"]
     listed = some(classes, SHOWN)
-    recipe = "the BiT-HyperRule" + (" with other choices" if plan.get("recipe") else "")
+    recipe = "the BiT-HyperRule" + (" with changed options" if plan.get("recipe") else "")
     return [
         f"Images: {int(plan['train_pictures']):,} for training, {int(plan['validation_pictures']):,} for validation",
         f"Labels: {listed}",

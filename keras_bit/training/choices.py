@@ -10,7 +10,7 @@ from keras_bit.training.objective import NUMBER, ONE, metric_names, problem_type
 
 
 def one_of(rule: HyperRule | None, recipe: Recipe | None) -> Recipe:
-    """Returns the recipe, or a recipe with the rule alone.
+    """Returns the recipe, or a recipe that has only the rule.
 
     Raises:
         ValueError: both or neither are given, or one has another type.
@@ -31,7 +31,7 @@ def check_temperature(recipe: Recipe, is_taught: bool) -> None:
     """Refuses a temperature without a teacher.
 
     Raises:
-        ValueError: there is no teacher.
+        ValueError: the training has no teacher.
     """
     if recipe.temperature != 1 and not is_taught:
         raise ValueError(

@@ -127,7 +127,7 @@ class Student(BiTModel):
     Args:
         model: gives logits.
         answer: the result of `logits_of` for the teacher.
-        temperature: of `divergence`.
+        temperature: the temperature of `divergence`.
     """
 
     def __init__(self, model: BiTModel, answer: Callable[[Any], Any], temperature: float) -> None:

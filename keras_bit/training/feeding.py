@@ -19,7 +19,7 @@ class Labels(NamedTuple):
 
     Args:
         dtype: their type, by numpy's name.
-        shape: of a batch; `None` if it varies.
+        shape: the shape of a batch; `None` for a side that varies.
     """
 
     dtype: str
@@ -84,11 +84,11 @@ def labels_of(data: Any, name: str) -> Labels:
 
 
 def without_labels(data: Any) -> Any:
-    """The images of a data set with zeros for labels, whatever labels it has: for a training that looks at none.
+    """Replaces the labels of a data set by zeros, for a training that does not use labels.
 
     Args:
-        data: of batches of images, or of tuples that begin with them. Of another thing it is returned as it is, and
-            `labels_of` refuses it.
+        data: a data set whose elements are batches of images, or tuples that begin with them. Anything else is returned
+            unchanged, and `labels_of` refuses it.
     """
     spec = getattr(data, "element_spec", None)
     first = spec[0] if isinstance(spec, tuple) and spec else spec

@@ -29,7 +29,7 @@ class FoundRate(NamedTuple):
 
     Args:
         rates: the rising learning rates.
-        losses: of each step.
+        losses: the loss of each step.
         smoothed: their running average.
         lowest: the rate at which the smoothed loss is lowest.
         steepest: the rate at which it falls fastest.
@@ -56,9 +56,9 @@ def find_rate(plan: Plan, say: Say, steps: int = STEPS) -> FoundRate:
     rates, smoothing and rule (`minimum`, a tenth of the rate of the lowest loss) these are.
 
     Args:
-        plan: as for a run.
+        plan: the plan of a run.
         say: receives notes about the checkpoint.
-        steps: at most.
+        steps: the largest number of steps.
 
     Raises:
         ValueError: the loss was NaN from the beginning.
@@ -77,7 +77,7 @@ def find_rate(plan: Plan, say: Say, steps: int = STEPS) -> FoundRate:
         train, _, found = prepared(model, recipe, data, None, is_taught=teacher is not None)
         fitted = model if teacher is None else distilling.student_of(model, teacher, recipe.temperature)
         fitted.compile(optimizer(plan.recipe, model.config.stage_names, plan.accumulation, rising), loss=found.loss)
-        # One Keras epoch per step, so that its loss is that of this step alone.
+        # One Keras epoch per step, so that its loss is the loss of this step only.
         fitted.fit(
             train, shuffle=False, epochs=steps, steps_per_epoch=plan.accumulation, callbacks=[measure], verbose=0
         )

@@ -69,7 +69,7 @@ def fine_tune(
         train: a `tf.data.Dataset`, or a `keras.utils.PyDataset`, of float32 images `(batch, height, width, channels)`
             and labels; with a teacher, of such images with any labels or none. A finite one is repeated.
         validation: the same, or `None`; evaluated after each epoch. Whole numbers become rows if `train` has rows.
-        rule: gives the optimizer and the number of steps.
+        rule: a `HyperRule`, which gives the optimizer and the number of steps.
         recipe: a `Recipe` instead of `rule`: a rule with further choices. With `lora` the model then has Keras' LoRA
             layers, which `save_pretrained` and `fuse` merge.
         teacher: a model with the same classes. Its answers to the images of each batch are learned instead of the
@@ -83,7 +83,7 @@ def fine_tune(
             images each.
         initial_epoch: the epoch to continue with, as in `model.fit`. The caller restores weights, the optimizer's state
             and the data for it, as `keras-bit finetune` does.
-        callbacks: of Keras. A `training.watch.Watch` among them replaces the recipe's own.
+        callbacks: callbacks of Keras. A `keras_bit.training.watch.Watch` among them replaces the one of the recipe.
         jit_compile: as in `model.compile`.
         verbose: as in `model.fit`.
 
@@ -186,8 +186,8 @@ class _Steps:
     """The steps of a recipe, counted in Keras' epochs and batches.
 
     Args:
-        total: of the recipe.
-        per_epoch: between two evaluations.
+        total: the number of steps of the recipe.
+        per_epoch: the number of steps between two evaluations.
         batches_per_step: batches per step, whose gradients are accumulated.
     """
 

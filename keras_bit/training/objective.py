@@ -75,7 +75,7 @@ def with_labels(data: Any, labels: Labels, classes: int, found: Objective) -> An
     Args:
         data: a `tf.data.Dataset` or a `keras.utils.PyDataset`.
         labels: the kind of its labels.
-        classes: of the model.
+        classes: the number of classes of the model.
         found: the form that the loss takes.
     """
     if found.problem_type == NUMBER:

@@ -51,20 +51,21 @@ class Options:
         weights: the checkpoint to start from: a Hub id, a directory or a file.
         batch_size: images per step.
         gradient_accumulation_steps: batches per step; `None` follows from `PIXELS_AT_ONCE`.
-        steps, base_learning_rate, scaling, image_size: of the `HyperRule`; `None` is its own choice.
+        steps, base_learning_rate, scaling, image_size: arguments of the `HyperRule`; `None` is its own choice.
         evaluate_every: steps between two evaluations and saved states.
-        examples_per_class, validation_share, class_names: of `splits.open_splits`.
-        freeze_up_to: of `keras_bit.freeze`.
+        examples_per_class, validation_share, class_names: arguments of `splits.open_splits`.
+        freeze_up_to: the last frozen stage, as `up_to` of `keras_bit.freeze`.
         choices: the choices of the `Recipe` besides its rule, by name.
         mixed_precision: `"float16"` or `"bfloat16"`, or `None`.
         rematerialize: whether to save memory with `keras_bit.rematerialize`.
-        random_resized_crop: of `image_dataset`.
+        random_resized_crop: the argument of `image_dataset`.
         on_error: `"raise"` reads every image's header beforehand, and fails if it cannot. `"skip"` decodes every image
             beforehand, and leaves out unreadable ones. A run may continue with the other value.
-        exclude: of `splits.open_splits`. A run may continue with another file that excludes the same images.
-        seed: of the division of the data, the order and the augmentation.
+        exclude: the argument of `splits.open_splits`. A run may continue with another file that excludes the same
+            images.
+        seed: the seed of the division of the data, the order and the augmentation.
         hub: how to download `weights` from the Hub.
-        image_folder, image_column, label_columns, label_separator, problem_type: of `TableOptions`, for a CSV file.
+        image_folder, image_column, label_columns, label_separator, problem_type: `TableOptions` for a CSV file.
         calibrate: whether to calibrate the result on the validation images. A run may continue with or without it.
         teacher: the checkpoint whose answers are learned instead of the labels, as `weights`.
         unlabeled: a directory of images at any depth to train on too, if there is a teacher.
@@ -138,10 +139,10 @@ class Plan:
     Args:
         recipe: all choices, class weights as numbers.
         splits: the images that are used.
-        whole: the same including unreadable images.
+        whole: the data set including unreadable images.
         notes: sentences for a person.
         skipped: why images were left out, a line each.
-        teacher_digest: of the teacher's files.
+        teacher_digest: the hash of the teacher's files.
     """
 
     options: Options
@@ -250,7 +251,7 @@ def _recipe(options: Options, rule: HyperRule, whole: Splits) -> Recipe:
     if options.teacher is not None:
         distilling.check_recipe(recipe)
     if recipe.sampling is not None and whole.unlabeled is not None:
-        raise ValueError(f"`sampling` must be None beside unlabeled images, got {recipe.sampling!r}. Leave it out.")
+        raise ValueError(f"`sampling` must be None with unlabeled images, got {recipe.sampling!r}. Leave it out.")
     if recipe.watched is not None and whole.validation is None:
         asked = "keep_best" if recipe.keep_best else "early_stopping"
         raise ValueError(
@@ -327,11 +328,12 @@ def _about_calibration(options: Options, found: Splits) -> list[str]:
         )
     if found.validation is None:
         raise ValueError(
-            "`calibrate` needs validation images, but there are none. Pass a `validation_share` above 0, or add such "
+            "`calibrate` needs validation images, but the data set has none. Pass a `validation_share` above 0, or "
+            "add such "
             "images."
         )
     if found.validation is found.test:
-        return ["The temperature is fitted to the test images, because there are no validation images."]
+        return ["The temperature is fitted to the test images, because the data set has no validation images."]
     return []
 
 

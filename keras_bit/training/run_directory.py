@@ -15,7 +15,7 @@ import numpy as np
 from keras_bit.files import claims, json_text, writing
 from keras_bit.recipes.recipe import Recipe
 
-# In `out`: the folder with the state to continue from, and the files in it and beside it.
+# In `out`: the folder with the state to continue from, and the files in it and next to it.
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
 IMAGES_NAME, READABLE_NAME = "images.json.gz", "readable.json"
 LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
@@ -31,7 +31,7 @@ def writable(out: Path, *data: str, is_chief: bool = True) -> Iterator[None]:
     Directories that it created are removed again if they are empty at the end.
 
     Args:
-        out: of the run.
+        out: the directory of the run.
         data: where it gets its images.
         is_chief: whether this process writes the run's files. It then keeps other runs out of `out`.
 
@@ -75,7 +75,7 @@ class Images(NamedTuple):
 
 
 def remembered_images(out: Path) -> Images | None:
-    """Returns the images of the unfinished run in `out`; `None` if there is no run, or it has no list."""
+    """Returns the images of the unfinished run in `out`; `None` if `out` has no run, or the run has no list."""
     if not (out / STATE_FOLDER / STATE_NAME).exists():
         return None
     try:

@@ -36,9 +36,9 @@ def checked(
     """Compares a teacher with the data and with the images that it will get.
 
     Args:
-        source, hub: of the teacher, as of `weights`. A revision stands in the teacher's own name.
+        source, hub: the teacher, as for `weights`. A revision is part of the teacher's own name.
         found: the data set.
-        processor: what makes the student's images.
+        processor: the processor that makes the student's images.
         workers: the processes that train together.
 
     Returns:
@@ -47,7 +47,7 @@ def checked(
     Raises:
         ValueError: the teacher has other classes or another order of them, is for images of another normalization, or
             has no head; or the data has labels of another kind, or several devices train together.
-        OSError: there is no such checkpoint, or it cannot be read.
+        OSError: the checkpoint does not exist, or cannot be read.
     """
     if found.problem_type != ONE:
         raise ValueError(f"`teacher` is for data with one class for each image, got labels for {found.problem_type}.")
@@ -68,7 +68,7 @@ def checked(
 
 
 def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, gone: Sequence[str] = ()) -> Splits:
-    """A data set with the images of a directory that are trained on beside its own.
+    """A data set with the images of a directory that are trained on in addition to its own.
 
     Args:
         found: the data set. Its images are left out where the directory has them too.
@@ -77,15 +77,17 @@ def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, go
         gone: paths of images that have been there.
 
     Raises:
-        ValueError: there is no teacher, no image is left, or the labeled images are not in files.
-        FileNotFoundError: there is no such directory.
+        ValueError: the run has no teacher, no image is left, or the labeled images are not in files.
+        FileNotFoundError: the directory does not exist.
     """
     if directory is None:
         return found
     if teacher is None:
         raise ValueError(f"`unlabeled` needs a `teacher` that answers for the images, got {directory!r} without one.")
     if not found.train.in_files:
-        raise ValueError(f"`unlabeled` is for training images in files, got {directory!r} beside TFRecord files.")
+        raise ValueError(
+            f"`unlabeled` is for training images in files, got {directory!r} and training images in TFRecord files."
+        )
     if not os.path.isdir(directory):
         raise FileNotFoundError(f"`unlabeled` must be an existing directory, got {directory!r}.")
     left_out = LeftOut()
@@ -96,8 +98,8 @@ def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, go
     used = {_place(name, folders) for part in parts if part is not None for name in part.names}
     left = [name for name in sorted(there, key=os.path.split) if _place(name, folders) not in used]
     if not left:
-        why = f"all {len(there):,} are in the data set too" if there else "it holds none"
-        raise ValueError(f"`unlabeled` {directory!r} must hold images beside those of the data set, and {why}.")
+        why = f"all {len(there):,} are in the data set" if there else "it holds no images"
+        raise ValueError(f"`unlabeled` {directory!r} must hold images that are not in the data set, but {why}.")
     notes = [*found.notes, *([about_left_out(directory, left_out)] if left_out else [])]
     if len(left) < len(there):
         notes.append(
@@ -124,10 +126,12 @@ def _place(path: str, folders: dict[str, str]) -> str:
 def _check_classes(name: str, checkpoint: Checkpoint, classes: Sequence[str]) -> None:
     config, held = checkpoint.known_config(), checkpoint.head_classes
     if held is None:
-        raise ValueError(f"`teacher` {name!r} has no head: it does not tell classes.")
+        raise ValueError(
+            f"`teacher` {name!r} has no head, so it cannot answer with classes. Use a checkpoint with a head."
+        )
     if config.problem_type not in (None, ONE) or held == 1:
         kind = config.problem_type or "regression"
-        raise ValueError(f"`teacher` {name!r} must tell one of several classes, got {kind}.")
+        raise ValueError(f"`teacher` {name!r} must answer with one of several classes, got a model for {kind}.")
     if held != len(classes):
         raise ValueError(f"`teacher` {name!r} must have the {len(classes)} classes of the data, got {held} classes.")
     if not config.has_named_labels:

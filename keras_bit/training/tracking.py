@@ -40,7 +40,7 @@ def tracked(names: Sequence[str], out: Path, described: Mapping[str, Any]) -> It
     files are in `out/tensorboard`.
 
     Args:
-        names: of `TRACKERS`.
+        names: keys of `TRACKERS`.
         out: the directory of the run.
         described: its options and its plan, which the trackers note.
 

@@ -37,12 +37,13 @@ class Units:
     def about(self, names: tuple[str, ...]) -> str:
         """Explains the units to a reader of the log."""
         said = ", ".join(
-            f"{name} {deviation:.4g} around {mean:.4g}"
+            f"{name}: standard deviation {deviation:.4g}, mean {mean:.4g}"
             for name, deviation, mean in zip(names[:3], self.deviation, self.mean, strict=False)
         )
         return (
-            "In training and in the log's losses and errors, each number is in its standard deviations "
-            f"({said}{' ...' * (len(names) > 3)}). The model and report.json use the numbers themselves."
+            "In training, and in the losses and errors of the log, the unit of each number is its standard deviation, "
+            f"and 0 is its mean ({said}{' ...' * (len(names) > 3)}). The model and report.json use the numbers "
+            f"themselves."
         )
 
     @staticmethod

@@ -23,7 +23,7 @@ class Watch(keras.callbacks.Callback):
         keeps: whether to keep the weights of the best evaluation.
 
     Attributes:
-        values: of the metric, one per evaluation.
+        values: the values of the metric, one per evaluation.
         best: the weights of the best evaluation in the model's order, if they are kept.
     """
 

@@ -29,10 +29,10 @@ def class_weights(
     """Returns a weight for each class, float32 `(classes,)`.
 
     Args:
-        chosen: as in `Recipe`; `None` means 1 for all.
+        chosen: the `class_weight` of a `Recipe`; `None` means 1 for all.
         classes: the number of classes.
         names: the number of each name.
-        counts: of the training images of each class, if known.
+        counts: the number of training images of each class, if known.
 
     Raises:
         ValueError: a class is unknown, or given by number and name; or the images of each class are not known.

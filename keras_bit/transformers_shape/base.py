@@ -82,7 +82,7 @@ class TransformersModel(BiTModel):
                 with a warning. All other tensors must fit.
             revision: branch, tag or full commit hash of a Hub id.
             cache_dir: the cache of Hub files; `None` is huggingface_hub's.
-            token: for the Hub; `None` is the one stored by `hf auth login`.
+            token: a token for the Hub; `None` takes the one that `hf auth login` stored.
             local_files_only: whether to use only the cache.
             config: a `BitConfig` that replaces the checkpoint's own; also for weights that have none.
             output_hidden_states: the default for calls. `None` is the checkpoint's.

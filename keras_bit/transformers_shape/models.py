@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class BitModel(TransformersModel):
     """transformers' `BitModel`: the last feature map and its mean, without a head.
 
-    The example of transformers' page. What is different: the import, `BitImageProcessor` for `AutoImageProcessor`, a
-    local image, `"np"` for `"pt"`, no `torch.no_grad()`, and channels last.
+    This is the example of transformers' documentation. These parts differ: the import, `BitImageProcessor` for
+    `AutoImageProcessor`, a local image, `"np"` for `"pt"`, no `torch.no_grad()`, and channels last.
 
     Examples:
         >>> from PIL import Image  # doctest: +SKIP
@@ -64,19 +64,20 @@ class BitModel(TransformersModel):
         """Computes the features of images.
 
         Args:
-            pixel_values: `(batch, height, width, channels)`, as `BitImageProcessor` makes them; or its dict of them.
+            pixel_values: `(batch, height, width, channels)`, as `BitImageProcessor` makes them; or the
+                dict that it returns.
             output_hidden_states: whether to return the maps of the stem (after its pool) and of each stage (before the
                 final norm). `None` is `config.output_hidden_states`.
             return_dict: whether the output is an object with names, or a tuple. `None` is `config.return_dict`.
-            training: whether to drop paths by `config.drop_path_rate`. `None` is the mode of the layer around this one,
-                and False without one.
+            training: whether to drop paths by `config.drop_path_rate`. `None` takes the mode of the layer that calls
+                this model, and is False without such a layer.
 
         Returns:
             `last_hidden_state`, `pooler_output` and `hidden_states`, by attribute, key and index. Keras, and calls on
             symbolic tensors, get the dict of the first two.
 
         Raises:
-            TypeError: there is no such argument.
+            TypeError: an argument is unknown.
             ValueError: `pixel_values` do not fit the network.
         """
         if self._wants_tensors(
@@ -101,8 +102,8 @@ class BitModel(TransformersModel):
 class BitForImageClassification(TransformersModel):
     """transformers' `BitForImageClassification`: logits, and the loss if there are labels.
 
-    The example of transformers' page. What is different: the import, `BitImageProcessor` for `AutoImageProcessor`, a
-    local image, `"np"` for `"pt"`, no `torch.no_grad()`, and how the largest logit is found.
+    This is the example of transformers' documentation. These parts differ: the import, `BitImageProcessor` for
+    `AutoImageProcessor`, a local image, `"np"` for `"pt"`, no `torch.no_grad()`, and how the largest logit is found.
 
     Examples:
         >>> import keras  # doctest: +SKIP
@@ -141,17 +142,23 @@ class BitForImageClassification(TransformersModel):
         """Computes the logits of images, and the loss if there are labels.
 
         Args:
-            pixel_values, output_hidden_states, return_dict, training: as of `BitModel`.
-            labels: `(batch,)` classes of int32 or int64, or `(batch, num_labels)` numbers. What they mean is
-                `config.problem_type`; without one it is a regression for one label, a class per image for such classes,
-                and several labels at once for everything else.
+            pixel_values: `(batch, height, width, channels)`, as `BitImageProcessor` makes them; or the dict that it
+                returns.
+            labels: `(batch,)` classes of int32 or int64, or `(batch, num_labels)` numbers. `config.problem_type` says
+                what they mean. Without a problem type they are numbers to predict if `num_labels` is 1, a class per
+                image if they are whole numbers, and otherwise several labels at once.
+            output_hidden_states: whether to return the maps of the stem and of each stage. `None` is
+                `config.output_hidden_states`.
+            return_dict: whether the output is an object with names, or a tuple. `None` is `config.return_dict`.
+            training: whether to drop paths by `config.drop_path_rate`. `None` takes the mode of the layer that calls
+                this model, and is False without such a layer.
 
         Returns:
             `loss`, `logits` and `hidden_states`, by attribute, key and index. Keras, and a call on a symbolic tensor,
             get the logits.
 
         Raises:
-            TypeError: there is no such argument.
+            TypeError: an argument is unknown.
             ValueError: `pixel_values` do not fit the network, or `labels` the problem.
         """
         if self._wants_tensors(
@@ -240,8 +247,8 @@ class BitBackbone(TransformersModel):
         Args:
             out_features: names of the stages to return, each once and in the network's order, of `config.stage_names`:
                 `"stem"`, `"stage1"` ... Without it and `out_indices` the checkpoint's own, or the last stage.
-            out_indices: the same by number: 0 is the stem, 1 is `stage1`, -1 the last stage. If both are given they
-                must name the same stages.
+            out_indices: the numbers of the stages to return: 0 is the stem, 1 is `stage1`, -1 the last stage. If both
+                are given they must name the same stages.
 
         Other arguments and errors are those of `BitModel.from_pretrained`. Arguments about labels only change `config`.
         """

@@ -80,7 +80,7 @@ def classifier(checkpoint: Checkpoint, ends: Ends, changes: Changes, ignore_mism
     """Builds the network with its head, or a new head of zeros if the checkpoint's is missing or has another size.
 
     Args:
-        checkpoint: with its configuration changed.
+        checkpoint: the checkpoint, with its configuration changed.
         ends: the beginning and the end of the network.
         changes: the requested changes.
         ignore_mismatched_sizes: whether a head of another size is replaced.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 BEST = 5  # classes at most
-CLASSES, MAPS = "classes", "maps"  # the outputs beside the scores
+CLASSES, MAPS = "classes", "maps"  # the outputs in addition to the scores
 AXES_ARE_INPUTS = 18  # from this opset on, of ReduceMean
 
 

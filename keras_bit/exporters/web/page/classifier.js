@@ -1,25 +1,26 @@
-// The page's end of the worker.
+// Starts the worker that runs the model, and asks it. This part runs in the page.
 
 import { Trouble } from "./files.js";
 
 export class Classifier {
-  // settings: settings.json. report({ loaded, total }) is called as the model is loaded.
+  // settings: the content of settings.json. report({ loaded, total }): a function that is called while the model loads.
   constructor(settings, report) {
     this.waiting = new Map();
-    // A worker from a file of its own would not be bound by the page's Content-Security-Policy; one from a blob is.
+    // The worker starts from a blob, because the page's Content-Security-Policy holds only for such a worker. A worker
+    // that starts from a file would have the policy of that file.
     const code = `import ${JSON.stringify(new URL("worker.js", import.meta.url).href)};`;
     const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
     this.worker = new Worker(url, { type: "module" });
     this.worker.addEventListener("message", ({ data }) => this.#receive(data));
     this.worker.addEventListener("error", () => {
-      const trouble = new Trouble("The page's own scripts could not be started in this browser. Try a newer one.");
+      const trouble = new Trouble("This browser could not start the scripts of this page. Try a newer browser.");
       for (const { reject } of this.waiting.values()) reject(trouble);
     });
     // Resolves to { engine }, "webgpu" or "wasm".
     this.ready = this.#ask("load", { settings, base: document.baseURI }, report);
   }
 
-  // blob: an image file. Resolves to what the worker's `classify` returns.
+  // blob: an image file. Resolves to the result of the worker's `classify`.
   async classify(blob) {
     await this.ready;
     return this.#ask("classify", { blob });

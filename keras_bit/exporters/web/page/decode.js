@@ -1,18 +1,19 @@
-// From an image file to its pixels, as Pillow gives them: no color management, alpha dropped, upright by the tag.
+// Decodes an image file to the pixels that Pillow gives: without color management and without alpha, turned upright by
+// the orientation tag.
 
 import { Trouble } from "./files.js";
 import { takenOut, turned } from "./orientation.js";
 
-const MOST_PIXELS = 178956970; // of which Pillow reads an image, twice its MAX_IMAGE_PIXELS
-const STRIP = 2 ** 22; // pixels that are read at a time: canvases of phones are small
+const MOST_PIXELS = 178956970; // the largest image that Pillow reads: twice its MAX_IMAGE_PIXELS
+const STRIP = 2 ** 22; // pixels that are read at a time, because canvases of phones are small
 
 // blob: the file. orientation: "upright" or "ignore".
 //
-// Returns { pixels, width, height }, a Uint8Array of (height, width, 3), turned; and { bitmap, orientation }, an
-// ImageBitmap that is not turned yet, and the tag's value by which it has to be.
+// Returns { pixels, width, height, bitmap, orientation }. `pixels` is a Uint8Array of (height, width, 3), upright.
+// `bitmap` is an ImageBitmap that is not turned yet, and `orientation`, the value of the tag, says how to turn it.
 export async function decode(blob, orientation) {
   const bytes = new Uint8Array(await blob.arrayBuffer());
-  if (!bytes.length) throw new Trouble("this file is empty.");
+  if (!bytes.length) throw new Trouble("this file is empty. Choose another one.");
   refuseDeepGray(bytes);
   const file = takenOut(bytes);
   let bitmap;
@@ -23,18 +24,20 @@ export async function decode(blob, orientation) {
     });
   } catch {
     throw new Trouble(
-      "this browser cannot read it as an image: it is damaged, or of another kind. JPEG, PNG, WebP, GIF and BMP can be read.",
+      "this browser cannot read it as an image. The file is damaged, or of a kind that the browser does not know. " +
+        "Choose a JPEG, PNG, WebP, GIF or BMP file.",
     );
   }
   const { width, height } = bitmap;
   if (width * height > MOST_PIXELS) {
-    throw new Trouble(`this image has ${width}×${height} pixels, more than ${MOST_PIXELS.toLocaleString("en")}.`);
+    const most = MOST_PIXELS.toLocaleString("en");
+    throw new Trouble(`this image has ${width}×${height} px, more than the ${most} that can be read. Make it smaller.`);
   }
   const turn = orientation === "upright" ? file.orientation : 1;
   return { ...turned(read(bitmap), width, height, turn), bitmap, orientation: turn };
 }
 
-// Pillow would make everything above 255 white, and keras_bit refuses these too.
+// Pillow would make all values above 255 white, so keras_bit refuses such files, too.
 function refuseDeepGray(bytes) {
   const [depth, kind] = [bytes[24], bytes[25]];
   if (bytes[0] === 0x89 && bytes[1] === 0x50 && depth === 16 && kind === 0) {
@@ -53,13 +56,13 @@ function read(bitmap) {
     context.clearRect(0, 0, width, rows);
     context.drawImage(bitmap, 0, top, width, count, 0, 0, width, count);
     const { data } = context.getImageData(0, 0, width, count);
-    // A canvas multiplies colors by alpha, and what that loses cannot be had from it again.
+    // A canvas multiplies colors by alpha, which loses colors that cannot be computed back.
     if (!copyOpaque(data, pixels, 3 * top * width)) return withoutAlpha(bitmap);
   }
   return pixels;
 }
 
-// Copies the colors of RGBA `data` to `pixels` from `start` on; says whether all of it was opaque.
+// Copies the colors of RGBA `data` to `pixels` from `start` on, and returns whether all pixels are opaque.
 function copyOpaque(data, pixels, start) {
   let alphas = 255;
   for (let source = 0, place = start; source < data.length; source += 4) {
@@ -71,14 +74,14 @@ function copyOpaque(data, pixels, start) {
   return alphas === 255;
 }
 
-// The colors as they are stored, whatever the alpha: WebGL takes them without multiplying.
+// Returns the colors as they are stored, without their alpha: WebGL does not multiply the colors by it.
 function withoutAlpha(bitmap) {
   const { width, height } = bitmap;
   const gl = new OffscreenCanvas(1, 1).getContext("webgl");
   if (!gl || Math.max(width, height) > gl.getParameter(gl.MAX_TEXTURE_SIZE)) {
     throw new Trouble(
-      "this image has transparent parts, whose colors this browser does not give" +
-        `${gl ? " of so many pixels" : ", because it has no WebGL"}. Save it without transparency.`,
+      "this image has transparent parts, and this browser cannot read their colors, because " +
+        `${gl ? "the image is too large" : "it has no WebGL"}. Save the image without transparency.`,
     );
   }
   gl.pixelStorei(gl.UNPACK_PREMULTIPLY_ALPHA_WEBGL, false);

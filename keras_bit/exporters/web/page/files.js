@@ -1,4 +1,4 @@
-// Reads the files that belong to the page. A failure is an Error whose message is a sentence for the person.
+// Reads the files that belong to the page. A `Trouble` is an error whose message is a sentence for the person.
 
 export class Trouble extends Error {}
 
@@ -7,10 +7,12 @@ async function answer(url, options = {}) {
   try {
     response = await fetch(url, { credentials: "omit", ...options });
   } catch {
-    throw new Trouble(`${url} could not be loaded. Check the connection, and load the page again.`);
+    throw new Trouble(`${url} could not be loaded. Check your connection, and load the page again.`);
   }
   if (!response.ok) {
-    throw new Trouble(`${url} could not be loaded: the server answered ${response.status}.`);
+    throw new Trouble(
+      `${url} could not be loaded: the server answered ${response.status}. The owner of the page must check this file.`,
+    );
   }
   return response;
 }
@@ -21,11 +23,11 @@ export async function json(url) {
   try {
     return await response.json();
   } catch {
-    throw new Trouble(`${url} is damaged. Export the page again.`);
+    throw new Trouble(`${url} is damaged: it is not JSON. The owner of the page must export it again.`);
   }
 }
 
-// The bytes of a file that has `size` of them; `report(loaded)` is called as they come.
+// Returns the content of a file of `size` bytes, and calls `report(loaded)` while it loads.
 export async function bytes(url, size, report) {
   const response = await answer(url, { cache: "no-cache" });
   const result = new Uint8Array(size);
@@ -34,24 +36,34 @@ export async function bytes(url, size, report) {
   for (;;) {
     const { done, value } = await reader.read();
     if (done) break;
-    if (loaded + value.length > size) throw new Trouble(`${url} is larger than it was exported. Export the page again.`);
+    if (loaded + value.length > size) {
+      throw new Trouble(`${url} is larger than it was when it was exported. The owner of the page must copy it again.`);
+    }
     result.set(value, loaded);
     loaded += value.length;
     report(loaded);
   }
-  if (loaded < size) throw new Trouble(`${url} is cut off after ${loaded} of ${size} bytes. Export the page again.`);
+  if (loaded < size) {
+    throw new Trouble(
+      `${url} is cut off after ${loaded} of ${size} bytes. Load the page again. If that does not help, its ` +
+        "owner must copy the file to the server again.",
+    );
+  }
   return result;
 }
 
-// The bytes of a file with this hash, which the browser itself compares.
+// Returns the content of a file that has this hash. The browser compares the hash.
 export async function checked(url, integrity) {
   try {
     const response = await fetch(url, { integrity, credentials: "omit", mode: "cors" });
     if (response.ok) return await response.arrayBuffer();
   } catch {
-    // Either it cannot be loaded, which `answer` finds out, or it has another hash.
+    // `answer` throws if the file cannot be loaded. If it does not throw, the file has another hash.
     await answer(url, { method: "HEAD", mode: "cors" });
-    throw new Trouble(`${url} is not the file that this page was made with: its hash is another one. It was not used.`);
+    throw new Trouble(
+      `${url} is not the file that this page was made with: its hash differs. The page did not use it. The owner of ` +
+        "the page must export it again.",
+    );
   }
   await answer(url, { mode: "cors" });
   throw new Trouble(`${url} could not be loaded. Load the page again.`);

@@ -1,13 +1,13 @@
-// A class activation map over the picture, as `keras-bit explain` draws it.
+// Draws a class activation map over the picture, as the command `keras-bit explain` does.
 
 const OPAQUE = 0.7; // how much of the strongest color lies over the gray picture
-const DARK = 50; // what black and white become in the gray picture: colors are not seen on black
+const DARK = 50; // black and white become these values, because colors cannot be seen on black
 const LIGHT = 230;
-const AGAINST = [20, 80, 200]; // blue and red, and not green and red, which many people do not tell apart
+const AGAINST = [20, 80, 200]; // blue and red, because many people cannot tell green and red apart
 const FOR = [225, 30, 10];
 
-// For each of `count` pixels over `size` pixels of the model's input: the position of the map before it, the next one,
-// and how far it is from the one to the other.
+// Divides `size` pixels of the model's input into `count` pixels. Returns for each the position of the map before it,
+// the position after it, and its distance from the first, as a share of the distance between both.
 function between(count, size, positions, { stride, first }) {
   return Array.from({ length: count }, (_, index) => {
     const place = ((index + 0.5) * size) / count - 0.5;
@@ -17,10 +17,11 @@ function between(count, size, positions, { stride, first }) {
   });
 }
 
-// A map at other places: linear between its positions, constant beyond the outermost.
+// Returns the map for each pixel of the drawn picture: linear between its positions, constant beyond the outermost.
 //
-// map: { data, height, width }. drawn, input: { height, width }, of the picture on the page, and of the model's input.
-// geometry: { stride, first }, where the positions lie. Returns a Float32Array, (drawn.height, drawn.width).
+// map: { data, height, width }. drawn: { height, width } of the picture on the page. input: { height, width } of the
+// model's input. geometry: { stride, first }, the distance of the map's positions and the place of the first, in pixels
+// of the input. Returns a Float32Array of (drawn.height, drawn.width).
 export function interpolated(map, drawn, input, geometry) {
   const rows = between(drawn.height, input.height, map.height, geometry);
   const columns = between(drawn.width, input.width, map.width, geometry);
@@ -38,7 +39,7 @@ export function interpolated(map, drawn, input, geometry) {
 
 export const strongest = (heat) => heat.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
 
-// Colors the pixels of an ImageData by `heat`, a value for each.
+// Colors the pixels of an ImageData. `heat` has a value for each pixel.
 export function paint({ data }, heat) {
   const most = strongest(heat) || 1;
   for (let pixel = 0; pixel < heat.length; pixel++) {

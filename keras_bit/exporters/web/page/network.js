@@ -1,4 +1,4 @@
-// The model in onnxruntime-web: on WebGPU if there is one, else on WebAssembly.
+// Runs the model in onnxruntime-web: on WebGPU if the browser has it, else on WebAssembly.
 
 import { Trouble, bytes, checked } from "./files.js";
 
@@ -9,14 +9,14 @@ async function engines() {
   return adapter ? ["webgpu", "wasm"] : ["wasm"];
 }
 
-// The library, from a script and a binary that have the hashes of the table in settings.json.
+// Loads onnxruntime-web: a script and a binary, whose hashes must be those in settings.json.
 async function library(runtime, engine, base) {
   const { script, binary } = runtime.engines[engine];
   const address = new URL(runtime.address, base);
   const [code, wasmBinary] = await Promise.all(
     [script, binary].map(({ name, integrity }) => checked(new URL(name, address).href, integrity)),
   );
-  // Not from the address again: what is run are the bytes that were checked.
+  // The script is imported from a blob, so that the bytes that were checked are those that run.
   const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   const { env, InferenceSession, Tensor } = await import(url);
   env.wasm.wasmBinary = wasmBinary;
@@ -27,7 +27,8 @@ async function library(runtime, engine, base) {
 }
 
 export class Network {
-  // settings: settings.json. base: the page's address. report({ loaded, total }) is called as the model is loaded.
+  // settings: the content of settings.json. base: the address of the page. report({ loaded, total }): a function that
+  // is called while the model loads.
   static async load(settings, base, report) {
     const { file, bytes: total } = settings.model;
     const model = await bytes(new URL(file, base).href, total, (loaded) => report({ loaded, total }));
@@ -38,11 +39,11 @@ export class Network {
         const session = await InferenceSession.create(model, {
           executionProviders: [engine],
           logSeverityLevel: 3,
-          // Weights of 8 bits become float32 once, and not in every run.
+          // Converts weights of 8 bits to float32 once, not in every run.
           extra: { session: { disable_quant_qdq: "1" } },
         });
         const network = new Network(settings, engine, session, Tensor);
-        // What a graphics processor cannot do is found out here.
+        // If the graphics processor cannot run the model, this run fails, and the next engine is tried.
         if (engine === "webgpu") await network.run(network.blank());
         return network;
       } catch (error) {
@@ -50,7 +51,8 @@ export class Network {
       }
     }
     if (trouble instanceof Trouble) throw trouble;
-    throw new Trouble(`The model could not be started in this browser: ${trouble?.message ?? trouble}`);
+    const reason = trouble?.message ?? trouble;
+    throw new Trouble(`The model could not be started in this browser: ${reason}. Try another browser.`);
   }
 
   constructor(settings, engine, session, Tensor) {
@@ -64,8 +66,8 @@ export class Network {
     return new Float32Array(this.shape.reduce((all, side) => all * side));
   }
 
-  // pixels: Float32Array, (height, width, 3). Returns the scores of all classes, the best classes in order, and their
-  // maps, (best, height, width), which say how much each place adds to the class's logit.
+  // pixels: a Float32Array of (height, width, 3), preprocessed. Returns the scores of all classes, the best classes in
+  // order, and their maps, (best classes, height, width): how much each place adds to the logit of the class.
   async run(pixels) {
     const outputs = await this.session.run({ pixel_values: new this.Tensor("float32", pixels, this.shape) });
     const { classes, maps } = outputs;

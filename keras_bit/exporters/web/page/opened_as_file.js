@@ -1,4 +1,5 @@
-// No module: browsers load none from a file, so this says why the page does nothing.
+// Tells the person why a page that was opened as a file does nothing. Browsers load no module from a file, so this is a
+// plain script.
 if (location.protocol === "file:") {
   document.getElementById("trouble").textContent =
     "This page was opened as a file, and browsers run it only from a web server. " +

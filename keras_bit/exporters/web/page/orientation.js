@@ -1,4 +1,5 @@
-// The orientation tag of Exif in JPEG, PNG and WebP, which browsers follow in some of them only and cannot ignore.
+// Reads and removes the orientation tag of Exif in JPEG, PNG and WebP files. Browsers follow the tag in some of these
+// formats only, and have no way to ignore it.
 
 const ORIENTATION = 0x0112; // the tag's number
 const SHORT = 3; // its type: 16 bits
@@ -6,7 +7,8 @@ const EXIF = "Exif\0\0"; // what begins the block in JPEG, and may begin it in W
 
 const textAt = (bytes, start, length) => String.fromCharCode(...bytes.subarray(start, start + length));
 
-// The blocks of Exif in a file, as { start, end } of their TIFF header and all behind it, and of `chunk` around them.
+// Yields the Exif blocks of a file: { start, end } from the TIFF header to the end of the block, and for PNG also
+// `chunk`, the { start, end } of the chunk that holds it.
 function* blocks(bytes, view) {
   if (view.getUint16(0) === 0xffd8) {
     // JPEG: segments of a marker, 2 bytes, and a length, which counts itself.
@@ -39,7 +41,7 @@ function* blocks(bytes, view) {
   }
 }
 
-// Where the value of the tag stands in a block, and its byte order.
+// Returns the place of the tag's value in a block, and its byte order; null if the block has no such tag.
 function valueIn(view, { start, end }) {
   const block = new DataView(view.buffer, start, end - start);
   const little = block.getUint16(0) === 0x4949; // "II", else "MM"
@@ -53,8 +55,8 @@ function valueIn(view, { start, end }) {
   return null;
 }
 
-// Returns { orientation, parts }: 1 to 8, and the file, in parts, without the tag, so that no browser follows it. A damaged tag, or
-// one that is not 1 to 8, means 1.
+// Returns { orientation, parts }: the value of the tag, 1 to 8, and the file in parts, without the tag, so that no
+// browser follows it. If the tag is damaged or not 1 to 8, the value is 1.
 //
 // bytes: Uint8Array, which may be changed.
 export function takenOut(bytes) {
@@ -90,7 +92,7 @@ const TURNS = {
   8: [true, false, true],
 };
 
-// The canvas transformation, of a context of the turned picture, in which the stored one is drawn at (0, 0).
+// Returns the transformation for a canvas of the turned picture, so that drawing the stored picture at (0, 0) turns it.
 export function transformation(orientation, width, height) {
   const [swapped, mirrored, upended] = TURNS[orientation];
   const across = mirrored ? -1 : 1;

@@ -1,4 +1,4 @@
-// The page: a picture comes in by one of five ways, and its classes and map come out.
+// The page takes a picture in one of five ways, and shows its classes and their maps.
 
 import { Classifier } from "./classifier.js";
 import { Trouble, json } from "./files.js";
@@ -14,7 +14,7 @@ const percent = (score) => `${(100 * score).toFixed(1)}%`;
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
 let settings, labels, classifier;
-let turn = 0; // of pictures: an answer about an older one is not shown
+let turn = 0; // counts the pictures, so that the answer about an older one is not shown
 let shown; // { name, result }
 
 async function start() {
@@ -24,7 +24,7 @@ async function start() {
     element("progress").hidden = false;
     element("progress").max = total;
     element("progress").value = loaded;
-    // Not to the status, which would be read aloud many times.
+    // The progress is not written to the status, because a screen reader would read each change aloud.
     element("about").textContent = `The model: ${megabytes(loaded)} of ${megabytes(total)} MB`;
   });
   const { engine } = await classifier.ready;
@@ -54,7 +54,8 @@ function complain(error) {
   if (!(error instanceof Trouble)) console.error(error);
   element("progress").hidden = true;
   say("");
-  element("trouble").textContent = error instanceof Trouble ? error.message : `The page failed: ${error.message ?? error}`;
+  element("trouble").textContent =
+    error instanceof Trouble ? error.message : `The page failed: ${error.message ?? error}. Load it again.`;
 }
 
 async function classify(file) {
@@ -108,7 +109,7 @@ function showClasses() {
   element("classes").replaceChildren(...rows);
 }
 
-// The rank of the class whose map is asked for.
+// The rank of the class that the person chose.
 const chosen = () => Number(document.querySelector("input[name=class]:checked").value);
 
 function showPicture() {
@@ -121,7 +122,7 @@ function showPicture() {
   canvas.height = Math.max(Math.round(part.height * scale), 1);
   canvas.style.width = `${Math.round((SIDE * part.width) / Math.max(part.width, part.height))}px`;
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "black"; // what the model is given where the picture is smaller than the crop
+  context.fillStyle = "black"; // if the picture is smaller than the crop, the model sees black around it
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = "high";
   context.setTransform(scale, 0, 0, scale, -part.left * scale, -part.top * scale);
@@ -151,7 +152,7 @@ function showPicture() {
 function caption(part, width, height) {
   const [across, down] = [part.width, part.height].map(Math.round);
   if (across === width && down === height) return `The whole picture, ${width}×${height} px.`;
-  return `The middle ${across}×${down} px of ${width}×${height}, which the model sees.`;
+  return `The model sees the middle ${across}×${down} px of ${width}×${height} px.`;
 }
 
 function take(files, otherwise) {
@@ -180,9 +181,11 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  take(event.dataTransfer.files, "That was no file. Save a picture of another page first, and drop the file.");
+  take(event.dataTransfer.files, "What you dropped is not a file. Save the picture first, and drop its file.");
 });
-addEventListener("paste", (event) => take(event.clipboardData.files, "There is no picture in what was pasted."));
+addEventListener("paste", (event) =>
+  take(event.clipboardData.files, "The clipboard holds no picture. Copy a picture, and paste it again."),
+);
 element("show-map").addEventListener("change", showPicture);
 
 const started = start();

@@ -1,13 +1,13 @@
-// From the pixels of an image to the model's input: the steps of keras_bit's processor, with its values to the last bit.
+// Makes the model's input from the pixels of an image, with the steps of keras_bit's processor and exactly its values.
 //
-// `processor` is what settings.json has: do_resize, size, resample, vertical_first (of the Pillow that was there), do_center_crop, crop_size, do_rescale,
-// rescale_factor, do_normalize, image_mean, image_std.
+// `processor` is an object of settings.json: do_resize, size, resample, do_center_crop, crop_size, do_rescale,
+// rescale_factor, do_normalize, image_mean, image_std; and vertical_first, the order of the Pillow that exported.
 
 import { resize } from "./resize.js";
 
 export const CHANNELS = 3;
 
-// The width and height that an image is resized to, by transformers' rule for `size`.
+// Returns the width and height that an image is resized to, by the rule of transformers for `size`.
 export function resizedSize({ width, height }, processor) {
   const { size } = processor;
   if (!processor.do_resize) return { width, height };
@@ -17,7 +17,7 @@ export function resizedSize({ width, height }, processor) {
   return { width: Math.trunc((short * width) / height), height: short };
 }
 
-// The part of the resized image that the model sees; begins below 0 if the image is smaller.
+// Returns the part of the resized image that the model sees. It begins below 0 if the image is smaller than the crop.
 export function crop(resized, processor) {
   if (!processor.do_center_crop) return { left: 0, top: 0, ...resized };
   const { width, height } = processor.crop_size;
@@ -29,7 +29,7 @@ export function crop(resized, processor) {
   };
 }
 
-// The part of the image itself that the model sees, { left, top, width, height } in its pixels.
+// Returns the part of the original image that the model sees: { left, top, width, height } in its pixels.
 export function seen(size, processor) {
   const resized = resizedSize(size, processor);
   const cut = crop(resized, processor);
@@ -38,7 +38,7 @@ export function seen(size, processor) {
   return { left: cut.left * across, top: cut.top * down, width: cut.width * across, height: cut.height * down };
 }
 
-// What the values 0 to 255 of a channel become.
+// Returns the preprocessed values of 0 to 255 in a channel.
 function tableOf(processor, channel) {
   const of = (option) => Math.fround(Array.isArray(option) ? option[channel] : option);
   const mean = of(processor.image_mean);
@@ -49,7 +49,7 @@ function tableOf(processor, channel) {
   });
 }
 
-// pixels: Uint8Array, (height, width, 3). Returns a Float32Array, (crop's height, width, 3).
+// pixels: a Uint8Array of (height, width, 3). Returns a Float32Array of (height, width, 3) of the crop.
 export function preprocess(pixels, size, processor) {
   const resized = resizedSize(size, processor);
   const cut = crop(resized, processor);
@@ -67,7 +67,7 @@ export function preprocess(pixels, size, processor) {
 
   const tables = [0, 1, 2].map((channel) => tableOf(processor, channel));
   const result = new Float32Array(cut.width * cut.height * CHANNELS);
-  // What the image lacks is black, which the last steps change, too.
+  // Outside of the image the crop is black, and black is rescaled and normalized like every value.
   for (let place = 0; place < result.length; place++) result[place] = tables[place % CHANNELS][0];
   for (let y = 0; y < window.height; y++) {
     let source = y * window.width * CHANNELS;

@@ -1,7 +1,7 @@
-// Pillow's resize of 8-bit images: the same whole numbers in every value.
+// Resizes 8-bit images as Pillow does, with exactly its values.
 //
-// Each direction is resized by itself. An output value is a weighted sum of the input values around it; the weights are
-// fixed-point numbers, and what comes out of either pass is rounded to 8 bits.
+// One pass resizes the width, another the height. An output value is a weighted sum of the input values around it. The
+// weights are fixed-point numbers, and both passes round their values to 8 bits.
 //
 // Source: Pillow 13.0, src/libImaging/Resample.c, Geometry.c and src/PIL/Image.py. Checked against Pillow itself.
 
@@ -22,7 +22,7 @@ function hamming(x) {
   return x < 1 ? sinc(x) * (Math.fround(0.54) + Math.fround(0.46) * Math.cos(x * Math.PI)) : 0;
 }
 
-// Pillow's number of a filter to its weight at a distance, and how far it reaches, in output pixels.
+// Pillow's number of a filter to the filter: its weight at a distance, and how far it reaches, in output pixels.
 const NEAREST = 0;
 const FILTERS = {
   1: { weight: (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0), radius: 3 }, // Lanczos
@@ -32,7 +32,8 @@ const FILTERS = {
   5: { weight: hamming, radius: 1 },
 };
 
-// What the outputs `first` to `first + count - 1` of a direction read: `size` pixels become `resized`.
+// Returns which pixels the outputs `first` to `first + count - 1` read, with their weights, if `size` pixels become
+// `resized` in one direction.
 function directionOf(size, resized, first, count, resample) {
   if (resample === NEAREST) return nearest(size, resized, first, count);
   const { weight, radius } = FILTERS[resample];
@@ -73,7 +74,7 @@ function nearest(size, resized, first, count) {
     if (output >= first) {
       const start = Math.trunc(place);
       starts[output - first] = Math.min(start, size - 1);
-      lengths[output - first] = start < size ? 1 : 0; // rounding leaves a few outside, which are black
+      lengths[output - first] = start < size ? 1 : 0; // rounding puts a few outside of the image; they are black
     }
     place += step;
   }
@@ -114,7 +115,7 @@ function vertically(pixels, width, height, direction) {
   const count = starts.length;
   const line = width * CHANNELS;
   const result = new Uint8Array(count * line);
-  const sums = new Int32Array(line); // row by row, which is how the memory lies
+  const sums = new Int32Array(line); // for a whole row, because the pixels of a row are next to each other in memory
   for (let y = 0; y < count; y++) {
     sums.fill(2 ** (FRACTIONAL_BITS - 1));
     for (let tap = 0; tap < lengths[y]; tap++) {
@@ -127,7 +128,7 @@ function vertically(pixels, width, height, direction) {
   return result;
 }
 
-// Some versions of Pillow resize some images vertically first, which rounds otherwise.
+// Some versions of Pillow resize the height of some images first, which rounds differently.
 const VERTICAL_FIRST = {
   never: () => false,
   "very high": (size, resized) => size.height > resized.height && size.height > 100 * size.width,
@@ -135,10 +136,10 @@ const VERTICAL_FIRST = {
     size.height > resized.height && size.height - resized.height > 2 * (size.width - resized.width),
 };
 
-// `Image.resize((resized.width, resized.height), resample)`, of which only `window` is computed.
+// Returns the part `window` of Pillow's `Image.resize((resized.width, resized.height), resample)`.
 //
-// pixels: Uint8Array, (height, width, 3). size, resized: { width, height }. window: { left, top, width, height }, inside
-// of the resized image. order: a key of VERTICAL_FIRST. Returns the window as a Uint8Array.
+// pixels: a Uint8Array of (height, width, 3). size, resized: { width, height }. window: { left, top, width, height }
+// inside the resized image. order: a key of VERTICAL_FIRST. Returns a Uint8Array of (height, width, 3) of the window.
 export function resize(pixels, size, resized, resample, window, order) {
   const columns = directionOf(size.width, resized.width, window.left, window.width, resample);
   const rows = directionOf(size.height, resized.height, window.top, window.height, resample);

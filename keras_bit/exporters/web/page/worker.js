@@ -1,4 +1,4 @@
-// Decodes, prepares and classifies, away from the page, which stays responsive meanwhile.
+// Decodes, preprocesses and classifies images in a worker, so that the page stays responsive.
 
 import { decode } from "./decode.js";
 import { Trouble } from "./files.js";
@@ -35,7 +35,9 @@ addEventListener("message", async ({ data: { id, task, ...given } }) => {
     const result = await tasks[task](given, id);
     postMessage({ id, result }, result.bitmap ? [result.bitmap] : []);
   } catch (error) {
-    const message = error instanceof Trouble ? error.message : `This failed in your browser: ${error?.message ?? error}`;
+    const reason = error?.message ?? error;
+    const message =
+      error instanceof Trouble ? reason : `Your browser reported an error: ${reason}. Try another browser.`;
     postMessage({ id, trouble: message });
   }
 });
