@@ -1,6 +1,7 @@
 """The command line as a whole: one grammar, help that teaches, completion, exit codes, and nothing heavy imported."""
 
 import functools
+import gc
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ import pytest
 from command_line import TINY, copy_of_tiny, run, tiny
 from conftest import ROOT
 from keras_bit import BiT, BitConfig, BitImageProcessor
-from keras_bit.cli import main, options, terminal
+from keras_bit.cli import collector, main, options, terminal
 from keras_bit.hub.finding import HubOptions
 
 COMMANDS = tuple(main.COMMANDS)
@@ -212,6 +213,7 @@ def test_every_command_has_its_file():
         "options",
         "terminal",
         "images",
+        "collector",
         "kernels",
         "signals",
     }
@@ -453,6 +455,21 @@ def test_the_kernels_of_onednn_are_on_unless_the_user_says_otherwise(before, giv
     monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     done = ask(program=("-c", KERNELS.format(before=before)), **given)
     assert done.stdout.splitlines()[-1] == expected, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "during"),
+    [((700, 10, 10), (50_000, 10, 10)), ((0, 10, 10), (0, 10, 10)), ((10**6, 5, 5), (10**6, 5, 5))],
+)
+def test_the_garbage_collector_runs_less_often_unless_the_user_chose_that(before, during):
+    found = gc.get_threshold()
+    gc.set_threshold(*before)
+    try:
+        with collector.seldom():
+            assert gc.get_threshold() == during
+        assert gc.get_threshold() == before
+    finally:
+        gc.set_threshold(*found)
 
 
 def test_as_a_module_it_is_the_same_command():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from keras_bit.cli import kernels, signals
+from keras_bit.cli import collector, kernels, signals
 from keras_bit.cli.command import EXIT_CODES
 from keras_bit.cli.terminal import printable, sentence
 
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # File names may hold bytes that are not UTF-8, and a terminal may be ASCII. Such characters are escaped.
             stream.reconfigure(errors="backslashreplace")
-    with signals.as_interrupts():
+    with signals.as_interrupts(), collector.seldom():
         try:
             return commands.main(arguments, NAME, standalone_mode=False)
         except click.ClickException as error:
