@@ -27,9 +27,9 @@ def resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image
     low, high = (0, 1) if fractions else (0, 255)
     if image.min() < low or image.max() > high:
         raise ValueError(
-            f"{name} can't be resized: it must hold whole numbers in [0, 255] or fractions in [0, 1]. "
-            f"Received: {'fractions' if fractions else 'whole numbers'} in [{image.min()}, {image.max()}]. Scale it, "
-            "or pass `do_resize=False`."
+            f"{name} can't be resized: it must hold whole numbers in [0, 255] or fractions in [0, 1], got "
+            f"{'fractions' if fractions else 'whole numbers'} in [{image.min()}, {image.max()}]. Scale it, or pass "
+            "`do_resize=False`."
         )
     if fractions:
         image = (image.astype(np.float64) * 255).astype(np.float32)
