@@ -284,7 +284,8 @@ def _engine(engine: str, on_error: str, max_pixels: int | None) -> str:
     beyond = max_pixels is not None and limit is not None and max_pixels > limit
     if engine == "graph" and on_error == "skip":
         raise ValueError(
-            "`engine` must be 'host' or 'auto' with on_error='skip', got 'graph', which cannot leave images out."
+            "`engine` must be 'host' or 'auto' with on_error='skip', got 'graph', which cannot leave images out. Leave "
+            "`engine` out."
         )
     if beyond and (engine == "host" or on_error == "skip" or not has_tensorflow()):
         raise ValueError(
@@ -300,18 +301,24 @@ def _check_repeat(
     if repeat and not (training and on_error == "raise"):
         raise ValueError(
             "`repeat` must be False for evaluation and with on_error='skip', because the place of an image is not "
-            f"known in advance, got True with training={training} and on_error={on_error!r}."
+            f"known in advance, got True with training={training} and on_error={on_error!r}. Leave `repeat` out."
         )
     check_whole("initial_step", initial_step, least=0)
     whole = isinstance(shard, tuple | list) and len(shard) == 2 and all(type(part) is int for part in shard)
     if not whole or not 0 <= shard[0] < shard[1]:
-        raise ValueError(f"`shard` must be (index, count) with 0 <= index < count, got {shard!r}.")
+        raise ValueError(
+            f"`shard` must be (index, count) with 0 <= index < count, got {shard!r}. Pass (0, 1) for a single process."
+        )
     if not repeat and (initial_step or tuple(shard) != (0, 1)):
         raise ValueError(
-            f"`initial_step` and `shard` are for repeat=True, got initial_step={initial_step}, shard={shard}."
+            f"`initial_step` and `shard` are for repeat=True, got initial_step={initial_step}, shard={shard}. Pass "
+            "repeat=True, or leave them out."
         )
     if batch_size % shard[1]:
-        raise ValueError(f"`batch_size` must be a multiple of the {shard[1]} parts of `shard`, got {batch_size}.")
+        raise ValueError(
+            f"`batch_size` must be a multiple of the {shard[1]} parts of `shard`, got {batch_size}. Pass the batch "
+            "size of all parts together."
+        )
 
 
 def _check_rule(rule: HyperRule) -> None:
@@ -323,7 +330,9 @@ def _check_recipe(rule: HyperRule | None, recipe: Recipe) -> None:
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a keras_bit.Recipe, got {type(recipe).__name__}.")
     if rule is not None:
-        raise ValueError("`image_dataset` takes one of `rule` and `recipe`, got both. A Recipe contains its rule.")
+        raise ValueError(
+            "`image_dataset` takes one of `rule` and `recipe`, got both. A Recipe contains its rule: leave `rule` out."
+        )
 
 
 def _check(processor: BitImageProcessor, training: bool, recipe: Recipe | None, on_error: str) -> None:

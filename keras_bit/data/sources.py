@@ -125,7 +125,7 @@ def _check_subset(source: Any, subset: Subset | None) -> None:
 
 def _check_table(source: Any, table: TableOptions | None) -> None:
     if table is not None and not csv_rows.is_csv(source):
-        raise ValueError(f"`table` is for a CSV file, which `source` names, got {described(source)}.")
+        raise ValueError(f"`table` is for a CSV file, which `source` names, got {described(source)}. Leave it out.")
 
 
 def of_numbers(source: Any, class_names: Sequence[str] | None, check_labels: bool) -> tuple[Any, targets.Labels]:
