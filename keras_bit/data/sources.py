@@ -87,7 +87,7 @@ def open_items(
     subset: Subset | None = None,
     table: TableOptions | None = None,
 ) -> Items:
-    """Does the same for sources that can be read in any order, without TensorFlow."""
+    """Opens a source whose images can be read in any order, without TensorFlow."""
     _check_subset(source, subset)
     _check_table(source, table)
     names = targets.checked_class_names(class_names)
