@@ -340,7 +340,8 @@ def test_names_that_differ_in_case_are_different_classes_and_that_is_said(tmp_pa
     )
     make_folders(tmp_path / "two" / "train", COUNTS), make_folders(tmp_path / "two" / "val", {"Cat": 1})
     with pytest.raises(
-        ValueError, match=r"lacks: Cat\. cat there: names that differ in case or spaces are different classes\."
+        ValueError,
+        match=r"lacks: Cat\. The training images have cat: names that differ in case or spaces are different classes\.",
     ):
         parts_of(tmp_path / "two")
 
@@ -354,7 +355,7 @@ def test_names_that_look_alike_are_different_classes_and_that_is_said(tmp_path, 
     make_folders(tmp_path / "two" / "train", COUNTS), make_folders(tmp_path / "two" / "val", {other: 1})
     with pytest.raises(ValueError, match="differ in case or spaces are different classes") as error:
         parts_of(tmp_path / "two")
-    assert f"lacks: {folders.shown(other)}. cat there" in str(error.value)
+    assert f"lacks: {folders.shown(other)}. The training images have cat: " in str(error.value)
 
 
 def test_a_class_that_is_a_link_to_another_one_is_said_to(tmp_path):

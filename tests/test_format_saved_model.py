@@ -592,14 +592,26 @@ def test_serve_sh_takes_the_engine_that_is_there_or_named(tmp_path, there, varia
     assert found[0] == taken
 
 
-def test_serve_sh_without_an_engine_says_so(tmp_path):
+def test_serve_sh_without_an_engine_says_what_to_install(tmp_path):
     base = beside_a_version(tmp_path / "bit")
     (tmp_path / "bin").mkdir()
     for name in ("sed", "readlink"):
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
-    done = subprocess.run([str(base / "serve.sh")], capture_output=True, text=True, env={"PATH": str(tmp_path / "bin")})
-    assert done.returncode == 127  # a shell's code for what is not found
-    assert "docker" in done.stderr
+    script = [shutil.which("sh"), str(base / "serve.sh")]
+    done = subprocess.run(script, capture_output=True, text=True, env={"PATH": str(tmp_path / "bin")})
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()  # nothing of the shell's own
+    assert "neither docker nor podman is installed. Install one of the two" in line
+    assert "CONTAINER_ENGINE" in line
+
+
+def test_serve_sh_runs_an_engine_that_is_named_although_docker_and_podman_are_missing(tmp_path):
+    base = beside_a_version(tmp_path / "bit")
+    tools = _engine(tmp_path / "bin", "nerdctl")
+    for name in ("sed", "readlink"):
+        (tools / name).symlink_to(shutil.which(name))
+    found = _called(base / "serve.sh", search=tools, env={"PATH": str(tools), "CONTAINER_ENGINE": "nerdctl"})
+    assert found[0] == "nerdctl"
 
 
 def test_serve_sh_is_a_script_for_every_shell(tmp_path):

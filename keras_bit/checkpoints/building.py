@@ -16,7 +16,7 @@ from keras_bit.network.config import BitConfig
 from keras_bit.network.model import BiTModel, Ends
 from keras_bit.network.weights import weights_of
 
-# Advice about a head that contradicts its configuration, by the caller's argument for it.
+# What to do about a head that contradicts its configuration, by the argument of the caller's function.
 _OTHERWISE = {"config": "pass `config`", "classes": "pass `classes=` for a new head"}
 
 
@@ -25,10 +25,13 @@ class NewHead(UserWarning):
 
 
 def build_model(checkpoint: Checkpoint, ends: Ends, *, classes: int | None = None, fused: bool = False) -> BiTModel:
-    """Builds the model of a checkpoint; the other arguments are those of `keras_bit.from_pretrained`.
+    """Builds the model of a checkpoint.
 
     Args:
-        checkpoint: opened, by `loading.find(source, options).open()`.
+        checkpoint: an open checkpoint, from `loading.find(source, options).open()`.
+        ends: the beginning and the end of the model.
+        classes: the number of classes; another number than the checkpoint's gives a new head. `None` keeps its head.
+        fused: whether the convolutions hold the standardized kernels, as after `fuse`.
     """
     config, checkpoint = _fit_channels(checkpoint.known_config(), checkpoint, ends)
     new_head = False
@@ -86,7 +89,7 @@ def channels_asked(config: BitConfig, ends: Ends) -> int | None:
     shape = ends.input_shape or tuple(getattr(ends.input_tensor, "shape", ()))[1:]
     channels = shape[-1] if isinstance(shape, Sequence) and len(shape) == 3 else None
     if type(channels) is not int or channels < 1 or config.num_channels in (channels, shape[0]):
-        return None  # they are equal, or impossible, or come first, which `build` refuses
+        return None  # the channels are equal, or impossible, or the first axis; `build` refuses the last two
     too_small = any(type(size) is int and size < network.MIN_SIZE for size in shape[:2])
     return None if too_small else channels
 
@@ -104,7 +107,7 @@ def _fit_channels(config: BitConfig, checkpoint: Checkpoint, ends: Ends) -> tupl
     warnings.warn(
         f"The checkpoint {checkpoint.source!r} is for images of {config.num_channels} channels; its first kernel was "
         f"adapted to {channels}. Train the model before you use it.",
-        stacklevel=5,  # the caller of BiT50, from_pretrained ...
+        stacklevel=5,  # points to the caller of BiT50, from_pretrained and the like
     )
     config = dataclasses.replace(config, num_channels=channels)
     return config, _with_input_channels(checkpoint, channels)
@@ -116,7 +119,7 @@ def _with_input_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
     stem = checkpoint.tensors.get(name)
     axis = 1 if checkpoint.layout.pytorch_axes else 2
     if stem is None or len(stem.shape) != 4:
-        return checkpoint  # `read` reports what is wrong with it
+        return checkpoint  # `read` will report what is wrong with the kernel
     adapted = LazyTensor(
         tuple(channels if dimension == axis else size for dimension, size in enumerate(stem.shape)),
         lambda: adapt_channels(stem.read(), channels, axis),

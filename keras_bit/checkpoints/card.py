@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import huggingface_hub  # a lazy module: its parts are imported when they are used
+import huggingface_hub  # this is fast, because the package imports its parts only when they are used
 import keras
 
 from keras_bit.checkpoints.saving import what_others_do_otherwise
@@ -52,7 +52,7 @@ def write(
     Args:
         model: the model; its `config` describes it.
         name: the repository (`owner/name`) or the directory that the code loads.
-        layout: `"transformers"`, `"timm"` or `"npz"`, as for `save_pretrained`.
+        layout: the form of the files that `save_pretrained` wrote: `"transformers"`, `"timm"` or `"npz"`.
         processor: how images become the model's input; `None` if it is not saved with the model.
         facts: further facts, such as the data set.
     """

@@ -1,8 +1,8 @@
 """Copies a file's tensors to arrays in Keras' axis order, checked and transposed in pieces that fit a cache.
 
 Loading is bound by memory, not by arithmetic. If a whole kernel is transposed at once, each number touches a cache line
-of 16. Piece by piece, each line is written whole while the numbers are still in the cache for the check, which is
-several times faster, and the memory never holds a second copy of a tensor.
+of 16 numbers. Piece by piece, each line is written whole, and the numbers are still in the cache when they are checked.
+This is several times faster, and the memory never holds a second copy of a tensor.
 """
 
 import math
@@ -21,7 +21,7 @@ from keras_bit.checkpoints.lazy import LazyTensor
 MOST_THREADS = 4  # more do not speed up memory; each may hold a whole tensor of a file without parts
 ALIGNMENT = 64  # bytes: TensorFlow and JAX can take over an array with this alignment
 _ROWS = 16  # numbers of float32 in a cache line of 64 bytes
-_NUMBERS = 2**18  # at a time if nothing is transposed
+_NUMBERS = 2**18  # numbers that are copied at a time if nothing is transposed
 _MAPPED = 2**22  # bytes from which numpy requests huge pages
 
 Given = TypeVar("Given")
@@ -32,8 +32,8 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
     """Returns an array with arbitrary values that begins at a multiple of `ALIGNMENT`."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size >= _MAPPED and hasattr(mmap, "MAP_PRIVATE"):  # not on Windows
-        # As TensorFlow allocates its memory. numpy requests huge pages, for which the system may first have to make
-        # room; that is slow if the page cache fills the memory.
+        # TensorFlow allocates its memory in this way too. numpy would request huge pages, for which the system may
+        # first have to make room; this is slow if the page cache fills the memory.
         memory = np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE), np.uint8)
         return memory.view(dtype).reshape(shape)
     memory = np.empty(size + ALIGNMENT, np.uint8)
@@ -49,9 +49,9 @@ def fill(target: np.ndarray, tensor: LazyTensor) -> str | None:
         are finite, also in `target`'s type.
 
     Raises:
-        ValueError: the tensor has another shape than its file said before; or as `tensor.parts`.
+        ValueError: the tensor has another shape than its file said before, or `tensor.parts` finds damage.
     """
-    # If no axis is transposed, the first axis may be 1, so the pieces are cut from the numbers as one long line.
+    # If no axis is transposed, the pieces are cut from the numbers as one long line, because the first axis may be 1.
     turned = not target.flags.c_contiguous
     lines, step = (target, _ROWS) if turned else (target.reshape(-1), _NUMBERS)
     begin, rows, finite = 0, 0, True
@@ -78,9 +78,10 @@ def _changed(before: tuple[int, ...], now: tuple[int, ...]) -> ValueError:
 
 
 def in_threads(function: Callable[[Given], Result], work: Iterable[Given]) -> Generator[Result]:
-    """Does `map` on the processors that this process may use. Returns the results, or raises the first error, in order.
+    """Calls `function` for each item of `work`, on the processors that this process may use.
 
-    At the end, also after an error, no thread is running; work that has not begun is cancelled.
+    Yields the results in order, or raises the first error. At the end, also after an error, no thread is running; work
+    that has not begun is cancelled.
     """
     with ThreadPoolExecutor(min(MOST_THREADS, processors()), "keras_bit") as pool:
         try:
@@ -102,7 +103,7 @@ def processors() -> int:
 def to_backend(array: np.ndarray) -> Any:
     """Converts an array that is not used elsewhere to the backend's tensor, without a copy if possible."""
     if keras.backend.backend() != "tensorflow":
-        return keras.ops.convert_to_tensor(array, array.dtype.name)  # JAX and PyTorch take it over by themselves
+        return keras.ops.convert_to_tensor(array, array.dtype.name)  # JAX and PyTorch use the array's own memory
     import tensorflow as tf
 
     # TensorFlow's own conversion copies an array, in case it changes later. numpy cannot pass on bfloat16.

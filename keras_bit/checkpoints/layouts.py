@@ -1,6 +1,6 @@
 """The names and axes of tensors in checkpoints: one table per layout, from Keras' names to the file's.
 
-Pure tables and functions: no files, no network, no framework.
+This module needs no files, no network and no framework.
 """
 
 import dataclasses
@@ -17,11 +17,12 @@ class Layout:
 
     Args:
         title: its name in messages.
-        marker: the beginning of at least one tensor's name, and of none in another layout.
-        rules: pairs of a regular expression for a whole layer name and the tensor's name without its last part; every
-            layer with weights matches exactly one. The groups `stage` (from 1), `block` (from 0) and `index` (from 1)
-            of the expression come as `{stage}`, counted from 0; `{block}`; and in Google's counting as `{group}` and
-            `{unit}`, from 1, and `{letter}`. Other groups come as they are.
+        marker: the beginning of at least one tensor's name in this layout, and of no tensor's name in another layout.
+        rules: pairs of a regular expression for a whole layer name and the tensor's name without its last part. Every
+            layer with weights matches exactly one expression. The tensor's name may contain the expression's groups.
+            `{stage}` and `{block}` count from 0, although Keras' stages count from 1. `{group}` and `{unit}` are
+            Google's words for stage and block, and count from 1. `{letter}` is Google's form of `index`, which counts
+            from 1. Other groups are inserted unchanged.
         variables: Keras' variable name to the last part of the tensor's name.
         pytorch_axes: whether convolutions are (out, in, height, width) and linear layers (out, in).
         convolutional_head: whether the head is a 1x1 convolution in the file.
@@ -115,7 +116,7 @@ def adapt_channels(kernel: np.ndarray, channels: int, axis: int) -> np.ndarray:
     return adapted.astype(kernel.dtype)
 
 
-# By rank: vectors, linear layers (in, out), convolutions (height, width, in, out).
+# PyTorch's order of Keras' axes by rank: vectors, linear layers (in, out), convolutions (height, width, in, out).
 _TO_PYTORCH = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}
 _TO_KERAS = {1: (0,), 2: (1, 0), 4: (2, 3, 1, 0)}
 
@@ -138,7 +139,7 @@ TRANSFORMERS = Layout(
     pytorch_axes=True,
 )
 
-# A `BitModel` that was saved by itself: the names start one level lower, and it has no head.
+# The layout of a `BitModel` that was saved by itself: its names lack the first part, and it has no head.
 TRANSFORMERS_BASE = dataclasses.replace(
     TRANSFORMERS,
     title="transformers layout of a BitModel",
@@ -161,8 +162,8 @@ TIMM = Layout(
     convolutional_head=True,
 )
 
-# Google's .npz files, for pre-activation networks: pre-trained, fine-tuned on ImageNet, on the 19 tasks of VTAB-1k, and
-# distilled. The readers remove what TensorFlow added to some of the names.
+# The layout of Google's .npz files, for pre-activation networks: pre-trained ones, those fine-tuned on ImageNet and on
+# the 19 tasks of VTAB-1k, and distilled ones. The readers remove what TensorFlow added to some of the names.
 GOOGLE = Layout(
     title="Google's .npz layout",
     marker="resnet/",
@@ -179,7 +180,7 @@ GOOGLE = Layout(
     convolutional_head=True,
 )
 
-# The same network in Google's TensorFlow 2 classes, with a linear head.
+# The layout of Google's TensorFlow 2 classes, which have the same names except for the head, which is linear.
 GOOGLE_TENSORFLOW_2 = dataclasses.replace(
     GOOGLE,
     title="Google's TensorFlow 2 layout",
@@ -188,8 +189,8 @@ GOOGLE_TENSORFLOW_2 = dataclasses.replace(
     convolutional_head=False,
 )
 
-# Google's later code in JAX; its `models/bit_paper.py` reads the files above too. A file of a training run also holds
-# the optimizer's state under other names, which contain those of the network.
+# The layout of Google's later code in JAX, whose `models/bit_paper.py` reads the .npz files above too. A file of a
+# training run also holds the optimizer's state, under other names that contain those of the network.
 BIG_VISION = Layout(
     title="big_vision's .npz layout",
     marker="norm-pre-head/",
@@ -244,11 +245,11 @@ def recognized(names: Collection[str]) -> list[Layout]:
             prefixes = alone[:1]
         if prefixes:
             return [layout.under(prefix) for prefix in prefixes]
-    # The first kernel is missing, which reading will report.
+    # No first kernel was found, which reading will report. The markers show the layout.
     return [layout for layout in FILE_LAYOUTS if any(name.startswith(layout.marker) for name in names)][:1]
 
 
-# A Keras model's own names need no translation.
+# The layout of Keras' own files, whose names need no translation.
 KERAS = Layout(
     title="Keras layout",
     marker="",
@@ -280,6 +281,6 @@ def saved_tensor_name(layer_name: str, group: str, index: str) -> str | None:
     variables = _SAVED_VARIABLES.get(re.sub(r"_\d+$", "", group))
     if variables is None or not is_part_of_bit(layer_name, group):
         return None
-    # Further variables of a layer keep their numbers, and are refused with everything else that does not fit.
+    # A layer's further variables keep their numbers as names. Reading refuses them with all other misfits.
     known = index.isdecimal() and int(index) < len(variables)
     return KERAS.tensor_name(layer_name, variables[int(index)]) if known else f"{layer_name}/{index}"

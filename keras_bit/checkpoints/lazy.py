@@ -1,4 +1,4 @@
-"""The common form of every kind of file: tensors by name, whose numbers are read on demand."""
+"""Tensors whose numbers are read on demand: the form in which every reader gives the contents of a file."""
 
 import dataclasses
 from collections.abc import Callable, Iterator

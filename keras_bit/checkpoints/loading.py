@@ -33,7 +33,7 @@ from keras_bit.network.model import BiTModel, Values, layers_in_front, network_l
 from keras_bit.network.plain_weights import plain_weights, quantized_layers
 from keras_bit.network.weights import Weight
 
-# In order of preference.
+# The names of files of weights that are looked for, in order of preference.
 WEIGHT_NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -46,7 +46,7 @@ WEIGHT_NAMES = (
     tensorflow_files.VARIABLES,
 )
 
-_INDICES = (".index.json", ".weights.json")  # of weights in several files
+_INDICES = (".index.json", ".weights.json")  # the suffixes of indices of weights in several files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +55,13 @@ class Checkpoint:
 
     Args:
         source: the source, as the user named it.
-        layout: their names and axes.
-        tensors: name to tensor; nothing has been read yet.
-        files: the files that hold them.
+        layout: the layout of the tensors' names and axes.
+        tensors: name to tensor, whose numbers have not been read yet.
+        files: the files that hold the tensors.
         config: the network; `None` if neither a file nor the tensors' shapes show it.
         head_activation: the head's activation; `"auto"` if the file does not name it.
         frozen: the names of the layers that are not trained.
-        arguments: the `arguments` of `find`.
+        arguments: the arguments that messages may advise, as for `find`.
     """
 
     source: str
@@ -87,7 +87,7 @@ class Checkpoint:
         if kernel is None or not kernel.shape:
             return None
         if bias is not None and len(bias.shape) == 1 and bias.shape[0] in kernel.shape:
-            return bias.shape[0]  # also correct if the kernel is transposed, which `read` then reports
+            return bias.shape[0]  # this is correct even if the kernel is transposed, which `read` then reports
         return kernel.shape[0] if self.layout.pytorch_axes else kernel.shape[-1]
 
     @property
@@ -137,8 +137,7 @@ def find(
         source: a source of a checkpoint, as `finding.find_file` takes it.
         options: the options of the download.
         config: replaces the source's own, which is not read then.
-        arguments: which of `config`, `include_top` and `classes` the caller's function has, so that messages advise no
-            others.
+        arguments: which of `config`, `include_top` and `classes` the caller's function has. Messages advise no others.
 
     Raises:
         OSError: the source does not exist, or the Hub cannot be reached, or refuses.
@@ -153,7 +152,7 @@ def _says_itself(source: str | Path, options: HubOptions) -> bool:
     """Whether `source` is a file of a whole model, to which a `config.json` in the same folder need not belong."""
     if str(source).endswith(".keras"):
         return True
-    named = finding.named_file(source)  # an address may continue after the file's name
+    named = finding.named_file(source)  # `source` may be an address that continues after the file's name
     if named is None or not os.path.isfile(os.path.expanduser(str(source))):
         return (named or "").endswith(".keras")
     path = finding.find_file(source, (named,), options)
@@ -174,7 +173,7 @@ def _open_weights(source: str | Path, options: HubOptions) -> Checkpoint:
     if keras_folder.holds(path):
         return dataclasses.replace(_open_keras(finding.shown(source), path.parent), files=(path,))
     if path.suffix == ".index":
-        finding.find_file(source, (tensorflow_files.DATA,), options)  # downloaded with it
+        finding.find_file(source, (tensorflow_files.DATA,), options)  # the index needs this file next to it
     shards = sharded.shards(source, path, options) if path.suffix == ".json" else {path: []}
     # Tensors of a `.weights.h5` already have Keras' own names.
     saved = any(file.suffix in keras_files.HDF5 and not tensorflow_files.is_older_h5(file) for file in shards)
@@ -270,7 +269,7 @@ def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[We
 
 def _read_all(checkpoint: Checkpoint, expected: dict[str, Weight], tensors: dict[str, LazyTensor]) -> Values:
     dtype = keras.config.dtype_policy().variable_dtype
-    # The largest first, so that at the end small ones keep every thread busy.
+    # The largest tensors come first, so that at the end small ones keep every thread busy.
     order = sorted(expected, key=lambda name: -math.prod(expected[name].shape))
 
     def read(name: str) -> tuple[np.ndarray, str | None]:
@@ -384,7 +383,7 @@ def _refuse_code(layers: str) -> None:
 
 def _numbers(weight: Any) -> Callable[[], np.ndarray]:
     if isinstance(weight, keras.Variable):
-        return weight.numpy  # with Keras' `convert_to_numpy`, TensorFlow warns about numpy 2
+        return weight.numpy  # Keras' `convert_to_numpy` would make TensorFlow warn about numpy 2
     return functools.partial(keras.ops.convert_to_numpy, weight)
 
 
@@ -398,7 +397,7 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
                 _check_zip(path)
             _refuse_code(keras_files.layers_in(path) or "{}")
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # from the zip, JSON and HDF5 readers and from every layer
+    except Exception as error:  # the zip, JSON and HDF5 readers and every layer may raise anything
         raise ValueError(f"{path} is damaged, or not a model that Keras can load: {described(error)}") from error
     if keras_files.is_classifier(model):
         model = model.model

@@ -4,7 +4,7 @@ import fnmatch
 import tempfile
 from pathlib import Path
 
-import huggingface_hub  # a lazy module: its parts are imported when they are used
+import huggingface_hub  # this is fast, because the package imports its parts only when they are used
 import keras
 
 from keras_bit.checkpoints import card
@@ -48,7 +48,8 @@ def push_to_hub(
         model: a model that keras_bit built, before or after training, that is not fused.
         repo_id: `owner/name`, or `name` for the token's owner.
         processor: how images become the model's input.
-        layout: `"transformers"`, `"timm"` or `"npz"`, as for `save_pretrained`.
+        layout: the form of the files: `"transformers"`, `"timm"` or `"npz"` (Google's), which `save_pretrained`
+            describes.
         private: whether a new repository is private; `None` is the owner's default. An existing one does not change.
         revision: the branch, which is created if needed, or a pull request's `refs/pr/1`; `None` is `main`.
         token: the token of an account that may write to the repository; `None` takes the one that `hf auth login`
@@ -75,12 +76,12 @@ def push_to_hub(
     token = redaction.plain_token(token)
     config, tensors = content(model, layout, processor)
     warn_where_others_differ(model.config, layout, processor)
-    # Not a `tempfile.TemporaryDirectory`: the next upload removes this one if the process is killed.
+    # `tempfile.TemporaryDirectory` would stay if the process is killed. The next upload removes this one.
     with redaction.kept_secret(token), writing.staged(Path(tempfile.gettempdir())) as staging:
         folder = staging / "checkpoint"
         folder.mkdir()
         write_files(folder, config, tensors, processor, weights_name)
-        del tensors  # an upload may take hours
+        del tensors  # frees their memory, because an upload may take hours
         api = huggingface_hub.HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision not in (None, "main") and not revision.startswith("refs/pr/"):

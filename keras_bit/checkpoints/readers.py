@@ -20,15 +20,15 @@ from keras_bit.files import keras_files
 from keras_bit.files.damage import refusing_damage
 from keras_bit.hub import finding
 
-_TORCH = (".bin", ".pth", ".pt", ".tar", ".ckpt")  # timm's scripts write model_best.pth.tar, Lightning last.ckpt
-# Keys of the weights in files of training scripts: timm's, Lightning's, DeiT's, PyTorch's tutorial's. In timm's order:
-# its `load_state_dict` prefers averaged weights (EMA).
+_TORCH = (".bin", ".pth", ".pt", ".tar", ".ckpt")  # timm's scripts write model_best.pth.tar; Lightning writes last.ckpt
+# Keys of the weights in files of training scripts: timm's, Lightning's, DeiT's, PyTorch's tutorial's. The order is that
+# of timm's `load_state_dict`, which prefers averaged weights (EMA).
 _STATE_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
-_NUMPYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # numpy's methods of compression
+_NUMPYS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the methods of compression that numpy uses
 _LONGEST_HEADER = 2**16  # bytes, as in version 1.0 of numpy's format; those of a BiT have 118
-_LARGEST_NUMBER = 16  # bytes; a longer type is a text or a record
+_LARGEST_NUMBER = 16  # bytes of a number; a longer type is a text or a record
 _PLACE = r"layers/([^/]+)/vars/([^/]+)"  # an array's place in a `.weights.h5`: its layer's group, and its number
-_FLOAT8_VARIABLES = 7  # at least: kernel, three scales and their histories; plain layers have fewer
+_FLOAT8_VARIABLES = 7  # the least: a kernel, three scales and their histories; plain layers have fewer
 
 
 def open_file(path: Path) -> Iterator[tuple[str, LazyTensor]]:
@@ -133,7 +133,7 @@ def open_saved(path: Path, shards: Mapping[Path, Sequence[str]]) -> Iterator[tup
             "quantization are lost. Load it with `load_weights` of a model that was quantized in the same way."
         )
     names: dict[str, str] = {}
-    # Each once, in order.
+    # A dictionary keeps each name once, and in order.
     foreign = {f"{layer} ({group})": None for group, layer in layers.items() if not is_part_of_bit(layer, group)}
     for place in arrays:
         match = re.fullmatch(_PLACE, place)
@@ -198,7 +198,7 @@ def _saved_layers(path: Path) -> tuple[dict[str, str], dict[str, _Array]]:
         if match := re.fullmatch(r"layers/([^/]+)/vars", place):
             layers[match.group(1)] = str(item.attrs.get("name", ""))
             check_name(layers[match.group(1)])
-        if isinstance(item, h5py.Dataset) and not place.startswith("optimizer/"):  # of a compiled model
+        if isinstance(item, h5py.Dataset) and not place.startswith("optimizer/"):  # a compiled model has these
             if item.external or item.is_virtual:
                 raise ValueError(f"{place} is kept in another file, which is not read")
             if item.dtype.itemsize > _LARGEST_NUMBER:
@@ -244,7 +244,7 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
 
 def _state_dict(content: Any, tensor: type) -> dict[str, Any] | None:
     """Returns the dictionary from names to tensors: in `content` or `content` itself; `None` if it has none."""
-    # A script that does not average leaves an empty dictionary under that name.
+    # A script that does not average weights leaves an empty dictionary under the key of averaged weights.
     for held in (content, *(content.get(key) or None for key in _STATE_KEYS if isinstance(content, dict))):
         if isinstance(held, dict) and all(isinstance(name, str) and isinstance(held[name], tensor) for name in held):
             return held

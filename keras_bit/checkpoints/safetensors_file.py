@@ -35,7 +35,7 @@ _TYPES = {
     **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
 }
 _PART = 2**20  # bytes, about the size of a processor's own cache
-_PART_ROWS = 16  # at least, and a multiple of it: transposing a kernel writes this many numbers at once
+_PART_ROWS = 16  # a part has a multiple of these rows, because transposing a kernel writes this many numbers at once
 
 
 def write(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, str]) -> None:
@@ -46,7 +46,7 @@ def write(tensors: Mapping[str, np.ndarray], path: Path, metadata: Mapping[str, 
     Raises:
         OSError: it cannot be written: a full disk, no permission.
     """
-    # As in the library: the widest first, so that each is aligned to its own width.
+    # The widest types come first, as in the library, so that each tensor is aligned to its own width.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     checksums = {name: checksum(name, tensors[name]) for name in order}
     header: dict[str, Any] = {"__metadata__": {**metadata, CHECKSUMS: json.dumps(checksums)}}
@@ -83,7 +83,8 @@ def open_tensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     for name, shape in shapes.items():
         read = functools.partial(_read, path, name)
         dtype = _DTYPES.get(header[name]["dtype"])
-        if dtype is None or not shape or not all(shape):  # without numbers, or with one
+        # The library reads tensors of other types, of a single number, and without numbers.
+        if dtype is None or not shape or not all(shape):
             yield name, LazyTensor(shape, read, path=path)
         else:
             place = _Place(path, opened, start + header[name]["data_offsets"][0], shape, np.dtype(dtype))
@@ -161,7 +162,7 @@ def _read_parts(
     crc = _begin(name)
     with place.path.open("rb") as file:
         if _file_version(file) != place.version:
-            yield read()  # the shape now, for the caller to compare
+            yield read()  # the caller compares the new shape with the expected one
             return
         file.seek(place.start)
         for begin in range(0, place.shape[0], rows):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WEIGHTS_NAME = "model.safetensors"
 NPZ_NAME = "model.npz"
 CARD_NAME = "README.md"  # as the Hub calls it
-# The layouts with a head and without one, and the name of the file of weights.
+# For each `layout`: the table of names with a head, the one without a head, and the name of the file of weights.
 WRITTEN = {
     "transformers": (TRANSFORMERS, TRANSFORMERS_BASE, WEIGHTS_NAME),
     "timm": (TIMM, TIMM, WEIGHTS_NAME),
@@ -37,7 +37,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")  # types that safetensors
 
 TRANSFORMERS_ACTIVATIONS = ("relu", "gelu", "gelu_new")  # of those that a BitConfig may have
 
-# Other weights in transformers' layout: a reader that prefers them would get another network than ours.
+# Other files of weights in transformers' layout. A reader that prefers them would get another network than ours.
 OTHER_WEIGHTS = ("model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin")
 
@@ -292,9 +292,9 @@ def _initial_norm(layout: Layout, channels: int, dtype: np.dtype) -> dict[str, n
 def _config_values(config: BitConfig, head: bool, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     values = config.to_dict()
     if config.width_factor != 1:
-        # The same network with explicit widths, because transformers' factor widens the stages only.
+        # The network is described by explicit widths, because transformers' factor widens the stages only.
         values |= {"width_factor": 1, "embedding_size": config.stem_width, "hidden_sizes": list(config.stage_widths)}
-    # transformers gives the head the last width, which is wrong if there are more widths than stages.
+    # transformers gives the head the last width, which is the wrong one if there are more widths than stages.
     values["hidden_sizes"] = values["hidden_sizes"][: len(config.depths)]
     if not head:
         values["architectures"] = ["BitModel"]

@@ -15,11 +15,11 @@ def shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, l
     """Returns the files that an index names, and the tensors that it lists for each.
 
     Keras' index (`save_weights("bit.weights.json", max_shard_size=...)`) has places of layers instead of names of
-    tensors, and a list of files for a layer that is in several.
+    tensors. For a layer that is in several files it has a list of files.
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: it is not an index, or it names files in another directory or of another kind.
+        ValueError: `index` is not an index, or it names files in another directory or of another kind.
     """
     weight_map = finding.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(map(_are_names, weight_map.values())):

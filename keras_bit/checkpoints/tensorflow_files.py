@@ -18,13 +18,13 @@ from keras_bit.checkpoints.lazy import LazyTensor, check_name
 from keras_bit.files.damage import refusing_damage
 
 VARIABLES = "variables/variables.index"  # in the directory of a SavedModel
-DATA = "variables/variables.data-00000-of-00001"  # belongs to it
+DATA = "variables/variables.data-00000-of-00001"  # the file with the numbers, next to the index
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # holds the names of the variables
 _PARTS = r"(?:root_block|block\d+|group_norm|head)"  # the beginnings of Google's names after `resnet/`
 
 
 def is_older_h5(path: Path) -> bool:
-    """Whether it is an `.h5` file of `save_weights` in TensorFlow's Keras 2."""
+    """Whether a file is an `.h5` file that `save_weights` of TensorFlow's Keras 2 wrote."""
     import h5py
 
     with refusing_damage(path, "not a .weights.h5 file of Keras", "Fetch or save it again."), h5py.File(path) as file:
@@ -32,7 +32,7 @@ def is_older_h5(path: Path) -> bool:
 
 
 def open_older_h5(path: Path) -> Iterator[tuple[str, LazyTensor]]:
-    """Opens the named tensors of such a file.
+    """Opens the named tensors of an `.h5` file that `save_weights` of TensorFlow's Keras 2 wrote.
 
     Raises:
         ValueError: it is damaged, or a layer of it is not one of Google's BiT.
@@ -66,7 +66,10 @@ def _layer_and_weight(place: str, layers: list[str]) -> tuple[str, str]:
 
 
 def _google_name(layer: str, weight: str) -> str:
-    """Returns a weight's name in Google's layout; its own name is the full name, or begins at its layer."""
+    """Returns a weight's name in Google's layout.
+
+    The weight's name in the file is the full name, or only the part from its layer on.
+    """
     plain = weight.removesuffix(":0")
     match = re.search(rf"(?:^|/)({_PARTS}/.+)", plain)
     if match is not None and f"{match[1]}/".startswith(f"{layer}/"):

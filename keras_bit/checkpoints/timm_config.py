@@ -35,7 +35,7 @@ def values(config: BitConfig, head: bool, processor: BitImageProcessor | None) -
     """
     classes = config.num_labels if head else 0
     activations = {ours: theirs for theirs, ours in TIMM_ACTIVATIONS.items()}
-    # timm's name of an argument, its value, and the default, which is left out.
+    # Each row has timm's name of an argument, its value, and its default, with which it is left out.
     arguments = (
         ("in_chans", config.num_channels, 3),
         ("output_stride", config.output_stride, 32),
@@ -52,7 +52,7 @@ def values(config: BitConfig, head: bool, processor: BitImageProcessor | None) -
             "num_classes": classes,
             "first_conv": "stem.conv",
             "classifier": "head.fc",
-            "custom_load": False,  # the file has timm's own names
+            "custom_load": False,  # the file has timm's own names, so timm needs no special loader
             **(image_options(processor, config.num_channels) or {}),
         },
     }
@@ -77,7 +77,7 @@ def image_options(processor: BitImageProcessor | None, channels: int) -> dict[st
         "std": _listed(processor.image_std),
     }
     edge = processor.size.get("shortest_edge", size["height"])
-    # The second always gives the exact edge; the first is shorter, but may be rounded down below it.
+    # The second value always gives the exact edge. The first one has fewer digits, but may be rounded down below it.
     for crop_pct in (size["height"] / edge, size["height"] / (edge + 0.5)):
         found = options | {"crop_pct": 1.0 if exact else crop_pct}
         try:
@@ -85,7 +85,7 @@ def image_options(processor: BitImageProcessor | None, channels: int) -> dict[st
         except ValueError:  # a crop that is not square
             return None
         if exact:
-            timms["crop_size"] = processor.to_dict()["crop_size"]  # which is not used
+            timms["crop_size"] = processor.to_dict()["crop_size"]  # this option is not used, so it may differ
         if timms == processor.to_dict():
             return found
     return None

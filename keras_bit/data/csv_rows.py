@@ -68,7 +68,9 @@ def read(file: str | Path) -> Rows:
                 found.append(Row(line, cells))
             line = first + reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{str(file)!r} is not a valid CSV file, in line {line} or after it: {error}.") from None
+        raise ValueError(
+            f"{str(file)!r} is not a valid CSV file, in line {line} or after it: {error}. Correct the quotes there."
+        ) from None
     if not found:
         raise ValueError(f"{str(file)!r} is empty. It must begin with the names of its columns, such as 'path,label'.")
     header, rows = found[0].cells, found[1:]
@@ -94,7 +96,7 @@ def _text(file: Path) -> str:
         ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise ValueError(f"{str(file)!r} must be text, got a zero byte in line {line}.")
+        raise ValueError(f"{str(file)!r} must be text, got a zero byte in line {line}. Save it as 'CSV UTF-8'.")
     return text
 
 
@@ -109,7 +111,7 @@ def _check(file: str, header: list[str], rows: list[Row], delimiter: str) -> Non
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{file!r} has several columns named {some(map(repr, twice))}. Rename all but one.")
     if not rows:
-        raise ValueError(f"{file!r} has a header ({some(map(repr, names))}) but no rows.")
+        raise ValueError(f"{file!r} has a header ({some(map(repr, names))}) but no rows. Add a line for each image.")
     if wrong := [row for row in rows if len(row.cells) != len(header)]:
         shown = some((f"line {row.line} has {len(row.cells)}" for row in wrong), 3)
         raise ValueError(

@@ -67,82 +67,96 @@ def image_dataset(
        batch, with one `w` per batch from the beta distribution (alpha, alpha).
 
     Args:
-        source: one of
+        source: the images and their labels. It is one of
 
-            * a directory with a folder per class; the classes are the sorted names of the folders that hold images, at
-              any depth; a warning counts files that are not images and everything else that is left out;
-            * a pair `(images, labels)`: a list of paths, a list of uint8 arrays `(height, width, channels)` or one
-              array `(count, height, width, channels)`; with labels that are whole numbers, names, lists of names or
-              rows of a number in [0, 1] per class (for images of several classes), or floats to predict: `(count,)`, or
-              `(count, outputs)` with values outside of [0, 1] in more than a quarter of the rows;
+            * a directory with a folder per class. The classes are the sorted names of the folders that hold images, at
+              any depth. A warning counts files that are not images and everything else that is left out;
+            * a pair `(images, labels)`. The images are a list of paths, a list of uint8 arrays `(height, width,
+              channels)`, or one array `(count, height, width, channels)`. The labels are whole numbers or names, one
+              per image; for images of several classes, lists of names or rows of a number in [0, 1] per class; or
+              floats to predict, `(count,)`, or `(count, outputs)` with values outside of [0, 1] in more than a quarter
+              of the rows;
             * a CSV file with a column of paths, relative to it, and columns of labels: class names, several names with
               `;` or `|` between them, 0 and 1 for each class, or numbers to predict. A column `split` divides the
               images. `keras_bit.data.label_table.read` describes it;
-            * a `tf.data.Dataset` of `(image, label)` or of dictionaries with two such columns, not batched: encoded
-              bytes or uint8 pixels, with whole numbers, floats or rows;
+            * a `tf.data.Dataset` of `(image, label)` or of dictionaries with two such columns, not batched. Images are
+              encoded bytes or uint8 pixels; labels are whole numbers, floats or rows;
             * TFRecord files of `tf.Example`: a path, a pattern or a list of them, ending in `.tfrecord`, `.tfrecords`,
-              `.tfrec` or `-00000-of-00001`, which may be compressed by gzip or zlib; labels count from 0;
+              `.tfrec` or `-00000-of-00001`. They may be compressed by gzip or zlib. Labels count from 0;
             * a Hugging Face `datasets.Dataset` or `DatasetDict` with a column of images, bytes or paths;
             * a prepared TensorFlow Datasets builder.
-        processor: a `BitImageProcessor` with `do_convert_rgb`.
-        batch_size: images per batch; the last one may have fewer.
-        training: whether to shuffle and augment. Needs a `rule` or a `recipe`.
-        rule: a `HyperRule`, for training only. Evaluation uses the processor's size, which in the recipe is
-            `size={"height": crop_size, "width": crop_size}, do_center_crop=False`.
-        recipe: a `Recipe`, instead of `rule`. Training applies its `augment` and `sampling` too; they need an engine
-            other than `"graph"`, and `sampling` a source that is not a stream or records. Evaluation makes images of
-            its `crop_size`. `fine_tune` compares the recipe with its own.
-        seed: the seed of the order and the augmentation, which depend on nothing else, not even on
-            `tf.random.set_seed`; `None` draws a new seed every time.
-        on_error: `"raise"` raises for the first image that cannot be read or whose label is invalid. `"skip"` leaves
-            such images out, lists them in the data set's attribute `skipped`, and warns at the end of each epoch; if
-            none is left, it raises. Errors that are not the image's fault, such as a lack of memory, are raised in both
-            cases. With `"skip"` the number of batches is unknown in advance, so Keras warns that the input "ran out of
-            data" and reports one step too many.
-        engine: what reads the images. `"host"`: Pillow, in a pool of threads; it reads every kind of file that Pillow
-            does. `"graph"`: only TensorFlow's operations, for tf.data service, saved graphs and iterator checkpoints;
-            it reads the kinds that `tf_preprocess` reads, needs `on_error="raise"`, and names a broken file only if its
-            header is broken. `"auto"`: `"host"`, unless `max_pixels` is above Pillow's limit. The values are the same.
-        class_names: the order of the classes. For a directory it may name some of the folders; the others are left out.
-            It must hold all labels that are names, and it names labels that are whole numbers.
-        image_column, label_column: the columns of the source. By default `"image"` and `"label"`; in TFRecords
-            `"image/encoded"` and `"image/class/label"`.
-        split: the split of a `DatasetDict` or a TensorFlow Datasets builder; `"train"`, `"validation"` or `"test"` for
-            a CSV file with a column `split`.
+        processor: a `BitImageProcessor` with `do_convert_rgb=True`.
+        batch_size: images per batch, at least 1. The last batch may have fewer.
+        training: whether to shuffle and augment. `True` needs a `rule` or a `recipe`. Default `False`, for evaluation.
+        rule: a `HyperRule`. Only training uses it. Evaluation makes images of the processor's size, which in BiT's
+            recipe is `size={"height": crop_size, "width": crop_size}, do_center_crop=False`. Default `None`.
+        recipe: a `Recipe`, instead of `rule`. Training applies its `augment` and `sampling` too: both need an engine
+            other than `"graph"`, and `sampling` needs a source that is not a stream or records. Evaluation makes images
+            of its `crop_size`. `fine_tune` compares the recipe with its own. Default `None`.
+        seed: the seed of the order and the augmentation, a whole number. They depend on nothing else, not even on
+            `tf.random.set_seed`. `None`, the default, draws a new seed every time.
+        on_error: what happens to an image that cannot be read or whose label is invalid. `"raise"`, the default, raises
+            for the first one. `"skip"` leaves such images out, lists them in the data set's attribute `skipped`, and
+            warns at the end of each epoch; if none is left, it raises. Errors that are not the image's fault, such as a
+            lack of memory, are raised in both cases. With `"skip"` the number of batches is unknown in advance, so
+            Keras warns that the input "ran out of data" and reports one step too many.
+        engine: what reads the images; the values are the same. `"host"` is Pillow in a pool of threads, and reads every
+            kind of file that Pillow does. `"graph"` is TensorFlow's operations only, for tf.data service, saved graphs
+            and iterator checkpoints. It reads the kinds that `tf_preprocess` reads, needs `on_error="raise"`, and names
+            a broken file only if its header is broken. `"auto"`, the default, is `"host"`, unless `max_pixels` is above
+            Pillow's limit.
+        class_names: the classes, in their order. For a directory it may name some of the folders; the others are left
+            out. It must hold all labels that are names, and it names labels that are whole numbers. `None`, the
+            default, takes the source's own.
+        image_column: the source's column of images. Default `"image"`; `"image/encoded"` in TFRecords; for a CSV file
+            that of `TableOptions`.
+        label_column: the source's column of labels. Default `"label"`; `"image/class/label"` in TFRecords; for a CSV
+            file that of `TableOptions`.
+        split: the split to read. A `DatasetDict` and a TensorFlow Datasets builder need it. For a CSV file with a
+            column `split` it is `"train"`, `"validation"` or `"test"`. Default `None`.
         random_resized_crop: whether training replaces steps 1 and 2 by the Inception networks' crop: a random part of
             5 % to all of the area, 3/4 to 4/3 times as wide as high, is resized to `rule.crop_size`. Training only.
-        max_pixels: the most pixels of an encoded image. By default Pillow's limit, `2 * PIL.Image.MAX_IMAGE_PIXELS`,
-            which is 178,956,970.
-        shuffle_buffer: number of elements in the shuffle buffer, for training from a `source` that must be read from
-            its beginning: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets. They are held in memory, encoded if the
-            source is. Other sources are shuffled as a whole by their numbers.
-        drop_remainder: whether to drop a last batch that is not full.
-        num_parallel_calls: images that are read at the same time; `None` is one per processor. It does not change
-            values.
-        label_mode: the form of the labels: `"int"`, or `"categorical"` for one-hot rows; by default rows after MixUp,
-            and otherwise the form that the source has. Evaluate a model that is trained with MixUp on `"categorical"`
-            labels. `"numbers"`: the labels of a pair are numbers to predict, even whole ones and rows in [0, 1].
-            `"unlabeled"`: batches of images without labels, for `fine_tune(teacher=...)` and `predict`. `source` is
-            then a directory of images at any depth; a list of paths, in which directories stand for the images in them;
-            or uint8 arrays.
+            Default `False`.
+        max_pixels: the most pixels of an encoded image. `None`, the default, is Pillow's limit,
+            `2 * PIL.Image.MAX_IMAGE_PIXELS`, which is 178,956,970.
+        shuffle_buffer: elements in the shuffle buffer, at least 1. It is for training from a `source` that must be read
+            from its beginning: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets. They are held in memory, encoded if
+            the source is. Other sources are shuffled as a whole by their numbers. Default 4096.
+        drop_remainder: whether to drop a last batch that is not full. Default `False`.
+        num_parallel_calls: images that are read at the same time. It does not change values. `None`, the default, is
+            one per processor; with `engine="graph"` TensorFlow chooses the number.
+        label_mode: the form of the labels:
+
+            * `None`, the default: rows after MixUp, and otherwise the form that the source has;
+            * `"int"`: whole numbers;
+            * `"categorical"`: one-hot rows. Evaluate a model that is trained with MixUp on these;
+            * `"numbers"`: the labels of a pair are numbers to predict, even whole ones and rows in [0, 1];
+            * `"unlabeled"`: batches of images without labels, for `fine_tune(teacher=...)` and `predict`. `source` is
+              then a directory of images at any depth; a list of paths, in which directories stand for the images in
+              them; or uint8 arrays.
         repeat: whether training is endless. Every batch is then full, and batches cross the ends of epochs, as in
-            Google's code. The images of a step depend only on the seed and the step's number. Needs on_error="raise".
-        initial_step: the number of the first batch, with `repeat`, to continue an interrupted run.
+            Google's code. The images of a step depend only on the seed and the step's number. `True` needs
+            `on_error="raise"`. Default `False`.
+        initial_step: the number of the first batch, to continue an interrupted run. Only with `repeat`. Default 0.
+        shard: `(index, count)`: this process is number `index`, from 0, of `count` processes, and gets
+            `batch_size / count` images of every batch. MixUp mixes within this part, with its own weight. Only with
+            `repeat`. Default `(0, 1)`.
         validation_split: the share of each class for validation, between 0 and 1, for a directory that is not divided.
-            The division is that of `keras-bit finetune`.
-        subset: the part to read, `"training"` or `"validation"`. With the same `seed` they are disjoint and complete.
-        table: `keras_bit.TableOptions`: how to read a CSV file, if the names of its columns do not say what they hold.
-        shard: (index, count), with `repeat`: this process is one of `count` and gets `batch_size / count` images of
-            every batch. MixUp mixes within this part, with its own weight.
+            The division is that of `keras-bit finetune`. `None`, the default, does not divide.
+        subset: the part of the division to read, `"training"` or `"validation"`. With the same `seed` they are disjoint
+            and complete. `validation_split` needs it, and a `seed` of at least 0. Default `None`.
+        table: a `keras_bit.TableOptions`: how to read a CSV file, if the names of its columns do not say what they
+            hold. Default `None`.
 
     Returns:
-        A `tf.data.Dataset` of float32 `(batch, height, width, 3)` and int32 `(batch,)`, or float32 `(batch, classes)`
-        for rows and after MixUp, or the floats to predict; with `label_mode="unlabeled"` only of the images. Its
-        attribute `class_names` is a list of strings: `"0"`, `"1"`, ... for numbers without names, and `None` for
-        floats, without labels, and for sources whose classes are not known. Other
-        attributes are `class_counts` (images of each class, if known), `processor` (of evaluation images),
-        `image_size`, `batch_size` and `recipe`. Methods such as `take` return data sets without the attributes, and
-        keep the length.
+        A `tf.data.Dataset` of float32 images `(batch, height, width, 3)` and labels: int32 `(batch,)`, or float32
+        `(batch, classes)` for rows and after MixUp, or the floats to predict. With `label_mode="unlabeled"` it has only
+        the images.
+
+        Its attribute `class_names` is a list of strings: `"0"`, `"1"`, ... for numbers without names. It is `None` for
+        floats, without labels, and for sources whose classes are not known. Other attributes are `class_counts` (images
+        of each class, if known), `processor` (of evaluation images), `image_size`, `batch_size` and `recipe`. Methods
+        such as `take` return data sets without the attributes, and keep the length.
 
         Without TensorFlow, it is a `keras.utils.PyDataset` of numpy arrays with the same attributes, but without
         `take`, `map` and the like. Its random numbers are numpy's, so a seed gives other crops. With `on_error="skip"`
@@ -284,7 +298,8 @@ def _engine(engine: str, on_error: str, max_pixels: int | None) -> str:
     beyond = max_pixels is not None and limit is not None and max_pixels > limit
     if engine == "graph" and on_error == "skip":
         raise ValueError(
-            "`engine` must be 'host' or 'auto' with on_error='skip', got 'graph', which cannot leave images out."
+            "`engine` must be 'host' or 'auto' with on_error='skip', got 'graph', which cannot leave images out. Leave "
+            "`engine` out."
         )
     if beyond and (engine == "host" or on_error == "skip" or not has_tensorflow()):
         raise ValueError(
@@ -300,18 +315,24 @@ def _check_repeat(
     if repeat and not (training and on_error == "raise"):
         raise ValueError(
             "`repeat` must be False for evaluation and with on_error='skip', because the place of an image is not "
-            f"known in advance, got True with training={training} and on_error={on_error!r}."
+            f"known in advance, got True with training={training} and on_error={on_error!r}. Leave `repeat` out."
         )
     check_whole("initial_step", initial_step, least=0)
     whole = isinstance(shard, tuple | list) and len(shard) == 2 and all(type(part) is int for part in shard)
     if not whole or not 0 <= shard[0] < shard[1]:
-        raise ValueError(f"`shard` must be (index, count) with 0 <= index < count, got {shard!r}.")
+        raise ValueError(
+            f"`shard` must be (index, count) with 0 <= index < count, got {shard!r}. Pass (0, 1) for a single process."
+        )
     if not repeat and (initial_step or tuple(shard) != (0, 1)):
         raise ValueError(
-            f"`initial_step` and `shard` are for repeat=True, got initial_step={initial_step}, shard={shard}."
+            f"`initial_step` and `shard` are for repeat=True, got initial_step={initial_step}, shard={shard}. Pass "
+            "repeat=True, or leave them out."
         )
     if batch_size % shard[1]:
-        raise ValueError(f"`batch_size` must be a multiple of the {shard[1]} parts of `shard`, got {batch_size}.")
+        raise ValueError(
+            f"`batch_size` must be a multiple of the {shard[1]} parts of `shard`, got {batch_size}. Pass the batch "
+            "size of all parts together."
+        )
 
 
 def _check_rule(rule: HyperRule) -> None:
@@ -323,7 +344,9 @@ def _check_recipe(rule: HyperRule | None, recipe: Recipe) -> None:
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a keras_bit.Recipe, got {type(recipe).__name__}.")
     if rule is not None:
-        raise ValueError("`image_dataset` takes one of `rule` and `recipe`, got both. A Recipe contains its rule.")
+        raise ValueError(
+            "`image_dataset` takes one of `rule` and `recipe`, got both. A Recipe contains its rule: leave `rule` out."
+        )
 
 
 def _check(processor: BitImageProcessor, training: bool, recipe: Recipe | None, on_error: str) -> None:

@@ -62,7 +62,9 @@ def read_exclusions(file: str | Path) -> frozenset[str]:
         try:
             return _read(opened, str(file))
         except csv.Error as error:
-            raise ValueError(f"{str(file)!r} is not a CSV file: {error}.") from error
+            raise ValueError(
+                f"{str(file)!r} is not a CSV file: {error}. Pass the audit.csv that `keras-bit audit` writes."
+            ) from error
 
 
 def _read(opened: TextIO, file: str) -> frozenset[str]:
@@ -109,7 +111,10 @@ def without(
         OSError: the file cannot be read.
     """
     if not all(part.in_files for part in parts.values() if part is not None):
-        raise ValueError("`exclude` is for images in folders, got TFRecord files.")
+        raise ValueError(
+            "`exclude` is for images in folders, got TFRecord files. Leave it out, and write the files without these "
+            "images."
+        )
     excluded = read_exclusions(file)
     left: dict[str, Part | None] = {}
     counts: list[str] = []

@@ -59,7 +59,10 @@ class TableOptions:
                 f"`problem_type` must be one of {', '.join(map(repr, PROBLEM_TYPES))}, got {self.problem_type!r}."
             )
         if self.label_separator == "":
-            raise ValueError("`label_separator` must be at least one character, got an empty text.")
+            raise ValueError(
+                "`label_separator` must be at least one character, such as ';', got an empty text. Leave it out for "
+                "the usual separators."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +174,8 @@ def _columns(
     if not chosen:
         raise ValueError(
             f"{file!r} must have a column of labels besides the images' column {header[image]!r}, got the columns "
-            f"{some(map(repr, header), 20)} with {table.delimiter!r} between them."
+            f"{some(map(repr, header), 20)} with {table.delimiter!r} between them. Add a column of labels, or name the "
+            "images' column by `image_column`."
         )
     left = [header[number] for number in others if number not in chosen]
     return (
@@ -265,7 +269,8 @@ def _several_names(file: str, table: Rows, column: int, separator: str | None, n
     found = tuple(sorted({name for cell in said for name in cell})) if names is None else tuple(names)
     if not found:
         raise ValueError(
-            f"The column {table.header[column]!r} of {file!r} must name at least one class, but all cells are empty."
+            f"The column {table.header[column]!r} of {file!r} must name at least one class, but all cells are empty. "
+            "Fill them in, or name another column by `label_columns`."
         )
     places = {composed(name): place for place, name in enumerate(found)}
     wrong = [row for row, cell in zip(table.rows, said, strict=True) if any(name not in places for name in cell)]
@@ -347,7 +352,7 @@ def _once(file: str, rows: Sequence[Row], table: LabelTable) -> tuple[np.ndarray
         if not np.array_equal(table.labels[before], table.labels[place]) or _differ(table.parts, before, place):
             raise ValueError(
                 f"{file!r} must name each image once, with all of its labels in that line; got {path!r} in the lines "
-                f"{rows[before].line} and {rows[place].line} with different labels."
+                f"{rows[before].line} and {rows[place].line} with different labels. Make one line of them."
             )
         again += 1
     return np.array(kept, np.int64), [f"Left out: {again:,} repeated lines."] if again else []

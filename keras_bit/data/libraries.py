@@ -24,7 +24,9 @@ def checked_split(source: Any, split: str | None) -> str | None:
         # It has its own notation for parts of splits, such as "train[:10%]", and its own errors.
         splits, fits = sorted(source.info.splits), split is not None
     elif split is not None:
-        raise ValueError(f"`split` is for sources with several splits, got {split!r} for {described(source)}.")
+        raise ValueError(
+            f"`split` is for sources with several splits, got {split!r} for {described(source)}. Leave it out."
+        )
     else:
         return None
     if not fits:
@@ -121,7 +123,8 @@ def _rows(
     if feature in (datasets.Value("binary"), datasets.Value("large_binary")):
         return Rows(lambda row: {"bytes": images[row][image_column], "path": None}, labels)
     raise ValueError(
-        f"`image_column` must be a column of `datasets.Image`, bytes or paths, got {image_column!r} of {feature}."
+        f"`image_column` must be a column of `datasets.Image`, bytes or paths, got {image_column!r} of {feature}. "
+        "Name another column."
     )
 
 

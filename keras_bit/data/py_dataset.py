@@ -97,7 +97,10 @@ class Batches(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         if self.num_batches is None:
-            raise TypeError("These batches have no length, because they were made with repeat=True.")
+            raise TypeError(
+                "These batches have no length, because they were made with repeat=True. Pass `steps_per_epoch` to "
+                "`model.fit`."
+            )
         return self.num_batches
 
     def __iter__(self) -> Iterator[Any]:

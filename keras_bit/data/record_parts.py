@@ -78,7 +78,7 @@ def record_parts(data: str | Path, names: tuple[str, ...] | None) -> tuple[dict[
     count = max(int(part.labels.max()) for part in parts.values()) + 1
     least = min(int(part.labels.min()) for part in parts.values())
     if least < 0:
-        raise ValueError(f"Labels in TFRecord files must count from 0, got {least}.")
+        raise ValueError(f"Labels in TFRecord files must count from 0, got {least}. Write the files with such labels.")
     names = names or tuple(map(str, range(count)))
     if count > len(names):
         hint = ""
@@ -143,7 +143,9 @@ def _read_labels(files: Sequence[str]) -> tuple[np.ndarray, list[str]]:
             except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
                 lacking = f"has no {records.LABEL!r} that is one int64"
                 kind = "is damaged" if isinstance(error, tf.errors.DataLossError) else lacking
-                raise ValueError(f"{file} {kind}, at the record {len(found)} or up to 255 further on.") from None
+                raise ValueError(
+                    f"{file} {kind}, at the record {len(found)} or up to 255 further on. Write the file again."
+                ) from None
             names += [f"record {number} of {file}" for number in range(len(found))]
             labels += found
     if not labels:

@@ -37,7 +37,10 @@ def record_files(source: Any) -> list[str]:
     found = [[name] if tf.io.gfile.exists(name) else sorted(tf.io.gfile.glob(name)) for name in names]
     missing = [name for name, files in zip(names, found, strict=True) if not files]
     if missing:
-        raise FileNotFoundError(f"`source` names TFRecord files that do not exist: {', '.join(map(repr, missing))}.")
+        raise FileNotFoundError(
+            f"`source` names TFRecord files that do not exist: {', '.join(map(repr, missing))}. Correct the paths or "
+            "the pattern."
+        )
     return [file for files in found for file in files]
 
 

@@ -87,7 +87,7 @@ def open_items(
     subset: Subset | None = None,
     table: TableOptions | None = None,
 ) -> Items:
-    """Does the same for sources that can be read in any order, without TensorFlow."""
+    """Opens a source whose images can be read in any order, without TensorFlow."""
     _check_subset(source, subset)
     _check_table(source, table)
     names = targets.checked_class_names(class_names)
@@ -125,7 +125,7 @@ def _check_subset(source: Any, subset: Subset | None) -> None:
 
 def _check_table(source: Any, table: TableOptions | None) -> None:
     if table is not None and not csv_rows.is_csv(source):
-        raise ValueError(f"`table` is for a CSV file, which `source` names, got {described(source)}.")
+        raise ValueError(f"`table` is for a CSV file, which `source` names, got {described(source)}. Leave it out.")
 
 
 def of_numbers(source: Any, class_names: Sequence[str] | None, check_labels: bool) -> tuple[Any, targets.Labels]:

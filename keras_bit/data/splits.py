@@ -78,7 +78,7 @@ def open_splits(
     if table is not None and not csv_rows.is_csv(data):
         raise ValueError(
             "`image_folder`, `image_column`, `label_columns`, `label_separator` and `problem_type` are for a CSV "
-            f"file, got `data` {str(data)!r}."
+            f"file, got `data` {str(data)!r}. Leave them out."
         )
     records = not csv_rows.is_csv(data) and holds_records(data)
     kind = ONE
@@ -92,12 +92,17 @@ def open_splits(
     if kind not in problem_types:
         raise ValueError(f"`data` {str(data)!r} must have one class for each image, got labels for {kind}.")
     if "train" not in parts:
-        raise ValueError(f"`data` {str(data)!r} has test images, but no training images.")
+        raise ValueError(f"`data` {str(data)!r} has test images, but no training images. Add some.")
     if kind != ONE:
         if examples_per_class is not None:
-            raise ValueError(f"`examples_per_class` is for one class per image, got {examples_per_class} for {kind}.")
+            raise ValueError(
+                f"`examples_per_class` is for one class per image, got {examples_per_class} for {kind}. Leave it out."
+            )
         if exclude is not None:
-            raise ValueError(f"`exclude` is for one class per image, got {str(exclude)!r} for {kind}.")
+            raise ValueError(
+                f"`exclude` is for one class per image, got {str(exclude)!r} for {kind}. Leave it out, and remove the "
+                "lines of these images from the CSV file."
+            )
         return _of_rows(parts, names, kind, notes, validation_share, seed)
     train, validation, test = parts["train"], parts.get("validation"), parts.get("test")
     first = min(int(part.labels.min()) for part in parts.values()) if records else 0
@@ -208,7 +213,8 @@ def subset_of(directory: Path, class_names: tuple[str, ...] | None, subset: Subs
     part = train if subset.which == "training" else validation
     if part is None:
         raise ValueError(
-            f"No class in {str(directory)!r} has a second image, so `validation_split` leaves no validation images."
+            f"No class in {str(directory)!r} has a second image, so `validation_split` leaves no validation images. "
+            "Add images, or leave `validation_split` out."
         )
     return found._replace(paths=[os.fsencode(name) for name in part.names], labels=part.labels)
 
@@ -271,15 +277,21 @@ def _of_fewer_classes(
     if unknown and every:
         spelled = {look(name): name for name in names}
         alike = [shown(spelled[one]) for name in unknown if (one := look(name)) in spelled]
-        hint = f" {some(alike, SHOWN)} there: names that differ in case or spaces are different classes."
+        hint = (
+            f" The training images have {some(alike, SHOWN)}: names that differ in case or spaces are different "
+            "classes."
+        )
         raise ValueError(
             f"{str(directory)!r} has folders that {str(train)!r} lacks: {some(map(shown, unknown), SHOWN)}."
-            f"{hint if alike else ''}"
+            f"{hint if alike else ''} Add them to the training images, or remove them."
         )
     there = [name for name in there if composed(name) in known]
     paths, labels = scan(directory, there, left_out)
     if not paths:
-        raise ValueError(f"No folder in {str(directory)!r} holds an image of the classes in {str(train)!r}.")
+        raise ValueError(
+            f"No folder in {str(directory)!r} holds an image of the classes in {str(train)!r}. Give the folders the "
+            "same names in both."
+        )
     if not every:
         notes += _about_others(directory, unknown, names)
     if left_out:

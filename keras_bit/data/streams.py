@@ -91,7 +91,7 @@ def _pairs(data: tf.data.Dataset, image_column: str, label_column: str) -> tf.da
     if not isinstance(parts, tuple) or len(parts) != 2 or not all(isinstance(part, tf.TensorSpec) for part in parts):
         raise ValueError(
             f"`source` must give (bytes, label), or dictionaries with an image and a label column, got elements of "
-            f"{spec}."
+            f"{spec}. Convert them in a `map`."
         )
     return data
 
@@ -105,7 +105,9 @@ def _check_image(image: tf.TensorSpec) -> bool:
             f"got {image.dtype.name} {image.shape}. Undo a batch with `unbatch()`."
         )
     if not encoded and image.shape[-1] not in (None, 1, 3, 4):
-        raise ValueError(f"`source` must give images of 1, 3 or 4 channels, got uint8 {image.shape}.")
+        raise ValueError(
+            f"`source` must give images of 1, 3 or 4 channels, got uint8 {image.shape}. Convert them in a `map`."
+        )
     return encoded
 
 

@@ -36,7 +36,8 @@ def found(
         )
     if empty := [str(row.line) for row in rows if not row.cells[column]]:
         raise ValueError(
-            f"The column {name!r} of {file!r} must name an image in every line; empty: {some(empty, SHOWN)}."
+            f"The column {name!r} of {file!r} must name an image in every line; empty: {some(empty, SHOWN)}. "
+            "Fill these cells in, or remove the lines."
         )
     if addresses := [row for row in rows if "://" in row.cells[column]]:
         raise ValueError(

@@ -27,7 +27,7 @@ INSTALL = installation("plots")
 DPI = 120
 LONGEST_NAME = 28  # characters of a class name on an axis
 NUMBERED_CLASSES = 60  # rows of a matrix; with more, cells have no room for numbers
-CELL = 0.34  # inches, with its number
+CELL = 0.34  # inches, the side of a cell with a number
 MOST_CELLS = 1000  # cells on a side of a matrix, about the pixels of ten inches
 TICKS = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
 RATE = "learning rate"  # a panel and its curve
@@ -38,7 +38,7 @@ Point = tuple[float, float]  # step and value
 
 
 class Bin(Protocol):
-    """The examples whose confidence is in `(lower, upper]`, as in `metrics.Bin`."""
+    """The examples whose confidence is in `(lower, upper]`; a `metrics.Bin` has these fields."""
 
     @property
     def lower(self) -> float: ...
@@ -299,9 +299,9 @@ def bars(panels: Mapping[str, Sequence[Bar]], file: str | Path, title: str, side
     Args:
         panels: the title of each axis, to its rows from the top. A row without values stays empty.
         file: the PNG file, which is replaced.
-        title: above all panels, of one line or several.
-        side_by_side: whether the panels are side by side and share the names of their rows, which must be equal;
-            otherwise one below the other.
+        title: the title above all panels, of one line or several.
+        side_by_side: whether the panels are side by side and share the names of their rows, which must be equal.
+            Otherwise each panel is below the one before.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -377,10 +377,10 @@ def _short(name: str) -> str:
 
 
 def _drawable(text: str) -> str:
-    """With a box for every such character, all names of emoji would look alike."""
+    """Escapes characters that matplotlib's font lacks. It would draw a box for each, so emoji would look alike."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
-    # As a string instead of a list, a name would be read as a pattern.
+    # The name is in a list, because matplotlib would read a string as a pattern.
     fonts = [get_font(findfont(FontProperties(family=[family]))) for family in FontProperties().get_family()]
     return "".join(
         character

@@ -27,7 +27,7 @@ def denormalize(images: np.ndarray, processor: BitImageProcessor) -> np.ndarray:
 
 
 def label_text(label: np.ndarray, class_names: Sequence[str] | None) -> list[str]:
-    """Returns the lines under an image: `cat`; `0.73 cat` and `+ 0.27 dog` for a label mixed of two."""
+    """Returns the lines under an image: `cat`, or `0.73 cat` and `+ 0.27 dog` for a label that mixes two classes."""
     label = np.asarray(label)
     if label.ndim == 0:
         return [_name(int(label), class_names)]
@@ -49,7 +49,7 @@ def draw(images: np.ndarray, labels: Sequence[Sequence[str]], title: Sequence[st
     """
     columns = math.ceil(math.sqrt(len(images)))
     if len(images) > 4:
-        columns = math.ceil(math.sqrt(len(images) * 1.5))  # wider than high, as screens are
+        columns = math.ceil(math.sqrt(len(images) * 1.5))  # the sheet is wider than high, as screens are
     rows = math.ceil(len(images) / columns)
     lines = min(max(map(len, labels)), 3)
     scale = TILE / max(images.shape[1:3])

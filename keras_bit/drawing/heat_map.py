@@ -25,7 +25,7 @@ class Seen(NamedTuple):
     image: Image.Image  # that part, at the size of the drawing
     rows: np.ndarray  # the place of each row in the model's input, in pixels from the center of the first pixel
     columns: np.ndarray
-    part: str  # a description of it
+    part: str  # a description of the part
 
 
 def seen(image: Image.Image, processor: BitImageProcessor) -> Seen:
@@ -114,7 +114,7 @@ def _draw_scale(sheet: Image.Image, top: int, room: int, strongest: float, name:
         for row, (text, color) in enumerate(((number, INK), (meaning, FAINT))):
             text, font = drawable(text)
             text = shortened(text, font, round(room * 0.4))
-            # Left, centered and right of its place.
+            # The first text begins at its place, the second is centered there, and the third ends there.
             x = place - round(share * font.getlength(text))
             pen.text((x, top + BAR + 5 + row * LINE), text, color, font)
 
@@ -125,7 +125,7 @@ def _lines(texts: Sequence[str], room: int) -> list[tuple[str, Font]]:
 
 
 def _colored(gray: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """uint8 `(height, width, 3)`: Returns a gray image in [0, 255] under the colors of `heat` in [-1, 1]."""
+    """Returns a gray image in [0, 255] under the colors of `heat` in [-1, 1], as uint8 `(height, width, 3)`."""
     strength = (OPAQUE * np.abs(heat))[..., None]
     color = np.where(heat[..., None] < 0, np.array(AGAINST), np.array(FOR))
     return np.rint(gray[..., None] * (1 - strength) + color * strength).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Predicted against true numbers as a PNG file. Needs matplotlib."""
+"""Draws predicted against true numbers as a PNG file. Needs matplotlib."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Lists of millions of images: their names are in a file, which is read shard by shard."""
+"""Lists of millions of images. The names are in a file, which is read shard by shard."""
 
 import codecs
 import contextlib
@@ -51,7 +51,7 @@ class ImageList:
         return os.fsdecode(name if self.root is None else os.path.join(os.fsencode(self.root), name))
 
     def label(self, name: bytes) -> str | None:
-        """Returns the first folder, as in `image_dataset`."""
+        """Returns the first folder of a name, which is its class; `None` without a root or without a folder."""
         folder, inside, _ = name.partition(os.fsencode(os.sep))
         return text_of(folder) if self.root is not None and inside else None
 

@@ -15,11 +15,11 @@ def each(
     Args:
         start: called once in each worker, where it loads the model.
         shards: their numbers.
-        workers: number of processes; one that dies is restarted.
+        workers: number of processes. Ray restarts a process that dies.
 
     Ray is started on this machine and stopped at the end, unless the caller has started it.
     """
-    # Turns off Ray's telemetry. This comes before the import, which reads it.
+    # This turns off Ray's telemetry. It comes before the import, which reads the variable.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     import ray.data

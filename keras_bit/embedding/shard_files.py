@@ -22,7 +22,7 @@ STORAGE: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["label"], "
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """The common facts of a run's shards: plain values, which can be sent to other processes.
+    """The facts that all shards of a run share, as plain values, which can be sent to other processes.
 
     Args:
         made_by: the metadata of every file.
@@ -107,7 +107,7 @@ def done(job: Job) -> list[int]:
 
 
 def checked(job: Job, file: Path) -> tuple[dict[str, Any], int]:
-    """Does `about_file`, and checks that this job could have written it."""
+    """Returns the metadata of a file and its number of rows, and checks that this job could have written the file."""
     about, rows = about_file(file)
     if differences := differences_of(about, job.made_by):
         raise ValueError(

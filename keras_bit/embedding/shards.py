@@ -1,7 +1,7 @@
 """Writes pooled features of many images in shards of Parquet.
 
-Memory holds the names and features of one shard, the names in one folder, the beginning and file name of every shard,
-and the reasons for left-out images. The list of all images is a file next to the shards.
+The list of all images is a file next to the shards, so memory holds only the names and features of one shard, the names
+in one folder, the beginning and file name of every shard, and the reasons for left-out images.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from keras_bit.hub.finding import HubOptions, shown
 from keras_bit.packages import needing, require
 from keras_bit.wording import some
 
-# Engine to its extra and the packages of that.
+# For each engine: the extra that it needs, and the packages of that extra.
 ENGINES = {"local": ("parquet", ("pyarrow",)), "ray": ("ray", ("ray", "pyarrow"))}
 PURPOSE = "Writing embeddings"
 # In the directory of shards during a run; readers of Parquet skip names with a leading dot.
@@ -82,13 +82,18 @@ def embed(
             to folders are followed, unless those folders are read anyway.
         out: a directory, which gets `part-00000-of-00012.parquet` and so on; or a name that ends in `.parquet` for one
             file, whose shards are written to a directory `<out>.shards` and joined at the end.
-        weights: Hub id, directory or file of a checkpoint with its `preprocessor_config.json`.
-        batch_size: images per batch.
-        shard_size: images in a shard.
-        on_error: `"raise"` ends at an unreadable image; `"skip"` leaves it out, and raises if none is left.
-        engine: `"local"` computes in this process, `"ray"` by workers of Ray Data, which all see `data` and `out`.
-        workers: processes of Ray, each with the model; 2 by default.
-        revision, cache_dir, token, local_files_only: options for a Hub id in `weights`, as in `from_pretrained`.
+        weights: a checkpoint with its `preprocessor_config.json`: a Hub id, a directory or a file.
+        batch_size: images per batch, at least 1. Default 32.
+        shard_size: images in a shard, at least 1. Default 10,000.
+        on_error: what happens to an unreadable image. `"raise"`, the default, ends there; `"skip"` leaves it out, and
+            raises if no image is left.
+        engine: `"local"`, the default, computes in this process. `"ray"` computes in workers of Ray Data, which must
+            all see `data` and `out`.
+        workers: processes of Ray, each with the model. Only for `"ray"`. `None`, the default, is 2.
+        revision: the branch, tag or commit of a Hub id. Default `None`, its main branch.
+        cache_dir: where downloads are kept. `None`, the default, is huggingface_hub's own cache.
+        token: a token for private repositories. `None`, the default, takes the one that `hf auth login` stored.
+        local_files_only: whether to use only what was downloaded before. Default `False`.
 
     Raises:
         ValueError: an argument is not as described above, `data` has no images, one cannot be read, or `out` has
@@ -108,7 +113,7 @@ def embed(
         with naming(directory):
             images = list_images(data, directory / f"{LIST}{secrets.token_hex(4)}", shard_size)
         if engine == "ray":
-            # Otherwise this process would take all memory of a GPU.
+            # Otherwise this process would take all memory of a GPU, which the workers need.
             os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         writer = Writer(str(weights), hub, batch_size)
         made_by = {**writer.made_by, "weights": shown(weights), **_described(images)}
@@ -149,12 +154,12 @@ def _claimed(out: Path, directory: Path, one_file: bool) -> Iterator[None]:
     """
     if one_file and out.is_dir():
         raise IsADirectoryError(f"`out` must be a file if it ends in .parquet, got the directory {str(out)!r}.")
-    if os.path.exists(directory) and not os.path.isdir(directory):  # which return False for a name that is too long
+    if os.path.exists(directory) and not os.path.isdir(directory):  # both return False for a name that is too long
         raise NotADirectoryError(f"`out` must be a directory or end in .parquet, got the file {str(directory)!r}.")
     with claimed(directory, argument="out"), contextlib.ExitStack() as held:
         if one_file:
             _check_writable(out)
-        _remove_lists(directory)  # of killed processes, because the lock is ours
+        _remove_lists(directory)  # these belong to killed processes, because this process has the lock
         held.callback(_remove_lists, directory)
         if not one_file and (foreign := _foreign(directory)):
             raise ValueError(
@@ -165,7 +170,7 @@ def _claimed(out: Path, directory: Path, one_file: bool) -> Iterator[None]:
 
 
 def _check_writable(out: Path) -> None:
-    """The joined file's name may be too long even if the directory's is not."""
+    """Tests the joined file's name too, which may be too long even if the directory's name is not."""
     try:
         check_writable(out)
     except OSError as error:
@@ -181,7 +186,7 @@ def _foreign(directory: Path) -> list[str]:
 
 def _remove_lists(directory: Path) -> None:
     for file in directory.glob(f"{LIST}*"):
-        with contextlib.suppress(OSError):  # the current error is more informative
+        with contextlib.suppress(OSError):  # an error here would hide the current one, which says more
             file.unlink()
 
 

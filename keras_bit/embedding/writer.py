@@ -44,7 +44,7 @@ class Writer:
         self.made_by = {
             "keras_bit": importlib.metadata.version("keras_bit"),
             "weights_sha256": digest(self._model),
-            # As read back from JSON, for comparisons.
+            # JSON changes some types, and later runs compare these values with those of a file.
             "processor": json.loads(json.dumps(processor.to_dict())),
         }
 
@@ -80,7 +80,7 @@ class Writer:
 
 
 def _batches(*arguments: Any) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    with contextlib.suppress(NoImageError):  # of this shard; others may have some
+    with contextlib.suppress(NoImageError):  # this shard has no readable image, but others may have some
         yield from read_batches(*arguments)
 
 

@@ -67,33 +67,45 @@ def export(
     Args:
         model: a functional or sequential model, of keras_bit or around one; or a `BiTClassifier`, with its own
             processor.
-        path: the file to write; for `"saved_model"` the model's base directory, in which every call writes the next
-            version; for `"huggingface"` and `"web"` the directory; for `"openvino"` the `.xml` file, next to
-            which the `.bin` file is written.
-        format: `"saved_model"` (TF Serving), `"tflite"`, `"onnx"`, `"openvino"`, `"web"` (a page that classifies in the
-            browser) or `"huggingface"` (transformers' layout); Keras' own names `"tf_saved_model"` and `"litert"` mean
-            the first two.
-        processor: how images become the model's input. With it a SavedModel also takes encoded images; `"web"` needs
-            it.
-        labels: a name per class, as a sequence or a dict from index to name; `None` takes those of `model.config`.
-        quantize: `None` (float32); for TFLite also `"float16"` (weights), `"dynamic"` (weights in 8 bits), `"int8"`
-            (convolutions in 8 bits, normalization in float) or `"int8_full"` (everything, including inputs and
-            outputs); for `"web"` `"float16"` or `"int8"`, of the weights only; for `"openvino"` `"float16"`, of the
-            weights only; for `"onnx"` and `"openvino"` `"int8"` (convolutions and dense layers in 8 bits, everything
-            else in float).
-        representative_data: batches `(batch, height, width, channels)` for the model, in float32 or the model's whole
-            numbers: some hundred typical images. `"int8"` and `"int8_full"` need them, except for `"web"`. All are held
-            in memory.
-        batch_size: a fixed batch size; `None` is any, and 1 for TFLite.
-        image_size: a fixed size in pixels, an int or (height, width); `None` is the model's own: any size, except for
-            TFLite, which takes the processor's, or 224. `(None, None)` is any size for TFLite too.
-        overwrite: whether to replace an existing `path` (a SavedModel gets the next version instead).
-        progress: a function that is called with a line at the beginning of each step.
+        path: the file to write. For these formats it is something else:
+
+            * `"saved_model"`: the model's base directory, in which every call writes the next version;
+            * `"huggingface"` and `"web"`: the directory;
+            * `"openvino"`: the `.xml` file, next to which the `.bin` file is written.
+        format: the form of the export:
+
+            * `"saved_model"`, the default: for TF Serving. Keras calls it `"tf_saved_model"`, which works too;
+            * `"tflite"`: for phones. Keras calls it `"litert"`, which works too;
+            * `"onnx"` and `"openvino"`: for the engines of these names;
+            * `"web"`: a page that classifies in the browser;
+            * `"huggingface"`: transformers' layout.
+        processor: a `BitImageProcessor`: how images become the model's input. With it a SavedModel also takes encoded
+            images; `"web"` needs it. Default `None`.
+        labels: a name per class, as a sequence or a dict from index to name. `None`, the default, takes those of
+            `model.config`.
+        quantize: the precision of the file. `None`, the default, is float32. Each format has its own choices:
+
+            * `"tflite"`: `"float16"` (weights), `"dynamic"` (weights in 8 bits), `"int8"` (convolutions in 8 bits,
+              normalization in float) or `"int8_full"` (everything, including inputs and outputs);
+            * `"web"`: `"float16"` or `"int8"`, of the weights only;
+            * `"onnx"`: `"int8"` (convolutions and dense layers in 8 bits, everything else in float);
+            * `"openvino"`: `"float16"`, of the weights only, or `"int8"` as for `"onnx"`.
+        representative_data: some hundred typical images, as batches `(batch, height, width, channels)` for the model:
+            float32, or the model's whole numbers. `"int8"` and `"int8_full"` need them, except for `"web"`. All are
+            held in memory. Default `None`.
+        batch_size: the only batch size that the file takes, at least 1. `None`, the default, is any, and 1 for TFLite.
+        image_size: the only size of images that the file takes, in pixels, at least 32: an int, or `(height, width)`.
+            `None`, the default, is the model's own: any size, except for TFLite, which takes the processor's, or 224.
+            `(None, None)` is any size for TFLite too.
+        overwrite: whether to replace an existing `path`. A SavedModel gets the next version instead. Default `False`.
+        progress: a function that is called with a line of text at the beginning of each step. Default `None`.
         runtime: for `"web"` only: the directory of a local npm package `onnxruntime-web`, from which the page's runtime
-            is copied. `None` lets the page load it from jsDelivr. Both are checked against the hashes of one version.
+            is copied. `None`, the default, lets the page load it from jsDelivr. Both are checked against the hashes of
+            one version.
         include_preprocessing: for `"openvino"` only: whether the file takes uint8 images `(batch, height, width, 3)` of
             any size, or of `image_size`, and resizes, crops and normalizes them as `processor` does. Its resize is
             OpenVINO's form of Pillow's, whose values differ from Pillow's by at most two of the 256 gray levels.
+            Default `False`.
 
     Returns:
         An `ExportReport`: `path`, `bytes`, `max_abs_diff` and more, and `advice`, a sentence on which file to use on

@@ -44,7 +44,8 @@ DOCKER = """\
 #   serve.sh --enable_batching --batching_parameters_file=/models/{name}/batching.config
 #
 # Three environment variables change what the script does:
-# * TF_SERVING_IMAGE is the container image, such as tensorflow/serving:TAG. Without it, the newest one runs.
+# * TF_SERVING_IMAGE is the container image, such as tensorflow/serving:TAG. Without it, tensorflow/serving:latest runs:
+#   the image that this machine already has, or the newest one, which is downloaded.
 #   Version {version} was written by TensorFlow {tensorflow}. The image must have that version or a newer one, because
 #   an older server does not know all operations of the model, such as the decoder of WebP.
 # * TF_ENABLE_ONEDNN_OPTS goes to the server. On a processor without AVX-512, 1 makes batches faster and single images
@@ -65,6 +66,12 @@ directory=${{directory%?x}}
 # Quote the directory, because its name may contain commas, quotes or newlines. (The option -v cannot take a colon.)
 quoted=$(printf '%s\\n' "$directory" | sed 's/"/""/g'; echo x)
 quoted=${{quoted%?x}}
+# Without this check the shell would only say that it does not find docker.
+if [ -z "${{CONTAINER_ENGINE:-}}" ] && ! command -v docker >/dev/null && ! command -v podman >/dev/null; then
+  echo "serve.sh: neither docker nor podman is installed. Install one of the two, or name another program that runs" \\
+    "container images in the variable CONTAINER_ENGINE." >&2
+  exit 1
+fi
 engine=${{CONTAINER_ENGINE:-$(command -v docker || command -v podman || echo docker)}}
 # The image's name starts with its registry (docker.io), because podman needs it.
 exec "$engine" run --rm -p 8500:8500 -p 8501:8501 \\

@@ -19,7 +19,7 @@ def refusing_damage(path: Path, kind: str, remedy: str) -> Iterator[None]:
 
     Args:
         path: the file.
-        kind: what it should be, as the end of `"is damaged or "`.
+        kind: what the file may be instead of damaged, such as `"not a model file of Keras"`.
         remedy: what to do, as a sentence.
 
     Raises:

@@ -1,7 +1,7 @@
 """Reads the description of layers in Keras' files of whole models. It is JSON, and is never run.
 
-`model.save` writes a `.keras` file or, in its older format, an `.h5` file; `keras.saving.save_model(zipped=False)` and
-`model.save("hf://owner/name")` write a directory, whose `config.json` it is.
+`model.save` writes a `.keras` file or, in its older format, an `.h5` file. `keras.saving.save_model(zipped=False)` and
+`model.save("hf://owner/name")` write a directory, in which `config.json` is the description.
 """
 
 import json
@@ -50,7 +50,7 @@ def layers_in(path: Path) -> str | None:
 
 
 def described_in(path: Path) -> Mapping[str, Any] | None:
-    """Returns the same as a dictionary.
+    """Returns the description of the layers as a dictionary; `None` for a file of weights only.
 
     Raises:
         ValueError: it is damaged, or takes values from other files.

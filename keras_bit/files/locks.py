@@ -16,7 +16,7 @@ import filelock
 from keras_bit.files import json_text
 
 LOCK_NAME = ".lock"  # in a locked directory; listings of directories skip such names
-# The owner, in its own file, because Windows does not let others read a locked file.
+# The file that names the owner. It is not the locked file, because Windows does not let others read that one.
 OWNER_NAME = ".lock-owner"
 BROKEN_NAME = ".lock-owner-broken"  # the note of an ended process, while another one replaces it
 NAMES = (LOCK_NAME, OWNER_NAME, BROKEN_NAME)
@@ -70,8 +70,8 @@ class Lock:
         self._directory, self._held = directory, held
 
     def release(self) -> None:
-        # Removed while it is held, because later the files may belong to another process. Windows does not remove
-        # locked files; there filelock does it.
+        # The files are removed while the lock is held, because later they may belong to another process. Windows does
+        # not remove locked files; there filelock removes them.
         for name in (OWNER_NAME, LOCK_NAME) if self._held else (OWNER_NAME,):
             with contextlib.suppress(OSError):
                 (self._directory / name).unlink()
@@ -136,7 +136,7 @@ def _break(file: Path, noted: Owner) -> None:
         os.rename(file, broken)
         if _read(broken) == noted:
             broken.unlink()
-        elif not file.exists():  # it was the faster process' note
+        elif not file.exists():  # this was the new note of a faster process
             os.rename(broken, file)
 
 
@@ -174,13 +174,14 @@ def _read(file: Path) -> Owner | None:
 
 def _has_ended(owner: Owner) -> bool:
     """Whether a process has certainly ended."""
-    if (owner.host, owner.machine) != (socket.gethostname(), _machine()) or os.name == "nt":  # `kill` would end it
+    # On Windows `os.kill` would end the process.
+    if (owner.host, owner.machine) != (socket.gethostname(), _machine()) or os.name == "nt":
         return False
     try:
         os.kill(owner.process, 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except OSError:  # it is another user's
+    except OSError:  # the process is another user's, so it runs
         pass
     started = _started(owner.process)
     return bool(started is not None and owner.started and started != owner.started)

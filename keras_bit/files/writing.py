@@ -15,7 +15,7 @@ from keras_bit.files import locks
 STAGING_PREFIX = ".keras-bit-"  # of the directories in which files are written before they are renamed
 KEPT_PREFIX = ".kept-"  # in a staging directory: the directory with the files that are being replaced
 PATIENCE = 60.0  # seconds to wait for another process that moves its files into the same directory
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota, the largest file
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a full quota, a file that is too large
 
 
 @contextlib.contextmanager
@@ -221,7 +221,8 @@ def remove_abandoned(directory: Path) -> None:
     Files that such a process had begun to replace are restored.
     """
     for left in directory.glob(f"{STAGING_PREFIX}*"):
-        # An error means that a running process has it, another one removes it too, or it is another user's.
+        # An error means that the directory belongs to a running process or to another user, or that another process
+        # removes it too.
         with contextlib.suppress(OSError):
             lock = locks.acquire(left)
             _put_back(left, directory)
@@ -232,12 +233,12 @@ def sync(path: Path) -> None:
     """Flushes a file, or a directory with everything in it, to the disk."""
     for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
         if one.is_file():
-            with open(one, "rb+" if os.name == "nt" else "rb") as written:  # Windows flushes only these
+            with open(one, "rb+" if os.name == "nt" else "rb") as written:  # Windows flushes only writable files
                 os.fsync(written.fileno())
         elif one.is_dir() and os.name != "nt":  # Windows cannot open a directory
             descriptor = os.open(one, os.O_RDONLY)
             try:
-                with contextlib.suppress(OSError):  # some network file systems cannot
+                with contextlib.suppress(OSError):  # some network file systems cannot flush directories
                     os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -261,7 +262,7 @@ def _why_not_written(error: BaseException, directory: Path) -> int | None:
 
 
 def _sentence(path: Path, number: int, kind: type[BaseException] = OSError, reason: str = "") -> OSError:
-    """Returns an error of the same kind, if `kind` is a system error, whose text is a sentence."""
+    """Returns an error whose text is a sentence; it is of the type `kind` if that is an error of the system."""
     remedy = "Make room there, or choose another place." if number in NO_ROOM else "Choose another place."
     told = kind if issubclass(kind, OSError) and kind.__module__ == "builtins" else OSError
     error = told(f"{str(path)!r} cannot be written: {reason or os.strerror(number)}. {remedy}")
@@ -322,15 +323,18 @@ def _put_back(left: Path, parent: Path) -> None:
 
 
 def _remove_staging(staging: Path, lock: locks.Lock) -> None:
-    """Removes it while it is locked, so that no other process thinks that it is abandoned and restores its files."""
+    """Removes a staging directory while it is locked.
+
+    Otherwise another process might think that it is abandoned, and restore its files.
+    """
     shutil.rmtree(staging, ignore_errors=True)
     lock.release()
-    if os.name == "nt":  # which does not remove a locked file, or a directory with one
+    if os.name == "nt":  # Windows does not remove a locked file, or a directory with one
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _permissions_of_a_new_directory(parent: Path) -> int:
-    """Asks the file system, because reading the umask means changing it for all threads."""
+    """Makes a directory and returns its permissions, because reading the umask means changing it for all threads."""
     with tempfile.TemporaryDirectory(dir=parent) as private:
         made = Path(private) / "new"
         made.mkdir()

@@ -27,12 +27,15 @@ def as_array(name: str, tensor: Any) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # a framework may raise anything
-        why = str(error) or type(error).__name__
-        raise TypeError(f"{name} cannot be converted to a numpy array. {type(tensor).__name__} says: {why}") from error
+        why = str(error).rstrip(".") or type(error).__name__
+        raise TypeError(
+            f"{name} cannot be converted to a numpy array. {type(tensor).__name__} says: {why}. Pass an array of "
+            "numbers."
+        ) from error
     if array.dtype.name.startswith(SHORT_FLOATS):
         array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be an array of numbers. Received: dtype {array.dtype}")
+        raise TypeError(f"{name} must be an array of numbers, got the dtype {array.dtype}. Convert its values.")
     return array
 
 

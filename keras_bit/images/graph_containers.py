@@ -11,7 +11,7 @@ import tensorflow as tf
 
 # The most steps of a search: 65,536 chunks of 8 KiB are half a GiB. A file with more is not read to its end.
 MOST_STEPS = 2**16
-FREQUENCIES, UNSEEN = 10, -1  # those that libjpeg-turbo checks to see whether some are missing
+FREQUENCIES, UNSEEN = 10, -1  # the lowest frequencies, in which libjpeg-turbo looks for missing ones; not seen yet
 SCAN_HEADER = 16  # bytes: marker, size, number of colors, at most four of them with their tables, frequencies, bits
 EXIF = b"Exif\0\0"  # the beginning of a JPEG's segment of tags
 LOOK = 10  # bytes of a segment: marker, size, and its first entries
@@ -57,8 +57,8 @@ def jpeg_segments(contents: Any) -> Segments:
 
         numbered = is_segment & (marker >= 0xC0) & (marker <= 0xCF)
         is_frame = numbered & (marker != 0xC4) & (marker != 0xC8) & (marker != 0xCC)
-        # A scan of a sequential JPEG may have all color components; one of a progressive JPEG (C2, C6, CA, CE) never
-        # has.
+        # A scan of a sequential JPEG may have all color components. A scan of a progressive JPEG (C2, C6, CA, CE) never
+        # has all of them, so 256 stands for more than any scan has.
         components = tf.where(marker % 4 == 2, 256, head[9])
         frame = tf.where(is_frame, components, frame)
         is_scan = is_segment & (marker == 0xDA)
@@ -133,7 +133,7 @@ def _still_missing(missing: Any, header: Any) -> Any:
 
 
 def png_tags(contents: Any) -> Any:
-    """Returns the last `eXIf` chunk of a PNG, with the prefix that Pillow adds; an empty string scalar for none."""
+    """Returns the last `eXIf` chunk of a PNG, with the prefix that Pillow adds, as a string scalar; empty if none."""
     length = tf.strings.length(contents)
 
     def going(position: Any, number: Any, *found: Any) -> Any:
@@ -155,7 +155,7 @@ def png_tags(contents: Any) -> Any:
 
 
 def webp_tags(contents: Any) -> Any:
-    """Returns the first `EXIF` chunk of a WebP file of several chunks; an empty string scalar for none."""
+    """Returns the first `EXIF` chunk of a WebP file of several chunks, as a string scalar; empty if none."""
     length = tf.strings.length(contents)
 
     def going(position: Any, number: Any, *found: Any) -> Any:
@@ -186,7 +186,7 @@ def gif_first_frame(contents: Any) -> Any:
         return tf.where(packed >= 128, 3 * tf.bitwise.left_shift(2, packed % 8), 0)
 
     def blocks_end(position: Any) -> Any:
-        # Nearly all blocks but the last have 255 bytes.
+        # Nearly all blocks but the last have 255 bytes, so these are skipped at once, and the others one by one.
         full = tf.where(data[position:length:256] != 0xFF)[:, 0]
         whole = tf.cond(tf.size(full) > 0, lambda: tf.cast(full[0], tf.int32), lambda: 0)
         position, _ = tf.while_loop(

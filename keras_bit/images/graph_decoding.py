@@ -13,9 +13,9 @@ from keras_bit import versions
 from keras_bit.images import graph_containers, graph_orientation, jpeg_scans
 from keras_bit.images.graph_resizing import Window
 
-# TensorFlow's default is a faster and less exact transform; Pillow's is libjpeg's own default.
+# TensorFlow's default is a faster and less exact transform. This one is libjpeg's own default, which Pillow uses.
 DCT_METHOD = "INTEGER_ACCURATE"
-# A decoder that starts inside the image lacks a neighbor for the colors of the first and last column.
+# A decoder that starts inside the image lacks the neighbors of the first and last column, which change their colors.
 MARGIN = 2  # pixels
 
 DECODES_WEBP = not versions.is_older(tf.__version__, versions.DECODES_WEBP)
@@ -25,16 +25,19 @@ CUT_PNG = "is a truncated PNG (no IEND chunk). If only the end is missing, Pillo
 ARRAY_PATH = "Read it outside of the graph with `processor(path)`."
 
 
-# This stays a function of its own: TensorFlow prepares it when it first runs. The rest of a data set's function is
-# optimized at the start of every epoch, needed or not, and JPEGs need little of this file.
+# Such a function is not inlined, so TensorFlow prepares it when it first runs. Otherwise TensorFlow would optimize it
+# at the start of every epoch, although JPEGs need little of this file.
 _apart = tf.function(autograph=False, experimental_attributes={"_noinline": True})
 
 
 class Header(NamedTuple):
-    """The facts in an image's header: int32 scalars, and a string scalar that is empty if the image can be decoded.
+    """The facts in an image's header, as int32 scalars and one string scalar.
 
-    `height` and `width` are those of the decoded image, upright unless tags are ignored. `orientation` is that of the
-    stored pixels, 1 to 8, and 1 if tags are ignored.
+    Args:
+        kind: the kind of file, `JPEG`, `UNKNOWN` or one that follows.
+        height, width: the size of the decoded image, upright unless tags are ignored.
+        orientation: the orientation of the stored pixels, 1 to 8; 1 if tags are ignored.
+        problem: why the image cannot be decoded, a string; empty if it can.
     """
 
     kind: Any
@@ -145,9 +148,9 @@ def _decode_jpeg_window(contents: Any, width: Any, window: Window) -> Any:
     return pixels[:, start : start + window.width]
 
 
-# The kinds, by the order of the branches of `decode`; those of `_MARKS` follow.
+# The kinds of files, numbered by the order of the branches of `decode`. The kinds of `_MARKS` follow from 2 on.
 JPEG, UNKNOWN = 0, 1
-# The beginnings of the files; `None` is any byte.
+# The first bytes of a PNG, GIF, BMP and WebP file; `None` is any byte.
 _MARKS = (tuple(b"\x89PNG\r\n\x1a\n"), (*b"GIF8", None, *b"a"), tuple(b"BM"), (*b"RIFF", *[None] * 4, *b"WEBP"))
 
 
@@ -198,7 +201,7 @@ def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
 def _jpeg(contents: Any, max_pixels: int | None) -> tuple[Any, Any, Any, Any, Any]:
     height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(contents))
     segments = _segments(contents)
-    # Its decoder multiplies by black and rounds down; Pillow rounds to the nearest.
+    # TensorFlow's decoder multiplies the colors by black and rounds down; Pillow rounds to the nearest number.
     cmyk = f"is a JPEG of four colors (CMYK), which TensorFlow's decoder converts differently. {ARRAY_PATH}"
     problem = _either((channels == 4, cmyk))
     scans = lambda: _of_several_scans(contents, segments.first_scan, height, width, max_pixels)  # noqa: E731
@@ -265,7 +268,7 @@ def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
         return (position < length) & (data[position] == 0x21)
 
     def skip_extension(position: Any, transparent: Any) -> tuple[Any, Any]:
-        control = data[position + 1] == 0xF9  # of the frame that follows
+        control = data[position + 1] == 0xF9  # this extension describes the frame that follows
         transparent = transparent | (control & (data[position + 3] % 2 == 1))
         (position,) = tf.while_loop(
             lambda block: (block < length) & (data[block] != 0), lambda block: [block + 1 + data[block]], [position + 2]

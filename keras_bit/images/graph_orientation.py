@@ -14,7 +14,7 @@ from keras_bit.images.graph_resizing import Window
 
 TAG = 0x0112
 PREFIX = b"Exif\0\0"
-# TIFF's header in either byte order. Pillow also reads a header whose magic number has the other order.
+# The first four bytes of TIFF's header, in either byte order. Pillow also reads a magic number in the other order.
 HEADERS = (b"MM\0*", b"MM*\0", b"II*\0", b"II\0*")
 ENTRY = 12  # bytes: tag, type, count, and a value or its place
 UNITS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8)  # bytes of a value, by its type; 0 for an unknown type
@@ -31,7 +31,8 @@ _STORED = (
 )
 _FRACTION, _SIGNED_FRACTION = 5, 10  # the types of two whole numbers of 4 bytes
 
-# By the tag: whether rows are reversed, whether columns are reversed, and whether both are then swapped.
+# By the tag, 0 (which is not valid) to 8: whether rows are reversed, whether columns are reversed, and whether rows and
+# columns are then swapped.
 _TURNS = (
     (False, False, False),
     (False, False, False),
@@ -69,7 +70,7 @@ def orientation(tags: Any) -> Any:
     directory = numbers(data[4:8], 4)
     is_header &= directory + 2 <= size
     directory = tf.where(is_header, directory, size)
-    # A truncated entry does not count; earlier ones do.
+    # The last entry may be truncated, and then does not count.
     count = tf.minimum(numbers(data[directory : directory + 2], 2), tf.maximum(size - directory - 2, 0) // ENTRY)
     first = directory + 2
     entries = tf.reshape(data[first : first + count * ENTRY], [-1, ENTRY])
@@ -79,7 +80,7 @@ def orientation(tags: Any) -> Any:
     names, order = numbers(entries[:, 0:2], 2), tf.range(count)
     _, same = tf.unique(names)
     earliest = tf.math.unsorted_segment_min(tf.where(sizes > 0, order, count), same, tf.size(same))
-    sizes = tf.where(order > tf.gather(earliest, same), tf.zeros_like(sizes), sizes)  # the first entry of a name counts
+    sizes = tf.where(order > tf.gather(earliest, same), tf.zeros_like(sizes), sizes)  # only a tag's first entry counts
     elsewhere = sizes > 4
     places = tf.where(elsewhere, numbers(entries[:, 8:12], 4), first + order * ENTRY + 8)
     # Pillow skips impossible entries, and stops at one that goes past the block's end.

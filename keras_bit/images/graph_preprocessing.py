@@ -91,14 +91,14 @@ def checked_header(
 
 
 def pixel_limit(max_pixels: int | None) -> int | None:
-    """`max_pixels`, or by default Pillow's limit beyond which its decoders raise: twice `MAX_IMAGE_PIXELS`."""
+    """Returns the most pixels of an image: `max_pixels`, or Pillow's limit, which is twice `MAX_IMAGE_PIXELS`."""
     if max_pixels is None and Image.MAX_IMAGE_PIXELS is not None:
         return 2 * Image.MAX_IMAGE_PIXELS
     return max_pixels
 
 
 def rescale_and_normalize(pixels: Any, processor: "BitImageProcessor") -> Any:
-    """The last two steps of `processor`, in the array path's order and precision.
+    """Applies the last two steps of `processor`, in the order and precision of the array path (`steps`).
 
     Args:
         pixels: `(height, width, channels)`, whole numbers in [0, 255] of any type.
@@ -108,7 +108,7 @@ def rescale_and_normalize(pixels: Any, processor: "BitImageProcessor") -> Any:
         float32 `(height, width, channels)`.
     """
     shape = tf.shape(pixels)
-    # Works on lines of values, because an operation between pixels of three numbers and one pixel is six times slower.
+    # The operations work on lines of values, because broadcasting one pixel of three numbers is six times slower.
     lines = tf.reshape(pixels, [shape[0], shape[1] * shape[2]])
     if processor.do_rescale:
         lines = tf.cast(tf.cast(lines, tf.float64) * processor.rescale_factor, tf.float32)
@@ -123,8 +123,8 @@ def _per_value(values: PerChannel, width: Any) -> Any:
     """Returns a number for each value in a line of pixels, or one for all."""
     alike = not isinstance(values, tuple) or len(set(values)) == 1
     one = np.float32(values[0] if isinstance(values, tuple) else values) if alike else np.array(values, np.float32)
-    # TensorFlow's graph optimizer turns a division by a constant into a product with its reciprocal, which is an ulp
-    # off for some values. So the constant is hidden from it; `divide_no_nan` would be ten times slower.
+    # TensorFlow's graph optimizer turns a division by a constant into a product with its reciprocal. For some values
+    # the result differs in the last bit. So the constant is hidden from it; `divide_no_nan` would be ten times slower.
     unknown = tf.raw_ops.PlaceholderWithDefault(input=tf.constant(one), shape=one.shape)
     return unknown if alike else tf.tile(unknown, [width])
 
@@ -134,7 +134,7 @@ def checked_pixels(image: Any, convert_rgb: bool) -> Any:
 
     Raises:
         ValueError: it has other channels, no pixels or not 3 dimensions, as far as known when the graph is made.
-        tf.errors.InvalidArgumentError: the same, when it runs.
+        tf.errors.InvalidArgumentError: when the graph runs, it has other channels or no pixels.
     """
     if image.shape.rank != 3:
         raise ValueError(
@@ -142,7 +142,7 @@ def checked_pixels(image: Any, convert_rgb: bool) -> Any:
             f"{image.shape}. Use `tf.map_fn` or a dataset's `map` for batches."
         )
     channels = image.shape[-1]
-    # Pillow weights colors by alpha where there is some
+    # With `do_convert_rgb=False` Pillow's resize weights the colors by alpha, which this graph does not do.
     if not convert_rgb and channels not in (1, 3):
         raise ValueError(
             "`image` must have 1 or 3 channels, known when the graph is made, with `do_convert_rgb=False`, got "
@@ -213,7 +213,7 @@ def becomes_enormous(size: tuple[Any, Any], processor: "BitImageProcessor") -> A
 
 
 def _is_enormous(size: tuple[Any, Any]) -> Any:
-    """The array path's limit: a long, thin image of few bytes becomes enormous if its short edge is enlarged."""
+    """Whether an image would be resized to more pixels than the array path allows (`steps.check_not_enormous`)."""
     limit = pixel_limit(None)
     if limit is None:
         return tf.constant(False)

@@ -3,11 +3,14 @@
 Pillow resizes each direction by itself. An output pixel is a weighted sum of the input pixels around it; the weights
 are fixed-point numbers of 22 fractional bits, and the output of either pass is rounded to uint8.
 
-Every weight is split into a high part, of 15 fractional bits, and the 7 bits below. float32 holds the sums of both
-parts exactly, in any order of addition. Both are rows of one product, which is faster than one in float64 and moves
-half of the memory. The sums of the high parts are below 2**24 units, because the absolute weights of a pixel have a sum
-of at most 1.58 (Lanczos, enlarging by 5/4) and not 2; those of the low parts, because `MOST_TAPS` of 64 units times 255
-are. Wider filters, of images that shrink 170 times, are multiplied in float64.
+Every weight is split into a high part, of 15 fractional bits, and a low part, the 7 bits below. Both are rows of one
+product in float32, which is faster than a product in float64 and moves half of the memory. float32 holds the sums of
+both parts exactly, in any order of addition, because they are below 2**24 units:
+
+* high parts: the absolute weights of a pixel have a sum of at most 1.58 (Lanczos, enlarging by 5/4), and not 2;
+* low parts: there are at most `MOST_TAPS` of them, each at most 64 units times 255.
+
+Wider filters, of images that shrink 170 times, are multiplied in float64.
 
 A sparse matrix, blocks of 32 and 56 rows, and strips of 2**17 and of 2**22 numbers were tried and are slower.
 
@@ -52,10 +55,11 @@ class Window(NamedTuple):
 
 
 def _divide(x: Any, y: Any) -> Any:
-    """`x / y`, rounded once.
+    """Returns `x / y`, rounded once.
 
-    TensorFlow's graph optimizer turns a division by a constant into a product with its reciprocal, which is an ulp off
-    for some values and moves a tap of the box filter. It does not change this operation; `y` is never 0.
+    TensorFlow's graph optimizer turns a division by a constant into a product with its reciprocal. For some values the
+    result differs in the last bit, which moves a tap of the box filter. The optimizer does not change the operation
+    that is used here. `y` is never 0.
     """
     return tf.math.divide_no_nan(tf.cast(x, tf.float64), tf.cast(y, tf.float64))
 
@@ -77,7 +81,7 @@ def _bicubic(x: Any) -> Any:
 
 def _hamming(x: Any) -> Any:
     x = tf.abs(x)
-    # C's 0.54f and 0.46f in float32; otherwise one value in millions differs
+    # Pillow's C code has 0.54f and 0.46f, in float32; with float64 one value in millions would differ.
     window = float(np.float32(0.54)) + float(np.float32(0.46)) * tf.cos(x * math.pi)
     return tf.where(x < 1, _sinc(x) * window, tf.zeros_like(x))
 
@@ -92,7 +96,8 @@ def _sinc(x: Any) -> Any:
     return tf.where(zero, tf.ones_like(x), tf.sin(angle) / tf.where(zero, tf.ones_like(x), angle))
 
 
-# Filter, its support in output pixels, and whether it has negative weights, with which sums leave [0, 255].
+# The function of each filter, its support in output pixels, and whether it has negative weights, with which sums can
+# leave [0, 255].
 _CONVOLUTIONS: dict[Image.Resampling, tuple[Callable[[Any], Any], float, bool]] = {
     Image.Resampling.BOX: (_box, 0.5, False),
     Image.Resampling.BILINEAR: (_bilinear, 1.0, False),
@@ -115,8 +120,8 @@ class _Blocks(NamedTuple):
     overshoots: bool
 
     def apply(self, rows: Any) -> Any:
-        """`(size, columns)` to `(count, columns)`, float32 whole numbers in [0, 255]."""
-        # Not on a GPU, whose float32 products may have 10 bits (TF32).
+        """Resizes `(size, columns)` to `(count, columns)`, float32 whole numbers in [0, 255]."""
+        # This never runs on a GPU, whose float32 products may have 10 bits (TF32).
         with tf.device("/device:CPU:0"):
             read = tf.gather(rows, self.positions)
             narrow = tf.shape(self.positions)[1] <= MOST_TAPS
@@ -140,7 +145,10 @@ class _Blocks(NamedTuple):
 
 
 class _Nearest(NamedTuple):
-    """The input pixel of each output pixel. Pixels outside of the image are black; rounding gives Pillow a few."""
+    """The input pixel of each output pixel.
+
+    Pixels outside of the image are black. In Pillow, rounding puts a few output pixels there.
+    """
 
     positions: Any
     inside: Any
@@ -150,9 +158,10 @@ class _Nearest(NamedTuple):
 
 
 class _Sides(NamedTuple):
-    """Both directions of a resize, each as a vector of two, for rows and for columns: fewer operations are faster.
+    """The numbers of both directions of a resize.
 
-    `size` pixels become `resized`, of which `count` from `first` on are wanted.
+    Each field is a vector of two numbers, for rows and for columns, because fewer operations are faster. `size` pixels
+    become `resized` pixels, of which `count` pixels from number `first` on are wanted.
     """
 
     size: Any
@@ -161,7 +170,7 @@ class _Sides(NamedTuple):
     count: Any
 
     def convolutions(self, resample: Image.Resampling) -> tuple[list[_Blocks], Any, Any]:
-        """The weights by direction; the first pixels that they read, and the last ones plus one."""
+        """Returns the weights of each direction, the first pixel that each reads, and the last one plus one."""
         weight, radius, overshoots = _CONVOLUTIONS[resample]
         scale = _divide(self.size, self.resized)
         stretch = tf.maximum(scale, 1.0)
@@ -175,14 +184,15 @@ class _Sides(NamedTuple):
         block_start = start[:, ::BLOCK]
         taps = tf.reduce_max(stop[:, BLOCK - 1 :: BLOCK] - block_start, axis=1)
         positions = block_start[..., tf.newaxis] + tf.range(tf.reduce_max(taps))
-        # by direction, block, output pixel in the block, and tap
+        # The axes are direction, block, output pixel in the block, and tap.
         each_output = [2, blocks, BLOCK, 1]
         read = positions[:, :, tf.newaxis]
         distance = tf.cast(read, tf.float64) - tf.reshape(center, each_output) + 0.5
         weights = weight(distance * (1.0 / stretch)[:, tf.newaxis, tf.newaxis, tf.newaxis])
         inside = (read >= tf.reshape(start, each_output)) & (read < tf.reshape(stop, each_output))
         weights = tf.where(inside, weights, tf.zeros_like(weights))
-        # Adds them one after the other, as Pillow does; `reduce_sum` has another order, so its last bit can differ.
+        # The cumulative sum adds the weights one after the other, as Pillow does. `reduce_sum` adds them in another
+        # order, so its last bit can differ.
         total = tf.cumsum(weights, axis=3)[..., -1:]
         units = _divide(weights, total) * 2.0**FRACTIONAL_BITS
         fixed = tf.cast(units + tf.sign(units) * 0.5, tf.int32)  # away from zero, because C's conversion truncates
@@ -200,7 +210,7 @@ class _Sides(NamedTuple):
         return directions, first, last
 
     def nearest(self) -> tuple[list[_Nearest], Any, Any]:
-        """As `convolutions`, for the nearest pixel."""
+        """Returns what `convolutions` returns, for the filter that takes the nearest pixel."""
         directions, starts, stops = [], [], []
         for size, resized, first, count in zip(*map(tf.unstack, self), strict=True):
             step = _divide(size, resized)
@@ -215,9 +225,9 @@ class _Sides(NamedTuple):
 
 
 class Resize:
-    """`Image.resize((width, height), resample)` of an image of `size`, computed for `window` only.
+    """Computes `Image.resize((width, height), resample)` for a window of the result only.
 
-    Made before the image is decoded: `source` is the part of it that the window needs.
+    It is made before the image is decoded. Its attribute `source` is the part of the image that the window needs.
 
     Args:
         size: (height, width) of the image.
@@ -250,7 +260,7 @@ class Resize:
             self._vertical_first = (saved_rows > 0) & (saved_rows > 2 * saved_columns)
 
     def apply(self, pixels: Any) -> Any:
-        """The window of the resized image.
+        """Returns the window of the resized image.
 
         A large image takes some 100 MiB besides itself and the window, and a byte per value after the first direction.
 
@@ -260,7 +270,7 @@ class Resize:
         Returns:
             float32 `(window.height, window.width, channels)`, whole numbers in [0, 255].
         """
-        # Either direction's sides, before it or after it.
+        # The larger number of rows and of columns, of the source or of the window, bounds what a pass holds.
         sides = tf.maximum(tf.shape(pixels), tf.stack([*self._window[2:], 1]))
         large = tf.reduce_prod(tf.cast(sides, tf.float32)) > STRIP
         passes = (self._rows, self._columns, self._vertical_first)
@@ -277,10 +287,10 @@ def _at_once(pixels: Any, rows: Any, columns: Any, vertical_first: Any) -> Any:
     )
 
 
-# A function of its own, so that it is one node in the outer graph, which is optimized in every epoch.
+# This is a function that is not inlined, so that it is one node in the outer graph, which is optimized in every epoch.
 @tf.function(autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True})
 def _in_strips(pixels: Any, rows: Any, columns: Any, vertical_first: Any, most: int) -> Any:
-    """Applies a pass in strips of at most `most` values, to bound memory."""
+    """Applies both passes in strips of at most `most` values, to bound memory."""
 
     def vertically(pixels: Any) -> Any:
         def turned(start: Any, length: Any) -> Any:
@@ -301,9 +311,9 @@ def _in_strips(pixels: Any, rows: Any, columns: Any, vertical_first: Any, most: 
 
 
 def _joined(strip: Callable[[Any, Any], Any], shape: Any, direction: Any, across: int, most: int) -> Any:
-    """Joins all `strip(start, length)` of an image of `shape`, as uint8."""
+    """Calls `strip(start, length)` for all strips of an image of `shape`, and joins the results as uint8."""
     size = shape[across]
-    # The inputs read from a line of pixels in this direction; several blocks read some of them.
+    # The numbers that are read from a line of pixels in this direction. Several blocks read some of them again.
     line = tf.maximum(shape[1 - across], tf.size(direction.positions)) * shape[2]
     length = tf.maximum(most // line, 1)
     strips = tf.TensorArray(tf.uint8, -(-size // length), element_shape=[None, None, None], infer_shape=False)

@@ -85,7 +85,7 @@ def _images_in(
                 yield image_name, *_from_array(image_name, one, input_data_format, convert_rgb)
     else:
         raise TypeError(
-            f"{name} must be a PIL image, an array, an encoded file's bytes or a path. Received: "
+            f"{name} must be a PIL image, an array, an encoded file's bytes or a path, got "
             f"{type(image).__name__}. Do not nest lists of images; convert lists of numbers with `numpy.asarray`."
         )
 
@@ -93,17 +93,18 @@ def _images_in(
 def _check_array(name: str, array: np.ndarray, input_data_format: str | None) -> None:
     if input_data_format == GRAY and array.ndim not in (2, 3):
         raise ValueError(
-            f"{name} must have 2 dimensions, (height, width), or 3 for a batch, as `input_data_format='none'` says. "
-            f"Received: shape {array.shape}."
+            f"{name} must have 2 dimensions, (height, width), or 3 for a batch, with `input_data_format='none'`, got "
+            f"the shape {array.shape}. Leave `input_data_format` out for an array with channels."
         )
     if array.ndim not in (2, 3, 4):
         raise ValueError(
-            f"{name} must have 3 dimensions, or 4 for a batch, or 2 for a gray image. Received: shape {array.shape}."
+            f"{name} must have 3 dimensions, or 4 for a batch, or 2 for a gray image, got the shape {array.shape}. "
+            "Reshape it, for instance to (height, width, channels)."
         )
     if array.size == 0:
-        raise ValueError(f"{name} is empty: shape {array.shape}.")
+        raise ValueError(f"{name} is empty: its shape is {array.shape}. Leave it out.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{name} holds values that are not finite.")
+        raise ValueError(f"{name} holds values that are not finite (NaN or infinity). Replace them.")
 
 
 def read(
@@ -218,7 +219,8 @@ def _load(name: str, source: Encoded | Image.Image, max_pixels: int | None) -> I
         image = source if isinstance(source, Image.Image) else Image.open(io.BytesIO(source))
     if max_pixels is not None and image.width * image.height > max_pixels:
         raise ValueError(
-            f"{name} has {image.height}x{image.width} pixels (height x width), more than `max_pixels`, {max_pixels:,}."
+            f"{name} has {image.height}x{image.width} pixels (height x width), more than `max_pixels`, {max_pixels:,}. "
+            "Make the image smaller, or pass a larger `max_pixels`."
         )
     if not isinstance(source, Image.Image) and image.format in ("JPEG", "MPO"):
         _check_scans(name, source, image.width * image.height)
@@ -304,7 +306,9 @@ def to_rgb(name: str, image: Image.Image) -> Image.Image:
     try:
         return image.convert("RGB")
     except ValueError as error:
-        raise ValueError(f"{name} has the mode {image.mode!r}, which Pillow can't convert to RGB.") from error
+        raise ValueError(
+            f"{name} has the mode {image.mode!r}, which Pillow can't convert to RGB. Save it as an RGB image."
+        ) from error
 
 
 def _pixels(name: str, image: Image.Image, convert_rgb: bool) -> Image.Image | np.ndarray:
@@ -336,10 +340,16 @@ def _from_array(
     channels = array.shape[-1]
     if not convert_rgb:
         if channels > 4:
-            raise ValueError(f"{name} must have 1 to 4 channels. Received: {channels}")
+            raise ValueError(
+                f"{name} must have 1 to 4 channels, got {channels}. Check `input_data_format`, or keep only some "
+                "channels."
+            )
         return array, input_data_format
     if channels not in (1, 3, 4):
-        raise ValueError(f"{name} must have 1, 3 or 4 channels to become RGB. Received: {channels}")
+        raise ValueError(
+            f"{name} must have 1, 3 or 4 channels to become RGB, got {channels}. Check `input_data_format`, or keep "
+            "only the channels of the colors."
+        )
     # transformers 5 composites an array's fourth channel on white; here alpha is dropped, as from a PIL image
     rgb = np.repeat(array, 3, axis=-1) if channels == 1 else array[..., :3]
     return rgb, input_data_format

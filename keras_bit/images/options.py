@@ -64,7 +64,9 @@ def find(source: str | Path, options: HubOptions) -> tuple[Path, dict[str, Any]]
         return path, values
     key = "pretrained_cfg" if path.name == TIMM_CONFIG_NAME else "image_processor"
     if not isinstance(values.get(key), dict):
-        raise ValueError(f"{path} has no object under the key {key!r}.")
+        raise ValueError(
+            f"{path} has no object under the key {key!r}. Write the processor again with `save_pretrained`."
+        )
     return path, values[key]
 
 
@@ -90,20 +92,18 @@ def from_timm(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
     input_size = pretrained_cfg.get("input_size") or (3, 224, 224)
     if not isinstance(input_size, list | tuple) or len(input_size) != 3 or not all(map(is_whole, input_size)):
         raise ValueError(
-            "`input_size` must be three whole numbers: channels, height and width. "
-            f"Received: {reprlib.repr(input_size)}"
+            "`input_size` must be three whole numbers, (channels, height, width), such as (3, 224, 224), got "
+            f"{reprlib.repr(input_size)}."
         )
     _, height, width = input_size
     crop_size({"height": height, "width": width})  # checks them
     crop_pct = finite("crop_pct", pretrained_cfg.get("crop_pct", 0.875))
     if crop_pct <= 0:
-        raise ValueError(f"`crop_pct` must be above 0. Received: {reprlib.repr(crop_pct)}")
+        raise ValueError(f"`crop_pct` must be above 0, such as 0.875, got {reprlib.repr(crop_pct)}.")
     interpolation = pretrained_cfg.get("interpolation", "bicubic")
     filters = {resample.name.lower(): resample for resample in FILTERS}
     if not isinstance(interpolation, str) or interpolation not in filters:
-        raise ValueError(
-            f"`interpolation` must be one of {', '.join(filters)}. Received: {reprlib.repr(interpolation)}"
-        )
+        raise ValueError(f"`interpolation` must be one of {', '.join(filters)}, got {reprlib.repr(interpolation)}.")
     options: dict[str, Any] = {
         "crop_size": {"height": height, "width": width},
         "resample": filters[interpolation],
@@ -115,15 +115,16 @@ def from_timm(pretrained_cfg: Mapping[str, Any]) -> dict[str, Any]:
         return options | {"size": options["crop_size"], "do_center_crop": False}
     if crop_mode != "center" or height != width:
         raise ValueError(
-            "`crop_mode` must be 'center' with a square `input_size`, or 'squash' with a `crop_pct` of 1. "
-            f"Received: crop_mode={crop_mode!r}, input_size={(height, width)}"
+            "`crop_mode` must be 'center' with a square `input_size`, or 'squash' with a `crop_pct` of 1, got "
+            f"crop_mode={crop_mode!r}, input_size={(height, width)} and crop_pct={crop_pct}. For other steps, choose "
+            "the options of `BitImageProcessor(...)` yourself."
         )
     return options | {"size": math.floor(min(height / crop_pct, 2**53))}
 
 
 def switch(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"`{name}` must be True or False. Received: {reprlib.repr(value)}")
+        raise TypeError(f"`{name}` must be True or False, got {reprlib.repr(value)}.")
     return value
 
 
@@ -143,7 +144,7 @@ def choice(name: str, value: object, allowed: tuple[str | None, ...]) -> str | N
 
 
 def _not_one_of(name: str, value: object, allowed: tuple[str | None, ...]) -> ValueError:
-    return ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}. Received: {reprlib.repr(value)}")
+    return ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {reprlib.repr(value)}.")
 
 
 def size(value: object) -> dict[str, int]:
@@ -161,19 +162,19 @@ def crop_size(value: object) -> dict[str, int]:
 def resample(value: object) -> Image.Resampling:
     if isinstance(value, bool) or value not in FILTERS:
         filters = ", ".join(f"{number.value} ({number.name.lower()})" for number in FILTERS)
-        raise ValueError(f"`resample` must be one of Pillow's filters: {filters}. Received: {reprlib.repr(value)}")
+        raise ValueError(f"`resample` must be one of Pillow's filters: {filters}; got {reprlib.repr(value)}.")
     return FILTERS[FILTERS.index(value)]
 
 
 def finite(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"`{name}` must be a number. Received: {reprlib.repr(value)}")
+        raise TypeError(f"`{name}` must be a number, got {reprlib.repr(value)}.")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number) or abs(number) > float(np.finfo(np.float32).max):
-        raise ValueError(f"`{name}` must be finite in float32. Received: {reprlib.repr(value)}")
+        raise ValueError(f"`{name}` must be finite in float32, between -3.4e38 and 3.4e38, got {reprlib.repr(value)}.")
     return number
 
 
@@ -182,7 +183,9 @@ def per_channel(name: str, value: object) -> PerChannel:
         return finite(name, value)
     if isinstance(value, (list, tuple, np.ndarray)) and 1 <= len(value) <= 4:
         return tuple(finite(name, number) for number in value)
-    raise ValueError(f"`{name}` must be a number, or a list of one per channel. Received: {reprlib.repr(value)}")
+    raise ValueError(
+        f"`{name}` must be a number, or a list of one per channel, for 1 to 4 channels, got {reprlib.repr(value)}."
+    )
 
 
 def deviation(value: object) -> PerChannel:
@@ -191,8 +194,8 @@ def deviation(value: object) -> PerChannel:
     # TensorFlow treats smaller numbers as 0; elsewhere the quotient is infinite.
     if np.any(np.asarray(std, np.float32) < np.finfo(np.float32).tiny):
         raise ValueError(
-            "`image_std` must be above 0 in float32, because it is divided by, and at least 1.2e-38; use "
-            f"`do_normalize=False` to skip the step. Received: {reprlib.repr(value)}"
+            "`image_std` must be above 0 in float32, at least 1.2e-38, because the pixels are divided by it, got "
+            f"{reprlib.repr(value)}. To skip the step, pass `do_normalize=False`."
         )
     return std
 
@@ -201,22 +204,20 @@ def _pixels(name: str, value: object, allowed: tuple[set[str], ...]) -> dict[str
     if isinstance(value, (list, tuple)) and len(value) == 2:
         value = dict(zip(("height", "width"), value, strict=True))
     if not isinstance(value, Mapping):
-        raise TypeError(
-            f"`{name}` must be a dictionary, an int or a pair (height, width). Received: {reprlib.repr(value)}"
-        )
+        raise TypeError(f"`{name}` must be a dictionary, an int or a pair (height, width), got {reprlib.repr(value)}.")
     if set(value) not in allowed:
         keys = " or ".join(" and ".join(map(repr, sorted(keys))) for keys in allowed)
-        raise ValueError(f"`{name}` must have the keys {keys}. Received: {reprlib.repr(value)}")
+        raise ValueError(f"`{name}` must have the keys {keys}, got {reprlib.repr(value)}.")
     for key, pixels in value.items():
         if not is_whole(pixels):
-            raise TypeError(f"`{name}` must hold whole numbers of pixels. Received: {key}={reprlib.repr(pixels)}")
+            raise TypeError(f"`{name}` must hold whole numbers of pixels, got {key}={reprlib.repr(pixels)}.")
         if pixels < 1:
-            raise ValueError(f"`{name}` must be at least 1 pixel. Received: {key}={reprlib.repr(pixels)}")
+            raise ValueError(f"`{name}` must be at least 1 pixel, got {key}={reprlib.repr(pixels)}.")
     edges = [operator.index(pixels) for pixels in value.values()]
     if Image.MAX_IMAGE_PIXELS is not None and math.prod([*edges, *edges][:2]) > 2 * Image.MAX_IMAGE_PIXELS:
         # Larger images are not read either, and a file may hold any number.
         raise ValueError(
-            f"`{name}` must be at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels (twice PIL.Image.MAX_IMAGE_PIXELS), the "
-            f"limit of Pillow. Received: {reprlib.repr(value)}"
+            f"`{name}` must be at most {2 * Image.MAX_IMAGE_PIXELS:,} pixels, the limit of Pillow, got "
+            f"{reprlib.repr(value)}. Choose a smaller size, or raise `PIL.Image.MAX_IMAGE_PIXELS`, half of the limit."
         )
     return {key: operator.index(pixels) for key, pixels in sorted(value.items())}

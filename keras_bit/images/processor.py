@@ -201,7 +201,8 @@ class BitImageProcessor:
             images: One image or a sequence of them, as in a call of the processor.
             data_format: Order of the result: `"channels_last"`, `"channels_first"`, or `None` for the order of the
                 given arrays.
-            input_data_format: Order of the given arrays, as in a call of the processor.
+            input_data_format: Order of the given arrays: `"channels_last"`, `"channels_first"` or `"none"` (without
+                channels). `None` finds the axis of the channels by its size.
             return_tensors: `"np"`, `"tf"`, `"pt"` or `"jax"` make `pixel_values` one batch. With `None` it is a list of
                 float32 arrays, one for each image, which may differ in size.
             **overrides: Any option of the processor, for this call; `None` means the processor's own.
@@ -242,14 +243,15 @@ class BitImageProcessor:
         """Reads images one at a time, on demand: any number of them, of any sizes.
 
         Args:
-            images: As in a call.
-            input_data_format: As in a call.
+            images: One image or a sequence of them: PIL images, arrays, encoded files' bytes or paths, as in a call.
+            input_data_format: Order of the arrays: `"channels_last"`, `"channels_first"` or `"none"`. `None` finds the
+                axis of the channels by its size.
 
         Yields:
             The image's name in errors, such as ``"`images[3]` (cat.jpg)"``, and float32 `(height, width, channels)`.
 
         Raises:
-            What a call raises, when the image is read.
+            The errors of a call of the processor, when the image is read.
         """
         for name, image, _ in self._each(images, input_data_format):
             yield name, image
@@ -261,7 +263,7 @@ class BitImageProcessor:
             yield name, self._process(name, image), order
 
     def tf_preprocess(self, image: Any) -> Any:
-        """Does the same for one image in a TensorFlow graph, bit for bit: `dataset.map(processor.tf_preprocess)`.
+        """Processes one image in a TensorFlow graph, bit for bit as a call: `dataset.map(processor.tf_preprocess)`.
 
         JPEG (not CMYK), PNG (not gray of 16 bits), GIF (first frame, without transparency), BMP (24 or 32 bits) and
         WebP (not animated) are decoded to Pillow's values; only the part of a JPEG that the crop keeps is decoded.

@@ -28,7 +28,7 @@ def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """
     check_choice("data_format", data_format, (None, *DATA_FORMATS))
     if not hasattr(x, "dtype"):
-        raise TypeError(f"`x` must be a numpy array or a tensor. Received: {type(x).__name__}")
+        raise TypeError(f"`x` must be a numpy array or a tensor, got {type(x).__name__}. Pass `numpy.asarray(x)`.")
     return _as_float(x) / 127.5 - 1.0
 
 

@@ -21,15 +21,18 @@ def resized_shape(height: int, width: int, size: Mapping[str, int]) -> tuple[int
 
 
 def resize(name: str, image: np.ndarray, shape: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
-    """Pillow resizes uint8 only, so arrays of fractions go there and back, with transformers' truncation."""
+    """Resizes an array with Pillow.
+
+    Pillow resizes only uint8 here, so fractions are converted to uint8 and back, with transformers' truncation.
+    """
     check_not_enormous(name, image.shape[:2], shape)
     fractions = image.dtype != np.uint8 and not _is_whole(image)
     low, high = (0, 1) if fractions else (0, 255)
     if image.min() < low or image.max() > high:
         raise ValueError(
-            f"{name} can't be resized: it must hold whole numbers in [0, 255] or fractions in [0, 1]. "
-            f"Received: {'fractions' if fractions else 'whole numbers'} in [{image.min()}, {image.max()}]. Scale it, "
-            "or pass `do_resize=False`."
+            f"{name} can't be resized: it must hold whole numbers in [0, 255] or fractions in [0, 1], got "
+            f"{'fractions' if fractions else 'whole numbers'} in [{image.min()}, {image.max()}]. Scale it, or pass "
+            "`do_resize=False`."
         )
     if fractions:
         image = (image.astype(np.float64) * 255).astype(np.float32)
@@ -97,7 +100,7 @@ def _by_float32(
     mean_and_std: tuple[PerChannel, PerChannel] | None,
     out: np.ndarray,
 ) -> np.ndarray:
-    """Does the same steps in float32, in place. This is faster than a table, but not exact for every factor."""
+    """Rescales and normalizes in float32, in place. This is faster than a table, but not exact for every factor."""
     height, width, channels = image.shape
     # numpy is fast for long rows of numbers and slow for rows of three.
     pixels, result = image.reshape(height, width * channels), out.reshape(height, width * channels)

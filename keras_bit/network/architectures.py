@@ -1,4 +1,4 @@
-"""The published architectures: pure data, one row each."""
+"""The published architectures, as a table with a row for each."""
 
 import dataclasses
 
@@ -9,9 +9,9 @@ class Architecture:
 
     Args:
         title: its name as an application of this package.
-        layers: depth and width, as timm's and Google's names have them.
+        layers: depth and width in the notation of timm's and Google's names, such as `50x1`.
         depths: number of blocks of each stage.
-        width_factor: multiplies every width of the smallest.
+        width_factor: the factor of every layer's width; the smallest architectures have 1.
     """
 
     title: str

@@ -13,10 +13,10 @@ def images_in(inputs: Any) -> Any:
 
 
 def refuse_unknown(title: str, given: Iterable[str], allowed: Sequence[str]) -> None:
-    """Refuses a keyword that is not `allowed` in a call of `title`. The error names the closest one.
+    """Refuses a keyword that is not `allowed` in a call of `title`.
 
     Raises:
-        TypeError: there is one.
+        TypeError: a keyword is not allowed; the message names the closest allowed one.
     """
     for name in given:
         if name not in allowed:
@@ -43,7 +43,7 @@ def refuse_lists(inputs: Any) -> None:
         )
     shapes = [tuple(getattr(one, "shape", ())) for one in inputs]
     if any(len(shape) != 3 for shape in shapes):
-        return  # Keras has its own error for these
+        return  # Keras raises its own error for other lists
     if len(set(shapes)) == 1:
         advice = 'Pass `return_tensors="np"` to the processor, or stack them by `numpy.stack`.'
     else:

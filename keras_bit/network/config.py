@@ -1,4 +1,4 @@
-"""What a BiT is: `BitConfig`, the arguments of transformers' class of that name, and their checks."""
+"""Describes a BiT: `BitConfig` has the arguments of transformers' class of that name, and checks them."""
 
 import dataclasses
 import numbers
@@ -34,7 +34,7 @@ MOST_STAGES = 16  # each halves the image
 
 
 class _Completed(tuple[Any, ...]):
-    """Outputs that were not given. A changed copy completes them again."""
+    """Outputs that were completed, not given by the caller. A changed copy completes them again."""
 
 
 _COMPLETED: Any = None  # the default of fields that `__post_init__` completes: they are never None afterwards
@@ -62,18 +62,18 @@ class BitConfig:
         num_groups: groups of every group normalization; divides every width and a quarter of it.
         drop_path_rate: stochastic depth of the last block, growing linearly from 0 at the first, in [0, 1).
         embedding_dynamic_padding: pads the stem's pool with zeros by TensorFlow's SAME rule.
-        output_stride: 4, 8, 16 or 32 input pixels per output pixel; below 32 the later stages dilate instead of
-            striding. 64 means the same as 32, because four stages stride no further.
-        width_factor: multiplies every width, stem and head included. As in timm and Google's code; transformers widens
-            the stages only, and crashes.
+        output_stride: 4, 8, 16 or 32 input pixels per output pixel. Below 32 the later stages have dilated
+            convolutions instead of strides. 64 means the same as 32, because four stages have no further strides.
+        width_factor: multiplies every width, including those of the stem and the head, as timm's and Google's code do.
+            transformers widens only the stages, and crashes.
         out_features, out_indices: stages that `BitBackbone` returns, by name or by index (0 is the stem), in the
             network's order. If both are given, they must name the same stages. If one is left out or `None`, it follows
             from the other. The default is the last stage.
         num_labels: number of classes. The default is the length of `id2label`, or 1000 without it.
         id2label: class index to label. The default is `LABEL_0`, `LABEL_1` ... as in transformers, in a mapping that
             makes each label on access.
-        label2id: the inverse of `id2label`, which is also the default; without `id2label` it is ignored, as in
-            transformers.
+        label2id: label to class index. The default is the inverse of `id2label`. Without `id2label` it is ignored, as
+            in transformers.
         problem_type: `None` or one of transformers' `single_label_classification`, `multi_label_classification`,
             `regression`; decides the activation of the head.
         output_hidden_states: whether `BitModel` and `BitForImageClassification` return `hidden_states`, unless a call
@@ -116,7 +116,7 @@ class BitConfig:
         for name in ("hidden_sizes", "depths", "out_features", "out_indices"):
             value = getattr(self, name)
             if isinstance(value, _Completed):
-                value = None  # of another object, from which `dataclasses.replace` copied it
+                value = None  # `dataclasses.replace` copied it from another object, so it is completed again
                 object.__setattr__(self, name, value)
             if value is None and name.startswith("out_"):
                 continue
@@ -341,7 +341,7 @@ BitConfig.__init__ = pretrained_arguments.accepting(BitConfig.__init__)  # type:
 
 
 def find_config(source: str | Path, options: finding.HubOptions) -> BitConfig | None:
-    """The configuration in the `config.json` of `source`; `None` if it has no such file.
+    """Returns the configuration in the `config.json` of `source`; `None` if it has no such file.
 
     Raises:
         OSError: the source does not exist, or does not answer.
@@ -384,7 +384,11 @@ def _config_of(source: str | Path, options: finding.HubOptions) -> tuple[Path | 
 
 
 def missing_config(source: str | Path, may_be_passed: bool = False) -> FileNotFoundError:
-    """Returns the error for a source whose architecture is unknown; `may_be_passed`: the caller takes `config=`."""
+    """Returns the error for a source whose architecture is unknown.
+
+    Args:
+        may_be_passed: whether the caller takes `config=`, so that the message may advise it.
+    """
     return FileNotFoundError(
         f"`source` {finding.shown(source)!r} has no {CONFIG_NAME}, so its architecture is unknown. Expected a "
         "checkpoint in transformers' or timm's layout (config.json and model.safetensors). For weights without a "
@@ -395,7 +399,7 @@ def missing_config(source: str | Path, may_be_passed: bool = False) -> FileNotFo
 
 
 def block_width(stage_width: int) -> int:
-    """Inner width of a block: a quarter of its stage's, rounded."""
+    """Returns the inner width of a block: a quarter of its stage's width, rounded."""
     return make_divisible(stage_width / 4)
 
 
@@ -433,7 +437,7 @@ def _check_count(name: str, value: Any, least: int = 1) -> None:
 
 
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    # With its type: 32.0 and 1 equal 32 and True, but transformers refuses them in a config.json.
+    # The type is compared too: 32.0 and 1 equal 32 and True, but transformers refuses them in a config.json.
     if not any(isinstance(value, type(choice)) and value == choice for choice in allowed):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {reprlib.repr(value)}.")
 

@@ -20,7 +20,7 @@ TIMM_NAMES = {"num_channels": "in_chans", "num_labels": "num_classes"}  # argume
 TIMM_WITHOUT_EFFECT = ("drop_rate", "img_size", "zero_init_last", "pretrained", "features_only")
 TIMM_FIXED = {"global_pool": "avg", "preact": True, "avg_down": False, "stem_type": "fixed"}
 
-# transformers' models around a BiT. They may leave out its description; this is what they mean then.
+# The BiT inside transformers' other models, by model type, if their file leaves out its description.
 _HYBRID_BACKBONE = {
     "model_type": "bit",
     "layer_type": "bottleneck",

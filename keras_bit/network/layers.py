@@ -32,7 +32,7 @@ class Conv2D(keras.layers.Conv2D):
         products = ops.matmul(ops.reshape(inputs, (-1, kernel.shape[2])), ops.reshape(kernel, kernel.shape[2:]))
         batch, height, width, _ = ops.shape(inputs)
         if isinstance(height, int) and isinstance(width, int):
-            batch = -1  # keeps the shape constant if the batch is unknown
+            batch = -1  # if the batch is unknown, the shape is still a constant
         return ops.reshape(products, (batch, height, width, self.filters))
 
     def get_config(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class StdConv2D(Conv2D):
         self.epsilon = epsilon
 
     def add_weight(self, *args: Any, **kwargs: Any) -> Any:
-        # The statistics need the variable as it is stored; autocasting would hand us a float16 copy of it.
+        # The statistics are computed from the variable as it is stored. Autocasting would give a float16 copy of it.
         if kwargs.get("name") in ("kernel", *LOW_RANK):
             kwargs["autocast"] = False
         return super().add_weight(*args, **kwargs)
@@ -114,7 +114,7 @@ class GroupNormalization(keras.layers.Layer):
     over height, width and the group's channels, in float32 even under mixed precision.
 
     Args:
-        groups: number of groups; divides the number of channels.
+        groups: number of groups, which must divide the number of channels.
         epsilon: added to the variance, 1e-5 as everywhere in BiT (Keras' own layer has 1e-3).
         activation: name or function, applied to the result; `None` for none.
         **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.

@@ -44,10 +44,10 @@ def head_initializer() -> keras.initializers.Initializer:
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class PixelValues(layers.Layer):
-    """Passes the images on if the network can take them; carries the `BitConfig` through the graph.
+    """Checks that the network can take the images and returns them unchanged; it also holds the `BitConfig`.
 
-    Keras rebuilds a functional model from its layers only (`.keras` files, `clone_model`), so the configuration is
-    kept in one of them.
+    Keras rebuilds a functional model only from its layers (`.keras` files, `clone_model`), so one of them must hold the
+    configuration.
 
     Args:
         config: the dictionary of a `BitConfig`.
@@ -65,8 +65,8 @@ class PixelValues(layers.Layer):
         )
 
     def call(self, inputs: Any) -> Any:
-        # Without `compute_output_shape` Keras comes through here for symbolic inputs, too.
-        # JAX traces unknown sizes as symbols.
+        # The layer has no `compute_output_shape`, so Keras calls this for symbolic inputs too. Under JAX unknown sizes
+        # are symbols.
         shape = tuple(size if isinstance(size, int) else None for size in inputs.shape[1:])
         check_input_shape(shape, self.bit_config.num_channels, "pixel_values")
         return inputs
@@ -79,8 +79,8 @@ class PixelValues(layers.Layer):
 class ZeroPaddedToSame(layers.Layer):
     """Pads for a 3x3 pool of stride 2 with zeros by TensorFlow's SAME rule, from sizes known only at run time.
 
-    An even size gets one row after, an odd size one on both sides. Keras' own SAME pool would pad with minus infinity,
-    which differs if the feature map is negative.
+    An even size gets one row at the end, an odd size one row on both sides. Keras' own SAME pool would pad with minus
+    infinity, which differs if the feature map is negative.
 
     Input: `(batch, height, width, channels)`. Checked against transformers 5.23 `DynamicPad2d`.
     """
@@ -111,7 +111,7 @@ class BiTModel(QuickSteps, keras.Model):
             )
         if PIXEL_VALUES in kwargs:  # `model(**inputs)`
             args = (kwargs.pop(PIXEL_VALUES),)
-        # A functional model would ignore any other silently.
+        # A functional model would ignore any other argument silently.
         calls.refuse_unknown(f"the model {self.name!r}", kwargs, CALL_ARGUMENTS)
         if args:
             args = (self._look_at(args[0]), *args[1:])
@@ -140,8 +140,8 @@ class BiTModel(QuickSteps, keras.Model):
     def _look_at(self, inputs: Any, above: int = 0) -> Any:
         """Takes the images out of the processor's dictionary, and checks them.
 
-        Warns once about images that were not preprocessed, unless layers in front of the network may do that. The
-        warning points to the caller of the method that calls this one, or to a caller `above` that.
+        It warns once about images that were not preprocessed, unless layers in front of the network may do that. The
+        warning points to the line that called the model's method; `above` is the number of further calls in between.
         """
         images = calls.images_in(inputs) if len(self.inputs) == 1 else inputs
         if len(self.inputs) == 1:
@@ -182,11 +182,11 @@ class BiTModel(QuickSteps, keras.Model):
         self._pixel_values.bit_config = config
 
     def get_config(self) -> dict[str, Any]:
-        return versions.portable(super().get_config())  # of Keras' own layers, too
+        return versions.portable(super().get_config())  # this covers Keras' own layers too
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "BiTModel":
-        # Files of earlier versions hold them.
+        # Files of earlier versions of keras_bit may hold arguments that this Keras does not know.
         return super().from_config(versions.portable(config), custom_objects)
 
     @property
@@ -309,9 +309,9 @@ def stage_outputs(model: BiTModel) -> dict[str, Any]:
 
 
 class Graph:
-    """Adds layers to the functional graph. Only `call` does so.
+    """Builds the functional graph, part by part; only `call` adds a layer to it.
 
-    Its fields are what every part needs. Only `values` changes: it empties on the way.
+    The fields hold the data that every part needs. Only `values` changes: each tensor is removed when it is used.
     """
 
     def __init__(self, config: BitConfig, values: Values | None, fused: bool = False) -> None:
@@ -406,7 +406,7 @@ class Graph:
     def conv(self, x: Any, name: str, filters: int, kernel_size: int, strides: int = 1, dilation_rate: int = 1) -> Any:
         padding = "same"
         if self.config.global_padding is None and strides > 1:
-            # PyTorch pads both sides equally; SAME puts the odd pixel after. At stride 1 they agree.
+            # PyTorch pads both sides equally; SAME puts an odd pixel at the end. At stride 1 the two are equal.
             padding = "valid"
             if kernel_size > 1:
                 pad = dilation_rate * (kernel_size // 2)

@@ -1,9 +1,9 @@
-"""Group normalization and weight standardization as functions, and the same with gradients written by hand.
+"""Group normalization and weight standardization as functions, each also in a form with a gradient written by hand.
 
 Both are bound by memory, not by arithmetic, so the number of reads and writes of a tensor counts. An automatic gradient
 goes back through every operation and keeps the input of each. The gradient by hand is one multiply-add after two
-reductions, and only the input is kept. Layers of the same shape share one graph (`traced_once`), because the wait for
-the first step grows with the number of nodes. `docs/explanation/performance.md` has the figures.
+reductions, and only the input is kept. Layers of the same shape share one graph (`traced_once`), because the time
+before the first step grows with the number of nodes. `docs/explanation/performance.md` has the figures.
 
 These were tried and are not better: reductions as products with a vector of ones, XLA for these functions only, and
 one reduction over both axes, which is less exact (see `_spatial_mean`).
@@ -32,7 +32,9 @@ def widened(x: Any) -> Any:
 
 
 def standardize_kernel(kernel: Any, epsilon: float) -> Any:
-    """`(kernel - mean) / sqrt(variance + epsilon)`, for each output channel over height, width and input channels.
+    """Returns `(kernel - mean) / sqrt(variance + epsilon)` for each output channel.
+
+    Mean and variance are those over height, width and input channels.
 
     Args:
         kernel: `(height, width, input channels, output channels)`; half precision is computed and returned in float32.
@@ -46,7 +48,10 @@ def standardize_kernel(kernel: Any, epsilon: float) -> Any:
 
 
 def standardize_kernel_in_training(kernel: Any, epsilon: float) -> Any:
-    """`standardize_kernel` with the gradient `(g - mean(g) - standardized * mean(g * standardized)) / deviation`."""
+    """Returns what `standardize_kernel` returns, with a gradient written by hand.
+
+    The gradient is `(g - mean(g) - standardized * mean(g * standardized)) / deviation`.
+    """
 
     @ops.custom_gradient
     def standardize(kernel: Any) -> tuple[Any, Any]:
@@ -62,11 +67,11 @@ def standardize_kernel_in_training(kernel: Any, epsilon: float) -> Any:
 
 
 def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
-    """`(x - mean) / sqrt(variance + epsilon) * gamma + beta`, per sample and group of channels.
+    """Returns `(x - mean) / sqrt(variance + epsilon) * gamma + beta`, per sample and group of channels.
 
-    It is computed as `x * scale + shift` with factors per sample and channel, after two reductions over the image: the
-    channels' means and their *centered* squares, which a tensor of one number per channel combines to groups. That
-    keeps four dimensions and reads the feature map three times; `E[x^2] - E[x]^2` would save one read and lose three
+    It is computed as `x * scale + shift` with factors per sample and channel. They come from two reductions over the
+    image, the means of the channels and the means of their *centered* squares, which are then combined by group. This
+    keeps four dimensions and reads the feature map three times. `E[x^2] - E[x]^2` would save one read, but lose three
     digits if the mean is large compared with the spread.
 
     Args:
@@ -85,7 +90,7 @@ def normalize_groups(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float)
 
 
 def normalize_groups_in_training(x: Any, gamma: Any, beta: Any, groups: int, epsilon: float) -> Any:
-    """`normalize_groups` with a gradient by hand, which keeps `x` and two numbers per sample and group."""
+    """Returns what `normalize_groups` returns, with a gradient by hand that keeps `x` and two numbers per group."""
 
     @ops.custom_gradient
     def normalize(x: Any, gamma: Any, beta: Any) -> tuple[Any, Any]:
@@ -141,7 +146,7 @@ def _normalize_gradient(g: Any, x: Any, mean: Any, inverse_deviation: Any, scale
 
 
 def _group_statistics(x: Any, groups: int, epsilon: float) -> tuple[Any, Any]:
-    """Mean and 1 / sqrt(variance + epsilon) per sample and group, `(batch, 1, groups, 1)`."""
+    """Returns the mean and 1 / sqrt(variance + epsilon) per sample and group, `(batch, 1, groups, 1)`."""
     channel_mean = _spatial_mean(x)
     channel_variance = _spatial_mean(ops.square(x - channel_mean))
     # A group's variance is the mean of its channels' variances plus the variance of their means.
@@ -153,20 +158,20 @@ def _group_statistics(x: Any, groups: int, epsilon: float) -> tuple[Any, Any]:
 
 
 def _scale_and_shift(mean: Any, inverse_deviation: Any, gamma: Any, beta: Any) -> tuple[Any, Any]:
-    """Factors of the normalized feature map `x * scale + shift`, `(batch, 1, groups, channels of a group)`."""
+    """Returns scale and shift of the feature map `x * scale + shift`, `(batch, 1, groups, channels of a group)`."""
     groups = mean.shape[2]
     scale = inverse_deviation * _by_group(gamma, groups)
     return scale, _by_group(beta, groups) - mean * scale
 
 
 def _spatial_mean(x: Any) -> Any:
-    # One axis after the other: over both at once TensorFlow adds the pixels one by one, and the error is ten times
-    # larger. It is not slower.
+    # One axis is reduced after the other, which is not slower. Over both at once TensorFlow adds the pixels one by one,
+    # and the error is ten times larger.
     return _mean(_mean(x, 2), 1)
 
 
 def _mean(x: Any, axis: int | tuple[int, ...]) -> Any:
-    """The mean over `axis`, which stays in the shape as 1."""
+    """Returns the mean over `axis`, which keeps its place in the shape with the size 1."""
     if keras.backend.standardize_dtype(x.dtype) != "float64" or keras.backend.backend() == "tensorflow":
         return ops.mean(x, axis=axis, keepdims=True)
     # Keras 3.15 computes `ops.mean` of float64 in float32 under JAX and PyTorch.
@@ -175,15 +180,15 @@ def _mean(x: Any, axis: int | tuple[int, ...]) -> Any:
 
 
 def _by_group(per_channel: Any, groups: int) -> Any:
-    """`(batch, 1, 1, channels)` to `(batch, 1, groups, channels of a group)`; `(channels,)` is a batch of one."""
+    """Reshapes `(batch, 1, 1, channels)` to `(batch, 1, groups, channels of a group)`; `(channels,)` is one sample."""
     return ops.reshape(per_channel, (-1, 1, groups, per_channel.shape[-1] // groups))
 
 
 def _per_channel(by_group: Any, x: Any) -> Any:
-    """`(batch, 1, groups, channels of a group or 1)` to `(batch, 1, 1, channels)`."""
+    """Reshapes `(batch, 1, groups, channels of a group or 1)` to `(batch, 1, 1, channels)`."""
     groups, channels = by_group.shape[2], x.shape[-1]
     if by_group.shape[3] == 1 and groups != channels:
-        # Not `ops.repeat`, which takes sixteen nodes in TensorFlow.
+        # `ops.repeat` would take sixteen nodes in TensorFlow.
         by_group = by_group * ops.ones((1, 1, groups, channels // groups), by_group.dtype)
     return ops.reshape(by_group, (-1, 1, 1, channels))
 

@@ -10,7 +10,8 @@ from keras_bit.network.config import BitConfig
 from keras_bit.network.layers import Conv2D
 from keras_bit.network.model import CHECKED, BiTModel, Ends, Graph, network_layers
 
-# Arguments that do not change the layer's output, and those of weights, which are compared as tensors.
+# These arguments are not compared: those that do not change the layer's output, and those of weights, whose tensors are
+# compared instead.
 _IGNORED = {
     "name",
     "dtype",
@@ -48,7 +49,7 @@ class Outline(Graph):
 
 
 def ends_of(model: BiTModel) -> Ends:
-    """Returns what a model ends with, by the names of its layers."""
+    """Returns the ends of a model, such as its pooling, from the names of its layers."""
     names = [layer.name for layer in network_layers(model)]
     pooling = next((pooling for pooling in ("avg", "max") if f"{pooling}_pool" in names), None)
     return Ends(include_top="predictions" in names, pooling=pooling)
@@ -57,8 +58,8 @@ def ends_of(model: BiTModel) -> Ends:
 def differences(model: BiTModel, fused: bool = False) -> list[str]:
     """Lists how a model's layers differ from those that its `config` describes, a sentence for each difference.
 
-    The head's activation is not compared, because the configuration does not hold it. Nor are layers before BiT.
-    `fused` is whether the convolutions should be those of `fuse`.
+    The head's activation is not compared, because the configuration does not hold it. Layers before BiT are not
+    compared either. `fused` says whether the convolutions should be those of `fuse`.
     """
     names = [layer.name for layer in network_layers(model)]
     expected = Outline(model.config, ends_of(model), fused).layers

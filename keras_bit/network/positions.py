@@ -2,7 +2,7 @@
 
 from keras_bit.network.config import BitConfig
 
-STEM_STRIDE = 4  # px of the image to a position after the stem; each further stage doubles it
+STEM_STRIDE = 4  # px of the image between positions after the stem; each further stage doubles it
 
 
 def of_last_map(config: BitConfig) -> tuple[int, float]:

@@ -22,7 +22,10 @@ def are_raw(images: Any) -> bool:
 
 
 def warn(images: np.ndarray, above: int = 0) -> None:
-    """Warns with what the network expects. The warning points to the caller of the model's method, or `above` it."""
+    """Warns, and says what the network expects.
+
+    The warning points to the line that called the model's method; `above` is the number of further calls in between.
+    """
     warnings.warn(
         f"The first image has values up to {images[0].max():g}: these are pixels in [0, 255], and the model expects "
         "preprocessed images, [-1, 1] for BiT's published checkpoints. `keras_bit.preprocess_input(images)` scales "

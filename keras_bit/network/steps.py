@@ -1,4 +1,4 @@
-"""Faster starts of Keras' steps for every model of keras_bit, with smaller graphs."""
+"""Makes the first call of Keras' steps faster for every model of keras_bit, with smaller graphs."""
 
 import contextlib
 from typing import Any
@@ -12,17 +12,17 @@ KERAS_BATCH_SIZE = 32  # images; the default of `predict`
 
 
 class QuickSteps:
-    """Mixed into a `keras.Model`, before it in the list of bases.
+    """A mixin for a `keras.Model`, which comes before it in the list of bases.
 
-    It is not a model itself, because Keras turns the bases of a functional model into functional ones, and a base that
-    another kind of model shares would be turned there too.
+    It is not a model itself, because Keras makes the bases of a functional model functional. A base that another kind
+    of model shares would then become functional there too.
     """
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Builds the optimizer's variables, then does as Keras.
+        """Builds the optimizer's variables, and then calls Keras' method.
 
-        Keras lets the optimizer create its variables in the first step. TensorFlow traces a function that creates
-        variables twice, which delays that step.
+        Keras lets the optimizer create its variables in the first step. TensorFlow traces a function twice if it
+        creates variables, which delays that step.
         """
         build_optimizer(self)
         return super().make_train_function(force)  # type: ignore[misc]
@@ -35,7 +35,7 @@ class QuickSteps:
         steps: int | None = None,
         callbacks: Any = None,
     ) -> Any:
-        """Does as Keras, but builds no `tf.data` pipeline for an array of one batch.
+        """Predicts as Keras does, but builds no `tf.data` pipeline for an array of one batch.
 
         Building the pipeline would take about as long as one image.
         """
@@ -55,12 +55,12 @@ class QuickSteps:
         )
 
     def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Does as Keras, in a smaller graph."""
+        """Predicts a batch as Keras does, in a smaller graph."""
         with tracing.step():
             return super().predict_step(*args, **kwargs)  # type: ignore[misc]
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Does as Keras, in a smaller graph."""
+        """Evaluates a batch as Keras does, in a smaller graph."""
         with tracing.step():
             return super().test_step(*args, **kwargs)  # type: ignore[misc]
 
@@ -86,6 +86,6 @@ def _type_in_a_pipeline(x: Any) -> str | None:
 def build_optimizer(model: keras.Model) -> None:
     """Gives the optimizer of a compiled model its variables."""
     if model.optimizer is not None and not model.optimizer.built:
-        strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's
+        strategy = getattr(model, "distribute_strategy", None)  # only models under TensorFlow have one
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             model.optimizer.build(model.trainable_variables)

@@ -32,10 +32,10 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
     """Wraps `function` so that TensorFlow traces it once for all layers of the same shapes.
 
     Otherwise Keras' operations are traced in each layer, and norms and standardization are most of the nodes of a
-    training step. As shared functions they halve the nodes, and the wait for the first step.
+    training step. Sharing them halves the nodes, and the time before the first step.
 
     Args:
-        function: takes tensors by place and options, which are hashable, by name; reads no variables.
+        function: takes tensors by position and hashable options by name. It must not read variables.
     """
     if keras.backend.backend() != "tensorflow":
         return function
@@ -49,14 +49,14 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
         signature = tuple((tuple(tensor.shape), tensor.dtype) for tensor in tensors)
         return graph_of(signature, tuple(options.items()))(*tensors)
 
-    # Keeps the latest graphs only, in case there are thousands of shapes; a graph that is in use stays alive.
+    # Only the latest graphs are kept, in case there are thousands of shapes. A graph that is in use stays alive.
     @functools.lru_cache(maxsize=GRAPHS)
     def graph_of(signature: Any, options: Any) -> Callable[..., Any]:
         def with_options(*tensors: Any) -> Any:
             return function(*tensors, **dict(options))
 
         with_options.__name__ = function.__name__
-        # Inlining would restore all nodes before the first step.
+        # If TensorFlow inlined the function, all nodes would be back before the first step.
         return tf.function(with_options, autograph=False, experimental_attributes={"_noinline": True})
 
     return call

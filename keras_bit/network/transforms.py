@@ -68,13 +68,13 @@ def check_graph(model: keras.Model) -> None:
 def _fused(
     layer: keras.Operation, dtype: str | None = None, convolution: type[keras.layers.Layer] = Conv2D
 ) -> keras.Operation:
-    """A copy of `layer` with its weights; a `convolution` for a `StdConv2D`. `dtype` replaces the layer's policy."""
+    """Copies `layer` with its weights. A `StdConv2D` becomes a `convolution`; `dtype` replaces the layer's policy."""
     config = layer.get_config()
     if not isinstance(layer, keras.layers.Layer):  # an operation such as `x * 2`
         return _rebuilt(layer, config)
     quantized = quantization_of(layer) is not None
     if not quantized:
-        for argument in ("lora_rank", "lora_alpha"):  # the kernel includes what they learned
+        for argument in ("lora_rank", "lora_alpha"):  # the copied kernel includes the LoRA weights
             config.pop(argument, None)
     whole_numbers = isinstance(layer, keras.layers.InputLayer) and "int" in layer.dtype
     if dtype is not None and "dtype" in config and not quantized and not whole_numbers:
@@ -86,8 +86,8 @@ def _fused(
             if quantized and layer.lora_enabled:
                 copy.lora_alpha = layer.lora_alpha  # Keras 3.15 builds a Dense layer without it
             for variable, value in zip(copy.variables, _values(layer, copy), strict=True):
-                # A copy: JAX would share the array between both models, and training or `predict` would delete it in
-                # both.
+                # The value is copied. JAX would share the array between both models, and training or `predict` of one
+                # would delete it in both.
                 variable.assign(ops.copy(value))
         if hasattr(copy, "finalize_state"):  # Keras' preprocessing layers compute with values derived from them
             copy.finalize_state()
@@ -95,7 +95,7 @@ def _fused(
 
     epsilon = config.pop("epsilon")
     copy = convolution.from_config(config)
-    # Drawing random numbers that are overwritten at once would take seconds for R152x4.
+    # The kernel is overwritten at once, and drawing random numbers for it would take seconds for R152x4.
     copy.kernel_initializer = keras.initializers.Zeros()
     copy.build_from_config(layer.get_build_config())
     copy.kernel_initializer = keras.initializers.get(config["kernel_initializer"])
@@ -158,8 +158,8 @@ def freeze(model: BiTModel, up_to: str | None = None) -> tuple[str, ...]:
         allowed = ", ".join(map(repr, (*present, EVERYTHING)))
         raise ValueError(f"`up_to` must be None or one of {allowed} for this model, got {up_to!r}.")
     if not model.trainable:
-        # If the model is not trainable, none of its layers is. Setting it also sets every layer, including the caller's
-        # own, whose earlier state is unknown; they keep what it sets.
+        # If the model is not trainable, none of its layers is. Making it trainable also makes every layer trainable, so
+        # the caller's own layers are set back to the state that they have now.
         in_front = {layer: layer.trainable for layer in model.layers if layer not in stages}
         model.trainable = True
         for layer, trainable in in_front.items():

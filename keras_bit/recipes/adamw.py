@@ -1,4 +1,4 @@
-"""AdamW, and a schedule by step. Keras finds both in saved models of such recipes."""
+"""AdamW, and a schedule by step. Keras loads both by name from saved models of such recipes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from keras_bit.recipes.layer_rates import factors
 
 @keras.saving.register_keras_serializable(package="keras_bit")
 class PerStep(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule by step, for an optimizer that counts batches when a step has several.
+    """A learning rate by step, for an optimizer that counts batches, of which a step has several.
 
     Args:
         schedule: a function from a step to its rate.

@@ -12,9 +12,10 @@ from keras_bit.counts import check_whole, is_whole
 from keras_bit.recipes.layer_rates import factors
 
 SMALL_AREA = 96 * 96  # pixels; smaller training images are "small"
-SMALL_SIZES = (160, 128)  # px: resized to, cropped to
+SMALL_SIZES = (160, 128)  # px of small images: they are resized to the first and cropped to the second
 LARGE_SIZES = (512, 480)
-# The limit of examples of each row, and its steps: end of the warm-up, three drops of the rate, end.
+# Each row has the number of examples below which it counts, and its steps: the end of the warm-up, three drops of the
+# rate, and the end.
 STEPS = (
     (20_000, (100, 200, 300, 400, 500)),
     (500_000, (500, 3000, 6000, 9000, 10_000)),
@@ -36,8 +37,8 @@ class HyperRule:
         >>> rule.resize_size, rule.crop_size, rule.total_steps, rule.mixup_alpha
         (160, 128, 10000, 0.1)
 
-    It can be serialized with `dataclasses.asdict`: `HyperRule(**json.loads(json.dumps(dataclasses.asdict(rule))))` is
-    the same.
+    It can be serialized with `dataclasses.asdict`: `HyperRule(**json.loads(json.dumps(dataclasses.asdict(rule))))`
+    equals `rule`.
 
     Args:
         num_examples: number of training images.
@@ -206,7 +207,7 @@ class MomentumSGD(keras.optimizers.SGD):
 
     def build(self, variables: Sequence[Any]) -> None:
         super().build(variables)
-        # Here, because TensorFlow passes its own variables, which have no path, to `update_step`.
+        # The factors are found here, because TensorFlow passes its own variables, without a path, to `update_step`.
         self._factors = factors(variables, self.layer_rates)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -216,13 +217,14 @@ class MomentumSGD(keras.optimizers.SGD):
             learning_rate = learning_rate * self._factors[self._get_variable_index(variable)]
         if self.momentum:
             velocity = self.momentums[self._get_variable_index(variable)]
-            # Not a Python number, which TensorFlow would cast to float32 first.
+            # Under TensorFlow `ops.cast` of the momentum, a Python number, would make it float32 first. The operator
+            # `*` takes it in the velocity's own type.
             self.assign(velocity, velocity * self.momentum + gradient)
             gradient = velocity * self.momentum + gradient if self.nesterov else velocity
         self.assign_sub(variable, gradient * learning_rate)
 
     def get_config(self) -> dict[str, Any]:
-        # Left out if it is `None`, so that earlier versions of keras_bit can open the file.
+        # `layer_rates` is left out if it is `None`, so that earlier versions of keras_bit can open the file.
         rates = {} if self.layer_rates is None else {"layer_rates": self.layer_rates}
         return {**super().get_config(), **rates}
 

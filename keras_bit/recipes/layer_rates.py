@@ -5,7 +5,7 @@ from typing import Any
 
 
 def layer_rates(stages: Sequence[str], decay: float | None) -> dict[str, float] | None:
-    """Returns the factor for each stage's name, from the stem on; everything else has the full rate.
+    """Returns the factor of each stage's learning rate, by name, from the stem on; all other layers have the full rate.
 
     Source: Clark et al. 2020, ELECTRA; Bao et al. 2022, BEiT.
     """

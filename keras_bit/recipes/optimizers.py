@@ -44,7 +44,7 @@ def optimizer(
     """Returns the optimizer of a recipe.
 
     Args:
-        recipe: the kind, the learning rate, the decays, and the momentum of the averaged weights.
+        recipe: the recipe, which has the kind, the learning rate, the decays, and the momentum of the averaged weights.
         stages: the names of the model's stages, from the stem on.
         batches_per_step: batches whose gradients are averaged for a step.
         rate: the learning rate by batch; `None` is the recipe's.

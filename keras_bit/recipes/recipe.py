@@ -13,7 +13,7 @@ OPTIMIZERS = ("sgd", "adamw")
 BALANCED = "balanced"
 CUT_MIX = "cut_mix"
 AUGMENTATIONS = ("rand_augment", CUT_MIX, "random_erasing")
-EVERYTHING = "all"  # of `freeze_up_to`
+EVERYTHING = "all"  # the value of `freeze_up_to` with which only the head is trained
 VALIDATION = "val_"  # prefix of the validation metrics' names
 LEARNING_RATE = 1e-4  # for AdamW, for batches of any size
 WEIGHT_DECAY = 0.05
@@ -35,8 +35,8 @@ class Recipe:
     Args:
         rule: a `HyperRule`: the sizes of images, the number of steps, the warm-up, MixUp, and for `"sgd"` the learning
             rate.
-        optimizer: `"sgd"`, SGD with momentum and the schedule of the rule; or `"adamw"`, Adam with decoupled weight
-            decay, the warm-up of the rule, then a cosine down to 0 at the last step.
+        optimizer: `"sgd"`, the default: SGD with momentum and the schedule of the rule. Or `"adamw"`: Adam with
+            decoupled weight decay, the warm-up of the rule, and then a cosine down to 0 at the last step.
         learning_rate: the highest learning rate of `"adamw"`, 1e-4 by default. For `"sgd"` pass it to the rule.
         weight_decay: the weight decay of `"adamw"`, 0.05 by default. Kernels decay; biases and norms do not.
         layer_decay: the ratio of a stage's learning rate to the next stage's, in (0, 1]. The head and the last norm
@@ -57,7 +57,8 @@ class Recipe:
             value. Losses and errors are best when low, other metrics when high.
         lora: rank of LoRA for every convolution (`enable_lora`). Kernels and norms are frozen; the head is trained as
             usual. `save_pretrained` writes merged kernels.
-        freeze_up_to: the last frozen stage, as in `keras_bit.freeze`.
+        freeze_up_to: the last stage that is frozen, `"stem"`, `"stage1"` ... or `"all"` for everything but the head.
+            `keras_bit.freeze` does it.
         temperature: the divisor of the teacher's and the student's logits before they are compared, above 0. Above 1,
             less probable classes count more. Needs `fine_tune(teacher=...)`.
 
@@ -214,7 +215,7 @@ def _augmentations(names: Any) -> tuple[str, ...] | None:
 
 
 def _class_weight(value: Any) -> ClassWeight:
-    """Checks class weights: a dict of numbers by class, or a word."""
+    """Checks class weights: a dict from class to number, or `"balanced"`."""
     if value is None or value == BALANCED:
         return value
     pairs = value.items() if isinstance(value, Mapping) else value

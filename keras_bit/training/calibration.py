@@ -166,7 +166,10 @@ def _one_slope(logits: np.ndarray, labels: np.ndarray, inverse: float) -> tuple[
 
 
 def _several_slope(logits: np.ndarray, labels: np.ndarray, inverse: float) -> tuple[float, float]:
-    """Returns the same for the binary cross-entropy of `sigmoid(inverse * logits)`, the mean over classes."""
+    """Returns the sums of the first and second derivative of the binary cross-entropy of `sigmoid(inverse * logits)`.
+
+    The cross-entropy of an image is the mean over its classes.
+    """
     shares = _sigmoid(inverse * logits)
     first, second = logits * (shares - labels), logits**2 * shares * (1 - shares)
     return float(first.mean(axis=1).sum()), float(second.mean(axis=1).sum())
@@ -182,7 +185,7 @@ def _chunks(logits: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray
 
 
 def _quality(logits: np.ndarray, labels: np.ndarray, temperature: float) -> Quality:
-    """Measures it as `evaluate` does."""
+    """Returns the quality of the probabilities at a temperature, measured as `evaluate` does."""
     if labels.ndim == 2:
         probabilities = _sigmoid(logits.astype(np.float64) / temperature)
         error = metrics.calibration(probabilities.ravel(), labels.ravel()).error

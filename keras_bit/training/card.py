@@ -92,7 +92,7 @@ def model_card(
 
 
 def _of_run(directory: Path) -> dict[str, Any]:
-    """Returns the arguments of `card.Facts` that a run holds."""
+    """Returns the facts in a run's directory, as arguments of `card.Facts`."""
     file = directory / run_directory.STATE_FOLDER / run_directory.RUN_NAME
     if not file.is_file():
         raise FileNotFoundError(

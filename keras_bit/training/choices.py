@@ -31,7 +31,7 @@ def check_temperature(recipe: Recipe, is_taught: bool) -> None:
     """Refuses a temperature without a teacher.
 
     Raises:
-        ValueError: the training has no teacher.
+        ValueError: the recipe has a `temperature`, but the training has no teacher.
     """
     if recipe.temperature != 1 and not is_taught:
         raise ValueError(

@@ -33,7 +33,7 @@ def check_teacher(teacher: keras.Model, model: BiTModel, recipe: Recipe) -> None
             f"`teacher` must have the classes of `model`, got {teacher.config.num_labels} for "
             f"{model.config.num_labels}."
         )
-    # Of a model whose classes nobody named, only the number is known.
+    # If the classes of a model have no names, only their number can be compared.
     named = [one.config.id2label or {} for one in (model, teacher) if one.config.has_named_labels]
     differing = [number for number in named[0] if named[0][number] != named[1].get(number)] if len(named) == 2 else []
     if differing:
@@ -53,7 +53,7 @@ def check_teacher(teacher: keras.Model, model: BiTModel, recipe: Recipe) -> None
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuses choices that concern labels, which nobody looks at.
+    """Refuses choices that concern labels, because training by a teacher does not use labels.
 
     Raises:
         ValueError: the recipe has one.
@@ -67,7 +67,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 @contextlib.contextmanager
 def gives_logits(model: BiTModel) -> Iterator[None]:
-    """Returns the model without its head's activation, because a probability that rounds to 0 has no logarithm."""
+    """A context in which the head has no activation, because a probability that rounds to 0 has no logarithm."""
     head = model.get_layer(HEAD)
     before, head.activation = head.activation, keras.activations.linear
     try:
@@ -82,15 +82,16 @@ def student_of(model: BiTModel, teacher: BiTModel, temperature: float) -> "Stude
 
 
 def of_probabilities(found: Objective) -> dict[str, Any]:
-    """Returns loss and metrics for logits that match those for probabilities, as arguments of `compile`."""
+    """Returns the loss and the metrics of an objective for logits in their form for probabilities, for `compile`."""
     loss = type(found.loss).from_config(found.loss.get_config() | {"from_logits": False})
     return {"loss": loss, "metrics": [type(one).from_config(one.get_config()) for one in found.metrics]}
 
 
 def logits_of(teacher: BiTModel) -> Callable[[Any], Any]:
-    """Returns a function from images `(batch, height, width, channels)` to a teacher's logits, in inference form.
+    """Returns a function from images `(batch, height, width, channels)` to a teacher's logits.
 
-    It uses a copy that is never trained. It is a function, so that Keras does not count its weights as the student's.
+    It uses a copy of the teacher that is fused and never trained. It is a function and not a model, because Keras would
+    count a model's weights as the student's.
     """
     copy = fuse(teacher)
     copy.trainable = False
@@ -103,7 +104,7 @@ def logits_of(teacher: BiTModel) -> Callable[[Any], Any]:
 
 
 def divergence(wanted: Any, given: Any, temperature: float) -> Any:
-    """Returns the Kullback-Leibler divergence of softened answers, times the squared temperature; the mean over images.
+    """Returns the Kullback-Leibler divergence of softened answers times the squared temperature, the mean over images.
 
     `T * T * sum(p * (log p - log q))` with `p = softmax(wanted / T)` and `q = softmax(given / T)`. The square keeps the
     size of the gradients.
@@ -135,7 +136,7 @@ class Student(BiTModel):
         self.training_forward = model.training_forward  # of `rematerialize`
         self._answer, self._temperature, self._is_taught = answer, temperature, False
 
-    # Python runs these, and what they call, while a step is traced.
+    # Python runs the following methods only while a step is traced.
 
     def train_step(self, *arguments: Any, **keywords: Any) -> Any:
         self._is_taught = True

@@ -195,7 +195,7 @@ class DistributedModel(BiTModel):
         return self._as_rows(super().test_step(*arguments))
 
     def _as_rows(self, logs: dict[str, Any]) -> dict[str, Any]:
-        """With several processes Keras takes the mean over them and over the first axis, which scalars lack."""
+        """Gives scalars a first axis if there are several processes, because Keras then takes the mean over it."""
         if not has_processes(self.distribute_strategy):
             return logs
         return {name: keras.ops.expand_dims(value, 0) for name, value in logs.items()}

@@ -1,6 +1,6 @@
-"""The data for `fit`: a `tf.data.Dataset` or, without TensorFlow, a `keras.utils.PyDataset`.
+"""Examines and changes the data for `fit`: a `tf.data.Dataset` or, without TensorFlow, a `keras.utils.PyDataset`.
 
-The functions here work for both: the kind of labels, the number of batches, and changes of batches.
+The functions work for both. They find the kind of labels and the number of batches, and change batches.
 """
 
 from collections.abc import Callable
@@ -128,7 +128,7 @@ def known_length(data: Any) -> int | None:
 
 
 def repeated(data: Any) -> Any:
-    """Returns the same data, endless."""
+    """Returns a data set that repeats `data` without end."""
     if is_endless(data):
         return data
     return _Repeated(data) if is_indexed(data) else data.repeat()
@@ -142,7 +142,7 @@ def mapped(data: Any, in_graph: Callable[..., Batch], in_numpy: Callable[..., Ba
 
     changed = data.map(in_graph, tf.data.AUTOTUNE)
     count = int(data.cardinality())
-    # Without it Keras warns that its input ran out.
+    # If the number of batches is unknown, Keras warns that its input ran out.
     return changed.apply(tf.data.experimental.assert_cardinality(count)) if count >= 0 else changed
 
 

@@ -43,7 +43,7 @@ class FoundRate(NamedTuple):
 
     @property
     def suggested(self) -> float:
-        """A tenth of the rate of the lowest loss; there the loss still falls."""
+        """The suggested rate: a tenth of the rate of the lowest loss, because the loss still falls there."""
         return self.lowest / 10
 
 

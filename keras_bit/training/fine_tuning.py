@@ -45,7 +45,7 @@ def fine_tune(
     """Compiles a model and fits it for the `rule.total_steps` steps of a rule or a recipe.
 
     It does the same as `model.compile(rule.optimizer(), ...)` and `model.fit(train.repeat(), ...)`. It does not resize,
-    crop, flip or mix images: `image_dataset(..., training=True, rule=rule)`, or `recipe=recipe`, does that.
+    crop, flip or mix images. `image_dataset(..., training=True)` does that, with the same `rule` or `recipe`.
 
     The loss depends on `model.config.problem_type`, as in transformers:
 
@@ -57,9 +57,9 @@ def fine_tune(
     * numbers (`"regression"`, or no problem type and one output): `(batch,)` or `(batch, outputs)`, whole numbers as
       floats; mean squared error; `mean_absolute_error`.
 
-    On several machines (a model made in the scope of `MultiWorkerMirroredStrategy`, or under `keras.distribution` with
-    `auto_shard_dataset=False`) `train` is this worker's part of every batch, `image_dataset(..., shard=...)`, and
-    `validation` the same on all.
+    On several machines the model is made in the scope of `MultiWorkerMirroredStrategy`, or under `keras.distribution`
+    with `auto_shard_dataset=False`. Then `train` is this worker's part of every batch, as
+    `image_dataset(..., shard=...)` makes it, and `validation` is the same on all workers.
 
     There is one difference from transformers: without a problem type, rows are mixed labels of one class, not several
     classes.
@@ -68,24 +68,28 @@ def fine_tune(
         model: a model of keras_bit with its head. Frozen layers stay frozen (`freeze`).
         train: a `tf.data.Dataset`, or a `keras.utils.PyDataset`, of float32 images `(batch, height, width, channels)`
             and labels; with a teacher, of such images with any labels or none. A finite one is repeated.
-        validation: the same, or `None`; evaluated after each epoch. Whole numbers become rows if `train` has rows.
-        rule: a `HyperRule`, which gives the optimizer and the number of steps.
+        validation: data of the same form with labels, which is evaluated after each epoch. Its whole numbers become
+            rows if `train` has rows. `None`, the default, evaluates nothing.
+        rule: a `HyperRule`, which gives the optimizer and the number of steps. Pass it or `recipe`.
         recipe: a `Recipe` instead of `rule`: a rule with further choices. With `lora` the model then has Keras' LoRA
             layers, which `save_pretrained` and `fuse` merge.
         teacher: a model with the same classes. Its answers to the images of each batch are learned instead of the
             labels (Kullback-Leibler divergence at `recipe.temperature`). The labels of `train` are not used, so it
             may hold images without labels too (`image_dataset(["labeled", "others"], label_mode="unlabeled", ...)`);
             the history has no training accuracy. The teacher is used in inference form (`fuse`) and does not change;
-            its answers are not stored.
-        steps_per_epoch: steps between two evaluations (rows of the history). By default one pass over `train`, but at
-            least a twentieth of all steps.
+            its answers are not stored. `None`, the default, learns the labels.
+        steps_per_epoch: steps between two evaluations (rows of the history). `None`, the default, is one pass over
+            `train`, but at least a twentieth of all steps.
         gradient_accumulation_steps: batches of `train` per step, with `rule.batch_size / gradient_accumulation_steps`
-            images each.
-        initial_epoch: the epoch to continue with, as in `model.fit`. The caller restores weights, the optimizer's state
-            and the data for it, as `keras-bit finetune` does.
+            images each. Default 1.
+        initial_epoch: the number of the epoch to continue with, counted from 0, the default. The caller restores
+            weights, the optimizer's state and the data for it, as `keras-bit finetune` does.
         callbacks: callbacks of Keras. A `keras_bit.training.watch.Watch` among them replaces the one of the recipe.
-        jit_compile: as in `model.compile`.
-        verbose: as in `model.fit`.
+            Default none.
+        jit_compile: whether XLA compiles the steps, for `model.compile`: `True`, `False`, or `"auto"`, the default,
+            with which Keras decides.
+        verbose: how Keras shows progress, for `model.fit`: 0 is silent, 1 is a bar, 2 is a line per epoch. `"auto"`,
+            the default, is a bar in most cases.
 
     Returns:
         Keras' `History`, whose epochs are `steps_per_epoch` long.
@@ -160,7 +164,7 @@ def _fit(
     guard = _Guard(steps, validates=validation is not None)
     watch = next((callback for callback in callbacks if isinstance(callback, Watch)), None) or watch_of(recipe)
     own: list[keras.callbacks.Callback] = [guard, _Stop(steps)]
-    # In this order, so that the watch sees the averaged weights at the end of an evaluation.
+    # The order matters: the watch must see the averaged weights at the end of an evaluation.
     own += [watch] if watch is not None else []
     own += [keras.callbacks.SwapEMAWeights()] if recipe.ema is not None else []
     history = model.fit(
@@ -171,7 +175,7 @@ def _fit(
         epochs=steps.epochs,
         initial_epoch=initial_epoch,
         steps_per_epoch=steps.per_epoch * steps.batches_per_step,
-        # The guard first, so that later callbacks, such as one that saves weights, see a finite loss only.
+        # The guard comes first, so that later callbacks, such as one that saves weights, see only a finite loss.
         callbacks=[*own, *(callback for callback in callbacks if callback is not watch)],
         verbose=verbose,
     )

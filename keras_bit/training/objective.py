@@ -83,7 +83,7 @@ def with_labels(data: Any, labels: Labels, classes: int, found: Objective) -> An
     several = found.problem_type == SEVERAL
     if not several and not (labels.is_integer and len(labels.shape) == 1):
         return data
-    # For a wrong label, some losses give NaN, others the loss of another class.
+    # An invalid label must raise here, because some losses give NaN for it, and others the loss of another class.
     if several:
         message = "Labels of several classes must be rows of numbers in [0, 1], got:"
     else:

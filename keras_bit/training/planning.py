@@ -53,21 +53,23 @@ class Options:
         gradient_accumulation_steps: batches per step; `None` follows from `PIXELS_AT_ONCE`.
         steps, base_learning_rate, scaling, image_size: arguments of the `HyperRule`; `None` is its own choice.
         evaluate_every: steps between two evaluations and saved states.
-        examples_per_class, validation_share, class_names: arguments of `splits.open_splits`.
-        freeze_up_to: the last frozen stage, as `up_to` of `keras_bit.freeze`.
+        examples_per_class: the number of training images of each class; `None` takes all.
+        validation_share: the share of each class for validation, if the data set is not divided.
+        class_names: the order of the classes, or the names of the labels of TFRecord files; `None` is the data's own.
+        freeze_up_to: the last frozen stage, such as `"stage2"`, or `"all"`: `up_to` of `keras_bit.freeze`.
         choices: the choices of the `Recipe` besides its rule, by name.
         mixed_precision: `"float16"` or `"bfloat16"`, or `None`.
         rematerialize: whether to save memory with `keras_bit.rematerialize`.
-        random_resized_crop: the argument of `image_dataset`.
+        random_resized_crop: whether training uses the Inception networks' crop: the argument of `image_dataset`.
         on_error: `"raise"` reads every image's header beforehand, and fails if it cannot. `"skip"` decodes every image
             beforehand, and leaves out unreadable ones. A run may continue with the other value.
-        exclude: the argument of `splits.open_splits`. A run may continue with another file that excludes the same
-            images.
+        exclude: a CSV file of `keras-bit audit` that names images to leave out. A run may continue with another file
+            that excludes the same images.
         seed: the seed of the division of the data, the order and the augmentation.
         hub: how to download `weights` from the Hub.
         image_folder, image_column, label_columns, label_separator, problem_type: `TableOptions` for a CSV file.
         calibrate: whether to calibrate the result on the validation images. A run may continue with or without it.
-        teacher: the checkpoint whose answers are learned instead of the labels, as `weights`.
+        teacher: the checkpoint whose answers are learned instead of the labels: a Hub id, a directory or a file.
         unlabeled: a directory of images at any depth to train on too, if there is a teacher.
     """
 
@@ -172,7 +174,7 @@ class Plan:
         parts |= {} if self.whole.unlabeled is None else {"unlabeled": self.whole.unlabeled}
         found = {
             "rule": dataclasses.asdict(self.rule),
-            # `None`, as in runs of versions without recipes; frozen layers are in `options`, as in these.
+            # Runs of versions without recipes have `None` here and the frozen layers in `options`, so new runs do too.
             "recipe": {name: value for name, value in self.recipe.choices.items() if name != "freeze_up_to"} or None,
             "gradient_accumulation_steps": self.accumulation,
             "evaluate_every": self.evaluate_every,

@@ -19,7 +19,7 @@ def prepared(
     Args:
         model: its layers are frozen or get LoRA, as the recipe says.
         recipe: its rule is checked already.
-        train, validation: the arguments of `fine_tune`.
+        train, validation: the data sets that `fine_tune` gets; `validation` may be `None`.
         is_taught: whether a teacher's answers are learned, so that `train` needs no labels.
 
     Returns:

@@ -40,7 +40,7 @@ class Progress(keras.callbacks.Callback):
         self.bar.set_description(f"validate {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        # After the state is written, so that a later run has everything in the log.
+        # The state has already written this row, so that a run that continues later has the same log.
         row = self.state.rows[-1]
         shown = "  ".join(f"{name} {row[name]:.4f}" for name in row if name not in ("step", "learning_rate"))
         with tqdm.external_write_mode():

@@ -97,7 +97,7 @@ def run(
                 state.restore()
                 give_result(model, watch)
     if plan.units is not None:
-        plan.units.leave(model)  # on every worker, as `restore`
+        plan.units.leave(model)  # every worker does this, as it does `restore`
     if watch is not None:
         _say_best(watch, state, plan, say)
     if workers.is_chief:
@@ -126,11 +126,14 @@ def remember_images(plan: Plan, out: Path, say: Say) -> None:
 
 
 def new_model(plan: Plan, say: Say) -> BiTModel:
-    """Loads the checkpoint with a head for the data's labels: its own if they are the same, else one of zeros."""
+    """Loads the checkpoint with a head for the data's labels.
+
+    It is the checkpoint's own head if its labels are the same, and otherwise a new head of zeros.
+    """
     options, found = plan.options, plan.splits
     count, names, kind = len(found.class_names), dict(enumerate(found.class_names)), found.problem_type
     checkpoint = loading.find(options.weights, options.hub).open()
-    checkpoint = dataclasses.replace(checkpoint, frozen=())  # `options` decide what is frozen
+    checkpoint = dataclasses.replace(checkpoint, frozen=())  # the run's options decide what is frozen
     held = checkpoint.head_classes
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NewHead)  # reported below
@@ -192,14 +195,14 @@ def _train(
             steps_per_epoch=plan.evaluate_every,
             gradient_accumulation_steps=plan.accumulation,
             initial_epoch=state.epoch,
-            # The watch first, because the state stores its values.
+            # The watch comes first, because the state stores its values.
             callbacks=[*([state.watch] if state.watch else []), state, *([progress, *callbacks] if progress else [])],
             verbose=0,
         )
     except FloatingPointError as error:
         if not state.epoch:
             raise
-        state.restore()  # on every worker, because under JAX all of them together set a variable
+        state.restore()  # every worker does this, because under JAX all of them together set a variable
         give_result(state.model, state.watch)
         if plan.units is not None:
             plan.units.leave(model)
@@ -325,7 +328,7 @@ def _report(plan: Plan, state: TrainingState, out: Path, say: Say, scaling: Temp
     name, part = ("test", plan.splits.test) if plan.splits.test is not None else ("validation", plan.splits.validation)
     if part is None:
         return
-    # The written model, outside of any strategy.
+    # It evaluates the written model, because that one belongs to no distribution strategy.
     found = evaluating.evaluate(from_pretrained(out), _evaluation_data(plan, part), names=part.names)
     if scaling is not None:
         found = dataclasses.replace(found, report=found.report | {"temperature_scaling": scaling.to_dict()})

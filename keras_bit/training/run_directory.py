@@ -20,7 +20,8 @@ STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
 IMAGES_NAME, READABLE_NAME = "images.json.gz", "readable.json"
 LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
 
-# Options that may change when a run continues. The plan's digests cover the images that `exclude` leaves.
+# Options that may change when a run continues. `exclude` may name another file: the plan's digests of the images show
+# whether it leaves the same ones.
 MAY_CHANGE = ("on_error", "calibrate", "exclude")
 
 
@@ -49,7 +50,7 @@ def writable(out: Path, *data: str, is_chief: bool = True) -> Iterator[None]:
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"`out` must be a directory, or a new name for one. {out} is a file.")
     with claims.claimed(out / STATE_FOLDER, argument="out", exclusive=is_chief):
-        writing.check_writable(out / MODEL_NAME)  # its folder may be writable although it is not
+        writing.check_writable(out / MODEL_NAME)  # the folder may be writable although this file is not
         yield
 
 

@@ -78,7 +78,7 @@ class TrainingState(keras.callbacks.Callback):
             self.restore()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        # Not before, because PyTorch's data loader draws from the generator too when it starts.
+        # The generator is restored only here, because PyTorch's data loader also draws from it when it starts.
         if self._generator is not None:
             import torch
 
@@ -88,10 +88,10 @@ class TrainingState(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         step = min((epoch + 1) * self.steps_per_epoch, self.total_steps)
         rate = float(keras.ops.convert_to_numpy(self.rate_of(step - 1)))
-        # Keras sorts them by name.
+        # Keras sorts the metrics by name. In the log, training comes before validation, and the loss before the others.
         measured = sorted(logs, key=lambda name: (name.startswith("val_"), not name.endswith("loss"), name))
         rows = [*self.rows, {"step": step, "learning_rate": rate, **{name: float(logs[name]) for name in measured}}]
-        # Contiguous, because safetensors writes memory in order, and PyTorch's kernels are transposed views.
+        # The arrays must be contiguous: safetensors writes memory in order, and PyTorch's kernels are transposed views.
         values = {
             name: np.asarray(keras.ops.convert_to_numpy(variable), order="C")
             for name, variable in self._variables().items()
@@ -112,7 +112,7 @@ class TrainingState(keras.callbacks.Callback):
 
     def restore(self) -> None:
         """Restores the model and its optimizer from the file."""
-        if not self.model.optimizer.built:  # fit would do so in its first step
+        if not self.model.optimizer.built:  # `fit` would build it only in its first step
             self.model.optimizer.build(self.model.trainable_variables)
         variables = self._variables()
         values = self._read()

@@ -1,4 +1,4 @@
-"""The teacher of a run, and the images without labels that it answers for: known before anything is computed."""
+"""Loads and checks the teacher of a run, and finds its images without labels, before anything is computed."""
 
 import dataclasses
 import hashlib
@@ -26,7 +26,7 @@ SHOWN = 3  # classes that an error lists
 
 
 def load(source: str | None, hub: HubOptions) -> BiTModel | None:
-    """The teacher of a run; `None` without one."""
+    """Returns the teacher of a run; `None` if it has no teacher."""
     return None if source is None else from_pretrained(source, **_fetched(hub).arguments)
 
 
@@ -36,7 +36,8 @@ def checked(
     """Compares a teacher with the data and with the images that it will get.
 
     Args:
-        source, hub: the teacher, as for `weights`. A revision is part of the teacher's own name.
+        source: the teacher's checkpoint: a Hub id, also `hf://owner/name@revision`, a directory or a file.
+        hub: how to download it; its `revision` is that of `weights` and is not used.
         found: the data set.
         processor: the processor that makes the student's images.
         workers: the processes that train together.
@@ -68,13 +69,13 @@ def checked(
 
 
 def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, gone: Sequence[str] = ()) -> Splits:
-    """A data set with the images of a directory that are trained on in addition to its own.
+    """Adds the images of a directory to a data set, to be trained on in addition to its own.
 
     Args:
-        found: the data set. Its images are left out where the directory has them too.
-        directory: `None` for no such images.
-        teacher: who answers for them.
-        gone: paths of images that have been there.
+        found: the data set. Images of the directory that are also in the data set are not added.
+        directory: the directory; `None` adds nothing.
+        teacher: the checkpoint whose answers replace labels; `None` if the run has none.
+        gone: paths of images that were in the directory when the run began.
 
     Raises:
         ValueError: the run has no teacher, no image is left, or the labeled images are not in files.
@@ -111,12 +112,15 @@ def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, go
 
 
 def _fetched(hub: HubOptions) -> HubOptions:
-    """The options without the revision, which is that of the weights to start from."""
+    """Returns the options without the revision, which belongs to the weights to start from."""
     return dataclasses.replace(hub, revision=None)
 
 
 def _place(path: str, folders: dict[str, str]) -> str:
-    """The same for two names of a file; `folders` remembers the real paths of folders."""
+    """Returns the path of a file without symbolic links in its folder, so that two names of one file compare equal.
+
+    `folders` keeps the real paths of folders for the next calls.
+    """
     folder, name = os.path.split(path)
     if folder not in folders:
         folders[folder] = os.path.realpath(folder)
@@ -158,7 +162,7 @@ def _check_classes(name: str, checkpoint: Checkpoint, classes: Sequence[str]) ->
 
 
 def _check_normalization(name: str, theirs: BitImageProcessor, ours: BitImageProcessor) -> None:
-    """Refuses a teacher for other numbers: both get the same ones."""
+    """Refuses a teacher whose images are normalized differently, because teacher and student get the same images."""
     if all(map(np.allclose, _scale_and_shift(theirs), _scale_and_shift(ours))):
         return
     fields = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
@@ -174,7 +178,7 @@ def _check_normalization(name: str, theirs: BitImageProcessor, ours: BitImagePro
 
 
 def _scale_and_shift(processor: BitImageProcessor) -> tuple[np.ndarray, np.ndarray]:
-    """What a pixel of each channel is multiplied by, and what is added then."""
+    """Returns the factor of a pixel, and the number that is then added, for each channel."""
     scale = processor.rescale_factor if processor.do_rescale else 1.0
     mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
     means, deviations = (np.broadcast_to(np.asarray(one, np.float64), 3) for one in (mean, std))
@@ -182,7 +186,7 @@ def _scale_and_shift(processor: BitImageProcessor) -> tuple[np.ndarray, np.ndarr
 
 
 def _digest(files: Iterable[Path]) -> str:
-    """Changes with what is in the files."""
+    """Returns a hash of the contents of some files: 16 hexadecimal digits."""
     found = hashlib.sha256()
     for path in files:
         with open(path, "rb") as file:

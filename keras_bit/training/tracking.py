@@ -15,7 +15,7 @@ from keras_bit.files.writing import replacing
 from keras_bit.packages import needing
 
 TRACKERS = ("tensorboard", "wandb")
-IDS_NAME = "tracking.json"  # by which a continued run finds its own
+IDS_NAME = "tracking.json"  # the file with the trackers' ids, by which a continued run finds its entries
 PROJECT = "keras_bit"
 
 
@@ -28,7 +28,7 @@ def check(names: Sequence[str]) -> None:
     modules = {"tensorboard": "tensorboard.summary", "wandb": "wandb.integration.keras"}
     for name in names:
         with needing(name, f"--track {name}"):
-            # If TensorBoard is missing, TensorFlow only warns, but lacks `tf.summary`, which Keras needs.
+            # If TensorBoard is missing, TensorFlow only warns, but then it has no `tf.summary`, which Keras needs.
             importlib.import_module(modules[name])
 
 

@@ -1,4 +1,4 @@
-"""Numbers to predict, in standard deviations, so that training works the same for ages, prices and shares.
+"""Converts numbers to predict to standard deviations, so that training works the same for ages, prices and shares.
 
 The size of a gradient step grows with the errors. Errors in thousands would make training diverge, and errors in
 thousandths would teach nothing.

@@ -69,7 +69,7 @@ def best_place(values: Sequence[float], metric: str) -> int:
 
 def give_result(model: keras.Model, watch: Watch | None) -> None:
     """Gives a model the final weights of its training: the averaged ones, or the best."""
-    # Keras does so at the end of `fit`; a run that is already complete does not call it.
+    # Keras does this at the end of `fit`, but a run that is already complete does not call `fit`.
     model.optimizer.finalize_variable_values(model.trainable_variables)
     if watch is not None and watch.best is not None:
         for weight, value in zip(model.weights, watch.best, strict=True):

@@ -11,7 +11,7 @@ from keras_bit.wording import some
 
 
 def balanced_weights(counts: Sequence[int] | np.ndarray) -> np.ndarray:
-    """`images / (classes * images of the class)` for each class; 1 for a class without images.
+    """Returns `images / (classes * images of the class)` for each class, and 1 for a class without images.
 
     Source: King and Zeng 2001. Checked against scikit-learn's `compute_class_weight("balanced", ...)`.
     """

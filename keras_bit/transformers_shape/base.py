@@ -1,4 +1,4 @@
-"""The base of transformers' classes: creation, loading, saving, and the kind of output for a caller."""
+"""The base of transformers' classes, which creates, loads and saves models, and chooses the output for a caller."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,8 +28,8 @@ class TransformersModel(BiTModel):
     A user gets transformers' output. Keras, which fits, saves, exports and connects models, gets the graph's tensors.
     """
 
-    # Outputs and hidden states of one pass, made on first use. It is a function, because Keras would save a model
-    # attribute as a part of this one.
+    # Computes the outputs and the hidden states in one pass; it is made on first use. It is a function, because Keras
+    # would save a model in an attribute as a part of this one.
     _with_hidden_states: Callable[..., Any] | None = None
 
     @overload
@@ -71,11 +71,11 @@ class TransformersModel(BiTModel):
         """Loads a model with the architecture and the weights of a checkpoint.
 
         Args:
-            source: a Hub id, a local directory or a local file, as in `keras_bit.from_pretrained`.
+            source: the checkpoint: a Hub id, a local directory or a local file.
             num_labels: number of classes; `None` is the length of `id2label`, or else the checkpoint's.
             id2label: class index to label; `None` keeps the checkpoint's, if the number of classes stays.
-            label2id: label to class index; `None` is the inverse of `id2label`. Alone, it names classes without names
-                in the checkpoint, or with a new `num_labels`.
+            label2id: label to class index; `None` is the inverse of `id2label`. Without `id2label` it names classes
+                that have no names in the checkpoint, or classes of a new `num_labels`.
             problem_type: `"single_label_classification"`, `"multi_label_classification"` or `"regression"`: it selects
                 the loss. `None` is the checkpoint's; if it has none, the labels decide.
             ignore_mismatched_sizes: whether to replace a head with another number of classes by a new one of zeros,
@@ -84,7 +84,7 @@ class TransformersModel(BiTModel):
             cache_dir: the cache of Hub files; `None` is huggingface_hub's.
             token: a token for the Hub; `None` takes the one that `hf auth login` stored.
             local_files_only: whether to use only the cache.
-            config: a `BitConfig` that replaces the checkpoint's own; also for weights that have none.
+            config: a `BitConfig` that replaces the checkpoint's own. Pass it for weights without a configuration.
             output_hidden_states: the default for calls. `None` is the checkpoint's.
             return_dict: the default for calls. `None` is the checkpoint's.
 
@@ -118,7 +118,7 @@ class TransformersModel(BiTModel):
         return cls(built.input, cls._graph_outputs(built), name=built.name)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes transformers' files; see `keras_bit.save_pretrained(model, directory)`."""
+        """Writes `config.json` and `model.safetensors`, as `keras_bit.save_pretrained(model, directory)` does."""
         from keras_bit.checkpoints import saving
 
         saving.save_pretrained(self, directory)
@@ -162,7 +162,7 @@ class TransformersModel(BiTModel):
 
     def _tensors(self, pixel_values: Any, training: bool | None, **others: Any) -> Any:
         """Returns the outputs of the graph."""
-        # By default, `training` is that of the layer around this one.
+        # If `training` is not passed, Keras takes that of the layer around this one.
         return super().__call__(pixel_values, **others if training is None else {**others, "training": training})
 
     def _computed(

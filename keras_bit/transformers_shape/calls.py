@@ -11,9 +11,9 @@ import keras
 def is_by_keras() -> bool:
     """Whether Keras or keras_bit calls the model for its tensors, not a user for transformers' output.
 
-    Keras calls a model in its steps, in exports, and as a layer of another model. It passes no sign of that, so the
-    module of the calling function decides, as in `collections.namedtuple`. TensorFlow's code in between is skipped,
-    because it traces graphs.
+    Keras calls a model in its steps, in exports, and as a layer of another model. The call itself does not show this,
+    so the module of the calling function decides. (`collections.namedtuple` finds its caller in the same way.)
+    TensorFlow's code in between is skipped, because it traces graphs.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_in_between(frame.f_globals.get("__name__") or ""):

@@ -22,9 +22,9 @@ def loss_of(logits: Any, labels: Any, config: BitConfig) -> Any:
 
     Args:
         logits: `(batch, num_labels)`.
-        labels: `(batch,)` classes of int32 or int64 in [0, num_labels); or `(batch, num_labels)` numbers, of [0, 1] for
-            several labels at once. In a tensor, a class outside of this range makes the loss NaN.
-        config: its problem type, or else that of `problem_type_of`.
+        labels: `(batch,)` classes of int32 or int64 in [0, num_labels); or `(batch, num_labels)` numbers, in [0, 1] for
+            several labels at once. In a tensor, a class outside of its range makes the loss NaN.
+        config: the configuration, whose `problem_type` counts. If it has none, `problem_type_of` decides.
 
     Raises:
         ValueError: the labels' shape or dtype does not fit, or a class in an array or a list is out of range.
@@ -59,7 +59,7 @@ def problem_type_of(num_labels: int, dtype: str) -> str:
 def _cross_entropy(logits: Any, labels: Any, num_labels: int) -> Any:
     counted = labels != IGNORED
     inside = (labels >= 0) & (labels < num_labels)
-    # For a class out of range, backends raise, or give NaN or 0. Here it is always NaN.
+    # For a class out of range some backends raise, and others give NaN or 0. Here the loss is always NaN.
     one_hot = ops.one_hot(ops.where(inside, labels, 0), num_labels, dtype=logits.dtype)
     losses = -ops.sum(one_hot * ops.log_softmax(logits, axis=-1), axis=-1)
     losses = ops.where(inside, losses, ops.cast(float("nan"), losses.dtype))

@@ -188,7 +188,7 @@ class BitBackbone(TransformersModel):
 
     Only the part of the network for these maps is built, so `hidden_states` end with the last of them.
 
-    `fit`, `predict`, `export` and `keras.Model` see a dict from stage name to map, as of `BiTBackbone`.
+    `fit`, `predict`, `export` and `keras.Model` see a dict from stage name to map, which `BiTBackbone` returns too.
 
     Args:
         config: the architecture; weights are random. Without `out_features` and `out_indices` it returns the last
@@ -208,11 +208,24 @@ class BitBackbone(TransformersModel):
         training: bool | None = None,
         **others: Any,
     ) -> Any:
-        """Computes the feature maps of images. Arguments and errors are those of a call of `BitModel`.
+        """Computes the feature maps of images.
+
+        Args:
+            pixel_values: `(batch, height, width, channels)`, as `BitImageProcessor` makes them; or the dict that it
+                returns.
+            output_hidden_states: whether to return the maps of the stem and of each stage, up to the last one that the
+                network has. `None` is `config.output_hidden_states`.
+            return_dict: whether the output is an object with names, or a tuple. `None` is `config.return_dict`.
+            training: whether to drop paths by `config.drop_path_rate`. `None` takes the mode of the layer that calls
+                this model, and is False without such a layer.
 
         Returns:
             `feature_maps`, a tuple in the network's order, and `hidden_states`, by attribute, key and index. Keras, and
             a call on a symbolic tensor, get a dict from stage name to map.
+
+        Raises:
+            TypeError: an argument is unknown.
+            ValueError: `pixel_values` do not fit the network.
         """
         if self._wants_tensors(
             pixel_values, others, output_hidden_states=output_hidden_states, return_dict=return_dict

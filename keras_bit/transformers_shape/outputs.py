@@ -1,4 +1,4 @@
-"""Outputs of transformers' classes: the computed values by name, in transformers' order."""
+"""The outputs of transformers' classes, which hold the computed values by name, in transformers' order."""
 
 from typing import Any, ClassVar
 
@@ -54,7 +54,7 @@ def _flattened(output: ModelOutput) -> tuple[list[tuple[Any, Any]], tuple[str, .
 
 
 class BaseModelOutputWithPoolingAndNoAttention(ModelOutput):
-    """Of `BitModel`.
+    """The output of `BitModel`.
 
     `last_hidden_state` is `(batch, height, width, channels)`, after the final norm and activation; `pooler_output` is
     its mean over height and width, `(batch, channels)`, where transformers has `(batch, channels, 1, 1)`;
@@ -66,7 +66,7 @@ class BaseModelOutputWithPoolingAndNoAttention(ModelOutput):
 
 
 class ImageClassifierOutputWithNoAttention(ModelOutput):
-    """Of `BitForImageClassification`.
+    """The output of `BitForImageClassification`.
 
     `loss` is a scalar; `logits` are `(batch, num_labels)`; `hidden_states` is a tuple of maps
     `(batch, height, width, channels)`.
@@ -77,7 +77,10 @@ class ImageClassifierOutputWithNoAttention(ModelOutput):
 
 
 class BackboneOutput(ModelOutput):
-    """Of `BitBackbone`: `feature_maps` and `hidden_states` are tuples of maps `(batch, height, width, channels)`."""
+    """The output of `BitBackbone`.
+
+    `feature_maps` and `hidden_states` are tuples of maps `(batch, height, width, channels)`.
+    """
 
     __slots__ = ()
     fields = ("feature_maps", "hidden_states")
