@@ -339,7 +339,7 @@ def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
         ({"rounds": 0}, "`rounds` must be at least 1, got 0."),
         (
             {"rounds": 1, "peer_python": "/no/such/python"},
-            "`peer_python` '/no/such/python' is not a Python interpreter",
+            "`peer_python` '/no/such/python' does not run as a Python interpreter",
         ),
     ],
 )
@@ -491,7 +491,9 @@ def test_growth_is_measured_over_every_series(monkeypatch):
 
 def test_other_logits_are_an_error():
     found = {"predict": [{"logits": [[1.0, 2.0]]}], "compiled": [{"logits": [[1.0, 2.1]]}]}
-    with pytest.raises(ValueError, match=r"compiled gives other logits than the first, by 5\.0e-02 of the largest"):
+    with pytest.raises(
+        ValueError, match=r"logits of compiled differ from the first engine.s, by 5\.0e-02 of the largest"
+    ):
         inference._compare(found)
 
 
@@ -542,7 +544,7 @@ def test_the_standard_error_is_that_of_the_seeds_or_of_the_images(ours, theirs, 
 
 def test_fine_tuning_without_test_images_is_refused(tmp_path):
     make_folders(tmp_path / "train", dict.fromkeys("ab", 1))
-    with pytest.raises(ValueError, match=r"`data` '.*' must hold a folder named test beside train."):
+    with pytest.raises(ValueError, match=r"`data` '.*' must hold the folders train and test\."):
         finetuning.measure(tmp_path, "weights", finetuning.Setting())
 
 
@@ -555,7 +557,7 @@ def test_the_gpu_benchmark_says_that_there_is_none_and_runs_on_a_cpu(monkeypatch
             absent(f"{package} is not installed: pip install jax and -e '.[reference]'")
     works = [("inference", 2, 48), ("training", 2, 48)]
     given = {"rounds": 1, "runs": 1, "torch_python": sys.executable}
-    with pytest.raises(RuntimeError, match=r"no gpu here, so nothing was measured: JAX .* finds cpu\. Run it on"):
+    with pytest.raises(RuntimeError, match=r"has no gpu, so nothing was measured: JAX .* finds cpu\. Run it on"):
         gpu.measure(TINY, works, device="gpu", **given)
     found = gpu.measure(TINY, works, device="cpu", **given)
     names = [row.name for row in found.rows if row.unit]
