@@ -1,4 +1,4 @@
-"""Images that no two of look the same, for the tests of an audit."""
+"""Makes images that all look different, for the tests of an audit."""
 
 import numpy as np
 from PIL import Image

@@ -1,7 +1,8 @@
-"""Run in a process of its own with KERAS_BACKEND set: what `.keras` files give under that backend, as JSON.
+"""Prints what `.keras` files give under one backend, as JSON. Run in a process of its own with KERAS_BACKEND set.
 
-python tests/backend_probe.py FOLDER, which has a folder per network with bit.keras, images.npy and parts.json: a list
-of the names in PARTS.
+python tests/backend_probe.py FOLDER
+
+FOLDER has a folder for each network, with bit.keras, images.npy and parts.json, a list of names in PARTS.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A headless Chromium and a server of static files for it, for the tests of the page that `export` writes."""
+"""Starts a headless Chromium, and a server of static files for it, for the tests of the page that `export` writes."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""What the tests of the commands share: a command run in this process, and the tiny checkpoint, opened once."""
+"""Helpers for the tests of the commands: they run a command in this process and open the tiny checkpoint only once."""
 
 import functools
 import re

@@ -1,7 +1,7 @@
-"""What the tests share: where optional things are, and what their absence means.
+"""Fixtures and settings of all tests: where optional things are, and what happens if they are missing.
 
-A test marked `live` or `data` is skipped, with the reason, where torch and transformers or the data are absent. With
-KERAS_BIT_REQUIRE_ALL=1 (CI) their absence fails the test instead: there, a parity test that did not run is an error.
+A test marked `live` needs torch and transformers, and one marked `data` needs data. If these are missing, the test is
+skipped with the reason. With KERAS_BIT_REQUIRE_ALL=1 (CI) it fails instead, because CI must run every parity test.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""Images for tests of data sets, made here: no two are equal."""
+"""Makes image files for tests of data sets; no two images are equal."""
 
 import io
 from pathlib import Path

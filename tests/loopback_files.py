@@ -1,4 +1,4 @@
-"""A web server of files on 127.0.0.1, with the faults that such servers have."""
+"""A web server on 127.0.0.1 that serves files, and can imitate the faults of real servers."""
 
 import base64
 import hashlib

@@ -1,9 +1,9 @@
-"""A Hub on 127.0.0.1, a process that asks it, and a cache made by hand.
+"""A Hub on 127.0.0.1, a process that asks it, and a hand-made cache.
 
-It serves `/{repo}/resolve/{revision}/{file}` and nothing else, with the headers and the errors of the real Hub. A
-commit hash is that of (repository, revision), and is a revision too.
+The Hub only serves `/{repo}/resolve/{revision}/{file}`, with the headers and the errors of the real Hub. A commit hash
+is computed from repository and revision, and can itself be used as a revision.
 
-HF_ENDPOINT and HF_HUB_OFFLINE are read when huggingface_hub is imported, so what is to ask this Hub runs in a process
+huggingface_hub reads HF_ENDPOINT and HF_HUB_OFFLINE when it is imported. So code that asks this Hub runs in a process
 of its own: `run_against_hub`.
 """
 

@@ -1,7 +1,7 @@
-"""The peak memory of each process that runs tests, reported after them.
+"""Reports the peak memory of each process that ran tests, after the tests.
 
-A process keeps what earlier tests have left in it, so that this grows with every file if nobody looks, until a
-newcomer's machine swaps. `conftest.forgotten` gives back what Keras and TensorFlow keep.
+A process keeps what earlier tests left in memory. Without this report the peak would grow unnoticed with every file,
+until a newcomer's machine swaps. `conftest.forgotten` frees what Keras and TensorFlow keep.
 """
 
 import re

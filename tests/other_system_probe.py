@@ -1,9 +1,9 @@
-"""Run in a process of its own: what Windows and macOS lack is taken away, then the commands are run.
+"""Runs the commands in a process from which everything is removed that Windows and macOS lack.
 
     python tests/other_system_probe.py DATA IMAGE FOLDER
 
-TensorFlow, Keras and what else is not ours are imported before; what they need of the system is their affair. Prints a
-line of JSON with the exit code of each command.
+TensorFlow, Keras and other foreign packages are imported before that: what they need from the system is not tested
+here. Prints a line of JSON with the exit code of each command.
 """
 
 import importlib

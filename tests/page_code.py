@@ -1,8 +1,8 @@
-"""The code of the README and of the pages in docs/, run against a loopback Hub with a google/bit-50 made here.
+"""Runs the code of the README and of the pages in docs/, against a loopback Hub with a generated google/bit-50.
 
-All Python blocks of a page run, in order, and of its shell blocks those below the mark `<!-- run -->`: their lines that
-begin with `keras-bit`. Every page has its own names and shares the folder with the pages before it. `tests/extras` runs
-the README outside of a checkout, where nothing but the built wheel is installed.
+All Python blocks of a page run, in order. Of the shell blocks only those below the mark `<!-- run -->` run, and of
+these only the lines that begin with `keras-bit`. Every page has its own names, but shares the folder with the pages
+before it. `tests/extras` runs the README outside of a checkout, where only the built wheel is installed.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""transformers' models with random weights, written where keras_bit reads them."""
+"""Writes transformers' models with random weights, in a form that keras_bit reads."""
 
 # The smallest network with every path: four stages, of one block and of more.
 TINY = {

@@ -1,11 +1,11 @@
-"""Run by a person: whether a real TF Serving answers as the weights do. The tests ask a loopback server alone.
+"""Checks by hand whether a real TF Serving answers as the weights do. The tests only use a loopback server.
 
     keras-bit export --weights tests/checkpoints/bit-tiny-cifar10 --out served/bit
     served/bit/serve.sh    # or tensorflow_model_server --model_base_path=$PWD/served/bit --model_name=bit --port=8500
     python tests/serving_probe.py grpc://127.0.0.1:8500    # or http://127.0.0.1:8501
 
 It sends eight images in one request, by the client of `keras-bit classify --server`, and compares labels and scores
-with those of the weights here. The exit code is 0 where they agree. `grpc://` needs the extra `serving`.
+with those of the local weights. The exit code is 0 if they agree. `grpc://` needs the extra `serving`.
 """
 
 import argparse

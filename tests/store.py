@@ -1,10 +1,10 @@
-"""Finished things that many tests look at and none changes: made once in a run, by the first worker that asks.
+"""Keeps finished things that many tests read and none changes. The first worker that asks for one makes it.
 
     def test_a_served_model(finished):
         report = finished("served with its processor", lambda folder: keras_bit.export(model(), folder / "bit"))
 
-What costs in these tests is tracing and exporting, so one finished checkpoint, SavedModel or TFLite file serves all
-assertions about it, in every file and every worker of pytest-xdist. A test that changes a file copies it first.
+Tracing and exporting take most of the time of these tests. So one finished checkpoint, SavedModel or TFLite file serves
+all assertions about it, in every file and every worker of pytest-xdist. A test that changes a file copies it first.
 """
 
 import hashlib

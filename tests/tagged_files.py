@@ -1,4 +1,4 @@
-"""Image files with an orientation tag, in each format and place that has one, written byte by byte."""
+"""Writes image files with an orientation tag byte by byte, for each format and each place in it that can hold one."""
 
 import struct
 import zlib

@@ -1,4 +1,4 @@
-"""addresses.py: files on the web, from a server on 127.0.0.1. No other network."""
+"""Tests addresses.py: files on the web, from a server on 127.0.0.1, without any other network."""
 
 import logging
 import os

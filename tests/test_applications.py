@@ -1,4 +1,4 @@
-"""applications.py: the public functions on whole checkpoints, from a directory, a file, a cache and a Hub."""
+"""Tests applications.py: the public functions on whole checkpoints, from a directory, a file, a cache and a Hub."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""The parts of an audit beside what they are made of: cleanlab, scikit-learn, scipy and Pillow."""
+"""Tests the parts of an audit by comparison with cleanlab, scikit-learn, scipy and Pillow."""
 
 import hashlib
 import importlib.util

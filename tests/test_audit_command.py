@@ -1,4 +1,4 @@
-"""`keras-bit audit` as a person runs it, its files, and `finetune --exclude` after it."""
+"""Tests `keras-bit audit` as a user runs it, the files that it writes, and `finetune --exclude` with these."""
 
 import base64
 import csv

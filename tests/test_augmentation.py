@@ -1,4 +1,4 @@
-"""BiT's augmentation beside Pillow and numpy, and its random numbers beside their distributions."""
+"""Compares BiT's augmentation with Pillow and numpy, and its random numbers with their distributions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`BiTBackbone` and `freeze`: every choice of maps beside the whole network and transformers; what freezing keeps."""
+"""Tests `BiTBackbone` and `freeze`: every choice of feature maps against the whole network and transformers."""
 
 import dataclasses
 import inspect

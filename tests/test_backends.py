@@ -1,4 +1,4 @@
-"""One `.keras` file under TensorFlow, JAX and PyTorch, each in a process of its own: equal numbers, equal losses."""
+"""Tests that a `.keras` file gives equal outputs and losses under TensorFlow, JAX and PyTorch (a process for each)."""
 
 import functools
 import importlib.util

@@ -1,6 +1,6 @@
-"""`keras_bit.exporters.benchmark` and `keras-bit benchmark`: what is measured, what fails, and what is said of it.
+"""Tests `keras_bit.exporters.benchmark` and `keras-bit benchmark`: measurements, failures, and what they print.
 
-The quick tests have a stand-in for the processes, which answers as it is told; the slow ones run every engine.
+The quick tests replace the measuring processes by a stand-in with given answers; the slow ones run every engine.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""benchmarks/: the command's table and JSON on networks of the smallest size. No test asserts a time."""
+"""Tests benchmarks/: the command's table and JSON, with the smallest networks. No test asserts a time."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""`python -m benchmarks recipes`: which images a run draws, which options win, and that a second call goes on."""
+"""Tests `python -m benchmarks recipes`: the images of a run, which options win, and that a second call goes on."""
 
 import dataclasses
 import re

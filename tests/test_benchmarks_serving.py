@@ -1,4 +1,4 @@
-"""benchmarks/serving.py: a server under load, and that wrong answers, faults and growth would be found."""
+"""Tests benchmarks/serving.py: a server under load, and that it detects wrong answers, wrong refusals and growth."""
 
 import importlib.util
 import io

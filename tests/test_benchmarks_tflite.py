@@ -1,4 +1,4 @@
-"""benchmarks/tflite.py: every mode's accuracy, size and latency on the smallest networks."""
+"""Tests benchmarks/tflite.py: accuracy, size and latency of every mode, with the smallest networks."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""One temperature in the head: against torch's LBFGS and scipy, what it changes, and what it refuses."""
+"""Tests the calibration of a temperature: against torch's LBFGS and scipy, what it changes, and what it refuses."""
 
 import dataclasses
 import importlib.util

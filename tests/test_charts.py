@@ -1,4 +1,4 @@
-"""The charts: PNG files that show what they are given, whatever the names and numbers, and nothing half written."""
+"""Tests the charts: PNG files that show all names and numbers, and are never half written."""
 
 import itertools
 import sys

@@ -1,4 +1,4 @@
-"""Folders' names to a model's classes: what matches by itself, what a class map says, and errors that name all."""
+"""Tests how folder names become a model's classes: exact matches, class maps, and errors that list every mismatch."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The command line as a whole: one grammar, help that teaches, completion, exit codes, and nothing heavy imported."""
+"""Tests the command line as a whole: option names, help, completion, exit codes, and which imports it avoids."""
 
 import functools
 import os

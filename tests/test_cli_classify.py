@@ -1,4 +1,4 @@
-"""`keras-bit classify`, run as a person runs it: what images may be, what is printed, what cannot be read."""
+"""Tests `keras-bit classify` as a user runs it: possible images, output, and images that cannot be read."""
 
 import base64
 import contextlib

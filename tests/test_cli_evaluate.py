@@ -1,4 +1,4 @@
-"""`keras-bit evaluate`, run as a person runs it: tables, report, images, class maps, and data that is wrong."""
+"""Tests `keras-bit evaluate` as a user runs it: tables, report, images, class maps, and wrong data."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`keras-bit export`, run as a person runs it."""
+"""Tests `keras-bit export` as a user runs it."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""`keras-bit plot`, run as a person runs it: the same sheet for the same seed, and data that is wrong."""
+"""Tests `keras-bit plot` as a user runs it: the same sheet for the same seed, and wrong data."""
 
 import warnings
 from pathlib import Path

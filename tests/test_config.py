@@ -1,4 +1,4 @@
-"""config.py: defaults and dictionaries against transformers' own BitConfig, and the text of every refusal."""
+"""Tests config.py: defaults and dictionaries against transformers' BitConfig, and the message of every error."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Every key of every configuration, with every kind of value: read, or refused by the file's and the key's name."""
+"""Tests every key of every configuration with values of every type: read, or refused with the names of file and key."""
 
 import json
 import pickle

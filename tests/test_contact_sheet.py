@@ -1,4 +1,4 @@
-"""The contact sheet: the model's images again, each with its label, whatever the label holds."""
+"""Tests the contact sheet: it shows the images that the model sees, with any label."""
 
 import numpy as np
 import pytest

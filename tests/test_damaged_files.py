@@ -1,4 +1,4 @@
-"""Damaged files of weights: each ends in a ValueError or an OSError that names the file, in linear time and memory."""
+"""Tests damaged files of weights: each raises a ValueError or OSError that names it, in linear time and memory."""
 
 import io
 import json

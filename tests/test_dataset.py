@@ -1,4 +1,4 @@
-"""image_dataset: every kind of source gives the processor's values, in order; what does not fit is refused at once."""
+"""Tests image_dataset: every kind of source gives the processor's values in order, or is refused at once."""
 
 import contextlib
 import importlib.util

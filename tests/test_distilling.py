@@ -1,4 +1,4 @@
-"""A student and its teacher: the loss, the steps beside those on the teacher's answers as labels, what is refused."""
+"""Tests training with a teacher: the loss, the steps against those on the teacher's answers as labels, and refusals."""
 
 import importlib.util
 import re

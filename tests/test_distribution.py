@@ -1,4 +1,4 @@
-"""Several devices and several processes, all of them on this machine: as one process with the same batches."""
+"""Tests training with several devices and processes on this machine against one process with the same batches."""
 
 import csv
 import importlib.util

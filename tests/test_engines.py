@@ -1,4 +1,4 @@
-"""Both engines of `image_dataset`: the same batches from the same seed, and what only one of them can do."""
+"""Tests both engines of `image_dataset`: the same batches for the same seed, and what only one of them can do."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Evaluation: the numbers of a table by hand, whatever form labels and batches have, and the files it writes."""
+"""Tests evaluation: numbers worked out by hand, every form of labels and batches, and the files that it writes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is typed for a checkpoint works in every function and command, and is the same checkpoint."""
+"""Tests that every function and command accepts the same names of a checkpoint, and loads the same one."""
 
 import importlib.util
 import json

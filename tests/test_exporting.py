@@ -1,4 +1,4 @@
-"""`export`: arguments, the checked writing, and the formats that Keras' own exporters write."""
+"""Tests `export`: arguments, the checks before writing, and the formats that Keras' own exporters write."""
 
 import importlib
 import importlib.util

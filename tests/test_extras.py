@@ -1,6 +1,6 @@
-"""Optional packages: what is said where one is missing, lacks a package itself, or does not fit the others.
+"""Tests the messages if an optional package is missing, lacks a package itself, or does not fit the others.
 
-That each extra brings what its feature needs is seen in environments with nothing else: `make test-extra`.
+`make test-extra` tests that each extra installs what its feature needs, in environments with nothing else.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Images that cannot be read: named with the reason, or left out, counted and listed; the others are not touched."""
+"""Tests images that cannot be read: an error names each with the reason, or they are left out, counted and listed."""
 
 import os
 import threading

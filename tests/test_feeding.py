@@ -1,4 +1,4 @@
-"""The pipeline feeds `model.fit` under every backend, and tf.data service's workers, each in processes of their own."""
+"""Tests that the pipeline feeds `model.fit` under every backend, and workers of tf.data service."""
 
 import contextlib
 import importlib.util

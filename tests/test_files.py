@@ -1,4 +1,4 @@
-"""files/writing.py: whole or not at all, what a killed process leaves, and who keeps whom out."""
+"""Tests files/writing.py: files are written whole or not at all, also after a kill; processes exclude each other."""
 
 import contextlib
 import errno

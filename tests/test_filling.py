@@ -1,4 +1,4 @@
-"""filling.py: numbers on their way from a file into memory of Keras' axis order, bit by bit, and the threads for it."""
+"""Tests filling.py: reading numbers from a file into memory in Keras' axis order, bit by bit, with threads."""
 
 import os
 import threading

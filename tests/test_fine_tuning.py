@@ -1,4 +1,4 @@
-"""fine_tune: the recipe by hand gives the same, torch gives the same, and what does not belong together is refused."""
+"""Tests fine_tune against the recipe written by hand and against torch, and what it refuses."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What is found in a directory before it is read: images of every kind, parts, classes, and what is left out."""
+"""Tests what is found in a directory before it is read: images of every kind, parts, classes, and what is left out."""
 
 import os
 import re

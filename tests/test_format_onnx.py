@@ -1,4 +1,4 @@
-"""ONNX and OpenVINO of a BiT, written from its own description: every path of the network, and what the files say."""
+"""Tests ONNX and OpenVINO files of a BiT: every path of the network, and what the files say about themselves."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""SavedModels as the engines that serve them see them."""
+"""Tests SavedModels as serving engines see them."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""exporters/tflite.py: every mode's file, run by LiteRT itself; what the file says about itself; what is refused."""
+"""Tests exporters/tflite.py: every mode's file in LiteRT, what the file says about itself, and refusals."""
 
 import collections
 import importlib.util

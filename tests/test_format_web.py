@@ -1,4 +1,4 @@
-"""A page that classifies in the browser: what is written, in Python. `test_web_page.py` opens it."""
+"""Tests the files of a page that classifies in the browser. `test_web_page.py` opens the page."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Files of other programs that hold a BiT: each gives the same model as the same weights in transformers' layout."""
+"""Tests files of other programs that hold a BiT: each gives the same model as a file in transformers' layout."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Every writer on a disk that is full, and under the limits that a system sets: one sentence, and intact files."""
+"""Tests every writer on a full disk and under limits of the system: one-sentence errors, and intact files."""
 
 import contextlib
 import errno

@@ -1,6 +1,6 @@
-"""Damaged and unusual files of every kind that keras_bit reads: read, or refused as is documented; never anything else.
+"""Tests that damaged and unusual files of every kind are read, or refused with a documented error.
 
-A few of each kind, from a fixed seed; `python tests/fuzz/run.py` tries as many as one likes.
+It tries a few of each kind, from a fixed seed; `python tests/fuzz/run.py` tries any number.
 """
 
 import importlib.util

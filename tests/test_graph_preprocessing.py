@@ -1,4 +1,4 @@
-"""The graph half of the processor beside its array half, which is transformers' (test_processor.py): equal."""
+"""Tests that the processor's graph equals its array side, which test_processor.py compares with transformers."""
 
 import io
 import os

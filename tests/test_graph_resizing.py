@@ -1,4 +1,4 @@
-"""Pillow's resize in a graph beside Pillow itself: whole numbers, so every comparison is for equality."""
+"""Compares Pillow's resize in a graph with Pillow itself. The pixels are integers, so they must be equal."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""The sheet of a class activation map: the part that the model saw, colors by sign, the scale."""
+"""Tests the sheet of a class activation map: the part that the model saw, colors by sign, the scale."""
 
 import numpy as np
 import pytest

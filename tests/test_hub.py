@@ -1,4 +1,4 @@
-"""The room hub against directories, a loopback Hub, and caches made by hand. No network."""
+"""Tests the subpackage hub with directories, a loopback Hub, and hand-made caches, without network."""
 
 import json
 import re

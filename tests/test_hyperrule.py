@@ -1,4 +1,4 @@
-"""The BiT-HyperRule beside the rule of Google's `bit_hyperrule.py`, written out again in plain numbers."""
+"""Compares the BiT-HyperRule with that of Google's `bit_hyperrule.py`, written out again in plain numbers."""
 
 import dataclasses
 import json

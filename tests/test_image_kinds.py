@@ -1,4 +1,4 @@
-"""What each path does with each kind of image file, as the README's table says, and the limits of what is decoded."""
+"""Tests what each path does with each kind of image file, as the README's table says, and the limits of decoding."""
 
 import io
 import struct

@@ -1,6 +1,6 @@
-"""What Keras lets people do with a model, and what our functions make of it then.
+"""Tests our functions on models that users have changed by means of Keras.
 
-A head is exchanged, `enable_lora` and `quantize` are called, layers are frozen, `model.save("m.h5")` is loaded.
+A head is replaced, `enable_lora` and `quantize` are called, layers are frozen, `model.save("m.h5")` is loaded.
 """
 
 import dataclasses

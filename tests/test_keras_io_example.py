@@ -1,4 +1,4 @@
-"""The keras.io example in docs/tutorials: the page's code beside the same recipe written by hand with Keras."""
+"""Compares the keras.io example in docs/tutorials with the same recipe written by hand in Keras."""
 
 import statistics
 

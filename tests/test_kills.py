@@ -1,6 +1,6 @@
-"""`kill -9` at any moment: no half file, nothing left that the next run does not remove, and the same end.
+"""Tests `kill -9` at any moment: no half file, nothing that the next run does not remove, and the same result.
 
-KERAS_BIT_KILLS=100 python -m pytest tests/test_kills.py -s    # takes an hour or more; what was killed where is printed
+KERAS_BIT_KILLS=100 python -m pytest tests/test_kills.py -s    # takes an hour or more; prints what was killed where
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""Labels in CSV files: what each form becomes, and what an error says of a file that is wrong. No TensorFlow."""
+"""Tests labels in CSV files: the meaning of each form, and the errors for a wrong file, without TensorFlow."""
 
 import os
 

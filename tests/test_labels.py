@@ -1,4 +1,4 @@
-"""Class names: the tables against indices that others published, `decode_predictions` against Keras' own."""
+"""Tests class names: the tables against indices that others published, `decode_predictions` against Keras'."""
 
 import doctest
 import hashlib

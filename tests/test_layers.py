@@ -1,4 +1,4 @@
-"""layers.py against float64 oracles in numpy and, live, against torch."""
+"""Compares layers.py with float64 oracles in numpy and (live) with torch."""
 
 import re
 

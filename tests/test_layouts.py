@@ -1,4 +1,4 @@
-"""layouts.py against a table of transformers' names written out by hand, and (live) against transformers itself."""
+"""Compares layouts.py with a table of transformers' names, written out by hand, and (live) with transformers."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""loading.py: files of every kind, whole and damaged, opened lazily and loaded all or nothing."""
+"""Tests loading.py: whole and damaged files of every kind, read only when needed, and loaded wholly or not at all."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""locks.py: what a note about a process proves, where the file system has no locks; test_files.py has the rest."""
+"""Tests locks.py: what a note about a process proves if the file system has no locks; see also test_files.py."""
 
 import dataclasses
 import errno

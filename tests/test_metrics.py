@@ -1,4 +1,4 @@
-"""Metrics against tables worked out by hand, formulas written out here, and scikit-learn where it is installed."""
+"""Compares metrics with tables worked out by hand, with formulas written out here, and with scikit-learn."""
 
 import importlib.util
 import itertools

@@ -1,4 +1,4 @@
-"""model.py: the graph's names and shapes, and each part of it that transformers cannot vouch for, against an oracle."""
+"""Tests model.py: the graph's names and shapes, and with oracles each part that transformers cannot confirm."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Model cards. The oracle is huggingface_hub: what its `ModelCard` reads back from the text is what the Hub shows."""
+"""Tests model cards with huggingface_hub's `ModelCard`: the Hub shows what this reads from the text."""
 
 import json
 import re

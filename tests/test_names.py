@@ -1,4 +1,4 @@
-"""names.py and published.py: what is typed, and the place that it means. Pure: no files, no network."""
+"""Tests names.py and published.py: which place a name of a checkpoint means, without files and network."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""normalization.py: the gradients written by hand beside those that TensorFlow derives, in float64."""
+"""Compares the gradients in normalization.py, written by hand, with those that TensorFlow derives, in float64."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The notebooks of docs/notebooks run from top to bottom on the versions that are installed.
+"""Runs the notebooks of docs/notebooks from top to bottom with the installed versions.
 
 A cell with the tag `skip-execution`, which installs keras_bit, does not run.
 """

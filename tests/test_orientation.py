@@ -1,4 +1,4 @@
-"""Orientation tags: every path of the package turns an encoded image upright as `PIL.ImageOps.exif_transpose` does."""
+"""Tests that every path turns an encoded image upright by its orientation tag, like `PIL.ImageOps.exif_transpose`."""
 
 import functools
 import io

@@ -1,4 +1,4 @@
-"""Windows and macOS, of which nobody had one: what they lack of Linux is taken away in a process of its own."""
+"""Tests the commands without what Windows and macOS lack, because we had neither of them."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""outline.py: from a file comes what Keras' own loader gives, or an error that names the layer and the value."""
+"""Tests outline.py: a file gives the same as Keras' own loader, or an error that names the layer and the value."""
 
 import dataclasses
 import re

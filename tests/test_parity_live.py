@@ -1,4 +1,4 @@
-"""The whole network beside transformers' own with the same random weights: every argument, then BiT-50 at full size."""
+"""Compares the whole network with transformers' for every argument, with random weights, and BiT-50 at full size."""
 
 import numpy as np
 import pytest

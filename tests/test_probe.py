@@ -1,4 +1,4 @@
-"""The few-shot probes beside what they are made of, and `keras-bit probe` as a person runs it."""
+"""Tests the few-shot probes against scikit-learn and formulas, and `keras-bit probe` as a user runs it."""
 
 import importlib.util
 import json

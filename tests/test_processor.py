@@ -1,4 +1,4 @@
-"""The image processor against Pillow and plain arithmetic, and (live) against transformers' own, value by value."""
+"""Compares the image processor with Pillow and plain arithmetic, and (live) with transformers', value by value."""
 
 import copy
 import dataclasses

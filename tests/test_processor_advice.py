@@ -1,4 +1,4 @@
-"""Which file the report on an export advises: for processors that Linux describes as in these rows."""
+"""Tests which file the report of an export advises, for processors as Linux describes them."""
 
 import pytest
 

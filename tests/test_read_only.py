@@ -1,4 +1,4 @@
-"""Where nothing can be written: told at the start by every command and function; in mid-run, what is there stays."""
+"""Tests read-only places: every command and function reports them at the start; later, existing files stay whole."""
 
 import contextlib
 import os

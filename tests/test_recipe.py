@@ -1,4 +1,4 @@
-"""Recipe: what it refuses, how it becomes JSON; its optimizers, weights and losses beside those of others."""
+"""Tests Recipe: what it refuses, its JSON form, and its optimizers, weights and losses against others."""
 
 import dataclasses
 import importlib

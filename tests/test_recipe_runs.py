@@ -1,4 +1,4 @@
-"""Runs with a recipe: interrupted at every evaluation they are the whole run, and their choices are noted."""
+"""Tests runs with a recipe: interrupted at any evaluation they end the same, and they note their choices."""
 
 import json
 

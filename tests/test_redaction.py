@@ -1,4 +1,4 @@
-"""redaction.py and all that asks a Hub: no token and no password in an error, its causes or a log."""
+"""Tests redaction.py and everything that asks a Hub: no error, cause or log shows a token or password."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""registration.py in fresh processes: Keras finds our classes in its files, whatever is imported first."""
+"""Tests registration.py in fresh processes: Keras finds our classes in its files, whatever is imported first."""
 
 import json
 import os

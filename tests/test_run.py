@@ -1,4 +1,4 @@
-"""A fine-tuning run: what it writes, how it goes on from where it was, what it refuses."""
+"""Tests a fine-tuning run: what it writes, how it resumes, what it refuses."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""safetensors_file.py: what is written is read by others, and every flipped bit and swapped tensor is found."""
+"""Tests safetensors_file.py: others read its files, and it finds every flipped bit and swapped tensor."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""saving.py: files that come back bit for bit, here and in transformers; refusals; uploads to a loopback Hub."""
+"""Tests saving.py: files that load bit for bit here and in transformers; refusals; uploads to a loopback Hub."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""save_pretrained's other layouts: the files, what they cannot hold, and (live) what timm makes of them."""
+"""Tests save_pretrained's other layouts: the files, what they cannot hold, and (live) timm reading them."""
 
 import json
 import types

@@ -1,4 +1,4 @@
-"""Derivatives of derivatives in training mode, as gradient penalties take them, beside finite differences."""
+"""Compares second derivatives in training mode, as gradient penalties need them, with finite differences."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""`keras-bit classify --server` against a loopback server of both protocols; `serving_probe.py` asks a real one."""
+"""Tests `keras-bit classify --server` with a loopback server of both protocols; `serving_probe.py` uses a real one."""
 
 import importlib.util
 import json

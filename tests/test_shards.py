@@ -1,4 +1,4 @@
-"""Embeddings as Parquet: a row is what the model says of the file, a killed run goes on, another is refused."""
+"""Tests embeddings in Parquet files: rows hold the model's outputs; a killed run resumes, another one is refused."""
 
 import base64
 import importlib.util

@@ -1,4 +1,4 @@
-"""From a directory or record files to what is trained on: which images, which classes, and what a person is told."""
+"""Tests how a directory or record files become training data: which images, which classes, which messages."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Fine-tuning and evaluating by CSV files: several labels, numbers, classes; and a temperature for the result."""
+"""Tests fine-tuning and evaluating with CSV files: several labels, numbers, classes; and a temperature."""
 
 import json
 

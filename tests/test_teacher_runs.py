@@ -1,4 +1,4 @@
-"""Runs with a teacher: what is refused, what is noted, and that an interrupted one is the whole run."""
+"""Tests runs with a teacher: refusals, notes, and that an interrupted run ends like a whole one."""
 
 import json
 import re

@@ -1,7 +1,7 @@
-"""timm's networks with timm's weights, where transformers is broken: width factors, output strides, and `.npz` files.
+"""Compares with timm's networks and weights where transformers is broken: widths, output strides, `.npz` files.
 
-timm takes torchvision, which has to fit torch, so it is kept apart: KERAS_BIT_TIMM names the directories (separated as
-in PYTHONPATH) from which a process of its own imports it.
+timm needs torchvision, which has to fit torch, so both are kept apart from the other packages. KERAS_BIT_TIMM names
+the directories (separated as in PYTHONPATH) from which a process of its own imports timm.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The small real checkpoint: what it is, and that keras_bit sees what transformers saw."""
+"""Tests the small real checkpoint: its contents, and that keras_bit gives the answers of transformers."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What TensorFlow needs to be fast: one graph for all calls of the same shapes."""
+"""Tests that TensorFlow traces one graph for all calls of the same shapes, on which its speed depends."""
 
 import keras
 import numpy as np

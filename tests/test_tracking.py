@@ -1,6 +1,6 @@
-"""Trackers of runs, played by small modules with the calls of wandb's own: what they are told, and when.
+"""Tests what trackers of runs are told and when, with small modules that have wandb's calls.
 
-The real ones are tried where their extra is installed (`tests/extras`).
+The real trackers are tried in environments with their extra (`tests/extras`).
 """
 
 import contextlib

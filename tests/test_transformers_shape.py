@@ -1,5 +1,7 @@
-"""`BitModel`, `BitForImageClassification` and `BitBackbone`: the oracle is transformers with the same weights, and for
-what Keras sees `BiT` over the same file."""
+"""Compares `BitModel`, `BitForImageClassification` and `BitBackbone` with transformers' for the same weights.
+
+What only Keras sees is compared with a `BiT` from the same file.
+"""
 
 import contextlib
 import shutil

@@ -1,6 +1,6 @@
-"""One photograph, one answer: real photographs, the eight orientations, every format, every path of the package.
+"""Tests real photographs in the eight orientations and every format: every path of the package answers the same.
 
-The oracle is `PIL.ImageOps.exif_transpose`: what a path makes of a file is what it makes of those upright pixels.
+The oracle is `PIL.ImageOps.exif_transpose`: a turned file must give the same as its upright pixels.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What is asked of a version, and configs that every version reads."""
+"""Tests what is required of a version, and configs that every version reads."""
 
 import json
 import zipfile

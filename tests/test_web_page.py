@@ -1,4 +1,4 @@
-"""The page that `export` writes, in a headless Chromium: on photographs, beside Keras and the processor."""
+"""Opens the page that `export` writes in a headless Chromium; compares it with Keras and the processor."""
 
 import base64
 import json

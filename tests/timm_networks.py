@@ -1,4 +1,4 @@
-"""Small networks of timm with random weights, for the processes in which timm can be imported."""
+"""Builds small networks of timm with random weights, in the processes that can import timm."""
 
 import contextlib
 from functools import partial

@@ -1,8 +1,8 @@
-"""Run in a process of its own, where timm can be imported: timm's networks with random weights, and what they compute.
+"""Writes networks of timm with random weights, and their outputs, in a process that can import timm.
 
     python tests/timm_probe.py OUT
 
-Writes for every case `OUT/<case>/model.safetensors` (timm's own names), `BiT.npz` (Google's, written from timm's
+Writes for every case `OUT/<case>/model.safetensors` (timm's own names), `BiT.npz` (Google's names, written from timm's
 parameters and read back by timm's own reader), `images.npy` and `outputs.npz`.
 """
 

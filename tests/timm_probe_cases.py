@@ -1,4 +1,4 @@
-"""What timm_probe.py builds with timm and test_timm_live.py with keras_bit."""
+"""The networks that timm_probe.py builds with timm, and test_timm_live.py with keras_bit."""
 
 # Arguments of timm's ResNetV2 beside those of every BiT. Four stages, the least blocks that have every path.
 CASES = {

@@ -1,4 +1,4 @@
-"""A BiT of 34 tensors and its checkpoint in transformers' layout, written out by hand: the loading tests' oracle."""
+"""A BiT of 34 tensors and its checkpoint in transformers' layout, written out by hand as the oracle of loading."""
 
 import json
 

@@ -1,8 +1,8 @@
 """Trains tests/checkpoints/bit-tiny-cifar10 with transformers' own BitForImageClassification.
 
 The result is the small *real* checkpoint of this repository: PyTorch weights in transformers' layout, with its
-processor and label names, on which the whole line from checkpoint to label is tested and shown. Needs torch and
-transformers (the extra `reference`); about 45 minutes on two cores. Killed, it goes on from the last epoch.
+processor and label names, with which tests and demo go from a checkpoint to a label. It needs torch and transformers
+(the extra `reference`) and takes about 45 minutes on two cores. If it is killed, the next call resumes.
 
     python tests/checkpoints/train_bit_tiny_cifar10.py CIFAR --out tests/checkpoints/bit-tiny-cifar10
 
@@ -211,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cifar", type=Path, help="folder or .tar.xz with train/<class>/ and test/<class>/")
     parser.add_argument("--out", type=Path, required=True, help="directory to write (replaced when training is done)")
-    parser.add_argument("--state", type=Path, help="resume file (default: OUT.state.pt beside OUT, removed at the end)")
+    parser.add_argument("--state", type=Path, help="file to resume from (default: OUT.state.pt; removed at the end)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     out: Path = arguments.out

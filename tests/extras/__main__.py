@@ -1,12 +1,14 @@
-"""Every extra by itself, as a user installs it: `make test-extra EXTRA=openvino`, or all of them without a name.
+"""Tries every extra alone, as a user installs it: `make test-extra EXTRA=openvino`, or all extras without a name.
 
-For each an environment is made with the built wheel, that extra, and nothing else; there its feature runs to its end
-(`features.py`), in a folder from which no checkout can be imported. "none" is the wheel without an extra, "readme" the
-README's code with that, and "dist" the source distribution, which has to build the same wheel.
+Each extra gets an environment with the built wheel, that extra, and nothing else. There its feature runs to the end
+(`features.py`), in a folder from which no checkout can be imported. Three names are not extras: "none" is the wheel
+without an extra, "readme" also runs the code of the README, and "dist" is the source distribution, which has to build
+the same wheel.
 
-The dependencies, which all environments have, are installed once, and an environment begins as a copy of that one by
-hard links: seconds in place of a minute. pip then installs the wheel with its extra, and changes the version of a
-dependency if the extra asks for another; each line tells which packages are more than the dependencies, or others.
+The dependencies, which all environments share, are installed once. An environment begins as a copy of them by hard
+links, which takes seconds instead of a minute. pip then installs the wheel with its extra, and changes the version of
+a dependency if the extra needs another one. Each line names the packages that were added to the dependencies or have
+another version.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""What each extra is for, to its end: `python features.py EXTRA`, in an environment with that extra alone.
+"""Runs the feature of an extra to its end: `python features.py EXTRA`, in an environment with only that extra.
 
-Runs in a folder of its own outside of any checkout, beside which lie copies of what it takes: the small checkpoint as
-`bit`, and what `COPIED` in `__main__.py` names. Commands are run as a person runs them, as this environment's
-`keras-bit`.
+It runs in a folder outside of any checkout. Next to that folder are copies of what the feature needs: the small
+checkpoint as `bit`, and what `COPIED` in `__main__.py` names. Commands run as a user runs them, by the `keras-bit` of
+this environment.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The process that reads the inputs: what ends it, by a crash, too much time or too much memory, ends no other."""
+"""The process that reads the inputs. A crash, too much time or too much memory only ends this process."""
 
 import faulthandler
 import json

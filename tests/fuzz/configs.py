@@ -1,4 +1,4 @@
-"""Configurations: transformers' and timm's config.json, a processor's, and class maps."""
+"""Fuzzes configurations: the config.json of transformers and timm, that of a processor, and class maps."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Image files: through the processor's array half, its graph half, and the SavedModel signature `serve_bytes`."""
+"""Fuzzes image files: in the processor, in its graph, and in the SavedModel signature `serve_bytes`."""
 
 import functools
 from collections.abc import Callable

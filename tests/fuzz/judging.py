@@ -1,4 +1,4 @@
-"""One input's verdict."""
+"""Judges what came of one input."""
 
 import time
 import traceback

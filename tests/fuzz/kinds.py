@@ -1,4 +1,4 @@
-"""What a kind of input is: the files to try, what reads them, and which errors are documented."""
+"""Defines a kind of input: the files to try, the function that reads them, and the documented errors."""
 
 import dataclasses
 import functools

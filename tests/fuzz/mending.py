@@ -1,4 +1,4 @@
-"""Checksums written anew: a damaged part is read by what stands behind the checksum."""
+"""Corrects checksums in damaged files, so that a reader gets past the checksum and meets the damage."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Bytes that were damaged, the same for the same seed."""
+"""Damages bytes at random; the same seed gives the same damage."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The process that starts the others, and goes on where an input has ended one."""
+"""Starts the processes that read the inputs, and starts a new one if an input has ended the last one."""
 
 import json
 import os

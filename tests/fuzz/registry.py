@@ -1,4 +1,4 @@
-"""All kinds by their names, in groups that are read by a process each."""
+"""Lists all kinds by name, in groups; a process reads one group."""
 
 import importlib
 import importlib.util

@@ -2,11 +2,12 @@
 
     python tests/fuzz/run.py --count 5000 --seed 0 --kinds models images --forbidden /tmp/forbidden
 
-Prints a table: the kind, how many were tried, loaded (with the same and with other values), refused and forbidden.
-Forbidden are another exception than those that are documented, one that does not name the file (of a configuration, the
-field), more than 5 s, more than 1 GB, the end of the process, and a difference between `from_pretrained` of a `.keras`
-file and `keras.saving.load_model`. Each forbidden input is written to a directory, with a text beside it that says why;
-then the exit code is 1.
+Prints a table with a row for each kind: how many inputs were tried, loaded (with the same values or with others),
+refused and forbidden. An input is forbidden if reading it
+* raises an exception that is not documented, or one that does not name the file (for a configuration: the field);
+* takes more than 5 s or more than 1 GB, or ends the process;
+* gives another model by `from_pretrained` than by `keras.saving.load_model` (for a `.keras` file).
+Each forbidden input is written to a directory, with a text file that says why. Then the exit code is 1.
 """
 
 import argparse

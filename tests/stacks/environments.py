@@ -1,7 +1,7 @@
-"""Environments to try keras_bit in as its users have it: the built wheel, an interpreter, and named packages.
+"""Makes environments like those of users: the built wheel, an interpreter, and named packages.
 
-Nothing here imports keras_bit or anything outside of the standard library: any Python 3.11 or newer runs it. A command
-that fails raises `RuntimeError` with what the command said.
+This module only imports the standard library, and not keras_bit, so any Python 3.11 or newer runs it. A command that
+fails raises a `RuntimeError` with the command's output.
 """
 
 import os

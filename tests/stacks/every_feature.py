@@ -1,8 +1,9 @@
-"""Each feature of keras_bit once, to its end, on whatever versions are installed: what a stack of packages must do.
+"""Runs each feature of keras_bit once, to its end, with the installed versions: every stack of packages must pass.
 
     pytest tests/stacks/every_feature.py
 
-The name does not begin with `test_`: `make test` has all of it in more detail, and `make test-stack` names this file.
+The name does not begin with `test_`, because `make test` tests all of it in more detail. `make test-stack` names this
+file.
 """
 
 import json

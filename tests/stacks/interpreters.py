@@ -1,4 +1,4 @@
-"""An interpreter of a given version, where this machine has one."""
+"""Finds a Python interpreter of a given version on this machine."""
 
 import os
 import shutil

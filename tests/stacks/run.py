@@ -1,9 +1,9 @@
 """Runs keras_bit on a stack of packages, in an environment of its own: `make test-stack STACK=colab`.
 
-A stack is a file NAME.txt beside this one. Its environment stays in .venv/stacks and is used again.
+A stack is a file NAME.txt in this folder. Its environment stays in .venv/stacks and is used again.
 
-    python tests/stacks/run.py oldest colab newest   # these, and then a .keras file from each to each
-    python tests/stacks/run.py colab -- tests/test_model.py -k size   # these tests and no others
+    python tests/stacks/run.py oldest colab newest   # these stacks; then each loads the .keras files of the others
+    python tests/stacks/run.py colab -- tests/test_model.py -k size   # only these tests
 """
 
 import json

@@ -1,9 +1,9 @@
-"""What keras_bit does where TensorFlow is not installed, and the one sentence where it cannot.
+"""Tests what keras_bit does without TensorFlow, and the error where it needs it.
 
     KERAS_BACKEND=jax pytest tests/stacks/without_tensorflow.py
 
-The name does not begin with `test_`: `make test-stack STACK=jax` runs it in an environment without TensorFlow, and
-`tests/test_without_tensorflow.py` in a process that cannot import it.
+The name does not begin with `test_`, so that a normal run leaves it out. `make test-stack STACK=jax` runs it in an
+environment without TensorFlow, and `tests/test_without_tensorflow.py` in a process that cannot import TensorFlow.
 """
 
 import importlib.util
