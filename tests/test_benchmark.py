@@ -131,9 +131,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("what", ["export", "run"])
 @pytest.mark.parametrize("deed", FAILURES)
-def test_an_engine_that_fails_is_a_row_with_its_reason_and_the_others_are_measured(
-    told, model, monkeypatch, deed, what
-):
+def test_a_failing_engine_is_a_row_and_the_others_are_measured(told, model, monkeypatch, deed, what):
     told["tflite-float16"] = {what: deed}
     found = benchmark(model, formats=["tflite"], quantizations=[None, "float16", "int8"], image_size=32, rounds=1)
     rows = rows_of(found)
@@ -538,7 +536,7 @@ def test_every_engine_runs_a_trained_checkpoint_and_holds_no_other(capsys, tmp_p
 
 
 @pytest.mark.slow
-def test_an_engine_that_kills_its_process_and_one_that_cannot_be_imported_are_rows(tmp_path, monkeypatch, capsys):
+def test_engines_that_crash_or_cannot_be_imported_are_rows(tmp_path, monkeypatch, capsys):
     (tmp_path / "openvino.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     (tmp_path / "ai_edge_litert").mkdir()
     (tmp_path / "ai_edge_litert" / "__init__.py").write_text("raise ImportError('cannot import name x')\n")

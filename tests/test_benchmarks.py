@@ -216,7 +216,7 @@ def test_a_table_goes_into_its_place_in_a_page(part, tmp_path):
     assert page.read_text().startswith(text.rstrip() + "\n\n<!-- python -m benchmarks loading -->\n")
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(part, tmp_path, capsys):
+def test_an_unwritable_output_is_refused_before_measuring(part, tmp_path, capsys):
     part.report = AssertionError("was measured")
     assert command.main(["loading", "--out", str(tmp_path / "absent" / "a.json")]) == 1
     assert re.search(r"`--out` .*a\.json is in no directory\. Make .*absent first\.", capsys.readouterr().err)
@@ -423,7 +423,7 @@ def test_training_steps_begin_with_equal_losses():
     assert re.search(r"GFLOP, \d+% of the peak", " ".join(row.details for row in found.rows))
 
 
-def test_kernels_on_stand_beside_kernels_off_and_the_better_beside_transformers():
+def test_kernels_on_and_off_and_the_better_against_transformers():
     times = {"off": 0.3, "on": 0.2, "-": 0.25}
     calls = ((1, "compiled", ("transformers", "transformers, channels_last")),)
     found = {}

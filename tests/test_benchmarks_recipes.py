@@ -73,7 +73,7 @@ def test_runs_come_seed_by_seed_and_an_uneven_set_turns():
         ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], 0),
     ],
 )
-def test_an_option_wins_by_more_than_two_standard_errors_of_the_differences(found, plain, expected):
+def test_an_option_wins_by_more_than_two_standard_errors(found, plain, expected):
     assert recipes.outcome(found, plain) == expected
 
 

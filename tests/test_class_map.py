@@ -70,7 +70,7 @@ def test_all_that_matches_nothing_is_one_error_with_the_closest_labels(folders, 
     assert '{"folder": "label", "another": 7, "any of two": ["label", 8], "left out": null}' in str(error.value)
 
 
-def test_a_template_has_what_is_certain_and_what_was_not_looked_at_is_an_error():
+def test_a_template_marks_uncertain_lines_which_are_errors_if_unedited():
     found = class_map.template(["cat", "Dog", "red_fox", "kat", "crane", "12345", "02"], PETS)
     assert found == {
         "cat": "cat",

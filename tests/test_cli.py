@@ -100,7 +100,7 @@ def test_the_options_of_a_hub_id_reach_the_command_as_one(name, monkeypatch, cap
         ("big", True, None),
     ],
 )
-def test_sizes(text, any_size, expected):
+def test_an_image_size_is_a_number_or_height_x_width(text, any_size, expected):
     size = options.ImageSize(any_size)
     if expected is not None:
         assert size.convert(text, None, None) == expected

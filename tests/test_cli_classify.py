@@ -163,7 +163,7 @@ def test_one_image_named_twice_is_classified_twice(capsys, three):
     assert [result["file"] for result in results] == [three[0], three[0]]
 
 
-def test_more_images_than_a_batch_come_out_in_order_and_are_read_a_batch_at_a_time(capsys, three, monkeypatch):
+def test_many_images_come_in_order_and_are_read_batch_by_batch(capsys, three, monkeypatch):
     many = three * 7
     events = []
     opened, predict = images.opened, tiny(fused=True).predict_on_batch

@@ -157,7 +157,7 @@ def test_the_largest_value_is_read_and_one_more_is_not(name):
         BitConfig.from_dict(values(LARGEST[name] + 1))
 
 
-def test_many_unnamed_labels_are_compared_with_the_head_before_anything_is_made(tmp_path, capsys):
+def test_many_unnamed_labels_are_compared_with_the_head_first(tmp_path, capsys):
     folder = write_checkpoint(tmp_path, config=CONFIG | {"id2label": None, "label2id": None, "num_labels": 2**24})
     tracemalloc.start()
     try:

@@ -319,7 +319,7 @@ def test_floats_are_numbers_to_be_predicted(labels):
     assert data.element_spec[1].dtype == tf.float32
 
 
-def test_floats_of_a_stream_are_numbers_to_be_predicted_and_those_that_are_not_finite_are_left_out():
+def test_floats_of_a_stream_are_targets_unless_not_finite():
     contents = [encoded(array, "PNG") for array in ARRAYS]
     stream = tf.data.Dataset.from_tensor_slices((contents, AGES))
     np.testing.assert_array_equal(collect(dataset(stream))[1], AGES)
@@ -509,7 +509,7 @@ def test_a_long_scan_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
     assert bars[0] < 10  # of the one folder that is long
 
 
-def test_folders_are_searched_in_the_order_of_keras_and_a_circle_of_links_is_not(tmp_path):
+def test_folders_are_searched_in_keras_order_without_link_circles(tmp_path):
     for name in ("c/b/1.png", "c/b-x/1.png", "c/b.png", "c/a/2.png", "c/a/10.png", "c/a/1/z.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(encoded(ARRAYS[0], "PNG"))
@@ -709,7 +709,7 @@ def three_kinds(folders, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["paths", "stream", "records"])
-def test_an_endless_data_set_goes_on_at_any_step_and_in_parts_as_the_whole_does(three_kinds, kind):
+def test_an_endless_data_set_starts_at_any_step_and_splits_in_parts(three_kinds, kind):
     """Nine images in batches of four: batches go over the ends of epochs."""
     source = three_kinds[kind]
     whole = batches_of(source, 9)

@@ -93,7 +93,7 @@ def test_the_numbers_of_a_table_by_hand(logits):
     assert (matrix.tolist(), rows, columns) == ([[1, 0, 0], [1, 1, 0], [1, 1, 1]], found.class_names, found.class_names)
 
 
-def test_any_of_several_classes_counts_as_right_and_others_are_another_class():
+def test_any_of_an_images_classes_counts_as_right():
     # Two classes of data: pets (cat or dog, labels 0) and foxes; and no image of the third, bears.
     outputs = np.array([[0.1, 0.6, 0.3, 0], [0.5, 0.4, 0.1, 0], [0.2, 0.1, 0.1, 0.6], [0, 0.4, 0.35, 0.25]])
     config = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "fox", 3: "owl"})

@@ -182,7 +182,7 @@ def test_what_a_converter_lacks_is_a_package_and_no_fault_of_the_model(format, w
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scipy_is_asked_for_where_keras_exporter_imports_it_and_nowhere_else(tmp_path, monkeypatch):
+def test_scipy_is_required_only_where_keras_exporter_imports_it(tmp_path, monkeypatch):
     for package in ("onnx", "openvino"):
         if importlib.util.find_spec(package) is None:
             absent(f"{package} is not installed: pip install -e '.[openvino]'")
@@ -249,7 +249,7 @@ def test_every_extra_has_a_feature_that_make_test_extra_runs():
     assert FEATURES.keys() == (EXTRAS.keys() | {"none", "readme"}) - {"dev", "docs", "browser"}
 
 
-def test_all_is_every_extra_but_torch_the_services_and_what_is_for_a_checkout():
+def test_the_extra_all_leaves_out_torch_services_and_checkout_tools():
     brought = [name for line in EXTRAS["all"] for name in re.fullmatch(r"keras_bit\[(.+)\]", line)[1].split(",")]
     left_out = {"all", "torch", "wandb", "reference", "demo", "dev", "docs", "browser"}
     assert sorted(brought) == sorted(ALL) == sorted(EXTRAS.keys() - left_out)

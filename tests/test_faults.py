@@ -262,9 +262,7 @@ def test_a_thin_image_that_would_become_enormous_is_told(tmp_path):
 @pytest.mark.parametrize(
     "reason", [MemoryError("no memory"), OSError(5, "Input/output error"), RuntimeError("a camera")]
 )
-def test_what_fails_for_another_reason_is_no_fault_of_the_image_and_ends_the_data_set(
-    tmp_path, monkeypatch, on_error, reason
-):
+def test_errors_not_caused_by_an_image_end_the_data_set(tmp_path, monkeypatch, on_error, reason):
     paths = good(tmp_path, 3)
     broken = [write(tmp_path, "empty.jpg")] if on_error == "skip" else []
     preprocess = pillow_steps.preprocess

@@ -130,7 +130,7 @@ def test_several_classes_at_once_are_binary_cross_entropy(activation):
     assert 0 < history.history["auc"][0] <= 1
 
 
-def test_whole_numbers_are_predicted_as_floats_where_the_model_is_for_regression():
+def test_integers_are_targets_if_the_model_is_for_regression():
     numbers = np.array([20, 35, 61, 8, 44, 90, 33, 50])
     losses = []
     for labels in (numbers, numbers.astype(np.float32)):

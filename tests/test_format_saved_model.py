@@ -179,7 +179,7 @@ def test_one_corrupt_image_is_an_error_that_names_its_index(signatures, images, 
     assert len(signatures["serve_bytes"](image_bytes=tf.constant(good))["labels"]) == len(good)
 
 
-def test_several_corrupt_images_are_all_named_and_an_empty_request_is_refused(signatures, images):
+def test_all_corrupt_images_are_named_and_an_empty_request_is_refused(signatures, images):
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index 0 is empty.*at index 2 is empty"):
         signatures["serve_bytes"](image_bytes=tf.constant([b"", images[0], b""]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="there must be at least one image"):

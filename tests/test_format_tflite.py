@@ -110,7 +110,7 @@ def test_a_file_gives_what_the_model_gives_from_floats_to_floats(files, model, i
     assert np.abs(found - expected).max() <= SHARES[quantize] * np.abs(expected).max()
 
 
-def test_what_is_all_integers_takes_and_gives_uint8_with_the_scales_of_the_file(files, model, images):
+def test_int8_full_takes_and_gives_uint8_with_the_files_scales(files, model, images):
     opened = interpreter(files("int8_full").path)
     (taken,), (given,) = opened.get_input_details(), opened.get_output_details()
     assert (taken["dtype"], given["dtype"]) == (np.uint8, np.uint8)
@@ -209,7 +209,7 @@ def test_a_batch_of_a_fixed_size(model, images, tmp_path):
         ((None, None, 3), {"processor": PROCESSOR, "image_size": (None, 32)}, (1, None, 32)),
     ],
 )
-def test_the_size_is_what_was_asked_for_the_models_own_the_processors_or_224(input_shape, options, expected):
+def test_the_size_is_asked_for_or_the_models_the_processors_or_224(input_shape, options, expected):
     inputs = keras.Input(input_shape)
     model = keras.Model(inputs, keras.layers.ReLU()(inputs))
     assert TFLITE.shape(Job(model, **options)) == expected

@@ -126,7 +126,7 @@ def test_save_pretrained(tmp_path, disk):
 
 
 @DISKS
-def test_the_files_of_configurations(tmp_path, disk):
+def test_configuration_files_on_a_full_disk(tmp_path, disk):
     names = dict.fromkeys(range(1000), "x" * 2000)  # more than a file system keeps beside a file's name
     config = keras_bit.BitConfig(id2label=names, num_labels=1000)
     with disk(tmp_path) as there:

@@ -422,7 +422,7 @@ def test_a_faulty_hub_gives_an_error_and_leaves_nothing_behind(tmp_path, fault):
 
 
 @pytest.mark.slow
-def test_a_download_that_breaks_off_is_an_error_and_neither_half_a_file_nor_the_old_one(tmp_path):
+def test_a_broken_download_is_an_error_and_leaves_no_half_file(tmp_path):
     old = make_cache(tmp_path / "hub", ID, {"config.json": b"{}"}, commit="0" * 40)
     with LoopbackHub(REPOSITORIES, fault=CUT) as server:
         (answer,) = ask(server, tmp_path, call())

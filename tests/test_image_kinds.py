@@ -92,7 +92,7 @@ EXTRAS = {
 
 @pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize("name", EXTRAS)
-def test_what_stands_beside_a_pngs_pixels_keeps_neither_path_from_reading_it(name, behind, run, tmp_path):
+def test_both_engines_read_a_png_with_other_chunks_around_its_pixels(name, behind, run, tmp_path):
     plain = encoded(PHOTO, "PNG")
     place = plain.rindex(b"IEND") - 4 if behind else 33
     contents = plain[:place] + EXTRAS[name] + plain[place:]

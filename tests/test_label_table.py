@@ -221,7 +221,7 @@ def test_a_missing_image_is_left_to_who_reads_it(read):
     assert names_of(read("path,label\n0.jpg,a\n7.jpg,b\n", check_files=False)) == ["0.jpg", "7.jpg"]
 
 
-def test_a_file_that_is_none(tmp_path):
+def test_a_file_of_another_kind(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"The file .*no\.csv' does not exist"):
         csv_rows.read(tmp_path / "no.csv")
     (tmp_path / "folder.csv").mkdir()

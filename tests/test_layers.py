@@ -100,7 +100,7 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("arguments", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_a_standardized_convolution_is_keras_own_with_the_standardized_kernel(arguments):
+def test_a_standardized_convolution_equals_keras_with_that_kernel(arguments):
     x = random(0, 2, 13, 12, 4)
     layer = StdConv2D(6, **arguments)
     layer.build(x.shape)
@@ -196,7 +196,7 @@ def spread_around(mean_over_spread, seed, shape, groups):
 @pytest.mark.parametrize(("shape", "groups"), SHAPES, ids=str)
 @pytest.mark.parametrize("mean_over_spread", [0, 1, 100])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_group_norm_is_float64s_also_where_the_mean_is_100_times_the_spread(shape, groups, mean_over_spread, seed):
+def test_group_norm_equals_float64_if_the_mean_is_100_spreads(shape, groups, mean_over_spread, seed):
     x = spread_around(mean_over_spread, seed, shape, groups)
     got = to_numpy(GroupNormalization(groups)(x))
     # 1e-4 absolute, for values of size 1: the mean, and `x * scale + shift`, which cancels two numbers of

@@ -439,7 +439,7 @@ def test_a_clone_has_the_config_and_its_own_weights():
 
 
 @pytest.mark.parametrize("arguments", [TINY, BOTTLENECK], ids=["pre-activation", "bottleneck"])
-def test_stage_outputs_are_the_stem_after_its_pool_and_each_stage_before_the_final_norm(arguments):
+def test_stage_outputs_are_the_pooled_stem_and_stages_before_the_norm(arguments):
     model = BiT(tiny(arguments), include_top=False)
     outputs = stage_outputs(model)
     assert list(outputs) == ["stem", "stage1", "stage2"]
@@ -489,7 +489,7 @@ def test_initial_weights_are_drawn_as_in_transformers():
     assert head.std() == pytest.approx(1 / math.sqrt(3 * 512), rel=0.01)
 
 
-def test_without_values_for_them_kernels_are_zero_and_the_layers_know_how_they_should_be_drawn():
+def test_without_values_kernels_are_zero_and_initializers_are_known():
     blank, drawn = (build(tiny(), Ends(), values) for values in ({}, None))
     for layer in blank.layers:
         if hasattr(layer, "kernel"):

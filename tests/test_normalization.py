@@ -64,7 +64,7 @@ def test_a_kernels_gradient_is_the_derived_one(shape):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_computed_in_float32_and_its_gradient_comes_back_in_the_type_of_the_input(dtype):
+def test_half_precision_is_computed_in_float32_with_gradients_in_its_type(dtype):
     arguments = [tf.cast(values(0, 2, 5, 5, 8), dtype), tf.ones(8), tf.zeros(8)]
     with tf.GradientTape() as tape:
         tape.watch(arguments)

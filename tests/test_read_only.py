@@ -114,7 +114,7 @@ def test_a_function_says_so_before_anything_is_computed(monkeypatch, read_only, 
         calls[name]()
 
 
-def test_training_that_can_no_longer_write_ends_with_a_sentence_and_the_last_state(folder):
+def test_training_that_cannot_write_ends_with_a_message_and_its_state(folder):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     file = folder / "state.safetensors"

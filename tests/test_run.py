@@ -336,7 +336,7 @@ def test_a_damaged_list_of_the_runs_images_is_none(tmp_path, content):
     assert run_directory.remembered_images(begun(tmp_path, "images.json.gz", content)) is None
 
 
-def test_unreadable_images_are_found_before_anything_is_computed_or_left_out(checkpoint, tmp_path):
+def test_unreadable_images_are_found_at_once_or_left_out(checkpoint, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     make_folders(data, dict.fromkeys(NAMES, 4))
     broken = data / "bee" / "002.jpg"

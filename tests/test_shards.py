@@ -165,7 +165,7 @@ def test_a_name_that_is_no_utf8_is_read_and_written_with_escapes(pets, tmp_path,
     np.testing.assert_allclose(features[1:2], oracle([os.fsdecode(odd)]), atol=1e-6)
 
 
-def test_the_mark_that_editors_begin_a_file_with_is_no_part_of_the_first_name(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_first_name(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.jpg\n\xef\xbb\xbfb.jpg\n")
     listed = lists.list_images(tmp_path / "list.txt", tmp_path / "list", 10)
     assert listed.names(0) == [b"a.jpg", b"\xef\xbb\xbfb.jpg"]
@@ -421,7 +421,7 @@ def test_a_file_that_is_no_shard_is_refused(pets, tmp_path, weights, finished, c
         embed(pets, tmp_path / "out", weights=weights, shard_size=3)
 
 
-def test_parquet_files_of_something_else_are_neither_touched_nor_mixed_with(pets, tmp_path, weights, finished):
+def test_other_parquet_files_are_neither_touched_nor_mixed_in(pets, tmp_path, weights, finished):
     shutil.copytree(finished / "out", tmp_path / "out")
     (tmp_path / "out" / "year=2026").mkdir()
     for name in ("mine.parquet", "year=2026/part-0.parquet", ".hidden.parquet", "notes.txt"):
@@ -573,7 +573,7 @@ def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
         ({"batch_size": 1.5}, ValueError, "`batch_size`.* whole number.* 1.5"),
     ],
 )
-def test_what_is_wrong_is_said(pets, tmp_path, weights, monkeypatch, changed, error, words):
+def test_wrong_arguments_are_errors_and_write_nothing(pets, tmp_path, weights, monkeypatch, changed, error, words):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("d.parquet").mkdir()

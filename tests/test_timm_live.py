@@ -99,7 +99,7 @@ def formats(tmp_path_factory):
 
 @pytest.mark.live
 @pytest.mark.parametrize("source", ["wrapped", "state.pth", "last.pth.tar"])
-def test_what_transformers_and_scripts_save_of_timms_networks_gives_their_numbers(formats, source):
+def test_files_of_timms_networks_by_others_give_their_numbers(formats, source):
     images = np.load(formats / "images.npy")
     with np.load(formats / "outputs.npz") as file:
         off = relative(

@@ -305,7 +305,7 @@ def test_the_stages_that_are_named_are_those_of_transformers(tmp_path):
 
 
 @pytest.mark.parametrize("ours", CLASSES, ids=lambda kind: kind.__name__)
-def test_what_a_call_leaves_open_and_the_configuration_can_be_given_as_it_is_read(ours, folder, tmp_path):
+def test_from_pretrained_takes_a_config_and_some_of_its_values(ours, folder, tmp_path):
     expected = ours.from_pretrained(folder)(IMAGES, output_hidden_states=True)
     model = ours.from_pretrained(folder, output_hidden_states=True, return_dict=False)
     assert (model.config.output_hidden_states, model.config.return_dict) == (True, False)
