@@ -367,7 +367,7 @@ def test_multi_label_checkpoints_have_labels_and_sigmoid_in_each_layout(tmp_path
     assert model.get_layer("predictions").activation is keras.activations.sigmoid
     logits = np.asarray(from_pretrained(checkpoint, classifier_activation=None)(IMAGES), "float64")
     scores = np.asarray(model(IMAGES))
-    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), rtol=1e-5, atol=1e-7)  # float32 beside float64
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), rtol=1e-5, atol=1e-7)  # float32 against float64
     best = keras_bit.decode_predictions(scores, top=1, labels=model.config.id2label)
     assert [labels[0][1] for labels in best] == [LABELS[index] for index in logits.argmax(1)]
 
@@ -376,7 +376,7 @@ def test_a_pre_training_head_is_read_from_an_npz_and_decoded(tmp_path):
     classes = 21843
     head = {HEAD[0]: np.zeros((classes, 64), np.float32), HEAD[1]: np.eye(1, classes, 359, dtype=np.float32)[0]}
     path = write_npz(tmp_path / "BiT-M-R50x1.npz", tensors=TENSORS | head)
-    # A configuration without labels of its own takes the head's number of classes.
+    # A config without labels takes the head's number of classes.
     model = without_warnings(from_pretrained, path, config=BitConfig.from_dict(CONFIG).with_num_labels(1000))
     assert model.config.num_labels == classes
     assert keras_bit.decode_predictions(model(IMAGES[:1]), top=1)[0][0][:2] == ("n01440764", "tench")
@@ -737,7 +737,7 @@ def test_a_hub_is_asked_by_revision_token_and_cache_and_once_for_each_file(tmp_p
             {"source": ID, "revision": "v1"},
             {"source": "someone/private", "token": "hf_right"},
             {"source": ID, "cache_dir": str(tmp_path / "other")},
-            TQDM_POSITION="-1",  # makes huggingface_hub show its progress bars where there is no terminal
+            TQDM_POSITION="-1",  # makes huggingface_hub show progress bars without a terminal
         )
         requests = server.requests
     main, v1, private = (digest(from_pretrained(f)) for f in (checkpoint, tmp_path / "v1", tmp_path / "secret"))
@@ -926,7 +926,7 @@ print(json.dumps(answers))
 
 @pytest.mark.slow
 def test_by_default_an_application_only_asks_for_its_checkpoint(tmp_path):
-    # Small networks, each with numbers of its own, under the ids of the published ones: what is tested is which
+    # Small networks, each with different weights, under the ids of the published ones: what is tested is which
     # repository is asked and that its tensors arrive, not the size.
     repositories, expected = {}, {}
     for seed, title in enumerate(APPLICATIONS):

@@ -35,7 +35,7 @@ def needs_cleanlab():
 
 
 def make_scenes(folder, counts, first=0):
-    """A folder per class with so many images; their paths."""
+    """Writes a folder for each class with that number of images; returns their paths."""
     files = []
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)

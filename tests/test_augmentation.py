@@ -22,7 +22,7 @@ def seeds(count):
 
 
 def uniform(count, random_resized_crop=False):
-    """Rows of what decides about an image, one for each of so many."""
+    """Returns the random choices for `count` images, a row for each."""
     return np.random.default_rng(0).random((count, geometry.numbers_needed(random_resized_crop)))
 
 

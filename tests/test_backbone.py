@@ -189,7 +189,7 @@ def test_every_choice_of_maps_is_that_of_the_whole_network(whole, names):
     expected = arrays(keras.Model(model.input, stage_outputs(model))(pixel_values(), training=False))
     backbone = BiTBackbone(path, out_features=names)
     assert_same_maps(backbone(pixel_values(), training=False), {name: expected[name] for name in names})
-    # Nothing is there that they do not need: neither a later stage nor the final norm nor the head.
+    # The model has nothing that these maps do not need: no later stage, no final norm and no head.
     last = STAGES.index(names[-1])
     needed = [layer.name for layer in model.layers if layer.name.startswith(("pixel", "checked", *STAGES[: last + 1]))]
     assert sorted(layer.name for layer in backbone.layers) == sorted(needed)

@@ -32,7 +32,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory):
-    """From a backend's name to what it computes, in a process of its own; every backend reads the same files."""
+    """Returns what each backend computes from the same files, in a process for each backend."""
     folder = tmp_path_factory.mktemp("networks")
     for name, config in CONFIGS.items():
         write_small(folder / name, config)

@@ -149,7 +149,7 @@ def test_a_missing_package_is_a_row_and_no_failure(told, model, monkeypatch):
             raise packages.MissingPackageError(f"{purpose} needs the package openvino")
 
     monkeypatch.setattr(packages, "require", require)
-    told["onnx-float32"] = {"export": "lack"}  # found out in the process
+    told["onnx-float32"] = {"export": "lack"}  # only the process finds out
     found = benchmark(model, formats=["onnx", "openvino", "saved_model"], quantizations=[None], image_size=32, rounds=1)
     rows = rows_of(found)
     assert (rows["openvino", None].status, rows["onnx", None].status) == (MISSING, MISSING)
@@ -205,7 +205,7 @@ def test_a_model_that_is_no_classifier_is_refused():
 
 @pytest.fixture
 def pets(tmp_path):
-    """Twelve images of two of the tiny checkpoint's classes, and one file that is no image."""
+    """Twelve images of two of the tiny checkpoint's classes, and one file that is not an image."""
     make_folders(tmp_path / "pets", {"cat": 5, "dog": 7})
     (tmp_path / "pets" / "dog" / "zz.jpg").write_bytes(b"no image")
     return tmp_path / "pets"
@@ -214,7 +214,7 @@ def pets(tmp_path):
 def test_images_of_known_classes_have_their_right_answers(pets):
     found = benchmark_images.read(pets, tiny(), tiny_processor(), 6, (64, 64))
     label2id = {label: number for number, label in tiny().config.id2label.items()}
-    # Six of 13, those at 0, 2, 5, 7, 10 and 12; the last one is no image.
+    # Six of the 13 files: those at 0, 2, 5, 7, 10 and 12. The last one is not an image.
     assert found.right == [(label2id["cat"],)] * 2 + [(label2id["dog"],)] * 3
     assert len(found.pixels) == 5
     assert found.pixels.dtype == np.float32

@@ -38,7 +38,7 @@ def test_a_seed_draws_the_same_images_for_every_option(data, validates):
     assert np.bincount(plain[1]).tolist() == [6, 2]
     assert nothing == ([], [])
     assert sorted(train[0] + held_back[0]) == sorted(plain[0])
-    assert len(held_back[0]) == validates  # the fifth one of six; of two there is none
+    assert len(held_back[0]) == validates  # of six images the fifth one, of two images none
     assert set(train[0]).isdisjoint(held_back[0])
     assert all(f"/train/{['cow', 'dog'][label]}/" in path for path, label in zip(*train, strict=True))
 

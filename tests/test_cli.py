@@ -21,7 +21,7 @@ from keras_bit.hub.finding import HubOptions
 
 COMMANDS = tuple(main.COMMANDS)
 HEAVY = ("numpy", "keras", "tensorflow", "PIL", "rich", "huggingface_hub")
-# Beside its name: what a command cannot do without.
+# The arguments that a command requires, after its name.
 REQUIRED = {
     "classify": ["cat.jpg"],
     "explain": ["cat.jpg", "--out", "heat.png"],
@@ -318,7 +318,7 @@ def test_a_signal_that_ends_a_process_is_like_ctrl_c(capsys, monkeypatch, reques
     assert (found, out, cleaned) == (code, "", [True])
     assert err.startswith(f"keras-bit info: {line}")
     assert signal.getsignal(number) == signal.SIG_DFL
-    # Who has said what it does, as `nohup` has, is heard.
+    # A handler that was set before, as by `nohup`, is respected.
     monkeypatch.setattr(command("info"), "callback", lambda **values: os.kill(os.getpid(), number))
     signal.signal(number, signal.SIG_IGN)
     assert run(capsys, "info") == (0, "", "")

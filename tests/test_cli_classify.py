@@ -208,7 +208,7 @@ def test_a_pattern_is_the_files_that_it_matches(folders, monkeypatch):
     assert listed(f"{folders}/cat/*1.jpg") == [f"{folders}/cat/001.jpg"]
     assert listed(f"{folders}/**/*0.jpg") == [f"{folders}/cat/000.jpg", f"{folders}/dog/000.jpg"]
     assert listed(f"{folders}/[cd]*") == [f"{folders}/{name}" for name in ("cat/000.jpg", "cat/001.jpg", "dog/000.jpg")]
-    assert listed(f"{folders}/*.txt") == [f"{folders}/note.txt"]  # somebody asked for it
+    assert listed(f"{folders}/*.txt") == [f"{folders}/note.txt"]  # the pattern asks for it
     assert listed(f"{folders}/[1].jpg") == [f"{folders}/[1].jpg"]  # there is a file of that very name
     monkeypatch.setenv("HOME", str(folders))
     assert listed("~/cat/*.jpg") == [f"{folders}/cat/000.jpg", f"{folders}/cat/001.jpg"]

@@ -212,7 +212,7 @@ def test_tensorflow_datasets_are_read_undecoded(tmp_path):
     images, labels = collect(data)
     assert data.class_names == ["x", "y", "z"]
     expected = [PROCESSOR(array, input_data_format="channels_last")[0] for array in ARRAYS]
-    for image, label in zip(images, labels, strict=True):  # in the order of its own shuffle
+    for image, label in zip(images, labels, strict=True):  # in its shuffled order
         [place] = [index for index, other in enumerate(expected) if np.array_equal(image, other)]
         assert LABELS[place] == label
     renamed = dataset(builder, split="train", class_names=["z", "y", "x"])
@@ -296,11 +296,11 @@ def test_a_seed_decides_everything_and_every_epoch_is_new(random_resized_crop):
 
 @pytest.mark.slow
 def test_the_whole_order_is_shuffled_without_reading_a_image():
-    # The files do not exist: of their shuffled names the first is told in the error.
+    # The files do not exist: the error names the first one of the shuffled order.
     names = [f"/nowhere/{index}.jpg" for index in range(5000)]
     first = set()
     data = dataset((names, [0] * 5000), training=True, rule=RULE, seed=0, num_parallel_calls=1)
-    for _ in range(5):  # epochs, each in an order of its own
+    for _ in range(5):  # epochs, each in another order
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"/nowhere/\d+.jpg cannot be read") as error:
             next(iter(data))
         first.add(int(str(error.value).split("/nowhere/")[1].split(".jpg")[0]))
@@ -755,7 +755,7 @@ def test_the_seed_of_the_process_has_no_part_in_an_epoch(three_kinds, kind, proc
     for epoch, expected in zip(*runs, strict=True):
         np.testing.assert_array_equal(epoch[0], expected[0])
         np.testing.assert_array_equal(epoch[1], expected[1])
-    # Augmented anew in every epoch, and without a seed in every data set.
+    # The augmentation differs in every epoch, and without a seed in every data set.
     assert len({images.tobytes() for images, _ in [*runs[0], *unseeded]}) == 2 + 2
 
 
@@ -765,7 +765,7 @@ def test_the_order_is_that_of_tensorflows_own_shuffle(process_seeds):
         found = source.shuffle(data, 20, 7)
         random = source.random_numbers(7).take(5)
         epochs = [[int(one) for one in epoch] for epoch in (found, found, random, random)]
-        tf.random.set_seed(source.PROCESS_SEED)  # the process's seed where none is set
+        tf.random.set_seed(source.PROCESS_SEED)  # the process's seed, as if none was set
         own = data.shuffle(20, seed=7)
         random = tf.data.Dataset.random(7, rerandomize_each_iteration=True).take(5)
         assert epochs == [[int(one) for one in epoch] for epoch in (own, own, random, random)]

@@ -330,7 +330,7 @@ def test_folders_give_names_without_the_images_that_were_left_out(pets):
         pets, ["fox", "empty", "cat"], processor=PROCESSOR_48, batch_size=3, on_error="skip"
     )
     assert (data.num_images, left_out.empty, data.skipped) == (8, ["empty"], [])
-    for _ in range(2):  # each epoch begins anew
+    for _ in range(2):  # each epoch starts from the beginning
         labels = np.concatenate([labels for _, labels in data])
         assert labels.tolist() == [0, 0, 0, 2, 2, 2, 2]
         assert data.names == [f"fox/00{i}.jpg" for i in range(3)] + [f"cat/00{i}.jpg" for i in (0, 2, 3, 4)]

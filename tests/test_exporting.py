@@ -349,7 +349,7 @@ def doubled():
 def augmented_with_own_head():
     pooled = BiT(BitConfig(**SMALLEST), include_top=False, pooling="avg")
     head = keras.layers.Dense(3, activation="softmax")
-    # Without being told that nothing is trained these two would be left in the graph.
+    # These two layers stay in the graph unless the export says that it does not train.
     augmentation = [keras.layers.RandomFlip(), keras.layers.GaussianNoise(0.1)]
     return keras.Sequential([keras.Input((64, 64, 3)), *augmentation, pooled, keras.layers.Dropout(0.5), head])
 

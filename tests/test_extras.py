@@ -133,7 +133,7 @@ def needs_the_others(use, package):
 
 
 def without(monkeypatch, package):
-    """Lets the next `import` of a package begin anew."""
+    """Makes the next `import` of a package start from the beginning."""
     for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
 
@@ -197,7 +197,7 @@ def missing(name="gone.inside"):
 
 
 def raised_while(error, other):
-    """`error`, raised in the handling of `other` without naming it as the cause, as `raise` alone does it."""
+    """Raises `error` while `other` is handled, without `from`, so that `other` is the context and not the cause."""
     error.__context__ = other
     return error
 

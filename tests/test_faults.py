@@ -14,7 +14,7 @@ from keras_bit import BitImageProcessor, HyperRule, image_dataset
 from keras_bit.images import pillow_steps
 
 GOOD = encoded(pixels(0, 60, 80))
-# What the file holds (None: there is none), and what is said of it.
+# What the file holds (None: the file does not exist), and the expected message.
 BROKEN = {
     "cut.jpg": (GOOD[: len(GOOD) // 2], "is a damaged image file; Pillow says: image file is truncated"),
     "header.jpg": (GOOD[:100], "is a damaged image file; Pillow says: "),
@@ -48,7 +48,7 @@ def dataset(paths, labels=None, **options):
 
 @pytest.mark.slow
 def test_a_jpeg_cut_in_the_middle_of_a_marker_ends_nothing(tmp_path):
-    # On 5 of these 24, TensorFlow's decoder runs forever when it is told to recover what there is.
+    # On 5 of these 24, TensorFlow's decoder runs forever if it tries to recover the image.
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8))
     whole = encoded(noise, "JPEG", progressive=True, quality=90)
     start = whole.index(b"\xff\xda") + 20

@@ -473,7 +473,7 @@ def test_without_locks_a_second_process_is_refused_while_the_first_runs(tmp_path
         with pytest.raises(BlockingIOError) as caught, claims.claimed(out, argument="out"):
             pass
         assert all(word in str(caught.value) for word in ("`out`", f"{first.pid} on ", f"delete {str(owner)!r}"))
-        first.kill()  # and nobody has asked yet how it ended
+        first.kill()  # it is a zombie: its exit status has not been read yet
         os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
         with claims.claimed(out, argument="out"):
             assert f'"process": {os.getpid()}' in owner.read_text()

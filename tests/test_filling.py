@@ -28,7 +28,7 @@ def numbers(shape, dtype, seed=0):
 
 
 def in_rows(values, rows):
-    """A tensor that comes in parts of so many rows, all in one buffer; the whole cannot be had."""
+    """A tensor that comes in parts of some rows, all in one buffer; it cannot be read as a whole."""
 
     def parts():
         buffer = np.empty((rows, *values.shape[1:]), values.dtype)
@@ -36,7 +36,7 @@ def in_rows(values, rows):
             part = buffer[: len(values[start : start + rows])]
             part[...] = values[start : start + rows]
             yield part
-        buffer[...] = 7  # nobody may look at it any more
+        buffer[...] = 7  # no one may read the buffer from here on
 
     return LazyTensor(values.shape, lambda: pytest.fail("read whole"), parts)
 

@@ -478,7 +478,7 @@ def test_openvino_reads_the_saved_model(version, model, files):
 
     folder, _ = files
     batch = np.load(folder / "pixels.npy")
-    # Model Server, too, serves `serving_default` alone; the decoders of the others are TensorFlow's.
+    # Model Server also serves only `serving_default`; the other signatures need TensorFlow's decoders.
     read = openvino.Core().read_model(str(version))
     compiled = openvino.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = {name for output in compiled.outputs for name in output.get_names()}
@@ -518,7 +518,7 @@ def _docker(path, folder, *options, **run_with):
 
 
 def beside_a_version(base):
-    """The files for servers, beside a version that holds one byte."""
+    """Writes the files for servers next to a version that holds one byte."""
     (base / "1").mkdir(parents=True)
     (base / "1" / "saved_model.pb").write_bytes(b"x")
     serving_files.write_beside(base / "1", None)

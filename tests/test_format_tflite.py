@@ -151,7 +151,7 @@ def test_int8_full_computes_nothing_in_float(files):
 
 def test_the_weights_take_the_bytes_of_their_mode(files, model):
     weights = model.count_params()
-    # Beside them a file has the graph: some 100 bytes for each of its 200 tensors and operators.
+    # In addition to them a file has the graph: some 100 bytes for each of its 200 tensors and operators.
     for quantize, width in {None: 4, "float16": 2, "dynamic": 1, "int8": 1, "int8_full": 1}.items():
         assert width * weights < files(quantize).bytes < (width + 0.5) * weights + 60_000
 

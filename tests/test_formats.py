@@ -528,7 +528,7 @@ def test_what_does_not_fit_in_a_file_of_big_vision_is_told_by_its_names(tmp_path
 
 
 def tensorflow_tensors():
-    """The random tensors by the names of the variables of Google's Keras classes, and as they are there."""
+    """Returns the random tensors under the names and in the shapes of the variables of Google's Keras classes."""
     found = {}
     for ours, tensor in TENSORS.items():
         name = GOOGLE_NAMES[ours].replace("head/conv2d", "head/dense")

@@ -141,7 +141,7 @@ def with_scans(count, **options):
 
 
 def sequential(scans):
-    """A JPEG of one color in a frame of one, in so many scans: each is the whole image."""
+    """Makes a JPEG of one color with that number of scans, each of which is the whole image."""
     contents = encoded(PHOTO.convert("L"), "JPEG")
     start = contents.rindex(b"\xff\xda")
     return contents[:-2] + contents[start:-2] * (scans - 1) + b"\xff\xd9"

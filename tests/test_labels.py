@@ -154,7 +154,7 @@ def test_every_photograph_is_named_as_its_class(photos):
 
 @pytest.fixture
 def unread(monkeypatch):
-    """A module of its own that has read no table yet; its `tables_read` are those it has read since, in order."""
+    """Imports a fresh copy of the module that has read no table yet; `tables_read` lists what it reads, in order."""
     spec = importlib.util.spec_from_file_location("unread_labels", labels_module.__file__)
     module = importlib.util.module_from_spec(spec)
     module.tables_read = []

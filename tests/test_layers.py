@@ -262,7 +262,7 @@ def test_no_tensor_of_the_traced_group_norm_has_more_than_four_dimensions(shape)
     layer.build(shape)
     graph = tf.function(layer, autograph=False).get_concrete_function(tf.TensorSpec(shape)).graph
     ranks = {output.name: output.shape.rank for operation in graph.get_operations() for output in operation.outputs}
-    assert len(ranks) > 10  # the graph is there
+    assert len(ranks) > 10  # the graph was found
     # TFLite's GPU delegate refuses five dimensions.
     assert [name for name, rank in ranks.items() if rank is None or rank > 4] == []
 
@@ -320,7 +320,7 @@ def test_group_norm_is_torchs_or_nearer_to_float64(shape, groups, mean_over_spre
     np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-4)
     if mean_over_spread <= 1:
         np.testing.assert_allclose(ours, single, rtol=0, atol=1e-4)
-    else:  # torch takes E[x^2] - E[x]^2, which loses the variance in float32: there is nothing to agree with
+    else:  # torch computes E[x^2] - E[x]^2, which loses the variance in float32, so it is no oracle here
         assert off < torchs_off
 
 

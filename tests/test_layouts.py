@@ -66,7 +66,7 @@ def test_bit50_has_the_names_and_shapes_of_transformers(bit50):
     import torch
     import transformers
 
-    with torch.device("meta"):  # names and shapes alone
+    with torch.device("meta"):  # only names and shapes
         theirs = transformers.BitForImageClassification(transformers.BitConfig(num_labels=1000)).state_dict()
     assert len(theirs) == 153
     assert sum(tensor.numel() for tensor in theirs.values()) == 25_549_352

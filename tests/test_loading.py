@@ -703,7 +703,7 @@ def random_network(include_top=True, input_tensor=None, **changes):
 
 
 def save_weights(folder, model, config=True):
-    """`bit.weights.h5` as Keras writes it, with `config.json` beside it."""
+    """Writes `bit.weights.h5` as Keras does, and `config.json` next to it."""
     path = folder / "bit.weights.h5"
     model.save_weights(path)
     if config:

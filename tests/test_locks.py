@@ -41,7 +41,7 @@ def note(directory, **changes):
         ({"process": ENDED, "host": "node7"}, False),
         ({"process": ENDED, "machine": "another container"}, False),
         ({"started": "another boot 12345"}, True),
-        ({"started": ""}, False),  # nobody knows
+        ({"started": ""}, False),  # unknown
         ({"process": 1, "started": ""}, False),
     ],
 )

@@ -91,7 +91,7 @@ SIZES = [(32, 32), (33, 47), (64, 64), (65, 63), (95, 130)]
 @pytest.mark.slow
 def test_feature_maps_are_a_32th_of_the_image_rounded_up(layer_type, padding, static):
     config = tiny(FOUR, layer_type=layer_type, global_padding=padding)
-    # SAME without a pad of its own before the pool leaves the last, incomplete window out.
+    # With SAME but without a pad before the pool, the last, incomplete window is left out.
     pooled = (lambda size: math.ceil(size / 4)) if padding is None else (lambda size: (math.ceil(size / 2) - 1) // 2)
     dynamic = BiT(config, include_top=False)
     for height, width in SIZES[:2] if static else SIZES:

@@ -24,7 +24,7 @@ NOBODY = 65534
 
 @contextlib.contextmanager
 def nobody():
-    """Another user than root, who may write everywhere."""
+    """Runs as a user other than root, because root may write everywhere."""
     if os.geteuid() != 0:
         yield
         return
@@ -37,7 +37,7 @@ def nobody():
 
 @pytest.fixture
 def folder():
-    """A directory of nobody's. Those of pytest may be read by their owner alone."""
+    """Makes a directory that belongs to the user nobody; only the owner can read pytest's own directories."""
     made = Path(tempfile.mkdtemp(prefix="keras-bit-test-", dir="/tmp"))
     if os.geteuid() == 0:
         os.chown(made, NOBODY, NOBODY)

@@ -33,7 +33,7 @@ from keras_bit.embedding import embed, lists, ray, shard_files, shards, writer
 from keras_bit.files import claims
 from keras_bit.hub.finding import HubOptions
 
-# The pets have a text and a hidden file beside their images.
+# The folder of pets also has a text file and a hidden file.
 pytestmark = pytest.mark.filterwarnings("ignore::keras_bit.data.walk.DirectoryWarning")
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4)
 PROCESSOR = BitImageProcessor(size=32, crop_size=32, resample=2, image_mean=0.5, image_std=0.5)
@@ -158,7 +158,7 @@ def test_a_list_keeps_its_order_and_its_repetitions(pets, tmp_path, weights, ora
 def test_a_name_that_is_no_utf8_is_read_and_written_with_escapes(pets, tmp_path, weights, oracle):
     odd = os.fsencode(pets) + b"/b\xff\xc3\xa4\n.jpg"
     os.rename(pets / "zebra.png", odd)
-    os.rename(pets / "alone.png", pets / "b\\xffä\n.jpg")  # what the other one looks like, character by character
+    os.rename(pets / "alone.png", pets / "b\\xffä\n.jpg")  # escaped, the other name looks exactly like this
     embed(pets, tmp_path / "out", weights=weights)
     names, labels, features = read(tmp_path / "out")
     assert (names[:2], labels[:2]) == (["b\\\\xffä\n.jpg", "b\\xffä\n.jpg"], [None, None])
@@ -656,7 +656,7 @@ def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys)
     assert found[:2] == expected[:2]
     np.testing.assert_allclose(found[2], expected[2], atol=1e-6)
 
-    # What a worker finds is told as if it were found here.
+    # A worker's messages appear as if they came from this process.
     code, _, err = run(capsys, *arguments[:-2], "--out", tmp_path / "raised", "--engine", "ray", "--workers", 2)
     assert code == 1
     assert "2.jpg is not an image" in err

@@ -178,7 +178,7 @@ def nothing(folder):
 
 
 def empty(folder):
-    """A directory without images, and with a file that is none."""
+    """Makes a directory without images, with a file that is not an image."""
     (folder.parent / "empty").mkdir(exist_ok=True)
     (folder.parent / "empty" / "notes.txt").write_text("none")
     return str(folder.parent / "empty")

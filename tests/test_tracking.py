@@ -24,7 +24,7 @@ def stand_in(monkeypatch, **modules):
 
 @pytest.fixture
 def told(monkeypatch):
-    """What the trackers are told, in order."""
+    """Collects what the trackers are told, in order."""
     said = []
 
     @contextlib.contextmanager

@@ -59,7 +59,7 @@ def found_photographs():
 
 
 def made(folder, kinds, side):
-    """The photographs in each format with each tag, which all show the same; beside them what a person sees."""
+    """Returns the photographs in each format with each tag, which all look the same, and the upright pixels."""
     rows = []
     for file in found_photographs():
         image = Image.open(file).convert("RGB")
@@ -128,7 +128,7 @@ def folder(table):
 
 @pytest.fixture(scope="module")
 def upright(table, folder):
-    """Beside it the same names with upright pixels, and without a tag."""
+    """Also writes the same names with upright pixels and without a tag."""
     for row in table:
         path = folder.parent / "upright" / row.path.relative_to(folder)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -495,7 +495,7 @@ def test_nothing_is_asked_of_anyone_else_and_nothing_can_be(finished, site, tmp_
 
 
 def certificate(folder):
-    """A certificate for any name, which the browser is told to take."""
+    """Makes a certificate for any name, which the browser is set to accept."""
     if shutil.which("openssl") is None:
         absent("openssl is not installed")
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]

@@ -26,7 +26,7 @@ from transformers.models.timm_wrapper import modeling_timm_wrapper
 
 
 def create(architecture: str, pretrained: bool = False, **arguments: object) -> torch.nn.Module:
-    """A small network in place of a published one, which timm makes of no other sizes."""
+    """Makes a small network under a published name, for which timm only has published sizes."""
     return small(**arguments)
 
 

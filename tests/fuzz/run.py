@@ -27,7 +27,7 @@ VERDICTS = (SAME, OTHER, REFUSED, FORBIDDEN)
 
 
 def keep(directory: Path, found: Result, seed: int) -> None:
-    """Writes a forbidden input, and why it is forbidden."""
+    """Writes a forbidden input, and a text with the reason."""
     directory.mkdir(parents=True, exist_ok=True)
     name = f"{found.kind}-{seed}-{found.number}".replace(" ", "_").replace(",", "")
     (directory / name).write_bytes(found.content)
@@ -37,10 +37,17 @@ def keep(directory: Path, found: Result, seed: int) -> None:
 def main() -> int:
     groups = [group for group in registry.GROUPS if group != "pitfalls"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=100, help="inputs of each kind")
+    parser.add_argument("--count", type=int, default=100, help="inputs of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", default=groups, help=f"groups ({', '.join(groups)}) or kinds in them")
-    parser.add_argument("--forbidden", type=Path, default=Path("forbidden"), help="where forbidden inputs are written")
+    parser.add_argument(
+        "--kinds", nargs="+", default=groups, help=f"groups ({', '.join(groups)}) or single kinds (default: all)"
+    )
+    parser.add_argument(
+        "--forbidden",
+        type=Path,
+        default=Path("forbidden"),
+        help="directory for forbidden inputs (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     total: collections.Counter[str] = collections.Counter()
     print(f"{'kind':32}{'tried':>8}" + "".join(f"{verdict:>11}" for verdict in VERDICTS))
