@@ -1,13 +1,15 @@
-# make demo      sets up .venv and runs the main job on the small checkpoint in this repository (about a minute)
-# make test      sets up .venv, checks style and types and runs the quick tests (five minutes)
-# make test-all  the same with the slow tests (24 to 48 minutes; with torch and transformers, live parity)
-# make test-extra EXTRA=openvino   an extra by itself with the built wheel: its feature, to its end (all without EXTRA)
-# make test-stack STACK=colab      an installation of other versions (tests/stacks/*.txt) in an environment of its own;
-#                                  several also move a .keras file from each to each (all without STACK)
-# make docs      builds the documentation into site/; a link that leads nowhere ends it
+# make demo      sets up .venv, then runs the main job on the small checkpoint in this repository (about a minute)
+# make test      sets up .venv, then checks style and types and runs the quick tests (five minutes)
+# make test-all  does the same with the slow tests (24 to 48 minutes); if torch and transformers are installed, it also
+#                compares with them
+# make test-extra EXTRA=openvino   installs the built wheel with only this extra, and uses its feature (without EXTRA:
+#                                  every extra)
+# make test-stack STACK=colab      runs the tests with other versions (tests/stacks/*.txt) in an environment of its own;
+#                                  with several stacks, each also loads .keras files of the others (without STACK: all)
+# make docs      builds the documentation into site/; a broken link is an error
 #
-# Options: WEIGHTS=google/bit-50 (Hub id or directory; installs torch and transformers to compare with), PHOTOS=FOLDER,
-# TESTS='tests/test_model.py -k size' (which of the tests, in pytest's words), PYTHON=python3.11.
+# Options: WEIGHTS=google/bit-50 (a Hub id or directory; also installs torch and transformers, to compare with them),
+# PHOTOS=FOLDER, TESTS='tests/test_model.py -k size' (arguments of pytest), PYTHON=python3.11.
 
 PYTHON ?= python3
 TINY := tests/checkpoints/bit-tiny-cifar10
@@ -16,7 +18,7 @@ PHOTOS ?=
 TESTS ?=
 EXTRA ?=
 STACK ?= oldest colab newest cpu jax
-# Seconds after which a test counts as hanging; the slowest one takes a fraction of them.
+# Seconds after which a test counts as hanging; the slowest test takes a fraction of this.
 HANG := 1500
 
 BIN := .venv/bin
@@ -26,7 +28,7 @@ ifeq ($(WEIGHTS),$(TINY))
 SETUP := .venv/installed
 REFERENCE := --reference $(TINY)/golden.npz
 else
-# Other weights have no golden file here: the reference itself is run.
+# The repository has no golden file for other weights, so the reference itself runs.
 SETUP := .venv/installed-reference
 REFERENCE :=
 test test-all: export KERAS_BIT_TEST_WEIGHTS := $(WEIGHTS)

@@ -1,5 +1,5 @@
-"""keras_bit beside its peers, in one run: `python -m benchmarks --help`. Not installed.
+"""Compares keras_bit with other libraries (its peers): see `python -m benchmarks --help`. It is not installed.
 
-A part is a module with a row in `__main__.PARTS` and three functions: `add_arguments(parser)`, `run(options)`, which
-measures and returns a `report.Report`, and `main(arguments)`, which is one measurement in a process of its own.
+A part is a module with a row in `__main__.PARTS` and three functions: `add_arguments(parser)`; `run(options)`, which
+measures and returns a `report.Report`; and `main(arguments)`, which makes one measurement in a process of its own.
 """

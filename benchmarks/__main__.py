@@ -1,12 +1,12 @@
-"""Measures keras_bit beside its peers and prints a table of medians.
+"""Compares keras_bit with other libraries (its peers) and prints a table of medians.
 
     python -m benchmarks loading                        every part has its own --help
-    python -m benchmarks loading --out loading.json     and every single number as JSON
-    python -m benchmarks loading --chart loading.png    and the table as bars
-    python -m benchmarks loading --markdown docs/explanation/performance.md    and into the page that shows it
+    python -m benchmarks loading --out loading.json     also writes every single measurement as JSON
+    python -m benchmarks loading --chart loading.png    also draws the table as bars
+    python -m benchmarks loading --markdown docs/explanation/performance.md    also writes the table into that page
 
-The peers are optional (`pip install -e '.[reference]'` brings torch and transformers); without them their column stays
-empty. Exit codes: 0 measured and every target met, 1 a target missed or an error, 2 wrong usage.
+The peers are optional (`pip install -e '.[reference]'` installs torch and transformers). The column of a missing peer
+stays empty. Exit codes: 0 if it measured and met every target, 1 for a missed target or an error, 2 for wrong usage.
 """
 
 import argparse
@@ -26,26 +26,26 @@ from keras_bit.files import writing
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A row of the table of parts: its name on the command line, which is its module's, and what it measures."""
+    """One part: what it measures, and its name on the command line, which is also the name of its module."""
 
     name: str
     help: str
 
 
 PARTS = (
-    Part("audit", "what an audit of a data set finds of planted errors, and its time"),
-    Part("distillation", "a small student of a teacher: by labels, by the teacher, and with unlabeled images"),
-    Part("loading", "time and memory that loading takes, and the time from process start to the first label"),
-    Part("finetuning", "losses and accuracies of fine-tuning beside transformers, and few-shot learning"),
-    Part("gpu", "inference and a training step on a GPU, by JAX, beside transformers and timm"),
-    Part("growth", "how the time grows with the network, the batch and the image, as log-log slopes"),
-    Part("inference", "time and memory of Keras, SavedModel and TFLite beside PyTorch, onnxruntime and OpenVINO"),
+    Part("audit", "how many planted errors an audit of a data set finds, and how long it takes"),
+    Part("distillation", "a small student that learns from labels, from a teacher, and from unlabeled images"),
+    Part("loading", "time and memory of loading a model, and the time from process start to the first label"),
+    Part("finetuning", "losses and accuracies of fine-tuning compared with transformers, and few-shot learning"),
+    Part("gpu", "inference and a training step with JAX on a GPU, compared with transformers and timm"),
+    Part("growth", "how the time of a call grows with the network, the batch and the image, as log-log slopes"),
+    Part("inference", "time and memory of Keras and exports, compared with PyTorch, onnxruntime and OpenVINO"),
     Part("preprocessing", "images per second from JPEG files to normalized batches"),
-    Part("processors", "TensorFlow's oneDNN kernels off and on, on this processor and on one without AVX-512"),
-    Part("recipes", "each option of Recipe against the rule alone, on small sets of CIFAR-10"),
-    Part("serving", "an exported SavedModel under load: right answers, named faults, flat memory"),
-    Part("tflite", "accuracy, size and latency of TFLite's modes, of a trained network and of BiT-50"),
-    Part("training", "time and memory of a training step beside transformers, and the wait for the first"),
+    Part("processors", "TensorFlow with oneDNN kernels off and on, on this processor and as if it had no AVX-512"),
+    Part("recipes", "each option of Recipe compared with the BiT-HyperRule, on small sets of CIFAR-10"),
+    Part("serving", "an exported SavedModel under load: whether answers and refusals are right and memory is stable"),
+    Part("tflite", "accuracy, size and latency of each TFLite mode, for a small trained network and BiT-50"),
+    Part("training", "time and memory of a training step compared with transformers, and the wait for the first step"),
 )
 
 
@@ -63,10 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             part.name, help=part.help, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         module.add_arguments(command)
-        command.add_argument("--out", type=Path, metavar="FILE", help="write every measurement as JSON")
-        command.add_argument("--chart", type=Path, metavar="FILE", help="draw the table as a PNG (needs matplotlib)")
+        command.add_argument("--out", type=Path, metavar="FILE", help="write every single measurement to FILE, as JSON")
         command.add_argument(
-            "--markdown", type=Path, metavar="PAGE", help="write the table into a page, in place of the last one"
+            "--chart", type=Path, metavar="FILE", help="draw the table to FILE, as PNG (needs matplotlib)"
+        )
+        command.add_argument(
+            "--markdown", type=Path, metavar="PAGE", help="write the table into PAGE, replacing the last one"
         )
         command.set_defaults(run=module.run)
     options = parser.parse_args(arguments)
@@ -98,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measured(arguments: Sequence[str]) -> list[str]:
-    """The arguments without those that name files to be written."""
+    """Returns the arguments without those that name files to write."""
     writes = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for name in ("--out", "--chart", "--markdown"):
         writes.add_argument(name)

@@ -1,14 +1,16 @@
-"""What `keras-bit audit` finds of errors that were planted, and what it takes; CIFAR-10's 10,000 test images.
+"""Plants errors among CIFAR-10's 10,000 test images. Measures what `keras-bit audit` finds of them, and its time.
 
-Of the images 8,000 are for training and 2,000 for testing. Planted are, with a seed: 5 % wrong labels; 1 % exact copies
-and 1 % copies that are encoded again (JPEG of quality 90, 75 and 50, WebP of quality 80) beside the training images;
-and 1 % of copies of test images among the training images, half of them encoded again.
+8,000 of the images become training images and 2,000 become test images. A seed chooses the errors. 5 % of the images
+get a wrong label. Copies of training images, 1 % exact and 1 % encoded again (as JPEG of quality 90, 75 or 50, or as
+WebP of quality 80), are added to the training images. So are copies of test images, 1 %, half of them encoded again.
 
-label errors  how the audit ranks the images by their labels: the area under the ROC curve, and the share of wrong
-              labels among the first, as many as were planted
-duplicates    the share of the planted copies that were found; and of all that were found, without the pairs in
-              `NATURAL`, which CIFAR-10 has itself, the share that was planted
-time          of the command as a person runs it, by the clock and of the processors, start and report included
+label errors  The audit ranks all images by the quality of their labels. The rows show the area under the ROC curve,
+              and the share of wrong labels among the first images of this ranking, as many as were planted. They also
+              show which share of the images that the audit lists or excludes for their labels has a wrong label.
+duplicates    "found" is the share of the planted copies that the audit found. "planted, of all but natural ones" is
+              the share of planted copies among the pairs that it found. Pairs in `NATURAL` do not count: CIFAR-10
+              itself has these duplicates.
+time          The time of the command, with its start and its report: by the clock, and as time of the processors.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from PIL import Image
 from benchmarks.processes import environment
 from benchmarks.report import Report, Row
 
-WRONG, COPIES = 0.05, 0.01  # of the images
+WRONG, COPIES = 0.05, 0.01  # shares of the images
 TEST_SHARE = 5  # every fifth image is for testing
 ENCODINGS: tuple[tuple[str, dict[str, int]], ...] = (
     ("jpeg", {"quality": 90}),
@@ -41,7 +43,7 @@ KINDS = ("exact_duplicate", "near_duplicate", "leak")
 AUROC, PRECISION, FOUND, TRUE, MINUTES = 0.95, 0.8, 0.99, 0.99, 5.0
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "scikit-learn", "cleanlab")
 CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / "bit-tiny-cifar10"
-# Looked at on a sheet: the same photograph, cropped, colored or compressed in another way. Class and number of a file.
+# Each pair (class/file) is the same photograph, cropped, colored or compressed in another way: checked by eye.
 NATURAL = (
     ("airplane/0164.jpg", "airplane/0505.jpg"),
     ("airplane/0511.jpg", "airplane/0955.jpg"),
@@ -57,17 +59,17 @@ NATURAL = (
     ("horse/0565.jpg", "horse/0894.jpg"),
     ("ship/0386.jpg", "ship/0496.jpg"),
 )
-TILE = 96  # px, of an image on the sheet
+TILE = 96  # px, the side of an image on the sheet
 
 
 @dataclasses.dataclass(frozen=True)
 class Planted:
-    """What was planted.
+    """The planted errors.
 
     Args:
-        sources: the original's name, class and file, by the path in the data set of each image.
-        wrong: the paths of the images whose folder is not their class, copies included.
-        copies: the paths of each copy and of what it was made of.
+        sources: path of each image in the data set, to the class and file name of its original.
+        wrong: paths of all images, copies included, whose folder is not their class.
+        copies: path of each copy, and path of the image that it is a copy of.
     """
 
     sources: dict[str, str]
@@ -77,12 +79,21 @@ class Planted:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="holds a folder per class, as test/ of CIFAR-10"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with a folder for each class, such as test/ of CIFAR-10",
     )
-    parser.add_argument("--weights", default=str(CHECKPOINT), metavar="SOURCE", help="default: bit-tiny-cifar10")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is planted (default: %(default)s)")
     parser.add_argument(
-        "--sheet", type=Path, metavar="FILE", help="draw the pairs that were found and not planted, as PNG"
+        "--weights",
+        default=str(CHECKPOINT),
+        metavar="SOURCE",
+        help="checkpoint that the audit uses (default: bit-tiny-cifar10)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the errors (default: %(default)s)")
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="draw the found pairs that were not planted to FILE, as PNG"
     )
 
 
@@ -91,13 +102,13 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def measure(data: Path, weights: str, *, seed: int = 0, sheet: Path | None = None) -> Report:
-    """Plants, audits and counts.
+    """Plants errors, audits the images, and counts what the audit found.
 
     Args:
-        data: holds a folder per class.
-        weights: of the audit.
-        seed: of what is planted.
-        sheet: where the pairs are drawn that were found and not planted.
+        data: folder with a folder for each class.
+        weights: checkpoint that the audit uses.
+        seed: seed of the errors.
+        sheet: PNG file in which to draw the found pairs that were not planted.
     """
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         planted = plant(data, Path(folder) / "data", seed)
@@ -178,7 +189,7 @@ def plant(data: Path, out: Path, seed: int) -> Planted:
 
 
 def ranking(names: Sequence[str], quality: np.ndarray, planted: Planted) -> tuple[float, float]:
-    """The share of wrong labels among the first, as many as there are, and the area under the ROC curve."""
+    """Returns the share of wrong labels among the first images, as many as are wrong, and the area under the ROC."""
     from sklearn.metrics import roc_auc_score
 
     wrong = np.array([name in planted.wrong for name in names])
@@ -190,14 +201,15 @@ Pairs = list[tuple[str, str]]
 
 
 def sorted_out(pairs: Sequence[tuple[str, str]], planted: Planted) -> tuple[float, Pairs, Pairs, Pairs]:
-    """What was found, beside what was planted.
+    """Compares the pairs that the audit found with the planted ones.
 
     Args:
-        pairs: paths of images that are said to look the same.
+        pairs: paths of two images that look the same, as the audit reports them.
+        planted: the planted errors.
 
     Returns:
-        The share of the copies that were found; those that were not; and by the names of the originals the pairs that
-        CIFAR-10 has itself, and all others.
+        The share of the copies that were found; the copies that were not; the pairs that CIFAR-10 itself has; and all
+        other pairs. The last two have the names of the originals.
     """
     group: dict[str, str] = {}
 
@@ -226,8 +238,8 @@ def _ratio(part: int, whole: int) -> float:
 
 
 def _command(data: Path, out: Path, weights: str) -> tuple[float, float]:
-    """Audits in a process of its own; the seconds by the clock and of the processors."""
-    import resource  # which Windows lacks, where the other parts of the benchmarks run
+    """Audits in a process of its own, and returns the seconds by the clock and those of the processors."""
+    import resource  # here: Windows lacks it, and the other parts of the benchmarks run there
 
     arguments = ["-m", "keras_bit.cli.main", "audit", str(data), "--out", str(out), "--weights", weights]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
@@ -245,7 +257,7 @@ def _command(data: Path, out: Path, weights: str) -> tuple[float, float]:
 
 
 def _audited(data: Path, out: Path, weights: str) -> tuple[list[str], np.ndarray, list[dict[str, Any]]]:
-    """The images, the quality of each label, which the command's files do not have, and the findings."""
+    """Returns the images, the quality of each label, and the findings; the command does not write the qualities."""
     import keras_bit
     from keras_bit.data import exclusions, splits
     from keras_bit.examining import audit_report, auditing
@@ -262,7 +274,7 @@ def _audited(data: Path, out: Path, weights: str) -> tuple[list[str], np.ndarray
 
 
 def _draw(pairs: Iterable[tuple[str, str]], data: Path, file: Path) -> None:
-    """The pairs side by side, with their names."""
+    """Draws the pairs side by side, with their names."""
     from keras_bit.drawing import contact_sheet
 
     images, labels = [], []

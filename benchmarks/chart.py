@@ -8,7 +8,7 @@ from keras_bit.drawing.colors import BLUE, GRAY
 
 
 def draw(report: Report, path: Path) -> None:
-    """Writes a PNG with a group of bars for each unit, keras_bit's and the peer's beside each other.
+    """Writes a PNG with a group of bars for each unit: those of keras_bit next to those of the peer.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -24,7 +24,7 @@ def write(folder: Path, config: BitConfig, image_size: int) -> Path:
     the `config.json` has these.
 
     Raises:
-        OSError: there is not enough room for it.
+        OSError: the disk has not enough room.
     """
     labels = {index: names for index, (_, names) in enumerate(imagenet_labels())} if config.num_labels == 1000 else None
     config = dataclasses.replace(
@@ -57,7 +57,7 @@ def write(folder: Path, config: BitConfig, image_size: int) -> Path:
             "directory."
         )
     generator = np.random.default_rng(0)
-    checksums = dict.fromkeys(shapes, "0" * 8)  # as in `save_pretrained`, so that they are compared too
+    checksums = dict.fromkeys(shapes, "0" * 8)  # as in `save_pretrained`, so that loading compares them too
     with (folder / "model.safetensors").open("wb") as file:
         file.write(_encoded(header, checksums))
         for name, shape in shapes.items():

@@ -1,14 +1,18 @@
-"""A small student of a teacher, by labels alone and by the teacher's answers; CIFAR-10 and bit-tiny-cifar10.
+"""Compares a small student that learns from labels with one that learns from a teacher (CIFAR-10, bit-tiny-cifar10).
 
-The student has a quarter of the teacher's widths and begins with random weights. It is trained for as many steps
+The student has a quarter of the teacher's widths and begins with random weights. It is trained in three ways, for as
+many steps each:
 
-labels            on some training images by their labels
-teacher           on the same images by the teacher's answers
-and unlabeled     by the teacher's answers on these images and on others, whose labels nobody looks at
+labels            on some training images, with their labels
+teacher           on the same images, with the teacher's answers
+and unlabeled     with the teacher's answers on these images and on further ones, whose labels are not used
 
-and is tested on images that none was trained on, how often it is right and how often it answers as the teacher does.
-All get images of the teacher's size, shifted by up to an eighth, half of them flipped, and mixed by BiT's MixUp; the
-optimizer is AdamW. Nothing was chosen by the test images. Another seed has other images and other weights.
+It is tested on images that it was not trained on. "accuracy" is the share of these that it answers correctly, and
+"agreement" is the share on which it gives the same answer as the teacher. The last rows show how much the agreement
+exceeds that of the student that learned from labels, for the seed where this is least.
+In all three ways, images have the teacher's size, are shifted by up to an eighth, flipped half of the time, and mixed
+by BiT's MixUp. The optimizer is AdamW. No setting was chosen by the test images. Each seed draws other images and
+other weights.
 """
 
 import argparse
@@ -29,10 +33,10 @@ if TYPE_CHECKING:
     from keras_bit.network.model import BiTModel
 
 WAYS = ("labels", "teacher", "and unlabeled")
-NARROWER = 4  # times, than the teacher
-MIXUP_ALPHA = 0.1  # of the BiT-HyperRule
-SHIFT = 8  # a share of the image of one in this many, to each side
-AT_ONCE = 100  # images that are tested
+NARROWER = 4  # times narrower than the teacher
+MIXUP_ALPHA = 0.1  # as in the BiT-HyperRule
+SHIFT = 8  # an image is shifted by up to 1/8 of its side, in each direction
+AT_ONCE = 100  # images in a batch of the test
 SEEDS = 3
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy")
 CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / "bit-tiny-cifar10"
@@ -40,7 +44,7 @@ CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How much is trained and tested: numbers of images, steps and images in a step."""
+    """How much is trained and tested: numbers of images, number of steps, batch size."""
 
     labeled: int = 1000
     unlabeled: int = 4000
@@ -51,11 +55,31 @@ class Setting:
     temperature: float = 2.0
 
 
+DESCRIBED = {
+    "labeled": "training images with labels",
+    "unlabeled": "further training images, without labels",
+    "test_images": "number of test images",
+    "steps": "training steps of each student",
+    "batch_size": "images in a step",
+    "learning_rate": "peak learning rate of AdamW",
+    "temperature": "divides the logits of teacher and student",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="holds train/<class>/ and test/<class>/, as CIFAR-10's"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="data set with train/<class>/ and test/<class>/, such as CIFAR-10",
     )
-    parser.add_argument("--weights", default=str(CHECKPOINT), metavar="SOURCE", help="default: bit-tiny-cifar10")
+    parser.add_argument(
+        "--weights",
+        default=str(CHECKPOINT),
+        metavar="SOURCE",
+        help="checkpoint of the teacher (default: bit-tiny-cifar10)",
+    )
     for field in dataclasses.fields(Setting):
         kind = type(field.default)
         parser.add_argument(
@@ -63,9 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=kind,
             default=field.default,
             metavar="N",
-            help="default: %(default)s",
+            help=f"{DESCRIBED[field.name]} (default: %(default)s)",
         )
-    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="default: %(default)s")
+    parser.add_argument("--seeds", type=int, default=SEEDS, metavar="N", help="number of seeds (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -77,10 +101,10 @@ def measure(data: Path, weights: str, setting: Setting, *, seeds: Sequence[int])
     """Trains a student in each way with each seed.
 
     Args:
-        data: holds train/ and test/ with a folder per class.
-        weights: the teacher.
-        setting: how much.
-        seeds: of the images and of the student's first weights.
+        data: folder with train/ and test/, each with a folder for each class.
+        weights: checkpoint of the teacher.
+        setting: how much is trained and tested.
+        seeds: each seed draws the images and the student's first weights.
 
     Raises:
         ValueError: there are too few images.
@@ -94,9 +118,7 @@ def measure(data: Path, weights: str, setting: Setting, *, seeds: Sequence[int])
     found = splits.open_splits(data, validation_share=0.0, seed=0)
     wanted = setting.labeled + setting.unlabeled
     if found.test is None or len(found.train) < wanted:
-        raise ValueError(
-            f"`data` {str(data)!r} must hold a folder named test, and {wanted:,} images in train beside it."
-        )
+        raise ValueError(f"`data` {str(data)!r} must hold a folder named test, and {wanted:,} images in train.")
     teacher, processor = from_pretrained(weights), BitImageProcessor.from_pretrained(weights)
     names = list((teacher.config.id2label or {}).values())
     if teacher.config.has_named_labels and names != list(found.class_names):
@@ -133,7 +155,7 @@ def measure(data: Path, weights: str, setting: Setting, *, seeds: Sequence[int])
 
 
 def narrower(config: "BitConfig") -> "BitConfig":
-    """A network with a quarter of the widths."""
+    """Returns the config of a network with a quarter of the widths."""
     sizes = tuple(size // NARROWER for size in config.hidden_sizes)
     return dataclasses.replace(config, embedding_size=config.embedding_size // NARROWER, hidden_sizes=sizes)
 
@@ -145,7 +167,7 @@ def _rows(results: dict[str, list[dict[str, float]]], own: float) -> list[Row]:
     for way in WAYS[1:]:
         pairs = zip(results[way], results["labels"], strict=True)
         gained = [100 * (taught["agreement"] - plain["agreement"]) for taught, plain in pairs]
-        # Of the seed in which it is least: closer to the teacher in every one.
+        # The least over the seeds: if it is above 0, the student is closer to the teacher with every seed.
         rows.append(
             Row(f"{way}: agreement above that of labels, least of the seeds", "%", min(gained), None, 0.0, True)
         )
@@ -159,7 +181,7 @@ def _row(name: str, values: Sequence[float]) -> Row:
 
 
 def _read(part: "Part", processor: "BitImageProcessor") -> np.ndarray:
-    """All images of a part, as for evaluation."""
+    """Reads all images of a part, preprocessed as for evaluation."""
     from keras_bit import image_dataset
 
     batches = image_dataset(list(part.names), processor=processor, batch_size=AT_ONCE, label_mode="unlabeled")
@@ -193,7 +215,7 @@ def _trained(
 
 
 def _batches(images: np.ndarray, labels: np.ndarray | None, classes: int, batch_size: int, seed: int) -> Any:
-    """Batches without end: shifted, flipped, mixed; of images alone, or with rows of labels."""
+    """Returns endless batches of shifted, flipped and mixed images; with one-hot labels, unless `labels` is `None`."""
     import tensorflow as tf
 
     from keras_bit.data import mixing

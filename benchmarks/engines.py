@@ -1,15 +1,16 @@
-"""The engines that classify with a BiT, keras_bit's and the peers', each from the same checkpoint.
+"""The engines that classify with a BiT: those of keras_bit and of the peers, each from the same checkpoint.
 
-keras_bit, in Keras       `model.predict(batch)`; `model(batch)`; `tf.function` of the model; the same of
-                          `keras_bit.fuse(model)`
-keras_bit, exported       SavedModel and TFLite as `keras_bit.export` writes them; TFLite in LiteRT on all cores, int8
-                          calibrated on the batch that is measured; ONNX in onnxruntime; OpenVINO's files for any size
-                          and for that of the batch
-transformers              BitForImageClassification, eager in both memory formats, and by `torch.compile`
-timm                      the same network by timm's own names, eager in both memory formats
-onnxruntime, openvino     on transformers' own `torch.onnx.export` for the shape of the batch, or for any size
+keras_bit, in Keras       `model.predict(batch)`; `model(batch)`; `tf.function` of the model; the last two also with the
+                          fused model (`keras_bit.fuse`)
+keras_bit, exported       the files that `keras_bit.export` writes: SavedModel; TFLite, run by LiteRT on all cores
+                          (int8 is calibrated on the batch that is measured); ONNX, run by onnxruntime; OpenVINO, one
+                          file for any size and one for the size of the batch
+transformers              BitForImageClassification, eager in both memory formats, and with `torch.compile`
+timm                      the same network in timm, eager in both memory formats
+onnxruntime, openvino     run the file that `torch.onnx.export` makes of transformers' model: for the shape of the
+                          batch, and in OpenVINO also for any size
 
-Files are prepared in one process and read in another, so that preparation does not affect an engine's memory.
+One process prepares the files and another one reads them, so that preparation does not affect an engine's memory.
 """
 
 import importlib.util
@@ -28,7 +29,7 @@ Call = Callable[[np.ndarray], np.ndarray]  # (batch, height, width, 3) to logits
 
 
 class Engine(NamedTuple):
-    """Loads a network from `folder` as a function; names the packages and the preparation that it needs."""
+    """One engine: `load` makes a function of the network in a folder, and needs `packages` and `preparation`."""
 
     ours: bool
     load: Callable[[Path], Call]
@@ -45,7 +46,7 @@ def available(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return [name for name in names if not missing(name)], sorted(set().union(*map(missing, names)))
 
 
-# Preparations: `folder` holds `checkpoint` and `batch.npy`, and gets the files.
+# Preparations. `folder` holds `checkpoint` and `batch.npy`; each function writes its files there.
 
 
 def prepare_saved_model(folder: Path) -> None:
@@ -103,7 +104,7 @@ def prepare_onnx(folder: Path) -> None:
     torch.onnx.export(transformers_logits(folder), (batch,), folder / "reference.onnx", dynamo=True)
 
 
-# Engines
+# Engines.
 
 
 def _keras_model(folder: Path, fused: bool = False) -> "BiTModel":
@@ -118,13 +119,13 @@ def predict(folder: Path) -> Call:
 
 
 def predict_64(folder: Path) -> Call:
-    """`predict` of 64 images in batches; the time is that of 64 images."""
+    """Calls `predict` with 64 images, in batches; the measured time is for all 64."""
     model = _keras_model(folder)
     return lambda batch: model.predict(np.resize(batch, (64, *batch.shape[1:])), batch_size=len(batch), verbose=0)
 
 
 def direct(folder: Path) -> Call:
-    """`model(batch)`: what `keras-bit classify` does for a few images."""
+    """Calls `model(batch)`, as `keras-bit classify` does for a few images."""
     model = _keras_model(folder, fused=True)
     return lambda batch: np.asarray(model(batch, training=False))
 
@@ -138,14 +139,14 @@ def compiled(folder: Path, fused: bool = False, jit_compile: bool = False) -> Ca
 
 
 def exported(folder: Path, format: str, path: str) -> Call:
-    """Runs an export of `keras_bit.export` on all cores."""
+    """Runs a file that `keras_bit.export` wrote, on all cores."""
     from keras_bit.exporters import engines, machine
 
     return engines.ENGINES[format](folder / path, machine.threads()).call
 
 
 def transformers_logits(folder: Path) -> "torch.nn.Module":
-    """transformers' model with a tensor as output."""
+    """Returns transformers' model, wrapped so that its output is a tensor."""
     import torch
     from transformers import BitForImageClassification
 
@@ -211,7 +212,7 @@ def torch_eager(
 
 
 def reference(folder: Path, format: str, file: str = "reference.onnx") -> Call:
-    """transformers' ONNX, whose images have their channels first, in onnxruntime or OpenVINO on all cores."""
+    """Runs the ONNX file of transformers' model, which takes channels first, on all cores."""
     call = exported(folder, format, file)
     return lambda batch: call(batch.transpose(0, 3, 1, 2).copy())
 

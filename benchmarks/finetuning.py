@@ -1,16 +1,19 @@
-"""Fine-tuning beside transformers: the same weights, images and recipe, here by `fine_tune`, there by torch.
+"""Compares fine-tuning with transformers: the same weights, images and recipe, by `fine_tune` and by a loop in torch.
 
-curves        the losses of the recipe's first steps on the same batches, without augmentation; from the checkpoint with
-              a new head of zeros, and from random weights. These amplify rounding: in float32 torch with channels_last
-              differs from torch without it as much as keras_bit does, so both sides train in float64, too
-accuracy      on test images after the whole recipe, with its augmentation: both get the same batches of
-              `image_dataset`, three seeds for weights and images; the difference is given in standard errors, which
-              are those of the seeds' spread, and the test images are counted that the two answer differently. From
-              random weights in float32 the two part by rounding and the rest is chance, so one seed in float64, too
-few-shot      accuracy after training on 1, 5 and 10 images of each class, three seeds; keras_bit alone
+curves        The losses of the recipe's first steps on the same batches, without augmentation. Training starts from the
+              checkpoint with a new head of zeros, and from random weights. The row "largest difference of the losses"
+              compares keras_bit with torch, and in the other column torch with channels_last with torch without it.
+              Random weights amplify rounding: in float32 the two columns differ as much. So both sides also train in
+              float64 there.
+accuracy      The accuracy on test images after the whole recipe, with its augmentation. Both sides get the same batches
+              of `image_dataset`, with three seeds for weights and images. A row gives the difference in standard
+              errors, from the spread of the seeds. Another one gives the share of test images that the two answer
+              differently. From random weights in float32 rounding drives the two apart, and the rest is chance. So
+              one seed also trains in float64 there.
+few-shot      The accuracy after training on 1, 5 and 10 images of each class, with three seeds, of keras_bit only.
 
-The recipe is that of the BiT-HyperRule for small images (resized to 160 px, cropped to 128) with smaller batches and
-fewer steps than the paper's, so that two cores do it in minutes: read differences from it, not records.
+The recipe is that of the BiT-HyperRule for small images (resized to 160 px, cropped to 128). Its batches are smaller
+and its steps fewer than the paper's, so that two cores finish in minutes: these are not the best accuracies of BiT.
 """
 
 import argparse
@@ -34,8 +37,8 @@ if TYPE_CHECKING:
     from keras_bit.network.model import BiTModel
     from keras_bit.recipes.hyperrule import HyperRule
 
-CURVE_LIMIT = 1e-3  # of the loss, over the first steps
-ACCURACY_LIMIT = 1.0  # standard errors
+CURVE_LIMIT = 1e-3  # largest difference of the losses of the first steps
+ACCURACY_LIMIT = 1.0  # largest difference, in standard errors
 CURVES = (("checkpoint", "float32"), ("random", "float64"), ("random", "float32"))
 ACCURACIES = (("checkpoint", "float32"), ("random", "float64"), ("random", "float32"))
 EXAMPLES = (1, 5, 10)
@@ -52,25 +55,58 @@ class Setting:
     curve_steps: int = 50
     steps: int = 100
     test_images: int = 1000
-    image_size: int = 32  # of the images, for the rule
+    image_size: int = 32  # px, of the images in the data set; the rule depends on it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = Setting()
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="holds train/<class>/ and test/<class>/, as CIFAR-10's"
-    )
-    parser.add_argument("--weights", default=str(CHECKPOINT), metavar="SOURCE", help="default: bit-tiny-cifar10")
-    parser.add_argument("--batch-size", type=int, default=default.batch_size, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--curve-steps", type=int, default=default.curve_steps, metavar="N", help="default: %(default)s"
-    )
-    parser.add_argument("--steps", type=int, default=default.steps, metavar="N", help="default: %(default)s")
-    parser.add_argument(
-        "--test-images", type=int, default=default.test_images, metavar="N", help="default: %(default)s"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="data set with train/<class>/ and test/<class>/, such as CIFAR-10",
     )
     parser.add_argument(
-        "--seeds", type=int, default=len(SEEDS), metavar="N", help="of accuracy and few-shot (default: %(default)s)"
+        "--weights",
+        default=str(CHECKPOINT),
+        metavar="SOURCE",
+        help="checkpoint to start from (default: bit-tiny-cifar10)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=default.batch_size,
+        metavar="N",
+        help="images in a step (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--curve-steps",
+        type=int,
+        default=default.curve_steps,
+        metavar="N",
+        help="steps of the curves (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=default.steps,
+        metavar="N",
+        help="steps of accuracy and few-shot (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--test-images",
+        type=int,
+        default=default.test_images,
+        metavar="N",
+        help="number of test images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=len(SEEDS),
+        metavar="N",
+        help="seeds of accuracy and few-shot (default: %(default)s)",
     )
 
 
@@ -92,7 +128,7 @@ def measure(
 
     found = splits.open_splits(data, validation_share=0.0, seed=0)
     if found.test is None:
-        raise ValueError(f"`data` {str(data)!r} must hold a folder named test beside train.")
+        raise ValueError(f"`data` {str(data)!r} must hold the folders train and test.")
     size = _rule(setting, 1).crop_size
     processor = BitImageProcessor.from_pretrained(weights)
     processor = dataclasses.replace(processor, size={"height": size, "width": size}, do_center_crop=False)
@@ -103,7 +139,7 @@ def measure(
         losses = _curves(found, weights, start, dtype, processor, setting)
         name, first = f"{start}, {dtype}", losses["transformers"]
         differences = {key: float(np.abs(np.subtract(values, first)).max()) for key, values in losses.items()}
-        # By itself float32 from random weights says nothing, beside torch's own spread it does.
+        # From random weights in float32, two runs of torch already differ as much, so a limit would be chance.
         limited = (start, dtype) != ("random", "float32")
         rows.append(Row(f"{name}: loss of step {setting.curve_steps}", "", losses["keras_bit"][-1], first[-1]))
         rows.append(
@@ -117,7 +153,7 @@ def measure(
         )
         measurements[f"{name} curve"] = [{"largest_differences": differences, **losses}]
     for start, dtype in ACCURACIES:
-        chosen = list(seeds)[: 1 if dtype == "float64" else None]  # which takes ten times as long
+        chosen = list(seeds)[: 1 if dtype == "float64" else None]  # float64 takes ten times as long
         results = [_accuracies(found, test, weights, start, dtype, seed, processor, setting) for seed in chosen]
         ours, theirs = ([result[name] for result in results] for name in ("keras_bit", "transformers"))
         name = f"{start}, {dtype}"
@@ -152,7 +188,7 @@ def _standard_error(ours: Sequence[float], theirs: Sequence[float], images: int)
         error = ((statistics.variance(ours) + statistics.variance(theirs)) / len(ours)) ** 0.5
     else:
         error = (sum(share * (1 - share) for share in (*ours, *theirs)) / images) ** 0.5
-    return max(error, 1 / images)  # all alike, or none or all right: one image
+    return max(error, 1 / images)  # at least one image: the error is 0 if all accuracies are equal, or 0 or 1
 
 
 def _rule(setting: Setting, count: int, steps: int | None = None) -> "HyperRule":
@@ -162,7 +198,7 @@ def _rule(setting: Setting, count: int, steps: int | None = None) -> "HyperRule"
 
 
 def _start(weights: str, start: str, classes: int, folder: Path, seed: int = 0) -> None:
-    """Writes the common start: a checkpoint with a head of zeros, or random weights."""
+    """Writes the checkpoint that both sides start from: `weights` with a head of zeros, or random weights."""
     import keras
 
     from keras_bit import BiT, BitConfig, save_pretrained
@@ -176,7 +212,7 @@ def _start(weights: str, start: str, classes: int, folder: Path, seed: int = 0) 
 
 @contextlib.contextmanager
 def _precision(dtype: str) -> Iterator[None]:
-    """Of everything in Keras: weights, losses, and the rates of both sides."""
+    """Sets the dtype of everything in Keras within the context: weights, losses, and the rates of both sides."""
     import keras
 
     keras.config.set_floatx(dtype)
@@ -246,7 +282,7 @@ def _train_reference(
     steps: int,
     memory_format: "torch.memory_format | None" = None,
 ) -> list[float]:
-    """Trains with the recipe in torch."""
+    """Trains with the recipe in torch, and returns the losses."""
     import torch
     from tqdm import tqdm
 
@@ -281,7 +317,9 @@ def _accuracies(
 
     from keras_bit import fine_tune, from_pretrained, image_dataset
 
-    rule = _rule(setting, min(len(found.train), 19_999), setting.steps)  # without MixUp, whose labels are rows
+    rule = _rule(
+        setting, min(len(found.train), 19_999), setting.steps
+    )  # so few that the rule uses no MixUp: torch gets integer labels
 
     def training() -> tf.data.Dataset:
         return image_dataset(

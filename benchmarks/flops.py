@@ -10,7 +10,7 @@ import numpy as np
 from keras_bit import BitConfig
 from keras_bit.network.weights import weights_of
 
-MATRIX_SIZE = 2048  # of the product that is the machine's peak
+MATRIX_SIZE = 2048  # rows and columns; the speed of this product counts as the machine's peak
 PEAK = "matrix peak"
 PROCESS = ("benchmarks.flops",)  # prints {"flops_per_second": ...}
 
@@ -18,7 +18,10 @@ PROCESS = ("benchmarks.flops",)  # prints {"flops_per_second": ...}
 def flops(config: BitConfig, image_size: int) -> float:
     """Returns the floating-point operations for one image: two for each multiply-add of convolutions and head.
 
-    Norms, activations and pools are left out, as usual; they are about a hundredth. It needs the output stride 32.
+    Norms, activations and pools are left out, as usual; they are about a hundredth of it.
+
+    Raises:
+        ValueError: `config` has another output stride than 32.
     """
     if config.output_stride != 32:
         raise ValueError(f"`config` must have an output stride of 32, got {config.output_stride}.")

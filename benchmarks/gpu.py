@@ -1,15 +1,17 @@
-"""One GPU: inference and a training step of R50x1 with random weights, beside transformers and timm.
+"""Measures inference and a training step of R50x1 with random weights on one GPU, compared with transformers and timm.
 
-keras_bit             Keras on JAX, fused for inference, `jax.jit`; training by `model.train_on_batch`
-transformers, timm    channels_last, by `torch.compile`
+keras_bit             Keras on JAX: the fused model in `jax.jit` for inference, `model.train_on_batch` for training
+transformers, timm    with channels_last and `torch.compile`
 
-float32 is what the engines do by default: both may take the GPU's 19-bit TF32 for products and convolutions. bfloat16
-is Keras' `mixed_bfloat16`, and PyTorch's autocast. Inputs lie on the GPU before the clock starts, and the clock stops
-when the result is there. The outputs are compared first. The share of the peak is that of the product of two large
-matrices in the same precision, in JAX.
+float32 leaves the engines at their defaults: both may use the GPU's 19-bit TF32 for products and convolutions.
+bfloat16 is `mixed_bfloat16` in Keras and autocast in PyTorch. Inputs are on the GPU before the clock starts, and the
+clock stops when the result is there. The outputs are compared first. Each time is also given as a share of the peak,
+which is the speed of the product of two large matrices in the same precision, in JAX. The last row of each case is
+keras_bit's time divided by that of the faster peer.
 
-JAX and PyTorch each bring a CUDA of their own: an environment for each saves conflicts (`--torch-python`).
-Not yet run on a GPU by its authors; `--device cpu` shows on any machine that it runs.
+JAX and PyTorch each bring their own CUDA. To avoid conflicts, install them in two environments and name the one with
+PyTorch in `--torch-python`. The authors have not run this part on a GPU yet; `--device cpu` checks on any machine that
+it runs.
 """
 
 import argparse
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
 PACKAGES = ("keras_bit", "keras", "jax", "torch", "transformers", "timm")
 OURS, PEERS = "keras_bit", ("transformers", "timm")
 PRECISIONS = ("float32", "bfloat16")
-DEVICES = {"gpu": "cuda", "cpu": "cpu"}  # in JAX's words and in PyTorch's
-RATIO_LIMIT = 1.0  # of the better peer's time
-# Of the largest output. TF32 and bfloat16 round at 5e-4 and 4e-3, and fifty layers carry that on.
+DEVICES = {"gpu": "cuda", "cpu": "cpu"}  # JAX's names to PyTorch's
+RATIO_LIMIT = 1.0  # our time divided by the faster peer's
+# Largest difference, as a share of the largest output. TF32 and bfloat16 round at 5e-4 and 4e-3; 50 layers add it up.
 LIMITS = {"float32": 0.02, "bfloat16": 0.1}
 MATRIX_SIZE = 8192
 LEARNING_RATE, MOMENTUM = 0.003, 0.9
@@ -46,19 +48,33 @@ WARM_UP = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--batch-size", type=int, action="append", metavar="N", help="again for more (default: 64, 256)"
+        "--batch-size",
+        type=int,
+        action="append",
+        metavar="N",
+        help="batch size for inference; repeat the option for several (default: 64, 256)",
     )
     parser.add_argument(
-        "--image-size", type=int, action="append", metavar="PX", help="again for more (default: 224, 448)"
+        "--image-size",
+        type=int,
+        action="append",
+        metavar="PX",
+        help="image size for inference; repeat the option for several (default: 224, 448)",
     )
-    parser.add_argument("--training-batch-size", type=int, default=64, metavar="N", help="default: %(default)s, 224 px")
+    parser.add_argument(
+        "--training-batch-size",
+        type=int,
+        default=64,
+        metavar="N",
+        help="batch size for training, with images of 224 px (default: %(default)s)",
+    )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each case (default: 3)")
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="calls in each process (default: 20)")
-    parser.add_argument("--device", choices=DEVICES, default="gpu", help="default: %(default)s")
+    parser.add_argument("--device", choices=DEVICES, default="gpu", help="where to run (default: %(default)s)")
     parser.add_argument(
         "--torch-python",
         metavar="FILE",
-        help="interpreter of an environment with keras_bit, torch, transformers and timm",
+        help="Python interpreter of an environment with keras_bit, torch, transformers and timm (default: this one)",
     )
 
 
@@ -90,21 +106,21 @@ def measure(
     device: str,
     torch_python: str,
 ) -> Report:
-    """Measures (`"inference"` or `"training"`, batch size, image size) in every precision.
+    """Measures every work in every precision; a work is `"inference"` or `"training"`, a batch size and an image size.
 
     Raises:
-        RuntimeError: the device is missing; nothing was measured.
+        RuntimeError: the device is missing, so nothing was measured.
     """
-    from benchmarks import checkpoints  # here: a process of a case chooses its backend before it imports keras_bit
+    from benchmarks import checkpoints  # here: a measuring process chooses its backend before it imports keras_bit
     from benchmarks.flops import flops
 
     pythons = dict.fromkeys(PEERS, torch_python)
     (probe,) = rounds_of({"device": ["benchmarks.gpu", "probe"]}, 1)["device"]
     if device not in probe["platforms"]:
         raise RuntimeError(
-            f"no {device} here, so nothing was measured: JAX {probe['jax'] or 'is not installed and'} finds "
-            f"{', '.join(probe['platforms']) or 'nothing'}. Run it on a machine with a GPU (pip install "
-            "'jax[cuda13]'), or see by --device cpu that it runs."
+            f"this machine has no {device}, so nothing was measured: JAX {probe['jax'] or 'is not installed and'} "
+            f"finds {', '.join(probe['platforms']) or 'nothing'}. Run it on a machine with a GPU (pip install "
+            "'jax[cuda13]'), or check with --device cpu that it runs."
         )
     probes = rounds_of({peer: ["benchmarks.gpu", "probe"] for peer in PEERS}, 1, pythons)
     peers = [peer for peer in PEERS if {"torch", peer} <= set(probes[peer][0]["packages"])]
@@ -152,7 +168,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], at: str, amount: floa
     return shown
 
 
-# In a process of its own: `python -m benchmarks.gpu probe`, `peak PRECISION DEVICE`, or
+# What a process of its own runs: `python -m benchmarks.gpu` with the arguments `probe`, `peak PRECISION DEVICE`, or
 # `NAME FOLDER WORK BATCH_SIZE IMAGE_SIZE PRECISION RUNS DEVICE`.
 
 
@@ -174,7 +190,7 @@ def probed() -> dict[str, Any]:
 
 
 def matrix_peak(precision: str, device: str) -> float:
-    """Measures the operations per second of a product of two matrices: the best of ten."""
+    """Measures the operations per second of the product of two matrices: the best of ten."""
     import jax
 
     size = MATRIX_SIZE if device == "gpu" else MATRIX_SIZE // 16
@@ -263,7 +279,7 @@ def measured(name: str, folder: str, work: str, batch: str, size: str, precision
     given = (Path(folder), work, images, labels, precision, device)
     call, memory = keras_work(*given) if name == OURS else torch_work(name, *given)
     start = time.perf_counter()
-    outputs = np.asarray(call(), np.float32)  # a loss before its step, or logits
+    outputs = np.asarray(call(), np.float32)  # the loss before the first step, or logits
     first = time.perf_counter() - start
     for _ in range(WARM_UP):
         call()

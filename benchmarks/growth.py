@@ -1,10 +1,13 @@
-"""How the time of a call grows, as slopes of log(time) over log(operations): 1 means in proportion to the arithmetic.
+"""Measures how the time of a call grows: as the slope of log(time) over log(floating-point operations).
+
+With a slope of 1, the time grows as fast as the operations; below 1, it grows more slowly. There are three series:
 
 network       R50x1 to R152x4, one image of 224 px
 batch         R50x1 at 224 px, 1 to 32 images
-image       R50x1, one image of 128 to 512 px
+image         R50x1, one image of 128 to 512 px
 
-The engines are `tf.function` of the model, loaded with `fused=True`, and transformers with channels_last.
+keras_bit is a `tf.function` of the model that is loaded with `fused=True`. The other column is transformers with
+channels_last. The rows "first" and "last" give the times for the smallest and the largest case of a series.
 """
 
 import argparse
@@ -39,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=NETWORKS[-1],
         choices=NETWORKS,
         metavar="NAME",
-        help="network to stop at; BiT152x4 takes 3.75 GB in TMPDIR and 8 GB of memory (default: %(default)s)",
+        help="last network of its series; BiT152x4 takes 3.75 GB in TMPDIR and 8 GB of memory (default: %(default)s)",
     )
 
 
@@ -57,7 +60,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def measure(series: "Mapping[str, Sequence[tuple[BitConfig, int, int]]]", *, rounds: int, runs: int) -> Report:
-    """Measures series of (config, batch size, image size)."""
+    """Measures every series, which is a list of config, batch size and image size."""
     engines, missing = available([OURS, THEIRS])
     found: dict[str, list[dict[str, Any]]] = {}
     rows = []
@@ -85,5 +88,5 @@ def measure(series: "Mapping[str, Sequence[tuple[BitConfig, int, int]]]", *, rou
 
 
 def slope(work: Sequence[float], times: Sequence[float]) -> float:
-    """Returns the slope of the line through the logarithms, by least squares."""
+    """Returns the slope of the least-squares line through the logarithms."""
     return float(np.polyfit(np.log(work), np.log(times), 1)[0])

@@ -1,11 +1,13 @@
-"""Measures one call of keras_bit's ways to run a BiT and of its peers: R50x1, or `--network`, with random weights.
+"""Measures one call of each way to run a BiT with keras_bit, and of its peers: R50x1 or `--network`, random weights.
 
-KERAS is `tf.function` of the model, of the model loaded with `fused=True`, and `model.predict`; TFLite's int8 is
-calibrated on the batch that is measured; the engines are listed in benchmarks/engines.py. Every process measures one of
-them, in turn. The logits are compared first, so a fast wrong answer is an error.
+The engines are listed in benchmarks/engines.py. Three of keras_bit's run in Keras: "compiled" is a `tf.function` of the
+model, "compiled, fused" one of the model that is loaded with `fused=True`, and "predict" is `model.predict`. TFLite's
+int8 is calibrated on the batch that is measured. Every process measures one engine, and the engines take turns. The
+logits are compared first: an engine that is fast but wrong is an error.
 
-Each time has three more figures: the first call, which compiles; the peak memory of the process, including imports and
-weights; and the operations with their share of the machine's peak, that of numpy's product of two large matrices.
+Each time comes with three more figures: the duration of the first call, which compiles; the peak memory of the process,
+with imports and weights; and the number of operations, with the share of the machine's peak that they reach. The peak
+is the speed of numpy's product of two large matrices. A row "A / B" is the time of A divided by that of B.
 """
 
 import argparse
@@ -34,7 +36,8 @@ PACKAGES = (
 )
 NETWORKS = ("BiT50", "BiT101", "BiT50x3", "BiT152x2", "BiT101x3", "BiT152x4")
 EAGER = ("transformers", "transformers, channels_last")
-# Batch size (None: any), of ours, of these (the fastest counts), and the largest ratio; for R50x1 at 224 px.
+# Each target, for R50x1 at 224 px: batch size (None: any), our engine, peers, and the largest ratio of our time to that
+# of the fastest peer.
 TARGETS = (
     (1, "compiled, fused", EAGER, 0.45),
     (8, "compiled, fused", EAGER, 0.75),
@@ -49,24 +52,44 @@ TARGETS = (
     (None, "OpenVINO", ("openvino",), 0.9),
     (None, "OpenVINO, any size", ("openvino, any size",), 0.75),
 )
-LIMIT = 1e-3  # of the largest logit, for everything in float32
+LIMIT = 1e-3  # largest difference in float32, as a share of the largest logit
 WARM_UP = 2  # calls after the first
-SECONDS = 30  # after which a process stops, though its runs are not done
+SECONDS = 30  # a process stops after this time, even if some of its runs are left
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", type=int, action="append", metavar="N", help="again for more (default: 1, 8)")
-    parser.add_argument("--image-size", type=int, action="append", metavar="PX", help="again for more (default: 224)")
     parser.add_argument(
-        "--engine", action="append", choices=ENGINES, metavar="NAME", help=f"of {', '.join(ENGINES)} (default: all)"
+        "--batch-size",
+        type=int,
+        action="append",
+        metavar="N",
+        help="batch size; repeat the option for several (default: 1, 8)",
     )
     parser.add_argument(
-        "--network", default="BiT50", choices=NETWORKS, metavar="NAME", help=f"of {', '.join(NETWORKS)}"
+        "--image-size",
+        type=int,
+        action="append",
+        metavar="PX",
+        help="image size; repeat the option for several (default: 224)",
+    )
+    parser.add_argument(
+        "--engine",
+        action="append",
+        choices=ENGINES,
+        metavar="NAME",
+        help=f"engine; repeat the option for several: {'; '.join(ENGINES)} (default: all)",
+    )
+    parser.add_argument(
+        "--network",
+        default="BiT50",
+        choices=NETWORKS,
+        metavar="NAME",
+        help=f"network: {', '.join(NETWORKS)} (default: %(default)s)",
     )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each case (default: 3)")
     parser.add_argument("--runs", type=int, default=30, metavar="N", help="calls in each process (default: 30)")
     parser.add_argument(
-        "--timm-python", metavar="FILE", help="interpreter of an environment with timm, where it is not this one"
+        "--timm-python", metavar="FILE", help="Python interpreter of an environment with timm (default: this one)"
     )
 
 
@@ -96,7 +119,7 @@ def measure(
     timm_python: str | None = None,
     targets: Sequence[Any] = TARGETS,
 ) -> Report:
-    """Measures every engine whose packages are installed, for every size of batch and image."""
+    """Measures every engine whose packages are installed, for every batch size and image size."""
     if rounds < 1 or runs < 1 or min(batch_sizes) < 1:
         raise ValueError(
             f"`rounds`, `runs` and `batch_sizes` must be at least 1, got {rounds}, {runs} and {list(batch_sizes)}."
@@ -128,7 +151,7 @@ def measure(
 def cases(
     config: "BitConfig", scratch: Path, batch_size: int, image_size: int, engines: Sequence[str], runs: int
 ) -> dict[str, list[str]]:
-    """Writes what the engines need, and returns the processes that measure them, and the machine's peak."""
+    """Writes the files that the engines need; returns the processes that measure the engines and the machine's peak."""
     from benchmarks import checkpoints
 
     checkpoint = scratch / "checkpoint"
@@ -146,7 +169,7 @@ def cases(
 
 
 def _compare(found: Mapping[str, Sequence[dict[str, Any]]]) -> None:
-    """Refuses logits that differ, and replaces them by the difference."""
+    """Raises a `ValueError` if logits differ; otherwise replaces them by the largest difference."""
     expected = None
     for name, measured in found.items():
         for one in measured:
@@ -157,7 +180,7 @@ def _compare(found: Mapping[str, Sequence[dict[str, Any]]]) -> None:
             one["difference"] = float(np.abs(logits - expected).max() / np.abs(expected).max())
             if "int8" not in name and one["difference"] > LIMIT:
                 raise ValueError(
-                    f"{name} gives other logits than the first, by {one['difference']:.1e} of the largest."
+                    f"The logits of {name} differ from the first engine's, by {one['difference']:.1e} of the largest."
                 )
 
 
@@ -168,7 +191,7 @@ def rows(
     image_size: int,
     targets: Sequence[Any] = TARGETS,
 ) -> list[Row]:
-    """Returns a row for each engine, and one for each target with times."""
+    """Returns a row for each engine, and one for each target whose times were measured."""
     at = f"{batch_size} x {image_size} px"
     peak = max((one["flops_per_second"] for one in found.get(PEAK, ())), default=None)
     medians = {
@@ -192,7 +215,7 @@ def rows(
     return shown
 
 
-# In a process of its own: `python -m benchmarks.inference measure ENGINE FOLDER RUNS`, or `prepare WHAT FOLDER`.
+# What a process of its own runs: `python -m benchmarks.inference measure ENGINE FOLDER RUNS`, or `prepare WHAT FOLDER`.
 
 
 def measured(name: str, folder: Path, runs: int) -> dict[str, Any]:

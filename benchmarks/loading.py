@@ -1,18 +1,20 @@
-"""What it takes to load a BiT, beside transformers on the same checkpoint, made here of random weights.
+"""Measures how long loading a BiT takes and how much memory, compared with transformers on the same checkpoint.
 
-Every measurement has a process of its own. Files come from the page cache: they have just been written.
+The checkpoint is made here, with random weights. Every measurement has a process of its own. Files come from the page
+cache, because they have just been written.
 
 imports       `import tensorflow, keras` for keras_bit, `import torch, transformers` for transformers
 load          from a directory to a model, after the imports. transformers maps its file into memory and reads a weight
-              when it is used, so the time until every weight was read once is given too
-new memory    what it takes to write as many bytes as the file has to memory that nobody used before. The model is
-              loaded into that memory, after it was given back: in a virtual machine whose host gives memory out page by
-              page, and takes it back, this can take more than everything else, which is no matter of ours. Add it for
-              what a user of such a machine waits
-peak          the most memory that the process had from the loading on (VmHWM of /proc/self/status), imports included,
-              pages of mapped files included, after every weight was read once; and what of it came after the imports
-first label   from the start of the process to the name of what is on one image: `keras-bit classify` for keras_bit,
-              AutoImageProcessor and BitForImageClassification for transformers
+              only when it is used. So another row gives the time until every weight was read once
+new memory    the time to write as many bytes as the file has to memory that the process has not used before. This
+              memory is then given back, and the model is loaded into it. In a virtual machine whose host hands out
+              memory page by page, this can take longer than everything else, whichever library loads. A user of such
+              a machine waits for the load and for this
+peak          the most memory that the process used from the start of the loading (VmHWM of /proc/self/status), until
+              every weight was read once. It includes the imports and the pages of mapped files. Another row gives what
+              was added after the imports
+first label   from the start of the process until it prints the label of one image: by `keras-bit classify` for
+              keras_bit, by AutoImageProcessor and BitForImageClassification for transformers
 """
 
 import argparse
@@ -33,29 +35,31 @@ from benchmarks.report import Report, Row
 if TYPE_CHECKING:
     from keras_bit.network.config import BitConfig
 
-LOAD_LIMIT = 0.4  # of the time of `import tensorflow, keras` in the same process, for R50
-PEAK_LIMIT = 1.25  # of the file, for R152x4
+LOAD_LIMIT = 0.4  # time of loading R50, divided by that of `import tensorflow, keras` in the same process
+PEAK_LIMIT = 1.25  # peak memory of R152x4, divided by the size of its file
 SMALL_LIMIT, LARGE_LIMIT = 0.5, 6.0  # s from a directory to a model, for R50 and R152x4, on two cores
-GROWTH_LIMIT = 1.2  # of the file, for what R152x4 has beyond the imports
-LABEL_LIMIT = 1.0  # of transformers' time to the first label
+GROWTH_LIMIT = 1.2  # peak memory of R152x4 without the imports, divided by the size of its file
+LABEL_LIMIT = 1.0  # time to the first label, divided by transformers'
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "safetensors", "torch", "transformers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=_count, default=5, metavar="N", help="rounds of R50 (default: 5)")
+    parser.add_argument(
+        "--rounds", type=_count, default=5, metavar="N", help="processes of each case for R50 (default: 5)"
+    )
     parser.add_argument(
         "--large-rounds",
         type=_count,
         default=1,
         metavar="N",
-        help="rounds of R152x4, which takes 3.75 GB in TMPDIR and 5 GB of memory; 0 leaves it out (default: 1)",
+        help="the same for R152x4, which takes 3.75 GB in TMPDIR and 5 GB of memory; 0 leaves it out (default: 1)",
     )
-    parser.add_argument("--photo", type=Path, metavar="FILE", help="image to name (default: one that is drawn)")
+    parser.add_argument("--photo", type=Path, metavar="FILE", help="image to classify (default: a generated one)")
     parser.add_argument(
         "--peer-python",
         metavar="FILE",
-        help="interpreter of an environment with torch and transformers, where it is not this one; TensorFlow and "
-        "Keras also import JAX, pandas, matplotlib and scikit-learn where they find them",
+        help="Python interpreter of an environment with torch and transformers (default: this one). Keep it separate: "
+        "TensorFlow and Keras also import JAX, pandas, matplotlib and scikit-learn if these are installed",
     )
 
 
@@ -85,13 +89,13 @@ def measure(
     """Measures the loading of two networks; the limits are for R50 and R152x4.
 
     Args:
-        small: `BitConfig` of the network whose times are measured.
-        large: `BitConfig` of the network whose memory is measured.
-        rounds: how often each process for `small` is run.
+        small: config of the network whose times are measured.
+        large: config of the network whose memory is measured.
+        rounds: how many processes measure each case of `small`.
         large_rounds: the same for `large`; 0 leaves it out.
-        photo: the image of the first label.
-        image_size: of the processor, in px.
-        peer_python: interpreter that has the peer; None is this one.
+        photo: image to classify; `None` generates one.
+        image_size: size of the processor, in px.
+        peer_python: Python interpreter that has the peer; `None` is this one.
     """
     from benchmarks import checkpoints
 
@@ -119,7 +123,7 @@ def measure(
 
 
 def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
-    """The medians of what the processes measured."""
+    """Returns the medians of what the processes measured."""
 
     def median(case: str, peer: str, value: Callable[[Mapping[str, Any]], float]) -> float | None:
         measured = found.get(f"{case}, {peer}")
@@ -163,7 +167,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
     return shown
 
 
-# In a process of its own: `python -m benchmarks.loading MEASUREMENT PEER FOLDER [IMAGE]`.
+# What a process of its own runs: `python -m benchmarks.loading MEASUREMENT PEER FOLDER [IMAGE]`.
 
 
 def _case(measurement: str, peer: str, *paths: Path) -> list[str]:
@@ -171,14 +175,17 @@ def _case(measurement: str, peer: str, *paths: Path) -> list[str]:
 
 
 def write_new_memory(folder: str) -> float:
-    """Seconds to write as many bytes as the folder's weights have, and to give them back; no part of the peak."""
+    """Writes as many bytes as the folder's weights have and gives them back; returns the seconds that this took.
+
+    The peak memory does not include these bytes.
+    """
     size = Path(folder, "model.safetensors").stat().st_size
     start = time.perf_counter()
     with mmap.mmap(-1, size) as new:
         for begin in range(0, size, mmap.PAGESIZE):
             new[begin] = 1
     taken = time.perf_counter() - start
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     return taken
 
 

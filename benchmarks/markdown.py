@@ -1,4 +1,4 @@
-"""Writes a part's table as Markdown between two marks of a page, so that the page's figures come from a command."""
+"""Writes a table as Markdown between two marks of a page, so that the page shows the command of its figures."""
 
 import shlex
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ def insert(report: Report, arguments: Sequence[str], file: Path) -> None:
 
     Args:
         report: the results.
-        arguments: of `python -m benchmarks`, without the names of files to write.
+        arguments: the arguments of `python -m benchmarks`, without the names of files to write.
         file: the page, which is created if needed.
     """
     mark = f"<!-- python -m benchmarks {shlex.join(arguments)} -->"
@@ -30,7 +30,7 @@ def insert(report: Report, arguments: Sequence[str], file: Path) -> None:
 
 
 def text(report: Report, arguments: Sequence[str]) -> str:
-    """Returns the table, and lines with the command, the machine and the versions."""
+    """Returns the table, followed by lines with the command, the machine and the versions."""
     from keras_bit.exporters import machine
 
     heading = columns(report)

@@ -1,4 +1,4 @@
-"""TF Serving's gRPC protocol on 127.0.0.1, from the real stubs of tensorflow-serving-api.
+"""Speaks TF Serving's gRPC protocol on 127.0.0.1, with the real stubs of tensorflow-serving-api.
 
 It does not need the server's binary, and does not imitate its batching, scheduling and reloading.
 """
@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any
 
-MODEL = "bit"  # what the server calls the model
-MESSAGE_LIMIT = 2**31 - 1  # bytes, as TF Serving's own; gRPC's default is 4 MiB, which a few photographs exceed
+MODEL = "bit"  # name of the model on the server
+MESSAGE_LIMIT = 2**31 - 1  # bytes, as in TF Serving; a few photographs exceed gRPC's default of 4 MiB
 
 
 @contextlib.contextmanager
 def over_grpc(signatures: Mapping[str, Callable[..., Any]], threads: int = 2) -> Iterator[str]:
-    """Serves a SavedModel's signatures within the context, and gives the address, `grpc://127.0.0.1:PORT`.
+    """Serves a SavedModel's signatures within the context, and yields the address, `grpc://127.0.0.1:PORT`.
 
     Args:
-        signatures: of `tf.saved_model.load`, or functions that are called as these are.
-        threads: requests that are run at the same time.
+        signatures: the signatures of a model from `tf.saved_model.load`, or functions with the same arguments.
+        threads: number of requests that run at the same time.
     """
     import grpc
     import tensorflow as tf

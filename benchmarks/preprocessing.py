@@ -1,18 +1,20 @@
 """Measures images per second from JPEG files to normalized batches, for keras_bit and every installed peer.
 
-Every measurement has a process of its own, all cores and the same files, which come from the page cache. Each case is
-set up once and makes some batches unmeasured, then whole epochs for some seconds at least. The task is that of BiT's
-checkpoints: short edge to the size, bilinear, center crop, [-1, 1].
+Every measurement has a process of its own, with all cores. All read the same files, which come from the page cache.
+Each case is set up once, makes some batches that are not measured, and then whole epochs for at least some seconds.
+All cases do what BiT's checkpoints need: resize the short edge (bilinear), crop the center, and scale to [-1, 1].
 
-keras_bit                       `image_dataset`, whose values are those of transformers' Pillow processor
-keras_bit, graph                the same with `engine="graph"`: by TensorFlow's operations alone
-TensorFlow's decoder            the same decoding and nothing else: what no pipeline around it can pass
+keras_bit                       `image_dataset`, whose values equal those of transformers' Pillow processor
+keras_bit, graph                `image_dataset` with `engine="graph"`, which only uses TensorFlow's operations
+TensorFlow's decoder            only decodes: with this decoder, no pipeline can be faster
 keras                           `image_dataset_from_directory`, which resizes without antialiasing, and `Rescaling`
 transformers, Pillow            `BitImageProcessorPil` as a user calls it: one process, which uses one thread
-transformers, torchvision       `BitImageProcessor`, version 5's default, as a user calls it: one process
+transformers, torchvision       `BitImageProcessor`, the default of version 5, as a user calls it: one process
 torchvision, Pillow             `Resize, CenterCrop, ToTensor, Normalize` in a DataLoader with a worker per core
-torchvision, tensors            `torchvision.io.decode_jpeg` and `transforms.v2` in the same
-timm                            `create_transform` in the same
+torchvision, tensors            `torchvision.io.decode_jpeg` and `transforms.v2` in the same DataLoader
+timm                            `create_transform` in the same DataLoader
+
+Each row compares keras_bit with one of the others: a ratio above 1 means that keras_bit is faster.
 """
 
 import argparse
@@ -35,31 +37,40 @@ from benchmarks.processes import rounds_of
 from benchmarks.report import Report, Row
 
 BATCH = 32
-FILES = 1600  # of an epoch, whose start is part of the measurement
-COMPARED = 16  # images
+FILES = 1600  # in an epoch; the measurement includes the start of each epoch
+COMPARED = 16  # images whose values are compared
 WARM_UP = 4  # batches
-SECONDS = 4  # that are measured in each process, at least
+SECONDS = 4  # each process measures at least this long
 SIZES = (224, 448)  # px
 OURS = "keras_bit"
 GRAPH = "keras_bit, graph"
 EXACT = "transformers, Pillow"
 DECODER = "TensorFlow's decoder"
-EXACT_TARGET = 2.2  # times as many images as transformers' Pillow processor
-INEXACT_TARGET = 1.2  # times as many as the fastest of the others
+EXACT_TARGET = 2.2  # times as many images per second as transformers' Pillow processor
+INEXACT_TARGET = 1.2  # times as many images per second as the fastest of the others
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "pillow")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, action="append", metavar="PX", help="of the result (default: 224 and 448)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of each case (default: 3)")
     parser.add_argument(
-        "--photos", type=Path, metavar="FOLDER", help="JPEG files (default: photographs in the wheel of scikit-image)"
+        "--size",
+        type=int,
+        action="append",
+        metavar="PX",
+        help="image size after preprocessing; repeat the option for several (default: 224, 448)",
+    )
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each case (default: 3)")
+    parser.add_argument(
+        "--photos",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of JPEG files (default: photographs in scikit-image's wheel)",
     )
     parser.add_argument(
         "--peer-python",
         default=sys.executable,
         metavar="FILE",
-        help="interpreter of an environment with torch, torchvision, transformers and timm (default: this one)",
+        help="Python interpreter of an environment with torch, torchvision, transformers and timm (default: this one)",
     )
 
 
@@ -85,16 +96,16 @@ def measure(
     seconds: float = SECONDS,
     cases: Sequence[str] | None = None,
 ) -> Report:
-    """Measures every case whose packages are there, at every size.
+    """Measures every case whose packages are installed, at every size.
 
     Args:
-        photos: images that Pillow reads, repeated until there are `files`; those that are not JPEG files become some.
-        sizes: height and width of the results, px.
+        photos: images that Pillow reads. They are repeated to make `files` files; other formats are converted to JPEG.
+        sizes: height and width of the preprocessed images, px.
         rounds: processes for each case and size.
-        peer_python: the interpreter for the cases that need torch.
-        files: number of files in a pass.
-        seconds: that each process measures at least.
-        cases: some of `CASES`; `None` for all that can run.
+        peer_python: the Python interpreter for the cases that need torch.
+        files: number of files in an epoch.
+        seconds: how long each process measures, at least.
+        cases: some of `CASES`; `None` for all whose packages are installed.
     """
     if rounds < 1:
         raise ValueError(f"`rounds` must be at least 1, got {rounds}.")
@@ -152,13 +163,13 @@ def _differences(found: Mapping[str, Sequence[Mapping[str, Any]]], size: int, ch
 
 
 def _installed(python: str) -> set[str]:
-    """Which of the peers' packages the interpreter finds."""
+    """Returns those of the peers' packages that the interpreter finds."""
     wanted = sorted({package for _, packages in CASES.values() for package in packages})
     code = f"import importlib.util as u; print(*[p for p in {wanted!r} if u.find_spec(p)])"
     try:
         done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ValueError(f"`peer_python` {python!r} is not a Python interpreter that runs: {error}") from error
+        raise ValueError(f"`peer_python` {python!r} does not run as a Python interpreter: {error}") from error
     return set(done.stdout.split())
 
 
@@ -175,14 +186,15 @@ def _fill(folder: Path, photos: Sequence[Path], count: int) -> None:
 
 
 def _expected(files: Sequence[Path], size: int) -> np.ndarray:
-    """Returns the values of transformers' Pillow processor for the files; `BitImageProcessor` has the same."""
+    """Returns the values of keras_bit's processor for the files; transformers' Pillow processor gives the same."""
     import keras_bit
 
     options = {"size": size, "crop_size": size, "resample": 2, "image_mean": 0.5, "image_std": 0.5}
     return keras_bit.BitImageProcessor(**options)(list(files))
 
 
-# Each case is set up once for the files, and gives a function that starts an epoch: batches, channels last or first.
+# A case is set up once for the files, and returns a function that starts an epoch. An epoch yields batches of images,
+# with channels last or first.
 Epochs = Callable[[], Iterator[Any]]
 
 
@@ -256,7 +268,7 @@ def _transformers_torchvision(files: Sequence[str], size: int) -> Epochs:
 
 
 class _Files:
-    """A data set for torch's DataLoader, which sends it to its workers."""
+    """A data set for torch's DataLoader; the DataLoader sends it to its workers."""
 
     def __init__(self, files: Sequence[str], read: Callable[[str], Any], transform: Callable[[Any], Any]) -> None:
         self.files, self.read, self.transform = files, read, transform
@@ -283,7 +295,7 @@ def _open_tensor(file: str) -> Any:
 def _loader(files: Sequence[str], read: Callable[[str], Any], transform: Callable[[Any], Any]) -> Epochs:
     import torch
 
-    torch.set_num_threads(1)  # of each worker: they inherit it
+    torch.set_num_threads(1)  # the workers inherit it
     data = _Files(files, read, transform)
     workers = os.cpu_count() or 1
     loader = torch.utils.data.DataLoader(data, batch_size=BATCH, num_workers=workers, persistent_workers=True)
@@ -312,7 +324,7 @@ def _timm(files: Sequence[str], size: int) -> Epochs:
     return _loader(files, _open_pillow, create_transform((3, size, size), is_training=False, **options))
 
 
-# Name of a case to its set-up function and its packages.
+# Name of a case to the function that sets it up and the packages that it needs.
 CASES: dict[str, tuple[Callable[[Sequence[str], int], Epochs], tuple[str, ...]]] = {
     OURS: (_ours, ()),
     GRAPH: (_graph, ()),
@@ -334,10 +346,12 @@ def measure_case(name: str, files: Sequence[str], size: int, seconds: float, exp
         files: paths of JPEG files.
         size: height and width of the result, px.
         seconds: how long to measure at least.
-        expected: the batch of the first files, channels last in [-1, 1], that the case's is compared with.
+        expected: images of the first files, channels last in [-1, 1]; the first images of the case are compared with
+            them.
 
     Returns:
-        `images_per_second`, and `difference` in pixel values, `None` where the case gives no such batch.
+        `images_per_second`, and the largest `difference` in pixel values; it is `None` if the case makes no images of
+        this shape.
     """
     epoch = CASES[name][0](files, size)
     difference = None

@@ -14,23 +14,23 @@ def rounds_of(
     pythons: Mapping[str, str] | None = None,
     environments: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Runs every case `rounds` times by `keras_bit.exporters.processes.in_turn`, with a bar on standard error.
+    """Runs every case `rounds` times with `keras_bit.exporters.processes.in_turn`; shows progress on standard error.
 
     Args:
-        cases: name to the arguments of `python -m`.
-        rounds: how often.
-        pythons: case to the interpreter that runs it, where it is not this one.
-        environments: case to the environment variables that it gets beside those of this process.
+        cases: name of a case to the arguments of `python -m`.
+        rounds: number of processes for each case.
+        pythons: name of a case to the interpreter that runs it, if that is not this one.
+        environments: name of a case to environment variables that it gets in addition to those of this process.
 
     Returns:
-        Name to what each of its processes printed on its last line, a JSON object.
+        Name of a case to the JSON objects that its processes printed on their last lines.
 
     Raises:
-        RuntimeError: a process failed; with the end of what it wrote on standard error.
+        RuntimeError: a process failed; the message ends with what it wrote last on standard error.
     """
     from tqdm import tqdm
 
-    from keras_bit.exporters import processes  # here: a measuring process imports this module, and times its imports
+    from keras_bit.exporters import processes  # here: a measuring process imports this module and times its imports
 
     taken = {
         name: processes.Case(
@@ -50,12 +50,12 @@ def rounds_of(
 
 
 def environment() -> dict[str, str]:
-    """The variables that a process of this checkout gets beside those of this one; it is to ask no Hub."""
+    """Returns the environment variables that a process of this checkout gets in addition; it must not ask the Hub."""
     return {"TF_CPP_MIN_LOG_LEVEL": "2", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
 
 
 def since_start() -> float:
-    """Seconds since this process was started by `rounds_of`."""
+    """Returns the seconds since `rounds_of` started this process."""
     from keras_bit.exporters import processes
 
     return processes.since_start()
@@ -65,13 +65,13 @@ def peak_memory() -> int:
     """Returns the peak memory of this process in bytes, including mapped files.
 
     Raises:
-        OSError: this is not Linux.
+        OSError: the system is not Linux.
     """
     return _status("VmHWM")
 
 
 def memory(process: int | str = "self") -> int:
-    """Returns the current bytes of this process or another one; otherwise as `peak_memory`."""
+    """Returns the current memory of this process or another one in bytes; raises the same errors as `peak_memory`."""
     return _status("VmRSS", process)
 
 

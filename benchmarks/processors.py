@@ -1,8 +1,9 @@
-"""Measures TensorFlow's oneDNN kernels, with and without AVX-512, compared with transformers: R50x1.
+"""Measures TensorFlow with oneDNN kernels off and on, with and without AVX-512, compared with transformers: R50x1.
 
-TensorFlow turns them on by itself only where the processor has AVX-512 or better. Every process measures one case with
-them off (`TF_ENABLE_ONEDNN_OPTS=0`) or on (`1`), in turn. To imitate a processor without AVX-512, oneDNN, PyTorch's own
-kernels, MKL and XLA are limited to AVX2. TensorFlow's other kernels use no more.
+TensorFlow turns these kernels on by itself only if the processor has AVX-512 or better. Every process measures one case
+with the kernels off (`TF_ENABLE_ONEDNN_OPTS=0`) or on (`1`), and the cases take turns. To imitate a processor without
+AVX-512, oneDNN, PyTorch's own kernels, MKL and XLA are limited to AVX2. TensorFlow's other kernels use no more anyway.
+A row "the better / transformers" is the time with the better setting divided by that of transformers.
 
 The commands of keras_bit choose by this table: see `keras_bit/cli/kernels.py`.
 """
@@ -29,7 +30,7 @@ ENVIRONMENTS: Mapping[str, Mapping[str, str]] = {
     },
 }
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
-# What is measured: images in a batch, the engine of keras_bit, and whose faster form stands beside it.
+# What is measured: images in a batch, the engine of keras_bit, and the peers, of which the faster one is compared.
 EAGER = ("transformers", "transformers, channels_last")
 CALLS = (
     (1, "direct call, fused", EAGER),
@@ -43,8 +44,8 @@ CALLS = (
 )
 STEP = "training step"
 STEP_PEER = "transformers, channels_last"
-STEP_LIMIT = 0.95  # of transformers' step, on both kinds of processor
-CALL_LIMIT = 1.0  # of transformers' better eager form
+STEP_LIMIT = 0.95  # our step divided by transformers', on both kinds of processor
+CALL_LIMIT = 1.0  # our call divided by the faster eager one of transformers
 IMAGE_SIZE = 224  # px, of calls
 STEP_BATCH, STEP_SIZE = 16, 128  # images, px
 
@@ -52,9 +53,13 @@ STEP_BATCH, STEP_SIZE = 16, 128  # images, px
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each case (default: 3)")
     parser.add_argument("--runs", type=int, default=20, metavar="N", help="calls in each process (default: 20)")
-    parser.add_argument("--steps", type=int, default=6, metavar="N", help="training steps in each (default: 6)")
+    parser.add_argument("--steps", type=int, default=6, metavar="N", help="training steps in each process (default: 6)")
     parser.add_argument(
-        "--processor", action="append", choices=ENVIRONMENTS, metavar="NAME", help=f"{HERE!r} or {AVX2!r} (both)"
+        "--processor",
+        action="append",
+        choices=ENVIRONMENTS,
+        metavar="NAME",
+        help=f"{HERE!r} or {AVX2!r} (default: both)",
     )
 
 
@@ -73,7 +78,10 @@ def run(options: argparse.Namespace) -> Report:
 def measure(
     config: Any, processors: Sequence[str], *, rounds: int, runs: int, steps: int, calls: Sequence[Any] = CALLS
 ) -> Report:
-    """Measures `calls` and a training step, off and on, on each of `processors`; the targets are for R50x1."""
+    """Measures `calls` and a training step on each of `processors`, with the kernels off and on.
+
+    The targets are for R50x1.
+    """
     from benchmarks import checkpoints, inference
 
     if min(rounds, runs, steps) < 1:
@@ -118,7 +126,7 @@ def measure(
 def rows(
     found: Mapping[str, Sequence[Mapping[str, Any]]], processors: Sequence[str], calls: Sequence[Any]
 ) -> list[Row]:
-    """A row for each thing that was measured, and one for each target that there are times for."""
+    """Returns a row for each call and for the step, and one for each target whose times were measured."""
 
     def milliseconds(key: str) -> float | None:
         return min((1e3 * one["median"] for one in found.get(key, ())), default=None)

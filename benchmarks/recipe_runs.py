@@ -1,7 +1,7 @@
-"""Short fine-tunings of one small network, several at a time, each noted in a file when it ends.
+"""Runs short fine-tunings of one small network, several at a time, and notes each in a file when it ends.
 
-The start knows no class that is fine-tuned: it is trained here, from random weights, on the first half of the classes
-by their names. Every run fine-tunes it on the other half, with a head of zeros.
+All fine-tunings begin with the same network, the start. It is trained here, from random weights, on the first half of
+the classes by name. Every run fine-tunes it on the other half, with a head of zeros, so it knows none of these classes.
 """
 
 import concurrent.futures
@@ -30,15 +30,15 @@ NETWORK: dict[str, Any] = {
     "depths": (1, 1, 1),
     "num_groups": 8,
 }
-START_RATE = 2e-3  # of AdamW, which needs fewer steps from random weights than SGD
+START_RATE = 2e-3  # for AdamW, which needs fewer steps from random weights than SGD
 START_BATCH_SIZE = 64
-HELD_BACK = 5  # every fifth image of a class validates, where a run has a validation
+HELD_BACK = 5  # in runs with a validation, every fifth image of a class is for it
 MEASURED, OTHERS = "measured", "others"  # two disjoint parts of the test images
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How long everything is, the same for all runs: steps, images in a step, and test images of each class."""
+    """The sizes that all runs share: steps, batch size, steps of the start, and test images of each class."""
 
     steps: int = 40
     batch_size: int = 16
@@ -51,13 +51,13 @@ class Run:
     """One fine-tuning.
 
     Args:
-        name: of the run, in the file and for the progress.
-        counts: training images of each class.
-        seed: of the images that are drawn, their order and their augmentation.
+        name: name of the run, in the file and in the progress bar.
+        counts: number of training images of each class.
+        seed: chooses the images, their order and their augmentation.
         rate: the rule's `base_learning_rate`.
         choices: further arguments of `Recipe`.
         validates: whether a fifth of the training images is held back for a validation.
-        part: of the test images, `MEASURED` or `OTHERS`.
+        part: which test images are used, `MEASURED` or `OTHERS`.
     """
 
     name: str
@@ -70,10 +70,10 @@ class Run:
 
 
 def halves(data: Path) -> tuple[list[str], list[str]]:
-    """The classes of the start, and those that are fine-tuned.
+    """Returns the classes of the start, and the classes of the fine-tunings.
 
     Raises:
-        ValueError: there are no training or test images, or fewer than four classes.
+        ValueError: the data set lacks training or test images, or has fewer than four classes.
     """
     parts = [data / part for part in ("train", "test")]
     if not all(part.is_dir() for part in parts):
@@ -87,10 +87,10 @@ def halves(data: Path) -> tuple[list[str], list[str]]:
 
 
 def start(data: Path, folder: Path, setting: Setting) -> float:
-    """Trains the start unless `folder` holds it, and measures it.
+    """Trains the start unless `folder` holds it, and tests it.
 
     Returns:
-        Its accuracy on test images of its own classes.
+        The accuracy of the start on test images of its own classes.
     """
     import keras
 
@@ -124,24 +124,24 @@ def start(data: Path, folder: Path, setting: Setting) -> float:
 
 
 class _Lines:
-    """A line for each epoch of the start."""
+    """Prints a line after each epoch of the start."""
 
     def __call__(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         print(f"start, epoch {epoch + 1}: loss {(logs or {})['loss']:.3f}", file=sys.stderr, flush=True)
 
 
 def done(runs: Sequence[Run], data: Path, work: Path, setting: Setting, processes: int) -> dict[str, float]:
-    """The accuracy of each run by its name; those that the file in `work` has are not run again.
+    """Returns the accuracy of each run by its name; skips runs whose accuracy is in the file in `work`.
 
     Args:
-        runs: in the order in which they are begun.
-        data: holds train/<class>/ and test/<class>/.
-        work: holds the folder start, and `runs.json` once a run has ended.
-        setting: of all runs.
+        runs: the runs, in the order in which they begin.
+        data: folder with train/<class>/ and test/<class>/.
+        work: folder with the start, and with `runs.json` as soon as a run has ended.
+        setting: the setting of all runs.
         processes: how many runs go on at a time, each on one thread.
 
     Raises:
-        ValueError: the file is of another setting.
+        ValueError: the runs in the file had another setting.
     """
     from tqdm import tqdm
 
@@ -175,7 +175,7 @@ def done(runs: Sequence[Run], data: Path, work: Path, setting: Setting, processe
 
 
 def accuracy(run: Run, data: Path, folder: Path, setting: Setting) -> float:
-    """Fine-tunes the start in `folder`, and gives the share of test images that it answers correctly."""
+    """Fine-tunes the start in `folder`, and returns the share of test images that it then answers correctly."""
     import keras
 
     from keras_bit import HyperRule, Recipe, fine_tune, image_dataset
@@ -200,7 +200,7 @@ Images = tuple[list[str], list[int]]
 
 
 def drawn(data: Path, classes: Sequence[str], run: Run) -> tuple[Images, Images]:
-    """The paths and labels to train on, and those that are held back: of each class, what the seed draws."""
+    """Draws images of each class by the run's seed; returns paths and labels for training, and those held back."""
     generator = np.random.default_rng(run.seed)
     train: Images = ([], [])
     held_back: Images = ([], [])
@@ -228,7 +228,7 @@ def _with_new_head(folder: Path, classes: Sequence[str]) -> "BiTModel":
 
 @functools.cache
 def _test(data: Path, classes: tuple[str, ...], count: int, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Test images as the network takes them, and their labels: `count` of each class; for `OTHERS` the next ones."""
+    """Returns `count` preprocessed test images of each class and their labels; for `OTHERS` the next `count`."""
     from keras_bit import HyperRule, image_dataset
 
     generator = np.random.default_rng(0)
@@ -261,7 +261,7 @@ def _files(part: Path, name: str) -> list[Path]:
 
 
 def _one_thread() -> None:
-    """Gives each process one thread: a small network gains more from a second run than from a second thread."""
+    """Limits this process to one thread: a second run at the same time gains more than a second thread."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 

@@ -1,25 +1,28 @@
-"""Each option of `Recipe` against the rule alone, on small sets: the accuracy, its spread, and what never wins.
+"""Compares each option of `Recipe` with the BiT-HyperRule without options ("the rule alone"), on small training sets.
+
+The table shows the accuracy of each option on each set and its spread, and the notes name the options that never win.
 
 The sets are made from CIFAR-10's training images: 1, 5, 10 and 100 of each of five classes, drawn anew for each seed. A
 further set is uneven, with 100, 50, 20, 10 and 5 images of its classes. It is for the options that are about such sets
-and change nothing on the others. All are measured on the same test images, as many of each class.
+and change nothing on the others. All options are tested on the same test images, as many of each class.
 
-The start must not know the labels that it is to learn, so bit-tiny-cifar10 cannot be it. A smaller network is trained
-here on the five classes that come first by name (airplane to deer), and fine-tuned on the other five (dog to truck),
-with a head of zeros. It is kept in the directory of `--work`.
+The network must not know the classes that it is to learn, so bit-tiny-cifar10 cannot be used. A smaller network, the
+start, is trained here on the five classes that come first by name (airplane to deer). The runs fine-tune it on the
+other five (dog to truck), with a head of zeros. The directory of `--work` keeps the start.
 
 The schedule is shortened by `HyperRule`'s own arguments `steps` and `batch_size`, for all options alike. A short one
-needs a higher rate, so the rates of the rule and of AdamW are chosen first: the best of a few on 10 images of each
-class, which another seed draws, and on test images that are not measured later. Apart from that an option has the
-value that its name shows.
+needs a higher rate, so the rates of the rule and of AdamW are chosen first. Each is the best of a few on 10 images of
+each class. Another seed draws these images, and they are tested on test images that are not used later. Apart from the
+rate, an option has the value that its name shows.
 
 An option wins on a set if it is better than the rule alone by more than two standard errors. The difference is taken
 seed by seed, because each seed has the same images for all options. With three seeds some win or lose by chance.
 
-`early_stopping` and `keep_best` need a validation: they hold back a fifth of the training images, so one image of each
+`early_stopping` and `keep_best` need a validation. They hold back a fifth of the training images, so one image of each
 class is too few for them. `temperature` is for a teacher, and is not measured here.
 
-Every run is noted in `runs.json` when it ends: the same command goes on after an interruption, and with more `--seeds`.
+Every run is noted in `runs.json` when it ends. So the same command goes on after an interruption, and also after more
+`--seeds` are asked for.
 """
 
 import argparse
@@ -50,9 +53,9 @@ class Option:
     """A row of the table.
 
     Args:
-        choices: arguments of `Recipe`; of AdamW without its rate, which is chosen.
-        sets: names of the sets that it is measured on.
-        validates: whether it needs a validation.
+        choices: arguments of `Recipe`; for AdamW without the rate, which is chosen first.
+        sets: names of the sets that the option is measured on.
+        validates: whether the option needs a validation.
     """
 
     choices: Mapping[str, Any]
@@ -87,17 +90,27 @@ OPTIONS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = Setting()
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="holds train/<class>/ and test/<class>/, as CIFAR-10's"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="data set with train/<class>/ and test/<class>/, such as CIFAR-10",
     )
     parser.add_argument(
-        "--work", type=Path, required=True, metavar="DIR", help="keeps the start and the runs that have ended"
+        "--work",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="directory that keeps the start and the results of the runs",
     )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="at least 2 (default: %(default)s)")
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="number of seeds, at least 2 (default: %(default)s)"
+    )
     for field, described in (
-        ("steps", "of a run"),
+        ("steps", "steps of a run"),
         ("batch_size", "images in a step"),
-        ("start_steps", "of the start"),
-        ("test_images", "of each class"),
+        ("start_steps", "steps of the training of the start"),
+        ("test_images", "test images of each class"),
     ):
         parser.add_argument(
             f"--{field.replace('_', '-')}",
@@ -126,16 +139,16 @@ def measure(
     options: Sequence[Option] = OPTIONS,
     sets: Mapping[str, tuple[int, ...]] = SETS,
 ) -> Report:
-    """Trains what has not been trained yet, and counts.
+    """Trains what has not been trained yet, and compares the accuracies.
 
     Args:
-        data: holds train/<class>/ and test/<class>/.
-        work: where the start and the runs are kept.
-        setting: of all runs.
+        data: folder with train/<class>/ and test/<class>/.
+        work: folder that keeps the start and the results of the runs.
+        setting: the setting of all runs.
         seeds: how many runs each option has on each set.
-        processes: how many runs go on at a time.
-        options: the first one is the rule alone.
-        sets: name to the number of images of each class.
+        processes: how many runs go on at a time; `None` is one per core.
+        options: the options to compare; the first one is the rule alone.
+        sets: name of a set to the number of images of each class.
     """
     if seeds < 2:
         raise ValueError(f"`seeds` must be at least 2, got {seeds}: one run has no spread.")
@@ -179,7 +192,7 @@ def measure(
 
 
 def rate_runs(counts: tuple[int, ...]) -> list[Run]:
-    """The runs that choose the rates."""
+    """Returns the runs that choose the rates."""
     of_rule = [(f"rate {rate}", rate, {}) for rate in RATES]
     of_adamw = [
         (f"rate {rate} of adamw", RATES[0], {"optimizer": "adamw", "learning_rate": rate}) for rate in ADAMW_RATES
@@ -193,9 +206,10 @@ def rate_runs(counts: tuple[int, ...]) -> list[Run]:
 def option_runs(
     options: Sequence[Option], sets: Mapping[str, tuple[int, ...]], seeds: int, rate: float, adamw_rate: float
 ) -> dict[tuple[str, str, int], Run]:
-    """The runs by the names of option and set, and the seed; one seed after the other, so that what is there compares.
+    """Returns the runs by the names of option and set, and the seed.
 
-    An uneven set has other large classes with each seed.
+    They are in the order of the seeds, so that an unfinished benchmark already compares options. An uneven set has
+    other large classes with each seed.
     """
     found = {}
     for seed in range(seeds):
@@ -216,7 +230,7 @@ Accuracies = Mapping[tuple[str, str], Sequence[float]]
 
 
 def lines(accuracies: Accuracies, options: Sequence[Option], sets: Mapping[str, Any]) -> list[list[str]]:
-    """A line for each option: mean and spread on each set, marked if it wins or loses."""
+    """Returns a line for each option: mean and spread on each set, with a mark if the option wins or loses."""
 
     def cell(option: str, one: str) -> str:
         found = accuracies.get((option, one))
@@ -229,7 +243,7 @@ def lines(accuracies: Accuracies, options: Sequence[Option], sets: Mapping[str, 
 
 
 def outcome(found: Sequence[float], plain: Sequence[float]) -> int:
-    """1 if accuracies are better than those of the rule alone for the same seeds, -1 if they are worse, else 0."""
+    """Returns 1 if accuracies are better than those of the rule alone for the same seeds, -1 if worse, else 0."""
     differences = [ours - theirs for ours, theirs in zip(found, plain, strict=True)]
     error = statistics.stdev(differences) / len(differences) ** 0.5
     mean = statistics.mean(differences)
@@ -237,7 +251,7 @@ def outcome(found: Sequence[float], plain: Sequence[float]) -> int:
 
 
 def verdict(accuracies: Accuracies, options: Sequence[Option]) -> str:
-    """A sentence with the options that win on no set."""
+    """Returns a sentence that names the options that win on no set."""
     never = [
         option.name
         for option in options

@@ -1,4 +1,4 @@
-"""The results of a part of the benchmarks: rows of medians, the single measurements, the machine and the versions."""
+"""The results of a part of the benchmarks: rows of medians, single measurements, the machine and the versions."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ class Row:
     """One quantity, for keras_bit and a peer.
 
     Args:
-        name: what it is.
-        unit: of both numbers; empty for a ratio.
-        ours: median of keras_bit; `None` if the row is only the peer's.
-        theirs: median of the peer; `None` if it does not have this, or was not measured.
+        name: what the row measures.
+        unit: the unit of both numbers; empty for a ratio.
+        ours: median of keras_bit; `None` if the row is only about the peer.
+        theirs: median of the peer; `None` if the peer lacks this, or was not measured.
         limit: the largest `ours` that meets the target, or the smallest if `more_is_better`; `None` without a target.
         more_is_better: whether the quantity is a speed, not a cost.
-        details: further measurements, for a last column.
+        details: further measurements, for the last column.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A table in place of the one of rows, where each thing is measured under several conditions.
+    """A table that replaces that of the rows, if each thing is measured under several conditions.
 
     Args:
-        headings: of the columns.
-        lines: a text for each column.
+        headings: headings of the columns.
+        lines: lines of the table, each with a text for every column.
     """
 
     headings: Sequence[str]
@@ -55,11 +55,11 @@ class Report:
     """The outcome of a part.
 
     Args:
-        title: of the table.
-        peer: name of the other column.
-        rows: what the table shows.
-        measurements: case to one dictionary for each of its rounds, in their order.
-        packages: the distributions whose versions count.
+        title: title of the table.
+        peer: heading of the peer's column.
+        rows: rows of the table.
+        measurements: name of a case to one dictionary for each of its rounds, in their order.
+        packages: the distributions whose versions the report names.
         notes: lines to print below the table.
         grid: the table, if it is not that of `rows`.
     """
@@ -88,7 +88,7 @@ def to_dict(report: Report) -> dict[str, Any]:
 
 
 def columns(report: Report) -> list[str]:
-    """The headings of the report's table."""
+    """Returns the headings of the report's table."""
     if report.grid is not None:
         return list(report.grid.headings)
     beside = [report.peer, "ratio"] if _is_compared(report) else []
@@ -96,14 +96,14 @@ def columns(report: Report) -> list[str]:
 
 
 def cells(report: Report) -> list[list[str]]:
-    """The rows of the report's table; a missed target is marked in words, not by color alone."""
+    """Returns the rows of the report's table; a missed target is marked by a word, not only by its color."""
     if report.grid is not None:
         return [list(line) for line in report.grid.lines]
     return [_cells(row, _is_compared(report), _is_detailed(report)) for row in report.rows]
 
 
 def table(report: Report) -> "Table":
-    """A `rich` table."""
+    """Returns the report as a table of `rich`."""
     from rich.table import Table  # imported here, because a measuring process imports this module
 
     shown = Table(title=report.title, title_justify="left")
@@ -123,7 +123,7 @@ def _is_detailed(report: Report) -> bool:
 
 
 def _cells(row: Row, compared: bool, detailed: bool) -> list[str]:
-    # Without a ratio if a number is missing or 0.
+    # The ratio stays empty if a number is missing, or the peer's is 0.
     ratio = f"{row.ours / row.theirs:.2f}" if row.theirs and row.ours is not None else ""
     bound = "at least" if row.more_is_better else "at most"
     target = "" if row.limit is None else f"{bound} {row.limit:.4g}: {'met' if row.met else 'MISSED'}"

@@ -1,15 +1,20 @@
-"""The exported SavedModel behind a loopback `PredictionService`, under load: right answers, named faults, flat memory.
+"""Tests an exported SavedModel behind a local `PredictionService`, under load.
 
-clients        send requests of 1 to 8 encoded images at once, in threads, by the client of `keras-bit classify
-               --server`: JPEG, PNG, GIF, BMP and WebP, of 12 to 900 px, in every orientation
-rows           labels and scores of every image, compared with those of the processor and the Keras model, by Pillow
-corrupt ones   1 % of the images; a request with such an image has to be refused, with the index and the reason of each
-               (of three at most), and is asked again image by image, as the command does
-memory         the resident set of the server's process, once a second; the growth is from the first to the last quarter
-               after the warm-up, of medians
+It checks that answers are right, that refusals name the images that cannot be read, and that memory does not grow.
 
-The server is a process of its own, with gRPC's threads around TensorFlow's signatures; TF Serving's binary is not
-needed. Needs the extra `serving`, and Linux for the memory.
+clients        Threads that send requests of 1 to 8 encoded images at the same time, by the client of `keras-bit
+               classify --server`. The images are JPEG, PNG, GIF, BMP and WebP files of 12 to 900 px, in every
+               orientation
+rows           The labels and scores of every image are compared with those of the processor (which reads with Pillow)
+               and the Keras model
+corrupt ones   1 % of the images are corrupt. The server has to refuse a request with such an image, and to name the
+               index and the reason of each corrupt image (of three at most). The client then sends the images of this
+               request one by one, as the command does
+memory         The resident set of the server's process is read once a second. The growth compares the median of the
+               last quarter of the time after the warm-up with that of the first quarter
+
+The server is a process of its own, with gRPC's threads around TensorFlow's signatures. It does not need TF Serving's
+binary. This part needs the extra `serving`, and Linux to read the memory.
 """
 
 import argparse
@@ -38,20 +43,31 @@ from keras_bit import packages
 
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "grpcio", "tensorflow-serving-api")
 CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
-IMAGES = 240  # readable ones, which the clients draw from
+IMAGES = 240  # readable images, from which the clients draw
 MOST = 8  # images in a request, as many as `keras-bit classify` sends
-TOLERANCE = 1e-5  # of a score: float32's order of operations in batches of other sizes
-WARM_UP = 0.4  # of the time; TensorFlow keeps memory for every size that it has processed
-GROWTH_LIMIT = 0.02  # of the memory after the warm-up
-KEPT = 5  # faults that the report lists
-PATIENCE = 30  # seconds that the server may take to end
+TOLERANCE = 1e-5  # of a score; float32 rounds differently in batches of other sizes
+WARM_UP = 0.4  # share of the time; TensorFlow keeps memory for every size that it has processed
+GROWTH_LIMIT = 0.02  # share of the memory after the warm-up
+KEPT = 5  # the report lists at most this many faults
+PATIENCE = 30  # s, how long the server may take to end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", default=str(CHECKPOINT), metavar="SOURCE", help="default: bit-tiny-cifar10")
-    parser.add_argument("--minutes", type=float, default=30.0, metavar="N", help="default: %(default)g")
-    parser.add_argument("--clients", type=int, default=8, metavar="N", help="default: %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of images and requests")
+    parser.add_argument(
+        "--weights",
+        default=str(CHECKPOINT),
+        metavar="SOURCE",
+        help="checkpoint to export and serve (default: bit-tiny-cifar10)",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=30.0, metavar="N", help="duration of the test (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--clients", type=int, default=8, metavar="N", help="clients that send at the same time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of images and requests (default: %(default)s)"
+    )
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -63,12 +79,12 @@ class Counts:
     """The clients' results so far.
 
     Args:
-        requests: that were answered or refused, the single ones after a refusal included.
-        rows: labels and scores that are right.
-        wrong: a line for each that is not.
-        corrupt: images that were refused with their index and their reason.
-        unnamed: a line for each that was not.
-        seconds: of each request.
+        requests: number of requests that were answered or refused, with the single ones after a refusal.
+        rows: number of images that were answered.
+        wrong: a line for each answer that differs from the Keras model's.
+        corrupt: number of corrupt images that were refused with their index and their reason.
+        unnamed: a line for each corrupt image that was not.
+        seconds: duration of each request.
     """
 
     requests: int = 0
@@ -84,10 +100,10 @@ class Pool:
     """The images for the clients.
 
     Args:
-        readable: encoded.
-        scores: `(images, classes)`, of the processor and the Keras model.
-        labels: of the classes.
-        corrupt: what cannot be read.
+        readable: encoded images.
+        scores: their scores from the processor and the Keras model, `(images, classes)`.
+        labels: labels of the classes.
+        corrupt: files that cannot be read.
     """
 
     readable: Sequence[bytes]
@@ -106,16 +122,16 @@ def measure(
     images: int = IMAGES,
     seed: int = 0,
 ) -> Report:
-    """Exports a checkpoint, serves it, and sends requests until the time or the number is reached.
+    """Exports a checkpoint, serves it, and sends requests until `seconds` have passed or `requests` are sent.
 
     Args:
-        weights: a checkpoint with its processor and the labels of a classifier.
-        seconds: how long; `None` for as long as `requests` take.
-        requests: how many, of all clients together; `None` for as many as there is time for.
-        clients: that ask at the same time.
-        corrupt_share: of the images.
-        images: readable ones that are drawn from.
-        seed: of images and requests.
+        weights: checkpoint of a classifier, with its processor and its labels.
+        seconds: how long to send; `None` for as long as `requests` take.
+        requests: how many requests all clients send together; `None` for as many as `seconds` allow.
+        clients: number of clients that send at the same time.
+        corrupt_share: share of corrupt images.
+        images: number of readable images from which the clients draw.
+        seed: seed of images and requests.
     """
     import keras_bit
 
@@ -161,7 +177,7 @@ def measure(
 
 
 def rows(counts: Counts, memories: Sequence[tuple[float, int]], took: float) -> list[Row]:
-    """Returns the results: the first two must be 0, and the memory must not grow."""
+    """Returns the rows of the table: the first two must be 0, and the memory must not grow."""
     first, last = growth(memories)
     milliseconds = [1e3 * one for one in counts.seconds] or [0.0]
     return [
@@ -183,7 +199,7 @@ def rows(counts: Counts, memories: Sequence[tuple[float, int]], took: float) -> 
 
 
 def growth(memories: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """Returns the medians of the first and the last quarter after the warm-up."""
+    """Returns the median memory in the first and in the last quarter of the time after the warm-up."""
     start = WARM_UP * memories[-1][0]
     after = [size for at, size in memories if at >= start]
     quarter = max(len(after) // 4, 1)
@@ -191,7 +207,7 @@ def growth(memories: Sequence[tuple[float, int]]) -> tuple[float, float]:
 
 
 def make_pool(model: Any, processor: Any, images: int, seed: int) -> Pool:
-    """Returns images with the results of the processor and the Keras model, and corrupt ones."""
+    """Returns readable images with their scores from the processor and the Keras model, and corrupt images."""
     from keras_bit.evaluation import class_map
 
     found = serving_images.readable(images, seed)
@@ -257,7 +273,7 @@ def _load(
 
 
 def _request(generator: np.random.Generator, pool: Pool, share: float) -> list[int]:
-    """Places in the pool; of corrupt images -1, -2 ..."""
+    """Draws the images of a request: their places in the pool, or -1, -2 ... for corrupt ones."""
     count = int(generator.integers(1, MOST + 1))
     places = generator.integers(0, len(pool.readable), count)
     broken = -1 - generator.integers(0, len(pool.corrupt), count)
@@ -265,7 +281,7 @@ def _request(generator: np.random.Generator, pool: Pool, share: float) -> list[i
 
 
 def _ask(classify: Any, places: Sequence[int], pool: Pool, counts: Counts, lock: threading.Lock) -> None:
-    """One request; if it is refused, its images one by one."""
+    """Sends one request; if it is refused, sends its images one by one."""
     from keras_bit.exporters.serving_client import ImageError
 
     images = [pool.corrupt[-1 - place].content if place < 0 else pool.readable[place] for place in places]
@@ -304,7 +320,7 @@ def _count(counts: Counts, wrong: str | None, which: str) -> None:
 def _count_problems(
     counts: Counts, places: Sequence[int], broken: Sequence[int], problems: Mapping[int, str], pool: Pool
 ) -> None:
-    """Each corrupt image has to stand in the refusal, and no other; of many the graph names the first ones."""
+    """Checks that a refusal names exactly the corrupt images; of many, the graph only names the first ones."""
     from keras_bit.exporters.signatures import NAMED
 
     named = broken[:NAMED]
@@ -318,7 +334,7 @@ def _count_problems(
 
 
 def fault(answer: Sequence[tuple[str, float]], scores: np.ndarray, labels: Sequence[str]) -> str | None:
-    """Returns what is wrong with an answer, compared with the Keras model's `scores`; `None` for nothing.
+    """Returns what is wrong with an answer, compared with the Keras model's `scores`; `None` if it is right.
 
     Labels with scores within the tolerance of each other may come in either order.
     """
@@ -331,12 +347,12 @@ def fault(answer: Sequence[tuple[str, float]], scores: np.ndarray, labels: Seque
     return None if difference <= TOLERANCE else f"{answer} is off by {difference:.2g}"
 
 
-# The server: `python -m benchmarks.serving VERSION THREADS`, until its standard input is closed.
+# The server is `python -m benchmarks.serving VERSION THREADS`; it ends when its standard input is closed.
 
 
 @contextlib.contextmanager
 def _server(version: Path, threads: int) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """The address of a server, and its process."""
+    """Starts a server within the context; yields its address and its process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.serving", str(version), str(threads)],
         env={**os.environ, **environment()},
@@ -371,7 +387,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _warm_up(loaded: Any, version: str) -> None:
-    """Runs the requests that `export` wrote for it, as TF Serving does before it says that it is ready."""
+    """Runs the requests that `export` wrote for the warm-up, as TF Serving does before it reports that it is ready."""
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 

@@ -1,4 +1,4 @@
-"""The images of `benchmarks.serving`: many sizes, kinds and orientations, and some that cannot be read."""
+"""Makes the images of `benchmarks.serving`: many sizes, kinds and orientations, and some that cannot be read."""
 
 import io
 from typing import NamedTuple
@@ -6,17 +6,17 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-KINDS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")  # the kinds that an exported graph decodes
+KINDS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")  # the formats that an exported graph decodes
 MODES = ("RGB", "L", "P", "RGBA")
 MODES_OF = {"JPEG": MODES[:2], "PNG": MODES, "GIF": MODES[:3]}  # a BMP of others has a palette, which no graph decodes
-SIDES = (12, 900)  # px, of the shortest and the longest side
-TAG = 0x0112  # Exif's orientation
+SIDES = (12, 900)  # px, the shortest and the longest side
+TAG = 0x0112  # orientation in Exif
 ORIENTATIONS = 8
 TAGGED = ("JPEG", "PNG", "WEBP")
 
 
 class Corrupt(NamedTuple):
-    """An unreadable file, and the expected text of an answer."""
+    """An unreadable file, and the start of the expected refusal."""
 
     content: bytes
     reason: str
@@ -25,7 +25,7 @@ class Corrupt(NamedTuple):
 def readable(count: int, seed: int = 0) -> list[bytes]:
     """Returns files of `count` different images: soft shapes with noise.
 
-    Kinds, modes and orientations take turns; the sides are drawn, each as many small ones as large.
+    Formats, modes and orientations take turns. Sides are drawn at random, small ones as often as large ones.
     """
     generator = np.random.default_rng(seed)
     found = []

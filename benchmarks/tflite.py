@@ -1,13 +1,13 @@
-"""Measures accuracy, size and latency of TFLite's modes; LiteRT on all cores of this machine.
+"""Measures accuracy, size and latency of TFLite's modes, with LiteRT on all cores of this machine.
 
-accuracy      on the test images, of the files that `keras_bit.export` writes of the checkpoint (default: the small
-              one trained on CIFAR-10), beside the Keras model on the same batches of `image_dataset`; int8 and
-              int8_full are calibrated on some of the training images
-size          of the file, beside float32
-latency       of one image, all files in turn in every round, beside float32. Keras is the folded model in a
-              `tf.function`
-BiT-50        sizes and latencies of R50x1 at 224 px with random weights, which change nothing about either; int8 is to
-              take at most 0.45 of float32's time
+accuracy      The accuracy on the test images, of the files that `keras_bit.export` writes from the checkpoint (default:
+              the small one trained on CIFAR-10). It is compared with that of the Keras model on the same batches of
+              `image_dataset`. int8 and int8_full are calibrated on some of the training images
+size          The size of the file, compared with float32
+latency       The time for one image, compared with float32. In every round all files take turns. Keras is the fused
+              model in a `tf.function`
+BiT-50        Sizes and latencies of R50x1 at 224 px with random weights, which affect neither. int8 must take at most
+              0.45 of float32's time
 """
 
 import argparse
@@ -32,31 +32,46 @@ if TYPE_CHECKING:
 
 MODES = {"float32": None, "float16": "float16", "dynamic": "dynamic", "int8": "int8", "int8_full": "int8_full"}
 CALIBRATED = ("int8", "int8_full")
-POINTS = {"float16": 0.1, "int8": 1.0}  # of accuracy that may be lost; float32 may lose one image
-INT8_LIMIT = 0.45  # of float32's time, for R50x1 at 224 px
-LARGE_SIZE = 224  # px
-LARGE_CALIBRATION = 32  # images at most
+POINTS = {"float16": 0.1, "int8": 1.0}  # percentage points of accuracy that may be lost; float32 may lose one image
+INT8_LIMIT = 0.45  # time of int8 divided by that of float32, for R50x1 at 224 px
+LARGE_SIZE = 224  # px, of the images for BiT-50
+LARGE_CALIBRATION = 32  # images that calibrate BiT-50, at most
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "ai-edge-litert")
 CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / "bit-tiny-cifar10"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="holds train/<class>/ and test/<class>/, as CIFAR-10's"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="data set with train/<class>/ and test/<class>/, such as CIFAR-10",
     )
-    parser.add_argument("--weights", default=str(CHECKPOINT), metavar="SOURCE", help="default: bit-tiny-cifar10")
-    parser.add_argument("--rounds", type=int, default=50, metavar="N", help="of latency (default: %(default)s)")
+    parser.add_argument(
+        "--weights",
+        default=str(CHECKPOINT),
+        metavar="SOURCE",
+        help="trained checkpoint to export (default: bit-tiny-cifar10)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=50, metavar="N", help="rounds of the latency (default: %(default)s)"
+    )
     parser.add_argument(
         "--large-rounds",
         type=int,
         default=20,
         metavar="N",
-        help="of latency of BiT-50, whose conversions take a minute; 0 leaves it out (default: %(default)s)",
+        help="the same for BiT-50, whose conversions take a minute; 0 leaves it out (default: %(default)s)",
     )
     parser.add_argument(
-        "--calibration", type=int, default=200, metavar="N", help="training images for int8 (default: %(default)s)"
+        "--calibration",
+        type=int,
+        default=200,
+        metavar="N",
+        help="training images that calibrate int8 (default: %(default)s)",
     )
-    parser.add_argument("--test-images", type=int, metavar="N", help="default: all")
+    parser.add_argument("--test-images", type=int, metavar="N", help="number of test images (default: all)")
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -83,16 +98,16 @@ def measure(
     calibration: int = 200,
     test_images: int | None = None,
 ) -> Report:
-    """Exports, classifies, and measures the time.
+    """Exports the models, classifies the test images, and measures the latency.
 
     Args:
-        data: holds train/<class>/ and test/<class>/.
-        weights: the trained checkpoint, with its processor.
-        rounds: of the latency of its files.
-        large_rounds: of the latency of the large network's; 0 leaves it out.
-        large: builds the large network.
-        calibration: how many training images int8 and int8_full see.
-        test_images: how many count; `None` is all.
+        data: folder with train/<class>/ and test/<class>/.
+        weights: trained checkpoint, with its processor.
+        rounds: rounds of the latency of its files.
+        large_rounds: the same for the large network; 0 leaves it out.
+        large: function that builds the large network.
+        calibration: number of training images that calibrate int8 and int8_full.
+        test_images: number of test images; `None` is all.
     """
     import keras
 
@@ -108,7 +123,7 @@ def measure(
             raise ValueError(f"`{name}` must be at least {least}, got {value}.")
     found = splits.open_splits(data, validation_share=0.0, seed=0)
     if found.test is None:
-        raise ValueError(f"`data` {str(data)!r} must hold a folder named test beside train.")
+        raise ValueError(f"`data` {str(data)!r} must hold the folders train and test.")
     test, seen = _some(found.test, test_images), _some(found.train, calibration)
     processor = BitImageProcessor.from_pretrained(weights)
     model = from_pretrained(weights)
@@ -144,7 +159,7 @@ def measure(
 
 
 def accuracy_rows(right: Mapping[str, int], images: int) -> list[Row]:
-    """The accuracies, in per cent; the targets count whole images."""
+    """Returns rows with the accuracies in percent; the targets count whole images."""
     rows = []
     for mode in MODES:
         lost = 1 if mode == "float32" else POINTS[mode] * images / 100 if mode in POINTS else None
@@ -165,7 +180,7 @@ def accuracy_rows(right: Mapping[str, int], images: int) -> list[Row]:
 def cost_rows(
     name: str, files: "Mapping[str, ExportReport]", rounds: list[Mapping[str, float]], int8_limit: float | None = None
 ) -> list[Row]:
-    """Sizes and medians of the latencies; `int8_limit` is int8's share of float32's."""
+    """Returns rows with sizes and median latencies; `int8_limit` is for the latency of int8 divided by float32's."""
     sizes = {mode: report.bytes / 1e6 for mode, report in files.items()}
     times = {mode: 1000 * statistics.median(one[mode] for one in rounds) for mode in rounds[0]}
     rows = [Row(f"{name}, {mode}: size", "MB", size, sizes["float32"]) for mode, size in sizes.items()]
@@ -189,7 +204,7 @@ def _batches(part: "Part", processor: "BitImageProcessor", class_names: Sequence
 def _export(
     model: "BiTModel", folder: Path, processor: "BitImageProcessor", images: list[np.ndarray]
 ) -> "dict[str, ExportReport]":
-    """Returns mode to file."""
+    """Exports the model in every mode; returns the report of each file by its mode."""
     from keras_bit import export
 
     files = {}
@@ -213,7 +228,10 @@ def _differences(files: "Mapping[str, ExportReport]") -> list[dict[str, Any]]:
 
 
 def _runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """One image `(1, height, width, channels)` to its scores; integers stay what they are, which orders alike."""
+    """Returns a function from one image `(1, height, width, channels)` to its scores.
+
+    Integer scores are not scaled back to floats: their order is the same.
+    """
     from keras_bit.exporters import engines, machine
 
     return engines.tflite(path, machine.threads()).call

@@ -1,13 +1,14 @@
-"""Measures a training step: R50x1, random weights, SGD with momentum, compared with transformers.
+"""Measures a training step of R50x1 with random weights and SGD with momentum, compared with transformers.
 
-keras_bit             `model.train_on_batch`; and with `jit_compile=True` (XLA)
-textbook              the same network with Keras' form of group normalization and standardization in the open, whose
-                      gradients TensorFlow derives, and an optimizer that makes its variables in the first step
-transformers          forward, backward and step, eager, in both memory formats
+keras_bit             `model.train_on_batch`; and the same with `jit_compile=True` (XLA)
+textbook              the same network with group normalization as in Keras and weight standardization as plain
+                      operations, whose gradients TensorFlow derives; the optimizer builds itself in the first step
+transformers          forward, backward and optimizer step, eager, in both memory formats
 
-Every process measures one of them, in turn. They start from the same weights, and the first two losses are compared.
-Each time has further figures: the wait for the first step, which traces and compiles; the peak memory of the process,
-and its memory before the first step; and three times the operations of a call, with their share of the machine's peak.
+Every process measures one of them, and they take turns. All start from the same weights, and the first two losses are
+compared. Each time comes with further figures: the duration of the first step, which traces and compiles; the peak
+memory of the process, and its memory before the first step; and three times the operations of a call, with the share
+of the machine's peak that they reach. A row such as "step / transformers" is keras_bit's figure divided by the peer's.
 """
 
 import argparse
@@ -34,17 +35,31 @@ PACKAGES = ("keras_bit", "tensorflow", "keras", "torch", "transformers")
 OURS = ("keras_bit", "keras_bit, XLA", "textbook")
 PEERS = ("transformers", "transformers, channels_last")
 LEARNING_RATE, MOMENTUM = 0.003, 0.9
-# Of the first loss and the second, relative. A step from random weights amplifies rounding: activations flip at 0.
+# Relative limits for the first and the second loss. A step from random weights amplifies rounding: signs flip at 0.
 LIMITS = (1e-4, 1e-2)
 STEP_LIMIT, MEMORY_LIMIT, FIRST_LIMIT = 1.0, 1.0, 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="default: %(default)s")
-    parser.add_argument("--image-size", type=int, action="append", metavar="PX", help="again for more (default: 128)")
+    parser.add_argument(
+        "--batch-size", type=int, default=16, metavar="N", help="images in a step (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        action="append",
+        metavar="PX",
+        help="image size; repeat the option for several (default: 128)",
+    )
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="processes of each case (default: 3)")
-    parser.add_argument("--steps", type=int, default=8, metavar="N", help="measured in each process (default: 8)")
-    parser.add_argument("--case", action="append", choices=(*OURS, *PEERS), metavar="NAME", help="default: all")
+    parser.add_argument("--steps", type=int, default=8, metavar="N", help="measured steps in each process (default: 8)")
+    parser.add_argument(
+        "--case",
+        action="append",
+        choices=(*OURS, *PEERS),
+        metavar="NAME",
+        help=f"case; repeat the option for several: {'; '.join((*OURS, *PEERS))} (default: all)",
+    )
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -70,7 +85,7 @@ def measure(
     steps: int,
     cases: Sequence[str] = (*OURS, *PEERS),
 ) -> Report:
-    """Measures `cases` whose packages are installed; the targets are for R50x1, batches of 16, 128 px."""
+    """Measures those of `cases` whose packages are installed; the targets are for R50x1, batches of 16, 128 px."""
     from benchmarks import checkpoints
 
     if min(rounds, steps, batch_size) < 1:
@@ -92,7 +107,9 @@ def measure(
             for name, measured in one.items():
                 differences = np.abs(np.array(measured[0]["losses"]) / first - 1)
                 if (differences > LIMITS).any():
-                    raise ValueError(f"{name} has other losses than {taken[0]}, by {differences.tolist()} of them.")
+                    raise ValueError(
+                        f"The losses of {name} differ from {taken[0]}'s, by {differences.tolist()} of these."
+                    )
             shown += rows(one, f"{batch_size} x {size} px", 3 * flops(config, size) * batch_size, max(peaks))
             found |= {f"{name}, {size} px": measured for name, measured in one.items()}
             found[f"{PEAK}, {size} px"] = [{"flops_per_second": peak} for peak in peaks]
@@ -125,7 +142,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], at: str, work: float,
     return shown
 
 
-# In a process of its own: `python -m benchmarks.training CASE FOLDER BATCH_SIZE IMAGE_SIZE STEPS`.
+# What a process of its own runs: `python -m benchmarks.training CASE FOLDER BATCH_SIZE IMAGE_SIZE STEPS`.
 
 
 def keras_step(folder: Path, images: np.ndarray, labels: np.ndarray, jit_compile: bool) -> Callable[[], float]:
@@ -143,7 +160,7 @@ def keras_step(folder: Path, images: np.ndarray, labels: np.ndarray, jit_compile
 
 
 def textbook_step(folder: Path, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
-    """Builds the textbook form of the network: it reshapes to five dimensions and takes moments."""
+    """Builds the textbook form of the network, which reshapes to five dimensions and computes moments."""
     import keras
     import tensorflow as tf
 

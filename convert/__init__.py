@@ -1,1 +1,1 @@
-"""A tool of the repository, which is not installed: converts a PyTorch checkpoint to Keras and checks the numbers."""
+"""Converts a PyTorch checkpoint to Keras and checks the numbers. A tool of the repository, which is not installed."""

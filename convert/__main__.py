@@ -1,13 +1,13 @@
 """Converts a PyTorch BiT checkpoint to Keras, and writes it only if its numbers equal the reference's.
 
     python -m convert SOURCE --out DIR                          compares with transformers itself, on photographs
-    python -m convert SOURCE --out DIR --reference GOLDEN.npz   compares with a stored file; takes no torch
-    python -m convert SOURCE --write-golden GOLDEN.npz          makes such a file; takes torch and transformers
+    python -m convert SOURCE --out DIR --reference GOLDEN.npz   compares with a golden file; does not need torch
+    python -m convert SOURCE --write-golden GOLDEN.npz          writes a golden file; needs torch and transformers
 
-SOURCE is a Hub id such as google/bit-50, also as hf://google/bit-50 or its page's address, or a directory or file in
-transformers' layout. The written files are read back and compared: the embedding, every stage, the pooled features and
-the logits. Exit codes: 0 all equal and written, 1 a difference or an error and nothing written, 2 wrong usage, 130
-interrupted, 143 terminated.
+SOURCE is a Hub id such as google/bit-50 (hf://google/bit-50 and the address of its page also work), or a directory or
+file in transformers' layout. The written files are read back and compared: the embedding, every stage, the pooled
+features and the logits. Exit codes: 0 if all are equal and the files are written; 1 for a difference or an error, with
+nothing written; 2 for wrong usage; 130 if interrupted; 143 if terminated.
 """
 
 import argparse
@@ -72,10 +72,10 @@ def convert(
     Args:
         source: Hub id, directory or file in transformers' layout.
         out: directory to write, which does not exist.
-        golden: golden file to compare with; `None` compares with transformers itself.
-        images: files or directories to compare on; by default scikit-image's. A golden file has its own.
+        golden: golden file to compare with; `None` runs transformers and compares with it.
+        images: photographs, or folders of them, to compare on; if empty, those of scikit-image. Not used with `golden`.
         hub: how to download from the Hub.
-        console: the console for the table.
+        console: prints the table.
     """
     console.print(f"reading {source}", soft_wrap=True)
     model = from_pretrained(source, **hub.arguments)
@@ -97,7 +97,7 @@ def convert(
 
 
 class _DifferenceError(Exception):
-    """Ends the writing, so that nothing stays, not even a parent directory."""
+    """Ends the writing, so that nothing is left behind, not even a parent directory."""
 
 
 def _reference(
@@ -108,7 +108,7 @@ def _reference(
     hub: HubOptions,
     console: Console,
 ) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], str]:
-    """Returns the inputs, the reference's outputs, and the reference's name and versions."""
+    """Returns the inputs, the reference's outputs, and the names and versions of what made them."""
     if golden is None:
         photos = photographs.find(images)
         batches = [processor(photo) for photo in photos]
@@ -122,7 +122,7 @@ def _reference(
 
 
 def _write(model: BiTModel, processor: BitImageProcessor, directory: Path) -> BiTModel:
-    """Writes the three files, and returns their model."""
+    """Writes the three files, and returns the model that is read back from them."""
     directory.mkdir()
     model.save(directory / MODEL_NAME)
     model.config.save_pretrained(directory)
@@ -137,19 +137,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("source", metavar="SOURCE", help="Hub id, directory or file in transformers' layout")
     target = parser.add_argument_group("what to write (at least one)")
     target.add_argument("--out", type=Path, metavar="DIR", help="new directory for the Keras model")
-    target.add_argument("--write-golden", type=Path, metavar="FILE", help="golden file of SOURCE, made by transformers")
-    parser.add_argument("--reference", type=Path, metavar="GOLDEN.npz", help="compare with this file, without torch")
+    target.add_argument(
+        "--write-golden", type=Path, metavar="FILE", help="write a golden file of SOURCE, made by transformers"
+    )
+    parser.add_argument(
+        "--reference", type=Path, metavar="GOLDEN.npz", help="compare with this golden file, without torch"
+    )
     parser.add_argument(
         "--images",
         type=Path,
         nargs="+",
         default=[],
         metavar="PATH",
-        help="photographs or folders of them to compare on",
+        help="photographs, or folders of them, to compare on",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a Hub id")
-    parser.add_argument("--cache-dir", help="cache of huggingface_hub")
-    parser.add_argument("--local-files-only", action="store_true", help="do not ask the Hub, use its cache")
+    parser.add_argument("--cache-dir", help="directory of huggingface_hub's cache")
+    parser.add_argument("--local-files-only", action="store_true", help="only use the cache, do not ask the Hub")
     return parser
 
 

@@ -1,7 +1,7 @@
-"""The whole job with the time of each step: `make demo`.
+"""Runs the main job step by step, with the time of each step: `make demo`.
 
-A PyTorch checkpoint is converted and its numbers are proven, photographs are classified, and the model is exported as a
-SavedModel that a process without Keras loads and runs. By default it uses the photographs in scikit-image's wheel.
+It converts a PyTorch checkpoint and proves its numbers, classifies photographs, and exports the model as a SavedModel,
+which a process without Keras loads and runs. By default it uses the photographs in scikit-image's wheel.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def demo(source: str, images: Sequence[Path], golden: Path | None, out: Path, console: Console) -> int:
-    """Runs every step and prints the summary; the arguments are those of the command."""
+    """Runs every step, prints the summary and returns the exit code; the arguments are those of the command."""
     files = photographs.find(images)
     _remove_earlier_results(out)
     steps: list[tuple[str, str, float]] = []
@@ -83,7 +83,7 @@ def demo(source: str, images: Sequence[Path], golden: Path | None, out: Path, co
 
 
 def _remove_earlier_results(out: Path) -> None:
-    """Empties `out`, if it holds only an earlier demo's results."""
+    """Empties `out` if it only holds results of an earlier demo; otherwise raises a `FileExistsError`."""
     found = {entry.name for entry in out.iterdir()} if out.exists() else set()
     if strange := sorted(found - RESULTS):
         raise FileExistsError(f"`--out` {out} holds {strange[0]}, which no demo wrote. Choose another directory.")
@@ -136,13 +136,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("source", metavar="SOURCE", help="Hub id or directory of a PyTorch checkpoint")
     parser.add_argument("images", nargs="*", type=Path, metavar="PHOTOGRAPHS", help="files, or a folder of them")
-    parser.add_argument("--reference", type=Path, metavar="GOLDEN.npz", help="compare with this file, without torch")
+    parser.add_argument(
+        "--reference", type=Path, metavar="GOLDEN.npz", help="compare with this golden file, without torch"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("out"),
         metavar="DIR",
-        help="for the results, replacing an earlier demo's (default: out)",
+        help="directory for the results; replaces those of an earlier demo (default: %(default)s)",
     )
     return parser
 

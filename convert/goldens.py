@@ -1,4 +1,4 @@
-"""Golden files: generated images and the reference's outputs, for machines without torch."""
+"""Reads and writes golden files: generated images and the reference's outputs, for machines without torch."""
 
 import json
 import zipfile
@@ -11,13 +11,14 @@ from convert import reference
 from keras_bit.files import writing
 from keras_bit.hub.finding import HubOptions
 
-# (height, width): the smallest square with more than one position at every stage of a BiT, and an odd, oblong size.
+# (height, width). The first is the smallest square with more than one position at every stage of a BiT. The second has
+# odd sides that differ.
 SIZES = ((64, 64), (45, 61))
 SEED = 20190511
 
 
 def generated_images() -> list[np.ndarray]:
-    """Returns batches of one image, uint8 [0, 255], `(1, height, width, 3)`: waves with noise in each channel."""
+    """Returns batches of one image, uint8 [0, 255], `(1, height, width, 3)`, with waves and noise in each channel."""
     generator = np.random.default_rng(SEED)
     images = []
     for height, width in SIZES:
@@ -35,19 +36,22 @@ def to_pixel_values(images: np.ndarray) -> np.ndarray:
 
 
 def write(path: Path, source: str, hub: HubOptions) -> None:
-    """Writes the golden file of a checkpoint; `source` as in `reference.outputs`."""
+    """Writes the golden file of a checkpoint; `source` is the same as for `reference.outputs`."""
     images = generated_images()
     results = reference.outputs(source, [to_pixel_values(batch) for batch in images], **hub.arguments)
     arrays = {"versions": np.array(json.dumps({**reference.versions(), "numpy": np.__version__}))}
     for index, (batch, outputs) in enumerate(zip(images, results, strict=True)):
         arrays[f"{index}/pictures"] = batch
         arrays.update({f"{index}/{name}": values for name, values in outputs.items()})
-    with writing.replacing(path) as beside, open(beside, "wb") as file:  # numpy would add a suffix to a name
+    with (
+        writing.replacing(path) as beside,
+        open(beside, "wb") as file,
+    ):  # a stream, because numpy adds a suffix to a name
         np.savez_compressed(file, **arrays)
 
 
 def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dict[str, str]]:
-    """Reads the pixel values, the reference's outputs for each, and the versions that made them.
+    """Reads the pixel values, the reference's outputs for each, and the versions of the packages that made them.
 
     Raises:
         ValueError: `path` is not a golden file.

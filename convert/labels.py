@@ -1,8 +1,7 @@
 """Writes the class lists of the package, `keras_bit/imagenet1k.tsv` and `imagenet21k.tsv`, from those in timm's wheel.
 
-The classes are facts: a wordnet id and its names in WordNet, in the order of the models' outputs. timm carries them as
-text files; only these are read, nothing is imported or unpacked. The tables of this repository were made from timm
-1.0.31:
+The classes are facts: a wordnet id and its names in WordNet, in the order of the models' outputs. timm has them as text
+files; only these are read, nothing is imported or unpacked. The tables of this repository were made from timm 1.0.31:
 
     pip download --no-deps timm==1.0.31 -d out
     python -m convert.labels out/timm-1.0.31-py3-none-any.whl --out keras_bit
@@ -20,7 +19,7 @@ from keras_bit.files import writing
 
 @dataclasses.dataclass(frozen=True)
 class ClassList:
-    """A list of classes: the name of our table, its number of lines, and timm's file of ids."""
+    """A list of classes: the name of our table, its number of lines, and the file of ids in timm's wheel."""
 
     name: str
     classes: int
@@ -29,14 +28,14 @@ class ClassList:
 
 CLASS_LISTS = (
     ClassList("imagenet1k", 1000, "timm/data/_info/imagenet_synsets.txt"),
-    # Google's list has two ids more than the 21,841 of ImageNet's own fall11.tar, so every index after them differs.
+    # Google's list has two ids more than the 21,841 in ImageNet's fall11.tar, so every index after these two differs.
     ClassList("imagenet21k", 21843, "timm/data/_info/imagenet21k_goog_synsets.txt"),
 )
-NAMES = "timm/data/_info/imagenet_synset_to_lemma.txt"  # wordnet id, tab, its names; the ids of both lists
+NAMES = "timm/data/_info/imagenet_synset_to_lemma.txt"  # a line per class of both lists: wordnet id, tab, names
 
 
 def read_wheel(wheel: Path) -> dict[str, str]:
-    """Reads the texts in the wheel by member: `NAMES` and the ids of every list."""
+    """Reads `NAMES` and the ids of every list from the wheel; returns each text by its path in the wheel."""
     if not zipfile.is_zipfile(wheel):
         raise ValueError(f"Expected a wheel of timm (a zip file); got {wheel}. `pip download --no-deps timm` gets one.")
     members = {NAMES, *(class_list.synsets for class_list in CLASS_LISTS)}
@@ -56,7 +55,7 @@ def label_table(class_list: ClassList, synsets: str, names: str) -> str:
         names: a line `wordnet_id<TAB>names` for at least these ids, in any order.
 
     Raises:
-        ValueError: an id is listed twice or has no name, or there are not `class_list.classes` of them.
+        ValueError: an id is listed twice or has no name, or the number of ids is not `class_list.classes`.
     """
     ids = synsets.split()
     name_of = dict(line.split("\t", maxsplit=1) for line in names.splitlines())

@@ -10,12 +10,12 @@ from rich.text import Text
 
 from keras_bit.network.model import BiTModel, stage_outputs
 
-LIMIT = 1e-4  # relative to the row's largest magnitude; float32 itself drifts by about 1e-5 through 50 layers
+LIMIT = 1e-4  # relative to the output's largest magnitude; float32 itself drifts by about 1e-5 through 50 layers
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One comparison: the worst of all batches."""
+    """The comparison of one output, for the batch in which it differs most."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,7 +40,7 @@ def outputs(model: BiTModel, batches: Sequence[np.ndarray]) -> list[dict[str, np
 
 
 def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np.ndarray]]) -> list[Row]:
-    """Returns a row for every output of either side.
+    """Returns a row for every output.
 
     Raises:
         ValueError: the two sides do not hold the same outputs in the same shapes.
@@ -60,7 +60,7 @@ def compare(ours: Sequence[dict[str, np.ndarray]], theirs: Sequence[dict[str, np
 
 def _row(name: str, found: np.ndarray, expected: np.ndarray) -> Row:
     absolute = float(np.abs(found.astype(np.float64) - expected).max())
-    if not np.isfinite(absolute):  # NaN compares as false, and must not pass
+    if not np.isfinite(absolute):  # NaN: every comparison with it is false, and it must not pass
         return Row(name, expected.shape, np.inf, np.inf)
     magnitude = float(np.abs(expected).max())
     return Row(name, expected.shape, absolute, absolute / max(magnitude, np.finfo(np.float32).tiny))

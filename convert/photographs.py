@@ -1,4 +1,4 @@
-"""Real photographs for comparisons: the user's own, or those in scikit-image's wheel."""
+"""Finds real photographs for comparisons: the user's own, or those in scikit-image's wheel."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ SCIKIT_IMAGE = ("chelsea.png", "rocket.jpg", "astronaut.png", "coffee.png")
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """Finds the photographs in `paths`, files or directories; by default those of scikit-image.
+    """Returns the photographs in `paths` (files or directories), or those of scikit-image if `paths` is empty.
 
     Raises:
-        FileNotFoundError: a path does not exist, or there is no photograph in all of them.
+        FileNotFoundError: a path does not exist, or none of them has a photograph.
         ImportError: no path was given and scikit-image is not installed.
     """
     if not paths:

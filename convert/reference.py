@@ -1,4 +1,4 @@
-"""The reference: transformers' own BiT. The only file of convert/ that imports torch or transformers."""
+"""Runs the reference, transformers' own BiT. Only this file of convert/ imports torch or transformers."""
 
 import os
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from keras_bit.hub.names import Address, Repository
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the reference."""
+    """Returns the versions of the packages that compute the reference."""
     torch, transformers = _import()
     return {"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__}
 
 
 def outputs(source: str, batches: Sequence[np.ndarray], **arguments: Any) -> list[dict[str, np.ndarray]]:
-    """What transformers' `BitForImageClassification` makes of every batch, channels last.
+    """Returns the outputs of transformers' `BitForImageClassification` for every batch, channels last.
 
     Args:
         source: a Hub id in any form, or a local directory in transformers' layout or its file of weights.
         batches: float32 pixel values, `(batch, height, width, channels)` each.
-        arguments: of transformers' `from_pretrained`, such as `revision`.
+        arguments: arguments of transformers' `from_pretrained`, such as `revision`.
 
     Returns:
-        For each batch `embedding` (the stem after its pool), `stage1` ... , `pooled`, `logits`.
+        For each batch a dictionary with `embedding` (the stem, after its pool), `stage1` ..., `pooled` and `logits`.
 
     Raises:
         ImportError: torch or transformers is not installed.
@@ -38,7 +38,7 @@ def outputs(source: str, batches: Sequence[np.ndarray], **arguments: Any) -> lis
     if isinstance(place, Repository):
         source, arguments = place.id, arguments | {"revision": arguments.get("revision") or place.revision}
     elif os.path.isfile(place):
-        # transformers takes the directory; which file it reads there is its own choice.
+        # transformers takes a directory, and chooses itself which file it reads there.
         source, named = os.path.split(os.path.abspath(place))
         if named not in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
             raise ValueError(f"transformers reads no {named}: name the directory of a checkpoint in its layout.")
@@ -63,5 +63,5 @@ def _import() -> tuple[Any, Any]:
     import torch
     import transformers
 
-    transformers.BitForImageClassification  # noqa: B018 - transformers imports the rest when it is asked for a name
+    transformers.BitForImageClassification  # noqa: B018 - transformers imports torch only when a name is used
     return torch, transformers

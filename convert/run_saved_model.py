@@ -1,6 +1,6 @@
-"""Runs a SavedModel on image files with TensorFlow alone, and prints its scores as JSON.
+"""Runs a SavedModel on image files with TensorFlow but without Keras, and prints its scores as JSON.
 
-It is what a server does: in its process Keras and keras_bit cannot be imported, and the preprocessing is in the graph.
+This is what a server does: its process has neither Keras nor keras_bit, and the preprocessing is in the graph.
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    # TensorFlow imports Keras by itself where it finds it; an entry of None makes it an uninstalled package.
+    # TensorFlow imports Keras by itself if it is installed; an entry of None makes the import fail, as if it were not.
     for package in ("keras", "tf_keras", "keras_bit"):
         sys.modules[package] = None
 

@@ -1,7 +1,8 @@
-"""Run in a process of its own with KERAS_BACKEND set: what `.keras` files give under that backend, as JSON.
+"""Prints what `.keras` files give under one backend, as JSON. Run in a process of its own with KERAS_BACKEND set.
 
-python tests/backend_probe.py FOLDER, which has a folder per network with bit.keras, images.npy and parts.json: a list
-of the names in PARTS.
+python tests/backend_probe.py FOLDER
+
+FOLDER has a folder for each network, with bit.keras, images.npy and parts.json, a list of names in PARTS.
 """
 
 import json
@@ -21,13 +22,13 @@ def logits(path: Path, images: np.ndarray) -> list[list[float]]:
 
 
 def maps(path: Path, images: np.ndarray) -> dict[str, float]:
-    """The sum of every map's magnitudes."""
+    """Returns the sum of the magnitudes of every feature map."""
     found = BiTBackbone(path, out_features=["stem", "stage1", "stage2"])(images)
     return {name: float(np.abs(keras.ops.convert_to_numpy(values)).sum()) for name, values in found.items()}
 
 
 def losses(path: Path, images: np.ndarray) -> list[float]:
-    """The losses of two epochs of two steps."""
+    """Returns the losses of two epochs of two steps."""
     model = keras.saving.load_model(path)
     model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")
     targets = np.arange(len(images)) % model.config.num_labels
@@ -35,7 +36,7 @@ def losses(path: Path, images: np.ndarray) -> list[float]:
 
 
 def half(path: Path, images: np.ndarray) -> dict[str, list[list[float]]]:
-    """The logits under each policy of half precision."""
+    """Returns the logits under each dtype policy of half precision."""
     found = {}
     for policy in ("mixed_float16", "mixed_bfloat16"):
         keras.config.set_dtype_policy(policy)
@@ -45,7 +46,7 @@ def half(path: Path, images: np.ndarray) -> dict[str, list[list[float]]]:
 
 
 def classified(path: Path, images: np.ndarray) -> dict[str, Any]:
-    """What a `BiTClassifier` says of images, and its losses when it learns from their middles."""
+    """Returns the outputs of a `BiTClassifier` for images, and its losses when it trains on their centers."""
     classifier = keras.saving.load_model(path)
     said = classifier.classify(list(images))
     classifier.compile(keras.optimizers.SGD(0.01, momentum=0.9), "sparse_categorical_crossentropy")

@@ -1,4 +1,4 @@
-"""A headless Chromium and a server of static files for it, for the tests of the page that `export` writes."""
+"""Starts a headless Chromium, and a server of static files for it, for the tests of the page that `export` writes."""
 
 import contextlib
 import functools
@@ -14,7 +14,7 @@ from typing import Any
 
 from conftest import ROOT, absent
 
-# Nothing may be asked for beside what the tests serve; names of other hosts lead nowhere.
+# Chromium may only ask for what the tests serve; names of other hosts lead nowhere.
 OPTIONS = (
     "--headless",
     "--no-sandbox",
@@ -44,7 +44,7 @@ def needs_browser() -> None:
 
 
 def npm_package() -> Path:
-    """The directory of onnxruntime-web, of the version that pages are made for."""
+    """Returns the directory of onnxruntime-web, in the version that pages are made for."""
     from keras_bit.exporters.web import runtime
 
     package = NODE_MODULES / runtime.PACKAGE
@@ -56,14 +56,14 @@ def npm_package() -> Path:
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    """As `python -m http.server` answers, without its lines; it keeps what it was asked for."""
+    """Answers as `python -m http.server` does, without a log on the console; keeps the requested paths."""
 
     def do_GET(self) -> None:
         self.server.asked.append(self.path)  # type: ignore[attr-defined]
         super().do_GET()
 
     def end_headers(self) -> None:
-        # The tests change files within a second, which is all that a browser's cache tells apart.
+        # The tests change files within a second, which a browser's cache does not notice.
         self.send_header("Cache-Control", "no-store")
         for name, value in self.server.headers.items():  # type: ignore[attr-defined]
             self.send_header(name, value)
@@ -75,7 +75,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(folder: Path, **headers: str) -> Iterator[http.server.ThreadingHTTPServer]:
-    """A server of `folder` on a port of its own: `address`, and `asked`, the paths that it was asked for."""
+    """Serves `folder` on a free port; the server has its `address`, and in `asked` the requested paths."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=folder))
     server.asked, server.headers = [], {name.replace("_", "-"): value for name, value in headers.items()}
     server.address = f"http://127.0.0.1:{server.server_port}/"
@@ -90,7 +90,7 @@ def serving(folder: Path, **headers: str) -> Iterator[http.server.ThreadingHTTPS
 
 @contextlib.contextmanager
 def chromium(folder: Path, *options: str) -> Iterator[Any]:
-    """Selenium's driver of a new Chromium, whose profile and log of requests are in `folder`."""
+    """Starts a new Chromium with profile and request log in `folder`; yields Selenium's driver."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
@@ -114,7 +114,7 @@ def chromium(folder: Path, *options: str) -> Iterator[Any]:
 
 
 def requested(folder: Path) -> list[tuple[str, str]]:
-    """The addresses that a Chromium, which has ended, has asked for, also from its workers, and who wanted them."""
+    """Returns the addresses that an ended Chromium and its workers requested, and the initiator of each."""
     log = json.loads((folder / "requests.json").read_text(encoding="utf-8", errors="replace"))
     kind = log["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
     started = [event.get("params", {}) for event in log["events"] if event["type"] == kind]

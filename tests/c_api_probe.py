@@ -1,9 +1,9 @@
-"""Runs a signature of a SavedModel by TensorFlow's C API, in a process without Keras and without Python TensorFlow.
+"""Runs a signature of a SavedModel with TensorFlow's C API, in a process without Keras and without Python TensorFlow.
 
     python c_api_probe.py LIBRARY SAVED_MODEL INPUT.npy INPUT_TENSOR OUTPUT.npy OUTPUT_TENSOR
 
-Float32 in and out, or an .npy of bytes (dtype S) for a string tensor in. This is the loader of every server and binding
-that is written in C, C++, Go or Rust.
+Input and output are float32; for an input tensor of strings, INPUT.npy holds bytes (dtype S). Servers and bindings in
+C, C++, Go or Rust load a SavedModel in this way.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""What the tests of the commands share: a command run in this process, and the tiny checkpoint, opened once."""
+"""Helpers for the tests of the commands: they run a command in this process and open the tiny checkpoint only once."""
 
 import functools
 import re
@@ -12,17 +12,17 @@ TINY = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 
 
 def run(capsys, *arguments):
-    """Runs `keras-bit` with these arguments; the exit code, standard output, and standard error without a bar."""
+    """Runs `keras-bit`; returns the exit code, standard output, and standard error without the progress bar."""
     capsys.readouterr()
     code = main.main([str(argument) for argument in arguments])
     captured = capsys.readouterr()
-    # On a terminal the next line overwrites the bar, which slow machines show.
+    # Slow machines show a progress bar, which the next line overwrites on a terminal.
     return code, captured.out, re.sub(r"\r.*\r", "", captured.err)
 
 
 @functools.cache
 def tiny(**options):
-    """The model of the tiny checkpoint. No test may change it."""
+    """Returns the model of the tiny checkpoint. No test may change it."""
     return from_pretrained(TINY, **options)
 
 
@@ -32,7 +32,7 @@ def tiny_processor():
 
 
 def open_tiny_once(monkeypatch):
-    """Lets the commands have the model that `tiny` has opened: how it is opened is tested elsewhere."""
+    """Gives the commands the model that `tiny` has opened; other tests test the opening."""
 
     def opened(source, *, fused=False, **hub):
         return tiny(fused=fused) if str(source) == str(TINY) else from_pretrained(source, fused=fused, **hub)
@@ -41,7 +41,7 @@ def open_tiny_once(monkeypatch):
 
 
 def copy_of_tiny(directory, *, processor=None):
-    """The checkpoint with another processor, or with none; returns the directory."""
+    """Copies the checkpoint with another processor, or without one; returns the directory."""
     directory.mkdir()
     for file in ("config.json", "model.safetensors"):
         (directory / file).write_bytes((TINY / file).read_bytes())

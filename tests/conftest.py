@@ -1,7 +1,7 @@
-"""What the tests share: where optional things are, and what their absence means.
+"""Fixtures and settings of all tests: where optional things are, and what happens if they are missing.
 
-A test marked `live` or `data` is skipped, with the reason, where torch and transformers or the data are absent. With
-KERAS_BIT_REQUIRE_ALL=1 (CI) their absence fails the test instead: there, a parity test that did not run is an error.
+A test marked `live` needs torch and transformers, and one marked `data` needs data. If these are missing, the test is
+skipped with the reason. With KERAS_BIT_REQUIRE_ALL=1 (CI) it fails instead, because CI must run every parity test.
 """
 
 import collections
@@ -19,7 +19,7 @@ from memory import PeakMemory
 from store import finished as finished  # a fixture of all tests
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# JAX compiles every small model anew, in every process; without LLVM's optimizations a quarter of its tests' time goes.
+# JAX compiles every small model again in every process; without LLVM's optimizations its tests are a quarter faster.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 sys.modules.setdefault("openvino_telemetry", None)  # as keras_bit.exporters.openvino_package does
 
@@ -51,9 +51,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         absent("no ../shared/data beside the repository")
 
 
-@pytest.hookimpl(trylast=True)  # after `-m` has left tests out
+@pytest.hookimpl(trylast=True)  # after `-m` has deselected tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with few tests of which some are slow come first: at the end no process waits for the last one of them."""
+    """Puts files with few tests, of which some are slow, first, so that no process waits for one of them at the end."""
     counts = collections.Counter(item.path for item in items)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path not in slow, counts[item.path] * (1 if item.path in slow else -1)))
@@ -61,20 +61,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def forgotten() -> Iterator[None]:
-    """Keras keeps the graphs and kernels of every model until it is told to forget them; here after each file."""
+    """Makes Keras forget the graphs and kernels of all models after each file, because it would keep them."""
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].backend.clear_session()
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back to the system
+        with contextlib.suppress(OSError, AttributeError):  # the C library is not GNU's
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # returns free memory to the system
 
 
 @pytest.fixture(scope="module")
 def eagerly() -> Iterator[None]:
-    """TensorFlow's steps run eagerly in this file, for tests whose subject is not a graph: tracing takes most of a run.
+    """Runs TensorFlow's steps eagerly in a file whose tests are not about graphs: tracing takes most of the time.
 
-    What `tf.data` runs stays a graph, about which TensorFlow warns.
+    Functions in `tf.data` stay graphs, and TensorFlow warns about this.
     """
     import tensorflow as tf
 
@@ -85,7 +85,7 @@ def eagerly() -> Iterator[None]:
 
 @pytest.fixture
 def graphs(eagerly: None) -> Iterator[None]:
-    """Graphs, for one test of a file whose others run eagerly."""
+    """Turns graphs on for one test, in a file whose other tests run eagerly."""
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(False)
@@ -95,5 +95,5 @@ def graphs(eagerly: None) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def photos() -> list[Path]:
-    """Real photographs of many sizes."""
+    """Returns real photographs of many sizes."""
     return sorted((DATA / "photos").glob("*.JPEG"))

@@ -1,8 +1,9 @@
-"""One of several processes that train a model together: prints its losses and a digest of its weights as JSON.
+"""Trains a model as one of several processes; prints its losses and a digest of its weights as JSON.
 
-python tests/distribution_probe.py DIRECTORY STRATEGY..., with TF_CONFIG or KERAS_DISTRIBUTION_... set for multi_worker.
-`none` trains with the whole batch in one process; `mirrored` takes two CPU devices for two GPUs. Each strategy is a
-line of its own.
+python tests/distribution_probe.py DIRECTORY STRATEGY...
+
+The strategy `none` trains with the whole batch in one process. `mirrored` uses two CPU devices as if they were GPUs.
+For `multi_worker`, TF_CONFIG or KERAS_DISTRIBUTION_... must be set. The probe prints a line for each strategy.
 """
 
 import hashlib

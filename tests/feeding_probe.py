@@ -1,4 +1,4 @@
-"""Run in a process of its own with KERAS_BACKEND set: fits a model on a pipeline, prints what it saw as JSON.
+"""Fits a model on a pipeline and prints what it saw, as JSON. Run in a process of its own with KERAS_BACKEND set.
 
 python tests/feeding_probe.py DIRECTORY
 """

@@ -1,4 +1,4 @@
-"""Images for tests of data sets, made here: no two are equal."""
+"""Makes image files for tests of data sets; no two images are equal."""
 
 import io
 from pathlib import Path
@@ -27,7 +27,7 @@ def encoded(image, kind="JPEG", **options):
 
 
 def make_folders(directory: Path, counts: dict[str, int]) -> list[Path]:
-    """A folder per class with so many images; returns the files in the order of an evaluation."""
+    """Writes a folder for each class with that number of images; returns the files in the order of an evaluation."""
     files = []
     for label, (name, count) in enumerate(sorted(counts.items())):
         (directory / name).mkdir(parents=True)
@@ -38,7 +38,7 @@ def make_folders(directory: Path, counts: dict[str, int]) -> list[Path]:
 
 
 def collect(data):
-    """All images and labels of one epoch."""
+    """Returns all images and labels of one epoch."""
     batches = list(data.as_numpy_iterator())
     return np.concatenate([images for images, _ in batches]), np.concatenate([labels for _, labels in batches])
 

@@ -1,4 +1,4 @@
-"""Run in a process of its own with KERAS_BACKEND set: which models Keras' own `model.export` writes there, as JSON.
+"""Prints which models Keras' own `model.export` writes under one backend, as JSON. Run with KERAS_BACKEND set.
 
 python tests/keras_export_probe.py CHECKPOINT OUT
 """

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1: what the servers of the tests have in common."""
+"""A web server on 127.0.0.1, on which the servers of the tests are built."""
 
 import threading
 from collections.abc import Mapping

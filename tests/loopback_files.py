@@ -1,4 +1,4 @@
-"""A web server of files on 127.0.0.1, with the faults that such servers have."""
+"""A web server on 127.0.0.1 that serves files, and can imitate the faults of real servers."""
 
 import base64
 import hashlib
@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from loopback import Handler, Loopback
 
-# What may be wrong, as values of `LoopbackFiles.fault`.
+# Faults of a server, as values of `LoopbackFiles.fault`.
 FORBIDDEN = "what it does not have is 403, as storage services say to those who may not list it"
 A_PAGE = "what it does not have is a web page, with status 200"
 SERVER_ERROR = "every answer is status 500"

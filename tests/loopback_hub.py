@@ -1,9 +1,9 @@
-"""A Hub on 127.0.0.1, a process that asks it, and a cache made by hand.
+"""A Hub on 127.0.0.1, a process that asks it, and a hand-made cache.
 
-It serves `/{repo}/resolve/{revision}/{file}` and nothing else, with the headers and the errors of the real Hub. A
-commit hash is that of (repository, revision), and is a revision too.
+The Hub only serves `/{repo}/resolve/{revision}/{file}`, with the headers and the errors of the real Hub. A commit hash
+is computed from repository and revision, and can itself be used as a revision.
 
-HF_ENDPOINT and HF_HUB_OFFLINE are read when huggingface_hub is imported, so what is to ask this Hub runs in a process
+huggingface_hub reads HF_ENDPOINT and HF_HUB_OFFLINE when it is imported. So code that asks this Hub runs in a process
 of its own: `run_against_hub`.
 """
 
@@ -20,7 +20,7 @@ from loopback import Handler, Loopback
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What may be wrong with a Hub, as values of `LoopbackHub.fault`.
+# Faults of a Hub, as values of `LoopbackHub.fault`.
 SERVER_ERROR = "every answer is status 500"
 BUSY = "the first two answers are status 503"
 PLAIN_404 = "a missing file is 404 without the Hub's X-Error-Code, as some mirrors do"
@@ -32,7 +32,7 @@ NOT_A_HUB = "files without X-Repo-Commit and ETag"
 
 
 def commit_of(repo_id: str, revision: str = "main") -> str:
-    """The commit hash that LoopbackHub and `make_cache` give to a revision."""
+    """Returns the commit hash that LoopbackHub and `make_cache` give to a revision."""
     return hashlib.sha1(f"{repo_id}@{revision}".encode()).hexdigest()
 
 
@@ -139,12 +139,12 @@ class LoopbackHub(Loopback):
 def run_against_hub(
     code: str, server: LoopbackHub | str, tmp_path: Path, **env: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run Python `code` in a process whose Hub is `server` (or the one at a URL) and whose home and cache are new.
+    """Runs Python `code` in a process whose Hub is `server` (or the one at a URL), with a new home and cache.
 
     The default cache is `tmp_path / "hub"`. `env` is added to the environment last. It can import keras_bit.
     """
     url = server if isinstance(server, str) else server.url
-    # A token, a cache or a proxy of the person who runs the tests must not reach them.
+    # The user's own token, cache and proxy must not affect the tests.
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -162,13 +162,13 @@ def run_against_hub(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=900,  # against a hang, not a claim about speed
+        timeout=900,  # a limit for a hanging process, not for speed
         check=False,
     )
 
 
 def closed_url() -> str:
-    """The URL of a Hub that has just gone: connections to it are refused."""
+    """Returns the URL of a Hub that has just closed: connections to it are refused."""
     with LoopbackHub({}) as server:
         return server.url
 
@@ -182,10 +182,9 @@ def make_cache(
     commit: str | None = None,
     absent: Sequence[str] = (),
 ) -> Path:
-    """Write what huggingface_hub's cache holds after `files` were downloaded; returns the snapshot's directory.
+    """Writes what huggingface_hub's cache holds after a download of `files`; returns the snapshot's directory.
 
-    `commit` is that of LoopbackHub unless given. `absent` are names that were asked for and that the repository does
-    not have.
+    The default `commit` is that of LoopbackHub. `absent` lists requested names that the repository does not have.
     """
     commit = commit or commit_of(repo_id, revision)
     repository = cache_dir / f"models--{repo_id.replace('/', '--')}"

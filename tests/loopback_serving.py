@@ -1,6 +1,6 @@
-"""A SavedModel behind TF Serving's two protocols, on 127.0.0.1: what a client meets, without the server's binary.
+"""Serves a SavedModel by both protocols of TF Serving on 127.0.0.1, without the binary of the server.
 
-The gRPC side is that of `benchmarks.serving`, from the real stubs; the REST side follows TF Serving's documentation.
+The gRPC side is that of `benchmarks.serving`, with the real stubs. The REST side follows TF Serving's documentation.
 """
 
 import base64

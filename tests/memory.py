@@ -1,7 +1,7 @@
-"""The peak memory of each process that runs tests, reported after them.
+"""Reports the peak memory of each process that ran tests, after the tests.
 
-A process keeps what earlier tests have left in it, so that this grows with every file if nobody looks, until a
-newcomer's machine swaps. `conftest.forgotten` gives back what Keras and TensorFlow keep.
+A process keeps what earlier tests left in memory. Without this report the peak would grow unnoticed with every file,
+until a newcomer's machine swaps. `conftest.forgotten` frees what Keras and TensorFlow keep.
 """
 
 import re
@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 
-LIMIT = 2.0  # GB, which a process is meant to stay below
-SHOWN = 8  # files, where it is more
+LIMIT = 2.0  # GB; a process should stay below this
+SHOWN = 8  # files that are listed, if a process is above the limit
 
 
 def peak_memory() -> float:
-    """The most memory that this process has had at one time, in GB.
+    """Returns the peak memory of this process, in GB.
 
-    Linux hands the `ru_maxrss` of a process on to those that it starts; what `/proc` says is this one's own.
+    On Linux, a process inherits the `ru_maxrss` of its parent, so the value in `/proc` is read instead.
     """
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text())[1]) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes there, KB elsewhere
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)  # bytes on macOS, KB elsewhere
 
 
 class PeakMemory:
@@ -33,7 +33,7 @@ class PeakMemory:
 
     def __init__(self) -> None:
         self.peaks: dict[str, float] = {}
-        self.raised: dict[str, float] = {}  # file to GB: by how much it raised the peak of its process
+        self.raised: dict[str, float] = {}  # file to the GB by which it raised the peak of its process
         self._before = peak_memory()
 
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:

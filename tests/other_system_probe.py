@@ -1,9 +1,9 @@
-"""Run in a process of its own: what Windows and macOS lack is taken away, then the commands are run.
+"""Runs the commands in a process from which everything is removed that Windows and macOS lack.
 
     python tests/other_system_probe.py DATA IMAGE FOLDER
 
-TensorFlow, Keras and what else is not ours are imported before; what they need of the system is their affair. Prints a
-line of JSON with the exit code of each command.
+TensorFlow, Keras and other foreign packages are imported before that: what they need from the system is not tested
+here. Prints a line of JSON with the exit code of each command.
 """
 
 import importlib
@@ -19,9 +19,9 @@ import keras  # noqa: F401
 import tensorflow  # noqa: F401
 
 TINY = Path(__file__).resolve().parent / "checkpoints" / "bit-tiny-cifar10"
-# Modules of POSIX alone, and what of `os` and `signal` Windows or macOS lacks.
+# Modules that only POSIX has, and functions of `os` and `signal` that Windows or macOS lacks.
 MODULES = ("fcntl", "grp", "pwd", "resource", "termios", "posix_ipc", "tty", "pty", "syslog")
-# Not `statvfs`, by which shutil asks for free space here and not there.
+# `statvfs` stays: shutil needs it for free space on Linux, but not on Windows.
 OF_OS = (
     *("chown", "fchmod", "fchown", "fork", "forkpty", "getegid", "geteuid", "getgid", "getgroups", "getpgid"),
     *("getuid", "killpg", "lchown", "mkfifo", "nice", "posix_fadvise", "posix_fallocate", "sched_getaffinity"),

@@ -1,8 +1,8 @@
-"""The code of the README and of the pages in docs/, run against a loopback Hub with a google/bit-50 made here.
+"""Runs the code of the README and of the pages in docs/, against a loopback Hub with a generated google/bit-50.
 
-All Python blocks of a page run, in order, and of its shell blocks those below the mark `<!-- run -->`: their lines that
-begin with `keras-bit`. Every page has its own names and shares the folder with the pages before it. `tests/extras` runs
-the README outside of a checkout, where nothing but the built wheel is installed.
+All Python blocks of a page run, in order. Of the shell blocks only those below the mark `<!-- run -->` run, and of
+these only the lines that begin with `keras-bit`. Every page has its own names, but shares the folder with the pages
+before it. `tests/extras` runs the README outside of a checkout, where only the built wheel is installed.
 """
 
 import re
@@ -27,12 +27,12 @@ exec(compile({code!r}, {page!r}, "exec"), {{"__name__": "__main__"}})
 
 
 def run(pages: Sequence[Path], folder: Path, checkpoint: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    """Runs pages, one after the other, in one process and in `folder`, where a `cat.jpg` is made.
+    """Runs pages, one after the other, in one process and in `folder`, which gets a `cat.jpg`.
 
     Args:
         pages: Markdown files.
-        folder: where they run.
-        checkpoint: directory of what the Hub has as google/bit-50; `None` is a BiT-50 with random weights.
+        folder: working directory of the code.
+        checkpoint: directory that the Hub serves as google/bit-50; `None` makes a BiT-50 with random weights.
     """
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(folder / "cat.jpg")
     if checkpoint is None:
@@ -45,7 +45,7 @@ def run(pages: Sequence[Path], folder: Path, checkpoint: Path | None = None) -> 
 
 
 def code(page: Path) -> str:
-    """What runs of a page, as Python."""
+    """Returns the code of a page that runs, as Python."""
     return "\n".join(_parts(page.read_text(encoding="utf-8")))
 
 
@@ -62,12 +62,12 @@ def _parts(text: str) -> Iterator[str]:
 
 
 def predictions(printed: str) -> list[str]:
-    """The lines with a label and its score that the README's first block prints."""
+    """Returns the lines with labels and scores that the README's first block prints."""
     return re.findall(r"^[\w' -]+: 0\.\d{3}$", printed, flags=re.MULTILINE)
 
 
 def _bit50(directory: Path) -> dict[str, bytes]:
-    """The files of a google/bit-50 with random weights."""
+    """Returns the files of a google/bit-50 with random weights."""
     config = BitConfig(id2label={index: name for index, (_, name) in enumerate(imagenet_labels())})
     config.save_pretrained(directory)
     BitImageProcessor(

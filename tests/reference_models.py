@@ -1,4 +1,4 @@
-"""transformers' models with random weights, written where keras_bit reads them."""
+"""Writes transformers' models with random weights, in a form that keras_bit reads."""
 
 # The smallest network with every path: four stages, of one block and of more.
 TINY = {
@@ -11,7 +11,7 @@ TINY = {
 
 
 def saved_with_random_weights(config, directory, seed=0):
-    """A transformers model of which no parameter is a default: norms scale by 1 +- 0.3 and shift by 0 +- 0.3."""
+    """Saves a transformers model in which no parameter has its default: norms scale by 1 +- 0.3, shift by 0 +- 0.3."""
     import torch
     import transformers
 
@@ -20,7 +20,9 @@ def saved_with_random_weights(config, directory, seed=0):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             values = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim == 4:  # neither mean 0 nor variance 1: that is for the standardization to do
+            if (
+                parameter.ndim == 4
+            ):  # mean and variance are not 0 and 1, so that the standardization has to make them so
                 values = 0.05 + 0.1 * values
             elif parameter.ndim == 2:
                 values = values / parameter.shape[1] ** 0.5

@@ -1,4 +1,4 @@
-"""Resizes that are compared with Pillow's: filters, sizes and images."""
+"""Filters, sizes and images of the resizes that tests compare with Pillow's."""
 
 import numpy as np
 from PIL import Image

@@ -1,4 +1,4 @@
-"""Run in a process of its own: a worker of tf.data service. python tests/service_worker.py DISPATCHER_ADDRESS"""
+"""Runs a worker of tf.data service in a process of its own: `python tests/service_worker.py DISPATCHER_ADDRESS`."""
 
 import sys
 

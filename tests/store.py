@@ -1,10 +1,10 @@
-"""Finished things that many tests look at and none changes: made once in a run, by the first worker that asks.
+"""Keeps finished things that many tests read and none changes. The first worker that asks for one makes it.
 
     def test_a_served_model(finished):
         report = finished("served with its processor", lambda folder: keras_bit.export(model(), folder / "bit"))
 
-What costs in these tests is tracing and exporting, so one finished checkpoint, SavedModel or TFLite file serves all
-assertions about it, in every file and every worker of pytest-xdist. A test that changes a file copies it first.
+Tracing and exporting take most of the time of these tests. So one finished checkpoint, SavedModel or TFLite file serves
+all assertions about it, in every file and every worker of pytest-xdist. A test that changes a file copies it first.
 """
 
 import hashlib
@@ -30,18 +30,18 @@ class Store:
         self._directory.mkdir(exist_ok=True)
 
     def __call__(self, name: str, make: Callable[[Path], Made]) -> Made:
-        """What `make(folder)` returned when it was called for `name` first; other workers wait for it meanwhile.
+        """Returns what the first call of `make(folder)` for `name` returned; meanwhile other workers wait for it.
 
         Args:
-            name: says what is finished, with everything that it depends on: who asks for it again gets the same.
-            make: writes to the empty folder that it gets, and returns what can be pickled: a path in it, a report.
+            name: describes the thing with everything that it depends on; the same name gives the same thing again.
+            make: writes to the empty folder that it gets; returns something that can be pickled, as a path or a report.
         """
-        # A name may have characters that a file's cannot, or many.
+        # A name may be too long for a file, or have characters that a file name cannot have.
         safe = f"{re.sub('[^A-Za-z0-9.=-]+', '_', name)[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
         folder, answer = self._directory / safe, self._directory / f"{safe}.pickle"
         with filelock.FileLock(self._directory / f"{safe}.lock"):
             if not answer.exists():
-                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed or was killed
+                shutil.rmtree(folder, ignore_errors=True)  # left by a worker that failed or was killed
                 folder.mkdir()
                 made = make(folder)
                 answer.write_bytes(pickle.dumps(made))
@@ -50,22 +50,24 @@ class Store:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The run's store. Fixtures of a session are a worker's own; this directory is that of all workers."""
+    """Returns the store of this run. Its directory is shared by all workers, unlike fixtures of a session."""
     directory = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         directory = directory.parent
     return Store(directory / "finished")
 
 
-TRAINED = Path(__file__).with_name("checkpoints") / "bit-tiny-cifar10"  # in transformers' layout; its scores mean much
+TRAINED = (
+    Path(__file__).with_name("checkpoints") / "bit-tiny-cifar10"
+)  # in transformers' layout; trained, so its scores are meaningful
 
-# Every path of the network at the least cost of tracing: two stages, so one with a stride, a block with a shortcut's
-# convolution and one without.
+# The network that is traced fastest but has every path: two stages, so that one has a stride; a block whose shortcut
+# has a convolution, and one without.
 SMALLEST = {"embedding_size": 8, "hidden_sizes": (16, 32), "depths": (2, 1), "num_groups": 4, "num_labels": 5}
 
 
 def smallest(**options: Any) -> Any:
-    """An untrained model of `SMALLEST`, and of `options` for its configuration; the same weights each time."""
+    """Returns an untrained model with the config `SMALLEST` and `options`, and with the same weights each time."""
     import keras
 
     from keras_bit import BiT, BitConfig
@@ -75,7 +77,7 @@ def smallest(**options: Any) -> Any:
 
 
 def served(finished: Store) -> Any:
-    """The report on `TRAINED` as a SavedModel with its processor: every signature that there is."""
+    """Exports `TRAINED` as a SavedModel with its processor, so with every signature; returns the report."""
     import keras_bit
 
     def export(folder: Path) -> Any:
@@ -86,7 +88,10 @@ def served(finished: Store) -> Any:
 
 
 def exported(finished: Store, format: str, suffix: str = "", **options: Any) -> Any:
-    """The report on `smallest()` in another format, with `options` of `keras_bit.export`, which have to be short."""
+    """Exports `smallest()` in another format with `options` of `keras_bit.export`; returns the report.
+
+    The options become part of a name, so they have to be short.
+    """
     import keras_bit
 
     name = " ".join([format, *(f"{key}={value}" for key, value in options.items())])

@@ -1,4 +1,4 @@
-"""Image files with an orientation tag, in each format and place that has one, written byte by byte."""
+"""Writes image files with an orientation tag byte by byte, for each format and each place in it that can hold one."""
 
 import struct
 import zlib
@@ -10,7 +10,7 @@ from image_files import encoded
 SHORT, LONG, ASCII, BYTE, UNDEFINED = 3, 4, 2, 1, 7
 TAG = 0x0112
 ORDERS = {">": b"MM\0*", "<": b"II*\0"}
-# What a camera that is held so stores of an upright image.
+# How a camera stores an upright image if it is held in the way of each tag.
 AS_STORED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -23,30 +23,30 @@ AS_STORED = {
 
 
 def stored(image, tag):
-    """The pixels of a file with this tag that shows `image`."""
+    """Returns the pixels of a file that shows `image` with this tag."""
     return image if tag == 1 else image.transpose(AS_STORED[tag])
 
 
 def entry(order, tag, kind, count, value):
-    """Twelve bytes of a directory; `value` is a number of `kind`, or the four bytes."""
+    """Returns the twelve bytes of an entry; `value` is a number of `kind`, or the four bytes."""
     if not isinstance(value, bytes):
         value = struct.pack(order + {BYTE: "B", SHORT: "H", LONG: "I"}[kind], value).ljust(4, b"\0")
     return struct.pack(order + "HHI", tag, kind, count) + value
 
 
 def directory(*entries, order=">"):
-    """A TIFF header and a directory with these entries."""
+    """Returns a TIFF header and a directory with these entries."""
     head = ORDERS[order] + struct.pack(order + "I", 8)
     return head + struct.pack(order + "H", len(entries)) + b"".join(entries) + bytes(4)
 
 
 def block(orientation, order=">", before=(), kind=SHORT):
-    """A TIFF header and a directory with the tag, `before` it other entries."""
+    """Returns a TIFF header and a directory with the tag, after the entries in `before`."""
     return directory(*before, entry(order, TAG, kind, 1, orientation), order=order)
 
 
 def elsewhere(kind, value, order=">"):
-    """A directory whose tag has a value of more than four bytes, which stands behind it."""
+    """Returns a directory whose tag has a value of more than four bytes, which follows the directory."""
     return directory(entry(order, TAG, kind, 1, struct.pack(order + "I", 26)), order=order) + value
 
 
@@ -55,13 +55,13 @@ def segment(marker, payload):
 
 
 def jpeg(*blocks, image, others=b"", **options):
-    """A JPEG with `others` and then Exif segments behind its first marker."""
+    """Returns a JPEG with `others` and then Exif segments after its first marker."""
     contents = encoded(image, "JPEG", quality=90, **options)
     return contents[:2] + others + b"".join(segment(0xE1, b"Exif\0\0" + one) for one in blocks) + contents[2:]
 
 
 def png(exif, image, behind=False, name=b"eXIf"):
-    """A PNG with the block in front of its pixels, or behind them."""
+    """Returns a PNG with the block before its pixels, or after them."""
     contents = encoded(image, "PNG")
     chunk = struct.pack(">I", len(exif)) + name + exif + struct.pack(">I", zlib.crc32(name + exif))
     place = contents.index(b"IEND") - 4 if behind else 33
@@ -90,7 +90,7 @@ def _xmp(tag):
     return segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + _XMP.format(tag).encode())
 
 
-# From an image and a tag to a file that holds both, by its name. What a graph reads too:
+# Name of a format to a function from an image and a tag to a file with both. A graph also reads these:
 TAGGED = {
     "JPEG, big endian": lambda image, tag: jpeg(block(tag), image=image),
     "JPEG, little endian": lambda image, tag: jpeg(block(tag, "<"), image=image),
@@ -108,7 +108,7 @@ TAGGED = {
         b"Exif\0\0" + block(tag, "<"), image.convert("RGBA"), lossless=True
     ),
 }
-# What is read on the host alone.
+# Only the host reads these.
 HOST_TAGGED = {
     "TIFF": lambda image, tag: tiff(tag, image),
     "TIFF, compressed": lambda image, tag: tiff(tag, image, compression="tiff_lzw"),

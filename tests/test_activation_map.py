@@ -1,4 +1,4 @@
-"""Class activation maps: their mean is the logit, their numbers are the head's on transformers' feature map."""
+"""Tests class activation maps: their mean is the logit; their values are the head's on transformers' feature map."""
 
 import dataclasses
 

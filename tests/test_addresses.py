@@ -1,4 +1,4 @@
-"""addresses.py: files on the web, from a server on 127.0.0.1. No other network."""
+"""Tests addresses.py: files on the web, from a server on 127.0.0.1, without any other network."""
 
 import logging
 import os
@@ -82,7 +82,7 @@ def test_offline_it_is_answered_at_once(server, tmp_path):
     assert server.requests == []
     path = find_file(url, ("bit.npz",), options(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"does not have http.*/alone/config\.json"):
-        find_file(url, ("config.json",), offline)  # nobody knows whether there is one
+        find_file(url, ("config.json",), offline)  # offline, it is unknown whether the file exists
     assert find_file(url, ("config.json",), options(tmp_path)) is None
     server.requests.clear()
     assert find_file(url, ("bit.npz",), offline) == path

@@ -1,6 +1,6 @@
-"""What an error advises is something that the called function, or the command, has.
+"""Tests that an error only advises what the called function or command has.
 
-The kind of fault: one message for all callers that names an argument of one of them.
+Such a fault arises if several callers share a message, and the message names an argument that only one of them has.
 """
 
 import inspect

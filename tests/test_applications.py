@@ -1,4 +1,4 @@
-"""applications.py: the public functions on whole checkpoints, from a directory, a file, a cache and a Hub."""
+"""Tests applications.py: the public functions on whole checkpoints, from a directory, a file, a cache and a Hub."""
 
 import ast
 import dataclasses
@@ -140,7 +140,7 @@ def test_imagenet_needs_an_architecture_and_is_no_folder(word, tmp_path, monkeyp
     assert digest(from_pretrained(f"./{word}")) == digest(from_pretrained(tmp_path / word))
 
 
-def test_the_functions_have_the_arguments_of_keras_applications_and_ours_by_keyword_alone():
+def test_arguments_are_those_of_keras_and_ours_are_keyword_only():
     keras_own = inspect.signature(keras.applications.ResNet50V2).parameters
     ours = inspect.signature(BiT50).parameters
     positional = [name for name, p in ours.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -171,7 +171,7 @@ def set_aside(parameters, name):
 
 
 @pytest.mark.parametrize("title", APPLICATIONS)
-def test_the_six_applications_differ_in_their_weights_their_name_and_their_first_lines_alone(title):
+def test_the_six_applications_differ_in_weights_name_and_first_line(title):
     application = getattr(keras_bit, title)
     layers, weights = APPLICATIONS[title]
     expected = inspect.signature(BiT50)
@@ -186,7 +186,7 @@ def test_the_six_applications_differ_in_their_weights_their_name_and_their_first
 
 
 @pytest.mark.parametrize("function", [BiT, BiT50, BiTBackbone, from_pretrained], ids=lambda one: one.__name__)
-def test_the_signature_and_the_docstring_stand_in_the_source_and_say_what_every_argument_is(function):
+def test_signature_and_docstring_document_every_argument(function):
     (written,) = (
         node
         for node in ast.parse(inspect.getsource(inspect.getmodule(function))).body
@@ -257,7 +257,7 @@ def test_a_bottleneck_checkpoint_is_loaded(tmp_path):
     assert model.config.layer_type == "bottleneck"
 
 
-def test_bit_takes_any_configuration_with_random_weights_or_with_a_checkpoints(checkpoint):
+def test_bit_takes_any_config_with_random_or_checkpoint_weights(checkpoint):
     config = BitConfig.from_dict(CONFIG)
     one, other = BiT(config), BiT(config)
     assert not np.array_equal(one.get_layer("stem_conv").kernel, other.get_layer("stem_conv").kernel)
@@ -272,7 +272,7 @@ def test_bit50_is_the_published_architecture_unless_a_config_replaces_it(checkpo
     assert_holds(BiT50(weights=checkpoint, config=config), TENSORS)
 
 
-def test_bit50_takes_weights_for_what_its_name_says_and_labels_from_a_config_json(tmp_path):
+def test_bit50_knows_its_architecture_by_shapes_and_labels_by_config(tmp_path):
     header, size = {}, 0
     for weight in weights_of(BitConfig(num_labels=7)):
         name = TRANSFORMERS.tensor_name(weight.layer, weight.variable)
@@ -358,7 +358,7 @@ def saved_by_keras(folder):
 
 
 @pytest.mark.parametrize("write", MULTI_LABEL_CHECKPOINTS.values(), ids=MULTI_LABEL_CHECKPOINTS)
-def test_a_multi_label_checkpoint_has_its_labels_and_a_sigmoid_in_every_layout(tmp_path, checkpoint, write):
+def test_multi_label_checkpoints_have_labels_and_sigmoid_in_each_layout(tmp_path, checkpoint, write):
     tmp_path = tmp_path / "bit"
     tmp_path.mkdir()
     model = without_warnings(from_pretrained, **write(tmp_path))
@@ -367,7 +367,7 @@ def test_a_multi_label_checkpoint_has_its_labels_and_a_sigmoid_in_every_layout(t
     assert model.get_layer("predictions").activation is keras.activations.sigmoid
     logits = np.asarray(from_pretrained(checkpoint, classifier_activation=None)(IMAGES), "float64")
     scores = np.asarray(model(IMAGES))
-    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), rtol=1e-5, atol=1e-7)  # float32 beside float64
+    np.testing.assert_allclose(scores, 1 / (1 + np.exp(-logits)), rtol=1e-5, atol=1e-7)  # float32 against float64
     best = keras_bit.decode_predictions(scores, top=1, labels=model.config.id2label)
     assert [labels[0][1] for labels in best] == [LABELS[index] for index in logits.argmax(1)]
 
@@ -376,7 +376,7 @@ def test_a_pre_training_head_is_read_from_an_npz_and_decoded(tmp_path):
     classes = 21843
     head = {HEAD[0]: np.zeros((classes, 64), np.float32), HEAD[1]: np.eye(1, classes, 359, dtype=np.float32)[0]}
     path = write_npz(tmp_path / "BiT-M-R50x1.npz", tensors=TENSORS | head)
-    # A configuration without labels of its own takes the head's number of classes.
+    # A config without labels takes the head's number of classes.
     model = without_warnings(from_pretrained, path, config=BitConfig.from_dict(CONFIG).with_num_labels(1000))
     assert model.config.num_labels == classes
     assert keras_bit.decode_predictions(model(IMAGES[:1]), top=1)[0][0][:2] == ("n01440764", "tench")
@@ -448,7 +448,7 @@ def test_without_the_top_neither_classes_nor_the_head_matter(checkpoint, headles
         assert_holds(without_warnings(from_pretrained, folder, include_top=False, classes=3), BODY)
 
 
-def test_a_head_that_the_config_does_not_number_decides_the_number_of_classes(tmp_path):
+def test_the_head_gives_the_number_of_classes_if_the_config_does_not(tmp_path):
     config = {name: value for name, value in CONFIG.items() if name not in ("id2label", "label2id")}
     assert BitConfig.from_dict(config).num_labels == 2  # transformers leaves its default out
     model = without_warnings(from_pretrained, write_checkpoint(tmp_path, config=config))
@@ -456,7 +456,7 @@ def test_a_head_that_the_config_does_not_number_decides_the_number_of_classes(tm
     assert model.config.num_labels == 5
 
 
-def test_labels_that_the_head_contradicts_are_refused_unless_it_is_replaced(tmp_path):
+def test_labels_that_contradict_the_head_are_refused_if_it_is_kept(tmp_path):
     labels = {"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}}
     folder = write_checkpoint(tmp_path, config=CONFIG | labels)
     with pytest.raises(
@@ -523,7 +523,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize(("content", "facts"), CONFIGS.values(), ids=CONFIGS)
-def test_a_config_json_that_is_no_bits_is_refused_before_the_weights_are_opened(tmp_path, content, facts):
+def test_another_networks_config_is_refused_before_weights_are_opened(tmp_path, content, facts):
     (tmp_path / "config.json").write_text(content)
     (tmp_path / "model.safetensors").write_bytes(b"never opened")
     for call in (lambda: from_pretrained(tmp_path), lambda: BiT50(weights=tmp_path)):
@@ -737,7 +737,7 @@ def test_a_hub_is_asked_by_revision_token_and_cache_and_once_for_each_file(tmp_p
             {"source": ID, "revision": "v1"},
             {"source": "someone/private", "token": "hf_right"},
             {"source": ID, "cache_dir": str(tmp_path / "other")},
-            TQDM_POSITION="-1",  # makes huggingface_hub show its progress bars where there is no terminal
+            TQDM_POSITION="-1",  # makes huggingface_hub show progress bars without a terminal
         )
         requests = server.requests
     main, v1, private = (digest(from_pretrained(f)) for f in (checkpoint, tmp_path / "v1", tmp_path / "secret"))
@@ -823,7 +823,7 @@ def test_what_the_hub_refuses_or_holds_wrongly_is_told_in_a_sentence(hub_errors,
 
 
 @pytest.mark.slow
-def test_without_a_network_the_cache_answers_and_what_it_lacks_is_told_after_one_question(tmp_path, checkpoint):
+def test_offline_the_cache_answers_and_misses_fail_after_one_request(tmp_path, checkpoint):
     make_cache(tmp_path / "hub", ID, files_in(checkpoint))
     url = closed_url()
     (cached, absent), _ = ask(url, tmp_path, {"source": ID}, {"source": "google/bit-5o"})
@@ -925,8 +925,8 @@ print(json.dumps(answers))
 
 
 @pytest.mark.slow
-def test_without_arguments_an_application_asks_the_hub_for_its_own_checkpoint_alone(tmp_path):
-    # Small networks, each with numbers of its own, under the ids of the published ones: what is tested is which
+def test_by_default_an_application_only_asks_for_its_checkpoint(tmp_path):
+    # Small networks, each with different weights, under the ids of the published ones: what is tested is which
     # repository is asked and that its tensors arrive, not the size.
     repositories, expected = {}, {}
     for seed, title in enumerate(APPLICATIONS):
@@ -1001,14 +1001,14 @@ def test_a_config_of_a_far_larger_network_is_refused_before_it_is_built(tmp_path
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_random_weights_take_images_of_any_channels_as_in_keras_applications(channels, monkeypatch):
+def test_random_weights_take_any_number_of_channels(channels, monkeypatch):
     monkeypatch.setattr(network, "build", lambda config, *_: config)
     config = BiT50(weights=None, input_shape=(None, None, channels), include_top=False)
     assert config == BitConfig(num_channels=channels)
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 0), (64, 64, -1), (1, 64, 64)])
-def test_impossible_channels_are_refused_without_a_warning_about_an_adapted_kernel(shape, tmp_path, recwarn):
+def test_impossible_channels_are_refused_without_a_warning(shape, tmp_path, recwarn):
     folder = write_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="`input_shape` must be"):
         from_pretrained(folder, input_shape=shape)

@@ -1,4 +1,4 @@
-"""The parts of an audit beside what they are made of: cleanlab, scikit-learn, scipy and Pillow."""
+"""Tests the parts of an audit by comparison with cleanlab, scikit-learn, scipy and Pillow."""
 
 import hashlib
 import importlib.util
@@ -49,7 +49,7 @@ def test_folds_keep_groups_together_and_spread_every_class():
     np.testing.assert_array_equal(folds, label_errors.folds_of(classes, groups, seed=3))
 
 
-def test_answers_are_those_of_a_ridge_regression_that_has_not_seen_the_fold():
+def test_answers_come_from_a_ridge_regression_on_the_other_folds():
     from sklearn.linear_model import Ridge
 
     features, labels = clusters()
@@ -313,7 +313,7 @@ def test_of_equal_images_with_two_labels_the_more_probable_one_is_kept():
     ]
 
 
-def test_images_that_look_the_same_are_left_to_a_person_unless_their_labels_differ():
+def test_near_duplicates_are_excluded_only_if_their_labels_differ():
     facts = [usual(one) for one in range(4)]
     similar = [((0, 1), 0.97), ((2, 3), 0.98)]
     assert judged(facts, None, [0, 0, 0, 1], [0.9] * 4, similar) == [

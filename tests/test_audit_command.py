@@ -1,4 +1,4 @@
-"""`keras-bit audit` as a person runs it, its files, and `finetune --exclude` after it."""
+"""Tests `keras-bit audit` as a user runs it, the files that it writes, and `finetune --exclude` with these."""
 
 import base64
 import csv
@@ -35,7 +35,7 @@ def needs_cleanlab():
 
 
 def make_scenes(folder, counts, first=0):
-    """A folder per class with so many images; their paths."""
+    """Writes a folder for each class with that number of images; returns their paths."""
     files = []
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
@@ -129,7 +129,7 @@ def test_no_cell_is_a_formula(audited):
 
 
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "'", "''x", "\tx", "\rx", "plain", "", "a=b"])
-def test_cells_come_back(text):
+def test_csv_cells_are_read_back_unchanged(text):
     assert exclusions.text_of(exclusions.cell(text)) == text
 
 
@@ -329,7 +329,7 @@ def test_fine_tuning_says_what_is_left_out_and_goes_on_only_with_the_same(capsys
     assert "another run" in err
 
 
-def test_excluded_images_do_not_change_the_division_and_few_examples_are_of_the_others(tmp_path):
+def test_exclusion_keeps_the_division_and_few_examples_come_from_the_rest(tmp_path):
     make_scenes(tmp_path / "data", {"cat": 10, "dog": 10})
     table = tmp_path / "audit.csv"
     whole = splits.open_splits(tmp_path / "data", validation_share=0.2, seed=0)

@@ -1,4 +1,4 @@
-"""BiT's augmentation beside Pillow and numpy, and its random numbers beside their distributions."""
+"""Compares BiT's augmentation with Pillow and numpy, and its random numbers with their distributions."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def seeds(count):
 
 
 def uniform(count, random_resized_crop=False):
-    """Rows of what decides about an image, one for each of so many."""
+    """Returns the random choices for `count` images, a row for each."""
     return np.random.default_rng(0).random((count, geometry.numbers_needed(random_resized_crop)))
 
 
@@ -80,7 +80,7 @@ def test_half_of_the_images_are_flipped_and_every_place_is_as_probable():
     assert abs(flipped.mean() - 0.5) < 0.04  # 3.5 standard deviations
 
 
-def test_the_inception_crop_has_the_areas_and_shapes_it_should_and_pillows_values():
+def test_the_inception_crop_has_its_areas_shapes_and_pillows_values():
     height, width = 300, 400
     parts = np.array([random_part(height, width, numbers, np) for numbers in uniform(3000, True)], np.float32)
     top, left, high, wide = parts.T

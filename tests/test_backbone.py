@@ -1,4 +1,4 @@
-"""`BiTBackbone` and `freeze`: every choice of maps beside the whole network and transformers; what freezing keeps."""
+"""Tests `BiTBackbone` and `freeze`: every choice of feature maps against the whole network and transformers."""
 
 import dataclasses
 import inspect
@@ -152,7 +152,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "facts"), REFUSED.values(), ids=REFUSED)
-def test_maps_that_do_not_exist_or_contradict_are_refused_with_those_that_do(tmp_path, arguments, facts):
+def test_impossible_maps_are_refused_with_a_list_of_the_possible(tmp_path, arguments, facts):
     config_of().save_pretrained(tmp_path)
     for call in (
         lambda: BiTBackbone(None, config=config_of(), **arguments),
@@ -189,13 +189,13 @@ def test_every_choice_of_maps_is_that_of_the_whole_network(whole, names):
     expected = arrays(keras.Model(model.input, stage_outputs(model))(pixel_values(), training=False))
     backbone = BiTBackbone(path, out_features=names)
     assert_same_maps(backbone(pixel_values(), training=False), {name: expected[name] for name in names})
-    # Nothing is there that they do not need: neither a later stage nor the final norm nor the head.
+    # The model has nothing that these maps do not need: no later stage, no final norm and no head.
     last = STAGES.index(names[-1])
     needed = [layer.name for layer in model.layers if layer.name.startswith(("pixel", "checked", *STAGES[: last + 1]))]
     assert sorted(layer.name for layer in backbone.layers) == sorted(needed)
 
 
-def test_the_stages_are_listed_and_any_output_inside_is_taken_by_its_layers_name(whole):
+def test_stages_are_listed_and_a_layers_name_gives_any_output(whole):
     model, path = whole
     assert model.config.stage_names == STAGES
     maps = BiTBackbone(path, out_features=STAGES)(pixel_values())
@@ -419,7 +419,7 @@ def test_it_has_the_weights_up_to_its_last_stage_and_no_others(whole, stage):
     assert sorted(variables(BiTBackbone(path, out_indices=[stage]))) == sorted(expected)
 
 
-def test_a_config_replaces_the_checkpoints_and_without_any_there_is_no_architecture(tmp_path):
+def test_a_config_replaces_the_checkpoints_and_one_is_required(tmp_path):
     bare = write_checkpoint(tmp_path / "bare", config=None)
     config = BitConfig.from_dict(CONFIG | {"out_features": ["stage1"]})
     model = BiTBackbone(bare, config=config)
@@ -662,7 +662,7 @@ def test_every_choice_of_maps_is_that_of_transformers_backbone(tmp_path, argumen
     [{}, {"out_features": ["stage1", "stage3"]}, {"out_indices": [0, -2]}, {"out_indices": [-1]}],
     ids=["nothing", "names", "indices", "from behind"],
 )
-def test_what_a_saved_backbone_returns_is_what_ours_returns_without_being_told(tmp_path, choice):
+def test_a_saved_backbones_outputs_are_the_default_ones(tmp_path, choice):
     theirs = live_model("BitBackbone", TINY | choice, tmp_path)
     ours = BiTBackbone(tmp_path)
     assert list(ours.config.out_features) == theirs.out_features

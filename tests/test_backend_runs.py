@@ -1,4 +1,4 @@
-"""Tests of other files, once more under JAX and PyTorch: one process for each backend, whose start takes seconds."""
+"""Runs some tests of other files again with JAX and with PyTorch, in one process for each backend to save time."""
 
 import importlib.util
 import os

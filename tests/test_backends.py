@@ -1,4 +1,4 @@
-"""One `.keras` file under TensorFlow, JAX and PyTorch, each in a process of its own: equal numbers, equal losses."""
+"""Tests that a `.keras` file gives equal outputs and losses under TensorFlow, JAX and PyTorch (a process for each)."""
 
 import functools
 import importlib.util
@@ -32,7 +32,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory):
-    """From a backend's name to what it computes, in a process of its own; every backend reads the same files."""
+    """Returns what each backend computes from the same files, in a process for each backend."""
     folder = tmp_path_factory.mktemp("networks")
     for name, config in CONFIGS.items():
         write_small(folder / name, config)
@@ -146,7 +146,7 @@ def test_a_classifiers_file_says_and_learns_the_same_under_every_backend(probed,
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 @pytest.mark.parametrize("network", CONFIGS)
-def test_a_keras_file_gives_the_same_numbers_and_losses_under_every_backend(probed, network, backend):
+def test_a_keras_file_gives_equal_numbers_under_every_backend(probed, network, backend):
     expected, found = probed("tensorflow")[network], probed(backend)[network]
     difference = relative(found["logits"], expected["logits"])
     losses = np.abs(np.subtract(found["losses"], expected["losses"])).max()

@@ -1,4 +1,4 @@
-"""What the processor gives under transformers' names, and that every way of calling a model takes it."""
+"""Tests that the processor's output has transformers' names, and that every way to call a model accepts it."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The memory of batches is used again, and never while somebody holds a batch."""
+"""Tests that the memory of batches is used again, but never while a batch is still in use."""
 
 import copy
 import gc

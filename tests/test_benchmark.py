@@ -1,6 +1,6 @@
-"""`keras_bit.exporters.benchmark` and `keras-bit benchmark`: what is measured, what fails, and what is said of it.
+"""Tests `keras_bit.exporters.benchmark` and `keras-bit benchmark`: measurements, failures, and what they print.
 
-The quick tests have a stand-in for the processes, which answers as it is told; the slow ones run every engine.
+The quick tests replace the measuring processes by a stand-in with given answers; the slow ones run every engine.
 """
 
 import importlib.util
@@ -131,9 +131,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("what", ["export", "run"])
 @pytest.mark.parametrize("deed", FAILURES)
-def test_an_engine_that_fails_is_a_row_with_its_reason_and_the_others_are_measured(
-    told, model, monkeypatch, deed, what
-):
+def test_a_failing_engine_is_a_row_and_the_others_are_measured(told, model, monkeypatch, deed, what):
     told["tflite-float16"] = {what: deed}
     found = benchmark(model, formats=["tflite"], quantizations=[None, "float16", "int8"], image_size=32, rounds=1)
     rows = rows_of(found)
@@ -151,7 +149,7 @@ def test_a_missing_package_is_a_row_and_no_failure(told, model, monkeypatch):
             raise packages.MissingPackageError(f"{purpose} needs the package openvino")
 
     monkeypatch.setattr(packages, "require", require)
-    told["onnx-float32"] = {"export": "lack"}  # found out in the process
+    told["onnx-float32"] = {"export": "lack"}  # only the process finds out
     found = benchmark(model, formats=["onnx", "openvino", "saved_model"], quantizations=[None], image_size=32, rounds=1)
     rows = rows_of(found)
     assert (rows["openvino", None].status, rows["onnx", None].status) == (MISSING, MISSING)
@@ -207,7 +205,7 @@ def test_a_model_that_is_no_classifier_is_refused():
 
 @pytest.fixture
 def pets(tmp_path):
-    """Twelve images of two of the tiny checkpoint's classes, and one file that is no image."""
+    """Twelve images of two of the tiny checkpoint's classes, and one file that is not an image."""
     make_folders(tmp_path / "pets", {"cat": 5, "dog": 7})
     (tmp_path / "pets" / "dog" / "zz.jpg").write_bytes(b"no image")
     return tmp_path / "pets"
@@ -216,7 +214,7 @@ def pets(tmp_path):
 def test_images_of_known_classes_have_their_right_answers(pets):
     found = benchmark_images.read(pets, tiny(), tiny_processor(), 6, (64, 64))
     label2id = {label: number for number, label in tiny().config.id2label.items()}
-    # Six of 13, those at 0, 2, 5, 7, 10 and 12; the last one is no image.
+    # Six of the 13 files: those at 0, 2, 5, 7, 10 and 12. The last one is not an image.
     assert found.right == [(label2id["cat"],)] * 2 + [(label2id["dog"],)] * 3
     assert len(found.pixels) == 5
     assert found.pixels.dtype == np.float32
@@ -538,7 +536,7 @@ def test_every_engine_runs_a_trained_checkpoint_and_holds_no_other(capsys, tmp_p
 
 
 @pytest.mark.slow
-def test_an_engine_that_kills_its_process_and_one_that_cannot_be_imported_are_rows(tmp_path, monkeypatch, capsys):
+def test_engines_that_crash_or_cannot_be_imported_are_rows(tmp_path, monkeypatch, capsys):
     (tmp_path / "openvino.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     (tmp_path / "ai_edge_litert").mkdir()
     (tmp_path / "ai_edge_litert" / "__init__.py").write_text("raise ImportError('cannot import name x')\n")

@@ -1,4 +1,4 @@
-"""benchmarks/: the command's table and JSON on networks of the smallest size. No test asserts a time."""
+"""Tests benchmarks/: the command's table and JSON, with the smallest networks. No test asserts a time."""
 
 import importlib.util
 import io
@@ -216,7 +216,7 @@ def test_a_table_goes_into_its_place_in_a_page(part, tmp_path):
     assert page.read_text().startswith(text.rstrip() + "\n\n<!-- python -m benchmarks loading -->\n")
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_anything_is_measured(part, tmp_path, capsys):
+def test_an_unwritable_output_is_refused_before_measuring(part, tmp_path, capsys):
     part.report = AssertionError("was measured")
     assert command.main(["loading", "--out", str(tmp_path / "absent" / "a.json")]) == 1
     assert re.search(r"`--out` .*a\.json is in no directory\. Make .*absent first\.", capsys.readouterr().err)
@@ -339,7 +339,7 @@ def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
         ({"rounds": 0}, "`rounds` must be at least 1, got 0."),
         (
             {"rounds": 1, "peer_python": "/no/such/python"},
-            "`peer_python` '/no/such/python' is not a Python interpreter",
+            "`peer_python` '/no/such/python' does not run as a Python interpreter",
         ),
     ],
 )
@@ -423,7 +423,7 @@ def test_training_steps_begin_with_equal_losses():
     assert re.search(r"GFLOP, \d+% of the peak", " ".join(row.details for row in found.rows))
 
 
-def test_kernels_on_stand_beside_kernels_off_and_the_better_beside_transformers():
+def test_kernels_on_and_off_and_the_better_against_transformers():
     times = {"off": 0.3, "on": 0.2, "-": 0.25}
     calls = ((1, "compiled", ("transformers", "transformers, channels_last")),)
     found = {}
@@ -491,7 +491,9 @@ def test_growth_is_measured_over_every_series(monkeypatch):
 
 def test_other_logits_are_an_error():
     found = {"predict": [{"logits": [[1.0, 2.0]]}], "compiled": [{"logits": [[1.0, 2.1]]}]}
-    with pytest.raises(ValueError, match=r"compiled gives other logits than the first, by 5\.0e-02 of the largest"):
+    with pytest.raises(
+        ValueError, match=r"logits of compiled differ from the first engine.s, by 5\.0e-02 of the largest"
+    ):
         inference._compare(found)
 
 
@@ -542,7 +544,7 @@ def test_the_standard_error_is_that_of_the_seeds_or_of_the_images(ours, theirs, 
 
 def test_fine_tuning_without_test_images_is_refused(tmp_path):
     make_folders(tmp_path / "train", dict.fromkeys("ab", 1))
-    with pytest.raises(ValueError, match=r"`data` '.*' must hold a folder named test beside train."):
+    with pytest.raises(ValueError, match=r"`data` '.*' must hold the folders train and test\."):
         finetuning.measure(tmp_path, "weights", finetuning.Setting())
 
 
@@ -555,7 +557,7 @@ def test_the_gpu_benchmark_says_that_there_is_none_and_runs_on_a_cpu(monkeypatch
             absent(f"{package} is not installed: pip install jax and -e '.[reference]'")
     works = [("inference", 2, 48), ("training", 2, 48)]
     given = {"rounds": 1, "runs": 1, "torch_python": sys.executable}
-    with pytest.raises(RuntimeError, match=r"no gpu here, so nothing was measured: JAX .* finds cpu\. Run it on"):
+    with pytest.raises(RuntimeError, match=r"has no gpu, so nothing was measured: JAX .* finds cpu\. Run it on"):
         gpu.measure(TINY, works, device="gpu", **given)
     found = gpu.measure(TINY, works, device="cpu", **given)
     names = [row.name for row in found.rows if row.unit]

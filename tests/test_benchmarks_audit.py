@@ -1,4 +1,4 @@
-"""`python -m benchmarks audit`: what it plants, and how it counts what was found."""
+"""Tests `python -m benchmarks audit`: the errors that it plants, and how it counts what was found."""
 
 import hashlib
 import importlib.util

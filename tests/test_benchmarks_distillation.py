@@ -1,4 +1,4 @@
-"""`python -m benchmarks distillation` on a network of the smallest size."""
+"""Tests `python -m benchmarks distillation` with the smallest network."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""`python -m benchmarks recipes`: which images a run draws, which options win, and that a second call goes on."""
+"""Tests `python -m benchmarks recipes`: the images of a run, which options win, and that a second call goes on."""
 
 import dataclasses
 import re
@@ -38,7 +38,7 @@ def test_a_seed_draws_the_same_images_for_every_option(data, validates):
     assert np.bincount(plain[1]).tolist() == [6, 2]
     assert nothing == ([], [])
     assert sorted(train[0] + held_back[0]) == sorted(plain[0])
-    assert len(held_back[0]) == validates  # the fifth one of six; of two there is none
+    assert len(held_back[0]) == validates  # of six images the fifth one, of two images none
     assert set(train[0]).isdisjoint(held_back[0])
     assert all(f"/train/{['cow', 'dog'][label]}/" in path for path, label in zip(*train, strict=True))
 
@@ -73,7 +73,7 @@ def test_runs_come_seed_by_seed_and_an_uneven_set_turns():
         ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], 0),
     ],
 )
-def test_an_option_wins_by_more_than_two_standard_errors_of_the_differences(found, plain, expected):
+def test_an_option_wins_by_more_than_two_standard_errors(found, plain, expected):
     assert recipes.outcome(found, plain) == expected
 
 

@@ -1,4 +1,4 @@
-"""benchmarks/serving.py: a server under load, and that wrong answers, faults and growth would be found."""
+"""Tests benchmarks/serving.py: a server under load, and that it detects wrong answers, wrong refusals and growth."""
 
 import importlib.util
 import io
@@ -22,7 +22,7 @@ POOL = Pool([b"first", b"second"], SCORES, LABELS, [Corrupt(b"", "is empty."), C
 
 
 @pytest.mark.slow
-def test_a_server_under_load_answers_right_names_every_fault_and_keeps_its_memory(capsys):
+def test_a_server_under_load_is_right_and_keeps_its_memory(capsys):
     """A minute or so, by requests, so that a slow machine asks as much as a fast one."""
     if importlib.util.find_spec("tensorflow_serving") is None:
         absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")

@@ -1,4 +1,4 @@
-"""benchmarks/tflite.py: every mode's accuracy, size and latency on the smallest networks."""
+"""Tests benchmarks/tflite.py: accuracy, size and latency of every mode, with the smallest networks."""
 
 import importlib.util
 
@@ -63,7 +63,7 @@ def test_the_targets_count_whole_images():
         ({"rounds": 0}, "`rounds` must be at least 1, got 0."),
         ({"large_rounds": -1}, "`large_rounds` must be at least 0, got -1."),
         ({"calibration": 0}, "`calibration` must be at least 1, got 0."),
-        ({}, "must hold a folder named test beside train."),
+        ({}, "must hold the folders train and test."),
     ],
     ids=str,
 )

@@ -1,4 +1,4 @@
-"""One temperature in the head: against torch's LBFGS and scipy, what it changes, and what it refuses."""
+"""Tests the calibration of a temperature: against torch's LBFGS and scipy, what it changes, and what it refuses."""
 
 import dataclasses
 import importlib.util
@@ -173,7 +173,7 @@ def test_the_head_is_divided_and_everything_is_measured_as_evaluate_does(problem
     assert found.to_dict()["after"] == found.after._asdict()
 
 
-def test_every_file_has_it(tmp_path):
+def test_every_file_holds_the_temperature(tmp_path):
     model = new_model()
     save_pretrained(model, tmp_path / "before")
     found = calibrate(model, batches(labels_for(None, model)))

@@ -1,4 +1,4 @@
-"""The charts: PNG files that show what they are given, whatever the names and numbers, and nothing half written."""
+"""Tests the charts: PNG files that show all names and numbers, and are never half written."""
 
 import itertools
 import sys
@@ -51,7 +51,7 @@ def mixed(classes, examples=3):
     return metrics.confusion_matrix(true, np.roll(true, 1), classes)
 
 
-def test_curves_have_a_panel_for_what_was_logged_and_leave_out_what_is_no_number(monkeypatch, tmp_path):
+def test_curves_have_a_panel_per_logged_value_and_skip_missing_ones(monkeypatch, tmp_path):
     figures = drawn(monkeypatch)
     charts.curves(LOG, tmp_path / "curves.png")
     loss, accuracy, rate = figures[0].axes
@@ -73,7 +73,7 @@ def test_curves_of_nothing_are_an_error(rows, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_confusion_matrix_of_few_classes_has_its_numbers_and_its_rows_as_shares(monkeypatch, tmp_path):
+def test_a_small_confusion_matrix_shows_numbers_and_row_shares(monkeypatch, tmp_path):
     figures = drawn(monkeypatch)
     charts.confusion([[3, 1, 0], [0, 0, 0], [0, 0, 5]], ["cat", "dog", "fox"], tmp_path / "c.png")
     axis = figures[0].axes[0]
@@ -167,7 +167,7 @@ def test_bars_have_their_values_their_names_and_the_first_row_on_top(monkeypatch
     assert pixels(tmp_path / "bars.png").shape[1] > 600
 
 
-def test_a_chart_that_cannot_be_drawn_leaves_the_old_file_and_nothing_beside(monkeypatch, tmp_path):
+def test_a_chart_that_fails_leaves_only_the_old_file(monkeypatch, tmp_path):
     (tmp_path / "c.png").write_text("old")
 
     def failing(self, *arguments, **options):

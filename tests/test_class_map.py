@@ -1,4 +1,4 @@
-"""Folders' names to a model's classes: what matches by itself, what a class map says, and errors that name all."""
+"""Tests how folder names become a model's classes: exact matches, class maps, and errors that list every mismatch."""
 
 import json
 import re
@@ -25,7 +25,7 @@ OTHERS = BitConfig(id2label={index: f"flower {index}" for index in range(1000)})
         (["cat"], PETS, {"cat": "dog"}, [(1,)]),  # what is said counts more than the name
         (["bird"], PETS, {"bird": 3}, [(3,)]),
         (["0", "1"], PETS, {"0": 0, "1": 1}, [(0,), (1,)]),
-        # macOS spells an accent as a character of its own.
+        # macOS writes an accent as a separate character.
         (["cafe\u0301"], BitConfig(id2label={0: "tea", 1: "caf\xe9"}), None, [(1,)]),
         (["caf\xe9"], BitConfig(id2label={0: "cafe\u0301", 1: "tea"}), {"cafe\u0301": "cafe\u0301"}, [(0,)]),
         (["birds"], PETS, {"birds": [3, 4, "cat"]}, [(3, 4, 0)]),
@@ -70,7 +70,7 @@ def test_all_that_matches_nothing_is_one_error_with_the_closest_labels(folders, 
     assert '{"folder": "label", "another": 7, "any of two": ["label", 8], "left out": null}' in str(error.value)
 
 
-def test_a_template_has_what_is_certain_and_what_was_not_looked_at_is_an_error():
+def test_a_template_marks_uncertain_lines_which_are_errors_if_unedited():
     found = class_map.template(["cat", "Dog", "red_fox", "kat", "crane", "12345", "02"], PETS)
     assert found == {
         "cat": "cat",
@@ -124,7 +124,7 @@ def test_a_file_is_read_as_it_is_written(tmp_path):
         ('{"a": [["' + "x" * 50_000 + '"]]}', "got [['xxxxxxxxxxxx...xxxxxxxxxxxxx']]."),
         ('{"a": "b", "a": "c"}', "is not a JSON file: 'a' occurs twice"),
         (b"\xff\xfe", "is not a JSON file"),
-        # In linear time: of so many keys, a pair at a time took minutes.
+        # It takes linear time: comparing so many keys in pairs would take minutes.
         ("{" + ", ".join(f'"{key}": 0' for key in [*range(200_000), *range(100_000)]) + "}", "and 99,980 more occurs"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "is not a JSON file: more than 100 nested objects and lists"),
     ],

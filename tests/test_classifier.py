@@ -1,4 +1,4 @@
-"""`BiTClassifier`: the oracle is the processor and the model by hand, and Keras' own loader."""
+"""Tests `BiTClassifier` against the processor and the model called by hand, and against Keras' own loader."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The command line as a whole: one grammar, help that teaches, completion, exit codes, and nothing heavy imported."""
+"""Tests the command line as a whole: option names, help, completion, exit codes, and which imports it avoids."""
 
 import functools
 import gc
@@ -22,7 +22,7 @@ from keras_bit.hub.finding import HubOptions
 
 COMMANDS = tuple(main.COMMANDS)
 HEAVY = ("numpy", "keras", "tensorflow", "PIL", "rich", "huggingface_hub")
-# Beside its name: what a command cannot do without.
+# The arguments that a command requires, after its name.
 REQUIRED = {
     "classify": ["cat.jpg"],
     "explain": ["cat.jpg", "--out", "heat.png"],
@@ -101,7 +101,7 @@ def test_the_options_of_a_hub_id_reach_the_command_as_one(name, monkeypatch, cap
         ("big", True, None),
     ],
 )
-def test_sizes(text, any_size, expected):
+def test_an_image_size_is_a_number_or_height_x_width(text, any_size, expected):
     size = options.ImageSize(any_size)
     if expected is not None:
         assert size.convert(text, None, None) == expected
@@ -320,7 +320,7 @@ def test_a_signal_that_ends_a_process_is_like_ctrl_c(capsys, monkeypatch, reques
     assert (found, out, cleaned) == (code, "", [True])
     assert err.startswith(f"keras-bit info: {line}")
     assert signal.getsignal(number) == signal.SIG_DFL
-    # Who has said what it does, as `nohup` has, is heard.
+    # A handler that was set before, as by `nohup`, is respected.
     monkeypatch.setattr(command("info"), "callback", lambda **values: os.kill(os.getpid(), number))
     signal.signal(number, signal.SIG_IGN)
     assert run(capsys, "info") == (0, "", "")

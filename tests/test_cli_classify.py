@@ -1,4 +1,4 @@
-"""`keras-bit classify`, run as a person runs it: what images may be, what is printed, what cannot be read."""
+"""Tests `keras-bit classify` as a user runs it: possible images, output, and images that cannot be read."""
 
 import base64
 import contextlib
@@ -163,7 +163,7 @@ def test_one_image_named_twice_is_classified_twice(capsys, three):
     assert [result["file"] for result in results] == [three[0], three[0]]
 
 
-def test_more_images_than_a_batch_come_out_in_order_and_are_read_a_batch_at_a_time(capsys, three, monkeypatch):
+def test_many_images_come_in_order_and_are_read_batch_by_batch(capsys, three, monkeypatch):
     many = three * 7
     events = []
     opened, predict = images.opened, tiny(fused=True).predict_on_batch
@@ -208,7 +208,7 @@ def test_a_pattern_is_the_files_that_it_matches(folders, monkeypatch):
     assert listed(f"{folders}/cat/*1.jpg") == [f"{folders}/cat/001.jpg"]
     assert listed(f"{folders}/**/*0.jpg") == [f"{folders}/cat/000.jpg", f"{folders}/dog/000.jpg"]
     assert listed(f"{folders}/[cd]*") == [f"{folders}/{name}" for name in ("cat/000.jpg", "cat/001.jpg", "dog/000.jpg")]
-    assert listed(f"{folders}/*.txt") == [f"{folders}/note.txt"]  # somebody asked for it
+    assert listed(f"{folders}/*.txt") == [f"{folders}/note.txt"]  # the pattern asks for it
     assert listed(f"{folders}/[1].jpg") == [f"{folders}/[1].jpg"]  # there is a file of that very name
     monkeypatch.setenv("HOME", str(folders))
     assert listed("~/cat/*.jpg") == [f"{folders}/cat/000.jpg", f"{folders}/cat/001.jpg"]

@@ -1,4 +1,4 @@
-"""`keras-bit evaluate`, run as a person runs it: tables, report, images, class maps, and data that is wrong."""
+"""Tests `keras-bit evaluate` as a user runs it: tables, report, images, class maps, and wrong data."""
 
 import json
 
@@ -90,7 +90,7 @@ def test_without_matplotlib_it_says_at_the_start_what_is_left_out(capsys, animal
     assert run(capsys, animals, "--json")[2] == ""  # nothing is written, so nothing is missing
 
 
-def test_empty_folders_and_what_lies_beside_the_classes_are_left_out_and_said(capsys, animals):
+def test_empty_and_foreign_folders_are_left_out_with_a_message(capsys, animals):
     (animals / "notes").mkdir(), (animals / "__MACOSX").mkdir(), (animals / "fox.zip").touch()
     (animals / "loose.jpg").write_bytes(encoded(pixels(0)))
     code, out, err = run(capsys, animals, "--json")

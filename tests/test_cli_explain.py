@@ -1,4 +1,4 @@
-"""`keras-bit explain`, run as a person runs it."""
+"""Tests `keras-bit explain` as a user runs it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`keras-bit export`, run as a person runs it."""
+"""Tests `keras-bit export` as a user runs it."""
 
 import importlib.util
 import json
@@ -68,7 +68,7 @@ def test_the_report_as_json_and_other_labels(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_whose_processor_leaves_the_size_open_is_served_for_pixels(capsys, tmp_path):
+def test_a_processor_without_a_fixed_size_is_served_for_pixels(capsys, tmp_path):
     source = shutil.copytree(TINY, tmp_path / "open")
     file = source / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"do_center_crop": False}))
@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_a_line_and_leaves_nothing(capsys, tmp_path, argume
     assert sorted(one.name for one in tmp_path.iterdir()) == ["data", "empty"]
 
 
-def test_a_folder_without_the_runtime_of_the_page_is_a_line_and_leaves_nothing(capsys, tmp_path):
+def test_a_folder_without_the_pages_runtime_is_a_one_line_error(capsys, tmp_path):
     if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
         absent("onnx or onnxruntime is not installed: pip install -e '.[web]'")
     (tmp_path / "npm").mkdir()

@@ -1,4 +1,4 @@
-"""`keras-bit finetune` as a person runs it: what is shown, and how it goes on after a kill."""
+"""Tests `keras-bit finetune` as a user runs it: its output, and how it goes on after it was killed."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""`keras-bit plot`, run as a person runs it: the same sheet for the same seed, and data that is wrong."""
+"""Tests `keras-bit plot` as a user runs it: the same sheet for the same seed, and wrong data."""
 
 import warnings
 from pathlib import Path
@@ -116,7 +116,7 @@ def test_the_number_of_records_must_be_given(capsys, tmp_path):
     assert "--num-examples" in err
 
 
-def test_a_checkpoint_without_a_processor_gets_bits_own_and_one_that_does_not_exist_is_an_error(capsys, folders):
+def test_a_missing_processor_is_bits_own_but_a_missing_checkpoint_fails(capsys, folders):
     (folders.parent / "bare").mkdir()
     out = folders.parent / "sheet.png"
     arguments = (folders, "--out", out, "--evaluation", "--batch-size", "1", "--weights")

@@ -1,4 +1,4 @@
-"""config.py: defaults and dictionaries against transformers' own BitConfig, and the text of every refusal."""
+"""Tests config.py: defaults and dictionaries against transformers' BitConfig, and the message of every error."""
 
 import dataclasses
 import json
@@ -160,7 +160,7 @@ REFUSED = {
             "`num_groups` 32 does not divide the width 16: every width after `width_factor` (stem 16, stages (32, "
             "64)) and a quarter of every stage's width must be a multiple of it.",
         ),
-        ({"num_groups": 16}, "`num_groups` 16 does not divide the width 8: "),  # the quarter alone
+        ({"num_groups": 16}, "`num_groups` 16 does not divide the width 8: "),  # the quarter of a width counts
     ],
     "width_factor": [({"width_factor": 0.5}, "`width_factor` must be a positive whole number, got 0.5.")],
     "hidden_sizes": [
@@ -309,7 +309,7 @@ def test_a_directory_without_config_json_says_what_was_expected(tmp_path):
         BitConfig.from_pretrained(tmp_path)
 
 
-# Beside transformers
+# Comparisons with transformers.
 
 
 def as_plain(value):
@@ -320,7 +320,7 @@ def as_plain(value):
 def assert_equal_fields(ours, theirs):
     for name in SHARED:
         if name == "out_indices":
-            continue  # the same stages as `out_features`; transformers counts those from behind anew
+            continue  # names the stages of `out_features`; transformers makes negative indices positive
         expected = getattr(theirs, name)
         if name == "label2id" and expected is None:  # transformers leaves it out where only id2label was given
             expected = {label: index for index, label in theirs.id2label.items()}
@@ -485,7 +485,7 @@ def test_outputs_are_completed_as_transformers_does(given):
     from transformers import BitConfig as Theirs
 
     theirs, ours = Theirs(**given), BitConfig(**given)
-    # transformers counts an index from behind anew.
+    # transformers makes a negative index positive.
     assert list(ours.out_features) == theirs.out_features
     assert [index % 5 for index in ours.out_indices] == [index % 5 for index in theirs.out_indices]
 

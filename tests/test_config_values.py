@@ -1,4 +1,4 @@
-"""Every key of every configuration, with every kind of value: read, or refused by the file's and the key's name."""
+"""Tests every key of every configuration with values of every type: read, or refused with the names of file and key."""
 
 import json
 import pickle
@@ -157,7 +157,7 @@ def test_the_largest_value_is_read_and_one_more_is_not(name):
         BitConfig.from_dict(values(LARGEST[name] + 1))
 
 
-def test_many_unnamed_labels_are_compared_with_the_head_before_anything_is_made(tmp_path, capsys):
+def test_many_unnamed_labels_are_compared_with_the_head_first(tmp_path, capsys):
     folder = write_checkpoint(tmp_path, config=CONFIG | {"id2label": None, "label2id": None, "num_labels": 2**24})
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The contact sheet: the model's images again, each with its label, whatever the label holds."""
+"""Tests the contact sheet: it shows the images that the model sees, with any label."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_a_title_that_is_too_long_is_wrapped_within_the_sheet():
     assert (edge == colors.BACKGROUND).all()
 
 
-def test_a_character_that_no_font_has_is_escaped_with_the_number_of_the_class(monkeypatch):
+def test_a_character_missing_in_all_fonts_is_escaped(monkeypatch):
     monkeypatch.setattr(lettering, "FONTS", ("no such font.ttf",))
     names = ["cat", "日本 cat", "\N{GRINNING FACE}"]
     assert [contact_sheet.label_text(np.int32(number), names)[0] for number in range(3)] == [

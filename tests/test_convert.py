@@ -1,4 +1,4 @@
-"""The conversion: what is compared, what is refused, and that nothing is written unless everything is equal."""
+"""Tests the conversion: what it compares and refuses, and that it writes nothing unless everything is equal."""
 
 import json
 import os

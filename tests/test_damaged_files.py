@@ -1,4 +1,4 @@
-"""Damaged files of weights: each ends in a ValueError or an OSError that names the file, in linear time and memory."""
+"""Tests damaged files of weights: each raises a ValueError or OSError that names it, in linear time and memory."""
 
 import io
 import json
@@ -177,7 +177,7 @@ def test_bytes_anywhere_that_changed_are_documented_errors(tmp_path, kind):
     path = a_file(kind, tmp_path)
     content = path.read_bytes()
     rng = np.random.default_rng(0)
-    ends = [*range(0, 200, 5), *range(len(content) - 600, len(content), 15)]  # where most of what is no number stands
+    ends = [*range(0, 200, 5), *range(len(content) - 600, len(content), 15)]  # most bytes that are not numbers are here
     places = [*ends, *rng.integers(0, len(content), 40).tolist()]
     for place in places:
         changed = bytearray(content)

@@ -1,4 +1,4 @@
-"""image_dataset: every kind of source gives the processor's values, in order; what does not fit is refused at once."""
+"""Tests image_dataset: every kind of source gives the processor's values in order, or is refused at once."""
 
 import contextlib
 import importlib.util
@@ -212,7 +212,7 @@ def test_tensorflow_datasets_are_read_undecoded(tmp_path):
     images, labels = collect(data)
     assert data.class_names == ["x", "y", "z"]
     expected = [PROCESSOR(array, input_data_format="channels_last")[0] for array in ARRAYS]
-    for image, label in zip(images, labels, strict=True):  # in the order of its own shuffle
+    for image, label in zip(images, labels, strict=True):  # in its shuffled order
         [place] = [index for index, other in enumerate(expected) if np.array_equal(image, other)]
         assert LABELS[place] == label
     renamed = dataset(builder, split="train", class_names=["z", "y", "x"])
@@ -296,11 +296,11 @@ def test_a_seed_decides_everything_and_every_epoch_is_new(random_resized_crop):
 
 @pytest.mark.slow
 def test_the_whole_order_is_shuffled_without_reading_a_image():
-    # The files do not exist: of their shuffled names the first is told in the error.
+    # The files do not exist: the error names the first one of the shuffled order.
     names = [f"/nowhere/{index}.jpg" for index in range(5000)]
     first = set()
     data = dataset((names, [0] * 5000), training=True, rule=RULE, seed=0, num_parallel_calls=1)
-    for _ in range(5):  # epochs, each in an order of its own
+    for _ in range(5):  # epochs, each in another order
         with pytest.raises(tf.errors.InvalidArgumentError, match=r"/nowhere/\d+.jpg cannot be read") as error:
             next(iter(data))
         first.add(int(str(error.value).split("/nowhere/")[1].split(".jpg")[0]))
@@ -319,7 +319,7 @@ def test_floats_are_numbers_to_be_predicted(labels):
     assert data.element_spec[1].dtype == tf.float32
 
 
-def test_floats_of_a_stream_are_numbers_to_be_predicted_and_those_that_are_not_finite_are_left_out():
+def test_floats_of_a_stream_are_targets_unless_not_finite():
     contents = [encoded(array, "PNG") for array in ARRAYS]
     stream = tf.data.Dataset.from_tensor_slices((contents, AGES))
     np.testing.assert_array_equal(collect(dataset(stream))[1], AGES)
@@ -509,7 +509,7 @@ def test_a_long_scan_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
     assert bars[0] < 10  # of the one folder that is long
 
 
-def test_folders_are_searched_in_the_order_of_keras_and_a_circle_of_links_is_not(tmp_path):
+def test_folders_are_searched_in_keras_order_without_link_circles(tmp_path):
     for name in ("c/b/1.png", "c/b-x/1.png", "c/b.png", "c/a/2.png", "c/a/10.png", "c/a/1/z.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(encoded(ARRAYS[0], "PNG"))
@@ -709,7 +709,7 @@ def three_kinds(folders, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["paths", "stream", "records"])
-def test_an_endless_data_set_goes_on_at_any_step_and_in_parts_as_the_whole_does(three_kinds, kind):
+def test_an_endless_data_set_starts_at_any_step_and_splits_in_parts(three_kinds, kind):
     """Nine images in batches of four: batches go over the ends of epochs."""
     source = three_kinds[kind]
     whole = batches_of(source, 9)
@@ -755,7 +755,7 @@ def test_the_seed_of_the_process_has_no_part_in_an_epoch(three_kinds, kind, proc
     for epoch, expected in zip(*runs, strict=True):
         np.testing.assert_array_equal(epoch[0], expected[0])
         np.testing.assert_array_equal(epoch[1], expected[1])
-    # Augmented anew in every epoch, and without a seed in every data set.
+    # The augmentation differs in every epoch, and without a seed in every data set.
     assert len({images.tobytes() for images, _ in [*runs[0], *unseeded]}) == 2 + 2
 
 
@@ -765,7 +765,7 @@ def test_the_order_is_that_of_tensorflows_own_shuffle(process_seeds):
         found = source.shuffle(data, 20, 7)
         random = source.random_numbers(7).take(5)
         epochs = [[int(one) for one in epoch] for epoch in (found, found, random, random)]
-        tf.random.set_seed(source.PROCESS_SEED)  # the process's seed where none is set
+        tf.random.set_seed(source.PROCESS_SEED)  # the process's seed, as if none was set
         own = data.shuffle(20, seed=7)
         random = tf.data.Dataset.random(7, rerandomize_each_iteration=True).take(5)
         assert epochs == [[int(one) for one in epoch] for epoch in (own, own, random, random)]

@@ -1,4 +1,4 @@
-"""A student and its teacher: the loss, the steps beside those on the teacher's answers as labels, what is refused."""
+"""Tests training with a teacher: the loss, the steps against those on the teacher's answers as labels, and refusals."""
 
 import importlib.util
 import re
@@ -80,7 +80,7 @@ def test_the_divergence_is_a_number_for_answers_that_are_certain():
 
 @pytest.mark.parametrize("teacher_gives", ["auto", None])
 def test_a_student_takes_the_steps_of_one_whose_labels_are_the_answers(teacher_gives):
-    """At temperature 1 the gradient is that of the cross-entropy: the divergence lacks a constant alone."""
+    """At temperature 1 the gradient is that of the cross-entropy: the divergence only lacks a constant."""
     teacher = model_of(1, activation=teacher_gives)
     kept = [numpy_of(variable).copy() for variable in teacher.variables]
     answers = teacher.predict(IMAGES, verbose=0)
@@ -92,7 +92,7 @@ def test_a_student_takes_the_steps_of_one_whose_labels_are_the_answers(teacher_g
         # Kernels of a fused teacher are rounded otherwise, and so are logits and probabilities.
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * max(np.abs(theirs).max(), 1))
     assert {"loss", "val_loss", "val_accuracy"} <= found.keys()
-    assert "accuracy" not in found  # nobody looked at the labels
+    assert "accuracy" not in found  # the labels are not used
     assert all(np.array_equal(numpy_of(now), before) for now, before in zip(teacher.variables, kept, strict=True))
     # As it was, and ready to be evaluated.
     assert student.get_layer("predictions").activation is keras.activations.softmax
@@ -110,7 +110,7 @@ def test_labels_of_the_training_change_nothing():
 
 
 class Indexed(keras.utils.PyDataset):
-    """Batches of images alone, as `image_dataset` gives them without TensorFlow."""
+    """Batches of images without labels, as `image_dataset` gives them without TensorFlow."""
 
     num_batches = 2
 
@@ -284,5 +284,5 @@ def test_other_backends_teach_too(backend, monkeypatch):
     assert done.stdout.splitlines()[-1] == "True ['loss', 'val_accuracy', 'val_loss']"
 
 
-def test_the_argument_is_public():
+def test_fine_tune_has_the_argument_teacher():
     assert "teacher" in keras_bit.fine_tune.__kwdefaults__

@@ -1,4 +1,4 @@
-"""Several devices and several processes, all of them on this machine: as one process with the same batches."""
+"""Tests training with several devices and processes on this machine against one process with the same batches."""
 
 import csv
 import importlib.util
@@ -38,7 +38,7 @@ def free_ports(count):
 
 
 def environments(backend, count, chief=False):
-    """What a cluster's launcher sets, for processes on this machine; `chief` gives the first a job of its own."""
+    """Returns what a cluster's launcher sets, for processes here; with `chief` the first one has its own job."""
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"}
     if count == 1:
         return [environment]
@@ -82,7 +82,7 @@ def results(strategies, data, backend="tensorflow", count=1):
 def test_together_they_train_as_one_process_with_the_same_batches(data, backend):
     if importlib.util.find_spec(backend) is None:
         absent(f"{backend} not installed")
-    # Each backend draws other random weights. `mirrored` is TensorFlow's alone.
+    # Each backend draws other random weights. Only TensorFlow has `mirrored`.
     ((alone, *mirrored),) = results(["none", "mirrored"] if backend == "tensorflow" else ["none"], data, backend)
     losses = alone["history"]["loss"]
     assert losses[0] - losses[-1] > 1e-3
@@ -132,7 +132,7 @@ def test_a_worker_that_dies_ends_the_others_and_the_job_goes_on(command, tmp_pat
     ended = [process.communicate(timeout=SECONDS) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], ended
     assert "Continuing after step" in ended[0][0]
-    assert "step" not in ended[1][0]  # one of them speaks, beside the engine
+    assert "step" not in ended[1][0]  # only one process prints
     assert "validation images" in ended[0][0]
     assert (tmp_path / "together" / "report.json").exists()
     (alone,) = start([*command, "--out", str(tmp_path / "alone")], backend, 1)
@@ -157,7 +157,7 @@ def test_an_error_ends_every_worker_under_jax_too(command, tmp_path):
         assert "is nan after step" in errors
         assert f"{str(out)!r} has the model" in errors
     assert (out / "model.keras").exists()
-    # The chief alone finds that this is another run.
+    # Only the chief finds that this is another run.
     processes = start(command, "jax", 2)
     ended = [process.communicate(timeout=60) for process in processes]
     assert processes[0].returncode == 1

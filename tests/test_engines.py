@@ -1,4 +1,4 @@
-"""Both engines of `image_dataset`: the same batches from the same seed, and what only one of them can do."""
+"""Tests both engines of `image_dataset`: the same batches for the same seed, and what only one of them can do."""
 
 import os
 import subprocess
@@ -199,7 +199,7 @@ np.save(sys.argv[2], np.concatenate(images))
 
 
 @pytest.mark.slow
-def test_the_graph_alone_is_saved_and_runs_in_another_process_and_elements_are_saved_with_either(tmp_path):
+def test_only_the_graph_engine_is_saved_but_elements_of_both(tmp_path):
     make_folders(tmp_path / "data", {"a": 4, "b": 3})
     options = {"processor": PROCESSOR, "batch_size": 3}
     graph, host = (image_dataset(tmp_path / "data", **options, engine=engine) for engine in ("graph", "host"))

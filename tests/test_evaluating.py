@@ -1,4 +1,4 @@
-"""Evaluation: the numbers of a table by hand, whatever form labels and batches have, and the files it writes."""
+"""Tests evaluation: numbers worked out by hand, every form of labels and batches, and the files that it writes."""
 
 import json
 
@@ -93,7 +93,7 @@ def test_the_numbers_of_a_table_by_hand(logits):
     assert (matrix.tolist(), rows, columns) == ([[1, 0, 0], [1, 1, 0], [1, 1, 1]], found.class_names, found.class_names)
 
 
-def test_any_of_several_classes_counts_as_right_and_others_are_another_class():
+def test_any_of_an_images_classes_counts_as_right():
     # Two classes of data: pets (cat or dog, labels 0) and foxes; and no image of the third, bears.
     outputs = np.array([[0.1, 0.6, 0.3, 0], [0.5, 0.4, 0.1, 0], [0.2, 0.1, 0.1, 0.6], [0, 0.4, 0.35, 0.25]])
     config = BitConfig(**SMALL, id2label={0: "cat", 1: "dog", 2: "fox", 3: "owl"})
@@ -330,7 +330,7 @@ def test_folders_give_names_without_the_images_that_were_left_out(pets):
         pets, ["fox", "empty", "cat"], processor=PROCESSOR_48, batch_size=3, on_error="skip"
     )
     assert (data.num_images, left_out.empty, data.skipped) == (8, ["empty"], [])
-    for _ in range(2):  # each epoch begins anew
+    for _ in range(2):  # each epoch starts from the beginning
         labels = np.concatenate([labels for _, labels in data])
         assert labels.tolist() == [0, 0, 0, 2, 2, 2, 2]
         assert data.names == [f"fox/00{i}.jpg" for i in range(3)] + [f"cat/00{i}.jpg" for i in (0, 2, 3, 4)]

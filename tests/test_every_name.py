@@ -1,4 +1,4 @@
-"""What is typed for a checkpoint works in every function and command, and is the same checkpoint."""
+"""Tests that every function and command accepts the same names of a checkpoint, and loads the same one."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ from store import TRAINED
 
 TAG = "resnetv2_50x1_bit.goog_in21k_ft_in1k"
 
-# What each place makes of each name, in a process of its own: the Hub's address is read when its library is imported.
+# Tries each name at each place, in a separate process: huggingface_hub reads the Hub's address when it is imported.
 EVERYWHERE = """
 import contextlib, hashlib, io, json, sys
 import keras_bit

@@ -1,4 +1,4 @@
-"""`export`: arguments, the checked writing, and the formats that Keras' own exporters write."""
+"""Tests `export`: arguments, the checks before writing, and the formats that Keras' own exporters write."""
 
 import importlib
 import importlib.util
@@ -59,7 +59,7 @@ def needs(name):
 @pytest.mark.parametrize(
     ("format", "suffix"), [("saved_model", ""), ("tflite", ".tflite"), *((f, "") for f in FORMATS)]
 )
-def test_a_softmax_over_one_class_is_exported_and_keras_does_not_warn_again(tmp_path, format, suffix):
+def test_a_softmax_over_one_class_is_exported_without_a_second_warning(tmp_path, format, suffix):
     if format != "saved_model":
         needs(format)
     with warnings.catch_warnings():
@@ -97,9 +97,7 @@ def test_transformers_layout_is_written_whole_and_replaced_only_when_asked(model
         (lambda outputs: outputs[:, :3], "but the model gives"),
     ],
 )
-def test_a_file_that_gives_other_numbers_is_an_error_and_leaves_what_was_there(
-    model, tmp_path, monkeypatch, wrong, message
-):
+def test_a_file_with_other_numbers_is_an_error_and_replaces_nothing(model, tmp_path, monkeypatch, wrong, message):
     real = huggingface.HuggingFace.load
 
     def load(self, job, path):
@@ -177,7 +175,7 @@ def test_representative_data_that_are_no_images_are_told(model, values, message)
     assert message is None or message in str(caught[0].message)
 
 
-def test_a_model_that_takes_or_gives_several_tensors_without_names_is_refused(tmp_path):
+def test_several_tensors_without_names_are_refused(tmp_path):
     first, second = keras.Input((64, 64, 3)), keras.Input((64, 64, 3))
     both = keras.Model([first, second], keras.layers.Add()([first, second]))
     with pytest.raises(ValueError, match="`model` must take one batch of images"):
@@ -192,7 +190,7 @@ def one_with(aside, **contents):
         (aside / name).write_text(text)
 
 
-def test_files_beside_the_export_are_kept_unless_asked_and_put_back_after_an_error(tmp_path, monkeypatch):
+def test_other_files_are_kept_and_restored_after_an_error(tmp_path, monkeypatch):
     aside, target, format = tmp_path / "aside", tmp_path / "bit.xml", format_named("openvino")
     aside.mkdir()
     one_with(tmp_path, **{"bit.bin": "old weights"})
@@ -351,14 +349,14 @@ def doubled():
 def augmented_with_own_head():
     pooled = BiT(BitConfig(**SMALLEST), include_top=False, pooling="avg")
     head = keras.layers.Dense(3, activation="softmax")
-    # Without being told that nothing is trained these two would be left in the graph.
+    # These two layers stay in the graph unless the export says that it does not train.
     augmentation = [keras.layers.RandomFlip(), keras.layers.GaussianNoise(0.1)]
     return keras.Sequential([keras.Input((64, 64, 3)), *augmentation, pooled, keras.layers.Dropout(0.5), head])
 
 
 @pytest.mark.parametrize("name", ["saved_model", "tflite", *FORMATS])
 @pytest.mark.slow
-def test_a_sequential_model_around_a_bit_is_exported_without_its_augmentation(tmp_path, name):
+def test_a_sequential_model_is_exported_without_its_augmentation(tmp_path, name):
     if name != "saved_model":
         needs(name)
     keras.utils.set_random_seed(0)
@@ -514,7 +512,7 @@ def dtype_in_the_file(name, path):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "int32"])
 @pytest.mark.parametrize("name", ["saved_model", "tflite", *FORMATS])
-def test_an_input_of_whole_numbers_is_one_in_the_file_and_is_compared_as_such(tmp_path, name, dtype):
+def test_an_integer_input_stays_one_in_the_file_and_the_check(tmp_path, name, dtype):
     if name in FORMATS:
         needs("own" if name == "onnx" else name)
     elif name == "tflite":

@@ -1,6 +1,6 @@
-"""Optional packages: what is said where one is missing, lacks a package itself, or does not fit the others.
+"""Tests the messages if an optional package is missing, lacks a package itself, or does not fit the others.
 
-That each extra brings what its feature needs is seen in environments with nothing else: `make test-extra`.
+`make test-extra` tests that each extra installs what its feature needs, in environments with nothing else.
 """
 
 import ast
@@ -133,7 +133,7 @@ def needs_the_others(use, package):
 
 
 def without(monkeypatch, package):
-    """Lets the next `import` of a package begin anew."""
+    """Makes the next `import` of a package start from the beginning."""
     for name in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
 
@@ -182,7 +182,7 @@ def test_what_a_converter_lacks_is_a_package_and_no_fault_of_the_model(format, w
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scipy_is_asked_for_where_keras_exporter_imports_it_and_nowhere_else(tmp_path, monkeypatch):
+def test_scipy_is_required_only_where_keras_exporter_imports_it(tmp_path, monkeypatch):
     for package in ("onnx", "openvino"):
         if importlib.util.find_spec(package) is None:
             absent(f"{package} is not installed: pip install -e '.[openvino]'")
@@ -197,7 +197,7 @@ def missing(name="gone.inside"):
 
 
 def raised_while(error, other):
-    """`error`, raised in the handling of `other` without naming it as the cause, as `raise` alone does it."""
+    """Raises `error` while `other` is handled, without `from`, so that `other` is the context and not the cause."""
     error.__context__ = other
     return error
 
@@ -249,7 +249,7 @@ def test_every_extra_has_a_feature_that_make_test_extra_runs():
     assert FEATURES.keys() == (EXTRAS.keys() | {"none", "readme"}) - {"dev", "docs", "browser"}
 
 
-def test_all_is_every_extra_but_torch_the_services_and_what_is_for_a_checkout():
+def test_the_extra_all_leaves_out_torch_services_and_checkout_tools():
     brought = [name for line in EXTRAS["all"] for name in re.fullmatch(r"keras_bit\[(.+)\]", line)[1].split(",")]
     left_out = {"all", "torch", "wandb", "reference", "demo", "dev", "docs", "browser"}
     assert sorted(brought) == sorted(ALL) == sorted(EXTRAS.keys() - left_out)

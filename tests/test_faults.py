@@ -1,4 +1,4 @@
-"""Images that cannot be read: named with the reason, or left out, counted and listed; the others are not touched."""
+"""Tests images that cannot be read: an error names each with the reason, or they are left out, counted and listed."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ from keras_bit import BitImageProcessor, HyperRule, image_dataset
 from keras_bit.images import pillow_steps
 
 GOOD = encoded(pixels(0, 60, 80))
-# What the file holds (None: there is none), and what is said of it.
+# What the file holds (None: the file does not exist), and the expected message.
 BROKEN = {
     "cut.jpg": (GOOD[: len(GOOD) // 2], "is a damaged image file; Pillow says: image file is truncated"),
     "header.jpg": (GOOD[:100], "is a damaged image file; Pillow says: "),
@@ -48,7 +48,7 @@ def dataset(paths, labels=None, **options):
 
 @pytest.mark.slow
 def test_a_jpeg_cut_in_the_middle_of_a_marker_ends_nothing(tmp_path):
-    # On 5 of these 24, TensorFlow's decoder runs forever when it is told to recover what there is.
+    # On 5 of these 24, TensorFlow's decoder runs forever if it tries to recover the image.
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), np.uint8))
     whole = encoded(noise, "JPEG", progressive=True, quality=90)
     start = whole.index(b"\xff\xda") + 20
@@ -262,9 +262,7 @@ def test_a_thin_image_that_would_become_enormous_is_told(tmp_path):
 @pytest.mark.parametrize(
     "reason", [MemoryError("no memory"), OSError(5, "Input/output error"), RuntimeError("a camera")]
 )
-def test_what_fails_for_another_reason_is_no_fault_of_the_image_and_ends_the_data_set(
-    tmp_path, monkeypatch, on_error, reason
-):
+def test_errors_not_caused_by_an_image_end_the_data_set(tmp_path, monkeypatch, on_error, reason):
     paths = good(tmp_path, 3)
     broken = [write(tmp_path, "empty.jpg")] if on_error == "skip" else []
     preprocess = pillow_steps.preprocess

@@ -1,4 +1,4 @@
-"""The pipeline feeds `model.fit` under every backend, and tf.data service's workers, each in processes of their own."""
+"""Tests that the pipeline feeds `model.fit` under every backend, and workers of tf.data service."""
 
 import contextlib
 import importlib.util
@@ -105,7 +105,7 @@ def records(folder):
 
 
 def contents(data):
-    """What batches of one image hold, in an order of its own."""
+    """Returns the contents of batches of one image, in sorted order."""
     return sorted((int(label[0]), image.tobytes()) for image, label in data.as_numpy_iterator())
 
 
@@ -131,7 +131,7 @@ def test_two_worker_processes_of_tf_data_service_give_every_image_once(folders, 
         totals = sum(labels.sum(axis=0) for _, labels in shared.as_numpy_iterator())
         np.testing.assert_allclose(totals, [6, 5], atol=1e-5)  # mixed, but each label's share is whole
 
-    # Python, which reads on the host, is in this process alone.
+    # Reading on the host needs Python, which only this process has.
     shared = image_dataset(directory, **options).apply(tf.data.experimental.service.distribute(policy.DYNAMIC, service))
     with pytest.raises(tf.errors.OpError, match="pyfunc"):
         list(shared)

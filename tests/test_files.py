@@ -1,4 +1,4 @@
-"""files/writing.py: whole or not at all, what a killed process leaves, and who keeps whom out."""
+"""Tests files/writing.py: files are written whole or not at all, also after a kill; processes exclude each other."""
 
 import contextlib
 import errno
@@ -276,7 +276,7 @@ def test_what_is_certain_not_to_fit_is_told_before(tmp_path):
 # Several files
 
 
-def test_a_staging_directory_is_in_the_directory_and_goes_with_all_that_is_in_it(tmp_path):
+def test_a_staging_directory_is_removed_with_its_contents(tmp_path):
     with writing.staged(str(tmp_path / "a" / "b")) as staging:
         write(staging / "x", "directory", "new")
         assert staging.parent == tmp_path / "a" / "b"
@@ -284,7 +284,7 @@ def test_a_staging_directory_is_in_the_directory_and_goes_with_all_that_is_in_it
     assert contents(tmp_path) == {"a": None, "a/b": None}
 
 
-def test_after_an_error_directories_that_were_made_are_removed_unless_something_is_in_them(tmp_path):
+def test_after_an_error_new_directories_are_removed_if_empty(tmp_path):
     for mine, expected in (([], {}), (["a/mine"], {"a": None, "a/mine": "x"})):
         with pytest.raises(ValueError, match="wrong"), writing.staged(tmp_path / "a" / "b"):
             throw(ValueError("wrong", [(tmp_path / name).write_text("x") for name in mine]))
@@ -294,7 +294,7 @@ def test_after_an_error_directories_that_were_made_are_removed_unless_something_
 STAGED = "with writing.staged(path) as staging:\n    (staging / 'half').touch()\n    wait()"
 
 
-def test_what_a_killed_process_staged_is_removed_and_what_a_running_one_stages_is_not(tmp_path):
+def test_staged_files_are_removed_only_of_killed_processes(tmp_path):
     with another_process(STAGED, tmp_path) as running:
         with writing.staged(tmp_path):
             assert len(list(tmp_path.iterdir())) == 2
@@ -307,7 +307,7 @@ def test_what_a_killed_process_staged_is_removed_and_what_a_running_one_stages_i
         assert list(tmp_path.iterdir()) == [staging]
 
 
-def test_who_loses_a_new_staging_directory_to_another_process_takes_one_more(tmp_path, monkeypatch):
+def test_a_process_that_loses_its_new_staging_directory_makes_another(tmp_path, monkeypatch):
     real = locks.acquire
     lost = [BlockingIOError("another has it"), FileNotFoundError("another removed it")]
     monkeypatch.setattr(locks, "acquire", lambda path: real(path) if not lost else throw(lost.pop()))
@@ -418,7 +418,7 @@ def test_what_takes_its_place_may_be_read_by_whom_the_umask_allows(tmp_path, mas
     assert found == {"folder": directory, "new.txt": file, "deeper": directory, "file": file}
 
 
-def test_a_directory_takes_the_first_place_that_is_free_at_the_end_and_replaces_none(tmp_path):
+def test_a_directory_takes_the_first_name_that_is_free_at_the_end(tmp_path):
     for name in ("1", "2", "new"):
         write(tmp_path / name, "directory", name)
     (tmp_path / "new").chmod(0o700)
@@ -455,7 +455,7 @@ def test_a_second_process_is_refused_by_name_until_the_first_is_killed(tmp_path)
     assert contents(tmp_path) == {"out": None}  # it was not this process that made it
 
 
-def test_directories_that_were_made_go_at_the_end_unless_something_is_in_them(tmp_path):
+def test_new_directories_are_removed_at_the_end_if_empty(tmp_path):
     with claims.claimed(tmp_path / "a" / "b", argument="out"):
         assert (tmp_path / "a" / "b").is_dir()
     assert contents(tmp_path) == {}
@@ -465,7 +465,7 @@ def test_directories_that_were_made_go_at_the_end_unless_something_is_in_them(tm
 
 
 @pytest.mark.parametrize("number", [*sorted(locks.NO_LOCKS), None])
-def test_without_locks_a_second_process_is_refused_until_the_first_has_ended(tmp_path, monkeypatch, number):
+def test_without_locks_a_second_process_is_refused_while_the_first_runs(tmp_path, monkeypatch, number):
     take_locks_away(monkeypatch, number)
     out = tmp_path / "out"
     owner = out / locks.OWNER_NAME
@@ -473,7 +473,7 @@ def test_without_locks_a_second_process_is_refused_until_the_first_has_ended(tmp
         with pytest.raises(BlockingIOError) as caught, claims.claimed(out, argument="out"):
             pass
         assert all(word in str(caught.value) for word in ("`out`", f"{first.pid} on ", f"delete {str(owner)!r}"))
-        first.kill()  # and nobody has asked yet how it ended
+        first.kill()  # it is a zombie: its exit status has not been read yet
         os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
         with claims.claimed(out, argument="out"):
             assert f'"process": {os.getpid()}' in owner.read_text()
@@ -489,7 +489,7 @@ def test_a_lock_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
     assert contents(tmp_path) == {}
 
 
-def test_what_cannot_be_written_is_an_error_that_names_the_argument_and_the_directory(tmp_path, monkeypatch):
+def test_an_unwritable_place_is_named_with_argument_and_directory(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "out", tmp_path / "new" / ("x" * 300)):
         with pytest.raises(OSError, match="`where`") as caught, claims.claimed(out, argument="where"):

@@ -1,4 +1,4 @@
-"""filling.py: numbers on their way from a file into memory of Keras' axis order, bit by bit, and the threads for it."""
+"""Tests filling.py: reading numbers from a file into memory in Keras' axis order, bit by bit, with threads."""
 
 import os
 import threading
@@ -28,7 +28,7 @@ def numbers(shape, dtype, seed=0):
 
 
 def in_rows(values, rows):
-    """A tensor that comes in parts of so many rows, all in one buffer; the whole cannot be had."""
+    """A tensor that comes in parts of some rows, all in one buffer; it cannot be read as a whole."""
 
     def parts():
         buffer = np.empty((rows, *values.shape[1:]), values.dtype)
@@ -36,7 +36,7 @@ def in_rows(values, rows):
             part = buffer[: len(values[start : start + rows])]
             part[...] = values[start : start + rows]
             yield part
-        buffer[...] = 7  # nobody may look at it any more
+        buffer[...] = 7  # no one may read the buffer from here on
 
     return LazyTensor(values.shape, lambda: pytest.fail("read whole"), parts)
 
@@ -79,7 +79,7 @@ def test_one_number_that_is_not_finite_is_seen_wherever_it_is(bad):
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_largest_numbers_are_finite_and_what_the_target_cannot_hold_is_not():
+def test_the_largest_numbers_are_filled_and_larger_ones_are_refused():
     for dtype in ("f2", "f4", "f8", HALF):
         largest = np.full((40, 2), ml_dtypes.finfo(dtype).max, dtype)
         assert filling.fill(np.empty((40, 2), dtype), whole(largest)) is None
@@ -146,7 +146,7 @@ def test_the_parts_of_a_file_are_its_numbers_in_order(tmp_path, monkeypatch, dty
         assert parts[0].dtype == tensors[name].dtype
 
 
-def test_a_file_that_is_cut_off_or_written_again_after_it_was_opened_is_noticed(tmp_path, monkeypatch):
+def test_a_file_changed_after_it_was_opened_is_noticed(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     before, after = numbers((40, 3), "f4", 1), numbers((40, 3), "f4", 2)
     safetensors.numpy.save_file({"a": before}, path)
@@ -235,7 +235,7 @@ def test_results_come_in_the_order_of_the_work_whoever_is_done_first(monkeypatch
     assert ours() == []
 
 
-def test_the_first_error_in_the_order_of_the_work_is_raised_whichever_comes_first(monkeypatch):
+def test_the_first_error_in_the_order_of_the_work_is_raised(monkeypatch):
     monkeypatch.setattr(filling, "processors", lambda: 2)
 
     def failing(number):
@@ -253,7 +253,7 @@ def test_the_first_error_in_the_order_of_the_work_is_raised_whichever_comes_firs
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_who_stops_in_between_leaves_no_thread_and_no_work_is_begun_after_that(monkeypatch, error):
+def test_stopping_early_leaves_no_thread_and_begins_no_work(monkeypatch, error):
     monkeypatch.setattr(filling, "processors", lambda: 2)
     begun = []
 

@@ -1,4 +1,4 @@
-"""fine_tune: the recipe by hand gives the same, torch gives the same, and what does not belong together is refused."""
+"""Tests fine_tune against the recipe written by hand and against torch, and what it refuses."""
 
 import dataclasses
 
@@ -130,7 +130,7 @@ def test_several_classes_at_once_are_binary_cross_entropy(activation):
     assert 0 < history.history["auc"][0] <= 1
 
 
-def test_whole_numbers_are_predicted_as_floats_where_the_model_is_for_regression():
+def test_integers_are_targets_if_the_model_is_for_regression():
     numbers = np.array([20, 35, 61, 8, 44, 90, 33, 50])
     losses = []
     for labels in (numbers, numbers.astype(np.float32)):
@@ -205,14 +205,14 @@ def test_a_validation_loss_that_is_no_number_ends_training_too():
         fine_tune(small_model(), batches(ROWS), batches(broken), rule=rule(5), steps_per_epoch=2, verbose=0)
 
 
-@pytest.mark.usefixtures("graphs")  # Keras without graphs has an error of its own where there is no batch
+@pytest.mark.usefixtures("graphs")  # without graphs, Keras raises its own error if there is no batch
 @pytest.mark.parametrize("name", ["train", "validation"])
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras', before our error
 @pytest.mark.slow
 def test_a_data_set_without_a_batch_is_refused(name, known):
     whole = batches(NUMBERS)
-    # A batch of nine of eight images; and one whose length nobody knows.
+    # A batch of nine for eight images, and a data set of unknown length.
     empty = whole.unbatch().batch(9, drop_remainder=True) if not known else batches(NUMBERS, 8).take(0)
     data = {"train": whole, "validation": whole} | {name: empty}
     with pytest.raises(ValueError, match=rf"`{name}` must have at least one batch, got an empty data set\. With drop"):
@@ -303,7 +303,7 @@ def test_fifty_steps_from_the_same_weights_have_the_losses_of_transformers(tmp_p
     save_pretrained(model, tmp_path)
     reference = BitForImageClassification.from_pretrained(tmp_path).train()
     generator = np.random.default_rng(0)
-    # Each class has a color of its own, so that there is something to learn.
+    # Each class has its own color, so that the model can learn something.
     labels = generator.integers(0, 10, 800)
     images = generator.normal(generator.uniform(-1, 1, (10, 1, 1, 3))[labels], 0.5, (800, SIDE, SIDE, 3))
     images = images.astype(np.float32)

@@ -1,4 +1,4 @@
-"""What is found in a directory before it is read: images of every kind, parts, classes, and what is left out."""
+"""Tests what is found in a directory before it is read: images of every kind, parts, classes, and what is left out."""
 
 import os
 import re
@@ -109,7 +109,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     assert not walk.is_image(str(tmp_path / "pipe"))
 
 
-def test_links_to_folders_are_followed_unless_they_lead_to_what_is_read_anyway(tmp_path):
+def test_links_to_folders_are_followed_unless_they_are_read_anyway(tmp_path):
     root = tmp_path / "data"
     make_folders(root, COUNTS)
     touch(tmp_path / "pool", "1.jpg", "deep/2.jpg")
@@ -209,7 +209,7 @@ def test_classes_may_have_a_word_of_a_part_in_their_names(tmp_path, names):
     assert folders.class_folders(tmp_path).class_names == tuple(sorted((*names, "other")))
 
 
-def test_of_several_folders_for_a_part_the_one_with_the_plain_name_is_it_and_the_other_is_said(tmp_path):
+def test_of_several_folders_for_a_part_the_plain_name_wins_with_a_message(tmp_path):
     for part in ("train", "test", "test_images"):
         make_folders(tmp_path / part, COUNTS)
     _, counts, notes = parts_of(tmp_path)
@@ -279,7 +279,7 @@ NOT_CLASSES = {
 
 
 @pytest.mark.parametrize("case", NOT_CLASSES)
-def test_folders_that_are_not_the_classes_are_refused_unless_somebody_says_they_are(tmp_path, case):
+def test_folders_that_are_not_the_classes_are_refused_unless_named(tmp_path, case):
     make, facts = NOT_CLASSES[case]
     make(tmp_path)
     for opened in (lambda **names: folders.class_folders(tmp_path, **names), lambda: parts_of(tmp_path)):

@@ -1,4 +1,4 @@
-"""ONNX and OpenVINO of a BiT, written from its own description: every path of the network, and what the files say."""
+"""Tests ONNX and OpenVINO files of a BiT: every path of the network, and what the files say about themselves."""
 
 import importlib.util
 import json
@@ -224,7 +224,7 @@ def test_the_file_is_sound_and_says_what_it_takes_and_gives(tmp_path, alone):
     assert [described(output) for output in model.graph.output] == expected
 
 
-def test_channels_come_first_inside_and_both_maps_of_a_sum_have_one_shape_in_words(tmp_path, alone):
+def test_channels_come_first_inside_and_added_maps_have_one_shape(tmp_path, alone):
     """By which onnxruntime adds one of them as it computes the other."""
     needs("onnx", "onnxruntime")
     import onnx
@@ -299,7 +299,7 @@ def inputs_of(graph, operators):
     return {given_by.get(name, "") for node in graph.node if node.op_type in operators for name in node.input[:2]}
 
 
-def test_int8_has_convolutions_and_dense_layers_in_8_bits_and_all_else_in_float(tmp_path, alone):
+def test_int8_computes_convolutions_and_dense_layers_in_8_bits_only(tmp_path, alone):
     needs("onnx", "onnxruntime")
     import onnx
     from onnx import TensorProto
@@ -479,7 +479,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_what_its_configuration_does_not_describe_is_left_to_keras_exporter(case):
+def test_models_that_the_config_does_not_describe_use_keras_exporter(case):
     assert not onnx_graph.describes(OTHERS[case]())
 
 

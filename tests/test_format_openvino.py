@@ -1,4 +1,4 @@
-"""OpenVINO files that preprocess: their pixels beside Pillow's, their outputs beside the model's for these pixels."""
+"""Tests OpenVINO files that preprocess: their pixels against Pillow's, and their outputs against the model's."""
 
 import importlib.util
 

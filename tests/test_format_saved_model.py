@@ -1,4 +1,4 @@
-"""SavedModels as the engines that serve them see them."""
+"""Tests SavedModels as serving engines see them."""
 
 import csv
 import dataclasses
@@ -179,7 +179,7 @@ def test_one_corrupt_image_is_an_error_that_names_its_index(signatures, images, 
     assert len(signatures["serve_bytes"](image_bytes=tf.constant(good))["labels"]) == len(good)
 
 
-def test_several_corrupt_images_are_all_named_and_an_empty_request_is_refused(signatures, images):
+def test_all_corrupt_images_are_named_and_an_empty_request_is_refused(signatures, images):
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"at index 0 is empty.*at index 2 is empty"):
         signatures["serve_bytes"](image_bytes=tf.constant([b"", images[0], b""]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="there must be at least one image"):
@@ -478,7 +478,7 @@ def test_openvino_reads_the_saved_model(version, model, files):
 
     folder, _ = files
     batch = np.load(folder / "pixels.npy")
-    # Model Server, too, serves `serving_default` alone; the decoders of the others are TensorFlow's.
+    # Model Server also serves only `serving_default`; the other signatures need TensorFlow's decoders.
     read = openvino.Core().read_model(str(version))
     compiled = openvino.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = {name for output in compiled.outputs for name in output.get_names()}
@@ -518,7 +518,7 @@ def _docker(path, folder, *options, **run_with):
 
 
 def beside_a_version(base):
-    """The files for servers, beside a version that holds one byte."""
+    """Writes the files for servers next to a version that holds one byte."""
     (base / "1").mkdir(parents=True)
     (base / "1" / "saved_model.pb").write_bytes(b"x")
     serving_files.write_beside(base / "1", None)

@@ -1,4 +1,4 @@
-"""exporters/tflite.py: every mode's file, run by LiteRT itself; what the file says about itself; what is refused."""
+"""Tests exporters/tflite.py: every mode's file in LiteRT, what the file says about itself, and refusals."""
 
 import collections
 import importlib.util
@@ -110,7 +110,7 @@ def test_a_file_gives_what_the_model_gives_from_floats_to_floats(files, model, i
     assert np.abs(found - expected).max() <= SHARES[quantize] * np.abs(expected).max()
 
 
-def test_what_is_all_integers_takes_and_gives_uint8_with_the_scales_of_the_file(files, model, images):
+def test_int8_full_takes_and_gives_uint8_with_the_files_scales(files, model, images):
     opened = interpreter(files("int8_full").path)
     (taken,), (given,) = opened.get_input_details(), opened.get_output_details()
     assert (taken["dtype"], given["dtype"]) == (np.uint8, np.uint8)
@@ -151,7 +151,7 @@ def test_int8_full_computes_nothing_in_float(files):
 
 def test_the_weights_take_the_bytes_of_their_mode(files, model):
     weights = model.count_params()
-    # Beside them a file has the graph: some 100 bytes for each of its 200 tensors and operators.
+    # In addition to them a file has the graph: some 100 bytes for each of its 200 tensors and operators.
     for quantize, width in {None: 4, "float16": 2, "dynamic": 1, "int8": 1, "int8_full": 1}.items():
         assert width * weights < files(quantize).bytes < (width + 0.5) * weights + 60_000
 
@@ -209,7 +209,7 @@ def test_a_batch_of_a_fixed_size(model, images, tmp_path):
         ((None, None, 3), {"processor": PROCESSOR, "image_size": (None, 32)}, (1, None, 32)),
     ],
 )
-def test_the_size_is_what_was_asked_for_the_models_own_the_processors_or_224(input_shape, options, expected):
+def test_the_size_is_asked_for_or_the_models_the_processors_or_224(input_shape, options, expected):
     inputs = keras.Input(input_shape)
     model = keras.Model(inputs, keras.layers.ReLU()(inputs))
     assert TFLITE.shape(Job(model, **options)) == expected

@@ -1,4 +1,4 @@
-"""A page that classifies in the browser: what is written, in Python. `test_web_page.py` opens it."""
+"""Tests the files of a page that classifies in the browser. `test_web_page.py` opens the page."""
 
 import importlib.util
 import json
@@ -237,7 +237,7 @@ def test_maps_that_are_not_the_models_are_an_error_and_leave_nothing(model, tmp_
 
 
 @pytest.mark.slow
-def test_an_older_page_is_replaced_only_when_asked_and_only_if_nothing_would_be_lost(model, tmp_path):
+def test_an_older_page_is_replaced_on_request_if_nothing_is_lost(model, tmp_path):
     export(tmp_path, model)
     with pytest.raises(FileExistsError, match="overwrite"):
         export(tmp_path, model)
@@ -268,7 +268,7 @@ def test_text_stands_out_from_its_background_in_light_and_in_dark():
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_weights_of_fewer_bits_answer_as_the_model_does_on_images_of_its_kind(tmp_path):
+def test_weights_of_fewer_bits_answer_like_the_model(tmp_path):
     import onnxruntime
 
     model, processor = keras_bit.from_pretrained(TRAINED), BitImageProcessor.from_pretrained(TRAINED)

@@ -1,4 +1,4 @@
-"""Files of other programs that hold a BiT: each gives the same model as the same weights in transformers' layout."""
+"""Tests files of other programs that hold a BiT: each gives the same model as a file in transformers' layout."""
 
 import argparse
 import json
@@ -57,7 +57,7 @@ def test_two_networks_in_one_file_are_refused_with_their_prefixes(tmp_path):
         from_pretrained(folder)
 
 
-def test_what_is_missing_inside_another_network_is_told_by_its_name_in_the_file(tmp_path):
+def test_missing_tensors_inside_another_network_have_their_file_names(tmp_path):
     tensors = under("module.")
     del tensors["module.bit.norm.bias"]
     with pytest.raises(
@@ -378,7 +378,7 @@ def test_the_bit_inside_a_hybrid_is_read_by_its_prefix(tmp_path, model, prefix, 
 
 @pytest.mark.live
 @pytest.mark.parametrize(("model_type", "stages"), [("dpt", (1, 2, 3)), ("vit-hybrid", (3,))])
-def test_a_hybrid_that_does_not_describe_its_backbone_means_what_transformers_means(tmp_path, model_type, stages):
+def test_a_hybrid_without_a_backbone_config_means_transformers_default(tmp_path, model_type, stages):
     import transformers
 
     values = {"model_type": model_type, "is_hybrid": True, "backbone_config": None}
@@ -407,7 +407,7 @@ def test_a_model_around_another_backbone_is_refused(tmp_path, model, message):
 
 @pytest.mark.live
 @pytest.mark.parametrize("kind", ["DPTModel", "DPTForDepthEstimation", "UperNetForSemanticSegmentation"])
-def test_what_transformers_saves_of_a_model_around_bit_gives_its_feature_maps(tmp_path, kind):
+def test_a_transformers_model_around_bit_gives_its_feature_maps(tmp_path, kind):
     import torch
     import transformers
 
@@ -528,7 +528,7 @@ def test_what_does_not_fit_in_a_file_of_big_vision_is_told_by_its_names(tmp_path
 
 
 def tensorflow_tensors():
-    """The random tensors by the names of the variables of Google's Keras classes, and as they are there."""
+    """Returns the random tensors under the names and in the shapes of the variables of Google's Keras classes."""
     found = {}
     for ours, tensor in TENSORS.items():
         name = GOOGLE_NAMES[ours].replace("head/conv2d", "head/dense")

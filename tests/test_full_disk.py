@@ -1,4 +1,4 @@
-"""Every writer on a disk that is full, and under the limits that a system sets: one sentence, and intact files."""
+"""Tests every writer on a full disk and under limits of the system: one-sentence errors, and intact files."""
 
 import contextlib
 import errno
@@ -29,7 +29,7 @@ SHARES = (0, 0.02, 0.3, 0.9)
 
 
 class Tmpfs:
-    """A disk of its own in memory; a file takes the room that is not to be free."""
+    """Makes a disk in memory, and fills it with a file so that only the wanted room is free."""
 
     def __init__(self, folder):
         self.folder = folder / "disk"
@@ -56,7 +56,7 @@ class Tmpfs:
 
 
 class LargestFile:
-    """`ulimit -f`, which needs no disk of its own: a file may have so many bytes."""
+    """Limits the size of files, as `ulimit -f` does; this needs no separate disk."""
 
     def __init__(self, folder):
         self.folder = folder / "disk"
@@ -105,13 +105,13 @@ def check(disk, write, target, prepare=lambda: None):
         ):
             write()
         told = str(caught.value)
-        if "TMPDIR" in told:  # which the limit is for, too
+        if "TMPDIR" in told:  # the limit is also for this one
             continue
         assert str(target) in told, told
         assert any(os.strerror(number) in told for number in (errno.ENOSPC, errno.EFBIG)) or "GB " in told, told
         assert "Make room" in told or "Choose another" in told, told
         assert ".keras-bit" not in told, told
-        # Shards of an embedding that are there whole are used again.
+        # Complete shards of an embedding are used again.
         assert {name: held for name, held in contents(disk.folder).items() if ".parquet" not in name} == before
     prepare()
     write()
@@ -126,8 +126,8 @@ def test_save_pretrained(tmp_path, disk):
 
 
 @DISKS
-def test_the_files_of_configurations(tmp_path, disk):
-    names = dict.fromkeys(range(1000), "x" * 2000)  # more than a file system keeps beside a file's name
+def test_configuration_files_on_a_full_disk(tmp_path, disk):
+    names = dict.fromkeys(range(1000), "x" * 2000)  # more than a file system keeps in a file's entry
     config = keras_bit.BitConfig(id2label=names, num_labels=1000)
     with disk(tmp_path) as there:
         check(there, lambda: config.save_pretrained(there.folder), there.folder / "config.json")

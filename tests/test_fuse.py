@@ -1,4 +1,4 @@
-"""`fuse`: the same numbers from plain convolutions."""
+"""Tests `fuse`: plain convolutions give the same outputs."""
 
 import keras
 import numpy as np

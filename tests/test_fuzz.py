@@ -1,6 +1,6 @@
-"""Damaged and unusual files of every kind that keras_bit reads: read, or refused as is documented; never anything else.
+"""Tests that damaged and unusual files of every kind are read, or refused with a documented error.
 
-A few of each kind, from a fixed seed; `python tests/fuzz/run.py` tries as many as one likes.
+It tries a few of each kind, from a fixed seed; `python tests/fuzz/run.py` tries any number.
 """
 
 import importlib.util
@@ -54,7 +54,7 @@ SAID = {
 
 
 @pytest.mark.slow
-def test_what_is_forbidden_is_noticed_and_the_others_are_tried_all_the_same():
+def test_forbidden_inputs_are_noticed_and_the_others_still_tried():
     kinds = [kind for kind in SAID if kind != "memory" or sys.platform == "linux"]
     found = list(results("pitfalls", kinds, count=3, seed=0, seconds=0.5))
     assert [(one.kind, one.number, one.verdict) for one in found] == [
@@ -91,7 +91,7 @@ def test_mutations_are_the_same_for_the_same_seed_and_of_every_sort():
             mutation(bytearray(content), np.random.default_rng(0))
 
 
-def test_drawn_json_is_the_same_for_the_same_seed_and_names_the_keys_of_its_value():
+def test_drawn_json_repeats_for_a_seed_and_names_its_keys():
     from fuzz import structured
 
     values = {"depths": [1, 2], "labels": {"0": "a"}}

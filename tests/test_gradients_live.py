@@ -1,4 +1,4 @@
-"""The gradient of every parameter beside torch's, through the whole network, as a training step computes it."""
+"""Compares the gradient of every parameter with torch's, through the whole network in a training step."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""The graph half of the processor beside its array half, which is transformers' (test_processor.py): equal."""
+"""Tests that the processor's graph equals its array side, which test_processor.py compares with transformers."""
 
 import io
 import os
@@ -329,7 +329,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_image_is_an_error_also_where_the_damage_is_outside_of_the_crop(name, graphs):
+def test_damage_outside_of_the_crop_is_an_error_too(name, graphs):
     kind, _, _ = name.partition(",")
     words = {"JPEG": "Invalid JPEG data", "PNG": "a truncated PNG"}.get(kind, f"(?i){kind}")
     for _, run in graphs:
@@ -352,7 +352,7 @@ def test_images_beyond_pillows_limit_are_refused_before_they_are_decoded(monkeyp
     assert in_graph(processor)(DECODED["PNG"]).shape == (61, 97, 3)
 
 
-def test_a_thin_image_that_would_become_enormous_is_refused_as_by_the_array_half():
+def test_the_graph_refuses_a_thin_image_that_would_become_enormous():
     processor = BitImageProcessor()
     pixels = np.zeros((1, 20_000, 3), np.uint8)
     with pytest.raises(ValueError, match="would be resized to 224x4480000, more than"):

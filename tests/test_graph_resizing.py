@@ -1,4 +1,4 @@
-"""Pillow's resize in a graph beside Pillow itself: whole numbers, so every comparison is for equality."""
+"""Compares Pillow's resize in a graph with Pillow itself. The pixels are integers, so they must be equal."""
 
 import functools
 
@@ -65,7 +65,7 @@ def test_one_channel_is_resized_as_well(resample):
 
 
 @pytest.mark.slow
-def test_sizes_that_are_known_when_the_graph_is_made_give_the_same_and_a_known_shape():
+def test_static_sizes_give_equal_values_and_a_static_shape():
     # Constants are where the optimizer rewrites most: an ulp moves a tap of the box filter.
     rng = np.random.default_rng(2)
     for resample in FILTERS:

@@ -1,4 +1,4 @@
-"""The sheet of a class activation map: the part that the model saw, colors by sign, the scale."""
+"""Tests the sheet of a class activation map: the part that the model saw, colors by sign, the scale."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from keras_bit.drawing import colors, heat_map
     ],
 )
 def test_what_is_drawn_is_what_the_model_saw_at_the_places_it_saw_it(options, size, part):
-    # Brightness rises along both axes: where a pixel lies can be told from what it is.
+    # Brightness rises along both axes, so the value of a pixel shows its position.
     width, height = size
     ramp = np.zeros((height, width, 3), np.uint8)
     ramp[..., 0], ramp[..., 1] = np.linspace(60, 250, width), np.linspace(60, 250, height)[:, None]

@@ -1,4 +1,4 @@
-"""The room hub against directories, a loopback Hub, and caches made by hand. No network."""
+"""Tests the subpackage hub with directories, a loopback Hub, and hand-made caches, without network."""
 
 import json
 import re
@@ -149,7 +149,7 @@ def test_a_directory_that_hides_what_is_published_is_named_with_its_path(tmp_pat
     assert find_file(name, ("config.json",)) is None
     assert finding.named_file(name) is None
     there = f"hf://{name}" if "/" in name else keras_bit.list_checkpoints(name)[0].source
-    # Of a name that is in no table nobody knows whether there is such a repository.
+    # It is unknown whether a repository exists whose name is in no table.
     hides = ", which hides the published checkpoint of that name. For that, pass"
     known = ". For a repository of the Hub, pass" if name == "runs/first" else hides
     assert finding.remark(name) == f" '{name}' is the local directory {folder}{known} '{there}'."
@@ -221,7 +221,7 @@ def test_files_are_downloaded_once_and_then_come_from_the_cache(tmp_path):
         assert len([request for request in server.requests if request.startswith("GET")]) == 4  # pinned: cached by v1
         server.requests.clear()
         again, pinned_again = ask(server, tmp_path, call(names=WEIGHTS), call(revision=commit_of(ID, "v1")))
-        # The cached name alone was asked for; a commit hash needs no question.
+        # Only the cached name was requested; a commit hash needs no request.
         assert server.requests == [f"HEAD /{ID}/resolve/main/pytorch_model.bin"]
     snapshot = tmp_path / "hub" / "models--google--bit-50" / "snapshots" / commit_of(ID)
     assert config == {"path": str(snapshot / "config.json")}
@@ -422,7 +422,7 @@ def test_a_faulty_hub_gives_an_error_and_leaves_nothing_behind(tmp_path, fault):
 
 
 @pytest.mark.slow
-def test_a_download_that_breaks_off_is_an_error_and_neither_half_a_file_nor_the_old_one(tmp_path):
+def test_a_broken_download_is_an_error_and_leaves_no_half_file(tmp_path):
     old = make_cache(tmp_path / "hub", ID, {"config.json": b"{}"}, commit="0" * 40)
     with LoopbackHub(REPOSITORIES, fault=CUT) as server:
         (answer,) = ask(server, tmp_path, call())
@@ -489,7 +489,7 @@ def test_what_the_cache_knows_to_be_absent_needs_no_network(tmp_path):
     calls = call(names=PREPROCESSOR), call("bare", names=PREPROCESSOR)
     for answers in (ask(closed_url(), tmp_path, *calls), ask(closed_url(), tmp_path, *calls, HF_HUB_OFFLINE="1")):
         assert answers[0] == {"path": None}
-        # Nothing is known of the second name: "there is none" would be a guess.
+        # Nothing is known about the second name, so the message must not say that the file does not exist.
         assert "preprocessor_config.json or processor_config.json of 'bare'" in answers[1]["text"]
 
 

@@ -1,4 +1,4 @@
-"""The BiT-HyperRule beside the rule of Google's `bit_hyperrule.py`, written out again in plain numbers."""
+"""Compares the BiT-HyperRule with that of Google's `bit_hyperrule.py`, written out again in plain numbers."""
 
 import dataclasses
 import json
@@ -129,7 +129,7 @@ def test_momentum_sums_gradients_as_torch_does(nesterov, dtype, tolerance):
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1, 2], rates[:4])
     optimizer = MomentumSGD(schedule, momentum=0.9, nesterov=nesterov)
     for rate, gradient in zip(rates, gradients, strict=True):
-        # The formula of torch.optim.SGD's documentation; test_fine_tuning.py trains beside torch itself.
+        # The formula of torch.optim.SGD's documentation; test_fine_tuning.py compares with torch itself.
         velocity = 0.9 * velocity + gradient
         weights = weights - rate * (gradient + 0.9 * velocity if nesterov else velocity)
         optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])

@@ -1,4 +1,4 @@
-"""What each path does with each kind of image file, as the README's table says, and the limits of what is decoded."""
+"""Tests what each path does with each kind of image file, as the README's table says, and the limits of decoding."""
 
 import io
 import struct
@@ -92,7 +92,7 @@ EXTRAS = {
 
 @pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize("name", EXTRAS)
-def test_what_stands_beside_a_pngs_pixels_keeps_neither_path_from_reading_it(name, behind, run, tmp_path):
+def test_both_engines_read_a_png_with_other_chunks_around_its_pixels(name, behind, run, tmp_path):
     plain = encoded(PHOTO, "PNG")
     place = plain.rindex(b"IEND") - 4 if behind else 33
     contents = plain[:place] + EXTRAS[name] + plain[place:]
@@ -141,7 +141,7 @@ def with_scans(count, **options):
 
 
 def sequential(scans):
-    """A JPEG of one color in a frame of one, in so many scans: each is the whole image."""
+    """Makes a JPEG of one color with that number of scans, each of which is the whole image."""
     contents = encoded(PHOTO.convert("L"), "JPEG")
     start = contents.rindex(b"\xff\xda")
     return contents[:-2] + contents[start:-2] * (scans - 1) + b"\xff\xd9"

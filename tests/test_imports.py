@@ -1,4 +1,4 @@
-"""Who imports whom: the layout of the package, held by tables. Reads the sources, runs none of them."""
+"""Tests which modules import which, by tables. It reads the sources and runs none of them."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""JSON from files: every fault is a ValueError."""
+"""Tests reading JSON from files: every fault is a ValueError."""
 
 import json
 

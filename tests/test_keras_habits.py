@@ -1,6 +1,6 @@
-"""What Keras lets people do with a model, and what our functions make of it then.
+"""Tests our functions on models that users have changed by means of Keras.
 
-A head is exchanged, `enable_lora` and `quantize` are called, layers are frozen, `model.save("m.h5")` is loaded.
+A head is replaced, `enable_lora` and `quantize` are called, layers are frozen, `model.save("m.h5")` is loaded.
 """
 
 import dataclasses
@@ -98,7 +98,7 @@ assert type(model.optimizer).__name__ == "MomentumSGD" and int(model.optimizer.i
 """
 
 
-def test_what_a_training_saves_is_loaded_in_another_program_that_imports_keras_bit_alone(tmp_path):
+def test_another_program_that_imports_keras_bit_loads_a_trained_model(tmp_path):
     model = smallest()
     model.compile(HyperRule(2, (40, 40), batch_size=2, steps=9).optimizer(), "sparse_categorical_crossentropy")
     model.fit(IMAGES, np.array([0, 1]), epochs=2, callbacks=[keras.callbacks.ModelCheckpoint(tmp_path / "best.h5")])
@@ -335,7 +335,7 @@ def test_freeze_leaves_the_kernels_under_low_rank_adaptation_alone():
 
 
 @pytest.mark.parametrize("form", ["m.keras", "m.h5", "a directory"])
-def test_the_configuration_in_a_file_has_the_classes_of_the_head_that_is_there(tmp_path, form):
+def test_the_config_in_a_file_has_the_classes_of_the_actual_head(tmp_path, form):
     model = smallest()
     head = keras.layers.Dense(3, activation="softmax", name="predictions")
     other = type(model)(model.input, head(model.get_layer("avg_pool").output))

@@ -1,4 +1,4 @@
-"""The keras.io example in docs/tutorials: the page's code beside the same recipe written by hand with Keras."""
+"""Compares the keras.io example in docs/tutorials with the same recipe written by hand in Keras."""
 
 import statistics
 
@@ -96,7 +96,7 @@ def by_hand():
             "for-keras", batch_size=None, image_size=(RESIZED, RESIZED), seed=seed, verbose=False
         )
         model.set_weights(first)
-        for variable in optimizer.variables:  # the step and the momenta, which are there after a first run
+        for variable in optimizer.variables:  # the step and the momenta, which exist after the first run
             variable.assign(keras.ops.zeros_like(variable))
         model.fit(
             images.cache().shuffle(51).repeat().map(preprocess).batch(BATCH_SIZE),

@@ -1,6 +1,6 @@
-"""`kill -9` at any moment: no half file, nothing left that the next run does not remove, and the same end.
+"""Tests `kill -9` at any moment: no half file, nothing that the next run does not remove, and the same result.
 
-KERAS_BIT_KILLS=100 python -m pytest tests/test_kills.py -s    # takes an hour or more; what was killed where is printed
+KERAS_BIT_KILLS=100 python -m pytest tests/test_kills.py -s    # takes an hour or more; prints what was killed where
 """
 
 import collections
@@ -75,13 +75,13 @@ def check_whole(folder):
 
 
 def hidden(folder):
-    """What nobody asked for, without what is in it."""
+    """Returns the names of files and folders that should not be there, without the contents of such folders."""
     found = [path.relative_to(folder) for path in folder.rglob(".*")]
     return sorted(str(path) for path in found if not any(part.startswith(".") for part in path.parts[:-1]))
 
 
 class Command:
-    """A command of `keras-bit` in a process of its own, whose lines on standard output are heard as they come."""
+    """Runs a command of `keras-bit` in a process, and reads its lines of standard output as they come."""
 
     def __init__(self, arguments, temporary):
         temporary.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Metrics of several labels and of numbers: by hand, and against scikit-learn; and what `evaluate` makes of them."""
+"""Tests metrics of several labels and of numbers, by hand and against scikit-learn, and `evaluate` with them."""
 
 import importlib.util
 import json

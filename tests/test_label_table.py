@@ -1,4 +1,4 @@
-"""Labels in CSV files: what each form becomes, and what an error says of a file that is wrong. No TensorFlow."""
+"""Tests labels in CSV files: the meaning of each form, and the errors for a wrong file, without TensorFlow."""
 
 import os
 
@@ -13,7 +13,7 @@ ONE, SEVERAL, NUMBER = label_table.PROBLEM_TYPES
 
 @pytest.fixture
 def read(tmp_path):
-    """Reads a text as a CSV file beside six empty files, `0.jpg` to `5.jpg`, and `folder/6.png`."""
+    """Reads a text as a CSV file next to six empty files, `0.jpg` to `5.jpg`, and `folder/6.png`."""
     for number in range(6):
         (tmp_path / f"{number}.jpg").touch()
     (tmp_path / "folder").mkdir()
@@ -221,7 +221,7 @@ def test_a_missing_image_is_left_to_who_reads_it(read):
     assert names_of(read("path,label\n0.jpg,a\n7.jpg,b\n", check_files=False)) == ["0.jpg", "7.jpg"]
 
 
-def test_a_file_that_is_none(tmp_path):
+def test_a_file_of_another_kind(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"The file .*no\.csv' does not exist"):
         csv_rows.read(tmp_path / "no.csv")
     (tmp_path / "folder.csv").mkdir()
@@ -232,7 +232,7 @@ def test_a_file_that_is_none(tmp_path):
 
 
 def test_the_rarest_labels_are_divided_first():
-    """A label of two images among a hundred has one in each part, as chance alone would give it in two of five."""
+    """A label of two images among a hundred has one in each part; by chance this would happen in two of five cases."""
     labels = np.zeros((100, 3), np.float32)
     labels[:2, 0], labels[:40, 1], labels[50:, 2] = 1, 1, 1
     part = label_table.LabelTable(tuple(map(str, range(100))), labels, ("a", "b", "c"), SEVERAL)

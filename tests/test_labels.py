@@ -1,4 +1,4 @@
-"""Class names: the tables against indices that others published, `decode_predictions` against Keras' own."""
+"""Tests class names: the tables against indices that others published, `decode_predictions` against Keras'."""
 
 import doctest
 import hashlib
@@ -47,7 +47,7 @@ def test_ids_names_and_order_are_those_of_keras_class_index_file():
     assert hashlib.md5(json.dumps(keras_names()).encode()).hexdigest() == KERAS_CLASS_INDEX_MD5
 
 
-def test_ids_names_and_order_of_21k_are_those_of_the_class_index_of_keras_cv_attention_models():
+def test_classes_of_21k_equal_those_of_keras_cv_attention_models():
     # That file has all the names, each with its own underscores: "great_white_shark, white_shark".
     index = {
         str(index): [wordnet_id, ", ".join(name.replace(" ", "_") for name in names.split(", "))]
@@ -154,7 +154,7 @@ def test_every_photograph_is_named_as_its_class(photos):
 
 @pytest.fixture
 def unread(monkeypatch):
-    """A module of its own that has read no table yet; its `tables_read` are those it has read since, in order."""
+    """Imports a fresh copy of the module that has read no table yet; `tables_read` lists what it reads, in order."""
     spec = importlib.util.spec_from_file_location("unread_labels", labels_module.__file__)
     module = importlib.util.module_from_spec(spec)
     module.tables_read = []
@@ -506,10 +506,10 @@ def test_script_refuses_to_write_where_there_is_no_directory(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("classes", [1000, 21843])
-def test_a_checkpoint_that_names_nothing_has_the_labels_of_its_number_of_classes(classes):
+def test_a_checkpoint_without_names_gets_labels_by_number_of_classes(classes):
     assert labels_of_checkpoint({index: f"LABEL_{index}" for index in range(classes)}) is None
 
 
 @pytest.mark.parametrize("id2label", [{0: "LABEL_0", 1: "LABEL_1"}, {index: f"kind {index}" for index in range(1000)}])
-def test_a_checkpoint_that_names_its_classes_or_has_another_number_keeps_its_labels(id2label):
+def test_a_checkpoint_with_names_or_another_number_keeps_its_labels(id2label):
     assert labels_of_checkpoint(id2label) is id2label

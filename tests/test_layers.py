@@ -1,4 +1,4 @@
-"""layers.py against float64 oracles in numpy and, live, against torch."""
+"""Compares layers.py with float64 oracles in numpy and (live) with torch."""
 
 import re
 
@@ -100,7 +100,7 @@ CONVOLUTIONS = {
 
 
 @pytest.mark.parametrize("arguments", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_a_standardized_convolution_is_keras_own_with_the_standardized_kernel(arguments):
+def test_a_standardized_convolution_equals_keras_with_that_kernel(arguments):
     x = random(0, 2, 13, 12, 4)
     layer = StdConv2D(6, **arguments)
     layer.build(x.shape)
@@ -196,7 +196,7 @@ def spread_around(mean_over_spread, seed, shape, groups):
 @pytest.mark.parametrize(("shape", "groups"), SHAPES, ids=str)
 @pytest.mark.parametrize("mean_over_spread", [0, 1, 100])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_group_norm_is_float64s_also_where_the_mean_is_100_times_the_spread(shape, groups, mean_over_spread, seed):
+def test_group_norm_equals_float64_if_the_mean_is_100_spreads(shape, groups, mean_over_spread, seed):
     x = spread_around(mean_over_spread, seed, shape, groups)
     got = to_numpy(GroupNormalization(groups)(x))
     # 1e-4 absolute, for values of size 1: the mean, and `x * scale + shift`, which cancels two numbers of
@@ -262,7 +262,7 @@ def test_no_tensor_of_the_traced_group_norm_has_more_than_four_dimensions(shape)
     layer.build(shape)
     graph = tf.function(layer, autograph=False).get_concrete_function(tf.TensorSpec(shape)).graph
     ranks = {output.name: output.shape.rank for operation in graph.get_operations() for output in operation.outputs}
-    assert len(ranks) > 10  # the graph is there
+    assert len(ranks) > 10  # the graph was found
     # TFLite's GPU delegate refuses five dimensions.
     assert [name for name, rank in ranks.items() if rank is None or rank > 4] == []
 
@@ -320,7 +320,7 @@ def test_group_norm_is_torchs_or_nearer_to_float64(shape, groups, mean_over_spre
     np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-4)
     if mean_over_spread <= 1:
         np.testing.assert_allclose(ours, single, rtol=0, atol=1e-4)
-    else:  # torch takes E[x^2] - E[x]^2, which loses the variance in float32: there is nothing to agree with
+    else:  # torch computes E[x^2] - E[x]^2, which loses the variance in float32, so it is no oracle here
         assert off < torchs_off
 
 

@@ -1,4 +1,4 @@
-"""layouts.py against a table of transformers' names written out by hand, and (live) against transformers itself."""
+"""Compares layouts.py with a table of transformers' names, written out by hand, and (live) with transformers."""
 
 import re
 
@@ -40,7 +40,7 @@ def bit50():
 
 
 @forms
-def test_every_variable_has_the_name_and_the_shape_that_transformers_gives_it(config, rows):
+def test_every_variable_has_transformers_name_and_shape(config, rows):
     model = build(BitConfig.from_dict(config))
     found = {name: (TRANSFORMERS.file_shape(name, v.shape), v.path.split("/")) for name, v in named_variables(model)}
     assert found == {name: (shape, [layer, variable]) for name, shape, layer, variable in rows}
@@ -56,7 +56,7 @@ def test_the_table_of_names_is_that_of_transformers(config, rows):
     assert theirs.base_model_prefix == "bit"
 
 
-def test_bit50_has_153_tensors_of_25549352_parameters_and_no_two_share_a_name(bit50):
+def test_bit50_has_153_tensors_with_25549352_parameters(bit50):
     assert len({name for name, _ in named_variables(bit50)}) == len(bit50.weights) == 153
     assert bit50.count_params() == 25_549_352
 
@@ -66,7 +66,7 @@ def test_bit50_has_the_names_and_shapes_of_transformers(bit50):
     import torch
     import transformers
 
-    with torch.device("meta"):  # names and shapes alone
+    with torch.device("meta"):  # only names and shapes
         theirs = transformers.BitForImageClassification(transformers.BitConfig(num_labels=1000)).state_dict()
     assert len(theirs) == 153
     assert sum(tensor.numel() for tensor in theirs.values()) == 25_549_352
@@ -84,7 +84,7 @@ def test_bit50_has_the_names_and_shapes_of_transformers(bit50):
         ("stage4_block0_shortcut_norm", "gamma", "bit.encoder.stages.3.layers.0.downsample.norm.weight"),
     ],
 )
-def test_stages_count_from_0_in_the_file_and_both_numbers_may_have_two_digits(layer, variable, name):
+def test_stages_in_the_file_count_from_0_and_may_have_two_digits(layer, variable, name):
     assert TRANSFORMERS.tensor_name(layer, variable) == name
     assert TRANSFORMERS_BASE.tensor_name(layer, variable) == name.removeprefix("bit.")
 
@@ -108,7 +108,7 @@ def test_only_the_classifier_is_the_head():
     assert not KERAS.is_head("norm/gamma")
 
 
-def test_convolutions_and_linear_layers_change_their_axes_and_vectors_do_not():
+def test_kernels_are_transposed_and_vectors_are_not():
     rng = np.random.default_rng(0)
     convolution, linear, vector = rng.random((2, 3, 5, 7)), rng.random((2, 3)), rng.random(4)
     kernel = TRANSFORMERS.to_keras("bit.a", convolution)
@@ -236,7 +236,7 @@ def test_what_tensorflow_adds_to_a_name_is_undone(name, plain):
 # Other channels
 
 
-def test_one_channel_gets_the_sum_so_a_gray_image_gives_what_it_gave_as_rgb():
+def test_one_channel_gets_the_sum_so_gray_gives_the_output_of_rgb():
     kernel = np.random.default_rng(0).standard_normal((16, 3, 7, 7)).astype(np.float32)
     adapted = adapt_channels(kernel, 1, axis=1)
     assert adapted.shape == (16, 1, 7, 7)
@@ -245,7 +245,7 @@ def test_one_channel_gets_the_sum_so_a_gray_image_gives_what_it_gave_as_rgb():
 
 @pytest.mark.parametrize("channels", [2, 4, 5, 7])
 @pytest.mark.parametrize("axis", [1, 2])
-def test_other_numbers_take_the_channels_in_turn_and_keep_the_size_of_their_sum(channels, axis):
+def test_other_numbers_repeat_the_channels_and_keep_the_sum(channels, axis):
     kernel = np.random.default_rng(0).standard_normal((4, 3, 3, 6)).astype(np.float16)
     adapted = adapt_channels(kernel, channels, axis)
     before = kernel.shape[axis]

@@ -1,4 +1,4 @@
-"""Text on images: which font draws it, what is escaped, what is cut."""
+"""Tests text on images: which font draws it, what is escaped, what is cut."""
 
 from PIL import Image, ImageFont
 

@@ -1,4 +1,4 @@
-"""loading.py: files of every kind, whole and damaged, opened lazily and loaded all or nothing."""
+"""Tests loading.py: whole and damaged files of every kind, read only when needed, and loaded wholly or not at all."""
 
 import gc
 import json
@@ -497,7 +497,7 @@ def one_after_the_other(tensors, slow, error=None):
     return Checkpoint("somewhere", TRANSFORMERS, {name: lazy(name) for name in tensors}, ())
 
 
-def test_damage_is_listed_in_the_order_of_the_network_whichever_thread_sees_it_first():
+def test_damage_is_listed_in_the_networks_order_for_any_thread_order():
     names = [STEM, CONV1, NORM, HEAD]
     spoilt = TENSORS | {name: spoilt_by(np.nan)(TENSORS[name]) for name in names}
     listed = "; ".join(f"{name} holds NaN or infinity" for name in names)
@@ -607,7 +607,7 @@ def test_the_number_of_classes_is_that_of_the_head_tensors(change, classes):
 # config.json
 
 
-def test_the_configuration_beside_the_weights_is_found_or_known_to_be_absent(tmp_path):
+def test_a_config_next_to_the_weights_is_found_or_known_to_be_absent(tmp_path):
     folder = write_checkpoint(tmp_path / "with")
     bare = write_checkpoint(tmp_path / "without", config=None)
     for source in (folder, folder / "model.safetensors"):
@@ -703,7 +703,7 @@ def random_network(include_top=True, input_tensor=None, **changes):
 
 
 def save_weights(folder, model, config=True):
-    """`bit.weights.h5` as Keras writes it, with `config.json` beside it."""
+    """Writes `bit.weights.h5` as Keras does, and `config.json` next to it."""
     path = folder / "bit.weights.h5"
     model.save_weights(path)
     if config:
@@ -714,7 +714,7 @@ def save_weights(folder, model, config=True):
 @pytest.mark.parametrize("include_top", [True, False], ids=["head", "headless"])
 @pytest.mark.parametrize("changes", FORMS.values(), ids=FORMS)
 @pytest.mark.slow
-def test_what_keras_saves_of_weights_is_the_same_model_as_by_its_own_load_weights(tmp_path, changes, include_top):
+def test_weights_saved_by_keras_load_as_with_load_weights(tmp_path, changes, include_top):
     model = random_network(include_top, **changes)
     path = save_weights(tmp_path, model)
     ours = from_pretrained(path, include_top=include_top, classifier_activation=None)
@@ -859,7 +859,7 @@ STRANGERS = {
 
 
 @pytest.mark.parametrize(("build", "message"), STRANGERS.values(), ids=STRANGERS)
-def test_saved_weights_of_another_model_are_refused_with_all_that_is_not_of_bit(tmp_path, build, message):
+def test_weights_of_another_model_are_refused_with_all_foreign_layers(tmp_path, build, message):
     path = save_weights(tmp_path, build(), config=False)
     with pytest.raises(
         ValueError, match=rf"^{re.escape(str(path))} does not hold just a BiT, .*\n  {message}"
@@ -872,7 +872,7 @@ def test_saved_weights_of_another_model_are_refused_with_all_that_is_not_of_bit(
         BiTBackbone(path, config=BitConfig.from_dict(CONFIG))
 
 
-def test_saved_weights_of_another_bit_are_refused_with_all_that_does_not_fit(tmp_path):
+def test_weights_of_another_bit_are_refused_with_all_mismatches(tmp_path):
     path = save_weights(tmp_path, random_network(), config=False)
     with pytest.raises(ValueError, match=r"\(Keras layout\) does not fit the model\. Nothing was loaded\.") as error:
         from_pretrained(path, config=BitConfig.from_dict(BOTTLENECK_CONFIG))
@@ -1105,7 +1105,7 @@ def test_damaged_torch_tensors_are_told_as_others_are(save_bin):
 
 @pytest.mark.live
 @pytest.mark.parametrize(("config", "rows"), [(CONFIG, PREACTIVATION), (BOTTLENECK_CONFIG, BOTTLENECK)])
-def test_what_transformers_saves_whole_or_sharded_and_what_torch_saves_are_the_same_model(tmp_path, config, rows):
+def test_files_of_transformers_whole_or_sharded_and_torch_are_equal(tmp_path, config, rows):
     import torch
     import transformers
 
@@ -1233,7 +1233,7 @@ def test_an_npz_that_would_be_unpickled_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_a_published_architecture_is_known_by_its_shapes_and_no_other_is_guessed(tmp_path, width):
+def test_only_published_architectures_are_known_by_their_shapes(tmp_path, width):
     config = BitConfig(width_factor=width)
     shapes = {}
     for stage, (depth, size) in enumerate(zip(config.depths, config.stage_widths, strict=True)):

@@ -1,4 +1,4 @@
-"""locks.py: what a note about a process proves, where the file system has no locks; test_files.py has the rest."""
+"""Tests locks.py: what a note about a process proves if the file system has no locks; see also test_files.py."""
 
 import dataclasses
 import errno
@@ -41,7 +41,7 @@ def note(directory, **changes):
         ({"process": ENDED, "host": "node7"}, False),
         ({"process": ENDED, "machine": "another container"}, False),
         ({"started": "another boot 12345"}, True),
-        ({"started": ""}, False),  # nobody knows
+        ({"started": ""}, False),  # unknown
         ({"process": 1, "started": ""}, False),
     ],
 )
@@ -91,7 +91,7 @@ def test_a_process_without_locks_is_respected_by_one_that_has_them(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_note_that_cannot_be_written_stops_the_process_and_leaves_nothing(tmp_path, without_locks, monkeypatch):
+def test_an_unwritable_note_stops_the_process_and_leaves_nothing(tmp_path, without_locks, monkeypatch):
     monkeypatch.setattr(locks, "_note", lambda locked: "\udcff")  # no UTF-8
     with pytest.raises(UnicodeEncodeError):
         locks.acquire(tmp_path)
@@ -117,7 +117,7 @@ except BlockingIOError:
 
 
 @pytest.mark.slow
-def test_of_many_processes_without_locks_one_gets_the_directory_of_one_that_has_ended(tmp_path):
+def test_without_locks_only_one_process_takes_over_an_abandoned_directory(tmp_path):
     note(tmp_path, process=ENDED)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     several = [subprocess.Popen([sys.executable, "-c", CLAIM, str(tmp_path)], **pipes) for _ in range(6)]

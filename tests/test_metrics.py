@@ -1,4 +1,4 @@
-"""Metrics against tables worked out by hand, formulas written out here, and scikit-learn where it is installed."""
+"""Compares metrics with tables worked out by hand, with formulas written out here, and with scikit-learn."""
 
 import importlib.util
 import itertools
@@ -22,7 +22,7 @@ def random_case(count, classes, seed=0, dtype=np.float32):
     return (probabilities / probabilities.sum(1, keepdims=True)).astype(dtype), labels
 
 
-def test_the_rank_is_the_number_of_classes_before_the_label_and_ties_go_by_index():
+def test_the_rank_counts_classes_before_the_label_and_ties_by_index():
     assert metrics.ranks(PROBABILITIES, LABELS).tolist() == [0, 2, 1, 0]
     assert metrics.ranks(np.full((3, 3), 1 / 3), np.arange(3)).tolist() == [0, 1, 2]
     assert metrics.predictions(PROBABILITIES).tolist() == [0, 0, 0, 2]
@@ -39,7 +39,7 @@ def test_k_must_be_a_positive_whole_number(k):
         metrics.top_k(PROBABILITIES, LABELS, k)
 
 
-def test_log_loss_is_the_mean_of_the_labels_and_finite_for_a_probability_of_0():
+def test_log_loss_is_a_mean_and_finite_for_a_probability_of_0():
     assert metrics.log_loss(PROBABILITIES, LABELS) == pytest.approx(-np.log(0.7 * 0.2 * 0.4 * 0.75) / 4, rel=1e-6)
     assert metrics.log_loss(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(87.336, abs=1e-3)
     assert metrics.log_loss(np.array([[1.0, 0.0]]), np.array([0])) == 0

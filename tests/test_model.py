@@ -1,4 +1,4 @@
-"""model.py: the graph's names and shapes, and each part of it that transformers cannot vouch for, against an oracle."""
+"""Tests model.py: the graph's names and shapes, and with oracles each part that transformers cannot confirm."""
 
 import dataclasses
 import json
@@ -91,7 +91,7 @@ SIZES = [(32, 32), (33, 47), (64, 64), (65, 63), (95, 130)]
 @pytest.mark.slow
 def test_feature_maps_are_a_32th_of_the_image_rounded_up(layer_type, padding, static):
     config = tiny(FOUR, layer_type=layer_type, global_padding=padding)
-    # SAME without a pad of its own before the pool leaves the last, incomplete window out.
+    # With SAME but without a pad before the pool, the last, incomplete window is left out.
     pooled = (lambda size: math.ceil(size / 4)) if padding is None else (lambda size: (math.ceil(size / 2) - 1) // 2)
     dynamic = BiT(config, include_top=False)
     for height, width in SIZES[:2] if static else SIZES:
@@ -439,7 +439,7 @@ def test_a_clone_has_the_config_and_its_own_weights():
 
 
 @pytest.mark.parametrize("arguments", [TINY, BOTTLENECK], ids=["pre-activation", "bottleneck"])
-def test_stage_outputs_are_the_stem_after_its_pool_and_each_stage_before_the_final_norm(arguments):
+def test_stage_outputs_are_the_pooled_stem_and_stages_before_the_norm(arguments):
     model = BiT(tiny(arguments), include_top=False)
     outputs = stage_outputs(model)
     assert list(outputs) == ["stem", "stage1", "stage2"]
@@ -489,7 +489,7 @@ def test_initial_weights_are_drawn_as_in_transformers():
     assert head.std() == pytest.approx(1 / math.sqrt(3 * 512), rel=0.01)
 
 
-def test_without_values_for_them_kernels_are_zero_and_the_layers_know_how_they_should_be_drawn():
+def test_without_values_kernels_are_zero_and_initializers_are_known():
     blank, drawn = (build(tiny(), Ends(), values) for values in ({}, None))
     for layer in blank.layers:
         if hasattr(layer, "kernel"):

@@ -1,4 +1,4 @@
-"""Model cards. The oracle is huggingface_hub: what its `ModelCard` reads back from the text is what the Hub shows."""
+"""Tests model cards with huggingface_hub's `ModelCard`: the Hub shows what this reads from the text."""
 
 import json
 import re
@@ -105,7 +105,7 @@ def test_the_base_model_is_an_id_of_the_hub_or_a_name_without_a_path(run, weight
     assert expected is None or read(card).base_model == expected
 
 
-def test_nothing_is_said_that_is_not_known():
+def test_a_card_only_holds_what_is_known():
     data = read(keras_bit.model_card(model_of(), "me/bit"))
     assert (data.license, data.base_model, data.datasets, data.eval_results) == (None,) * 4
     assert "trained on" not in str(keras_bit.model_card(model_of(), "me/bit"))

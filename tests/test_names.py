@@ -1,4 +1,4 @@
-"""names.py and published.py: what is typed, and the place that it means. Pure: no files, no network."""
+"""Tests names.py and published.py: which place a name of a checkpoint means, without files and network."""
 
 import json
 import os
@@ -304,7 +304,7 @@ def test_the_hubs_address_is_huggingface_hubs():
     assert HUB in (constants.ENDPOINT, constants._HF_DEFAULT_ENDPOINT)
 
 
-def test_a_directory_that_is_called_like_the_published_checkpoint_is_not_what_imagenet_means(tmp_path, monkeypatch):
+def test_imagenet_does_not_mean_a_directory_with_the_published_name(tmp_path, monkeypatch):
     (tmp_path / "google" / "bit-50").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"does not have config\.json of 'google/bit-50'"):

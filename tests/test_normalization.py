@@ -1,4 +1,4 @@
-"""normalization.py: the gradients written by hand beside those that TensorFlow derives, in float64."""
+"""Compares the gradients in normalization.py, written by hand, with those that TensorFlow derives, in float64."""
 
 import keras
 import numpy as np
@@ -64,7 +64,7 @@ def test_a_kernels_gradient_is_the_derived_one(shape):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_computed_in_float32_and_its_gradient_comes_back_in_the_type_of_the_input(dtype):
+def test_half_precision_is_computed_in_float32_with_gradients_in_its_type(dtype):
     arguments = [tf.cast(values(0, 2, 5, 5, 8), dtype), tf.ones(8), tf.zeros(8)]
     with tf.GradientTape() as tape:
         tape.watch(arguments)

@@ -1,4 +1,4 @@
-"""The notebooks of docs/notebooks run from top to bottom on the versions that are installed.
+"""Runs the notebooks of docs/notebooks from top to bottom with the installed versions.
 
 A cell with the tag `skip-execution`, which installs keras_bit, does not run.
 """
@@ -24,7 +24,7 @@ NotebookClient(notebook, timeout=600, resources={{"metadata": {{"path": "."}}}})
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs(notebook, tmp_path):
+def test_a_notebook_runs_from_top_to_bottom(notebook, tmp_path):
     for package in ("nbclient", "ipykernel", "ai_edge_litert"):
         if importlib.util.find_spec(package) is None:
             absent(f"{package} is not installed: pip install -e '.[docs,tflite]'")

@@ -1,4 +1,4 @@
-"""Orientation tags: every path of the package turns an encoded image upright as `PIL.ImageOps.exif_transpose` does."""
+"""Tests that every path turns an encoded image upright by its orientation tag, like `PIL.ImageOps.exif_transpose`."""
 
 import functools
 import io
@@ -69,7 +69,7 @@ def test_paths_and_bytes_are_turned_as_by_pillow(name, tag, tmp_path):
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_what_is_not_encoded_is_taken_as_it_is_and_so_is_what_is_encoded_where_tags_are_ignored(name):
+def test_decoded_images_and_images_with_ignored_tags_are_not_turned(name):
     contents = MADE[name](PHOTO, 6)
     image = Image.open(io.BytesIO(contents))
     expected = np.asarray(image.convert("RGB"))[None]

@@ -1,4 +1,4 @@
-"""Windows and macOS, of which nobody had one: what they lack of Linux is taken away in a process of its own."""
+"""Tests the commands without what Windows and macOS lack, because we had neither of them."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def test_the_commands_need_nothing_that_windows_or_macos_lacks(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     codes = json.loads(done.stdout.splitlines()[-1])
     assert set(codes.values()) == {0}, (codes, done.stderr[-3000:])
-    # A run that has ended is not run again; nothing unfinished is left beside what was written.
+    # A finished run is not run again, and no unfinished file is left.
     assert sorted(path.name for path in folder.iterdir()) == ["hf", "run", "served"]
     assert (folder / "run" / "model.keras").is_file()
     assert (folder / "served" / "1" / "saved_model.pb").is_file()

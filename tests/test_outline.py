@@ -1,4 +1,4 @@
-"""outline.py: from a file comes what Keras' own loader gives, or an error that names the layer and the value."""
+"""Tests outline.py: a file gives the same as Keras' own loader, or an error that names the layer and the value."""
 
 import dataclasses
 import re
@@ -201,9 +201,7 @@ def test_other_layers_are_refused_by_name(tmp_path, case):
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", [None, "linear", "softmax", "sigmoid", "relu"])
 @pytest.mark.parametrize("problem_type", [None, "multi_label_classification"])
-def test_the_head_of_a_keras_file_ends_as_it_was_saved_unless_the_call_says_otherwise(
-    tmp_path, activation, problem_type
-):
+def test_the_head_of_a_keras_file_keeps_its_activation_by_default(tmp_path, activation, problem_type):
     model = BiT(BitConfig(**SMALLEST, problem_type=problem_type), classifier_activation=activation)
     model.save(tmp_path / "bit.keras")
     expected = outputs(keras.saving.load_model(tmp_path / "bit.keras"))
@@ -214,7 +212,7 @@ def test_the_head_of_a_keras_file_ends_as_it_was_saved_unless_the_call_says_othe
 
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 @pytest.mark.parametrize("safe", [True, False, None])
-def test_code_in_a_keras_file_is_refused_whatever_the_safe_mode_of_keras_is(tmp_path, safe):
+def test_code_in_a_keras_file_is_refused_in_any_safe_mode(tmp_path, safe):
     model = smallest()
     BiTModel(model.input, keras.layers.Lambda(lambda x: x * 2)(model.output)).save(tmp_path / "bit.keras")
     # Keras has no way back from `enable_unsafe_deserialization`, which sets what this scope sets.

@@ -1,4 +1,4 @@
-"""packages.py: what is said of a package that is missing; test_extras.py asks every place that needs one."""
+"""Tests packages.py: the message about a missing package. test_extras.py tries every function that needs one."""
 
 import pytest
 

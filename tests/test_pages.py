@@ -1,4 +1,4 @@
-"""The README and the pages of docs/: their code runs, their links lead somewhere, every public name has its page."""
+"""Tests the README and the pages of docs/: their code runs, links work, every public name has a page."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""The whole network beside transformers' own with the same random weights: every argument, then BiT-50 at full size."""
+"""Compares the whole network with transformers' for every argument, with random weights, and BiT-50 at full size."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from reference_models import TINY, saved_with_random_weights
 pytestmark = pytest.mark.live
 
 BOTTLENECK = {"layer_type": "bottleneck"}
-# Not in the table, because transformers is wrong there and there is nothing to compare with: it drops the dilation of
+# Not in the table, because transformers is wrong there, so it is no oracle: it drops the dilation of
 # pre-activation blocks (`output_stride` below 32; test_model.py has timm's rule), crashes on `width_factor` and cannot
 # add up the branches under `global_padding="valid"`.
 CONFIGS = {
@@ -150,6 +150,6 @@ def test_bit_50_at_full_size_is_float64s(full_size, size):
     ours, single, double = full_size[size]
     rows = parity.compare([ours], [double])
     show(rows, f"keras_bit beside torch float64, {size}")
-    # What torch loses by itself: the floor below which float32 programs cannot be told apart.
+    # The error of torch itself: below it, float32 programs cannot be distinguished.
     show(parity.compare([single], [double]), f"torch float32 beside torch float64, {size}")
     assert [row for row in rows if not row.passed] == []

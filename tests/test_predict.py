@@ -1,4 +1,4 @@
-"""`predict` of an array of one batch, which needs no pipeline: what Keras' own gives, and shows."""
+"""Tests `predict` for an array of one batch, which needs no pipeline: same results and progress as Keras'."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""The few-shot probes beside what they are made of, and `keras-bit probe` as a person runs it."""
+"""Tests the few-shot probes against scikit-learn and formulas, and `keras-bit probe` as a user runs it."""
 
 import importlib.util
 import json
@@ -179,7 +179,7 @@ def test_wrong_arguments(capsys, animals, arguments, code, words):
     assert all(word in err for word in words), err
 
 
-def test_a_directory_that_cannot_be_written_is_said_before_anything_is_read(capsys, animals, tmp_path):
+def test_an_unwritable_directory_is_reported_before_anything_is_read(capsys, animals, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     code, _, err = probe(capsys, animals, "--out", tmp_path / "file")
     assert code == 1

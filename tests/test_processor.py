@@ -1,4 +1,4 @@
-"""The image processor against Pillow and plain arithmetic, and (live) against transformers' own, value by value."""
+"""Compares the image processor with Pillow and plain arithmetic, and (live) with transformers', value by value."""
 
 import copy
 import dataclasses
@@ -139,7 +139,7 @@ def test_the_size_rule_truncates_the_long_side(shape, size, expected):
         (1, 4, [0, 0, 1, 0]),
     ],
 )
-def test_the_crop_starts_at_the_floor_and_padding_puts_the_larger_part_first(length, crop, expected):
+def test_crop_offsets_round_down_and_padding_puts_more_first(length, crop, expected):
     line = np.arange(1, length + 1, dtype=np.uint8)
     assert center_crop(line.reshape(-1, 1, 1), crop, 1).ravel().tolist() == expected
     assert center_crop(line.reshape(1, -1, 1), 1, crop).ravel().tolist() == expected
@@ -707,7 +707,7 @@ def test_unusable_configurations_are_refused_with_their_path(tmp_path):
         BitImageProcessor().save_pretrained(tmp_path / "preprocessor_config.json")
 
 
-def test_bits_own_stands_in_for_the_processor_that_a_checkpoint_lacks_and_for_nothing_else(tmp_path):
+def test_bits_own_processor_replaces_only_a_missing_one(tmp_path):
     own, bits_own = BitImageProcessor(size=64), BitImageProcessor(**BIT_50)
     assert processor_of(tmp_path, HubOptions()) == (bits_own, False)
     own.save_pretrained(tmp_path)

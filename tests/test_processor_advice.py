@@ -1,4 +1,4 @@
-"""Which file the report on an export advises: for processors that Linux describes as in these rows."""
+"""Tests which file the report of an export advises, for processors as Linux describes them."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_a_measured_time_decides_against_the_instructions(monkeypatch):
     assert "use int8" in sentence("onnx", None, {"processor": "X", "instructions": AVX2})
 
 
-def test_every_kind_is_of_instructions_that_are_looked_for_and_formats_that_have_int8():
+def test_advice_only_names_known_instructions_and_formats_with_int8():
     for kind in KINDS:
         assert {*kind.instructions} <= {*machine.FEATURES}
         assert {*kind.int8} <= {*processor_advice.QUANTIZABLE}

@@ -1,4 +1,4 @@
-"""Where nothing can be written: told at the start by every command and function; in mid-run, what is there stays."""
+"""Tests read-only places: every command and function reports them at the start; later, existing files stay whole."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ NOBODY = 65534
 
 @contextlib.contextmanager
 def nobody():
-    """Another user than root, who may write everywhere."""
+    """Runs as a user other than root, because root may write everywhere."""
     if os.geteuid() != 0:
         yield
         return
@@ -37,7 +37,7 @@ def nobody():
 
 @pytest.fixture
 def folder():
-    """A directory of nobody's. Those of pytest may be read by their owner alone."""
+    """Makes a directory that belongs to the user nobody; only the owner can read pytest's own directories."""
     made = Path(tempfile.mkdtemp(prefix="keras-bit-test-", dir="/tmp"))
     if os.geteuid() == 0:
         os.chown(made, NOBODY, NOBODY)
@@ -114,7 +114,7 @@ def test_a_function_says_so_before_anything_is_computed(monkeypatch, read_only, 
         calls[name]()
 
 
-def test_training_that_can_no_longer_write_ends_with_a_sentence_and_the_last_state(folder):
+def test_training_that_cannot_write_ends_with_a_message_and_its_state(folder):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     file = folder / "state.safetensors"

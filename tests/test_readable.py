@@ -1,4 +1,4 @@
-"""Which images cannot be read, before anything is computed: the same answers as the processor's."""
+"""Tests that unreadable images are found before anything is computed, and that they are those the processor refuses."""
 
 import json
 import os

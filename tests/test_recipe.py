@@ -1,4 +1,4 @@
-"""Recipe: what it refuses, how it becomes JSON; its optimizers, weights and losses beside those of others."""
+"""Tests Recipe: what it refuses, its JSON form, and its optimizers, weights and losses against others."""
 
 import dataclasses
 import importlib
@@ -157,7 +157,7 @@ REGRESSION = {"problem_type": "regression"}
         ({"freeze_up_to": "stage9"}, {}, "`up_to` must be None or one of"),
     ],
 )
-def test_what_does_not_go_with_model_and_data_is_refused_before_anything_is_computed(choice, config, message):
+def test_options_that_do_not_fit_model_or_data_are_refused_at_once(choice, config, message):
     model = small_model(**config)
     before, count = variables(model), len(model.trainable_weights)
     with pytest.raises(ValueError, match=message):
@@ -367,7 +367,7 @@ def test_the_averages_are_what_is_validated_and_kept():
     assert found == pytest.approx(min(history["val_loss"]), rel=1e-5)
 
 
-def test_the_result_is_the_best_model_and_training_ends_where_none_is_better():
+def test_training_ends_without_improvement_and_keeps_the_best_model():
     """The labels of this validation are wrong: the more is learned, the higher is its loss."""
     wrong = batches([(number + 1) % 3 for number in NUMBERS])
     rule = HyperRule(8, SIDE, batch_size=4, steps=20, base_learning_rate=0.5)
@@ -423,7 +423,7 @@ def data_of(recipe, **options):
 
 
 @pytest.mark.parametrize("repeat", [False, True])
-def test_balanced_sampling_shows_every_class_equally_often_and_goes_on_from_any_step(repeat):
+def test_balanced_sampling_shows_classes_equally_often_from_any_step(repeat):
     recipe = Recipe(RULE, sampling="balanced")
     labels = np.concatenate([np.asarray(batch[1]) for batch in data_of(recipe, repeat=repeat).take(6)])
     passes = labels[: len(labels) // 8 * 8].reshape(-1, 8)
@@ -435,7 +435,7 @@ def test_balanced_sampling_shows_every_class_equally_often_and_goes_on_from_any_
         np.testing.assert_array_equal(np.concatenate(later), labels[8:])
 
 
-def test_a_class_with_few_images_shows_each_as_often_and_one_with_many_others_in_each_pass():
+def test_balanced_sampling_repeats_few_images_and_varies_many():
     labels = np.array([0] * 9 + [1] * 3)
     orders = [balanced_order(labels, np.random.default_rng(seed)) for seed in range(30)]
     for order in orders:

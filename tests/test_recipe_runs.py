@@ -1,4 +1,4 @@
-"""Runs with a recipe: interrupted at every evaluation they are the whole run, and their choices are noted."""
+"""Tests runs with a recipe: interrupted at any evaluation they end the same, and they note their choices."""
 
 import json
 
@@ -74,9 +74,7 @@ CHOICES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)
-def test_interrupted_at_every_evaluation_it_has_the_losses_and_weights_of_the_whole_run(
-    data, checkpoint, tmp_path, choices
-):
+def test_a_run_interrupted_at_any_evaluation_ends_like_a_whole_one(data, checkpoint, tmp_path, choices):
     # A rate that is too high for the loss of the validation to fall on and on.
     rate = {} if "optimizer" in choices else {"base_learning_rate": 0.3}
     options = options_of(data, checkpoint, choices=choices, **rate)
@@ -128,9 +126,7 @@ def test_a_run_notes_its_recipe_with_the_weights_of_its_classes(data, checkpoint
         ({"choices": {"keep_best": "val_top_5"}}, "`keep_best` must be one of 'val_loss', 'val_accuracy', got"),
     ],
 )
-def test_a_choice_that_cannot_be_is_an_error_before_training_and_leaves_nothing(
-    data, checkpoint, tmp_path, changed, message
-):
+def test_an_impossible_choice_is_an_error_before_training(data, checkpoint, tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         train(options_of(data, checkpoint, **changed), tmp_path / "out")
     assert not (tmp_path / "out").exists()

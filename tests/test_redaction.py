@@ -1,4 +1,4 @@
-"""redaction.py and all that asks a Hub: no token and no password in an error, its causes or a log."""
+"""Tests redaction.py and everything that asks a Hub: no error, cause or log shows a token or password."""
 
 import json
 import logging
@@ -142,7 +142,7 @@ def test_logs_are_redacted_also_of_errors(caplog):
     assert "s3cret" not in caplog.records[0].getMessage() + caplog.records[1].exc_text.splitlines()[-1]
 
 
-# The message and the traceback of every error, and every line logged at any level, of a process of its own.
+# Collects the message and traceback of every error, and every logged line of any level, in a separate process.
 ASK = """
 import json, logging, traceback
 logging.basicConfig(level=logging.DEBUG)

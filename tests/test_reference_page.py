@@ -1,4 +1,4 @@
-"""transformers' page of BiT, row by row: what it promises of the models. test_transformers_shape.py has the numbers."""
+"""Tests what transformers' page of BiT promises about the models. test_transformers_shape.py compares numbers."""
 
 import doctest
 import inspect

@@ -1,6 +1,6 @@
-"""transformers' page of BiT as a table: what each row promises, and the tests that hold it here.
+"""Lists what transformers' page of BiT promises, row by row, with the tests that hold it here.
 
-The rows follow the page of version 4.37 from its top to its end. Channels stand last by design.
+The rows follow the page of version 4.37 from top to bottom. Channels are last on purpose.
 """
 
 import ast

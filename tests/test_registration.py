@@ -1,4 +1,4 @@
-"""registration.py in fresh processes: Keras finds our classes in its files, whatever is imported first."""
+"""Tests registration.py in fresh processes: Keras finds our classes in its files, whatever is imported first."""
 
 import json
 import os
@@ -57,7 +57,7 @@ FIRST_IMPORTS = {
         for name, imports in FIRST_IMPORTS.items()
     ],
 )
-def test_keras_loads_and_clones_what_an_older_commit_saved_whatever_is_imported_first(imports):
+def test_keras_loads_and_clones_files_of_an_older_commit(imports):
     folder = ROOT / "tests" / "checkpoints" / "commit-88449c7"
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(imports=imports, folder=str(folder))],
@@ -75,7 +75,7 @@ def test_keras_loads_and_clones_what_an_older_commit_saved_whatever_is_imported_
     assert found["touched"] == []
 
 
-def test_a_loader_that_keras_shares_with_other_modules_waits_for_the_end_of_keras(tmp_path):
+def test_a_loader_shared_with_other_modules_waits_for_keras(tmp_path):
     """A zip file has one loader for all its modules. Keras imports another of them before it is ready itself."""
     with zipfile.ZipFile(tmp_path / "site.zip", "w") as archive:
         archive.writestr("neighbor.py", "")

@@ -1,4 +1,4 @@
-"""rematerialize: the same training with the blocks' inputs alone kept."""
+"""Tests rematerialize: training is the same if only the inputs of the blocks are kept."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""A fine-tuning run: what it writes, how it goes on from where it was, what it refuses."""
+"""Tests a fine-tuning run: what it writes, how it resumes, what it refuses."""
 
 import csv
 import gzip
@@ -55,7 +55,7 @@ def told():
 
 @pytest.fixture(scope="module")
 def trained(data, checkpoint, told, tmp_path_factory):
-    """The directory of a run from beginning to end. Who changes it copies it."""
+    """The directory of a finished run. A test that changes it copies it first."""
     out = tmp_path_factory.mktemp("runs") / "trained"
     told += train(data, checkpoint, out)
     return out
@@ -66,7 +66,7 @@ def options_of(data, weights, **changed):
 
 
 def train(data, weights, out, **changed):
-    """Plans a run and runs it; returns the lines that a person is told."""
+    """Plans a run and runs it; returns the messages to the user."""
     options = options_of(data, weights, **changed)
     with run_directory.writable(out, options.data):
         plan = planning.plan(options, Workers())
@@ -258,7 +258,7 @@ def test_a_run_of_an_older_version_goes_on_and_ends_as_it_would_have(data, check
     found, expected = log_of(out / "log.csv"), log_of(OLD_RUN / "log_when_finished.csv")
     assert [row["step"] for row in found] == [2, 4, 6]
     assert found[:2] == expected[:2]  # as they were stored
-    # Two steps in float32, here and on the machine that wrote the file: each sums in an order of its own.
+    # Two steps in float32, here and on the machine that wrote the file: each sums in another order.
     assert found[2] == pytest.approx(expected[2], rel=1e-5)
 
 
@@ -336,7 +336,7 @@ def test_a_damaged_list_of_the_runs_images_is_none(tmp_path, content):
     assert run_directory.remembered_images(begun(tmp_path, "images.json.gz", content)) is None
 
 
-def test_unreadable_images_are_found_before_anything_is_computed_or_left_out(checkpoint, tmp_path):
+def test_unreadable_images_are_found_at_once_or_left_out(checkpoint, tmp_path):
     data, out = tmp_path / "data", tmp_path / "out"
     make_folders(data, dict.fromkeys(NAMES, 4))
     broken = data / "bee" / "002.jpg"
@@ -383,7 +383,7 @@ def test_a_run_goes_on_without_images_that_broke_or_have_gone_and_says_so(go_on)
     train = whole.splits.train.names
     cut, gone = (Path(train[place]) for place in (1, 8))
     cut.write_bytes(cut.read_bytes()[:-300])
-    assert go_on()[1] == []  # its header is there
+    assert go_on()[1] == []  # its header exists
     gone.unlink()
     with pytest.raises(
         UnreadableImageError, match=rf"1 of 18 images .*{gone} cannot be read: there is no such file\."

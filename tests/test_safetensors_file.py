@@ -1,4 +1,4 @@
-"""safetensors_file.py: what is written is read by others, and every flipped bit and swapped tensor is found."""
+"""Tests safetensors_file.py: others read its files, and it finds every flipped bit and swapped tensor."""
 
 import json
 import re
@@ -75,7 +75,7 @@ def test_the_same_tensors_give_the_same_file(tmp_path):
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
-def test_tensors_of_any_order_in_memory_are_written_in_the_order_of_their_axes(tmp_path):
+def test_tensors_of_any_memory_order_are_written_in_axis_order(tmp_path):
     values = np.arange(24.0).reshape(2, 3, 4)
     write({"turned": values.T}, tmp_path / "a", {})
     np.testing.assert_array_equal(safetensors.numpy.load_file(tmp_path / "a")["turned"], values.T)
@@ -173,7 +173,7 @@ def test_files_of_others_are_read_without_checksums(tmp_path, saved):
     assert_holds(from_pretrained(write_checkpoint(tmp_path / "theirs", config=CONFIG)), random_tensors())
 
 
-def test_a_file_that_was_replaced_while_it_was_read_is_compared_with_its_own_checksums(saved):
+def test_a_file_replaced_during_reading_is_checked_by_its_own_checksums(saved):
     _, path = saved
     tensors = dict(open_tensors(path))
     write(random_tensors(seed=1), path, {"format": "pt"})

@@ -1,4 +1,4 @@
-"""saving.py: files that come back bit for bit, here and in transformers; refusals; uploads to a loopback Hub."""
+"""Tests saving.py: files that load bit for bit here and in transformers; refusals; uploads to a loopback Hub."""
 
 import base64
 import hashlib
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     "name",
     ["model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json", "processor_config.json"],
 )
-def test_another_checkpoint_in_the_directory_is_neither_contradicted_nor_deleted(tmp_path, name):
+def test_another_checkpoint_in_the_directory_is_left_alone(tmp_path, name):
     model, folder = tiny(tmp_path), write_shards(tmp_path / "saved")
     (folder / "model.safetensors.index.json").rename(folder / name)
     before = contents(folder)
@@ -304,7 +304,7 @@ def test_wrong_arguments_are_named(tmp_path):
     ("rows", "config"), [(PREACTIVATION, CONFIG), (BOTTLENECK, BOTTLENECK_CONFIG)], ids=["pre-activation", "bottleneck"]
 )
 @pytest.mark.parametrize("include_top", [True, False])
-def test_transformers_loads_it_whole_gives_the_same_numbers_and_gives_it_back(tmp_path, rows, config, include_top):
+def test_transformers_loads_it_with_equal_numbers_and_saves_it_back(tmp_path, rows, config, include_top):
     import torch
     import transformers
 

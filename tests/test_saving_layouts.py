@@ -1,4 +1,4 @@
-"""save_pretrained's other layouts: the files, what they cannot hold, and (live) what timm makes of them."""
+"""Tests save_pretrained's other layouts: the files, what they cannot hold, and (live) timm reading them."""
 
 import json
 import types
@@ -105,7 +105,7 @@ def test_what_timms_words_say_of_images_is_read_again(processor):
     [{"orientation": "ignore"}, {"do_normalize": False}, {"crop_size": (32, 40)}, {"do_center_crop": False}],
     ids=str,
 )
-def test_a_processor_that_timm_has_no_words_for_is_written_beside_with_a_warning(tmp_path, tiny_is_published, changes):
+def test_a_processor_that_timm_cannot_describe_is_written_with_a_warning(tmp_path, tiny_is_published, changes):
     processor = BitImageProcessor(**{"size": 40, "crop_size": 32} | changes)
     with pytest.warns(UserWarning, match="timm cannot express the steps of `processor`"):
         save_pretrained(tiny(tmp_path), tmp_path / "saved", processor, layout="timm")
@@ -170,7 +170,7 @@ def test_what_a_layout_cannot_hold_is_refused_and_nothing_is_written(tmp_path, l
     assert not (tmp_path / "saved").exists()
 
 
-def test_a_network_that_googles_code_builds_otherwise_is_written_with_a_warning(tmp_path):
+def test_a_network_unlike_googles_is_written_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match=r"Google's code builds a network without num_groups=4 from these weights"):
         save_pretrained(tiny(tmp_path), tmp_path / "saved", layout="npz")
 

@@ -1,4 +1,4 @@
-"""Derivatives of derivatives in training mode, as gradient penalties take them, beside finite differences."""
+"""Compares second derivatives in training mode, as gradient penalties need them, with finite differences."""
 
 import keras
 import numpy as np
@@ -124,7 +124,7 @@ def test_the_gradient_of_a_gradient_penalty_is_how_the_penalty_changes(case):
         assert along == pytest.approx(expected, rel=TOLERANCE)
 
 
-def test_forward_derivatives_in_jax_go_through_the_layers_outside_of_training():
+def test_jax_computes_forward_derivatives_outside_of_training():
     if BACKEND != "jax":
         return  # the others derive backwards
     import jax

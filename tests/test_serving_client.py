@@ -1,4 +1,4 @@
-"""`keras-bit classify --server` against a loopback server of both protocols; `serving_probe.py` asks a real one."""
+"""Tests `keras-bit classify --server` with a loopback server of both protocols; `serving_probe.py` uses a real one."""
 
 import importlib.util
 import json
@@ -63,14 +63,14 @@ def test_a_server_answers_as_the_weights_do(server, files, capsys):
         assert [row["score"] for row in found["predictions"]] == pytest.approx(scores, abs=1e-5)
 
 
-def test_the_probe_of_a_real_server_tells_how_far_its_answers_are_from_the_weights(server, capsys):
+def test_the_probe_of_a_real_server_reports_the_largest_difference(server, capsys):
     serving_probe.main([server])
     assert capsys.readouterr().out == f"{server} answers as the weights do, to within 1e-05\n"
     with pytest.raises(SystemExit, match="differ"):
         serving_probe.main([server, "--tolerance", "-1"])
 
 
-def test_images_that_the_server_cannot_read_are_named_and_the_others_answered(server, files, tmp_path, capsys):
+def test_unreadable_images_are_named_and_the_server_answers_the_others(server, files, tmp_path, capsys):
     (tmp_path / "half.jpg").write_bytes(encoded(pixels(0, 200, 300))[:2000])
     (tmp_path / "text.jpg").write_text("no image")
     four = []
@@ -100,7 +100,7 @@ def test_the_problems_of_a_request_have_their_places(server):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
-def test_another_clients_corrupt_image_does_not_fail_ours_where_the_server_batches(protocol, version):
+def test_with_batching_another_clients_corrupt_image_does_not_fail_ours(protocol, version):
     if protocol == "grpc" and importlib.util.find_spec("tensorflow_serving") is None:
         absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
     good = [encoded(pixels(seed)) for seed in range(3)]

@@ -1,4 +1,4 @@
-"""Embeddings as Parquet: a row is what the model says of the file, a killed run goes on, another is refused."""
+"""Tests embeddings in Parquet files: rows hold the model's outputs; a killed run resumes, another one is refused."""
 
 import base64
 import importlib.util
@@ -33,7 +33,7 @@ from keras_bit.embedding import embed, lists, ray, shard_files, shards, writer
 from keras_bit.files import claims
 from keras_bit.hub.finding import HubOptions
 
-# The pets have a text and a hidden file beside their images.
+# The folder of pets also has a text file and a hidden file.
 pytestmark = pytest.mark.filterwarnings("ignore::keras_bit.data.walk.DirectoryWarning")
 SMALL = BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4)
 PROCESSOR = BitImageProcessor(size=32, crop_size=32, resample=2, image_mean=0.5, image_std=0.5)
@@ -158,14 +158,14 @@ def test_a_list_keeps_its_order_and_its_repetitions(pets, tmp_path, weights, ora
 def test_a_name_that_is_no_utf8_is_read_and_written_with_escapes(pets, tmp_path, weights, oracle):
     odd = os.fsencode(pets) + b"/b\xff\xc3\xa4\n.jpg"
     os.rename(pets / "zebra.png", odd)
-    os.rename(pets / "alone.png", pets / "b\\xffä\n.jpg")  # what the other one looks like, character by character
+    os.rename(pets / "alone.png", pets / "b\\xffä\n.jpg")  # escaped, the other name looks exactly like this
     embed(pets, tmp_path / "out", weights=weights)
     names, labels, features = read(tmp_path / "out")
     assert (names[:2], labels[:2]) == (["b\\\\xffä\n.jpg", "b\\xffä\n.jpg"], [None, None])
     np.testing.assert_allclose(features[1:2], oracle([os.fsdecode(odd)]), atol=1e-6)
 
 
-def test_the_mark_that_editors_begin_a_file_with_is_no_part_of_the_first_name(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_first_name(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.jpg\n\xef\xbb\xbfb.jpg\n")
     listed = lists.list_images(tmp_path / "list.txt", tmp_path / "list", 10)
     assert listed.names(0) == [b"a.jpg", b"\xef\xbb\xbfb.jpg"]
@@ -421,7 +421,7 @@ def test_a_file_that_is_no_shard_is_refused(pets, tmp_path, weights, finished, c
         embed(pets, tmp_path / "out", weights=weights, shard_size=3)
 
 
-def test_parquet_files_of_something_else_are_neither_touched_nor_mixed_with(pets, tmp_path, weights, finished):
+def test_other_parquet_files_are_neither_touched_nor_mixed_in(pets, tmp_path, weights, finished):
     shutil.copytree(finished / "out", tmp_path / "out")
     (tmp_path / "out" / "year=2026").mkdir()
     for name in ("mine.parquet", "year=2026/part-0.parquet", ".hidden.parquet", "notes.txt"):
@@ -573,7 +573,7 @@ def test_one_file_is_its_shards_in_a_row(pets, tmp_path, weights):
         ({"batch_size": 1.5}, ValueError, "`batch_size`.* whole number.* 1.5"),
     ],
 )
-def test_what_is_wrong_is_said(pets, tmp_path, weights, monkeypatch, changed, error, words):
+def test_wrong_arguments_are_errors_and_write_nothing(pets, tmp_path, weights, monkeypatch, changed, error, words):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("d.parquet").mkdir()
@@ -656,7 +656,7 @@ def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys)
     assert found[:2] == expected[:2]
     np.testing.assert_allclose(found[2], expected[2], atol=1e-6)
 
-    # What a worker finds is told as if it were found here.
+    # A worker's messages appear as if they came from this process.
     code, _, err = run(capsys, *arguments[:-2], "--out", tmp_path / "raised", "--engine", "ray", "--workers", 2)
     assert code == 1
     assert "2.jpg is not an image" in err

@@ -1,4 +1,4 @@
-"""From a directory or record files to what is trained on: which images, which classes, and what a person is told."""
+"""Tests how a directory or record files become training data: which images, which classes, which messages."""
 
 import io
 
@@ -110,7 +110,7 @@ def test_record_files_are_divided_by_their_names(tmp_path):
     assert (found.class_names, counts(found.train), found.validation) == (("0", "1", "2"), [1, 1, 1], None)
 
 
-def test_what_record_files_are_for_and_what_is_left_out_beside_them_is_said(tmp_path):
+def test_messages_name_the_part_of_record_files_and_skipped_files(tmp_path):
     for name in ("pets-trainset.tfrecord", "pets-testset.tfrecord"):
         write_records(tmp_path / name, [png(40)] * 2, [0, 1])
     for name in ("labels.txt", "old.zip", ".hidden", "dogs/1.jpg"):

@@ -1,4 +1,4 @@
-"""stand_ins.py: what lies in place of a file, in every place where a checkpoint's files are read."""
+"""Tests stand_ins.py: files that stand in for others (such as LFS pointers), at every place that reads checkpoints."""
 
 import shutil
 

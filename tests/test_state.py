@@ -1,4 +1,4 @@
-"""What training goes on from: everything, in one file, whole or not at all."""
+"""Tests the state from which training resumes: it is complete, in one file, and written whole or not at all."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Rescaling and normalizing of uint8 images, which has two ways, beside numpy's float64 in transformers' order."""
+"""Compares both ways to rescale and normalize uint8 images with float64 arithmetic in transformers' order."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Fine-tuning and evaluating by CSV files: several labels, numbers, classes; and a temperature for the result."""
+"""Tests fine-tuning and evaluating with CSV files: several labels, numbers, classes; and a temperature."""
 
 import json
 
@@ -86,7 +86,7 @@ def test_several_labels_are_trained_and_measured_and_get_a_temperature(several, 
 
 
 @pytest.mark.slow
-def test_numbers_are_trained_in_their_standard_deviations_and_saved_as_they_are(numbers, folder):
+def test_numbers_are_trained_standardized_and_saved_in_their_units(numbers, folder):
     out, said = numbers
     assert "The model gets a new head of zeros for 1 number." in said
     assert any(("the unit of each number is its standard deviation" in line and "(price: " in line) for line in said)
@@ -152,7 +152,7 @@ def test_what_cannot_be_calibrated_is_refused_before_anything_is_computed(folder
     assert not (tmp_path / "out").exists()
 
 
-def test_options_of_a_table_are_refused_for_folders_and_few_examples_for_several_labels(folder, tmp_path):
+def test_table_options_need_a_table_and_few_examples_one_label(folder, tmp_path):
     options = planning.Options(data=str(tmp_path), weights="", label_columns=["a"])
     with pytest.raises(ValueError, match=r"`label_columns`.* are for a CSV file"):
         planning.plan(options, Workers())

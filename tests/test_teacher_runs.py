@@ -1,4 +1,4 @@
-"""Runs with a teacher: what is refused, what is noted, and that an interrupted one is the whole run."""
+"""Tests runs with a teacher: refusals, notes, and that an interrupted run ends like a whole one."""
 
 import json
 import re
@@ -147,7 +147,7 @@ def test_images_that_are_labeled_too_are_not_counted_twice(data, checkpoint, tea
         planning.plan(options_of(data, checkpoint, teacher=teacher, unlabeled=str(data)), Workers())
 
 
-def test_an_image_that_cannot_be_read_is_left_out_and_the_run_stays_the_same(data, checkpoint, teacher, tmp_path):
+def test_an_unreadable_image_is_left_out_without_changing_the_run(data, checkpoint, teacher, tmp_path):
     make_folders(tmp_path / "others", {"a": 4})
     broken = tmp_path / "others" / "a" / "001.jpg"
     broken.write_bytes(b"no image")
@@ -178,7 +178,7 @@ def nothing(folder):
 
 
 def empty(folder):
-    """A directory without images, and with a file that is none."""
+    """Makes a directory without images, with a file that is not an image."""
     (folder.parent / "empty").mkdir(exist_ok=True)
     (folder.parent / "empty" / "notes.txt").write_text("none")
     return str(folder.parent / "empty")

@@ -1,7 +1,7 @@
-"""timm's networks with timm's weights, where transformers is broken: width factors, output strides, and `.npz` files.
+"""Compares with timm's networks and weights where transformers is broken: widths, output strides, `.npz` files.
 
-timm takes torchvision, which has to fit torch, so it is kept apart: KERAS_BIT_TIMM names the directories (separated as
-in PYTHONPATH) from which a process of its own imports it.
+timm needs torchvision, which has to fit torch, so both are kept apart from the other packages. KERAS_BIT_TIMM names
+the directories (separated as in PYTHONPATH) from which a process of its own imports timm.
 """
 
 import os
@@ -99,7 +99,7 @@ def formats(tmp_path_factory):
 
 @pytest.mark.live
 @pytest.mark.parametrize("source", ["wrapped", "state.pth", "last.pth.tar"])
-def test_what_transformers_and_scripts_save_of_timms_networks_gives_their_numbers(formats, source):
+def test_files_of_timms_networks_by_others_give_their_numbers(formats, source):
     images = np.load(formats / "images.npy")
     with np.load(formats / "outputs.npz") as file:
         off = relative(

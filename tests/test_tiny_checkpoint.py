@@ -1,4 +1,4 @@
-"""The small real checkpoint: what it is, and that keras_bit sees what transformers saw."""
+"""Tests the small real checkpoint: its contents, and that keras_bit gives the answers of transformers."""
 
 import io
 import json
@@ -17,7 +17,7 @@ TINY = Path(__file__).parent / "checkpoints" / "bit-tiny-cifar10"
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-def test_it_is_small():
+def test_the_checkpoint_takes_at_most_4_megabytes():
     assert sum(file.stat().st_size for file in TINY.iterdir()) <= 4_000_000
 
 

@@ -1,4 +1,4 @@
-"""What TensorFlow needs to be fast: one graph for all calls of the same shapes."""
+"""Tests that TensorFlow traces one graph for all calls of the same shapes, on which its speed depends."""
 
 import keras
 import numpy as np
@@ -81,7 +81,7 @@ def calls(function, *arguments):
     return [node.get_attr("f").name for node in operations if "PartitionedCall" in node.type]
 
 
-def test_predict_and_evaluate_share_graphs_and_what_may_be_exported_calls_none():
+def test_predict_and_evaluate_share_graphs_and_a_plain_call_has_none():
     model = small_model()
     model.compile(loss="sparse_categorical_crossentropy")
     images, labels = tf.ones((2, 32, 32, 3)), tf.zeros((2,), tf.int32)

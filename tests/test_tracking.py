@@ -1,6 +1,6 @@
-"""Trackers of runs, played by small modules with the calls of wandb's own: what they are told, and when.
+"""Tests what trackers of runs are told and when, with small modules that have wandb's calls.
 
-The real ones are tried where their extra is installed (`tests/extras`).
+The real trackers are tried in environments with their extra (`tests/extras`).
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def stand_in(monkeypatch, **modules):
 
 @pytest.fixture
 def told(monkeypatch):
-    """What the trackers are told, in order."""
+    """Collects what the trackers are told, in order."""
     said = []
 
     @contextlib.contextmanager

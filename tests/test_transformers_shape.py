@@ -1,5 +1,7 @@
-"""`BitModel`, `BitForImageClassification` and `BitBackbone`: the oracle is transformers with the same weights, and for
-what Keras sees `BiT` over the same file."""
+"""Compares `BitModel`, `BitForImageClassification` and `BitBackbone` with transformers' for the same weights.
+
+What only Keras sees is compared with a `BiT` from the same file.
+"""
 
 import contextlib
 import shutil
@@ -72,7 +74,7 @@ def tensors_of(model):
     return keras.Model(model.input, model.output)(IMAGES)
 
 
-# Beside transformers
+# Comparisons with transformers.
 
 
 def channels_last(values):
@@ -224,7 +226,7 @@ def test_the_problem_type_is_inferred_as_transformers_does():
         for dtype in ("int64", "int32", "int16", "uint8", "bool", "float32", "float64"):
             labels = torch.ones((1, num_labels), dtype=getattr(torch, dtype))
             config = transformers.BitConfig(num_labels=num_labels)
-            # The labels may not fit the loss; what they were taken for is there by then.
+            # The labels may not fit the loss, but by then it is set how they were understood.
             with contextlib.suppress(RuntimeError, ValueError):
                 transformers.loss.loss_utils.ForSequenceClassificationLoss(labels, torch.ones(1, num_labels), config)
             assert problem_type_of(num_labels, dtype) == config.problem_type, (num_labels, dtype)
@@ -303,7 +305,7 @@ def test_the_stages_that_are_named_are_those_of_transformers(tmp_path):
 
 
 @pytest.mark.parametrize("ours", CLASSES, ids=lambda kind: kind.__name__)
-def test_what_a_call_leaves_open_and_the_configuration_can_be_given_as_it_is_read(ours, folder, tmp_path):
+def test_from_pretrained_takes_a_config_and_some_of_its_values(ours, folder, tmp_path):
     expected = ours.from_pretrained(folder)(IMAGES, output_hidden_states=True)
     model = ours.from_pretrained(folder, output_hidden_states=True, return_dict=False)
     assert (model.config.output_hidden_states, model.config.return_dict) == (True, False)
@@ -542,7 +544,9 @@ def test_a_graph_of_tensorflow_gives_the_output_too(folder, graphs, caplog):
     caplog.clear()
     with caplog.at_level("WARNING"):
         found = answers(IMAGES, labels)
-    assert "AutoGraph" not in caplog.text  # it says so of code that it cannot read, of which nobody can do anything
+    assert (
+        "AutoGraph" not in caplog.text
+    )  # AutoGraph warns about code that it cannot read, and users cannot change that
     expected = model(IMAGES, labels=labels, output_hidden_states=True)
     assert type(found) is type(expected)
     assert list(found) == ["loss", "logits", "hidden_states"]

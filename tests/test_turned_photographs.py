@@ -1,6 +1,6 @@
-"""One photograph, one answer: real photographs, the eight orientations, every format, every path of the package.
+"""Tests real photographs in the eight orientations and every format: every path of the package answers the same.
 
-The oracle is `PIL.ImageOps.exif_transpose`: what a path makes of a file is what it makes of those upright pixels.
+The oracle is `PIL.ImageOps.exif_transpose`: a turned file must give the same as its upright pixels.
 """
 
 import functools
@@ -59,7 +59,7 @@ def found_photographs():
 
 
 def made(folder, kinds, side):
-    """The photographs in each format with each tag, which all show the same; beside them what a person sees."""
+    """Returns the photographs in each format with each tag, which all look the same, and the upright pixels."""
     rows = []
     for file in found_photographs():
         image = Image.open(file).convert("RGB")
@@ -128,7 +128,7 @@ def folder(table):
 
 @pytest.fixture(scope="module")
 def upright(table, folder):
-    """Beside it the same names with upright pixels, and without a tag."""
+    """Also writes the same names with upright pixels and without a tag."""
     for row in table:
         path = folder.parent / "upright" / row.path.relative_to(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def scores_of(rows):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processor", PROCESSORS.values(), ids=PROCESSORS)
-def test_every_way_to_read_every_format_gives_the_pixels_of_the_upright_photograph(table, processor):
+def test_every_reader_of_every_format_gives_upright_pixels(table, processor):
     reads_alike(table, processor)
     in_graph = sum(row.kind in TAGGED for row in table)
     told("processor(paths), processor(bytes), image_dataset", 3 * len(table))
@@ -184,7 +184,7 @@ def test_training_images_are_turned_before_they_are_cropped(table, upright, fold
 
 
 @pytest.mark.slow
-def test_the_commands_and_the_classifier_answer_as_for_the_upright_photograph(capsys, table, folder, expected):
+def test_commands_and_classifier_answer_as_for_the_upright_image(capsys, table, folder, expected):
     code, out, _ = run(capsys, "classify", folder, "--weights", TINY, "--json", "--top", "10")
     assert code == 0
     results = {result["file"]: result["predictions"] for result in json.loads(out)}
@@ -350,9 +350,7 @@ CLIENTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_client_that_reads_with_the_processor_is_answered_as_for_the_upright_photograph(
-    finished, table, expected, name
-):
+def test_pixels_from_a_client_are_answered_as_for_the_upright_image(finished, table, expected, name):
     file, opened, packages = CLIENTS[name]
     if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
         absent(f"{', '.join(missing)} not installed: pip install -e '.[all]'")
@@ -368,7 +366,7 @@ def test_a_client_that_reads_with_the_processor_is_answered_as_for_the_upright_p
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_command_and_a_data_set_with_the_model_agree_on_sixty_photographs(capsys, photos, tmp_path):
+def test_command_and_data_set_agree_on_sixty_photographs(capsys, photos, tmp_path):
     """As a phone stores them: the pixels lie, and the tag says how. On half of them the two disagreed once."""
     paths = []
     for number, photo in enumerate(photos[:60]):

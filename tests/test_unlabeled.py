@@ -1,4 +1,4 @@
-"""Images without labels as a data set: the very images of a labeled one, and what is refused."""
+"""Tests data sets of images without labels: the same images as with labels, and refusals."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is asked of a version, and configs that every version reads."""
+"""Tests what is required of a version, and configs that every version reads."""
 
 import json
 import zipfile
@@ -52,18 +52,18 @@ def test_a_saved_model_holds_no_argument_that_an_older_keras_refuses(tmp_path):
 
 
 @pytest.mark.parametrize("initializer", ["glorot_uniform", "he_normal", "zeros"])
-def test_nor_does_a_layer_with_an_initializer_of_keras(initializer):
+def test_a_layer_with_a_keras_initializer_holds_no_newer_argument(initializer):
     config = StdConv2D(8, 3, kernel_initializer=initializer).get_config()
     assert names_in(config) & set(NEW) == set()
     assert StdConv2D.from_config(config).get_config() == config
 
 
-def test_only_what_is_none_is_left_out():
+def test_only_arguments_that_are_none_are_left_out():
     given = {"input_axes": [0], "a": [{"output_axes": None, "b": None}], "quantization_config": None}
     assert versions.portable(given) == {"input_axes": [0], "a": [{"b": None}]}
 
 
-def test_a_config_that_has_them_is_read():
+def test_a_config_with_the_newer_arguments_is_read():
     config = BiT(BitConfig(**SMALL)).get_config()
     for layer in config["layers"]:
         if layer["class_name"] == "Dense":

@@ -1,4 +1,4 @@
-"""The page that `export` writes, in a headless Chromium: on photographs, beside Keras and the processor."""
+"""Opens the page that `export` writes in a headless Chromium; compares it with Keras and the processor."""
 
 import base64
 import json
@@ -280,7 +280,7 @@ def test_a_dropped_and_a_pasted_picture_are_answered(page, site, kind):
     wait(page, lambda: text(page, "trouble"))
 
 
-def test_all_of_it_works_by_keys_and_has_a_name(page, site):
+def test_every_control_works_by_keyboard_and_has_a_name(page, site):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -335,7 +335,7 @@ def test_it_fits_on_phones_and_offers_the_camera_there(page, site, width):
         page.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
 
 
-def test_nothing_moves_for_who_asks_for_that(page, site):
+def test_nothing_moves_with_prefers_reduced_motion(page, site):
     choose(page, first(site))
     bar = page.find_element("css selector", ".bar")
     assert bar.value_of_css_property("transition-duration") != "0s"
@@ -453,7 +453,7 @@ def test_several_threads_are_used_where_a_server_allows_it(driver, finished, sit
 SOFTWARE = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
 
 
-def test_webgpu_is_used_where_there_is_one_and_webassembly_where_it_cannot_be(finished, site, tmp_path):
+def test_webgpu_is_used_if_possible_and_webassembly_otherwise(finished, site, tmp_path):
     needs_browser()
     folder = shutil.copytree(exported(finished), tmp_path / "site")
     shutil.copyfile(first(site), folder / "image")
@@ -495,7 +495,7 @@ def test_nothing_is_asked_of_anyone_else_and_nothing_can_be(finished, site, tmp_
 
 
 def certificate(folder):
-    """A certificate for any name, which the browser is told to take."""
+    """Makes a certificate for any name, which the browser is set to accept."""
     if shutil.which("openssl") is None:
         absent("openssl is not installed")
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=test"]

@@ -1,4 +1,4 @@
-"""The page's JavaScript beside Pillow and the processor, in node: whole numbers and float32, compared for equality."""
+"""Compares the page's JavaScript in node with Pillow and the processor: integers and float32 must be equal."""
 
 import io
 import json

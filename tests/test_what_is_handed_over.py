@@ -1,4 +1,4 @@
-"""Images in the forms that people and other libraries have them in: what is read, and what an error says of the rest.
+"""Tests images in all forms that users and other libraries have, and the errors for other forms.
 
 The oracle is the same image in a plain form: an array, a list, a path.
 """

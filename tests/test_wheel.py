@@ -1,4 +1,4 @@
-"""The wheel holds what the tree holds: an editable install would hide a room that is not found."""
+"""Tests that the wheel holds every module of the tree: an editable install would hide a missing subpackage."""
 
 import re
 import tomllib

@@ -1,6 +1,6 @@
-"""keras_bit under PyTorch in a process that cannot import TensorFlow: all of `tests/stacks/without_tensorflow.py`.
+"""Runs `tests/stacks/without_tensorflow.py` with PyTorch, in a process that cannot import TensorFlow.
 
-Under JAX the stack `jax` runs it (`make test-stack STACK=jax`), in an environment that has no TensorFlow.
+With JAX, the stack `jax` runs it (`make test-stack STACK=jax`), in an environment without TensorFlow.
 """
 
 import importlib.util

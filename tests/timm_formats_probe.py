@@ -1,4 +1,4 @@
-"""Run in a process of its own, where timm can be imported: what timm, its scripts and transformers' TimmWrapper save.
+"""Writes and reads the files of timm, its scripts and transformers' TimmWrapper, in a process that can import timm.
 
     python tests/timm_formats_probe.py write OUT
 
@@ -7,8 +7,8 @@ TimmWrapper saves), `last.pth.tar` (a checkpoint of timm's training script), `im
 
     python tests/timm_formats_probe.py read OUT
 
-reads `OUT/timm` by `timm.create_model` and `OUT/npz/model.npz` by timm's reader of Google's files, and writes the
-logits for `OUT/images.npy` to `OUT/outputs.npz` and what timm knows of labels and images to `OUT/found.json`.
+reads `OUT/timm` with `timm.create_model` and `OUT/npz/model.npz` with timm's reader of Google's files. It writes the
+logits for `OUT/images.npy` to `OUT/outputs.npz`, and what timm knows about labels and images to `OUT/found.json`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from transformers.models.timm_wrapper import modeling_timm_wrapper
 
 
 def create(architecture: str, pretrained: bool = False, **arguments: object) -> torch.nn.Module:
-    """A small network in place of a published one, which timm makes of no other sizes."""
+    """Makes a small network under a published name, for which timm only has published sizes."""
     return small(**arguments)
 
 

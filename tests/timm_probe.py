@@ -1,8 +1,8 @@
-"""Run in a process of its own, where timm can be imported: timm's networks with random weights, and what they compute.
+"""Writes networks of timm with random weights, and their outputs, in a process that can import timm.
 
     python tests/timm_probe.py OUT
 
-Writes for every case `OUT/<case>/model.safetensors` (timm's own names), `BiT.npz` (Google's, written from timm's
+Writes for every case `OUT/<case>/model.safetensors` (timm's own names), `BiT.npz` (Google's names, written from timm's
 parameters and read back by timm's own reader), `images.npy` and `outputs.npz`.
 """
 
@@ -20,7 +20,7 @@ from timm_probe_cases import CASES
 
 
 def google_names(model: ResNetV2) -> dict[str, np.ndarray]:
-    """The parameters under Google's names, height x width x in x out."""
+    """Returns the parameters under Google's names, as height x width x in x out."""
 
     def hwio(values: torch.Tensor) -> np.ndarray:
         values = values.detach().numpy()
@@ -64,7 +64,7 @@ def main() -> None:
         if not arguments:
             for channels in (1, 5):
                 other = small(in_chans=channels).eval()
-                other.load_pretrained(str(folder / "BiT.npz"))  # whose first kernel is for 3 channels
+                other.load_pretrained(str(folder / "BiT.npz"))  # the first kernel in the file is for 3 channels
                 with torch.no_grad():
                     adapted[f"logits of {channels} channels"] = other(images[:, np.arange(channels) % 3]).numpy()
         np.save(folder / "images.npy", images.permute(0, 2, 3, 1).numpy())

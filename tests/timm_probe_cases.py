@@ -1,6 +1,6 @@
-"""What timm_probe.py builds with timm and test_timm_live.py with keras_bit."""
+"""The networks that timm_probe.py builds with timm, and test_timm_live.py with keras_bit."""
 
-# Arguments of timm's ResNetV2 beside those of every BiT. Four stages, the least blocks that have every path.
+# Arguments of timm's ResNetV2 in addition to those of every BiT: four stages with as few blocks as every path needs.
 CASES = {
     "stride 32": {},
     "stride 16": {"output_stride": 16},

@@ -1,4 +1,4 @@
-"""A BiT of 34 tensors and its checkpoint in transformers' layout, written out by hand: the loading tests' oracle."""
+"""A BiT of 34 tensors and its checkpoint in transformers' layout, written out by hand as the oracle of loading."""
 
 import json
 
@@ -21,7 +21,7 @@ BOTTLENECK_CONFIG = CONFIG | {"layer_type": "bottleneck"}
 
 
 def _rows(text):
-    """(tensor name, its shape in the file, Keras layer, Keras variable), one per line."""
+    """Reads lines of a tensor's name, its shape in the file, its Keras layer and its Keras variable."""
     for line in text.strip().splitlines():
         name, shape, layer, variable = line.split()
         yield name, tuple(int(size) for size in shape.split("x")), layer, variable
@@ -110,7 +110,7 @@ BOTTLENECK = tuple(
 )
 
 
-# transformers' name of each tensor to timm's and to Google's.
+# Name of each tensor in transformers to those in timm and in Google's files.
 TIMM_NAMES = {
     "bit.embedder.convolution.weight": "stem.conv.weight",
     "bit.norm.weight": "norm.weight",
@@ -156,13 +156,13 @@ GOOGLE_NAMES = {
 
 
 def random_tensors(rows=PREACTIVATION, seed=0):
-    """Name to float32 array, no two alike."""
+    """Returns float32 arrays by name; no two are equal."""
     rng = np.random.default_rng(seed)
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape, _, _ in rows}
 
 
 def write_checkpoint(folder, tensors=None, config=CONFIG):
-    """`config.json` (unless None) and `model.safetensors`, as transformers saves them; returns the folder."""
+    """Writes `config.json` (unless None) and `model.safetensors` as transformers does; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     if config is not None:
         (folder / "config.json").write_text(json.dumps(config))
@@ -172,7 +172,7 @@ def write_checkpoint(folder, tensors=None, config=CONFIG):
 
 
 def write_shards(folder, tensors=None, config=CONFIG):
-    """The same in two shards with their index, the stem and the head in different ones."""
+    """Writes the same in two shards with an index; the stem and the head are in different shards."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     tensors = contiguous(random_tensors() if tensors is None else tensors)
@@ -191,17 +191,17 @@ def contiguous(tensors):
 
 
 def in_keras(tensor):
-    """The tensor of a file in Keras' axis order."""
+    """Returns the tensor of a file in Keras' axis order."""
     return {1: lambda: tensor, 2: lambda: tensor.T, 4: lambda: np.einsum("oihw->hwio", tensor)}[tensor.ndim]()
 
 
 def variables(model):
-    """(layer name, variable name) to numpy array, for every layer with weights."""
+    """Returns numpy arrays by names of layer and variable, for every layer with weights."""
     return {(layer.name, v.name): convert_to_numpy(v).copy() for layer in model.layers for v in layer.weights}
 
 
 def assert_holds(model, tensors, rows=PREACTIVATION):
-    """Every variable of `model` is, bit for bit, the tensor that the table gives to it; none is without one."""
+    """Asserts that every variable of `model` equals its tensor in the table bit for bit, and that each has one."""
     expected = {(layer, variable): in_keras(tensors[name]) for name, _, layer, variable in rows if name in tensors}
     found = variables(model)
     assert found.keys() == expected.keys()
@@ -210,7 +210,7 @@ def assert_holds(model, tensors, rows=PREACTIVATION):
 
 
 def write_timm(folder, config=None, tensors=None):
-    """The random tensors as timm saves them: its names, and a head that is a convolution."""
+    """Writes the random tensors as timm saves them: with its names, and with a convolution as the head."""
     tensors = random_tensors() if tensors is None else tensors
     named = {TIMM_NAMES[name]: values for name, values in tensors.items()}
     if "head.fc.weight" in named:
@@ -219,9 +219,9 @@ def write_timm(folder, config=None, tensors=None):
 
 
 def write_npz(path, named=lambda name, number: name, extra=None, tensors=None):
-    """The random tensors as Google saved them: height, width, in, out.
+    """Writes the random tensors as Google saved them: height, width, in, out.
 
-    `named` gives a tensor's name in the file, from Google's own and from its place in the file.
+    `named` makes a tensor's name in the file from Google's own name and the position in the file.
     """
     arrays = {}
     for number, (name, values) in enumerate((random_tensors() if tensors is None else tensors).items()):

@@ -1,7 +1,7 @@
-"""Pictures of the page for the documentation: `python tests/web_screenshots.py SITE IMAGE FOLDER`.
+"""Makes screenshots of the page for the documentation: `python tests/web_screenshots.py SITE IMAGE FOLDER`.
 
-SITE is what `keras-bit export --format web --runtime DIR` wrote; FOLDER gets desktop.png, dark.png and phone.png, of
-the page that has classified IMAGE.
+SITE is the folder that `keras-bit export --format web --runtime DIR` wrote. The page classifies IMAGE, and FOLDER gets
+desktop.png, dark.png and phone.png.
 """
 
 import base64

@@ -1,8 +1,8 @@
 """Trains tests/checkpoints/bit-tiny-cifar10 with transformers' own BitForImageClassification.
 
 The result is the small *real* checkpoint of this repository: PyTorch weights in transformers' layout, with its
-processor and label names, on which the whole line from checkpoint to label is tested and shown. Needs torch and
-transformers (the extra `reference`); about 45 minutes on two cores. Killed, it goes on from the last epoch.
+processor and label names, with which tests and demo go from a checkpoint to a label. It needs torch and transformers
+(the extra `reference`) and takes about 45 minutes on two cores. If it is killed, the next call resumes.
 
     python tests/checkpoints/train_bit_tiny_cifar10.py CIFAR --out tests/checkpoints/bit-tiny-cifar10
 
@@ -193,17 +193,17 @@ model-index:
 # bit-tiny-cifar10
 
 A small BiT (ResNetV2 with group normalization and weight standardization) trained from scratch on CIFAR-10 with
-transformers' `BitForImageClassification`. It exists to test and show keras_bit on real, trained PyTorch weights; it
+transformers' `BitForImageClassification`. It exists to test and show keras_bit with real, trained PyTorch weights. It
 is not a model for production.
 
-* **{correct:,} of {count:,} test images are right ({accuracy:.2%} top-1)**, one view each, through
-  `BitImageProcessorPil` with the `preprocessor_config.json` beside this file.
+* **It answers {correct:,} of {count:,} test images correctly ({accuracy:.2%} top-1)**, with one view of each image,
+  preprocessed by `BitImageProcessorPil` with the `preprocessor_config.json` of this directory.
 * {parameters:,} parameters, float32; 3 stages of 2 blocks, widths 128, 256, 512, 8 groups; input {px}x{px} px.
 * Training: SGD with Nesterov momentum, batch {BATCH_SIZE}, {epochs}, peak rate {PEAK_LEARNING_RATE}, weight decay
   {WEIGHT_DECAY}; 4 px shifts, horizontal flips, 8x8 cut-out.
 * Made by `tests/checkpoints/train_bit_tiny_cifar10.py` with torch {torch.__version__.split("+")[0]}, transformers
   {transformers.__version__}, Python {platform.python_version()}.
-* It knows ten classes and 32 px images enlarged to {TEST_SIZE} px; of anything else it makes one of the ten.
+* It knows ten classes, from 32 px images enlarged to {TEST_SIZE} px. For any other image it still answers one of these.
 """
 
 
@@ -211,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cifar", type=Path, help="folder or .tar.xz with train/<class>/ and test/<class>/")
     parser.add_argument("--out", type=Path, required=True, help="directory to write (replaced when training is done)")
-    parser.add_argument("--state", type=Path, help="resume file (default: OUT.state.pt beside OUT, removed at the end)")
+    parser.add_argument("--state", type=Path, help="file to resume from (default: OUT.state.pt; removed at the end)")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     out: Path = arguments.out

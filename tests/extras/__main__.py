@@ -1,12 +1,14 @@
-"""Every extra by itself, as a user installs it: `make test-extra EXTRA=openvino`, or all of them without a name.
+"""Tries every extra alone, as a user installs it: `make test-extra EXTRA=openvino`, or all extras without a name.
 
-For each an environment is made with the built wheel, that extra, and nothing else; there its feature runs to its end
-(`features.py`), in a folder from which no checkout can be imported. "none" is the wheel without an extra, "readme" the
-README's code with that, and "dist" the source distribution, which has to build the same wheel.
+Each extra gets an environment with the built wheel, that extra, and nothing else. There its feature runs to the end
+(`features.py`), in a folder from which no checkout can be imported. Three names are not extras: "none" is the wheel
+without an extra, "readme" also runs the code of the README, and "dist" is the source distribution, which has to build
+the same wheel.
 
-The dependencies, which all environments have, are installed once, and an environment begins as a copy of that one by
-hard links: seconds in place of a minute. pip then installs the wheel with its extra, and changes the version of a
-dependency if the extra asks for another; each line tells which packages are more than the dependencies, or others.
+The dependencies, which all environments share, are installed once. An environment begins as a copy of them by hard
+links, which takes seconds instead of a minute. pip then installs the wheel with its extra, and changes the version of
+a dependency if the extra needs another one. Each line names the packages that were added to the dependencies or have
+another version.
 """
 
 import argparse
@@ -24,11 +26,11 @@ from stacks import environments
 
 CHECKPOINT = environments.ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 WITHOUT_EXTRA = ("dist", "none", "readme")
-# The torch that is tested with; without a version pip would take another, with gigabytes for GPUs.
+# The version of torch in the tests; otherwise pip would choose another one, with gigabytes for GPUs.
 PINNED = {"torch": ("torch==2.13.0",)}
-# What brings tools for a checkout: `make test`, `make test-all` and `make docs` run on it.
+# These extras install tools for a checkout, which `make test`, `make test-all` and `make docs` use.
 NOT_HERE = ("dev", "docs", "browser")
-# What a feature takes from the checkout.
+# Files of the checkout that a feature needs.
 COPIED = {
     "serving": ("tests/loopback_serving.py", "benchmarks"),
     "all": ("tests/loopback_serving.py", "benchmarks"),
@@ -42,10 +44,10 @@ AT_ONCE = 2
 def main(arguments: list[str]) -> int:
     names = [*WITHOUT_EXTRA, *(name for name in _extras() if name not in NOT_HERE)]
     parser = argparse.ArgumentParser("make test-extra", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="EXTRA", help=f"of {', '.join(names)}; without one, all")
+    parser.add_argument("names", nargs="*", metavar="EXTRA", help=f"one or more of {', '.join(names)} (default: all)")
     chosen = parser.parse_args(arguments).names or names
     if unknown := sorted(set(chosen) - set(names)):
-        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(names)}")
+        parser.error(f"unknown: {', '.join(unknown)}; choose from {', '.join(names)}")
 
     failed = []
     with tempfile.TemporaryDirectory(prefix="keras-bit-extras-") as folder:
@@ -65,7 +67,7 @@ def main(arguments: list[str]) -> int:
 
 
 class Trial:
-    """The wheel, the environment with its dependencies alone, and what runs each extra in a copy of that."""
+    """Builds the wheel and an environment with only its dependencies; runs each extra in a copy of that."""
 
     def __init__(self, folder: Path) -> None:
         started = time.perf_counter()
@@ -73,18 +75,18 @@ class Trial:
         self.wheel = environments.build_wheel(folder / "wheel")
         python = environments.make_environment(folder / "dependencies")
         environments.install(python, self.wheel)
-        # Each copy gets it anew, with a `keras-bit` of its own.
+        # Each copy installs it again, with its own `keras-bit`.
         environments.run(python, "-m", "pip", "uninstall", "--yes", "--quiet", "keras_bit")
         self._python = python
         self._dependencies = environments.installed(python)
         self.seconds = time.perf_counter() - started
 
     def run(self, name: str) -> str:
-        """Runs what `name` says, and returns how long it took and which packages it took."""
+        """Runs the feature `name`; returns how long it took and which packages were installed."""
         started = time.perf_counter()
         folder = self._folder / name
         brought = _dist(folder, self.wheel) if name == "dist" else self._feature(name, folder)
-        shutil.rmtree(folder)  # some take gigabytes
+        shutil.rmtree(folder)  # some environments take gigabytes
         return f"{time.perf_counter() - started:4.0f} s  {brought}"
 
     def _feature(self, name: str, folder: Path) -> str:
@@ -101,7 +103,7 @@ class Trial:
         for file in (source, *(environments.ROOT / copied for copied in COPIED.get(name, ()))):
             copy = shutil.copytree if file.is_dir() else shutil.copy
             copy(file, work / file.name)
-        # Caches and settings of whoever runs this stay out, too.
+        # Caches and settings of the user stay out, too.
         own = {"HOME": str(work), "USERPROFILE": str(work), "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
         environments.run(python, source.name, name, cwd=work, env=own)
         more = sorted(found.items() - self._dependencies.items())
@@ -109,11 +111,13 @@ class Trial:
 
 
 def _dist(folder: Path, wheel: Path) -> str:
-    """Builds the source distribution and from it a wheel, which must be `wheel`; both have to be fit for PyPI."""
+    """Builds the source distribution and from it a wheel, which must equal `wheel`; both must be valid for PyPI."""
     tools = environments.make_environment(folder / "tools")
     environments.install(tools, "build", "twine")
     tree = environments.copy_tree(folder / "tree")
-    environments.run(tools, "-m", "build", "--outdir", folder / "dist", tree)  # the wheel is built from the other
+    environments.run(
+        tools, "-m", "build", "--outdir", folder / "dist", tree
+    )  # builds the wheel from the source distribution
     (source,), (built,) = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
     environments.run(tools, "-m", "twine", "check", "--strict", source, built)
     if _contents(built) != _contents(wheel):

@@ -1,8 +1,8 @@
-"""What each extra is for, to its end: `python features.py EXTRA`, in an environment with that extra alone.
+"""Runs the feature of an extra to its end: `python features.py EXTRA`, in an environment with only that extra.
 
-Runs in a folder of its own outside of any checkout, beside which lie copies of what it takes: the small checkpoint as
-`bit`, and what `COPIED` in `__main__.py` names. Commands are run as a person runs them, as this environment's
-`keras-bit`.
+It runs in a folder outside of any checkout. Next to that folder are copies of what the feature needs: the small
+checkpoint as `bit`, and what `COPIED` in `__main__.py` names. Commands run as a user runs them, by the `keras-bit` of
+this environment.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from PIL import Image
 
 BIT = "bit"  # the small checkpoint, which knows CIFAR-10's classes
 CLASSES = ("cat", "dog")
-IMAGES = 3  # of each class
-SIDE = 40  # px
+IMAGES = 3  # images of each class
+SIDE = 40  # px, of an image
 EXPORTED = {"tflite": "bit.tflite", "onnx": "bit.onnx", "openvino": "bit.xml", "web": "site"}
 
 
 def photographs(folder: str = "photographs") -> Path:
-    """A folder per class with images of random numbers."""
+    """Writes a folder for each class, with images of random numbers."""
     generator = np.random.default_rng(0)
     for name in CLASSES:
         Path(folder, name).mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def photographs(folder: str = "photographs") -> Path:
 
 
 def command(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    """Runs the command; what it printed."""
+    """Runs the command and returns what it printed."""
     return _run([str(Path(sys.executable).with_name("keras-bit")), *map(str, arguments)], code)
 
 
@@ -59,7 +59,7 @@ def export(extra: str) -> None:
 
 
 def own_models() -> None:
-    """The packages that Keras' exporters import: of the engines themselves it brings none."""
+    """Imports the packages that Keras' exporters need; this extra installs no engine."""
     import scipy
     import tf2onnx
 
@@ -102,12 +102,12 @@ def wandb() -> None:
 
 
 def compare(source: Any, **options: Any) -> None:
-    """Compares the images and labels of a source that has those of `photographs()`, in any order, with the folder's."""
+    """Checks that a source has the images and labels of the folder of `photographs()`, in any order."""
     np.testing.assert_array_equal(_rows(source, **options), _rows(str(photographs())))
 
 
 def _rows(source: Any, **options: Any) -> np.ndarray:
-    """An image's pixels with its label in each row, in the order of the numbers."""
+    """Returns rows with the pixels and the label of an image, sorted by their numbers."""
     import keras_bit
 
     processor = keras_bit.BitImageProcessor.from_pretrained(BIT)
@@ -189,7 +189,7 @@ def reference() -> None:
 
 
 def none() -> None:
-    """Without any extra: features that need none, and what the others say is missing."""
+    """Tries the features that need no extra, and the messages of those that need one."""
     image = photographs() / CLASSES[0] / "0.png"
     command("classify", image, "--weights", BIT)
     command("export", "--weights", BIT, "--format", "huggingface", "--out", "transformers")
@@ -212,7 +212,7 @@ def none() -> None:
 
 
 def _in_this_process(*arguments: object) -> tuple[int, str]:
-    """The exit code of the command and what it wrote to standard error; TensorFlow is imported once for many."""
+    """Runs a command in this process, where TensorFlow is imported once; returns exit code and standard error."""
     from keras_bit.cli import main
 
     said = io.StringIO()
@@ -229,7 +229,7 @@ def readme() -> None:
 
 
 def everything() -> None:
-    """The features of all the extras that it brings, each in a process of its own: none gets in the way of another."""
+    """Runs the features of all its extras, each in its own process, to check that they do not conflict."""
     for name in ALL:
         _run([sys.executable, __file__, name], 0)
 
@@ -262,7 +262,7 @@ FEATURES: dict[str, Callable[[], object]] = {
     "reference": reference,
     "all": everything,
 }
-# What the extra `all` consists of: what a user's code and commands need.
+# The extras in `all`: those that a user's code and commands need.
 ALL = (
     "datasets",
     "tensorflow-datasets",
@@ -284,7 +284,7 @@ ALL = (
 def main(name: str) -> None:
     import keras_bit
 
-    # Not a checkout, nor another environment's.
+    # keras_bit comes from this environment, not from a checkout or another environment.
     assert Path(keras_bit.__file__).is_relative_to(sys.prefix), keras_bit.__file__
     FEATURES[name]()
 

@@ -1,1 +1,1 @@
-"""Damaged and unusual files for everything that keras_bit reads: `python tests/fuzz/run.py --help`."""
+"""Tries damaged and unusual files of every kind that keras_bit reads: `python tests/fuzz/run.py --help`."""

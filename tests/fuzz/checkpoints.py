@@ -1,4 +1,4 @@
-"""Files of weights, as `from_pretrained` reads them."""
+"""Fuzzes files of weights, as `from_pretrained` reads them."""
 
 import io
 import json

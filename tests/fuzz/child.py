@@ -1,4 +1,4 @@
-"""The process that reads the inputs: what ends it, by a crash, too much time or too much memory, ends no other."""
+"""The process that reads the inputs. A crash, too much time or too much memory only ends this process."""
 
 import faulthandler
 import json
@@ -13,8 +13,8 @@ from fuzz.judging import FORBIDDEN, Verdict, judge
 from fuzz.kinds import Input, Kind, digest
 
 MEMORY = 2**30  # bytes above what the process has before it reads an input
-# When the process is ended, in times of the seconds that reading may take: of the processors' time, and of the clock's,
-# for what waits and computes nothing, on a machine that may be busy with something else.
+# The process is ended after this many times the seconds that reading may take: counted in processor time, and by the
+# clock, for a process that only waits, on a machine that may be busy with something else.
 PATIENCE, PATIENCE_BY_THE_CLOCK = 2, 24
 
 
@@ -50,14 +50,14 @@ def _judged(kind: Kind, tried: Input, whole: str, seconds: float) -> Verdict:
 
 
 def _limit_time(seconds: float) -> None:
-    """Ends the process, with a traceback, after so many seconds of all processors together; 0 for no limit."""
+    """Ends the process with a traceback after `seconds` of processor time; 0 is no limit."""
     if hasattr(signal, "setitimer"):  # not on Windows
         faulthandler.register(signal.SIGPROF, chain=True)
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory() -> None:
-    """Lets the process have `MEMORY` more than it has; on Linux, which says how much that is."""
+    """Limits the process to `MEMORY` more than it has now; only on Linux, which reports this."""
     status = Path("/proc/self/status")
     if not status.exists():
         return

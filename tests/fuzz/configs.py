@@ -1,4 +1,4 @@
-"""Configurations: transformers' and timm's config.json, a processor's, and class maps."""
+"""Fuzzes configurations: the config.json of transformers and timm, that of a processor, and class maps."""
 
 import json
 from collections.abc import Callable
@@ -28,12 +28,12 @@ TIMM = {
         "label_names": ["c", "d"],
     },
 }
-# What the file is, rather than how: where they are changed, an error says that it is of another kind.
+# These keys say what kind of file it is: if they are changed, the error says that the file is of another kind.
 OF_ANOTHER_KIND = ("model_type", "architecture", "pretrained_cfg")
 CLASSES = {"kat": "cat", "dogs": ["dog", 1], "bird": 3, "rest": None}
 ANIMALS = BitConfig(id2label=dict(enumerate(["cat", "dog", "fox, red fox", "crane", "crane"])))
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
-LARGEST = 512  # pixels along an edge, up to which a processor that was read is used, too
+LARGEST = 512  # px; a processor that makes larger images is read but not used
 
 
 def _config(path: Path) -> Any:
@@ -47,7 +47,7 @@ def _processor(path: Path) -> Any:
         return processor.to_dict()
     try:
         pixels = processor(PIXELS)
-    except ValueError as error:  # of options that are possible, and do not fit this image
+    except ValueError as error:  # the options are possible, but do not fit this image
         return {**processor.to_dict(), "error": str(error)}
     return {**processor.to_dict(), "pixels": pixels}
 

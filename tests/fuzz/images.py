@@ -1,4 +1,4 @@
-"""Image files: through the processor's array half, its graph half, and the SavedModel signature `serve_bytes`."""
+"""Fuzzes image files: in the processor, in its graph, and in the SavedModel signature `serve_bytes`."""
 
 import functools
 from collections.abc import Callable
@@ -80,10 +80,10 @@ def _bytes(path: Path) -> Any:
     return np.round(found["probabilities"].numpy(), 4)
 
 
-# What reads an image, the documented exceptions, and what an error names; `None` is the file.
+# The function that reads an image, the documented exceptions, and what an error must name (`None`: the file).
 PATHS: dict[str, tuple[Callable[[Path], Any], tuple[type[Exception], ...], tuple[str, ...] | None]] = {
     "array": (_array, (ValueError, OSError), None),
-    "graph": (_graph, (tf.errors.InvalidArgumentError,), ("",)),  # it has the bytes alone
+    "graph": (_graph, (tf.errors.InvalidArgumentError,), ("",)),  # the graph only knows the bytes
     "bytes": (_bytes, (tf.errors.InvalidArgumentError,), ("the image at index 1",)),
 }
 
@@ -98,7 +98,7 @@ def image(path: str, name: str) -> Callable[[Path], Kind]:
     return kind
 
 
-# Refused by TensorFlow's decoders, whatever else is in them.
+# TensorFlow's decoders refuse these, whatever they contain.
 ARRAY_ALONE = ("palette bmp", "animated webp")
 KINDS = {
     f"{name}, {path}": image(path, name)

@@ -1,4 +1,4 @@
-"""One input's verdict."""
+"""Judges what came of one input."""
 
 import time
 import traceback
@@ -14,18 +14,18 @@ SAME, OTHER, REFUSED, FORBIDDEN = "same", "other", "refused", "forbidden"
 
 
 class Verdict(NamedTuple):
-    """`SAME` or `OTHER` values were read, the input was `REFUSED` as is documented, or what happened is `FORBIDDEN`."""
+    """`SAME` or `OTHER` values were read, the input was `REFUSED` as documented, or the outcome is `FORBIDDEN`."""
 
     verdict: str
     why: str = ""
 
 
 def judge(kind: Kind, tried: Input, whole: str, seconds: float = SECONDS) -> Verdict:
-    """Reads an input.
+    """Reads an input and judges the outcome.
 
     Args:
-        whole: the digest of what the undamaged file gives.
-        seconds: the most that it may take.
+        whole: the digest of the values in the undamaged file.
+        seconds: how long reading may take.
     """
     kind.file.write_bytes(tried.content)
     began = time.process_time()

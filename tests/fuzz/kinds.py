@@ -1,4 +1,4 @@
-"""What a kind of input is: the files to try, what reads them, and which errors are documented."""
+"""Defines a kind of input: the files to try, the function that reads them, and the documented errors."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from fuzz.mutations import mutated
 
 
 class Input(NamedTuple):
-    """What a file holds, and the words of which an error has to have one, if there are any."""
+    """The contents of a file, and words of which an error must have at least one; empty for no such rule."""
 
     content: bytes
     words: tuple[str, ...] = ()
@@ -25,12 +25,12 @@ class Kind:
     """A kind of input.
 
     Args:
-        file: where each input is written.
-        whole: what it holds undamaged, which must be read.
-        inputs: from how many and a seed to the inputs.
-        read: from `file` to what was read, of which `digest` is compared.
-        errors: the documented exceptions; the classes themselves and the builtin ones below them.
-        names: the texts of which an error has one: by default the file's path.
+        file: the path to which each input is written.
+        whole: the undamaged contents, which must be readable.
+        inputs: function from a count and a seed to the inputs.
+        read: function that reads `file`; the `digest` of what it returns is compared.
+        errors: the documented exceptions: these classes, and builtin subclasses of them.
+        names: texts of which an error must contain one; by default the path of the file.
     """
 
     file: Path
@@ -47,10 +47,10 @@ class Kind:
 
 @dataclasses.dataclass(frozen=True)
 class Mutated(Sequence[Input]):
-    """Mutations of `whole`; each is made when it is asked for.
+    """Mutations of `whole`; each is made when it is needed.
 
     Args:
-        mend: what is done to each, so that a checksum does not hide the damage from what reads it.
+        mend: corrects the checksums of each, so that the reader gets past them and meets the damage.
     """
 
     whole: bytes
@@ -68,15 +68,15 @@ class Mutated(Sequence[Input]):
 
 
 def damaged(whole: bytes, mend: Callable[[bytes], bytes] = bytes) -> Callable[[int, int], Sequence[Input]]:
-    """The `inputs` of a `Kind`: mutations of bytes."""
+    """Returns the `inputs` of a `Kind` that mutate bytes."""
     return functools.partial(Mutated, whole, mend)
 
 
 def changed(values: Any, mend: Callable[[bytes], bytes] = bytes, *, fields: bool = False) -> Callable[..., list[Input]]:
-    """The `inputs` of a `Kind`: JSON with another value.
+    """Returns the `inputs` of a `Kind` that change a value in JSON.
 
     Args:
-        fields: whether an error has to name one of the keys that lead to the value.
+        fields: whether an error must name one of the keys that lead to the value.
     """
     from fuzz import structured
 
@@ -88,7 +88,7 @@ def changed(values: Any, mend: Callable[[bytes], bytes] = bytes, *, fields: bool
 
 
 def digest(found: Any) -> str:
-    """The same text for the same values."""
+    """Returns a text that is equal for equal values."""
     total = hashlib.sha256()
     for part in _parts(found):
         total.update(part)

@@ -1,4 +1,4 @@
-"""Checksums written anew: a damaged part is read by what stands behind the checksum."""
+"""Corrects checksums in damaged files, so that a reader gets past the checksum and meets the damage."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def in_zip(whole: bytes, member: str) -> Callable[[bytes], bytes]:
-    """From a damaged member to the archive `whole` with that in its place."""
+    """Returns a function from a damaged member to the archive `whole` with this member."""
 
     def packed(damaged: bytes) -> bytes:
         file = io.BytesIO()
@@ -21,7 +21,7 @@ def in_zip(whole: bytes, member: str) -> Callable[[bytes], bytes]:
 
 
 def member_of(whole: bytes, end: str) -> str:
-    """The first member of an archive whose name ends so."""
+    """Returns the first member of an archive whose name has this end."""
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         return next(name for name in archive.namelist() if name.endswith(end))
 
@@ -32,7 +32,7 @@ def read_member(whole: bytes, member: str) -> bytes:
 
 
 def png(damaged: bytes) -> bytes:
-    """A PNG with the checksum of every chunk as it should be, as far as its chunks can be followed."""
+    """Corrects the checksum of every chunk of a PNG, as far as the chunks can be followed."""
     content, place = bytearray(damaged), 8
     while place + 12 <= len(content):
         end = place + 8 + int.from_bytes(content[place : place + 4], "big")
@@ -44,5 +44,5 @@ def png(damaged: bytes) -> bytes:
 
 
 def safetensors(data: bytes) -> Callable[[bytes], bytes]:
-    """From a damaged header to a file of safetensors with that and with the numbers `data`."""
+    """Returns a function from a damaged header to a safetensors file with this header and the numbers `data`."""
     return lambda header: struct.pack("<Q", len(header)) + header + data

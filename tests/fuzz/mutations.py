@@ -1,16 +1,16 @@
-"""Bytes that were damaged, the same for the same seed."""
+"""Damages bytes at random; the same seed gives the same damage."""
 
 import numpy as np
 
 MOST_AT_ONCE = 3  # mutations of one file
 LONGEST_PIECE = 64  # bytes
-# What lengths and counts in headers become: in 2, 4 or 8 bytes, of either order.
+# Values that replace lengths and counts in headers: in 2, 4 or 8 bytes, in either byte order.
 LENGTHS = (0, 1, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
-HEADER = 256  # bytes at the beginning and at the end, where most of what is not a number stands
+HEADER = 256  # bytes at the beginning and at the end, where most bytes that are not numbers are
 
 
 def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """`content` with one to three mutations; half of them in the first or last `HEADER` bytes."""
+    """Returns `content` with one to three mutations, half of them in the first or last `HEADER` bytes."""
     changed = bytearray(content)
     for _ in range(int(rng.integers(1, MOST_AT_ONCE + 1))):
         MUTATIONS[int(rng.integers(len(MUTATIONS)))](changed, rng)

@@ -1,4 +1,4 @@
-"""Kinds that do what is forbidden, for the test of the harness itself."""
+"""Kinds that do something forbidden, to test the fuzzing itself."""
 
 import os
 import time

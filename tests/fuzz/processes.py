@@ -1,4 +1,4 @@
-"""The process that starts the others, and goes on where an input has ended one."""
+"""Starts the processes that read the inputs, and starts a new one if an input has ended the last one."""
 
 import json
 import os
@@ -15,7 +15,7 @@ TESTS = Path(__file__).resolve().parent.parent
 
 
 class Result(NamedTuple):
-    """What came of an input, and its bytes where it is forbidden."""
+    """The outcome of an input; for a forbidden one also its bytes."""
 
     kind: str
     number: int
@@ -25,7 +25,7 @@ class Result(NamedTuple):
 
 
 def results(group: str, kinds: list[str], count: int, seed: int, seconds: float = SECONDS) -> Iterator[Result]:
-    """Tries `count` inputs of each kind, in a process that is started again where an input ends it."""
+    """Tries `count` inputs of each kind in a process, which is started again if an input ends it."""
     waiting = [(kind, 0) for kind in kinds]
     while waiting:
         last: dict[str, Any] = {}
@@ -53,7 +53,7 @@ def _result(answer: dict[str, Any]) -> Result:
 
 
 def _run(job: dict[str, Any]) -> tuple[int, str]:
-    """The exit code of a process, and the end of what it said."""
+    """Runs a process; returns its exit code and the end of its output."""
     paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONFAULTHANDLER": "1"}
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}

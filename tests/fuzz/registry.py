@@ -1,4 +1,4 @@
-"""All kinds by their names, in groups that are read by a process each."""
+"""Lists all kinds by name, in groups; a process reads one group."""
 
 import importlib
 import importlib.util
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fuzz.kinds import Kind
 
-# Group to the module and the table in it.
+# Name of a group to its module and the table in it.
 GROUPS = {
     "weights": ("checkpoints", "KINDS"),
     "models": ("checkpoints", "MODEL_KINDS"),
@@ -17,12 +17,12 @@ GROUPS = {
     "records": ("runs", "RECORD_KINDS"),  # slower: each makes a data set
     "pitfalls": ("pitfalls", "PITFALLS"),
 }
-# What the kinds whose names begin so need.
+# Beginning of the names of kinds to the package that these need.
 NEEDED = {"bin": "torch", "parquet": "pyarrow"}
 
 
 def table(group: str) -> dict[str, Callable[[Path], Kind]]:
-    """The kinds of a group, but for those whose package is not installed."""
+    """Returns the kinds of a group whose packages are installed."""
     module, name = GROUPS[group]
     found = getattr(importlib.import_module(f"fuzz.{module}"), name)
     missing = tuple(begin for begin, package in NEEDED.items() if importlib.util.find_spec(package) is None)

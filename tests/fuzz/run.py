@@ -2,11 +2,12 @@
 
     python tests/fuzz/run.py --count 5000 --seed 0 --kinds models images --forbidden /tmp/forbidden
 
-Prints a table: the kind, how many were tried, loaded (with the same and with other values), refused and forbidden.
-Forbidden are another exception than those that are documented, one that does not name the file (of a configuration, the
-field), more than 5 s, more than 1 GB, the end of the process, and a difference between `from_pretrained` of a `.keras`
-file and `keras.saving.load_model`. Each forbidden input is written to a directory, with a text beside it that says why;
-then the exit code is 1.
+Prints a table with a row for each kind: how many inputs were tried, loaded (with the same values or with others),
+refused and forbidden. An input is forbidden if reading it
+* raises an exception that is not documented, or one that does not name the file (for a configuration: the field);
+* takes more than 5 s or more than 1 GB, or ends the process;
+* gives another model by `from_pretrained` than by `keras.saving.load_model` (for a `.keras` file).
+Each forbidden input is written to a directory, with a text file that says why. Then the exit code is 1.
 """
 
 import argparse
@@ -26,7 +27,7 @@ VERDICTS = (SAME, OTHER, REFUSED, FORBIDDEN)
 
 
 def keep(directory: Path, found: Result, seed: int) -> None:
-    """Writes a forbidden input, and why it is forbidden."""
+    """Writes a forbidden input, and a text with the reason."""
     directory.mkdir(parents=True, exist_ok=True)
     name = f"{found.kind}-{seed}-{found.number}".replace(" ", "_").replace(",", "")
     (directory / name).write_bytes(found.content)
@@ -36,10 +37,17 @@ def keep(directory: Path, found: Result, seed: int) -> None:
 def main() -> int:
     groups = [group for group in registry.GROUPS if group != "pitfalls"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=100, help="inputs of each kind")
+    parser.add_argument("--count", type=int, default=100, help="inputs of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", nargs="+", default=groups, help=f"groups ({', '.join(groups)}) or kinds in them")
-    parser.add_argument("--forbidden", type=Path, default=Path("forbidden"), help="where forbidden inputs are written")
+    parser.add_argument(
+        "--kinds", nargs="+", default=groups, help=f"groups ({', '.join(groups)}) or single kinds (default: all)"
+    )
+    parser.add_argument(
+        "--forbidden",
+        type=Path,
+        default=Path("forbidden"),
+        help="directory for forbidden inputs (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     total: collections.Counter[str] = collections.Counter()
     print(f"{'kind':32}{'tried':>8}" + "".join(f"{verdict:>11}" for verdict in VERDICTS))

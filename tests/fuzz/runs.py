@@ -1,4 +1,4 @@
-"""The files of a run's directory, shards of embeddings, and TFRecord files."""
+"""Fuzzes the files in the directory of a run, shards of embeddings, and TFRecord files."""
 
 import gzip
 import json

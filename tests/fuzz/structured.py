@@ -1,4 +1,4 @@
-"""JSON with a value of every kind and size in every place, drawn by Hypothesis."""
+"""Makes JSON with values of every type and size in every place, drawn by Hypothesis."""
 
 import copy
 import json

@@ -1,7 +1,7 @@
-"""Environments to try keras_bit in as its users have it: the built wheel, an interpreter, and named packages.
+"""Makes environments like those of users: the built wheel, an interpreter, and named packages.
 
-Nothing here imports keras_bit or anything outside of the standard library: any Python 3.11 or newer runs it. A command
-that fails raises `RuntimeError` with what the command said.
+This module only imports the standard library, and not keras_bit, so any Python 3.11 or newer runs it. A command that
+fails raises a `RuntimeError` with the command's output.
 """
 
 import os
@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-# Beside the package's own: a wheel is to leave them out because its settings say so, not because they are absent.
+# Not only the package: the wheel must leave the others out by its settings, not because they are absent.
 FOLDERS = ("keras_bit", "convert", "benchmarks", "tests")
-# What would let an environment see packages or settings of the one that called it.
+# Variables that would show an environment the packages or settings of its caller.
 FOREIGN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "KERAS_BACKEND", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
-TIMEOUT = 1800  # seconds, against a command that hangs
+TIMEOUT = 1800  # seconds, for a command that hangs
 
 
 def copy_tree(folder: Path) -> Path:
@@ -69,7 +69,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Runs `python` with the arguments and returns what it printed, as text.
 
-    The command sees this process's environment variables, less those that would bring it packages from here, and `env`.
+    The command gets `env` and the environment variables of this process, without those in `FOREIGN`.
 
     Raises:
         RuntimeError: The command failed; the message holds the command and the end of what it printed.

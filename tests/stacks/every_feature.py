@@ -1,8 +1,9 @@
-"""Each feature of keras_bit once, to its end, on whatever versions are installed: what a stack of packages must do.
+"""Runs each feature of keras_bit once, to its end, with the installed versions: every stack of packages must pass.
 
     pytest tests/stacks/every_feature.py
 
-The name does not begin with `test_`: `make test` has all of it in more detail, and `make test-stack` names this file.
+The name does not begin with `test_`, because `make test` tests all of it in more detail. `make test-stack` names this
+file.
 """
 
 import json
@@ -17,7 +18,7 @@ from command_line import TINY, run
 from image_files import encoded, make_folders, pixels
 from tiny_bit import CONFIG, random_tensors, write_checkpoint, write_npz, write_shards
 
-# Float32 sums in another order, of logits of some units.
+# Versions sum float32 in another order; logits are a few units large.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
@@ -51,7 +52,7 @@ def test_logits_are_those_of_transformers(model):
 
 
 def written(kind, folder, source):
-    """A checkpoint of that kind in `folder`, and what to give to `from_pretrained`."""
+    """Writes a checkpoint of that kind to `folder`; returns the argument for `from_pretrained`."""
     if kind in ("keras", "weights.h5"):
         (folder / "config.json").write_bytes((TINY / "config.json").read_bytes())
         path = folder / f"model.{kind}"

@@ -1,4 +1,4 @@
-"""An interpreter of a given version, where this machine has one."""
+"""Finds a Python interpreter of a given version on this machine."""
 
 import os
 import shutil
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def find(version: str) -> Path | None:
-    """Returns a python of that version ("3.13"), from the path or from pyenv; `None` where there is none."""
+    """Returns a python of that version ("3.13"), from the path or from pyenv, or `None`."""
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         return Path(sys.executable)
     name = f"python{version}"
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     found = [Path(path) for path in [shutil.which(name)] if path]
     found += sorted(pyenv.glob(f"versions/{version}.*/bin/{name}"), reverse=True)
-    # One of pyenv's own commands is on the path and says that it is none where its version is not chosen.
+    # pyenv puts its own commands on the path; such a command fails if its version is not selected.
     return next(
         (path for path in found if subprocess.run([path, "--version"], capture_output=True).returncode == 0), None
     )

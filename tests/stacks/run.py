@@ -1,9 +1,9 @@
 """Runs keras_bit on a stack of packages, in an environment of its own: `make test-stack STACK=colab`.
 
-A stack is a file NAME.txt beside this one. Its environment stays in .venv/stacks and is used again.
+A stack is a file NAME.txt in this folder. Its environment stays in .venv/stacks and is used again.
 
-    python tests/stacks/run.py oldest colab newest   # these, and then a .keras file from each to each
-    python tests/stacks/run.py colab -- tests/test_model.py -k size   # these tests and no others
+    python tests/stacks/run.py oldest colab newest   # these stacks; then each loads the .keras files of the others
+    python tests/stacks/run.py colab -- tests/test_model.py -k size   # only these tests
 """
 
 import json
@@ -18,16 +18,16 @@ import interpreters
 
 HERE = Path(__file__).parent
 FOLDER = environments.ROOT / ".venv" / "stacks"
-# Of the test tools: what the features need, and no stack's own.
+# Test tools that the features need and no stack contains.
 TOOLS = ("pytest", "ai-edge-litert", "ml_dtypes")
-EXTRA = {"keras_bit", "click", "filelock"}  # all that an installation may bring where TensorFlow is there
+EXTRA = {"keras_bit", "click", "filelock"}  # with TensorFlow installed, pip may install only these
 TESTS = ("tests/stacks/every_feature.py", "tests/test_versions.py", "tests/test_registration.py")
 SHOWN = ("tensorflow", "tensorflow-cpu", "jax", "keras", "numpy", "pillow", "safetensors", "huggingface-hub")
 WITHOUT_TENSORFLOW = ("tests/stacks/without_tensorflow.py",)
 
 
 def prepare(name: str, wheel: Path) -> Path:
-    """The python of the stack's environment, with the stack, what tests it, and the wheel."""
+    """Makes the environment of a stack with test tools and the wheel; returns its Python."""
     requirements = HERE / f"{name}.txt"
     text = requirements.read_text()
     version = re.search(r"# python: (\S+)", text)[1]
@@ -46,13 +46,13 @@ def prepare(name: str, wheel: Path) -> Path:
     if "tensorflow" in environments.installed(python):
         brings = would_install(python, wheel)
         assert brings <= EXTRA, f"{wheel.name} on {name} would install {sorted(brings)}"
-    # What --no-deps leaves out is there; elsewhere it has been shown to be all that would come.
+    # --no-deps leaves nothing out that is missing; with TensorFlow this was checked above.
     environments.install(python, "--no-deps", "--force-reinstall", wheel)
     return python
 
 
 def would_install(python: Path, wheel: Path) -> set[str]:
-    """The packages that `pip install` of the wheel would install or replace."""
+    """Returns the packages that `pip install` of the wheel would install or replace."""
     options = ("--dry-run", "--quiet", "--report", "-", "--disable-pip-version-check")
     report = json.loads(environments.run(python, "-m", "pip", "install", *options, wheel).stdout)
     return {entry["metadata"]["name"].lower().replace("-", "_") for entry in report["install"]}
@@ -68,7 +68,7 @@ def try_stack(name: str, wheel: Path, tests: list[str]) -> Path:
     options = ["-q", "-p", "no:cacheprovider"]
     if name == "jax":
         env = {"KERAS_BACKEND": "jax"}
-        options.append("--noconftest")  # which other tests need, and TensorFlow
+        options.append("--noconftest")  # conftest.py needs TensorFlow; only other tests need conftest.py
         tests = tests if tests != list(TESTS) else list(WITHOUT_TENSORFLOW)
     done = environments.run(python, "-m", "pytest", *options, *tests, cwd=environments.ROOT, env=env)
     print("\n".join(done.stdout.strip().splitlines()[-4:]))
@@ -77,7 +77,7 @@ def try_stack(name: str, wheel: Path, tests: list[str]) -> Path:
 
 
 def move(pythons: dict[str, Path]) -> None:
-    """A model that was trained and saved on each stack gives the same on each of the others, and trains on."""
+    """Checks that a model that one stack trained and saved gives the same on the others, and trains on."""
     folder = FOLDER / "moved"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

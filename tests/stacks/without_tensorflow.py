@@ -1,9 +1,9 @@
-"""What keras_bit does where TensorFlow is not installed, and the one sentence where it cannot.
+"""Tests what keras_bit does without TensorFlow, and the error where it needs it.
 
     KERAS_BACKEND=jax pytest tests/stacks/without_tensorflow.py
 
-The name does not begin with `test_`: `make test-stack STACK=jax` runs it in an environment without TensorFlow, and
-`tests/test_without_tensorflow.py` in a process that cannot import it.
+The name does not begin with `test_`, so that a normal run leaves it out. `make test-stack STACK=jax` runs it in an
+environment without TensorFlow, and `tests/test_without_tensorflow.py` in a process that cannot import TensorFlow.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ from keras_bit.cli.main import main
 
 TINY = Path(__file__).resolve().parent.parent / "checkpoints" / "bit-tiny-cifar10"
 CLASSES = ("airplane", "bird", "cat")
-# Float32 sums in another order, of probabilities.
+# Float32 sums in another order; probabilities are at most 1.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
@@ -40,7 +40,7 @@ def processor():
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """A folder per class, each with six images that are bright in another channel."""
+    """Makes a folder for each class with six images, which are bright in another channel for each class."""
     directory = tmp_path_factory.mktemp("photos")
     generator = np.random.default_rng(0)
     for channel, name in enumerate(CLASSES):
@@ -187,7 +187,7 @@ def test_a_bit_is_exported_without_it(tmp_path, model, format):
     assert report.max_abs_diff <= report.limit
 
 
-# What is called, and the beginning of the sentence.
+# The call, and the beginning of the message.
 NEEDING = {
     "saved_model": "`format` 'saved_model' needs the package tensorflow, which is not installed. Install it with",
     "tflite": "`format` 'tflite' needs the package tensorflow",
