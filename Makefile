@@ -2,6 +2,7 @@
 # make test      sets up .venv, then checks style and types and runs the quick tests (five minutes)
 # make test-all  does the same with the slow tests (24 to 48 minutes); if torch and transformers are installed, it also
 #                compares with them
+# make test-release   runs what repeats a test for one more backend, format or moment (ten minutes); before a release
 # make test-extra EXTRA=openvino   installs the built wheel with only this extra, and uses its feature (without EXTRA:
 #                                  every extra)
 # make test-stack STACK=colab      runs the tests with other versions (tests/stacks/*.txt) in an environment of its own;
@@ -31,17 +32,18 @@ else
 # The repository has no golden file for other weights, so the reference itself runs.
 SETUP := .venv/installed-reference
 REFERENCE :=
-test test-all: export KERAS_BIT_TEST_WEIGHTS := $(WEIGHTS)
+test test-all test-release: export KERAS_BIT_TEST_WEIGHTS := $(WEIGHTS)
 endif
 
-.PHONY: demo test test-all test-stack test-extra docs clean
+.PHONY: demo test test-all test-release test-stack test-extra docs clean
 
 demo: $(SETUP)
 	$(BIN)/python -m convert.demo $(WEIGHTS) $(if $(PHOTOS),"$(PHOTOS)") $(REFERENCE)
 
-test: LEVEL := -m "not slow"
-test-all: LEVEL := --durations=25 --durations-min=10
-test test-all: $(SETUP)
+test: LEVEL := -m "not slow and not release"
+test-all: LEVEL := -m "not release" --durations=25 --durations-min=10
+test-release: LEVEL := -m release --durations=25 --durations-min=10
+test test-all test-release: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -60,7 +60,7 @@ NAMES = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_they_pass_under_every_backend(backend):
     for package in (backend, "torch", "transformers"):  # transformers' classes are compared with transformers

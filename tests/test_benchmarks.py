@@ -249,7 +249,7 @@ def test_what_cannot_be_measured_is_refused(arguments, message):
 # Loading
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_loading_measures_every_case_once_a_round_and_reports_its_rows():
     found = loading.measure(TINY, TINY, rounds=1, large_rounds=1, image_size=64)
     peers = ["keras_bit"] if found.notes else ["keras_bit", "transformers"]
@@ -444,7 +444,7 @@ def test_kernels_on_and_off_and_the_better_against_transformers():
 
 
 @pytest.mark.live
-@pytest.mark.slow
+@pytest.mark.release
 def test_each_kind_of_processor_runs_with_the_kernels_off_and_on(monkeypatch):
     for name, value in {"IMAGE_SIZE": 32, "STEP_BATCH": 2, "STEP_SIZE": 32}.items():
         monkeypatch.setattr(processors, name, value)

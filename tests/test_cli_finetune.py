@@ -185,7 +185,14 @@ def labelled(arguments, kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["classes", "several labels", "numbers", "a teacher"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "classes",
+        "a teacher",
+        *(pytest.param(kind, marks=pytest.mark.release) for kind in ("several labels", "numbers")),
+    ],
+)
 def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(arguments, tmp_path, kind):
     """By the signal that no process can catch, in the middle of a step after the first state was written."""
     out = tmp_path / "killed"

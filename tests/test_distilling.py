@@ -272,7 +272,7 @@ print(abs(student.predict(images, verbose=0) - answers).mean() < before / 2, sor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.release)])
 def test_other_backends_teach_too(backend, monkeypatch):
     if importlib.util.find_spec(backend) is None:
         from conftest import absent

@@ -78,7 +78,7 @@ def results(strategies, data, backend="tensorflow", count=1):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.release)])
 def test_together_they_train_as_one_process_with_the_same_batches(data, backend):
     if importlib.util.find_spec(backend) is None:
         absent(f"{backend} not installed")
@@ -110,7 +110,7 @@ def command(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.release)])
 def test_a_worker_that_dies_ends_the_others_and_the_job_goes_on(command, tmp_path, backend):
     if importlib.util.find_spec(backend) is None:
         absent(f"{backend} not installed")

@@ -49,7 +49,9 @@ def fits(folders):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.parametrize(
+    "backend", ["tensorflow", *(pytest.param(name, marks=pytest.mark.release) for name in ("jax", "torch"))]
+)
 def test_the_pipeline_feeds_fit_and_predict_under_every_backend(fits, backend):
     expected, found = fits("tensorflow"), fits(backend)
     assert found["sums"] == expected["sums"]  # the images do not depend on the backend

@@ -230,7 +230,10 @@ def killed_again_and_again(arguments, folder, temporary, seed, longest):
     return left
 
 
-@pytest.mark.parametrize("format", FORMATS)
+# A SavedModel is a directory, as a checkpoint for transformers is; the others are one or two files.
+@pytest.mark.parametrize(
+    "format", ["saved_model", *(pytest.param(name, marks=pytest.mark.release) for name in [*FORMATS][1:])]
+)
 def test_an_export_that_was_killed_leaves_nothing_for_long(data, tmp_path, format):
     for package in format_named(format).packages:
         pytest.importorskip(package)
@@ -247,7 +250,7 @@ def test_an_export_that_was_killed_leaves_nothing_for_long(data, tmp_path, forma
     assert [one.name for one in temporary.iterdir() if one.name != ".ses"] == []
 
 
-@pytest.mark.parametrize("name", ["features", "features.parquet"])
+@pytest.mark.parametrize("name", ["features", pytest.param("features.parquet", marks=pytest.mark.release)])
 def test_an_embedding_that_was_killed_goes_on(data, tmp_path, name):
     pytest.importorskip("pyarrow")
     folder, temporary = tmp_path / "embedded", tmp_path / "temporary"
@@ -305,7 +308,13 @@ for number in range(10_000):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGKILL, id="SIGKILL"),
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.release),
+    ],
+)
 def test_save_pretrained_never_leaves_half_a_checkpoint(data, tmp_path, number):
     """SIGTERM ends a program of a user's as SIGKILL does."""
     chance, folder = random.Random(SEED), tmp_path / "saved"
