@@ -99,6 +99,7 @@ USES = [
     ),
     Use("tensorboard", ("tensorboard",), lambda folder: of("keras_bit.training.tracking", "check")(["tensorboard"])),
     Use("wandb", ("wandb",), lambda folder: of("keras_bit.training.tracking", "check")(["wandb"])),
+    Use("mlflow", ("mlflow",), lambda folder: of("keras_bit.training.tracking", "check")(["mlflow"])),
     Use(
         "serving",
         ("tensorflow_serving", "grpc"),
@@ -251,7 +252,7 @@ def test_every_extra_has_a_feature_that_make_test_extra_runs():
 
 def test_the_extra_all_leaves_out_torch_services_and_checkout_tools():
     brought = [name for line in EXTRAS["all"] for name in re.fullmatch(r"keras_bit\[(.+)\]", line)[1].split(",")]
-    left_out = {"all", "torch", "wandb", "reference", "demo", "dev", "docs", "browser"}
+    left_out = {"all", "torch", "wandb", "mlflow", "reference", "demo", "dev", "docs", "browser"}
     assert sorted(brought) == sorted(ALL) == sorted(EXTRAS.keys() - left_out)
 
 

@@ -105,9 +105,9 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
 @click.option(
     "--track",
     multiple=True,
-    type=click.Choice(["tensorboard", "wandb"]),
+    type=click.Choice(["tensorboard", "wandb", "mlflow"]),
     help="Also send losses and accuracies to this tracker: tensorboard writes to DIR/tensorboard, wandb with "
-    "WANDB_MODE=offline to DIR/wandb. May be repeated.",
+    "WANDB_MODE=offline to DIR/wandb, mlflow to MLFLOW_TRACKING_URI. May be repeated.",
 )
 @click.option(
     "--find-lr",

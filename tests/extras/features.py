@@ -101,6 +101,18 @@ def wandb() -> None:
     assert list(Path("tuned/wandb").glob("offline-run-*/*.wandb"))
 
 
+def mlflow() -> None:
+    os.environ |= {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    options = ("--steps", 2, "--batch-size", 4, "--image-size", "32x32", "--track", "mlflow")
+    command("finetune", photographs(), "--weights", BIT, "--out", "tuned", *options)
+    import mlflow as library
+
+    (found,) = library.search_runs(output_format="list")
+    assert (found.info.run_name, found.info.status) == ("tuned", "FINISHED")
+    assert {"loss", "val_accuracy"} <= found.data.metrics.keys()
+    assert found.data.params["options.steps"] == "2"
+
+
 def compare(source: Any, **options: Any) -> None:
     """Checks that a source has the images and labels of the folder of `photographs()`, in any order."""
     np.testing.assert_array_equal(_rows(source, **options), _rows(str(photographs())))
@@ -202,6 +214,7 @@ def none() -> None:
         "ray": ("embed", photographs(), "--weights", BIT, "--out", "features", "--engine", "ray"),
         "tensorboard": ("finetune", photographs(), "--weights", BIT, "--out", "tuned", "--track", "tensorboard"),
         "wandb": ("finetune", photographs(), "--weights", BIT, "--out", "tuned", "--track", "wandb"),
+        "mlflow": ("finetune", photographs(), "--weights", BIT, "--out", "tuned", "--track", "mlflow"),
         "serving": ("classify", image, "--server", "grpc://127.0.0.1:1", "--server-model", "bit"),
         **{extra: ("export", "--weights", BIT, "--format", extra, "--out", EXPORTED[extra]) for extra in EXPORTED},
     }
@@ -252,6 +265,7 @@ FEATURES: dict[str, Callable[[], object]] = {
     "plots": evaluate,
     "tensorboard": tensorboard,
     "wandb": wandb,
+    "mlflow": mlflow,
     "datasets": datasets,
     "tensorflow-datasets": tensorflow_datasets,
     "serving": serving,
