@@ -74,7 +74,7 @@ def test_arrays_of_both_orders_make_no_batch_without_a_data_format():
 
 
 def test_a_misspelt_key_is_named():
-    with pytest.raises(AttributeError, match="no 'pixelvalues' in this batch; it has pixel_values"):
+    with pytest.raises(AttributeError, match=r"no 'pixelvalues'\. It has pixel_values"):
         _ = BatchFeature(pixel_values=1).pixelvalues
 
 

@@ -290,7 +290,9 @@ def test_the_advice_of_the_error_makes_what_fits(model, paths):
 
 @pytest.mark.parametrize("size", [(50, 60), (44, 44), (40, 40)])
 def test_a_processor_that_resizes_what_it_has_cropped_takes_no_batches(classifier, size):
-    with pytest.raises(ValueError, match=rf"the 40x40 px that it crops to 44x44 first, .*got {size[0]}x{size[1]}\. "):
+    with pytest.raises(
+        ValueError, match=rf"it crops to 40x40 px, but resizes .* to 44x44 px first.*got {size[0]}x{size[1]}\. "
+    ):
         classifier(noise(2, *size, 3))
 
 

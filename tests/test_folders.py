@@ -99,8 +99,8 @@ def test_what_systems_put_beside_images_is_left_out_and_said(tmp_path):
     assert said.left_out.empty == ["empty"]
     assert set(said.left_out.system) == {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "Thumbs.db"}
     assert said.notes == (
-        f"Left out in {str(root)!r}: 2 hidden, $RECYCLE.BIN, 2 @eaDir, Thumbs.db, __MACOSX, lost+found, 1 image beside "
-        "the folders, without an image: empty.",
+        f"Left out in {str(root)!r}: 2 hidden, $RECYCLE.BIN, 2 @eaDir, Thumbs.db, __MACOSX, lost+found, 1 image "
+        "next to the folders, without an image: empty.",
     )
 
 

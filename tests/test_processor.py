@@ -448,7 +448,7 @@ WIDE = BitImageProcessor(size=8, do_center_crop=False)
             [[new_image()]],
             {},
             TypeError,
-            "`images[0]` must be a PIL image, an array, an encoded file's bytes or a path.",
+            "`images[0]` must be a PIL image, an array, an encoded file's bytes or a path, got list. ",
         ),
         (b"no image", {}, ValueError, "`images` is not an image file that Pillow can read."),
         ([b""], {}, ValueError, "`images[0]` is empty."),

@@ -143,7 +143,7 @@ def test_images_that_are_labeled_too_are_not_counted_twice(data, checkpoint, tea
     assert (len(plan.splits.train), len(plan.splits.validation), len(plan.splits.unlabeled)) == (3, 3, 9)
     (note,) = (line for line in plan.notes if "unlabeled" in line)
     assert note.startswith("6 of 15 images of ")
-    with pytest.raises(ValueError, match=r"`unlabeled` .* and all 15 are in the data set too"):
+    with pytest.raises(ValueError, match=r"`unlabeled` .* but all 15 are in the data set"):
         planning.plan(options_of(data, checkpoint, teacher=teacher, unlabeled=str(data)), Workers())
 
 
@@ -201,7 +201,7 @@ def several_labels(folder):
         (nothing, {"choices": {"label_smoothing": 0.1}}, ("`label_smoothing`", "teacher")),
         (nothing, {"choices": {"sampling": "balanced"}, "unlabeled": True}, ("`sampling`", "unlabeled")),
         (nothing, {"unlabeled": "absent"}, ("`unlabeled`", "'absent'")),
-        (lambda folder: {"unlabeled": empty(folder)}, {}, ("`unlabeled`", "it holds none")),
+        (lambda folder: {"unlabeled": empty(folder)}, {}, ("`unlabeled`", "it holds no images")),
         (nothing, {"teacher": "./absent"}, ("./absent",)),
         (several_labels, {}, ("`teacher`", "multi_label_classification")),
         ({"names": (*NAMES, "dog")}, {}, ("`teacher`", "3 classes", "4 classes")),

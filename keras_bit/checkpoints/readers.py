@@ -231,9 +231,8 @@ def _open_torch(path: Path) -> Iterator[tuple[str, LazyTensor]]:
     if tensors is None:
         held = f": it holds {wording.some(map(wording.shortened, content))}" if isinstance(content, dict) else ""
         raise ValueError(
-            f"{path} must hold a dictionary from names to tensors (a state_dict of torch), or a dictionary with such "
-            f"a one "
-            f"under the key {' or '.join(_STATE_KEYS)}{held}."
+            f"{path} must hold a dictionary from names to tensors (a state_dict of torch), or a dictionary with "
+            f"such a one under the key {' or '.join(_STATE_KEYS)}{held}."
         )
     with refusing_damage(path, "not a state_dict of torch", "Fetch it again."):
         for name in tensors:
