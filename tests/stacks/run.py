@@ -23,7 +23,10 @@ TOOLS = ("pytest", "ai-edge-litert", "ml_dtypes")
 EXTRA = {"keras_bit", "click", "filelock"}  # with TensorFlow installed, pip may install only these
 TESTS = ("tests/stacks/every_feature.py", "tests/test_versions.py", "tests/test_registration.py")
 SHOWN = ("tensorflow", "tensorflow-cpu", "jax", "keras", "numpy", "pillow", "safetensors", "huggingface-hub")
-WITHOUT_TENSORFLOW = ("tests/stacks/without_tensorflow.py",)
+OWN_TESTS = {
+    "colab": (*TESTS, "tests/test_notebooks.py"),  # which are for people who run them there
+    "jax": ("tests/stacks/without_tensorflow.py",),
+}
 
 
 def prepare(name: str, wheel: Path) -> Path:
@@ -69,7 +72,6 @@ def try_stack(name: str, wheel: Path, tests: list[str]) -> Path:
     if name == "jax":
         env = {"KERAS_BACKEND": "jax"}
         options.append("--noconftest")  # conftest.py needs TensorFlow; only other tests need conftest.py
-        tests = tests if tests != list(TESTS) else list(WITHOUT_TENSORFLOW)
     done = environments.run(python, "-m", "pytest", *options, *tests, cwd=environments.ROOT, env=env)
     print("\n".join(done.stdout.strip().splitlines()[-4:]))
     print(f"{name}: {time.monotonic() - start:.0f} s in all", flush=True)
@@ -94,7 +96,7 @@ def main(arguments: list[str]) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(FOLDER / "wheel", ignore_errors=True)
     wheel = environments.build_wheel(FOLDER / "wheel")
-    pythons = {name: try_stack(name, wheel, tests or list(TESTS)) for name in stacks}
+    pythons = {name: try_stack(name, wheel, tests or list(OWN_TESTS.get(name, TESTS))) for name in stacks}
     portable = {name: python for name, python in pythons.items() if name not in ("jax", "cpu")}
     if len(portable) > 1 and not tests:
         move(portable)
