@@ -47,7 +47,7 @@ test test-all test-release: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --timeout $(HANG) $(LEVEL) $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder --timeout $(HANG) $(LEVEL) $(TESTS)
 
 test-extra:
 	PYTHONPATH=tests $(PYTHON) -m extras $(EXTRA)
