@@ -296,8 +296,8 @@ def test_whatever_a_command_raises_is_a_line_and_an_exit_code(capsys, monkeypatc
     assert "Traceback" not in err
 
 
-# What a process does that gets signals. It is not the process of the tests: native libraries that other tests have loaded
-# there set up stacks for signals of their own.
+# What a process does that gets signals. It is not the process of the tests, where a signal's handler has crashed after
+# other tests had loaded a dozen native libraries.
 SIGNALED = """
 import os, signal, sys, time
 from keras_bit.cli import main
