@@ -20,6 +20,7 @@ from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, versions
 from keras_bit.exporters import comparing, comparison_images, huggingface, job, placing, process
 from keras_bit.exporters.formats import Format
+from keras_bit.exporters.openvino_package import core
 from keras_bit.exporters.output_names import output_names
 from keras_bit.exporters.registry import FORMATS as KNOWN
 from keras_bit.exporters.registry import format_named
@@ -284,9 +285,8 @@ def in_its_own_engine(name, path):
         session = onnxruntime.InferenceSession(path)
         names = [output.name for output in session.get_outputs()]
         return lambda batch: dict(zip(names, session.run(None, {"pixel_values": batch}), strict=True))
-    import openvino
 
-    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda batch: {key.any_name: values for key, values in compiled({"pixel_values": batch}).items()}
 
 
@@ -451,11 +451,10 @@ def test_labels_are_in_the_files(model, labeled, tmp_path):
     needs("onnx")
     needs("openvino")
     import onnx
-    import openvino
 
     properties = {one.key: one.value for one in onnx.load(labeled("onnx").path).metadata_props}
     assert json.loads(properties["labels"]) == list(NAMES)
-    read = openvino.Core().read_model(labeled("openvino").path)
+    read = core().read_model(labeled("openvino").path)
     assert read.get_rt_info(["model_info", "labels"]).value.split(" ") == ["_", "thing_0", "thing_1", "thing_2", "_"]
     with pytest.raises(ValueError, match=r"`path` must end in \.xml .*/bit'"):
         keras_bit.export(model, tmp_path / "bit", "openvino")
@@ -498,9 +497,7 @@ def dtype_in_the_file(name, path):
 
         return onnxruntime.InferenceSession(path).get_inputs()[0].type.removeprefix("tensor(").rstrip(")")
     if name == "openvino":
-        import openvino
-
-        return openvino.Core().read_model(path).input(0).element_type.to_dtype().name
+        return core().read_model(path).input(0).element_type.to_dtype().name
     if name == "tflite":
         from ai_edge_litert.interpreter import Interpreter
 

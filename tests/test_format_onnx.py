@@ -15,6 +15,7 @@ from conftest import DATA, absent
 from image_files import make_folders
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, fuse
 from keras_bit.exporters import keras_exporters, onnx_file, onnx_graph, onnx_quantization
+from keras_bit.exporters.openvino_package import core
 from keras_bit.network.model import BiTModel
 from reference_models import TINY, saved_with_random_weights
 from store import SMALLEST, TRAINED, smallest
@@ -98,9 +99,8 @@ def opened(path):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         return lambda batch: dict(zip(names, session.run(None, {"pixel_values": batch}), strict=True))
-    import openvino
 
-    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda batch: {key.any_name: np.array(values) for key, values in compiled({"pixel_values": batch}).items()}
 
 
@@ -349,13 +349,12 @@ def test_int8_is_near_the_model_at_any_size(tmp_path, alone, engine, path):
 
 def test_int8_of_openvino_is_in_8_bits_and_of_a_bit_alone(tmp_path, alone):
     needs("onnx", "onnxruntime", "openvino")
-    import openvino
 
     model = bit(**DEEP)
     options = {"quantize": "int8", "representative_data": [random_images((4, 45, 60, 3))]}
     path = keras_bit.export(model, tmp_path / "bit.xml", "openvino", **options).path
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bit.bin", "bit.xml"]
-    read = openvino.Core().read_model(path)
+    read = core().read_model(path)
     kinds = [op.get_element_type().to_string() for op in read.get_ops() if op.get_type_name() == "Constant"]
     assert kinds.count("i8") >= sum("kernel" in weight.path for weight in model.weights)
     assert [one.get_element_type().to_string() for one in (read.input(0), read.output(0))] == ["f32", "f32"]
@@ -502,7 +501,7 @@ def test_openvino_files_say_their_layout(tmp_path, alone, fixed):
     backbone = BiTBackbone(weights=None, config=BitConfig(**SMALLEST))
     for name, model, expected in (("bit", smallest(), "[N,C]"), ("maps", backbone, "[N,H,W,C]")):
         path = keras_bit.export(model, tmp_path / f"{name}.xml", "openvino", **options).path
-        read = openvino.Core().read_model(path)
+        read = core().read_model(path)
         # As Model Server reads it.
         assert openvino.layout_helpers.get_layout(read.input(0)).to_string() == "[N,H,W,C]"
         assert openvino.layout_helpers.get_layout(read.output(0)).to_string() == expected

@@ -1,6 +1,9 @@
 """Tests OpenVINO files that preprocess: their pixels against Pillow's, and their outputs against the model's."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -13,6 +16,7 @@ from conftest import absent
 from image_files import make_folders
 from keras_bit import BiT, BitConfig, BitImageProcessor
 from keras_bit.exporters import openvino_images
+from keras_bit.exporters.openvino_package import core
 from store import SMALLEST, TRAINED, smallest
 
 CLIP = {"image_mean": (0.48145466, 0.4578275, 0.40821073), "image_std": (0.26862954, 0.26130258, 0.27577711)}
@@ -65,11 +69,10 @@ def bit():
 
 def opened(path):
     """From images to the pixels that the network gets, and to the file's own output."""
-    import openvino
 
-    model = openvino.Core().read_model(path)
+    model = core().read_model(path)
     model.add_outputs("pixel_values")
-    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(images):
         named = {output.any_name: np.array(values) for output, values in compiled({"images": images}).items()}
@@ -167,7 +170,7 @@ def test_the_file_says_what_it_takes_and_names_the_classes(tmp_path):
     labels = ["red fox", "cat", "", "dog", "owl"]
     exported(tmp_path, smallest(), {"labels": labels}, size=40, crop_size=36)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bit.bin", "bit.xml"]
-    read = openvino.Core().read_model(tmp_path / "bit.xml")
+    read = core().read_model(tmp_path / "bit.xml")
     (images,), (scores,) = read.inputs, read.outputs
     assert (images.names, scores.names) == ({"images"}, {"probabilities"})
     assert (images.element_type.to_string(), images.partial_shape.to_string()) == ("u8", "[?,?,?,3]")
@@ -265,3 +268,33 @@ def test_the_command_writes_a_file_that_takes_images(capsys, tmp_path):
     assert (pixels.shape, scores.shape) == ((1, 64, 64, 3), (1, 10))
     code, _, err = run_command(capsys, "export", *arguments, *options[:1], "--pixels-only", "--overwrite")
     assert (code, "`processor` must be given" in err) == (1, True)
+
+
+INTERRUPTED = """
+import os, signal
+import numpy as np
+from keras_bit.exporters.openvino_package import core, import_openvino
+openvino = import_openvino()
+from openvino import opset13
+
+def compiled():
+    taken = opset13.parameter([1, 3], np.float32)
+    return core().compile_model(openvino.Model([opset13.relu(taken)], [taken]), "CPU")
+
+first, second = compiled(), compiled()
+del first
+del second
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_ctrl_c_after_two_models_ends_a_program_and_does_not_crash_it():
+    """With a `Core` for each of them the process dies of SIGSEGV."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

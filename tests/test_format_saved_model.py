@@ -25,6 +25,7 @@ from image_files import encoded, pixels
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor
 from keras_bit.exporters import serving_files
 from keras_bit.exporters.job import Job
+from keras_bit.exporters.openvino_package import core
 from keras_bit.exporters.registry import format_named
 from store import SMALLEST, TRAINED, served, smallest
 
@@ -474,13 +475,12 @@ def test_saved_model_cli_runs_every_signature(version, signatures, files, tmp_pa
 def test_openvino_reads_the_saved_model(version, model, files):
     if importlib.util.find_spec("openvino") is None:
         absent("openvino is not installed: pip install -e '.[openvino]'")
-    import openvino
 
     folder, _ = files
     batch = np.load(folder / "pixels.npy")
     # Model Server also serves only `serving_default`; the other signatures need TensorFlow's decoders.
-    read = openvino.Core().read_model(str(version))
-    compiled = openvino.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    read = core().read_model(str(version))
+    compiled = core().compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = {name for output in compiled.outputs for name in output.get_names()}
     assert {"logits", "probabilities"} <= names
     np.testing.assert_allclose(compiled(batch)["probabilities"], model(batch), atol=TOLERANCE)

@@ -24,6 +24,7 @@ from conftest import absent
 from convert import photographs
 from image_files import collect
 from keras_bit import BiTClassifier, BitImageProcessor, HyperRule, image_dataset
+from keras_bit.exporters.openvino_package import core
 from store import served
 from tagged_files import HOST_TAGGED, TAGGED, stored
 
@@ -333,10 +334,9 @@ def onnx(path):
 
 
 def openvino(path):
-    import openvino
 
     # Where a processor has bfloat16, it would compute in that.
-    model = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda values: model({"pixel_values": values})["probabilities"]
 
 

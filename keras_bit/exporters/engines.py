@@ -96,14 +96,14 @@ def openvino(path: Path, threads: int) -> Engine:
 
     OpenVINO would use bfloat16 instructions if the processor has them, but that must be the user's choice.
     """
-    from keras_bit.exporters.openvino_package import import_openvino
+    from keras_bit.exporters.openvino_package import core
 
     hints = {
         "INFERENCE_PRECISION_HINT": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
     }
-    compiled = import_openvino().Core().compile_model(str(path), "CPU", hints)
+    compiled = core().compile_model(str(path), "CPU", hints)
     shape = compiled.inputs[0].get_partial_shape()
     fixed = None if shape.rank.is_dynamic or shape[0].is_dynamic else shape[0].get_length()
 

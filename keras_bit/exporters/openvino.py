@@ -25,7 +25,7 @@ from keras_bit.exporters.formats import Format, share
 from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
 from keras_bit.exporters.onnx_norm import by_means, by_means_of_8_bits
 from keras_bit.exporters.onnx_weights import data_file
-from keras_bit.exporters.openvino_package import import_openvino
+from keras_bit.exporters.openvino_package import core, import_openvino
 from keras_bit.exporters.output_names import output_names
 
 LAYOUTS = {2: "NC", 4: "NHWC"}  # by the number of axes
@@ -78,7 +78,7 @@ class OpenVINO(Format):
     def write(self, job: Job, path: Path) -> None:
         openvino = import_openvino()
         raw = self._converted(job, path)
-        model = openvino.Core().read_model(raw)
+        model = core().read_model(raw)
         names = output_names(job.model)
         _forget_names_between(model)
         for result in model.get_results():
@@ -125,19 +125,18 @@ class OpenVINO(Format):
         return LIMITS[job.quantize]
 
     def load(self, job: Job, path: Path) -> Run:
-        core = import_openvino().Core()
-        model = core.read_model(path)
+        model = core().read_model(path)
         if job.include_preprocessing:
             model.add_outputs(onnx_file.INPUT)
             openvino_images.compare(job, _compiled(model, job), share(self.limit(job), job.model))
-            model = openvino_images.network_of(core.read_model(path))
+            model = openvino_images.network_of(core().read_model(path))
         return _compiled(model, job)
 
 
 def _compiled(model: Any, job: Job) -> Run:
     """An `openvino.Model` with one input, as a function from that to the outputs by the names of `job.model`."""
     # On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
-    compiled = import_openvino().Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     single = not isinstance(job.model.output, dict)
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
