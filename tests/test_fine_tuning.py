@@ -9,7 +9,17 @@ import tensorflow as tf
 from keras.ops import convert_to_numpy as numpy_of
 
 from image_files import PROCESSOR, pixels
-from keras_bit import BiT, BitConfig, HyperRule, fine_tune, freeze, from_pretrained, image_dataset, save_pretrained
+from keras_bit import (
+    BiT,
+    BitConfig,
+    HyperRule,
+    Recipe,
+    fine_tune,
+    freeze,
+    from_pretrained,
+    image_dataset,
+    save_pretrained,
+)
 from tiny_bit import variables
 
 pytestmark = [
@@ -62,6 +72,68 @@ def test_it_is_what_a_person_does_by_hand_in_keras():
     for key, value in variables(by_hand).items():
         # Threads may add up a gradient in another order.
         np.testing.assert_allclose(variables(ours)[key], value, rtol=1e-5, atol=1e-6)
+
+
+# Names of classes
+
+
+def named(labels, *names):
+    data = batches(labels)
+    data.class_names = list(names)
+    return data
+
+
+CAT_DOG_EEL = ("cat", "dog", "eel")
+
+
+def labeled_as(*names):
+    return {"id2label": dict(enumerate(names))}
+
+
+def test_the_classes_get_the_names_of_the_images_and_can_be_weighted_by_them():
+    model = small_model()
+    recipe = Recipe(rule(1), class_weight={"eel": 2.0})
+    fine_tune(model, named(NUMBERS, *CAT_DOG_EEL), recipe=recipe, verbose=0)
+    assert list(model.config.id2label.values()) == list(CAT_DOG_EEL)
+    assert model.config.label2id == {"cat": 0, "dog": 1, "eel": 2}
+
+
+def test_a_head_of_other_classes_is_trained_with_a_warning_and_gets_the_new_names():
+    model = small_model(**labeled_as("ant", "bee", "cow"))
+    with pytest.warns(
+        UserWarning, match=r"classes were 'ant', 'bee', 'cow'\. .* gets their names, 'cat', 'dog', 'eel'"
+    ):
+        fine_tune(model, named(NUMBERS, *CAT_DOG_EEL), rule=rule(1), verbose=0)
+    assert list(model.config.id2label.values()) == list(CAT_DOG_EEL)
+
+
+@pytest.mark.parametrize(
+    ("model", "validation", "teacher", "message"),
+    [
+        ((), ("cat", "eel"), None, r"`validation` must have the classes of `train` .*; got 'cat', 'eel'\."),
+        ((), ("dog", "cat", "eel"), None, r"`validation` must have the classes of `train` in their order"),
+        (
+            ("dog", "cat", "eel"),
+            None,
+            None,
+            r"`model` must have the classes of the images in their order, 'cat', 'dog'",
+        ),
+        ((), None, ("ant", "bee", "cow"), r"`teacher` must have the classes of the images .*; got 'ant', 'bee', 'cow'"),
+    ],
+)
+def test_data_sets_and_models_of_different_classes_are_refused(model, validation, teacher, message):
+    model = small_model(**(labeled_as(*model) if model else {}))
+    before = model.config
+    with pytest.raises(ValueError, match=message):
+        fine_tune(
+            model,
+            named(NUMBERS, *CAT_DOG_EEL),
+            None if validation is None else named([0, 1], *validation),
+            teacher=None if teacher is None else small_model(**labeled_as(*teacher)),
+            rule=rule(1),
+            verbose=0,
+        )
+    assert model.config is before
 
 
 @pytest.mark.parametrize(("steps", "per_epoch", "epochs"), [(5, 2, 3), (4, 2, 2), (3, 9, 1), (7, None, 4)])

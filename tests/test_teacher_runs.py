@@ -1,6 +1,7 @@
 """Tests runs with a teacher: refusals, notes, and that an interrupted run ends like a whole one."""
 
 import json
+import os
 import re
 
 import keras
@@ -145,6 +146,22 @@ def test_images_that_are_labeled_too_are_not_counted_twice(data, checkpoint, tea
     assert note.startswith("6 of 15 images of ")
     with pytest.raises(ValueError, match=r"`unlabeled` .* but all 15 are in the data set"):
         planning.plan(options_of(data, checkpoint, teacher=teacher, unlabeled=str(data)), Workers())
+
+
+def test_an_excluded_image_does_not_come_back_as_an_unlabeled_one(data, checkpoint, teacher, tmp_path):
+    whole = planning.plan(options_of(data, checkpoint), Workers()).splits
+    out = [*whole.train.names[:2], whole.validation.names[0]]
+    rows = [f"{os.path.relpath(os.fsdecode(path), data)},yes" for path in out]
+    (tmp_path / "audit.csv").write_text("\n".join(["image,exclude", *rows]))
+    options = {"teacher": teacher, "exclude": str(tmp_path / "audit.csv")}
+    plan = planning.plan(options_of(data, checkpoint, **options, unlabeled=str(data), examples_per_class=1), Workers())
+    splits = plan.splits
+    names = {os.fsdecode(name) for part in (splits.train, splits.validation, splits.unlabeled) for name in part.names}
+    assert len(names) == 12  # of 15
+    assert names.isdisjoint(map(os.fsdecode, out))
+    assert any(line.startswith("3 of 15 images of ") and "are excluded" in line for line in plan.notes)
+    with pytest.raises(ValueError, match=r"all 15 are in the data set or excluded from it \(3\)"):
+        planning.plan(options_of(data, checkpoint, **options, unlabeled=str(data)), Workers())
 
 
 def test_an_unreadable_image_is_left_out_without_changing_the_run(data, checkpoint, teacher, tmp_path):

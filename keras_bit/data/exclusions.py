@@ -98,8 +98,8 @@ def relative(path: str, data: str | Path) -> str:
 
 def without(
     parts: Mapping[str, Part | None], file: str | Path, data: str | Path
-) -> tuple[dict[str, Part | None], list[str]]:
-    """Returns the parts without the images that a CSV excludes, and notes about it.
+) -> tuple[dict[str, Part | None], tuple[str, ...], list[str]]:
+    """Returns the parts without the images that a CSV excludes, the paths of these images, and notes about it.
 
     Args:
         parts: the parts of a data set by name; `None` for a missing part.
@@ -119,6 +119,7 @@ def without(
     left: dict[str, Part | None] = {}
     counts: list[str] = []
     seen: set[str] = set()
+    gone: list[str] = []
     for name, part in parts.items():
         if part is None:
             left[name] = None
@@ -126,6 +127,7 @@ def without(
         names = [relative(path, data) for path in part.names]
         kept = np.array([one not in excluded for one in names], bool)
         seen.update(one for one, stays in zip(names, kept, strict=True) if not stays)
+        gone += [path for path, stays in zip(part.names, kept, strict=True) if not stays]
         if not kept.all():
             counts.append(f"{(~kept).sum():,} of {len(part):,} images of {name}")
         left[name] = part if kept.all() else part.some(np.flatnonzero(kept)) if kept.any() else None
@@ -139,4 +141,4 @@ def without(
     notes = [f"Left out because of {str(file)!r}: {' and '.join(counts) or 'no image'}."]
     if others := sorted(excluded - seen):
         notes.append(f"{str(file)!r} excludes images that are not in {str(data)!r}: {some(others, SHOWN)}.")
-    return left, notes
+    return left, tuple(gone), notes

@@ -27,7 +27,7 @@ class Splits:
     """A data set in the parts that fine-tuning needs; `notes` are sentences for a person.
 
     `class_names` are the classes or, for regression, the columns of numbers. `unlabeled` are images to train on in
-    addition to `train`, if a teacher answers for both.
+    addition to `train`, if a teacher answers for both. `excluded` are paths of images that nothing may use.
     """
 
     class_names: tuple[str, ...]
@@ -37,6 +37,7 @@ class Splits:
     notes: tuple[str, ...] = ()
     problem_type: str = ONE
     unlabeled: Part | None = None
+    excluded: tuple[str, ...] = ()
 
 
 def open_splits(
@@ -116,8 +117,11 @@ def open_splits(
         train, validation = dividing.by_class(train, len(names), validation_share, generator)
         if validation is None:
             notes.append("No class has a second image, so the data set has no validation images.")
+    excluded: tuple[str, ...] = ()
     if exclude is not None:
-        left, about = exclusions.without({"train": train, "validation": validation, "test": test}, exclude, data)
+        left, excluded, about = exclusions.without(
+            {"train": train, "validation": validation, "test": test}, exclude, data
+        )
         train, validation, test = left["train"] or train, left["validation"], left["test"]
         notes += about
     if examples_per_class is not None:
@@ -128,7 +132,7 @@ def open_splits(
     notes += _about_counts(train, names, first, examples_per_class)
     if len(names) == 1:
         raise ValueError(f"`data` {str(data)!r} has only one class, {names[0]!r}. Add a folder for each other class.")
-    return Splits(names, train, validation if validation is not None else test, test, tuple(notes))
+    return Splits(names, train, validation if validation is not None else test, test, tuple(notes), excluded=excluded)
 
 
 def _of_rows(

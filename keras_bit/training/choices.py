@@ -7,6 +7,7 @@ from keras_bit.network.model import BiTModel
 from keras_bit.recipes.hyperrule import HyperRule
 from keras_bit.recipes.recipe import CUT_MIX, VALIDATION, Recipe
 from keras_bit.training.objective import NUMBER, ONE, metric_names, problem_type
+from keras_bit.wording import some
 
 
 def one_of(rule: HyperRule | None, recipe: Recipe | None) -> Recipe:
@@ -71,6 +72,49 @@ def check_data(recipe: Recipe, train: Any, validation: Any) -> None:
             "Make validation images of that size with `image_dataset(..., recipe=recipe)`.",
             stacklevel=3,
         )
+
+
+def class_names(model: BiTModel, train: Any, validation: Any, teacher: BiTModel | None) -> list[str] | None:
+    """Compares the classes of the data sets, which `image_dataset` noted, with each other and with the models.
+
+    Returns:
+        The names that the model's classes have after the training, if it has no names or others.
+
+    Raises:
+        ValueError: training and validation have other classes, or the model or the teacher has them in another order.
+    """
+    if problem_type(model) != ONE:
+        return None
+    names, others = _names_of(train), _names_of(validation)
+    if names and others and names != others:
+        raise ValueError(
+            f"`validation` must have the classes of `train` in their order, {some(map(repr, names))}; got "
+            f"{some(map(repr, others))}. Pass the same `class_names` to `image_dataset` for both."
+        )
+    names = names or others
+    if not names or len(names) != model.config.num_labels:
+        return None
+    for argument, one in (("teacher", teacher), ("model", model)):
+        theirs = None if one is None or not one.config.has_named_labels else list((one.config.id2label or {}).values())
+        if theirs in (None, names):
+            continue
+        if argument == "teacher" or sorted(theirs or ()) == sorted(names):
+            raise ValueError(
+                f"`{argument}` must have the classes of the images in their order, {some(map(repr, names))}; got "
+                f"{some(map(repr, theirs or ()))}. Pass the order of `{argument}` as `class_names` to `image_dataset`."
+            )
+        warnings.warn(
+            f"The head's classes were {some(map(repr, theirs or ()))}. It is trained on the classes of the images and "
+            f"gets their names, {some(map(repr, names))}.",
+            stacklevel=3,
+        )
+    return names
+
+
+def _names_of(data: Any) -> list[str] | None:
+    """Returns the names of a data set's classes; `None` if they are unknown or only numbers."""
+    names = list(getattr(data, "class_names", None) or ())
+    return names if names and names != list(map(str, range(len(names)))) else None
 
 
 def check_batches(rule: HyperRule, train: Any, accumulated: int) -> None:

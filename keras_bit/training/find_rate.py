@@ -74,7 +74,7 @@ def find_rate(plan: Plan, say: Say, steps: int = STEPS) -> FoundRate:
     measure = _Measure(steps)
     with distilling.gives_logits(model) if teacher is not None else contextlib.nullcontext():
         data = training_data(plan, 0, Workers())
-        train, _, found = prepared(model, recipe, data, None, is_taught=teacher is not None)
+        train, _, found = prepared(model, recipe, data, None, teacher)
         fitted = model if teacher is None else distilling.student_of(model, teacher, recipe.temperature)
         fitted.compile(optimizer(plan.recipe, model.config.stage_names, plan.accumulation, rising), loss=found.loss)
         # One Keras epoch per step, so that its loss is the loss of this step only.

@@ -65,7 +65,8 @@ def fine_tune(
     classes.
 
     Args:
-        model: a model of keras_bit with its head. Frozen layers stay frozen (`freeze`).
+        model: a model of keras_bit with its head. Frozen layers stay frozen (`freeze`). Its classes get the names of
+            those of `train` (`model.config.id2label`).
         train: a `tf.data.Dataset`, or a `keras.utils.PyDataset`, of float32 images `(batch, height, width, channels)`
             and labels; with a teacher, of such images with any labels or none. A finite one is repeated.
         validation: data of the same form with labels, which is evaluated after each epoch. Its whole numbers become
@@ -111,7 +112,7 @@ def fine_tune(
     if teacher is not None:
         distilling.check_teacher(teacher, model, recipe)
     with distilling.gives_logits(model) if teacher is not None else contextlib.nullcontext():
-        ready, validation, found = prepared(model, recipe, train, validation, is_taught=teacher is not None)
+        ready, validation, found = prepared(model, recipe, train, validation, teacher)
         if steps_per_epoch is None:
             one_pass = (feeding.known_length(train) or 0) // gradient_accumulation_steps
             steps_per_epoch = min(rule.total_steps, max(one_pass, rule.total_steps // EVALUATIONS, 1))

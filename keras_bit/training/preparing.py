@@ -1,5 +1,6 @@
 """Prepares the arguments of `fit`: data sets with labels and weights for the loss, the loss, and the model."""
 
+import dataclasses
 from typing import Any
 
 from keras_bit.network.model import BiTModel
@@ -12,15 +13,15 @@ from keras_bit.wording import some
 
 
 def prepared(
-    model: BiTModel, recipe: Recipe, train: Any, validation: Any, is_taught: bool = False
+    model: BiTModel, recipe: Recipe, train: Any, validation: Any, teacher: BiTModel | None = None
 ) -> tuple[Any, Any, Objective]:
     """Checks that model, recipe and data sets fit together, and prepares them for `fit`.
 
     Args:
-        model: its layers are frozen or get LoRA, as the recipe says.
+        model: its layers are frozen or get LoRA, as the recipe says, and its classes get the names of the images'.
         recipe: its rule is checked already.
         train, validation: the data sets that `fine_tune` gets; `validation` may be `None`.
-        is_taught: whether a teacher's answers are learned, so that `train` needs no labels.
+        teacher: the model whose answers are learned, so that `train` needs no labels; `None` if labels are learned.
 
     Returns:
         The endless training data (with image weights if the recipe has class weights), the validation data or `None`,
@@ -30,17 +31,22 @@ def prepared(
         ValueError: they do not fit together. The model does not change.
     """
     choices.check_model(recipe, model, validates=validation is not None)
-    learned = feeding.without_labels(train) if is_taught else train
+    learned = feeding.without_labels(train) if teacher is not None else train
     labels = [feeding.labels_of(learned, "train")]
     if validation is not None:
         labels.append(feeding.labels_of(validation, "validation"))
     choices.check_data(recipe, train, validation)
+    names = choices.class_names(model, train, validation, teacher)
     with distribution.scope_of(model):
         found = objective(model, labels, recipe.label_smoothing)
     if found.problem_type == NUMBER:
         for name, data, found_labels in zip(("train", "validation"), (learned, validation), labels, strict=False):
             _refuse_places(name, data, found_labels)
     config = model.config
+    if names is not None:
+        config = dataclasses.replace(
+            config, id2label=dict(enumerate(names)), label2id={name: number for number, name in enumerate(names)}
+        )
     ready = with_labels(learned, labels[0], config.num_labels, found)
     if recipe.class_weight is not None:
         counts = getattr(train, "class_counts", None)
@@ -50,6 +56,7 @@ def prepared(
         validation = with_labels(validation, labels[1], config.num_labels, found)
     with distribution.scope_of(model):
         adapt(model, recipe)
+    model.config = config
     return feeding.repeated(ready), validation, found
 
 

@@ -72,7 +72,7 @@ def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, go
     """Adds the images of a directory to a data set, to be trained on in addition to its own.
 
     Args:
-        found: the data set. Images of the directory that are also in the data set are not added.
+        found: the data set. Images of the directory that are also in the data set, or excluded from it, are not added.
         directory: the directory; `None` adds nothing.
         teacher: the checkpoint whose answers replace labels; `None` if the run has none.
         gone: paths of images that were in the directory when the run began.
@@ -97,16 +97,23 @@ def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, go
     folders: dict[str, str] = {}
     parts = (found.train, found.validation, found.test)
     used = {_place(name, folders) for part in parts if part is not None for name in part.names}
-    left = [name for name in sorted(there, key=os.path.split) if _place(name, folders) not in used]
+    excluded = {_place(name, folders) for name in found.excluded}
+    places = {name: _place(name, folders) for name in sorted(there, key=os.path.split)}
+    left = [name for name, place in places.items() if place not in used | excluded]
+    again, out = sum(place in used for place in places.values()), sum(place in excluded for place in places.values())
     if not left:
-        why = f"all {len(there):,} are in the data set" if there else "it holds no images"
+        why = "it holds no images"
+        if there:
+            why = f"all {len(there):,} are in the data set" + (f" or excluded from it ({out:,})" if out else "")
         raise ValueError(f"`unlabeled` {directory!r} must hold images that are not in the data set, but {why}.")
     notes = [*found.notes, *([about_left_out(directory, left_out)] if left_out else [])]
-    if len(left) < len(there):
+    if again:
         notes.append(
-            f"{len(there) - len(left):,} of {len(there):,} images of {directory} are in the data set too, and are not "
-            "counted as unlabeled."
+            f"{again:,} of {len(there):,} images of {directory} are in the data set too, and are not counted as "
+            "unlabeled."
         )
+    if out:
+        notes.append(f"{out:,} of {len(there):,} images of {directory} are excluded from the data set, and left out.")
     part = of_files([os.fsencode(name) for name in left], np.zeros(len(left), np.int32))
     return dataclasses.replace(found, unlabeled=part, notes=tuple(notes))
 
