@@ -72,6 +72,14 @@ CHOICES = {
 }
 
 
+def test_the_commands_class_weights_are_of_names_or_numbers(data, checkpoint):
+    by_name, by_number = (
+        planning.plan(options_of(data, checkpoint, choices={"class_weight": weights}), Workers()).recipe.class_weight
+        for weights in ({"bee": 2.0}, {"1": 2.0})
+    )
+    assert by_name == by_number == {"ant": 1.0, "bee": 2.0, "cat": 1.0}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)
 def test_a_run_interrupted_at_any_evaluation_ends_like_a_whole_one(data, checkpoint, tmp_path, choices):

@@ -70,7 +70,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "class_weight": {
         "type": ClassWeights(),
-        "metavar": "balanced or NAME=W,...",
+        "metavar": "balanced or CLASS=W,...",
         "help": "Weight of each class in the loss.",
     },
     "sampling": {"type": click.Choice(["balanced"]), "help": "Show every class equally often."},

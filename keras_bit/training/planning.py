@@ -274,7 +274,10 @@ def _recipe(options: Options, rule: HyperRule, whole: Splits) -> Recipe:
     names = whole.class_names
     numbers = {name: number for number, name in enumerate(names)}
     counts = np.bincount(whole.train.labels, minlength=len(names))
-    weights = class_weights(recipe.class_weight, len(names), numbers, counts).tolist()
+    chosen = recipe.class_weight
+    if isinstance(chosen, Mapping):  # the command gives each class as text, by its name or its number
+        chosen = {numbers.get(key, int(key)) if str(key).isdecimal() else key: one for key, one in chosen.items()}
+    weights = class_weights(chosen, len(names), numbers, counts).tolist()
     return dataclasses.replace(recipe, class_weight=dict(zip(names, weights, strict=True)))
 
 
