@@ -276,7 +276,7 @@ def _recipe(options: Options, rule: HyperRule, whole: Splits) -> Recipe:
     counts = np.bincount(whole.train.labels, minlength=len(names))
     chosen = recipe.class_weight
     if isinstance(chosen, Mapping):  # the command gives each class as text, by its name or its number
-        chosen = {numbers.get(key, int(key)) if str(key).isdecimal() else key: one for key, one in chosen.items()}
+        chosen = {numbers.get(str(key), int(key)) if str(key).isdecimal() else key: one for key, one in chosen.items()}
     weights = class_weights(chosen, len(names), numbers, counts).tolist()
     return dataclasses.replace(recipe, class_weight=dict(zip(names, weights, strict=True)))
 
