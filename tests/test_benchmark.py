@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -251,6 +252,26 @@ def test_images_of_unknown_classes_are_measured_without_accuracy(tmp_path, names
 def test_another_size_than_the_processors_is_resized_to(pets):
     found = benchmark_images.read(pets, tiny(), tiny_processor(), 2, (48, 80))
     assert found.pixels.shape[1:] == (48, 80, 3)
+
+
+def of_whole_numbers():
+    inputs = keras.Input((64, 64, 3), dtype="uint8")
+    scaled = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    features = keras_bit.BiT(keras_bit.BitConfig(**SMALLEST), include_top=False, pooling="avg")(scaled)
+    return keras.Model(inputs, keras.layers.Dense(3)(features))
+
+
+def test_images_have_the_type_of_the_models_input(pets):
+    model, size = of_whole_numbers(), (64, 64)
+    processor = keras_bit.BitImageProcessor(size=64, crop_size=64, do_rescale=False, do_normalize=False)
+    for found in (
+        benchmark_images.patterns(model, None, size),
+        benchmark_images.read(pets, model, processor, 3, size),
+    ):
+        assert (found.pixels.dtype, found.calibration.dtype) == (np.uint8, np.uint8)
+        assert found.pixels.std() > 20
+    with pytest.raises(ValueError, match="`processor` must have `do_rescale=False`"):
+        benchmark(model, pets, processor=tiny_processor())
 
 
 def test_a_directory_without_images_is_refused(tmp_path):

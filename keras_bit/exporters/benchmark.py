@@ -61,7 +61,7 @@ def benchmark(
 ) -> Benchmark:
     """Exports a classifier to every format whose packages are installed, and runs each file on this machine.
 
-    Every file runs on all CPU cores that this process may use, without an accelerator, from float32 batches to scores;
+    Every file runs on all CPU cores that this process may use, without an accelerator, from batches of the model's input to scores;
     preprocessing is not measured. Files have the defaults of `export`: TFLite is for one image of the images' size, the
     others for any batch and size unless `image_size` is given.
 
@@ -104,6 +104,7 @@ def benchmark(
     elif processor is None:
         raise ValueError("`processor` must be given with `data`, to prepare the images.")
     else:
+        arguments.check_processor(model, processor)
         say(f"reading images of {data}")
         images = benchmark_images.read(data, model, processor, num_images, size)
 
