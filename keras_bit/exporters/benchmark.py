@@ -61,9 +61,9 @@ def benchmark(
 ) -> Benchmark:
     """Exports a classifier to every format whose packages are installed, and runs each file on this machine.
 
-    Every file runs on all CPU cores that this process may use, without an accelerator, from batches of the model's input to scores;
-    preprocessing is not measured. Files have the defaults of `export`: TFLite is for one image of the images' size, the
-    others for any batch and size unless `image_size` is given.
+    Every file runs on all CPU cores that this process may use, without an accelerator, from batches of the model's
+    input to scores; preprocessing is not measured. Files have the defaults of `export`: TFLite is for one image of the
+    images' size, the others for any batch and size unless `image_size` is given.
 
     Args:
         model: a model that `export` takes, with scores `(batch, classes)`; or a `BiTClassifier`.
