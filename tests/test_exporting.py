@@ -110,10 +110,11 @@ def test_a_file_with_other_numbers_is_an_error_and_replaces_nothing(model, tmp_p
         keras_bit.export(model, tmp_path / "a" / "b" / "bit", "huggingface")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "bit").mkdir()
-    (tmp_path / "bit" / "mine").write_text("kept")
+    (tmp_path / "bit" / "config.json").write_text("kept")
     with pytest.raises(ArithmeticError, match=message):
         keras_bit.export(model, tmp_path / "bit", "huggingface", overwrite=True)
-    assert [one.name for one in tmp_path.rglob("*")] == ["bit", "mine"]
+    assert [one.name for one in tmp_path.rglob("*")] == ["bit", "config.json"]
+    assert (tmp_path / "bit" / "config.json").read_text() == "kept"
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def export(
         runtime=None if runtime is None else arguments.expanded(runtime, "runtime"),
         include_preprocessing=include_preprocessing,
     )
-    path = _checked_path(path, writer, overwrite)
+    path = _checked_path(path, writer, overwrite, processor is not None)
     needs_tensorflow = writer.needs_tensorflow(model)
     if needs_tensorflow:
         packages.require_tensorflow(f"`format` {writer.name!r}")
@@ -179,12 +179,12 @@ def check_path(path: str | Path, format: str, overwrite: bool) -> None:
     _checked_path(path, _format(format, None), overwrite)
 
 
-def _checked_path(path: str | Path, writer: Format, overwrite: bool) -> Path:
+def _checked_path(path: str | Path, writer: Format, overwrite: bool, processor: bool = True) -> Path:
     path = arguments.expanded(path)
     target = writer.target(path)
     if target.name in ("", ".."):
         raise ValueError(f"`path` must end in a name for the export, got {str(path)!r}.")
-    placing.check_places(writer, target, overwrite)
+    placing.check_places(writer, target, overwrite, processor)
     return path
 
 

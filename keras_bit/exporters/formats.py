@@ -29,6 +29,15 @@ class Format(abc.ABC):
         """Returns the files that it may write next to `target`, which are replaced with it."""
         return ()
 
+    def entries(self, place: Path, processor: bool) -> frozenset[str]:
+        """Returns the names in the directory `place` that it writes again, or that an earlier export wrote for itself.
+
+        Args:
+            place: an existing directory, to be replaced.
+            processor: whether the job has a processor, or may have one.
+        """
+        return frozenset()
+
     def check(self, job: Job) -> None:  # noqa: B027 - most accept everything that `export` accepts
         """Refuses options that do not fit, before anything is computed."""
 
