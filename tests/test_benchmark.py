@@ -24,7 +24,7 @@ from keras_bit.cli import benchmark as command
 from keras_bit.exporters import benchmark as module
 from keras_bit.exporters import benchmark_images, benchmark_report, machine, processes
 from keras_bit.exporters.benchmark import benchmark
-from keras_bit.exporters.benchmark_report import FAILED, KERAS, MEASURED, MISSING, Benchmark, Row
+from keras_bit.exporters.benchmark_report import FAILED, KERAS, MEASURED, MISSING, UNSUPPORTED, Benchmark, Row
 from keras_bit.exporters.registry import format_named
 from store import SMALLEST, smallest
 
@@ -161,6 +161,14 @@ def test_a_missing_package_is_a_row_and_no_failure(told, model, monkeypatch):
     assert found.best == rows["saved_model", None]
 
 
+def test_what_a_format_cannot_have_is_a_row_and_no_failure(told):
+    found = benchmark(of_whole_numbers(), formats=["openvino"], rounds=1)
+    rows = rows_of(found)
+    assert [row.status for row in found.rows] == [MEASURED, MEASURED, MEASURED, UNSUPPORTED]
+    assert "needs a BiT without layers before or after it" in rows["openvino", "int8"].reason
+    assert not found.failed
+
+
 def test_where_no_file_agrees_none_is_advised(told, model):
     told["onnx-float32"] = {"wrong": 10}
     found = benchmark(model, formats=["onnx"], quantizations=[None], image_size=32, rounds=1)
@@ -272,6 +280,16 @@ def test_images_have_the_type_of_the_models_input(pets):
         assert found.pixels.std() > 20
     with pytest.raises(ValueError, match="`processor` must have `do_rescale=False`"):
         benchmark(model, pets, processor=tiny_processor())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", module.FILES)
+def test_every_file_of_a_model_of_whole_numbers_is_measured(format):
+    for package in (*format_named(format).packages, "tf2onnx"):
+        if importlib.util.find_spec(package) is None:
+            absent(f"{package} is not installed: pip install -e '.[all]'")
+    found = benchmark(of_whole_numbers(), formats=[format], rounds=1)
+    assert {row.status for row in found.rows} <= {MEASURED, UNSUPPORTED}
 
 
 def test_a_directory_without_images_is_refused(tmp_path):

@@ -20,7 +20,7 @@ import numpy as np
 from keras_bit import packages
 from keras_bit.counts import check_whole
 from keras_bit.exporters import arguments, benchmark_images, machine, measuring, processes
-from keras_bit.exporters.benchmark_report import FAILED, KERAS, MEASURED, MISSING, Benchmark, Row
+from keras_bit.exporters.benchmark_report import FAILED, KERAS, MEASURED, MISSING, UNSUPPORTED, Benchmark, Row
 from keras_bit.exporters.registry import format_named
 from keras_bit.images.processor import BitImageProcessor
 
@@ -112,6 +112,8 @@ def benchmark(
     for file in wanted:
         if problem := _missing(file.format, model):
             rows[file] = Row(file.format, file.quantize, MISSING, problem)
+        elif problem := format_named(file.format).refusal(model, file.quantize):
+            rows[file] = Row(file.format, file.quantize, UNSUPPORTED, problem)
     with tempfile.TemporaryDirectory(prefix="keras-bit-benchmark-") as scratch:
         folder = Path(scratch)
         say("saving the model for other processes")

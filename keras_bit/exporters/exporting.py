@@ -158,6 +158,8 @@ def export(
         packages.require_tensorflow(f"`format` {writer.name!r}")
     for package in writer.packages:
         packages.require(package, writer.name, f"`format` {writer.name!r}")
+    if reason := writer.refusal(model, quantize):
+        raise ValueError(reason)
     writer.check(job)
     writing.check_room(path, model.count_params() * SMALLEST.get(quantize, 1))
 
@@ -170,8 +172,14 @@ def export(
     with _without_repetitions():
         checks = Checks(batches, [comparing.outputs(model, batch) for batch in batches])
         report = checked.write_and_check(written, writer, job, path, checks, overwrite)
-    advice = processor_advice.sentence(report.format, quantize, machine.machine())
+    advice = processor_advice.sentence(report.format, quantize, machine.machine(), _quantizable(model))
     return dataclasses.replace(report, seconds=time.perf_counter() - started, advice=advice)
+
+
+def _quantizable(model: keras.Model) -> list[str]:
+    """Returns the formats that take the model with `quantize="int8"`, for engines on this machine."""
+    int8 = processor_advice.INT8
+    return [name for name in processor_advice.QUANTIZABLE if not format_named(name).refusal(model, int8)]
 
 
 def check_path(path: str | Path, format: str, overwrite: bool) -> None:

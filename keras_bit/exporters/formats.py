@@ -29,6 +29,10 @@ class Format(abc.ABC):
         """Returns the files that it may write next to `target`, which are replaced with it."""
         return ()
 
+    def refusal(self, model: keras.Model, quantize: str | None) -> str:
+        """Returns why it cannot write this model with this `quantize`, in sentences; empty if it can."""
+        return ""
+
     def entries(self, place: Path, processor: bool) -> frozenset[str]:
         """Returns the names in the directory `place` that it writes again, or that an earlier export wrote for itself.
 
