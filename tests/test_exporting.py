@@ -286,7 +286,7 @@ def test_an_output_with_the_name_of_the_input_is_told_before_anything_is_compute
 
 def test_labels_that_openvino_cannot_keep_are_told(model, tmp_path, monkeypatch):
     needs("openvino")
-    with pytest.raises(ValueError, match=r"`labels` must have no NUL .* got 'b\x00c' for class 1"):
+    with pytest.raises(ValueError, match=r"`labels` must have no NUL .* got 'b\\x00c' for class 1"):
         keras_bit.export(model, tmp_path / "bit.xml", "openvino", labels=["a", "b\0c", "d", "e", "f"])
     monkeypatch.setattr(openvino, "NUL", "\ue000")  # as if it were unknown that a text ends there
     with pytest.raises(ValueError, match="`labels` are not the same when OpenVINO reads them"):
