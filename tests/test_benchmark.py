@@ -124,10 +124,10 @@ def test_every_file_has_a_row_and_the_fastest_that_agrees_is_advised(told, model
 
 FAILURES = {
     "refuse": "`model` is too large",
-    "exit": "The process that exports ended with the exit code 3: what it said last",
-    "die": "The process that exports was ended by SIGKILL, probably because memory ran out",
-    "babble": "The process that exports ended without an answer",
-    "sleep": "The process that exports gave no answer within 0.5 seconds",
+    "exit": "The process that exports it ended with the exit code 3: what it said last",
+    "die": "The process that exports it was ended by SIGKILL, probably because memory ran out",
+    "babble": "The process that exports it ended without an answer",
+    "sleep": "The process that exports it gave no answer within 0.5 seconds",
 }
 
 
@@ -137,7 +137,7 @@ def test_a_failing_engine_is_a_row_and_the_others_are_measured(told, model, monk
     told["tflite-float16"] = {what: deed}
     found = benchmark(model, formats=["tflite"], quantizations=[None, "float16", "int8"], image_size=32, rounds=1)
     rows = rows_of(found)
-    expected = FAILURES[deed].replace("that exports", "that exports" if what == "export" else "that runs it")
+    expected = FAILURES[deed] if what == "export" else FAILURES[deed].replace("exports it", "runs it in LiteRT")
     failed = rows["tflite", "float16"]
     assert (failed.status, failed.reason, failed.latency) == (FAILED, expected, None)
     assert [rows["tflite", other].status for other in (None, "int8")] == [MEASURED] * 2
@@ -427,6 +427,30 @@ def test_how_a_process_ended_is_said_in_words(code, words):
     assert processes.ended(code) == words
 
 
+START_UP = """
+WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+I0000 00:00:1796059717.905194   24167 port.cc:153] oneDNN custom operations are on.
+2026-01-02 03:04:05.678901: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary is optimized
+To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow.
+E0000 00:00:1796059723.544909   24167 cuda_platform.cc:52] failed call to cuInit: UNKNOWN ERROR (303)
+INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
+"""
+
+
+def test_the_reason_of_a_crash_has_no_logs_of_a_start():
+    last = (
+        "F0000 00:00:1796059724.1 24167 tensor.cc:1] Check failed: x == 1\nE0000 00:00:1796059724.2 24167 a.cc:2] bad"
+    )
+    code = f"import os, sys; sys.stderr.write({START_UP + last!r}); sys.stderr.flush(); os.abort()"
+    with pytest.raises(processes.ProcessError) as raised:
+        processes.run(case(code))
+    assert str(raised.value) == f"was ended by SIGABRT: {last}"
+    row = module._not_measured(module._File("tflite", None), raised.value, "The process that runs it in LiteRT")
+    assert row.reason == f"The process that runs it in LiteRT was ended by SIGABRT: {' '.join(last.split())}"
+    with pytest.raises(processes.ProcessError, match=r"ended by SIGABRT$"):
+        processes.run(case(f"import os, sys; sys.stderr.write({START_UP!r}); sys.stderr.flush(); os.abort()"))
+
+
 # The command
 
 
@@ -596,7 +620,7 @@ def test_engines_that_crash_or_cannot_be_imported_are_rows(tmp_path, monkeypatch
     )
     rows = rows_of(found)
     assert rows["openvino", None].status == FAILED
-    assert rows["openvino", None].reason.startswith("The process that exports was ended by SIGKILL")
+    assert rows["openvino", None].reason.startswith("The process that exports it was ended by SIGKILL")
     assert rows["tflite", None].status == MISSING
     assert "cannot import name x" in rows["tflite", None].reason
     assert found.best == rows["saved_model", None]

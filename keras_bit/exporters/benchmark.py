@@ -26,6 +26,13 @@ from keras_bit.images.processor import BitImageProcessor
 
 # The formats for engines on this machine, and the file of each.
 FILES = {"saved_model": "model", "tflite": "model.tflite", "onnx": "model.onnx", "openvino": "model.xml"}
+ENGINES = {
+    KERAS: "Keras",
+    "saved_model": "TensorFlow",
+    "tflite": "LiteRT",
+    "onnx": "onnxruntime",
+    "openvino": "OpenVINO",
+}
 ROUNDS = 3  # processes per file; the result is the median of their medians
 EXPORT_PATIENCE, RUN_PATIENCE = 7200.0, 3600.0  # seconds after which an engine counts as failed
 PACKAGES = ("keras_bit", "keras", "tensorflow", "jax", "torch", "ai-edge-litert", "onnxruntime", "openvino", "numpy")
@@ -200,7 +207,7 @@ def _export(
         try:
             answer = processes.run(_case("export", folder, file, EXPORT_PATIENCE, {"KERAS_BACKEND": "tensorflow"}))
         except processes.ProcessError as error:
-            rows[file] = _not_measured(file, error, "the process that exports")
+            rows[file] = _not_measured(file, error, "The process that exports it")
         else:
             done[file] = answer["bytes"]
             _describe(folder, file, {"path": answer["path"]})
@@ -223,7 +230,8 @@ def _run(
         failures,
     )
     for name, error in failures.items():
-        rows[named[name]] = _not_measured(named[name], error, "the process that runs it")
+        engine = ENGINES[named[name].format]
+        rows[named[name]] = _not_measured(named[name], error, f"The process that runs it in {engine}")
     return {named[name]: each for name, each in found.items() if name not in failures}
 
 
@@ -249,8 +257,8 @@ def _case(
 def _not_measured(file: _File, error: processes.ProcessError, which: str) -> Row:
     """Returns the row of a file whose process failed or crashed."""
     status = MISSING if error.kind == "ImportError" else FAILED
-    reason = f"{which[0].upper()}{which[1:]} {error}" if error.kind is None else str(error)
-    return Row(file.format, file.quantize, status, reason)
+    reason = f"{which} {error}" if error.kind is None else str(error)
+    return Row(file.format, file.quantize, status, " ".join(reason.split()))
 
 
 def _row(
