@@ -187,6 +187,11 @@ def check_path(path: str | Path, format: str, overwrite: bool) -> None:
     _checked_path(path, _format(format, None), overwrite)
 
 
+def is_calibrated(format: str, quantize: str | None) -> bool:
+    """Whether `export` needs `representative_data` for a file."""
+    return quantize in _format(format, quantize).calibrated
+
+
 def _checked_path(path: str | Path, writer: Format, overwrite: bool, processor: bool = True) -> Path:
     path = arguments.expanded(path)
     target = writer.target(path)

@@ -16,6 +16,8 @@ class Format(abc.ABC):
 
     name: ClassVar[str]
     quantizations: ClassVar[tuple[str | None, ...]] = (None,)
+    # Those of them whose ranges are measured on representative data.
+    calibrated: ClassVar[tuple[str, ...]] = ()
     # Packages that it needs besides the required ones; the extra of its name installs them.
     packages: ClassVar[tuple[str, ...]] = ()
     # A file or a directory can replace an older one; a version is always a new directory.

@@ -29,6 +29,7 @@ class ONNX(Format):
     name = "onnx"
     packages = ("onnx", "onnxruntime")
     quantizations = tuple(LIMITS)
+    calibrated = ("int8",)
 
     def needs_tensorflow(self, model: keras.Model) -> bool:
         return not onnx_graph.describes(model)

@@ -45,6 +45,7 @@ class OpenVINO(Format):
     name = "openvino"
     packages = ("openvino", "onnx")
     quantizations = tuple(LIMITS)
+    calibrated = ("int8",)
 
     def needs_tensorflow(self, model: keras.Model) -> bool:
         return not onnx_graph.describes(model)
@@ -73,7 +74,7 @@ class OpenVINO(Format):
         for index, label in enumerate(job.labels or ()):
             if NUL in label:
                 raise ValueError(
-                    f"`labels` must have no NUL character for the format 'openvino', which would end there, got "
+                    f"`labels` must have no NUL character for the format 'openvino', whose labels end there, got "
                     f"{label!r} for class {index}. Leave it out."
                 )
         if job.include_preprocessing:

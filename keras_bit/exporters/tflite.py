@@ -40,6 +40,7 @@ class TFLite(Format):
     name = "tflite"
     packages = ("ai_edge_litert",)
     quantizations = tuple(LIMITS)
+    calibrated = CALIBRATED
 
     def refusal(self, model: keras.Model, quantize: str | None) -> str:
         size = model.count_params() * WEIGHT_BYTES[quantize]
