@@ -119,6 +119,14 @@ def test_what_does_not_fit_is_a_line_and_leaves_nothing(capsys, tmp_path, argume
     assert sorted(one.name for one in tmp_path.iterdir()) == ["data", "empty"]
 
 
+def test_the_help_has_the_defaults_of_web(capsys):
+    code, out, _ = run_command(capsys, "export", "--help")
+    assert code == 0
+    said = " ".join(out.split())
+    assert "[default: (any; TFLite, web: 1)" in said
+    assert "TFLite, web: the processor's; TFLite without one: 224" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [

@@ -89,7 +89,8 @@ def export(
               normalization in float) or `"int8_full"` (everything, including inputs and outputs);
             * `"web"`: `"float16"` or `"int8"`, of the weights only;
             * `"onnx"`: `"int8"` (convolutions and dense layers in 8 bits, everything else in float);
-            * `"openvino"`: `"float16"`, of the weights only, or `"int8"` as for `"onnx"`.
+            * `"openvino"`: `"float16"`, of the weights only, or, for a BiT without layers around it, `"int8"` as for
+              `"onnx"`.
         representative_data: some hundred typical images, as batches `(batch, height, width, channels)` for the model:
             float32, or the model's whole numbers. `"int8"` and `"int8_full"` need them, except for `"web"`. All are
             held in memory. Default `None`.
