@@ -10,6 +10,7 @@ import re
 import signal
 import sys
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,7 +24,7 @@ from keras_bit.cli import benchmark as command
 from keras_bit.exporters import benchmark as module
 from keras_bit.exporters import benchmark_images, benchmark_report, machine, processes
 from keras_bit.exporters.benchmark import benchmark
-from keras_bit.exporters.benchmark_report import FAILED, KERAS, MEASURED, MISSING, Benchmark, Row
+from keras_bit.exporters.benchmark_report import FAILED, KERAS, MEASURED, MISSING, UNSUPPORTED, Benchmark, Row
 from keras_bit.exporters.registry import format_named
 from store import SMALLEST, smallest
 
@@ -123,10 +124,10 @@ def test_every_file_has_a_row_and_the_fastest_that_agrees_is_advised(told, model
 
 FAILURES = {
     "refuse": "`model` is too large",
-    "exit": "The process that exports ended with the exit code 3: what it said last",
-    "die": "The process that exports was ended by SIGKILL, probably because memory ran out",
-    "babble": "The process that exports ended without an answer",
-    "sleep": "The process that exports gave no answer within 0.5 seconds",
+    "exit": "The process that exports it ended with the exit code 3: what it said last",
+    "die": "The process that exports it was ended by SIGKILL, probably because memory ran out",
+    "babble": "The process that exports it ended without an answer",
+    "sleep": "The process that exports it gave no answer within 0.5 seconds",
 }
 
 
@@ -136,7 +137,7 @@ def test_a_failing_engine_is_a_row_and_the_others_are_measured(told, model, monk
     told["tflite-float16"] = {what: deed}
     found = benchmark(model, formats=["tflite"], quantizations=[None, "float16", "int8"], image_size=32, rounds=1)
     rows = rows_of(found)
-    expected = FAILURES[deed].replace("that exports", "that exports" if what == "export" else "that runs it")
+    expected = FAILURES[deed] if what == "export" else FAILURES[deed].replace("exports it", "runs it in LiteRT")
     failed = rows["tflite", "float16"]
     assert (failed.status, failed.reason, failed.latency) == (FAILED, expected, None)
     assert [rows["tflite", other].status for other in (None, "int8")] == [MEASURED] * 2
@@ -158,6 +159,14 @@ def test_a_missing_package_is_a_row_and_no_failure(told, model, monkeypatch):
     assert rows["onnx", None].reason == "it needs nncf. Install it"
     assert not found.failed
     assert found.best == rows["saved_model", None]
+
+
+def test_what_a_format_cannot_have_is_a_row_and_no_failure(told):
+    found = benchmark(of_whole_numbers(), formats=["openvino"], rounds=1)
+    rows = rows_of(found)
+    assert [row.status for row in found.rows] == [MEASURED, MEASURED, MEASURED, UNSUPPORTED]
+    assert "needs a BiT without layers before or after it" in rows["openvino", "int8"].reason
+    assert not found.failed
 
 
 def test_where_no_file_agrees_none_is_advised(told, model):
@@ -251,6 +260,36 @@ def test_images_of_unknown_classes_are_measured_without_accuracy(tmp_path, names
 def test_another_size_than_the_processors_is_resized_to(pets):
     found = benchmark_images.read(pets, tiny(), tiny_processor(), 2, (48, 80))
     assert found.pixels.shape[1:] == (48, 80, 3)
+
+
+def of_whole_numbers():
+    inputs = keras.Input((64, 64, 3), dtype="uint8")
+    scaled = keras.layers.Rescaling(1 / 127.5, -1)(inputs)
+    features = keras_bit.BiT(keras_bit.BitConfig(**SMALLEST), include_top=False, pooling="avg")(scaled)
+    return keras.Model(inputs, keras.layers.Dense(3)(features))
+
+
+def test_images_have_the_type_of_the_models_input(pets):
+    model, size = of_whole_numbers(), (64, 64)
+    processor = keras_bit.BitImageProcessor(size=64, crop_size=64, do_rescale=False, do_normalize=False)
+    for found in (
+        benchmark_images.patterns(model, None, size),
+        benchmark_images.read(pets, model, processor, 3, size),
+    ):
+        assert (found.pixels.dtype, found.calibration.dtype) == (np.uint8, np.uint8)
+        assert found.pixels.std() > 20
+    with pytest.raises(ValueError, match="`processor` must have `do_rescale=False`"):
+        benchmark(model, pets, processor=tiny_processor())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", module.FILES)
+def test_every_file_of_a_model_of_whole_numbers_is_measured(format):
+    for package in (*format_named(format).packages, "tf2onnx"):
+        if importlib.util.find_spec(package) is None:
+            absent(f"{package} is not installed: pip install -e '.[all]'")
+    found = benchmark(of_whole_numbers(), formats=[format], rounds=1)
+    assert {row.status for row in found.rows} <= {MEASURED, UNSUPPORTED}
 
 
 def test_a_directory_without_images_is_refused(tmp_path):
@@ -386,6 +425,30 @@ def test_cases_take_turns_and_one_that_fails_has_no_more(tmp_path):
 )
 def test_how_a_process_ended_is_said_in_words(code, words):
     assert processes.ended(code) == words
+
+
+START_UP = """
+WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+I0000 00:00:1796059717.905194   24167 port.cc:153] oneDNN custom operations are on.
+2026-01-02 03:04:05.678901: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary is optimized
+To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow.
+E0000 00:00:1796059723.544909   24167 cuda_platform.cc:52] failed call to cuInit: UNKNOWN ERROR (303)
+INFO: Created TensorFlow Lite XNNPACK delegate for CPU.
+"""
+
+
+def test_the_reason_of_a_crash_has_no_logs_of_a_start():
+    last = (
+        "F0000 00:00:1796059724.1 24167 tensor.cc:1] Check failed: x == 1\nE0000 00:00:1796059724.2 24167 a.cc:2] bad"
+    )
+    code = f"import os, sys; sys.stderr.write({START_UP + last!r}); sys.stderr.flush(); os.abort()"
+    with pytest.raises(processes.ProcessError) as raised:
+        processes.run(case(code))
+    assert str(raised.value) == f"was ended by SIGABRT: {last}"
+    row = module._not_measured(module._File("tflite", None), raised.value, "The process that runs it in LiteRT")
+    assert row.reason == f"The process that runs it in LiteRT was ended by SIGABRT: {' '.join(last.split())}"
+    with pytest.raises(processes.ProcessError, match=r"ended by SIGABRT$"):
+        processes.run(case(f"import os, sys; sys.stderr.write({START_UP!r}); sys.stderr.flush(); os.abort()"))
 
 
 # The command
@@ -557,7 +620,7 @@ def test_engines_that_crash_or_cannot_be_imported_are_rows(tmp_path, monkeypatch
     )
     rows = rows_of(found)
     assert rows["openvino", None].status == FAILED
-    assert rows["openvino", None].reason.startswith("The process that exports was ended by SIGKILL")
+    assert rows["openvino", None].reason.startswith("The process that exports it was ended by SIGKILL")
     assert rows["tflite", None].status == MISSING
     assert "cannot import name x" in rows["tflite", None].reason
     assert found.best == rows["saved_model", None]

@@ -119,6 +119,29 @@ def test_what_does_not_fit_is_a_line_and_leaves_nothing(capsys, tmp_path, argume
     assert sorted(one.name for one in tmp_path.iterdir()) == ["data", "empty"]
 
 
+def test_the_help_has_the_defaults_of_web(capsys):
+    code, out, _ = run_command(capsys, "export", "--help")
+    assert code == 0
+    said = " ".join(out.split())
+    assert "[default: (any; TFLite, web: 1)" in said
+    assert "TFLite, web: the processor's; TFLite without one: 224" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "facts"),
+    [
+        (("--pixels-only", "--include-preprocessing"), ("--pixels-only", "--include-preprocessing", "only one")),
+        (("--format", "onnx", "--quantize", "int8"), ("--quantize int8", "--representative-data DIR")),
+        (("--format", "litert", "--quantize", "int8_full"), ("--quantize int8_full", "--representative-data DIR")),
+    ],
+)
+def test_wrong_usage_is_said_before_anything_is_loaded(capsys, tmp_path, arguments, facts):
+    code, out, err = run(capsys, "--out", tmp_path / "bit", *arguments)
+    assert (code, out) == (2, "")
+    assert all(fact in " ".join(err.split()) for fact in facts)
+    assert "loading" not in err
+
+
 def test_a_folder_without_the_pages_runtime_is_a_one_line_error(capsys, tmp_path):
     if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
         absent("onnx or onnxruntime is not installed: pip install -e '.[web]'")

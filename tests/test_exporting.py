@@ -18,7 +18,7 @@ import tensorflow as tf
 import keras_bit
 from conftest import ROOT, absent
 from keras_bit import BiT, BiTBackbone, BitConfig, BitImageProcessor, versions
-from keras_bit.exporters import comparing, comparison_images, huggingface, job, placing, process
+from keras_bit.exporters import comparing, comparison_images, huggingface, job, openvino, placing, process
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.openvino_package import core
 from keras_bit.exporters.output_names import output_names
@@ -110,10 +110,11 @@ def test_a_file_with_other_numbers_is_an_error_and_replaces_nothing(model, tmp_p
         keras_bit.export(model, tmp_path / "a" / "b" / "bit", "huggingface")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "bit").mkdir()
-    (tmp_path / "bit" / "mine").write_text("kept")
+    (tmp_path / "bit" / "config.json").write_text("kept")
     with pytest.raises(ArithmeticError, match=message):
         keras_bit.export(model, tmp_path / "bit", "huggingface", overwrite=True)
-    assert [one.name for one in tmp_path.rglob("*")] == ["bit", "mine"]
+    assert [one.name for one in tmp_path.rglob("*")] == ["bit", "config.json"]
+    assert (tmp_path / "bit" / "config.json").read_text() == "kept"
 
 
 @pytest.mark.parametrize(
@@ -263,6 +264,34 @@ def test_a_place_that_is_taken_is_told_before_anything_is_computed(model, tmp_pa
         keras_bit.export(model, path, name, overwrite=True, progress=lines.append)
     assert lines == []
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "options"),
+    [
+        ("onnx", "pixel_values", {}),
+        ("openvino", "pixel_values", {}),
+        ("openvino", "images", {"include_preprocessing": True, "processor": PROCESSOR}),
+    ],
+)
+def test_an_output_with_the_name_of_the_input_is_told_before_anything_is_computed(
+    model, tmp_path, name, output, options
+):
+    needs(name)
+    own, lines = keras.Model(model.input, {output: model.output}), []
+    with pytest.raises(ValueError, match=rf"no output named '{output}' for the format '{name}'.* Rename it: `keras"):
+        keras_bit.export(own, tmp_path / file_name(name), name, progress=lines.append, **options)
+    assert lines == []
+
+
+def test_labels_that_openvino_cannot_keep_are_told(model, tmp_path, monkeypatch):
+    needs("openvino")
+    with pytest.raises(ValueError, match=r"`labels` must have no NUL .* got 'b\\x00c' for class 1"):
+        keras_bit.export(model, tmp_path / "bit.xml", "openvino", labels=["a", "b\0c", "d", "e", "f"])
+    monkeypatch.setattr(openvino, "NUL", "\ue000")  # as if it were unknown that a text ends there
+    with pytest.raises(ValueError, match="`labels` are not the same when OpenVINO reads them"):
+        keras_bit.export(model, tmp_path / "bit.xml", "openvino", labels=["a", "b\0c", "d", "e", "f"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_openvinos_weights_are_not_replaced_unless_asked(model, tmp_path):

@@ -412,8 +412,8 @@ def test_int8_goes_through_the_command(capsys, tmp_path):
     assert "measuring the ranges" in err
     assert (tmp_path / "bit.onnx").stat().st_size < 0.3 * (TRAINED / "model.safetensors").stat().st_size
     code, _, err = run_command(capsys, "export", *arguments, "--overwrite")
-    assert code == 1
-    assert "`representative_data` must be given" in err
+    assert code == 2
+    assert "--representative-data" in err
 
 
 @pytest.mark.slow

@@ -249,6 +249,24 @@ def test_an_older_page_is_replaced_on_request_if_nothing_is_lost(model, tmp_path
     assert settings_of(tmp_path)["model"]["weights"] == "int8"
 
 
+@pytest.mark.parametrize(
+    ("place", "lost"),
+    [("runtime/ort.wasm.bundle.min.mjs", ""), ("runtime/mine.txt", "runtime"), ("photograph.jpg", "photograph.jpg")],
+)
+def test_what_an_older_page_holds_is_looked_at_before_anything_is_computed(model, tmp_path, place, lost):
+    (tmp_path / "site" / "runtime").mkdir(parents=True)
+    (tmp_path / "site" / place).write_text("")
+    lines = []
+    if lost:
+        with pytest.raises(FileExistsError, match=f"would be lost: {lost}"):
+            export(tmp_path, model, overwrite=True, progress=lines.append)
+        assert lines == []
+        assert (tmp_path / "site" / place).exists()
+    else:
+        export(tmp_path, model, overwrite=True)  # with the runtime of jsDelivr
+        assert {file.name for file in (tmp_path / "site").iterdir()} == PAGE | OF_A_MODEL
+
+
 def luminance(color):
     parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def test_the_example_of_keras_io_has_at_most_twelve_lines():
 def test_every_page_with_code_that_runs_is_run():
     runs = {README, *map(page, ON_BIT50), *map(page, ON_TINY)}
     assert {one for one in PAGES if page_code.code(one).strip()} == runs
+
+
+def test_a_page_replaces_an_export_only_with_overwrite():
+    for one in PAGES:
+        lines = re.findall(r"^keras-bit export .*", one.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        taken = set()
+        for words in (shlex.split(line, comments=True) for line in lines):
+            place = words[words.index("--out") + 1]
+            assert place not in taken or "--overwrite" in words, (one, words)
+            if "--format" in words:  # the default, a SavedModel, gets another version
+                taken.add(place)
 
 
 @pytest.mark.parametrize("one", PAGES, ids=lambda path: path.stem)

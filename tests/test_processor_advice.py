@@ -1,12 +1,13 @@
 """Tests which file the report of an export advises, for processors as Linux describes them."""
 
+import keras
 import pytest
 
-from keras_bit.exporters import machine, processor_advice
+from keras_bit.exporters import exporting, machine, processor_advice
 from keras_bit.exporters.job import ExportReport
 from keras_bit.exporters.processor_advice import KINDS, WORTH, sentence
 from keras_bit.exporters.registry import format_named
-from store import exported
+from store import exported, smallest
 
 VNNI, AVX2, ARM, UNKNOWN = ["avx2", "avx512f", "avx512_vnni"], ["avx2"], ["asimd", "asimddp"], []
 MEASURED = {
@@ -45,6 +46,22 @@ def test_a_file_is_advised_by_the_processors_instructions(row, monkeypatch):
         assert fact in said
     assert said.endswith(".")
     assert said.count(". ") == 0
+
+
+@pytest.mark.parametrize(
+    ("format", "fact"), [("openvino", "'openvino' cannot have it for this model"), ("saved_model", "a SavedModel")]
+)
+def test_only_what_export_accepts_for_the_model_is_advised(format, fact):
+    said = sentence(format, None, {"processor": "X", "instructions": VNNI}, ("tflite", "onnx"))
+    assert fact in said
+    assert said.endswith("use the format 'tflite' or 'onnx'.")
+
+
+def test_a_model_around_a_bit_has_no_int8_of_openvino():
+    model = smallest()
+    around = keras.Model(model.input, keras.layers.Dense(3)(model.output))
+    assert exporting._quantizable(model) == ["tflite", "onnx", "openvino"]
+    assert exporting._quantizable(around) == ["tflite", "onnx"]
 
 
 @pytest.mark.parametrize("format", ["web", "huggingface"])

@@ -100,8 +100,8 @@ def benchmark(
     in separate processes, in turn. Figures are medians for this machine. It recommends the fastest file that agrees
     with the Keras model on at least 99 % of the images. With --out it writes the figures as JSON and as a chart.
 
-    A file that fails, or whose packages are not installed, is a row with the reason. The exit code is 1 if something
-    failed although it is installed.
+    A file that fails, that its format cannot have, or whose packages are not installed, is a row with the reason. The
+    exit code is 1 if something failed although it is installed.
     """
     weights, data = _told_apart(ctx, checkpoint, data, weights)
     if out is not None:

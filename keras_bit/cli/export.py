@@ -95,8 +95,10 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
     show_default="the checkpoint's",
     help="Names of the classes, between commas, or one in each line of a file.",
 )
-@options.batch_size(None, "A fixed batch size.", "any; TFLite: 1")
-@options.image_size("A fixed size of the images", "any; TFLite: the processor's, or 224", any_size=True)
+@options.batch_size(None, "A fixed batch size.", "any; TFLite, web: 1")
+@options.image_size(
+    "A fixed size of the images", "any; TFLite, web: the processor's; TFLite without one: 224", any_size=True
+)
 @click.option(
     "--pixels-only",
     is_flag=True,
@@ -135,9 +137,20 @@ def export(
     The export is loaded in that engine, run, and compared with the model. Only if the numbers match is it kept and
     moved to its final name. Each step is a line on standard error.
     """
+    if pixels_only and include_preprocessing:
+        raise click.UsageError(
+            "--include-preprocessing puts the checkpoint's preprocessing into the file, and --pixels-only leaves it "
+            "out. Give only one of them."
+        )
     import keras_bit
     from keras_bit.exporters import exporting
 
+    format, quantize = chosen["format"], chosen["quantize"]
+    if representative_data is None and exporting.is_calibrated(format, quantize):
+        raise click.UsageError(
+            f"--quantize {quantize} of --format {format} needs --representative-data DIR, a directory with some "
+            "hundred typical images: the ranges of 8 bits are measured on them."
+        )
     exporting.check_path(out, chosen["format"], chosen["overwrite"])
     note(f"loading {shown(weights)}")
     model = keras_bit.from_pretrained(weights, **hub.arguments)

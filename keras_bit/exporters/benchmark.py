@@ -20,12 +20,19 @@ import numpy as np
 from keras_bit import packages
 from keras_bit.counts import check_whole
 from keras_bit.exporters import arguments, benchmark_images, machine, measuring, processes
-from keras_bit.exporters.benchmark_report import FAILED, KERAS, MEASURED, MISSING, Benchmark, Row
+from keras_bit.exporters.benchmark_report import FAILED, KERAS, MEASURED, MISSING, UNSUPPORTED, Benchmark, Row
 from keras_bit.exporters.registry import format_named
 from keras_bit.images.processor import BitImageProcessor
 
 # The formats for engines on this machine, and the file of each.
 FILES = {"saved_model": "model", "tflite": "model.tflite", "onnx": "model.onnx", "openvino": "model.xml"}
+ENGINES = {
+    KERAS: "Keras",
+    "saved_model": "TensorFlow",
+    "tflite": "LiteRT",
+    "onnx": "onnxruntime",
+    "openvino": "OpenVINO",
+}
 ROUNDS = 3  # processes per file; the result is the median of their medians
 EXPORT_PATIENCE, RUN_PATIENCE = 7200.0, 3600.0  # seconds after which an engine counts as failed
 PACKAGES = ("keras_bit", "keras", "tensorflow", "jax", "torch", "ai-edge-litert", "onnxruntime", "openvino", "numpy")
@@ -61,9 +68,9 @@ def benchmark(
 ) -> Benchmark:
     """Exports a classifier to every format whose packages are installed, and runs each file on this machine.
 
-    Every file runs on all CPU cores that this process may use, without an accelerator, from float32 batches to scores;
-    preprocessing is not measured. Files have the defaults of `export`: TFLite is for one image of the images' size, the
-    others for any batch and size unless `image_size` is given.
+    Every file runs on all CPU cores that this process may use, without an accelerator, from batches of the model's
+    input to scores; preprocessing is not measured. Files have the defaults of `export`: TFLite is for one image of the
+    images' size, the others for any batch and size unless `image_size` is given.
 
     Args:
         model: a model that `export` takes, with scores `(batch, classes)`; or a `BiTClassifier`.
@@ -104,6 +111,7 @@ def benchmark(
     elif processor is None:
         raise ValueError("`processor` must be given with `data`, to prepare the images.")
     else:
+        arguments.check_processor(model, processor)
         say(f"reading images of {data}")
         images = benchmark_images.read(data, model, processor, num_images, size)
 
@@ -111,6 +119,8 @@ def benchmark(
     for file in wanted:
         if problem := _missing(file.format, model):
             rows[file] = Row(file.format, file.quantize, MISSING, problem)
+        elif problem := format_named(file.format).refusal(model, file.quantize):
+            rows[file] = Row(file.format, file.quantize, UNSUPPORTED, problem)
     with tempfile.TemporaryDirectory(prefix="keras-bit-benchmark-") as scratch:
         folder = Path(scratch)
         say("saving the model for other processes")
@@ -197,7 +207,7 @@ def _export(
         try:
             answer = processes.run(_case("export", folder, file, EXPORT_PATIENCE, {"KERAS_BACKEND": "tensorflow"}))
         except processes.ProcessError as error:
-            rows[file] = _not_measured(file, error, "the process that exports")
+            rows[file] = _not_measured(file, error, "The process that exports it")
         else:
             done[file] = answer["bytes"]
             _describe(folder, file, {"path": answer["path"]})
@@ -220,7 +230,8 @@ def _run(
         failures,
     )
     for name, error in failures.items():
-        rows[named[name]] = _not_measured(named[name], error, "the process that runs it")
+        engine = ENGINES[named[name].format]
+        rows[named[name]] = _not_measured(named[name], error, f"The process that runs it in {engine}")
     return {named[name]: each for name, each in found.items() if name not in failures}
 
 
@@ -246,8 +257,8 @@ def _case(
 def _not_measured(file: _File, error: processes.ProcessError, which: str) -> Row:
     """Returns the row of a file whose process failed or crashed."""
     status = MISSING if error.kind == "ImportError" else FAILED
-    reason = f"{which[0].upper()}{which[1:]} {error}" if error.kind is None else str(error)
-    return Row(file.format, file.quantize, status, reason)
+    reason = f"{which} {error}" if error.kind is None else str(error)
+    return Row(file.format, file.quantize, status, " ".join(reason.split()))
 
 
 def _row(

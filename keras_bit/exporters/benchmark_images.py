@@ -13,6 +13,7 @@ from keras_bit.data.split_names import NotClassesError
 from keras_bit.data.walk import LeftOut
 from keras_bit.evaluation import class_map
 from keras_bit.exporters import comparison_images
+from keras_bit.exporters.job import input_dtype
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.network.model import BiTModel
 
@@ -29,7 +30,7 @@ class Images(NamedTuple):
 
     Args:
         what: a description.
-        pixels: float32 `(images, height, width, channels)`, as the model takes them.
+        pixels: `(images, height, width, channels)`, as the model takes them: float32, or its whole numbers.
         calibration: the same, for int8; other images than `pixels` if there are enough.
         right: the model's classes that are right, for each image; `None` if unknown.
         notes: sentences for a person.
@@ -44,9 +45,10 @@ class Images(NamedTuple):
 
 def patterns(model: keras.Model, processor: BitImageProcessor | None, size: tuple[int, int]) -> Images:
     """Returns artificial images, which show how much two engines differ, but nothing about accuracy."""
-    channels = model.input_shape[-1]
+    channels, dtype = model.input_shape[-1], input_dtype(model)
     several = [
-        comparison_images.patterns(CHUNK, size, channels, processor, seed) for seed in range(2 * PATTERNS // CHUNK)
+        comparison_images.patterns(CHUNK, size, channels, processor, seed, dtype)
+        for seed in range(2 * PATTERNS // CHUNK)
     ]
     middle = len(several) // 2
     first, second = np.concatenate(several[:middle]), np.concatenate(several[middle:])
@@ -82,12 +84,13 @@ def read(
     others = others[_spread(len(others), CALIBRATING)] if len(others) else chosen[_spread(len(chosen), CALIBRATING)]
 
     problems: list[str] = []
-    pixels, places = _read([paths[index] for index in chosen], processor, size, problems)
+    dtype = input_dtype(model)
+    pixels, places = _read([paths[index] for index in chosen], processor, size, dtype, problems)
     if not len(pixels):
         reason = f" The first: {problems[0]}" if problems else ""
         raise ValueError(f"`data` {str(directory)!r} holds no image that can be read.{reason}")
     right = None if classes is None else [classes[labels[chosen[place]]] for place in places]
-    calibration, _ = _read([paths[index] for index in others], processor, size, problems)
+    calibration, _ = _read([paths[index] for index in others], processor, size, dtype, problems)
     if problems:
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         notes.append(f"Left out because they cannot be read: {'; '.join(problems[:SHOWN])}{more}")
@@ -121,7 +124,11 @@ def _classes(directory: Path, model: keras.Model) -> tuple[list[str], list[tuple
 
 
 def _read(
-    paths: Sequence[bytes], processor: BitImageProcessor, size: tuple[int, int], problems: list[str]
+    paths: Sequence[bytes],
+    processor: BitImageProcessor,
+    size: tuple[int, int],
+    dtype: np.dtype[Any],
+    problems: list[str],
 ) -> tuple[np.ndarray, list[int]]:
     """Yields the readable images with their places in `paths`; `problems` gets a sentence for each other."""
     options: dict[str, Any] = (
@@ -135,7 +142,7 @@ def _read(
             problems.append(str(error).replace("`images[0]` ", ""))
         else:
             places.append(place)
-    return np.stack(images) if images else np.zeros((0, *size, 3), np.float32), places
+    return (np.stack(images) if images else np.zeros((0, *size, 3))).astype(dtype), places
 
 
 def _spread(length: int, count: int) -> np.ndarray:

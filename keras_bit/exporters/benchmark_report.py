@@ -13,6 +13,7 @@ AGREEMENT = 0.99  # the share of images on which a recommended file must agree w
 KERAS = "keras"
 JSON, PNG = "benchmark.json", "benchmark.png"
 MEASURED, FAILED, MISSING = "measured", "failed", "not installed"
+UNSUPPORTED = "not supported"  # the format cannot have this model
 SHOWN = 200  # characters of a reason on a chart's axis and in a table
 
 
@@ -23,7 +24,7 @@ class Row:
     Args:
         format: the `format` of `keras_bit.export`; "keras" is the Keras model itself, run by `predict`.
         quantize: the `quantize` of `keras_bit.export`.
-        status: "measured", "failed", or "not installed".
+        status: "measured", "failed", "not installed", or "not supported" if the format cannot have this model.
         reason: why it was not measured, in sentences.
         bytes: the size of the file, or of all files of the export.
         agreement: the share of images whose best class is the Keras model's, in [0, 1].

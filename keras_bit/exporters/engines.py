@@ -18,8 +18,8 @@ class Engine(NamedTuple):
     """A loaded file.
 
     Args:
-        call: a function from a float32 batch `(batch, height, width, channels)` to the scores `(batch, classes)`; these
-            may be integers with the same ranking.
+        call: a function from a batch of the model's input, `(batch, height, width, channels)`, to the scores
+            `(batch, classes)`; these may be integers with the same ranking.
         batch_size: the fixed one of `call`; `None` is any.
     """
 

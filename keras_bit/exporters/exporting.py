@@ -89,7 +89,8 @@ def export(
               normalization in float) or `"int8_full"` (everything, including inputs and outputs);
             * `"web"`: `"float16"` or `"int8"`, of the weights only;
             * `"onnx"`: `"int8"` (convolutions and dense layers in 8 bits, everything else in float);
-            * `"openvino"`: `"float16"`, of the weights only, or `"int8"` as for `"onnx"`.
+            * `"openvino"`: `"float16"`, of the weights only, or, for a BiT without layers around it, `"int8"` as for
+              `"onnx"`.
         representative_data: some hundred typical images, as batches `(batch, height, width, channels)` for the model:
             float32, or the model's whole numbers. `"int8"` and `"int8_full"` need them, except for `"web"`. All are
             held in memory. Default `None`.
@@ -152,12 +153,14 @@ def export(
         runtime=None if runtime is None else arguments.expanded(runtime, "runtime"),
         include_preprocessing=include_preprocessing,
     )
-    path = _checked_path(path, writer, overwrite)
+    path = _checked_path(path, writer, overwrite, processor is not None)
     needs_tensorflow = writer.needs_tensorflow(model)
     if needs_tensorflow:
         packages.require_tensorflow(f"`format` {writer.name!r}")
     for package in writer.packages:
         packages.require(package, writer.name, f"`format` {writer.name!r}")
+    if reason := writer.refusal(model, quantize):
+        raise ValueError(reason)
     writer.check(job)
     writing.check_room(path, model.count_params() * SMALLEST.get(quantize, 1))
 
@@ -170,8 +173,14 @@ def export(
     with _without_repetitions():
         checks = Checks(batches, [comparing.outputs(model, batch) for batch in batches])
         report = checked.write_and_check(written, writer, job, path, checks, overwrite)
-    advice = processor_advice.sentence(report.format, quantize, machine.machine())
+    advice = processor_advice.sentence(report.format, quantize, machine.machine(), _quantizable(model))
     return dataclasses.replace(report, seconds=time.perf_counter() - started, advice=advice)
+
+
+def _quantizable(model: keras.Model) -> list[str]:
+    """Returns the formats that take the model with `quantize="int8"`, for engines on this machine."""
+    int8 = processor_advice.INT8
+    return [name for name in processor_advice.QUANTIZABLE if not format_named(name).refusal(model, int8)]
 
 
 def check_path(path: str | Path, format: str, overwrite: bool) -> None:
@@ -179,12 +188,17 @@ def check_path(path: str | Path, format: str, overwrite: bool) -> None:
     _checked_path(path, _format(format, None), overwrite)
 
 
-def _checked_path(path: str | Path, writer: Format, overwrite: bool) -> Path:
+def is_calibrated(format: str, quantize: str | None) -> bool:
+    """Whether `export` needs `representative_data` for a file."""
+    return quantize in _format(format, quantize).calibrated
+
+
+def _checked_path(path: str | Path, writer: Format, overwrite: bool, processor: bool = True) -> Path:
     path = arguments.expanded(path)
     target = writer.target(path)
     if target.name in ("", ".."):
         raise ValueError(f"`path` must end in a name for the export, got {str(path)!r}.")
-    placing.check_places(writer, target, overwrite)
+    placing.check_places(writer, target, overwrite, processor)
     return path
 
 

@@ -16,6 +16,8 @@ class Format(abc.ABC):
 
     name: ClassVar[str]
     quantizations: ClassVar[tuple[str | None, ...]] = (None,)
+    # Those of them whose ranges are measured on representative data.
+    calibrated: ClassVar[tuple[str, ...]] = ()
     # Packages that it needs besides the required ones; the extra of its name installs them.
     packages: ClassVar[tuple[str, ...]] = ()
     # A file or a directory can replace an older one; a version is always a new directory.
@@ -28,6 +30,19 @@ class Format(abc.ABC):
     def beside(self, target: Path) -> tuple[Path, ...]:
         """Returns the files that it may write next to `target`, which are replaced with it."""
         return ()
+
+    def refusal(self, model: keras.Model, quantize: str | None) -> str:
+        """Returns why it cannot write this model with this `quantize`, in sentences; empty if it can."""
+        return ""
+
+    def entries(self, place: Path, processor: bool) -> frozenset[str]:
+        """Returns the names in the directory `place` that it writes again, or that an earlier export wrote for itself.
+
+        Args:
+            place: an existing directory, to be replaced.
+            processor: whether the job has a processor, or may have one.
+        """
+        return frozenset()
 
     def check(self, job: Job) -> None:  # noqa: B027 - most accept everything that `export` accepts
         """Refuses options that do not fit, before anything is computed."""

@@ -6,10 +6,12 @@ import keras
 import numpy as np
 
 from keras_bit.applications import from_pretrained
-from keras_bit.checkpoints.saving import save_pretrained
+from keras_bit.checkpoints import saving
 from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Job, Run
 from keras_bit.exporters.output_names import HEAD, has_head
+from keras_bit.images import options
+from keras_bit.network import config_files
 from keras_bit.network.model import BiTModel
 
 
@@ -21,6 +23,10 @@ class HuggingFace(Format):
 
     def needs_tensorflow(self, model: keras.Model) -> bool:
         return False
+
+    def entries(self, place: Path, processor: bool) -> frozenset[str]:
+        """A processor is not replaced by none: without it, nobody knows how images become the model's input."""
+        return frozenset({config_files.CONFIG_NAME, saving.WEIGHTS_NAME, *([options.CONFIG_NAME] if processor else [])})
 
     def check(self, job: Job) -> None:
         if not isinstance(job.model, BiTModel) or isinstance(job.model.output, dict):
@@ -35,7 +41,7 @@ class HuggingFace(Format):
 
     def write(self, job: Job, path: Path) -> None:
         job.progress("writing config.json and model.safetensors")
-        save_pretrained(job.model, path, processor=job.processor)
+        saving.save_pretrained(job.model, path, processor=job.processor)
 
     def load(self, job: Job, path: Path) -> Run:
         head = has_head(job.model)

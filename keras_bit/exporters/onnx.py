@@ -11,6 +11,7 @@ from keras_bit.exporters.formats import Format
 from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
 from keras_bit.exporters.onnx_norm import by_instances
 from keras_bit.exporters.onnx_weights import MOST_BYTES, data_file
+from keras_bit.exporters.output_names import clash
 
 ALMOST_ZERO = "almost_zero"  # a tensor's name
 # As a share of the largest output; see `tflite.LIMITS`. In 8 bits networks reach about half of the limit.
@@ -28,6 +29,7 @@ class ONNX(Format):
     name = "onnx"
     packages = ("onnx", "onnxruntime")
     quantizations = tuple(LIMITS)
+    calibrated = ("int8",)
 
     def needs_tensorflow(self, model: keras.Model) -> bool:
         return not onnx_graph.describes(model)
@@ -35,19 +37,21 @@ class ONNX(Format):
     def beside(self, target: Path) -> tuple[Path, ...]:
         return (data_file(target),)
 
+    def refusal(self, model: keras.Model, quantize: str | None) -> str:
+        size = onnx_file.size(model)
+        if size > MOST_BYTES and not onnx_graph.describes(model):
+            return (
+                f"`model` has {size / 1e9:.1f} GB of weights in float32, and tf2onnx, which is needed for models "
+                "around a BiT, writes at most 2.1 GB. Use the format 'saved_model' or 'openvino'."
+            )
+        return clash(model, onnx_file.INPUT, self.name)
+
     def check(self, job: Job) -> None:
         if job.quantize == "int8":
             _, height, width = self.shape(job)
             calibration_data.check(job, (height, width), "None, which is float32, needs no images")
-        if onnx_graph.describes(job.model):
-            return
-        keras_exporters.require("tf2onnx", self.name)
-        size = onnx_file.size(job.model)
-        if size > MOST_BYTES:
-            raise ValueError(
-                f"`model` has {size / 1e9:.1f} GB of weights in float32, and tf2onnx, which is needed for models "
-                "around a BiT, writes at most 2.1 GB. Use the format 'saved_model' or 'openvino'."
-            )
+        if not onnx_graph.describes(job.model):
+            keras_exporters.require("tf2onnx", self.name)
 
     def write(self, job: Job, path: Path) -> None:
         import onnx

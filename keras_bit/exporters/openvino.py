@@ -5,7 +5,7 @@ A BiT is converted from an ONNX file that is written for OpenVINO, other models 
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from keras_bit.exporters.job import OUTPUT, Job, Run, Shape
 from keras_bit.exporters.onnx_norm import by_means, by_means_of_8_bits
 from keras_bit.exporters.onnx_weights import data_file
 from keras_bit.exporters.openvino_package import core, import_openvino
-from keras_bit.exporters.output_names import output_names
+from keras_bit.exporters.output_names import clash, output_names
 
+NUL, LABELS = "\0", ["model_info", "labels"]
 LAYOUTS = {2: "NC", 4: "NHWC"}  # by the number of axes
 LIMITS = {None: 1e-4, "float16": 2e-2, "int8": 0.5}  # of the largest output; see `tflite.LIMITS`
 
@@ -44,6 +45,7 @@ class OpenVINO(Format):
     name = "openvino"
     packages = ("openvino", "onnx")
     quantizations = tuple(LIMITS)
+    calibrated = ("int8",)
 
     def needs_tensorflow(self, model: keras.Model) -> bool:
         return not onnx_graph.describes(model)
@@ -60,16 +62,25 @@ class OpenVINO(Format):
         """What the network takes, behind the processor's steps if they are in the file."""
         return openvino_images.network_shape(job) if job.include_preprocessing else super().shape(job)
 
+    def refusal(self, model: keras.Model, quantize: str | None) -> str:
+        if quantize == "int8" and not onnx_graph.describes(model):
+            return (
+                "`quantize='int8'` of the format 'openvino' needs a BiT without layers before or after it. Use the "
+                "format 'onnx' or 'tflite' for other models."
+            )
+        return clash(model, onnx_file.INPUT, self.name)
+
     def check(self, job: Job) -> None:
+        for index, label in enumerate(job.labels or ()):
+            if NUL in label:
+                raise ValueError(
+                    f"`labels` must have no NUL character for the format 'openvino', whose labels end there, got "
+                    f"{label!r} for class {index}. Leave it out."
+                )
         if job.include_preprocessing:
             openvino_images.check(job)
         if job.quantize == "int8":
             packages.require("onnxruntime", "onnx", f"`quantize` 'int8' of the format {self.name!r}")
-            if not onnx_graph.describes(job.model):
-                raise ValueError(
-                    "`quantize='int8'` of the format 'openvino' needs a BiT without layers before or after it. Use "
-                    "the format 'onnx' or 'tflite' for other models."
-                )
             _, height, width = self.shape(job)
             calibration_data.check(job, (height, width), "'float16' needs none")
         if not onnx_graph.describes(job.model):
@@ -95,8 +106,7 @@ class OpenVINO(Format):
             openvino_images.put_in_front(model, job)
         model.get_parameters()[0].set_layout(openvino.Layout(LAYOUTS[4]))
         if job.labels is not None:
-            labels = ("_".join(label.split()) or "_" for label in job.labels)
-            model.set_rt_info(" ".join(labels), ["model_info", "labels"])
+            model.set_rt_info(_in_one_line(job.labels), LABELS)
         with _reason_of_the_system(path.parent, 4 * job.model.count_params()):
             openvino.save_model(model, path, compress_to_fp16=job.quantize == "float16")
         del model  # it maps the file of weights
@@ -126,11 +136,19 @@ class OpenVINO(Format):
 
     def load(self, job: Job, path: Path) -> Run:
         model = core().read_model(path)
+        if job.labels is not None and model.get_rt_info(LABELS).astype(str) != _in_one_line(job.labels):
+            raise ValueError(
+                "`labels` are not the same when OpenVINO reads them from the file. Leave unusual characters out."
+            )
         if job.include_preprocessing:
             model.add_outputs(onnx_file.INPUT)
             openvino_images.compare(job, _compiled(model, job), share(self.limit(job), job.model))
             model = openvino_images.network_of(core().read_model(path))
         return _compiled(model, job)
+
+
+def _in_one_line(labels: Sequence[str]) -> str:
+    return " ".join("_".join(label.split()) or "_" for label in labels)
 
 
 def _compiled(model: Any, job: Job) -> Run:

@@ -16,6 +16,7 @@ from keras_bit.exporters import comparing, comparison_images
 from keras_bit.exporters.job import Job, Run, Shape
 from keras_bit.exporters.onnx_file import INPUT
 from keras_bit.exporters.openvino_package import import_openvino
+from keras_bit.exporters.output_names import clash
 from keras_bit.images import pass_order
 from keras_bit.images.processor import BitImageProcessor
 
@@ -35,6 +36,8 @@ def check(job: Job) -> None:
     processor = job.processor
     if processor is None:
         raise ValueError("`processor` must be given for `include_preprocessing=True`, got None: its steps go inside.")
+    if reason := clash(job.model, IMAGES, "openvino"):
+        raise ValueError(reason)
     channels = job.model.input_shape[-1]
     if channels != CHANNELS:
         raise ValueError(

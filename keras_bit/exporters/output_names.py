@@ -14,6 +14,16 @@ def has_head(model: keras.Model) -> bool:
     return isinstance(model, BiTModel) and any(layer.name == HEAD for layer in model.layers)
 
 
+def clash(model: keras.Model, input: str, format: str) -> str:
+    """Returns a refusal if an output has the name of the input in files of a format; else nothing."""
+    if input not in output_names(model):
+        return ""
+    return (
+        f"`model` must have no output named {input!r} for the format {format!r}, whose input has this name. Rename it: "
+        "`keras.Model(model.input, {'another_name': ...})`."
+    )
+
+
 def output_names(model: keras.Model) -> tuple[str, ...]:
     """Returns the names of the outputs, in the model's order.
 

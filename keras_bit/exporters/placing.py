@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Set
 from pathlib import Path
 
 from keras_bit import wording
@@ -9,8 +10,14 @@ from keras_bit.exporters.formats import Format
 from keras_bit.files import writing
 
 
-def check_places(format: Format, target: Path, overwrite: bool) -> None:
+def check_places(format: Format, target: Path, overwrite: bool, processor: bool = True) -> None:
     """Refuses, before anything is computed, a place that the export cannot take.
+
+    Args:
+        format: the format of the export.
+        target: the file or directory to write.
+        overwrite: whether to replace existing files.
+        processor: whether the export has a processor, or may have one.
 
     Raises:
         FileExistsError: `target`, or a file that belongs to it, exists and is not to be replaced, or cannot be.
@@ -22,6 +29,8 @@ def check_places(format: Format, target: Path, overwrite: bool) -> None:
         raise NotADirectoryError(f"`path` must be in a directory, and {str(parent)!r} is a file.")
     for place in (target, *format.beside(target)):
         _check_kind(place, format.kind != "file", overwrite)
+        if place.is_dir() and format.kind == "directory":
+            _check_nothing_lost(place, format.entries(place, processor))
         writing.check_writable(place, is_directory=format.kind != "file")
 
 
@@ -41,7 +50,7 @@ def take_place(format: Format, made: Path, path: Path, overwrite: bool) -> Path:
     target = format.target(path)
     written = {entry.name for entry in writing.entries(made.parent)}
     for name in written:
-        _check_place(made.with_name(name), target.with_name(name), overwrite)
+        _check_place(format, made.with_name(name), target.with_name(name), overwrite)
     replaced = os.path.lexists(target)
     writing.take_places(made.parent, target.parent, last=target.name)
     for place in format.beside(target):
@@ -51,16 +60,20 @@ def take_place(format: Format, made: Path, path: Path, overwrite: bool) -> Path:
     return target
 
 
-def _check_place(file: Path, place: Path, overwrite: bool) -> None:
+def _check_place(format: Format, file: Path, place: Path, overwrite: bool) -> None:
     """Refuses to replace anything but an earlier export."""
     _check_kind(place, file.is_dir(), overwrite)
     if place.is_dir():
-        others = sorted({inside.name for inside in place.iterdir()} - {inside.name for inside in file.iterdir()})
-        if others:
-            raise FileExistsError(
-                f"{str(place)!r} holds other files, which would be lost: {wording.some(others)}. Move them away, or "
-                "choose another `path`."
-            )
+        written = {inside.name for inside in file.iterdir()}
+        _check_nothing_lost(place, written | format.entries(place, processor=False))
+
+
+def _check_nothing_lost(place: Path, ours: Set[str]) -> None:
+    if others := sorted({inside.name for inside in place.iterdir()} - ours):
+        raise FileExistsError(
+            f"{str(place)!r} holds other files, which would be lost: {wording.some(others)}. Move them away, or "
+            "choose another `path`."
+        )
 
 
 def _check_kind(place: Path, directory: bool, overwrite: bool) -> None:

@@ -101,7 +101,7 @@ def _run(folder: Path, progress: Callable[[str], None]) -> tuple[float, float]:
 def _crash(code: int, said: str) -> str:
     return (
         f"The process with TensorFlow {processes.ended(code)}; nothing was kept. The end of its "
-        f"output:\n{said[-CHARACTERS:].strip()}"
+        f"output:\n{processes.without_start_up(said)[-CHARACTERS:].strip()}"
     )
 
 

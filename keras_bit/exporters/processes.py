@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,12 @@ from typing import IO, Any
 
 START = "KERAS_BIT_PROCESS_START"  # environment variable: seconds on the monotonic clock
 CHARACTERS = 2000  # of the last output of a crashed process
+# Infos and warnings of absl, in both of its forms, errors about a missing GPU, and lines without a level.
+START_UP = re.compile(
+    r"WARNING: All log messages before absl::InitializeLog|To enable the following instructions: |INFO: Created Tensor"
+    r"|[IW]\d{4} \d\d:|E\d{4} \d\d:.*cu(da|dnn|blas|fft|Init)"
+    r"|\d{4}-\d\d-\d\d [\d:.]+: ([IW] |E .*cu(da|dnn|blas|fft|Init))"
+)
 
 
 class ProcessError(RuntimeError):
@@ -107,11 +114,11 @@ def run(case: Case) -> dict[str, Any]:
             process.kill()
             process.communicate()  # which closes its standard input, too
         if process.returncode:
-            raise ProcessError(f"{ended(process.returncode)}: {_end_of(stderr)}".rstrip(": "))
+            raise ProcessError(f"{ended(process.returncode)}: {_end_of_log(stderr)}".rstrip(": "))
         try:
-            answer = json.loads(_end_of(stdout, None).splitlines()[-1])
+            answer = json.loads(_text(stdout).splitlines()[-1])
         except (IndexError, ValueError):
-            raise ProcessError(f"ended without an answer: {_end_of(stderr)}".rstrip(": ")) from None
+            raise ProcessError(f"ended without an answer: {_end_of_log(stderr)}".rstrip(": ")) from None
     if "error" in answer:
         kind, message = answer["error"]
         raise ProcessError(message, kind)
@@ -124,6 +131,11 @@ def ended(code: int) -> str:
         return f"ended with the exit code {code}"
     by = f"was ended by {signal.Signals(-code).name}"
     return f"{by}, probably because memory ran out" if -code == signal.SIGKILL else by
+
+
+def without_start_up(text: str) -> str:
+    """Returns standard error without what TensorFlow logs whenever it starts, which hides the cause of a crash."""
+    return "\n".join(line for line in text.splitlines() if line.strip() and not START_UP.match(line))
 
 
 def since_start() -> float:
@@ -141,7 +153,10 @@ def end_with_the_caller() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _end_of(file: IO[bytes], characters: int | None = CHARACTERS) -> str:
+def _end_of_log(file: IO[bytes]) -> str:
+    return without_start_up(_text(file))[-CHARACTERS:].strip()
+
+
+def _text(file: IO[bytes]) -> str:
     file.seek(0)
-    text = file.read().decode("utf-8", "replace").strip()
-    return text if characters is None else text[-characters:]
+    return file.read().decode("utf-8", "replace").strip()

@@ -1,6 +1,6 @@
 """The fastest `quantize` for a processor, by its instructions, from a table of measurements."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 INT8 = "int8"
@@ -38,13 +38,16 @@ KINDS = (
 )
 
 
-def sentence(format: str, quantize: str | None, machine: Mapping[str, Any]) -> str:
+def sentence(
+    format: str, quantize: str | None, machine: Mapping[str, Any], quantizable: Collection[str] = QUANTIZABLE
+) -> str:
     """Returns a sentence on whether the written file is the best one on this processor.
 
     Args:
         format: the format of `export`, by its own name.
         quantize: the `quantize` of `export`.
         machine: the result of `keras_bit.exporters.machine.machine`.
+        quantizable: those of `QUANTIZABLE` that `export` can write in int8 for this model.
 
     Returns:
         The sentence; empty for formats without an engine on this machine: "web" and "huggingface".
@@ -59,8 +62,10 @@ def sentence(format: str, quantize: str | None, machine: Mapping[str, Any]) -> s
         )
     where = f"on this processor ({machine['processor']}, {kind.name})"
     if format == "saved_model":
-        return _of_a_saved_model(where, kind)
+        return _without_int8("a SavedModel cannot have it", where, kind, quantizable)
     best = _best(kind, format)
+    if best == INT8 and format not in quantizable:
+        return _without_int8(f"the format {format!r} cannot have it for this model", where, kind, quantizable)
     fits = quantize in AS_FAST_AS_FLOAT32 if best is None else quantize == best
     what = f"This file is the one to use {where}" if fits else f"{_upper(where)} use {best or 'float32'}"
     if format in kind.int8:
@@ -68,11 +73,11 @@ def sentence(format: str, quantize: str | None, machine: Mapping[str, Any]) -> s
     return f"{what}, judged by its instructions; `keras-bit benchmark` measures it."
 
 
-def _of_a_saved_model(where: str, kind: Kind) -> str:
-    faster = [format for format in QUANTIZABLE if _best(kind, format) == INT8]
+def _without_int8(why: str, where: str, kind: Kind, quantizable: Collection[str]) -> str:
+    faster = [format for format in quantizable if _best(kind, format) == INT8]
     if not faster:
         return f"This file is the one to use {where}: int8 of other formats is not known to be faster there."
-    return f"{_upper(where)} int8 is faster, but a SavedModel cannot have it: use the format {_either(faster)}."
+    return f"{_upper(where)} int8 is faster, but {why}: use the format {_either(faster)}."
 
 
 def _kind(instructions: Sequence[str]) -> Kind | None:

@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_bit.exporters import calibration_data, tflite_metadata
@@ -39,14 +40,18 @@ class TFLite(Format):
     name = "tflite"
     packages = ("ai_edge_litert",)
     quantizations = tuple(LIMITS)
+    calibrated = CALIBRATED
+
+    def refusal(self, model: keras.Model, quantize: str | None) -> str:
+        size = model.count_params() * WEIGHT_BYTES[quantize]
+        if size < LARGEST_FILE:
+            return ""
+        return (
+            f"`model` has {size / 1e9:.1f} GB of weights for `quantize={quantize!r}`, but a TFLite file holds 2.1. "
+            "Choose a smaller model, or 'float16' or 'dynamic', with two bytes or one per weight."
+        )
 
     def check(self, job: Job) -> None:
-        size = job.model.count_params() * WEIGHT_BYTES[job.quantize]
-        if size >= LARGEST_FILE:
-            raise ValueError(
-                f"`model` has {size / 1e9:.1f} GB of weights for `quantize={job.quantize!r}`, but a TFLite file holds "
-                "2.1. Choose a smaller model, or 'float16' or 'dynamic', with two bytes or one per weight."
-            )
         if any("\n" in label or "\r" in label for label in job.labels or ()):
             raise ValueError("`labels` must be names of one line each: a TFLite file holds them as lines.")
         if job.quantize in CALIBRATED:

@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
 ADDRESS = f"https://cdn.jsdelivr.net/npm/{PACKAGE}@{VERSION}/dist/"
 COPIED = "runtime"  # the directory in the page's folder
+NAMES = re.compile(r"ort[.\w-]*\.(mjs|wasm)")  # of its files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +93,13 @@ def copy(package: Path, folder: Path) -> None:
     for file in FILES:
         copied = Path(shutil.copyfile(package / "dist" / file.name, folder / file.name))
         _check_file(copied, file)
+
+
+def is_copy(folder: Path) -> bool:
+    """Whether a directory holds nothing but files with the names of `onnxruntime-web`, as of any version."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    return all(NAMES.fullmatch(file.name) and file.is_file() for file in folder.iterdir())
 
 
 def settings(address: str) -> dict[str, Any]:

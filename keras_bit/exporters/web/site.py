@@ -43,6 +43,13 @@ class Web(Format):
     def needs_tensorflow(self, model: keras.Model) -> bool:
         return ONNX().needs_tensorflow(model)
 
+    def refusal(self, model: keras.Model, quantize: str | None) -> str:
+        return ONNX().refusal(model, None)
+
+    def entries(self, place: Path, processor: bool) -> frozenset[str]:
+        ours = {file.name for file in PAGES.iterdir()} | {MODEL, SETTINGS, LABELS}
+        return frozenset({*ours, runtime.COPIED} if runtime.is_copy(place / runtime.COPIED) else ours)
+
     def check(self, job: Job) -> None:
         _check_model(job.model)
         size = _check_processor(job.processor)
