@@ -267,7 +267,7 @@ def test_the_command_writes_a_file_that_takes_images(capsys, tmp_path):
     pixels, scores = opened(tmp_path / "bit.xml")(photograph_like(1, (96, 128)))
     assert (pixels.shape, scores.shape) == ((1, 64, 64, 3), (1, 10))
     code, _, err = run_command(capsys, "export", *arguments, *options[:1], "--pixels-only", "--overwrite")
-    assert (code, "`processor` must be given" in err) == (1, True)
+    assert (code, "--pixels-only" in err, "--include-preprocessing" in err) == (2, True, True)
 
 
 INTERRUPTED = """
