@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks import arguments
 from benchmarks.processes import environment
 from benchmarks.report import Report, Row
 
@@ -42,7 +43,6 @@ ENCODINGS: tuple[tuple[str, dict[str, int]], ...] = (
 KINDS = ("exact_duplicate", "near_duplicate", "leak")
 AUROC, PRECISION, FOUND, TRUE, MINUTES = 0.95, 0.8, 0.99, 0.99, 5.0
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "scikit-learn", "cleanlab")
-CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / "bit-tiny-cifar10"
 # Each pair (class/file) is the same photograph, cropped, colored or compressed in another way: checked by eye.
 NATURAL = (
     ("airplane/0164.jpg", "airplane/0505.jpg"),
@@ -78,19 +78,8 @@ class Planted:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder with a folder for each class, such as test/ of CIFAR-10",
-    )
-    parser.add_argument(
-        "--weights",
-        default=str(CHECKPOINT),
-        metavar="SOURCE",
-        help="checkpoint that the audit uses (default: bit-tiny-cifar10)",
-    )
+    arguments.add_data(parser, "folder with a folder for each class, such as test/ of CIFAR-10")
+    arguments.add_weights(parser, "checkpoint that the audit uses")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the errors (default: %(default)s)")
     parser.add_argument(
         "--sheet", type=Path, metavar="FILE", help="draw the found pairs that were not planted to FILE, as PNG"

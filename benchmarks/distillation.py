@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import arguments
 from benchmarks.report import Report, Row
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ SHIFT = 8  # an image is shifted by up to 1/8 of its side, in each direction
 AT_ONCE = 100  # images in a batch of the test
 SEEDS = 3
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy")
-CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / "bit-tiny-cifar10"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,19 +67,8 @@ DESCRIBED = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="data set with train/<class>/ and test/<class>/, such as CIFAR-10",
-    )
-    parser.add_argument(
-        "--weights",
-        default=str(CHECKPOINT),
-        metavar="SOURCE",
-        help="checkpoint of the teacher (default: bit-tiny-cifar10)",
-    )
+    arguments.add_data(parser)
+    arguments.add_weights(parser, "checkpoint of the teacher")
     for field in dataclasses.fields(Setting):
         kind = type(field.default)
         parser.add_argument(

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import arguments
 from benchmarks.report import Report, Row
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ ACCURACIES = (("checkpoint", "float32"), ("random", "float64"), ("random", "floa
 EXAMPLES = (1, 5, 10)
 SEEDS = (0, 1, 2)
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "torch", "transformers")
-CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / "bit-tiny-cifar10"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,19 +60,8 @@ class Setting:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = Setting()
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="data set with train/<class>/ and test/<class>/, such as CIFAR-10",
-    )
-    parser.add_argument(
-        "--weights",
-        default=str(CHECKPOINT),
-        metavar="SOURCE",
-        help="checkpoint to start from (default: bit-tiny-cifar10)",
-    )
+    arguments.add_data(parser)
+    arguments.add_weights(parser, "checkpoint to start from")
     parser.add_argument(
         "--batch-size",
         type=int,

@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import recipe_runs
+from benchmarks import arguments, recipe_runs
 from benchmarks.recipe_runs import Run, Setting
 from benchmarks.report import Grid, Report, Row
 
@@ -89,13 +89,7 @@ OPTIONS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = Setting()
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="data set with train/<class>/ and test/<class>/, such as CIFAR-10",
-    )
+    arguments.add_data(parser)
     parser.add_argument(
         "--work",
         type=Path,

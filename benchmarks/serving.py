@@ -36,13 +36,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import prediction_service, serving_images
-from benchmarks.processes import ROOT, environment, memory
+from benchmarks import arguments, prediction_service, serving_images
+from benchmarks.processes import environment, memory
 from benchmarks.report import Report, Row
 from keras_bit import packages
 
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "grpcio", "tensorflow-serving-api")
-CHECKPOINT = ROOT / "tests" / "checkpoints" / "bit-tiny-cifar10"
 IMAGES = 240  # readable images, from which the clients draw
 MOST = 8  # images in a request, as many as `keras-bit classify` sends
 TOLERANCE = 1e-5  # of a score; float32 rounds differently in batches of other sizes
@@ -53,12 +52,7 @@ PATIENCE = 30  # s, how long the server may take to end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights",
-        default=str(CHECKPOINT),
-        metavar="SOURCE",
-        help="checkpoint to export and serve (default: bit-tiny-cifar10)",
-    )
+    arguments.add_weights(parser, "checkpoint to export and serve")
     parser.add_argument(
         "--minutes", type=float, default=30.0, metavar="N", help="duration of the test (default: %(default)g)"
     )

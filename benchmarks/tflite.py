@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks import arguments
 from benchmarks.report import Report, Row
 
 if TYPE_CHECKING:
@@ -37,23 +38,11 @@ INT8_LIMIT = 0.45  # time of int8 divided by that of float32, for R50x1 at 224 p
 LARGE_SIZE = 224  # px, of the images for BiT-50
 LARGE_CALIBRATION = 32  # images that calibrate BiT-50, at most
 PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy", "ai-edge-litert")
-CHECKPOINT = Path(__file__).resolve().parent.parent / "tests" / "checkpoints" / "bit-tiny-cifar10"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="data set with train/<class>/ and test/<class>/, such as CIFAR-10",
-    )
-    parser.add_argument(
-        "--weights",
-        default=str(CHECKPOINT),
-        metavar="SOURCE",
-        help="trained checkpoint to export (default: bit-tiny-cifar10)",
-    )
+    arguments.add_data(parser)
+    arguments.add_weights(parser, "trained checkpoint to export")
     parser.add_argument(
         "--rounds", type=int, default=50, metavar="N", help="rounds of the latency (default: %(default)s)"
     )

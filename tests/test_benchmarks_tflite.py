@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from benchmarks import tflite
+from benchmarks import arguments, tflite
 from conftest import absent
 from image_files import make_folders
 from keras_bit import BiT, BitConfig
@@ -20,7 +20,7 @@ def test_every_mode_is_exported_classifies_and_is_timed(tmp_path):
         make_folders(tmp_path / part, {"ant": 3, "bee": 3})
     found = tflite.measure(
         tmp_path,
-        str(tflite.CHECKPOINT),  # trained: the even probabilities of random weights are lost in 8 bits
+        str(arguments.CHECKPOINT),  # trained: the even probabilities of random weights are lost in 8 bits
         rounds=2,
         large_rounds=1,
         large=lambda: BiT(TINY, classifier_activation=None),

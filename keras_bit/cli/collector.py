@@ -8,7 +8,7 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-NEW_OBJECTS = 50_000  # until the collector starts; so few are no memory to speak of
+NEW_OBJECTS = 50_000  # until the collector starts; Python's default is 700
 
 
 @contextlib.contextmanager
