@@ -109,6 +109,20 @@ def test_a_choice_that_does_not_exist_is_told_which_do(arguments, tmp_path, caps
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--keep-best", "val_acc"], "--keep-best must be one of 'val_loss', 'val_accuracy', got 'val_acc'."),
+        (["--freeze-up-to", "stage9"], "--freeze-up-to must be None or one of 'stem', "),
+        (["--weight-decay", "0.1"], "--weight-decay must be None for optimizer='sgd', got 0.1: "),
+    ],
+)
+def test_an_error_has_the_names_of_the_options_and_comes_before_the_plan(arguments, tmp_path, capsys, given, message):
+    assert main.main(["finetune", *arguments, *given, "--out", str(tmp_path / "out")]) == 1
+    out, err = capsys.readouterr()
+    assert (out, f"keras-bit finetune: {message}" in err) == ("", True)
+
+
+@pytest.mark.parametrize(
     ("choices", "option", "value"),
     [({}, "--base-learning-rate", 0.08), ({"optimizer": "adamw"}, "--learning-rate", 0.01)],
 )
@@ -151,7 +165,8 @@ def write_teacher(folder):
     return ["--teacher", str(folder / "teacher"), "--unlabeled", str(folder / "others"), "--temperature", "2"]
 
 
-def test_a_person_is_told_who_teaches_and_how_many_images_have_no_label(arguments, tmp_path, capsys):
+def test_a_person_is_told_who_teaches_and_how_many_images_have_no_label(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")  # the name of the teacher is a long path
     taught = write_teacher(Path(arguments[0]).parent)
     assert main.main(["finetune", *arguments, *taught, "--steps", "1", "--out", str(tmp_path / "out")]) == 0
     out, _ = capsys.readouterr()

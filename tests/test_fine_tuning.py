@@ -20,6 +20,7 @@ from keras_bit import (
     image_dataset,
     save_pretrained,
 )
+from keras_bit.training.units import units_for
 from tiny_bit import variables
 
 pytestmark = [
@@ -224,8 +225,86 @@ def test_one_output_is_a_regression():
     numbers = np.linspace(-2, 2, 8, dtype=np.float32)
     outputs = numpy_of(small_model(1)(images_of(8)))[:, 0]
     history = fine_tune(model, batches(numbers, 8), rule=rule(batch_size=8), steps_per_epoch=1, verbose=0)
+    errors = outputs - numbers
+    # The loss is in units of the numbers' deviation, the error in their own.
+    assert history.history["loss"][0] == pytest.approx((errors**2).mean() / numbers.var(), rel=1e-5)
+    assert history.history["mean_absolute_error"][0] == pytest.approx(np.abs(errors).mean(), rel=1e-5)
+
+
+def with_zero_head(model):
+    for weight in model.get_layer("predictions").weights:
+        weight.assign(np.zeros(weight.shape, "float32"))
+    return model
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1, 0), (1e5, 3e5), (1e-4, 0), (-20, 7)])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_numbers_of_any_range_are_learned_as_standardized_ones(scale, offset, outputs):
+    known = np.random.default_rng(1).normal(size=(8, outputs))
+    standardized = (known - known.mean(axis=0)) / known.std(axis=0)
+    by_hand = with_zero_head(small_model(outputs, problem_type="regression"))
+    by_hand.compile(rule(20, batch_size=8).optimizer(), "mean_squared_error")
+    data = batches(standardized.astype("float32"), 8)
+    expected = by_hand.fit(data.repeat(), steps_per_epoch=5, epochs=4, shuffle=False, verbose=0).history["loss"]
+
+    model, seen = with_zero_head(small_model(outputs, problem_type="regression")), []
+    numbers = (known * scale + offset).astype("float32")
+    data = batches(numbers, 8)
+    looks = keras.callbacks.LambdaCallback(on_train_end=lambda logs: seen.append(numpy_of(model(images_of(8)))))
+    history = fine_tune(
+        model, data, data, rule=rule(20, batch_size=8), steps_per_epoch=5, callbacks=[looks], verbose=0
+    ).history
+    # float32 has seven digits, of which an offset of three deviations takes one.
+    assert history["loss"] == pytest.approx(expected, rel=1e-3)
+    predicted = numpy_of(model(images_of(8)))
+    np.testing.assert_allclose(predicted, seen[0] * numbers.std(axis=0) + numbers.mean(axis=0), rtol=1e-4)
+    errors = np.abs(predicted - numbers).mean()
+    assert history["val_mean_absolute_error"][-1] == pytest.approx(errors, rel=1e-3)
+    assert model.evaluate(data, verbose=0, return_dict=True)["mean_absolute_error"] == pytest.approx(errors, rel=1e-3)
+
+
+@pytest.mark.parametrize("numbers", [[3.0, 5.0, 10.0], [[3.0, 2.0], [5.0, 2.0], [10.0, 2.0]]])
+def test_a_data_set_notes_mean_and_deviation_of_its_numbers(numbers):
+    labels = np.array(numbers, np.float32)
+    images = [pixels(number, 40, 40) for number in range(3)]
+    data = image_dataset((images, labels), processor=PROCESSOR, batch_size=2, label_mode="numbers")
+    mean, deviation = data.number_units
+    np.testing.assert_allclose(mean, labels.reshape(3, -1).mean(axis=0))
+    # A number that is always the same keeps its unit.
+    np.testing.assert_allclose(deviation, [np.std([3, 5, 10]), 1][: labels.ndim])
+    assert image_dataset((images, [0, 1, 1]), processor=PROCESSOR, batch_size=2).number_units is None
+    # The labels of other data are measured; an endless one is not read to its end.
+    model = small_model(labels.reshape(3, -1).shape[1], problem_type="regression")
+    found = units_for(model, tf.data.Dataset.from_tensor_slices((images_of(3), labels)).batch(2).repeat(400))
+    np.testing.assert_allclose(found.mean, mean, rtol=1e-2)
+    np.testing.assert_allclose(found.deviation, deviation, rtol=1e-2)
+
+
+def test_a_model_predicts_in_its_own_unit_after_an_error_too():
+    model = small_model(1)
+    before = numpy_of(model(images_of(8)))
+
+    def stop(batch, logs):
+        raise RuntimeError("stopped")
+
+    numbers = np.linspace(1e3, 5e3, 8, dtype=np.float32)
+    stopping = keras.callbacks.LambdaCallback(on_train_batch_begin=stop)
+    with pytest.raises(RuntimeError, match="stopped"):
+        fine_tune(model, batches(numbers, 8), rule=rule(1, batch_size=8), callbacks=[stopping], verbose=0)
+    # The numbers are far from the predictions, which lose digits of float32 on the way.
+    np.testing.assert_allclose(numpy_of(model(images_of(8))), before, atol=1e-3)
+
+
+def test_a_head_without_bias_learns_the_numbers_as_they_are():
+    config = BitConfig(**SMALL, num_labels=1, problem_type="regression")
+    body = BiT(config, include_top=False, pooling="avg")
+    head = keras.layers.Dense(1, use_bias=False, name="predictions")(body.output)
+    model = type(body)(body.input, head)
+    model.config = config
+    numbers = np.linspace(-2, 2, 8, dtype=np.float32)
+    outputs = numpy_of(model(images_of(8)))[:, 0]
+    history = fine_tune(model, batches(numbers, 8), rule=rule(1, batch_size=8), verbose=0)
     assert history.history["loss"][0] == pytest.approx(((outputs - numbers) ** 2).mean(), rel=1e-5)
-    assert history.history["mean_absolute_error"][0] == pytest.approx(np.abs(outputs - numbers).mean(), rel=1e-5)
 
 
 def test_frozen_layers_stay_as_they_are():

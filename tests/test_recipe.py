@@ -21,7 +21,7 @@ from keras_bit.recipes.adamw import AdamW
 from keras_bit.recipes.layer_rates import layer_rates
 from keras_bit.recipes.optimizers import highest_rate, optimizer, schedule
 from keras_bit.training.feeding import Labels
-from keras_bit.training.objective import metric_names, objective
+from keras_bit.training.objective import metric_names, objective, problem_type
 from keras_bit.training.watch import Watch, best_place
 from keras_bit.training.weighting import balanced_weights
 from tiny_bit import variables
@@ -154,7 +154,7 @@ REGRESSION = {"problem_type": "regression"}
         ({"class_weight": {"horse": 2}}, {}, "`class_weight` must name classes of the model, got 'horse'"),
         ({"class_weight": {3: 2}}, {}, "`class_weight` must name classes of the model, got 3. They are 0 to 2"),
         ({"class_weight": {0: 2, "LABEL_0": 2}}, {}, "`class_weight` must name each class once"),
-        ({"freeze_up_to": "stage9"}, {}, "`up_to` must be None or one of"),
+        ({"freeze_up_to": "stage9"}, {}, "`freeze_up_to` must be None or one of"),
     ],
 )
 def test_options_that_do_not_fit_model_or_data_are_refused_at_once(choice, config, message):
@@ -178,7 +178,8 @@ def test_the_metrics_that_are_named_are_those_that_are_measured(config, labels, 
     if config == REGRESSION:
         model = BiT(BitConfig(**SMALL, num_labels=classes, **config), classifier_activation=None)
     shape = (None,) if labels == "int32" else (None, classes)
-    assert metric_names(model) == [one.name for one in objective(model, [Labels(labels, shape)]).metrics]
+    named = metric_names(problem_type(model), classes, "float32")
+    assert named == [one.name for one in objective(model, [Labels(labels, shape)]).metrics]
 
 
 def test_a_head_that_is_frozen_leaves_lora_nothing():

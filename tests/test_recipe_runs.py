@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from image_files import make_folders
-from keras_bit import BitImageProcessor, from_pretrained
+from keras_bit import BitImageProcessor, Recipe, from_pretrained
 from keras_bit.training import find_rate, planning, run, run_directory
 from keras_bit.training.distribution import Workers
 from tiny_bit import random_tensors, write_checkpoint
@@ -103,6 +103,9 @@ def test_a_run_interrupted_at_any_evaluation_ends_like_a_whole_one(data, checkpo
         np.testing.assert_array_equal(mine, other)
     if "keep_best" in choices:
         assert any(line.startswith("The result is the model after step ") for line in told)
+        last = [from_pretrained(directory / "last").get_weights() for directory in (whole, parts)]
+        for mine, other in zip(*last, strict=True):
+            np.testing.assert_array_equal(mine, other)
     assert not any("lora" in weight.path for weight in keras.saving.load_model(whole / "model.keras").weights)
 
 
@@ -116,6 +119,8 @@ def test_a_run_notes_its_recipe_with_the_weights_of_its_classes(data, checkpoint
     assert noted["plan"]["recipe"] == {"ema": 0.9}
     plain = planning.plan(options_of(data, checkpoint, freeze_up_to="stem"), Workers()).described
     assert plain["plan"]["recipe"] is None
+    again = Recipe.from_dict(json.loads(json.dumps(plain))["recipe"])
+    assert (again.freeze_up_to, again.rule.total_steps) == ("stem", plain["plan"]["rule"]["steps"])
     state = tmp_path / "training"
     state.mkdir()
     run_directory.check_same_run(json.loads(json.dumps(noted)), tmp_path)
@@ -132,12 +137,12 @@ def test_a_run_notes_its_recipe_with_the_weights_of_its_classes(data, checkpoint
         ({"choices": {"class_weight": {"dog": 2.0}}}, "`class_weight` must name classes of the model, got 'dog'"),
         ({"choices": {"lora": 2}, "freeze_up_to": "all"}, "`lora` must be None with freeze_up_to='all'"),
         ({"choices": {"keep_best": "val_top_5"}}, "`keep_best` must be one of 'val_loss', 'val_accuracy', got"),
+        ({"freeze_up_to": "stage9"}, "`freeze_up_to` must be None or one of 'stem', .*'all' for this network, got"),
     ],
 )
-def test_an_impossible_choice_is_an_error_before_training(data, checkpoint, tmp_path, changed, message):
+def test_an_impossible_choice_is_an_error_of_the_plan(data, checkpoint, changed, message):
     with pytest.raises(ValueError, match=message):
-        train(options_of(data, checkpoint, **changed), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        planning.plan(options_of(data, checkpoint, **changed), Workers())
 
 
 def test_the_range_test_suggests_a_tenth_of_the_rate_of_the_lowest_loss():

@@ -429,7 +429,7 @@ def test_an_image_that_is_damaged_further_on_ends_a_run_that_can_go_on(checkpoin
             {"gradient_accumulation_steps": 3},
             r"`gradient_accumulation_steps` must divide the batch size 8, got 3\.",
         ),
-        ({"freeze_up_to": "stage9"}, "`up_to` must be None or one of .* got 'stage9'"),
+        ({"freeze_up_to": "stage9"}, "`freeze_up_to` must be None or one of .* got 'stage9'"),
     ],
 )
 def test_a_wrong_option_is_an_error_before_training_and_leaves_nothing(data, checkpoint, tmp_path, changed, message):

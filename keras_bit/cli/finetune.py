@@ -211,7 +211,7 @@ def finetune(
 
 def _leave(error: Exception, another_is_lost: bool) -> NoReturn:
     """Ends one of several workers, and so the others. Python's own exit would wait for them for minutes."""
-    told = " ".join(sentence(error).split())
+    told = " ".join(sentence(error, click.get_current_context().command).split())
     if another_is_lost:
         told = (
             f"another worker has ended, or cannot be reached ({told[:300]} ...). Start the command again on all of "

@@ -2,7 +2,7 @@
 
 TensorFlow turns them on by itself only if the processor has AVX-512 or better. With only AVX2 they speed up training
 and batches; they slow down a single image by milliseconds, which does not matter for a command.
-docs/explanation/performance.md has the figures.
+docs/explanation/performance-details.md has the figures.
 """
 
 import os

@@ -62,7 +62,9 @@ class Commands(click.Group):
         except (KeyboardInterrupt, click.Abort) as error:
             told, code = signals.ended_by(error)
         except Exception as error:
-            told, code = sentence(error), 1
+            command = self.get_command(ctx, str(ctx.invoked_subcommand))
+            assert command is not None  # it has run
+            told, code = sentence(error, command), 1
         print(f"{NAME} {ctx.invoked_subcommand}: {printable(told)}", file=sys.stderr, flush=True)
         return code
 

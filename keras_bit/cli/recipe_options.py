@@ -95,7 +95,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "End after N evaluations that did not improve the metric of --keep-best, or val_loss.",
     },
-    "keep_best": {"metavar": "METRIC", "help": "Keep the best model by this metric: val_accuracy, val_loss ..."},
+    "keep_best": {
+        "metavar": "METRIC",
+        "help": "Keep the best model by this metric (val_loss ...); the last one is in DIR/last.",
+    },
     "lora": {
         "type": options.POSITIVE,
         "metavar": "RANK",

@@ -17,17 +17,12 @@ if TYPE_CHECKING:
     from keras_bit.hub.finding import HubOptions
     from keras_bit.images.processor import BitImageProcessor
 
-# The library's advice in errors, to the advice for a command.
+# The library's advice in errors, to the advice for a command. `sentence` also replaces names of arguments.
 AS_OPTIONS = {
     "on_error='skip'": "--on-error skip",
-    "`class_names`": "--class-names",
-    "`exclude`": "--exclude",
     "`overwrite=True`": "--overwrite",
     "pass `token=`": "pass --token",
-    "`token`": "--token",
     "`local_files_only=True`": "--local-files-only",
-    "`cache_dir`": "--cache-dir",
-    "`revision`": "--revision",
     "its config.json, or `config`,": "its config.json",
     "Its config.json, or `config`,": "Its config.json",
     ", or pass `config=BitConfig(...)`": "",
@@ -113,14 +108,17 @@ def working(what: str) -> Iterator[None]:
             print(f"\r{' ' * len(line)}\r", end="", file=sys.stderr, flush=True)
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: Exception, command: "click.Command") -> str:
     """Returns an error's message; for an unexpected one also its type and place.
 
-    Arguments in its advice become the command's options.
+    Names of arguments in it become the options and arguments of the command that have these names.
     """
     said = _sentence(error)
     for argument, option in AS_OPTIONS.items():
         said = said.replace(argument, option)
+    for parameter in command.params:
+        shown = max(parameter.opts, key=len) if parameter.param_type_name == "option" else str(parameter.metavar)
+        said = said.replace(f"`{parameter.name}`", shown)
     return said
 
 

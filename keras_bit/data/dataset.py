@@ -155,8 +155,9 @@ def image_dataset(
 
         Its attribute `class_names` is a list of strings: `"0"`, `"1"`, ... for numbers without names. It is `None` for
         floats, without labels, and for sources whose classes are not known. Other attributes are `class_counts` (images
-        of each class, if known), `processor` (of evaluation images), `image_size`, `batch_size` and `recipe`. Methods
-        such as `take` return data sets without the attributes, and keep the length.
+        of each class, if known), `number_units` (mean and standard deviation of each number to predict, if known),
+        `processor` (of evaluation images), `image_size`, `batch_size` and `recipe`. Methods such as `take` return data
+        sets without the attributes, and keep the length.
 
         Without TensorFlow, it is a `keras.utils.PyDataset` of numpy arrays with the same attributes, but without
         `take`, `map` and the like. Its random numbers are numpy's, so a seed gives other crops. With `on_error="skip"`

@@ -32,6 +32,7 @@ def build(source: Source, options: Options) -> tf.data.Dataset:
     nameless = source.class_names is None or options.label_mode == UNLABELED
     data.class_names = None if nameless else list(source.class_names or ())
     data.class_counts = None if nameless or source.labels is None else source.labels.class_counts
+    data.number_units = None if source.labels is None else source.labels.number_units
     data.skipped = skipped
     return data
 

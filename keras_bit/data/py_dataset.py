@@ -37,6 +37,7 @@ class Batches(keras.utils.PyDataset):
     Attributes:
         class_names: the names of the labels; `None` for numbers to predict.
         class_counts: images of each class, if each image has one.
+        number_units: mean and standard deviation of each number to predict; `None` for classes.
         skipped: a line for each image that was left out.
 
     Raises:
@@ -68,6 +69,7 @@ class Batches(keras.utils.PyDataset):
         nameless = names is None or options.label_mode == UNLABELED
         self.class_names = None if nameless else list(names or ())
         self.class_counts = None if nameless else items.labels.class_counts
+        self.number_units = items.labels.number_units
         self.skipped = skipped.files
 
     def _readable(self, skipped: Skipped) -> np.ndarray:

@@ -30,6 +30,27 @@ class Labels(NamedTuple):
         inside = (self.values >= 0) & (self.values < len(self.class_names))
         return np.bincount(self.values[inside], minlength=len(self.class_names))
 
+    @property
+    def number_units(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns the mean and the deviation of each number to predict; `None` for classes."""
+        return None if self.class_names is not None else mean_and_deviation(self.values)
+
+
+def mean_and_deviation(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation of numbers to predict, float64 `(outputs,)`, for `training.units`.
+
+    Rows that are not finite do not count. The deviation of a number that is always the same is 1.
+
+    Args:
+        numbers: `(count,)` or `(count, outputs)`, at least one.
+    """
+    rows = numbers.reshape(len(numbers), -1).astype(np.float64)
+    finite = rows[np.isfinite(rows).all(axis=1)]
+    if not len(finite):
+        return np.zeros(rows.shape[1]), np.ones(rows.shape[1])
+    deviation = finite.std(axis=0)
+    return finite.mean(axis=0), np.where(deviation > 0, deviation, 1.0)
+
 
 def checked_class_names(class_names: Sequence[str] | None) -> tuple[str, ...] | None:
     if class_names is None:

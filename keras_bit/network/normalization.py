@@ -3,7 +3,7 @@
 Both are bound by memory, not by arithmetic, so the number of reads and writes of a tensor counts. An automatic gradient
 goes back through every operation and keeps the input of each. The gradient by hand is one multiply-add after two
 reductions, and only the input is kept. Layers of the same shape share one graph (`traced_once`), because the time
-before the first step grows with the number of nodes. `docs/explanation/performance.md` has the figures.
+before the first step grows with the number of nodes. `docs/explanation/performance-details.md` has the figures.
 
 These were tried and are not better: reductions as products with a vector of ones, XLA for these functions only, and
 one reduction over both axes, which is less exact (see `_spatial_mean`).

@@ -88,8 +88,9 @@ def gradients_are_recorded() -> bool:
 def products_are_faster() -> bool:
     """Whether to compute a convolution with a 1x1 kernel as a matrix product.
 
-    It speeds up training steps on CPUs and does not slow down other calls noticeably (docs/explanation/performance.md).
-    On GPUs TensorFlow does it by itself, and other backends have compilers for it.
+    It speeds up training steps on CPUs and does not slow down other calls noticeably
+    (docs/explanation/performance-details.md). On GPUs TensorFlow does it by itself, and other backends have compilers
+    for it.
     """
     if keras.backend.backend() != "tensorflow":
         return False

@@ -1,11 +1,14 @@
 """Checks that a recipe fits the data sets, the labels and the metrics, before anything is computed."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
+from keras_bit.network.config import BitConfig
 from keras_bit.network.model import BiTModel
+from keras_bit.network.weights import HEAD
 from keras_bit.recipes.hyperrule import HyperRule
-from keras_bit.recipes.recipe import CUT_MIX, VALIDATION, Recipe
+from keras_bit.recipes.recipe import CUT_MIX, EVERYTHING, VALIDATION, Recipe
 from keras_bit.training.objective import NUMBER, ONE, metric_names, problem_type
 from keras_bit.wording import some
 
@@ -146,8 +149,9 @@ def check_model(recipe: Recipe, model: BiTModel, validates: bool) -> None:
 
     Raises:
         ValueError: class weights or balanced sampling without exactly one class per image, smoothing or `cut_mix` for
-            numbers, or a metric that is not measured.
+            numbers, a stage that the model does not have, or a metric that is not measured.
     """
+    check_stage(recipe, model.config)
     kind = problem_type(model)
     for name in ("class_weight", "sampling"):
         value = getattr(recipe, name)
@@ -167,6 +171,32 @@ def check_model(recipe: Recipe, model: BiTModel, validates: bool) -> None:
             f"`{asked}` needs validation data, got {getattr(recipe, asked)!r} without it. Pass `validation`, or leave "
             f"`{asked}` out."
         )
-    measured = [f"{VALIDATION}loss", *(f"{VALIDATION}{name}" for name in metric_names(model))]
-    if recipe.watched not in measured:
+    check_watched(recipe, metric_names(kind, model.config.num_labels, model.get_layer(HEAD).compute_dtype))
+
+
+def check_stage(recipe: Recipe, config: BitConfig) -> None:
+    """Refuses to freeze up to a stage that a network does not have.
+
+    Raises:
+        ValueError: the network has other stages.
+    """
+    stages = (*config.stage_names, EVERYTHING)
+    if recipe.freeze_up_to not in (None, *stages):
+        raise ValueError(
+            f"`freeze_up_to` must be None or one of {', '.join(map(repr, stages))} for this network, got "
+            f"{recipe.freeze_up_to!r}."
+        )
+
+
+def check_watched(recipe: Recipe, metrics: Sequence[str]) -> None:
+    """Refuses a metric to watch that is not measured.
+
+    Args:
+        metrics: the metrics' names, without the loss.
+
+    Raises:
+        ValueError: the recipe watches another metric.
+    """
+    measured = [f"{VALIDATION}loss", *(f"{VALIDATION}{name}" for name in metrics)]
+    if recipe.watched not in (None, *measured):
         raise ValueError(f"`keep_best` must be one of {', '.join(map(repr, measured))}, got {recipe.watched!r}.")

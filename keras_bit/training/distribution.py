@@ -164,6 +164,15 @@ def has_processes(strategy: "tf.distribute.Strategy | None") -> bool:
     return strategy is not None and isinstance(strategy, _multi_worker())
 
 
+def has_several_processes(model: keras.Model) -> bool:
+    """Whether a model is trained by several processes, under tf.distribute or `keras.distribution`."""
+    if keras.backend.backend() != "jax":
+        return has_processes(strategy_of(model))
+    import jax
+
+    return jax.process_count() > 1
+
+
 def fittable(model: BiTModel) -> "DistributedModel":
     """Returns the same layers and weights as a model that Keras can fit under their strategy."""
     with scope_of(model):

@@ -83,6 +83,17 @@ def labels_of(data: Any, name: str) -> Labels:
     return Labels(*parts[1])
 
 
+def first_labels(data: Any, count: int) -> np.ndarray:
+    """Returns the labels of the first batches, at least `count` of them if the data set has so many."""
+    batches = (data[number] for number in range(known_length(data) or count)) if is_indexed(data) else iter(data)
+    found: list[np.ndarray] = []
+    for batch in batches:
+        found.append(np.asarray(keras.ops.convert_to_numpy(batch[1])))
+        if sum(map(len, found)) >= count:
+            break
+    return np.concatenate(found)
+
+
 def without_labels(data: Any) -> Any:
     """Replaces the labels of a data set by zeros, for a training that does not use labels.
 

@@ -77,10 +77,11 @@ def find_rate(plan: Plan, say: Say, steps: int = STEPS) -> FoundRate:
         train, _, found = prepared(model, recipe, data, None, teacher)
         fitted = model if teacher is None else distilling.student_of(model, teacher, recipe.temperature)
         fitted.compile(optimizer(plan.recipe, model.config.stage_names, plan.accumulation, rising), loss=found.loss)
-        # One Keras epoch per step, so that its loss is the loss of this step only.
-        fitted.fit(
-            train, shuffle=False, epochs=steps, steps_per_epoch=plan.accumulation, callbacks=[measure], verbose=0
-        )
+        with contextlib.nullcontext() if found.units is None else found.units.inside(model):
+            # One Keras epoch per step, so that its loss is the loss of this step only.
+            fitted.fit(
+                train, shuffle=False, epochs=steps, steps_per_epoch=plan.accumulation, callbacks=[measure], verbose=0
+            )
     return judged(measure.losses, steps)
 
 

@@ -57,6 +57,13 @@ def fine_tune(
     * numbers (`"regression"`, or no problem type and one output): `(batch,)` or `(batch, outputs)`, whole numbers as
       floats; mean squared error; `mean_absolute_error`.
 
+    Numbers may have any range: during the training the unit of each is its standard deviation, and 0 is its mean. The
+    loss of the history is in these units, and callbacks see a model that predicts in them. The error of the history is
+    in the numbers' own unit, and so are the model's predictions before and after. A head of zeros, which is new, starts
+    with the mean. `image_dataset` notes the deviation
+    (`number_units`); of other data it is that of the first 1,024 labels. Without conversion are trained: a head with
+    LoRA, a quantized one or one without a bias, and data that notes no deviation in several processes.
+
     On several machines the model is made in the scope of `MultiWorkerMirroredStrategy`, or under `keras.distribution`
     with `auto_shard_dataset=False`. Then `train` is this worker's part of every batch, as
     `image_dataset(..., shard=...)` makes it, and `validation` is the same on all workers.
@@ -118,21 +125,33 @@ def fine_tune(
             steps_per_epoch = min(rule.total_steps, max(one_pass, rule.total_steps // EVALUATIONS, 1))
         steps = _Steps(rule.total_steps, steps_per_epoch, gradient_accumulation_steps)
         fitted = model if teacher is None else distilling.student_of(model, teacher, recipe.temperature)
-        history = _fit(
-            fitted,
-            ready,
-            validation,
-            found,
-            recipe,
-            steps,
-            initial_epoch,
-            callbacks,
-            jit_compile=jit_compile,
-            verbose=verbose,
-        )
-    if teacher is not None:  # the head returns probabilities again
+        with contextlib.nullcontext() if found.units is None else found.units.inside(model):
+            history = _fit(
+                fitted,
+                ready,
+                validation,
+                found,
+                recipe,
+                steps,
+                initial_epoch,
+                callbacks,
+                jit_compile=jit_compile,
+                verbose=verbose,
+            )
+    # The head returns probabilities again, or numbers in their own unit.
+    if teacher is not None:
         model.compile(fitted.optimizer, **distilling.of_probabilities(found))
+    elif found.units is not None:
+        _compile_for_numbers(model)
     return history
+
+
+def _compile_for_numbers(model: BiTModel) -> None:
+    """Compiles a trained model again, so that `model.evaluate` takes numbers in their own unit."""
+    fitted = model.optimizer
+    if fitted is not None:
+        with distribution.scope_of(model):
+            model.compile(fitted, loss="mean_squared_error", metrics=["mean_absolute_error"])
 
 
 def _fit(

@@ -8,8 +8,10 @@ import numpy as np
 
 from keras_bit.network.model import BiTModel
 from keras_bit.network.problem_types import NUMBER, ONE, SEVERAL
+from keras_bit.network.weights import HEAD
 from keras_bit.training import feeding
 from keras_bit.training.feeding import Labels
+from keras_bit.training.units import Units, UnitsMeanAbsoluteError
 from keras_bit.wording import some
 
 TOP_5 = "top_5_accuracy"
@@ -29,6 +31,7 @@ class Objective(NamedTuple):
     loss: keras.losses.Loss
     metrics: list[keras.metrics.Metric]
     one_hot: bool  # whether labels are rows with a number per class, one-hot or mixed
+    units: Units | None = None  # of numbers to predict, in training
 
 
 def objective(model: BiTModel, labels: Sequence[Labels], label_smoothing: float = 0.0) -> Objective:
@@ -49,19 +52,31 @@ def objective(model: BiTModel, labels: Sequence[Labels], label_smoothing: float 
     if kind == SEVERAL:
         return _of_several_at_once(count, logits, label_smoothing)
     one_hot = label_smoothing > 0 or any(len(label.shape) == 2 for label in labels)
-    return _of_one_of_several(logits, _is_ranked(model), one_hot, label_smoothing)
+    is_ranked = _is_ranked(count, model.get_layer(HEAD).compute_dtype)
+    return _of_one_of_several(logits, is_ranked, one_hot, label_smoothing)
 
 
-def metric_names(model: BiTModel) -> list[str]:
-    """Returns the names of the metrics, for every form of labels."""
-    ranked = [TOP_5] if _is_ranked(model) else []
+def in_units(found: Objective, units: Units | None) -> Objective:
+    """Returns an objective for numbers in the units of the training; `None` leaves them as they are."""
+    if units is None:
+        return found
+    return found._replace(metrics=[UnitsMeanAbsoluteError(units.deviation.tolist())], units=units)
+
+
+def metric_names(kind: str, classes: int, compute_dtype: str) -> list[str]:
+    """Returns the names of the metrics for a problem type, for every form of labels.
+
+    Args:
+        classes: the number of classes or outputs.
+        compute_dtype: the type in which the head computes.
+    """
+    ranked = [TOP_5] if _is_ranked(classes, compute_dtype) else []
     names = {ONE: ["accuracy", *ranked], SEVERAL: ["binary_accuracy", "auc"], NUMBER: ["mean_absolute_error"]}
-    return names[problem_type(model)]
+    return names[kind]
 
 
-def _is_ranked(model: BiTModel) -> bool:
-    # TensorFlow has no top-k for float64.
-    return model.config.num_labels > 5 and model.get_layer("predictions").compute_dtype != "float64"
+def _is_ranked(classes: int, compute_dtype: str) -> bool:
+    return classes > 5 and compute_dtype != "float64"  # for which TensorFlow has no top-k
 
 
 def problem_type(model: BiTModel) -> str:
@@ -79,7 +94,7 @@ def with_labels(data: Any, labels: Labels, classes: int, found: Objective) -> An
         found: the form that the loss takes.
     """
     if found.problem_type == NUMBER:
-        return data if labels.is_float else feeding.mapped(data, _floats_in_graph, _floats)
+        return _with_numbers(data, labels, found.units)
     several = found.problem_type == SEVERAL
     if not several and not (labels.is_integer and len(labels.shape) == 1):
         return data
@@ -108,14 +123,21 @@ def with_labels(data: Any, labels: Labels, classes: int, found: Objective) -> An
     return feeding.mapped(data, in_graph, in_numpy)
 
 
-def _floats_in_graph(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
-    import tensorflow as tf
+def _with_numbers(data: Any, labels: Labels, units: Units | None) -> Any:
+    """Converts numbers to predict to floats in the units of the training."""
+    if units is None and labels.is_float:
+        return data
 
-    return images, tf.cast(labels, tf.float32), *weights
+    def in_graph(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
+        import tensorflow as tf
 
+        return images, tf.cast(labels, tf.float32) if units is None else units.of(labels), *weights
 
-def _floats(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
-    return images, np.asarray(labels, np.float32), *weights
+    def in_numpy(images: Any, labels: Any, *weights: Any) -> tuple[Any, ...]:
+        labels = np.asarray(labels)
+        return images, labels.astype(np.float32) if units is None else units.of(labels), *weights
+
+    return feeding.mapped(data, in_graph, in_numpy)
 
 
 def _of_several_at_once(count: int, logits: bool, smoothing: float) -> Objective:
@@ -140,7 +162,7 @@ def _of_one_of_several(logits: bool, ranked: bool, one_hot: bool, smoothing: flo
 
 
 def _gives_logits(model: BiTModel, kind: str) -> bool:
-    head = model.get_layer("predictions")
+    head = model.get_layer(HEAD)
     activation = None if head.activation is keras.activations.linear else head.activation.__name__
     if activation not in (ACTIVATIONS[kind], None):
         advice = "Pass classifier_activation='auto' or None, or another `problem_type`."

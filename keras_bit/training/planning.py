@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
+from keras_bit.checkpoints import loading
 from keras_bit.data import splits
 from keras_bit.data.label_table import NUMBER, PROBLEM_TYPES, TableOptions
 from keras_bit.data.named_batches import NoImageError, UnreadableImageError
@@ -21,6 +23,7 @@ from keras_bit.recipes.recipe import Recipe
 from keras_bit.training import choices, distilling, run_directory, teaching
 from keras_bit.training.distribution import Workers
 from keras_bit.training.fine_tuning import EVALUATIONS
+from keras_bit.training.objective import metric_names
 from keras_bit.training.units import Units, units_of
 from keras_bit.training.weighting import class_weights
 from keras_bit.wording import some
@@ -169,7 +172,7 @@ class Plan:
 
     @property
     def described(self) -> dict[str, dict[str, Any]]:
-        """The options and the plan, for JSON."""
+        """The options, the plan and the recipe for `Recipe.from_dict`, for JSON."""
         parts = {"train": self.whole.train, "validation": self.whole.validation}
         parts |= {} if self.whole.unlabeled is None else {"unlabeled": self.whole.unlabeled}
         found = {
@@ -184,7 +187,7 @@ class Plan:
         }
         if self.teacher_digest is not None:
             found["teacher_digest"] = self.teacher_digest
-        return {"options": self.options.described, "plan": found}
+        return {"options": self.options.described, "plan": found, "recipe": self.recipe.to_dict()}
 
 
 def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
@@ -225,6 +228,8 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
     size = {"height": rule.crop_size, "width": rule.crop_size}
     processor = dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True)
     recipe, digest = _recipe(options, rule, whole), None
+    if recipe.freeze_up_to is not None:
+        choices.check_stage(recipe, loading.find(options.weights, options.hub).open().known_config())
     if options.teacher is not None:
         digest, about = teaching.checked(options.teacher, options.hub, whole, processor, workers)
         notes += about
@@ -260,6 +265,8 @@ def _recipe(options: Options, rule: HyperRule, whole: Splits) -> Recipe:
             f"`{asked}` needs validation images, but this data set has none. Leave it out, or pass a "
             "`validation_share`."
         )
+    computed = keras.config.dtype_policy().compute_dtype
+    choices.check_watched(recipe, metric_names(whole.problem_type, len(whole.class_names), computed))
     if recipe.sampling is not None and not whole.train.in_files:
         raise ValueError(
             f"`sampling` must be None for TFRecord files, which are read from their beginning, got {recipe.sampling!r}."

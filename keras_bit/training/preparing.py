@@ -7,7 +7,8 @@ from keras_bit.network.model import BiTModel
 from keras_bit.recipes.recipe import Recipe
 from keras_bit.training import choices, distribution, feeding
 from keras_bit.training.adapting import adapt
-from keras_bit.training.objective import NUMBER, Objective, objective, with_labels
+from keras_bit.training.objective import NUMBER, Objective, in_units, objective, with_labels
+from keras_bit.training.units import units_for
 from keras_bit.training.weighting import class_weights, weighted
 from keras_bit.wording import some
 
@@ -25,7 +26,7 @@ def prepared(
 
     Returns:
         The endless training data (with image weights if the recipe has class weights), the validation data or `None`,
-        and the objective.
+        and the objective. Numbers to predict are in the units of the objective.
 
     Raises:
         ValueError: they do not fit together. The model does not change.
@@ -42,6 +43,9 @@ def prepared(
     if found.problem_type == NUMBER:
         for name, data, found_labels in zip(("train", "validation"), (learned, validation), labels, strict=False):
             _refuse_places(name, data, found_labels)
+        units = units_for(model, train)
+        with distribution.scope_of(model):
+            found = in_units(found, units)
     config = model.config
     if names is not None:
         config = dataclasses.replace(

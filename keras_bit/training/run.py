@@ -19,7 +19,6 @@ from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
 from keras_bit.data.dataset import image_dataset
 from keras_bit.data.named_batches import UnreadableImageError
 from keras_bit.data.parts import Part
-from keras_bit.data.table_parts import numeric
 from keras_bit.drawing import charts
 from keras_bit.evaluation import evaluating, report
 from keras_bit.files import writing
@@ -37,7 +36,7 @@ from keras_bit.training.objective import ACTIVATIONS, NUMBER, SEVERAL, problem_t
 from keras_bit.training.planning import Options, Plan, image_names
 from keras_bit.training.progress import Progress
 from keras_bit.training.state import TrainingState
-from keras_bit.training.watch import Watch, best_place, give_result, watch_of
+from keras_bit.training.watch import Watch, assign, best_place, give_result, watch_of, weights_of
 
 Say = Callable[[str], None]  # shows a line to a person
 
@@ -94,12 +93,10 @@ def run(
                 adapt(model, plan.recipe)
                 model.compile(optimizer(plan.recipe, model.config.stage_names, plan.accumulation))
                 state.set_model(model)
-                state.restore()
-                give_result(model, watch)
-    if plan.units is not None:
-        plan.units.leave(model)  # every worker does this, as it does `restore`
+                _restore(model, plan, state)
     if watch is not None:
         _say_best(watch, state, plan, say)
+        _write_last(model, plan, watch, out, workers)
     if workers.is_chief:
         with workers.alone():
             _write(model, plan.processor, out)
@@ -141,8 +138,6 @@ def new_model(plan: Plan, say: Say) -> BiTModel:
     one, many = {NUMBER: ("number", "numbers"), SEVERAL: ("label", "labels")}.get(kind, ("class", "classes"))
     if held == count and model.config.id2label == names and problem_type(model) == kind:
         say(f"The checkpoint's head has these {many}, and training continues with it.")
-        if plan.units is not None:
-            plan.units.enter(model)
     else:
         say(f"The model gets a new head of zeros for {count} {one if count == 1 else many}.")
         for variable in model.get_layer("predictions").weights:
@@ -169,7 +164,10 @@ def _say_best(watch: Watch, state: TrainingState, plan: Plan, say: Say) -> None:
     if watch.is_over and state.step < plan.rule.total_steps:
         say(f"Ended after step {state.step} of {plan.rule.total_steps}: {watch.metric} did not improve.")
     if watch.keeps:
-        say(f"The result is the model after step {best['step']}, with {watch.metric} {best[watch.metric]:.4f}.")
+        say(
+            f"The result is the model after step {best['step']}, with {watch.metric} {best[watch.metric]:.4f}. The "
+            f"directory {run_directory.LAST_FOLDER} has the model after step {state.step}."
+        )
 
 
 def _train(
@@ -189,7 +187,7 @@ def _train(
         fine_tune(
             model,
             training_data(plan, state.step, workers),
-            None if validation is None else _evaluation_data(plan, _in_units(plan, validation)),
+            None if validation is None else _evaluation_data(plan, validation),
             recipe=plan.recipe,
             teacher=teaching.load(plan.options.teacher, plan.options.hub),
             steps_per_epoch=plan.evaluate_every,
@@ -202,10 +200,7 @@ def _train(
     except FloatingPointError as error:
         if not state.epoch:
             raise
-        state.restore()  # every worker does this, because under JAX all of them together set a variable
-        give_result(state.model, state.watch)
-        if plan.units is not None:
-            plan.units.leave(model)
+        _restore(state.model, plan, state)
         if workers.is_chief:
             with workers.alone():
                 _write(model, plan.processor, out)
@@ -220,6 +215,14 @@ def _train(
     finally:
         if progress:
             progress.close()
+
+
+def _restore(model: BiTModel, plan: Plan, state: TrainingState) -> None:
+    """Gives a model the result of the last saved state. Every worker does it: under JAX all of them set a variable."""
+    state.restore()
+    give_result(model, state.watch)
+    if plan.units is not None:
+        plan.units.leave(model)
 
 
 def _unreadable(error: Exception, state: TrainingState) -> UnreadableImageError | None:
@@ -245,12 +248,12 @@ def _told_by_tensorflow(error: Exception) -> str:
 
 def training_data(plan: Plan, step: int, workers: Workers) -> Any:
     """Returns this worker's part of every batch, from a step of the recipe on."""
-    source: Any = _in_units(plan, plan.splits.train).everything
+    source: Any = plan.splits.train.everything
     labels: dict[str, Any] = {"class_names": _class_names(plan)}
     if plan.splits.unlabeled is not None:
         source = [*plan.splits.train.names, *plan.splits.unlabeled.names]
         labels = {"label_mode": "unlabeled"}
-    return image_dataset(
+    data = image_dataset(
         source,
         processor=plan.processor,
         batch_size=plan.rule.batch_size // plan.accumulation,
@@ -263,11 +266,9 @@ def training_data(plan: Plan, step: int, workers: Workers) -> Any:
         shard=(workers.index, workers.count),
         **labels,
     )
-
-
-def _in_units(plan: Plan, part: Part) -> Part:
-    """Returns a part with the labels of the training's units."""
-    return part if plan.units is None else numeric(part, plan.units.of(part.labels))
+    if plan.units is not None:
+        data.number_units = plan.units
+    return data
 
 
 def _class_names(plan: Plan) -> tuple[str, ...] | None:
@@ -294,6 +295,20 @@ def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
             model = from_pretrained(out)
     with writing.replacing(out / run_directory.MODEL_NAME) as beside:
         model.save(beside)
+
+
+def _write_last(model: BiTModel, plan: Plan, watch: Watch, out: Path, workers: Workers) -> None:
+    """Writes the model of the last step beside the best one. Every worker calls it, as it does `_restore`."""
+    if watch.last is None:
+        return
+    result = weights_of(model)
+    assign(model, watch.last)
+    if plan.units is not None:
+        plan.units.leave(model)
+    if workers.is_chief:
+        with workers.alone():
+            save_pretrained(model, out / run_directory.LAST_FOLDER, plan.processor)
+    assign(model, result)
 
 
 def _calibrated(plan: Plan, out: Path, say: Say) -> TemperatureScaling:

@@ -19,7 +19,9 @@ from keras_bit.recipes.recipe import Recipe
 STATE_FOLDER, STATE_NAME, RUN_NAME = "training", "state.safetensors", "run.json"
 IMAGES_NAME, READABLE_NAME = "images.json.gz", "readable.json"
 LOG_NAME, MODEL_NAME, CURVES_NAME = "log.csv", "model.keras", "curves.png"
+LAST_FOLDER = "last"  # the model of the last step, if the result is that of the best evaluation
 
+COMPARED = ("options", "plan")  # parts of a run's description that must be equal to continue it
 # Options that may change when a run continues. `exclude` may name another file: the plan's digests of the images show
 # whether it leaves the same ones.
 MAY_CHANGE = ("on_error", "calibrate", "exclude")
@@ -55,11 +57,11 @@ def writable(out: Path, *data: str, is_chief: bool = True) -> Iterator[None]:
 
 
 def check_space(model: keras.Model, recipe: Recipe, out: Path) -> None:
-    """Checks the room for two states with momentum, and for the model in two files and their temporary copies."""
+    """Checks the room for two states with momentum, and for the model in its files and their temporary copies."""
     size = 4 * sum(int(np.prod(variable.shape)) for variable in model.weights)
     # A state has weights and momentum, and possibly AdamW's second moment, the average and the best weights.
     copies = 2 + (recipe.optimizer == "adamw") + (recipe.ema is not None) + (recipe.keep_best is not None)
-    needed, free = 2 * copies * size + 3 * size, shutil.disk_usage(out).free
+    needed, free = 2 * copies * size + (3 + (recipe.keep_best is not None)) * size, shutil.disk_usage(out).free
     held = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if needed > free + held:
         raise OSError(
@@ -100,7 +102,8 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
     """Notes the run's description, or compares it with the run in `out`.
 
     Args:
-        described: its options and its plan, each a dictionary that JSON can hold.
+        described: its options, its plan, and its recipe, each a dictionary that JSON can hold. The plan contains the
+            recipe's choices too, and is compared; runs of earlier versions lack the recipe.
 
     Raises:
         ValueError: it is another run. The options in `MAY_CHANGE` are not compared.
@@ -114,8 +117,8 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
         return
     try:
         old = json_text.parse(file.read_text(encoding="utf-8"))
-        if not isinstance(old, dict) or not all(isinstance(old.get(group, {}), dict) for group in new):
-            raise ValueError(f"it must hold an object with the objects {' and '.join(new)}")
+        if not isinstance(old, dict) or not all(isinstance(old.get(group, {}), dict) for group in COMPARED):
+            raise ValueError(f"it must hold an object with the objects {' and '.join(COMPARED)}")
     except (OSError, ValueError) as error:
         raise ValueError(
             f"`out` {str(out)!r} has a training state whose {RUN_NAME} cannot be read ({error}). Remove {folder}, or "
@@ -123,7 +126,7 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
         ) from None
     differing = [
         f"{name}: {_short(old.get(group, {}).get(name))} there, {_short(new[group].get(name))} now"
-        for group in new
+        for group in COMPARED
         for name in {**old.get(group, {}), **new[group]}
         if name not in MAY_CHANGE and old.get(group, {}).get(name) != new[group].get(name)
     ]

@@ -25,6 +25,7 @@ class Watch(keras.callbacks.Callback):
     Attributes:
         values: the values of the metric, one per evaluation.
         best: the weights of the best evaluation in the model's order, if they are kept.
+        last: the weights of the last step, in the same order, once the model has the best ones.
     """
 
     def __init__(self, metric: str, patience: int | None, keeps: bool) -> None:
@@ -32,6 +33,7 @@ class Watch(keras.callbacks.Callback):
         self.metric, self.patience, self.keeps = metric, patience, keeps
         self.values: list[float] = []
         self.best: list[np.ndarray] | None = None
+        self.last: list[np.ndarray] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -43,7 +45,7 @@ class Watch(keras.callbacks.Callback):
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         self.values.append(float((logs or {})[self.metric.removeprefix(VALIDATION)]))
         if self.keeps and best_place(self.values, self.metric) == len(self.values) - 1:
-            self.best = [np.array(keras.ops.convert_to_numpy(weight)) for weight in self.model.weights]
+            self.best = weights_of(self.model)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self.is_over:
@@ -72,5 +74,15 @@ def give_result(model: keras.Model, watch: Watch | None) -> None:
     # Keras does this at the end of `fit`, but a run that is already complete does not call `fit`.
     model.optimizer.finalize_variable_values(model.trainable_variables)
     if watch is not None and watch.best is not None:
-        for weight, value in zip(model.weights, watch.best, strict=True):
-            weight.assign(value)
+        watch.last = weights_of(model)
+        assign(model, watch.best)
+
+
+def weights_of(model: keras.Model) -> list[np.ndarray]:
+    return [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
+
+
+def assign(model: keras.Model, values: Sequence[np.ndarray]) -> None:
+    """Gives a model the weights of `weights_of`."""
+    for weight, value in zip(model.weights, values, strict=True):
+        weight.assign(value)
