@@ -11,8 +11,8 @@ It is tested on images that it was not trained on. "accuracy" is the share of th
 "agreement" is the share on which it gives the same answer as the teacher. The last rows show how much the agreement
 exceeds that of the student that learned from labels, for the seed where this is least.
 In all three ways, images have the teacher's size, are shifted by up to an eighth, flipped half of the time, and mixed
-by BiT's MixUp. The optimizer is AdamW. No setting was chosen by the test images. Each seed draws other images and
-other weights.
+by BiT's MixUp. The optimizer is AdamW. Each seed draws other images and other weights. The rate of 0.008 was chosen
+from 0.002, 0.008 and 0.03 with a seed and with test images that are not used here.
 """
 
 import argparse
@@ -46,12 +46,12 @@ PACKAGES = ("keras_bit", "tensorflow", "keras", "numpy")
 class Setting:
     """How much is trained and tested: numbers of images, number of steps, batch size."""
 
-    labeled: int = 1000
-    unlabeled: int = 4000
+    labeled: int = 500
+    unlabeled: int = 9500
     test_images: int = 2000
     steps: int = 600
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 8e-3
     temperature: float = 2.0
 
 
