@@ -326,7 +326,7 @@ def test_a_bottleneck_that_googles_layout_has_no_names_for_is_refused(tmp_path):
     with pytest.raises(
         ValueError,
         match=rf"^The checkpoint {str(path)!r} does not fit the model: no rule of Google's \.npz layout names the "
-        r"layer 'stem_norm'\. Nothing was loaded\.$",
+        r"layer 'stem_norm'\. Nothing was loaded\. Load it with the configuration that it was saved with\.$",
     ):
         BiTBackbone(path, config=BitConfig.from_dict(BOTTLENECK_CONFIG), out_indices=[0])
 

@@ -94,8 +94,8 @@ def test_the_temperature_is_the_one_that_torch_finds(several):
     [
         (ALL_RIGHT, np.array([0, 1]), "all answers to 2 images are right"),
         (ALL_RIGHT, np.array([[True, True], [False, True]])[:, ::1], "all answers to 2 images are right"),
-        (ALL_RIGHT, np.array([1, 0]), "no more than chance"),
-        (np.zeros((3, 2)), np.array([0, 1, 0]), "no more than chance"),
+        (ALL_RIGHT, np.array([1, 0]), "not better than chance"),
+        (np.zeros((3, 2)), np.array([0, 1, 0]), "not better than chance"),
     ],
 )
 def test_where_no_temperature_is_best(logits, labels, reason):

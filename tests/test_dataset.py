@@ -539,7 +539,8 @@ def test_rows_without_a_image_are_named(tmp_path, kind):
     data = dataset(table, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 8 images were left out"):
         assert collect(data)[1].tolist() == LABELS
-    problem = "which has no path, cannot be read: there is no such file." if kind == "paths" else "is empty."
+    missing = "which has no path, cannot be read: there is no such file. Check the path and its permissions."
+    problem = missing if kind == "paths" else "is empty. Replace or remove it."
     assert [line.replace("`,", "`") for line in data.skipped] == [f"row 7 of `source` {problem}"]
 
 

@@ -23,7 +23,7 @@ BROKEN = {
     "deep.png": (encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"), "has the mode 'I;16', more than 8 bits"),
     "cut.png": (encoded(pixels(0), "PNG")[:900], "is a damaged image file; Pillow says: image file is truncated"),
     "wrong.png": (encoded(pixels(0), "PNG").replace(b"IDAT", b"JUNK"), "is not an image file that Pillow can read."),
-    "missing.jpg": (None, "cannot be read: there is no such file."),
+    "missing.jpg": (None, "cannot be read: there is no such file. Check the path and its permissions."),
 }
 NO_FILE = BROKEN["missing.jpg"][1]
 
@@ -281,7 +281,7 @@ def test_errors_not_caused_by_an_image_end_the_data_set(tmp_path, monkeypatch, o
     memory = "Read fewer images at the same time to use less memory: num_parallel_calls=1."
     assert (memory in str(error.value)) == isinstance(reason, MemoryError)
     assert "on_error" not in str(error.value)
-    assert data.skipped == [f"{path} is empty." for path in broken]
+    assert data.skipped == [f"{path} is empty. Replace or remove it." for path in broken]
 
 
 @pytest.mark.slow
@@ -291,7 +291,7 @@ def test_a_line_break_in_a_name_is_escaped(tmp_path):
     data = dataset([path, *good(tmp_path, 1)], on_error="skip")
     with pytest.warns(UserWarning, match="1 of 2 images") as seen:
         collect(data)
-    assert data.skipped == [f"{tmp_path}/a\\nb\\u2028\\x1b[1m.jpg is empty."]
+    assert data.skipped == [f"{tmp_path}/a\\nb\\u2028\\x1b[1m.jpg is empty. Replace or remove it."]
     assert len(str(seen[0].message).splitlines()) == 2
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"/a\\+nb.*\.jpg is empty"):
         collect(dataset([path]))

@@ -421,4 +421,4 @@ def test_what_tflites_operators_do_not_cover_is_refused(tmp_path):
 
     inputs = keras.Input((32, 32, 3))
     other = keras.Model(inputs, Inverse()(inputs))
-    refused(other, tmp_path, ValueError, r"`model` cannot be written with TFLite's own operators: ")
+    refused(other, tmp_path, ValueError, r"`model` cannot be written with TFLite's own operators\. ")

@@ -51,10 +51,10 @@ def test_a_whole_look_finds_what_the_processor_cannot_read(part):
     found = readable.unreadable(part, whole=True, shown="read")
     assert names_of(part, found) == [os.path.basename(name) for name in part.names if not is_read(name)]
     for number, words in (
-        (4, "is empty."),
-        (5, "is not an image file that Pillow can read."),
+        (4, "is empty. Replace or remove it."),
+        (5, "is not an image file that Pillow can read. Convert it to JPEG or PNG, or remove it."),
         (8, "if it has 16."),
-        (10, "cannot be read: there is no such file."),
+        (10, "cannot be read: there is no such file. Check the path and its permissions."),
     ):
         assert found[number].endswith(words)
 

@@ -94,7 +94,7 @@ def test_the_problems_of_a_request_have_their_places(server):
     with pytest.raises(ImageError) as caught:
         classify([good, b"", good, b"no image"])
     assert set(caught.value.problems) == {1, 3}
-    assert caught.value.problems[1] == "is empty."
+    assert caught.value.problems[1] == "is empty. Replace or remove it."
     assert len(classify([good])) == 1
 
 

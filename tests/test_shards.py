@@ -451,7 +451,9 @@ def test_images_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weigh
     with warnings.catch_warnings(action="error", category=UserWarning):  # the lines say it
         report = embed(data, out, weights=weights, shard_size=2, on_error="skip")
     assert [line.startswith(f"{file} ") for line, file in zip(report.skipped, broken, strict=True)] == [True] * 3
-    assert report.skipped[2] == f"{broken[2]} cannot be read: there is no such file."
+    assert (
+        report.skipped[2] == f"{broken[2]} cannot be read: there is no such file. Check the path and its permissions."
+    )
     left = [pets / NAMES[place] for place in (0, 2, 3, 6)]
     names, _, features = read(out)
     assert names == list(map(str, left))

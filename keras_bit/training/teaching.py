@@ -87,7 +87,8 @@ def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, go
         raise ValueError(f"`unlabeled` needs a `teacher` that answers for the images, got {directory!r} without one.")
     if not found.train.in_files:
         raise ValueError(
-            f"`unlabeled` is for training images in files, got {directory!r} and training images in TFRecord files."
+            f"`unlabeled` is for training images in files, got {directory!r} and training images in TFRecord files. "
+            "Leave it out."
         )
     if not os.path.isdir(directory):
         raise FileNotFoundError(f"`unlabeled` must be an existing directory, got {directory!r}.")

@@ -127,14 +127,16 @@ def test_an_image_that_cannot_be_read_is_named_or_left_out(tmp_path, processor):
         Image.new("RGB", (9, 9)).save(file)
     files[1].write_bytes(b"no image")
     source = ([*map(str, files)], [0, 1, 2])
-    with pytest.raises(ValueError, match=rf"{files[1]} is not an image file that Pillow can read. To leave such"):
+    with pytest.raises(ValueError, match=rf"{files[1]} is not an image file that Pillow can read\. .* To leave such"):
         list(dataset(source, processor))
     for size, expected in ((1, [[0], [2]]), (2, [[0, 2]])):  # batches are full, none is empty
         with pytest.warns(UserWarning, match="1 of 3 images were left out"):
             data = keras_bit.image_dataset(source, processor=processor, batch_size=size, on_error="skip")
         assert len(data) == len(expected)
         assert [labels.tolist() for _, labels in data] == expected
-    assert data.skipped == [f"{files[1]} is not an image file that Pillow can read."]
+    assert data.skipped == [
+        f"{files[1]} is not an image file that Pillow can read. Convert it to JPEG or PNG, or remove it."
+    ]
 
 
 def test_a_forked_process_and_a_copy_read_on(photos, processor):
