@@ -23,7 +23,7 @@ def images(count=2, height=72, width=104):
 
 
 def model_of(config, **arguments):
-    """With a bias that is not zero."""
+    """Builds a model with a bias that is not zero."""
     keras.utils.set_random_seed(1)
     model = BiT(config, **arguments)
     model.get_layer("predictions").bias.assign(np.linspace(-2, 3, config.num_labels))

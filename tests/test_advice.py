@@ -61,12 +61,12 @@ ARGUMENTS = {name for one in SIGNATURES.values() for name in inspect.signature(o
 
 
 def advised(text):
-    """The arguments that a message names: `name`, or `name=...`."""
+    """Returns the arguments that a message names, as `name` or `name=...`."""
     return {name for name in re.findall(r"`(\w+)(?:=[^`]*)?`", text) if name in ARGUMENTS}
 
 
 def error_of(function, *args, **kwargs):
-    """What it says if it fails; nothing if it reads the source, as some do."""
+    """Returns the message if the function fails, and an empty text if it reads the source, as some do."""
     try:
         function(*args, **kwargs)
     except (OSError, ValueError) as error:

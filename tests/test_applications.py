@@ -68,7 +68,7 @@ def files_in(folder):
 
 
 def digest(model):
-    """One word for names and numbers of all weights."""
+    """Returns one word for the names and numbers of all weights."""
     found = sorted((layer, variable, values.tobytes()) for (layer, variable), values in variables(model).items())
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
@@ -91,7 +91,7 @@ class _SoughtError(Exception):
 
 @pytest.fixture
 def sought(monkeypatch):
-    """Sources that were looked for; nothing is found."""
+    """Lists the sources that were looked for; none of them is found."""
     sources = []
 
     def find(source, *_):
@@ -613,7 +613,7 @@ def test_a_loaded_model_refuses_them_too(checkpoint, shape, message):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The shapes of all random numbers that initializers draw."""
+    """Lists the shapes of all random numbers that initializers draw."""
     shapes = []
     draw = keras.initializers.VarianceScaling.__call__  # glorot_uniform, Keras' default, inherits it
     spy = lambda self, shape, dtype=None: shapes.append(tuple(shape)) or draw(self, shape, dtype)  # noqa: E731
@@ -713,7 +713,10 @@ print(json.dumps(answers))
 
 
 def ask(server, tmp_path, *calls, **env):
-    """from_pretrained(**call) for each of `calls` in one process: digests of weights or [error, text], and stderr."""
+    """Calls from_pretrained(**call) for each of `calls` in one process.
+
+    Returns digests of weights or [error, text], and stderr.
+    """
     process = run_against_hub(CALLS.format(calls=json.dumps(calls)), server, tmp_path, **env)
     assert process.returncode == 0, process.stderr
     assert "Retrying in" not in process.stderr  # huggingface_hub's words before it sleeps
@@ -840,7 +843,7 @@ TIMM_ID = "timm/resnetv2_50x1_bit.goog_in21k_ft_in1k"
 
 @pytest.fixture(scope="module")
 def timms(tmp_path_factory):
-    """Of two classes to directories in timm's layout with the same random R50x1, and the model that they hold.
+    """Writes directories in timm's layout with the same random R50x1 and two classes, and returns them with the model.
 
     The widths of a published architecture are needed here: timm's config.json names one and no widths.
     """

@@ -23,7 +23,7 @@ def needs_cleanlab():
 
 
 def clusters(count=300, classes=3, width=16, seed=0):
-    """Features around a center for each class, and the classes."""
+    """Returns features around a center for each class, and the classes."""
     generator = np.random.default_rng(seed)
     labels = (np.arange(count) % classes).astype(np.int32)
     centers = np.random.default_rng(7).normal(0, 1, (classes, width))
@@ -31,7 +31,7 @@ def clusters(count=300, classes=3, width=16, seed=0):
 
 
 def alone(labels):
-    """No image looks like another."""
+    """Returns the groups if no image looks like another."""
     return np.arange(len(labels))
 
 

@@ -48,7 +48,7 @@ def make_scenes(folder, counts, first=0):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A data set with one of each fault, whose classes and files have names of all kinds."""
+    """Writes a data set with one of each fault, whose classes and files have names of all kinds."""
     folder = tmp_path_factory.mktemp("audit") / "data & <more>"
     make_scenes(folder / "train", {"=cat": 12, "dog": 12})
     make_scenes(folder / "test", {"=cat": 4, "dog": 4}, first=100)
@@ -65,7 +65,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def audited(data, tmp_path_factory):
-    """The directory of an audit, what it printed, and its exit code."""
+    """Returns the directory of an audit, what it printed, and its exit code."""
     from keras_bit.cli import main
 
     out = tmp_path_factory.mktemp("audited") / "out"

@@ -31,7 +31,7 @@ def in_graph(function):
 
 
 def find(crop, resized):
-    """Where `crop`, or its mirror image, lies in `resized`: (top, left, flipped)."""
+    """Finds where `crop`, or its mirror image, lies in `resized`: (top, left, flipped)."""
     for flipped, candidate in ((False, crop), (True, crop[:, ::-1])):
         for top, left in np.ndindex(ROOM + 1, ROOM + 1):
             if np.array_equal(resized[top : top + 128, left : left + 128], candidate):

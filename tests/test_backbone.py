@@ -63,7 +63,7 @@ def assert_same_maps(found, expected):
 
 @pytest.fixture(scope="module", params=LAYER_TYPES.values(), ids=LAYER_TYPES)
 def whole(request, tmp_path_factory):
-    """A whole network with random weights, and its `.keras` file."""
+    """Builds a whole network with random weights, and saves its `.keras` file."""
     model = BiT(config_of(**request.param))
     generator = np.random.default_rng(1)
     for layer in model.layers:  # group norms begin as ones and zeros, which hide a swap
@@ -605,7 +605,7 @@ def test_a_backbone_inside_a_model_is_trained_behind_its_frozen_stages():
 
 
 def live_model(name, config, directory):
-    """A transformers model of which no parameter is a default, saved."""
+    """Saves a transformers model in which no parameter has its default."""
     import torch
     import transformers
 
@@ -622,12 +622,12 @@ def live_model(name, config, directory):
 
 
 def live_batches():
-    """64x64 and 45x61: even and odd sizes take different pads."""
+    """Makes images of 64x64 and 45x61 px, because even and odd sizes take different pads."""
     return [goldens.to_pixel_values(image) for image in goldens.generated_images()]
 
 
 def live_maps(model, batch):
-    """Stage name to map, channels last, of transformers' `BitBackbone`."""
+    """Returns the maps of transformers' `BitBackbone`, channels last, by the name of the stage."""
     import torch
 
     with torch.no_grad():

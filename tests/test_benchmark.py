@@ -62,7 +62,7 @@ else:
 
 @pytest.fixture
 def told(tmp_path, monkeypatch):
-    """What each process is to do, by the name of its file; every package counts as installed."""
+    """Returns a dict that tells each process what to do, by the name of its file. Every package counts as installed."""
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN)
     deeds = {}
@@ -215,7 +215,7 @@ def test_a_model_that_is_no_classifier_is_refused():
 
 @pytest.fixture
 def pets(tmp_path):
-    """Twelve images of two of the tiny checkpoint's classes, and one file that is not an image."""
+    """Writes twelve images of two of the tiny checkpoint's classes, and one file that is not an image."""
     make_folders(tmp_path / "pets", {"cat": 5, "dog": 7})
     (tmp_path / "pets" / "dog" / "zz.jpg").write_bytes(b"no image")
     return tmp_path / "pets"
@@ -456,7 +456,7 @@ def test_the_reason_of_a_crash_has_no_logs_of_a_start():
 
 @pytest.fixture
 def measured(monkeypatch):
-    """What the command passed on; it gets `REPORT`."""
+    """Returns what the command passed on. The command gets `REPORT`."""
     given = {}
 
     def stand_in(model, data, **options):

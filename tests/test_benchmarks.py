@@ -167,7 +167,7 @@ def test_the_json_has_rows_measurements_versions_and_the_machine():
 
 @pytest.fixture
 def part(monkeypatch):
-    """The command's only part gives `part.report`, or raises it, instead of measuring."""
+    """Replaces the command's only part: it gives `part.report`, or raises it, instead of measuring."""
 
     class Fake:
         report = REPORT
@@ -288,7 +288,7 @@ def test_without_the_large_network_and_without_peers_their_cells_stay_out():
 
 @pytest.fixture(scope="module")
 def drawings(tmp_path_factory):
-    """Two small JPEG files and a PNG, which becomes one."""
+    """Writes two small JPEG files and a PNG, which becomes one."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for name, size in {"a.jpg": (40, 60, 3), "b.jpg": (70, 50, 3), "c.png": (64, 64, 3)}.items():

@@ -84,7 +84,7 @@ def asked(places, classify):
 
 
 def honest(images):
-    """A server without a fault: by the content of the images."""
+    """Answers as a server without a fault, by the content of the images."""
     problems = {
         index: {b"": "is empty.", b"x": "is damaged and so on"}[image]
         for index, image in enumerate(images)

@@ -29,7 +29,7 @@ ALL_RIGHT = np.array([[2.0, 1.0], [0.0, 3.0]])
 
 
 def case(several, sharpness, seed=0, count=400, classes=5):
-    """Logits and the labels that `softmax(logits / sharpness)`, or a sigmoid, would give by chance."""
+    """Returns logits and the labels that `softmax(logits / sharpness)`, or a sigmoid, would give by chance."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(size=(count, classes)) * 2
     if several:
@@ -106,7 +106,7 @@ def test_where_no_temperature_is_best(logits, labels, reason):
 
 
 def new_model(problem_type=None, activation="auto", classes=3, scale=40.0):
-    """Of random weights with a head that is too sure."""
+    """Builds a model of random weights with a head that is too sure."""
     keras.utils.set_random_seed(0)
     model = BiT(BitConfig(**SMALL, num_labels=classes, problem_type=problem_type), classifier_activation=activation)
     head = model.get_layer("predictions")
@@ -121,7 +121,7 @@ IMAGES = np.random.default_rng(0).uniform(-1, 1, (24, 32, 32, 3)).astype(np.floa
 
 
 def labels_for(problem_type, model=None):
-    """Labels by chance or, of a model, those of which two in three answers are right: more than chance, and too few."""
+    """Returns labels by chance. With a model, two in three are its own answers: more than chance, and too few."""
     generator = np.random.default_rng(3)
     if problem_type == SEVERAL:
         labels = generator.random((len(IMAGES), 3)) < 0.5

@@ -32,7 +32,7 @@ def pixels(file):
 
 
 def drawn(monkeypatch):
-    """The figures that are saved from here on."""
+    """Collects the figures that are saved from here on."""
     figures, saved = [], charts.save
     monkeypatch.setattr(charts, "save", lambda figure, file: (figures.append(figure), saved(figure, file)))
     return figures

@@ -36,7 +36,7 @@ REQUIRED = {
 
 
 def parsed(line):
-    """The values of a command line, which is not run: a context of click's."""
+    """Parses a command line without running it, and returns click's context with its values."""
     name, *arguments = shlex.split(line, comments=True)[1:]
     return command(name).make_context(name, arguments)
 
@@ -46,7 +46,7 @@ def command(name):
 
 
 def commands_in(text):
-    """The lines of `keras-bit` in text, also behind a pipe or variables, without what the shell does with them."""
+    """Yields the lines of `keras-bit` in a text, also after a pipe or variables, without the words for the shell."""
     for line in text.replace("\\\n", " ").splitlines():
         for part in re.split(r"[|;]", line):
             if found := re.search(rf"(?:^|\s|`)(keras-bit (?:{'|'.join(COMMANDS)})\b[^`>]*)", part):

@@ -30,7 +30,7 @@ def once(monkeypatch):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory) -> list[str]:
-    """Images of several shapes; the tests only read them."""
+    """Writes images of several shapes. The tests only read them."""
     directory = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     paths = []

@@ -32,7 +32,7 @@ OLD_RUN = Path(__file__).with_name("checkpoints") / "commit-88449c7"
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory):
-    """Data and checkpoint: those of the run in `OLD_RUN`."""
+    """Returns the data and the checkpoint of the run in `OLD_RUN`, as arguments."""
     folder = tmp_path_factory.mktemp("finetune")
     make_folders(folder / "data", dict.fromkeys(["ant", "bee", "cat"], 6))
     tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
@@ -154,7 +154,7 @@ def test_images_that_are_left_out_get_a_line_each_and_exit_code_1(arguments, tmp
 
 
 def write_teacher(folder):
-    """A teacher and images without classes, as arguments of the command."""
+    """Writes a teacher and images without classes, and returns them as arguments of the command."""
     names = ["ant", "bee", "cat"]
     model = BiT(
         BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4, id2label=dict(enumerate(names)))
@@ -182,7 +182,7 @@ def test_a_person_is_told_who_teaches_and_how_many_images_have_no_label(argument
 
 
 def labelled(arguments, kind):
-    """The same images by folders, with a teacher, or by a CSV file with a column of several names or of numbers."""
+    """Labels the same images by folders, by a teacher, or by a CSV file with a column of several names or numbers."""
     if kind == "classes":
         return arguments
     folder = Path(arguments[0])

@@ -69,7 +69,7 @@ def test_without_data_or_a_place_it_is_one_line_and_exit_code_1(capsys, data, ou
 
 
 def records(path: Path, labels: list) -> str:
-    """A TFRecord file of images with these labels, whole numbers or floats."""
+    """Writes a TFRecord file of images with these labels, whole numbers or floats."""
     import tensorflow as tf
 
     with tf.io.TFRecordWriter(str(path)) as writer:

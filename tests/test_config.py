@@ -313,7 +313,7 @@ def test_a_directory_without_config_json_says_what_was_expected(tmp_path):
 
 
 def as_plain(value):
-    """Tuples and lists alike; transformers keeps lists where ours are tuples."""
+    """Makes tuples and lists alike, because transformers keeps lists and keras_bit has tuples."""
     return list(value) if isinstance(value, tuple) else value
 
 

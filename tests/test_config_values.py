@@ -49,7 +49,7 @@ LISTS = ("hidden_sizes", "depths")
 
 
 def read(folder, file, values, reader, key):
-    """What `reader` gives for a file of these values; `None` where it refuses them in the way that is expected."""
+    """Returns what `reader` gives for a file of these values; `None` if it refuses them in the expected way."""
     (folder / file).write_text(json.dumps(values))
     try:
         return reader(folder)

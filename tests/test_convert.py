@@ -59,7 +59,7 @@ def test_equal_numbers_write_the_model_its_config_and_its_processor(tmp_path, ca
 
 @pytest.fixture(scope="module")
 def ours():
-    """What the model makes of the golden images."""
+    """Returns the model's outputs for the golden images."""
     return parity.outputs(from_pretrained(TINY, classifier_activation=None), goldens.read(GOLDEN)[0])
 
 

@@ -41,7 +41,7 @@ class Scripted:
 
 
 def batches(labels=LABELS, size=4, shapes=((32, 32),)):
-    """Images that hold their number in every value."""
+    """Makes images that hold their number in every value."""
     for start in range(0, len(labels), size):
         part = range(start, min(start + size, len(labels)))
         shape = shapes[start % len(shapes)]

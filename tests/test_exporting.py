@@ -40,7 +40,10 @@ def model():
 
 @pytest.fixture(scope="module")
 def labeled(finished):
-    """Format to the report on the smallest model in it, with labels; written when it is first asked for."""
+    """Returns a function from a format to the report on the smallest model in it, with labels.
+
+    It writes a file when it is first asked for.
+    """
 
     def report(name):
         needs(name)
@@ -307,7 +310,7 @@ def test_openvinos_weights_are_not_replaced_unless_asked(model, tmp_path):
 
 
 def in_its_own_engine(name, path):
-    """From a batch to a dict of outputs, by the names in the file."""
+    """Returns a function from a batch to a dict of outputs, by the names in the file."""
     if name == "onnx":
         import onnxruntime
 
@@ -511,7 +514,7 @@ def test_photographs_have_the_models_scores(model, photos, finished, labeled, na
 
 
 def with_pixels_in_front(dtype):
-    """A model of the user's own that takes pixels as they are."""
+    """Builds a model of the user's own that takes pixels as they are."""
     keras.utils.set_random_seed(0)
     pixels = keras.Input((None, None, 3), dtype=dtype)
     features = BiT(BitConfig(**SMALLEST), include_top=False, pooling="avg")(
@@ -585,7 +588,7 @@ def test_images_reach_a_served_model_of_whole_numbers(tmp_path):
 
 @pytest.fixture
 def another_backend(monkeypatch):
-    """`export` takes the way through another process; the model is TensorFlow's all the same."""
+    """Makes `export` use another process, although the model is TensorFlow's."""
     needs("tflite")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
 

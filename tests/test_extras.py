@@ -41,7 +41,7 @@ def model():
 
 
 def own_model():
-    """A BiT with a head of the user's own, which Keras' exporters write."""
+    """Builds a BiT with a head of the user's own, which Keras' exporters write."""
     return keras.Model(model().input, model().output * 2)
 
 

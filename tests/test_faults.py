@@ -320,7 +320,7 @@ def test_labels_outside_of_the_classes_are_left_out_or_named(tmp_path):
 
 
 def record(image=GOOD, label=0, **features):
-    """A serialized `tf.Example`; values are one or a list of bytes, int or float, `None` for no feature."""
+    """Returns a serialized `tf.Example`. Values are one or a list of bytes, int or float; `None` means no feature."""
     example = tf.train.Example()
     for name, value in {"image/encoded": image, "image/class/label": label, **features}.items():
         values = value if isinstance(value, list) else [value]

@@ -20,7 +20,7 @@ DISK = "the disk is gone"
 
 
 def write(path, kind, text):
-    """A file with `text`, or a directory with two files, one of them deeper."""
+    """Writes a file with `text`, or a directory with two files, one of them deeper."""
     if kind == "file":
         path.write_text(text)
     else:
@@ -30,14 +30,14 @@ def write(path, kind, text):
 
 
 def written(kind, text, name="a.b"):
-    """What `write` made, as `contents` gives it."""
+    """Returns what `write` made, in the form of `contents`."""
     if kind == "file":
         return {name: text}
     return {name: None, f"{name}/{text}.txt": text, f"{name}/deeper": None, f"{name}/deeper/file": text}
 
 
 def contents(directory):
-    """Name to text, to None for a directory, or to where a symbolic link points."""
+    """Maps each name to its text, to None for a directory, or to the target of a symbolic link."""
 
     def content(path):
         if path.is_symlink():
@@ -58,7 +58,7 @@ def umask(mask):
 
 @contextlib.contextmanager
 def failing(number):
-    """The call with this number of `os.rename` and `os.replace`, counted together from 1, fails; gives the calls."""
+    """Makes call `number` of `os.rename` and `os.replace` fail, counted together from 1. Gives the calls."""
     calls = []
 
     def counted(real):
@@ -99,7 +99,7 @@ def another_process(body, *arguments):
 
 
 def no_locks(number):
-    """How filelock answers on a file system that has none."""
+    """Returns filelock's error on a file system that has no locks."""
     if number is None:
         return NotImplementedError("FileSystem does not appear to support flock")
     return OSError(number, os.strerror(number))
@@ -362,7 +362,7 @@ RENAMES = 7  # that `take_places` does with what `stage` makes; each fails once,
 
 
 def stage(staging, directory):
-    """A file, a directory and a link that replace others, and two that are new; `main` is to be the last."""
+    """Stages a file, a directory and a link that replace others, and two that are new; `main` must be the last."""
     (directory / "elsewhere").write_text("kept")
     (directory / "link").symlink_to("elsewhere")
     for name, kind in {"main": "file", "folder": "directory", "weights": "file"}.items():

@@ -28,7 +28,7 @@ def numbers(shape, dtype, seed=0):
 
 
 def in_rows(values, rows):
-    """A tensor that comes in parts of some rows, all in one buffer; it cannot be read as a whole."""
+    """Returns a tensor that comes in parts of some rows, all in one buffer. It cannot be read as a whole."""
 
     def parts():
         buffer = np.empty((rows, *values.shape[1:]), values.dtype)

@@ -30,7 +30,7 @@ def named(root, found):
 
 
 def by_every_way(root, tmp_path):
-    """The images that fine-tuning, evaluation, embedding and classifying find, relative to the directory."""
+    """Returns the images that fine-tuning, evaluation, embedding and classifying find, relative to the directory."""
     classes = folders.class_names_in(root)
     listed = lists.list_images(root, tmp_path / "list", 1000)
     return {

@@ -47,7 +47,7 @@ def processor():
 
 @pytest.fixture(scope="module")
 def images():
-    """Encoded ones of several kinds and sizes."""
+    """Returns encoded images of several kinds and sizes."""
     kinds = (("JPEG", {}), ("PNG", {}), ("BMP", {}), ("JPEG", {"progressive": True}))
     return [encoded(pixels(seed, 40 + seed, 90), kind, **more) for seed, (kind, more) in enumerate(kinds)]
 
@@ -69,7 +69,7 @@ def signatures(loaded):
 
 @pytest.fixture
 def loads(monkeypatch):
-    """What `export` loads to check it, so that a test need not load it again."""
+    """Collects what `export` loads for its check, so that a test need not load it again."""
     found = []
     real = tf.saved_model.load
     monkeypatch.setattr(tf.saved_model, "load", lambda path: found.append(real(path)) or found[-1])
@@ -152,7 +152,7 @@ LOWEST = struct.pack("<IIiiHHI", 54, 40, -(2**31), -(2**31), 1, 24, 0) + bytes(2
 
 
 def enormous():
-    """A PNG that tells so in its header."""
+    """Returns a PNG whose header claims an enormous size."""
     png = encoded(pixels(0), "PNG")
     return png[:16] + struct.pack(">II", 60_000, 60_000) + png[24:]
 
@@ -395,7 +395,7 @@ def test_a_signature_that_gives_other_numbers_is_an_error(
 
 @pytest.fixture(scope="module")
 def files(processor, images, tmp_path_factory):
-    """Every signature's input as an .npy file, and the images in them."""
+    """Writes every signature's input as an .npy file, and the images in them."""
     folder = tmp_path_factory.mktemp("inputs")
     # numpy's byte strings end at their last byte that is not 0, and a BMP ends in zeros.
     some = [image for image in images if not image.endswith(b"\0")]
@@ -500,7 +500,7 @@ def _engine(folder, name="docker"):
 
 
 def _called(path, *options, search, **run_with):
-    """What serve.sh calls with `search` before the other directories of PATH, as name and arguments."""
+    """Returns the name and the arguments of serve.sh's call, with `search` before the other directories of PATH."""
     environment = {**os.environ, "PATH": f"{search}{os.pathsep}{os.environ['PATH']}", **run_with.pop("env", {})}
     done = subprocess.run([str(path), *options], capture_output=True, text=True, env=environment, **run_with)
     assert (done.returncode, done.stderr) == (0, "")
@@ -511,7 +511,7 @@ def _called(path, *options, search, **run_with):
 
 
 def _docker(path, folder, *options, **run_with):
-    """What serve.sh calls docker with."""
+    """Returns the arguments of serve.sh's call of docker."""
     name, *found = _called(path, *options, search=_engine(folder), **run_with)
     assert name == "docker"
     return found

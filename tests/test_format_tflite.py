@@ -40,7 +40,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images():
-    """Smooth ones, as photographs are, from -1 to 1."""
+    """Returns smooth images, as photographs are, from -1 to 1."""
     rng = np.random.default_rng(0)
     coarse = rng.uniform(-1, 1, (16, 4, 4, 3)).astype(np.float32)
     fine = np.array(keras.ops.image.resize(coarse, (32, 32), interpolation="bilinear"))
@@ -50,7 +50,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def files(finished, model, images):
-    """Mode to the report on its file, written when it is first asked for."""
+    """Returns a function from a mode to the report on its file. It writes a file when it is first asked for."""
 
     def write(folder, quantize):
         return export(
@@ -67,7 +67,7 @@ def files(finished, model, images):
 
 
 def interpreter(path):
-    """Without the delegate, which hides what the graph is made of."""
+    """Opens a file without the delegate, which hides the operators of the graph."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     opened = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
@@ -82,7 +82,7 @@ def run(opened, image):
 
 
 def operators(opened):
-    """Operator to the types of its first output."""
+    """Maps each operator to the types of its first output."""
     types = {tensor["index"]: tensor["dtype"].__name__ for tensor in opened.get_tensor_details()}
     found = collections.defaultdict(set)
     for operator in opened._get_ops_details():
@@ -257,7 +257,7 @@ def test_a_model_of_half_precision_is_written_in_float32(tmp_path, images):
 
 
 def read(path):
-    """The metadata, by flatbuffers' own reader and the field numbers of the public schema."""
+    """Reads the metadata with flatbuffers' own reader and the field numbers of the public schema."""
     from flatbuffers import number_types as types
     from flatbuffers.table import Table
 

@@ -154,7 +154,7 @@ def test_what_scripts_save_with_torch_is_the_same_model(tmp_path, form, suffix):
 
 
 def lightning(state, **hyper_parameters):
-    """What Lightning 2's `Trainer.save_checkpoint` writes of a module that has the network as its `net`."""
+    """Writes what Lightning 2's `Trainer.save_checkpoint` writes for a module that has the network as its `net`."""
     return {
         "epoch": 3,
         "global_step": 120,
@@ -283,7 +283,7 @@ def test_a_directory_of_keras_with_half_of_its_weights_is_called_damaged(tmp_pat
 
 
 def save_sharded(folder, model, kilobytes=9.19, name="bit.weights.json"):
-    """Shards of at least 9.19 kB, which the largest kernel has."""
+    """Saves shards of at least 9.19 kB, which the largest kernel has."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_weights(folder / name, max_shard_size=kilobytes * 1024 / 1024**3)
     return folder / name
@@ -466,7 +466,7 @@ def test_a_transformers_model_around_bit_gives_its_feature_maps(tmp_path, kind):
 
 
 def big_vision_tensors():
-    """The random tensors as big_vision's `models/bit_paper.py` names and shapes them."""
+    """Returns the random tensors with the names and shapes of big_vision's `models/bit_paper.py`."""
     renamed = (
         ("resnet/root_block/standardized_conv2d", "root_block/conv_root"),
         ("resnet/group_norm/", "norm-pre-head/"),
@@ -549,7 +549,7 @@ H5_NAMES = {
 
 
 def write_older_h5(path, tensors, named=H5_NAMES["in full"]):
-    """As `save_weights` of TensorFlow's Keras 2 writes it: a group for each of the model's own layers."""
+    """Writes a file as `save_weights` of TensorFlow's Keras 2 does: with a group for each of the model's own layers."""
     layers = ["root_block", "block1", "block2", "group_norm", "re_lu", "global_average_pooling2d", "head/dense"]
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [layer.encode() for layer in layers]
@@ -651,7 +651,7 @@ def test_a_saved_model_of_another_network_or_half_of_one_is_refused(tmp_path):
 
 
 def cached(folder):
-    """Where files of the Hub repository `me/bit` lie in the cache `folder`."""
+    """Returns the folder for files of the Hub repository `me/bit` in the cache `folder`."""
     repository = folder / "models--me--bit"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("a" * 40)

@@ -25,7 +25,7 @@ def random_model(**changes):
 
 
 def around():
-    """A model with a BiT inside, layers of Keras' own that hold what they learned, and operations."""
+    """Builds a model with a BiT inside, layers of Keras' own that hold what they learned, and operations."""
     inner = random_model()
     normalization = keras.layers.Normalization()
     normalization.adapt(BATCH)

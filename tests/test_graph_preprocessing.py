@@ -134,7 +134,7 @@ def test_every_photograph_has_the_array_halfs_values(processor, photos):
 
 
 def png(depth, color, channels):
-    """A PNG of noise in any of the format's depths, which Pillow's writer does not all have."""
+    """Returns a PNG of noise in any of the format's depths. Pillow's writer does not have all of them."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -146,7 +146,7 @@ def png(depth, color, channels):
 
 
 def top_down_bmp():
-    """A BMP whose first row is the top one: its height is negative."""
+    """Returns a BMP whose first row is the top one, so that its height is negative."""
     width, height = 8, 5
     pixels = rng.bytes(width * height * 3)
     header = struct.pack("<IiiHHIIiiII", 40, width, -height, 1, 24, 0, len(pixels), 0, 0, 0, 0)

@@ -60,7 +60,7 @@ print(json.dumps(dict(answers=answers, heavy=heavy)))
 
 
 def ask(server, tmp_path, *calls, **env):
-    """find_file(**call) for each of `calls`, in one process: a list of {path} or {error, text, cause}."""
+    """Calls find_file(**call) for each of `calls`, in one process. Returns a list of {path} or {error, text, cause}."""
     code = ASK.format(calls=json.dumps(calls))
     process = run_against_hub(code, server, tmp_path, **env)
     assert process.returncode == 0, process.stderr
@@ -75,7 +75,7 @@ def call(source=ID, names=("config.json",), **arguments):
 
 
 def downloads_below(cache):
-    """Everything in the cache that could be taken for a file of a repository, unfinished ones included."""
+    """Lists all files in the cache that could be files of a repository, unfinished ones included."""
     return [path for path in cache.rglob("*") if path.is_file() and {"blobs", "snapshots"} & set(path.parts)]
 
 

@@ -33,7 +33,7 @@ def test_the_area_decides_about_the_size(size, crop):
 
 
 def rate_of(step, base, boundaries):
-    """The oracle: the rule as Google's `get_lr` has it, which ends at the last boundary."""
+    """Computes the rate by the rule in Google's `get_lr`, which ends at the last boundary. It is the oracle."""
     if step < boundaries[0]:
         return base * step / boundaries[0]
     for boundary in boundaries[1:-1]:

@@ -153,13 +153,15 @@ TENSORFLOW = {
 
 
 def modules(package):
-    """Dotted name inside the package to file."""
+    """Maps the dotted name of each module inside the package to its file."""
     paths = sorted((ROOT / package).rglob("*.py"))
     return {".".join(path.relative_to(ROOT / package).with_suffix("").parts): path for path in paths}
 
 
 def imported(path, whole=True, types=True):
-    """The dotted names that a file imports, `from a import b` as `a.b`; not `whole`: only those at module level.
+    """Returns the dotted names that a file imports, `from a import b` as `a.b`.
+
+    Without `whole`, only those at module level.
 
     Not `types`: without what only type checkers see.
 
@@ -194,7 +196,7 @@ def packages(path, whole=True):
 
 
 def edges(path, package, whole=True, types=True):
-    """The modules of `package` that the file imports; what is not a module of it is a name in its `__init__`."""
+    """Returns the modules of `package` that the file imports; `__init__` stands for a name that is not a module."""
     inside = {name.partition(".")[2] for name in imported(path, whole, types) if name.split(".")[0] == package}
     known = modules(package)
 

@@ -269,7 +269,7 @@ def test_one_output_for_two_classes_is_refused_with_what_two_classes_take(proble
 
 
 def adapted(**options):
-    """Every kind of layer that Keras adapts, after it has learned something; an alpha of another size than the rank."""
+    """Builds every kind of layer that Keras adapts, after it has learned something. Its alpha differs from its rank."""
     model = smallest(**options)
     for index, layer in enumerate(model.layers):
         if isinstance(layer, StdConv2D | keras.layers.Dense):
@@ -366,7 +366,7 @@ def saved(model, path):
 
 
 def weights_of(model, path):
-    """Of any size a layer, with `.json` a file for each."""
+    """Saves the weights in one file, or with `.json` in a file for each layer."""
     model.save_weights(path, **{"max_shard_size": 1e-5} if path.suffix == ".json" else {})
     return path
 

@@ -35,7 +35,7 @@ def ids_of(classes):
 
 
 def keras_names():
-    """`{"0": [wordnet_id, name], ...}` as `decode_predictions` gives it, class by class."""
+    """Returns `{"0": [wordnet_id, name], ...}` as `decode_predictions` gives it, class by class."""
     decoded = decode_predictions(np.eye(1000), top=1)
     return {str(index): list(best[:2]) for index, (best,) in enumerate(decoded)}
 
@@ -406,7 +406,7 @@ def wheel(directory, ids=IDS_1K, ids_21k=IDS_21K, named=IDS_21K):
 
 @pytest.fixture
 def out(tmp_path):
-    """A directory with an old table of each list."""
+    """Makes a directory with an old table of each list."""
     directory = tmp_path / "out"
     directory.mkdir()
     for name in ("imagenet1k.tsv", "imagenet21k.tsv"):

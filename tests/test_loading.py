@@ -52,7 +52,7 @@ TENSORS = random_tensors()
 
 
 def loaded(source, config=CONFIG, include_top=True, input_tensor=None):
-    """The network of `config` with the weights of a source or of an opened checkpoint."""
+    """Returns the network of `config` with the weights of a source or of an opened checkpoint."""
     config = BitConfig.from_dict(config) if isinstance(config, dict) else config
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     weights = [weight for weight in weights_of(config) if include_top or weight.layer != "predictions"]
@@ -65,7 +65,7 @@ def open_checkpoint(source, **options):
 
 
 def in_memory(tensors, log=None):
-    """A checkpoint without a file; `log` gets the name of every tensor that is read."""
+    """Returns a checkpoint without a file; `log` gets the name of every tensor that is read."""
 
     def lazy(name):
         def read():
@@ -79,7 +79,7 @@ def in_memory(tensors, log=None):
 
 
 def save_raw(path, entries):
-    """A safetensors file from name to (dtype, shape, bytes): also of dtypes that numpy lacks."""
+    """Writes a safetensors file from name to (dtype, shape, bytes), also of dtypes that numpy lacks."""
     header, data = {}, b""
     for name, (dtype, shape, content) in entries.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
@@ -482,7 +482,7 @@ def test_tensors_that_are_no_finite_numbers_are_listed(tmp_path, change, message
 
 
 def one_after_the_other(tensors, slow, error=None):
-    """A checkpoint whose tensors `slow` are the last to be there, or end in `error`."""
+    """Returns a checkpoint whose tensors `slow` come last, or raise `error`."""
 
     def lazy(name):
         def read():
@@ -693,7 +693,7 @@ IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 40, 33, 3)).astype("float32
 
 
 def random_network(include_top=True, input_tensor=None, **changes):
-    """A network of random weights, norms included."""
+    """Builds a network of random weights, norms included."""
     config = BitConfig.from_dict(CONFIG | changes)
     ends = Ends(include_top=include_top, input_tensor=input_tensor, classifier_activation=None)
     model = network.build(config, ends)

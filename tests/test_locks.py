@@ -25,7 +25,7 @@ def without_locks(monkeypatch):
 
 
 def note(directory, **changes):
-    """The note of this process, with changes, in `directory`."""
+    """Writes the note of this process, with changes, to `directory`."""
     owner = locks.Owner(**json.loads(locks._note(locked=False)))
     text = json.dumps(dataclasses.asdict(dataclasses.replace(owner, **changes)))
     (directory / locks.OWNER_NAME).write_text(text, encoding="utf-8")

@@ -27,7 +27,7 @@ def model():
 
 @pytest.fixture
 def pipelines(monkeypatch):
-    """The batches that went through Keras' own `predict`."""
+    """Collects the batches that go through Keras' own `predict`."""
     seen = []
     keras_predict = keras.Model.predict
 

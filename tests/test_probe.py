@@ -23,7 +23,7 @@ def needs_scikit_learn():
 
 
 def made(count, seed=0, classes=4, width=24, distance=1.0):
-    """Classes around random centers."""
+    """Returns classes around random centers."""
     generator = np.random.default_rng(seed)
     centers = np.random.default_rng(99).normal(0, distance, (classes, width))
     labels = generator.permutation(np.arange(count) % classes).astype(np.int32)

@@ -37,7 +37,7 @@ def noise(*shape, seed=0):
 
 
 def new_image(height=15, width=22, mode="RGB", seed=0):
-    """Noise in any mode; palettes and alpha are random too."""
+    """Returns noise in any mode. Palettes and alpha are random too."""
     if mode == "P":
         image = Image.fromarray(noise(height, width, seed=seed), "L").convert("P")
         image.putpalette(noise(768, seed=seed + 1).tobytes())
@@ -56,7 +56,7 @@ def encoded(image, file_format="PNG", **options):
 
 
 def oracle(image, size, resample, crop_size, factor, mean, std):
-    """Pillow resizes and crops (it fills with black outside), and each of the 256 values is computed on its own."""
+    """Resizes and crops with Pillow, which fills with black outside, and computes each of the 256 values on its own."""
     image = image.convert("RGB")
     if "shortest_edge" in size:
         edge, short = size["shortest_edge"], min(image.size)

@@ -38,7 +38,7 @@ RULE = HyperRule(8, SIDE, batch_size=4, steps=4, base_learning_rate=0.05)
 
 
 def needed(module):
-    """A module that is the oracle of a test."""
+    """Imports a module that is the oracle of a test."""
     package = module.partition(".")[0]
     if importlib.util.find_spec(package) is None:
         absent(f"{package} is not installed")
@@ -56,7 +56,7 @@ def batches(labels=NUMBERS, size=4):
 
 
 def tuned(recipe, model=None, train=None, validation=None, **options):
-    """The model after four steps, and its history."""
+    """Trains a model for four steps, and returns it with its history."""
     model = model or small_model()
     options = {"steps_per_epoch": 2, "verbose": 0} | options
     return model, fine_tune(model, train or batches(), validation, recipe=recipe, **options).history
@@ -263,7 +263,7 @@ ADAMW = Recipe(HyperRule(8, SIDE, steps=12), optimizer="adamw", learning_rate=0.
 
 
 def stepped(chosen, gradients=GRADIENTS):
-    """A kernel after each step of an optimizer."""
+    """Returns a kernel after each step of an optimizer."""
     kernel = keras.Variable(START, name="kernel")
     seen = []
     for gradient in gradients:

@@ -21,7 +21,7 @@ RECIPE = {"batch_size": 6, "steps": 3, "evaluate_every": 1, "seed": 1}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Small random kernels, so that training is calm."""
+    """Writes small random kernels, so that training is calm."""
     tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
     folder = write_checkpoint(tmp_path_factory.mktemp("checkpoint"), tensors)
     BitImageProcessor(size=(32, 32), resample=2, image_mean=0.5, image_std=0.5).save_pretrained(folder)

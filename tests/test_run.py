@@ -31,7 +31,7 @@ OLD_RUN = Path(__file__).with_name("checkpoints") / "commit-88449c7"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Small random kernels, so that training is calm."""
+    """Writes small random kernels, so that training is calm."""
     folder = tmp_path_factory.mktemp("checkpoint")
     write_checkpoint(
         folder, {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
@@ -49,13 +49,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def told():
-    """What the run of `trained` said."""
+    """Collects the lines that the run of `trained` prints."""
     return []
 
 
 @pytest.fixture(scope="module")
 def trained(data, checkpoint, told, tmp_path_factory):
-    """The directory of a finished run. A test that changes it copies it first."""
+    """Returns the directory of a finished run. A test that changes it copies it first."""
     out = tmp_path_factory.mktemp("runs") / "trained"
     told += train(data, checkpoint, out)
     return out
@@ -235,7 +235,7 @@ def test_a_finished_run_trains_no_more_and_what_a_kill_left_is_removed(trained, 
 
 
 def digest_of(part):
-    """What a run has noted of its images since the first version: their labels and their files' names."""
+    """Returns the digest that a run has noted since the first version, of the labels and file names of its images."""
     digest = hashlib.sha256(np.asarray(part.labels, np.int32).tobytes())
     for name in part.names:
         digest.update(os.fsencode(name) + b"\0")
@@ -297,7 +297,7 @@ DEEP = "[" * 5000 + "]" * 5000
 
 
 def begun(folder, name, content):
-    """A directory with a file of a run that has trained already."""
+    """Makes a directory with a file of a run that has trained already."""
     (folder / "training").mkdir()
     (folder / "training" / "state.safetensors").touch()
     (folder / "training" / name).write_bytes(content)
@@ -359,13 +359,13 @@ def test_unreadable_images_are_found_at_once_or_left_out(checkpoint, tmp_path):
 
 @pytest.fixture
 def go_on(checkpoint, tmp_path):
-    """Data and the directory of a run that has trained a step of two; and a way to look at it without training."""
+    """Makes a run after one step of two. Gives its data and directory, and a function that only looks at it."""
     data, out = tmp_path / "data", tmp_path / "out"
     make_folders(data, dict.fromkeys(NAMES, 6))
     (out / "training").mkdir(parents=True)
 
     def start(**changed):
-        """What is said by the start of a run, up to its first step."""
+        """Starts a run up to its first step, and returns what it prints."""
         said = []
         plan = planning.plan(options_of(data, checkpoint, **changed), Workers(), out)
         run_directory.check_same_run(plan.described, out)

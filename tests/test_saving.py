@@ -37,7 +37,7 @@ FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
 
 
 def tiny(tmp_path, rows=PREACTIVATION, config=CONFIG, **arguments):
-    """A tiny model that holds random numbers, in its norms and its head too."""
+    """Builds a tiny model that holds random numbers, in its norms and its head too."""
     return from_pretrained(write_checkpoint(tmp_path / "made", random_tensors(rows), config), **arguments)
 
 
@@ -500,7 +500,7 @@ def push(hub, tmp_path, disable_xet="1", **arguments):
 
 
 def committed(hub):
-    """The files of the only commit, the names that it deletes, and its message."""
+    """Returns the files of the only commit, the names that it deletes, and its message."""
     (lines,) = hub.commits
     files, deleted, message = {}, set(), None
     for line in lines:

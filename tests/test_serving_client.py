@@ -33,7 +33,7 @@ def server(request, version):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Nine images, one more than a request takes; the third is lying on its side, by its tag."""
+    """Writes nine images, one more than a request takes. The third lies on its side, by its tag."""
     folder = tmp_path_factory.mktemp("images")
     names = []
     for number in range(9):

@@ -71,7 +71,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def oracle(weights):
-    """From paths to features, one by one, without a graph."""
+    """Returns a function from paths to features, which computes them one by one and without a graph."""
     model = from_pretrained(weights, include_top=False, pooling="avg")
     processor = BitImageProcessor.from_pretrained(weights)
     return lambda paths: np.concatenate([np.asarray(model(processor(str(path)))) for path in paths])
@@ -93,7 +93,7 @@ def make_pets(directory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, weights):
-    """What a run over `pets`, wherever they are, leaves: shards of three, from batches of two, and one file of them."""
+    """Embeds `pets` in batches of two, into shards of three images and into one file. Returns their directory."""
     directory = tmp_path_factory.mktemp("finished")
     pets = make_pets(directory / "pets")
     for name in ("out", "out.parquet"):
@@ -375,7 +375,7 @@ def renamed(first, second):
 
 
 def described(**changes):
-    """A shard whose metadata say something else."""
+    """Returns a function that makes a shard whose metadata has other values."""
 
     def change(first, second):
         import pyarrow.parquet as pq

@@ -59,7 +59,7 @@ def test_a_pointer_is_told(tmp_path, content):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A directory in transformers' layout with a processor."""
+    """Makes a directory in transformers' layout with a processor."""
     return shutil.copytree(TRAINED, tmp_path / "bit")
 
 

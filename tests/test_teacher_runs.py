@@ -25,7 +25,7 @@ SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_group
 
 
 def write_teacher(folder, names=NAMES, processor=HALF, seed=1, **config):
-    """A checkpoint with these classes, whose answers differ from image to image."""
+    """Writes a checkpoint with these classes, whose answers differ from image to image."""
     keras.utils.set_random_seed(seed)
     named = {"num_labels": len(names), "id2label": dict(enumerate(names))} if names else {"num_labels": 3}
     model = BiT(BitConfig(**SMALL, **named, **config))
@@ -38,7 +38,7 @@ def write_teacher(folder, names=NAMES, processor=HALF, seed=1, **config):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Small random kernels, so that training is calm."""
+    """Writes small random kernels, so that training is calm."""
     tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
     folder = write_checkpoint(tmp_path_factory.mktemp("checkpoint"), tensors)
     BitImageProcessor(size=(32, 32), resample=2, **HALF).save_pretrained(folder)
@@ -54,7 +54,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """Images without classes."""
+    """Writes images without classes."""
     folder = tmp_path_factory.mktemp("others")
     make_folders(folder, {"2024": 3, "2025": 4})
     return str(folder)

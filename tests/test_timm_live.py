@@ -31,7 +31,7 @@ def run_timm(probe, *arguments):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The directory that timm wrote."""
+    """Returns the directory that timm wrote."""
     folder = tmp_path_factory.mktemp("timm")
     run_timm("timm_probe.py", folder)
     return folder

@@ -37,7 +37,7 @@ CLOSE = 1e-5
 
 @pytest.fixture(scope="module", params=["pre-activation", pytest.param("bottleneck", marks=pytest.mark.slow)])
 def folder(request, tmp_path_factory):
-    """A checkpoint of five classes with random weights."""
+    """Writes a checkpoint of five classes with random weights."""
     rows, config = {
         "pre-activation": (random_tensors(), CONFIG),
         "bottleneck": (random_tensors(BOTTLENECK), BOTTLENECK_CONFIG),
@@ -46,7 +46,7 @@ def folder(request, tmp_path_factory):
 
 
 def arrays(outputs):
-    """The tensors of any structure as numpy arrays."""
+    """Converts the tensors of any structure to numpy arrays."""
     if isinstance(outputs, dict):
         return {name: arrays(values) for name, values in outputs.items()}
     if isinstance(outputs, list | tuple):
@@ -55,7 +55,7 @@ def arrays(outputs):
 
 
 def assert_equal(found, expected):
-    """The same operations on the same numbers, which a graph may sum in another order."""
+    """Asserts equality up to rounding, because a graph may sum the same numbers in another order."""
     found, expected = arrays(found), arrays(expected)
     assert type(found) is type(expected)
     if isinstance(expected, dict):
@@ -70,7 +70,7 @@ def assert_equal(found, expected):
 
 
 def tensors_of(model):
-    """What Keras sees of a model: by Keras' own model of its graph."""
+    """Returns the tensors that Keras sees of a model, by Keras' own model of its graph."""
     return keras.Model(model.input, model.output)(IMAGES)
 
 
@@ -78,7 +78,7 @@ def tensors_of(model):
 
 
 def channels_last(values):
-    """transformers' value of an output as ours is; the pool's has two axes of one more."""
+    """Converts transformers' value of an output to the form of keras_bit. The pool's has two more axes of one."""
     if isinstance(values, tuple):
         return tuple(map(channels_last, values))
     values = values.detach().numpy()
@@ -190,7 +190,7 @@ def test_loss_and_gradients_are_torchs(case, tmp_path):
 
 
 def loss_and_gradients(model, labels):
-    """The loss, and transformers' names to its gradients, by the tools of the backend that is in use."""
+    """Returns the loss, and the gradients by transformers' names, with the tools of the current backend."""
     variables = model.trainable_variables
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -458,7 +458,7 @@ def test_what_is_saved_is_loaded_again(ours, folder, tmp_path):
 
 
 def seen(ours, folder):
-    """What Keras is to see: by the functions that give plain models of the same file."""
+    """Returns what Keras must see, by the functions that give plain models of the same file."""
     if ours is BitBackbone:
         return keras_bit.BiTBackbone(folder)(IMAGES)
     if ours is BitForImageClassification:

@@ -59,7 +59,7 @@ const [name, done] = arguments;
 
 
 def exported(finished, quantize=None):
-    """A page for the small trained checkpoint, with its own runtime."""
+    """Exports a page for the small trained checkpoint, with its own runtime."""
     package = npm_package()
 
     def make(folder):
@@ -72,7 +72,7 @@ def exported(finished, quantize=None):
 
 @pytest.fixture(scope="module")
 def site(finished, tmp_path_factory):
-    """The page, and the images of these tests below it."""
+    """Returns the page, with the images of these tests below it."""
     needs_browser()
     folder = tmp_path_factory.mktemp("web") / "site"
     shutil.copytree(exported(finished), folder)
@@ -221,7 +221,7 @@ def first(site):
 
 
 def answer(path):
-    """What the page says of an image: oracle for its sentence."""
+    """Returns what the page must say about an image. It is the oracle for its sentence."""
     labels = [label for _, label in sorted(keras_bit.BitConfig.from_pretrained(TRAINED).id2label.items())]
     scores = np.asarray(keras_bit.from_pretrained(TRAINED)(PROCESSOR([path])))[0]
     best = np.argsort(-scores)[:5]

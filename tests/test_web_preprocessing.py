@@ -103,7 +103,7 @@ def test_every_value_of_every_step_is_the_processors(in_node):
 
 
 def one_side_after_the_other(pixels, height, width, vertical_first):
-    """Oracle for the order: of two resizes, each of one side, Pillow makes one pass each."""
+    """Resizes one side after the other, in one pass of Pillow each. It is the oracle for the order."""
     image = Image.fromarray(pixels)
     between = (image.width, height) if vertical_first else (width, image.height)
     return np.asarray(image.resize(between, 3).resize((width, height), 3), np.float32)
