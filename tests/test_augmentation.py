@@ -186,7 +186,7 @@ def test_the_weights_have_the_beta_distribution(alpha):
 
 
 @pytest.mark.slow
-def test_the_pipeline_mixes_where_the_rule_says_so():
+def test_the_pipeline_mixes_images_if_the_rule_says_so():
     arrays = [pixels(index) for index in range(8)]
     options = {"processor": PROCESSOR, "batch_size": 4, "training": True, "seed": 1, "class_names": list("abcdefgh")}
     images, labels = collect(image_dataset((arrays, range(8)), rule=HyperRule(20_000, 32), **options))

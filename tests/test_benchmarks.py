@@ -91,7 +91,7 @@ def test_a_case_has_its_environment_variables_alone(tmp_path, monkeypatch):
     assert found == {"a": [{"x": "1"}], "b": [{"x": None}]}
 
 
-def test_a_process_that_fails_is_told_with_its_words(tmp_path, monkeypatch):
+def test_a_failing_process_is_reported_with_its_message(tmp_path, monkeypatch):
     (tmp_path / "case.py").write_text("raise SystemExit('no memory left')")
     monkeypatch.setattr(processes, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -241,7 +241,7 @@ def test_the_help_names_every_part_and_every_measurement():
         ({"rounds": 1, "photo": ROOT / "absent.jpg"}, "`photo` .*absent.jpg is not a file."),
     ],
 )
-def test_what_cannot_be_measured_is_refused(arguments, message):
+def test_options_that_cannot_be_measured_are_refused(arguments, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         loading.measure(TINY, TINY, large_rounds=0, **arguments)
 
@@ -343,7 +343,7 @@ def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
         ),
     ],
 )
-def test_what_preprocessing_cannot_measure_is_refused(drawings, arguments, message):
+def test_images_that_preprocessing_cannot_measure_are_refused(drawings, arguments, message):
     with pytest.raises(ValueError, match=message):
         preprocessing.measure(drawings, [32], **arguments)
 
@@ -549,7 +549,7 @@ def test_fine_tuning_without_test_images_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_gpu_benchmark_says_that_there_is_none_and_runs_on_a_cpu(monkeypatch):
+def test_the_gpu_benchmark_reports_that_no_gpu_exists_and_runs_on_a_cpu(monkeypatch):
     monkeypatch.setattr(gpu, "PRECISIONS", ("float32",))
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # torch.compile takes half a minute of a C++ compiler for each case
     for package in ("jax", "torch", "transformers"):

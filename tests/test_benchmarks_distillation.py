@@ -15,7 +15,7 @@ TINY = BitConfig(embedding_size=32, hidden_sizes=(64, 128), depths=(1, 1), num_g
 
 
 @pytest.mark.slow
-def test_each_way_is_trained_and_told_with_its_spread(tmp_path):
+def test_each_way_is_trained_and_reported_with_its_spread(tmp_path):
     for part in ("train", "test"):
         make_folders(tmp_path / part, dict.fromkeys("abc", 4))
     weights = str(checkpoints.write(tmp_path / "bit", TINY, image_size=32))

@@ -120,7 +120,7 @@ def refuse(problems):
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_what_a_server_gets_wrong_is_counted(lie):
+def test_the_errors_of_a_server_are_counted(lie):
     places, classify, wrong, unnamed = LIES[lie]
     counts = asked(places, classify)
     assert (len(counts.wrong), len(counts.unnamed)) == (wrong, unnamed)
@@ -146,6 +146,6 @@ def test_growth_is_from_the_first_to_the_last_quarter_after_the_warm_up(sizes, e
 @pytest.mark.parametrize(
     "options", [{}, {"seconds": 1.0, "requests": 1}, {"requests": 0}, {"requests": 1, "clients": 0}], ids=str
 )
-def test_what_cannot_be_measured_is_refused(options):
+def test_options_that_cannot_be_measured_are_refused(options):
     with pytest.raises(ValueError, match="`seconds` or `requests` must be given"):
         serving.measure("weights", **options)

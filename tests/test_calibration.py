@@ -98,7 +98,7 @@ def test_the_temperature_is_the_one_that_torch_finds(several):
         (np.zeros((3, 2)), np.array([0, 1, 0]), "not better than chance"),
     ],
 )
-def test_where_no_temperature_is_best(logits, labels, reason):
+def test_logits_without_a_best_temperature_raise_an_error(logits, labels, reason):
     if labels.ndim == 2:
         logits = np.where(labels, 1.0, -1.0)
     with pytest.raises(calibration.NoTemperatureError, match=reason):
@@ -236,7 +236,7 @@ def with_lora():
         (new_model, labels_for(None)[:0], "at least one image, got none"),
     ],
 )
-def test_what_has_no_temperature_is_refused(make, labels, message):
+def test_models_without_a_temperature_are_refused(make, labels, message):
     with pytest.raises(ValueError, match=message):
         calibrate(make(), batches(labels))
 

@@ -41,7 +41,7 @@ def arguments(tmp_path_factory):
     return [str(folder / "data"), "--weights", str(checkpoint), "--batch-size", "8", "--seed", "1"]
 
 
-def test_a_person_is_told_what_will_happen_and_what_happens(arguments, tmp_path, capsys):
+def test_the_command_prints_the_plan_and_the_progress(arguments, tmp_path, capsys):
     """With TensorBoard where it is installed."""
     more = ["--steps", "1", "--track", "tensorboard"] if importlib.util.find_spec("tensorboard") else ["--steps", "1"]
     assert main.main(["finetune", *arguments, *more, "--out", str(tmp_path / "out")]) == 0
@@ -75,7 +75,7 @@ def test_tensorboard_is_asked_for_before_training(arguments, tmp_path, capsys, m
     assert not (tmp_path / "out").exists()
 
 
-def test_choices_are_a_recipe_and_those_that_are_not_given_are_none():
+def test_choices_become_a_recipe_and_those_that_are_not_given_stay_none():
     @click.command()
     @recipe_options.choices
     def command(choices):
@@ -102,7 +102,7 @@ def test_choices_are_a_recipe_and_those_that_are_not_given_are_none():
     assert set(recipe_options.SETTINGS) == fields - {"rule", "freeze_up_to"}
 
 
-def test_a_choice_that_does_not_exist_is_told_which_do(arguments, tmp_path, capsys):
+def test_an_unknown_choice_gives_an_error_that_lists_the_known_ones(arguments, tmp_path, capsys):
     assert main.main(["finetune", *arguments, "--augment", "auto", "--out", str(tmp_path / "out")]) == 1
     assert "must be one of 'rand_augment', 'cut_mix', 'random_erasing', got 'auto'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -165,7 +165,7 @@ def write_teacher(folder):
     return ["--teacher", str(folder / "teacher"), "--unlabeled", str(folder / "others"), "--temperature", "2"]
 
 
-def test_a_person_is_told_who_teaches_and_how_many_images_have_no_label(arguments, tmp_path, capsys, monkeypatch):
+def test_the_plan_names_the_teacher_and_counts_the_unlabeled_images(arguments, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")  # the name of the teacher is a long path
     taught = write_teacher(Path(arguments[0]).parent)
     assert main.main(["finetune", *arguments, *taught, "--steps", "1", "--out", str(tmp_path / "out")]) == 0

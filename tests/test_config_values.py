@@ -112,7 +112,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("case", FIELDS)
-def test_the_field_is_named(tmp_path, case):
+def test_an_error_names_the_wrong_field(tmp_path, case):
     file, values, field = FIELDS[case]
     (tmp_path / file).write_text(json.dumps(values))
     with pytest.raises(ValueError, match=field) as error:

@@ -93,11 +93,11 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("case", HEADERS)
-def test_an_array_that_is_none_is_refused(tmp_path, case):
+def test_a_member_that_is_not_an_array_is_refused(tmp_path, case):
     assert_refused(repacked(tmp_path / "BiT.npz", stem_becomes(HEADERS[case])))
 
 
-def test_what_numpy_compresses_is_read(tmp_path):
+def test_files_that_numpy_compressed_are_read(tmp_path):
     compressed = repacked(tmp_path / "BiT.npz", lambda _, content: content, zipfile.ZIP_DEFLATED)
     assert load(compressed).keys() == load(tmp_path / "whole.npz").keys()
 

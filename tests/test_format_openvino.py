@@ -231,7 +231,7 @@ def gray():
         (smallest, {}, {"image_size": 8}, "`image_size` must be .* at least 32"),
     ],
 )
-def test_what_cannot_be_inside_is_refused_in_one_sentence(tmp_path, model, processor, options, message):
+def test_steps_that_cannot_be_in_the_file_are_refused_in_one_sentence(tmp_path, model, processor, options, message):
     needs("onnx", "openvino")
     processor = None if processor is None else BitImageProcessor(**processor)
     options = {"format": "openvino", "include_preprocessing": True, "processor": processor} | options

@@ -327,7 +327,7 @@ def test_the_file_tells_labels_and_normalization(files, model, quantize):
         assert archive.read(entry) == b"a\nb\nc\nd\ne\n"
 
 
-def test_what_is_not_known_is_left_out(tmp_path):
+def test_unknown_metadata_are_left_out(tmp_path):
     path = tmp_path / "features.tflite"
     keras.utils.set_random_seed(0)
     export(BiT(TINY, include_top=False, pooling="avg"), path, "tflite", image_size=(None, 48))
@@ -403,7 +403,7 @@ def test_without_the_runtime_its_install_command_is_named(model, tmp_path, monke
     refused(model, tmp_path, ImportError, r"`format` 'tflite'.*ai_edge_litert.*keras_bit\[tflite\]")
 
 
-def test_what_is_larger_than_a_file_can_be_is_refused(model, tmp_path, monkeypatch):
+def test_a_model_larger_than_a_file_can_be_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.setattr(tflite, "LARGEST_FILE", 4 * model.count_params())
     refused(
         model, tmp_path, ValueError, r"`model` has 0.0 GB of weights for `quantize=None`, .* 'float16' or 'dynamic'"
@@ -414,7 +414,7 @@ def test_labels_of_two_lines_are_refused(model, tmp_path):
     refused(model, tmp_path, ValueError, "`labels` must be names of one line each", labels=["a\nb", *"cdef"])
 
 
-def test_what_tflites_operators_do_not_cover_is_refused(tmp_path):
+def test_layers_without_an_operator_of_tflite_are_refused(tmp_path):
     class Inverse(keras.layers.Layer):
         def call(self, x):
             return keras.ops.erfinv(keras.ops.tanh(x))

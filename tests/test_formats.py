@@ -106,7 +106,7 @@ def test_a_timm_wrapper_around_another_network_is_refused(tmp_path, changes, mes
         from_pretrained(tmp_path)
 
 
-def test_what_a_timm_wrapper_holds_is_the_same_model(tmp_path):
+def test_a_timm_wrapper_gives_the_same_model(tmp_path):
     folder = write_checkpoint(tmp_path, under("timm_model.", timm_tensors()), WRAPPED)
     assert_holds(from_pretrained(folder, config=TINY), TENSORS)
 
@@ -145,7 +145,7 @@ STATES = {
 @pytest.mark.live
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".pth.tar", ".bin", ".ckpt"])
 @pytest.mark.parametrize("form", STATES.values(), ids=STATES)
-def test_what_scripts_save_with_torch_is_the_same_model(tmp_path, form, suffix):
+def test_a_file_of_a_script_in_torch_gives_the_same_model(tmp_path, form, suffix):
     import torch
 
     path = tmp_path / f"best{suffix}"
@@ -501,7 +501,7 @@ BIG_VISION_FILES = {
 
 
 @pytest.mark.parametrize("factors", BIG_VISION_FILES.values(), ids=BIG_VISION_FILES)
-def test_what_big_vision_saves_is_the_same_model(tmp_path, factors):
+def test_a_file_of_big_vision_gives_the_same_model(tmp_path, factors):
     tensors = big_vision_tensors()
     assert tensors["block1/unit02/gn3/scale"].shape == (1, 1, 1, 8)
     arrays = {prefix + name: factor * tensor for prefix, factor in factors.items() for name, tensor in tensors.items()}
@@ -516,7 +516,7 @@ def test_bfloat16_of_big_vision_is_read_as_float32(tmp_path):
     assert_holds(from_pretrained(tmp_path / "checkpoint.npz", config=TINY), rounded)
 
 
-def test_what_does_not_fit_in_a_file_of_big_vision_is_told_by_its_names(tmp_path):
+def test_tensors_that_do_not_fit_are_named_as_in_big_visions_file(tmp_path):
     tensors = {f"params/{name}": tensor for name, tensor in big_vision_tensors().items()}
     tensors["params/norm-pre-head/scale"] = np.zeros(64, np.float32)
     del tensors["params/head/bias"]

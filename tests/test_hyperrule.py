@@ -92,7 +92,7 @@ def test_one_or_two_steps_have_no_warm_up_and_teach(steps):
     assert [float(schedule(step)) for step in range(steps)] == pytest.approx([0.003] * steps, rel=1e-6)
 
 
-def test_where_keras_computes_in_float64_the_rates_do_too():
+def test_the_rates_are_computed_in_float64_if_keras_does_so():
     rule = HyperRule(100, 224)
     keras.config.set_floatx("float64")
     try:

@@ -164,7 +164,7 @@ SCANS = {
 
 
 @pytest.mark.parametrize("name", SCANS)
-def test_scans_are_counted(name):
+def test_the_scans_of_a_jpeg_are_counted(name):
     contents, expected = SCANS[name]
     assert jpeg_scans.count_scans(contents, 1000) == expected
     assert jpeg_scans.count_scans(memoryview(contents), 1000) == expected

@@ -246,7 +246,7 @@ def test_some_edges_are_of_few_modules(room, below):
     assert importing <= {f"{room}.{name}" for name in ONLY[room, below]}
 
 
-def test_the_table_allows_no_edge_that_is_not_there():
+def test_the_table_allows_only_edges_that_exist():
     found = {room: set() for room in KERAS_BIT}
     for name, path in modules("keras_bit").items():
         found[room_of(name)] |= {room_of(edge) for edge in edges(path, "keras_bit")} - {room_of(name)}
@@ -257,7 +257,7 @@ def test_the_table_allows_no_edge_that_is_not_there():
 
 
 @pytest.mark.parametrize(("name", "path"), table_of("keras_bit"))
-def test_tensorflow_is_used_only_where_its_graphs_are(name, path):
+def test_only_the_modules_with_graphs_use_tensorflow(name, path):
     if "tensorflow" in packages(path):
         assert room_of(name) in TENSORFLOW_ROOMS or name in TENSORFLOW_MODULES
 
@@ -281,7 +281,7 @@ def test_the_import_graph_has_no_circle():
 
 
 @pytest.mark.parametrize(("name", "path"), table_of("keras_bit"))
-def test_what_is_installed_imports_nothing_of_the_repository_around_it(name, path):
+def test_the_installed_package_imports_nothing_of_the_repository(name, path):
     assert packages(path) & {"convert", "tests", "benchmarks"} == set()
 
 

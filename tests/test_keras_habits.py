@@ -70,7 +70,7 @@ IN_H5 = {
 
 
 @pytest.mark.parametrize("case", IN_H5)
-def test_what_is_saved_as_h5_is_loaded_by_keras_with_the_same_outputs(tmp_path, case):
+def test_keras_loads_an_h5_file_with_the_same_outputs(tmp_path, case):
     model = IN_H5[case]()
     model.save(tmp_path / "m.h5")
     again = keras.models.load_model(tmp_path / "m.h5")
@@ -278,7 +278,7 @@ def adapted(**options):
     return model
 
 
-def test_what_low_rank_adaptation_has_learned_is_saved_in_the_kernels(tmp_path):
+def test_the_result_of_low_rank_adaptation_is_saved_in_the_kernels(tmp_path):
     model = adapted()
     expected = outputs(model)
     assert np.abs(expected - outputs(smallest())).max() > 1e-3  # it is not a little

@@ -212,7 +212,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "text"), REFUSED.values(), ids=REFUSED)
-def test_what_the_network_cannot_take_is_refused_when_it_is_built(arguments, text):
+def test_impossible_inputs_are_refused_when_the_network_is_built(arguments, text):
     made = {name: value() if callable(value) else value for name, value in arguments.items()}
     with pytest.raises(ValueError, match="^" + re.escape(text)):
         BiT(tiny(), **made)

@@ -93,7 +93,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("case", HARMLESS)
-def test_what_changes_no_value_is_saved(tmp_path, case):
+def test_changes_that_do_not_affect_values_are_saved(tmp_path, case):
     model = changed(smallest(), **HARMLESS[case])
     renamed(model)
     model.compile("sgd", "mse")

@@ -593,7 +593,7 @@ def test_a_missing_framework_is_named_with_the_install_command(name, package, mo
         WIDE(new_image(), return_tensors=name)
 
 
-def test_a_framework_that_lacks_another_package_is_not_told_missing(monkeypatch, tmp_path):
+def test_a_framework_that_lacks_another_package_is_not_reported_as_missing(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "jax", raising=False)
     (tmp_path / "jax.py").write_text("import no_such_package")
     monkeypatch.syspath_prepend(tmp_path)
@@ -1012,7 +1012,7 @@ def test_timms_pretrained_cfg_gives_the_processor(change, expected, tmp_path):
         ({"input_size": [3, 224, 448]}, r".* with a square `input_size`, .*input_size=\(224, 448\)"),
     ],
 )
-def test_what_timm_can_and_this_class_cannot_is_refused(change, message, tmp_path):
+def test_options_that_only_timm_has_are_refused(change, message, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": change}))
     with pytest.raises(ValueError, match=f"config.json does not describe a processor: {message}"):
         BitImageProcessor.from_pretrained(tmp_path)

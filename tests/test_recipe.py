@@ -131,7 +131,7 @@ def test_by_default_it_is_its_rule():
         ({"lora": 2, "freeze_up_to": "all"}, "`lora` must be None with freeze_up_to='all', got 2"),
     ],
 )
-def test_what_is_wrong_in_itself_is_refused(values, message):
+def test_contradictory_recipes_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Recipe.from_dict({"rule": dataclasses.asdict(RULE)} | values)
 
@@ -166,7 +166,7 @@ def test_options_that_do_not_fit_model_or_data_are_refused_at_once(choice, confi
     assert all((before[key] == value).all() for key, value in variables(model).items())
 
 
-def test_a_misspelt_metric_is_told_which_there_are():
+def test_a_misspelt_metric_gives_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match="`keep_best` must be one of 'val_loss', 'val_accuracy', got 'val_acc'"):
         fine_tune(small_model(), batches(), batches(), recipe=Recipe(RULE, keep_best="val_acc"))
 

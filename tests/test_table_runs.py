@@ -142,7 +142,7 @@ def test_the_commands_measure_and_show_them(several, numbers, folder, capsys):
     assert "'a' in line 2" in err
 
 
-def test_what_cannot_be_calibrated_is_refused_before_anything_is_computed(folder, tmp_path):
+def test_models_that_cannot_be_calibrated_are_refused_before_anything_is_computed(folder, tmp_path):
     for changed, message in (
         ({"column": "price"}, "`calibrate` is for probabilities, but this model will predict numbers"),
         ({"column": "tags", "validation_share": 0.0}, "`calibrate` needs validation images, but the data set has none"),

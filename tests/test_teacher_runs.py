@@ -230,7 +230,7 @@ def several_labels(folder):
         ({"processor": {**HALF, "rescale_factor": 1 / 127.5}}, {}, ("`teacher`", "rescale_factor")),
     ],
 )
-def test_what_does_not_go_together_is_refused_before_anything_is_computed(
+def test_conflicting_options_are_refused_before_anything_is_computed(
     data, checkpoint, teacher, others, tmp_path, made, changed, facts
 ):
     """`made` is a function that writes data, or what is different about the teacher."""

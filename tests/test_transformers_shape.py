@@ -373,7 +373,7 @@ def test_labels_that_do_not_fit_are_refused(config, labels, match):
         model(IMAGES, labels=labels)
 
 
-def test_a_class_out_of_range_in_a_tensor_makes_the_loss_no_number():
+def test_a_class_out_of_range_in_a_tensor_makes_the_loss_nan():
     config = BitConfig.from_dict(CONFIG)
     logits = keras.ops.ones((2, 5))
     assert np.isfinite(float(loss_of(logits, keras.ops.convert_to_tensor([0, 4]), config)))
@@ -445,7 +445,7 @@ def test_labels_and_problem_type_replace_the_checkpoints(folder):
 
 
 @pytest.mark.parametrize("ours", CLASSES, ids=lambda kind: kind.__name__)
-def test_what_is_saved_is_loaded_again(ours, folder, tmp_path):
+def test_a_saved_model_is_loaded_again(ours, folder, tmp_path):
     model = ours.from_pretrained(folder)
     model.save_pretrained(tmp_path / "transformers")
     assert_equal(ours.from_pretrained(tmp_path / "transformers")(IMAGES), model(IMAGES))
@@ -582,7 +582,7 @@ def test_a_layer_of_ones_own_gets_the_output():
     assert_equal(Twice(bit)(IMAGES), 2 * bit(IMAGES).logits)
 
 
-def test_what_only_an_output_has_is_given_whoever_calls(folder):
+def test_fields_of_an_output_are_given_to_every_caller(folder):
     model = BitForImageClassification.from_pretrained(folder)
     for package in ("keras.src.trainers", "keras_bit.exporters"):
         by_package = eval("lambda function, *args, **kwargs: function(*args, **kwargs)", {"__name__": package})

@@ -360,7 +360,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_what_is_no_image_is_a_sentence_and_the_next_is_answered(page, site, tmp_path, name):
+def test_a_file_that_is_not_an_image_gives_a_sentence_and_the_next_is_answered(page, site, tmp_path, name):
     contents, words = UNREADABLE[name]
     (tmp_path / name).write_bytes(contents)
     said, trouble = choose(page, tmp_path / name)

@@ -154,7 +154,7 @@ def test_a_forked_process_and_a_copy_read_on(photos, processor):
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_fine_tune_takes_it(photos, processor):
+def test_fine_tune_takes_the_data_set(photos, processor):
     model = keras_bit.from_pretrained(TINY)
     model = keras_bit.BiT(model.config, classes=3)
     rule = keras_bit.HyperRule(18, 32, batch_size=6, steps=4)
@@ -200,7 +200,7 @@ NEEDING = {
 
 
 @pytest.mark.parametrize("case", NEEDING)
-def test_what_needs_tensorflow_says_so(tmp_path, model, processor, photos, case):
+def test_functions_that_need_tensorflow_raise_an_error_that_says_so(tmp_path, model, processor, photos, case):
     calls = {
         "graph": lambda: dataset(photos, processor, engine="graph"),
         "records": lambda: dataset("train.tfrecord", processor),
