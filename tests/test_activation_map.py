@@ -133,7 +133,10 @@ def test_the_positions_of_a_map_have_the_expected_places(changed, expected):
 
 
 def test_a_spot_moves_the_map_where_the_spot_is():
-    """Oracle for `centers`: the middle of what a spot changes, with kernels that are their own mirror images."""
+    """Finds the middle of what a spot changes, with kernels that are their own mirror images.
+
+    It is the oracle for `centers`.
+    """
     model = BiT(SMALL, include_top=False)
     generator = np.random.default_rng(2)
     for layer in model.layers:

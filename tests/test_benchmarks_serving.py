@@ -23,7 +23,7 @@ POOL = Pool([b"first", b"second"], SCORES, LABELS, [Corrupt(b"", "is empty."), C
 
 @pytest.mark.slow
 def test_a_server_under_load_is_right_and_keeps_its_memory(capsys):
-    """A minute or so, by requests, so that a slow machine asks as much as a fast one."""
+    """Takes about a minute. It counts requests, so that a slow machine asks as much as a fast one."""
     if importlib.util.find_spec("tensorflow_serving") is None:
         absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
     found = serving.measure(str(TRAINED), requests=2000, clients=8, corrupt_share=0.02, images=80)

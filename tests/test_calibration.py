@@ -68,7 +68,7 @@ def test_the_temperature_is_the_one_that_scipy_finds(several, sharpness):
 @pytest.mark.live
 @pytest.mark.parametrize("several", [False, True])
 def test_the_temperature_is_the_one_that_torch_finds(several):
-    """As gpleiss/temperature_scaling minimizes: LBFGS on the temperature."""
+    """Minimizes as gpleiss/temperature_scaling does: with LBFGS on the temperature."""
     import torch
 
     logits, labels = case(several, 3.0, seed=1)

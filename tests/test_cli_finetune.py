@@ -42,7 +42,7 @@ def arguments(tmp_path_factory):
 
 
 def test_the_command_prints_the_plan_and_the_progress(arguments, tmp_path, capsys):
-    """With TensorBoard where it is installed."""
+    """Uses TensorBoard if it is installed."""
     more = ["--steps", "1", "--track", "tensorboard"] if importlib.util.find_spec("tensorboard") else ["--steps", "1"]
     assert main.main(["finetune", *arguments, *more, "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
@@ -209,7 +209,7 @@ def labelled(arguments, kind):
     ],
 )
 def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(arguments, tmp_path, kind):
-    """By the signal that no process can catch, in the middle of a step after the first state was written."""
+    """Sends the signal that no process can catch, in the middle of a step after the first state was written."""
     out = tmp_path / "killed"
     recipe = ["--steps", "6", "--evaluate-every", "2", "--out", str(out)]
     command = [sys.executable, "-m", "keras_bit.cli.main", "finetune", *labelled(arguments, kind), *recipe]

@@ -442,7 +442,7 @@ def test_impossible_arguments_are_refused_by_name(options, message):
 @pytest.mark.slow
 @pytest.mark.usefixtures("graphs")
 def test_fifty_steps_from_the_same_weights_have_the_losses_of_transformers(tmp_path):
-    """The recipe's own rate, its warm-up cut to ten steps; every image differs, and so does every batch."""
+    """Uses the recipe's own rate with a warm-up of ten steps. Every image differs, and so does every batch."""
     import torch
     from transformers import BitForImageClassification
 

@@ -225,7 +225,7 @@ def test_the_file_is_sound_and_says_what_it_takes_and_gives(tmp_path, alone):
 
 
 def test_channels_come_first_inside_and_added_maps_have_one_shape(tmp_path, alone):
-    """By which onnxruntime adds one of them as it computes the other."""
+    """Checks the form in which onnxruntime adds one map while it computes the other."""
     needs("onnx", "onnxruntime")
     import onnx
 

@@ -295,7 +295,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_ctrl_c_after_two_models_ends_a_program_and_does_not_crash_it():
-    """With a `Core` for each of them the process dies of SIGSEGV."""
+    """Checks a crash that a `Core` for each model causes: the process dies of SIGSEGV."""
     needs("openvino")
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

@@ -274,7 +274,7 @@ def luminance(color):
 
 
 def test_text_stands_out_from_its_background_in_light_and_in_dark():
-    """WCAG 2.2, success criteria 1.4.3 and, for what is drawn, 1.4.11."""
+    """Checks the success criteria 1.4.3 of WCAG 2.2 and, for drawings, 1.4.11."""
     style = (site.PAGES / "style.css").read_text(encoding="utf-8")
     light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", part)) for part in style.split("@media")[:2])
     for colors in (light, dark):

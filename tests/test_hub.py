@@ -234,7 +234,7 @@ def test_files_are_downloaded_once_and_then_come_from_the_cache(tmp_path):
 
 
 def test_a_repository_has_many_names(tmp_path):
-    """All are the same repository, also where a local directory has its name."""
+    """Checks that all names mean the same repository, also if a local directory has its name."""
     (tmp_path / ID).mkdir(parents=True)
     with LoopbackHub(REPOSITORIES) as server:
         pages = [f"{server.url}/{ID}", f"{server.url}/{ID}/tree/main", f"https://huggingface.co/{ID}?x=1"]

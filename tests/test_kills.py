@@ -319,7 +319,7 @@ for number in range(10_000):
     ],
 )
 def test_save_pretrained_never_leaves_half_a_checkpoint(data, tmp_path, number):
-    """SIGTERM ends a program of a user's as SIGKILL does."""
+    """Kills a user's program, which SIGTERM ends as SIGKILL does."""
     chance, folder = random.Random(SEED), tmp_path / "saved"
     program = SAVING.replace("**LABELS", "**{n: str(n) for n in range(1, model.config.num_labels)}")
     model = from_pretrained(data / "checkpoint")

@@ -57,7 +57,7 @@ def test_average_precision_by_hand():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_several_labels_as_scikit_learn_measures_them(seed):
-    """float64 sums of the same numbers: only the order of the sums differs."""
+    """Compares float64 sums of the same numbers, which differ only in their order."""
     needs_sklearn()
     from sklearn import metrics as oracle
 

@@ -38,7 +38,7 @@ def test_a_wrong_token_is_refused_unseen_before_anything_is_asked(case, monkeypa
 
 @pytest.mark.parametrize("token", ["", " ", "\n", "\r\n\t", "\u00a0"])
 def test_an_empty_token_means_no_token(token):
-    """As `os.environ.get("HF_TOKEN", "")` gives it."""
+    """Tests the empty text that `os.environ.get("HF_TOKEN", "")` gives."""
     assert HubOptions(token=token).token is None
     assert HubOptions(token=token) == HubOptions()
 

@@ -97,7 +97,7 @@ def test_the_result_is_a_model_that_classifies_at_once(trained, data):
 
 
 def test_the_directory_of_a_run_without_a_result_is_reported(trained, tmp_path):
-    """As an interrupted one does: what it goes on from is written first."""
+    """Copies only the training state, which an interrupted run leaves."""
     begun = tmp_path / "begun"
     shutil.copytree(trained / run_directory.STATE_FOLDER, begun / run_directory.STATE_FOLDER)
     not_yet = rf" {begun} is the directory of a `keras-bit finetune` run that has not written its result yet. Start"

@@ -137,7 +137,7 @@ def test_images_of_both_kinds_are_trained_on_counted_and_noted(data, checkpoint,
 
 
 def test_images_that_are_labeled_too_are_not_counted_twice(data, checkpoint, teacher, tmp_path):
-    """Of a few examples of each class the other images remain, also by another name of the folder."""
+    """Takes a few examples of each class; the other images remain, also by another name of the folder."""
     (tmp_path / "link").symlink_to(data)
     few = {"teacher": teacher, "examples_per_class": 1, "unlabeled": str(tmp_path / "link")}
     plan = planning.plan(options_of(data, checkpoint, **few), Workers())
@@ -233,7 +233,7 @@ def several_labels(folder):
 def test_conflicting_options_are_refused_before_anything_is_computed(
     data, checkpoint, teacher, others, tmp_path, made, changed, facts
 ):
-    """`made` is a function that writes data, or what is different about the teacher."""
+    """Tests pairs of options; `made` is a function that writes data, or the changes of the teacher."""
     given = {"teacher": teacher, **(made(data) if callable(made) else {}), **changed}
     if isinstance(made, dict):
         given["teacher"] = write_teacher(tmp_path / "teacher", **made)

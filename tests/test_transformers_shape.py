@@ -318,7 +318,7 @@ def test_from_pretrained_takes_a_config_and_some_of_its_values(ours, folder, tmp
 
 
 def test_the_number_of_labels_of_a_configuration_that_is_passed_is_obeyed(folder):
-    """As in transformers, if it differs from the checkpoint's: an error, or a new head."""
+    """Expects transformers' behavior if the number differs from the checkpoint's: an error, or a new head."""
     config = BitConfig.from_pretrained(folder).with_num_labels(3)
     with pytest.raises(ValueError, match="the configuration has 3"):
         BitForImageClassification.from_pretrained(folder, config=config)

@@ -367,7 +367,7 @@ def test_pixels_from_a_client_are_answered_as_for_the_upright_image(finished, ta
 @pytest.mark.data
 @pytest.mark.slow
 def test_command_and_data_set_agree_on_sixty_photographs(capsys, photos, tmp_path):
-    """As a phone stores them: the pixels lie, and the tag says how. On half of them the two disagreed once."""
+    """Takes photographs as a phone stores them, turned by a tag. On half of them the two disagreed once."""
     paths = []
     for number, photo in enumerate(photos[:60]):
         image = Image.open(photo).convert("RGB")

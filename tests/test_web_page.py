@@ -469,7 +469,7 @@ def test_webgpu_is_used_if_possible_and_webassembly_otherwise(finished, site, tm
 
 
 def test_nothing_is_asked_of_anyone_else_and_nothing_can_be(finished, site, tmp_path):
-    """The worker is the page's own one with a line that asks another server, which the policy has to keep from it."""
+    """Adds a line to the page's worker that asks another server. The policy has to prevent it."""
     folder = shutil.copytree(exported(finished), tmp_path / "site")
     with serving(tmp_path) as other, serving(folder) as server:
         worker = folder / "worker.js"
@@ -505,7 +505,7 @@ def certificate(folder):
 
 
 def test_without_a_local_runtime_it_is_loaded_from_the_pinned_address(finished, site, tmp_path):
-    """A server in place of jsDelivr, with the npm package at the path that jsDelivr has it at."""
+    """Puts a server in the place of jsDelivr, with the npm package at jsDelivr's path."""
     needs_browser()
     folder = tmp_path / "site"
     keras_bit.export(keras_bit.from_pretrained(TRAINED), folder, "web", processor=PROCESSOR)

@@ -140,7 +140,7 @@ DAMAGED = {"cut off": jpeg(block(6)[:12], image=IMAGE)[:40], "no image": b"P6 1 
 
 
 def test_the_orientation_tag_is_read_and_taken_out(in_node):
-    """Oracle: Pillow, of what is left: without a tag, and with the same pixels."""
+    """Compares with Pillow, which must find no tag and the same pixels in the rest."""
     outputs = in_node([{"kind": "takenOut", "file": contents} for contents, _ in TAGGED.values()])
     for output, (name, (contents, tag)) in zip(outputs, TAGGED.items(), strict=True):
         assert output[0] == tag, name
