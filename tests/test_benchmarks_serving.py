@@ -29,11 +29,11 @@ def test_a_server_under_load_is_right_and_keeps_its_memory(capsys):
     found = serving.measure(str(TRAINED), requests=2000, clients=8, corrupt_share=0.02, images=80)
     rows = {row.name: row for row in found.rows}
     assert (found.measurements["wrong"], found.measurements["unnamed"]) == ([], [])
-    assert rows["rows that are not the Keras model's"].met
-    assert rows["corrupt images without their index and reason"].met
-    assert rows["memory: growth"].met
-    assert int(rows["rows that are not the Keras model's"].details.replace("of ", "").replace(",", "")) > 8000
-    assert int(rows["corrupt images without their index and reason"].details.removeprefix("of ")) > 100
+    assert rows["rows that differ from the Keras model"].met
+    assert rows["corrupt images that were not named with a reason"].met
+    assert rows["growth of the server's memory"].met
+    assert int(rows["rows that differ from the Keras model"].details.replace("of ", "").replace(",", "")) > 8000
+    assert int(rows["corrupt images that were not named with a reason"].details.removeprefix("of ")) > 100
     assert len(found.measurements["requests"]) >= 2000
     json.dumps(found.measurements)
 
@@ -125,8 +125,8 @@ def test_the_errors_of_a_server_are_counted(lie):
     counts = asked(places, classify)
     assert (len(counts.wrong), len(counts.unnamed)) == (wrong, unnamed)
     rows = {row.name: row.met for row in serving.rows(counts, [(0.0, 100), (1.0, 100)], 1.0)}
-    assert rows["rows that are not the Keras model's"] == (not wrong)
-    assert rows["corrupt images without their index and reason"] == (not unnamed)
+    assert rows["rows that differ from the Keras model"] == (not wrong)
+    assert rows["corrupt images that were not named with a reason"] == (not unnamed)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_errors_of_a_server_are_counted(lie):
 def test_growth_is_from_the_first_to_the_last_quarter_after_the_warm_up(sizes, expected):
     memories = [(float(second), size) for second, size in enumerate(sizes)]
     assert serving.growth(memories) == expected
-    growth = next(row for row in serving.rows(Counts(), memories, 10.0) if row.name == "memory: growth")
+    growth = next(row for row in serving.rows(Counts(), memories, 10.0) if row.name == "growth of the server's memory")
     assert growth.met == (expected[1] <= 1.02 * expected[0])
 
 
