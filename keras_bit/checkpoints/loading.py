@@ -345,7 +345,7 @@ def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor, values: np.ndar
         place = f" in {tensor.path}" if tensor.path and str(tensor.path) != checkpoint.source else ""
         raise ValueError(
             f"The tensor {name} of the checkpoint {checkpoint.source!r}{place} cannot be read: {described(error)}. "
-            "Nothing was loaded."
+            "Nothing was loaded. Fetch or save the file again."
         ) from error
 
 

@@ -51,7 +51,9 @@ def checked(
         OSError: the checkpoint does not exist, or cannot be read.
     """
     if found.problem_type != ONE:
-        raise ValueError(f"`teacher` is for data with one class for each image, got labels for {found.problem_type}.")
+        raise ValueError(
+            f"`teacher` is for data with one class for each image, got labels for {found.problem_type}. Leave it out."
+        )
     if workers != Workers():
         raise ValueError("`teacher` must be left out with a `strategy`. Train on one device.")
     hub = _fetched(hub)
