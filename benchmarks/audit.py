@@ -7,10 +7,9 @@ WebP of quality 80), are added to the training images. So are copies of test ima
 label errors  The audit ranks all images by the quality of their labels. The rows show the area under the ROC curve,
               and the share of wrong labels among the first images of this ranking, as many as were planted. They also
               show which share of the images that the audit lists or excludes for their labels has a wrong label.
-duplicates    "found" is the share of the planted copies that the audit found. "planted, of all but natural ones" is
-              the share of planted copies among the pairs that it found. Pairs in `NATURAL` do not count: CIFAR-10
-              itself has these duplicates.
-time          The time of the command, with its start and its report: by the clock, and as time of the processors.
+duplicates    Two rows show the share of the planted copies that the audit found, and the share of planted copies
+              among the pairs that it found. Pairs in `NATURAL` do not count: CIFAR-10 itself has these duplicates.
+time          The time of the command, with its start and its report: by the clock, and as processor time.
 """
 
 import argparse
@@ -120,14 +119,14 @@ def measure(data: Path, weights: str, *, seed: int = 0, sheet: Path | None = Non
         "",
         [
             Row("label errors: area under the ROC curve", "", auroc, None, AUROC, True),
-            Row(f"label errors: right among the first {wrong:,}", "", ranked, None, PRECISION, True),
-            Row("label errors: listed, right of these", "", _share(flagged, planted), details=f"of {len(flagged):,}"),
-            Row("label errors: excluded, right of these", "", _share(excluded, planted), details=f"of {len(excluded)}"),
-            Row("copies: found", "", found, None, FOUND, True, details=f"{len(missed)} missed"),
-            Row("copies: planted, of all but natural ones", "", _ratio(true, true + len(others)), None, TRUE, True,
+            Row(f"first {wrong:,} labels: share of true errors", "", ranked, None, PRECISION, True),
+            Row("listed labels: share of true errors", "", _share(flagged, planted), details=f"of {len(flagged):,}"),
+            Row("excluded labels: share of true errors", "", _share(excluded, planted), details=f"of {len(excluded)}"),
+            Row("planted copies: share that is found", "", found, None, FOUND, True, details=f"{len(missed)} missed"),
+            Row("found pairs: share that is planted", "", _ratio(true, true + len(others)), None, TRUE, True,
                 details=f"{len(natural)} natural, {len(others)} others"),
-            Row("time by the clock", "min", wall / 60, None, MINUTES, details=f"load {os.getloadavg()[1]:.1f}"),
-            Row("time of the processors", "min", processors / 60),
+            Row("elapsed time", "min", wall / 60, None, MINUTES, details=f"load {os.getloadavg()[1]:.1f}"),
+            Row("processor time", "min", processors / 60),
         ],
         {"audit": [measurements]},
         PACKAGES,

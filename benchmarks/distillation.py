@@ -150,7 +150,7 @@ def narrower(config: "BitConfig") -> "BitConfig":
 
 
 def _rows(results: dict[str, list[dict[str, float]]], own: float) -> list[Row]:
-    rows = [Row("the teacher itself: accuracy", "%", 100 * own)]
+    rows = [Row("accuracy of the teacher", "%", 100 * own)]
     for name in ("accuracy", "agreement"):
         rows += [_row(f"{way}: {name}", [100 * one[name] for one in results[way]]) for way in WAYS]
     for way in WAYS[1:]:
@@ -158,7 +158,7 @@ def _rows(results: dict[str, list[dict[str, float]]], own: float) -> list[Row]:
         gained = [100 * (taught["agreement"] - plain["agreement"]) for taught, plain in pairs]
         # The least over the seeds: if it is above 0, the student is closer to the teacher with every seed.
         rows.append(
-            Row(f"{way}: agreement above that of labels, least of the seeds", "%", min(gained), None, 0.0, True)
+            Row(f"{way}: smallest gain in agreement over labels, of all seeds", "%", min(gained), None, 0.0, True)
         )
     return rows
 

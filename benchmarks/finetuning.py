@@ -130,7 +130,7 @@ def measure(
         differences = {key: float(np.abs(np.subtract(values, first)).max()) for key, values in losses.items()}
         # From random weights in float32, two runs of torch already differ as much, so a limit would be chance.
         limited = (start, dtype) != ("random", "float32")
-        rows.append(Row(f"{name}: loss of step {setting.curve_steps}", "", losses["keras_bit"][-1], first[-1]))
+        rows.append(Row(f"{name}: loss at step {setting.curve_steps}", "", losses["keras_bit"][-1], first[-1]))
         rows.append(
             Row(
                 f"{name}: largest difference of the losses, in 1e-3",
@@ -148,21 +148,25 @@ def measure(
         name = f"{start}, {dtype}"
         rows.append(
             Row(
-                f"{name}: accuracy after {setting.steps} steps, seeds: {len(results)}",
+                f"{name}: accuracy after {setting.steps} steps, mean over seeds: {len(results)}",
                 "%",
                 100 * statistics.mean(ours),
                 100 * statistics.mean(theirs),
             )
         )
         apart = abs(statistics.mean(ours) - statistics.mean(theirs)) / _standard_error(ours, theirs, len(test))
-        rows.append(Row(f"{name}: difference in standard errors", "", apart, None, ACCURACY_LIMIT))
+        rows.append(Row(f"{name}: difference of the accuracies, in standard errors", "", apart, None, ACCURACY_LIMIT))
         unlike = 100 * statistics.mean(result["answered differently"] for result in results)
-        rows.append(Row(f"{name}: images answered differently", "%", unlike))
+        rows.append(Row(f"{name}: images with different answers", "%", unlike))
         measurements[f"{name} accuracy"] = results
     for count in examples:
         results = [_few_shot(data, test, weights, count, seed, processor, setting) for seed in seeds]
         spread = f" (from {100 * min(results):.1f} to {100 * max(results):.1f} %)"
-        rows.append(Row(f"{count} per class, {len(results)} seeds{spread}", "%", 100 * statistics.mean(results)))
+        rows.append(
+            Row(
+                f"{count} images per class, mean over {len(results)} seeds{spread}", "%", 100 * statistics.mean(results)
+            )
+        )
         measurements[f"few-shot {count}"] = [{"accuracies": results}]
     notes = [
         f"{Path(weights).name}; batches of {setting.batch_size}, {len(found.train):,} training images, "

@@ -164,7 +164,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]], at: str, amount: floa
         details = f"first {first:.1f} s, {memory / 1e9:.2f} GB of the device, {amount / seconds / peak:.0%} of the peak"
         shown.append(Row(f"{at}: {name}", "ms", ours, theirs, details=details))
     if best := min((seconds for name, seconds in medians.items() if name != OURS), default=None):
-        shown.append(Row(f"{at}: {OURS} / the better peer", "", medians[OURS] / best, None, RATIO_LIMIT))
+        shown.append(Row(f"{at}: {OURS} / the faster peer", "", medians[OURS] / best, None, RATIO_LIMIT))
     return shown
 
 

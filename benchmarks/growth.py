@@ -7,7 +7,8 @@ batch         R50x1 at 224 px, 1 to 32 images
 image         R50x1, one image of 128 to 512 px
 
 keras_bit is a `tf.function` of the model that is loaded with `fused=True`. The other column is transformers with
-channels_last. The rows "first" and "last" give the times for the smallest and the largest case of a series.
+channels_last. The rows "time of the first point" and "time of the last point" give the times for the smallest and the
+largest case of a series.
 """
 
 import argparse
@@ -82,7 +83,7 @@ def measure(series: "Mapping[str, Sequence[tuple[BitConfig, int, int]]]", *, rou
         rows.append(Row(f"{name}: slope", "", *slopes, details=last))
         for at, place in (("first", 0), ("last", -1)):
             values = [1e3 * times[engine][place] if engine in times else None for engine in (OURS, THEIRS)]
-            rows.append(Row(f"{name}: the {at}", "ms", *values))
+            rows.append(Row(f"{name}: time of the {at} point", "ms", *values))
     notes = [f"Not installed: {', '.join(missing)}."] if missing else []
     return Report("Growth", THEIRS, rows, found, inference.PACKAGES, notes)
 

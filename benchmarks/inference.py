@@ -210,7 +210,7 @@ def rows(
     for size, ours, peers, limit in targets:
         times = [medians[peer] for peer in peers if peer in medians]
         if size == batch_size and image_size == 224 and ours in medians and times:
-            name = "transformers, the better" if len(peers) > 1 else peers[0]
+            name = "transformers, the faster one" if len(peers) > 1 else peers[0]
             shown.append(Row(f"{at}: {ours} / {name}", "", medians[ours] / min(times), None, limit))
     return shown
 

@@ -140,14 +140,24 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
 
     shown = [
         row("R50: imports", "s", "load small", lambda one: one["imports"]),
-        Row("R50: import keras_bit after them", "s", median("load small", "keras_bit", lambda one: one["own_import"])),
+        Row(
+            "R50: import of keras_bit after the other imports",
+            "s",
+            median("load small", "keras_bit", lambda one: one["own_import"]),
+        ),
         row("R50: build and load", "s", "load small", lambda one: one["load"], limit=SMALL_LIMIT),
-        row("R50: of the file", "MB/s", "load small", per_second),
-        row("R50: until every weight was read", "s", "load small", lambda one: one["load"] + one["touch"]),
-        row("R50: load / imports", "", "load small", lambda one: one["load"] / one["imports"], limit=LOAD_LIMIT),
+        row("R50: loading speed", "MB/s", "load small", per_second),
+        row("R50: build, load and read every weight", "s", "load small", lambda one: one["load"] + one["touch"]),
+        row(
+            "R50: build and load / imports",
+            "",
+            "load small",
+            lambda one: one["load"] / one["imports"],
+            limit=LOAD_LIMIT,
+        ),
         row("R50: process start to first label", "s", "first label", lambda one: one["label"]),
-        row("R50: of these, imports", "s", "first label", lambda one: one["imports"]),
-        row("R50: after the imports", "s", "first label", lambda one: one["label"] - one["imports"]),
+        row("R50: imports before the first label", "s", "first label", lambda one: one["imports"]),
+        row("R50: first label after the imports", "s", "first label", lambda one: one["label"] - one["imports"]),
     ]
     labeled = [median("first label", peer, lambda one: one["label"]) for peer in ("keras_bit", "transformers")]
     if all(labeled):
@@ -155,14 +165,26 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
         shown.append(Row("R50: process start to first label / transformers", "", ratio, None, LABEL_LIMIT))
     if "load large, keras_bit" in found:
         shown += [
-            row("R152x4: as much new memory, written once", "s", "load large", lambda one: one["new_memory"]),
+            row("R152x4: writing the file's size to new memory", "s", "load large", lambda one: one["new_memory"]),
             row("R152x4: build and load", "s", "load large", lambda one: one["load"], limit=LARGE_LIMIT),
-            row("R152x4: of the file", "MB/s", "load large", per_second),
-            row("R152x4: until every weight was read", "s", "load large", lambda one: one["load"] + one["touch"]),
+            row("R152x4: loading speed", "MB/s", "load large", per_second),
+            row("R152x4: build, load and read every weight", "s", "load large", lambda one: one["load"] + one["touch"]),
             row("R152x4: memory after the imports", "GB", "load large", lambda one: one["before"] / 1e9),
             row("R152x4: peak memory", "GB", "load large", lambda one: one["peak"] / 1e9),
-            row("R152x4: peak / file", "", "load large", lambda one: one["peak"] / one["file"], limit=PEAK_LIMIT),
-            row("R152x4: peak beyond the imports / file", "", "load large", growth, limit=GROWTH_LIMIT),
+            row(
+                "R152x4: peak memory / size of the file",
+                "",
+                "load large",
+                lambda one: one["peak"] / one["file"],
+                limit=PEAK_LIMIT,
+            ),
+            row(
+                "R152x4: peak memory beyond the imports / size of the file",
+                "",
+                "load large",
+                growth,
+                limit=GROWTH_LIMIT,
+            ),
         ]
     return shown
 

@@ -144,7 +144,7 @@ def _rows(found: Mapping[str, Sequence[Mapping[str, Any]]], size: int, chosen: S
     targets = {EXACT: EXACT_TARGET, fastest: INEXACT_TARGET}
     return [
         Row(
-            f"{size} px, beside {name}",
+            f"{size} px, compared with {name}",
             "/s",
             speeds[OURS],
             speed,

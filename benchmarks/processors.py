@@ -3,7 +3,7 @@
 TensorFlow turns these kernels on by itself only if the processor has AVX-512 or better. Every process measures one case
 with the kernels off (`TF_ENABLE_ONEDNN_OPTS=0`) or on (`1`), and the cases take turns. To imitate a processor without
 AVX-512, oneDNN, PyTorch's own kernels, MKL and XLA are limited to AVX2. TensorFlow's other kernels use no more anyway.
-A row "the better / transformers" is the time with the better setting divided by that of transformers.
+A row "the faster setting / transformers" is the time with the faster setting divided by that of transformers.
 
 The commands of keras_bit choose by this table: see `keras_bit/cli/kernels.py`.
 """
@@ -146,5 +146,5 @@ def rows(
             shown.append(Row(f"{processor}: {name}", "ms", on, off, details=details))
             if times and on is not None and off is not None:
                 ratio = min(on, off) / min(times)
-                targets.append(Row(f"{processor}: {name}, the better / transformers", "", ratio, None, limit))
+                targets.append(Row(f"{processor}: {name}, the faster setting / transformers", "", ratio, None, limit))
     return [*shown, *targets]

@@ -175,20 +175,20 @@ def rows(counts: Counts, memories: Sequence[tuple[float, int]], took: float) -> 
     first, last = growth(memories)
     milliseconds = [1e3 * one for one in counts.seconds] or [0.0]
     return [
-        Row("rows that are not the Keras model's", "", len(counts.wrong), limit=0, details=f"of {counts.rows:,}"),
+        Row("rows that differ from the Keras model", "", len(counts.wrong), limit=0, details=f"of {counts.rows:,}"),
         Row(
-            "corrupt images without their index and reason",
+            "corrupt images that were not named with a reason",
             "",
             len(counts.unnamed),
             limit=0,
             details=f"of {counts.corrupt + len(counts.unnamed):,}",
         ),
         Row("requests", "/s", counts.requests / took, details=f"{counts.requests:,} in {took / 60:.1f} minutes"),
-        Row("request, median", "ms", statistics.median(milliseconds)),
-        Row("request, 99 of 100", "ms", float(np.quantile(milliseconds, 0.99))),
+        Row("time of a request, median", "ms", statistics.median(milliseconds)),
+        Row("time of a request, 99th percentile", "ms", float(np.quantile(milliseconds, 0.99))),
         Row("memory of the server after the warm-up", "MB", first / 1e6),
         Row("memory of the server at the end", "MB", last / 1e6),
-        Row("memory: growth", "%", 100 * (last / first - 1), limit=100 * GROWTH_LIMIT),
+        Row("growth of the server's memory", "%", 100 * (last / first - 1), limit=100 * GROWTH_LIMIT),
     ]
 
 

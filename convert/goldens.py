@@ -78,5 +78,8 @@ def read(path: Path) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]], dic
             "--write-golden FILE`."
         ) from error
     if not batches:
-        raise ValueError(f"{path} is not a golden file: it holds no images.")
+        raise ValueError(
+            f"{path} is not a golden file: it holds no images. "
+            "Make one with `python -m convert SOURCE --write-golden FILE`."
+        )
     return batches, results, versions

@@ -27,10 +27,12 @@ def find(paths: Sequence[Path]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise FileNotFoundError(f"There is no photograph or folder {path}.")
+            raise FileNotFoundError(f"There is no photograph or folder {path}. Check the path.")
     if not found:
         named = ", ".join(map(str, paths))
-        raise FileNotFoundError(f"There are no photographs ({', '.join(SUFFIXES)}) in {named}.")
+        raise FileNotFoundError(
+            f"There are no photographs ({', '.join(SUFFIXES)}) in {named}. Add some, or name another folder."
+        )
     return found
 
 

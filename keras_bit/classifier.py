@@ -278,7 +278,7 @@ def _check(model: Any, processor: Any) -> None:
         if any(side not in (None, made) for side, made in zip(own, processor.fixed_size, strict=True)):
             raise ValueError(
                 f"`processor` must give the {own[0]}x{own[1]} px of the model's input, got "
-                f"{processor.fixed_size[0]}x{processor.fixed_size[1]}."
+                f"{processor.fixed_size[0]}x{processor.fixed_size[1]}. Make them equal."
             )
 
 
@@ -286,7 +286,7 @@ def _check_pixels(name: str, shape: tuple[int, ...], channels: int) -> None:
     if min(shape[:2]) < MIN_SIZE or shape[-1] != channels:
         raise ValueError(
             f"{name} becomes {shape[0]}x{shape[1]} px with {shape[-1]} channels in the processor, but the model takes "
-            f"{channels} channels and at least {MIN_SIZE} px."
+            f"{channels} channels and at least {MIN_SIZE} px. Change the processor, or pass another image."
         )
 
 

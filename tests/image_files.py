@@ -14,7 +14,7 @@ PROCESSOR = BitImageProcessor(size={"height": 24, "width": 32}, do_center_crop=F
 
 
 def pixels(seed, height=40, width=50):
-    """A gradient with noise, so that JPEG files differ and are small."""
+    """Returns a gradient with noise, so that JPEG files differ and are small."""
     generator = np.random.default_rng(seed)
     slope = np.add.outer(np.linspace(0, 90, height), np.linspace(0, 90, width))[..., None]
     return (slope + generator.integers(0, 70, (height, width, 3)) + generator.integers(0, 6, 3)).astype(np.uint8)

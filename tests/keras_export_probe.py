@@ -14,7 +14,7 @@ from keras_bit import BitForImageClassification, from_pretrained
 
 
 def plain(shape: tuple[int | None, ...]) -> keras.Model:
-    """A network of Keras alone with the operations of a classifier: a convolution, a global mean, a head."""
+    """Builds a network of Keras' own layers with a classifier's operations: a convolution, a global mean, a head."""
     images = keras.Input(shape)
     maps = keras.layers.Conv2D(8, 3, strides=2, padding="same")(images)
     return keras.Model(images, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(maps)))

@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
     def send(
         self, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"", announced: int | None = None
     ) -> None:
-        """An answer; of a body that is shorter than it is `announced` to be the connection ends."""
+        """Sends an answer. If the body is shorter than `announced`, it also ends the connection."""
         announced = len(body) if announced is None else announced
         self.send_response(status)
         for name, value in {"Content-Length": str(announced), **(headers or {})}.items():

@@ -117,7 +117,7 @@ class LoopbackHub(Loopback):
         self.fault = fault
 
     def refusal(self, repo_id: str, token: str | None) -> tuple[int, str, str] | None:
-        """Status, X-Error-Code and X-Error-Message where `token` may not read `repo_id`."""
+        """Returns status, X-Error-Code and X-Error-Message if `token` may not read `repo_id`."""
         if self.fault == BAD_TOKEN:
             return 401, "", "Invalid credentials in Authorization header"
         if repo_id in self.gated:
@@ -128,7 +128,7 @@ class LoopbackHub(Loopback):
         return None
 
     def files(self, repo_id: str, revision: str) -> tuple[str, Mapping[str, bytes]] | None:
-        """Commit hash and files of a revision."""
+        """Returns the commit hash and the files of a revision."""
         for name, files in self.repositories[repo_id].items():
             commit = commit_of(repo_id, name)
             if revision in (name, commit):

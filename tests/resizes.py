@@ -28,6 +28,6 @@ SIZES = {
 
 
 def noise(rng, height, width, channels=3):
-    """Noise, half of it of black and white only, where sums go furthest beyond [0, 255]."""
+    """Returns noise. Half of it is black and white only, because there sums go furthest beyond [0, 255]."""
     pixels = rng.integers(0, 256, (height, width, channels), dtype=np.uint8)
     return np.where(rng.random() < 0.5, pixels, (pixels > 127) * np.uint8(255))

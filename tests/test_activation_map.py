@@ -23,7 +23,7 @@ def images(count=2, height=72, width=104):
 
 
 def model_of(config, **arguments):
-    """With a bias that is not zero."""
+    """Builds a model with a bias that is not zero."""
     keras.utils.set_random_seed(1)
     model = BiT(config, **arguments)
     model.get_layer("predictions").bias.assign(np.linspace(-2, 3, config.num_labels))
@@ -43,7 +43,7 @@ def test_the_mean_of_a_map_and_the_bias_are_the_logit(config):
     np.testing.assert_allclose(found.scores, logits, rtol=1e-5, atol=1e-5)
 
 
-def test_whatever_the_activation_and_fused_or_not_the_map_is_the_same():
+def test_the_map_does_not_depend_on_the_activation_or_on_fusing():
     expected = activation_maps(model_of(SMALL, classifier_activation=None), images(), [3])
     model = model_of(SMALL)
     for other in (model, fuse(model), model_of(SMALL, classifier_activation="sigmoid")):
@@ -110,7 +110,7 @@ def test_a_model_whose_output_is_another_than_its_head_s_is_refused():
 
 
 @pytest.mark.parametrize("classes", [[], [5], [0, -1]])
-def test_a_class_that_is_not_there_is_refused(classes):
+def test_a_missing_class_is_refused(classes):
     with pytest.raises(ValueError, match="`classes` must be numbers from 0 to 4"):
         activation_maps(model_of(SMALL), images(), classes)
 
@@ -124,7 +124,7 @@ def test_a_class_that_is_not_there_is_refused(classes):
         ({"depths": (1, 1, 1, 1), "hidden_sizes": (16, 16, 16, 16), "output_stride": 8}, [0, 8, 16]),
     ],
 )
-def test_where_the_positions_of_a_map_lie(changed, expected):
+def test_the_positions_of_a_map_have_the_expected_places(changed, expected):
     config = BitConfig(**{"embedding_size": 16, "hidden_sizes": (32, 64), "depths": (2, 1), "num_groups": 4} | changed)
     np.testing.assert_array_equal(centers(config, 3), expected)
     positions = BiT(config, include_top=False, input_shape=(64, 96, 3)).output_shape[1:3]
@@ -133,7 +133,10 @@ def test_where_the_positions_of_a_map_lie(changed, expected):
 
 
 def test_a_spot_moves_the_map_where_the_spot_is():
-    """Oracle for `centers`: the middle of what a spot changes, with kernels that are their own mirror images."""
+    """Finds the middle of what a spot changes, with kernels that are their own mirror images.
+
+    It is the oracle for `centers`.
+    """
     model = BiT(SMALL, include_top=False)
     generator = np.random.default_rng(2)
     for layer in model.layers:

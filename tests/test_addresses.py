@@ -67,7 +67,7 @@ def test_a_files_configuration_is_looked_for_beside_it(server, tmp_path):
 
 
 @pytest.mark.parametrize("fault", [None, FORBIDDEN, A_PAGE])
-def test_a_file_may_lie_alone(server, tmp_path, fault):
+def test_a_file_needs_no_other_files_next_to_it(server, tmp_path, fault):
     server.fault = fault
     assert find_file(f"{server.url}/alone/bit.npz", (*PROCESSOR, "config.json"), options(tmp_path)) is None
 
@@ -90,7 +90,7 @@ def test_offline_it_is_answered_at_once(server, tmp_path):
     assert server.requests == []
 
 
-def test_what_is_cached_needs_no_server(server, tmp_path):
+def test_a_cached_file_needs_no_server(server, tmp_path):
     url = f"{server.url}/alone/bit.npz"
     path = find_file(url, ("bit.npz",), options(tmp_path))
     server.fault = SERVER_ERROR
@@ -99,7 +99,7 @@ def test_what_is_cached_needs_no_server(server, tmp_path):
     assert find_file(url, ("bit.npz",), options(tmp_path)) == path
 
 
-def test_what_is_known_to_be_absent_needs_no_server_either(server, tmp_path):
+def test_a_file_that_is_known_to_be_absent_needs_no_server(server, tmp_path):
     url = f"{server.url}/alone/bit.npz"
     path = find_file(url, ("bit.npz",), options(tmp_path))
     assert find_file(url, ("config.json",), options(tmp_path)) is None
@@ -163,7 +163,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_had_is_told_in_a_sentence(server, tmp_path, case):
+def test_a_failed_download_is_reported_in_a_sentence(server, tmp_path, case):
     path, fault, kind, words = REFUSED[case]
     server.fault = fault
     url = server.url + path
@@ -180,7 +180,7 @@ def test_a_redirection_to_an_address_that_is_not_encrypted_is_refused(server, tm
         find_file(f"{server.url}/moved/bit.npz", ("bit.npz",), options(tmp_path))
 
 
-def test_a_server_that_is_not_there_is_told_after_one_question(tmp_path, caplog):
+def test_a_missing_server_is_reported_after_one_request(tmp_path, caplog):
     with pytest.raises(ConnectionError, match=r"^The connection for http://.*/bit\.npz failed \(.*refused"):
         find_file(f"{closed_url()}/bit.npz", ("bit.npz",), options(tmp_path))
     assert "Retrying" not in caplog.text  # huggingface_hub's words before it sleeps
@@ -245,7 +245,7 @@ def test_a_published_files_configuration_is_known(tmp_path):
     assert find_file("BiT-M-R50x1-ILSVRC2012", PROCESSOR, options(tmp_path / "cache")) is None
 
 
-def test_an_empty_file_is_one(server, tmp_path):
+def test_an_empty_file_is_downloaded_as_a_file(server, tmp_path):
     path = find_file(f"{server.url}/empty/bit.npz", ("bit.npz",), options(tmp_path))
     assert path.read_bytes() == b""
 

@@ -61,12 +61,12 @@ ARGUMENTS = {name for one in SIGNATURES.values() for name in inspect.signature(o
 
 
 def advised(text):
-    """The arguments that a message names: `name`, or `name=...`."""
+    """Returns the arguments that a message names, as `name` or `name=...`."""
     return {name for name in re.findall(r"`(\w+)(?:=[^`]*)?`", text) if name in ARGUMENTS}
 
 
 def error_of(function, *args, **kwargs):
-    """What it says if it fails; nothing if it reads the source, as some do."""
+    """Returns the message if the function fails, and an empty text if it reads the source, as some do."""
     try:
         function(*args, **kwargs)
     except (OSError, ValueError) as error:
@@ -112,7 +112,7 @@ def test_an_argument_of_another_type_is_named(call, argument):
         call()
 
 
-def test_a_head_of_another_size_is_told_with_what_was_asked_for(tmp_path):
+def test_an_error_about_another_head_size_names_the_requested_one(tmp_path):
     folder = write_checkpoint(tmp_path, config=OTHER_NAMES)
     with pytest.raises(ValueError, match=r"has 5 classes, and the configuration has 2\. .* or `num_labels=5` for its"):
         BitForImageClassification.from_pretrained(folder)

@@ -68,7 +68,7 @@ def files_in(folder):
 
 
 def digest(model):
-    """One word for names and numbers of all weights."""
+    """Returns one word for the names and numbers of all weights."""
     found = sorted((layer, variable, values.tobytes()) for (layer, variable), values in variables(model).items())
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
@@ -91,7 +91,7 @@ class _SoughtError(Exception):
 
 @pytest.fixture
 def sought(monkeypatch):
-    """Sources that were looked for; nothing is found."""
+    """Lists the sources that were looked for; none of them is found."""
     sources = []
 
     def find(source, *_):
@@ -127,7 +127,7 @@ def test_a_backbone_is_that_of_bit_50_by_default(sought):
 
 
 @pytest.mark.parametrize("word", ["imagenet", "imagenet21k"])
-def test_imagenet_needs_an_architecture_and_is_no_folder(word, tmp_path, monkeypatch):
+def test_imagenet_needs_an_architecture_and_does_not_name_a_folder(word, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / word)
     monkeypatch.chdir(tmp_path)
     for read in (from_pretrained, BitConfig.from_pretrained, keras_bit.BitImageProcessor.from_pretrained):
@@ -472,7 +472,7 @@ def test_labels_that_contradict_the_head_are_refused_if_it_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("classes", [0, -1, 2.5, True, "5"])
-def test_a_number_of_classes_that_is_none_is_refused(checkpoint, classes):
+def test_an_invalid_number_of_classes_is_refused(checkpoint, classes):
     for call in (
         lambda: from_pretrained(checkpoint, classes=classes),
         lambda: BiT(BitConfig.from_dict(CONFIG), classes=classes),
@@ -497,7 +497,7 @@ def test_a_config_serves_weights_without_one_and_replaces_the_checkpoints(tmp_pa
 
 
 @pytest.mark.parametrize("config", [CONFIG, {}, "bit", 5], ids=["dict", "empty dict", "str", "int"])
-def test_a_config_that_is_none_is_refused(checkpoint, config):
+def test_a_config_of_none_is_refused(checkpoint, config):
     for call in (
         lambda: from_pretrained(checkpoint, config=config),
         lambda: BiT50(weights=checkpoint, config=config),
@@ -532,7 +532,7 @@ def test_another_networks_config_is_refused_before_weights_are_opened(tmp_path, 
         assert [fact for fact in facts if fact not in str(raised.value)] == []
 
 
-def test_without_a_config_json_there_is_no_architecture(tmp_path):
+def test_a_checkpoint_without_a_config_json_has_no_architecture(tmp_path):
     folder = write_checkpoint(tmp_path, config=None)
     with pytest.raises(
         FileNotFoundError, match=r"has no config\.json, so its architecture is unknown.*pass `config=BitConfig"
@@ -613,7 +613,7 @@ def test_a_loaded_model_refuses_them_too(checkpoint, shape, message):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """The shapes of all random numbers that initializers draw."""
+    """Lists the shapes of all random numbers that initializers draw."""
     shapes = []
     draw = keras.initializers.VarianceScaling.__call__  # glorot_uniform, Keras' default, inherits it
     spy = lambda self, shape, dtype=None: shapes.append(tuple(shape)) or draw(self, shape, dtype)  # noqa: E731
@@ -678,7 +678,7 @@ def test_a_cache_made_by_hand_answers_without_a_hub(tmp_path, checkpoint):
         BiT50(**where)
 
 
-def test_what_the_cache_lacks_or_holds_half_of_is_named(tmp_path, checkpoint):
+def test_a_file_that_the_cache_lacks_or_has_in_part_is_named(tmp_path, checkpoint):
     files = files_in(checkpoint)
     half = files["model.safetensors"][:-100]
     make_cache(tmp_path, "someone/half", files | {"model.safetensors": half})
@@ -713,7 +713,10 @@ print(json.dumps(answers))
 
 
 def ask(server, tmp_path, *calls, **env):
-    """from_pretrained(**call) for each of `calls` in one process: digests of weights or [error, text], and stderr."""
+    """Calls from_pretrained(**call) for each of `calls` in one process.
+
+    Returns digests of weights or [error, text], and stderr.
+    """
     process = run_against_hub(CALLS.format(calls=json.dumps(calls)), server, tmp_path, **env)
     assert process.returncode == 0, process.stderr
     assert "Retrying in" not in process.stderr  # huggingface_hub's words before it sleeps
@@ -812,7 +815,7 @@ def hub_errors(tmp_path_factory, checkpoint):
 
 
 @pytest.mark.parametrize("case", HUB_ERRORS)
-def test_what_the_hub_refuses_or_holds_wrongly_is_told_in_a_sentence(hub_errors, case):
+def test_a_refusal_or_a_wrong_file_of_the_hub_is_reported_in_a_sentence(hub_errors, case):
     answers, places, fetched = hub_errors
     _, error, facts = HUB_ERRORS[case]
     assert answers[case][0] == error
@@ -840,7 +843,7 @@ TIMM_ID = "timm/resnetv2_50x1_bit.goog_in21k_ft_in1k"
 
 @pytest.fixture(scope="module")
 def timms(tmp_path_factory):
-    """Of two classes to directories in timm's layout with the same random R50x1, and the model that they hold.
+    """Writes directories in timm's layout with the same random R50x1 and two classes, and returns them with the model.
 
     The widths of a published architecture are needed here: timm's config.json names one and no widths.
     """

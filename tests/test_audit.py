@@ -23,7 +23,7 @@ def needs_cleanlab():
 
 
 def clusters(count=300, classes=3, width=16, seed=0):
-    """Features around a center for each class, and the classes."""
+    """Returns features around a center for each class, and the classes."""
     generator = np.random.default_rng(seed)
     labels = (np.arange(count) % classes).astype(np.int32)
     centers = np.random.default_rng(7).normal(0, 1, (classes, width))
@@ -31,7 +31,7 @@ def clusters(count=300, classes=3, width=16, seed=0):
 
 
 def alone(labels):
-    """No image looks like another."""
+    """Returns the groups if no image looks like another."""
     return np.arange(len(labels))
 
 
@@ -121,7 +121,7 @@ def test_two_classes_and_numbers_that_no_image_has():
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3], [0, 0, 0, 1]])
-def test_too_few_images_are_no_error_and_nothing_is_said_of_them(labels):
+def test_too_few_images_give_no_error_and_no_finding(labels):
     found = label_errors.label_quality(clusters(4)[0], np.array(labels, np.int32), np.arange(4))
     assert np.isnan(found.quality).all()
     assert not len(found.wrong)
@@ -206,7 +206,7 @@ def saved(folder, name, image, **options):
     return facts_of(str(folder / name), "upright")[0]
 
 
-def test_what_is_odd_about_a_file_is_seen(tmp_path):
+def test_odd_files_are_found(tmp_path):
     image = Image.fromarray(scene(2))
     plain = saved(tmp_path, "plain.png", image)
     assert (plain.is_gray, plain.is_blank, plain.is_transparent, plain.frames, plain.mode) == (False,) * 3 + (1, "RGB")
@@ -279,7 +279,7 @@ def test_outliers_are_far_from_what_is_usual_the_farthest_first():
     assert [(one.image, round(one.score, 3), one.exclude) for one in found] == [(109, 0.9, False), (104, 0.8, False)]
 
 
-def test_classes_that_are_far_smaller_are_told():
+def test_far_smaller_classes_are_reported():
     images = collection([usual(one) for one in range(25)], ["train"] * 23 + ["test"] * 2, [0] * 22 + [1] + [0, 1])
     counts = oddities.class_counts(images, ["cat", "dog"])
     assert counts == {"train": [22, 1], "test": [1, 1]}
@@ -340,5 +340,5 @@ def test_two_copies_that_look_the_same_as_a_third_are_not_each_other_s():
     ]
 
 
-def test_unreadable_files_are_no_duplicates():
+def test_unreadable_files_do_not_count_as_duplicates():
     assert judged([Facts(problem="broken"), Facts(problem="broken")], None, None, [np.nan] * 2) == []

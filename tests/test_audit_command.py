@@ -48,7 +48,7 @@ def make_scenes(folder, counts, first=0):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A data set with one of each fault, whose classes and files have names of all kinds."""
+    """Writes a data set with one of each fault, whose classes and files have names of all kinds."""
     folder = tmp_path_factory.mktemp("audit") / "data & <more>"
     make_scenes(folder / "train", {"=cat": 12, "dog": 12})
     make_scenes(folder / "test", {"=cat": 4, "dog": 4}, first=100)
@@ -65,7 +65,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def audited(data, tmp_path_factory):
-    """The directory of an audit, what it printed, and its exit code."""
+    """Returns the directory of an audit, what it printed, and its exit code."""
     from keras_bit.cli import main
 
     out = tmp_path_factory.mktemp("audited") / "out"
@@ -122,7 +122,7 @@ def test_json_and_csv_say_the_same(capsys, data, audited):
     assert str(out / "audit.html") in err
 
 
-def test_no_cell_is_a_formula(audited):
+def test_no_cell_begins_as_a_formula(audited):
     for row in rows_of(audited[0]):
         for name, value in row.items():
             assert name == "score" or not value.startswith(("=", "+", "-", "@", "\t", "\r")), row
@@ -254,7 +254,7 @@ def test_without_a_test_part_and_with_a_class_of_one_image(capsys, tmp_path):
     assert not any(row["label"] == "owl" and row["kind"] == "label_error" for row in report["findings"])
 
 
-def test_what_cannot_be_audited_is_refused(capsys, tmp_path):
+def test_data_that_cannot_be_audited_are_refused(capsys, tmp_path):
     make_scenes(tmp_path / "data", {"cat": 2, "dog": 2})
     code, _, err = audit(capsys, tmp_path / "data", "--out", tmp_path / "data" / "out")
     assert code == 1
@@ -352,7 +352,7 @@ def test_exclusion_keeps_the_division_and_few_examples_come_from_the_rest(tmp_pa
         ("image,exclude\n" + "".join(f"cat/0{n}.png,yes\ndog/0{n}.png,yes\n" for n in range(3)), ["all training"]),
     ],
 )
-def test_what_cannot_be_excluded_is_an_error(capsys, tmp_path, text, words):
+def test_a_wrong_list_of_exclusions_raises_an_error(capsys, tmp_path, text, words):
     make_scenes(tmp_path / "data", {"cat": 3, "dog": 3})
     (tmp_path / "audit.csv").write_text(text)
     options = ["--exclude", tmp_path / "audit.csv", "--validation-share", 0]
@@ -368,7 +368,7 @@ def test_records_have_no_names_to_exclude(tmp_path):
         splits.open_splits(tmp_path / "train.tfrecord", validation_share=0, seed=0, exclude=tmp_path / "audit.csv")
 
 
-def test_names_that_are_not_there_are_counted(tmp_path):
+def test_missing_names_are_counted(tmp_path):
     make_scenes(tmp_path / "data", {"cat": 3, "dog": 3})
     (tmp_path / "audit.csv").write_text("image,exclude\ncat/00.png,yes\ncat/99.png,YES\ncat/01.png,\n")
     found = splits.open_splits(tmp_path / "data", validation_share=0, seed=0, exclude=tmp_path / "audit.csv")

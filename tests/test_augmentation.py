@@ -31,7 +31,7 @@ def in_graph(function):
 
 
 def find(crop, resized):
-    """Where `crop`, or its mirror image, lies in `resized`: (top, left, flipped)."""
+    """Finds where `crop`, or its mirror image, lies in `resized`: (top, left, flipped)."""
     for flipped, candidate in ((False, crop), (True, crop[:, ::-1])):
         for top, left in np.ndindex(ROOM + 1, ROOM + 1):
             if np.array_equal(resized[top : top + 128, left : left + 128], candidate):
@@ -186,7 +186,7 @@ def test_the_weights_have_the_beta_distribution(alpha):
 
 
 @pytest.mark.slow
-def test_the_pipeline_mixes_where_the_rule_says_so():
+def test_the_pipeline_mixes_images_if_the_rule_says_so():
     arrays = [pixels(index) for index in range(8)]
     options = {"processor": PROCESSOR, "batch_size": 4, "training": True, "seed": 1, "class_names": list("abcdefgh")}
     images, labels = collect(image_dataset((arrays, range(8)), rule=HyperRule(20_000, 32), **options))

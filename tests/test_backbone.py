@@ -63,7 +63,7 @@ def assert_same_maps(found, expected):
 
 @pytest.fixture(scope="module", params=LAYER_TYPES.values(), ids=LAYER_TYPES)
 def whole(request, tmp_path_factory):
-    """A whole network with random weights, and its `.keras` file."""
+    """Builds a whole network with random weights, and saves its `.keras` file."""
     model = BiT(config_of(**request.param))
     generator = np.random.default_rng(1)
     for layer in model.layers:  # group norms begin as ones and zeros, which hide a swap
@@ -164,7 +164,7 @@ def test_impossible_maps_are_refused_with_a_list_of_the_possible(tmp_path, argum
 
 
 @pytest.mark.parametrize("config", [CONFIG, {}, "bit"], ids=["dict", "empty dict", "str"])
-def test_a_config_that_is_none_is_refused(config):
+def test_a_config_of_none_is_refused(config):
     with pytest.raises(ValueError, match=f"^`config` must be a BitConfig, got {type(config).__name__}: "):
         BiTBackbone(None, config=config)
 
@@ -219,7 +219,7 @@ def test_one_model_takes_images_of_any_size(whole, size):
         assert tuple(found[name].shape) == (2, *(-(-pixels // divisor) for pixels in size), width)
 
 
-def test_where_the_stride_ends_the_maps_keep_their_size():
+def test_the_maps_keep_their_size_after_the_last_stride():
     backbone = BiTBackbone(None, config=config_of(output_stride=8), out_features=STAGES, input_shape=(64, 96, 3))
     assert [tuple(backbone.output[name].shape[1:3]) for name in STAGES] == [(16, 24)] * 2 + [(8, 12)] * 3
 
@@ -326,7 +326,7 @@ def test_a_bottleneck_that_googles_layout_has_no_names_for_is_refused(tmp_path):
     with pytest.raises(
         ValueError,
         match=rf"^The checkpoint {str(path)!r} does not fit the model: no rule of Google's \.npz layout names the "
-        r"layer 'stem_norm'\. Nothing was loaded\.$",
+        r"layer 'stem_norm'\. Nothing was loaded\. Load it with the configuration that it was saved with\.$",
     ):
         BiTBackbone(path, config=BitConfig.from_dict(BOTTLENECK_CONFIG), out_indices=[0])
 
@@ -396,7 +396,7 @@ MISFITS = {
 
 
 @pytest.mark.parametrize(("tensors", "stage", "message"), MISFITS.values(), ids=MISFITS)
-def test_what_is_missing_or_no_part_of_the_network_is_an_error(tmp_path, tensors, stage, message):
+def test_missing_and_foreign_tensors_raise_an_error(tmp_path, tensors, stage, message):
     folder = write_checkpoint(tmp_path, {name: np.float32(tensor) for name, tensor in tensors.items()})
     with pytest.raises(ValueError, match=message) as error:
         BiTBackbone(folder, out_indices=[stage])
@@ -404,7 +404,7 @@ def test_what_is_missing_or_no_part_of_the_network_is_an_error(tmp_path, tensors
     assert "Nothing was loaded." in str(error.value)
 
 
-def test_a_final_norm_is_no_part_of_a_bottleneck(tmp_path):
+def test_a_bottleneck_does_not_contain_the_final_norm(tmp_path):
     tensors = random_tensors(BOTTLENECK) | {"bit.norm.weight": np.ones(64, "float32")}
     with pytest.raises(ValueError, match=r"not part of the model \(1\): bit\.norm\.weight"):
         BiTBackbone(write_checkpoint(tmp_path, tensors, BOTTLENECK_CONFIG))
@@ -503,7 +503,7 @@ def assert_frozen(model, addresses):
     assert trained == {v.path for layer in model.layers if not layer.name.startswith(addresses) for v in layer.weights}
 
 
-def test_the_last_call_counts(whole):
+def test_the_last_call_of_freeze_decides(whole):
     model = BiTBackbone(whole[1])
     everything = freeze(model)
     assert len(everything) == len([layer for layer in model.layers if layer.weights])
@@ -605,7 +605,7 @@ def test_a_backbone_inside_a_model_is_trained_behind_its_frozen_stages():
 
 
 def live_model(name, config, directory):
-    """A transformers model of which no parameter is a default, saved."""
+    """Saves a transformers model in which no parameter has its default."""
     import torch
     import transformers
 
@@ -622,12 +622,12 @@ def live_model(name, config, directory):
 
 
 def live_batches():
-    """64x64 and 45x61: even and odd sizes take different pads."""
+    """Makes images of 64x64 and 45x61 px, because even and odd sizes take different pads."""
     return [goldens.to_pixel_values(image) for image in goldens.generated_images()]
 
 
 def live_maps(model, batch):
-    """Stage name to map, channels last, of transformers' `BitBackbone`."""
+    """Returns the maps of transformers' `BitBackbone`, channels last, by the name of the stage."""
     import torch
 
     with torch.no_grad():

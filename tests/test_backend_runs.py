@@ -18,13 +18,13 @@ NAMES = (
     "test_fine_tuning.py::test_it_is_what_a_person_does_by_hand_in_keras",
     "test_fine_tuning.py::test_accumulated_gradients_are_those_of_the_whole_batch",
     "test_fine_tuning.py::test_the_data_set_of_a_directory_with_mixup_is_taken_as_it_is",
-    "test_fine_tuning.py::test_a_loss_that_is_no_number_ends_training_and_names_the_step",
+    "test_fine_tuning.py::test_a_loss_of_nan_ends_training_and_names_the_step",
     "test_fine_tuning.py::test_mixed_precision_trains_with_a_head_in_float32",
     # Loading.
     "test_filling.py",
     "test_loading.py::test_every_tensor_comes_to_its_variable",
     "test_loading.py::test_other_floating_point_types_are_read_as_float32",
-    "test_loading.py::test_tensors_that_are_no_finite_numbers_are_listed",
+    "test_loading.py::test_tensors_with_values_that_are_not_finite_are_listed",
     "test_loading.py::test_a_keras_file_is_read_with_its_configuration",
     "test_loading.py::test_saved_weights_are_known_by_a_config_a_directory_or_their_shapes",
     "test_loading.py::test_the_same_weights_in_timms_layout_make_the_same_model",
@@ -37,7 +37,7 @@ NAMES = (
     "test_classifier.py::test_a_call_and_every_method_of_keras_give_the_same",
     "test_classifier.py::test_it_learns_on_uint8_batches_what_the_model_learns_on_the_processors",
     "test_classifier.py::test_it_is_saved_with_its_processor_and_loaded_by_keras",
-    "test_what_is_handed_over.py::test_preprocess_input_scales_what_a_tf_data_map_gives",
+    "test_kinds_of_input.py::test_preprocess_input_scales_what_a_tf_data_map_gives",
     # transformers' classes.
     *(
         f"test_transformers_shape.py::{name}[pre-activation-{ours}]"
@@ -52,7 +52,7 @@ NAMES = (
     "test_transformers_shape.py::test_loss_and_gradients_are_torchs[one class, one image ignored]",
     "test_transformers_shape.py::test_loss_and_gradients_are_torchs[several labels, inferred]",
     "test_transformers_shape.py::test_loss_and_gradients_are_torchs[one number, inferred]",
-    "test_transformers_shape.py::test_a_class_out_of_range_in_a_tensor_makes_the_loss_no_number",
+    "test_transformers_shape.py::test_a_class_out_of_range_in_a_tensor_makes_the_loss_nan",
     "test_transformers_shape.py::test_training_reaches_the_paths_that_are_dropped",
     "test_transformers_shape.py::test_it_learns_from_logits_as_a_plain_model_does[pre-activation]",
     "test_transformers_shape.py::test_a_graph_of_jax_gives_the_output_too[pre-activation]",

@@ -58,7 +58,7 @@ def probed(tmp_path_factory):
 
 
 def relative(found, reference):
-    """The largest difference over the largest magnitude."""
+    """Returns the largest difference as a share of the largest magnitude."""
     return np.abs(np.subtract(found, reference)).max() / np.abs(reference).max()
 
 
@@ -81,7 +81,7 @@ def write_small(folder, config):
 
 
 def write_full_size(folder):
-    """BiT-50 at full size with random kernels and norms, and a photograph of 224x224 px."""
+    """Writes BiT-50 at full size with random kernels and norms, and a photograph of 224x224 px."""
     generator = np.random.default_rng(0)
     keras.utils.set_random_seed(0)
     model = BiT50(weights=None)
@@ -100,7 +100,7 @@ def write_full_size(folder):
 
 
 def write_classifier(folder):
-    """A `BiTClassifier` in one file, and images that its processor crops."""
+    """Writes a `BiTClassifier` in one file, and images that its processor crops."""
     keras.utils.set_random_seed(0)
     labels = {"id2label": dict(enumerate(["ant", "bee", "cat", "dog", "elk"]))}
     config = BitConfig(embedding_size=8, hidden_sizes=(16, 32), depths=(1, 1), num_groups=4, **labels)

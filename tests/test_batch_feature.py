@@ -33,7 +33,7 @@ def test_preprocess_gives_a_list_of_arrays_as_transformers_does():
     np.testing.assert_array_equal(single, PROCESSOR(images[0])[0])
 
 
-def test_preprocess_gives_images_of_several_sizes_where_nothing_makes_them_one():
+def test_preprocess_gives_images_of_several_sizes_if_no_step_makes_them_equal():
     images = [noise(44, 60, 3), noise(60, 44, 3)]
     found = UNCROPPED.preprocess(images)
     assert [array.shape for array in found.pixel_values] == [(40, 54, 3), (54, 40, 3)]

@@ -62,7 +62,7 @@ else:
 
 @pytest.fixture
 def told(tmp_path, monkeypatch):
-    """What each process is to do, by the name of its file; every package counts as installed."""
+    """Returns a dict that tells each process what to do, by the name of its file. Every package counts as installed."""
     script = tmp_path / "stand_in.py"
     script.write_text(STAND_IN)
     deeds = {}
@@ -161,7 +161,7 @@ def test_a_missing_package_is_a_row_and_no_failure(told, model, monkeypatch):
     assert found.best == rows["saved_model", None]
 
 
-def test_what_a_format_cannot_have_is_a_row_and_no_failure(told):
+def test_an_unsupported_quantization_gives_a_row_and_not_a_failure(told):
     found = benchmark(of_whole_numbers(), formats=["openvino"], rounds=1)
     rows = rows_of(found)
     assert [row.status for row in found.rows] == [MEASURED, MEASURED, MEASURED, UNSUPPORTED]
@@ -169,7 +169,7 @@ def test_what_a_format_cannot_have_is_a_row_and_no_failure(told):
     assert not found.failed
 
 
-def test_where_no_file_agrees_none_is_advised(told, model):
+def test_no_file_is_advised_if_none_agrees(told, model):
     told["onnx-float32"] = {"wrong": 10}
     found = benchmark(model, formats=["onnx"], quantizations=[None], image_size=32, rounds=1)
     assert found.best is None
@@ -194,12 +194,12 @@ def test_a_keras_model_that_cannot_be_run_elsewhere_is_an_error(told, model):
         ({"data": "."}, "`processor` must be given with `data`"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_is_written(model, options, fact):
+def test_models_that_cannot_be_measured_are_refused_before_anything_is_written(model, options, fact):
     with pytest.raises(ValueError, match=re.escape(fact)):
         benchmark(model, **options)
 
 
-def test_a_model_that_is_no_classifier_is_refused():
+def test_a_model_that_does_not_classify_is_refused():
     config = keras_bit.BitConfig(**SMALLEST)
     for other in (
         keras_bit.BiT(config, include_top=False),
@@ -215,7 +215,7 @@ def test_a_model_that_is_no_classifier_is_refused():
 
 @pytest.fixture
 def pets(tmp_path):
-    """Twelve images of two of the tiny checkpoint's classes, and one file that is not an image."""
+    """Writes twelve images of two of the tiny checkpoint's classes, and one file that is not an image."""
     make_folders(tmp_path / "pets", {"cat": 5, "dog": 7})
     (tmp_path / "pets" / "dog" / "zz.jpg").write_bytes(b"no image")
     return tmp_path / "pets"
@@ -379,7 +379,7 @@ def test_without_matplotlib_there_is_the_json(tmp_path, monkeypatch):
     assert file.name == "benchmark.json"
 
 
-def test_the_machine_is_told():
+def test_the_report_describes_the_machine():
     found = machine.machine()
     assert 1 <= found["threads"] <= found["cores"]
     assert all(found[name] for name in ("system", "processor", "architecture"))
@@ -423,7 +423,7 @@ def test_cases_take_turns_and_one_that_fails_has_no_more(tmp_path):
         (-signal.SIGKILL, "was ended by SIGKILL, probably because memory ran out"),
     ],
 )
-def test_how_a_process_ended_is_said_in_words(code, words):
+def test_the_end_of_a_process_is_described_in_words(code, words):
     assert processes.ended(code) == words
 
 
@@ -456,7 +456,7 @@ def test_the_reason_of_a_crash_has_no_logs_of_a_start():
 
 @pytest.fixture
 def measured(monkeypatch):
-    """What the command passed on; it gets `REPORT`."""
+    """Returns what the command passed on. The command gets `REPORT`."""
     given = {}
 
     def stand_in(model, data, **options):
@@ -549,7 +549,7 @@ def test_json_is_all_of_standard_output(measured, capsys, tmp_path):
         ([TINY, "--out", "{tmp}/file"], 1, "--out must be a directory, got the file '{tmp}/file'"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_is_loaded(measured, capsys, tmp_path, arguments, code, fact):
+def test_impossible_options_are_refused_before_anything_is_loaded(measured, capsys, tmp_path, arguments, code, fact):
     (tmp_path / "file").write_text("")
     found, out, err = run(capsys, "benchmark", *(str(one).format(tmp=tmp_path) for one in arguments))
     assert (found, out) == (code, "")

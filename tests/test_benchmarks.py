@@ -91,7 +91,7 @@ def test_a_case_has_its_environment_variables_alone(tmp_path, monkeypatch):
     assert found == {"a": [{"x": "1"}], "b": [{"x": None}]}
 
 
-def test_a_process_that_fails_is_told_with_its_words(tmp_path, monkeypatch):
+def test_a_failing_process_is_reported_with_its_message(tmp_path, monkeypatch):
     (tmp_path / "case.py").write_text("raise SystemExit('no memory left')")
     monkeypatch.setattr(processes, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -167,7 +167,7 @@ def test_the_json_has_rows_measurements_versions_and_the_machine():
 
 @pytest.fixture
 def part(monkeypatch):
-    """The command's only part gives `part.report`, or raises it, instead of measuring."""
+    """Replaces the command's only part: it gives `part.report`, or raises it, instead of measuring."""
 
     class Fake:
         report = REPORT
@@ -241,7 +241,7 @@ def test_the_help_names_every_part_and_every_measurement():
         ({"rounds": 1, "photo": ROOT / "absent.jpg"}, "`photo` .*absent.jpg is not a file."),
     ],
 )
-def test_what_cannot_be_measured_is_refused(arguments, message):
+def test_options_that_cannot_be_measured_are_refused(arguments, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         loading.measure(TINY, TINY, large_rounds=0, **arguments)
 
@@ -267,8 +267,11 @@ def test_loading_measures_every_case_once_a_round_and_reports_its_rows():
     assert all(row.ours > 0 for row in found.rows)
     if len(peers) == 2:
         alone = [row.name for row in found.rows if row.theirs is None]
-        assert alone == ["R50: import keras_bit after them", "R50: process start to first label / transformers"]
-    assert "R152x4: peak / file" in shown(found)
+        assert alone == [
+            "R50: import of keras_bit after the other imports",
+            "R50: process start to first label / transformers",
+        ]
+    assert "R152x4: peak memory / size of the file" in shown(found)
 
 
 def test_without_the_large_network_and_without_peers_their_cells_stay_out():
@@ -276,8 +279,8 @@ def test_without_the_large_network_and_without_peers_their_cells_stay_out():
     rows = loading.rows({"load small, keras_bit": [one, one, {**one, "load": 3.0}], "first label, keras_bit": [one]})
     found = {row.name: row for row in rows}
     assert found["R50: build and load"].ours == 1.0  # the median
-    assert found["R50: load / imports"].ours == 0.25
-    assert found["R50: of the file"].ours == 2e-6  # MB/s
+    assert found["R50: build and load / imports"].ours == 0.25
+    assert found["R50: loading speed"].ours == 2e-6  # MB/s
     assert found["R50: process start to first label"].ours == 9
     assert all(row.theirs is None for row in rows)
     assert not any("R152x4" in row.name for row in rows)
@@ -288,7 +291,7 @@ def test_without_the_large_network_and_without_peers_their_cells_stay_out():
 
 @pytest.fixture(scope="module")
 def drawings(tmp_path_factory):
-    """Two small JPEG files and a PNG, which becomes one."""
+    """Writes two small JPEG files and a PNG, which becomes one."""
     folder = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
     for name, size in {"a.jpg": (40, 60, 3), "b.jpg": (70, 50, 3), "c.png": (64, 64, 3)}.items():
@@ -305,7 +308,7 @@ def test_preprocessing_measures_every_case_and_compares_the_images_first(drawing
     # Ours has the values of transformers' Pillow processor; Keras resizes otherwise.
     assert found.measurements[f"32 px, {preprocessing.OURS}"][0]["difference"] == 0
     assert found.measurements["32 px, keras"][0]["difference"] > 1
-    assert [row.name for row in found.rows] == ["32 px, beside keras"]
+    assert [row.name for row in found.rows] == ["32 px, compared with keras"]
     assert "32 px, largest difference" in found.notes[0]
 
 
@@ -327,10 +330,13 @@ def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
     speeds = {preprocessing.OURS: 500, preprocessing.DECODER: 1000, preprocessing.EXACT: 200, "timm": 300, "keras": 450}
     found = {f"224 px, {name}": [{"images_per_second": speed}] for name, speed in speeds.items()}
     rows = {row.name: row for row in preprocessing._rows(found, 224, list(speeds))}
-    assert rows["224 px, beside transformers, Pillow"].limit == pytest.approx(440)
-    assert rows["224 px, beside keras"].limit == pytest.approx(540)
-    assert rows["224 px, beside timm"].limit is rows["224 px, beside TensorFlow's decoder"].limit is None
-    assert (rows["224 px, beside transformers, Pillow"].met, rows["224 px, beside keras"].met) == (True, False)
+    assert rows["224 px, compared with transformers, Pillow"].limit == pytest.approx(440)
+    assert rows["224 px, compared with keras"].limit == pytest.approx(540)
+    assert rows["224 px, compared with timm"].limit is rows["224 px, compared with TensorFlow's decoder"].limit is None
+    assert (rows["224 px, compared with transformers, Pillow"].met, rows["224 px, compared with keras"].met) == (
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -343,7 +349,7 @@ def test_the_targets_are_for_transformers_and_the_fastest_inexact_pipeline():
         ),
     ],
 )
-def test_what_preprocessing_cannot_measure_is_refused(drawings, arguments, message):
+def test_images_that_preprocessing_cannot_measure_are_refused(drawings, arguments, message):
     with pytest.raises(ValueError, match=message):
         preprocessing.measure(drawings, [32], **arguments)
 
@@ -361,8 +367,8 @@ def test_targets_are_ratios_to_the_faster_of_the_peers():
     rows = inference.rows(found, 12e9, batch_size=1, image_size=224)
     ratios = {row.name: (row.ours, row.limit) for row in rows if " / " in row.name}
     assert ratios == {
-        "1 x 224 px: compiled / transformers, the better": (pytest.approx(0.6), 0.75),
-        "1 x 224 px: compiled, fused / transformers, the better": (pytest.approx(0.4), 0.45),
+        "1 x 224 px: compiled / transformers, the faster one": (pytest.approx(0.6), 0.75),
+        "1 x 224 px: compiled, fused / transformers, the faster one": (pytest.approx(0.4), 0.45),
     }
     fused = next(row for row in rows if row.name == "1 x 224 px: compiled, fused")
     assert (fused.ours, fused.theirs, fused.details) == (60, None, "first 1.0 s, 0.50 GB, 12 GFLOP, 10% of the peak")
@@ -439,8 +445,8 @@ def test_kernels_on_and_off_and_the_better_against_transformers():
     assert (rows["AVX2: 1 x compiled"].ours, rows["AVX2: 1 x compiled"].theirs) == pytest.approx((200, 300))
     assert rows["AVX2: 1 x compiled"].details == "transformers 250 ms"
     for name in ("1 x compiled", "training step x keras_bit"):
-        assert rows[f"AVX2: {name}, the better / transformers"].ours == pytest.approx(0.8)
-        assert rows[f"AVX2: {name}, the better / transformers"].met
+        assert rows[f"AVX2: {name}, the faster setting / transformers"].ours == pytest.approx(0.8)
+        assert rows[f"AVX2: {name}, the faster setting / transformers"].met
 
 
 @pytest.mark.live
@@ -459,7 +465,7 @@ def test_each_kind_of_processor_runs_with_the_kernels_off_and_on(monkeypatch):
         "AVX2: 1 x transformers: -",
         "AVX2: training step x transformers, channels_last: -",
     }
-    assert "AVX2: training step x keras_bit, the better / transformers" in shown(found)
+    assert "AVX2: training step x keras_bit, the faster setting / transformers" in shown(found)
 
 
 @pytest.mark.live
@@ -516,14 +522,14 @@ def test_fine_tuning_is_measured_beside_transformers(tmp_path, monkeypatch):
     assert len(curve["keras_bit"]) == len(curve["transformers"]) == len(curve["channels_last"]) == 3
     assert curve["largest_differences"]["transformers"] == 0
     assert rows["random, float64: largest difference of the losses, in 1e-3"].ours < 1e-6
-    assert rows["random, float64: loss of step 3"].ours == curve["keras_bit"][-1] > 0
+    assert rows["random, float64: loss at step 3"].ours == curve["keras_bit"][-1] > 0
     right = [seed["transformers"] for seed in found.measurements["checkpoint, float32 accuracy"]]
     mean = 100 * sum(right) / len(right)
-    assert rows["checkpoint, float32: accuracy after 2 steps, seeds: 2"].theirs == pytest.approx(mean)
-    assert "random, float64: accuracy after 2 steps, seeds: 1" in rows
-    assert rows["random, float64: images answered differently"].ours == 0
+    assert rows["checkpoint, float32: accuracy after 2 steps, mean over seeds: 2"].theirs == pytest.approx(mean)
+    assert "random, float64: accuracy after 2 steps, mean over seeds: 1" in rows
+    assert rows["random, float64: images with different answers"].ours == 0
     assert len(found.measurements["few-shot 2"][0]["accuracies"]) == 2
-    assert any(name.startswith("2 per class, 2 seeds (from ") for name in rows)
+    assert any(name.startswith("2 images per class, mean over 2 seeds (from ") for name in rows)
     assert "random, float64: largest difference" in shown(found)
 
 
@@ -549,7 +555,7 @@ def test_fine_tuning_without_test_images_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_gpu_benchmark_says_that_there_is_none_and_runs_on_a_cpu(monkeypatch):
+def test_the_gpu_benchmark_reports_that_no_gpu_exists_and_runs_on_a_cpu(monkeypatch):
     monkeypatch.setattr(gpu, "PRECISIONS", ("float32",))
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # torch.compile takes half a minute of a C++ compiler for each case
     for package in ("jax", "torch", "transformers"):
@@ -562,7 +568,7 @@ def test_the_gpu_benchmark_says_that_there_is_none_and_runs_on_a_cpu(monkeypatch
     found = gpu.measure(TINY, works, device="cpu", **given)
     names = [row.name for row in found.rows if row.unit]
     assert names[:2] == ["float32, inference, 2 x 48 px: keras_bit", "float32, inference, 2 x 48 px: transformers"]
-    assert len([row for row in found.rows if row.name.endswith("keras_bit / the better peer")]) == 2
+    assert len([row for row in found.rows if row.name.endswith("keras_bit / the faster peer")]) == 2
     differences = {case: one[0]["difference"] for case, one in found.measurements.items() if "difference" in one[0]}
     print(differences)
     assert max(value for case, value in differences.items() if "float32" in case) <= 1e-5  # a CPU has no TF32

@@ -116,7 +116,7 @@ def test_options_are_measured_and_a_second_call_trains_nothing(data, tmp_path, m
         recipes.measure(data, tmp_path / "work", Setting(2, 2, 1, 1), **given)
 
 
-def test_what_cannot_be_measured_is_refused(data, tmp_path):
+def test_options_that_cannot_be_measured_are_refused(data, tmp_path):
     with pytest.raises(ValueError, match="`seeds` must be at least 2, got 1"):
         recipes.measure(data, tmp_path / "work", SMALL, seeds=1)
     with pytest.raises(ValueError, match="must hold the folders train and test"):

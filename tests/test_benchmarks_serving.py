@@ -23,17 +23,17 @@ POOL = Pool([b"first", b"second"], SCORES, LABELS, [Corrupt(b"", "is empty."), C
 
 @pytest.mark.slow
 def test_a_server_under_load_is_right_and_keeps_its_memory(capsys):
-    """A minute or so, by requests, so that a slow machine asks as much as a fast one."""
+    """Takes about a minute. It counts requests, so that a slow machine asks as much as a fast one."""
     if importlib.util.find_spec("tensorflow_serving") is None:
         absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
     found = serving.measure(str(TRAINED), requests=2000, clients=8, corrupt_share=0.02, images=80)
     rows = {row.name: row for row in found.rows}
     assert (found.measurements["wrong"], found.measurements["unnamed"]) == ([], [])
-    assert rows["rows that are not the Keras model's"].met
-    assert rows["corrupt images without their index and reason"].met
-    assert rows["memory: growth"].met
-    assert int(rows["rows that are not the Keras model's"].details.replace("of ", "").replace(",", "")) > 8000
-    assert int(rows["corrupt images without their index and reason"].details.removeprefix("of ")) > 100
+    assert rows["rows that differ from the Keras model"].met
+    assert rows["corrupt images that were not named with a reason"].met
+    assert rows["growth of the server's memory"].met
+    assert int(rows["rows that differ from the Keras model"].details.replace("of ", "").replace(",", "")) > 8000
+    assert int(rows["corrupt images that were not named with a reason"].details.removeprefix("of ")) > 100
     assert len(found.measurements["requests"]) >= 2000
     json.dumps(found.measurements)
 
@@ -84,7 +84,7 @@ def asked(places, classify):
 
 
 def honest(images):
-    """A server without a fault: by the content of the images."""
+    """Answers as a server without a fault, by the content of the images."""
     problems = {
         index: {b"": "is empty.", b"x": "is damaged and so on"}[image]
         for index, image in enumerate(images)
@@ -120,13 +120,13 @@ def refuse(problems):
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_what_a_server_gets_wrong_is_counted(lie):
+def test_the_errors_of_a_server_are_counted(lie):
     places, classify, wrong, unnamed = LIES[lie]
     counts = asked(places, classify)
     assert (len(counts.wrong), len(counts.unnamed)) == (wrong, unnamed)
     rows = {row.name: row.met for row in serving.rows(counts, [(0.0, 100), (1.0, 100)], 1.0)}
-    assert rows["rows that are not the Keras model's"] == (not wrong)
-    assert rows["corrupt images without their index and reason"] == (not unnamed)
+    assert rows["rows that differ from the Keras model"] == (not wrong)
+    assert rows["corrupt images that were not named with a reason"] == (not unnamed)
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_what_a_server_gets_wrong_is_counted(lie):
 def test_growth_is_from_the_first_to_the_last_quarter_after_the_warm_up(sizes, expected):
     memories = [(float(second), size) for second, size in enumerate(sizes)]
     assert serving.growth(memories) == expected
-    growth = next(row for row in serving.rows(Counts(), memories, 10.0) if row.name == "memory: growth")
+    growth = next(row for row in serving.rows(Counts(), memories, 10.0) if row.name == "growth of the server's memory")
     assert growth.met == (expected[1] <= 1.02 * expected[0])
 
 
 @pytest.mark.parametrize(
     "options", [{}, {"seconds": 1.0, "requests": 1}, {"requests": 0}, {"requests": 1, "clients": 0}], ids=str
 )
-def test_what_cannot_be_measured_is_refused(options):
+def test_options_that_cannot_be_measured_are_refused(options):
     with pytest.raises(ValueError, match="`seconds` or `requests` must be given"):
         serving.measure("weights", **options)

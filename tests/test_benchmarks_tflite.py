@@ -67,7 +67,7 @@ def test_the_targets_count_whole_images():
     ],
     ids=str,
 )
-def test_what_cannot_be_measured_is_refused(tmp_path, arguments, message):
+def test_options_that_cannot_be_measured_are_refused(tmp_path, arguments, message):
     make_folders(tmp_path / "train", {"ant": 1, "bee": 1})
     given = {"rounds": 1, "large_rounds": 0, **arguments}
     with pytest.raises(ValueError, match=message):

@@ -29,7 +29,7 @@ ALL_RIGHT = np.array([[2.0, 1.0], [0.0, 3.0]])
 
 
 def case(several, sharpness, seed=0, count=400, classes=5):
-    """Logits and the labels that `softmax(logits / sharpness)`, or a sigmoid, would give by chance."""
+    """Returns logits and the labels that `softmax(logits / sharpness)`, or a sigmoid, would give by chance."""
     generator = np.random.default_rng(seed)
     logits = generator.normal(size=(count, classes)) * 2
     if several:
@@ -68,7 +68,7 @@ def test_the_temperature_is_the_one_that_scipy_finds(several, sharpness):
 @pytest.mark.live
 @pytest.mark.parametrize("several", [False, True])
 def test_the_temperature_is_the_one_that_torch_finds(several):
-    """As gpleiss/temperature_scaling minimizes: LBFGS on the temperature."""
+    """Minimizes as gpleiss/temperature_scaling does: with LBFGS on the temperature."""
     import torch
 
     logits, labels = case(several, 3.0, seed=1)
@@ -94,11 +94,11 @@ def test_the_temperature_is_the_one_that_torch_finds(several):
     [
         (ALL_RIGHT, np.array([0, 1]), "all answers to 2 images are right"),
         (ALL_RIGHT, np.array([[True, True], [False, True]])[:, ::1], "all answers to 2 images are right"),
-        (ALL_RIGHT, np.array([1, 0]), "no more than chance"),
-        (np.zeros((3, 2)), np.array([0, 1, 0]), "no more than chance"),
+        (ALL_RIGHT, np.array([1, 0]), "not better than chance"),
+        (np.zeros((3, 2)), np.array([0, 1, 0]), "not better than chance"),
     ],
 )
-def test_where_no_temperature_is_best(logits, labels, reason):
+def test_logits_without_a_best_temperature_raise_an_error(logits, labels, reason):
     if labels.ndim == 2:
         logits = np.where(labels, 1.0, -1.0)
     with pytest.raises(calibration.NoTemperatureError, match=reason):
@@ -106,7 +106,7 @@ def test_where_no_temperature_is_best(logits, labels, reason):
 
 
 def new_model(problem_type=None, activation="auto", classes=3, scale=40.0):
-    """Of random weights with a head that is too sure."""
+    """Builds a model of random weights with a head that is too sure."""
     keras.utils.set_random_seed(0)
     model = BiT(BitConfig(**SMALL, num_labels=classes, problem_type=problem_type), classifier_activation=activation)
     head = model.get_layer("predictions")
@@ -121,7 +121,7 @@ IMAGES = np.random.default_rng(0).uniform(-1, 1, (24, 32, 32, 3)).astype(np.floa
 
 
 def labels_for(problem_type, model=None):
-    """Labels by chance or, of a model, those of which two in three answers are right: more than chance, and too few."""
+    """Returns labels by chance. With a model, two in three are its own answers: more than chance, and too few."""
     generator = np.random.default_rng(3)
     if problem_type == SEVERAL:
         labels = generator.random((len(IMAGES), 3)) < 0.5
@@ -236,7 +236,7 @@ def with_lora():
         (new_model, labels_for(None)[:0], "at least one image, got none"),
     ],
 )
-def test_what_has_no_temperature_is_refused(make, labels, message):
+def test_models_without_a_temperature_are_refused(make, labels, message):
     with pytest.raises(ValueError, match=message):
         calibrate(make(), batches(labels))
 

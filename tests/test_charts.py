@@ -32,7 +32,7 @@ def pixels(file):
 
 
 def drawn(monkeypatch):
-    """The figures that are saved from here on."""
+    """Collects the figures that are saved from here on."""
     figures, saved = [], charts.save
     monkeypatch.setattr(charts, "save", lambda figure, file: (figures.append(figure), saved(figure, file)))
     return figures
@@ -131,7 +131,7 @@ def test_names_are_drawn_as_they_are_and_shortened(monkeypatch, tmp_path):
     assert found == ["$x_1$ [b]", "two lines [31m ", r"cü \U0001f436", f"a very long name of a class{charts.ELLIPSIS}"]
 
 
-def test_a_matrix_may_have_a_column_that_is_no_row(monkeypatch, tmp_path):
+def test_a_matrix_may_have_a_column_without_a_row(monkeypatch, tmp_path):
     figures = drawn(monkeypatch)
     charts.confusion([[3, 1]], ["cat"], tmp_path / "c.png", column_names=["cat", "(another class)"])
     assert labels(figures[0].axes[0]) == (["cat", "(another class)"], ["cat"])

@@ -129,7 +129,7 @@ def test_a_file_is_read_as_it_is_written(tmp_path):
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "is not a JSON file: more than 100 nested objects and lists"),
     ],
 )
-def test_a_file_that_is_no_class_map_is_an_error(tmp_path, text, message):
+def test_a_file_of_another_kind_than_a_class_map_raises_an_error(tmp_path, text, message):
     file = tmp_path / "map.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=re.escape(message)) as error:

@@ -175,7 +175,7 @@ def test_a_model_of_imagenet_has_keras_labels(paths):
         ([noise(50, 60, 3)], {"batch_size": 0}, ValueError, "`batch_size`"),
     ],
 )
-def test_what_cannot_be_classified_is_named(classifier, images, arguments, error, text):
+def test_images_that_cannot_be_classified_are_named(classifier, images, arguments, error, text):
     with pytest.raises(error, match=text):
         classifier.classify(images, **arguments)
 
@@ -357,7 +357,7 @@ def test_an_unknown_argument_is_refused_with_the_closest(model, arguments, close
 
 
 @pytest.mark.parametrize("form", ["pets.keras", "pets.h5", "a directory of Keras", "a directory with model.keras"])
-def test_what_reads_a_checkpoint_finds_model_and_processor_in_its_file(classifier, paths, tmp_path, form):
+def test_every_reader_of_checkpoints_finds_model_and_processor_in_its_file(classifier, paths, tmp_path, form):
     path = tmp_path / form
     if form == "a directory of Keras":
         keras.saving.save_model(classifier, path, zipped=False)
@@ -441,7 +441,7 @@ def test_raw_pixels_given_to_a_plain_model_are_warned_of_once(call, images):
         again(model, images)  # warnings are errors here
 
 
-def test_what_is_preprocessed_or_not_at_hand_is_not_warned_of():
+def test_preprocessed_and_symbolic_images_give_no_warning():
     tf = pytest.importorskip("tensorflow")
     model = compiled()
     prepared = [keras_bit.preprocess_input(RAW), PROCESSOR(RAW), RAW.astype(np.float32) / 255, PROCESSOR(0 * RAW)]

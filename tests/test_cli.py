@@ -36,7 +36,7 @@ REQUIRED = {
 
 
 def parsed(line):
-    """The values of a command line, which is not run: a context of click's."""
+    """Parses a command line without running it, and returns click's context with its values."""
     name, *arguments = shlex.split(line, comments=True)[1:]
     return command(name).make_context(name, arguments)
 
@@ -46,7 +46,7 @@ def command(name):
 
 
 def commands_in(text):
-    """The lines of `keras-bit` in text, also behind a pipe or variables, without what the shell does with them."""
+    """Yields the lines of `keras-bit` in a text, also after a pipe or variables, without the words for the shell."""
     for line in text.replace("\\\n", " ").splitlines():
         for part in re.split(r"[|;]", line):
             if found := re.search(rf"(?:^|\s|`)(keras-bit (?:{'|'.join(COMMANDS)})\b[^`>]*)", part):
@@ -118,7 +118,7 @@ def test_an_image_size_is_a_number_or_height_x_width(text, any_size, expected):
         (options.PngFile(), ["a.png", "b/a.PNG"], ["a.jpg", "png", ".png"]),
     ],
 )
-def test_types_of_values(kind, right, wrong):
+def test_values_have_the_types_of_their_options(kind, right, wrong):
     for text in right:
         kind.convert(text, None, None)
     for text in wrong:
@@ -188,7 +188,7 @@ def test_every_example_is_a_command_line(name):
         parsed(found)
 
 
-def test_every_command_line_of_the_pages_is_one():
+def test_every_command_line_of_the_pages_is_valid():
     text = "\n".join(page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")))
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     lines = list(commands_in("\n".join(blocks)))
@@ -261,7 +261,7 @@ def test_wrong_usage_is_exit_code_2_and_names_the_option(capsys, arguments, name
     ("weights", "fact"), [("./nowhere", "nowhere"), ("not a hub id!", "not a hub id!"), ("", "empty")]
 )
 @pytest.mark.parametrize("name", ["info", "classify", "evaluate", "export", "benchmark"])
-def test_a_checkpoint_that_is_not_there_is_one_line_and_exit_code_1(capsys, tmp_path, name, weights, fact):
+def test_a_missing_checkpoint_gives_one_line_and_exit_code_1(capsys, tmp_path, name, weights, fact):
     arguments = [str(tmp_path / "served") if part == "served" else part for part in REQUIRED[name]]
     code, out, err = run(capsys, name, *arguments, "--weights", weights)
     assert (code, out) == (1, "")
@@ -284,7 +284,7 @@ class StrangeError(Exception):
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_whatever_a_command_raises_is_a_line_and_an_exit_code(capsys, monkeypatch, raised, code, line):
+def test_every_error_of_a_command_gives_a_line_and_an_exit_code(capsys, monkeypatch, raised, code, line):
     def callback(**values):
         raise raised
 
@@ -427,7 +427,7 @@ def ask(*arguments, program=("-c", PROBE), **environment):
 
 
 @pytest.mark.parametrize("case", ASKED)
-def test_what_is_asked_for_often_imports_nothing_heavy(case):
+def test_frequent_requests_import_nothing_heavy(case):
     arguments, words = ASKED[case]
     done = ask(*arguments, **words, **({"_KERAS_BIT_COMPLETE": "zsh_complete"} if words else {}))
     answer, _, imported = done.stdout.partition("imported:")

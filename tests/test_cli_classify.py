@@ -30,7 +30,7 @@ def once(monkeypatch):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory) -> list[str]:
-    """Images of several shapes; the tests only read them."""
+    """Writes images of several shapes. The tests only read them."""
     directory = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     paths = []
@@ -128,7 +128,7 @@ def test_names_are_printed_without_control_characters(capsys, three, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["classify", "explain"])
-def test_what_is_no_name_of_a_file_is_told_and_not_printed_whole(capsys, tmp_path, command):
+def test_a_text_that_does_not_name_a_file_is_shortened_in_its_error(capsys, tmp_path, command):
     out = ["--out", tmp_path / "heat.png"] if command == "explain" else []
     text = base64.b64encode(np.random.default_rng(0).bytes(60_000)).decode()
     jpeg = base64.b64encode(encoded(pixels(0))).decode()
@@ -234,7 +234,7 @@ def test_a_list_comes_from_standard_input(capsys, folders, monkeypatch):
     assert "Standard input" in err
 
 
-def test_what_is_left_out_of_a_folder_is_said_once(capsys, folders):
+def test_files_that_are_left_out_of_a_folder_are_reported_once(capsys, folders):
     code, results, err = as_json(capsys, f"{folders}", f"{folders}")
     assert code == 1  # one of its images is empty
     assert len(results) == 8
@@ -381,7 +381,7 @@ def test_an_image_under_32_px_gets_its_line_wherever_it_stands(capsys, tmp_path,
 @pytest.mark.parametrize(
     "error", [RuntimeError, NotImplementedError, SyntaxError, MemoryError, Image.DecompressionBombError]
 )
-def test_whatever_pillow_raises_on_a_file_is_its_line(capsys, three, monkeypatch, error):
+def test_every_error_of_pillow_becomes_the_line_of_its_file(capsys, three, monkeypatch, error):
     opened, contents = Image.open, Path(three[1]).read_bytes()
 
     def failing(file, *arguments):

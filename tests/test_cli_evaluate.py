@@ -55,7 +55,7 @@ def test_the_report_is_what_the_model_says_of_every_file(capsys, animals):
     assert len(report["worst"]) == 12 - sum(right)
 
 
-def test_tables_and_files(capsys, animals, tmp_path):
+def test_the_command_prints_tables_and_writes_files(capsys, animals, tmp_path):
     needs_matplotlib()
     out_directory = tmp_path / "report"
     code, out, err = run(capsys, animals, "--out", out_directory)
@@ -142,7 +142,7 @@ def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
     assert kitty["right"] == sum(label in ("cat", "deer", "horse") for label in answers((animals / "kitty").glob("*")))
 
 
-def test_a_folder_without_images_is_said_and_is_no_class_of_the_data(capsys, animals):
+def test_a_folder_without_images_is_reported_and_does_not_become_a_class(capsys, animals):
     (animals / "ship").mkdir()
     code, out, err = run(capsys, animals, "--json")
     assert (code, err) == (0, f"keras-bit evaluate: Left out in {str(animals)!r}: without an image: ship.\n")
@@ -218,7 +218,7 @@ def test_of_a_directory_of_records_those_to_test_with_are_taken(capsys, tmp_path
 
 
 @pytest.mark.slow
-def test_a_checkpoint_without_a_processor_gets_bits_own_and_says_so(capsys, animals, tmp_path):
+def test_a_checkpoint_without_a_processor_gets_bits_own_with_a_note(capsys, animals, tmp_path):
     bits_own = BitImageProcessor(**processor.BIT_50)
     copies = [copy_of_tiny(tmp_path / "without"), copy_of_tiny(tmp_path / "with", processor=bits_own)]
     (_, out, err), (code, expected, nothing) = (run(capsys, animals, "--json", weights=copy) for copy in copies)

@@ -26,7 +26,7 @@ def run(capsys, *arguments):
     return run_command(capsys, "explain", *arguments)
 
 
-def test_the_most_probable_class_is_drawn_and_told(capsys, image, tmp_path):
+def test_the_most_probable_class_is_drawn_and_printed(capsys, image, tmp_path):
     out = tmp_path / "heat.png"
     code, told, _ = run(capsys, image, "--out", str(out), "--weights", str(TINY))
     assert code == 0
@@ -39,7 +39,7 @@ def test_the_most_probable_class_is_drawn_and_told(capsys, image, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["an image.png", "heat.png"]
 
 
-def test_another_class_is_told_beside_the_answer_and_has_another_map(capsys, image, tmp_path):
+def test_another_class_is_printed_with_the_answer_and_has_another_map(capsys, image, tmp_path):
     scores = np.asarray(tiny()(tiny_processor()(image)))[0]
     worst = int(scores.argmin())
     label = tiny().config.id2label[worst]
@@ -63,7 +63,7 @@ def test_another_class_is_told_beside_the_answer_and_has_another_map(capsys, ima
         (("--weights", "./nowhere"), ("nowhere",)),
     ],
 )
-def test_what_does_not_fit_is_one_line_and_nothing_is_written(capsys, image, tmp_path, arguments, facts):
+def test_wrong_arguments_give_one_line_and_write_nothing(capsys, image, tmp_path, arguments, facts):
     code, told, error = run(capsys, image, "--out", str(tmp_path / "heat.png"), "--weights", str(TINY), *arguments)
     assert (code, told) == (1, "")
     (line,) = error.splitlines()
@@ -83,7 +83,7 @@ def test_the_image_itself_is_not_overwritten(capsys, image):
     ("name", "message"),
     [("missing.png", "'missing.png' does not exist"), (".", "is a directory"), (__file__, "is not an image file")],
 )
-def test_what_is_not_an_image_is_told(capsys, tmp_path, name, message):
+def test_a_file_that_is_not_an_image_is_reported(capsys, tmp_path, name, message):
     (tmp_path / "heat.png").write_bytes(b"of another run")
     code, _, error = run(capsys, name, "--out", str(tmp_path / "heat.png"), "--weights", str(TINY))
     assert code == 1

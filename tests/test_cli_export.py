@@ -108,7 +108,7 @@ def test_a_tflite_file_is_resizable_on_request(capsys, tmp_path):
         (("--out", "{tmp}/bit", "--runtime", "{tmp}/data"), ("`runtime`", "'saved_model'")),
     ],
 )
-def test_what_does_not_fit_is_a_line_and_leaves_nothing(capsys, tmp_path, arguments, facts):
+def test_wrong_options_give_one_line_and_leave_nothing(capsys, tmp_path, arguments, facts):
     (tmp_path / "data").mkdir()
     (tmp_path / "empty").mkdir()
     code, out, err = run(capsys, *(argument.format(tmp=tmp_path) for argument in arguments))
@@ -135,7 +135,7 @@ def test_the_help_has_the_defaults_of_web(capsys):
         (("--format", "litert", "--quantize", "int8_full"), ("--quantize int8_full", "--representative-data DIR")),
     ],
 )
-def test_wrong_usage_is_said_before_anything_is_loaded(capsys, tmp_path, arguments, facts):
+def test_wrong_usage_is_reported_before_anything_is_loaded(capsys, tmp_path, arguments, facts):
     code, out, err = run(capsys, "--out", tmp_path / "bit", *arguments)
     assert (code, out) == (2, "")
     assert all(fact in " ".join(err.split()) for fact in facts)

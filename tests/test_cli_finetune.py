@@ -32,7 +32,7 @@ OLD_RUN = Path(__file__).with_name("checkpoints") / "commit-88449c7"
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory):
-    """Data and checkpoint: those of the run in `OLD_RUN`."""
+    """Returns the data and the checkpoint of the run in `OLD_RUN`, as arguments."""
     folder = tmp_path_factory.mktemp("finetune")
     make_folders(folder / "data", dict.fromkeys(["ant", "bee", "cat"], 6))
     tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
@@ -41,8 +41,8 @@ def arguments(tmp_path_factory):
     return [str(folder / "data"), "--weights", str(checkpoint), "--batch-size", "8", "--seed", "1"]
 
 
-def test_a_person_is_told_what_will_happen_and_what_happens(arguments, tmp_path, capsys):
-    """With TensorBoard where it is installed."""
+def test_the_command_prints_the_plan_and_the_progress(arguments, tmp_path, capsys):
+    """Uses TensorBoard if it is installed."""
     more = ["--steps", "1", "--track", "tensorboard"] if importlib.util.find_spec("tensorboard") else ["--steps", "1"]
     assert main.main(["finetune", *arguments, *more, "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
@@ -75,7 +75,7 @@ def test_tensorboard_is_asked_for_before_training(arguments, tmp_path, capsys, m
     assert not (tmp_path / "out").exists()
 
 
-def test_choices_are_a_recipe_and_those_that_are_not_given_are_none():
+def test_choices_become_a_recipe_and_those_that_are_not_given_stay_none():
     @click.command()
     @recipe_options.choices
     def command(choices):
@@ -102,7 +102,7 @@ def test_choices_are_a_recipe_and_those_that_are_not_given_are_none():
     assert set(recipe_options.SETTINGS) == fields - {"rule", "freeze_up_to"}
 
 
-def test_a_choice_that_does_not_exist_is_told_which_do(arguments, tmp_path, capsys):
+def test_an_unknown_choice_gives_an_error_that_lists_the_known_ones(arguments, tmp_path, capsys):
     assert main.main(["finetune", *arguments, "--augment", "auto", "--out", str(tmp_path / "out")]) == 1
     assert "must be one of 'rand_augment', 'cut_mix', 'random_erasing', got 'auto'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -154,7 +154,7 @@ def test_images_that_are_left_out_get_a_line_each_and_exit_code_1(arguments, tmp
 
 
 def write_teacher(folder):
-    """A teacher and images without classes, as arguments of the command."""
+    """Writes a teacher and images without classes, and returns them as arguments of the command."""
     names = ["ant", "bee", "cat"]
     model = BiT(
         BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4, id2label=dict(enumerate(names)))
@@ -165,7 +165,7 @@ def write_teacher(folder):
     return ["--teacher", str(folder / "teacher"), "--unlabeled", str(folder / "others"), "--temperature", "2"]
 
 
-def test_a_person_is_told_who_teaches_and_how_many_images_have_no_label(arguments, tmp_path, capsys, monkeypatch):
+def test_the_plan_names_the_teacher_and_counts_the_unlabeled_images(arguments, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")  # the name of the teacher is a long path
     taught = write_teacher(Path(arguments[0]).parent)
     assert main.main(["finetune", *arguments, *taught, "--steps", "1", "--out", str(tmp_path / "out")]) == 0
@@ -182,7 +182,7 @@ def test_a_person_is_told_who_teaches_and_how_many_images_have_no_label(argument
 
 
 def labelled(arguments, kind):
-    """The same images by folders, with a teacher, or by a CSV file with a column of several names or of numbers."""
+    """Labels the same images by folders, by a teacher, or by a CSV file with a column of several names or numbers."""
     if kind == "classes":
         return arguments
     folder = Path(arguments[0])
@@ -209,7 +209,7 @@ def labelled(arguments, kind):
     ],
 )
 def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(arguments, tmp_path, kind):
-    """By the signal that no process can catch, in the middle of a step after the first state was written."""
+    """Sends the signal that no process can catch, in the middle of a step after the first state was written."""
     out = tmp_path / "killed"
     recipe = ["--steps", "6", "--evaluate-every", "2", "--out", str(out)]
     command = [sys.executable, "-m", "keras_bit.cli.main", "finetune", *labelled(arguments, kind), *recipe]

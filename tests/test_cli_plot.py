@@ -69,7 +69,7 @@ def test_without_data_or_a_place_it_is_one_line_and_exit_code_1(capsys, data, ou
 
 
 def records(path: Path, labels: list) -> str:
-    """A TFRecord file of images with these labels, whole numbers or floats."""
+    """Writes a TFRecord file of images with these labels, whole numbers or floats."""
     import tensorflow as tf
 
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -153,7 +153,7 @@ FAILING = {
 
 @pytest.mark.parametrize("case", FAILING)
 @pytest.mark.slow
-def test_what_goes_wrong_while_it_runs_is_one_line_and_exit_code_1(capsys, caplog, tmp_path, case):
+def test_every_error_during_the_run_gives_one_line_and_exit_code_1(capsys, caplog, tmp_path, case):
     make, options, fact = FAILING[case]
     code, printed, err = plot(capsys, make(tmp_path), "--out", tmp_path / "sheet.png", *options)
     assert (code, printed) == (1, "")

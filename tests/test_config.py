@@ -85,7 +85,7 @@ def test_unknown_keys_are_left_out():
     assert not {"torch_dtype", "stage_names", "_x"} & set(config.to_dict())
 
 
-def test_generic_labels_are_told_from_named_ones():
+def test_generic_labels_are_distinguished_from_named_ones():
     assert not tiny(num_labels=3).has_named_labels
     assert tiny(id2label={0: "cat", 1: "dog"}).has_named_labels
 
@@ -125,7 +125,7 @@ def test_widths_round_to_eight_and_never_down_by_more_than_a_tenth():
     assert (config.stem_width, config.stage_widths) == (24, (64, 32))
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path, monkeypatch):
     tiny(num_labels=3).save_pretrained(tmp_path)
     before = (tmp_path / "config.json").read_bytes()
 
@@ -295,7 +295,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("content", "text"), BAD_FILES.values(), ids=BAD_FILES)
-def test_a_config_json_that_is_no_bit_is_refused_by_name(content, text, tmp_path):
+def test_a_config_json_of_another_network_is_refused_by_name(content, text, tmp_path):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(text)) as raised:
         BitConfig.from_pretrained(tmp_path)
@@ -313,7 +313,7 @@ def test_a_directory_without_config_json_says_what_was_expected(tmp_path):
 
 
 def as_plain(value):
-    """Tuples and lists alike; transformers keeps lists where ours are tuples."""
+    """Makes tuples and lists alike, because transformers keeps lists and keras_bit has tuples."""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -439,7 +439,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
     json.dumps(config.to_dict())
 
 
-def test_an_architecture_of_timm_that_is_no_bit_is_refused_by_name(tmp_path):
+def test_another_architecture_of_timm_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(TIMM_CONFIG | {"architecture": "resnetv2_50"}))
     with pytest.raises(ValueError, match=r"`architecture` must be one of resnetv2_50x1_bit, .*, got 'resnetv2_50'"):
         BitConfig.from_pretrained(tmp_path)
@@ -540,7 +540,7 @@ def test_other_arguments_are_refused_with_the_closest_name(arguments, error, mes
 
 
 @pytest.mark.live
-def test_what_is_kept_is_what_transformers_documents():
+def test_the_kept_fields_are_those_that_transformers_documents():
     from transformers import PreTrainedConfig
 
     from keras_bit.network.pretrained_arguments import DOCUMENTED

@@ -49,7 +49,7 @@ LISTS = ("hidden_sizes", "depths")
 
 
 def read(folder, file, values, reader, key):
-    """What `reader` gives for a file of these values; `None` where it refuses them in the way that is expected."""
+    """Returns what `reader` gives for a file of these values; `None` if it refuses them in the expected way."""
     (folder / file).write_text(json.dumps(values))
     try:
         return reader(folder)
@@ -112,7 +112,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("case", FIELDS)
-def test_the_field_is_named(tmp_path, case):
+def test_an_error_names_the_wrong_field(tmp_path, case):
     file, values, field = FIELDS[case]
     (tmp_path / file).write_text(json.dumps(values))
     with pytest.raises(ValueError, match=field) as error:

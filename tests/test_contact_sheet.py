@@ -39,7 +39,7 @@ def test_denormalizing_gives_the_pixels_back(options):
         (np.int32(0), ["two\nlines\x1b[31m\udce9"], ["two lines [31m "]),
     ],
 )
-def test_a_label_in_words(label, names, expected):
+def test_a_label_is_written_in_words(label, names, expected):
     assert contact_sheet.label_text(label, names) == expected
 
 
@@ -58,7 +58,7 @@ def test_every_image_stands_on_the_sheet_in_order_with_room_for_its_label(count,
         assert (label < 100).any()
 
 
-def test_long_lists_are_cut():
+def test_long_lists_of_labels_are_shortened():
     images = np.zeros((2, 8, 8, 3), np.uint8)
     many = [[f"label {index}" for index in range(9)], ["one"]]
     few = [["label 0", "label 1", f"{lettering.ELLIPSIS} 7 more"], ["one"]]

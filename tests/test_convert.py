@@ -59,7 +59,7 @@ def test_equal_numbers_write_the_model_its_config_and_its_processor(tmp_path, ca
 
 @pytest.fixture(scope="module")
 def ours():
-    """What the model makes of the golden images."""
+    """Returns the model's outputs for the golden images."""
     return parity.outputs(from_pretrained(TINY, classifier_activation=None), goldens.read(GOLDEN)[0])
 
 
@@ -151,7 +151,7 @@ def test_a_damaged_golden_file_is_named(form, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_what_was_there_stays_after_a_failure(tmp_path, monkeypatch):
+def test_existing_files_stay_after_a_failure(tmp_path, monkeypatch):
     (tmp_path / "deep.partial").mkdir()
     (tmp_path / "deep.partial" / "file").write_text("precious")
     monkeypatch.setattr(parity, "outputs", lambda model, batches: throw(ValueError("no memory")))
@@ -163,7 +163,7 @@ def throw(error):
     raise error
 
 
-def test_an_existing_out_is_told_before_a_golden_file_is_written(tmp_path, capsys):
+def test_an_existing_out_is_refused_before_a_golden_file_is_written(tmp_path, capsys):
     golden = tmp_path / "golden.npz"
     assert convert_main([str(TINY), "--out", str(tmp_path), "--write-golden", str(golden)]) == 1
     assert "exists already" in capsys.readouterr().err
@@ -286,7 +286,7 @@ def test_the_golden_file_is_what_transformers_computes(tmp_path):
 @pytest.mark.parametrize(
     "source", [str(TINY), str(TINY / "model.safetensors"), *filter(None, [os.environ.get("KERAS_BIT_TEST_WEIGHTS")])]
 )
-def test_a_checkpoint_converts_beside_transformers_itself(source, tmp_path, images, capsys):
+def test_a_checkpoint_converts_if_transformers_is_the_reference(source, tmp_path, images, capsys):
     assert convert_main([source, "--out", str(tmp_path / "keras"), "--images", str(images)]) == 0
     print(capsys.readouterr().out)
     assert json.loads((tmp_path / "keras" / "config.json").read_text())["model_type"] == "bit"

@@ -24,7 +24,7 @@ STEM = GOOGLE_NAMES["bit.embedder.convolution.weight"]
 
 
 def load(path):
-    """All tensors of a file, as every function that loads reads them."""
+    """Loads all tensors of a file, as every function that loads reads them."""
     return read(find(path, HubOptions(), CONFIGURATION).open(), weights_of(CONFIGURATION))
 
 
@@ -42,7 +42,7 @@ def npy(values):
 
 
 def repacked(path, change, method=zipfile.ZIP_STORED):
-    """The tiny checkpoint with the bytes of every member changed: `change(name, content)`, `None` leaves one out."""
+    """Changes the bytes of every member of the tiny checkpoint: `change(name, content)`; `None` leaves one out."""
     with (
         zipfile.ZipFile(write_npz(path.with_name("whole.npz"))) as whole,
         zipfile.ZipFile(path, "w", method) as archive,
@@ -58,7 +58,7 @@ def stem_becomes(content):
 
 
 def with_header(described, version=1):
-    """A member that says in its header what it likes, and holds nothing."""
+    """Returns a member with any header, which holds nothing."""
     header = described.encode("latin1") + b"\n"
     length = struct.pack("<H" if version == 1 else "<I", len(header))
     return b"\x93NUMPY" + bytes([version, 0]) + length + header
@@ -93,17 +93,17 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("case", HEADERS)
-def test_an_array_that_is_none_is_refused(tmp_path, case):
+def test_a_member_that_is_not_an_array_is_refused(tmp_path, case):
     assert_refused(repacked(tmp_path / "BiT.npz", stem_becomes(HEADERS[case])))
 
 
-def test_what_numpy_compresses_is_read(tmp_path):
+def test_files_that_numpy_compressed_are_read(tmp_path):
     compressed = repacked(tmp_path / "BiT.npz", lambda _, content: content, zipfile.ZIP_DEFLATED)
     assert load(compressed).keys() == load(tmp_path / "whole.npz").keys()
 
 
 def spoilt(path, offset, value, size=2):
-    """The archive with a field of every member, here and in the directory at its end, set to `value`."""
+    """Returns the archive with a field of every member, here and in the directory at its end, set to `value`."""
     content = bytearray(path.read_bytes())
     for signature, begin in ((b"PK\x03\x04", offset), (b"PK\x01\x02", offset + 2)):
         place = content.find(signature)
@@ -156,7 +156,7 @@ def test_a_long_name_in_an_archives_directory_makes_no_long_message(tmp_path):
 
 
 def a_file(kind, folder):
-    """A whole file of a kind."""
+    """Writes a whole file of a kind."""
     path = folder / f"bit.{kind}"
     if kind == "npz":
         return write_npz(path)

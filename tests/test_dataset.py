@@ -73,7 +73,7 @@ def test_class_names_fix_the_order_of_folders_and_leave_the_others_out(folders):
 
 
 @pytest.mark.slow
-def test_a_name_that_is_no_utf8_is_read(tmp_path):
+def test_a_name_that_is_not_utf8_is_read(tmp_path):
     (tmp_path / "a").mkdir()
     path = os.fsencode(tmp_path / "a") + b"/caf\xe9.png"
     with open(path, "wb") as file:
@@ -476,7 +476,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_before_a_image_is_read(case):
+def test_wrong_arguments_are_refused_before_an_image_is_read(case):
     source, options, message = REFUSED[case]
     expected = FileNotFoundError if case.startswith("no such") else ValueError
     with pytest.raises(expected) as error:
@@ -525,7 +525,7 @@ def test_folders_are_searched_in_keras_order_without_link_circles(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_path_with_brackets_is_no_pattern(tmp_path):
+def test_a_path_with_brackets_is_not_read_as_a_pattern(tmp_path):
     (tmp_path / "data [1]").mkdir()
     path = write_records(tmp_path / "data [1]" / "a*.tfrecord", [encoded(ARRAYS[0], "PNG")], [5])
     assert collect(dataset(path))[1].tolist() == [5]
@@ -539,7 +539,8 @@ def test_rows_without_a_image_are_named(tmp_path, kind):
     data = dataset(table, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 8 images were left out"):
         assert collect(data)[1].tolist() == LABELS
-    problem = "which has no path, cannot be read: there is no such file." if kind == "paths" else "is empty."
+    missing = "which has no path, cannot be read: there is no such file. Check the path and its permissions."
+    problem = missing if kind == "paths" else "is empty. Replace or remove it."
     assert [line.replace("`,", "`") for line in data.skipped] == [f"row 7 of `source` {problem}"]
 
 
@@ -579,7 +580,7 @@ def test_rows_without_a_label_are_named_or_left_out(tmp_path, kind):
     ids=["numbers", "rows"],
 )
 @pytest.mark.slow
-def test_labels_that_are_no_class_are_left_out(labels, kept):
+def test_labels_outside_of_the_classes_are_left_out(labels, kept):
     data = dataset((ARRAYS, labels), on_error="skip")
     with pytest.warns(UserWarning, match="were left out"):
         found = [label for _, batch in data for label in batch.numpy().tolist()]
@@ -599,7 +600,7 @@ def test_a_hugging_face_row_is_named_with_its_file(tmp_path):
         dataset(rows.to_iterable_dataset())
 
 
-def test_folders_that_are_no_classes_are_told(tmp_path):
+def test_folders_that_do_not_name_classes_are_reported(tmp_path):
     with pytest.raises(ValueError, match=r"'.*' must hold a folder per class, but has none. Put the images into"):
         dataset(tmp_path)
     (tmp_path / "a").mkdir()

@@ -230,7 +230,7 @@ def named(first, second, third):
         (lambda: None, model_of, {"temperature": 2.0}, ("`temperature`", "teacher")),
     ],
 )
-def test_what_does_not_go_together_is_refused_before_anything_is_computed(teacher, student, recipe, facts):
+def test_conflicting_arguments_are_refused_before_anything_is_computed(teacher, student, recipe, facts):
     student = student(2)
     before = [numpy_of(variable).copy() for variable in student.variables]
     activation = student.get_layer("predictions").activation

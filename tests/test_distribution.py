@@ -63,7 +63,7 @@ def start(command, backend, count, chief=False):
 
 
 def results(strategies, data, backend="tensorflow", count=1):
-    """For each of the processes, what it printed for each of the strategies."""
+    """Returns what each process printed for each strategy."""
     processes = start([sys.executable, str(PROBE), data, *strategies], backend, count)
     try:
         ended = [process.communicate(timeout=SECONDS) for process in processes]

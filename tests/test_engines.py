@@ -121,7 +121,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_an_engine_cannot_do_is_refused_before_an_image_is_read(case):
+def test_impossible_tasks_for_an_engine_are_refused_before_an_image_is_read(case):
     options, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         image_dataset((["a.jpg"], [0]), processor=PROCESSOR, batch_size=1, **options)

@@ -41,7 +41,7 @@ class Scripted:
 
 
 def batches(labels=LABELS, size=4, shapes=((32, 32),)):
-    """Images that hold their number in every value."""
+    """Makes images that hold their number in every value."""
     for start in range(0, len(labels), size):
         part = range(start, min(start + size, len(labels)))
         shape = shapes[start % len(shapes)]
@@ -145,7 +145,7 @@ def test_of_equally_sure_mistakes_the_first_stay():
 
 
 @pytest.mark.parametrize("matplotlib", [True, False])
-def test_the_files_are_written_and_a_sheet_without_mistakes_says_so(tmp_path, monkeypatch, matplotlib):
+def test_the_files_are_written_and_a_sheet_reports_no_mistakes(tmp_path, monkeypatch, matplotlib):
     if matplotlib:
         needs_matplotlib()
     monkeypatch.setattr(charts, "available", lambda: matplotlib)
@@ -215,7 +215,7 @@ def test_folders_in_another_order_than_the_labels_are_an_error_or_a_map(pets):
         (None, None, BitConfig(**SMALL, num_labels=3), ("LABEL_0", "LABEL_1", "LABEL_2")),
     ],
 )
-def test_what_the_classes_are_called(class_names, own, config, expected):
+def test_the_classes_have_the_names_of_the_model(class_names, own, config, expected):
     class Data(list):
         pass
 
@@ -234,7 +234,7 @@ def test_a_model_of_imagenet_without_labels_has_imagenets():
     assert found.report["worst"][0]["predicted"].startswith("great white shark")
 
 
-def test_classes_of_one_name_are_told_apart_by_their_numbers():
+def test_classes_of_one_name_are_distinguished_by_their_numbers():
     config = BitConfig(**SMALL, id2label={0: "crane", 1: "dog", 2: "crane"})
     found = evaluate(Scripted(np.eye(3)[[0, 0, 2]], config), batches([0, 1, 2]))
     assert [row["class"] for row in found.report["per_class"]] == ["crane (0)", "dog", "crane (2)"]
@@ -317,7 +317,7 @@ ROWS = [(np.zeros((2, 32, 32, 3), np.float32), np.eye(3)[:2])]
         ),
     ],
 )
-def test_what_cannot_be_evaluated_is_an_error(call, message):
+def test_wrong_batches_and_models_raise_an_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
@@ -335,7 +335,8 @@ def test_folders_give_names_without_the_images_that_were_left_out(pets):
         assert labels.tolist() == [0, 0, 0, 2, 2, 2, 2]
         assert data.names == [f"fox/00{i}.jpg" for i in range(3)] + [f"cat/00{i}.jpg" for i in (0, 2, 3, 4)]
     (line,) = data.skipped
-    assert line == f"{pets}/cat/001.jpg is not an image file that Pillow can read."
+    reason = "is not an image file that Pillow can read. Convert it to JPEG or PNG, or remove it."
+    assert line == f"{pets}/cat/001.jpg {reason}"
 
 
 @pytest.mark.slow
@@ -364,7 +365,7 @@ def test_batches_stay_full_where_images_are_left_out(pets):
 
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
-def test_what_fails_for_another_reason_is_no_lack_of_images(pets, monkeypatch, on_error):
+def test_other_failures_are_not_reported_as_a_lack_of_images(pets, monkeypatch, on_error):
     def full(*arguments):
         raise MemoryError("no memory")
 

@@ -97,7 +97,7 @@ def test_every_function_and_command_takes_every_name(tmp_path):
 
 @pytest.fixture
 def google(monkeypatch):
-    """Google's server on this machine; the table's rows point to it."""
+    """Starts Google's server on this machine; the table's rows point to it."""
     with LoopbackFiles({}) as server:
         monkeypatch.setattr(published, "GOOGLE", f"{server.url}/bit_models/")
         tables = (published._rows, published.by_name, published.by_source)
@@ -110,7 +110,7 @@ def google(monkeypatch):
 
 
 def npz_of(config, path):
-    """A file of Google's as they wrote it, of zeros but for its first kernel, which is returned."""
+    """Writes a file as Google did, of zeros except for its first kernel, which is returned."""
     stem, *others = weights_of(config)
     kernel = np.random.default_rng(0).normal(size=stem.shape).astype("float32")
     tensors = {stem: kernel} | {weight: np.zeros(weight.shape, "float32") for weight in others}

@@ -40,7 +40,10 @@ def model():
 
 @pytest.fixture(scope="module")
 def labeled(finished):
-    """Format to the report on the smallest model in it, with labels; written when it is first asked for."""
+    """Returns a function from a format to the report on the smallest model in it, with labels.
+
+    It writes a file when it is first asked for.
+    """
 
     def report(name):
         needs(name)
@@ -136,7 +139,7 @@ def test_a_file_with_other_numbers_is_an_error_and_replaces_nothing(model, tmp_p
         ({"format": "huggingface", "batch_size": 2}, "`batch_size` and `image_size` must be None for the format"),
     ],
 )
-def test_arguments_that_do_not_fit_are_told_and_nothing_is_written(model, tmp_path, options, message):
+def test_wrong_arguments_are_refused_and_nothing_is_written(model, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         keras_bit.export(model, tmp_path / "bit", **options)
     assert list(tmp_path.iterdir()) == []
@@ -167,7 +170,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers(model, tmp_path):
         ((-1, 1), None),
     ],
 )
-def test_representative_data_that_are_no_images_are_told(model, values, message):
+def test_wrong_representative_data_are_refused(model, values, message):
     processor = BitImageProcessor(image_mean=0.5, image_std=0.5)
     data = [np.full((1, 32, 32, 3), value, "float32") for value in values]
     with warnings.catch_warnings(record=True) as caught:
@@ -254,7 +257,7 @@ def test_a_version_takes_the_number_that_is_free_at_the_end(tmp_path):
         ("huggingface", "~nobody-has-this-name/bit", ValueError, "`path` .*~nobody-has-this-name/bit"),
     ],
 )
-def test_a_place_that_is_taken_is_told_before_anything_is_computed(model, tmp_path, name, path, kind, message):
+def test_an_existing_path_is_refused_before_anything_is_computed(model, tmp_path, name, path, kind, message):
     needs("tflite")
     (tmp_path / "folder").mkdir()
     one_with(tmp_path, file="mine")
@@ -274,7 +277,7 @@ def test_a_place_that_is_taken_is_told_before_anything_is_computed(model, tmp_pa
         ("openvino", "images", {"include_preprocessing": True, "processor": PROCESSOR}),
     ],
 )
-def test_an_output_with_the_name_of_the_input_is_told_before_anything_is_computed(
+def test_an_output_with_the_name_of_the_input_is_refused_before_anything_is_computed(
     model, tmp_path, name, output, options
 ):
     needs(name)
@@ -284,7 +287,7 @@ def test_an_output_with_the_name_of_the_input_is_told_before_anything_is_compute
     assert lines == []
 
 
-def test_labels_that_openvino_cannot_keep_are_told(model, tmp_path, monkeypatch):
+def test_labels_that_openvino_cannot_keep_are_refused(model, tmp_path, monkeypatch):
     needs("openvino")
     with pytest.raises(ValueError, match=r"`labels` must have no NUL .* got 'b\\x00c' for class 1"):
         keras_bit.export(model, tmp_path / "bit.xml", "openvino", labels=["a", "b\0c", "d", "e", "f"])
@@ -307,7 +310,7 @@ def test_openvinos_weights_are_not_replaced_unless_asked(model, tmp_path):
 
 
 def in_its_own_engine(name, path):
-    """From a batch to a dict of outputs, by the names in the file."""
+    """Returns a function from a batch to a dict of outputs, by the names in the file."""
     if name == "onnx":
         import onnxruntime
 
@@ -358,7 +361,7 @@ def test_another_engine_gives_the_models_numbers_for_any_batch_and_size(model, l
         ),
     ],
 )
-def test_what_the_converters_do_not_know_is_written_in_another_form(tmp_path, name, options):
+def test_operations_that_converters_do_not_know_are_written_in_another_form(tmp_path, name, options):
     needs(name)
     keras.utils.set_random_seed(0)
     model = BiT(BitConfig(**SMALLEST, **options), classifier_activation=None)
@@ -405,7 +408,7 @@ def test_a_sequential_model_is_exported_without_its_augmentation(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_a_converter_does_not_know_is_the_models_fault(tmp_path, name):
+def test_an_unknown_operation_is_reported_as_a_fault_of_the_model(tmp_path, name):
     needs(name)
     inputs = keras.Input((64, 64, 3))
     # A gamma function's logarithm: in TensorFlow, and in neither of the two.
@@ -511,7 +514,7 @@ def test_photographs_have_the_models_scores(model, photos, finished, labeled, na
 
 
 def with_pixels_in_front(dtype):
-    """A model of the user's own that takes pixels as they are."""
+    """Builds a model of the user's own that takes pixels as they are."""
     keras.utils.set_random_seed(0)
     pixels = keras.Input((None, None, 3), dtype=dtype)
     features = BiT(BitConfig(**SMALLEST), include_top=False, pooling="avg")(
@@ -585,7 +588,7 @@ def test_images_reach_a_served_model_of_whole_numbers(tmp_path):
 
 @pytest.fixture
 def another_backend(monkeypatch):
-    """`export` takes the way through another process; the model is TensorFlow's all the same."""
+    """Makes `export` use another process, although the model is TensorFlow's."""
     needs("tflite")
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
 
@@ -617,7 +620,7 @@ def program_in_place_of_python(tmp_path, monkeypatch, text):
         ("""echo '{"error": ["OSError", [13, "Denied", "/a"]]}'""", PermissionError, "Denied"),
     ],
 )
-def test_what_ends_the_other_process_is_told_and_nothing_stays(
+def test_the_end_of_the_other_process_is_reported_and_nothing_stays(
     model, tmp_path, monkeypatch, another_backend, text, kind, message
 ):
     program_in_place_of_python(tmp_path, monkeypatch, text)
@@ -642,7 +645,7 @@ def test_an_error_of_the_caller_ends_the_other_process(model, tmp_path, monkeypa
     assert [one.name for one in tmp_path.iterdir()] == ["python"]
 
 
-def test_a_layer_of_the_callers_own_is_told_by_the_other_process(model, tmp_path, another_backend):
+def test_the_other_process_reports_a_layer_of_the_callers_own(model, tmp_path, another_backend):
     @keras.saving.register_keras_serializable(package="mine")
     class Doubled(keras.layers.Layer):
         def call(self, x):

@@ -41,7 +41,7 @@ def model():
 
 
 def own_model():
-    """A BiT with a head of the user's own, which Keras' exporters write."""
+    """Builds a BiT with a head of the user's own, which Keras' exporters write."""
     return keras.Model(model().input, model().output * 2)
 
 
@@ -164,7 +164,7 @@ def test_a_package_that_lacks_another_says_what_to_install(use, package, tmp_pat
 
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_what_a_converter_lacks_is_a_package_and_no_fault_of_the_model(format, wrapped, tmp_path, monkeypatch):
+def test_a_missing_package_of_a_converter_is_not_a_fault_of_the_model(format, wrapped, tmp_path, monkeypatch):
     """Keras' exporters import what neither of the two brings."""
     for package in (format, *{"onnx": ("onnxruntime", "tf2onnx"), "openvino": ("onnx", "scipy")}[format]):
         if importlib.util.find_spec(package) is None:

@@ -23,7 +23,7 @@ BROKEN = {
     "deep.png": (encoded(Image.fromarray(np.zeros((9, 9), np.uint16)), "PNG"), "has the mode 'I;16', more than 8 bits"),
     "cut.png": (encoded(pixels(0), "PNG")[:900], "is a damaged image file; Pillow says: image file is truncated"),
     "wrong.png": (encoded(pixels(0), "PNG").replace(b"IDAT", b"JUNK"), "is not an image file that Pillow can read."),
-    "missing.jpg": (None, "cannot be read: there is no such file."),
+    "missing.jpg": (None, "cannot be read: there is no such file. Check the path and its permissions."),
 }
 NO_FILE = BROKEN["missing.jpg"][1]
 
@@ -105,7 +105,7 @@ def test_broken_files_are_left_out_counted_and_listed(tmp_path, training):
 
 
 @pytest.mark.slow
-def test_the_same_images_come_with_the_same_augmentation_whoever_is_broken(tmp_path):
+def test_broken_images_do_not_change_the_augmentation_of_others(tmp_path):
     paths = good(tmp_path, 5)
     options = {"training": True, "rule": HyperRule(100, 32), "seed": 7, "on_error": "skip"}
     whole = dict(zip(*collect(dataset(paths, range(5), **options))[::-1], strict=True))
@@ -159,7 +159,7 @@ def test_every_epoch_has_its_warning_under_pythons_own_filter(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_name_that_is_no_utf8_is_told(tmp_path):
+def test_a_name_that_is_not_utf8_is_reported(tmp_path):
     path = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"caf\ufffd\.jpg cannot be read"):
         collect(dataset([os.fsdecode(path)]))
@@ -170,14 +170,14 @@ def test_a_name_that_is_no_utf8_is_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_directory_among_the_paths_is_told(tmp_path):
+def test_a_directory_among_the_paths_is_reported(tmp_path):
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"{tmp_path} cannot be read: it is a directory"):
         collect(dataset([tmp_path]))
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.slow
-def test_pixels_of_a_stream_that_are_no_image_are_told_why(training):
+def test_pixels_of_a_stream_in_a_wrong_shape_are_reported_with_the_reason(training):
     shapes = [(4, 5, 2), (4, 5, 5), (0, 5, 3), (5, 0, 3), (4, 5, 3), (4, 5, 1), (4, 5, 4)]
     spec = (tf.TensorSpec([None, None, None], tf.uint8), tf.TensorSpec([], tf.int32))
     images = [(np.zeros(shape, np.uint8), label) for label, shape in enumerate(shapes)]
@@ -205,7 +205,7 @@ def test_label_rows_of_a_stream_are_numbers_from_0_to_1():
 
 
 @pytest.mark.slow
-def test_a_label_below_zero_is_refused_where_no_classes_are_known():
+def test_a_label_below_zero_is_left_out_if_the_classes_are_unknown():
     stream = tf.data.Dataset.from_tensor_slices(([GOOD, GOOD], [7, -5]))
     data = image_dataset(stream, processor=PROCESSOR, batch_size=1, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 2 images were left out"):
@@ -244,7 +244,7 @@ def test_the_limit_on_pixels_is_pillows_and_adjustable(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_thin_image_that_would_become_enormous_is_told(tmp_path):
+def test_a_thin_image_that_would_become_enormous_is_reported(tmp_path):
     path = tmp_path / "thin.png"
     Image.new("L", (60_000, 1)).save(path)
     processor = BitImageProcessor(size=224, crop_size=224, **HALF)
@@ -281,7 +281,7 @@ def test_errors_not_caused_by_an_image_end_the_data_set(tmp_path, monkeypatch, o
     memory = "Read fewer images at the same time to use less memory: num_parallel_calls=1."
     assert (memory in str(error.value)) == isinstance(reason, MemoryError)
     assert "on_error" not in str(error.value)
-    assert data.skipped == [f"{path} is empty." for path in broken]
+    assert data.skipped == [f"{path} is empty. Replace or remove it." for path in broken]
 
 
 @pytest.mark.slow
@@ -291,7 +291,7 @@ def test_a_line_break_in_a_name_is_escaped(tmp_path):
     data = dataset([path, *good(tmp_path, 1)], on_error="skip")
     with pytest.warns(UserWarning, match="1 of 2 images") as seen:
         collect(data)
-    assert data.skipped == [f"{tmp_path}/a\\nb\\u2028\\x1b[1m.jpg is empty."]
+    assert data.skipped == [f"{tmp_path}/a\\nb\\u2028\\x1b[1m.jpg is empty. Replace or remove it."]
     assert len(str(seen[0].message).splitlines()) == 2
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"/a\\+nb.*\.jpg is empty"):
         collect(dataset([path]))
@@ -320,7 +320,7 @@ def test_labels_outside_of_the_classes_are_left_out_or_named(tmp_path):
 
 
 def record(image=GOOD, label=0, **features):
-    """A serialized `tf.Example`; values are one or a list of bytes, int or float, `None` for no feature."""
+    """Returns a serialized `tf.Example`. Values are one or a list of bytes, int or float; `None` means no feature."""
     example = tf.train.Example()
     for name, value in {"image/encoded": image, "image/class/label": label, **features}.items():
         values = value if isinstance(value, list) else [value]
@@ -406,7 +406,7 @@ def test_files_whose_first_record_does_not_fit_are_refused_at_once(tmp_path, cas
 
 
 @pytest.mark.slow
-def test_a_first_record_that_does_not_fit_is_left_out_where_others_fit(tmp_path):
+def test_a_first_record_that_does_not_fit_is_left_out_if_others_fit(tmp_path):
     path = write_raw_records(tmp_path / "a.tfrec", [b"no example", record(label=3)])
     data = image_dataset(path, processor=PROCESSOR, batch_size=1, on_error="skip")
     with pytest.warns(UserWarning, match="1 of 2 images were left out"):
@@ -415,7 +415,7 @@ def test_a_first_record_that_does_not_fit_is_left_out_where_others_fit(tmp_path)
 
 @pytest.mark.parametrize("compression", ["GZIP", "ZLIB"])
 @pytest.mark.slow
-def test_compressed_records_are_read_beside_others(tmp_path, compression):
+def test_compressed_records_are_read_together_with_others(tmp_path, compression):
     paths = [
         write_raw_records(tmp_path / name, [record(label=label)], kind)
         for label, (name, kind) in enumerate([("a.tfrec", ""), ("b.tfrecord.gz", compression), ("c.tfrecords", "")])
@@ -434,7 +434,7 @@ def test_a_record_whose_length_looks_like_a_compression_is_read(tmp_path):
 
 @pytest.mark.parametrize("compression", ["", "GZIP"])
 @pytest.mark.slow
-def test_files_without_a_record_are_told_at_once(tmp_path, compression):
+def test_files_without_a_record_are_refused_at_once(tmp_path, compression):
     empty = write_raw_records(tmp_path / "a.tfrecord", [], compression)
     with pytest.raises(ValueError, match=r"must hold at least one image, got no record in .*a\.tfrecord"):
         image_dataset(str(tmp_path / "*.tfrecord"), processor=PROCESSOR, batch_size=1)
@@ -444,7 +444,7 @@ def test_files_without_a_record_are_told_at_once(tmp_path, compression):
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.slow
-def test_an_empty_stream_is_no_silent_epoch(training):
+def test_an_empty_stream_raises_an_error(training):
     stream = tf.data.Dataset.from_tensor_slices(([GOOD], [0])).filter(lambda image, label: label > 0)
     options = {"training": True, "rule": HyperRule(100, 32)} if training else {}
     for on_error in ("raise", "skip"):

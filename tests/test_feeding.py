@@ -63,7 +63,7 @@ def test_the_pipeline_feeds_fit_and_predict_under_every_backend(fits, backend):
 
 @pytest.fixture
 def service():
-    """The address of a dispatcher on loopback with two workers, each a process."""
+    """Starts a dispatcher on loopback with two workers, each a process, and returns its address."""
     dispatcher = tf.data.experimental.service.DispatchServer()
     address = dispatcher.target.partition("://")[2]
     with contextlib.ExitStack() as stack:
@@ -95,7 +95,7 @@ SHARDED = {
 
 
 def records(folder):
-    """Three files of records, which is what the workers share out."""
+    """Writes three files of records, which the workers share out."""
     for number, indices in enumerate(([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10])):
         with tf.io.TFRecordWriter(str(folder / f"{number}.tfrecord")) as writer:
             for index in indices:

@@ -20,7 +20,7 @@ DISK = "the disk is gone"
 
 
 def write(path, kind, text):
-    """A file with `text`, or a directory with two files, one of them deeper."""
+    """Writes a file with `text`, or a directory with two files, one of them deeper."""
     if kind == "file":
         path.write_text(text)
     else:
@@ -30,14 +30,14 @@ def write(path, kind, text):
 
 
 def written(kind, text, name="a.b"):
-    """What `write` made, as `contents` gives it."""
+    """Returns what `write` made, in the form of `contents`."""
     if kind == "file":
         return {name: text}
     return {name: None, f"{name}/{text}.txt": text, f"{name}/deeper": None, f"{name}/deeper/file": text}
 
 
 def contents(directory):
-    """Name to text, to None for a directory, or to where a symbolic link points."""
+    """Maps each name to its text, to None for a directory, or to the target of a symbolic link."""
 
     def content(path):
         if path.is_symlink():
@@ -58,7 +58,7 @@ def umask(mask):
 
 @contextlib.contextmanager
 def failing(number):
-    """The call with this number of `os.rename` and `os.replace`, counted together from 1, fails; gives the calls."""
+    """Makes call `number` of `os.rename` and `os.replace` fail, counted together from 1. Gives the calls."""
     calls = []
 
     def counted(real):
@@ -99,7 +99,7 @@ def another_process(body, *arguments):
 
 
 def no_locks(number):
-    """How filelock answers on a file system that has none."""
+    """Returns filelock's error on a file system that has no locks."""
     if number is None:
         return NotImplementedError("FileSystem does not appear to support flock")
     return OSError(number, os.strerror(number))
@@ -123,7 +123,7 @@ EARLIER = pytest.mark.parametrize("earlier", [False, True], ids=["new", "replace
 
 
 @EARLIER
-def test_what_was_written_takes_its_place_and_nothing_else_stays(tmp_path, earlier):
+def test_the_new_file_takes_its_place_and_nothing_else_stays(tmp_path, earlier):
     path = tmp_path / "a.b"
     if earlier:
         path.write_text("old")
@@ -179,7 +179,7 @@ KILLED = "with writing.replacing(path) as beside:\n    beside.write_text('half')
 
 
 @pytest.mark.parametrize("has_locks", [True, False])
-def test_what_a_killed_process_left_is_removed_by_who_writes_there_next(tmp_path, monkeypatch, has_locks):
+def test_the_next_writer_removes_the_files_of_a_killed_process(tmp_path, monkeypatch, has_locks):
     mine = {".01234567.a.b": "x", ".notes": "x", ".keras-bit": "x", "keras-bit-01": "x"}
     for name, text in (mine | {"a.b": "old"}).items():
         (tmp_path / name).write_text(text)
@@ -263,7 +263,7 @@ def test_other_errors_stay_as_they_are(tmp_path, error):
     assert caught.value is error
 
 
-def test_what_is_certain_not_to_fit_is_told_before(tmp_path):
+def test_files_that_certainly_do_not_fit_are_refused_before_writing(tmp_path):
     free = shutil.disk_usage(tmp_path).free
     writing.check_room(tmp_path / "new" / "a.b", 1000)
     with pytest.raises(
@@ -315,7 +315,7 @@ def test_a_process_that_loses_its_new_staging_directory_makes_another(tmp_path, 
         assert (staging / locks.LOCK_NAME).exists()
 
 
-def test_what_a_killed_process_was_replacing_is_put_back(tmp_path):
+def test_the_file_that_a_killed_process_was_replacing_is_put_back(tmp_path):
     write(tmp_path / "a", "directory", "old")
     body = """
 import os
@@ -362,7 +362,7 @@ RENAMES = 7  # that `take_places` does with what `stage` makes; each fails once,
 
 
 def stage(staging, directory):
-    """A file, a directory and a link that replace others, and two that are new; `main` is to be the last."""
+    """Stages a file, a directory and a link that replace others, and two that are new; `main` must be the last."""
     (directory / "elsewhere").write_text("kept")
     (directory / "link").symlink_to("elsewhere")
     for name, kind in {"main": "file", "folder": "directory", "weights": "file"}.items():
@@ -407,7 +407,7 @@ def test_if_any_rename_fails_the_directory_holds_what_it_held(tmp_path, number):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permissions of this kind")
 @pytest.mark.parametrize(("mask", "file", "directory"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750)])
-def test_what_takes_its_place_may_be_read_by_whom_the_umask_allows(tmp_path, mask, file, directory):
+def test_the_new_file_has_the_permissions_of_the_umask(tmp_path, mask, file, directory):
     with umask(mask), writing.staged(tmp_path) as staging:
         write(staging / "folder", "directory", "new")
         for path in staging.rglob("*"):
@@ -501,7 +501,7 @@ def test_an_unwritable_place_is_named_with_argument_and_directory(tmp_path, monk
     assert contents(tmp_path) == {"file": "mine"}
 
 
-def test_a_name_is_checked_by_writing_beside_it(tmp_path):
+def test_a_name_is_checked_by_writing_a_file_next_to_it(tmp_path):
     (tmp_path / "a").write_text("mine")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "a", tmp_path / "new" / "folder" / "b", tmp_path / ("x" * 255)):

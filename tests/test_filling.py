@@ -28,7 +28,7 @@ def numbers(shape, dtype, seed=0):
 
 
 def in_rows(values, rows):
-    """A tensor that comes in parts of some rows, all in one buffer; it cannot be read as a whole."""
+    """Returns a tensor that comes in parts of some rows, all in one buffer. It cannot be read as a whole."""
 
     def parts():
         buffer = np.empty((rows, *values.shape[1:]), values.dtype)
@@ -68,7 +68,7 @@ def test_every_bit_is_that_of_a_plain_transposition(layout, dtype, target):
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
-def test_one_number_that_is_not_finite_is_seen_wherever_it_is(bad):
+def test_one_number_that_is_not_finite_is_found_at_any_place(bad):
     values = numbers((35, 2, 3, 1), "f4")
     for place in range(values.size):
         spoilt = values.copy()
@@ -89,7 +89,7 @@ def test_the_largest_numbers_are_filled_and_larger_ones_are_refused():
 
 
 @pytest.mark.parametrize("dtype", ["i8", "?", "u1", "c8"])
-def test_what_is_no_floating_point_is_named(dtype):
+def test_tensors_of_other_types_than_floating_point_are_named(dtype):
     values = np.zeros((4, 2), dtype)
     assert filling.fill(np.empty((4, 2), "f4"), whole(values)) == f"holds {values.dtype}, expected floating point"
 
@@ -219,7 +219,7 @@ def ours():
     return [thread for thread in threading.enumerate() if thread.name.startswith("keras_bit")]
 
 
-def test_results_come_in_the_order_of_the_work_whoever_is_done_first(monkeypatch):
+def test_results_come_in_the_order_of_the_work(monkeypatch):
     monkeypatch.setattr(filling, "processors", lambda: 64)
     running, most = [], []
 

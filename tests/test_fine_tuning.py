@@ -184,7 +184,7 @@ def test_one_of_several_classes_is_cross_entropy(activation, labels):
     assert found["val_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_top_five_is_measured_where_it_says_something():
+def test_top_five_is_measured_for_more_than_five_classes():
     history = fine_tune(small_model(6), batches(NUMBERS), rule=rule(1), verbose=0)
     assert sorted(history.history) == ["accuracy", "loss", "top_5_accuracy"]
 
@@ -341,7 +341,7 @@ def test_the_data_set_of_a_directory_with_mixup_is_taken_as_it_is():
     assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
 
 
-def test_a_loss_that_is_no_number_ends_training_and_names_the_step():
+def test_a_loss_of_nan_ends_training_and_names_the_step():
     steep = HyperRule(8, SIDE, batch_size=4, steps=50, base_learning_rate=1e30)
     with pytest.raises(
         FloatingPointError, match=r"The loss became (nan|inf) at step \d+, at a learning rate of .*e\+2"
@@ -349,7 +349,7 @@ def test_a_loss_that_is_no_number_ends_training_and_names_the_step():
         fine_tune(small_model(), batches(NUMBERS), rule=steep, steps_per_epoch=7, verbose=0)
 
 
-def test_a_validation_loss_that_is_no_number_ends_training_too():
+def test_a_validation_loss_of_nan_ends_training_too():
     broken = ROWS.copy()
     broken[5] = np.nan  # not an image: XLA's maximum of NaN and 0 is 0
     with pytest.raises(FloatingPointError, match=r"The loss of the validation is nan after step 2\. Lower"):
@@ -370,7 +370,7 @@ def test_a_data_set_without_a_batch_is_refused(name, known):
         fine_tune(small_model(), **data, rule=rule(), verbose=0)
 
 
-def test_a_label_that_is_no_class_ends_training():
+def test_a_label_outside_of_the_classes_ends_training():
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"must be classes of the model, \[0, 3\), got:\] \[3\]"):
         fine_tune(small_model(), batches([0, 1, 2, 3]), rule=rule(), verbose=0)
 
@@ -414,7 +414,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_belong_together_is_refused(case):
+def test_conflicting_arguments_are_refused(case):
     prepare, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         fine_tune(*prepare(), rule=rule(), verbose=0)
@@ -442,7 +442,7 @@ def test_impossible_arguments_are_refused_by_name(options, message):
 @pytest.mark.slow
 @pytest.mark.usefixtures("graphs")
 def test_fifty_steps_from_the_same_weights_have_the_losses_of_transformers(tmp_path):
-    """The recipe's own rate, its warm-up cut to ten steps; every image differs, and so does every batch."""
+    """Uses the recipe's own rate with a warm-up of ten steps. Every image differs, and so does every batch."""
     import torch
     from transformers import BitForImageClassification
 

@@ -30,7 +30,7 @@ def named(root, found):
 
 
 def by_every_way(root, tmp_path):
-    """The images that fine-tuning, evaluation, embedding and classifying find, relative to the directory."""
+    """Returns the images that fine-tuning, evaluation, embedding and classifying find, relative to the directory."""
     classes = folders.class_names_in(root)
     listed = lists.list_images(root, tmp_path / "list", 1000)
     return {
@@ -76,7 +76,7 @@ def test_every_way_reads_the_same_files(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::keras_bit.data.walk.DirectoryWarning")
-def test_what_systems_put_beside_images_is_left_out_and_said(tmp_path):
+def test_folders_of_operating_systems_are_left_out_and_reported(tmp_path):
     root = tmp_path / "data"
     make_folders(root, COUNTS)
     touch(root, "__MACOSX/cat/._000.jpg", "@eaDir/cat.jpg", ".ipynb_checkpoints/x.jpg", "lost+found/y.jpg", "loose.txt")
@@ -174,7 +174,7 @@ def test_parts_are_known_by_their_names(tmp_path, train, validation, test):
     assert "pass `class_names`" in str(error.value)
 
 
-def test_folders_beside_the_parts_are_left_out_and_said(tmp_path):
+def test_folders_next_to_the_parts_are_left_out_and_reported(tmp_path):
     make_folders(tmp_path / "seg_train", COUNTS), make_folders(tmp_path / "seg_test", COUNTS)
     touch(tmp_path, "seg_pred/1.jpg", "__MACOSX/1.jpg")
     _, counts, notes = parts_of(tmp_path)
@@ -333,7 +333,7 @@ def test_names_that_look_the_same_are_one_class(tmp_path):
 
 
 @pytest.mark.usefixtures("distinguishes")
-def test_names_that_differ_in_case_are_different_classes_and_that_is_said(tmp_path):
+def test_names_that_differ_in_case_are_different_classes_and_are_reported(tmp_path):
     make_folders(tmp_path / "one", {"Cat": 1, "cat": 1})
     assert folders.class_folders(tmp_path / "one").notes == (
         f"Cat and cat in {str(tmp_path / 'one')!r} differ only in case, but are 2 classes.",
@@ -347,7 +347,7 @@ def test_names_that_differ_in_case_are_different_classes_and_that_is_said(tmp_pa
 
 
 @pytest.mark.parametrize("other", ["cat ", "c at", "cat_", "cat\u200b", "cat\u00a0", "\uff43at"])
-def test_names_that_look_alike_are_different_classes_and_that_is_said(tmp_path, other):
+def test_names_that_look_alike_are_different_classes_and_are_reported(tmp_path, other):
     make_folders(tmp_path / "one", {"cat": 1, other: 1, "dog": 1})
     (note,) = folders.class_folders(tmp_path / "one").notes
     assert note.endswith("look alike, but are 2 classes.")
@@ -358,7 +358,7 @@ def test_names_that_look_alike_are_different_classes_and_that_is_said(tmp_path, 
     assert f"lacks: {folders.shown(other)}. The training images have cat: " in str(error.value)
 
 
-def test_a_class_that_is_a_link_to_another_one_is_said_to(tmp_path):
+def test_a_class_that_links_to_another_one_is_reported(tmp_path):
     make_folders(tmp_path, COUNTS)
     (tmp_path / "puma").symlink_to(tmp_path / "cat")
     found = folders.class_folders(tmp_path)
@@ -366,7 +366,7 @@ def test_a_class_that_is_a_link_to_another_one_is_said_to(tmp_path):
     assert found.notes == (f"puma in {str(tmp_path)!r} is a link to cat: its images count twice.",)
 
 
-def test_what_a_part_lacks_and_has_beside_the_classes_is_said(tmp_path):
+def test_missing_and_extra_folders_of_a_part_are_reported(tmp_path):
     make_folders(tmp_path / "train", COUNTS), make_folders(tmp_path / "val", {"cat": 2})
     (tmp_path / "val" / "fox").mkdir()
     _, counts, notes = parts_of(tmp_path)
@@ -428,7 +428,7 @@ def test_a_data_set_of_a_subset_has_the_classes_of_the_whole(tmp_path):
         ({"source": (["a.jpg"], [0])}, "`validation_split` is for a directory with a folder per class"),
     ],
 )
-def test_a_subset_that_is_not_one_is_refused(tmp_path, options, message):
+def test_an_unknown_subset_is_refused(tmp_path, options, message):
     make_folders(tmp_path, COUNTS)
     given = {"source": tmp_path, "validation_split": 0.2, "subset": "training", "seed": 0} | options
     with pytest.raises(ValueError, match=re.escape(message)):

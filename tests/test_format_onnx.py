@@ -53,12 +53,12 @@ PATHS = {
 
 
 def rows(table, *quick):
-    """The names in a table, of which all but some are for the slow tests."""
+    """Returns the names in a table. All except `quick` are for the slow tests."""
     return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in table]
 
 
 def drawn(model):
-    """The model with no weight at its default: norms scale and shift."""
+    """Changes every weight of the model from its default, so that norms scale and shift."""
     rng = np.random.default_rng(1)
     model.set_weights([values + 0.2 * rng.standard_normal(values.shape) for values in model.get_weights()])
     return model
@@ -75,7 +75,7 @@ def needs(*packages):
 
 @pytest.fixture
 def alone(monkeypatch):
-    """Nothing goes through Keras' exporters."""
+    """Ensures that nothing goes through Keras' exporters."""
     monkeypatch.setattr(keras_exporters, "export", None)
 
 
@@ -225,7 +225,7 @@ def test_the_file_is_sound_and_says_what_it_takes_and_gives(tmp_path, alone):
 
 
 def test_channels_come_first_inside_and_added_maps_have_one_shape(tmp_path, alone):
-    """By which onnxruntime adds one of them as it computes the other."""
+    """Checks the form in which onnxruntime adds one map while it computes the other."""
     needs("onnx", "onnxruntime")
     import onnx
 
@@ -294,7 +294,7 @@ def quantized(model, folder, **options):
 
 
 def inputs_of(graph, operators):
-    """The operators that give what some nodes read."""
+    """Returns the operators that give the inputs of some nodes."""
     given_by = {node.output[0]: node.op_type for node in graph.node}
     return {given_by.get(name, "") for node in graph.node if node.op_type in operators for name in node.input[:2]}
 

@@ -60,7 +60,7 @@ def exported(folder, model=None, options=None, **processor):
 
 
 def bit():
-    """Of random weights, with no group norm at its default."""
+    """Builds a model of random weights, with no group norm at its default."""
     model = BiT(BitConfig(**SMALLEST), classifier_activation=None)
     rng = np.random.default_rng(1)
     model.set_weights([values + 0.2 * rng.standard_normal(values.shape) for values in model.get_weights()])
@@ -68,7 +68,7 @@ def bit():
 
 
 def opened(path):
-    """From images to the pixels that the network gets, and to the file's own output."""
+    """Returns a function from images to the pixels that the network gets, and to the file's own output."""
 
     model = core().read_model(path)
     model.add_outputs("pixel_values")
@@ -84,7 +84,7 @@ def opened(path):
 
 
 def photograph_like(count, size, seed=0):
-    """uint8 images whose neighboring pixels are alike, and some noise."""
+    """Returns uint8 images with similar neighboring pixels and some noise."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
     smooth = np.stack([np.asarray(Image.fromarray(one).resize(size[::-1], Image.Resampling.BICUBIC)) for one in coarse])
@@ -92,7 +92,7 @@ def photograph_like(count, size, seed=0):
 
 
 def by_pillow(image, options):
-    """What Pillow makes of an image, in gray levels, by the rule of transformers' processor."""
+    """Prepares an image with Pillow by the rule of transformers' processor, and returns gray levels."""
     pillow = Image.fromarray(image)
     size = options.get("size", 224)
     if options.get("do_resize", True):
@@ -110,7 +110,7 @@ def by_pillow(image, options):
 
 
 def in_levels(pixels, options):
-    """Normalized values as gray levels again."""
+    """Converts normalized values to gray levels again."""
     pixels = np.asarray(pixels, np.float64)
     if options.get("do_normalize", True):
         pixels = pixels * options["image_std"] + options["image_mean"]
@@ -231,7 +231,7 @@ def gray():
         (smallest, {}, {"image_size": 8}, "`image_size` must be .* at least 32"),
     ],
 )
-def test_what_cannot_be_inside_is_refused_in_one_sentence(tmp_path, model, processor, options, message):
+def test_steps_that_cannot_be_in_the_file_are_refused_in_one_sentence(tmp_path, model, processor, options, message):
     needs("onnx", "openvino")
     processor = None if processor is None else BitImageProcessor(**processor)
     options = {"format": "openvino", "include_preprocessing": True, "processor": processor} | options
@@ -295,7 +295,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_ctrl_c_after_two_models_ends_a_program_and_does_not_crash_it():
-    """With a `Core` for each of them the process dies of SIGSEGV."""
+    """Checks a crash that a `Core` for each model causes: the process dies of SIGSEGV."""
     needs("openvino")
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

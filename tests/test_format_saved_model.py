@@ -47,7 +47,7 @@ def processor():
 
 @pytest.fixture(scope="module")
 def images():
-    """Encoded ones of several kinds and sizes."""
+    """Returns encoded images of several kinds and sizes."""
     kinds = (("JPEG", {}), ("PNG", {}), ("BMP", {}), ("JPEG", {"progressive": True}))
     return [encoded(pixels(seed, 40 + seed, 90), kind, **more) for seed, (kind, more) in enumerate(kinds)]
 
@@ -69,7 +69,7 @@ def signatures(loaded):
 
 @pytest.fixture
 def loads(monkeypatch):
-    """What `export` loads to check it, so that a test need not load it again."""
+    """Collects what `export` loads for its check, so that a test need not load it again."""
     found = []
     real = tf.saved_model.load
     monkeypatch.setattr(tf.saved_model, "load", lambda path: found.append(real(path)) or found[-1])
@@ -83,7 +83,7 @@ def test_the_report_tells_where_the_version_is_how_large_and_how_near(finished):
     assert report.bytes == sum(file.stat().st_size for file in report.path.rglob("*") if file.is_file())
 
 
-def test_every_signature_has_the_tensors_that_it_is_told_to_have(signatures):
+def test_every_signature_has_the_expected_tensors(signatures):
     def shapes(function):
         both = (function.structured_input_signature[1], function.structured_outputs)
         return tuple({name: (spec.dtype.name, spec.shape.as_list()) for name, spec in one.items()} for one in both)
@@ -152,7 +152,7 @@ LOWEST = struct.pack("<IIiiHHI", 54, 40, -(2**31), -(2**31), 1, 24, 0) + bytes(2
 
 
 def enormous():
-    """A PNG that tells so in its header."""
+    """Returns a PNG whose header claims an enormous size."""
     png = encoded(pixels(0), "PNG")
     return png[:16] + struct.pack(">II", 60_000, 60_000) + png[24:]
 
@@ -212,7 +212,7 @@ def test_each_export_is_the_next_version_and_what_a_person_changed_stays(tmp_pat
 
 
 @pytest.mark.slow
-def test_what_fails_beside_a_version_is_a_warning(tmp_path, monkeypatch):
+def test_a_failure_next_to_a_version_gives_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(serving_files, "write_beside", lambda *arguments: throw(OSError(28, "No space left on device")))
     with pytest.warns(UserWarning, match=r"bit/1 .*No space left"):
         report = keras_bit.export(smallest(), tmp_path / "bit")
@@ -245,7 +245,7 @@ def test_the_memory_is_that_of_two_versions_and_what_they_compute():
     assert [serving_files._memory(size) for size in (0, 4_000_000, 3_740_000_000)] == [1, 2, 12]
 
 
-def test_an_older_batching_configuration_that_does_not_fit_is_told(tmp_path):
+def test_an_older_batching_configuration_that_does_not_fit_gives_a_warning(tmp_path):
     for batch_size in (None, 2):
         (tmp_path / "1").mkdir(exist_ok=True)
         if batch_size is None:
@@ -283,7 +283,7 @@ def test_warm_up_requests_are_served_by_the_signatures_that_they_name(version, s
         ({"layer_type": "bottleneck"}, {}, {"logits", "probabilities"}),
     ],
 )
-def test_what_a_model_gives_decides_what_is_served(tmp_path, loads, config, options, expected):
+def test_the_outputs_of_a_model_decide_its_signatures(tmp_path, loads, config, options, expected):
     keras.utils.set_random_seed(0)
     model = BiT(BitConfig(**SMALLEST | config), **options)
     keras_bit.export(model, tmp_path / "bit")
@@ -347,14 +347,14 @@ def test_half_precision_is_served_in_float32(tmp_path, loads):
         (lambda: smallest(num_channels=1), {"processor": PROCESSOR}, ["`processor` must be None", "1 channels"]),
     ],
 )
-def test_what_cannot_be_served_is_refused_before_anything_is_written(tmp_path, make, options, words):
+def test_models_that_cannot_be_served_are_refused_before_anything_is_written(tmp_path, make, options, words):
     with pytest.raises(ValueError, match="`processor`") as caught:
         keras_bit.export(make(), tmp_path / "bit", **options)
     assert [word for word in words if word not in str(caught.value)] == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_no_directory_for_versions(tmp_path):
+def test_a_file_is_refused_as_a_directory_for_versions(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match=r"`path` must be a directory .*/file is a file"):
         keras_bit.export(smallest(), tmp_path / "file")
@@ -395,7 +395,7 @@ def test_a_signature_that_gives_other_numbers_is_an_error(
 
 @pytest.fixture(scope="module")
 def files(processor, images, tmp_path_factory):
-    """Every signature's input as an .npy file, and the images in them."""
+    """Writes every signature's input as an .npy file, and the images in them."""
     folder = tmp_path_factory.mktemp("inputs")
     # numpy's byte strings end at their last byte that is not 0, and a BMP ends in zeros.
     some = [image for image in images if not image.endswith(b"\0")]
@@ -500,7 +500,7 @@ def _engine(folder, name="docker"):
 
 
 def _called(path, *options, search, **run_with):
-    """What serve.sh calls with `search` before the other directories of PATH, as name and arguments."""
+    """Returns the name and the arguments of serve.sh's call, with `search` before the other directories of PATH."""
     environment = {**os.environ, "PATH": f"{search}{os.pathsep}{os.environ['PATH']}", **run_with.pop("env", {})}
     done = subprocess.run([str(path), *options], capture_output=True, text=True, env=environment, **run_with)
     assert (done.returncode, done.stderr) == (0, "")
@@ -511,7 +511,7 @@ def _called(path, *options, search, **run_with):
 
 
 def _docker(path, folder, *options, **run_with):
-    """What serve.sh calls docker with."""
+    """Returns the arguments of serve.sh's call of docker."""
     name, *found = _called(path, *options, search=_engine(folder), **run_with)
     assert name == "docker"
     return found

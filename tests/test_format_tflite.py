@@ -40,7 +40,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def images():
-    """Smooth ones, as photographs are, from -1 to 1."""
+    """Returns smooth images, as photographs are, from -1 to 1."""
     rng = np.random.default_rng(0)
     coarse = rng.uniform(-1, 1, (16, 4, 4, 3)).astype(np.float32)
     fine = np.array(keras.ops.image.resize(coarse, (32, 32), interpolation="bilinear"))
@@ -50,7 +50,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def files(finished, model, images):
-    """Mode to the report on its file, written when it is first asked for."""
+    """Returns a function from a mode to the report on its file. It writes a file when it is first asked for."""
 
     def write(folder, quantize):
         return export(
@@ -67,7 +67,7 @@ def files(finished, model, images):
 
 
 def interpreter(path):
-    """Without the delegate, which hides what the graph is made of."""
+    """Opens a file without the delegate, which hides the operators of the graph."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     opened = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
@@ -82,7 +82,7 @@ def run(opened, image):
 
 
 def operators(opened):
-    """Operator to the types of its first output."""
+    """Maps each operator to the types of its first output."""
     types = {tensor["index"]: tensor["dtype"].__name__ for tensor in opened.get_tensor_details()}
     found = collections.defaultdict(set)
     for operator in opened._get_ops_details():
@@ -257,7 +257,7 @@ def test_a_model_of_half_precision_is_written_in_float32(tmp_path, images):
 
 
 def read(path):
-    """The metadata, by flatbuffers' own reader and the field numbers of the public schema."""
+    """Reads the metadata with flatbuffers' own reader and the field numbers of the public schema."""
     from flatbuffers import number_types as types
     from flatbuffers.table import Table
 
@@ -327,7 +327,7 @@ def test_the_file_tells_labels_and_normalization(files, model, quantize):
         assert archive.read(entry) == b"a\nb\nc\nd\ne\n"
 
 
-def test_what_is_not_known_is_left_out(tmp_path):
+def test_unknown_metadata_are_left_out(tmp_path):
     path = tmp_path / "features.tflite"
     keras.utils.set_random_seed(0)
     export(BiT(TINY, include_top=False, pooling="avg"), path, "tflite", image_size=(None, 48))
@@ -403,7 +403,7 @@ def test_without_the_runtime_its_install_command_is_named(model, tmp_path, monke
     refused(model, tmp_path, ImportError, r"`format` 'tflite'.*ai_edge_litert.*keras_bit\[tflite\]")
 
 
-def test_what_is_larger_than_a_file_can_be_is_refused(model, tmp_path, monkeypatch):
+def test_a_model_larger_than_a_file_can_be_is_refused(model, tmp_path, monkeypatch):
     monkeypatch.setattr(tflite, "LARGEST_FILE", 4 * model.count_params())
     refused(
         model, tmp_path, ValueError, r"`model` has 0.0 GB of weights for `quantize=None`, .* 'float16' or 'dynamic'"
@@ -414,11 +414,11 @@ def test_labels_of_two_lines_are_refused(model, tmp_path):
     refused(model, tmp_path, ValueError, "`labels` must be names of one line each", labels=["a\nb", *"cdef"])
 
 
-def test_what_tflites_operators_do_not_cover_is_refused(tmp_path):
+def test_layers_without_an_operator_of_tflite_are_refused(tmp_path):
     class Inverse(keras.layers.Layer):
         def call(self, x):
             return keras.ops.erfinv(keras.ops.tanh(x))
 
     inputs = keras.Input((32, 32, 3))
     other = keras.Model(inputs, Inverse()(inputs))
-    refused(other, tmp_path, ValueError, r"`model` cannot be written with TFLite's own operators: ")
+    refused(other, tmp_path, ValueError, r"`model` cannot be written with TFLite's own operators\. ")

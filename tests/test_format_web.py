@@ -158,7 +158,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("built", "options", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_a_page_cannot_do_is_refused_by_name(tmp_path, built, options, message):
+def test_arguments_that_a_page_cannot_have_are_refused_by_name(tmp_path, built, options, message):
     network = {name: value for name, value in built.items() if name == "num_channels"}
     model = BiT(BitConfig(**SMALLEST | network), **{name: built[name] for name in built.keys() - network})
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -217,7 +217,7 @@ def test_the_runtime_of_a_local_package_is_copied(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_maps_that_are_not_the_models_are_an_error_and_leave_nothing(model, tmp_path, monkeypatch):
+def test_maps_that_differ_from_the_models_raise_an_error_and_leave_nothing(model, tmp_path, monkeypatch):
     right = graph.add_head
 
     def wrong(onnx_model, head, shape):
@@ -253,7 +253,7 @@ def test_an_older_page_is_replaced_on_request_if_nothing_is_lost(model, tmp_path
     ("place", "lost"),
     [("runtime/ort.wasm.bundle.min.mjs", ""), ("runtime/mine.txt", "runtime"), ("photograph.jpg", "photograph.jpg")],
 )
-def test_what_an_older_page_holds_is_looked_at_before_anything_is_computed(model, tmp_path, place, lost):
+def test_the_files_of_an_older_page_are_checked_before_anything_is_computed(model, tmp_path, place, lost):
     (tmp_path / "site" / "runtime").mkdir(parents=True)
     (tmp_path / "site" / place).write_text("")
     lines = []
@@ -274,7 +274,7 @@ def luminance(color):
 
 
 def test_text_stands_out_from_its_background_in_light_and_in_dark():
-    """WCAG 2.2, success criteria 1.4.3 and, for what is drawn, 1.4.11."""
+    """Checks the success criteria 1.4.3 of WCAG 2.2 and, for drawings, 1.4.11."""
     style = (site.PAGES / "style.css").read_text(encoding="utf-8")
     light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", part)) for part in style.split("@media")[:2])
     for colors in (light, dark):

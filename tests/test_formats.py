@@ -106,7 +106,7 @@ def test_a_timm_wrapper_around_another_network_is_refused(tmp_path, changes, mes
         from_pretrained(tmp_path)
 
 
-def test_what_a_timm_wrapper_holds_is_the_same_model(tmp_path):
+def test_a_timm_wrapper_gives_the_same_model(tmp_path):
     folder = write_checkpoint(tmp_path, under("timm_model.", timm_tensors()), WRAPPED)
     assert_holds(from_pretrained(folder, config=TINY), TENSORS)
 
@@ -145,7 +145,7 @@ STATES = {
 @pytest.mark.live
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".pth.tar", ".bin", ".ckpt"])
 @pytest.mark.parametrize("form", STATES.values(), ids=STATES)
-def test_what_scripts_save_with_torch_is_the_same_model(tmp_path, form, suffix):
+def test_a_file_of_a_script_in_torch_gives_the_same_model(tmp_path, form, suffix):
     import torch
 
     path = tmp_path / f"best{suffix}"
@@ -154,7 +154,7 @@ def test_what_scripts_save_with_torch_is_the_same_model(tmp_path, form, suffix):
 
 
 def lightning(state, **hyper_parameters):
-    """What Lightning 2's `Trainer.save_checkpoint` writes of a module that has the network as its `net`."""
+    """Writes what Lightning 2's `Trainer.save_checkpoint` writes for a module that has the network as its `net`."""
     return {
         "epoch": 3,
         "global_step": 120,
@@ -283,7 +283,7 @@ def test_a_directory_of_keras_with_half_of_its_weights_is_called_damaged(tmp_pat
 
 
 def save_sharded(folder, model, kilobytes=9.19, name="bit.weights.json"):
-    """Shards of at least 9.19 kB, which the largest kernel has."""
+    """Saves shards of at least 9.19 kB, which the largest kernel has."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_weights(folder / name, max_shard_size=kilobytes * 1024 / 1024**3)
     return folder / name
@@ -466,7 +466,7 @@ def test_a_transformers_model_around_bit_gives_its_feature_maps(tmp_path, kind):
 
 
 def big_vision_tensors():
-    """The random tensors as big_vision's `models/bit_paper.py` names and shapes them."""
+    """Returns the random tensors with the names and shapes of big_vision's `models/bit_paper.py`."""
     renamed = (
         ("resnet/root_block/standardized_conv2d", "root_block/conv_root"),
         ("resnet/group_norm/", "norm-pre-head/"),
@@ -501,7 +501,7 @@ BIG_VISION_FILES = {
 
 
 @pytest.mark.parametrize("factors", BIG_VISION_FILES.values(), ids=BIG_VISION_FILES)
-def test_what_big_vision_saves_is_the_same_model(tmp_path, factors):
+def test_a_file_of_big_vision_gives_the_same_model(tmp_path, factors):
     tensors = big_vision_tensors()
     assert tensors["block1/unit02/gn3/scale"].shape == (1, 1, 1, 8)
     arrays = {prefix + name: factor * tensor for prefix, factor in factors.items() for name, tensor in tensors.items()}
@@ -516,7 +516,7 @@ def test_bfloat16_of_big_vision_is_read_as_float32(tmp_path):
     assert_holds(from_pretrained(tmp_path / "checkpoint.npz", config=TINY), rounded)
 
 
-def test_what_does_not_fit_in_a_file_of_big_vision_is_told_by_its_names(tmp_path):
+def test_tensors_that_do_not_fit_are_named_as_in_big_visions_file(tmp_path):
     tensors = {f"params/{name}": tensor for name, tensor in big_vision_tensors().items()}
     tensors["params/norm-pre-head/scale"] = np.zeros(64, np.float32)
     del tensors["params/head/bias"]
@@ -549,7 +549,7 @@ H5_NAMES = {
 
 
 def write_older_h5(path, tensors, named=H5_NAMES["in full"]):
-    """As `save_weights` of TensorFlow's Keras 2 writes it: a group for each of the model's own layers."""
+    """Writes a file as `save_weights` of TensorFlow's Keras 2 does: with a group for each of the model's own layers."""
     layers = ["root_block", "block1", "block2", "group_norm", "re_lu", "global_average_pooling2d", "head/dense"]
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [layer.encode() for layer in layers]
@@ -651,7 +651,7 @@ def test_a_saved_model_of_another_network_or_half_of_one_is_refused(tmp_path):
 
 
 def cached(folder):
-    """Where files of the Hub repository `me/bit` lie in the cache `folder`."""
+    """Returns the folder for files of the Hub repository `me/bit` in the cache `folder`."""
     repository = folder / "models--me--bit"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("a" * 40)

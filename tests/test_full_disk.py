@@ -118,7 +118,7 @@ def check(disk, write, target, prepare=lambda: None):
 
 
 @DISKS
-def test_save_pretrained(tmp_path, disk):
+def test_save_pretrained_names_the_file_on_a_full_disk(tmp_path, disk):
     model = keras_bit.from_pretrained(TRAINED)
     with disk(tmp_path) as there:
         folder = there.folder / "new" / "saved"
@@ -153,7 +153,7 @@ def test_the_training_state_and_its_log(tmp_path, disk):
 
 
 @DISKS
-def test_reports_and_charts(tmp_path, disk):
+def test_reports_and_charts_name_the_file_on_a_full_disk(tmp_path, disk):
     model = keras_bit.from_pretrained(TRAINED)
     images = np.random.default_rng(0).uniform(-1, 1, (8, 32, 32, 3)).astype("float32")
     found = evaluate(model, [(images, np.zeros(8, int))])
@@ -178,7 +178,7 @@ def test_reports_and_charts(tmp_path, disk):
         ("huggingface", "bit"),
     ],
 )
-def test_exports(tmp_path, disk, format, name):
+def test_export_names_the_file_on_a_full_disk(tmp_path, disk, format, name):
     for package in format_named(format).packages:
         pytest.importorskip(package)
     model = smallest(hidden_sizes=(32, 64))
@@ -191,7 +191,7 @@ def test_exports(tmp_path, disk, format, name):
 @pytest.mark.slow
 @DISKS
 @pytest.mark.parametrize("name", ["features", "features.parquet"])
-def test_embeddings(tmp_path, disk, name):
+def test_embed_names_the_file_on_a_full_disk(tmp_path, disk, name):
     pytest.importorskip("pyarrow")
     make_folders(tmp_path / "data", {"cat": 3, "dog": 3})
     with disk(tmp_path) as there:

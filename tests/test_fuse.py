@@ -25,7 +25,7 @@ def random_model(**changes):
 
 
 def around():
-    """A model with a BiT inside, layers of Keras' own that hold what they learned, and operations."""
+    """Builds a model with a BiT inside, layers of Keras' own that hold what they learned, and operations."""
     inner = random_model()
     normalization = keras.layers.Normalization()
     normalization.adapt(BATCH)
@@ -69,7 +69,7 @@ def test_names_configuration_and_dtypes_stay_and_the_weights_are_copies():
     np.testing.assert_array_equal(numbers(model(BATCH))[""], before)
 
 
-def test_what_low_rank_adaptation_has_learned_is_fused_too():
+def test_fuse_keeps_the_result_of_low_rank_adaptation():
     model = random_model()
     for layer in model.layers:
         if isinstance(layer, StdConv2D):
@@ -112,7 +112,7 @@ def test_a_fused_model_is_saved_as_keras_and_not_in_transformers_layout(tmp_path
         save_pretrained(fused, tmp_path / "fused")
 
 
-def test_what_has_no_graph_is_refused():
+def test_models_without_a_graph_are_refused():
     class Own(keras.Model):
         pass
 

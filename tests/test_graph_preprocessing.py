@@ -134,7 +134,7 @@ def test_every_photograph_has_the_array_halfs_values(processor, photos):
 
 
 def png(depth, color, channels):
-    """A PNG of noise in any of the format's depths, which Pillow's writer does not all have."""
+    """Returns a PNG of noise in any of the format's depths. Pillow's writer does not have all of them."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -146,7 +146,7 @@ def png(depth, color, channels):
 
 
 def top_down_bmp():
-    """A BMP whose first row is the top one: its height is negative."""
+    """Returns a BMP whose first row is the top one, so that its height is negative."""
     width, height = 8, 5
     pixels = rng.bytes(width * height * 3)
     header = struct.pack("<IiiHHIIiiII", 40, width, -height, 1, 24, 0, len(pixels), 0, 0, 0, 0)
@@ -293,7 +293,7 @@ READ_BY_THE_ARRAY_HALF = (
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_would_have_other_values_is_refused_with_the_reason(name, graphs):
+def test_images_that_would_get_other_values_are_refused_with_the_reason(name, graphs):
     contents, reason = REFUSED[name]
     for _, run in graphs:
         with pytest.raises(tf.errors.InvalidArgumentError) as caught:
@@ -303,7 +303,7 @@ def test_what_would_have_other_values_is_refused_with_the_reason(name, graphs):
 
 
 @pytest.mark.parametrize("name", READ_BY_THE_ARRAY_HALF)
-def test_what_the_refusal_sends_to_the_array_half_is_read_there(name):
+def test_the_processor_reads_the_images_that_the_graph_refers_to_it(name):
     assert PROCESSORS["no resize, no crop"](REFUSED[name][0]).shape[-1] == 3
 
 
@@ -374,7 +374,7 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_what_is_no_image_is_refused_when_the_graph_is_made(name):
+def test_tensors_that_are_not_images_are_refused_when_the_graph_is_made(name):
     image, options, error, message = ARGUMENTS[name]
     with pytest.raises(error, match=message):
         BitImageProcessor(image_mean=0.5, image_std=0.5, **options).tf_preprocess(image)

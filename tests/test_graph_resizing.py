@@ -16,7 +16,7 @@ from resizes import FILTERS, NAMES, SIZES, noise
 
 @functools.cache
 def compiled(resample):
-    """As `tf.data` runs it, optimized: eager operations would not show what the optimizer rewrites."""
+    """Compiles the resize as `tf.data` does, because eager operations would not show what the optimizer rewrites."""
     scalars = [tf.TensorSpec([], tf.int32)] * 6
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, None], tf.uint8), *scalars])

@@ -19,7 +19,7 @@ from keras_bit.drawing import colors, heat_map
         ({"do_resize": False, "crop_size": 48}, (40, 40), "the middle 48x48 of 40x40 px, which the model sees"),
     ],
 )
-def test_what_is_drawn_is_what_the_model_saw_at_the_places_it_saw_it(options, size, part):
+def test_the_drawing_shows_the_pixels_of_the_model_at_their_places(options, size, part):
     # Brightness rises along both axes, so the value of a pixel shows its position.
     width, height = size
     ramp = np.zeros((height, width, 3), np.uint8)

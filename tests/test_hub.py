@@ -60,7 +60,7 @@ print(json.dumps(dict(answers=answers, heavy=heavy)))
 
 
 def ask(server, tmp_path, *calls, **env):
-    """find_file(**call) for each of `calls`, in one process: a list of {path} or {error, text, cause}."""
+    """Calls find_file(**call) for each of `calls`, in one process. Returns a list of {path} or {error, text, cause}."""
     code = ASK.format(calls=json.dumps(calls))
     process = run_against_hub(code, server, tmp_path, **env)
     assert process.returncode == 0, process.stderr
@@ -75,7 +75,7 @@ def call(source=ID, names=("config.json",), **arguments):
 
 
 def downloads_below(cache):
-    """Everything in the cache that could be taken for a file of a repository, unfinished ones included."""
+    """Lists all files in the cache that could be files of a repository, unfinished ones included."""
     return [path for path in cache.rglob("*") if path.is_file() and {"blobs", "snapshots"} & set(path.parts)]
 
 
@@ -132,7 +132,7 @@ def test_a_relative_path_and_a_home_directory_are_found(checkpoint, monkeypatch)
         Path("google/bit-50"),
     ],
 )
-def test_what_can_only_be_a_path_is_not_looked_for_on_the_hub(source):
+def test_a_name_that_can_only_be_a_path_is_not_searched_on_the_hub(source):
     with pytest.raises(FileNotFoundError, match=r"^No such file or directory: .* was not searched on the Hub") as e:
         find_file(source, ("config.json",))
     assert repr(str(source)) in str(e.value)
@@ -156,7 +156,7 @@ def test_a_directory_that_hides_what_is_published_is_named_with_its_path(tmp_pat
     assert finding.remark(f"./{name}") == finding.remark(folder) == ""
 
 
-def test_a_place_is_told_without_asking_anybody(checkpoint, monkeypatch):
+def test_the_place_of_a_source_is_known_without_a_request(checkpoint, monkeypatch):
     assert finding.place_of(checkpoint) == checkpoint
     assert finding.place_of(str(checkpoint / "config.json")) == checkpoint / "config.json"
     assert finding.named_file(checkpoint / "config.json") == "config.json"
@@ -234,7 +234,7 @@ def test_files_are_downloaded_once_and_then_come_from_the_cache(tmp_path):
 
 
 def test_a_repository_has_many_names(tmp_path):
-    """All are the same repository, also where a local directory has its name."""
+    """Checks that all names mean the same repository, also if a local directory has its name."""
     (tmp_path / ID).mkdir(parents=True)
     with LoopbackHub(REPOSITORIES) as server:
         pages = [f"{server.url}/{ID}", f"{server.url}/{ID}/tree/main", f"https://huggingface.co/{ID}?x=1"]
@@ -370,7 +370,7 @@ def online_errors(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", ONLINE_ERRORS)
-def test_a_refusal_of_the_hub_is_told_in_a_sentence(online_errors, case):
+def test_a_refusal_of_the_hub_is_reported_in_a_sentence(online_errors, case):
     answers, places = online_errors
     _, error, cause, text = ONLINE_ERRORS[case]
     assert (answers[case]["error"], answers[case]["cause"]) == (error, cause)
@@ -437,7 +437,7 @@ def test_a_broken_download_is_an_error_and_leaves_no_half_file(tmp_path):
     assert Path(mended["path"]).read_bytes() == CONFIG
 
 
-def test_a_transfer_that_hf_xet_gives_up_is_told_like_any_other(tmp_path, monkeypatch):
+def test_a_failed_transfer_of_hf_xet_is_reported_like_any_other(tmp_path, monkeypatch):
     # hf_xet tries for minutes before it raises this, so here it is only said to have tried.
     def give_up(*_, **__):
         raise RuntimeError("Task error: File reconstruction error")
@@ -459,7 +459,7 @@ def test_a_faulty_hub_does_not_stand_before_the_cache(tmp_path, fault):
 # No network
 
 
-def test_what_is_cached_needs_no_network(tmp_path):
+def test_a_cached_file_needs_no_network(tmp_path):
     snapshot = make_cache(tmp_path / "hub", ID, {"config.json": CONFIG, "pytorch_model.bin": b"1"})
     both = make_cache(tmp_path / "hub", "bare", {"model.safetensors": b"1", "pytorch_model.bin": b"2"})
     elsewhere = make_cache(tmp_path / "other", ID, {"config.json": b"{}"}, revision="v1")
@@ -483,7 +483,7 @@ def test_what_is_cached_needs_no_network(tmp_path):
     ]
 
 
-def test_what_the_cache_knows_to_be_absent_needs_no_network(tmp_path):
+def test_a_file_that_the_cache_knows_to_be_absent_needs_no_network(tmp_path):
     make_cache(tmp_path / "hub", ID, {"config.json": CONFIG}, absent=PREPROCESSOR)
     make_cache(tmp_path / "hub", "bare", {"config.json": CONFIG}, absent=PREPROCESSOR[:1])
     calls = call(names=PREPROCESSOR), call("bare", names=PREPROCESSOR)
@@ -493,7 +493,7 @@ def test_what_the_cache_knows_to_be_absent_needs_no_network(tmp_path):
         assert "preprocessor_config.json or processor_config.json of 'bare'" in answers[1]["text"]
 
 
-def test_no_network_and_not_cached_is_told_after_one_question(tmp_path):
+def test_a_missing_network_is_reported_after_one_request(tmp_path):
     make_cache(tmp_path / "hub", ID, {"config.json": CONFIG})
     url = closed_url()
     nothing, other_file, other_revision = ask(
@@ -512,7 +512,7 @@ def test_no_network_and_not_cached_is_told_after_one_question(tmp_path):
     assert "config.json of 'google/bit-50' at revision 'v1' failed (" in other_revision["text"]
 
 
-def test_an_endpoint_that_is_no_url_is_named(tmp_path):
+def test_an_invalid_endpoint_is_named(tmp_path):
     (answer,) = ask("hub.example", tmp_path, call())
     assert answer["error"] == "ValueError"
     assert answer["text"].startswith("The environment variable HF_ENDPOINT must be the address of a Hub")
@@ -546,7 +546,7 @@ def test_offline_and_not_cached_names_the_files_and_the_cache(tmp_path, forbidde
 # JSON
 
 
-def test_json_is_read(tmp_path):
+def test_a_json_object_is_read(tmp_path):
     path = tmp_path / "config.json"
     path.write_text('{"name": "Größe", "sizes": [1, 2.5]}', encoding="utf-8")
     assert read_json(path) == {"name": "Größe", "sizes": [1, 2.5]}
@@ -566,7 +566,7 @@ def test_json_is_read(tmp_path):
         (b"null", " must hold a JSON object, {...}, but holds a NoneType"),
     ],
 )
-def test_what_is_not_a_json_object_is_refused_by_name(tmp_path, content, message):
+def test_a_file_without_a_json_object_is_refused_by_name(tmp_path, content, message):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(f"{path}{message}")):

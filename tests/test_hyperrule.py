@@ -33,7 +33,7 @@ def test_the_area_decides_about_the_size(size, crop):
 
 
 def rate_of(step, base, boundaries):
-    """The oracle: the rule as Google's `get_lr` has it, which ends at the last boundary."""
+    """Computes the rate by the rule in Google's `get_lr`, which ends at the last boundary. It is the oracle."""
     if step < boundaries[0]:
         return base * step / boundaries[0]
     for boundary in boundaries[1:-1]:
@@ -92,7 +92,7 @@ def test_one_or_two_steps_have_no_warm_up_and_teach(steps):
     assert [float(schedule(step)) for step in range(steps)] == pytest.approx([0.003] * steps, rel=1e-6)
 
 
-def test_where_keras_computes_in_float64_the_rates_do_too():
+def test_the_rates_are_computed_in_float64_if_keras_does_so():
     rule = HyperRule(100, 224)
     keras.config.set_floatx("float64")
     try:

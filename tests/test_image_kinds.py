@@ -35,7 +35,7 @@ def png_chunk(name, data, checksum=None):
 
 
 def deep_png():
-    """A PNG of three colors of 16 bits, which Pillow does not write."""
+    """Returns a PNG of three colors of 16 bits, which Pillow does not write."""
     rows = np.random.default_rng(0).integers(0, 2**16, (7, 5, 3)).astype(">u2")
     lines = b"".join(b"\0" + row.tobytes() for row in rows)
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 7, 16, 2, 0, 0, 0))
@@ -133,7 +133,7 @@ def test_gray_of_16_bits_is_refused_by_both(run):
 
 
 def with_scans(count, **options):
-    """A progressive JPEG whose last scan comes again and again."""
+    """Returns a progressive JPEG whose last scan is repeated many times."""
     contents = encoded(PHOTO, "JPEG", progressive=True, **options)
     start = contents.rindex(b"\xff\xda")
     extra = count - contents.count(b"\xff\xda")
@@ -164,7 +164,7 @@ SCANS = {
 
 
 @pytest.mark.parametrize("name", SCANS)
-def test_scans_are_counted(name):
+def test_the_scans_of_a_jpeg_are_counted(name):
     contents, expected = SCANS[name]
     assert jpeg_scans.count_scans(contents, 1000) == expected
     assert jpeg_scans.count_scans(memoryview(contents), 1000) == expected

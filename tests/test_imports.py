@@ -153,13 +153,15 @@ TENSORFLOW = {
 
 
 def modules(package):
-    """Dotted name inside the package to file."""
+    """Maps the dotted name of each module inside the package to its file."""
     paths = sorted((ROOT / package).rglob("*.py"))
     return {".".join(path.relative_to(ROOT / package).with_suffix("").parts): path for path in paths}
 
 
 def imported(path, whole=True, types=True):
-    """The dotted names that a file imports, `from a import b` as `a.b`; not `whole`: only those at module level.
+    """Returns the dotted names that a file imports, `from a import b` as `a.b`.
+
+    Without `whole`, only those at module level.
 
     Not `types`: without what only type checkers see.
 
@@ -194,7 +196,7 @@ def packages(path, whole=True):
 
 
 def edges(path, package, whole=True, types=True):
-    """The modules of `package` that the file imports; what is not a module of it is a name in its `__init__`."""
+    """Returns the modules of `package` that the file imports; `__init__` stands for a name that is not a module."""
     inside = {name.partition(".")[2] for name in imported(path, whole, types) if name.split(".")[0] == package}
     known = modules(package)
 
@@ -244,7 +246,7 @@ def test_some_edges_are_of_few_modules(room, below):
     assert importing <= {f"{room}.{name}" for name in ONLY[room, below]}
 
 
-def test_the_table_allows_no_edge_that_is_not_there():
+def test_the_table_allows_only_edges_that_exist():
     found = {room: set() for room in KERAS_BIT}
     for name, path in modules("keras_bit").items():
         found[room_of(name)] |= {room_of(edge) for edge in edges(path, "keras_bit")} - {room_of(name)}
@@ -255,7 +257,7 @@ def test_the_table_allows_no_edge_that_is_not_there():
 
 
 @pytest.mark.parametrize(("name", "path"), table_of("keras_bit"))
-def test_tensorflow_is_used_only_where_its_graphs_are(name, path):
+def test_only_the_modules_with_graphs_use_tensorflow(name, path):
     if "tensorflow" in packages(path):
         assert room_of(name) in TENSORFLOW_ROOMS or name in TENSORFLOW_MODULES
 
@@ -279,7 +281,7 @@ def test_the_import_graph_has_no_circle():
 
 
 @pytest.mark.parametrize(("name", "path"), table_of("keras_bit"))
-def test_what_is_installed_imports_nothing_of_the_repository_around_it(name, path):
+def test_the_installed_package_imports_nothing_of_the_repository(name, path):
     assert packages(path) & {"convert", "tests", "benchmarks"} == set()
 
 

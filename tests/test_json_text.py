@@ -14,7 +14,7 @@ def nested(depth, begin="[", end="]"):
 @pytest.mark.parametrize(
     "text", ["null", "5", '"a"', "{}", '{"a": [1, {"b": null}]}', b"[1.5]", nested(100), f"[{nested(99)}, 1, {{}}]"]
 )
-def test_what_json_reads_is_read(text):
+def test_a_text_that_json_reads_is_parsed(text):
     assert json_text.parse(text) == json.loads(text)
 
 

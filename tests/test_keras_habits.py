@@ -70,7 +70,7 @@ IN_H5 = {
 
 
 @pytest.mark.parametrize("case", IN_H5)
-def test_what_is_saved_as_h5_is_loaded_by_keras_with_the_same_outputs(tmp_path, case):
+def test_keras_loads_an_h5_file_with_the_same_outputs(tmp_path, case):
     model = IN_H5[case]()
     model.save(tmp_path / "m.h5")
     again = keras.models.load_model(tmp_path / "m.h5")
@@ -269,7 +269,7 @@ def test_one_output_for_two_classes_is_refused_with_what_two_classes_take(proble
 
 
 def adapted(**options):
-    """Every kind of layer that Keras adapts, after it has learned something; an alpha of another size than the rank."""
+    """Builds every kind of layer that Keras adapts, after it has learned something. Its alpha differs from its rank."""
     model = smallest(**options)
     for index, layer in enumerate(model.layers):
         if isinstance(layer, StdConv2D | keras.layers.Dense):
@@ -278,7 +278,7 @@ def adapted(**options):
     return model
 
 
-def test_what_low_rank_adaptation_has_learned_is_saved_in_the_kernels(tmp_path):
+def test_the_result_of_low_rank_adaptation_is_saved_in_the_kernels(tmp_path):
     model = adapted()
     expected = outputs(model)
     assert np.abs(expected - outputs(smallest())).max() > 1e-3  # it is not a little
@@ -366,7 +366,7 @@ def saved(model, path):
 
 
 def weights_of(model, path):
-    """Of any size a layer, with `.json` a file for each."""
+    """Saves the weights in one file, or with `.json` in a file for each layer."""
     model.save_weights(path, **{"max_shard_size": 1e-5} if path.suffix == ".json" else {})
     return path
 

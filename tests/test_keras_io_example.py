@@ -20,7 +20,7 @@ STEPS, BATCH_SIZE, RESIZED, CROPPED = 40, 8, 160, 128
 
 
 def drawing(shape, generator):
-    """A shape of any size and place on noise, in a color that is more often of its class than not."""
+    """Draws a shape of any size and place on noise. Its color is more often of its class than not."""
     image = Image.fromarray(generator.integers(0, 120, (64, 64, 3), dtype=np.uint8))
     side = int(generator.integers(24, 40))
     left, top = (int(place) for place in generator.integers(0, 64 - side, 2))
@@ -37,7 +37,7 @@ def drawing(shape, generator):
 
 @pytest.fixture
 def held_out(tmp_path, monkeypatch):
-    """A folder flowers with 20 drawings of each class; gives 50 others of each, and their labels.
+    """Writes a folder flowers with 20 drawings of each class. Gives 50 others of each, and their labels.
 
     The page trains on 85 % of each class, which are 17. Keras does not divide class by class, so another folder has 17
     of each for it.
@@ -56,7 +56,7 @@ def held_out(tmp_path, monkeypatch):
 
 
 def by_page(seed):
-    """The model that the code of the page trains, with another checkpoint and seed."""
+    """Trains the model with the code of the page, with another checkpoint and seed."""
     code = page_code.code(PAGE)
     for old, new in (('"google/bit-50"', repr(str(TINY))), ('"seed": 0', f'"seed": {seed}')):
         assert code.count(old) == 1
@@ -67,7 +67,7 @@ def by_page(seed):
 
 
 def schedule():
-    """BiT-HyperRule's of 500 steps shrunk to `STEPS`: a warm-up, then a tenth after each fall."""
+    """Shrinks BiT-HyperRule's schedule of 500 steps to `STEPS`: a warm-up, then a tenth after each fall."""
     warm_up, *falls = (round(boundary * STEPS / 500) for boundary in (100, 200, 300, 400))
     rate = 0.03
     rates = [
@@ -78,7 +78,7 @@ def schedule():
 
 
 def by_hand():
-    """keras.io's steps in Keras; gives a function from a seed to a trained model, which is always the same one."""
+    """Does keras.io's steps in Keras. Gives a function from a seed to a trained model, which is always the same one."""
     backbone = keras_bit.from_pretrained(TINY, include_top=False, pooling="avg")
     model = keras.Sequential([backbone, keras.layers.Dense(len(SHAPES), kernel_initializer="zeros")])
     optimizer = keras.optimizers.SGD(schedule(), momentum=0.9)

@@ -99,7 +99,7 @@ class Command:
         self._hears.start()
 
     def wait_for(self, happened):
-        """Whether it happened before the command ended."""
+        """Waits until something happens. Returns False if the command ends before."""
         until = time.monotonic() + PATIENCE
         while not happened(self):
             if self.process.poll() is not None:
@@ -137,7 +137,10 @@ def data(tmp_path_factory):
 
 
 def staging(folder):
-    """Whether something new is being written to a folder; what a process left that was killed before is not."""
+    """Returns a function that says whether something new is being written to a folder.
+
+    It ignores the files of earlier kills.
+    """
 
     def found():
         return {*folder.glob(".keras-bit-*"), *folder.glob("bit/.keras-bit-*")}  # a SavedModel's base directory
@@ -147,7 +150,7 @@ def staging(folder):
 
 
 def finetune_moments(out):
-    """When something happens, and for how long after that a kill may come, in seconds."""
+    """Returns when something happens, and for how long after that a kill may come, in seconds."""
     return {
         "start": (lambda command: True, 8.0),
         "training": (lambda command: any("classes." in line for line in command.said), 4.0),
@@ -316,7 +319,7 @@ for number in range(10_000):
     ],
 )
 def test_save_pretrained_never_leaves_half_a_checkpoint(data, tmp_path, number):
-    """SIGTERM ends a program of a user's as SIGKILL does."""
+    """Kills a user's program, which SIGTERM ends as SIGKILL does."""
     chance, folder = random.Random(SEED), tmp_path / "saved"
     program = SAVING.replace("**LABELS", "**{n: str(n) for n in range(1, model.config.num_labels)}")
     model = from_pretrained(data / "checkpoint")

@@ -57,7 +57,7 @@ def test_average_precision_by_hand():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_several_labels_as_scikit_learn_measures_them(seed):
-    """float64 sums of the same numbers: only the order of the sums differs."""
+    """Compares float64 sums of the same numbers, which differ only in their order."""
     needs_sklearn()
     from sklearn import metrics as oracle
 
@@ -143,7 +143,7 @@ def test_several_labels_by_hand(logits):
     assert found.worst[0].image[0, 0, 0] == 1
 
 
-def test_numbers_by_hand():
+def test_the_metrics_of_numbers_equal_those_computed_by_hand():
     found = evaluate(Scripted(PREDICTED, NUMBERS, None), batches(TRUE), names=list("abc"))
     report = found.report
     assert json.loads(json.dumps(report)) == report
@@ -156,7 +156,7 @@ def test_numbers_by_hand():
     assert [row["name"] for row in report["worst"]] == ["c", "a", "b"]
 
 
-def test_their_files(tmp_path):
+def test_the_reports_are_written_to_files(tmp_path):
     several = evaluate(Scripted(PROBABILITIES, SEVERAL, "sigmoid"), batches(ROWS))
     numbers = evaluate(Scripted(PREDICTED, NUMBERS, None), batches(TRUE))
     right = evaluate(Scripted(ROWS, SEVERAL, "sigmoid"), batches(ROWS))

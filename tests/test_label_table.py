@@ -146,7 +146,7 @@ def test_the_classes_may_be_named_and_keep_that_order(read):
     assert (numbers.labels.tolist(), numbers.names) == ([[2, 1.5], [4, 3]], ("y", "x"))
 
 
-def test_a_person_is_told_what_was_taken_for_what(read):
+def test_the_notes_name_the_columns_that_were_chosen(read):
     assert read("path,label,age\n0.jpg,a,3\n1.jpg,b,4\n").notes == ("Left out: the column 'age'.",)
     assert "The numbers in 'label' are 2 classes" in read("path,label\n0.jpg,1\n1.jpg,0\n").notes[0]
     assert "so they are read as its class" in read("path,a,b\n0.jpg,1,0\n1.jpg,0,1\n").notes[0]
@@ -208,7 +208,7 @@ def test_an_error_names_the_line_the_column_and_what_to_do(read, fault):
     assert all(fact in said for fact in facts), said
 
 
-def test_names_that_are_no_classes_are_named_with_their_lines(read):
+def test_names_outside_of_the_classes_are_reported_with_their_lines(read):
     for text, names in (("path,label\n0.jpg,a\n1.jpg,x\n", ["a"]), ("path,tags\n0.jpg,a;a\n1.jpg,a;x\n", ["a"])):
         with pytest.raises(ValueError, match=r"among the classes|one of the classes") as error:
             read(text, names=names)

@@ -35,7 +35,7 @@ def ids_of(classes):
 
 
 def keras_names():
-    """`{"0": [wordnet_id, name], ...}` as `decode_predictions` gives it, class by class."""
+    """Returns `{"0": [wordnet_id, name], ...}` as `decode_predictions` gives it, class by class."""
     decoded = decode_predictions(np.eye(1000), top=1)
     return {str(index): list(best[:2]) for index, (best,) in enumerate(decoded)}
 
@@ -65,7 +65,7 @@ def test_table_has_unique_wordnet_ids_in_ascending_order(classes):
 
 
 @pytest.mark.parametrize("classes", [1000, 21843])
-def test_names_are_clean_text(classes):
+def test_names_have_no_underscores_or_extra_spaces(classes):
     for _, names in imagenet_labels(classes):
         assert names
         assert names == " ".join(names.split())
@@ -119,7 +119,7 @@ def test_1128_classes_of_21k_have_the_names_of_another():
         (999, "n15075141", "toilet tissue, toilet paper, bathroom tissue", "toilet_tissue"),
     ],
 )
-def test_well_known_classes(index, wordnet_id, names, keras_name):
+def test_well_known_classes_of_1k_have_their_numbers(index, wordnet_id, names, keras_name):
     assert imagenet_labels()[index] == (wordnet_id, names)
     assert decode_predictions(one_hot(index), top=1) == [[(wordnet_id, keras_name, 1.0)]]
 
@@ -138,7 +138,7 @@ def test_well_known_classes(index, wordnet_id, names, keras_name):
         (21842, "n15102894", "knothole", "knothole"),
     ],
 )
-def test_well_known_classes_of_21k(index, wordnet_id, names, name):
+def test_well_known_classes_of_21k_have_their_numbers(index, wordnet_id, names, name):
     assert imagenet_labels(21843)[index] == (wordnet_id, names)
     assert decode_predictions(one_hot(index, 21843), top=1) == [[(wordnet_id, name, 1.0)]]
 
@@ -186,7 +186,7 @@ def test_a_table_is_read_once_and_only_when_it_is_needed(unread):
 
 
 @pytest.mark.parametrize("classes", [0, 10, 21841, None])
-def test_there_is_no_list_of_another_number_of_classes(classes):
+def test_other_numbers_of_classes_have_no_list(classes):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the whole text is asserted below
         imagenet_labels(classes)
     assert str(caught.value) == f"`classes` must be 1000 (ImageNet-1k) or 21843 (ImageNet-21k); got {classes}."
@@ -223,7 +223,7 @@ def test_decodes_21k_with_the_first_names():
     assert len(decode_predictions(preds)[0]) == 5
 
 
-def test_top_is_five_unless_told():
+def test_the_default_of_top_is_five():
     assert len(decode_predictions(one_hot(7))[0]) == 5
 
 
@@ -383,7 +383,7 @@ def test_refuses_with_what_was_expected_what_came_and_what_to_do(preds, argument
 
 
 @pytest.mark.parametrize(("preds", "kind"), [([[0.0, 1.0], [2.0]], "list"), ({"logits": THREE}, "dict")])
-def test_refuses_what_is_no_array_of_numbers(preds, kind):
+def test_scores_that_are_not_arrays_of_numbers_are_refused(preds, kind):
     expected = rf"`preds` must be scores of shape \(batch, classes\); got a {kind} that is not an array of numbers \("
     with pytest.raises(ValueError, match=expected):
         decode_predictions(preds, labels=["a", "b"])
@@ -406,7 +406,7 @@ def wheel(directory, ids=IDS_1K, ids_21k=IDS_21K, named=IDS_21K):
 
 @pytest.fixture
 def out(tmp_path):
-    """A directory with an old table of each list."""
+    """Makes a directory with an old table of each list."""
     directory = tmp_path / "out"
     directory.mkdir()
     for name in ("imagenet1k.tsv", "imagenet21k.tsv"):
@@ -498,7 +498,7 @@ def test_script_refuses_what_is_not_a_wheel_of_timm(tmp_path, out, capsys):
     assert written(out) == OLD
 
 
-def test_script_refuses_to_write_where_there_is_no_directory(tmp_path, capsys):
+def test_the_script_refuses_to_write_without_a_directory(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
         convert_labels.main([str(wheel(tmp_path)), "--out", str(tmp_path / "table.tsv")])
     assert f"error: --out must be a directory that exists; got {tmp_path / 'table.tsv'}.\n" in capsys.readouterr().err

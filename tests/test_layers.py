@@ -19,14 +19,14 @@ def random(seed, *shape):
 
 
 def standardized(kernel, epsilon=1e-8):
-    """Mean 0 and variance 1 for each output channel, in float64."""
+    """Gives each output channel the mean 0 and the variance 1, in float64."""
     kernel = kernel.astype("float64")
     mean, variance = kernel.mean(axis=(0, 1, 2)), kernel.var(axis=(0, 1, 2))
     return (kernel - mean) / np.sqrt(variance + epsilon)
 
 
 def group_normalized(x, groups, gamma=1.0, beta=0.0, epsilon=1e-5):
-    """By the textbook: reshape to five dimensions, moments in float64."""
+    """Normalizes by the textbook: reshapes to five dimensions, and computes moments in float64."""
     batch, height, width, channels = x.shape
     grouped = x.astype("float64").reshape(batch, height, width, groups, channels // groups)
     mean, variance = grouped.mean(axis=(1, 2, 4), keepdims=True), grouped.var(axis=(1, 2, 4), keepdims=True)
@@ -187,7 +187,7 @@ SHAPES = [
 
 
 def spread_around(mean_over_spread, seed, shape, groups):
-    """Random values whose every group has the spread 1 and this mean, every second group with a minus."""
+    """Returns random values. Every group has the spread 1 and this mean, every second group with a minus."""
     signs = np.where(np.arange(groups) % 2, -1, 1).repeat(shape[-1] // groups)
     values = group_normalized(random(seed, *shape), groups, epsilon=0)
     return (values + mean_over_spread * signs).astype("float32")

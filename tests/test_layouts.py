@@ -161,7 +161,7 @@ def test_a_variable_that_keras_saved_is_named_by_its_layers_name_and_class(place
         ("rescaling", "rescaling", False),
     ],
 )
-def test_the_layers_of_bit_are_told_from_others_by_their_names(layer, group, part):
+def test_the_layers_of_bit_are_recognized_by_their_names(layer, group, part):
     assert is_part_of_bit(layer, group) is part
 
 
@@ -180,7 +180,7 @@ def test_every_variable_has_its_name_in_the_other_layouts(layout, names):
 
 
 @pytest.mark.parametrize("layout", FILE_LAYOUTS, ids=lambda layout: layout.title)
-def test_a_layout_is_told_by_its_names(layout):
+def test_a_layout_is_recognized_by_its_names(layout):
     model = build(BitConfig.from_dict(CONFIG))
     names = [name for name, _ in named_variables(model, layout)]
     assert recognized(names) == [layout]
@@ -229,7 +229,7 @@ ADDED = {
 
 
 @pytest.mark.parametrize(("name", "plain"), ADDED.values(), ids=ADDED)
-def test_what_tensorflow_adds_to_a_name_is_undone(name, plain):
+def test_suffixes_that_tensorflow_adds_to_a_name_are_removed(name, plain):
     assert plain_google_name(name) == plain
 
 

@@ -52,7 +52,7 @@ TENSORS = random_tensors()
 
 
 def loaded(source, config=CONFIG, include_top=True, input_tensor=None):
-    """The network of `config` with the weights of a source or of an opened checkpoint."""
+    """Returns the network of `config` with the weights of a source or of an opened checkpoint."""
     config = BitConfig.from_dict(config) if isinstance(config, dict) else config
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
     weights = [weight for weight in weights_of(config) if include_top or weight.layer != "predictions"]
@@ -65,7 +65,7 @@ def open_checkpoint(source, **options):
 
 
 def in_memory(tensors, log=None):
-    """A checkpoint without a file; `log` gets the name of every tensor that is read."""
+    """Returns a checkpoint without a file; `log` gets the name of every tensor that is read."""
 
     def lazy(name):
         def read():
@@ -79,7 +79,7 @@ def in_memory(tensors, log=None):
 
 
 def save_raw(path, entries):
-    """A safetensors file from name to (dtype, shape, bytes): also of dtypes that numpy lacks."""
+    """Writes a safetensors file from name to (dtype, shape, bytes), also of dtypes that numpy lacks."""
     header, data = {}, b""
     for name, (dtype, shape, content) in entries.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
@@ -165,7 +165,7 @@ def test_a_source_without_weights_is_named(tmp_path, monkeypatch, source, argume
         open_checkpoint(source, **arguments)
 
 
-def test_a_file_that_is_no_safetensors_or_half_of_one_is_called_damaged(tmp_path):
+def test_a_file_that_is_not_safetensors_or_is_cut_is_reported_as_damaged(tmp_path):
     whole = safetensors.numpy.save(TENSORS)
     header = 8 + struct.unpack("<Q", whole[:8])[0]
     path = tmp_path / "model.safetensors"
@@ -292,7 +292,7 @@ def test_of_what_was_read_nothing_is_kept_but_the_variables():
     assert_holds(model, TENSORS)
 
 
-def test_what_is_read_does_not_stay_mapped_into_memory(tmp_path):
+def test_tensors_do_not_stay_mapped_into_memory(tmp_path):
     path = write_checkpoint(tmp_path) / "model.safetensors"
     checkpoint = open_checkpoint(path)
     read(checkpoint, weights_of(BitConfig.from_dict(CONFIG)))
@@ -475,14 +475,14 @@ DAMAGES = {
 
 @pytest.mark.parametrize(("change", "message"), DAMAGES.values(), ids=DAMAGES)
 @pytest.mark.filterwarnings("error")
-def test_tensors_that_are_no_finite_numbers_are_listed(tmp_path, change, message):
+def test_tensors_with_values_that_are_not_finite_are_listed(tmp_path, change, message):
     folder = write_checkpoint(tmp_path, change(TENSORS))
     with pytest.raises(ValueError, match=f"^The checkpoint {str(folder)!r} is damaged: {message}"):
         loaded(folder)
 
 
 def one_after_the_other(tensors, slow, error=None):
-    """A checkpoint whose tensors `slow` are the last to be there, or end in `error`."""
+    """Returns a checkpoint whose tensors `slow` come last, or raise `error`."""
 
     def lazy(name):
         def read():
@@ -515,7 +515,7 @@ def test_damage_is_listed_in_the_networks_order_for_any_thread_order():
     ],
     ids=["unreadable", "Ctrl-C", "no memory"],
 )
-def test_whatever_ends_loading_leaves_no_thread(error, raised, message):
+def test_loading_leaves_no_thread_however_it_ends(error, raised, message):
     with pytest.raises(raised, match=message):
         loaded(one_after_the_other(TENSORS, [CONV1], error))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("keras_bit")]
@@ -552,7 +552,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize(("write", "title", "names"), LAYOUTS.values(), ids=LAYOUTS)
-def test_what_does_not_fit_is_told_in_the_names_of_every_layout(tmp_path, write, title, names):
+def test_misfits_are_reported_in_the_names_of_every_layout(tmp_path, write, title, names):
     conv, beta, rest = names
     body = without(HEAD, "classifier.1.bias")(TENSORS)  # a BitModel has no head
 
@@ -576,7 +576,7 @@ def test_what_does_not_fit_is_told_in_the_names_of_every_layout(tmp_path, write,
     assert f"{conv} holds int64, expected floating point" in refusal(changed(CONV1, lambda t: t.astype("int64")))
 
 
-def test_a_type_that_numpy_lacks_is_told_with_the_tensor(tmp_path):
+def test_a_type_that_numpy_lacks_is_reported_with_the_tensor(tmp_path):
     entries = {name: ("F32", tensor.shape, tensor.tobytes()) for name, tensor in TENSORS.items()}
     path = save_raw(tmp_path / "bit.safetensors", entries | {NORM: ("F8_E4M3", [64], bytes(64))})
     with pytest.raises(ValueError, match=f"The tensor {NORM} of the checkpoint .* cannot be read: .*float8_e4m3fn"):
@@ -663,7 +663,7 @@ def test_a_keras_file_whose_other_layers_would_be_lost_is_refused(tmp_path):
         open_checkpoint(path)
 
 
-def test_a_keras_file_that_is_damaged_is_called_so(tmp_path):
+def test_a_damaged_keras_file_is_reported_as_damaged(tmp_path):
     path = tmp_path / "model.keras"
     loaded(in_memory(TENSORS)).save(path)
     whole = path.read_bytes()
@@ -693,7 +693,7 @@ IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, 40, 33, 3)).astype("float32
 
 
 def random_network(include_top=True, input_tensor=None, **changes):
-    """A network of random weights, norms included."""
+    """Builds a network of random weights, norms included."""
     config = BitConfig.from_dict(CONFIG | changes)
     ends = Ends(include_top=include_top, input_tensor=input_tensor, classifier_activation=None)
     model = network.build(config, ends)
@@ -959,7 +959,7 @@ def test_saved_weights_that_were_changed_are_refused(tmp_path, change, message):
     assert str(path) in str(error.value)
 
 
-def test_saved_weights_that_are_damaged_are_called_so(tmp_path):
+def test_damaged_saved_weights_are_reported_as_damaged(tmp_path):
     path = save_weights(tmp_path, random_network())
     whole = path.read_bytes()
     cut_off = [whole[:size] for size in (0, 7, 8, 100, 2000, len(whole) // 2, len(whole) - 1)]
@@ -1071,7 +1071,7 @@ def test_a_torch_file_that_holds_code_is_refused_and_the_code_is_not_run(tmp_pat
 
 @pytest.mark.live
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_torch_file_that_is_damaged_is_called_so(tmp_path, save_bin):
+def test_a_damaged_torch_file_is_reported_as_damaged(tmp_path, save_bin):
     path = tmp_path / "pytorch_model.bin"
     contents = [b"", b"hello", b"\x80\x02."]
     for zipped in (True, False):
@@ -1095,7 +1095,7 @@ def test_a_torch_file_that_holds_something_else_is_refused(tmp_path, save_bin):
 
 
 @pytest.mark.live
-def test_damaged_torch_tensors_are_told_as_others_are(save_bin):
+def test_damaged_torch_tensors_are_reported_like_others(save_bin):
     import torch
 
     tensors = torch_tensors() | {STEM: torch.full((16, 3, 7, 7), torch.nan), NORM: torch.ones(64, dtype=torch.int64)}
@@ -1127,7 +1127,7 @@ def test_files_of_transformers_whole_or_sharded_and_torch_are_equal(tmp_path, co
 
 
 @pytest.mark.live
-def test_what_transformers_saves_of_a_backbone_is_read(tmp_path):
+def test_a_backbone_that_transformers_saved_is_read(tmp_path):
     import transformers
 
     for kind in (transformers.BitModel, transformers.BitBackbone):
@@ -1149,7 +1149,7 @@ def test_what_transformers_saves_of_a_backbone_is_read(tmp_path):
         ([], "with nothing: it is empty"),
     ],
 )
-def test_a_layout_that_cannot_be_told_is_refused_with_what_was_looked_for(tmp_path, names, shown):
+def test_an_unknown_layout_is_refused_with_the_expected_names(tmp_path, names, shown):
     folder = write_checkpoint(tmp_path, {name: np.zeros((1, 1, 8), np.float32) for name in names})
     looked_for = r"bit\.\* .*encoder\.\* .*stages\.\* \(timm layout\), .* resnet/\* \(Google's \.npz layout\), .*"
     with pytest.raises(ValueError, match=rf"holds no BiT. Expected tensors {looked_for}; its names begin {shown}"):

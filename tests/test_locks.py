@@ -25,7 +25,7 @@ def without_locks(monkeypatch):
 
 
 def note(directory, **changes):
-    """The note of this process, with changes, in `directory`."""
+    """Writes the note of this process, with changes, to `directory`."""
     owner = locks.Owner(**json.loads(locks._note(locked=False)))
     text = json.dumps(dataclasses.asdict(dataclasses.replace(owner, **changes)))
     (directory / locks.OWNER_NAME).write_text(text, encoding="utf-8")
@@ -45,7 +45,7 @@ def note(directory, **changes):
         ({"process": 1, "started": ""}, False),
     ],
 )
-def test_a_note_is_broken_only_where_its_process_has_provably_ended(tmp_path, without_locks, changes, broken):
+def test_a_note_is_removed_only_if_its_process_has_provably_ended(tmp_path, without_locks, changes, broken):
     if changes.get("started") and locks._started(os.getpid()) is None:
         pytest.skip("this system does not say when a process started")
     text = note(tmp_path, **changes)
@@ -64,7 +64,7 @@ def test_a_note_is_broken_only_where_its_process_has_provably_ended(tmp_path, wi
 
 
 @pytest.mark.parametrize("text", ["", "1234 on node7", "[]", "[" * 9999, '{"host": "a"}', '{"process": true}', "\xff"])
-def test_a_note_that_says_nothing_is_no_proof(tmp_path, without_locks, text):
+def test_an_empty_note_does_not_prove_that_its_process_has_ended(tmp_path, without_locks, text):
     (tmp_path / locks.OWNER_NAME).write_text(text, encoding="latin-1")
     with pytest.raises(locks.InUseError, match=r"its number is unknown.*delete '.*\.lock-owner'"):
         locks.acquire(tmp_path)
@@ -132,7 +132,7 @@ def test_without_locks_only_one_process_takes_over_an_abandoned_directory(tmp_pa
 
 
 @pytest.mark.parametrize("has_locks", [True, False])
-def test_who_moves_several_files_waits_for_another_that_does(tmp_path, request, has_locks):
+def test_a_process_that_moves_several_files_waits_for_another_one(tmp_path, request, has_locks):
     if not has_locks:
         request.getfixturevalue("without_locks")
     other = locks.acquire(tmp_path)

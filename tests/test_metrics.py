@@ -57,7 +57,7 @@ def test_rows_of_the_confusion_matrix_are_the_true_classes():
     assert metrics.per_class(np.array([[0, 2], [0, 0]])) == ((2, 0, 0, None, 0.0, 0.0), (0, 2, 0, 0.0, None, 0.0))
 
 
-def test_calibration_by_hand():
+def test_the_calibration_error_equals_one_computed_by_hand():
     # Bins of a fifth: (0.6, 0.8] has 0.7 and 0.8, half of it right; (0.8, 1] has 0.9 and 1.0, all of it.
     found = metrics.calibration(np.array([0.7, 0.8, 0.9, 1.0]), np.array([True, False, True, True]), bins=5)
     assert found.error == pytest.approx((abs(0.5 - 0.75) * 2 + abs(1 - 0.95) * 2) / 4)
@@ -143,7 +143,7 @@ def with_value(value):
         (PROBABILITIES[:0], LABELS[:0], "`probabilities` must have at least one row, got none"),
     ],
 )
-def test_what_are_no_probabilities_or_labels_is_an_error(probabilities, labels, message):
+def test_wrong_probabilities_and_labels_raise_an_error(probabilities, labels, message):
     for metric in (metrics.ranks, metrics.log_loss):
         with pytest.raises(ValueError, match=message):
             metric(probabilities, labels)
@@ -165,6 +165,6 @@ def test_what_are_no_probabilities_or_labels_is_an_error(probabilities, labels, 
         (lambda: metrics.wilson_interval(0, 0), "`count` at least 1, got 0 and 0"),
     ],
 )
-def test_what_a_metric_cannot_take_is_an_error(call, message):
+def test_wrong_arguments_of_a_metric_raise_an_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()

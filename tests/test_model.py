@@ -212,7 +212,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "text"), REFUSED.values(), ids=REFUSED)
-def test_what_the_network_cannot_take_is_refused_when_it_is_built(arguments, text):
+def test_impossible_inputs_are_refused_when_the_network_is_built(arguments, text):
     made = {name: value() if callable(value) else value for name, value in arguments.items()}
     with pytest.raises(ValueError, match="^" + re.escape(text)):
         BiT(tiny(), **made)
@@ -238,7 +238,7 @@ def test_images_of_another_number_of_channels_are_refused_when_they_come():
 
 
 def padded_to_same(x):
-    """TensorFlow's rule for a 3x3 window with stride 2, zeros: the odd pixel goes after."""
+    """Pads by TensorFlow's rule for a 3x3 window with stride 2, with zeros: the odd pixel goes after."""
     pads = [(0, 0)]
     for size in x.shape[1:3]:
         total = max((math.ceil(size / 2) - 1) * 2 + 3 - size, 0)
@@ -259,7 +259,7 @@ def test_the_dynamic_pad_is_tensorflows_rule_with_zeros(height, width, static):
 
 
 def timms_stride_and_dilations(output_stride, stages=4):
-    """The loop of timm 1.0's `ResNetV2.__init__`, with the first line of its `ResNetStage.__init__`."""
+    """Runs the loop of timm 1.0's `ResNetV2.__init__`, with the first line of its `ResNetStage.__init__`."""
     current_stride, dilation, found = 4, 1, []
     for stage in range(stages):
         stride = 1 if stage == 0 else 2
@@ -398,7 +398,7 @@ print(json.dumps({"backend": keras.backend.backend(), "config": model.config.to_
 
 
 def loaded_in_a_new_process(model, x, tmp_path, backend):
-    """What a process that knows nothing of `model` makes of its file and of `x`."""
+    """Returns the result of a process that loads only the file of `model` and calls it on `x`."""
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
     done = subprocess.run(

@@ -25,7 +25,7 @@ def model_of(include_top=True, **changed):
 
 @pytest.fixture
 def run(tmp_path):
-    """The directory of a run without a report."""
+    """Makes the directory of a run without a report."""
     shutil.copytree(RUN, tmp_path / "run")
     return tmp_path / "run"
 
@@ -38,7 +38,7 @@ def change(run, group, **values):
 
 
 def read(card):
-    """The metadata as huggingface_hub parses it from the text."""
+    """Reads the metadata as huggingface_hub parses it from the text."""
     return huggingface_hub.ModelCard(str(card)).data
 
 

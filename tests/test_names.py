@@ -67,7 +67,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("text", PLACES)
-def test_a_text_means_a_place(text):
+def test_a_source_is_resolved_to_its_place(text):
     assert resolve(text, exists=False) == PLACES[text]
 
 
@@ -123,7 +123,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_is_no_place_is_refused_in_a_sentence(text):
+def test_a_source_without_a_place_is_refused_in_a_sentence(text):
     with pytest.raises(ValueError, match="`source`") as error:
         resolve(text, exists=False)
     assert REFUSED[text] in str(error.value)
@@ -154,7 +154,7 @@ def test_the_words_win_over_a_folder_of_that_name():
         ("https://h/", "", "https://h/config.json"),
     ],
 )
-def test_an_address_has_a_files_name_and_other_files_beside_it(url, file, beside):
+def test_an_address_has_a_files_name_and_addresses_of_other_files(url, file, beside):
     assert Address(url).file == file
     assert Address(url).beside("config.json") == Address(beside)
     assert Address(url).beside(file or "x").url == (url if file else "https://h/x")

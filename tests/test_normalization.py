@@ -103,7 +103,7 @@ def test_a_layer_computes_the_same_in_training(layer, training):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(one).max())  # float32, two ways
 
 
-def test_what_is_exported_has_no_operation_of_a_hand_written_gradient():
+def test_exports_contain_no_operation_of_a_hand_written_gradient():
     inputs = keras.Input((None, None, 8))
     model = keras.Model(inputs, GroupNormalization(4)(StdConv2D(8, 3)(inputs)))
     counts = [

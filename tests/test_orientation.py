@@ -46,7 +46,7 @@ FILES["WebP"] = functools.partial(webp, image=PHOTO)
 
 
 def turned(contents):
-    """The oracle."""
+    """Turns the image with Pillow, which is the oracle."""
     return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(contents))).convert("RGB"))
 
 
@@ -163,7 +163,7 @@ def test_a_damaged_block_is_never_an_error(name, kind):
 
 @pytest.fixture(scope="module")
 def in_graph():
-    """By the name of the options: one graph for all images, as in a data set."""
+    """Returns one graph for all images, as in a data set, by the name of the options."""
     return {
         name: tf.function(BitImageProcessor(**options).tf_preprocess, input_signature=[tf.TensorSpec([], tf.string)])
         for name, options in {"raw": RAW, "small": SMALL, "ignore": RAW | {"orientation": "ignore"}}.items()

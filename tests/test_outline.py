@@ -32,7 +32,7 @@ FORMS = {
 
 
 def changed(model, **changes):
-    """A clone with the same weights, in which a layer's arguments are others: `layer={"argument": value}`."""
+    """Returns a clone with the same weights. Some layers have other arguments: `layer={"argument": value}`."""
 
     def clone(layer):
         return layer.__class__.from_config(layer.get_config() | changes.get(layer.name, {}))
@@ -93,7 +93,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("case", HARMLESS)
-def test_what_changes_no_value_is_saved(tmp_path, case):
+def test_changes_that_do_not_affect_values_are_saved(tmp_path, case):
     model = changed(smallest(), **HARMLESS[case])
     renamed(model)
     model.compile("sgd", "mse")
@@ -151,13 +151,13 @@ def behind(model):
 
 
 def between(model):
-    """A layer between the pool and the head."""
+    """Puts a layer between the pool and the head."""
     pooled = keras.layers.Dropout(0.5, name="dropped")(model.get_layer("avg_pool").output)
     return BiTModel(model.input, model.get_layer("predictions")(pooled))
 
 
 def skipped(model):
-    """The head reads the sum that leaves the last stage, not the norm."""
+    """Makes the head read the sum that leaves the last stage, not the norm."""
     x = model.get_layer("avg_pool")(model.get_layer("stage2_block0_add").output)
     return BiTModel([model.input], [model.get_layer("predictions")(x), model.get_layer("norm").output])
 

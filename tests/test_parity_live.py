@@ -48,7 +48,7 @@ CONFIGS = {
 
 
 def last_hidden_states(ours, theirs, batches):
-    """What comes out of the final norm, on both sides."""
+    """Returns the output of the final norm, on both sides."""
     import keras
     import torch
 
@@ -101,7 +101,7 @@ SIZES = {"448x448, the size of google/bit-50": (448, 448), "225x301, both sides 
 
 
 def photograph_batches():
-    """A photograph in each size, or soft shapes where scikit-image is not installed."""
+    """Returns a photograph in each size, or soft shapes if scikit-image is not installed."""
     try:
         photos = [Image.open(file).convert("RGB") for file in photographs.find([])]
     except ImportError:
@@ -115,7 +115,7 @@ def photograph_batches():
 
 @pytest.fixture(scope="module")
 def full_size(tmp_path_factory):
-    """For each size what Keras, torch in float32 and torch in float64 make of BiT-50 with the same weights.
+    """Returns for each size the outputs of BiT-50 in Keras and in torch in float32 and float64, with the same weights.
 
     Photographs, one to a batch, because that is what the network is for: neighboring pixels are alike. Norms scale by
     1 +- 0.3 and shift by 0 +- 0.3, as in the tiny networks. The largest of a batch of uniform noise is up to 1.7e-4 off

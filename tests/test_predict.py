@@ -27,7 +27,7 @@ def model():
 
 @pytest.fixture
 def pipelines(monkeypatch):
-    """The batches that went through Keras' own `predict`."""
+    """Collects the batches that go through Keras' own `predict`."""
     seen = []
     keras_predict = keras.Model.predict
 
@@ -87,7 +87,7 @@ def test_it_shows_what_keras_shows(model, verbose):
 
 
 @pytest.mark.parametrize("images", [IMAGES[:0], np.array([[[["a"]]]]), IMAGES[0]], ids=["empty", "text", "3-D"])
-def test_what_cannot_be_computed_is_the_error_of_keras(model, pipelines, images):
+def test_inputs_that_cannot_be_computed_raise_the_error_of_keras(model, pipelines, images):
     with pytest.raises(Exception):  # noqa: B017, PT011 - whichever Keras has for it
         model.predict(images, verbose=0)
     assert len(pipelines) == 1

@@ -23,7 +23,7 @@ def needs_scikit_learn():
 
 
 def made(count, seed=0, classes=4, width=24, distance=1.0):
-    """Classes around random centers."""
+    """Returns classes around random centers."""
     generator = np.random.default_rng(seed)
     centers = np.random.default_rng(99).normal(0, distance, (classes, width))
     labels = generator.permutation(np.arange(count) % classes).astype(np.int32)
@@ -63,7 +63,7 @@ def test_nearest_neighbors_are_those_by_the_cosine():
     np.testing.assert_array_equal(found, votes.argmax(axis=1))
 
 
-def test_each_seed_draws_so_many_images_of_each_class():
+def test_each_seed_draws_the_same_number_of_images_of_each_class():
     labels = made(400).labels
     draws = [probing._some(labels, 5, seed) for seed in range(3)]
     for places in draws:
@@ -118,7 +118,7 @@ def test_features_are_those_of_the_pooled_model(animals):
     np.testing.assert_allclose(found.values, expected, rtol=1e-4, atol=1e-4)  # batches of other sizes
 
 
-def test_records_are_refused():
+def test_tfrecord_files_are_refused():
     part = splits.Part(np.zeros(1, np.int32), ["row 0"], lambda *_: None, lambda *_: [], in_files=False)
     with pytest.raises(ValueError, match="must be files in a folder per class, got TFRecord files"):
         features.features_of(None, part, processor=tiny_processor(), batch_size=4)
@@ -173,7 +173,7 @@ def test_images_that_cannot_be_read_end_it_or_are_listed(capsys, tmp_path):
         (["--seeds", "0"], 2, ["--seeds"]),
     ],
 )
-def test_wrong_arguments(capsys, animals, arguments, code, words):
+def test_wrong_arguments_are_refused(capsys, animals, arguments, code, words):
     found, _, err = run(capsys, "probe", animals, "--weights", TINY, *arguments)
     assert found == code
     assert all(word in err for word in words), err

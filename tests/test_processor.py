@@ -37,7 +37,7 @@ def noise(*shape, seed=0):
 
 
 def new_image(height=15, width=22, mode="RGB", seed=0):
-    """Noise in any mode; palettes and alpha are random too."""
+    """Returns noise in any mode. Palettes and alpha are random too."""
     if mode == "P":
         image = Image.fromarray(noise(height, width, seed=seed), "L").convert("P")
         image.putpalette(noise(768, seed=seed + 1).tobytes())
@@ -56,7 +56,7 @@ def encoded(image, file_format="PNG", **options):
 
 
 def oracle(image, size, resample, crop_size, factor, mean, std):
-    """Pillow resizes and crops (it fills with black outside), and each of the 256 values is computed on its own."""
+    """Resizes and crops with Pillow, which fills with black outside, and computes each of the 256 values on its own."""
     image = image.convert("RGB")
     if "shortest_edge" in size:
         edge, short = size["shortest_edge"], min(image.size)
@@ -593,7 +593,7 @@ def test_a_missing_framework_is_named_with_the_install_command(name, package, mo
         WIDE(new_image(), return_tensors=name)
 
 
-def test_a_framework_that_lacks_another_package_is_not_told_missing(monkeypatch, tmp_path):
+def test_a_framework_that_lacks_another_package_is_not_reported_as_missing(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "jax", raising=False)
     (tmp_path / "jax.py").write_text("import no_such_package")
     monkeypatch.syspath_prepend(tmp_path)
@@ -1012,7 +1012,7 @@ def test_timms_pretrained_cfg_gives_the_processor(change, expected, tmp_path):
         ({"input_size": [3, 224, 448]}, r".* with a square `input_size`, .*input_size=\(224, 448\)"),
     ],
 )
-def test_what_timm_can_and_this_class_cannot_is_refused(change, message, tmp_path):
+def test_options_that_only_timm_has_are_refused(change, message, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": change}))
     with pytest.raises(ValueError, match=f"config.json does not describe a processor: {message}"):
         BitImageProcessor.from_pretrained(tmp_path)

@@ -65,7 +65,7 @@ def test_a_model_around_a_bit_has_no_int8_of_openvino():
 
 
 @pytest.mark.parametrize("format", ["web", "huggingface"])
-def test_nothing_is_said_of_files_that_no_engine_here_runs(format):
+def test_files_that_no_engine_here_runs_get_no_advice(format):
     assert sentence(format, None, {"processor": "X", "instructions": VNNI}) == ""
 
 

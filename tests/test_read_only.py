@@ -75,7 +75,7 @@ def computed(*arguments, **options):
     ],
     ids=lambda arguments: " ".join(arguments[:3]),
 )
-def test_a_command_says_so_before_anything_is_computed(capsys, monkeypatch, read_only, arguments):
+def test_a_command_reports_a_read_only_directory_before_it_computes(capsys, monkeypatch, read_only, arguments):
     monkeypatch.setattr(keras_bit, "from_pretrained", computed)
     monkeypatch.setattr(keras_bit, "image_dataset", computed)
     monkeypatch.setattr(BitImageProcessor, "from_pretrained", computed)
@@ -91,7 +91,7 @@ def test_a_command_says_so_before_anything_is_computed(capsys, monkeypatch, read
     assert sorted(path.name for path in read_only.iterdir()) == ["data"]
 
 
-def test_a_directory_in_the_place_of_a_file_is_told_at_once(capsys, monkeypatch, tmp_path):
+def test_a_directory_in_the_place_of_a_file_is_reported_at_once(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(keras_bit, "from_pretrained", computed)
     (tmp_path / "heat.png").mkdir()
     image = make_folders(tmp_path / "data", {"cat": 1})[0]
@@ -100,7 +100,7 @@ def test_a_directory_in_the_place_of_a_file_is_told_at_once(capsys, monkeypatch,
 
 
 @pytest.mark.parametrize("name", ["save_pretrained", "export", "write"])
-def test_a_function_says_so_before_anything_is_computed(monkeypatch, read_only, name):
+def test_a_function_reports_a_read_only_directory_before_it_computes(monkeypatch, read_only, name):
     found = evaluate(tiny(), [(np.zeros((2, 32, 32, 3), "float32"), np.zeros(2, int))]) if name == "write" else None
     calls = {
         "save_pretrained": lambda: save_pretrained(tiny(), read_only / "new", tiny_processor()),

@@ -40,7 +40,7 @@ def names_of(part, found):
     return [os.path.basename(part.names[number]) for number in found]
 
 
-def test_a_whole_look_finds_what_the_processor_cannot_read(part):
+def test_a_whole_check_finds_the_images_that_the_processor_cannot_read(part):
     def is_read(name):
         try:
             PROCESSOR(name)
@@ -51,15 +51,15 @@ def test_a_whole_look_finds_what_the_processor_cannot_read(part):
     found = readable.unreadable(part, whole=True, shown="read")
     assert names_of(part, found) == [os.path.basename(name) for name in part.names if not is_read(name)]
     for number, words in (
-        (4, "is empty."),
-        (5, "is not an image file that Pillow can read."),
+        (4, "is empty. Replace or remove it."),
+        (5, "is not an image file that Pillow can read. Convert it to JPEG or PNG, or remove it."),
         (8, "if it has 16."),
-        (10, "cannot be read: there is no such file."),
+        (10, "cannot be read: there is no such file. Check the path and its permissions."),
     ):
         assert found[number].endswith(words)
 
 
-def test_the_words_are_those_of_who_reads(part):
+def test_the_messages_are_those_of_the_readers(part):
     found = readable.unreadable(part, whole=True, shown="read")
     data = image_dataset(part.everything, processor=PROCESSOR, batch_size=4, on_error="skip")
     with pytest.warns(ImagesLeftOut):
@@ -69,7 +69,7 @@ def test_the_words_are_those_of_who_reads(part):
     assert headers == {number: found[number] for number in headers}
 
 
-def test_a_whole_look_finds_a_jpeg_of_too_many_scans(tmp_path, monkeypatch):
+def test_a_whole_check_finds_a_jpeg_of_too_many_scans(tmp_path, monkeypatch):
     contents = encoded(pixels(0), progressive=True)
     start = contents.rindex(b"\xff\xda")
     (tmp_path / "many.jpg").write_bytes(contents[:-2] + contents[start:-2] * 40 + b"\xff\xd9")
@@ -79,7 +79,7 @@ def test_a_whole_look_finds_a_jpeg_of_too_many_scans(tmp_path, monkeypatch):
     assert "many.jpg is a JPEG of more than 40 scans" in line
 
 
-def test_a_look_at_headers_finds_what_is_no_image(part):
+def test_a_check_of_headers_finds_files_that_are_not_images(part):
     found = readable.unreadable(part, whole=False, shown="check")
     assert names_of(part, found) == [*HEADERS_ARE_WRONG, "gone.jpg"]
 

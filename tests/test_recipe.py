@@ -38,7 +38,7 @@ RULE = HyperRule(8, SIDE, batch_size=4, steps=4, base_learning_rate=0.05)
 
 
 def needed(module):
-    """A module that is the oracle of a test."""
+    """Imports a module that is the oracle of a test."""
     package = module.partition(".")[0]
     if importlib.util.find_spec(package) is None:
         absent(f"{package} is not installed")
@@ -56,7 +56,7 @@ def batches(labels=NUMBERS, size=4):
 
 
 def tuned(recipe, model=None, train=None, validation=None, **options):
-    """The model after four steps, and its history."""
+    """Trains a model for four steps, and returns it with its history."""
     model = model or small_model()
     options = {"steps_per_epoch": 2, "verbose": 0} | options
     return model, fine_tune(model, train or batches(), validation, recipe=recipe, **options).history
@@ -131,7 +131,7 @@ def test_by_default_it_is_its_rule():
         ({"lora": 2, "freeze_up_to": "all"}, "`lora` must be None with freeze_up_to='all', got 2"),
     ],
 )
-def test_what_is_wrong_in_itself_is_refused(values, message):
+def test_contradictory_recipes_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Recipe.from_dict({"rule": dataclasses.asdict(RULE)} | values)
 
@@ -166,7 +166,7 @@ def test_options_that_do_not_fit_model_or_data_are_refused_at_once(choice, confi
     assert all((before[key] == value).all() for key, value in variables(model).items())
 
 
-def test_a_misspelt_metric_is_told_which_there_are():
+def test_a_misspelt_metric_gives_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match="`keep_best` must be one of 'val_loss', 'val_accuracy', got 'val_acc'"):
         fine_tune(small_model(), batches(), batches(), recipe=Recipe(RULE, keep_best="val_acc"))
 
@@ -263,7 +263,7 @@ ADAMW = Recipe(HyperRule(8, SIDE, steps=12), optimizer="adamw", learning_rate=0.
 
 
 def stepped(chosen, gradients=GRADIENTS):
-    """A kernel after each step of an optimizer."""
+    """Returns a kernel after each step of an optimizer."""
     kernel = keras.Variable(START, name="kernel")
     seen = []
     for gradient in gradients:

@@ -21,7 +21,7 @@ RECIPE = {"batch_size": 6, "steps": 3, "evaluate_every": 1, "seed": 1}
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Small random kernels, so that training is calm."""
+    """Writes small random kernels, so that training is calm."""
     tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
     folder = write_checkpoint(tmp_path_factory.mktemp("checkpoint"), tensors)
     BitImageProcessor(size=(32, 32), resample=2, image_mean=0.5, image_std=0.5).save_pretrained(folder)
@@ -146,7 +146,7 @@ def test_an_impossible_choice_is_an_error_of_the_plan(data, checkpoint, changed,
 
 
 def test_the_range_test_suggests_a_tenth_of_the_rate_of_the_lowest_loss():
-    """On losses that are known: they fall until a rate of 0.1, and rise from there."""
+    """Uses known losses: they fall until a rate of 0.1, and rise from there."""
     rates = np.geomspace(find_rate.LOWEST, find_rate.HIGHEST, find_rate.STEPS)
     losses = 1 + np.abs(np.log10(rates) + 1) / 10
     found = find_rate.judged(list(losses), find_rate.STEPS)

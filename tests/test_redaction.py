@@ -37,8 +37,8 @@ def test_a_wrong_token_is_refused_unseen_before_anything_is_asked(case, monkeypa
 
 
 @pytest.mark.parametrize("token", ["", " ", "\n", "\r\n\t", "\u00a0"])
-def test_an_empty_token_is_none(token):
-    """As `os.environ.get("HF_TOKEN", "")` gives it."""
+def test_an_empty_token_means_no_token(token):
+    """Tests the empty text that `os.environ.get("HF_TOKEN", "")` gives."""
     assert HubOptions(token=token).token is None
     assert HubOptions(token=token) == HubOptions()
 
@@ -77,7 +77,7 @@ def test_a_local_source_needs_no_token(tmp_path):
         ("hf://user:password@host/name", "hf://***@host/name"),
     ],
 )
-def test_what_is_redacted(text, expected):
+def test_secrets_are_redacted(text, expected):
     assert redaction.redacted(text) == expected
 
 
@@ -198,7 +198,7 @@ def test_users_of_addresses_are_masked(text, expected):
 
 
 @pytest.mark.parametrize("endpoint", ["anna:s3cret@127.0.0.1:9", "127.0.0.1:9", "ftp://anna:s3cret@host", "http://h:0"])
-def test_an_endpoint_that_is_no_address_is_refused_without_its_password(monkeypatch, endpoint):
+def test_an_invalid_endpoint_is_refused_without_its_password(monkeypatch, endpoint):
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     with pytest.raises(ValueError, match="HF_ENDPOINT must be the address of a Hub") as caught:
         find_file("google/bit-50", ["config.json"])

@@ -36,7 +36,7 @@ ROWS = {
     "**kwargs of the configuration": [
         "test_config::test_the_documented_arguments_of_every_configuration_are_kept_for_the_file",
         "test_config::test_other_arguments_are_refused_with_the_closest_name",
-        "test_config::test_what_is_kept_is_what_transformers_documents",
+        "test_config::test_the_kept_fields_are_those_that_transformers_documents",
     ],
     "BitModel(configuration).config": ["test_reference_page::test_initializing_a_model_from_a_bit_configuration"],
     "BitImageProcessor: arguments, defaults": [
@@ -55,7 +55,7 @@ ROWS = {
     "values in [0, 1] with do_rescale=False": ["test_processor::test_arrays_equal_transformers"],
     "return_tensors unset": [
         "test_batch_feature::test_preprocess_gives_a_list_of_arrays_as_transformers_does",
-        "test_batch_feature::test_preprocess_gives_images_of_several_sizes_where_nothing_makes_them_one",
+        "test_batch_feature::test_preprocess_gives_images_of_several_sizes_if_no_step_makes_them_equal",
     ],
     "data_format": [
         "test_processor::test_data_format_orders_the_result",
@@ -63,7 +63,7 @@ ROWS = {
     ],
     "input_data_format": [
         "test_processor::test_input_data_format_decides_where_the_shape_does_not",
-        "test_what_is_handed_over::test_gray_arrays_are_what_transformers_makes_of_them",
+        "test_kinds_of_input::test_gray_arrays_give_the_values_of_transformers",
     ],
     "BitModel.forward": ["test_reference_page::test_a_call_has_the_arguments_of_forward_in_their_order"],
     "last_hidden_state, pooler_output, hidden_states": [

@@ -127,12 +127,12 @@ def test_it_is_saved_and_read_as_if_it_were_not(tmp_path):
         (lambda: keras.Sequential([keras.layers.Dense(1)]), "`model` must be one that keras_bit built, got Sequential"),
     ],
 )
-def test_what_cannot_be_rematerialized_is_refused(network, message):
+def test_models_that_cannot_be_rematerialized_are_refused(network, message):
     with pytest.raises(ValueError, match=message):
         rematerialize(network())
 
 
-def test_an_older_keras_is_told_which_one_can(monkeypatch):
+def test_the_error_of_an_older_keras_names_the_required_version(monkeypatch):
     monkeypatch.setattr(keras, "__version__", "3.13.2")
     with pytest.raises(
         ImportError, match=r"`rematerialize` needs Keras 3.14 or newer, but 3.13.2 is installed. Install"

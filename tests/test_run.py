@@ -31,7 +31,7 @@ OLD_RUN = Path(__file__).with_name("checkpoints") / "commit-88449c7"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Small random kernels, so that training is calm."""
+    """Writes small random kernels, so that training is calm."""
     folder = tmp_path_factory.mktemp("checkpoint")
     write_checkpoint(
         folder, {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
@@ -49,13 +49,13 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def told():
-    """What the run of `trained` said."""
+    """Collects the lines that the run of `trained` prints."""
     return []
 
 
 @pytest.fixture(scope="module")
 def trained(data, checkpoint, told, tmp_path_factory):
-    """The directory of a finished run. A test that changes it copies it first."""
+    """Returns the directory of a finished run. A test that changes it copies it first."""
     out = tmp_path_factory.mktemp("runs") / "trained"
     told += train(data, checkpoint, out)
     return out
@@ -96,8 +96,8 @@ def test_the_result_is_a_model_that_classifies_at_once(trained, data):
     np.testing.assert_allclose(keras.saving.load_model(trained / "model.keras")(batch)[0], scores, atol=1e-6)
 
 
-def test_a_run_that_lacks_its_result_is_told(trained, tmp_path):
-    """As an interrupted one does: what it goes on from is written first."""
+def test_the_directory_of_a_run_without_a_result_is_reported(trained, tmp_path):
+    """Copies only the training state, which an interrupted run leaves."""
     begun = tmp_path / "begun"
     shutil.copytree(trained / run_directory.STATE_FOLDER, begun / run_directory.STATE_FOLDER)
     not_yet = rf" {begun} is the directory of a `keras-bit finetune` run that has not written its result yet. Start"
@@ -137,7 +137,7 @@ def test_the_model_is_evaluated_and_drawn(trained):
             assert min(image.size) > 200, name
 
 
-def test_a_person_is_told_what_happens(trained, told):
+def test_the_run_prints_its_plan_and_progress(trained, told):
     assert told[0] == "The model gets a new head of zeros for 3 classes."
     assert told[1].startswith("step 1/2  loss 1.0986  accuracy ")
     assert told[2].startswith("step 2/2  loss ")
@@ -201,7 +201,7 @@ def test_a_head_with_the_same_classes_is_kept(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_leaves_the_last_good_model(data, checkpoint, tmp_path):
+def test_a_loss_of_nan_leaves_the_last_good_model(data, checkpoint, tmp_path):
     # Whichever is seen first: it depends on how fast the weights grow.
     seen = "loss became nan at step|loss of the validation is nan after step|variables hold NaN or inf"
     with pytest.raises(FloatingPointError, match=seen) as error:
@@ -235,7 +235,7 @@ def test_a_finished_run_trains_no_more_and_what_a_kill_left_is_removed(trained, 
 
 
 def digest_of(part):
-    """What a run has noted of its images since the first version: their labels and their files' names."""
+    """Returns the digest that a run has noted since the first version, of the labels and file names of its images."""
     digest = hashlib.sha256(np.asarray(part.labels, np.int32).tobytes())
     for name in part.names:
         digest.update(os.fsencode(name) + b"\0")
@@ -297,7 +297,7 @@ DEEP = "[" * 5000 + "]" * 5000
 
 
 def begun(folder, name, content):
-    """A directory with a file of a run that has trained already."""
+    """Makes a directory with a file of a run that has trained already."""
     (folder / "training").mkdir()
     (folder / "training" / "state.safetensors").touch()
     (folder / "training" / name).write_bytes(content)
@@ -332,7 +332,7 @@ LISTED = gzip.compress(b'{"names": ["a.jpg"], "left_out": []}', mtime=0)
         ),
     ],
 )
-def test_a_damaged_list_of_the_runs_images_is_none(tmp_path, content):
+def test_a_damaged_list_of_the_runs_images_is_ignored(tmp_path, content):
     assert run_directory.remembered_images(begun(tmp_path, "images.json.gz", content)) is None
 
 
@@ -359,13 +359,13 @@ def test_unreadable_images_are_found_at_once_or_left_out(checkpoint, tmp_path):
 
 @pytest.fixture
 def go_on(checkpoint, tmp_path):
-    """Data and the directory of a run that has trained a step of two; and a way to look at it without training."""
+    """Makes a run after one step of two. Gives its data and directory, and a function that only looks at it."""
     data, out = tmp_path / "data", tmp_path / "out"
     make_folders(data, dict.fromkeys(NAMES, 6))
     (out / "training").mkdir(parents=True)
 
     def start(**changed):
-        """What is said by the start of a run, up to its first step."""
+        """Starts a run up to its first step, and returns what it prints."""
         said = []
         plan = planning.plan(options_of(data, checkpoint, **changed), Workers(), out)
         run_directory.check_same_run(plan.described, out)
@@ -377,7 +377,7 @@ def go_on(checkpoint, tmp_path):
     return start
 
 
-def test_a_run_goes_on_without_images_that_broke_or_have_gone_and_says_so(go_on):
+def test_a_run_continues_without_broken_or_missing_images_and_reports_them(go_on):
     whole, said = go_on()
     assert (len(whole.splits.train), said) == (15, [])
     train = whole.splits.train.names
@@ -478,7 +478,7 @@ def test_a_step_is_divided_where_its_images_are_too_large(data, checkpoint, imag
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_what_cannot_be_written_is_an_error_at_the_start(data, checkpoint, tmp_path, monkeypatch):
+def test_a_directory_that_cannot_be_written_raises_an_error_at_the_start(data, checkpoint, tmp_path, monkeypatch):
     file = tmp_path / "file"
     file.write_text("in the way")
     for out, message in ((file, "`out` must be a directory, or a new name for one"), (file / "in", "`out`: nothing")):

@@ -25,7 +25,7 @@ def every_kind():
 
 
 def data_of(path):
-    """Tensor name to where its bytes begin and end in the file."""
+    """Maps each tensor's name to the first and last byte of its numbers in the file."""
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
@@ -40,7 +40,7 @@ def flip(path, place, bit=0):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A tiny checkpoint that `save_pretrained` wrote: the folder and the weights' file."""
+    """Saves a tiny checkpoint with `save_pretrained`. Returns the folder and the weights' file."""
     save_pretrained(from_pretrained(write_checkpoint(tmp_path / "made")), tmp_path / "saved")
     return tmp_path / "saved", tmp_path / "saved" / "model.safetensors"
 

@@ -37,7 +37,7 @@ FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
 
 
 def tiny(tmp_path, rows=PREACTIVATION, config=CONFIG, **arguments):
-    """A tiny model that holds random numbers, in its norms and its head too."""
+    """Builds a tiny model that holds random numbers, in its norms and its head too."""
     return from_pretrained(write_checkpoint(tmp_path / "made", random_tensors(rows), config), **arguments)
 
 
@@ -145,7 +145,7 @@ def test_every_tensor_keeps_the_dtype_of_its_variable(tmp_path, dtype):
         ({"output_stride": 8}, "transformers ignores the dilation of `output_stride` 8 and gives other numbers. "),
     ],
 )
-def test_what_only_keras_bit_reads_is_written_with_a_warning(tmp_path, change, message):
+def test_checkpoints_that_only_keras_bit_reads_are_written_with_a_warning(tmp_path, change, message):
     model = BiT(BitConfig.from_dict(CONFIG | change))
     with pytest.warns(UserWarning, match=re.escape(message)) as caught:
         save_pretrained(model, tmp_path / "saved")
@@ -282,7 +282,7 @@ def quantized(tmp_path):
         ),
     ],
 )
-def test_what_the_format_cannot_hold_is_refused(tmp_path, make, message):
+def test_models_that_the_format_cannot_hold_are_refused(tmp_path, make, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         save_pretrained(make(tmp_path), tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
@@ -339,7 +339,7 @@ def test_transformers_loads_it_with_equal_numbers_and_saves_it_back(tmp_path, ro
 
 @pytest.mark.live
 @pytest.mark.parametrize("factor", [2, 3])
-def test_a_wider_network_is_written_so_that_transformers_builds_it(tmp_path, factor):
+def test_transformers_builds_a_wider_network_from_its_files(tmp_path, factor):
     import torch
     import transformers
 
@@ -500,7 +500,7 @@ def push(hub, tmp_path, disable_xet="1", **arguments):
 
 
 def committed(hub):
-    """The files of the only commit, the names that it deletes, and its message."""
+    """Returns the files of the only commit, the names that it deletes, and its message."""
     (lines,) = hub.commits
     files, deleted, message = {}, set(), None
     for line in lines:

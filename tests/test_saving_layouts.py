@@ -78,7 +78,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_what_timms_words_say_of_a_network_is_read_again(config):
+def test_the_network_in_timms_words_is_read_again(config):
     again = BitConfig.from_timm(json.loads(json.dumps(timm_config.values(config, True, None))))
     for name in ("stem_width", "stage_widths", "depths", "id2label", "num_channels", "output_stride", "problem_type"):
         assert getattr(again, name) == getattr(config, name)
@@ -94,7 +94,7 @@ def test_what_timms_words_say_of_a_network_is_read_again(config):
         BitImageProcessor(size=256, crop_size=224, image_mean=0.5, image_std=0.5, resample=1),
     ],
 )
-def test_what_timms_words_say_of_images_is_read_again(processor):
+def test_the_processor_in_timms_words_is_read_again(processor):
     again = BitImageProcessor.from_timm(json.loads(json.dumps(timm_config.image_options(processor, 3))))
     unused = {} if processor.do_center_crop else {"crop_size": None}
     assert again.to_dict() | unused == processor.to_dict() | unused
@@ -164,7 +164,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("layout", "config", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_a_layout_cannot_hold_is_refused_and_nothing_is_written(tmp_path, layout, config, message):
+def test_models_that_a_layout_cannot_hold_are_refused_and_nothing_is_written(tmp_path, layout, config, message):
     with pytest.raises(ValueError, match=message):
         save_pretrained(BiT(BitConfig.from_dict(config)), tmp_path / "saved", layout=layout)
     assert not (tmp_path / "saved").exists()
@@ -220,7 +220,7 @@ class Hub:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Google's code builds a network without num_groups=4")
-def test_a_push_in_another_layout_is_what_is_saved_so(
+def test_a_push_in_another_layout_equals_the_saved_files(
     tmp_path, tiny_is_published, monkeypatch, layout, weights, other, card
 ):
     monkeypatch.setattr(publishing.huggingface_hub, "HfApi", Hub)

@@ -45,7 +45,7 @@ def tensors(arrays):
 
 
 def gradients(function, arguments):
-    """The gradient of a number with respect to each argument, which can be differentiated again."""
+    """Returns the gradient of a number with respect to each argument, which can be differentiated again."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -63,7 +63,7 @@ def gradients(function, arguments):
 
 
 def penalty_of(function):
-    """The squared gradient of the sum of cubes: no derivative of it is 0."""
+    """Returns the squared gradient of the sum of cubes, of which no derivative is 0."""
 
     def cubes(*arguments):
         return ops.sum(function(*arguments) ** 3)

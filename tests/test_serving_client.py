@@ -33,7 +33,7 @@ def server(request, version):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """Nine images, one more than a request takes; the third is lying on its side, by its tag."""
+    """Writes nine images, one more than a request takes. The third lies on its side, by its tag."""
     folder = tmp_path_factory.mktemp("images")
     names = []
     for number in range(9):
@@ -94,7 +94,7 @@ def test_the_problems_of_a_request_have_their_places(server):
     with pytest.raises(ImageError) as caught:
         classify([good, b"", good, b"no image"])
     assert set(caught.value.problems) == {1, 3}
-    assert caught.value.problems[1] == "is empty."
+    assert caught.value.problems[1] == "is empty. Replace or remove it."
     assert len(classify([good])) == 1
 
 
@@ -124,7 +124,7 @@ def regression(folder):
 
 
 @pytest.mark.slow
-def test_a_regression_is_no_classifier(server, finished):
+def test_a_served_regression_is_refused(server, finished):
     path = finished("SavedModel of a regression with its processor", regression).path
     protocol = "rest" if server.startswith("http") else "grpc"
     message = r"answers with (logits|values without names), not with a row of labels and scores for each image"
@@ -132,14 +132,14 @@ def test_a_regression_is_no_classifier(server, finished):
         connect(address, "bit")([encoded(pixels(0))])
 
 
-def test_more_labels_than_the_server_tells_are_told_missing(server, files, capsys):
+def test_more_labels_than_the_server_gives_are_reported_as_missing(server, files, capsys):
     code, out, err = run(capsys, files[0], "--server", server, "--json", "--top", "10")
     assert code == 0
     assert len(json.loads(out)[0]["predictions"]) == 5
     assert "the server returns 5 labels, fewer than --top 10" in err
 
 
-def test_a_model_that_the_server_does_not_have_is_told(server, files, capsys):
+def test_a_model_that_the_server_does_not_have_is_reported(server, files, capsys):
     code, _, err = run(capsys, files[0], "--server", server, "--server-model", "other")
     assert code == 1
     assert "refuses: Servable not found for request: " in err
@@ -147,7 +147,7 @@ def test_a_model_that_the_server_does_not_have_is_told(server, files, capsys):
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_a_server_that_is_not_there_is_told(scheme, files, capsys):
+def test_a_missing_server_is_reported(scheme, files, capsys):
     if scheme == "grpc" and importlib.util.find_spec("tensorflow_serving") is None:
         absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
     code, _, err = run(capsys, files[0], "--server", f"{scheme}://127.0.0.1:9")
@@ -179,7 +179,7 @@ def test_another_address_is_refused(address):
         b'{"predictions": [{"labels": ["a"], "scores": [0.5]}, {"labels": ["a"], "scores": [0.5]}]}',
     ],
 )
-def test_a_server_that_is_no_tf_serving_is_told(content):
+def test_a_server_other_than_tf_serving_is_reported(content):
     import http.server
     import threading
 
@@ -214,7 +214,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("text", "problems"), REFUSALS.items())
-def test_what_the_graph_said_is_found_in_what_the_server_says(text, problems):
+def test_the_message_of_the_graph_is_found_in_the_answer_of_the_server(text, problems):
     error = serving_client._refusal("http://a", "bit", text, lost=False)
     assert isinstance(error, ImageError)
     assert error.problems == problems

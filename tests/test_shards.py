@@ -71,7 +71,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def oracle(weights):
-    """From paths to features, one by one, without a graph."""
+    """Returns a function from paths to features, which computes them one by one and without a graph."""
     model = from_pretrained(weights, include_top=False, pooling="avg")
     processor = BitImageProcessor.from_pretrained(weights)
     return lambda paths: np.concatenate([np.asarray(model(processor(str(path)))) for path in paths])
@@ -93,7 +93,7 @@ def make_pets(directory):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, weights):
-    """What a run over `pets`, wherever they are, leaves: shards of three, from batches of two, and one file of them."""
+    """Embeds `pets` in batches of two, into shards of three images and into one file. Returns their directory."""
     directory = tmp_path_factory.mktemp("finished")
     pets = make_pets(directory / "pets")
     for name in ("out", "out.parquet"):
@@ -155,7 +155,7 @@ def test_a_list_keeps_its_order_and_its_repetitions(pets, tmp_path, weights, ora
 
 
 @pytest.mark.slow
-def test_a_name_that_is_no_utf8_is_read_and_written_with_escapes(pets, tmp_path, weights, oracle):
+def test_a_name_that_is_not_utf8_is_read_and_written_with_escapes(pets, tmp_path, weights, oracle):
     odd = os.fsencode(pets) + b"/b\xff\xc3\xa4\n.jpg"
     os.rename(pets / "zebra.png", odd)
     os.rename(pets / "alone.png", pets / "b\\xffä\n.jpg")  # escaped, the other name looks exactly like this
@@ -237,7 +237,7 @@ def test_a_process_that_was_killed_goes_on_to_the_same_files(pets, tmp_path, wei
     assert contents(out) == contents(tmp_path / "whole")
 
 
-def test_a_line_of_base64_text_is_told_and_not_printed_whole(tmp_path, weights):
+def test_a_line_of_base64_text_is_reported_and_shortened(tmp_path, weights):
     (tmp_path / "list.txt").write_text(base64.b64encode(encoded(pixels(0, 200, 300), "PNG")).decode())
     with pytest.raises(ValueError, match=r"is a base64 string, not a path\. .* pass on_error='skip'") as raised:
         embed(tmp_path / "list.txt", tmp_path / "out", weights=weights)
@@ -375,7 +375,7 @@ def renamed(first, second):
 
 
 def described(**changes):
-    """A shard whose metadata say something else."""
+    """Returns a function that makes a shard whose metadata has other values."""
 
     def change(first, second):
         import pyarrow.parquet as pq
@@ -414,7 +414,7 @@ def foreign(first, second):
     ],
 )
 @pytest.mark.slow
-def test_a_file_that_is_no_shard_is_refused(pets, tmp_path, weights, finished, change, words):
+def test_a_file_that_is_not_a_shard_is_refused(pets, tmp_path, weights, finished, change, words):
     shutil.copytree(finished / "out", tmp_path / "out")
     change(*sorted((tmp_path / "out").iterdir())[:2])
     with pytest.raises(ValueError, match=words):
@@ -451,7 +451,9 @@ def test_images_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weigh
     with warnings.catch_warnings(action="error", category=UserWarning):  # the lines say it
         report = embed(data, out, weights=weights, shard_size=2, on_error="skip")
     assert [line.startswith(f"{file} ") for line, file in zip(report.skipped, broken, strict=True)] == [True] * 3
-    assert report.skipped[2] == f"{broken[2]} cannot be read: there is no such file."
+    assert (
+        report.skipped[2] == f"{broken[2]} cannot be read: there is no such file. Check the path and its permissions."
+    )
     left = [pets / NAMES[place] for place in (0, 2, 3, 6)]
     names, _, features = read(out)
     assert names == list(map(str, left))
@@ -465,7 +467,7 @@ def test_images_that_cannot_be_read_end_it_or_are_left_out(pets, tmp_path, weigh
 
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
 @pytest.mark.slow
-def test_where_no_image_can_be_read_there_is_nothing_to_leave_out(pets, tmp_path, weights, name):
+def test_an_error_is_raised_if_no_image_can_be_read(pets, tmp_path, weights, name):
     data = tmp_path / "list.txt"
     data.write_text("".join(f"{tmp_path / str(number)}.jpg\n" for number in range(3)))
     arguments = {"weights": weights, "shard_size": 2, "on_error": "skip"}
@@ -477,7 +479,7 @@ def test_where_no_image_can_be_read_there_is_nothing_to_leave_out(pets, tmp_path
 
 
 @pytest.mark.slow
-def test_the_joined_files_name_is_no_pattern(pets, tmp_path, weights):
+def test_the_joined_files_name_is_not_read_as_a_pattern(pets, tmp_path, weights):
     out = tmp_path / "a[1]*.parquet"
     (tmp_path / ".keras-bit-0123abcd").mkdir()  # of a process that was killed
     embed(pets, out, weights=weights)
@@ -495,7 +497,7 @@ def test_a_tilde_is_the_home_directory(pets, tmp_path, weights, monkeypatch):
 Usage = namedtuple("Usage", "total used free")
 
 
-def test_a_full_disk_is_told_before_anything_is_computed(pets, tmp_path, weights, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_computed(pets, tmp_path, weights, monkeypatch):
     monkeypatch.setattr(shards.shutil, "disk_usage", lambda path: Usage(1000, 553, 447))
     monkeypatch.setattr(writer.Writer, "write", None)
     # 7 rows of 32 numbers are 896 bytes, and Parquet may make 448 of them.
@@ -516,7 +518,7 @@ def test_a_full_disk_is_told_before_anything_is_computed(pets, tmp_path, weights
     ],
 )
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="/proc is where nobody, not even root, writes")
-def test_where_nothing_can_be_written_is_told_before_anything_is_computed(pets, tmp_path, monkeypatch, out, words):
+def test_a_directory_that_cannot_be_written_is_reported_before_computing(pets, tmp_path, monkeypatch, out, words):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OSError, match=words):
         embed(pets, out, weights="unused")
@@ -586,7 +588,7 @@ def test_wrong_arguments_are_errors_and_write_nothing(pets, tmp_path, weights, m
 
 
 @pytest.mark.parametrize(("package", "extra", "engine"), [("pyarrow", "parquet", "local"), ("ray", "ray", "ray")])
-def test_what_is_not_installed_is_named_with_its_command(pets, tmp_path, monkeypatch, package, extra, engine):
+def test_a_missing_package_is_named_with_its_command(pets, tmp_path, monkeypatch, package, extra, engine):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
     with pytest.raises(ImportError, match=rf"{package}.*keras_bit\[{extra}\]"):
@@ -610,7 +612,7 @@ def run(capsys, *arguments):
 
 
 @pytest.mark.slow
-def test_the_command(pets, tmp_path, weights, capsys):
+def test_the_command_writes_the_features(pets, tmp_path, weights, capsys):
     out = tmp_path / "out"
     arguments = (pets, "--out", out, "--weights", weights, "--shard-size", 4, "--batch-size", 3)
     left_out = f"keras-bit embed: Left out in '{pets}': 1 .txt, 1 hidden.\n"

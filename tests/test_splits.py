@@ -93,7 +93,7 @@ def test_folders_named_train_and_val_are_the_division(tmp_path):
     assert [counts(part) for part in (found.train, found.validation, found.test)] == [[5, 10, 1], [0, 2, 2], [1, 0, 0]]
 
 
-def test_a_test_set_validates_where_there_is_no_other(tmp_path):
+def test_a_test_set_validates_if_no_other_part_does(tmp_path):
     make_folders(tmp_path / "train", COUNTS), make_folders(tmp_path / "test", COUNTS)
     found = opened(tmp_path)
     assert found.validation is found.test
@@ -186,7 +186,7 @@ REFUSED = {
 
 @pytest.mark.filterwarnings("ignore::keras_bit.data.folders.OneClass")
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_trained_on_is_refused(tmp_path, case):
+def test_data_that_cannot_be_trained_on_are_refused(tmp_path, case):
     prepare, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         opened(prepare(tmp_path))

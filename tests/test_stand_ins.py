@@ -41,7 +41,7 @@ def test_a_file_that_cannot_be_opened_is_left_to_its_reader(tmp_path):
 
 
 @pytest.mark.parametrize("case", PAGES)
-def test_a_web_page_is_told(tmp_path, case):
+def test_a_web_page_in_place_of_a_file_is_reported(tmp_path, case):
     (tmp_path / "bit.npz").write_bytes(PAGES[case])
     with pytest.raises(ValueError, match=r"bit\.npz is a web page .*, not the expected file") as error:
         stand_ins.refuse(tmp_path / "bit.npz")
@@ -49,7 +49,7 @@ def test_a_web_page_is_told(tmp_path, case):
 
 
 @pytest.mark.parametrize("content", [POINTER, POINTER.replace(b"size", b"ext-0-x y\nsize"), POINTER[:60]])
-def test_a_pointer_is_told(tmp_path, content):
+def test_a_git_lfs_pointer_is_reported(tmp_path, content):
     (tmp_path / "bit.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"bit\.npz is a Git LFS pointer, .*`git lfs pull`") as error:
         stand_ins.refuse(tmp_path / "bit.npz")
@@ -59,13 +59,13 @@ def test_a_pointer_is_told(tmp_path, content):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A directory in transformers' layout with a processor."""
+    """Makes a directory in transformers' layout with a processor."""
     return shutil.copytree(TRAINED, tmp_path / "bit")
 
 
 @pytest.mark.parametrize("content", [POINTER, PAGES["a page"]])
 @pytest.mark.parametrize("name", [*WEIGHT_NAMES, "bit.npz", "bit.h5"])
-def test_weights_of_every_kind_are_told(checkpoint, name, content):
+def test_stand_ins_for_weights_of_every_kind_are_reported(checkpoint, name, content):
     for path in checkpoint.glob("*model*"):
         path.unlink()
     (checkpoint / name).parent.mkdir(exist_ok=True)
@@ -85,7 +85,7 @@ def test_weights_of_every_kind_are_told(checkpoint, name, content):
         ("preprocessor_config.json", BitImageProcessor.from_pretrained),
     ],
 )
-def test_configurations_are_told(checkpoint, name, read, content):
+def test_stand_ins_for_configurations_are_reported(checkpoint, name, read, content):
     (checkpoint / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name} is a (Git LFS pointer|web page)"):
         read(checkpoint)

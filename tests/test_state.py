@@ -18,7 +18,7 @@ def state_in(file, steps_per_epoch, total_steps):
 
 
 def compiled(policy=None):
-    """A model with everything that has a state: weights, momentum, a generator of random numbers, a loss scale."""
+    """Builds a model with everything that has a state: weights, momentum, a random generator, a loss scale."""
     keras.utils.set_random_seed(0)
     begin = [keras.layers.Conv2D(6, 3, dtype=policy), keras.layers.GlobalAveragePooling2D()]
     model = keras.Sequential([keras.Input((6, 6, 2)), *begin, keras.layers.Dropout(0.5), keras.layers.Dense(2)])

@@ -20,7 +20,7 @@ RECIPE = {"batch_size": 4, "steps": 1, "image_size": (64, 64), "seed": 1, "valid
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A checkpoint, twelve images, and a table with a column of each kind."""
+    """Writes a checkpoint, twelve images, and a table with a column of each kind."""
     folder = tmp_path_factory.mktemp("tables")
     tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
     write_checkpoint(folder / "checkpoint", tensors)
@@ -50,7 +50,7 @@ def train(folder, out, column, **changed):
 
 @pytest.fixture(scope="module")
 def several(folder):
-    """A run with several labels, and what was said."""
+    """Returns a run with several labels, and what it printed."""
     return folder / "several", train(folder, folder / "several", "tags", calibrate=True)
 
 
@@ -142,7 +142,7 @@ def test_the_commands_measure_and_show_them(several, numbers, folder, capsys):
     assert "'a' in line 2" in err
 
 
-def test_what_cannot_be_calibrated_is_refused_before_anything_is_computed(folder, tmp_path):
+def test_models_that_cannot_be_calibrated_are_refused_before_anything_is_computed(folder, tmp_path):
     for changed, message in (
         ({"column": "price"}, "`calibrate` is for probabilities, but this model will predict numbers"),
         ({"column": "tags", "validation_share": 0.0}, "`calibrate` needs validation images, but the data set has none"),

@@ -25,7 +25,7 @@ SMALL = {"embedding_size": 16, "hidden_sizes": (32,), "depths": (1,), "num_group
 
 
 def write_teacher(folder, names=NAMES, processor=HALF, seed=1, **config):
-    """A checkpoint with these classes, whose answers differ from image to image."""
+    """Writes a checkpoint with these classes, whose answers differ from image to image."""
     keras.utils.set_random_seed(seed)
     named = {"num_labels": len(names), "id2label": dict(enumerate(names))} if names else {"num_labels": 3}
     model = BiT(BitConfig(**SMALL, **named, **config))
@@ -38,7 +38,7 @@ def write_teacher(folder, names=NAMES, processor=HALF, seed=1, **config):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Small random kernels, so that training is calm."""
+    """Writes small random kernels, so that training is calm."""
     tensors = {name: values * (0.1 if values.ndim > 1 else 1) for name, values in random_tensors().items()}
     folder = write_checkpoint(tmp_path_factory.mktemp("checkpoint"), tensors)
     BitImageProcessor(size=(32, 32), resample=2, **HALF).save_pretrained(folder)
@@ -54,7 +54,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """Images without classes."""
+    """Writes images without classes."""
     folder = tmp_path_factory.mktemp("others")
     make_folders(folder, {"2024": 3, "2025": 4})
     return str(folder)
@@ -137,7 +137,7 @@ def test_images_of_both_kinds_are_trained_on_counted_and_noted(data, checkpoint,
 
 
 def test_images_that_are_labeled_too_are_not_counted_twice(data, checkpoint, teacher, tmp_path):
-    """Of a few examples of each class the other images remain, also by another name of the folder."""
+    """Takes a few examples of each class; the other images remain, also by another name of the folder."""
     (tmp_path / "link").symlink_to(data)
     few = {"teacher": teacher, "examples_per_class": 1, "unlabeled": str(tmp_path / "link")}
     plan = planning.plan(options_of(data, checkpoint, **few), Workers())
@@ -230,10 +230,10 @@ def several_labels(folder):
         ({"processor": {**HALF, "rescale_factor": 1 / 127.5}}, {}, ("`teacher`", "rescale_factor")),
     ],
 )
-def test_what_does_not_go_together_is_refused_before_anything_is_computed(
+def test_conflicting_options_are_refused_before_anything_is_computed(
     data, checkpoint, teacher, others, tmp_path, made, changed, facts
 ):
-    """`made` is a function that writes data, or what is different about the teacher."""
+    """Tests pairs of options; `made` is a function that writes data, or the changes of the teacher."""
     given = {"teacher": teacher, **(made(data) if callable(made) else {}), **changed}
     if isinstance(made, dict):
         given["teacher"] = write_teacher(tmp_path / "teacher", **made)

@@ -31,7 +31,7 @@ def run_timm(probe, *arguments):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """The directory that timm wrote."""
+    """Returns the directory that timm wrote."""
     folder = tmp_path_factory.mktemp("timm")
     run_timm("timm_probe.py", folder)
     return folder
@@ -110,7 +110,7 @@ def test_files_of_timms_networks_by_others_give_their_numbers(formats, source):
 
 
 @pytest.mark.live
-def test_what_transformers_saves_of_timms_features_gives_its_map(formats):
+def test_timms_features_saved_by_transformers_give_its_map(formats):
     with np.load(formats / "outputs.npz") as file:
         body = from_pretrained(formats / "features", config=config_of({}), include_top=False)
         assert relative(body(np.load(formats / "images.npy")), file["features"]) <= 1e-5  # as above

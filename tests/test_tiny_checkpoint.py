@@ -30,7 +30,7 @@ def test_it_holds_what_transformers_saves_and_names_its_classes():
 
 
 def card_figures() -> tuple[int, float]:
-    """Right answers of 10,000 and accuracy, as the card says them."""
+    """Returns the right answers of 10,000 and the accuracy that the card has."""
     card = (TINY / "README.md").read_text()
     correct = int(re.search(r"\*\*.*?([\d,]+) of 10,000", card)[1].replace(",", ""))
     return correct, float(re.search(r"type: accuracy, value: ([\d.]+)", card)[1])

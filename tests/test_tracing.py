@@ -76,7 +76,7 @@ def small_model():
 
 
 def calls(function, *arguments):
-    """The functions that a graph calls, by the name of each call."""
+    """Returns the functions that a graph calls, by the name of each call."""
     operations = tf.function(function).get_concrete_function(*arguments).graph.get_operations()
     return [node.get_attr("f").name for node in operations if "PartitionedCall" in node.type]
 

@@ -99,7 +99,7 @@ def test_a_run_is_opened_once_and_found_again(told, tmp_path):
     assert held == {"wandb": first["id"]}
 
 
-def test_mlflow_is_told_the_options_once_and_a_continued_run_is_the_same_one(runs, tmp_path):
+def test_mlflow_gets_the_options_once_and_a_continued_run_stays_the_same(runs, tmp_path):
     (tmp_path / "tuned").mkdir()
     tracking.check(["mlflow"])
     for _ in range(2):
@@ -115,7 +115,7 @@ def test_a_run_that_mlflow_no_longer_has_is_named_with_its_file(runs, tmp_path):
         pass
 
 
-def test_what_else_mlflow_refuses_is_passed_on(runs, tmp_path, monkeypatch):
+def test_other_errors_of_mlflow_are_passed_on(runs, tmp_path, monkeypatch):
     def refuse(**arguments):
         raise RefusedError("PERMISSION_DENIED")
 

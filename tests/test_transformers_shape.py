@@ -37,7 +37,7 @@ CLOSE = 1e-5
 
 @pytest.fixture(scope="module", params=["pre-activation", pytest.param("bottleneck", marks=pytest.mark.slow)])
 def folder(request, tmp_path_factory):
-    """A checkpoint of five classes with random weights."""
+    """Writes a checkpoint of five classes with random weights."""
     rows, config = {
         "pre-activation": (random_tensors(), CONFIG),
         "bottleneck": (random_tensors(BOTTLENECK), BOTTLENECK_CONFIG),
@@ -46,7 +46,7 @@ def folder(request, tmp_path_factory):
 
 
 def arrays(outputs):
-    """The tensors of any structure as numpy arrays."""
+    """Converts the tensors of any structure to numpy arrays."""
     if isinstance(outputs, dict):
         return {name: arrays(values) for name, values in outputs.items()}
     if isinstance(outputs, list | tuple):
@@ -55,7 +55,7 @@ def arrays(outputs):
 
 
 def assert_equal(found, expected):
-    """The same operations on the same numbers, which a graph may sum in another order."""
+    """Asserts equality up to rounding, because a graph may sum the same numbers in another order."""
     found, expected = arrays(found), arrays(expected)
     assert type(found) is type(expected)
     if isinstance(expected, dict):
@@ -70,7 +70,7 @@ def assert_equal(found, expected):
 
 
 def tensors_of(model):
-    """What Keras sees of a model: by Keras' own model of its graph."""
+    """Returns the tensors that Keras sees of a model, by Keras' own model of its graph."""
     return keras.Model(model.input, model.output)(IMAGES)
 
 
@@ -78,7 +78,7 @@ def tensors_of(model):
 
 
 def channels_last(values):
-    """transformers' value of an output as ours is; the pool's has two axes of one more."""
+    """Converts transformers' value of an output to the form of keras_bit. The pool's has two more axes of one."""
     if isinstance(values, tuple):
         return tuple(map(channels_last, values))
     values = values.detach().numpy()
@@ -190,7 +190,7 @@ def test_loss_and_gradients_are_torchs(case, tmp_path):
 
 
 def loss_and_gradients(model, labels):
-    """The loss, and transformers' names to its gradients, by the tools of the backend that is in use."""
+    """Returns the loss, and the gradients by transformers' names, with the tools of the current backend."""
     variables = model.trainable_variables
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -318,7 +318,7 @@ def test_from_pretrained_takes_a_config_and_some_of_its_values(ours, folder, tmp
 
 
 def test_the_number_of_labels_of_a_configuration_that_is_passed_is_obeyed(folder):
-    """As in transformers, if it differs from the checkpoint's: an error, or a new head."""
+    """Expects transformers' behavior if the number differs from the checkpoint's: an error, or a new head."""
     config = BitConfig.from_pretrained(folder).with_num_labels(3)
     with pytest.raises(ValueError, match="the configuration has 3"):
         BitForImageClassification.from_pretrained(folder, config=config)
@@ -373,7 +373,7 @@ def test_labels_that_do_not_fit_are_refused(config, labels, match):
         model(IMAGES, labels=labels)
 
 
-def test_a_class_out_of_range_in_a_tensor_makes_the_loss_no_number():
+def test_a_class_out_of_range_in_a_tensor_makes_the_loss_nan():
     config = BitConfig.from_dict(CONFIG)
     logits = keras.ops.ones((2, 5))
     assert np.isfinite(float(loss_of(logits, keras.ops.convert_to_tensor([0, 4]), config)))
@@ -445,7 +445,7 @@ def test_labels_and_problem_type_replace_the_checkpoints(folder):
 
 
 @pytest.mark.parametrize("ours", CLASSES, ids=lambda kind: kind.__name__)
-def test_what_is_saved_is_loaded_again(ours, folder, tmp_path):
+def test_a_saved_model_is_loaded_again(ours, folder, tmp_path):
     model = ours.from_pretrained(folder)
     model.save_pretrained(tmp_path / "transformers")
     assert_equal(ours.from_pretrained(tmp_path / "transformers")(IMAGES), model(IMAGES))
@@ -458,7 +458,7 @@ def test_what_is_saved_is_loaded_again(ours, folder, tmp_path):
 
 
 def seen(ours, folder):
-    """What Keras is to see: by the functions that give plain models of the same file."""
+    """Returns what Keras must see, by the functions that give plain models of the same file."""
     if ours is BitBackbone:
         return keras_bit.BiTBackbone(folder)(IMAGES)
     if ours is BitForImageClassification:
@@ -582,7 +582,7 @@ def test_a_layer_of_ones_own_gets_the_output():
     assert_equal(Twice(bit)(IMAGES), 2 * bit(IMAGES).logits)
 
 
-def test_what_only_an_output_has_is_given_whoever_calls(folder):
+def test_fields_of_an_output_are_given_to_every_caller(folder):
     model = BitForImageClassification.from_pretrained(folder)
     for package in ("keras.src.trainers", "keras_bit.exporters"):
         by_package = eval("lambda function, *args, **kwargs: function(*args, **kwargs)", {"__name__": package})

@@ -85,7 +85,7 @@ def told(what, count):
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    """Small, in the format of each decoder."""
+    """Makes small photographs, in the format of each decoder."""
     return made(
         tmp_path_factory.mktemp("few"), {kind: TAGGED[kind] for kind in ("JPEG, big endian", "PNG", "WebP")}, 96
     )
@@ -123,13 +123,13 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(table):
-    """A folder for each class, with the files of the table."""
+    """Returns the directory with a folder for each class, with the files of the table."""
     return table[0].path.parent.parent
 
 
 @pytest.fixture(scope="module")
 def upright(table, folder):
-    """Also writes the same names with upright pixels and without a tag."""
+    """Writes the same names with upright pixels and without a tag."""
     for row in table:
         path = folder.parent / "upright" / row.path.relative_to(folder)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def upright(table, folder):
 
 @pytest.fixture(scope="module")
 def expected(table):
-    """The network's probabilities for the upright images."""
+    """Returns the network's probabilities for the upright images."""
     values = tiny_processor()([row.upright for row in table])
     return np.concatenate([np.asarray(tiny()(values[start : start + 64])) for start in range(0, len(values), 64)])
 
@@ -150,7 +150,7 @@ def once(monkeypatch):
 
 
 def scores_of(rows):
-    """Probabilities in the order of the classes, of what a command or a classifier says of each image."""
+    """Returns the probabilities that a command or a classifier gives each image, in the order of the classes."""
     classes = list(tiny().config.id2label.values())
     return np.array([[dict(row)[name] for name in classes] for row in rows])
 
@@ -367,7 +367,7 @@ def test_pixels_from_a_client_are_answered_as_for_the_upright_image(finished, ta
 @pytest.mark.data
 @pytest.mark.slow
 def test_command_and_data_set_agree_on_sixty_photographs(capsys, photos, tmp_path):
-    """As a phone stores them: the pixels lie, and the tag says how. On half of them the two disagreed once."""
+    """Takes photographs as a phone stores them, turned by a tag. On half of them the two disagreed once."""
     paths = []
     for number, photo in enumerate(photos[:60]):
         image = Image.open(photo).convert("RGB")

@@ -60,13 +60,13 @@ def test_a_directory_stands_for_the_images_in_it_at_any_depth(tmp_path):
     ],
     ids=["class names", "sampling", "a pair", "a stream", "a mixture", "nothing"],
 )
-def test_what_has_labels_or_no_images_is_refused(source, options, facts):
+def test_sources_with_labels_or_without_images_are_refused(source, options, facts):
     with pytest.raises(ValueError, match=re.escape(facts[0])) as caught:
         dataset(source, **options)
     assert all(fact in str(caught.value) for fact in facts), str(caught.value)
 
 
-def test_a_directory_that_is_not_there_or_is_empty_is_named(tmp_path):
+def test_a_missing_or_empty_directory_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         dataset(tmp_path / "absent")
     with pytest.raises(ValueError, match="holds no image"):

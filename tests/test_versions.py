@@ -29,7 +29,7 @@ def test_versions_are_compared_by_their_first_two_numbers(version, than, older):
     assert versions.is_older(version, than) == older
 
 
-def test_a_version_that_cannot_is_told_which_one_can():
+def test_the_error_of_an_older_version_names_the_required_one():
     versions.require("Keras", "3.14.0", "3.14", "`this`")
     with pytest.raises(ImportError) as caught:
         versions.require("Keras", "3.8.0", "3.14", "`this`")

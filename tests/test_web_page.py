@@ -59,7 +59,7 @@ const [name, done] = arguments;
 
 
 def exported(finished, quantize=None):
-    """A page for the small trained checkpoint, with its own runtime."""
+    """Exports a page for the small trained checkpoint, with its own runtime."""
     package = npm_package()
 
     def make(folder):
@@ -72,7 +72,7 @@ def exported(finished, quantize=None):
 
 @pytest.fixture(scope="module")
 def site(finished, tmp_path_factory):
-    """The page, and the images of these tests below it."""
+    """Returns the page, with the images of these tests below it."""
     needs_browser()
     folder = tmp_path_factory.mktemp("web") / "site"
     shutil.copytree(exported(finished), folder)
@@ -221,7 +221,7 @@ def first(site):
 
 
 def answer(path):
-    """What the page says of an image: oracle for its sentence."""
+    """Returns what the page must say about an image. It is the oracle for its sentence."""
     labels = [label for _, label in sorted(keras_bit.BitConfig.from_pretrained(TRAINED).id2label.items())]
     scores = np.asarray(keras_bit.from_pretrained(TRAINED)(PROCESSOR([path])))[0]
     best = np.argsort(-scores)[:5]
@@ -360,7 +360,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_what_is_no_image_is_a_sentence_and_the_next_is_answered(page, site, tmp_path, name):
+def test_a_file_that_is_not_an_image_gives_a_sentence_and_the_next_is_answered(page, site, tmp_path, name):
     contents, words = UNREADABLE[name]
     (tmp_path / name).write_bytes(contents)
     said, trouble = choose(page, tmp_path / name)
@@ -469,7 +469,7 @@ def test_webgpu_is_used_if_possible_and_webassembly_otherwise(finished, site, tm
 
 
 def test_nothing_is_asked_of_anyone_else_and_nothing_can_be(finished, site, tmp_path):
-    """The worker is the page's own one with a line that asks another server, which the policy has to keep from it."""
+    """Adds a line to the page's worker that asks another server. The policy has to prevent it."""
     folder = shutil.copytree(exported(finished), tmp_path / "site")
     with serving(tmp_path) as other, serving(folder) as server:
         worker = folder / "worker.js"
@@ -505,7 +505,7 @@ def certificate(folder):
 
 
 def test_without_a_local_runtime_it_is_loaded_from_the_pinned_address(finished, site, tmp_path):
-    """A server in place of jsDelivr, with the npm package at the path that jsDelivr has it at."""
+    """Puts a server in the place of jsDelivr, with the npm package at jsDelivr's path."""
     needs_browser()
     folder = tmp_path / "site"
     keras_bit.export(keras_bit.from_pretrained(TRAINED), folder, "web", processor=PROCESSOR)

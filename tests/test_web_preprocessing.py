@@ -103,7 +103,7 @@ def test_every_value_of_every_step_is_the_processors(in_node):
 
 
 def one_side_after_the_other(pixels, height, width, vertical_first):
-    """Oracle for the order: of two resizes, each of one side, Pillow makes one pass each."""
+    """Resizes one side after the other, in one pass of Pillow each. It is the oracle for the order."""
     image = Image.fromarray(pixels)
     between = (image.width, height) if vertical_first else (width, image.height)
     return np.asarray(image.resize(between, 3).resize((width, height), 3), np.float32)
@@ -140,7 +140,7 @@ DAMAGED = {"cut off": jpeg(block(6)[:12], image=IMAGE)[:40], "no image": b"P6 1 
 
 
 def test_the_orientation_tag_is_read_and_taken_out(in_node):
-    """Oracle: Pillow, of what is left: without a tag, and with the same pixels."""
+    """Compares with Pillow, which must find no tag and the same pixels in the rest."""
     outputs = in_node([{"kind": "takenOut", "file": contents} for contents, _ in TAGGED.values()])
     for output, (name, (contents, tag)) in zip(outputs, TAGGED.items(), strict=True):
         assert output[0] == tag, name

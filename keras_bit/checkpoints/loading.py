@@ -234,7 +234,8 @@ def refuse_larger(config: BitConfig, checkpoint: Checkpoint) -> None:
         raise ValueError(
             f"The checkpoint {checkpoint.source!r} does not fit the model: it holds {checkpoint.parameters:,} "
             f"parameters and {_described_by(checkpoint)} describes a network of {needed:,} (stem "
-            f"{config.stem_width}, stages {config.stage_widths}, depths {config.depths}). Nothing was loaded."
+            f"{config.stem_width}, stages {config.stage_widths}, depths {config.depths}). Nothing was loaded. Correct "
+            "the configuration."
         )
 
 
@@ -258,7 +259,8 @@ def read(checkpoint: Checkpoint, weights: Iterable[Weight], ignored: Iterable[We
         unused = {layout.tensor_name(weight.layer, weight.variable) for weight in ignored}
     except KeyError as error:
         raise ValueError(
-            f"The checkpoint {checkpoint.source!r} does not fit the model: {error.args[0]}. Nothing was loaded."
+            f"The checkpoint {checkpoint.source!r} does not fit the model: {error.args[0]}. Nothing was loaded. "
+            "Load it with the configuration that it was saved with."
         ) from error
     if not any(layout.is_head(name) for name in expected):
         unused |= {name for name in checkpoint.tensors if layout.is_head(name)}
@@ -286,7 +288,9 @@ def _read_all(checkpoint: Checkpoint, expected: dict[str, Weight], tensors: dict
                 found[expected[name].layer, expected[name].variable] = filling.to_backend(values)
     if damaged:
         listed = "; ".join(damaged[name] for name in expected if name in damaged)
-        raise ValueError(f"The checkpoint {checkpoint.source!r} is damaged: {listed}. Nothing was loaded.")
+        raise ValueError(
+            f"The checkpoint {checkpoint.source!r} is damaged: {listed}. Nothing was loaded. Fetch or save it again."
+        )
     return found
 
 
@@ -341,7 +345,7 @@ def _read(checkpoint: Checkpoint, name: str, tensor: LazyTensor, values: np.ndar
         place = f" in {tensor.path}" if tensor.path and str(tensor.path) != checkpoint.source else ""
         raise ValueError(
             f"The tensor {name} of the checkpoint {checkpoint.source!r}{place} cannot be read: {described(error)}. "
-            "Nothing was loaded."
+            "Nothing was loaded. Fetch or save the file again."
         ) from error
 
 
@@ -398,7 +402,9 @@ def _open_keras(source: str, path: Path) -> Checkpoint:
             _refuse_code(keras_files.layers_in(path) or "{}")
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # the zip, JSON and HDF5 readers and every layer may raise anything
-        raise ValueError(f"{path} is damaged, or not a model that Keras can load: {described(error)}") from error
+        raise ValueError(
+            f"{path} is damaged, or not a model that Keras can load: {described(error)}. Fetch or save it again."
+        ) from error
     if keras_files.is_classifier(model):
         model = model.model
     config = getattr(model, "config", None)

@@ -123,7 +123,7 @@ def _compare(found: str, name: str, stored: Mapping[str, str] | None) -> None:
     if stored is not None and stored.get(name) != found:
         raise ValueError(
             f"its checksum is {found}, but {stored.get(name, 'none')} was stored: it is damaged, or another program "
-            "changed it. Fetch or save the file again"
+            "changed it"
         )
 
 

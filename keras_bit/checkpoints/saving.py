@@ -279,7 +279,10 @@ def _tensors(model: keras.Model, layout: Layout) -> dict[str, np.ndarray]:
                 tensors[name] = np.ascontiguousarray(layout.to_file(name, values))
     if damaged:
         listed = wording.some(damaged, separator="; ")
-        raise ValueError(f"`model` has weights that cannot be saved: {listed}. Nothing was written.")
+        raise ValueError(
+            f"`model` has weights that cannot be saved: {listed}. Nothing was written. "
+            "Correct these weights, or load an earlier state of the model."
+        )
     return tensors
 
 

@@ -24,7 +24,8 @@ def shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, l
     weight_map = finding.read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(map(_are_names, weight_map.values())):
         raise ValueError(
-            f"{index} is not an index of shards: it must have a `weight_map` from tensor names to file names."
+            f"{index} is not an index of shards: it must have a `weight_map` from tensor names to file names. "
+            "Fetch it again."
         )
     promised: dict[str, list[str]] = {}
     with refusing_damage(index, "not an index of shards", "Fetch it again."):
@@ -43,7 +44,8 @@ def shards(source: str | Path, index: Path, options: HubOptions) -> dict[Path, l
         file = finding.find_file(source, (name,), options)
         if file is None:
             raise FileNotFoundError(
-                f"`source` {finding.shown(source)!r} lacks the shard {name} that {index.name} names."
+                f"`source` {finding.shown(source)!r} lacks the shard {name} that {index.name} names. "
+                "Fetch that file too."
             )
         found[file] = promised[name]
     return found

@@ -157,7 +157,7 @@ def _evaluated(
     if class_map is not None:
         raise click.UsageError(
             f"--class-map is for the folders of a directory, got {data!r}. The labels in TFRecord files are numbers of "
-            "the model's classes."
+            "the model's classes. Leave it out."
         )
     return _evaluate_records(model, data, processor, batch_size, on_error)
 

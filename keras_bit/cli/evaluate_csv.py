@@ -47,7 +47,7 @@ def evaluate_csv(
         table, class_names, label_map = _matched(table, class_map, model.config)
         labels: Any = table.labels
     elif class_map is not None:
-        raise ValueError(f"`class_map` is for one class per image, got a model for {kind}.")
+        raise ValueError(f"`class_map` is for one class per image, got a model for {kind}. Leave it out.")
     else:
         class_names = None if kind == NUMBER else table.names
         labels = Labels(table.labels.astype(np.float32), class_names)

@@ -163,7 +163,8 @@ def export(
     if representative_data is not None:
         if processor is None:
             raise ValueError(
-                "--representative-data needs a checkpoint with a preprocessor_config.json, to prepare the images."
+                "--representative-data needs a checkpoint with a preprocessor_config.json, to prepare the images. "
+                "Write one with `BitImageProcessor(...).save_pretrained`."
             )
         note(f"preprocessing images of {representative_data}")
         size = _size_of_data(None if include_preprocessing else image_size, processor)
@@ -218,7 +219,9 @@ def _preprocessed(
     from keras_bit.data.walk import LeftOut
 
     if not directory.is_dir():
-        raise NotADirectoryError(f"--representative-data {str(directory)!r} is not a directory.")
+        raise NotADirectoryError(
+            f"--representative-data {str(directory)!r} is not a directory. Name a directory with images."
+        )
     left_out = LeftOut()
     paths, _ = scan(directory, None, left_out)
     if not paths:

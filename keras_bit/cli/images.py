@@ -66,8 +66,10 @@ def encoded(name: str) -> bytes:
                 f"{shortened(name)!r} is {text}, not a file. Decode it to a file, and pass its name."
             ) from None
         if isinstance(error, FileNotFoundError):
-            raise FileNotFoundError(f"{shortened(name)!r} does not exist") from None
-        raise type(error)(f"{shortened(name)!r} cannot be read: {error.strerror or error}") from None
+            raise FileNotFoundError(f"{shortened(name)!r} does not exist. Check the path.") from None
+        raise type(error)(
+            f"{shortened(name)!r} cannot be read: {error.strerror or error}. Check the path and its permissions."
+        ) from None
 
 
 def is_address(name: str) -> bool:
@@ -102,7 +104,7 @@ def _files(name: str) -> Iterator[str]:
         pattern = os.path.expanduser(name)
         found = sorted(glob.glob(pattern, recursive=True))
         if not found:
-            raise FileNotFoundError(f"{name!r} matches no file")
+            raise FileNotFoundError(f"{name!r} matches no file. Check the pattern.")
         for match in found:
             if not os.path.isdir(match):
                 yield match
@@ -139,15 +141,23 @@ def _download(address: str) -> bytes:
             while chunk := response.read1(CHUNK):
                 contents += chunk
                 if len(contents) > MOST_BYTES:
-                    raise _RefusedError(f"{address} sends more than {MOST_BYTES / 1e6:.0f} MB")
+                    raise _RefusedError(
+                        f"{address} sends more than {MOST_BYTES / 1e6:.0f} MB. Download the image, and pass its file."
+                    )
                 if time.monotonic() > until:
-                    raise _RefusedError(f"{address} has not sent all after {PATIENCE:.0f} s")
+                    raise _RefusedError(
+                        f"{address} has not sent all after {PATIENCE:.0f} s. Download the image, and pass its file."
+                    )
     except urllib.error.HTTPError as error:
-        raise OSError(f"{address} answers with {error.code} {error.reason}") from None
+        raise OSError(f"{address} answers with {error.code} {error.reason}. Check the address.") from None
     except urllib.error.URLError as error:
-        raise ConnectionError(f"{address} does not answer: {error.reason}") from None
+        raise ConnectionError(
+            f"{address} does not answer: {error.reason}. Check the address and the network."
+        ) from None
     except _RefusedError:
         raise
     except (OSError, ValueError, HTTPException) as error:
-        raise ConnectionError(f"{address} does not answer: {error or type(error).__name__}") from None
+        raise ConnectionError(
+            f"{address} does not answer: {error or type(error).__name__}. Check the address and the network."
+        ) from None
     return bytes(contents)

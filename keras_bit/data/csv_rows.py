@@ -82,9 +82,9 @@ def _text(file: Path) -> str:
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"The file {str(file)!r} does not exist.") from None
+        raise FileNotFoundError(f"The file {str(file)!r} does not exist. Check the path.") from None
     except OSError as error:
-        raise OSError(f"{str(file)!r} cannot be read: {error.strerror}.") from error
+        raise OSError(f"{str(file)!r} cannot be read: {error.strerror}. Check the path and its permissions.") from error
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)

@@ -91,7 +91,8 @@ def class_folders(directory: Path, class_names: tuple[str, ...] | None = None) -
         refuse_classes_first(directory, folders, paths, labels)
     if not paths:
         raise ValueError(
-            f"No folder in {str(directory)!r} holds an image ({KINDS}){f'; there are {left_out}' if left_out else ''}."
+            f"No folder in {str(directory)!r} holds an image ({KINDS}){f'; there are {left_out}' if left_out else ''}. "
+            "Put the images into a folder for each class."
         )
     counts = np.bincount(labels, minlength=len(names))
     empty = [name for name, count in zip(names, counts, strict=True) if not count]
@@ -158,7 +159,9 @@ def images_in(directory: str | os.PathLike[str]) -> list[str]:
     found, _ = scan(os.fspath(directory), None, left_out)
     if not found:
         there = f"; there are {left_out}" if left_out else ""
-        raise ValueError(f"{os.fspath(directory)} is a directory that holds no image ({KINDS}){there}")
+        raise ValueError(
+            f"{os.fspath(directory)} is a directory that holds no image ({KINDS}){there}. Name another directory."
+        )
     if left_out:
         warnings.warn(about_left_out(os.fspath(directory), left_out), DirectoryWarning, stacklevel=2)
     return list(map(os.fsdecode, found))

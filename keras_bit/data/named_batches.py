@@ -177,7 +177,10 @@ def folder_batches(
         refuse_classes_first(Path(directory), folders, paths, labels)
     if not paths:
         there = f"; there are {left_out}" if left_out else ""
-        raise ValueError(f"None of the evaluated folders of {str(directory)!r} holds an image ({KINDS}){there}.")
+        raise ValueError(
+            f"None of the evaluated folders of {str(directory)!r} holds an image ({KINDS}){there}. "
+            "Put images into them, or name other folders."
+        )
     batches = NamedBatches(
         ([os.fsdecode(path) for path in paths], labels),
         [os.path.relpath(os.fsdecode(path), directory) for path in paths],

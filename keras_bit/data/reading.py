@@ -181,7 +181,7 @@ def attempted(name: str, read: Callable[[], Result]) -> Result | str:
         why = UNREADABLE.get(type(error)) or BAD_NAMES.get(error.errno or 0)
         if why is None:
             raise
-        return f"{name} cannot be read: {why}."
+        return f"{name} cannot be read: {why}. Check the path and its permissions."
 
 
 @functools.cache

@@ -27,7 +27,10 @@ SHOWN = 20  # features of a record that an error lists
 COMPRESSIONS = {"GZIP": (b"\x1f\x8b",), "ZLIB": (b"x\x01", b"x^", b"x\x9c", b"x\xda")}
 # The types of a feature, and the lists of a `tf.train.Feature`.
 FEATURES = {tf.string: "bytes", tf.int64: "int64", tf.float32: "float"}
-DAMAGED = "cannot be read: the file is damaged or truncated there, and the records after it in this file are lost too."
+DAMAGED = (
+    "cannot be read: the file is damaged or truncated there, and the records after it in this file are lost too. Write "
+    "the file again."
+)
 
 
 def record_files(source: Any) -> list[str]:

@@ -13,7 +13,7 @@ from keras_bit.data.items import Item
 from keras_bit.data.source import Example, Source, shuffle
 
 LARGEST = 2**31 - 1  # number of a class
-EMPTY = "does not exist: `source` is empty."
+EMPTY = "does not exist: `source` is empty. Pass at least one image."
 
 
 def stream(

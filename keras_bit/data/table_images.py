@@ -32,7 +32,8 @@ def found(
     """
     if _existing(os.path.join(folder, name)) is not None:
         raise ValueError(
-            f"{file!r} must begin with the names of its columns, as 'path,label', got a line with the image {name!r}."
+            f"{file!r} must begin with the names of its columns, as 'path,label', got a line with the image {name!r}. "
+            "Add such a first line."
         )
     if empty := [str(row.line) for row in rows if not row.cells[column]]:
         raise ValueError(

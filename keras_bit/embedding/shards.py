@@ -199,7 +199,9 @@ def _check(on_error: str, engine: str, workers: int | None, batch_size: int, sha
         if type(count) is not int or count < 1:
             raise ValueError(f"`{name}` must be a whole number of at least 1, got {count!r}.")
     if workers is not None and engine != "ray":
-        raise ValueError(f"`workers` is for engine='ray', got {workers} for {engine!r}, which uses one process.")
+        raise ValueError(
+            f"`workers` is for engine='ray', got {workers} for {engine!r}, which uses one process. Leave it out."
+        )
     extra, packages = ENGINES[engine]
     for package in packages:
         require(package, extra, PURPOSE)

@@ -120,11 +120,13 @@ def read(file: str | Path) -> dict[str, Any]:
     try:
         found = json_text.parse(Path(file).read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
-        raise FileNotFoundError(f"The class map {str(file)!r} does not exist.") from None
+        raise FileNotFoundError(f"The class map {str(file)!r} does not exist. Check the path.") from None
     except OSError as error:
-        raise OSError(f"The class map {str(file)!r} cannot be read: {error.strerror}.") from error
+        raise OSError(
+            f"The class map {str(file)!r} cannot be read: {error.strerror}. Check the path and its permissions."
+        ) from error
     except ValueError as error:
-        raise ValueError(f"The class map {str(file)!r} is not a JSON file: {error}") from error
+        raise ValueError(f"The class map {str(file)!r} is not a JSON file: {error}. Correct the file.") from error
     if not isinstance(found, dict):
         raise ValueError(f"The class map {str(file)!r} must be a JSON object, got {type(found).__name__}.")
     for folder, said in found.items():

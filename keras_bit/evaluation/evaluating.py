@@ -139,7 +139,9 @@ def evaluate(
     names = getattr(batches, "names", None) if names is None else names
     if head.problem_type != asking.ONE:
         if label_map is not None:
-            raise ValueError(f"`label_map` is for one class per image, got a model for {head.problem_type}.")
+            raise ValueError(
+                f"`label_map` is for one class per image, got a model for {head.problem_type}. Leave it out."
+            )
         outputs = asking.same_names(batches, class_names, model_names)
         if head.problem_type == asking.NUMBER:
             return evaluate_numbers(model, batches, class_names=outputs, names=names, progress=progress)
@@ -259,7 +261,8 @@ def _checked_labels(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise ValueError(
             f"`batches` must give a whole number for each image, {(count,)}, got {labels.dtype} of shape "
-            f"{labels.shape}. Rows with a number per class, as MixUp makes them, have no single right answer."
+            f"{labels.shape}. Rows with a number per class, as MixUp makes them, have no single right answer. "
+            "Evaluate without MixUp."
         )
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(

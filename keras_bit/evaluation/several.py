@@ -62,7 +62,7 @@ def evaluate_several(
         if labels.shape != (count, classes) or not np.isin(labels, (0, 1)).all():
             raise ValueError(
                 f"`batches` must give rows of 0 and 1, {(count, classes)}, got {labels.dtype} of shape {labels.shape}."
-                " Shares, as MixUp makes them, are neither right nor wrong."
+                " Shares, as MixUp makes them, are neither right nor wrong. Evaluate without MixUp."
             )
         return labels.astype(bool)
 

@@ -91,7 +91,9 @@ def _names(labels: Labels, classes: int | None) -> tuple[str, ...]:
     names = names_of(labels, classes)
     for index, one in enumerate(names):
         if not one.isprintable() and any("\ud800" <= character <= "\udfff" for character in one):
-            raise ValueError(f"`labels` must be text that UTF-8 can hold, got {one!r} for class {index}.")
+            raise ValueError(
+                f"`labels` must be text that UTF-8 can hold, got {one!r} for class {index}. Correct this label."
+            )
     return names
 
 
@@ -132,7 +134,9 @@ def expanded(path: str | Path, name: str = "path") -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"`{name}` must be in a known home directory, got {str(path)!r}: {error}") from None
+        raise ValueError(
+            f"`{name}` must be in a known home directory, got {str(path)!r}: {error} Write the whole path."
+        ) from None
 
 
 def check_processor(model: keras.Model, processor: BitImageProcessor | None) -> None:
@@ -142,7 +146,8 @@ def check_processor(model: keras.Model, processor: BitImageProcessor | None) -> 
     if processor.do_rescale or processor.do_normalize:
         raise ValueError(
             "`processor` must have `do_rescale=False` and `do_normalize=False` for a model that takes "
-            f"{input_dtype(model)}, got one whose results are fractions. The model itself does these steps."
+            f"{input_dtype(model)}, got one whose results are fractions. The model itself does these steps. "
+            "Turn them off."
         )
 
 

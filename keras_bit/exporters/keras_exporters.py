@@ -59,7 +59,8 @@ def refusals(name: str) -> Iterator[None]:
         if packages.failed_import(error):
             raise
         raise ValueError(
-            f"`model` cannot be written in the format {name!r}. The converter says: {str(error).strip()}"
+            f"`model` cannot be written in the format {name!r}. Choose another format, or replace the layers "
+            f"that fail. The converter says: {str(error).strip()}"
         ) from error
 
 

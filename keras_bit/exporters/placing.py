@@ -26,7 +26,9 @@ def check_places(format: Format, target: Path, overwrite: bool, processor: bool 
     """
     parent = next(folder for folder in (target.parent, *target.parent.parents) if os.path.lexists(folder))
     if not parent.is_dir():
-        raise NotADirectoryError(f"`path` must be in a directory, and {str(parent)!r} is a file.")
+        raise NotADirectoryError(
+            f"`path` must be in a directory, and {str(parent)!r} is a file. Choose another `path`."
+        )
     for place in (target, *format.beside(target)):
         _check_kind(place, format.kind != "file", overwrite)
         if place.is_dir() and format.kind == "directory":

@@ -157,7 +157,7 @@ def _answers(address: str, outputs: dict[str, Any], count: int) -> list[Answer]:
 def _other_model(address: str, found: str) -> ValueError:
     return ValueError(
         f"The server {address} answers with {found}, not with a row of labels and scores for each image. Its model has "
-        "no classes, or was not exported by keras_bit."
+        "no classes, or was not exported by keras_bit. Serve another model, or check the address."
     )
 
 

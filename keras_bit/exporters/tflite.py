@@ -74,7 +74,8 @@ class TFLite(Format):
                 if type(error).__name__ != "ConverterError":  # TensorFlow has no public name for it
                     raise
                 raise ValueError(
-                    f"`model` cannot be written with TFLite's own operators: {str(error).strip()}"
+                    f"`model` cannot be written with TFLite's own operators. Replace the layers that fail. The "
+                    f"converter says: {str(error).strip()}"
                 ) from error
         path.write_bytes(_described(bytes(content), job))
 

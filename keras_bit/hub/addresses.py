@@ -240,7 +240,10 @@ def _explained(error: Exception, url: str, base: Path) -> Exception:
             "sent to the Hub only. Download the file, and pass its path."
         )
     if status is not None:
-        return OSError(f"Could not get {shown}: {error.args[1] if not status else f'status {status}'}.")
+        return OSError(
+            f"Could not get {shown}: {error.args[1] if not status else f'status {status}'}. "
+            "Check the address, or try again later."
+        )
     if is_unanswered(error):
         return ConnectionError(
             f"The connection for {shown} failed ({told}), and the cache {base} does not have it. Check the address, "

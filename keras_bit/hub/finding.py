@@ -265,11 +265,16 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json_text.parse(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text, which JSON must be: {error}") from error
+        raise ValueError(
+            f"{path} is not UTF-8 text, which JSON must be: {error}. Save it as UTF-8, or fetch it again."
+        ) from error
     except ValueError as error:  # or a number with more digits than Python converts
-        raise ValueError(f"{path} is not JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON: {error}. Correct it, or fetch it again.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, {{...}}, but holds a {type(content).__name__}")
+        raise ValueError(
+            f"{path} must hold a JSON object, {{...}}, but holds a {type(content).__name__}. "
+            "Correct it, or fetch it again."
+        )
     return content
 
 

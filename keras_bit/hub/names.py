@@ -131,7 +131,10 @@ def _from_address(text: str, endpoint: str) -> Repository | Address:
     except ValueError:
         host = ""
     if not host or not text.isprintable():  # not shown, because it may hold a password
-        raise ValueError(f"`source` is not a complete web address such as '{published.GOOGLE}BiT-M-R50x1.npz'.")
+        raise ValueError(
+            f"`source` is not a complete web address such as '{published.GOOGLE}BiT-M-R50x1.npz'. "
+            "Complete it, or pass the path of a file."
+        )
     if parts.username is not None or parts.password is not None:
         raise ValueError(
             f"`source` is a web address of {host} with a user name or a password in it, which messages and logs would "

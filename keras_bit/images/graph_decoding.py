@@ -194,7 +194,7 @@ def _either(*cases: tuple[Any, str]) -> Any:
 def _unknown(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     del head
     other = "is not a JPEG, PNG, GIF, BMP or WebP file. Read other images outside of the graph with `processor(path)`."
-    problem = tf.where(tf.strings.length(contents) == 0, "is empty.", other)
+    problem = tf.where(tf.strings.length(contents) == 0, "is empty. Replace or remove it.", other)
     return tf.constant(0), tf.constant(0), tf.constant(""), problem
 
 
@@ -245,7 +245,7 @@ def _png(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
         _either(
             ((head[24] == 16) & (head[25] == 0), gray16),
             (~ended, CUT_PNG),
-            (~palette, "is a damaged PNG: its palette is missing."),
+            (~palette, "is a damaged PNG: its palette is missing. Save or fetch it again."),
         ),
     )
 
@@ -284,7 +284,7 @@ def _gif(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
         & (_number(frame, 7, 2) == height)
     )
     problem = _either(
-        (frame[0] != 0x2C, "is a damaged GIF."),
+        (frame[0] != 0x2C, "is a damaged GIF. Save or fetch it again."),
         (transparent, f"is a GIF with transparency, which TensorFlow's decoder draws black. {ARRAY_PATH}"),
         (~covers, f"is a GIF whose first frame does not cover it, and Pillow fills the rest differently. {ARRAY_PATH}"),
     )
@@ -300,7 +300,9 @@ def _bmp(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
     problem = f"is a BMP with a palette or a compression, which TensorFlow's decoder does not read. {ARRAY_PATH}"
     # The lowest int32 has no absolute value.
     damaged = (height < 0) | (width < 0)
-    found = _either((~(plain & ((bits == 24) | (bits == 32))), problem), (damaged, "is a damaged BMP."))
+    found = _either(
+        (~(plain & ((bits == 24) | (bits == 32))), problem), (damaged, "is a damaged BMP. Save or fetch it again.")
+    )
     return tf.maximum(height, 0), tf.maximum(width, 0), tf.constant(""), found
 
 
@@ -326,7 +328,7 @@ def _webp(contents: Any, head: Any) -> tuple[Any, Any, Any, Any]:
         f"{ARRAY_PATH}"
     )
     problem = _either(
-        (~(extended | lossless | lossy), "is a damaged WebP file."),
+        (~(extended | lossless | lossy), "is a damaged WebP file. Save or fetch it again."),
         # TensorFlow 2.21 aborts the process on some of them.
         (animated, f"is an animated WebP file, which TensorFlow's decoder does not read. {ARRAY_PATH}"),
         (tf.constant(not DECODES_WEBP), refused),

@@ -52,7 +52,7 @@ def problem(contents: Any, processor: "BitImageProcessor") -> Any:
         # inside a marker.
         end, _ = attempt(lambda: tf.strings.substr(contents, -2, 2), JPEG_END)
         cut = (header.kind == graph_decoding.JPEG) & (end != JPEG_END)
-        text = tf.where(cut, "is a truncated JPEG: its data ends too early.", DAMAGED)
+        text = tf.where(cut, "is a truncated JPEG: its data ends too early. Save or fetch it again.", DAMAGED)
         pixels = tf.cast(header.height, tf.int64) * tf.cast(header.width, tf.int64)
         large = (header.kind == graph_decoding.JPEG) & (pixels > JPEG_PIXELS)
         return tf.where(complete, "", tf.where(large, LARGE_JPEG, text))
@@ -60,7 +60,7 @@ def problem(contents: Any, processor: "BitImageProcessor") -> Any:
     nothing = graph_decoding.Header(graph_decoding.UNKNOWN, 0, 0, 1, "")
     # The orientation does not change the faults.
     header, whole = attempt(lambda: graph_decoding.read_header(contents, limit, "ignore"), nothing)
-    known = tf.where(whole, header.problem, "is a JPEG with a damaged header.")
+    known = tf.where(whole, header.problem, "is a JPEG with a damaged header. Save or fetch it again.")
     size = (tf.maximum(header.height, 1), tf.maximum(header.width, 1))
     known = tf.where((known == "") & becomes_enormous(size, processor), TOO_LONG, known)
     return tf.cond(known == "", lambda: damaged(header), lambda: known)

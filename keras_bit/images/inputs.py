@@ -130,7 +130,7 @@ def read(
     """
     contents = _contents(name, source) if isinstance(source, (str, os.PathLike)) else source
     if not len(contents):
-        raise ValueError(f"{name} is empty.")
+        raise ValueError(f"{name} is empty. Replace or remove it.")
     try:
         image = _load(name, contents, max_pixels)
     except ValueError:
@@ -161,7 +161,7 @@ def _check_header(name: str, source: Encoded | str | os.PathLike) -> None:
             file = io.BytesIO(source)
         begin = file.read(BEGIN)
         if not begin:
-            raise ValueError(f"{name} is empty.")
+            raise ValueError(f"{name} is empty. Replace or remove it.")
         file.seek(0)
         with _errors_about(name, begin):
             image = opened.enter_context(Image.open(file))
@@ -207,8 +207,8 @@ def _unreadable(name: str, path: str | os.PathLike, error: OSError | ValueError)
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"{name}: there is no such file. To pass the content of a file, pass bytes.")
     if not isinstance(error, OSError):
-        return ValueError(f"{name} cannot be read: {error}.")
-    unreadable = type(error)(f"{name} cannot be read: {error.strerror or error}.")
+        return ValueError(f"{name} cannot be read: {error}. Check the path.")
+    unreadable = type(error)(f"{name} cannot be read: {error.strerror or error}. Check the path and its permissions.")
     unreadable.errno = error.errno
     return unreadable
 
@@ -245,7 +245,11 @@ def _decode(name: str, image: Image.Image) -> None:
 
 def _advice(contents: Encoded) -> str:
     text = base64_text.described(bytes(contents[:BEGIN]).decode("latin-1"))
-    return f" It is {text}: pass the result of `base64.b64decode`." if text else ""
+    return (
+        f" It is {text}: pass the result of `base64.b64decode`."
+        if text
+        else " Convert it to JPEG or PNG, or remove it."
+    )
 
 
 def _is_closed(image: Image.Image) -> bool:
@@ -275,7 +279,8 @@ def _errors_about(name: str, contents: Encoded | None = None) -> Iterator[None]:
     except Exception as error:
         # on damaged files Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and others
         raise ValueError(
-            f"{name} is a damaged image file; Pillow says: {str(error) or type(error).__name__}"
+            f"{name} is a damaged image file; Pillow says: {str(error) or type(error).__name__}. "
+            "Save or fetch it again."
         ) from error
 
 

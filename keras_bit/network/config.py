@@ -363,7 +363,7 @@ def find_config(source: str | Path, options: finding.HubOptions) -> BitConfig | 
     if not timms and values.get("model_type") != "bit":
         raise ValueError(
             f"`source` {finding.shown(source)!r} is not a BiT: {path.name} has model_type "
-            f"{values.get('model_type')!r}, expected 'bit'."
+            f"{values.get('model_type')!r}, expected 'bit'. Pass a checkpoint of BiT."
         )
     try:
         return BitConfig.from_timm(values) if timms else BitConfig.from_dict(values)

@@ -120,7 +120,9 @@ def from_timm(values: Mapping[str, Any]) -> dict[str, Any]:
     )
     classes = _classes(values.get("num_classes", pretrained.get("num_classes", 1000)))
     if labels and classes not in (None, len(labels)):
-        raise ValueError(f"`label_names` has {len(labels)} names, and `num_classes` is {reprlib.repr(classes)}.")
+        raise ValueError(
+            f"`label_names` has {len(labels)} names, and `num_classes` is {reprlib.repr(classes)}. Make them equal."
+        )
     return {
         "depths": known[name].depths,
         "width_factor": known[name].width_factor,

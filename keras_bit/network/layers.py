@@ -151,7 +151,10 @@ class GroupNormalization(keras.layers.Layer):
             )
         channels = input_shape[-1]
         if channels % self.groups:
-            raise ValueError(f"`groups` {self.groups} does not divide the {channels} channels of the input.")
+            raise ValueError(
+                f"`groups` {self.groups} does not divide the {channels} channels of the input. "
+                "Choose a divisor of the channels."
+            )
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
         # Scale and shift are combined with the statistics in float32, so they must not be autocast.
         self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma", autocast=False)

@@ -107,7 +107,8 @@ class BiTModel(QuickSteps, keras.Model):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if args and PIXEL_VALUES in kwargs:
             raise TypeError(
-                f"A call of the model {self.name!r} was given images twice: at first, and as {PIXEL_VALUES!r}."
+                f"A call of the model {self.name!r} was given images twice: at first, and as {PIXEL_VALUES!r}. "
+                "Leave one out."
             )
         if PIXEL_VALUES in kwargs:  # `model(**inputs)`
             args = (kwargs.pop(PIXEL_VALUES),)

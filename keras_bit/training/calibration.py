@@ -129,7 +129,10 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         return sum(first for first, _ in found) / len(logits), sum(second for _, second in found) / len(logits)
 
     if at(0.0)[0] >= 0:
-        raise NoTemperatureError(f"of {len(logits):,} images the answers say no more than chance.")
+        raise NoTemperatureError(
+            f"of {len(logits):,} images the answers are not better than chance. "
+            "Train the model longer, or check the labels."
+        )
     low, high = 0.0, 1.0
     while at(high)[0] <= 0:
         low, high = high, 2 * high
@@ -148,7 +151,10 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
             break
         inverse = following
     if following < 1 / LARGEST:
-        raise NoTemperatureError(f"of {len(logits):,} images the answers say no more than chance.")
+        raise NoTemperatureError(
+            f"of {len(logits):,} images the answers are not better than chance. "
+            "Train the model longer, or check the labels."
+        )
     return 1 / following
 
 
@@ -211,7 +217,9 @@ def _check(model: BiTModel) -> str:
         raise ValueError("`model` must give probabilities, got one that predicts numbers (regression).")
     head = model.get_layer("predictions")
     if [id(output) for output in model.outputs] != [id(head.output)]:
-        raise ValueError("`model` must end in its head `predictions`, got one with layers after it.")
+        raise ValueError(
+            "`model` must end in its head `predictions`, got one with layers after it. Pass the model without them."
+        )
     if quantization_of(head):
         raise ValueError(
             f"`model` must have a head of floats, got a quantized one ({quantization_of(head)}). Calibrate it before "

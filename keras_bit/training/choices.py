@@ -21,7 +21,9 @@ def one_of(rule: HyperRule | None, recipe: Recipe | None) -> Recipe:
     """
     if (rule is None) == (recipe is None):
         got = "none of them" if rule is None else "both"
-        raise ValueError(f"`fine_tune` takes one of `rule` and `recipe`, got {got}. A Recipe contains its rule.")
+        raise ValueError(
+            f"`fine_tune` takes one of `rule` and `recipe`, got {got}. A Recipe contains its rule. Pass one of them."
+        )
     if recipe is not None:
         if not isinstance(recipe, Recipe):
             raise ValueError(f"`recipe` must be a keras_bit.Recipe, got {type(recipe).__name__}.")

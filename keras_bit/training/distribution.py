@@ -117,7 +117,8 @@ def _jax_processes() -> Workers:
     if missing := [name for name in needed if not os.environ.get(name)]:
         raise ValueError(
             f"`strategy` 'multi_worker' under JAX needs the environment variables {', '.join(needed)}: host and port "
-            f"of the first process, the number of processes, and this one's number. Missing: {', '.join(missing)}."
+            f"of the first process, the number of processes, and this one's number. Missing: {', '.join(missing)}. "
+            "Set them."
         )
     keras.distribution.initialize()
     import jax

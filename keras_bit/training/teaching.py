@@ -51,7 +51,9 @@ def checked(
         OSError: the checkpoint does not exist, or cannot be read.
     """
     if found.problem_type != ONE:
-        raise ValueError(f"`teacher` is for data with one class for each image, got labels for {found.problem_type}.")
+        raise ValueError(
+            f"`teacher` is for data with one class for each image, got labels for {found.problem_type}. Leave it out."
+        )
     if workers != Workers():
         raise ValueError("`teacher` must be left out with a `strategy`. Train on one device.")
     hub = _fetched(hub)
@@ -87,7 +89,8 @@ def with_unlabeled(found: Splits, directory: str | None, teacher: str | None, go
         raise ValueError(f"`unlabeled` needs a `teacher` that answers for the images, got {directory!r} without one.")
     if not found.train.in_files:
         raise ValueError(
-            f"`unlabeled` is for training images in files, got {directory!r} and training images in TFRecord files."
+            f"`unlabeled` is for training images in files, got {directory!r} and training images in TFRecord files. "
+            "Leave it out."
         )
     if not os.path.isdir(directory):
         raise FileNotFoundError(f"`unlabeled` must be an existing directory, got {directory!r}.")

@@ -37,7 +37,7 @@ PHASES = ((18, 48), (8, TEST_SIZE))
 
 
 def read_cifar(source: Path) -> dict[str, list[tuple[str, bytes]]]:
-    """`{"train": [(class, file bytes)...], "test": [...]}` from a folder or a tar file."""
+    """Reads a folder or a tar file and returns `{"train": [(class, file bytes)...], "test": [...]}`."""
     splits: dict[str, list[tuple[str, bytes]]] = {"train": [], "test": []}
     if source.is_dir():
         files = ((path.relative_to(source), path.read_bytes()) for path in sorted(source.rglob("*.jpg")))
@@ -65,7 +65,7 @@ def build_model(labels: list[str]) -> BitForImageClassification:
 
 
 def build_processor() -> BitImageProcessorPil:
-    """The settings of google/bit-50 at this checkpoint's size."""
+    """Returns a processor with the settings of google/bit-50 at this checkpoint's size."""
     return BitImageProcessorPil(
         size={"shortest_edge": TEST_SIZE},
         crop_size={"height": TEST_SIZE, "width": TEST_SIZE},
@@ -76,7 +76,7 @@ def build_processor() -> BitImageProcessorPil:
 
 
 def augment(images: torch.Tensor, px: int, generator: torch.Generator) -> torch.Tensor:
-    """Random 4 px shift, horizontal flip of half the images and an 8x8 cut-out; then to [-1, 1] at px x px."""
+    """Shifts images by up to 4 px, flips half of them and cuts out 8x8 px; then scales them to [-1, 1] at px x px."""
     count = len(images)
     padded = functional.pad(images.float() / 127.5 - 1.0, (4, 4, 4, 4))
     rows = torch.randint(0, 9, (count, 1), generator=generator) + torch.arange(32)

@@ -25,19 +25,19 @@ IMAGE = np.random.default_rng(0).standard_normal((1, 32, 32, 3)).astype(np.float
 
 
 def tensors_of(path: Path) -> dict[str, Any]:
-    """All that a file holds, as every function that loads reads it, without building a model."""
+    """Returns all tensors of a file, as every function that loads reads them, without building a model."""
     found = read(find(path, HubOptions(), CONFIGURATION).open(), weights_of(CONFIGURATION))
     return {"/".join(name): keras.ops.convert_to_numpy(values) for name, values in found.items()}
 
 
 def _saved(folder: Path) -> bytes:
-    """As keras_bit writes it: with checksums."""
+    """Writes a file as keras_bit does, with checksums, and returns its bytes."""
     save_pretrained(from_pretrained(write_checkpoint(folder / "made")), folder / "saved")
     return (folder / "saved" / "model.safetensors").read_bytes()
 
 
 def _foreign(folder: Path) -> bytes:
-    """As transformers writes it."""
+    """Writes a file as transformers does, and returns its bytes."""
     return (write_checkpoint(folder / "made") / "model.safetensors").read_bytes()
 
 
@@ -59,7 +59,7 @@ def _bin(folder: Path) -> bytes:
 
 
 def weights(suffix: str, make: Callable[[Path], bytes], member: str | None = None) -> Callable[[Path], Kind]:
-    """A file of weights with damaged bytes.
+    """Makes a file of weights with damaged bytes.
 
     Args:
         member: the end of the name of the archive's part that is damaged, with a right checksum; `None` is the file.
@@ -77,7 +77,7 @@ def weights(suffix: str, make: Callable[[Path], bytes], member: str | None = Non
 
 
 def header(folder: Path) -> Kind:
-    """The JSON at the beginning of a file of safetensors."""
+    """Makes a file of safetensors with changes in the JSON at its beginning."""
     whole = safetensors.numpy.save(dict(list(random_tensors().items())[:4]))
     end = 8 + int.from_bytes(whole[:8], "little")
     values, mend = json.loads(whole[8:end]), mending.safetensors(whole[end:])
@@ -91,7 +91,7 @@ def header(folder: Path) -> Kind:
 
 
 def index(structured: bool) -> Callable[[Path], Kind]:
-    """`model.safetensors.index.json` beside its shards."""
+    """Makes a `model.safetensors.index.json` next to its shards."""
 
     def kind(folder: Path) -> Kind:
         file = write_shards(folder / "shards") / "model.safetensors.index.json"
@@ -108,7 +108,10 @@ def index(structured: bool) -> Callable[[Path], Kind]:
 
 
 def keras_file(part: str | None, structured: bool = False) -> Callable[[Path], Kind]:
-    """A `.keras` file, or a part of it, read by both keras_bit and Keras: the same outputs, or we refuse it."""
+    """Makes a `.keras` file, or a part of it.
+
+    Keras and keras_bit read it with the same outputs, or keras_bit refuses it.
+    """
 
     def kind(folder: Path) -> Kind:
         from keras_bit import BiT
@@ -141,7 +144,7 @@ def _in_both(path: Path) -> dict[str, Any]:
 
 
 def whole_checkpoint(folder: Path) -> Kind:
-    """A directory whose config.json was changed, as a model."""
+    """Makes a directory with a changed config.json, which is loaded as a model."""
     source = write_checkpoint(folder / "checkpoint")
 
     def load(path: Path) -> Any:

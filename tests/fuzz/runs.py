@@ -35,7 +35,7 @@ ROWS = [{"step": 1, "learning_rate": 0.003, "loss": 1.5}, {"step": 2, "learning_
 
 
 def _in_run(folder: Path, name: str) -> Path:
-    """A file of a run that has begun."""
+    """Returns the path of a file in a run that has begun."""
     state = folder / run_directory.STATE_FOLDER
     state.mkdir(exist_ok=True)
     (state / run_directory.STATE_NAME).touch()
@@ -43,7 +43,7 @@ def _in_run(folder: Path, name: str) -> Path:
 
 
 def note(structured: bool) -> Callable[[Path], Kind]:
-    """`run.json`."""
+    """Makes a `run.json`."""
 
     def kind(folder: Path) -> Kind:
         def read(path: Path) -> Any:
@@ -66,7 +66,7 @@ def _model() -> keras.Model:
 
 
 def state(structured: bool) -> Callable[[Path], Kind]:
-    """`state.safetensors`, and the log in it as CSV."""
+    """Makes a `state.safetensors`, and writes the log in it as CSV."""
 
     def kind(folder: Path) -> Kind:
         model = _model()
@@ -99,7 +99,7 @@ def state(structured: bool) -> Callable[[Path], Kind]:
 
 
 def remembered(structured: bool) -> Callable[[Path], Kind]:
-    """`images.json.gz`, which a run goes on without where it cannot be read."""
+    """Makes an `images.json.gz`. A run continues without it if it cannot be read."""
 
     def kind(folder: Path) -> Kind:
         images = {"names": ["a.jpg", "b.jpg"], "left_out": ["c.jpg is empty."]}
@@ -120,7 +120,7 @@ def remembered(structured: bool) -> Callable[[Path], Kind]:
 
 
 def looked_at(structured: bool) -> Callable[[Path], Kind]:
-    """`readable.json`, which is made anew where it cannot be read."""
+    """Makes a `readable.json`. It is written again if it cannot be read."""
 
     def kind(folder: Path) -> Kind:
         readable.LARGE = 1
@@ -144,7 +144,7 @@ def looked_at(structured: bool) -> Callable[[Path], Kind]:
 
 
 def owner(structured: bool) -> Callable[[Path], Kind]:
-    """Who claims a directory: what cannot be understood claims nothing."""
+    """Makes the note of the process that uses a directory. A note that is not valid has no effect."""
 
     def kind(folder: Path) -> Kind:
         from keras_bit.files import locks
@@ -168,7 +168,7 @@ def owner(structured: bool) -> Callable[[Path], Kind]:
 
 
 def records(structured: bool) -> Callable[[Path], Kind]:
-    """A TFRecord file; structured is one whose second record is damaged, with a right checksum."""
+    """Makes a TFRecord file. If `structured`, its second record is damaged and has a right checksum."""
 
     def kind(folder: Path) -> Kind:
         file = folder / "a.tfrecord"
@@ -193,7 +193,7 @@ def records(structured: bool) -> Callable[[Path], Kind]:
 
 
 def parquet(folder: Path) -> Kind:
-    """A shard of embeddings that an earlier run wrote."""
+    """Makes a shard of embeddings that an earlier run wrote."""
     from keras_bit.embedding import shard_files
     from keras_bit.embedding.lists import list_images
     from keras_bit.hub.finding import HubOptions
@@ -216,7 +216,7 @@ def parquet(folder: Path) -> Kind:
 
 
 def about_parquet(folder: Path) -> Kind:
-    """The JSON in such a shard."""
+    """Makes a shard of embeddings, and changes the JSON in it."""
     import pyarrow.parquet as pq
 
     from keras_bit.embedding import shard_files

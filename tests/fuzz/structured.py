@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
 
 
 def changed_json(values: Any) -> strategies.SearchStrategy[Drawn]:
-    """`values` with one value replaced, removed or added, at any depth, or with brackets within brackets."""
+    """Returns `values` with one value replaced, removed or added, at any depth, or with many nested brackets."""
     places = list(_places(values))
 
     @strategies.composite
@@ -61,7 +61,7 @@ def changed_json(values: Any) -> strategies.SearchStrategy[Drawn]:
 
 
 def drawn(strategy: strategies.SearchStrategy[Any], count: int, seed: int) -> list[Any]:
-    """`count` examples of a strategy, the same for the same seed; fewer where there are not so many."""
+    """Returns `count` examples of a strategy, or fewer if it has fewer. The same seed gives the same examples."""
     found: list[Any] = []
 
     @hypothesis.seed(seed)
@@ -81,7 +81,7 @@ def drawn(strategy: strategies.SearchStrategy[Any], count: int, seed: int) -> li
 
 
 def _places(values: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The keys and indices that lead to each value below `values`."""
+    """Returns the keys and indices that lead to each value below `values`."""
     if isinstance(values, dict):
         inner = list(values.items())
     else:

@@ -127,14 +127,16 @@ def test_an_image_that_cannot_be_read_is_named_or_left_out(tmp_path, processor):
         Image.new("RGB", (9, 9)).save(file)
     files[1].write_bytes(b"no image")
     source = ([*map(str, files)], [0, 1, 2])
-    with pytest.raises(ValueError, match=rf"{files[1]} is not an image file that Pillow can read. To leave such"):
+    with pytest.raises(ValueError, match=rf"{files[1]} is not an image file that Pillow can read\. .* To leave such"):
         list(dataset(source, processor))
     for size, expected in ((1, [[0], [2]]), (2, [[0, 2]])):  # batches are full, none is empty
         with pytest.warns(UserWarning, match="1 of 3 images were left out"):
             data = keras_bit.image_dataset(source, processor=processor, batch_size=size, on_error="skip")
         assert len(data) == len(expected)
         assert [labels.tolist() for _, labels in data] == expected
-    assert data.skipped == [f"{files[1]} is not an image file that Pillow can read."]
+    assert data.skipped == [
+        f"{files[1]} is not an image file that Pillow can read. Convert it to JPEG or PNG, or remove it."
+    ]
 
 
 def test_a_forked_process_and_a_copy_read_on(photos, processor):
@@ -152,7 +154,7 @@ def test_a_forked_process_and_a_copy_read_on(photos, processor):
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_fine_tune_takes_it(photos, processor):
+def test_fine_tune_takes_the_data_set(photos, processor):
     model = keras_bit.from_pretrained(TINY)
     model = keras_bit.BiT(model.config, classes=3)
     rule = keras_bit.HyperRule(18, 32, batch_size=6, steps=4)
@@ -198,7 +200,7 @@ NEEDING = {
 
 
 @pytest.mark.parametrize("case", NEEDING)
-def test_what_needs_tensorflow_says_so(tmp_path, model, processor, photos, case):
+def test_functions_that_need_tensorflow_raise_an_error_that_says_so(tmp_path, model, processor, photos, case):
     calls = {
         "graph": lambda: dataset(photos, processor, engine="graph"),
         "records": lambda: dataset("train.tfrecord", processor),

@@ -101,7 +101,7 @@ def texts():
 
 
 @pytest.mark.parametrize(("text", "described"), texts().values(), ids=texts())
-def test_an_encoded_image_as_text_is_called_one_and_not_printed(text, described):
+def test_an_encoded_image_as_text_is_reported_and_not_printed(text, described):
     with pytest.raises(ValueError, match=rf"`images\[0\]`.* is {described}, not a path.*base64.b64decode") as raised:
         SMALL([text])
     shown = "".join(traceback.format_exception(raised.value))
@@ -110,7 +110,7 @@ def test_an_encoded_image_as_text_is_called_one_and_not_printed(text, described)
     assert text[300:400] not in shown or len(text) < 300
 
 
-def test_an_address_is_called_one(paths):
+def test_an_address_is_reported_as_an_address(paths):
     with pytest.raises(ValueError, match=r"`images\[1\]` \(https://example.org/cat.jpg\) is a web address, which is"):
         SMALL([paths[0], "https://example.org/cat.jpg"])
 
@@ -191,7 +191,7 @@ def test_a_column_of_images_is_taken_like_a_list(paths):
         image_dataset((data["image"], [0, 1, 0]), processor=SMALL, batch_size=2)
 
 
-def test_what_is_no_sequence_of_images_is_refused():
+def test_objects_that_are_not_sequences_of_images_are_refused():
     for images in ({"a.png"}, {"image": "a.png"}, iter(["a.png"])):
         with pytest.raises(TypeError, match="`images` must be a PIL image"):
             SMALL(images)
@@ -200,7 +200,7 @@ def test_what_is_no_sequence_of_images_is_refused():
     assert len(str(raised.value)) < 500
 
 
-def test_a_column_of_base64_texts_is_told_and_not_printed_whole(paths):
+def test_a_column_of_base64_texts_is_reported_and_shortened(paths):
     text = texts()["base64 of a PNG"][0]
     data = optional("datasets").Dataset.from_dict({"image": [paths[0], text], "label": [0, 1]})
     with pytest.raises(tf.errors.InvalidArgumentError, match="is a base64 string, not a path") as raised:
@@ -208,7 +208,7 @@ def test_a_column_of_base64_texts_is_told_and_not_printed_whole(paths):
     assert text[300:400] not in str(raised.value)
 
 
-def test_a_long_path_without_a_dot_is_no_base64_string(paths, tmp_path):
+def test_a_long_path_without_a_dot_is_not_taken_for_base64(paths, tmp_path):
     folder = tmp_path.joinpath(*["photographs"] * 24)
     folder.mkdir(parents=True)
     path = folder / "cat"
@@ -237,7 +237,7 @@ def test_bfloat16_of_every_framework_is_read():
     np.testing.assert_array_equal(SMALL(jax.numpy.asarray(pixels, "bfloat16")), SMALL(pixels.astype(np.float32)))
 
 
-def test_what_cannot_be_made_an_array_is_named():
+def test_an_object_that_cannot_become_an_array_is_named():
     class Broken:
         def __array__(self, dtype=None, copy=None):
             raise RuntimeError("is on another device")
@@ -262,7 +262,7 @@ def test_gray_arrays_need_no_channel_axis(processor):
     np.testing.assert_array_equal(processor([batch[:2], batch[2], batch[3:]], input_data_format="none"), expected)
 
 
-def test_gray_stays_gray_where_nothing_is_converted():
+def test_gray_images_stay_gray_without_conversion():
     processor = BitImageProcessor(size=12, crop_size=10, do_convert_rgb=False, image_mean=0.5, image_std=0.5)
     gray = noise(14, 20)
     assert processor(gray).shape == (1, 10, 10, 1)
@@ -306,7 +306,7 @@ def test_options_are_taken_in_any_case_and_as_transformers_enumerations():
 
 
 @pytest.mark.live
-def test_gray_arrays_are_what_transformers_makes_of_them():
+def test_gray_arrays_give_the_values_of_transformers():
     from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
     gray = noise(14, 20)
