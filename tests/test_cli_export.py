@@ -99,13 +99,12 @@ def test_a_tflite_file_is_resizable_on_request(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
-        (("--out", "~nobody-has-this-name/bit"), ("`path`", "~nobody-has-this-name")),
-        (("--out", "{tmp}/bit", "--quantize", "int8"), ("`quantize`", "'saved_model'", "'int8'")),
-        (("--out", "{tmp}/data", "--format", "huggingface"), ("{tmp}/data", "exists", "overwrite")),
+        (("--out", "~nobody-has-this-name/bit"), ("--out", "~nobody-has-this-name")),
+        (("--out", "{tmp}/data", "--format", "huggingface"), ("{tmp}/data", "exists", "--out", "--overwrite")),
+        (("--out", "{tmp}/bit.bin", "--format", "openvino"), ("--out must end in .xml", "{tmp}/bit.bin")),
         (("--out", "{tmp}/bit", "--representative-data", "{tmp}/none"), ("--representative-data", "'{tmp}/none'")),
         (("--out", "{tmp}/bit", "--representative-data", "{tmp}/empty"), ("--representative-data", "'{tmp}/empty'")),
-        (("--out", "{tmp}/bit", "--labels", "a,b"), ("`labels`", "10 classes")),
-        (("--out", "{tmp}/bit", "--runtime", "{tmp}/data"), ("`runtime`", "'saved_model'")),
+        (("--out", "{tmp}/bit", "--labels", "a,b"), ("--labels", "10 classes")),
     ],
 )
 def test_wrong_options_give_one_line_and_leave_nothing(capsys, tmp_path, arguments, facts):
@@ -131,6 +130,10 @@ def test_the_help_has_the_defaults_of_web(capsys):
     ("arguments", "facts"),
     [
         (("--pixels-only", "--include-preprocessing"), ("--pixels-only", "--include-preprocessing", "only one")),
+        (("--quantize", "int8"), ("--format saved_model has no --quantize int8", "Leave --quantize out")),
+        (("--format", "onnx", "--quantize", "float16"), ("--format onnx has no --quantize float16", "It has int8.")),
+        (("--format", "onnx", "--runtime", "npm"), ("--runtime is for --format web, got --format onnx",)),
+        (("--include-preprocessing",), ("--include-preprocessing is for --format openvino, got --format saved_model",)),
         (("--format", "onnx", "--quantize", "int8"), ("--quantize int8", "--representative-data DIR")),
         (("--format", "litert", "--quantize", "int8_full"), ("--quantize int8_full", "--representative-data DIR")),
     ],
@@ -149,6 +152,6 @@ def test_a_folder_without_the_pages_runtime_is_a_one_line_error(capsys, tmp_path
     code, out, err = run(capsys, "--out", tmp_path / "bit", "--format", "web", "--runtime", tmp_path / "npm")
     assert (code, out) == (1, "")
     *_, line = err.splitlines()
-    assert line.startswith("keras-bit export: `runtime` ")
+    assert line.startswith("keras-bit export: --runtime ")
     assert "npm install" in line
     assert [one.name for one in tmp_path.iterdir()] == ["npm"]

@@ -142,10 +142,19 @@ def export(
             "--include-preprocessing puts the checkpoint's preprocessing into the file, and --pixels-only leaves it "
             "out. Give only one of them."
         )
+    format, quantize = chosen["format"], chosen["quantize"]
+    for given, option, only in (
+        (include_preprocessing, "--include-preprocessing", "openvino"),
+        (chosen["runtime"] is not None, "--runtime", "web"),
+    ):
+        if given and format != only:
+            raise click.UsageError(f"{option} is for --format {only}, got --format {format}. Leave it out.")
     import keras_bit
     from keras_bit.exporters import exporting
 
-    format, quantize = chosen["format"], chosen["quantize"]
+    if quantize not in (known := exporting.quantizations(format)):
+        advice = f"It has {', '.join(filter(None, known))}." if any(known) else "Leave --quantize out."
+        raise click.UsageError(f"--format {format} has no --quantize {quantize}. {advice}")
     if representative_data is None and exporting.is_calibrated(format, quantize):
         raise click.UsageError(
             f"--quantize {quantize} of --format {format} needs --representative-data DIR, a directory with some "
@@ -219,9 +228,8 @@ def _preprocessed(
     from keras_bit.data.walk import LeftOut
 
     if not directory.is_dir():
-        raise NotADirectoryError(
-            f"--representative-data {str(directory)!r} is not a directory. Name a directory with images."
-        )
+        what = "is a file" if directory.exists() else "does not exist"
+        raise NotADirectoryError(f"--representative-data {str(directory)!r} {what}. Name a directory with images.")
     left_out = LeftOut()
     paths, _ = scan(directory, None, left_out)
     if not paths:

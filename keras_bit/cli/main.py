@@ -27,7 +27,7 @@ COMMANDS = {
     "probe": "Find out in a minute how well the features separate your classes.",
     "audit": "Find wrong labels, duplicates, leaks and odd files in your images.",
     "embed": "Write pooled features of many images, as Parquet.",
-    "export": "Write a checkpoint for TF Serving, TFLite, ONNX, OpenVINO or transformers.",
+    "export": "Write a checkpoint for TF Serving, TFLite, ONNX, OpenVINO, the browser or transformers.",
     "benchmark": "Run every file that export writes on this machine, and recommend one.",
 }
 

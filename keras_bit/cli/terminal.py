@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 AS_OPTIONS = {
     "on_error='skip'": "--on-error skip",
     "`overwrite=True`": "--overwrite",
+    "`path`": "--out",
     "pass `token=`": "pass --token",
     "`local_files_only=True`": "--local-files-only",
     "its config.json, or `config`,": "its config.json",

@@ -188,6 +188,11 @@ def check_path(path: str | Path, format: str, overwrite: bool) -> None:
     _checked_path(path, _format(format, None), overwrite)
 
 
+def quantizations(format: str) -> tuple[str | None, ...]:
+    """Returns the values of `quantize` that a format has."""
+    return _format(format, None).quantizations
+
+
 def is_calibrated(format: str, quantize: str | None) -> bool:
     """Whether `export` needs `representative_data` for a file."""
     return quantize in _format(format, quantize).calibrated
