@@ -45,6 +45,6 @@ def text(report: Report, arguments: Sequence[str]) -> str:
             "",
             f"`python -m benchmarks {shlex.join(arguments)}` on {here['processor']} ({instructions}), "
             f"{here['threads']} cores; {versions}.",
-            *report.notes,
+            *(line for note in report.notes for line in ("", note)),  # a paragraph each
         ]
     )
