@@ -391,7 +391,7 @@ def test_the_sentence_in_an_error_of_a_graph_is_found():
 
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         list(tf.data.Dataset.from_tensors(0).map(fail))
-    assert terminal.sentence(error.value) == text.replace("\t", " ")
+    assert terminal.sentence(error.value, main.commands) == text.replace("\t", " ")
 
 
 # Quick answers, in fresh processes
