@@ -112,8 +112,8 @@ def test_an_unknown_choice_gives_an_error_that_lists_the_known_ones(arguments, t
     ("given", "message"),
     [
         (["--keep-best", "val_acc"], "--keep-best must be one of 'val_loss', 'val_accuracy', got 'val_acc'."),
-        (["--freeze-up-to", "stage9"], "--freeze-up-to must be None or one of 'stem', "),
-        (["--weight-decay", "0.1"], "--weight-decay must be None for optimizer='sgd', got 0.1: "),
+        (["--freeze-up-to", "stage9"], "--freeze-up-to must be one of 'stem', "),
+        (["--weight-decay", "0.1"], "--weight-decay must be left out for optimizer='sgd', got 0.1: "),
     ],
 )
 def test_an_error_has_the_names_of_the_options_and_comes_before_the_plan(arguments, tmp_path, capsys, given, message):

@@ -31,6 +31,10 @@ AS_OPTIONS = {
     "For a checkpoint without a head use "
     "`include_top=False` or `classes=`.": "Train a checkpoint without a head first, with `keras-bit finetune`.",
     "`quantizations`": "--quantize",
+    # Nobody can type None: an option that is left out has it.
+    " must be None or one of ": " must be one of ",
+    " must be one of None, ": " must be one of ",
+    " must be None ": " must be left out ",
 }
 PATIENCE = 2.0  # seconds before a progress message appears
 
