@@ -9,9 +9,11 @@ For `multi_worker`, TF_CONFIG or KERAS_DISTRIBUTION_... must be set. The probe p
 import hashlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_bit import BiT, BitConfig, BitImageProcessor, HyperRule, fine_tune, image_dataset
@@ -41,9 +43,30 @@ def trained(directory: str, strategy: str | None) -> dict[str, Any]:
         keras.utils.set_random_seed(0)
         model = BiT(BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4, num_labels=3))
     history = fine_tune(model, train, validation, rule=rule, steps_per_epoch=2, verbose=0).history
+    history |= {f"numbers: {name}": values for name, values in numbers_learned(directory, workers, processor).items()}
     weights = b"".join(keras.ops.convert_to_numpy(variable).tobytes() for variable in model.weights)
     workers.wait()
     return {"history": history, "weights": hashlib.sha256(weights).hexdigest()}
+
+
+def numbers_learned(
+    directory: str, workers: distribution.Workers, processor: BitImageProcessor
+) -> dict[str, list[float]]:
+    """Returns the history of a training on numbers to predict, and the model's answer to a gray image."""
+    paths = sorted(map(str, Path(directory).glob("*/*")))
+    numbers = [3e5 + 1e5 * (number % 5) for number in range(len(paths))]
+    rule = HyperRule(12, 32, batch_size=8, steps=4, base_learning_rate=0.01)
+    shard = (workers.index, workers.count)
+    train = image_dataset(
+        (paths, numbers), processor=processor, batch_size=8, training=True, rule=rule, seed=0, repeat=True, shard=shard
+    )
+    with workers.scope():
+        keras.utils.set_random_seed(0)
+        model = BiT(BitConfig(embedding_size=16, hidden_sizes=(32,), depths=(1,), num_groups=4, num_labels=1))
+    history = fine_tune(model, train, rule=rule, steps_per_epoch=2, verbose=0).history
+    with workers.alone():
+        answer = keras.ops.convert_to_numpy(model(np.zeros((1, 32, 32, 3), "float32")))
+    return history | {"answer": answer[0].tolist()}
 
 
 if __name__ == "__main__":

@@ -147,8 +147,11 @@ def fine_tune(
 
 
 def _compile_for_numbers(model: BiTModel) -> None:
-    """Compiles a trained model again, so that `model.evaluate` takes numbers in their own unit."""
-    fitted = model.optimizer
+    """Compiles a trained model again, so that `model.evaluate` takes numbers in their own unit.
+
+    On several devices another model with its layers was compiled, and this one was not.
+    """
+    fitted = getattr(model, "optimizer", None)
     if fitted is not None:
         with distribution.scope_of(model):
             model.compile(fitted, loss="mean_squared_error", metrics=["mean_absolute_error"])
