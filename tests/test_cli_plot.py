@@ -146,7 +146,7 @@ FAILING = {
     "a random crop of an evaluation": (
         lambda folder: records(folder / "a.tfrecord", [0]),
         ("--evaluation", "--random-resized-crop"),
-        "`random_resized_crop`",
+        "--random-resized-crop",
     ),
 }
 

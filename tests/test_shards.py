@@ -621,7 +621,7 @@ def test_the_command_writes_the_features(pets, tmp_path, weights, capsys):
     assert run(capsys, *arguments) == (0, f"{out}: 2 files, 7 rows of 32 features, {earlier}\n", left_out)
     code, said, err = run(capsys, *arguments, "--shard-size", 5)
     assert (code, said) == (1, "")
-    assert err.removeprefix(left_out).startswith("keras-bit embed: `out`: ")
+    assert err.removeprefix(left_out).startswith("keras-bit embed: --out: ")
 
     (pets / "cat" / "1.jpg").write_bytes(b"no image")
     one = tmp_path / "one.parquet"
