@@ -132,11 +132,15 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
     def row(name: str, unit: str, case: str, value: Callable[[Mapping[str, Any]], float], **limit: float) -> Row:
         return Row(name, unit, median(case, "keras_bit", value), median(case, "transformers", value), **limit)
 
-    def per_second(one: Mapping[str, Any]) -> float:
-        return one["file"] / one["load"] / 1e6
-
     def growth(one: Mapping[str, Any]) -> float:
         return (one["peak"] - one["before"]) / one["file"]
+
+    def loaded(network: str, case: str, limit: float) -> list[Row]:
+        return [
+            row(f"{network}: build and load", "s", case, lambda one: one["load"], limit=limit),
+            row(f"{network}: loading speed", "MB/s", case, lambda one: one["file"] / one["load"] / 1e6),
+            row(f"{network}: build, load and read every weight", "s", case, lambda one: one["load"] + one["touch"]),
+        ]
 
     shown = [
         row("R50: imports", "s", "load small", lambda one: one["imports"]),
@@ -145,9 +149,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
             "s",
             median("load small", "keras_bit", lambda one: one["own_import"]),
         ),
-        row("R50: build and load", "s", "load small", lambda one: one["load"], limit=SMALL_LIMIT),
-        row("R50: loading speed", "MB/s", "load small", per_second),
-        row("R50: build, load and read every weight", "s", "load small", lambda one: one["load"] + one["touch"]),
+        *loaded("R50", "load small", SMALL_LIMIT),
         row(
             "R50: build and load / imports",
             "",
@@ -166,9 +168,7 @@ def rows(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
     if "load large, keras_bit" in found:
         shown += [
             row("R152x4: writing the file's size to new memory", "s", "load large", lambda one: one["new_memory"]),
-            row("R152x4: build and load", "s", "load large", lambda one: one["load"], limit=LARGE_LIMIT),
-            row("R152x4: loading speed", "MB/s", "load large", per_second),
-            row("R152x4: build, load and read every weight", "s", "load large", lambda one: one["load"] + one["touch"]),
+            *loaded("R152x4", "load large", LARGE_LIMIT),
             row("R152x4: memory after the imports", "GB", "load large", lambda one: one["before"] / 1e9),
             row("R152x4: peak memory", "GB", "load large", lambda one: one["peak"] / 1e9),
             row(

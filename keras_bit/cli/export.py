@@ -143,6 +143,7 @@ def export(
             "out. Give only one of them."
         )
     format, quantize = chosen["format"], chosen["quantize"]
+    # `keras_bit.export` checks this too, but only after TensorFlow's import.
     for given, option, only in (
         (include_preprocessing, "--include-preprocessing", "openvino"),
         (chosen["runtime"] is not None, "--runtime", "web"),

@@ -340,9 +340,8 @@ def _about_calibration(options: Options, found: Splits) -> list[str]:
         )
     if found.validation is None:
         raise ValueError(
-            "`calibrate` needs validation images, but the data set has none. Pass a `validation_share` above 0, or "
-            "add such "
-            "images."
+            "`calibrate` needs validation images, but the data set has none. Pass a `validation_share` above 0, or add "
+            "such images."
         )
     if found.validation is found.test:
         return ["The temperature is fitted to the test images, because the data set has no validation images."]

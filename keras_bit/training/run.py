@@ -267,7 +267,7 @@ def training_data(plan: Plan, step: int, workers: Workers) -> Any:
         **labels,
     )
     if plan.units is not None:
-        data.number_units = plan.units
+        data.number_units = plan.units  # those of all images: the part may lack some that cannot be read
     return data
 
 
