@@ -113,6 +113,7 @@ def test_an_unknown_choice_gives_an_error_that_lists_the_known_ones(arguments, t
     [
         (["--keep-best", "val_acc"], "--keep-best must be one of 'val_loss', 'val_accuracy', got 'val_acc'."),
         (["--freeze-up-to", "stage9"], "--freeze-up-to must be one of 'stem', "),
+        (["--exclude", "absent.csv"], "--exclude 'absent.csv' cannot be read: No such file or directory. Pass the "),
         (["--weight-decay", "0.1"], "--weight-decay must be left out for optimizer='sgd', got 0.1: "),
     ],
 )

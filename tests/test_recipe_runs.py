@@ -145,6 +145,17 @@ def test_an_impossible_choice_is_an_error_of_the_plan(data, checkpoint, changed,
         planning.plan(options_of(data, checkpoint, **changed), Workers())
 
 
+def test_the_plan_warns_if_the_best_is_chosen_on_the_test_images(checkpoint, tmp_path):
+    for part in ("train", "test"):
+        make_folders(tmp_path / part, {"ant": 2, "bee": 2})
+    changed = {"choices": {"keep_best": "val_accuracy"}, "batch_size": 4}
+    found = planning.plan(options_of(tmp_path, checkpoint, **changed), Workers())
+    assert any("chosen on the test images" in note for note in found.notes)
+    make_folders(tmp_path / "val", {"ant": 2, "bee": 2})
+    found = planning.plan(options_of(tmp_path, checkpoint, **changed), Workers())
+    assert not any("chosen on the test images" in note for note in found.notes)
+
+
 def test_the_range_test_suggests_a_tenth_of_the_rate_of_the_lowest_loss():
     """Uses known losses: they fall until a rate of 0.1, and rise from there."""
     rates = np.geomspace(find_rate.LOWEST, find_rate.HIGHEST, find_rate.STEPS)

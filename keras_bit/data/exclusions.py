@@ -58,7 +58,14 @@ def read_exclusions(file: str | Path) -> frozenset[str]:
         ValueError: it is not such a file; the message names the line.
         OSError: it cannot be read.
     """
-    with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
+    try:
+        stream = open(file, newline="", encoding="utf-8-sig", errors="surrogateescape")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise type(error)(
+            f"`exclude` {str(file)!r} cannot be read: {error.strerror}. Pass the audit.csv that `keras-bit audit` "
+            "writes."
+        ) from None
+    with stream as opened:
         try:
             return _read(opened, str(file))
         except csv.Error as error:

@@ -214,7 +214,13 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
         scaling=options.scaling,
         steps=options.steps,
     )
+    recipe, digest = _recipe(options, rule, whole), None
     notes = [*found.notes, *left_out, *notes_of_calibration]
+    if recipe.watched is not None and whole.validation is whole.test:
+        notes.append(
+            "The best evaluation is chosen on the test images, because the data set has no validation images. Their "
+            "final accuracy looks better than that on new images."
+        )
     if whole.problem_type == NUMBER:
         notes.append(units_of(whole.train.labels).about(whole.class_names))
     if rule.batch_size > len(found.train) + len(found.unlabeled or ()):
@@ -227,7 +233,6 @@ def plan(options: Options, workers: Workers, out: Path | None = None) -> Plan:
         notes.append("The checkpoint has no processor, so pixels are scaled to [-1, 1], as for BiT's own checkpoints.")
     size = {"height": rule.crop_size, "width": rule.crop_size}
     processor = dataclasses.replace(processor, do_resize=True, size=size, do_center_crop=False, do_convert_rgb=True)
-    recipe, digest = _recipe(options, rule, whole), None
     if recipe.freeze_up_to is not None:
         choices.check_stage(recipe, loading.find(options.weights, options.hub).open().known_config())
     if options.teacher is not None:

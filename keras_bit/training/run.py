@@ -331,7 +331,7 @@ def _calibrated(plan: Plan, out: Path, say: Say) -> TemperatureScaling:
     say(
         f"temperature {found.temperature:.4f}: calibration error {before.expected_calibration_error:.2%} before, "
         f"{after.expected_calibration_error:.2%} after, log loss {before.log_loss:.4f} before, {after.log_loss:.4f} "
-        f"after, on the {found.examples:,} validation images of the fit"
+        f"after, on the {found.examples:,} images of the fit"
     )
     return found
 
