@@ -57,12 +57,12 @@ def fine_tune(
     * numbers (`"regression"`, or no problem type and one output): `(batch,)` or `(batch, outputs)`, whole numbers as
       floats; mean squared error; `mean_absolute_error`.
 
-    Numbers may have any range: during the training the unit of each is its standard deviation, and 0 is its mean. The
-    loss of the history is in these units, and callbacks see a model that predicts in them. The error of the history is
-    in the numbers' own unit, and so are the model's predictions before and after. A head of zeros, which is new, starts
-    with the mean. `image_dataset` notes the deviation
-    (`number_units`); of other data it is that of the first 1,024 labels. Without conversion are trained: a head with
-    LoRA, a quantized one or one without a bias, and data that notes no deviation in several processes.
+    Numbers may have any range. While the model trains, the unit of each number is its standard deviation, and 0 is its
+    mean. The loss of the history is in these units, and callbacks see a model that predicts in them. The error of the
+    history is in the numbers' own unit, and so are the model's predictions before and after. A new head of zeros begins
+    by predicting the mean. `image_dataset` notes mean and deviation (`number_units`). For other data they are measured
+    on the first 1,024 labels. Numbers are not converted if the head has LoRA, is quantized or has no bias, or if
+    several processes train on data that notes no deviation.
 
     On several machines the model is made in the scope of `MultiWorkerMirroredStrategy`, or under `keras.distribution`
     with `auto_shard_dataset=False`. Then `train` is this worker's part of every batch, as

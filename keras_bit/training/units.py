@@ -18,7 +18,7 @@ from keras_bit.network.plain_weights import quantization_of
 from keras_bit.network.weights import HEAD
 from keras_bit.training import distribution, feeding
 
-MEASURED = 1024  # labels whose mean and deviation are taken where those of all labels are unknown
+MEASURED = 1024  # labels to measure, if a data set does not note their mean and deviation
 
 
 @dataclasses.dataclass(frozen=True)

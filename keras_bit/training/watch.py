@@ -79,6 +79,7 @@ def give_result(model: keras.Model, watch: Watch | None) -> None:
 
 
 def weights_of(model: keras.Model) -> list[np.ndarray]:
+    """Returns a copy of a model's weights, in its order."""
     return [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
 
 
