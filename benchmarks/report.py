@@ -92,14 +92,15 @@ def columns(report: Report) -> list[str]:
     if report.grid is not None:
         return list(report.grid.headings)
     beside = [report.peer, "ratio"] if _is_compared(report) else []
-    return ["median of the rounds", "keras_bit", *beside, "target", *(["besides"] if _is_detailed(report) else [])]
+    target = ["target"] if _has_targets(report) else []
+    return ["median of the rounds", "keras_bit", *beside, *target, *(["besides"] if _is_detailed(report) else [])]
 
 
 def cells(report: Report) -> list[list[str]]:
     """Returns the rows of the report's table; a missed target is marked by a word, not only by its color."""
     if report.grid is not None:
         return [list(line) for line in report.grid.lines]
-    return [_cells(row, _is_compared(report), _is_detailed(report)) for row in report.rows]
+    return [_cells(row, report) for row in report.rows]
 
 
 def table(report: Report) -> "Table":
@@ -118,18 +119,31 @@ def _is_compared(report: Report) -> bool:
     return any(row.theirs is not None for row in report.rows)
 
 
+def _has_targets(report: Report) -> bool:
+    return any(row.limit is not None for row in report.rows)
+
+
 def _is_detailed(report: Report) -> bool:
     return any(row.details for row in report.rows)
 
 
-def _cells(row: Row, compared: bool, detailed: bool) -> list[str]:
+def _cells(row: Row, report: Report) -> list[str]:
     # The ratio stays empty if a number is missing, or the peer's is 0.
     ratio = f"{row.ours / row.theirs:.2f}" if row.theirs and row.ours is not None else ""
     bound = "at least" if row.more_is_better else "at most"
     target = "" if row.limit is None else f"{bound} {row.limit:.4g}: {'met' if row.met else 'MISSED'}"
-    beside = [_number(row.theirs, row.unit), ratio] if compared else []
-    return [row.name, _number(row.ours, row.unit), *beside, target, *([row.details] if detailed else [])]
+    return [
+        row.name,
+        _number(row.ours, row.unit),
+        *([_number(row.theirs, row.unit), ratio] if _is_compared(report) else []),
+        *([target] if _has_targets(report) else []),
+        *([row.details] if _is_detailed(report) else []),
+    ]
 
 
 def _number(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{value:.2f} {unit}".rstrip()
+    """Returns three digits or more, so that a page has no digits that the next run would change."""
+    if value is None:
+        return "-"
+    decimals = 0 if abs(value) >= 100 and unit != "%" else 1 if abs(value) >= 10 and unit != "%" else 2
+    return f"{value:,.{decimals}f} {unit}".rstrip()

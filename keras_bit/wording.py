@@ -1,5 +1,6 @@
-"""Shortens lists and long names in messages."""
+"""Writes lists, long names and numbers for messages."""
 
+import math
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -25,6 +26,24 @@ def shortened(name: object) -> str:
         return text
     half = LONGEST_SHOWN // 2 - 10
     return f"{text[:half]} ... {text[-half:]}"
+
+
+def number(value: float) -> str:
+    """Returns a number of any range for a table or a line: `465,000`, `12.34`, `0.0002173`."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < math.inf else f"{value:.4g}"
+
+
+def count(many: int, one: str) -> str:
+    """Returns a number of things: `1 step`, `2,000 steps`."""
+    return f"{many:,} {one}{'' if many == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in the largest unit that has at least two: `50 seconds`, `90 minutes`, `9 hours`."""
+    for size, unit in ((3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            return count(round(seconds / size), unit)
+    return count(round(seconds), "second")
 
 
 def composed(name: str) -> str:

@@ -134,8 +134,8 @@ def test_a_table_shows_medians_ratios_and_which_targets_are_missed():
         "median of the rounds|keras_bit|transformers|ratio|target",
         "fast enough|1.00 s|4.00 s|0.25|at most 1: met",
         "too slow|3.00 s|2.00 s|1.50|at most 2.5: MISSED",
-        "quick enough|300.00 /s|100.00 /s|3.00|at least 150: met",
-        "too few|140.00 /s|100.00 /s|1.40|at least 150: MISSED",
+        "quick enough|300 /s|100 /s|3.00|at least 150: met",
+        "too few|140 /s|100 /s|1.40|at least 150: MISSED",
         "without a target|0.50 GB|0.25 GB|2.00|",
         "without a peer|7.00|-||",
     ):

@@ -102,9 +102,20 @@ def test_choices_become_a_recipe_and_those_that_are_not_given_stay_none():
     assert set(recipe_options.SETTINGS) == fields - {"rule", "freeze_up_to"}
 
 
-def test_an_unknown_choice_gives_an_error_that_lists_the_known_ones(arguments, tmp_path, capsys):
-    assert main.main(["finetune", *arguments, "--augment", "auto", "--out", str(tmp_path / "out")]) == 1
-    assert "must be one of 'rand_augment', 'cut_mix', 'random_erasing', got 'auto'" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--augment", "auto"], "--augment must be one of 'rand_augment', 'cut_mix', 'random_erasing', got 'auto'."),
+        (["--ema", "1.5"], "--ema must be a number in (0, 1), got 1.5."),
+        (["--layer-decay", "2"], "--layer-decay must be a number in (0, 1], got 2.0."),
+        (["--keep-best", "f1"], "--keep-best must be a metric of the validation, such as 'val_accuracy' or 'val_loss'"),
+        (["--weight-decay", "0.1"], "--weight-decay must be left out for optimizer='sgd', got 0.1: "),
+        (["--lora", "4", "--freeze-up-to", "all"], "--lora must be left out with freeze_up_to='all', got 4: "),
+    ],
+)
+def test_a_choice_that_no_recipe_takes_is_wrong_usage(arguments, tmp_path, capsys, given, message):
+    assert main.main(["finetune", *arguments, *given, "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.startswith(f"keras-bit finetune: {message}")
     assert not (tmp_path / "out").exists()
 
 
@@ -114,7 +125,6 @@ def test_an_unknown_choice_gives_an_error_that_lists_the_known_ones(arguments, t
         (["--keep-best", "val_acc"], "--keep-best must be one of 'val_loss', 'val_accuracy', got 'val_acc'."),
         (["--freeze-up-to", "stage9"], "--freeze-up-to must be one of 'stem', "),
         (["--exclude", "absent.csv"], "--exclude 'absent.csv' cannot be read: No such file or directory. Pass the "),
-        (["--weight-decay", "0.1"], "--weight-decay must be left out for optimizer='sgd', got 0.1: "),
     ],
 )
 def test_an_error_has_the_names_of_the_options_and_comes_before_the_plan(arguments, tmp_path, capsys, given, message):

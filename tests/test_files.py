@@ -534,3 +534,19 @@ def test_the_first_few_of_many_names(names, options, expected):
 )
 def test_the_first_few_of_many_lines(lines, expected):
     assert wording.first_of(lines, 2) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(536_212.9375, "536,213"), (-1000.4, "-1,000"), (12.3456, "12.35"), (0.00021734, "0.0002173"), (0.0, "0")],
+)
+def test_a_number_of_any_range_has_four_digits_or_more(value, expected):
+    assert wording.number(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(1.2, "1 second"), (119, "119 seconds"), (121, "2 minutes"), (7199, "120 minutes"), (32_400, "9 hours")],
+)
+def test_a_duration_has_the_largest_unit_of_which_there_are_two(seconds, expected):
+    assert wording.duration(seconds) == expected

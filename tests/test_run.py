@@ -504,6 +504,6 @@ def test_a_second_process_is_refused_while_one_is_training(data, checkpoint, tmp
 def test_wrong_data_leaves_no_directory_behind_and_takes_none_away(checkpoint, tmp_path, there):
     for name in there:
         (tmp_path / name).touch() if name.endswith(".txt") else (tmp_path / name).mkdir()
-    with pytest.raises(FileNotFoundError, match="`data` must be an existing directory or TFRecord files"):
+    with pytest.raises(FileNotFoundError, match="`data` must be an existing directory, CSV file or TFRecord files"):
         train(tmp_path / "no data", checkpoint, tmp_path / "old" / "out")
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == there

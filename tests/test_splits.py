@@ -143,7 +143,7 @@ REFUSED = {
     "no such": (
         lambda path: path / "none",
         FileNotFoundError,
-        "`data` must be an existing directory or TFRecord files",
+        "`data` must be an existing directory, CSV file or TFRecord files",
     ),
     "one class": (
         lambda path: make_folders(path, {"a": 3}) and path,

@@ -1,5 +1,7 @@
 """Tests the state from which training resumes: it is complete, in one file, and written whole or not at all."""
 
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ import safetensors.numpy
 import tensorflow as tf
 from keras.ops import convert_to_numpy as numpy_of
 
+from keras_bit.recipes.hyperrule import HyperRule
+from keras_bit.training import progress
 from keras_bit.training.state import TrainingState
 
 IMAGES = np.random.default_rng(0).standard_normal((8, 6, 6, 2)).astype(np.float32)
@@ -140,3 +144,26 @@ def test_the_file_is_plain_safetensors(tmp_path):
     # Two layers of a kernel and a bias and the dropout's generator; the step, the rate, and their momentum.
     expected = [f"model/{number}" for number in range(5)] + [f"optimizer/{number}" for number in range(6)]
     assert sorted(set(held) - {"torch_generator"}) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        # 497 steps are left after the three that were measured, and 22 until the next state.
+        (65.0, ["The remaining 497 steps take about 9 hours at this speed. The run is next saved after step 25, in "]),
+        (3.0, []),
+    ],
+)
+def test_a_long_run_says_early_how_long_it_takes(tmp_path, monkeypatch, seconds, told):
+    now, said = [0.0], []
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    state = state_in(tmp_path / "state", 25, 500)
+    shown = progress.Progress(HyperRule(100, 64, batch_size=16), 2, state, tmp_path / "log.csv", said.append)
+    shown.on_epoch_begin(0)
+    now[0] += 30  # compiles
+    for batch in range(20):  # two batches are a step
+        now[0] += seconds / 2
+        shown.on_train_batch_end(batch, {"loss": 1.0})
+    shown.close()
+    assert [line.startswith(begin) for line, begin in zip(said, told, strict=True)] == [True] * len(told)
+    assert all("in about 24 minutes" in line for line in said)

@@ -95,9 +95,9 @@ def classify(
     if not results:
         raise ValueError("Standard input must have a line for each image, got none.")
     if server is None:
-        _by_weights(results, weights, top, hub)
+        are_numbers = _by_weights(results, weights, top, hub)
     else:
-        _by_server(results, server, server_model, top)
+        are_numbers = _by_server(results, server, server_model, top)
     for result in results:
         result["file"] = images_named.shown(result["file"])
     if as_json:
@@ -105,15 +105,15 @@ def classify(
     elif as_csv:
         _print_csv(results)
     else:
-        _print_table(results)
+        _print_table(results, are_numbers)
     problems = [result["error"] for result in results if "error" in result]
     for problem in problems:
         note(problem)
     return int(bool(problems))
 
 
-def _by_weights(results: list[Result], weights: str, top: int, hub: "HubOptions") -> None:
-    """Adds `predictions`, or an `error`, to each of `results`."""
+def _by_weights(results: list[Result], weights: str, top: int, hub: "HubOptions") -> bool:
+    """Adds `predictions`, or an `error`, to each of `results`; returns whether the model predicts numbers."""
     with working(f"loading {weights}"):
         import keras
 
@@ -140,6 +140,7 @@ def _by_weights(results: list[Result], weights: str, top: int, hub: "HubOptions"
             answers = keras_bit.decode_predictions(scores, top, labels=labels)
         for result, answer in zip(asked, answers, strict=True):
             result["predictions"] = [{"id": key, "label": label, "score": score} for key, label, score in answer]
+    return predicts_numbers
 
 
 def _numbers(predicted: Any, names: Sequence[str] | None) -> list[list[tuple[str, str, float]]]:
@@ -178,8 +179,8 @@ def _batches(
         yield asked, np.concatenate(waiting)
 
 
-def _by_server(results: list[Result], server: str, server_model: str, top: int) -> None:
-    """Does the same with the answers of a server."""
+def _by_server(results: list[Result], server: str, server_model: str, top: int) -> bool:
+    """Does the same with the answers of a server, which does not say what its scores are."""
     from keras_bit.exporters.serving_client import classify_each, connect
 
     ask = connect(server, server_model)
@@ -193,6 +194,8 @@ def _by_server(results: list[Result], server: str, server_model: str, top: int) 
             result["predictions"] = [{"label": label, "score": score} for label, score in answer[:top]]
     if most and top > max(most, DEFAULT_TOP):
         note(f"the server returns {most} labels, fewer than --top {top}")
+    scores = [prediction["score"] for result in results for prediction in result.get("predictions", ())]
+    return any(not 0 <= score <= 1 for score in scores)
 
 
 def _requests(results: list[Result]) -> Iterator[tuple[list[Result], list[bytes]]]:
@@ -225,17 +228,19 @@ def _about(name: str, error: Exception) -> str:
     return str(error) if named else f"{shortened(name)}: {error or type(error).__name__}"
 
 
-def _print_table(results: Sequence[Result]) -> None:
+def _print_table(results: Sequence[Result], are_numbers: bool) -> None:
     from rich.table import Table
+
+    from keras_bit.wording import number
 
     table = Table()
     table.add_column("image", overflow="fold")
     table.add_column("label")
-    table.add_column("score", justify="right")
+    table.add_column("number" if are_numbers else "score", justify="right")
     for result in results:
         for rank, prediction in enumerate(result.get("predictions", ())):
-            name = "" if rank else printable(result["file"])
-            table.add_row(name, printable(prediction["label"]), f"{prediction['score']:.4f}")
+            name, score = "" if rank else printable(result["file"]), prediction["score"]
+            table.add_row(name, printable(prediction["label"]), number(score) if are_numbers else f"{score:.4f}")
         table.add_section()
     if table.row_count:
         console().print(table)

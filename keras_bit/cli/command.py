@@ -64,8 +64,12 @@ class Command(click.Command):
         return "\n".join([*lines, "**Examples:**", "", "```sh", *examples, "```", ""])
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _temporary_files_together():
-            return super().invoke(ctx)
+        try:
+            with _temporary_files_together():
+                return super().invoke(ctx)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # so that the message names the command
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}

@@ -64,13 +64,15 @@ def _print_labels(report: dict[str, Any], every: bool) -> None:
 def _print_numbers(report: dict[str, Any], title: str) -> None:
     from rich.table import Table
 
+    from keras_bit.wording import number
+
     table = Table(title=printable(f"{title}: {report['pictures']:,} images"), title_justify="left")
     table.add_column("number", overflow="fold")
     for column in ("mean", "standard deviation", "mean absolute error", "root mean squared error", "R²"):
         table.add_column(column, justify="right")
     for row in report["per_output"]:
         keys = ("mean", "standard_deviation", "mean_absolute_error", "root_mean_squared_error")
-        values = [f"{row[key]:.4g}" for key in keys]
+        values = [number(row[key]) for key in keys]
         table.add_row(printable(row["output"]), *values, "-" if row["r2"] is None else f"{row['r2']:.3f}")
     console().print(table)
 

@@ -188,6 +188,7 @@ def finetune(
     processor, log.csv, report.json, and curves, confusion matrix and worst mistakes as PNG. If it is interrupted, the
     same command continues from the last evaluation and ends with the same losses.
     """
+    recipe_options.check(chosen)
     from keras_bit.training import distribution, planning, run_directory
 
     workers = distribution.start(strategy)
@@ -280,13 +281,13 @@ def _shown(value: Any) -> str:
 def _about_labels(plan: "Plan") -> list[tuple[str, str]]:
     """Describes the labels, as rows of the table."""
     from keras_bit.data.label_table import NUMBER, SEVERAL
-    from keras_bit.wording import some
+    from keras_bit.wording import number, some
 
     found, labels = plan.splits, plan.splits.train.labels
     names = printable(some(found.class_names, most=5))
     if found.problem_type == NUMBER:
         columns = zip(found.class_names, labels.reshape(len(labels), -1).T, strict=True)
-        ranges = (f"{name} {column.min():.4g} to {column.max():.4g}" for name, column in columns)
+        ranges = (f"{name} {number(column.min())} to {number(column.max())}" for name, column in columns)
         return [("numbers to predict", printable(some(ranges, most=5)))]
     if found.problem_type == SEVERAL:
         per_image = labels.sum(axis=1)
@@ -309,6 +310,7 @@ def _plan_table(plan: "Plan") -> "Table":
 
     from keras_bit.hub.finding import shown
     from keras_bit.recipes.optimizers import highest_rate
+    from keras_bit.wording import count
 
     rule, found = plan.rule, plan.splits
     height, width = cast(tuple[int, int], rule.image_size)  # it converts a number to a pair
@@ -331,10 +333,12 @@ def _plan_table(plan: "Plan") -> "Table":
     parts = f" in {plan.accumulation} parts, gradients accumulated" if plan.accumulation > 1 else ""
     table.add_row("batch", f"{rule.batch_size}{parts}")
     table.add_row("steps", f"{rule.total_steps:,}, evaluated and saved every {plan.evaluate_every:,}")
-    falls = "falling at " + ", ".join(f"{step:,}" for step in rule.boundaries[1:-1])
+    # A very short run can fall twice at one step.
+    falls = "falling at " + ", ".join(f"{step:,}" for step in dict.fromkeys(rule.boundaries[1:-1]))
     if plan.recipe.optimizer != "sgd":
         falls = "a cosine to 0"
-    table.add_row("learning rate", f"{highest_rate(plan.recipe):g} after {rule.warmup_steps:,} steps, then {falls}")
+    warmup = count(rule.warmup_steps, "step")
+    table.add_row("learning rate", f"{highest_rate(plan.recipe):g} after {warmup}, then {falls}")
     for name, value in plan.recipe.choices.items():
         table.add_row(name.replace("_", " "), printable(_shown(value)))
     return table

@@ -115,11 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return commands.main(arguments, NAME, standalone_mode=False)
         except click.ClickException as error:
-            from keras_bit.hub.redaction import without_users
-
-            shown = io.StringIO()
-            error.show(shown)
-            click.echo(without_users(shown.getvalue()), nl=False, err=True)
+            path = getattr(getattr(error, "ctx", None), "command_path", NAME)
+            told = f"{path}: {' '.join(error.format_message().split())} `{path} --help` describes the usage."
+            click.echo(printable(told), err=True)
             return error.exit_code
         except click.Abort as error:
             return signals.ended_by(error)[1]  # before the command is found

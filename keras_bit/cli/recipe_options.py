@@ -1,13 +1,14 @@
 """The options of `keras-bit finetune` for its `Recipe`, besides those of the HyperRule."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
 from keras_bit.cli import options
 from keras_bit.cli.command import Option
+from keras_bit.cli.terminal import sentence
 
 CHOICES = "Choices besides the rule"
 
@@ -44,6 +45,30 @@ def choices(function: Callable[..., Any]) -> Callable[..., Any]:
     for name, settings in reversed(SETTINGS.items()):
         collected = click.option(f"--{name.replace('_', '-')}", cls=Option, group=CHOICES, **settings)(collected)
     return collected
+
+
+def check(chosen: Mapping[str, Any]) -> None:
+    """Refuses values that no recipe takes, before anything is loaded.
+
+    Raises:
+        click.UsageError: a value is wrong, or two contradict each other.
+    """
+    from keras_bit.recipes.hyperrule import HyperRule
+    from keras_bit.recipes.recipe import Recipe
+
+    try:
+        rule = HyperRule(
+            1,
+            chosen["image_size"] or 1,
+            batch_size=chosen["batch_size"],
+            base_learning_rate=chosen["base_learning_rate"],
+            scaling=chosen["scaling"],
+            steps=chosen["steps"],
+        )
+        Recipe(rule, freeze_up_to=chosen["freeze_up_to"], **chosen["choices"])
+    except ValueError as error:
+        context = click.get_current_context()
+        raise click.UsageError(sentence(error, context.command), context) from None
 
 
 SETTINGS: dict[str, dict[str, Any]] = {

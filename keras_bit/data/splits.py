@@ -228,7 +228,9 @@ def _folder_parts(
 ) -> tuple[dict[str, Part], tuple[str, ...], list[str]]:
     """Returns the parts, the classes and the notes."""
     if not data.is_dir():
-        raise FileNotFoundError(f"`data` must be an existing directory or TFRecord files, got {str(data)!r}.")
+        raise FileNotFoundError(
+            f"`data` must be an existing directory, CSV file or TFRecord files, got {str(data)!r}. Check the path."
+        )
     left_out = LeftOut()
     there = folders_in(data, left_out)
     # Folders that the caller names as classes are classes, whatever their names are.

@@ -86,7 +86,7 @@ def check_numbers(part: Part, names: Sequence[str]) -> None:
     """
     constant = np.atleast_1d(np.ptp(part.labels, axis=0)) == 0
     if same := [name for name, one in zip(names, constant, strict=True) if one]:
+        advice = "Choose others with `label_columns`." if len(same) == len(names) else "Leave these columns out."
         raise ValueError(
-            f"The numbers to predict are the same for all training images in {some(same, SHOWN)}. Leave these columns "
-            "out."
+            f"The numbers to predict are the same for all training images in {some(same, SHOWN)}. {advice}"
         )

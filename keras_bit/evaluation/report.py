@@ -14,6 +14,7 @@ from keras_bit.evaluation.numbers import NumberEvaluation
 from keras_bit.evaluation.several import SeveralEvaluation
 from keras_bit.files.writing import check_writable, replacing
 from keras_bit.images.processor import BitImageProcessor
+from keras_bit.wording import number
 
 REPORT, WORST_SHEET, CONFUSION, CALIBRATION = "report.json", "worst.png", "confusion.png", "calibration.png"
 PRECISION, PREDICTIONS = "average_precision.png", "predictions.png"
@@ -112,8 +113,8 @@ def _lines(evaluation: AnyEvaluation) -> tuple[list[list[str]], str]:
         several = len(evaluation.class_names) > 1
         numbers = [
             [
-                f"{mistake.output + ': ' if several else ''}{mistake.predicted:.4g}",
-                f"right: {mistake.true:.4g}",
+                f"{mistake.output + ': ' if several else ''}{number(mistake.predicted)}",
+                f"right: {number(mistake.true)}",
                 Path(mistake.name).name,
             ]
             for mistake in evaluation.worst

@@ -333,6 +333,11 @@ def _calibrated(plan: Plan, out: Path, say: Say) -> TemperatureScaling:
         f"{after.expected_calibration_error:.2%} after, log loss {before.log_loss:.4f} before, {after.log_loss:.4f} "
         f"after, on the {found.examples:,} images of the fit"
     )
+    if after.expected_calibration_error > before.expected_calibration_error:
+        say(
+            "The calibration error is larger than before, because the temperature lowers only the log loss. If you "
+            f"want the model without calibration, continue the finished run without it: that writes {out} again."
+        )
     return found
 
 
@@ -360,7 +365,7 @@ def _in_short(found: dict[str, Any]) -> str:
         shown = "-" if found["mean_average_precision"] is None else f"{found['mean_average_precision']:.2%}"
         return f"mean average precision {shown}, all labels right {found['exact_match']:.2%}"
     shown = "-" if found["r2"] is None else f"{found['r2']:.3f}"
-    return f"mean absolute error {found['mean_absolute_error']:.4g}, R² {shown}"
+    return f"mean absolute error {wording.number(found['mean_absolute_error'])}, R² {shown}"
 
 
 def precision(options: Options) -> contextlib.AbstractContextManager:

@@ -124,12 +124,9 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
             f"`out` {str(out)!r} has a training state whose {RUN_NAME} cannot be read ({error}). Remove {folder}, or "
             "use another directory."
         ) from None
-    differing = [
-        f"{name}: {_short(old.get(group, {}).get(name))} there, {_short(new[group].get(name))} now"
-        for group in COMPARED
-        for name in {**old.get(group, {}), **new[group]}
-        if name not in MAY_CHANGE and old.get(group, {}).get(name) != new[group].get(name)
-    ]
+    # The rest of the plan follows from these, so it is only named if they are the same.
+    chosen = [one.get("options", {}) | {"recipe": one.get("plan", {}).get("recipe")} for one in (old, new)]
+    differing = _differing(*chosen) or _differing(old.get("plan", {}), new["plan"])
     if differing:
         raise ValueError(
             f"`out` {str(out)!r} holds another run, which differs in {'; '.join(differing)}. Use the options it was "
@@ -148,6 +145,24 @@ def remove_unfinished(out: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Describes each value that differs."""
+    before, now = _flat(old), _flat(new)
+    return [
+        f"{name}: {_short(before.get(name))} there, {_short(now.get(name))} now"
+        for name in {**before, **now}
+        if name not in MAY_CHANGE and before.get(name) != now.get(name)
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of nested dictionaries under names such as `rule.total_steps`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 def _short(value: Any) -> str:

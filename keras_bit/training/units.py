@@ -17,6 +17,7 @@ from keras_bit.data import targets
 from keras_bit.network.plain_weights import quantization_of
 from keras_bit.network.weights import HEAD
 from keras_bit.training import distribution, feeding
+from keras_bit.wording import number
 
 MEASURED = 1024  # labels to measure, if a data set does not note their mean and deviation
 
@@ -62,7 +63,7 @@ class Units:
     def about(self, names: tuple[str, ...]) -> str:
         """Explains the units to a reader of the log."""
         said = ", ".join(
-            f"{name}: standard deviation {deviation:.4g}, mean {mean:.4g}"
+            f"{name}: standard deviation {number(deviation)}, mean {number(mean)}"
             for name, deviation, mean in zip(names[:3], self.deviation, self.mean, strict=False)
         )
         return (
