@@ -125,7 +125,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # to a type checker a misspelt name would be one that comes from here
+if not TYPE_CHECKING:  # to a type checker a misspelled name would be one that comes from here
 
     def __getattr__(name: str) -> Any:
         if name == "__version__":

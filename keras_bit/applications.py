@@ -41,7 +41,7 @@ def BiT50(  # noqa: N802 - keras.applications' way
     local_files_only: bool = False,
     config: BitConfig | None = None,
 ) -> BiTModel:
-    """BiT-R50x1: a ResNet version 2 with group normalization and weight standardization.
+    """Builds BiT-R50x1, a ResNet version 2 with group normalization and weight standardization.
 
     (3, 4, 6, 3) blocks in its stages, the width of a ResNet-50.
 
@@ -101,7 +101,7 @@ def BiT50x3(  # noqa: N802 - keras.applications' way
     local_files_only: bool = False,
     config: BitConfig | None = None,
 ) -> BiTModel:
-    """BiT-R50x3: a ResNet version 2 with group normalization and weight standardization.
+    """Builds BiT-R50x3, a ResNet version 2 with group normalization and weight standardization.
 
     (3, 4, 6, 3) blocks in its stages, 3 times the width of a ResNet-50.
 
@@ -161,7 +161,7 @@ def BiT101(  # noqa: N802 - keras.applications' way
     local_files_only: bool = False,
     config: BitConfig | None = None,
 ) -> BiTModel:
-    """BiT-R101x1: a ResNet version 2 with group normalization and weight standardization.
+    """Builds BiT-R101x1, a ResNet version 2 with group normalization and weight standardization.
 
     (3, 4, 23, 3) blocks in its stages, the width of a ResNet-50.
 
@@ -221,7 +221,7 @@ def BiT101x3(  # noqa: N802 - keras.applications' way
     local_files_only: bool = False,
     config: BitConfig | None = None,
 ) -> BiTModel:
-    """BiT-R101x3: a ResNet version 2 with group normalization and weight standardization.
+    """Builds BiT-R101x3, a ResNet version 2 with group normalization and weight standardization.
 
     (3, 4, 23, 3) blocks in its stages, 3 times the width of a ResNet-50.
 
@@ -281,7 +281,7 @@ def BiT152x2(  # noqa: N802 - keras.applications' way
     local_files_only: bool = False,
     config: BitConfig | None = None,
 ) -> BiTModel:
-    """BiT-R152x2: a ResNet version 2 with group normalization and weight standardization.
+    """Builds BiT-R152x2, a ResNet version 2 with group normalization and weight standardization.
 
     (3, 8, 36, 3) blocks in its stages, 2 times the width of a ResNet-50.
 
@@ -341,7 +341,7 @@ def BiT152x4(  # noqa: N802 - keras.applications' way
     local_files_only: bool = False,
     config: BitConfig | None = None,
 ) -> BiTModel:
-    """BiT-R152x4: a ResNet version 2 with group normalization and weight standardization.
+    """Builds BiT-R152x4, a ResNet version 2 with group normalization and weight standardization.
 
     (3, 8, 36, 3) blocks in its stages, 4 times the width of a ResNet-50.
 

@@ -291,7 +291,7 @@ def _check_pixels(name: str, shape: tuple[int, ...], channels: int) -> None:
 
 
 def _are_images(x: Any) -> bool:
-    """Whether `x` is images in any form, not a source of batches."""
+    """Returns whether `x` is images in any form, not a source of batches."""
     one = isinstance(x, str | os.PathLike | Encoded | Image.Image) or hasattr(x, "__array__")
     return one or sequence_of(x) is not None
 

@@ -4,7 +4,7 @@ import numbers
 
 
 def is_whole(value: object) -> bool:
-    """Whether `value` is a whole number, including numpy's. `True` and `False` are not."""
+    """Returns whether `value` is a whole number, including numpy's. `True` and `False` are not."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 

@@ -40,7 +40,7 @@ def require_tensorflow(purpose: str) -> None:
 
 
 def has_tensorflow() -> bool:
-    """Whether TensorFlow is installed."""
+    """Returns whether TensorFlow is installed."""
     return importlib.util.find_spec("tensorflow") is not None
 
 

@@ -39,7 +39,7 @@ def _register() -> None:
 class _AfterKeras:
     """A finder for the module Keras that uses the other finders and adds a step at the end of its import.
 
-    `wrapt.register_post_import_hook` does the same, but takes a tenth of a second to import.
+    `wrapt.register_post_import_hook` does the same, but is slow to import.
     """
 
     def __init__(self) -> None:

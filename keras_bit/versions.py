@@ -20,7 +20,7 @@ _NEW_ARGUMENTS = ("input_axes", "output_axes", "quantization_config")
 
 
 def is_older(version: str, than: str) -> bool:
-    """Whether `version` is before `than`; a release candidate or a nightly counts as the release."""
+    """Returns whether `version` is before `than`; a release candidate or a nightly counts as the release."""
     return _numbers(version) < _numbers(than)
 
 

@@ -376,6 +376,14 @@ def test_every_public_name_is_importable_and_says_what_it_is(name):
     assert isinstance(public, types.ModuleType) or public.__name__ == name
 
 
+@pytest.mark.parametrize(("name", "path"), table_of("keras_bit"))
+def test_the_docstring_of_a_function_begins_with_a_verb(name, path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        # Decorators make other things: properties and contexts are named by nouns.
+        if isinstance(node, ast.FunctionDef) and not node.decorator_list and (said := ast.get_docstring(node)):
+            assert said.split()[0].rstrip(",").endswith("s"), (path, node.lineno, said)
+
+
 def test_the_checks_see_an_import_wherever_it_hides(tmp_path):
     source = "import a.b\nif True:\n    from c import d\ndef f():\n    import torch\nclass C:\n    import e\n"
     source += "if TYPE_CHECKING:\n    import keras\n"

@@ -55,7 +55,7 @@ def test_the_tutorials_run_from_fine_tuning_to_the_web_page(tmp_path):
         "audited/audit.html",
         "served/flowers/1/saved_model.pb",
         "flowers.tflite",
-        "site/index.html",
+        "flowers-page/index.html",
         "flowers.xml",
     ):
         assert (tmp_path / made).exists()

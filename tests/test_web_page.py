@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 PATIENCE = 60  # seconds
 TOLERANCE = 1e-4  # of the largest value
 PROCESSOR = BitImageProcessor.from_pretrained(TRAINED)
-READY = "The model is ready. Choose a picture."
+READY = "The model is ready. Choose an image."
 
 # Gives the page's own modules a file of the server, as the page gives them one that was chosen.
 CLASSIFY = """

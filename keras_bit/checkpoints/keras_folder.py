@@ -14,7 +14,7 @@ WEIGHTS_NAME = "model.weights.h5"
 
 
 def holds(weights: Path) -> bool:
-    """Whether a file of weights is in a directory of Keras, whose `config.json` describes the layers."""
+    """Returns whether a file of weights is in a directory of Keras, whose `config.json` describes the layers."""
     config = weights.with_name(config_files.CONFIG_NAME)
     return weights.name == WEIGHTS_NAME and config.is_file() and config_files.is_kerass(finding.read_json(config))
 

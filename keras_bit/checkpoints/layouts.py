@@ -264,7 +264,7 @@ _LAYER_NAME = r"checked_pixel_values|(?:stem|stage\d+_block\d+)_\w+|norm|avg_poo
 
 
 def is_part_of_bit(layer_name: str, group: str) -> bool:
-    """Whether a layer in a `.weights.h5` is BiT's own; `group`, such as `std_conv2d_7`, is its place there.
+    """Returns whether a layer in a `.weights.h5` is BiT's own; `group`, such as `std_conv2d_7`, is its place there.
 
     The file lists every layer, even without weights. An input may have any name, because it may be the user's.
     """

@@ -149,7 +149,7 @@ def find(
 
 
 def _says_itself(source: str | Path, options: HubOptions) -> bool:
-    """Whether `source` is a file of a whole model, to which a `config.json` in the same folder need not belong."""
+    """Returns whether `source` is a file of a whole model. A `config.json` in its folder may be of another model."""
     if str(source).endswith(".keras"):
         return True
     named = finding.named_file(source)  # `source` may be an address that continues after the file's name

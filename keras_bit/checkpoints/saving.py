@@ -227,7 +227,7 @@ def own_config(model: keras.Model) -> BitConfig:
 
 
 def _lacks_final_norm(model: keras.Model, config: BitConfig, head: bool) -> bool:
-    """Whether the model ends before the final norm, as a backbone does. Refuses missing and fused layers."""
+    """Returns whether the model ends before the final norm, as a backbone does. Refuses missing and fused layers."""
     layers = {layer.name: layer for layer in model.layers}
     # The names of all layers with weights.
     expected = dict.fromkeys(weight.layer for weight in weights_of(config) if head or weight.layer != "predictions")

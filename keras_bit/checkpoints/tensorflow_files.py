@@ -24,7 +24,7 @@ _PARTS = r"(?:root_block|block\d+|group_norm|head)"  # the beginnings of Google'
 
 
 def is_older_h5(path: Path) -> bool:
-    """Whether a file is an `.h5` file that `save_weights` of TensorFlow's Keras 2 wrote."""
+    """Returns whether a file is an `.h5` file that `save_weights` of TensorFlow's Keras 2 wrote."""
     import h5py
 
     with refusing_damage(path, "not a .weights.h5 file of Keras", "Fetch or save it again."), h5py.File(path) as file:

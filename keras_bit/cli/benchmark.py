@@ -35,7 +35,7 @@ QUANTIZATIONS = (FLOAT32, "float16", "dynamic", "int8", "int8_full")
     "checkpoint",
     cls=Argument,
     type=options.PATH,
-    metavar="[RUN]",
+    metavar="[SOURCE]",
     required=False,
     described="The checkpoint; you may pass it as --weights instead.",
 )
@@ -156,14 +156,14 @@ def _print(found: "Benchmark", title: str) -> None:
     from rich.table import Table
 
     keras = found.rows[0]
-    labelled = keras.accuracy is not None
+    labeled = keras.accuracy is not None
     table = Table(title=f"{title}: {printable(found.what)}", title_justify="left")
     table.add_column("file")
-    names = ("as Keras", *(("right",) if labelled else ()), "size", "one image", "of Keras'", "images/s")
+    names = ("agrees", *(("accuracy",) if labeled else ()), "size", "one image", "time / Keras", "images/s")
     for name in names:
         table.add_column(name, justify="right")
     for row in found.rows:
-        cells = [row.status] if row.latency is None else _cells(row, keras, labelled)
+        cells = [row.status] if row.latency is None else _cells(row, keras, labeled)
         table.add_row(f"{'> ' if row == found.best else ''}{row.name}", *cells)
     console().print(table)
     for row in found.rows:
@@ -185,10 +185,10 @@ def _print(found: "Benchmark", title: str) -> None:
         print(printable(line))
 
 
-def _cells(row: "Row", keras: "Row", labelled: bool) -> list[str]:
+def _cells(row: "Row", keras: "Row", labeled: bool) -> list[str]:
     return [
         f"{row.agreement:.1%}",
-        *((f"{row.accuracy:.1%}",) if labelled else ()),
+        *((f"{row.accuracy:.1%}",) if labeled else ()),
         f"{(row.bytes or 0) / 1e6:,.1f} MB",
         f"{_rounded(1e3 * (row.latency or 0))} ms",
         f"{(row.latency or 0) / (keras.latency or 1):.2f}",

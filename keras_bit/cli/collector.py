@@ -1,7 +1,7 @@
 """Lets Python's garbage collector run less often while a command runs.
 
 The import of TensorFlow makes millions of objects that stay. By default the collector starts after every 700 new
-objects and looks at them again and again, which takes a tenth of a command's start.
+objects and looks at them again and again, which slows down the start of a command.
 """
 
 import contextlib

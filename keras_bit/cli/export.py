@@ -30,7 +30,7 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
     cls=Command,
     examples=[
         (
-            "served/bit/1 for TF Serving, with its batching configuration, a docker line and a KServe manifest",
+            "served/bit/1 for TF Serving, with a script that starts the server and files for batching and KServe",
             "keras-bit export --weights google/bit-50 --out served/bit",
         ),
         (
@@ -48,14 +48,14 @@ DEFAULT_SIZE = (224, 224)  # px, of TFLite
         ),
         (
             "a page that classifies in the browser",
-            "keras-bit export --weights DIR --out site --format web --quantize float16",
+            "keras-bit export --weights DIR --out page --format web --quantize float16",
         ),
     ],
 )
 @options.weights(f"{options.SOURCE}.")
 @options.out(
-    "The file to write; for OpenVINO the .xml file; for web the directory; for a SavedModel the directory of its "
-    "versions.",
+    "The file to write; for OpenVINO the .xml file; for web and huggingface the directory; for a SavedModel the "
+    "directory of its versions.",
     "PATH",
 )
 @click.option(

@@ -68,7 +68,8 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     "TFRecord files: the name of each number, from 0 on."
 )
 @options.on_error(
-    "For images that cannot be read: raise ends the run; skip reads all images first and leaves such ones out."
+    "For images that cannot be read: raise ends the run; skip reads all images first and leaves such ones out, with a "
+    "line for each and exit code 1."
 )
 @click.option(
     "--teacher",
@@ -151,7 +152,7 @@ recipe = functools.partial(click.option, cls=Option, group=RECIPE)
     help="For another batch size N: multiply the learning rate by N / 512, and the steps by 512 / N.",
 )
 @options.image_size(
-    "The images' typical size, for the rule, which trains on crops of 128 px below 96x96, else of 480",
+    "The images' typical size. Below 96x96 px the rule trains on crops of 128 px, and otherwise of 480 px",
     "their median",
     group=RECIPE,
 )
@@ -301,7 +302,7 @@ def _about_labels(plan: "Plan") -> list[tuple[str, str]]:
     import numpy as np
 
     counted = _counts(np.bincount(labels, minlength=len(found.class_names)), found.class_names)
-    return [("classes", f"{len(found.class_names)} ({names})"), ("of each class", printable(counted))]
+    return [("classes", f"{len(found.class_names)} ({names})"), ("images of each class", printable(counted))]
 
 
 def _plan_table(plan: "Plan") -> "Table":

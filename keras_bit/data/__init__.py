@@ -1,1 +1,1 @@
-"""From images on a disk to the batches that `model.fit` takes: one `tf.data` pipeline."""
+"""From images on a disk to the batches that `model.fit` takes: a `tf.data` pipeline, or a `PyDataset`."""

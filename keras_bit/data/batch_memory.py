@@ -1,6 +1,6 @@
 """Reuses the memory of a batch of images once nothing refers to the batch.
 
-The system clears every new page, which takes a tenth of the time of reading a batch.
+The system clears every new page, which slows down the reading of a batch.
 """
 
 import math

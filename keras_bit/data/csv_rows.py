@@ -37,7 +37,7 @@ class Rows(NamedTuple):
 
 
 def is_csv(source: object) -> bool:
-    """Whether a source is the name of a CSV file, by its suffix."""
+    """Returns whether a source is the name of a CSV file, by its suffix."""
     return isinstance(source, str | Path) and str(source).lower().endswith(SUFFIXES)
 
 

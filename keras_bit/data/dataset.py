@@ -78,7 +78,7 @@ def image_dataset(
               of the rows;
             * a CSV file with a column of paths, relative to it, and columns of labels: class names, several names with
               `;` or `|` between them, 0 and 1 for each class, or numbers to predict. A column `split` divides the
-              images. `keras_bit.data.label_table.read` describes it;
+              images. The page "Several labels per image, or numbers" of the documentation describes it;
             * a `tf.data.Dataset` of `(image, label)` or of dictionaries with two such columns, not batched. Images are
               encoded bytes or uint8 pixels; labels are whole numbers, floats or rows;
             * TFRecord files of `tf.Example`: a path, a pattern or a list of them, ending in `.tfrecord`, `.tfrecords`,

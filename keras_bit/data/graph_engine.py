@@ -59,7 +59,7 @@ def _reader(open_example: Callable[[Any], Example], source: Source, options: Opt
 
 
 def _problem(example: Example, class_names: tuple[str, ...] | None) -> Any:
-    """`targets.problem` in the graph, or the source's own problem: a scalar string, empty for none."""
+    """Computes `targets.problem` in the graph, or the source's own problem: a scalar string, empty for none."""
     label, classes = example.label, len(class_names or ())
     if label.dtype.is_floating and class_names is None:
         fits = tf.reduce_all(tf.math.is_finite(label))

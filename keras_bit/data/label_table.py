@@ -331,7 +331,7 @@ def _number(text: str, delimiter: str) -> float | None:
 
 
 def _numbers(file: str, table: Rows, columns: Sequence[int]) -> np.ndarray:
-    """float64 `(count, columns)`."""
+    """Returns float64 `(count, columns)`."""
     found = [[_number(row.cells[column], table.delimiter) for column in columns] for row in table.rows]
     for place, column in enumerate(columns):
         wrong = [row for row, values in zip(table.rows, found, strict=True) if values[place] is None]

@@ -37,7 +37,7 @@ def checked_split(source: Any, split: str | None) -> str | None:
 
 
 def is_builder(source: Any) -> bool:
-    """Whether a source is a builder of TensorFlow Datasets."""
+    """Returns whether a source is a builder of TensorFlow Datasets."""
     library = sys.modules.get("tensorflow_datasets")
     return bool(library and isinstance(source, library.core.DatasetBuilder))
 

@@ -59,7 +59,7 @@ class Part:
         return found.hexdigest()[:16]
 
     def typical_size(self) -> tuple[int, int]:
-        """Height and width in pixels: the medians of some of the images."""
+        """Returns height and width in pixels: the medians of some of the images."""
         sizes = []
         for file in self.files(np.unique(np.linspace(0, len(self) - 1, LOOKED_AT).astype(int))):
             try:

@@ -102,6 +102,6 @@ def _read(file: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def _is_noted(number: str, line: Any, count: int) -> bool:
-    """Whether a note is valid for one of `count` images."""
+    """Returns whether a note is valid for one of `count` images."""
     digits = number.isascii() and number.isdecimal() and len(number) <= len(str(count))
     return digits and int(number) < count and isinstance(line, str)

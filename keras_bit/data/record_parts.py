@@ -21,7 +21,7 @@ SHOWN = 5  # files and folders that a note names
 
 
 def holds_records(data: str | Path) -> bool:
-    """Whether `data` is TFRecord files: a directory with some, or a name or pattern of them."""
+    """Returns whether `data` is TFRecord files: a directory with some, or a name or pattern of them."""
     if Path(data).is_dir():
         return any(is_record_name(entry.name) for entry in Path(data).iterdir() if entry.is_file())
     return is_record_name(str(data))

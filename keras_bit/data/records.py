@@ -90,7 +90,7 @@ class _Columns:
         return Example(tf.strings.format("record {} of ", number) + file, label, lambda: contents, problem)
 
     def _empty(self) -> bytes:
-        """A record without an image."""
+        """Returns a record without an image."""
         example = tf.train.Example()
         example.features.feature[self.image].bytes_list.value.append(b"")
         example.features.feature[self.label].int64_list.value.append(0)

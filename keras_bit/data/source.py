@@ -168,7 +168,7 @@ def shuffle(data: tf.data.Dataset, size: int, seed: int) -> tf.data.Dataset:
 
 
 def random_numbers(seed: int) -> tf.data.Dataset:
-    """`Dataset.random(seed, rerandomize_each_iteration=True)`: endless int64 numbers."""
+    """Returns `Dataset.random(seed, rerandomize_each_iteration=True)`: endless int64 numbers."""
     variant = tf.raw_ops.RandomDatasetV2(
         rerandomize_each_iteration=True, output_types=[tf.int64], output_shapes=[[]], **_seeds(seed)
     )

@@ -160,7 +160,7 @@ def open_in_order(
 
 
 def needs_tensorflow(source: Any) -> bool:
-    """Whether TensorFlow reads a source: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets."""
+    """Returns whether TensorFlow reads a source: a `tf.data.Dataset`, TFRecords, TensorFlow Datasets."""
     tensorflow = sys.modules.get("tensorflow")
     stream = tensorflow is not None and isinstance(source, tensorflow.data.Dataset)
     return stream or libraries.is_builder(source) or bool(record_names(source))

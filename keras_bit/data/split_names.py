@@ -105,7 +105,7 @@ def _unwrapped(folder: Path) -> Path:
 
 
 def are_parts(parts: dict[str, Path]) -> bool:
-    """Whether these parts of `split_folders` divide a data set. A single folder with one inside may be a class."""
+    """Returns whether parts of `split_folders` divide a data set. A single folder with one inside may be a class."""
     return len(parts) > 1 or ("train" in parts and len(folders_in(parts["train"])) > 1)
 
 

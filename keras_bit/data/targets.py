@@ -190,7 +190,7 @@ def _rows_of_names(labels: Sequence[Any], class_names: tuple[str, ...] | None, c
 
 
 def _are_quantities(values: np.ndarray, class_names: tuple[str, ...] | None) -> bool:
-    """Whether floats are numbers to predict, not a share of each class."""
+    """Returns whether floats are numbers to predict, not a share of each class."""
     if class_names is not None or values.ndim not in (1, 2):
         return False
     rows = values.reshape(len(values), -1)

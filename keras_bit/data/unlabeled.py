@@ -18,7 +18,7 @@ NAMES = ("0",)  # every image has this class, and no batch has labels
 
 
 def source_of(source: Any, class_names: Sequence[str] | None, sampling: str | None) -> tuple[Any, targets.Labels]:
-    """A pair as `image_dataset` takes it, for images without labels.
+    """Returns a pair (images, labels) for images without labels, as `image_dataset` takes it.
 
     Args:
         source: a directory of images at any depth; a list of paths, of which those of directories stand for the images

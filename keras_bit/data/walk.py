@@ -149,7 +149,7 @@ class LeftOut:
             self.suffixes[_suffix(name) or "without a suffix"] += 1
 
     def passes_over(self, name: str) -> bool:
-        """Whether a file or folder of this name is left out whatever it holds; counts it."""
+        """Returns whether a file or folder of this name is left out whatever it holds; counts it."""
         if name.casefold() in SYSTEM:
             self.system[name] += 1
             return True
@@ -197,7 +197,7 @@ def images_below(
 
 
 def holds_image(directory: str | os.PathLike[str]) -> bool:
-    """Whether there is an image at any depth."""
+    """Returns whether there is an image at any depth."""
     return next(images_below(directory, LeftOut()), None) is not None
 
 
@@ -264,7 +264,7 @@ class _Walk:
 
 
 def is_within(folder: str, path: str) -> bool:
-    """Whether a real path is a folder or inside it."""
+    """Returns whether a real path is a folder or inside it."""
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
@@ -273,7 +273,7 @@ def is_archive(name: str) -> bool:
 
 
 def is_image(path: str) -> bool:
-    """Whether a file is an image: by its suffix or, if it has none, by its first bytes."""
+    """Returns whether a file is an image: by its suffix or, if it has none, by its first bytes."""
     suffix = _suffix(os.path.basename(path))
     if suffix:
         return suffix in _KNOWN

@@ -61,7 +61,7 @@ class Bar(NamedTuple):
 
 
 def available() -> bool:
-    """Whether matplotlib is installed."""
+    """Returns whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 __all__ = ["embed"]
 
 
-if not TYPE_CHECKING:  # with this function, a type checker would accept misspelt names
+if not TYPE_CHECKING:  # with this function, a type checker would accept misspelled names
 
     def __getattr__(name: str) -> Any:
         if name == "embed":

@@ -160,7 +160,7 @@ def about_file(file: Path) -> tuple[dict[str, Any], int]:
 
 
 def _is_complete(about: Any) -> bool:
-    """Whether metadata has all entries that this module reads, with the right types."""
+    """Returns whether metadata has all entries that this module reads, with the right types."""
     if not isinstance(about, dict) or type(about.get("shard", 0)) is not int or type(about.get("left_out")) is not int:
         return False
     skipped = about.get("skipped")

@@ -11,7 +11,7 @@ _MODULES = {"evaluate": "evaluating", "write": "report"}
 __all__ = ["evaluate", "write"]
 
 
-if not TYPE_CHECKING:  # to a type checker a misspelt name would be one that comes from here
+if not TYPE_CHECKING:  # to a type checker a misspelled name would be one that comes from here
 
     def __getattr__(name: str) -> Any:
         if name in _MODULES:

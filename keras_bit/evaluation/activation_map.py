@@ -65,7 +65,7 @@ def check_model(model: keras.Model) -> None:
 
 
 def activation_maps(model: BiTModel, pixel_values: Any, classes: Sequence[int] | None = None) -> ActivationMaps:
-    """`maps[b, y, x, c] = sum over channels k of features[b, y, x, k] * kernel[k, c]`, for some classes `c`.
+    """Computes `maps[b, y, x, c] = sum over channels k of features[b, y, x, k] * kernel[k, c]`, for some classes `c`.
 
     `features` is the last feature map, after the final norm and activation (transformers' `last_hidden_state`). The
     bias is not part of the maps, because it has no place.

@@ -223,7 +223,8 @@ def _class_names(
             # A directory's labels count its own folders; taken as the model's, they would be silently wrong.
             raise ValueError(
                 f"`batches` must have the model's classes ({_some(model_names)}), got other class names "
-                f"({_some(own)}). Pass `label_map=class_map.match(batches.class_names, model.config)`."
+                f"({_some(own)}). Pass `label_map=match(batches.class_names, model.config)`, with `match` from "
+                "`keras_bit.evaluation.class_map`."
             )
     given = tuple(class_names or own or numbers)
     if len(given) != expected:

@@ -29,7 +29,7 @@ class NumberScore(NamedTuple):
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float | None:
-    """`sum over thresholds n of (recall_n - recall_(n-1)) * precision_n`; `None` if no image has the label.
+    """Computes `sum over thresholds n of (recall_n - recall_(n-1)) * precision_n`; `None` if no image has the label.
 
     Images with the same score share a threshold, so that their order does not matter.
 
@@ -88,7 +88,7 @@ def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def number_score(predicted: np.ndarray, numbers: np.ndarray) -> NumberScore:
-    """`mean |p - y|`, `sqrt(mean (p - y)^2)` and `1 - sum (p - y)^2 / sum (y - mean y)^2`, of `(count,)` each."""
+    """Computes `mean |p - y|`, `sqrt(mean (p - y)^2)` and `1 - sum (p - y)^2 / sum (y - mean y)^2`, of `(count,)`."""
     difference = predicted.astype(np.float64) - numbers.astype(np.float64)
     spread = float(((numbers - numbers.mean(dtype=np.float64)) ** 2).sum())
     squares = float((difference**2).sum())

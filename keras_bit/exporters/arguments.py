@@ -110,7 +110,7 @@ def checked_batch_size(model: keras.Model, batch_size: int | None) -> int | None
 def checked_image_size(
     model: keras.Model, image_size: int | tuple[int | None, int | None] | None, of_any_images: bool = False
 ) -> tuple[int | None, int | None] | None:
-    """Height and width; `of_any_images` says that the images are resized before the model gets them."""
+    """Returns height and width; `of_any_images` says that images are resized before the model gets them."""
     if image_size is None:
         return None
     sides = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)

@@ -163,7 +163,7 @@ def _check_classifier(model: keras.Model) -> None:
 def _wanted(formats: Sequence[str] | None, quantizations: Sequence[str | None] | None) -> list[_File]:
     for name in formats or ():
         if name not in FILES:
-            raise ValueError(f"`formats` must be of {', '.join(map(repr, FILES))}, got {name!r}.")
+            raise ValueError(f"`formats` must hold only {', '.join(map(repr, FILES))}, got {name!r}.")
     found = [
         _File(name, quantize)
         for name in dict.fromkeys(FILES if formats is None else formats)
@@ -171,7 +171,7 @@ def _wanted(formats: Sequence[str] | None, quantizations: Sequence[str | None] |
         if quantizations is None or quantize in quantizations
     ]
     if not found:
-        raise ValueError(f"`quantizations` must be of those that the formats have, got {quantizations!r}.")
+        raise ValueError(f"`quantizations` must name one that a chosen format has, got {quantizations!r}.")
     return found
 
 

@@ -9,7 +9,7 @@ from keras_bit.exporters.job import OUTPUT, Checks, Outputs, Run
 
 
 def outputs(model: keras.Model, batch: np.ndarray) -> dict[str, np.ndarray]:
-    """What the model gives, in float32 and by the outputs' names.
+    """Returns the model's outputs by name, in float32.
 
     Raises:
         ValueError: it gives NaN or infinity.
@@ -39,7 +39,7 @@ def compare(run: Run, checks: Checks, share: float, what: str) -> tuple[float, f
 
 
 def compare_outputs(outputs: Outputs, expected: Outputs, share: float, what: str) -> tuple[float, float]:
-    """The same for one batch, whose outputs are known."""
+    """Compares the outputs of one batch; returns the largest difference and its limit."""
     largest, limit = 0.0, 0.0
     if outputs.keys() != expected.keys():
         raise ArithmeticError(

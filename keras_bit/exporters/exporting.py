@@ -134,7 +134,7 @@ def export(
     if include_preprocessing and writer.name != "openvino":
         raise ValueError(
             f"`include_preprocessing` must be False for the format {writer.name!r}, got True: only an 'openvino' file "
-            "has its own. A SavedModel takes encoded images wherever `processor` is given."
+            "has its own. A SavedModel takes encoded images if `processor` is given. Leave it out."
         )
     if runtime is not None and writer.name != "web":
         raise ValueError(f"`runtime` must be None for the format {writer.name!r}: only a 'web' page has one.")
@@ -194,7 +194,7 @@ def quantizations(format: str) -> tuple[str | None, ...]:
 
 
 def is_calibrated(format: str, quantize: str | None) -> bool:
-    """Whether `export` needs `representative_data` for a file."""
+    """Returns whether `export` needs `representative_data` for a file."""
     return quantize in _format(format, quantize).calibrated
 
 

@@ -24,7 +24,7 @@ class Format(abc.ABC):
     kind: ClassVar[Literal["file", "directory", "version"]] = "file"
 
     def needs_tensorflow(self, model: keras.Model) -> bool:
-        """Whether it needs the TensorFlow backend to write `model`."""
+        """Returns whether it needs the TensorFlow backend to write `model`."""
         return True
 
     def beside(self, target: Path) -> tuple[Path, ...]:

@@ -28,7 +28,7 @@ GELU = (keras.activations.gelu, gelu_new)
 
 
 def is_known(activation: Callable[[Any], Any] | None) -> bool:
-    """Whether `activated` supports it."""
+    """Returns whether `activated` supports it."""
     return activation in (None, keras.activations.linear, *GELU, *OPERATORS)
 
 
@@ -43,7 +43,7 @@ def activated(graph: "OnnxGraph", value: str, activation: Callable[[Any], Any] |
 
 
 def _gelu(graph: "OnnxGraph", value: str, name: str, approximate: bool) -> str:
-    """`x / 2 * (1 + erf(x / sqrt(2)))`, or its tanh form, in the order that onnxruntime can fuse."""
+    """Writes `x / 2 * (1 + erf(x / sqrt(2)))`, or its tanh form, in the order that onnxruntime can fuse."""
 
     def number(it: float) -> str:
         return graph.tensors.add(str(it), np.array(it, np.float32))

@@ -47,7 +47,7 @@ class Value:
 
 
 def describes(model: keras.Model) -> bool:
-    """Whether `OnnxGraph` can write the model: an unchanged BiT with any of its layers as outputs."""
+    """Returns whether `OnnxGraph` can write the model: an unchanged BiT with any of its layers as outputs."""
     if not isinstance(model, BiTModel) or len(model.inputs) != 1 or input_dtype(model) != np.float32:
         return False
     try:
@@ -198,7 +198,7 @@ def _zeros_around(graph: OnnxGraph, layer: keras.layers.Layer, x: Value) -> Valu
 
 
 def _zeros_to_same(graph: OnnxGraph, layer: keras.layers.Layer, x: Value) -> Value:
-    """`ZeroPaddedToSame`: one row after, and one before if their number is odd, of almost zeros.
+    """Writes `ZeroPaddedToSame`: one row after, and one before if their number is odd, of almost zeros.
 
     onnxruntime 1.20 to 1.30 fuse a zero pad and the pool after it to a pool that pads with minus infinity.
     """

@@ -20,7 +20,7 @@ Normalization = Callable[["OnnxGraph", keras.layers.Layer, "Value"], "Value"]
 
 
 def by_instances(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "Value":
-    """For onnxruntime: `InstanceNormalization` of the groups, then a depthwise convolution with gamma and beta.
+    """Writes, for onnxruntime, `InstanceNormalization` of the groups, then a depthwise convolution with gamma and beta.
 
     The first works on a group's memory. The second includes the activation and has the blocked layout that the next
     convolution reads; a product, a sum and an activation in the plain layout would each go through the whole map.
@@ -42,7 +42,7 @@ def by_instances(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "
 
 
 def by_means(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "Value":
-    """For OpenVINO: means over the image, and everything else on tensors of one number per channel.
+    """Writes, for OpenVINO, means over the image, and everything else on tensors of one number per channel.
 
     Feature maps keep their shape, so that OpenVINO keeps its own layout and fuses what follows a mean.
     """
@@ -72,7 +72,7 @@ def by_means(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "Valu
 
 
 def by_means_of_8_bits(graph: "OnnxGraph", layer: keras.layers.Layer, x: "Value") -> "Value":
-    """For OpenVINO after a convolution in 8 bits: `by_means` after a `Clip` without effect.
+    """Writes, for OpenVINO after a convolution in 8 bits, `by_means` after a `Clip` without effect.
 
     OpenVINO 2026.4 gives wrong numbers if a mean reads such a convolution directly.
     """

@@ -69,7 +69,7 @@ def _batches(job: Job) -> Iterator[Any]:
 
 
 def _is_of_each_channel(node: Any) -> bool:
-    """Whether it is a depthwise convolution; BiT's are norms and zeros around a map."""
+    """Returns whether it is a depthwise convolution; BiT's are norms and zeros around a map."""
     return any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
 
 

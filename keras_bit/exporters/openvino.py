@@ -59,7 +59,7 @@ class OpenVINO(Format):
         return path
 
     def shape(self, job: Job) -> Shape:
-        """What the network takes, behind the processor's steps if they are in the file."""
+        """Returns the shape that the network takes, after the preprocessing if that is in the file."""
         return openvino_images.network_shape(job) if job.include_preprocessing else super().shape(job)
 
     def refusal(self, model: keras.Model, quantize: str | None) -> str:
@@ -152,7 +152,7 @@ def _in_one_line(labels: Sequence[str]) -> str:
 
 
 def _compiled(model: Any, job: Job) -> Run:
-    """An `openvino.Model` with one input, as a function from that to the outputs by the names of `job.model`."""
+    """Returns an `openvino.Model` with one input as a function from that to the outputs by the names of `job.model`."""
     # On processors with bfloat16 instructions OpenVINO would use them: that is the user's choice, not the file's.
     compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     single = not isinstance(job.model.output, dict)

@@ -32,7 +32,7 @@ WHAT = "openvino, images"
 
 
 def check(job: Job) -> None:
-    """Raises what keeps the processor's steps out of the file."""
+    """Refuses a job whose preprocessing cannot be in the file."""
     processor = job.processor
     if processor is None:
         raise ValueError("`processor` must be given for `include_preprocessing=True`, got None: its steps go inside.")
@@ -57,7 +57,7 @@ def check(job: Job) -> None:
 
 
 def network_shape(job: Job) -> Shape:
-    """What the network gets from the processor's steps."""
+    """Returns the shape of the pixels that the preprocessing gives to the network."""
     assert job.processor is not None  # as `check` has found
     return job.batch_size or job.model.input_shape[0], *(job.processor.fixed_size or (None, None))
 
@@ -83,7 +83,7 @@ def put_in_front(model: Any, job: Job) -> None:
 
 
 def network_of(model: Any) -> Any:
-    """The part of such a model, which is changed, behind the processor's steps."""
+    """Returns the network without the preprocessing before it; changes `model`."""
     pixels = _pixels(model)
     network = _operations().parameter(pixels.get_partial_shape(), pixels.get_element_type(), name=INPUT)
     network.output(0).get_tensor().set_names({INPUT})
@@ -130,7 +130,7 @@ def _resized(images: Any, processor: BitImageProcessor) -> Any:
 
 
 def _after_one_direction(sides: Any, sizes: Any) -> Any:
-    """The sizes after the direction that Pillow resizes first."""
+    """Returns the sizes after the direction that Pillow resizes first."""
     ops = _operations()
     height, width, rows, columns = (
         ops.gather(pair, _whole([one]), _whole(0)) for pair in (sides, sizes) for one in (0, 1)
@@ -150,7 +150,7 @@ def _after_one_direction(sides: Any, sizes: Any) -> Any:
 
 
 def _cropped(images: Any, processor: BitImageProcessor) -> Any:
-    """The middle, with zeros around an image that is smaller."""
+    """Crops the middle, with zeros around an image that is smaller."""
     if not processor.do_center_crop:
         return images
     ops = _operations()
@@ -168,7 +168,7 @@ def _cropped(images: Any, processor: BitImageProcessor) -> Any:
 
 
 def _may_lack(processor: BitImageProcessor, crop: tuple[int, int]) -> bool:
-    """Whether a resized image may be smaller than what is cropped."""
+    """Returns whether a resized image may be smaller than what is cropped."""
     if not processor.do_resize:
         return True
     least = [processor.size.get(side, processor.size.get("shortest_edge", 0)) for side in ("height", "width")]
@@ -186,7 +186,7 @@ def _normalized(pixels: Any, processor: BitImageProcessor) -> Any:
 
 
 def _sides(images: Any) -> Any:
-    """Height and width, as whole numbers of the graph."""
+    """Returns height and width, as whole numbers of the graph."""
     ops = _operations()
     return ops.gather(ops.shape_of(images, "i64"), _whole(SIDES), _whole(0))
 
@@ -207,14 +207,14 @@ def _operations() -> Any:
 
 
 def _pixels(model: Any) -> Any:
-    """The output of an operation that the network reads."""
+    """Returns the output of an operation that the network reads."""
     return next(
         output for operation in model.get_ops() for output in operation.outputs() if INPUT in output.get_names()
     )
 
 
 def _images(job: Job) -> Iterator[np.ndarray]:
-    """Batches of uint8 images of two sizes, or of that of the file: patterns, and noise, which shows another filter."""
+    """Returns batches of uint8 images, of two sizes or the file's: patterns, and noise, which shows another filter."""
     count = job.batch_size or job.model.input_shape[0] or 2
     height, width = job.image_size or (None, None)
     for seed, default in enumerate(COMPARED_SIZES):
@@ -238,5 +238,5 @@ def _compare_pixels(processor: BitImageProcessor, images: np.ndarray, pixels: np
     if not (difference <= (MOST_LEVELS + ROUNDING) * level).all():
         raise ArithmeticError(
             f"The export ({WHAT}) gives other pixels than `processor`, by up to {np.max(difference / level):.3g} gray "
-            f"levels, more than the {MOST_LEVELS} that are let pass. Nothing was kept."
+            f"levels, more than the {MOST_LEVELS} allowed. Nothing was kept."
         )

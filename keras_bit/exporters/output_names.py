@@ -10,7 +10,7 @@ from keras_bit.network.weights import HEAD
 
 
 def has_head(model: keras.Model) -> bool:
-    """Whether it is a keras_bit model with a head."""
+    """Returns whether it is a keras_bit model with a head."""
     return isinstance(model, BiTModel) and any(layer.name == HEAD for layer in model.layers)
 
 

@@ -106,7 +106,7 @@ def _crash(code: int, said: str) -> str:
 
 
 def main(folder: str) -> None:
-    """The other process: exports the model in `folder`, and answers in lines of JSON on standard output.
+    """Runs in the other process: exports the model in `folder`, and answers in lines of JSON on standard output.
 
     `{"progress": line}` for every step; at the end `{"result": [difference, limit]}` or `{"error": [kind, arguments]}`.
     """

@@ -144,7 +144,7 @@ def since_start() -> float:
 
 
 def end_with_the_caller() -> None:
-    """In the other process: ends it when the caller, which holds its standard input, is gone (`kill -9`)."""
+    """Ends the other process, which calls it, when the caller that holds its standard input is gone (`kill -9`)."""
 
     def wait() -> None:
         sys.stdin.buffer.read()

@@ -19,6 +19,6 @@ FORMATS = {
 
 
 def format_named(name: str) -> Format:
-    """The format of a name in `FORMATS`."""
+    """Returns the format of a name in `FORMATS`."""
     module, _, kind = FORMATS[name].partition(":")
     return getattr(importlib.import_module(f"keras_bit.exporters.{module}"), kind)()

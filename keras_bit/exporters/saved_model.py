@@ -53,7 +53,7 @@ class SavedModel(Format):
             )
 
     def target(self, path: Path) -> Path:
-        """The next version in `path`."""
+        """Returns the directory of the next version in `path`."""
         if path.exists() and not path.is_dir():
             raise NotADirectoryError(
                 f"`path` must be a directory for versions, or a new name for one. {path} is a file."
@@ -63,7 +63,7 @@ class SavedModel(Format):
         return path / str(max(versions, default=0) + 1)
 
     def shape(self, job: Job) -> Shape:
-        """A server takes batches of any size, unless the caller fixes it."""
+        """Returns any batch size, unless the caller fixes it: a server takes all."""
         return job.batch_size, *super().shape(job)[1:]
 
     def write(self, job: Job, path: Path) -> None:

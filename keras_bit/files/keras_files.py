@@ -67,7 +67,7 @@ def described_in(path: Path) -> Mapping[str, Any] | None:
 
 
 def is_classifier(model: object) -> bool:
-    """Whether it is a `BiTClassifier`, whose `model` is the BiT."""
+    """Returns whether it is a `BiTClassifier`, whose `model` is the BiT."""
     import keras
 
     return keras.saving.get_registered_name(type(model)) == _CLASSIFIER

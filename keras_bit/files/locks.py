@@ -173,7 +173,7 @@ def _read(file: Path) -> Owner | None:
 
 
 def _has_ended(owner: Owner) -> bool:
-    """Whether a process has certainly ended."""
+    """Returns whether a process has certainly ended."""
     # On Windows `os.kill` would end the process.
     if (owner.host, owner.machine) != (socket.gethostname(), _machine()) or os.name == "nt":
         return False

@@ -19,7 +19,7 @@ def cause_of(error: Exception) -> Exception:
 
 
 def is_absent(cause: Exception) -> bool:
-    """Whether the Hub answered that the repository does not have the file."""
+    """Returns whether the Hub answered that the repository does not have the file."""
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(cause, RepositoryNotFoundError | RevisionNotFoundError):
@@ -29,7 +29,7 @@ def is_absent(cause: Exception) -> bool:
 
 
 def is_unanswered(cause: Exception) -> bool:
-    """Whether the Hub did not answer: offline mode, no connection, or a broken one."""
+    """Returns whether the Hub did not answer: offline mode, no connection, or a broken one."""
     # HTTPError belongs to the HTTP library below huggingface_hub, and is the base of HfHubHTTPError.
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -79,7 +79,7 @@ def explained(
     if isinstance(cause, errors.RepositoryNotFoundError):
         elsewhere = f"{repo_id!r}: " if repository.explicit else f"{repo_id!r} is not a local file or directory, and "
         return FileNotFoundError(
-            f"{elsewhere}{hub} shows no repository of that name: it may be misspelt or private. If it is private, "
+            f"{elsewhere}{hub} shows no repository of that name: it may be misspelled or private. If it is private, "
             f"{log_in}."
         )
     if isinstance(cause, errors.RevisionNotFoundError):

@@ -182,7 +182,7 @@ def _is_below(parts: urllib.parse.SplitResult, endpoint: str) -> bool:
 
 
 def is_safe(url: str) -> bool:
-    """Whether nobody on the network can change the file at an address: it is encrypted, or on this machine."""
+    """Returns whether nobody on the network can change the file at an address: it is encrypted, or on this machine."""
     parts = urllib.parse.urlsplit(url)
     return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
 

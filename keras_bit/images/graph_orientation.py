@@ -106,7 +106,7 @@ def orientation(tags: Any) -> Any:
 
 
 def is_swapped(orientation: Any) -> Any:
-    """Whether the stored rows are the columns of the upright image."""
+    """Returns whether the stored rows are the columns of the upright image."""
     return orientation > 4
 
 

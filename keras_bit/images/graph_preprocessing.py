@@ -206,14 +206,14 @@ def _crop(size: tuple[Any, Any], processor: "BitImageProcessor") -> tuple[Window
 
 
 def becomes_enormous(size: tuple[Any, Any], processor: "BitImageProcessor") -> Any:
-    """Whether `preprocess` refuses an image of this (height, width), because it would be resized to too many pixels."""
+    """Returns whether `preprocess` refuses a size (height, width), because it would be resized to too many pixels."""
     if not processor.do_resize:
         return tf.constant(False)
     return _is_enormous(_resized_shape(size, processor.size))
 
 
 def _is_enormous(size: tuple[Any, Any]) -> Any:
-    """Whether an image would be resized to more pixels than the array path allows (`steps.check_not_enormous`)."""
+    """Returns whether a resized image has more pixels than the array path allows (`steps.check_not_enormous`)."""
     limit = pixel_limit(None)
     if limit is None:
         return tf.constant(False)

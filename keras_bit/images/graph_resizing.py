@@ -12,8 +12,6 @@ both parts exactly, in any order of addition, because they are below 2**24 units
 
 Wider filters, of images that shrink 170 times, are multiplied in float64.
 
-A sparse matrix, blocks of 32 and 56 rows, and strips of 2**17 and of 2**22 numbers were tried and are slower.
-
 Imports TensorFlow, so only functions import this module.
 
 Checked against Pillow 11.0, 11.3, 12.3 and 13.0, `src/libImaging/Resample.c`, `Geometry.c` and `src/PIL/Image.py`.

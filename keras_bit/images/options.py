@@ -81,7 +81,7 @@ def _in_classifier(source: str | Path, name: str | None, options: HubOptions) ->
 
 
 def _says_how(pretrained_cfg: object) -> bool:
-    """Whether it describes images; a checkpoint that was saved without a processor does not."""
+    """Returns whether it describes images; a checkpoint that was saved without a processor does not."""
     if not isinstance(pretrained_cfg, Mapping):
         return pretrained_cfg is not None
     return not pretrained_cfg.keys().isdisjoint(_TIMM_OPTIONS)
@@ -189,7 +189,7 @@ def per_channel(name: str, value: object) -> PerChannel:
 
 
 def deviation(value: object) -> PerChannel:
-    """`per_channel` for a divisor."""
+    """Checks a divisor like `per_channel`, and that it is above 0."""
     std = per_channel("image_std", value)
     # TensorFlow treats smaller numbers as 0; elsewhere the quotient is infinite.
     if np.any(np.asarray(std, np.float32) < np.finfo(np.float32).tiny):

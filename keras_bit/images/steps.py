@@ -125,7 +125,7 @@ def _row(values: PerChannel, width: int, channels: int) -> np.ndarray:
 def _float32_is_exact(
     channels: int, rescale_factor: float | None, mean_and_std: tuple[PerChannel, PerChannel] | None
 ) -> bool:
-    """Whether `_by_float32` gives every value of the table; it does for the factors 1/255 and 1/127.5."""
+    """Returns whether `_by_float32` gives every value of the table; it does for the factors 1/255 and 1/127.5."""
     if not channels or rescale_factor == 0:
         return False
     table = value_table(channels, rescale_factor, mean_and_std)
@@ -160,5 +160,5 @@ def _rescale_and_normalize(
 
 
 def _is_whole(image: np.ndarray) -> bool:
-    """Whether transformers takes the values for whole numbers: all are within `numpy.allclose`'s tolerance."""
+    """Returns whether transformers takes the values for whole numbers: all are within `numpy.allclose`'s tolerance."""
     return image.dtype.kind in "biu" or np.allclose(image, np.trunc(image).astype(np.float64))

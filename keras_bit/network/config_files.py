@@ -35,12 +35,12 @@ HYBRID_BACKBONES = {
 
 
 def is_timms(values: Mapping[str, Any]) -> bool:
-    """Whether a dictionary is timm's, or the one that transformers' TimmWrapper makes of timm's."""
+    """Returns whether a dictionary is timm's, or the one that transformers' TimmWrapper makes of timm's."""
     return "architecture" in values and values.get("model_type") in (None, "timm_wrapper")
 
 
 def is_kerass(values: Mapping[str, Any]) -> bool:
-    """Whether a dictionary is Keras' own description of a model's layers."""
+    """Returns whether a dictionary is Keras' own description of a model's layers."""
     return "class_name" in values and isinstance(values.get("config"), Mapping)
 
 

@@ -1,6 +1,6 @@
 """The BiT network as a functional graph, read top-down: stem, stages of blocks, final norm, head.
 
-Stages count from 1 and blocks from 0; a layer's name is its address (`stage1_block2_conv1`). Channels last throughout.
+Stages count from 1 and blocks from 0. A layer's name says where it is (`stage1_block2_conv1`). Channels are last.
 """
 
 import dataclasses

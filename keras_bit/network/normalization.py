@@ -5,9 +5,6 @@ goes back through every operation and keeps the input of each. The gradient by h
 reductions, and only the input is kept. Layers of the same shape share one graph (`traced_once`), because the time
 before the first step grows with the number of nodes. `docs/explanation/performance-details.md` has the figures.
 
-These were tried and are not better: reductions as products with a vector of ones, XLA for these functions only, and
-one reduction over both axes, which is less exact (see `_spatial_mean`).
-
 The gradients by hand can be differentiated again, but JAX refuses `jax.jvp` of them in training. Its alternatives
 (`jax.custom_jvp`, or the automatic gradient) are slower. The plain functions give the same values and allow `jax.jvp`.
 

@@ -14,7 +14,7 @@ class RawPixelsWarning(UserWarning):
 
 
 def are_raw(images: Any) -> bool:
-    """Whether a numpy batch has pixels in [0, 255], judged by its first image; `False` for tensors and in a graph."""
+    """Returns whether a numpy batch has pixels in [0, 255], by its first image; `False` for tensors and in a graph."""
     if not isinstance(images, np.ndarray) or images.ndim != 4 or not images.size or images.dtype.kind not in "iuf":
         return False
     first = images[0]

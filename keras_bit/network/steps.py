@@ -66,7 +66,7 @@ class QuickSteps:
 
 
 def _is_one_batch(model: keras.Model, x: Any, batch_size: int | None) -> bool:
-    """Whether `x` is an array or a TensorFlow tensor that Keras would pass to the model unchanged."""
+    """Returns whether `x` is an array or a TensorFlow tensor that Keras would pass to the model unchanged."""
     if keras.backend.backend() != "tensorflow" or not (isinstance(x, np.ndarray) or keras.ops.is_tensor(x)):
         return False
     if model.steps_per_execution != 1 or model.distribute_strategy.num_replicas_in_sync != 1:

@@ -24,7 +24,7 @@ def step() -> Iterator[None]:
 
 
 def in_a_step() -> bool:
-    """Whether the graph that is being traced belongs to one of Keras' own steps."""
+    """Returns whether the graph that is being traced belongs to one of Keras' own steps."""
     return _in_a_step.get()
 
 
@@ -72,7 +72,7 @@ def tensor_of(variable: Any) -> Any:
 
 
 def gradients_are_recorded() -> bool:
-    """Whether PyTorch records the gradient that is computed now, so that it can be differentiated again.
+    """Returns whether PyTorch records the gradient that is computed now, so that it can be differentiated again.
 
     In PyTorch the forward part of a custom gradient runs without a graph, and what it keeps counts as constant. For
     second derivatives the gradient must compute it again from the arguments. A plain training step needs none.
@@ -86,7 +86,7 @@ def gradients_are_recorded() -> bool:
 
 @functools.cache
 def products_are_faster() -> bool:
-    """Whether to compute a convolution with a 1x1 kernel as a matrix product.
+    """Returns whether to compute a convolution with a 1x1 kernel as a matrix product.
 
     It speeds up training steps on CPUs and does not slow down other calls noticeably
     (docs/explanation/performance-details.md). On GPUs TensorFlow does it by itself, and other backends have compilers

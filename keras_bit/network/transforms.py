@@ -189,7 +189,7 @@ def rematerialize(model: BiTModel) -> None:
     `keras.RematScope` wraps single layers. That saves nothing here, because a layer keeps little more than its input,
     and under TensorFlow it refuses every layer with an argument `training`.
 
-    Use it for images or batches that do not fit otherwise; steps take about a quarter longer. Gradients are the same
+    Use it for images or batches that do not fit otherwise, because steps take longer. Gradients are the same
     except for the order of sums, and inference does not change. Call it before `fit`. Saved and cloned models lose it:
     call it again.
 

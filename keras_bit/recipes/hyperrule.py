@@ -127,7 +127,7 @@ class HyperRule:
         return self.base_learning_rate * (self.batch_size / RULES_BATCH_SIZE if self.scaling == "linear" else 1)
 
     def schedule(self) -> "HyperRuleSchedule":
-        """The learning rate by step."""
+        """Returns the learning rate by step."""
         return HyperRuleSchedule(self.learning_rate, self.boundaries)
 
     def optimizer(self, gradient_accumulation_steps: int | None = None) -> "MomentumSGD":

@@ -130,7 +130,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     if at(0.0)[0] >= 0:
         raise NoTemperatureError(
-            f"of {len(logits):,} images the answers are not better than chance. "
+            f"the answers to {len(logits):,} images are not better than chance. "
             "Train the model longer, or check the labels."
         )
     low, high = 0.0, 1.0
@@ -138,8 +138,8 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         low, high = high, 2 * high
         if high > LARGEST:
             raise NoTemperatureError(
-                f"all answers to {len(logits):,} images are right, so that the loss falls without end as probabilities "
-                "grow. Use more images, or images that were not trained on."
+                f"all answers to {len(logits):,} images are right, so the loss has no minimum. Use more images, or "
+                "images that were not trained on."
             )
     inverse = high
     for _ in range(STEPS):
@@ -152,7 +152,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         inverse = following
     if following < 1 / LARGEST:
         raise NoTemperatureError(
-            f"of {len(logits):,} images the answers are not better than chance. "
+            f"the answers to {len(logits):,} images are not better than chance. "
             "Train the model longer, or check the labels."
         )
     return 1 / following

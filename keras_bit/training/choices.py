@@ -88,7 +88,7 @@ def class_names(model: BiTModel, train: Any, validation: Any, teacher: BiTModel 
     Raises:
         ValueError: training and validation have other classes, or the model or the teacher has them in another order.
     """
-    if problem_type(model) != ONE:
+    if problem_type(model) == NUMBER:
         return None
     names, others = _names_of(train), _names_of(validation)
     if names and others and names != others:

@@ -166,7 +166,7 @@ def has_processes(strategy: "tf.distribute.Strategy | None") -> bool:
 
 
 def has_several_processes(model: keras.Model) -> bool:
-    """Whether a model is trained by several processes, under tf.distribute or `keras.distribution`."""
+    """Returns whether a model is trained by several processes, under tf.distribute or `keras.distribution`."""
     if keras.backend.backend() != "jax":
         return has_processes(strategy_of(model))
     import jax

@@ -35,7 +35,7 @@ class Labels(NamedTuple):
 
 
 def is_indexed(data: Any) -> bool:
-    """Whether data is a `keras.utils.PyDataset`, not a `tf.data.Dataset`."""
+    """Returns whether data is a `keras.utils.PyDataset`, not a `tf.data.Dataset`."""
     return isinstance(data, keras.utils.PyDataset)
 
 

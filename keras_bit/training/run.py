@@ -331,7 +331,7 @@ def _calibrated(plan: Plan, out: Path, say: Say) -> TemperatureScaling:
     say(
         f"temperature {found.temperature:.4f}: calibration error {before.expected_calibration_error:.2%} before, "
         f"{after.expected_calibration_error:.2%} after, log loss {before.log_loss:.4f} before, {after.log_loss:.4f} "
-        f"after, on the {found.examples:,} images of the fit"
+        f"after, on the {found.examples:,} images that the temperature was fitted to"
     )
     if after.expected_calibration_error > before.expected_calibration_error:
         say(
@@ -369,7 +369,7 @@ def _in_short(found: dict[str, Any]) -> str:
 
 
 def precision(options: Options) -> contextlib.AbstractContextManager:
-    """A context in which models compute in the precision of the options."""
+    """Returns a context in which models compute in the precision of the options."""
     return _policy(f"mixed_{options.mixed_precision}" if options.mixed_precision else keras.config.dtype_policy())
 
 

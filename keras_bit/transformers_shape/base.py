@@ -146,7 +146,7 @@ class TransformersModel(BiTModel):
         return built.output
 
     def _wants_tensors(self, pixel_values: Any, unknown: Mapping[str, Any], **for_output: Any) -> bool:
-        """Whether the caller is Keras or connects the model; `for_output` holds arguments that only an output has."""
+        """Returns whether Keras calls, or connects the model; `for_output` has arguments that only an output has."""
         given = [name for name, value in for_output.items() if value is not None]
         if not given and calls.is_by_keras():
             return True

@@ -9,7 +9,7 @@ import keras
 
 
 def is_by_keras() -> bool:
-    """Whether Keras or keras_bit calls the model for its tensors, not a user for transformers' output.
+    """Returns whether Keras or keras_bit calls the model for its tensors, not a user for transformers' output.
 
     Keras calls a model in its steps, in exports, and as a layer of another model. The call itself does not show this,
     so the module of the calling function decides. (`collections.namedtuple` finds its caller in the same way.)
@@ -26,7 +26,7 @@ def _is_in_between(module: str) -> bool:
 
 
 def is_symbolic(pixel_values: Any) -> bool:
-    """Whether a layer is being connected to others, not computed."""
+    """Returns whether a layer is being connected to others, not computed."""
     return isinstance(pixel_values, keras.KerasTensor) or (
         isinstance(pixel_values, list | tuple | Mapping)
         and any(isinstance(value, keras.KerasTensor) for value in _values(pixel_values))

@@ -96,7 +96,7 @@ def copy(package: Path, folder: Path) -> None:
 
 
 def is_copy(folder: Path) -> bool:
-    """Whether a directory holds nothing but files with the names of `onnxruntime-web`, as of any version."""
+    """Returns whether a directory holds nothing but files with the names of `onnxruntime-web`, as of any version."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     return all(NAMES.fullmatch(file.name) and file.is_file() for file in folder.iterdir())

@@ -1,4 +1,4 @@
-// The page takes a picture in one of five ways, and shows its classes and their maps.
+// The page takes an image in one of five ways, and shows its classes and their maps.
 
 import { Classifier } from "./classifier.js";
 import { Trouble, json } from "./files.js";
@@ -6,7 +6,7 @@ import { interpolated, paint, strongest } from "./heat_map.js";
 import { transformation } from "./orientation.js";
 import { crop, resizedSize, seen } from "./preprocess.js";
 
-const SIDE = 448; // CSS px, the longer side of the picture
+const SIDE = 448; // CSS px, the longer side of the image
 const ENGINES = { webgpu: "WebGPU", wasm: "WebAssembly" };
 
 const element = (id) => document.getElementById(id);
@@ -14,7 +14,7 @@ const percent = (score) => `${(100 * score).toFixed(1)}%`;
 const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
 
 let settings, labels, classifier;
-let turn = 0; // counts the pictures, so that the answer about an older one is not shown
+let turn = 0; // counts the images, so that the answer about an older one is not shown
 let shown; // { name, result }
 
 async function start() {
@@ -30,7 +30,7 @@ async function start() {
   const { engine } = await classifier.ready;
   element("progress").hidden = true;
   tellAbout(engine);
-  if (turn === 0) say("The model is ready. Choose a picture.");
+  if (turn === 0) say("The model is ready. Choose an image.");
 }
 
 function tellAbout(engine, milliseconds) {
@@ -41,7 +41,7 @@ function tellAbout(engine, milliseconds) {
   ];
   if (milliseconds) {
     const all = Object.values(milliseconds).reduce((sum, one) => sum + one);
-    parts.push(`this picture took ${Math.round(all)} ms, the network ${Math.round(milliseconds.network)}`);
+    parts.push(`this image took ${Math.round(all)} ms, the network ${Math.round(milliseconds.network)}`);
   }
   element("about").textContent = parts.join(" · ");
 }
@@ -60,7 +60,7 @@ function complain(error) {
 
 async function classify(file) {
   const mine = ++turn;
-  const name = file.name || "The picture";
+  const name = file.name || "The image";
   element("trouble").textContent = "";
   say(`Looking at ${name}.`);
   try {
@@ -122,7 +122,7 @@ function showPicture() {
   canvas.height = Math.max(Math.round(part.height * scale), 1);
   canvas.style.width = `${Math.round((SIDE * part.width) / Math.max(part.width, part.height))}px`;
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "black"; // if the picture is smaller than the crop, the model sees black around it
+  context.fillStyle = "black"; // if the image is smaller than the crop, the model sees black around it
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = "high";
   context.setTransform(scale, 0, 0, scale, -part.left * scale, -part.top * scale);
@@ -151,7 +151,7 @@ function showPicture() {
 
 function caption(part, width, height) {
   const [across, down] = [part.width, part.height].map(Math.round);
-  if (across === width && down === height) return `The whole picture, ${width}×${height} px.`;
+  if (across === width && down === height) return `The whole image, ${width}×${height} px.`;
   return `The model sees the middle ${across}×${down} px of ${width}×${height} px.`;
 }
 
@@ -181,10 +181,10 @@ addEventListener("dragleave", (event) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  take(event.dataTransfer.files, "What you dropped is not a file. Save the picture first, and drop its file.");
+  take(event.dataTransfer.files, "What you dropped is not a file. Save the image first, and drop its file.");
 });
 addEventListener("paste", (event) =>
-  take(event.clipboardData.files, "The clipboard holds no picture. Copy a picture, and paste it again."),
+  take(event.clipboardData.files, "The clipboard holds no image. Copy an image, and paste it again."),
 );
 element("show-map").addEventListener("change", showPicture);
 
