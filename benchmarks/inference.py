@@ -209,7 +209,7 @@ def rows(
         shown.append(Row(f"{at}: {name}", "ms", ours, theirs, details=details))
     for size, ours, peers, limit in targets:
         times = [medians[peer] for peer in peers if peer in medians]
-        if size == batch_size and image_size == 224 and ours in medians and times:
+        if size in (None, batch_size) and image_size == 224 and ours in medians and times:
             name = "transformers, the faster one" if len(peers) > 1 else peers[0]
             shown.append(Row(f"{at}: {ours} / {name}", "", medians[ours] / min(times), None, limit))
     return shown

@@ -1,5 +1,6 @@
 """Writes a table as Markdown between two marks of a page, so that the page shows the command of its figures."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from benchmarks.report import Report, cells, columns
 from keras_bit.files import writing
 
 END = "<!-- end -->"
+SETTINGS = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA")  # environment variables that change what is measured
 
 
 def insert(report: Report, arguments: Sequence[str], file: Path) -> None:
@@ -18,7 +20,7 @@ def insert(report: Report, arguments: Sequence[str], file: Path) -> None:
         arguments: the arguments of `python -m benchmarks`, without the names of files to write.
         file: the page, which is created if needed.
     """
-    mark = f"<!-- python -m benchmarks {shlex.join(arguments)} -->"
+    mark = f"<!-- {_command(arguments)} -->"
     page = file.read_text(encoding="utf-8") if file.exists() else ""
     before, found, rest = page.partition(mark)
     after = rest.partition(END)[2] if found else "\n"
@@ -43,8 +45,12 @@ def text(report: Report, arguments: Sequence[str]) -> str:
         [
             *rows,
             "",
-            f"`python -m benchmarks {shlex.join(arguments)}` on {here['processor']} ({instructions}), "
-            f"{here['threads']} cores; {versions}.",
+            f"`{_command(arguments)}` on {here['processor']} ({instructions}), {here['threads']} cores; {versions}.",
             *(line for note in report.notes for line in ("", note)),  # a paragraph each
         ]
     )
+
+
+def _command(arguments: Sequence[str]) -> str:
+    settings = [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
+    return " ".join([*settings, "python -m benchmarks", shlex.join(arguments)])

@@ -186,8 +186,11 @@ def test_a_keras_model_that_cannot_be_run_elsewhere_is_an_error(told, model):
 @pytest.mark.parametrize(
     ("options", "fact"),
     [
-        ({"formats": ["coreml"]}, "`formats` must be of 'saved_model', 'tflite', 'onnx', 'openvino', got 'coreml'"),
-        ({"formats": ["saved_model"], "quantizations": ["int8"]}, "`quantizations` must be of those that the formats"),
+        ({"formats": ["coreml"]}, "`formats` must hold only 'saved_model', 'tflite', 'onnx', 'openvino', got 'coreml'"),
+        (
+            {"formats": ["saved_model"], "quantizations": ["int8"]},
+            "`quantizations` must name one that a chosen",
+        ),
         ({"num_images": 0}, "`num_images`"),
         ({"rounds": 0}, "`rounds`"),
         ({"image_size": 8}, "`image_size`"),

@@ -197,7 +197,19 @@ def test_a_missed_target_and_an_error_are_exit_code_1_and_usage_is_2(part, tmp_p
         assert stopped.value.code == 2
 
 
-def test_a_table_goes_into_its_place_in_a_page(part, tmp_path):
+def test_a_table_names_the_variables_that_change_what_is_measured(part, tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    part.report = REPORT
+    assert command.main(["loading", "--markdown", str(tmp_path / "page.md")]) == 1  # a target is missed
+    text = (tmp_path / "page.md").read_text()
+    assert text.startswith("<!-- TF_ENABLE_ONEDNN_OPTS=1 python -m benchmarks loading -->\n")
+    assert "`TF_ENABLE_ONEDNN_OPTS=1 python -m benchmarks loading` on " in text
+
+
+def test_a_table_goes_into_its_place_in_a_page(part, tmp_path, monkeypatch):
+    for name in ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
     part.report = report.Report("Loading", "transformers", REPORT.rows[:1], {}, ["numpy"], ["one note"])
     page = tmp_path / "page.md"
     page.write_text("# Page\n\n<!-- python -m benchmarks loading --rounds 2 -->\nold\n<!-- end -->\n\nAfter.\n")
@@ -360,7 +372,7 @@ def test_images_that_preprocessing_cannot_measure_are_refused(drawings, argument
 def test_targets_are_ratios_to_the_faster_of_the_peers():
     medians = {
         **{"compiled": 0.09, "compiled, fused": 0.06, "TFLite int8": 0.02},
-        **{"transformers": 0.2, "transformers, channels_last": 0.15, "openvino": 0.1},
+        **{"transformers": 0.2, "transformers, channels_last": 0.15, "OpenVINO": 0.08, "openvino": 0.1},
     }
     found = {name: [{"median": median, "first": 1.0, "peak": 5e8}] for name, median in medians.items()}
     found[inference.PEAK] = [{"flops_per_second": 1e12}, {"flops_per_second": 2e12}]
@@ -369,6 +381,7 @@ def test_targets_are_ratios_to_the_faster_of_the_peers():
     assert ratios == {
         "1 x 224 px: compiled / transformers, the faster one": (pytest.approx(0.6), 0.75),
         "1 x 224 px: compiled, fused / transformers, the faster one": (pytest.approx(0.4), 0.45),
+        "1 x 224 px: OpenVINO / openvino": (pytest.approx(0.8), 0.9),  # a target for every batch size
     }
     fused = next(row for row in rows if row.name == "1 x 224 px: compiled, fused")
     assert (fused.ours, fused.theirs, fused.details) == (60, None, "first 1.0 s, 0.50 GB, 12 GFLOP, 10% of the peak")

@@ -5,6 +5,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -47,18 +48,18 @@ def test_the_command_prints_the_plan_and_the_progress(arguments, tmp_path, capsy
     assert main.main(["finetune", *arguments, *more, "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
     for line in (
-        "classes             │ 3 (ant, bee, cat)",
-        "training images     │ 15, typically 33x50 px",
-        "of each class       │ 5",
-        "validation images   │ 3",
+        "classes │ 3 (ant, bee, cat)",
+        "training images │ 15, typically 33x50 px",
+        "images of each class │ 5",
+        "validation images │ 3",
         "resize, random crop │ 160 px, 128 px",
-        "batch               │ 8",
+        "batch │ 8",
         "The model gets a new head of zeros for 3 classes.",
-        "step 1/1  loss 1.0986  accuracy",
+        "step 1/1 loss 1.0986 accuracy",
         "accuracy 33.33% on 3 validation images",
         "keras-bit classify IMAGE --weights",
     ):
-        assert line in out
+        assert line in re.sub(" +", " ", out)
     assert "fine-tune: 100%" in err
     assert "images/s=" in err
     if "--track" not in more:

@@ -305,8 +305,8 @@ def test_a_private_repository_opens_with_its_token(tmp_path):
 
 
 NO_REPOSITORY = (
-    " is not a local file or directory, and {hub} shows no repository of that name: it may be misspelt or private. If "
-    "it is private, log in with `hf auth login` or pass `token=`."
+    " is not a local file or directory, and {hub} shows no repository of that name: it may be misspelled or private. "
+    "If it is private, log in with `hf auth login` or pass `token=`."
 )
 GATED = (
     "'someone/gated' is a gated repository and {hub} refuses config.json of 'someone/gated'. Ask for access at "

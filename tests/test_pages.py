@@ -23,6 +23,7 @@ ON_TINY = {
     "tutorials/finetune": (),
     "tutorials/keras-io-example": (),
     "how-to/recipe": (),
+    "how-to/labels": (),
     "tutorials/audit": ("cleanlab", "sklearn"),
     "tutorials/serve": (),
     "tutorials/phone": ("ai_edge_litert",),
