@@ -35,9 +35,11 @@ def text(report: Report, arguments: Sequence[str]) -> str:
     """Returns the table, followed by lines with the command, the machine and the versions."""
     from keras_bit.exporters import machine
 
-    heading = columns(report)
-    rows = [f"| {' | '.join(heading)} |", f"|{'---|' * len(heading)}"]
-    rows += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in cells(report)]
+    lines = [columns(report), *cells(report)]
+    # A page is narrow, so a column without content is left out.
+    places = [place for place in range(len(lines[0])) if any(line[place] for line in lines[1:])]
+    heading, *rows = (f"| {' | '.join(line[place].replace('|', '/') for place in places)} |" for line in lines)
+    rows = [heading, f"|{'---|' * len(places)}", *rows]
     here = machine.machine()
     instructions = ", ".join(here["instructions"])
     versions = ", ".join(f"{name} {value}" for name, value in machine.versions(report.packages).items() if value)
