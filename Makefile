@@ -57,7 +57,7 @@ test-stack:
 	$(PYTHON) tests/stacks/run.py $(STACK) $(if $(TESTS),-- $(TESTS))
 
 docs: .venv/installed-docs
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build --strict
 
 .venv/installed-docs: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

@@ -641,8 +641,8 @@ def _refuse_other_architecture(
     for field in _ARCHITECTURE:
         if getattr(config, field) != getattr(expected, field):
             raise ValueError(
-                f"`weights` {shown(source)!r} is not a {title}: its {field} is {getattr(config, field)}, expected "
-                f"{getattr(expected, field)}. Use `from_pretrained(source)`, which takes the architecture from the "
+                f"`weights` {shown(source)!r} is not a {title}: its `{field}` must be {getattr(expected, field)}, got "
+                f"{getattr(config, field)}. Use `from_pretrained(source)`, which takes the architecture from the "
                 "checkpoint."
             )
 

@@ -90,7 +90,7 @@ class BiTClassifier(QuickSteps, keras.Model):
         Raises:
             ValueError: The model predicts numbers (regression), or `top` or `batch_size` is not a whole number of at
                 least 1.
-            Errors of `processor(images)`, which name the image, such as `images[3]`.
+            TypeError, ValueError: An image cannot be read; the message names it, such as `images[3]`.
         """
         top = labels.checked_top(top)
         config = self.model.config

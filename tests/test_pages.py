@@ -1,8 +1,12 @@
 """Tests the README and the pages of docs/: their code runs, links work, every public name has a page."""
 
+import importlib
 import importlib.util
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +124,47 @@ def test_every_page_is_in_the_navigation():
 def test_every_picture_is_shown():
     text = "\n".join(one.read_text(encoding="utf-8") for one in PAGES)
     assert all(file.name in text for file in Path(DOCS, "images").iterdir())
+
+
+@pytest.mark.slow
+def test_a_link_to_nowhere_ends_the_build_of_the_pages(tmp_path):
+    if importlib.util.find_spec("mkdocs") is None:
+        absent("mkdocs is not installed: pip install -e '.[docs]'")
+    assert re.search(r"mkdocs build --strict$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+
+    def built():
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+
+    done = built()
+    assert done.returncode == 0, done.stderr
+    for link in ("(nowhere.md)", "(classify.md#nowhere)"):
+        shutil.copy(DOCS / "tutorials" / "audit.md", tmp_path / "docs" / "tutorials")
+        with open(tmp_path / "docs" / "tutorials" / "audit.md", "a") as file:
+            file.write(f"\nSee [this]{link}.\n")
+        done = built()
+        assert done.returncode == 1
+        assert "nowhere" in done.stderr
+
+
+def documented():
+    """Gives each class on the pages of the reference."""
+    for file in (DOCS / "reference").glob("*.md"):
+        for name in re.findall(r"^::: keras_bit\.(\S+)", file.read_text(), flags=re.MULTILINE):
+            room, _, last = name.rpartition(".")
+            value = getattr(importlib.import_module(f"keras_bit.{room}" if room else "keras_bit"), last)
+            if isinstance(value, type):
+                yield name, value
+
+
+@pytest.mark.parametrize(("name", "value"), [*documented()], ids=lambda one: one if isinstance(one, str) else "")
+def test_every_public_method_and_property_of_a_class_says_what_it_does(name, value):
+    for own, member in vars(value).items():
+        if not own.startswith("_") and (callable(member) or isinstance(member, property | classmethod | staticmethod)):
+            # Overridden methods have the docstring of what they override, and fields that of the class.
+            described = any(own in vars(base) for base in value.__mro__[1:]) or own in vars(value).get(
+                "__annotations__", ()
+            )
+            assert described or member.__doc__, f"{name}.{own}"

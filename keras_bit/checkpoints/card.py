@@ -9,8 +9,10 @@ import keras
 
 from keras_bit.checkpoints.saving import what_others_do_otherwise
 from keras_bit.images.processor import BitImageProcessor
+from keras_bit.wording import count
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # a name without an owner may be that of a directory
 # The name of a metric on the Hub to its title for people.
 METRIC_TITLES = {
     "accuracy": "Accuracy",
@@ -66,7 +68,10 @@ def write(
         _about(model, head, processor),
         *_training(facts),
         "## How to use it\n",
-        _code("In Keras, with keras_bit:", _in_keras(name, head, processor)),
+        _code(
+            "In Keras, with keras_bit, which is installed from a checkout (`pip install .`):",
+            _in_keras(name, head, processor),
+        ),
     ]
     if reader == "transformers":
         parts.append(_code("In PyTorch, with transformers:", _in_transformers(name, head, processor)))
@@ -88,7 +93,7 @@ def _data(title: str, head: bool, reader: str | None, facts: Facts) -> "huggingf
     results = [
         huggingface_hub.EvalResult(
             task_type=task,
-            dataset_type=facts.dataset_type or str(facts.dataset),
+            dataset_type=facts.dataset_type or re.sub(r"[^\w./-]+", "-", str(facts.dataset)),
             dataset_name=str(facts.dataset),
             metric_type=metric,
             metric_name=METRIC_TITLES.get(metric),
@@ -102,7 +107,7 @@ def _data(title: str, head: bool, reader: str | None, facts: Facts) -> "huggingf
         pipeline_tag=task,
         tags=["bit", "keras", *(["image-classification"] if head else [])],
         license=facts.license,
-        base_model=facts.base_model if facts.base_model and HUB_ID.fullmatch(facts.base_model) else None,
+        base_model=facts.base_model if facts.base_model and REPOSITORY.fullmatch(facts.base_model) else None,
         datasets=[facts.dataset] if has_id and facts.dataset else None,
         metrics=list(facts.metrics) or None,
         model_name=title if results else None,
@@ -113,9 +118,10 @@ def _data(title: str, head: bool, reader: str | None, facts: Facts) -> "huggingf
 def _about(model: keras.Model, head: bool, processor: BitImageProcessor | None) -> str:
     config = model.config
     dtypes = {keras.backend.standardize_dtype(variable.dtype) for variable in model.weights}
+    end = f"a head of {count(config.num_labels, 'label')}" if head else "no head (the outputs are feature maps)"
     lines = [
         f"* Architecture: BiT (Big Transfer), {len(config.depths)} stages of {', '.join(map(str, config.depths))} "
-        f"blocks, {f'a head of {config.num_labels} labels' if head else 'no head (the outputs are feature maps)'}",
+        f"blocks, {end}",
         f"* Size: {model.count_params():,} parameters in {', '.join(sorted(dtypes))}",
     ]
     if processor is not None and processor.do_center_crop:

@@ -71,7 +71,7 @@ def _draw(contents: bytes, name: str, out: Path, class_name: str | None, weights
     try:
         chosen = None if class_name is None else [class_map.find_class(class_name, model.config)]
     except ValueError as error:
-        raise ValueError(f"--class: {error}") from None
+        raise ValueError(str(error).replace("`name`", "--class", 1)) from None
 
     image = inputs.read(name, contents, processor.orientation)
     pixels = processor(image)

@@ -29,10 +29,10 @@ def checked_split(source: Any, split: str | None) -> str | None:
         )
     else:
         return None
+    if not splits:
+        raise ValueError(f"`source` must have at least one split, got none for {described(source)}. Check the source.")
     if not fits:
-        raise ValueError(
-            f"`split` must be one of {', '.join(map(repr, splits)) or 'none: it is empty'}, got {split!r}."
-        )
+        raise ValueError(f"`split` must be one of {', '.join(map(repr, splits))}, got {split!r}.")
     return split
 
 

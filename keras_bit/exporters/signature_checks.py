@@ -105,7 +105,8 @@ def _check_classify(
                 names[index] for index in np.flatnonzero(np.abs(scores - score) <= allowed).tolist()
             ]:
                 raise ArithmeticError(
-                    f"The export ({CLASSIFY}) names other classes than serve_bytes. Nothing was kept."
+                    f"The export ({CLASSIFY}) must name the classes of serve_bytes, got {label.decode()!r}. Nothing "
+                    "was kept."
                 )
 
 

@@ -115,11 +115,11 @@ def place_of(source: str | Path) -> Path | Repository | Address:
     """
     if not isinstance(source, str | Path):
         raise TypeError(
-            f"`source` must be a path or a Hub id such as 'google/bit-50', but is a {type(source).__name__}: {source!r}"
+            f"`source` must be a path or a Hub id such as 'google/bit-50', got {type(source).__name__}: {source!r}."
         )
     text = str(source)
     if not text.strip():
-        raise ValueError("`source` is empty: pass a path or a Hub id such as 'google/bit-50'")
+        raise ValueError("`source` must not be empty. Pass a path or a Hub id such as 'google/bit-50'.")
     path = os.path.expanduser(text)
     # os.path instead of Path, because it returns False for a name that is too long or holds a null character.
     exists = os.path.exists(path)
@@ -293,21 +293,21 @@ def _check_revision(revision: str | None, source: str | Path, place: Path | Repo
     if revision is None:
         return
     if not isinstance(revision, str):
-        raise TypeError(f"`revision` must be a string or None, but is a {type(revision).__name__}: {revision!r}")
+        raise TypeError(f"`revision` must be a string or None, got {type(revision).__name__}: {revision!r}.")
     if not revision.strip():
-        raise ValueError("`revision` is empty: pass a branch, a tag, a full commit hash, or None for 'main'")
+        raise ValueError("`revision` must not be empty. Pass a branch, a tag, a full commit hash, or None for 'main'.")
     if isinstance(place, Repository):
         if place.revision not in (None, revision):
             raise ValueError(
                 f"`revision` {revision!r} was given, but `source` {shown(source)!r} names the revision "
-                f"{place.revision!r}: leave one of them out"
+                f"{place.revision!r}. Leave one of them out."
             )
     # `main` is accepted, because scripts for transformers pass it as their default.
     elif revision != DEFAULT_REVISION:
         where = "on this disk" if isinstance(place, Path) else "a file on the web"
         raise ValueError(
-            f"`revision` {revision!r} was given, but `source` {shown(source)!r} is {where} and has no revisions: "
-            "leave `revision` out"
+            f"`revision` {revision!r} was given, but `source` {shown(source)!r} is {where} and has no revisions. "
+            "Leave `revision` out."
         )
 
 

@@ -208,7 +208,7 @@ class BitImageProcessor:
             **overrides: Any option of the processor, for this call; `None` means the processor's own.
 
         Raises:
-            The errors of a call of the processor. Without `return_tensors` results may differ in size.
+            TypeError, ValueError: As a call of the processor. Without `return_tensors`, results may differ in size.
 
         Checked against transformers 5.23 `BitImageProcessorPil.preprocess`.
         """
@@ -251,7 +251,7 @@ class BitImageProcessor:
             The image's name in errors, such as ``"`images[3]` (cat.jpg)"``, and float32 `(height, width, channels)`.
 
         Raises:
-            The errors of a call of the processor, when the image is read.
+            TypeError, ValueError: As a call of the processor, when the image is read.
         """
         for name, image, _ in self._each(images, input_data_format):
             yield name, image

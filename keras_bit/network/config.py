@@ -140,14 +140,17 @@ class BitConfig:
 
     @property
     def stem_width(self) -> int:
+        """Number of channels of the stem, after `width_factor`."""
         return make_divisible(self.embedding_size * self.width_factor)
 
     @property
     def stage_widths(self) -> tuple[int, ...]:
+        """Number of channels of each stage, after `width_factor`."""
         return tuple(make_divisible(size * self.width_factor) for size in self.hidden_sizes[: len(self.depths)])
 
     @property
     def stage_names(self) -> tuple[str, ...]:
+        """Names of the stem and of the stages, in their order."""
         return ("stem", *(f"stage{stage}" for stage in range(1, len(self.depths) + 1)))
 
     @property

@@ -110,10 +110,12 @@ class HyperRule:
 
     @property
     def warmup_steps(self) -> int:
+        """Steps until the learning rate reaches its maximum."""
         return self.boundaries[0]
 
     @property
     def total_steps(self) -> int:
+        """Number of steps of the training."""
         return self.boundaries[-1]
 
     @property

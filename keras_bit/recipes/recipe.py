@@ -186,7 +186,9 @@ def _check_keys(name: str, kind: type, values: Mapping[str, Any]) -> None:
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = [key for key in values if key not in known]
     if unknown:
-        raise ValueError(f"`{name}` has no {', '.join(map(repr, unknown))}. It has {', '.join(known)}.")
+        raise ValueError(
+            f"`{name}` must have only the keys {', '.join(known)}, got {', '.join(map(repr, unknown))}. Remove them."
+        )
 
 
 def _check_one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:

@@ -397,7 +397,8 @@ def _without_unreadable(
     if lines and not skips:
         count = len(image_names(found))
         raise UnreadableImageError(
-            f"{len(lines):,} of {count:,} images cannot be read: {some(lines.values(), SHOWN, ' ')}"
+            f"{len(lines):,} of {count:,} images cannot be read: {some(lines.values(), SHOWN, ' ')} Replace or remove "
+            "them, or train without them: on_error='skip'."
         )
     left = dataclasses.replace(found, train=train, validation=validation, test=test, unlabeled=unlabeled)
     return left, (*notes,), (*lines.values(),)

@@ -15,7 +15,7 @@ from keras_bit import wording
 from keras_bit.applications import from_pretrained
 from keras_bit.checkpoints import loading
 from keras_bit.checkpoints.building import NewHead, build_model
-from keras_bit.checkpoints.saving import refuse_contradictions, save_pretrained
+from keras_bit.checkpoints.saving import CARD_NAME, refuse_contradictions, save_pretrained
 from keras_bit.data.dataset import image_dataset
 from keras_bit.data.named_batches import UnreadableImageError
 from keras_bit.data.parts import Part
@@ -29,6 +29,7 @@ from keras_bit.recipes.optimizers import optimizer, schedule
 from keras_bit.training import run_directory, teaching
 from keras_bit.training.adapting import adapt
 from keras_bit.training.calibration import NotCalibratedWarning, TemperatureScaling, calibrate
+from keras_bit.training.card import model_card
 from keras_bit.training.choices import check_model
 from keras_bit.training.distribution import Workers
 from keras_bit.training.fine_tuning import fine_tune
@@ -102,6 +103,7 @@ def run(
             _write(model, plan.processor, out)
             scaling = _calibrated(plan, out, say) if options.calibrate else None
             _report(plan, state, out, say, scaling)
+            _write_card(plan, out)
     workers.wait()
 
 
@@ -355,6 +357,16 @@ def _report(plan: Plan, state: TrainingState, out: Path, say: Say, scaling: Temp
     title = (f"The worst mistakes on {len(part):,} {name} images", out.name)
     report.write(found, out, processor=plan.processor, title=title)
     say(f"{_in_short(found.report)} on {len(part):,} {name} images")
+
+
+def _write_card(plan: Plan, out: Path) -> None:
+    """Writes the model card, for publishing; one that is there stays, because its owner may have changed it."""
+    file = out / CARD_NAME
+    if file.exists():
+        return
+    text = str(model_card(from_pretrained(out), out.resolve().name, processor=plan.processor, run=out))
+    with writing.replacing(file) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def _in_short(found: dict[str, Any]) -> str:
