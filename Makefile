@@ -1,4 +1,4 @@
-# make demo      sets up .venv, then runs the main job on the small checkpoint in this repository (about two minutes)
+# make demo      sets up .venv, then runs the main job on the small checkpoint in this repository (four minutes with the set-up)
 # make test      sets up .venv, then checks style and types and runs the quick tests (five minutes)
 # make test-all  does the same with the slow tests (24 to 48 minutes); if torch and transformers are installed, it also
 #                compares with them

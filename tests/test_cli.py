@@ -260,6 +260,14 @@ def test_wrong_usage_is_exit_code_2_and_names_the_option(capsys, arguments, name
         assert err.count("\n") == 1
 
 
+def test_a_misspelled_command_gets_the_nearest_name(capsys):
+    assert run(capsys, "finetun", "flowers") == (
+        2,
+        "",
+        "keras-bit: No such command 'finetun'. Did you mean 'finetune'? `keras-bit --help` describes the usage.\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("weights", "fact"), [("./nowhere", "nowhere"), ("not a hub id!", "not a hub id!"), ("", "empty")]
 )

@@ -318,7 +318,8 @@ def _plan_table(plan: "Plan") -> "Table":
     table = Table(title="BiT-HyperRule", title_justify="left", show_header=False)
     labels, *more = _about_labels(plan)
     table.add_row(*labels)
-    table.add_row("training images", f"{len(found.train):,}, typically {height}x{width} px")
+    size = "typically" if plan.options.image_size is None else "taken as"
+    table.add_row("training images", f"{len(found.train):,}, {size} {height}x{width} px")
     for row in more:
         table.add_row(*row)
     if plan.options.unlabeled is not None:

@@ -4,10 +4,12 @@ Help, the version and the shell's completion must be fast, so this module import
 imports the library when it runs.
 """
 
+import difflib
 import importlib
 import io
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -49,6 +51,14 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         return getattr(importlib.import_module(f"keras_bit.cli.{cmd_name}"), cmd_name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if close := difflib.get_close_matches(args[0], COMMANDS, n=1):
+                raise click.UsageError(f"{error.message} Did you mean {close[0]!r}?", ctx) from None
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -116,7 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return commands.main(arguments, NAME, standalone_mode=False)
         except click.ClickException as error:
             path = getattr(getattr(error, "ctx", None), "command_path", NAME)
-            told = f"{path}: {' '.join(error.format_message().split())} `{path} --help` describes the usage."
+            told = " ".join(error.format_message().split())
+            told = f"{path}: {told if told.endswith(('.', '?')) else f'{told}.'} `{path} --help` describes the usage."
             click.echo(printable(told), err=True)
             return error.exit_code
         except click.Abort as error:

@@ -77,7 +77,8 @@ def _without_int8(why: str, where: str, kind: Kind, quantizable: Collection[str]
     faster = [format for format in quantizable if _best(kind, format) == INT8]
     if not faster:
         return f"This file is the one to use {where}: int8 of other formats is not known to be faster there."
-    return f"{_upper(where)} int8 is faster, but {why}: use the format {_either(faster)}."
+    use = f"use the format {_either(faster)}, and compare with `keras-bit benchmark`"
+    return f"{_upper(where)} int8 can be faster, but {why}: {use}."
 
 
 def _kind(instructions: Sequence[str]) -> Kind | None:

@@ -43,7 +43,7 @@ class Progress(keras.callbacks.Callback):
         self._warn_of_long_run()
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.bar.set_description(f"validate {batch + 1}")
+        self.bar.set_description(f"validate batch {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         # The state has already written this row, so that a run that continues later has the same log.

@@ -86,7 +86,8 @@ def run(
             watch=watch,
         )
         if state.epoch:
-            say(f"Continuing after step {state.step} of {plan.rule.total_steps}.")
+            is_over = " Nothing is left to train." * (state.step == plan.rule.total_steps)
+            say(f"Continuing after step {state.step} of {plan.rule.total_steps}.{is_over}")
         if state.step < plan.rule.total_steps and not (watch is not None and watch.is_over):
             _train(model, plan, state, out, workers, say, callbacks)
         else:
