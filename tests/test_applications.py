@@ -180,7 +180,7 @@ def test_the_six_applications_differ_in_weights_name_and_first_line(title):
     assert inspect.signature(application) == expected.replace(parameters=parameters)
     assert application.__name__ == title
     first, _, sections = inspect.getdoc(application).partition("\n\nArgs:\n")
-    assert first.startswith(f"BiT-R{layers}: ")
+    assert first.startswith(f"Builds BiT-R{layers}, ")
     assert f"{PUBLISHED[title].depths} blocks" in first
     assert sections == inspect.getdoc(BiT50).partition("\n\nArgs:\n")[2]
 
@@ -303,7 +303,7 @@ def test_bit50_refuses_a_checkpoint_of_another_architecture(tmp_path, checkpoint
         from_pretrained(checkpoint).save(source)
     with pytest.raises(
         ValueError,
-        match=r"^`weights` '.*' is not a BiT50: its depths is \(2, 1\), expected \(3, 4, 6, 3\)\. Use `from_pretrained",
+        match=r"^`weights` '.*' is not a BiT50: its `depths` must be \(3, 4, 6, 3\), got \(2, 1\)\. Use `from_pretrained",
     ):
         BiT50(weights=source)
 

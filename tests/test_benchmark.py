@@ -518,7 +518,7 @@ def test_the_table_has_a_row_for_each_and_the_reasons_stand_below(measured, caps
     code, out, _ = run(capsys, "benchmark", TINY)
     lines = [re.sub(r"\s*[│┃]\s*", "|", line).strip("|").strip() for line in out.splitlines()]
     for expected in (
-        "file|as Keras|right|size|one image|of Keras'|images/s",
+        "file|agrees|accuracy|size|one image|time / Keras|images/s",
         "Keras, predict|100.0%|86.0%|3.7 MB|4.76 ms|1.00|749",
         "> saved_model|100.0%|86.0%|5.0 MB|3 ms|0.63|1,000",
         "tflite, int8|98.5%|85.5%|1.1 MB|0.33 ms|0.07|3,060",

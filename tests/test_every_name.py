@@ -125,7 +125,7 @@ def test_googles_names_bring_the_file_its_architecture_and_its_processor(tmp_pat
     config = PUBLISHED["BiT50"].with_num_labels(10)
     kernel = npz_of(config, tmp_path / "bit.npz")
     google.files[f"/bit_models/vtab/{name}.npz"] = (tmp_path / "bit.npz").read_bytes()
-    with pytest.raises(ValueError, match=rf"`weights` '{name}' is not a BiT101: its depths is \(3, 4, 6, 3\)"):
+    with pytest.raises(ValueError, match=rf"`weights` '{name}' is not a BiT101: its `depths` must be \(3, 4, 23, 3\)"):
         keras_bit.BiT101(weights=name, cache_dir=cache)
     assert keras_bit.BitConfig.from_pretrained(name, cache_dir=cache) == config
     assert google.requests == []  # nothing is downloaded to find that out

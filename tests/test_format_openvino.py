@@ -243,7 +243,12 @@ def test_steps_that_cannot_be_in_the_file_are_refused_in_one_sentence(tmp_path, 
 @pytest.mark.parametrize(
     ("constant", "value", "crop", "message"),
     [
-        ("MODES", {3: "bilinear_pillow"}, True, r"gives other pixels .* by up to .* gray levels, more than the 2 that"),
+        (
+            "MODES",
+            {3: "bilinear_pillow"},
+            True,
+            r"gives other pixels .* by up to .* gray levels, more than the 2 al",
+        ),
         ("SIDES", (2, 1), False, r"makes pixels of shape \(2, 180, 200, 3\) .* the processor makes \(2, 200, 180, 3\)"),
     ],
 )

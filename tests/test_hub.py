@@ -177,9 +177,9 @@ def test_a_revision_is_named_once(source):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"source": ""}, ValueError, "`source` is empty: pass a path or a Hub id such as 'google/bit-50'"),
-        ({"source": None}, TypeError, "`source` must be a path or a Hub id such as 'google/bit-50', but is a NoneType"),
-        ({"source": b"google/bit-50"}, TypeError, "but is a bytes: b'google/bit-50'"),
+        ({"source": ""}, ValueError, "`source` must not be empty. Pass a path or a Hub id such as 'google/bit-50'"),
+        ({"source": None}, TypeError, "`source` must be a path or a Hub id such as 'google/bit-50', got NoneType"),
+        ({"source": b"google/bit-50"}, TypeError, "got bytes: b'google/bit-50'"),
         (
             {"source": "google/bit--50"},
             ValueError,
@@ -188,8 +188,12 @@ def test_a_revision_is_named_once(source):
         ({"source": "google bit"}, ValueError, "it cannot be a Hub id (`name` or `owner/name`, such as"),
         ({"source": "nul\0"}, ValueError, "it cannot be a Hub id"),
         ({"source": "x" * 5000}, ValueError, "it cannot be a Hub id"),
-        ({"source": ID, "revision": ""}, ValueError, "`revision` is empty: pass a branch, a tag, a full commit hash"),
-        ({"source": ID, "revision": 1}, TypeError, "`revision` must be a string or None, but is a int: 1"),
+        (
+            {"source": ID, "revision": ""},
+            ValueError,
+            "`revision` must not be empty. Pass a branch, a tag, a full commit hash",
+        ),
+        ({"source": ID, "revision": 1}, TypeError, "`revision` must be a string or None, got int: 1"),
         ({"source": ".", "revision": "v1"}, ValueError, "`revision` 'v1' was given, but `source` '.' is on this disk"),
     ],
 )

@@ -102,8 +102,8 @@ def test_by_default_it_is_its_rule():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"optimiser": "sgd"}, r"`Recipe` has no 'optimiser'\. It has rule, optimizer, learning_rate, .*freeze_up_to"),
-        ({"rule": {"examples": 3}}, r"`rule` has no 'examples'\. It has num_examples, image_size"),
+        ({"optimiser": "sgd"}, r"`Recipe` must have only the keys rule, optimizer, .*, got 'optimiser'\. Remove"),
+        ({"rule": {"examples": 3}}, r"`rule` must have only the keys num_examples, image_size.*, got 'examples'"),
         ({"rule": {"num_examples": 3}}, "`rule` must have image_size, got num_examples"),
         ({"rule": None}, "`rule` must be a keras_bit.HyperRule, got NoneType"),
         ({"optimizer": "adam"}, r"`optimizer` must be one of 'sgd', 'adamw', got 'adam'"),
