@@ -303,7 +303,7 @@ def test_bit50_refuses_a_checkpoint_of_another_architecture(tmp_path, checkpoint
         from_pretrained(checkpoint).save(source)
     with pytest.raises(
         ValueError,
-        match=r"^`weights` '.*' is not a BiT50: its `depths` must be \(3, 4, 6, 3\), got \(2, 1\)\. Use `from_pretrained",
+        match=r"^`weights` '.*' is not a BiT50: its `depths` must be \(3, 4, 6, 3\), got \(2, 1\)\. Use `from_pre",
     ):
         BiT50(weights=source)
 

@@ -170,7 +170,7 @@ def test_the_place_of_a_source_is_known_without_a_request(checkpoint, monkeypatc
 
 @pytest.mark.parametrize("source", [f"hf://{ID}@v1", f"https://huggingface.co/{ID}/tree/v1"])
 def test_a_revision_is_named_once(source):
-    with pytest.raises(ValueError, match=r"`revision` 'v2' was given, but `source` .* names the revision 'v1': le"):
+    with pytest.raises(ValueError, match=r"`revision` 'v2' was given, but `source` .* names the revision 'v1'\. Le"):
         find_file(source, ("config.json",), HubOptions(revision="v2"))
 
 
