@@ -9,6 +9,7 @@ import keras
 
 from keras_bit.checkpoints.saving import what_others_do_otherwise
 from keras_bit.images.processor import BitImageProcessor
+from keras_bit.network.problem_types import ONE
 from keras_bit.wording import count
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -59,6 +60,8 @@ def write(
         facts: further facts, such as the data set.
     """
     head = any(layer.name == "predictions" for layer in model.layers)
+    several = model.config.problem_type in (None, ONE) and model.config.num_labels > 1
+    classifies = head and processor is not None and several
     title = name.rstrip("/").rpartition("/")[2]
     difference = what_others_do_otherwise(model.config, layout)
     reader = layout if difference is None and layout != "npz" else None  # a library that loads it by its id
@@ -70,11 +73,13 @@ def write(
         "## How to use it\n",
         _code(
             "In Keras, with keras_bit, which is installed from a checkout (`pip install .`):",
-            _in_keras(name, head, processor),
+            [*_in_keras(name, head, processor), *(_first_label("outputs[0]") if classifies else [])],
         ),
     ]
     if reader == "transformers":
-        parts.append(_code("In PyTorch, with transformers:", _in_transformers(name, head, processor)))
+        lines = _in_transformers(name, head, processor)
+        shown = _first_label("outputs.logits[0]") if classifies else []
+        parts.append(_code("In PyTorch, with transformers:", [*lines, *shown]))
     elif reader == "timm":
         parts.append(_code("In PyTorch, with timm:", _in_timm(name)))
     elif difference is None:
@@ -170,6 +175,10 @@ def _in_transformers(name: str, head: bool, processor: BitImageProcessor | None)
         f'processor = AutoImageProcessor.from_pretrained("{name}")',
         'outputs = model(**processor(Image.open("image.jpg"), return_tensors="pt"))',
     ]
+
+
+def _first_label(scores: str) -> list[str]:
+    return [f"print(model.config.id2label[int({scores}.argmax())])"]
 
 
 def _in_timm(name: str) -> list[str]:

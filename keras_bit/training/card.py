@@ -16,7 +16,7 @@ from keras_bit.hub import names
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.recipes.hyperrule import HyperRule
 from keras_bit.training import run_directory
-from keras_bit.wording import some
+from keras_bit.wording import count, some
 
 if TYPE_CHECKING:
     import huggingface_hub
@@ -148,6 +148,6 @@ def _sentences(plan: dict[str, Any]) -> list[str]:
     return [
         f"Images: {int(plan['train_pictures']):,} for training, {int(plan['validation_pictures']):,} for validation",
         f"Labels: {listed}",
-        f"Training: {rule.total_steps:,} steps of {rule.batch_size:,} images at {rule.crop_size} x {rule.crop_size} "
-        f"px, by {recipe}",
+        f"Training: {count(rule.total_steps, 'step')} of {count(rule.batch_size, 'image')} at {rule.crop_size} x "
+        f"{rule.crop_size} px, by {recipe}",
     ]
