@@ -86,8 +86,9 @@ def run(
             watch=watch,
         )
         if state.epoch:
-            is_over = " Nothing is left to train." * (state.step == plan.rule.total_steps)
-            say(f"Continuing after step {state.step} of {plan.rule.total_steps}.{is_over}")
+            say(f"Continuing after step {state.step} of {plan.rule.total_steps}.")
+            if state.step == plan.rule.total_steps:
+                say("Nothing is left to train. The results are written again.")
         if state.step < plan.rule.total_steps and not (watch is not None and watch.is_over):
             _train(model, plan, state, out, workers, say, callbacks)
         else:
