@@ -142,8 +142,8 @@ def _cells(row: Row, report: Report) -> list[str]:
 
 
 def _number(value: float | None, unit: str) -> str:
-    """Returns three digits or more, so that a page has no digits that the next run would change."""
+    """Returns at least three digits, because the next run would change further ones; percentages have two decimals."""
     if value is None:
         return "-"
-    decimals = 0 if abs(value) >= 100 and unit != "%" else 1 if abs(value) >= 10 and unit != "%" else 2
+    decimals = 2 if unit == "%" or abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:,.{decimals}f} {unit}".rstrip()

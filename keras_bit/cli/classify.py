@@ -180,7 +180,7 @@ def _batches(
 
 
 def _by_server(results: list[Result], server: str, server_model: str, top: int) -> bool:
-    """Does the same with the answers of a server, which does not say what its scores are."""
+    """Does the same with the answers of a server. It does not say what its scores are, so their range decides."""
     from keras_bit.exporters.serving_client import classify_each, connect
 
     ask = connect(server, server_model)

@@ -56,7 +56,7 @@ class Progress(keras.callbacks.Callback):
         write_log(self.state.rows, self.log)
 
     def _warn_of_long_run(self) -> None:
-        """Says once how long the run will take, if that is long: a bar is easily overlooked, or not in a log file."""
+        """Says once how long a long run will take, because a log file has no bar and a person may overlook it."""
         self.done += 1
         if self.done == 1:
             self.begun = time.perf_counter()

@@ -104,8 +104,10 @@ def run(
         with workers.alone():
             _write(model, plan.processor, out)
             scaling = _calibrated(plan, out, say) if options.calibrate else None
-            _report(plan, state, out, say, scaling)
-            _write_card(plan, out)
+            # The written model belongs to no distribution strategy.
+            written = from_pretrained(out)
+            _report(written, plan, state, out, say, scaling)
+            _write_card(written, plan, out)
     workers.wait()
 
 
@@ -345,15 +347,16 @@ def _calibrated(plan: Plan, out: Path, say: Say) -> TemperatureScaling:
     return found
 
 
-def _report(plan: Plan, state: TrainingState, out: Path, say: Say, scaling: TemperatureScaling | None) -> None:
+def _report(
+    model: BiTModel, plan: Plan, state: TrainingState, out: Path, say: Say, scaling: TemperatureScaling | None
+) -> None:
     """Evaluates the model, and writes numbers and images."""
     if charts.available():
         charts.curves(state.rows, out / run_directory.CURVES_NAME)
     name, part = ("test", plan.splits.test) if plan.splits.test is not None else ("validation", plan.splits.validation)
     if part is None:
         return
-    # It evaluates the written model, because that one belongs to no distribution strategy.
-    found = evaluating.evaluate(from_pretrained(out), _evaluation_data(plan, part), names=part.names)
+    found = evaluating.evaluate(model, _evaluation_data(plan, part), names=part.names)
     if scaling is not None:
         found = dataclasses.replace(found, report=found.report | {"temperature_scaling": scaling.to_dict()})
     title = (f"The worst mistakes on {len(part):,} {name} images", out.name)
@@ -361,12 +364,12 @@ def _report(plan: Plan, state: TrainingState, out: Path, say: Say, scaling: Temp
     say(f"{_in_short(found.report)} on {len(part):,} {name} images")
 
 
-def _write_card(plan: Plan, out: Path) -> None:
+def _write_card(model: BiTModel, plan: Plan, out: Path) -> None:
     """Writes the model card, for publishing; one that is there stays, because its owner may have changed it."""
     file = out / CARD_NAME
     if file.exists():
         return
-    text = str(model_card(from_pretrained(out), out.resolve().name, processor=plan.processor, run=out))
+    text = str(model_card(model, out.resolve().name, processor=plan.processor, run=out))
     with writing.replacing(file) as beside:
         beside.write_text(text, encoding="utf-8")
 
