@@ -25,7 +25,7 @@ class HuggingFace(Format):
         return False
 
     def entries(self, place: Path, processor: bool) -> frozenset[str]:
-        """Refuses to remove an older processor: without it, the model's input would be unknown."""
+        """Returns the files to replace. An older processor stays if there is no new one, because the model needs it."""
         return frozenset({config_files.CONFIG_NAME, saving.WEIGHTS_NAME, *([options.CONFIG_NAME] if processor else [])})
 
     def check(self, job: Job) -> None:
