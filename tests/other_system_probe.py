@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import h5py  # noqa: F401
-import huggingface_hub  # noqa: F401
+import huggingface_hub.repocard  # noqa: F401 (`huggingface_hub` alone loads its modules only when they are used)
 import keras  # noqa: F401
 import tensorflow  # noqa: F401
 

@@ -46,7 +46,7 @@ def test_the_report_is_what_the_model_says_of_every_file(capsys, animals):
     files = sorted(animals.glob("*/*.jpg"))
     said = answers(files)
     right = [label == file.parent.name for label, file in zip(said, files, strict=True)]
-    assert (report["pictures"], report["classes"], report["classes_that_occur"]) == (12, 10, 3)
+    assert (report["images"], report["classes"], report["classes_that_occur"]) == (12, 10, 3)
     assert report["right"] == sum(right)
     assert report["top_k"] == 5
     assert sum(row["count"] for row in report["confusions"]) == 12 - sum(right)
@@ -94,7 +94,7 @@ def test_empty_and_foreign_folders_are_left_out_with_a_message(capsys, animals):
     (animals / "notes").mkdir(), (animals / "__MACOSX").mkdir(), (animals / "fox.zip").touch()
     (animals / "loose.jpg").write_bytes(encoded(pixels(0)))
     code, out, err = run(capsys, animals, "--json")
-    assert (code, json.loads(out)["pictures"]) == (0, 12)
+    assert (code, json.loads(out)["images"]) == (0, 12)
     left_out = "__MACOSX, 1 image next to the folders, not unpacked: fox.zip, without an image: notes"
     assert err == f"keras-bit evaluate: Left out in {str(animals)!r}: {left_out}.\n"
 
@@ -108,7 +108,7 @@ def test_parts_inside_of_the_classes_are_not_mixed(capsys, animals, tmp_path):
     file = tmp_path / "map.json"
     file.write_text(json.dumps({"horse": "horse"}))
     code, out, _ = run(capsys, animals, "--class-map", file, "--json")
-    assert (code, json.loads(out)["pictures"]) == (0, 15)
+    assert (code, json.loads(out)["images"]) == (0, 15)
 
 
 def test_a_class_map_from_its_template_to_the_report(capsys, animals, tmp_path):
@@ -167,7 +167,7 @@ def test_images_that_cannot_be_read_end_it_or_are_left_out(capsys, animals):
     assert "on_error" not in err
     code, out, err = run(capsys, animals, "--on-error", "skip", "--json")
     assert code == 1
-    assert json.loads(out)["pictures"] == 11
+    assert json.loads(out)["images"] == 11
     assert err.count("\n") == 1
     assert err.startswith(f"keras-bit evaluate: {broken} is ")
 
@@ -206,7 +206,7 @@ def test_of_a_directory_of_records_those_to_test_with_are_taken(capsys, tmp_path
         assert code == 0
         assert ("by their names: " in err) == bool(expected), err
         assert all(word in err for word in expected)
-        return json.loads(out)["pictures"]
+        return json.loads(out)["images"]
 
     write_records(tmp_path / "a.tfrecord", [3, 3, 9])
     write_records(tmp_path / "train.tfrecord", [1])

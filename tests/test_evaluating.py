@@ -59,7 +59,7 @@ def test_the_numbers_of_a_table_by_hand(logits):
     assert found.class_names == ("cat", "dog", "fox")
     report = found.report
     assert json.loads(json.dumps(report)) == report
-    assert (report["pictures"], report["classes"], report["classes_that_occur"], report["right"]) == (6, 3, 3, 3)
+    assert (report["images"], report["classes"], report["classes_that_occur"], report["right"]) == (6, 3, 3, 3)
     assert (report["top_1_accuracy"], report["top_k"], report["top_k_accuracy"]) == (0.5, 3, 1.0)
     assert report["top_1_interval"] == pytest.approx(metrics.wilson_interval(3, 6))
     assert report["mean_recall"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)

@@ -79,7 +79,7 @@ def test_a_softmax_over_one_class_is_exported_without_a_second_warning(tmp_path,
 def test_transformers_layout_is_written_whole_and_replaced_only_when_asked(model, tmp_path):
     report = keras_bit.export(model, tmp_path / "bit", "huggingface", processor=PROCESSOR)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["bit"]
-    assert (report.format, report.pictures, report.path) == ("huggingface", 4, tmp_path / "bit")
+    assert (report.format, report.images, report.path) == ("huggingface", 4, tmp_path / "bit")
     assert report.bytes == sum(file.stat().st_size for file in report.path.iterdir())
     with pytest.raises(FileExistsError, match=r"bit' exists\. .*`overwrite=True`"):
         keras_bit.export(model, tmp_path / "bit", "huggingface")

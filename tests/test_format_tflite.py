@@ -192,7 +192,7 @@ def test_a_batch_of_a_fixed_size(model, images, tmp_path):
     report = export(model, path, "tflite", image_size=32, batch_size=3, quantize="int8", representative_data=[images])
     opened = interpreter(path)
     assert tuple(opened.get_input_details()[0]["shape"]) == (3, 32, 32, 3)
-    assert report.pictures == 3
+    assert report.images == 3
     assert run(opened, images[:3]).shape == (3, 5)
 
 

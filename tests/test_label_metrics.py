@@ -122,7 +122,7 @@ def test_several_labels_by_hand(logits):
     np.testing.assert_allclose(found.probabilities, PROBABILITIES, atol=1e-6)
     report = found.report
     assert json.loads(json.dumps(report)) == report
-    assert (report["pictures"], report["classes"], report["classes_that_occur"]) == (4, 3, 2)
+    assert (report["images"], report["classes"], report["classes_that_occur"]) == (4, 3, 2)
     assert (report["exact_match"], report["label_accuracy"]) == (0.75, pytest.approx(10 / 12))
     # cat: 2 of 3 found, none wrong; dog: 2 of 2 found, one wrong.
     assert report["micro_f1"] == pytest.approx(8 / 10)
@@ -147,7 +147,7 @@ def test_the_metrics_of_numbers_equal_those_computed_by_hand():
     found = evaluate(Scripted(PREDICTED, NUMBERS, None), batches(TRUE), names=list("abc"))
     report = found.report
     assert json.loads(json.dumps(report)) == report
-    assert (report["pictures"], report["outputs"]) == (3, 2)
+    assert (report["images"], report["outputs"]) == (3, 2)
     assert [row["output"] for row in report["per_output"]] == ["age", "height"]
     assert report["per_output"][0]["mean_absolute_error"] == pytest.approx(4 / 3)
     assert report["per_output"][0]["root_mean_squared_error"] == pytest.approx((10 / 3) ** 0.5)

@@ -14,9 +14,9 @@ from tiny_bit import CLASSES, CONFIG
 
 RUN = Path(__file__).with_name("checkpoints") / "commit-88449c7" / "run"
 PROCESSOR = BitImageProcessor(size=40, crop_size=32)
-ONE_LABEL = {"pictures": 1200, "top_1_accuracy": 0.8592, "log_loss": 0.4}
-SEVERAL = {"pictures": 3, "mean_average_precision": 0.5, "micro_f1": 0.25, "problem_type": "multi_label_classification"}
-NUMBERS = {"pictures": 3, "mean_absolute_error": 1.5, "r2": None, "problem_type": "regression"}
+ONE_LABEL = {"images": 1200, "top_1_accuracy": 0.8592, "log_loss": 0.4}
+SEVERAL = {"images": 3, "mean_average_precision": 0.5, "micro_f1": 0.25, "problem_type": "multi_label_classification"}
+NUMBERS = {"images": 3, "mean_absolute_error": 1.5, "r2": None, "problem_type": "regression"}
 
 
 def model_of(include_top=True, **changed):
@@ -68,7 +68,7 @@ def test_the_facts_of_a_run_are_what_the_hub_reads(run, report, metrics):
         "32 x 32 px",
     ):
         assert fact in text
-    assert f"{report['pictures']:,} images that it was not trained on" in text
+    assert f"{report['images']:,} images that it was not trained on" in text
     assert "secret" not in text
 
 
@@ -178,7 +178,7 @@ def test_arguments_that_make_no_card(arguments, error, facts):
         keras_bit.save_pretrained(model_of(), "nowhere", model_card=3)
 
 
-@pytest.mark.parametrize(("name", "text"), [("training/run.json", "[]"), ("report.json", '{"pictures": "many"}')])
+@pytest.mark.parametrize(("name", "text"), [("training/run.json", "[]"), ("report.json", '{"images": "many"}')])
 def test_a_damaged_run_is_an_error_that_names_the_file(run, name, text):
     (run / name).write_text(text)
     with pytest.raises(ValueError, match=f"`run`: .*{name} is damaged"):

@@ -134,7 +134,7 @@ def test_a_row_is_what_the_model_says_of_the_file(pets, tmp_path, weights, oracl
         assert pq.read_schema(file).field("features").type == pa.list_(pa.float32(), 32)
         assert pq.read_metadata(file).num_rows == (3, 3, 1)[shard]
         said = about(file)
-        assert (said["shard"], said["weights"], said["pictures"], said["shard_size"]) == (shard, weights, 7, 3)
+        assert (said["shard"], said["weights"], said["images"], said["shard_size"]) == (shard, weights, 7, 3)
         assert said["processor"] == PROCESSOR.to_dict()
 
 
@@ -248,7 +248,7 @@ def test_a_line_of_base64_text_is_reported_and_shortened(tmp_path, weights):
 def test_a_second_run_is_refused_before_it_writes_anything(pets, tmp_path, name):
     directory = tmp_path / ("out" if name == "out" else "out.parquet.shards")
     directory.mkdir()
-    (directory / ".pictures-01234567").write_bytes(b"of the first")
+    (directory / ".images-01234567").write_bytes(b"of the first")
     with claims.claimed(directory, argument="out"):
         before = contents(directory)
         with pytest.raises(
@@ -256,7 +256,7 @@ def test_a_second_run_is_refused_before_it_writes_anything(pets, tmp_path, name)
         ):
             embed(pets, tmp_path / name, weights="unused")
         assert contents(directory) == before
-    assert [file.name for file in directory.iterdir()] == [".pictures-01234567"]
+    assert [file.name for file in directory.iterdir()] == [".images-01234567"]
 
 
 @pytest.mark.slow
@@ -269,7 +269,7 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(pets, tmp_p
         stderr=subprocess.PIPE,
     )
     until = time.monotonic() + 100
-    while not list(out.glob(".pictures-*")):
+    while not list(out.glob(".images-*")):
         assert first.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -342,7 +342,7 @@ def other_shards(pets, tmp_path, arguments):
     [
         (other_weights, r"`weights_sha256` is '\w+' there, but '\w+' now\. Choose"),
         (other_processor, r"`processor` is \{.*\} there, but \{.*48.*\} now\. Choose"),
-        (other_names, r"`pictures_sha256` is '\w+' there, but '\w+' now\. Choose"),
+        (other_names, r"`images_sha256` is '\w+' there, but '\w+' now\. Choose"),
         (other_shards, "`shard_size` is 3 there, but 4 now. Choose another `out`, or remove the files there"),
     ],
 )
@@ -672,7 +672,7 @@ def test_two_workers_of_ray_write_the_same_rows(pets, tmp_path, weights, capsys)
 @pytest.mark.slow
 def test_a_worker_with_another_model_writes_nothing(pets, tmp_path, weights):
     images = lists.list_images(pets, tmp_path / "list", 10)
-    made_by = {**writer.Writer(weights, HubOptions(), 2).made_by, "pictures": 7, "pictures_sha256": "", "labels": True}
+    made_by = {**writer.Writer(weights, HubOptions(), 2).made_by, "images": 7, "images_sha256": "", "labels": True}
     job = shard_files.Job(images, tmp_path, weights, HubOptions(), 2, "raise", {**made_by, "shard_size": 10})
     assert writer.start_worker(job)(0) == ""
     job.file(0).unlink()

@@ -158,12 +158,14 @@ def test_a_long_run_says_early_how_long_it_takes(tmp_path, monkeypatch, seconds,
     now, said = [0.0], []
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     state = state_in(tmp_path / "state", 25, 500)
-    shown = progress.Progress(HyperRule(100, 64, batch_size=16), 2, state, tmp_path / "log.csv", said.append)
+    shown = progress.Progress(HyperRule(100, 64, batch_size=16), 2, state, tmp_path / "log.csv", said.append, 5)
     shown.on_epoch_begin(0)
     now[0] += 30  # compiles
     for batch in range(20):  # two batches are a step
         now[0] += seconds / 2
         shown.on_train_batch_end(batch, {"loss": 1.0})
+    shown.on_test_batch_begin(1)
+    assert shown.bar.desc.startswith("validate batch 2/5")
     shown.close()
     assert [line.startswith(begin) for line, begin in zip(said, told, strict=True)] == [True] * len(told)
     assert all("in about 24 minutes" in line for line in said)

@@ -128,7 +128,7 @@ def test_the_commands_measure_and_show_them(several, numbers, folder, capsys):
     arguments = ("evaluate", folder / "labels.csv", "--json")
     code, out, _ = run_command(capsys, *arguments, "--weights", several[0], "--label-columns", "tags")
     report = json.loads(out)
-    assert (code, report["problem_type"], report["pictures"]) == (0, "multi_label_classification", 12)
+    assert (code, report["problem_type"], report["images"]) == (0, "multi_label_classification", 12)
     assert [row["class"] for row in report["per_class"]] == ["odd", "third"]
     code, out, _ = run_command(capsys, *arguments, "--weights", numbers[0], "--label-columns", "price")
     assert (code, json.loads(out)["per_output"][0]["output"]) == (0, "price")

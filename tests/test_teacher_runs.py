@@ -124,7 +124,7 @@ def test_another_teacher_is_refused_by_name_and_another_file_by_its_digest(data,
 def test_images_of_both_kinds_are_trained_on_counted_and_noted(data, checkpoint, teacher, others):
     plan = planning.plan(options_of(data, checkpoint, teacher=teacher, unlabeled=others), Workers())
     noted = plan.described
-    assert (noted["plan"]["train_pictures"], noted["plan"]["unlabeled_pictures"]) == (12, 7)
+    assert (noted["plan"]["train_images"], noted["plan"]["unlabeled_images"]) == (12, 7)
     assert plan.rule.num_examples == 19
     assert (noted["options"]["teacher"], noted["options"]["unlabeled"]) == (teacher, others)
     assert re.fullmatch("[0-9a-f]{16}", noted["plan"]["teacher_digest"])
@@ -133,7 +133,7 @@ def test_images_of_both_kinds_are_trained_on_counted_and_noted(data, checkpoint,
     assert len({images.tobytes() for batch in batches for images in batch}) == 18
     plain = planning.plan(options_of(data, checkpoint), Workers()).described
     assert not {"teacher", "unlabeled"} & set(plain["options"])
-    assert not {"teacher_digest", "unlabeled_pictures"} & set(plain["plan"])
+    assert not {"teacher_digest", "unlabeled_images"} & set(plain["plan"])
 
 
 def test_images_that_are_labeled_too_are_not_counted_twice(data, checkpoint, teacher, tmp_path):

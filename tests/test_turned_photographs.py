@@ -226,7 +226,7 @@ def test_an_evaluation_counts_as_of_the_upright_photographs(capsys, table, folde
     )
     classes = list(tiny().config.id2label.values())
     right = sum(classes[row.argmax()] == one.path.parent.name for row, one in zip(expected, table, strict=True))
-    assert (found["pictures"], found["right"]) == (len(table), right)
+    assert (found["images"], found["right"]) == (len(table), right)
     assert found["log_loss"] == pytest.approx(seen["log_loss"], abs=1e-6)
     assert found["confusions"] == seen["confusions"]
     told("evaluate", len(table))

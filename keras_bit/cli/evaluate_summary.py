@@ -33,7 +33,7 @@ def _print_several(report: dict[str, Any], title: str) -> None:
     from rich.table import Table
 
     table = Table(title=printable(title), title_justify="left", show_header=False)
-    table.add_row("images", f"{report['pictures']:,}")
+    table.add_row("images", f"{report['images']:,}")
     table.add_row("labels", f"{report['classes']:,} of the model, {report['classes_that_occur']:,} of the data")
     table.add_row("mean average precision", _share(report["mean_average_precision"]))
     table.add_row("F1 at 0.5", f"{_share(report['micro_f1'])} micro, {_share(report['macro_f1'])} macro")
@@ -66,7 +66,7 @@ def _print_numbers(report: dict[str, Any], title: str) -> None:
 
     from keras_bit.wording import number
 
-    table = Table(title=printable(f"{title}: {report['pictures']:,} images"), title_justify="left")
+    table = Table(title=printable(f"{title}: {report['images']:,} images"), title_justify="left")
     table.add_column("number", overflow="fold")
     for column in ("mean", "standard deviation", "mean absolute error", "root mean squared error", "R²"):
         table.add_column(column, justify="right")
@@ -83,7 +83,7 @@ def _print_summary(report: dict[str, Any], title: str) -> None:
     low, high = report["top_1_interval"]
     calibration = report["calibration"]
     table = Table(title=printable(title), title_justify="left", show_header=False)
-    table.add_row("images", f"{report['pictures']:,}")
+    table.add_row("images", f"{report['images']:,}")
     table.add_row("classes", f"{report['classes']:,} of the model, {report['classes_that_occur']:,} of the data")
     table.add_row("top-1", f"{report['top_1_accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})")
     table.add_row(f"top-{report['top_k']}", f"{report['top_k_accuracy']:.2%}")

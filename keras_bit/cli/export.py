@@ -201,7 +201,7 @@ def _print_table(report: "ExportReport", compared: str) -> None:
     table = Table(title=printable(str(report.path)), title_justify="left", show_header=False)
     table.add_row("format", f"{report.format}{f', {report.quantize}' if report.quantize else ''}")
     table.add_row("size", f"{report.bytes / 1e6:,.1f} MB")
-    table.add_row("compared", f"{report.pictures} {compared}, by its own runtime")
+    table.add_row("compared", f"{report.images} {compared}, by its own runtime")
     table.add_row("largest difference", f"{report.max_abs_diff:.1e} (limit {report.limit:.1e})")
     table.add_row("time", f"{report.seconds:,.1f} s")
     console().print(table)

@@ -264,6 +264,8 @@ def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
         axis.set_axisbelow(True)
         axis.yaxis.set_major_formatter(_percent())
     lower.xaxis.set_major_formatter(_percent())
+    # Below the chart, because every part of the chart may have points.
+    figure.legend(*upper.get_legend_handles_labels(), loc="outside lower left", fontsize=8, frameon=False)
     save(figure, file)
 
 
@@ -283,7 +285,6 @@ def _draw_accuracies(axis: "Axes", bins: Sequence[Bin]) -> None:
         label="mean confidence of the bin",
     )
     axis.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    axis.legend(loc="upper left", fontsize=8, framealpha=0.9, edgecolor="none")
 
 
 def _draw_bars(axis: "Axes", bins: Sequence[Bin], heights: Sequence[float], color: str, label: str = "") -> None:

@@ -15,7 +15,7 @@ from keras_bit.hub.finding import HubOptions
 
 METADATA = b"keras_bit"  # the key of the JSON in a Parquet file that describes its origin
 # What must be equal for a run to continue. The engine and the batch size may differ.
-SAME = ("keras_bit", "weights_sha256", "processor", "pictures", "pictures_sha256", "labels", "shard_size")
+SAME = ("keras_bit", "weights_sha256", "processor", "images", "images_sha256", "labels", "shard_size")
 # Features do not repeat, so a dictionary of them would be built in vain.
 STORAGE: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["label"], "write_page_checksum": True}
 

@@ -27,7 +27,7 @@ from keras_bit.wording import some
 ENGINES = {"local": ("parquet", ("pyarrow",)), "ray": ("ray", ("ray", "pyarrow"))}
 PURPOSE = "Writing embeddings"
 # In the directory of shards during a run; readers of Parquet skip names with a leading dot.
-LIST = ".pictures-"  # prefix of a name for this process
+LIST = ".images-"  # prefix of a name for this process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +137,8 @@ def embed(
 def _described(images: ImageList) -> dict[str, int | str | bool]:
     """Returns the description of the list of images for the metadata."""
     return {
-        "pictures": images.count,
-        "pictures_sha256": images.sha256,
+        "images": images.count,
+        "images_sha256": images.sha256,
         "labels": images.root is not None,
         "shard_size": images.shard_size,
     }

@@ -100,7 +100,7 @@ def evaluate(
     Returns:
         For one class per image an `Evaluation`, whose `report` has
 
-        * `pictures`, `classes` (of the model), `classes_that_occur`, `right`;
+        * `images`, `classes` (of the model), `classes_that_occur`, `right`;
         * `top_1_accuracy` with `top_1_interval` (95 %, Wilson), `top_k_accuracy` with `top_k`, `mean_recall` (of the
           classes that occur), `log_loss` (nats): if several classes count as right, that of the likeliest one;
         * `calibration`: `expected_calibration_error`, `mean_confidence`, `bins`;
@@ -111,7 +111,7 @@ def evaluate(
 
         For several labels per image a `SeveralEvaluation`, whose `report` has
 
-        * `problem_type`, `pictures`, `classes`, `classes_that_occur`;
+        * `problem_type`, `images`, `classes`, `classes_that_occur`;
         * `mean_average_precision` and `macro_f1` (of the classes that occur), `micro_f1`, `exact_match` (the share of
           images with all labels right), `label_accuracy`, `log_loss` (nats, the mean over labels); a label is predicted
           if its probability is at least 0.5;
@@ -120,7 +120,7 @@ def evaluate(
 
         For a regression a `NumberEvaluation`, whose `report` has
 
-        * `problem_type`, `pictures`, `outputs`;
+        * `problem_type`, `images`, `outputs`;
         * `mean_absolute_error`, `root_mean_squared_error` and `r2`, each the mean over the outputs;
         * `per_output`: the same for each output, with `mean` and `standard_deviation` of the labels;
         * `worst`: `name`, `output`, `true`, `predicted` of the largest errors.
@@ -309,7 +309,7 @@ def _report(evaluation: Evaluation, likeliest: np.ndarray, top_k: int, mixed_up:
     confidences = probabilities.max(axis=1)
     calibration = metrics.calibration(confidences, right)
     return {
-        "pictures": count,
+        "images": count,
         "classes": classes,
         "classes_that_occur": len(names),
         "right": int(right.sum()),

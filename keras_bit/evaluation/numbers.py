@@ -87,7 +87,7 @@ def _report(
     known = [score.r2 for score in scores if score.r2 is not None]
     return {
         "problem_type": asking.NUMBER,
-        "pictures": len(labels),
+        "images": len(labels),
         "outputs": len(class_names),
         "mean_absolute_error": float(np.mean([score.mean_absolute_error for score in scores])),
         "root_mean_squared_error": float(np.mean([score.root_mean_squared_error for score in scores])),

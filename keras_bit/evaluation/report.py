@@ -87,7 +87,7 @@ def _charts(evaluation: AnyEvaluation, directory: Path) -> list[Path]:
 
 def worst_sheet(evaluation: AnyEvaluation, processor: BitImageProcessor, title: Sequence[str] = ()) -> Image.Image:
     """Draws the worst mistakes, each with the model's answer, the right answer, and the image's name."""
-    count = evaluation.report["pictures"]
+    count = evaluation.report["images"]
     if not evaluation.worst:
         nothing = np.full((1, 8, 64, 3), colors.BACKGROUND, np.uint8)
         return contact_sheet.draw(nothing, [[""]], [*title, f"No mistakes: all {count:,} images are right."])
@@ -98,7 +98,7 @@ def worst_sheet(evaluation: AnyEvaluation, processor: BitImageProcessor, title: 
 
 def _lines(evaluation: AnyEvaluation) -> tuple[list[list[str]], str]:
     """Returns the lines under each of the worst mistakes, and the line above all of them."""
-    count, shown = evaluation.report["pictures"], len(evaluation.worst)
+    count, shown = evaluation.report["images"], len(evaluation.worst)
     if isinstance(evaluation, SeveralEvaluation):
         lines = [
             [", ".join(mistake.predicted) or "-", f"right: {', '.join(mistake.true) or '-'}", Path(mistake.name).name]

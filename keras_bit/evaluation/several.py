@@ -109,7 +109,7 @@ def _report(
     calibration = metrics.calibration(probabilities.ravel(), labels.ravel())
     return {
         "problem_type": asking.SEVERAL,
-        "pictures": len(labels),
+        "images": len(labels),
         "classes": len(class_names),
         "classes_that_occur": len(occurring),
         "mean_average_precision": _mean([score.average_precision for score in occurring]),

@@ -168,8 +168,8 @@ def _card(finding: Finding, row: dict[str, Any], audit: Audit, orientation: str)
     images = [finding.image] + ([] if finding.other is None else [finding.other])
     names = [row["image"]] + ([] if finding.other is None else [row["other_image"]])
     labels = [audit.class_names[audit.collection.labels[image]] for image in images]
-    pictures = [
-        _picture(audit.collection.paths[image], f"{name}, labeled {label}", orientation)
+    tags = [
+        _image(audit.collection.paths[image], f"{name}, labeled {label}", orientation)
         for image, name, label in zip(images, names, labels, strict=True)
     ]
     first, second = _told(finding, row, labels)
@@ -178,7 +178,7 @@ def _card(finding: Finding, row: dict[str, Any], audit: Audit, orientation: str)
     if row["exclude"]:
         lines.append('<div class="excluded">excluded in audit.csv</div>')
     caption = f"<figcaption>{''.join(lines)}</figcaption>"
-    return f'<li><figure><div class="images">{"".join(pictures)}</div>{caption}</figure></li>'
+    return f'<li><figure><div class="images">{"".join(tags)}</div>{caption}</figure></li>'
 
 
 def _told(finding: Finding, row: dict[str, Any], labels: Sequence[str]) -> tuple[str, str]:
@@ -194,7 +194,7 @@ def _told(finding: Finding, row: dict[str, Any], labels: Sequence[str]) -> tuple
     return named, f"{shown(finding.detail)}{alike}"
 
 
-def _picture(path: str, alt: str, orientation: str) -> str:
+def _image(path: str, alt: str, orientation: str) -> str:
     """Returns an image as a tag with embedded data; only its description if the file cannot be read any more."""
     found = attempted(path, lambda: _encoded(path, orientation))
     if isinstance(found, str):

@@ -75,7 +75,7 @@ class ExportReport:
         format: "saved_model", "tflite", "onnx", "openvino", "web" or "huggingface".
         quantize: the argument of `export`.
         bytes: the size of all files that were written.
-        pictures: the number of compared images.
+        images: the number of compared images.
         max_abs_diff: the largest difference between an output of the model and of the export.
         limit: the largest `max_abs_diff` allowed.
         seconds: the total time.
@@ -87,7 +87,7 @@ class ExportReport:
     format: str
     quantize: str | None
     bytes: int
-    pictures: int
+    images: int
     max_abs_diff: float
     limit: float
     seconds: float = 0.0

@@ -102,7 +102,7 @@ def _of_run(directory: Path) -> dict[str, Any]:
     read = file
     try:
         noted = json_text.parse(file.read_text(encoding="utf-8"))
-        options, plan = noted["options"], noted["plan"]
+        options, plan = noted["options"], run_directory.with_new_names(noted["plan"])
         data = Path(options["data"])
         found: dict[str, Any] = {
             "dataset": data.name,
@@ -113,11 +113,11 @@ def _of_run(directory: Path) -> dict[str, Any]:
         if not (directory / REPORT).is_file():
             return found
         read = directory / REPORT
-        report = json_text.parse(read.read_text(encoding="utf-8"))
+        report = run_directory.with_new_names(json_text.parse(read.read_text(encoding="utf-8")))
         values = {metric: report.get(key) for key, metric in METRICS.items()}
         found |= {
             "metrics": {metric: float(value) for metric, value in values.items() if value is not None},
-            "measured_on": f"{int(report['pictures']):,} images that it was not trained on",
+            "measured_on": f"{int(report['images']):,} images that it was not trained on",
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -146,7 +146,7 @@ def _sentences(plan: dict[str, Any]) -> list[str]:
     listed = some(classes, SHOWN)
     recipe = "the BiT-HyperRule" + (" with changed options" if plan.get("recipe") else "")
     return [
-        f"Images: {int(plan['train_pictures']):,} for training, {int(plan['validation_pictures']):,} for validation",
+        f"Images: {int(plan['train_images']):,} for training, {int(plan['validation_images']):,} for validation",
         f"Labels: {listed}",
         f"Training: {count(rule.total_steps, 'step')} of {count(rule.batch_size, 'image')} at {rule.crop_size} x "
         f"{rule.crop_size} px, by {recipe}",

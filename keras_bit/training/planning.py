@@ -182,7 +182,7 @@ class Plan:
             "gradient_accumulation_steps": self.accumulation,
             "evaluate_every": self.evaluate_every,
             "class_names": list(self.splits.class_names),
-            **{f"{name}_pictures": 0 if part is None else len(part) for name, part in parts.items()},
+            **{f"{name}_images": 0 if part is None else len(part) for name, part in parts.items()},
             **{f"{name}_digest": None if part is None else part.digest for name, part in parts.items()},
         }
         if self.teacher_digest is not None:

@@ -22,9 +22,16 @@ class Progress(keras.callbacks.Callback):
     """Shows a bar over all steps on standard error and a line per evaluation, and writes the log as CSV."""
 
     def __init__(
-        self, rule: HyperRule, accumulation: int, state: TrainingState, log: Path, say: Callable[[str], None]
+        self,
+        rule: HyperRule,
+        accumulation: int,
+        state: TrainingState,
+        log: Path,
+        say: Callable[[str], None],
+        validation_batches: int = 0,
     ) -> None:
         super().__init__()
+        self.validation_batches = validation_batches
         self.rule, self.accumulation, self.state, self.log, self.say = rule, accumulation, state, log, say
         self.bar = tqdm(total=rule.total_steps, initial=state.step, desc="fine-tune", unit="step")
         self.begun, self.done = 0.0, 0  # when the first step of this process ended, and how many have ended
@@ -43,7 +50,7 @@ class Progress(keras.callbacks.Callback):
         self._warn_of_long_run()
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self.bar.set_description(f"validate batch {batch + 1}")
+        self.bar.set_description(f"validate batch {batch + 1}/{self.validation_batches}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         # The state has already written this row, so that a run that continues later has the same log.

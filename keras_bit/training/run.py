@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -188,7 +189,8 @@ def _train(
     """Trains from `state` to the end."""
     validation = plan.splits.validation
     log = out / run_directory.LOG_NAME
-    progress = Progress(plan.rule, plan.accumulation, state, log, say) if workers.is_chief else None
+    batches = 0 if validation is None else math.ceil(len(validation) / _evaluation_batch_size(plan))
+    progress = Progress(plan.rule, plan.accumulation, state, log, say, batches) if workers.is_chief else None
     try:
         fine_tune(
             model,
@@ -286,9 +288,13 @@ def _evaluation_data(plan: Plan, part: Part) -> Any:
     return image_dataset(
         part.everything,
         processor=plan.processor,
-        batch_size=min(plan.rule.batch_size // plan.accumulation, 32),
+        batch_size=_evaluation_batch_size(plan),
         class_names=_class_names(plan),
     )
+
+
+def _evaluation_batch_size(plan: Plan) -> int:
+    return min(plan.rule.batch_size // plan.accumulation, 32)
 
 
 def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:

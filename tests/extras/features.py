@@ -79,7 +79,7 @@ def embed(*options: object) -> None:
 def evaluate() -> None:
     said = command("evaluate", photographs(), "--weights", BIT, "--out", "report")
     assert "matplotlib" not in said.stderr
-    assert json.loads(Path("report/report.json").read_text(encoding="utf-8"))["pictures"] == len(CLASSES) * IMAGES
+    assert json.loads(Path("report/report.json").read_text(encoding="utf-8"))["images"] == len(CLASSES) * IMAGES
     for name in ("confusion.png", "calibration.png"):
         with Image.open(f"report/{name}") as chart:
             assert chart.width > 100

@@ -29,7 +29,7 @@ DESCRIBED = {
         "steps": 100,
         "on_error": "skip",
     },
-    "plan": {"rule": {"batch_size": 8}, "class_names": ["a", "b"], "train_pictures": 7, "validation_digest": None},
+    "plan": {"rule": {"batch_size": 8}, "class_names": ["a", "b"], "train_images": 7, "validation_digest": None},
 }
 ROWS = [{"step": 1, "learning_rate": 0.003, "loss": 1.5}, {"step": 2, "learning_rate": 0.001, "loss": 1.25}]
 

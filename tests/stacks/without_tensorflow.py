@@ -167,7 +167,7 @@ def test_fine_tune_takes_the_data_set(photos, processor):
 
 def test_the_commands_work_on_folders(tmp_path, photos, capsys):
     assert run("evaluate", photos, "--weights", TINY, "--out", tmp_path / "report") == 0
-    assert json.loads((tmp_path / "report" / "report.json").read_text())["pictures"] == 18
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["images"] == 18
     arguments = ("finetune", photos, "--weights", TINY, "--out", tmp_path / "out", "--steps", 4, "--batch-size", 6)
     assert run(*arguments, "--evaluate-every", 2) == 0, capsys.readouterr().err
     assert keras_bit.from_pretrained(tmp_path / "out").config.id2label == dict(enumerate(CLASSES))
