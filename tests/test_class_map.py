@@ -47,7 +47,7 @@ def test_a_folder_is_what_the_map_says_or_the_class_of_its_name(folders, config,
             PETS,
             {"kat": ["cat", "doge"], "catt": "dog"},
             "'catt' is not a folder (closest: 'cat'); 'kat' is mapped to 'doge', which is not a label (closest: "
-            "'dog'); 'bird' matches no label. Map the",
+            "'dog'); 'bird' matches no label. The model's classes: ",
         ),
         (["Dog"], PETS, None, "'Dog' matches no label (closest: 'dog')"),
         (["red_fox"], PETS, None, "'red_fox' matches no label (closest: 'fox, red fox')"),
@@ -59,7 +59,12 @@ def test_a_folder_is_what_the_map_says_or_the_class_of_its_name(folders, config,
             "'crane' is 'crane', the name of the classes 3 and 4 (use the number in a class map)",
         ),
         (["n01440764"], OTHERS, None, "'n01440764' matches no label"),
-        ([f"q{index}" for index in range(30)], PETS, None, "'q19' matches no label and 10 more. Map the"),
+        (
+            [f"q{index}" for index in range(30)],
+            PETS,
+            None,
+            "'q19' matches no label and 10 more. The model's classes: 'cat', ",
+        ),
     ],
 )
 def test_all_that_matches_nothing_is_one_error_with_the_closest_labels(folders, config, said, problems):

@@ -125,12 +125,13 @@ def read(
     table, shown = csv_rows.read(file), str(file)
     image, split, columns, notes = _columns(shown, table, options, names)
     parts = None if split is None else _parts(shown, table, split)
+    # Before the labels: a table without a column of images has an error about images, not about its labels.
+    folder = Path(options.image_folder) if options.image_folder is not None else Path(file).parent
+    paths, about_paths = table_images.found(shown, table.rows, table.header[image], image, folder, check_files)
     if len(columns) == 1:
         labels, found, kind, about = _one_column(shown, table, columns[0], options, names)
     else:
         labels, found, kind, about = _several_columns(shown, table, columns, options, names)
-    folder = Path(options.image_folder) if options.image_folder is not None else Path(file).parent
-    paths, about_paths = table_images.found(shown, table.rows, table.header[image], image, folder, check_files)
     whole = LabelTable(tuple(paths), labels, found, kind, None if parts is None else tuple(parts))
     kept, about_twice = _once(shown, table.rows, whole)
     notes = [*notes, *about, *about_paths, *about_twice]

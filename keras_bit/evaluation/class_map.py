@@ -15,6 +15,7 @@ from keras_bit.wording import composed
 
 SHOWN = 20  # folders that an error lists
 CLOSEST = 3  # labels suggested for each
+CLASSES = 5  # labels of the model that an error lists
 ALLOWED = "a label, the number of a class, a list of these, or null to leave the folder out"
 UNKNOWN = "? "  # marks unknown folders in `template`; it is not a label, so an unedited map is an error
 
@@ -59,8 +60,9 @@ def match(
             matched.append(found)
     if problems:
         raise ValueError(
-            f"Every folder must be a class of the model. {wording.some(problems, SHOWN, '; ')}. Map the folders in "
-            f"`class_map`, to {ALLOWED}; as JSON: "
+            f"Every folder must be a class of the model. {wording.some(problems, SHOWN, '; ')}. The model's "
+            f"classes: {wording.some(map(repr, names.labels), CLASSES)}. Use the checkpoint that was trained on these "
+            f"folders, or map the folders in `class_map` to {ALLOWED}; as JSON: "
             '{"folder": "label", "another": 7, "any of two": ["label", 8], "left out": null}.'
         )
     return matched
