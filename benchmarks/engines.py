@@ -2,9 +2,9 @@
 
 keras_bit, in Keras       `model.predict(batch)`; `model(batch)`; `tf.function` of the model; the last two also with the
                           fused model (`keras_bit.fuse`)
-keras_bit, exported       the files that `keras_bit.export` writes: SavedModel; TFLite, run by LiteRT on all cores
-                          (int8 is calibrated on the batch that is measured); ONNX, run by onnxruntime; OpenVINO, one
-                          file for any size and one for the size of the batch
+keras_bit, exported       the files that `keras_bit.export` writes: SavedModel; TFLite, run by LiteRT; ONNX, run by
+                          onnxruntime; OpenVINO, one file for any size, the others for the size of the batch. All cores
+                          run them. Files in int8 are calibrated on the batch that is measured
 transformers              BitForImageClassification, eager in both memory formats, and with `torch.compile`
 timm                      the same network in timm, eager in both memory formats
 onnxruntime, openvino     run the file that `torch.onnx.export` makes of transformers' model: for the shape of the
@@ -15,6 +15,7 @@ One process prepares the files and another one reads them, so that preparation d
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,12 +30,25 @@ Call = Callable[[np.ndarray], np.ndarray]  # (batch, height, width, 3) to logits
 
 
 class Engine(NamedTuple):
-    """One engine: `load` makes a function of the network in a folder, and needs `packages` and `preparation`."""
+    """One engine: `load` makes a function of the network in a folder, and needs `packages` and `preparation`.
+
+    The logits of an `exact` engine are those of float32.
+    """
 
     ours: bool
     load: Callable[[Path], Call]
     packages: tuple[str, ...] = ()
     preparation: str | None = None
+    exact: bool = True
+
+
+class Export(NamedTuple):
+    """A file that `keras_bit.export` writes; a `sized` one is for the size of the batch that is measured."""
+
+    format: str
+    path: str
+    quantize: str | None = None
+    sized: bool = True
 
 
 def available(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -49,42 +63,16 @@ def available(names: Sequence[str]) -> tuple[list[str], list[str]]:
 # Preparations. `folder` holds `checkpoint` and `batch.npy`; each function writes its files there.
 
 
-def prepare_saved_model(folder: Path) -> None:
-    import keras_bit
-
-    keras_bit.export(_keras_model(folder), folder / "served")
-
-
-def prepare_tflite(folder: Path) -> None:
+def prepare_export(folder: Path, export: Export) -> None:
     import keras_bit
 
     batch = np.load(folder / "batch.npy")
-    where = {"image_size": batch.shape[1], "batch_size": len(batch)}
-    keras_bit.export(_keras_model(folder), folder / "float32.tflite", "tflite", **where)
-
-
-def prepare_tflite_int8(folder: Path) -> None:
-    import keras_bit
-
-    batch = np.load(folder / "batch.npy")
-    where = {"image_size": batch.shape[1], "batch_size": len(batch), "representative_data": [batch]}
-    keras_bit.export(_keras_model(folder), folder / "int8.tflite", "tflite", quantize="int8", **where)
-
-
-def prepare_our_onnx(folder: Path) -> None:
-    import keras_bit
-
-    keras_bit.export(_keras_model(folder), folder / "ours.onnx", "onnx")
-
-
-def prepare_our_openvino(folder: Path) -> None:
-    import keras_bit
-
-    model = _keras_model(folder)
-    batch = np.load(folder / "batch.npy")
-    keras_bit.export(model, folder / "any.xml", "openvino")
-    where = {"image_size": batch.shape[1], "batch_size": len(batch)}
-    keras_bit.export(model, folder / "fixed.xml", "openvino", **where)
+    settings = {"image_size": batch.shape[1], "batch_size": len(batch)} if export.sized else {}
+    examples = [batch] if export.quantize == "int8" else None
+    path = folder / export.path
+    keras_bit.export(
+        _keras_model(folder), path, export.format, quantize=export.quantize, representative_data=examples, **settings
+    )
 
 
 def prepare_onnx_any(folder: Path) -> None:
@@ -217,15 +205,25 @@ def reference(folder: Path, format: str, file: str = "reference.onnx") -> Call:
     return lambda batch: call(batch.transpose(0, 3, 1, 2).copy())
 
 
+EXPORTS: Mapping[str, Export] = {
+    "SavedModel": Export("saved_model", "served", sized=False),
+    "TFLite float32": Export("tflite", "float32.tflite"),
+    "TFLite float16": Export("tflite", "float16.tflite", "float16"),
+    "TFLite dynamic": Export("tflite", "dynamic.tflite", "dynamic"),
+    "TFLite int8": Export("tflite", "int8.tflite", "int8"),
+    "ONNX": Export("onnx", "ours.onnx", sized=False),
+    "ONNX int8": Export("onnx", "int8.onnx", "int8", sized=False),
+    "OpenVINO": Export("openvino", "fixed.xml"),
+    "OpenVINO float16": Export("openvino", "float16.xml", "float16"),
+    "OpenVINO int8": Export("openvino", "int8.xml", "int8"),
+    "OpenVINO, any size": Export("openvino", "any.xml", sized=False),
+}
 PREPARATIONS: Mapping[str, Callable[[Path], None]] = {
-    "saved_model": prepare_saved_model,
-    "tflite": prepare_tflite,
-    "tflite_int8": prepare_tflite_int8,
-    "our_onnx": prepare_our_onnx,
-    "our_openvino": prepare_our_openvino,
+    **{name: partial(prepare_export, export=export) for name, export in EXPORTS.items()},
     "onnx": prepare_onnx,
     "onnx_any": prepare_onnx_any,
 }
+_NEEDED = {"tflite": ("ai_edge_litert",), "onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 _TRANSFORMERS = ("torch", "transformers")
 _TIMM = ("torch", "timm")
 ENGINES: Mapping[str, Engine] = {
@@ -235,20 +233,16 @@ ENGINES: Mapping[str, Engine] = {
     "compiled": Engine(True, compiled),
     "compiled, fused": Engine(True, lambda folder: compiled(folder, fused=True)),
     "compiled, fused, XLA": Engine(True, lambda folder: compiled(folder, fused=True, jit_compile=True)),
-    "SavedModel": Engine(True, lambda folder: exported(folder, "saved_model", "served/1"), (), "saved_model"),
-    "TFLite float32": Engine(
-        True, lambda folder: exported(folder, "tflite", "float32.tflite"), ("ai_edge_litert",), "tflite"
-    ),
-    "TFLite int8": Engine(
-        True, lambda folder: exported(folder, "tflite", "int8.tflite"), ("ai_edge_litert",), "tflite_int8"
-    ),
-    "ONNX": Engine(True, lambda folder: exported(folder, "onnx", "ours.onnx"), ("onnx", "onnxruntime"), "our_onnx"),
-    "OpenVINO": Engine(
-        True, lambda folder: exported(folder, "openvino", "fixed.xml"), ("onnx", "openvino"), "our_openvino"
-    ),
-    "OpenVINO, any size": Engine(
-        True, lambda folder: exported(folder, "openvino", "any.xml"), ("onnx", "openvino"), "our_openvino"
-    ),
+    **{
+        name: Engine(
+            True,
+            partial(exported, format=export.format, path=export.path + "/1" * (export.format == "saved_model")),
+            _NEEDED.get(export.format, ()),
+            name,
+            exact=export.quantize is None,
+        )
+        for name, export in EXPORTS.items()
+    },
     "transformers": Engine(False, lambda folder: torch_eager(folder, transformers_logits), _TRANSFORMERS),
     "transformers, channels_last": Engine(
         False, lambda folder: torch_eager(folder, transformers_logits, channels_last=True), _TRANSFORMERS

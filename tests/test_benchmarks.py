@@ -374,7 +374,9 @@ def test_targets_are_ratios_to_the_faster_of_the_peers():
         **{"compiled": 0.09, "compiled, fused": 0.06, "TFLite int8": 0.02},
         **{"transformers": 0.2, "transformers, channels_last": 0.15, "OpenVINO": 0.08, "openvino": 0.1},
     }
-    found = {name: [{"median": median, "first": 1.0, "peak": 5e8}] for name, median in medians.items()}
+    found = {
+        name: [{"median": median, "first": 1.0, "peak": 5e8, "difference": 0.02}] for name, median in medians.items()
+    }
     found[inference.PEAK] = [{"flops_per_second": 1e12}, {"flops_per_second": 2e12}]
     rows = inference.rows(found, 12e9, batch_size=1, image_size=224)
     ratios = {row.name: (row.ours, row.limit) for row in rows if " / " in row.name}
@@ -385,6 +387,8 @@ def test_targets_are_ratios_to_the_faster_of_the_peers():
     }
     fused = next(row for row in rows if row.name == "1 x 224 px: compiled, fused")
     assert (fused.ours, fused.theirs, fused.details) == (60, None, "first 1.0 s, 0.50 GB, 12 GFLOP, 10% of the peak")
+    int8 = next(row for row in rows if row.name == "1 x 224 px: TFLite int8")
+    assert int8.details == "first 1.0 s, 0.50 GB, logits differ by 2.0e-02 of the largest"
     assert next(row for row in rows if row.name == "1 x 224 px: openvino").theirs == 100
     for other in ({"image_size": 448}, {"image_size": 224, "targets": ()}):
         assert not [row for row in inference.rows(found, 12e9, batch_size=1, **other) if " / " in row.name]
@@ -506,6 +510,12 @@ def test_growth_is_measured_over_every_series(monkeypatch):
     assert len(found.measurements) == 2
     assert (found.rows[0].name, found.rows[0].ours, found.rows[0].theirs) == ("batch: slope", pytest.approx(0), None)
     assert found.notes == ["Not installed: torch."]
+
+
+def test_logits_of_fewer_bits_are_compared_with_those_of_float32():
+    found = {"ONNX int8": [{"logits": [[1.0, 2.1]]}], "ONNX": [{"logits": [[1.0, 2.0]]}]}
+    inference._compare(found)
+    assert (found["ONNX int8"][0]["difference"], found["ONNX"][0]["difference"]) == (pytest.approx(0.05), 0)
 
 
 def test_other_logits_are_an_error():
