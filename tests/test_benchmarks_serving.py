@@ -23,18 +23,18 @@ POOL = Pool([b"first", b"second"], SCORES, LABELS, [Corrupt(b"", "is empty."), C
 
 @pytest.mark.slow
 def test_a_server_under_load_is_right_and_keeps_its_memory(capsys):
-    """Takes about a minute. It counts requests, so that a slow machine asks as much as a fast one."""
+    """Takes half a minute. It counts requests, so that a slow machine asks as much as a fast one."""
     if importlib.util.find_spec("tensorflow_serving") is None:
         absent("tensorflow-serving-api is not installed: pip install -e '.[serving]'")
-    found = serving.measure(str(TRAINED), requests=2000, clients=8, corrupt_share=0.02, images=80)
+    found = serving.measure(str(TRAINED), requests=1000, clients=8, corrupt_share=0.02, images=80)
     rows = {row.name: row for row in found.rows}
     assert (found.measurements["wrong"], found.measurements["unnamed"]) == ([], [])
     assert rows["rows that differ from the Keras model"].met
     assert rows["corrupt images that were not named with a reason"].met
     assert rows["growth of the server's memory"].met
-    assert int(rows["rows that differ from the Keras model"].details.replace("of ", "").replace(",", "")) > 8000
-    assert int(rows["corrupt images that were not named with a reason"].details.removeprefix("of ")) > 100
-    assert len(found.measurements["requests"]) >= 2000
+    assert int(rows["rows that differ from the Keras model"].details.replace("of ", "").replace(",", "")) > 4000
+    assert int(rows["corrupt images that were not named with a reason"].details.removeprefix("of ")) > 50
+    assert len(found.measurements["requests"]) >= 1000
     json.dumps(found.measurements)
 
 

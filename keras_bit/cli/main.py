@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from keras_bit.cli import collector, kernels, signals
+from keras_bit.cli import collector, imports, kernels, signals
 from keras_bit.cli.command import EXIT_CODES
 from keras_bit.cli.terminal import printable, sentence
 
@@ -117,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminated (`kill`, a scheduler, a container that is stopped), 129 the terminal was closed.
     """
     kernels.turn_on()
+    imports.leave_out()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names may hold bytes that are not UTF-8, and a terminal may be ASCII. Such characters are escaped.
