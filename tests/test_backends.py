@@ -110,7 +110,7 @@ def write_classifier(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.release)])
 def test_kerass_own_export_writes_what_it_writes_of_a_plain_network(tmp_path, backend):
     """It writes none under PyTorch, and under JAX only networks of a fixed size: README, *Exporting*."""
     if importlib.util.find_spec(backend) is None:

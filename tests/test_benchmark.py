@@ -286,7 +286,10 @@ def test_images_have_the_type_of_the_models_input(pets):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", module.FILES)
+@pytest.mark.parametrize(
+    "format",
+    [name if name == "saved_model" else pytest.param(name, marks=pytest.mark.release) for name in module.FILES],
+)
 def test_every_file_of_a_model_of_whole_numbers_is_measured(format):
     for package in (*format_named(format).packages, "tf2onnx"):
         if importlib.util.find_spec(package) is None:
@@ -629,7 +632,7 @@ def test_engines_that_crash_or_cannot_be_imported_are_rows(tmp_path, monkeypatch
     assert found.best == rows["saved_model", None]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_a_model_of_another_backend_is_benchmarked_too(tmp_path):
     if importlib.util.find_spec("jax") is None:
         absent("jax is not installed")

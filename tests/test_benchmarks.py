@@ -577,18 +577,29 @@ def test_fine_tuning_without_test_images_is_refused(tmp_path):
         finetuning.measure(tmp_path, "weights", finetuning.Setting())
 
 
-@pytest.mark.slow
-def test_the_gpu_benchmark_reports_that_no_gpu_exists_and_runs_on_a_cpu(monkeypatch):
-    monkeypatch.setattr(gpu, "PRECISIONS", ("float32",))
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # torch.compile takes half a minute of a C++ compiler for each case
+GPU_WORKS = [("inference", 2, 48), ("training", 2, 48)]
+GPU_OPTIONS = {"rounds": 1, "runs": 1, "torch_python": sys.executable}
+
+
+def needs_jax_and_transformers():
     for package in ("jax", "torch", "transformers"):
         if importlib.util.find_spec(package) is None:
             absent(f"{package} is not installed: pip install jax and -e '.[reference]'")
-    works = [("inference", 2, 48), ("training", 2, 48)]
-    given = {"rounds": 1, "runs": 1, "torch_python": sys.executable}
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_reports_that_no_gpu_exists():
+    needs_jax_and_transformers()
     with pytest.raises(RuntimeError, match=r"has no gpu, so nothing was measured: JAX .* finds cpu\. Run it on"):
-        gpu.measure(TINY, works, device="gpu", **given)
-    found = gpu.measure(TINY, works, device="cpu", **given)
+        gpu.measure(TINY, GPU_WORKS, device="gpu", **GPU_OPTIONS)
+
+
+@pytest.mark.release
+def test_the_gpu_benchmark_runs_on_a_cpu(monkeypatch):
+    needs_jax_and_transformers()
+    monkeypatch.setattr(gpu, "PRECISIONS", ("float32",))
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # torch.compile takes half a minute of a C++ compiler for each case
+    found = gpu.measure(TINY, GPU_WORKS, device="cpu", **GPU_OPTIONS)
     names = [row.name for row in found.rows if row.unit]
     assert names[:2] == ["float32, inference, 2 x 48 px: keras_bit", "float32, inference, 2 x 48 px: transformers"]
     assert len([row for row in found.rows if row.name.endswith("keras_bit / the faster peer")]) == 2

@@ -216,8 +216,7 @@ def labelled(arguments, kind):
     "kind",
     [
         "classes",
-        "a teacher",
-        *(pytest.param(kind, marks=pytest.mark.release) for kind in ("several labels", "numbers")),
+        *(pytest.param(kind, marks=pytest.mark.release) for kind in ("a teacher", "several labels", "numbers")),
     ],
 )
 def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(arguments, tmp_path, kind):

@@ -144,7 +144,7 @@ def test_a_worker_that_dies_ends_the_others_and_the_job_goes_on(command, tmp_pat
         assert row == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_an_error_ends_every_worker_under_jax_too(command, tmp_path):
     if importlib.util.find_spec("jax") is None:
         absent("jax not installed")

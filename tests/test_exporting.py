@@ -690,8 +690,15 @@ except (ValueError, ImportError) as error:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-@pytest.mark.parametrize("name", ["saved_model", "onnx"])
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("saved_model", "jax"),
+        ("onnx", "torch"),
+        pytest.param("saved_model", "torch", marks=pytest.mark.release),
+        pytest.param("onnx", "jax", marks=pytest.mark.release),
+    ],
+)
 def test_other_backends_export_by_the_same_call(finished, tmp_path, backend, name):
     if importlib.util.find_spec(backend) is None:
         absent(f"{backend} is not installed")
