@@ -2,8 +2,8 @@
 # make test      sets up .venv, then checks style and types and runs the quick tests (five minutes)
 # make test-all  does the same with the slow tests (24 to 48 minutes); if torch and transformers are installed, it also
 #                compares with them
-# make test-release   before a release: runs the tests that repeat another one with one more backend, format or time of
-#                     interruption (half an hour)
+# make test-release   before a release: runs tests with more backends, formats, times of interruption and seeds (half an
+#                     hour)
 # make test-extra EXTRA=openvino   installs the built wheel with only this extra, and uses its feature (without EXTRA:
 #                                  every extra)
 # make test-stack STACK=colab      runs the tests with other versions (tests/stacks/*.txt) in an environment of its own;

@@ -223,7 +223,11 @@ PREPARATIONS: Mapping[str, Callable[[Path], None]] = {
     "onnx": prepare_onnx,
     "onnx_any": prepare_onnx_any,
 }
-_NEEDED = {"tflite": ("ai_edge_litert",), "onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
+_NEEDED = {
+    "tflite": ("ai_edge_litert",),
+    "onnx": ("onnx", "onnxruntime"),
+    "openvino": ("onnx", "onnxruntime", "openvino"),  # onnxruntime quantizes the file that OpenVINO reads
+}
 _TRANSFORMERS = ("torch", "transformers")
 _TIMM = ("torch", "timm")
 ENGINES: Mapping[str, Engine] = {

@@ -11,7 +11,8 @@ from keras_bit.cli.imports import UNUSED
 PROBE = f"""
 import sys
 from keras_bit.cli.main import main
-assert main(["info", "--weights", {str(TINY)!r}]) == 0
+sys.argv = ["keras-bit", "info", "--weights", {str(TINY)!r}]
+assert main() == 0
 found = sorted(name for name in sys.modules if name in {sorted(UNUSED)})
 assert "keras" in sys.modules
 import jax, pandas, sklearn

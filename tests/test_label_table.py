@@ -193,6 +193,7 @@ BAD = {
     ),
     "a part that is none": ("path,label,split\n0.jpg,a,holdout\n", {}, ("'split'", "'holdout' in line 2", "train")),
     "a column that is none": ("path,label\n0.jpg,a\n", {"label_columns": ["tags"]}, ("`label_columns`", "got 'tags'")),
+    "no column of images": ("width,height\n10,20\n30,50\n", {}, ("column 'width'", "'10'")),  # not about the heights
     "an image column that is none": ("path,label\n0.jpg,a\n", {"image_column": "x"}, ("`image_column`", "got 'x'")),
     "a separator for columns": ("path,a,b\n0.jpg,1,1\n", {"label_separator": ";"}, ("`label_separator`", "one column")),
 }

@@ -18,7 +18,7 @@ from conftest import needs_matplotlib
 from image_files import encoded, make_folders, pixels, write_records
 from keras_bit import BitConfig, BitImageProcessor, Recipe, from_pretrained, versions
 from keras_bit.data.named_batches import NoImageError, UnreadableImageError
-from keras_bit.files import claims
+from keras_bit.files import claims, old_names
 from keras_bit.hub.finding import HubOptions
 from keras_bit.training import planning, run, run_directory
 from keras_bit.training.distribution import Workers
@@ -151,7 +151,7 @@ def test_the_note_of_a_run_has_the_keys_that_it_always_had_and_no_token(trained)
     held, old = (json.loads((out / "training" / "run.json").read_text()) for out in (trained, OLD_RUN / "run"))
     assert Recipe.from_dict(held.pop("recipe")).rule.total_steps == held["plan"]["rule"]["steps"]  # is not compared
     assert held["plan"].pop("recipe") is None  # which earlier versions do not have: to a comparison it is the same
-    old["plan"] = run_directory.with_new_names(old["plan"])
+    old["plan"] = old_names.renamed(old["plan"])
     assert {group: list(values) for group, values in held.items()} == {
         group: list(values) for group, values in old.items()
     }

@@ -248,7 +248,7 @@ def test_a_line_of_base64_text_is_reported_and_shortened(tmp_path, weights):
 def test_a_second_run_is_refused_before_it_writes_anything(pets, tmp_path, name):
     directory = tmp_path / ("out" if name == "out" else "out.parquet.shards")
     directory.mkdir()
-    (directory / ".images-01234567").write_bytes(b"of the first")
+    (directory / ".pictures-01234567").write_bytes(b"of the first")
     with claims.claimed(directory, argument="out"):
         before = contents(directory)
         with pytest.raises(
@@ -256,7 +256,7 @@ def test_a_second_run_is_refused_before_it_writes_anything(pets, tmp_path, name)
         ):
             embed(pets, tmp_path / name, weights="unused")
         assert contents(directory) == before
-    assert [file.name for file in directory.iterdir()] == [".images-01234567"]
+    assert [file.name for file in directory.iterdir()] == [".pictures-01234567"]
 
 
 @pytest.mark.slow
@@ -269,7 +269,7 @@ def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(pets, tmp_p
         stderr=subprocess.PIPE,
     )
     until = time.monotonic() + 100
-    while not list(out.glob(".images-*")):
+    while not list(out.glob(".pictures-*")):
         assert first.poll() is None
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -363,6 +363,14 @@ def test_files_of_another_run_are_refused_with_what_is_different(
 def test_the_same_weights_and_images_at_other_places_go_on(pets, tmp_path, weights, finished):
     shutil.copytree(weights, tmp_path / "moved")
     shutil.copytree(finished / "out", tmp_path / "out")
+    import pyarrow.parquet as pq
+
+    # The first file was written when the number of images was called `pictures`.
+    first = min((tmp_path / "out").glob("*.parquet"))
+    table = pq.read_table(first)
+    about = json.loads(table.schema.metadata[shard_files.METADATA])
+    about = {name.replace("images", "pictures"): value for name, value in about.items()}
+    pq.write_table(table.replace_schema_metadata({shard_files.METADATA: json.dumps(about)}), first)
     assert embed(pets, tmp_path / "out", weights=str(tmp_path / "moved"), shard_size=3).found == 7
 
 

@@ -117,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminated (`kill`, a scheduler, a container that is stopped), 129 the terminal was closed.
     """
     kernels.turn_on()
-    imports.leave_out()
+    if arguments is None:  # the process is this command's alone
+        imports.leave_out()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # File names may hold bytes that are not UTF-8, and a terminal may be ASCII. Such characters are escaped.

@@ -101,7 +101,7 @@ ARCHIVES = frozenset((".zip", ".tar", ".tgz", ".gz", ".tbz2", ".bz2", ".txz", ".
 SHOWN = 8  # kinds of files that a message names
 
 # Names of files that keras_bit is still writing, in this process or another.
-OWN = (LOCK_NAME, STAGING_PREFIX, ".images-")
+OWN = (LOCK_NAME, STAGING_PREFIX, ".pictures-")
 
 
 class DirectoryWarning(UserWarning):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_bit.embedding.lists import ImageList, text_of
-from keras_bit.files import json_text
+from keras_bit.files import json_text, old_names
 from keras_bit.files.writing import replacing
 from keras_bit.hub.finding import HubOptions
 
@@ -156,7 +156,7 @@ def about_file(file: Path) -> tuple[dict[str, Any], int]:
         raise ValueError(f"`out`: {str(file)!r} was not written by `embed`. Choose another `out`.")
     if not _is_complete(about):
         raise ValueError(f"`out`: {str(file)!r} has damaged metadata. Remove it; the next run writes it again.")
-    return about, stored.num_rows
+    return old_names.renamed(about), stored.num_rows
 
 
 def _is_complete(about: Any) -> bool:

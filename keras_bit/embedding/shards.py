@@ -27,7 +27,7 @@ from keras_bit.wording import some
 ENGINES = {"local": ("parquet", ("pyarrow",)), "ray": ("ray", ("ray", "pyarrow"))}
 PURPOSE = "Writing embeddings"
 # In the directory of shards during a run; readers of Parquet skip names with a leading dot.
-LIST = ".images-"  # prefix of a name for this process
+LIST = ".pictures-"  # prefix of a name for this process
 
 
 @dataclasses.dataclass(frozen=True)

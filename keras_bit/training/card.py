@@ -11,7 +11,7 @@ import keras
 
 from keras_bit.checkpoints import card, saving
 from keras_bit.evaluation.report import REPORT
-from keras_bit.files import json_text
+from keras_bit.files import json_text, old_names
 from keras_bit.hub import names
 from keras_bit.images.processor import BitImageProcessor
 from keras_bit.recipes.hyperrule import HyperRule
@@ -102,7 +102,7 @@ def _of_run(directory: Path) -> dict[str, Any]:
     read = file
     try:
         noted = json_text.parse(file.read_text(encoding="utf-8"))
-        options, plan = noted["options"], run_directory.with_new_names(noted["plan"])
+        options, plan = noted["options"], old_names.renamed(noted["plan"])
         data = Path(options["data"])
         found: dict[str, Any] = {
             "dataset": data.name,
@@ -113,7 +113,7 @@ def _of_run(directory: Path) -> dict[str, Any]:
         if not (directory / REPORT).is_file():
             return found
         read = directory / REPORT
-        report = run_directory.with_new_names(json_text.parse(read.read_text(encoding="utf-8")))
+        report = old_names.renamed(json_text.parse(read.read_text(encoding="utf-8")))
         values = {metric: report.get(key) for key, metric in METRICS.items()}
         found |= {
             "metrics": {metric: float(value) for metric, value in values.items() if value is not None},

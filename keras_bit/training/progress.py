@@ -28,7 +28,7 @@ class Progress(keras.callbacks.Callback):
         state: TrainingState,
         log: Path,
         say: Callable[[str], None],
-        validation_batches: int = 0,
+        validation_batches: int,
     ) -> None:
         super().__init__()
         self.validation_batches = validation_batches

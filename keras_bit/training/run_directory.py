@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from keras_bit.files import claims, json_text, writing
+from keras_bit.files import claims, json_text, old_names, writing
 from keras_bit.recipes.recipe import Recipe
 
 # In `out`: the folder with the state to continue from, and the files in it and next to it.
@@ -126,17 +126,12 @@ def check_same_run(described: dict[str, dict[str, Any]], out: Path) -> None:
         ) from None
     # The rest of the plan follows from these, so it is only named if they are the same.
     chosen = [one.get("options", {}) | {"recipe": one.get("plan", {}).get("recipe")} for one in (old, new)]
-    differing = _differing(*chosen) or _differing(with_new_names(old.get("plan", {})), new["plan"])
+    differing = _differing(*chosen) or _differing(old_names.renamed(old.get("plan", {})), new["plan"])
     if differing:
         raise ValueError(
             f"`out` {str(out)!r} holds another run, which differs in {'; '.join(differing)}. Use the options it was "
             "started with, use another directory, or remove that one."
         )
-
-
-def with_new_names(noted: dict[str, Any]) -> dict[str, Any]:
-    """Returns a plan or a report with today's names. Earlier versions wrote `pictures` instead of `images` in them."""
-    return {name.replace("pictures", "images"): value for name, value in noted.items()}
 
 
 def remove_unfinished(out: Path) -> None:
