@@ -52,6 +52,7 @@ TARGETS = (
     (None, "OpenVINO", ("openvino",), 0.9),
     (None, "OpenVINO, any size", ("openvino, any size",), 0.75),
 )
+WITH_TARGET = {engine for _, ours, peers, _ in TARGETS for engine in (ours, *peers)}
 LIMIT = 1e-3  # largest difference in float32, as a share of the largest logit
 WARM_UP = 2  # calls after the first
 SECONDS = 30  # a process stops after this time, even if some of its runs are left
@@ -77,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=ENGINES,
         metavar="NAME",
-        help=f"engine; repeat the option for several: {'; '.join(ENGINES)} (default: all)",
+        help=f"engine; repeat the option for several: {'; '.join(ENGINES)} (default: those in float32 or with a "
+        "target)",
     )
     parser.add_argument(
         "--network",
@@ -100,7 +102,7 @@ def run(options: argparse.Namespace) -> Report:
         PUBLISHED[options.network],
         options.batch_size or [1, 8],
         options.image_size or [224],
-        engines=options.engine or list(ENGINES),
+        engines=options.engine or [name for name in ENGINES if ENGINES[name].exact or name in WITH_TARGET],
         rounds=options.rounds,
         runs=options.runs,
         timm_python=options.timm_python,
