@@ -216,6 +216,7 @@ CALLS_TO_CHECK = {
 }
 
 
+@pytest.mark.slow
 def test_a_type_checker_reads_the_signatures_through_the_lazy_names(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("\n".join(("import keras_bit", *CALLS_TO_CHECK)))

@@ -433,7 +433,7 @@ def test_training_is_compared_with_the_faster_peer_and_the_textbook():
 
 
 @pytest.mark.live
-@pytest.mark.slow
+@pytest.mark.release
 def test_training_steps_begin_with_equal_losses():
     cases = ("keras_bit", "textbook", "transformers, channels_last")
     found = training.measure(TINY, [32], batch_size=2, rounds=1, steps=1, cases=cases)

@@ -96,7 +96,7 @@ def test_the_table_marks_who_wins_and_the_sentence_names_who_never_does():
     assert recipes.verdict(accuracies, options[:2]) == "Every option wins on some set."
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_options_are_measured_and_a_second_call_trains_nothing(data, tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "RATES", (0.01,))
     monkeypatch.setattr(recipes, "ADAMW_RATES", (0.001,))

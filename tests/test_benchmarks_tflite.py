@@ -12,7 +12,7 @@ from keras_bit import BiT, BitConfig
 TINY = BitConfig(embedding_size=16, hidden_sizes=(32, 64), depths=(2, 1), num_groups=4)
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_every_mode_is_exported_classifies_and_is_timed(tmp_path):
     if importlib.util.find_spec("ai_edge_litert") is None:
         absent("ai-edge-litert not installed")

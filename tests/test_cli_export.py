@@ -25,6 +25,7 @@ def run(capsys, *arguments, weights=TINY):
     return run_command(capsys, "export", *arguments, "--weights", weights)
 
 
+@pytest.mark.slow
 def test_a_saved_model_with_a_line_per_step_and_a_report(capsys, tmp_path):
     make_folders(tmp_path / "images", {"a": 2, "b": 3})
     code, out, err = run(

@@ -211,14 +211,8 @@ def labelled(arguments, kind):
     return [str(table), *arguments[1:], *more, *(["--calibrate"] if kind == "several labels" else [])]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "classes",
-        *(pytest.param(kind, marks=pytest.mark.release) for kind in ("a teacher", "several labels", "numbers")),
-    ],
-)
+@pytest.mark.release  # tests/test_kills.py kills a run with classes at more moments
+@pytest.mark.parametrize("kind", ["classes", "a teacher", "several labels", "numbers"])
 def test_killed_it_goes_on_and_ends_with_the_losses_of_the_whole_run(arguments, tmp_path, kind):
     """Sends the signal that no process can catch, in the middle of a step after the first state was written."""
     out = tmp_path / "killed"

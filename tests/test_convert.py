@@ -238,7 +238,7 @@ def test_photographs_are_found_in_folders_and_by_name(images):
     assert photographs.find([images / "1.png"]) == [images / "1.png"]
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_the_demo_runs_from_end_to_end(tmp_path, images):
     command = [sys.executable, "-m", "convert.demo", str(TINY), str(images), "--reference", str(GOLDEN)]
     done = subprocess.run(

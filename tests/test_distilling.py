@@ -284,5 +284,6 @@ def test_other_backends_teach_too(backend, monkeypatch):
     assert done.stdout.splitlines()[-1] == "True ['loss', 'val_accuracy', 'val_loss']"
 
 
+@pytest.mark.slow
 def test_fine_tune_has_the_argument_teacher():
     assert "teacher" in keras_bit.fine_tune.__kwdefaults__

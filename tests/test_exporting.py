@@ -645,6 +645,7 @@ def test_an_error_of_the_caller_ends_the_other_process(model, tmp_path, monkeypa
     assert [one.name for one in tmp_path.iterdir()] == ["python"]
 
 
+@pytest.mark.slow
 def test_the_other_process_reports_a_layer_of_the_callers_own(model, tmp_path, another_backend):
     @keras.saving.register_keras_serializable(package="mine")
     class Doubled(keras.layers.Layer):

@@ -53,7 +53,7 @@ FIRST_IMPORTS = {
 @pytest.mark.parametrize(
     "imports",
     [
-        pytest.param(imports, id=name, marks=[] if name in ("keras_bit", "keras") else [pytest.mark.slow])
+        pytest.param(imports, id=name, marks=[] if name == "keras_bit" else [pytest.mark.slow])
         for name, imports in FIRST_IMPORTS.items()
     ],
 )
