@@ -211,6 +211,7 @@ def test_every_command_has_its_file():
         "terminal",
         "images",
         "collector",
+        "imports",
         "kernels",
         "signals",
     }
