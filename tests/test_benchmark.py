@@ -605,7 +605,7 @@ def test_every_engine_runs_a_trained_checkpoint_and_holds_no_other(capsys, tmp_p
         assert engines == {"tensorflow" if format == KERAS else ENGINES[format]}, name
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_engines_that_crash_or_cannot_be_imported_are_rows(tmp_path, monkeypatch, capsys):
     # It must not end the process of the tests, whatever imports it there.
     (tmp_path / "openvino.py").write_text(
