@@ -50,6 +50,11 @@ class Export(NamedTuple):
     quantize: str | None = None
     sized: bool = True
 
+    @property
+    def file(self) -> str:
+        """The path of what an engine reads: of a SavedModel it is the version's directory."""
+        return f"{self.path}/1" if self.format == "saved_model" else self.path
+
 
 def available(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns the engines of `names` whose packages are installed, and the missing packages of the others."""
@@ -240,7 +245,7 @@ ENGINES: Mapping[str, Engine] = {
     **{
         name: Engine(
             True,
-            partial(exported, format=export.format, path=export.path + "/1" * (export.format == "saved_model")),
+            partial(exported, format=export.format, path=export.file),
             _NEEDED.get(export.format, ()),
             name,
             exact=export.quantize is None,

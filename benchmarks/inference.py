@@ -173,6 +173,7 @@ def cases(
 def _compare(found: Mapping[str, Sequence[dict[str, Any]]]) -> None:
     """Raises a `ValueError` if logits differ; otherwise replaces them by the largest difference."""
     expected = None
+    # The others are compared with an exact engine, so these come first.
     for name, measured in sorted(found.items(), key=lambda one: one[0] in ENGINES and not ENGINES[one[0]].exact):
         for one in measured:
             if "logits" not in one:

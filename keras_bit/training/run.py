@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -187,15 +186,15 @@ def _train(
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> None:
     """Trains from `state` to the end."""
-    validation = plan.splits.validation
+    validation = None if plan.splits.validation is None else _evaluation_data(plan, plan.splits.validation)
+    batches = 0 if validation is None else len(validation)
     log = out / run_directory.LOG_NAME
-    batches = 0 if validation is None else math.ceil(len(validation) / _evaluation_batch_size(plan))
     progress = Progress(plan.rule, plan.accumulation, state, log, say, batches) if workers.is_chief else None
     try:
         fine_tune(
             model,
             training_data(plan, state.step, workers),
-            None if validation is None else _evaluation_data(plan, validation),
+            validation,
             recipe=plan.recipe,
             teacher=teaching.load(plan.options.teacher, plan.options.hub),
             steps_per_epoch=plan.evaluate_every,
@@ -288,13 +287,9 @@ def _evaluation_data(plan: Plan, part: Part) -> Any:
     return image_dataset(
         part.everything,
         processor=plan.processor,
-        batch_size=_evaluation_batch_size(plan),
+        batch_size=min(plan.rule.batch_size // plan.accumulation, 32),
         class_names=_class_names(plan),
     )
-
-
-def _evaluation_batch_size(plan: Plan) -> int:
-    return min(plan.rule.batch_size // plan.accumulation, 32)
 
 
 def _write(model: BiTModel, processor: BitImageProcessor, out: Path) -> None:
