@@ -275,7 +275,7 @@ def test_an_embedding_that_was_killed_goes_on(data, tmp_path, name):
     np.testing.assert_allclose(found["features"], whole["features"], rtol=1e-5)
 
 
-@pytest.mark.release  # its long part is that of an embedding
+@pytest.mark.release  # most of its time goes into the embedding, which the test above kills
 def test_an_audit_that_was_killed_goes_on(data, tmp_path):
     pytest.importorskip("cleanlab")
     make_folders(tmp_path / "data", {"ant": 300, "bee": 300})  # three shards

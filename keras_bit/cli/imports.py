@@ -1,16 +1,16 @@
-"""Keeps packages out of a command that TensorFlow and Keras import only if they happen to be installed.
+"""Makes commands start sooner: TensorFlow and Keras do not import what a command does not use.
 
-`import keras` imports JAX to write JAX functions as TFLite and for Orbax, scikit-learn for wrappers in its style, and
-pandas for its tables in `fit`. No command uses these features, and the imports take a third of a command's start: 2.7
-of 8 seconds of processor time, and 240 MB. Everybody else still gets them: `keras-bit probe` its scikit-learn, and the
-JAX backend its JAX.
+If JAX, scikit-learn and pandas are installed, `import keras` imports them. It needs JAX to write JAX functions as
+TFLite and for Orbax, scikit-learn for wrappers in its style, and pandas for tables in `fit`. No command uses these
+features. The imports take a third of the start of a command: 2.7 of 8 seconds of processor time, and 240 MB. All other
+modules still get these packages: `keras-bit probe` uses scikit-learn, and the JAX backend uses JAX.
 """
 
 import sys
 from importlib.abc import MetaPathFinder
 from typing import Any
 
-# A package to the beginnings of the names of the modules that import it.
+# Each package, and how the names of the modules begin that import it without need.
 UNUSED = {
     "jax": ("tensorflow.lite.", "keras.src.callbacks."),
     "sklearn": ("keras.src.wrappers.",),
@@ -19,7 +19,7 @@ UNUSED = {
 
 
 class Unused(MetaPathFinder):
-    """Tells these importers, which are ready for it, that the package is not installed."""
+    """Tells these modules that the package is not installed. Each of them handles that error."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
         importers = UNUSED.get(fullname)
@@ -28,7 +28,7 @@ class Unused(MetaPathFinder):
 
 
 def leave_out() -> None:
-    """Leaves them out from now on, in a process that has not imported Keras yet."""
+    """Hides the packages from these modules, if Keras is not imported yet."""
     if "keras" not in sys.modules:
         sys.meta_path.insert(0, Unused())
 

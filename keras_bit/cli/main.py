@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminated (`kill`, a scheduler, a container that is stopped), 129 the terminal was closed.
     """
     kernels.turn_on()
-    if arguments is None:  # the process is this command's alone
+    if arguments is None:  # this process runs only the command
         imports.leave_out()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -125,7 +125,7 @@ def read(
     table, shown = csv_rows.read(file), str(file)
     image, split, columns, notes = _columns(shown, table, options, names)
     parts = None if split is None else _parts(shown, table, split)
-    # Before the labels: a table without a column of images has an error about images, not about its labels.
+    # Images come before labels, so that the error for a table without a column of images is about images.
     folder = Path(options.image_folder) if options.image_folder is not None else Path(file).parent
     paths, about_paths = table_images.found(shown, table.rows, table.header[image], image, folder, check_files)
     if len(columns) == 1:

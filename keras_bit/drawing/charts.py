@@ -264,7 +264,7 @@ def calibration(bins: Sequence[Bin], ece: float, file: str | Path) -> None:
         axis.set_axisbelow(True)
         axis.yaxis.set_major_formatter(_percent())
     lower.xaxis.set_major_formatter(_percent())
-    # Below the chart, because every part of the chart may have points.
+    # The legend is below the chart, because every part of the chart may have points.
     figure.legend(*upper.get_legend_handles_labels(), loc="outside lower left", fontsize=8, frameon=False)
     save(figure, file)
 

@@ -1,4 +1,4 @@
-"""Reads files of earlier versions, which had `pictures` in the names of their entries instead of `images`."""
+"""Reads files of earlier versions, which wrote `pictures` where this version writes `images`."""
 
 from typing import Any
 
